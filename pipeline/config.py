@@ -1,0 +1,174 @@
+"""The sections of luigi.cfg, each key of which is also a flag (`url` in `[users]` is `--users-url`).
+
+Owns names, types, defaults and what they mean for a day: its window, and whether it is over. A key
+that no section reads, or a value that cannot be understood, is an error here, where Luigi only warns.
+"""
+
+import datetime as dt
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
+
+from pipeline.errors import ConfigError, DayNotClosedError
+
+SNAPSHOT = "snapshot"
+INCREMENTAL = "incremental"
+NOTHING: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a day covers: `start` <= t < `stop`, both in UTC."""
+
+    start: dt.datetime
+    stop: dt.datetime
+
+
+def utc_now() -> dt.datetime:
+    """The clock of the whole program: now, in UTC. Whoever wants another time replaces this one."""
+    return dt.datetime.now(dt.UTC)
+
+
+class Section(luigi.Config):
+    """A section of luigi.cfg, under the name `section`."""
+
+    section: ClassVar[str]
+    _visible_in_registry = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._visible_in_registry = "section" in vars(cls)
+
+    @classmethod
+    def get_task_family(cls) -> str:
+        return getattr(cls, "section", cls.__name__)
+
+    @classmethod
+    def get_param_values(
+        cls, params: list[tuple[str, luigi.Parameter[Any]]], args: Any, kwargs: Any
+    ) -> list[tuple[str, Any]]:
+        """The values of the keys, as Luigi finds them; raises ConfigError for one that is unknown or unusable."""
+        cls._check_names([name for name, _ in params])
+        cls._check_values(params)
+        return super().get_param_values(params, args, kwargs)
+
+    @classmethod
+    def _check_names(cls, known: list[str]) -> None:
+        conf = get_config()
+        if cls.section in conf.sections():
+            for key in conf[cls.section]:
+                if key.replace("-", "_") not in known and key not in conf.defaults():
+                    raise ConfigError(f"luigi.cfg: [{cls.section}] has no key '{key}'{_suggest(key, known)}")
+        for name in set(conf.sections()) - set(luigi.task_register.Register.task_names()):
+            if difflib.get_close_matches(name, [cls.section], cutoff=0.8):
+                raise ConfigError(f"luigi.cfg: there is no section [{name}]: did you mean [{cls.section}]?")
+
+    @classmethod
+    def _check_values(cls, params: list[tuple[str, luigi.Parameter[Any]]]) -> None:
+        for name, param in params:
+            try:
+                param.has_task_value(cls.section, name)
+            except ConfigError:
+                raise
+            except Exception as error:  # whatever a parameter's parser raises, the value is the cause
+                parser = CmdlineParser.get_instance()
+                flag = getattr(parser.known_args, f"{cls.section}_{name}", None) if parser else None
+                value = flag or get_config().get(cls.section, name, None, raw=True)
+                raise ConfigError(f"[{cls.section}] {name} = {value!r} cannot be used: {error}") from error
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f": did you mean '{near[0]}'?" if near else f"; it has: {', '.join(sorted(known))}"
+
+
+class Pipeline(Section):
+    """Section `[pipeline]`: where files and tables are kept, and what a day is worked with."""
+
+    section = "pipeline"
+
+    data_dir = luigi.Parameter(default="data", description="folder of the raw and clean days")
+    database = luigi.Parameter(default="sqlite:///data/warehouse.db", description="the warehouse, as a SQLAlchemy URL")
+    part_records = luigi.IntParameter(default=25_000, description="records in a part, at most; memory grows with it")
+    engine = luigi.ChoiceParameter(choices=["local"], default="local", description="what maps over the parts of a day")
+    engine_workers = luigi.IntParameter(default=0, description="processes of the local engine; 0: one a core")
+
+
+class Source(Section):
+    """The section of a dataset: how its API is read. A dataset derives from it and sets `section` and `url`."""
+
+    url = luigi.Parameter(description="the first page; may hold {date} {day_start} {day_stop} {watermark}")
+    mode = luigi.ChoiceParameter(
+        choices=[INCREMENTAL, SNAPSHOT], default=INCREMENTAL, description="records changed in a window, or everybody"
+    )
+    params = luigi.DictParameter(default=NOTHING, description="query parameters, a JSON object; values as in url")
+    headers = luigi.DictParameter(default=NOTHING, description="request headers, a JSON object; values as in url")
+    auth = luigi.Parameter(default="none", description="none, bearer:ENV, header:NAME:ENV; ENV is a variable's name")
+    data_selector = luigi.Parameter(default="auto", description="dotted path of the list of records in a page")
+    paginator = luigi.ChoiceParameter(
+        choices=["auto", "single", "link_header", "page"], default="auto", description="how a page says what follows"
+    )
+    page_param = luigi.Parameter(default="page", description="the parameter that numbers a page")
+    page_start = luigi.IntParameter(default=1, description="the number of the first page")
+    size_param = luigi.Parameter(default="", description="the parameter that asks for a page size")
+    page_size = luigi.IntParameter(default=0, description="records asked for in a page; 0: as many as the source likes")
+    keep_params = luigi.BoolParameter(
+        default=True,
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING,
+        description="whether later pages repeat the first page's params",
+    )
+    requests_per_second = luigi.FloatParameter(default=0.0, description="at most so many; 0: no limit")
+    timeout = luigi.FloatParameter(default=30.0, description="seconds without a byte before a request is given up")
+    retries = luigi.IntParameter(default=5, description="how often a request that may succeed later is made again")
+    max_wait = luigi.TimeDeltaParameter(
+        default=dt.timedelta(minutes=10), description="the longest wait a source may ask for"
+    )
+    lookback = luigi.TimeDeltaParameter(
+        default=dt.timedelta(0), description="how much earlier than the window to read, for late updates"
+    )
+    timezone = luigi.Parameter(default="UTC", description="whose midnight ends a day")
+    settle = luigi.TimeDeltaParameter(
+        default=dt.timedelta(minutes=15), description="how late the source may show a change, clock skew included"
+    )
+    max_reject_ratio = luigi.FloatParameter(default=0.05, description="share of rejected records that fails a day")
+    min_records = luigi.OptionalIntParameter(
+        default=None, description="fewer records fail the day; 1 for snapshots, else 0"
+    )
+
+    def window(self, date: dt.date) -> Window:
+        """The day `date` in `timezone`: from its midnight to the next day's, in UTC."""
+        zone = self._zone()
+        start, stop = (
+            dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC) for day in (date, date + dt.timedelta(days=1))
+        )
+        return Window(start, stop)
+
+    def last_closed_day(self, now: dt.datetime) -> dt.date:
+        """The newest day that may be extracted at `now`: today in snapshot mode, else the last one over and settled."""
+        if self.mode == SNAPSHOT:
+            return now.astimezone(self._zone()).date()
+        return (now - self.settle).astimezone(self._zone()).date() - dt.timedelta(days=1)
+
+    def check_closed(self, date: dt.date, now: dt.datetime) -> None:
+        """Raise DayNotClosedError where `date` may not be extracted yet at `now`."""
+        if date > self.last_closed_day(now):
+            opens = self.window(date).start if self.mode == SNAPSHOT else self.window(date).stop + self.settle
+            raise DayNotClosedError(
+                f"{self.section} {date}: the day can be extracted from {opens:%Y-%m-%dT%H:%M:%SZ} on "
+                f"(mode {self.mode}, timezone {self.timezone}, settle {self.settle}); "
+                f"the newest day that can be is {self.last_closed_day(now)}"
+            )
+
+    def _zone(self) -> ZoneInfo:
+        try:
+            return ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ConfigError(
+                f"[{self.section}] timezone = {self.timezone!r} is not a time zone: use a name such as Europe/Berlin"
+            ) from error

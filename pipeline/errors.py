@@ -1,0 +1,40 @@
+"""The errors a user can meet: one tree, one line each.
+
+Owns the classes, and nothing else. A message names the thing, the value and the next step; whoever
+prints it prints no traceback. Any other exception is a bug of ours and keeps its traceback.
+"""
+
+
+class PipelineError(Exception):
+    """An expected failure. Its text is one line, whatever it was made from."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class ConfigError(PipelineError):
+    """A key of luigi.cfg, a flag or an environment variable that cannot be used as it is."""
+
+
+class DayNotClosedError(PipelineError):
+    """A day that has not ended yet, or whose changes the source may still be showing late."""
+
+
+class SourceError(PipelineError):
+    """The API failed, refused, or said something that cannot be true: the day is not extracted."""
+
+
+class QualityError(PipelineError):
+    """The data arrived but a gate of luigi.cfg does not let it through."""
+
+
+class FolderError(PipelineError):
+    """The data folder cannot be read or written, or a day in it is not what its manifest says."""
+
+
+class DatasetError(PipelineError):
+    """A dataset's contract, cleaning and table do not fit together."""
+
+
+class WarehouseError(PipelineError):
+    """The warehouse cannot be reached or is not as the table's definition says; nothing was changed."""

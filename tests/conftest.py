@@ -1,0 +1,104 @@
+"""What every test stands on: an empty folder with the shipped configuration, and the real commands run in it."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+from luigi.configuration import get_config
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder of a test: empty but for luigi.cfg and central.cfg, as shipped."""
+    for name in ("luigi.cfg", "central.cfg"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("LUIGI_CONFIG_PATH", "CI_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    luigi.task_register.Register.clear_instance_cache()
+    return tmp_path
+
+
+@pytest.fixture
+def configure() -> Iterator[Callable[..., None]]:
+    """Set keys of a section of luigi.cfg for this process: configure("users", mode="snapshot")."""
+    conf = get_config()
+    before = {section: dict(conf.items(section, raw=True)) for section in conf.sections()}
+
+    def set_keys(section: str, **keys: Any) -> None:
+        for key, value in keys.items():
+            conf.set(section, key, str(value).replace("%", "%%"))
+
+    yield set_keys
+    for section in conf.sections():
+        conf.remove_section(section)
+    for section, keys in before.items():
+        conf.add_section(section)
+        for key, value in keys.items():
+            conf.set(section, key, value)
+
+
+def start(*command: str, **environment: str) -> "subprocess.Popen[str]":
+    """A command in the current folder, with its output in pipes: `luigi`, `luigid` or `python` and what follows."""
+    program = Path(sys.executable).with_name(command[0])
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
+    return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The same, to its end."""
+    process = start(*command, **environment)
+    out, err = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`luigi --module pipeline` and what follows."""
+    return run("luigi", "--module", "pipeline", *arguments, **environment)
+
+
+def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Rows of the warehouse in the current folder."""
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
+        return db.execute(sql, values).fetchall()
+
+
+def dump_warehouse() -> dict[str, list[tuple[Any, ...]]]:
+    """What the warehouse says, without the clock: users, rejects, and the markers less their times of running."""
+    return {
+        "users": query("select user_id, name, email, city, updated_at, load_date from users order by user_id"),
+        "rejects": query(
+            "select dataset, load_date, part, line, reason, field, key, record from rejects order by 1, 2, 3, 4"
+        ),
+        "loads": query("select dataset, date, mode, extracted, rejected, watermark from loads order by 1, 2"),
+    }
+
+
+def dump_tree(folder: str) -> dict[str, bytes]:
+    """Every file below a folder, by path."""
+    return {str(path): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def need(program: str) -> str:
+    """The path of an optional program; where it is missing the test is skipped, but in CI it fails."""
+    path = shutil.which(program)
+    if path is None:
+        miss(f"{program} is not installed")
+    return path
+
+
+def miss(reason: str) -> None:
+    """An optional part is missing: skip, but fail in CI, where everything is installed."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"in CI nothing may be missing: {reason}")
+    pytest.skip(reason)
