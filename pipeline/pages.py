@@ -1,0 +1,232 @@
+"""The bytes of an answer to records, each the bytes that came.
+
+Owns what is believed of a body. Nothing is parsed that need not be, nothing is written anew; what is cut,
+endless, larger than the bound or no JSON is refused.
+"""
+
+import codecs
+import contextlib
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar, cast
+
+import msgspec
+import requests
+from urllib3.exceptions import HTTPError
+
+MAX_BODY = 256 * 2**20  # bytes of a page, as they come and decompressed
+CHUNK = 2**18
+FIELDS_DEPTH = 5  # how deep a page's object is looked into, beside its records
+
+Split = TypeVar("Split")
+
+START_BYTES = 2**14  # of an answer that is a failure anyway
+BLANK = re.compile(r"[ \t\r\n]*")
+ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+LIST_START = re.compile(rb"\[[ \t\r\n]*(.)", re.DOTALL)
+
+
+class RecoverableError(Exception):
+    """A request failed in a way that may pass; the source asked to be left alone for `wait` seconds."""
+
+    def __init__(self, what: str, wait: float = 0.0) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+class BadPageError(Exception):
+    """An answer with a good status that cannot be believed: what is wrong with it, what to do, what it began with."""
+
+    def __init__(self, what: str, hint: str = "check url and headers", body: bytes = b"") -> None:
+        super().__init__(what)
+        self.body = body
+        self.hint = hint
+
+
+def read_body(response: requests.Response) -> bytes:
+    """The whole body, decompressed. Raises BadPageError (too large, no UTF-8) or RecoverableError (cut, damaged)."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    pieces = []
+    try:
+        for piece in _stream(response):
+            pieces.append(piece)
+            decoder.decode(piece)
+    except UnicodeDecodeError:
+        raise BadPageError("the body is not UTF-8", body=b"".join(pieces)) from None
+    return b"".join(pieces).removeprefix(codecs.BOM_UTF8).strip(b" \t\r\n")
+
+
+def read_start(response: requests.Response) -> bytes:
+    """What an answer that is a failure anyway begins with; whatever is wrong with the rest changes nothing."""
+    start = b""
+    with contextlib.suppress(RecoverableError, BadPageError):
+        for piece in _stream(response):
+            start += piece
+            if len(start) >= START_BYTES:
+                break
+    return start
+
+
+def _stream(response: requests.Response) -> Iterator[bytes]:
+    """The body, decompressed, in pieces of at most CHUNK bytes, MAX_BODY bytes in all."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise BadPageError(f"the body is compressed as '{encoding}', and gzip was asked for")
+    unpacker = None if encoding == "identity" else zlib.decompressobj(wbits=31)
+    received = unpacked = 0
+    try:
+        # Not iter_content: it decompresses what it likes, however large, and sees no end of empty gzip members.
+        while data := response.raw.read(CHUNK):
+            received += len(data)
+            while data:
+                if unpacker is None:
+                    piece, data = data, b""
+                else:
+                    if unpacker.eof:
+                        unpacker = zlib.decompressobj(wbits=31)
+                    piece = unpacker.decompress(data, CHUNK)
+                    data = unpacker.unconsumed_tail or unpacker.unused_data
+                unpacked += len(piece)
+                if max(received, unpacked) > MAX_BODY:
+                    raise BadPageError(f"the body is larger than {MAX_BODY // 2**20} MiB", "ask for smaller pages")
+                yield piece
+    except (HTTPError, zlib.error) as error:
+        raise RecoverableError(f"the body is cut or damaged: {explain(error)}") from None
+    if unpacker is not None and not unpacker.eof:
+        raise RecoverableError("the body is cut: its gzip stream has no end")
+
+
+def select_list(body: bytes, selector: str | None) -> tuple[str, bytes, dict[str, object]]:
+    """The list of records in a page: its dotted path (empty: the page itself), its bytes, and what stands beside it.
+
+    `selector` is that path; None takes the page itself, or its only list of objects. Raises BadPageError, and
+    RecoverableError where the JSON just ends.
+    """
+    kind = body[:1]
+    if not body:
+        raise BadPageError("the body is empty")
+    if kind == b"[" and not selector:
+        return "", body, {}
+    if kind == b"{" and selector != "":
+        page = _split_object(body)
+        selector = _guess_list(page) if selector is None else selector
+        return selector, _find_list(page, selector), _read_fields(page)
+    names = {b"[": "a list", b"{": "an object", b"<": "HTML or XML"}
+    wanted = f"an object with a list at '{selector}'" if selector else "a list of records"
+    came = names.get(kind, "no JSON list or object")
+    raise BadPageError(f"the body is {came} where {wanted} was expected", "check url and data_selector")
+
+
+def split_list(content: bytes) -> list[msgspec.Raw]:
+    """The items of a JSON list, each the bytes that came, on one line. They are views of `content`, and keep it."""
+    records = _decode(content, list[msgspec.Raw])
+    if b"\n" in content or b"\r" in content:
+        # Pretty-printed. Within a string JSON has no line breaks, or it would have been refused by now.
+        return [msgspec.Raw(bytes(record).translate(ONE_LINE)) for record in records]
+    return records
+
+
+def _split_object(content: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    return _decode(content, dict[str, msgspec.Raw])
+
+
+def _decode(content: bytes | msgspec.Raw, kind: Callable[..., Split]) -> Split:
+    try:
+        try:
+            return cast(Split, msgspec.json.decode(content, type=kind))
+        except msgspec.DecodeError as error:
+            refused = str(error)
+        # msgspec refuses a page for one NaN or half a surrogate pair in one record; Python reads over them.
+        return kind(_scan(bytes(content).decode()))
+    except json.JSONDecodeError:
+        if "truncated" in refused:
+            raise RecoverableError("the body is cut: its JSON has no end") from None
+        raise BadPageError(f"the body is no JSON ({refused})") from None
+    except RecursionError:
+        raise BadPageError("the body is nested too deeply") from None
+
+
+def _scan(text: str) -> Iterator[msgspec.Raw | tuple[str, msgspec.Raw]]:
+    """The items of the JSON list `text`, or the name and value of each of the JSON object's. Raises JSONDecodeError."""
+    decoder = json.JSONDecoder(parse_int=str, parse_float=str)  # numbers of any length
+    is_object, close = text[0] == "{", {"{": "}", "[": "]"}[text[0]]
+
+    def expect(wanted: str, at: int) -> int:
+        at = BLANK.match(text, at).end()  # type: ignore[union-attr]  # it matches everywhere
+        if not text.startswith(wanted, at):
+            raise json.JSONDecodeError(f"no {wanted}", text, at)
+        return BLANK.match(text, at + len(wanted)).end()  # type: ignore[union-attr]
+
+    at = expect(text[0], 0)
+    more = not text.startswith(close, at)
+    while more:
+        name = ""
+        if is_object:
+            name, at = decoder.raw_decode(text, at)
+            at = expect(":", at)
+        _, end = decoder.raw_decode(text, at)
+        raw = msgspec.Raw(text[at:end].encode())
+        yield (name, raw) if is_object else raw
+        at = expect("", end)
+        more = not text.startswith(close, at)
+        if more:
+            at = expect(",", at)
+    if expect(close, at) != len(text):
+        raise json.JSONDecodeError("more than one value", text, at)
+
+
+def _guess_list(page: Mapping[str, msgspec.Raw]) -> str:
+    """The name of the page's only list of objects, or of its only list where that is empty."""
+    starts = {name: LIST_START.match(raw) for name, raw in page.items()}
+    lists = {name: start[1] for name, start in starts.items() if start}
+    found = [name for name, start in lists.items() if start == b"{"] or [name for name in lists if len(lists) == 1]
+    if len(found) == 1 and lists[found[0]] in (b"{", b"]") and found[0].lower() not in ("error", "errors"):
+        return found[0]
+    paths = ", ".join(f"'{path}'" for path in _walk_lists(page)) or "none at all"
+    raise BadPageError(
+        f"it is not clear which list holds the records: there are {paths}", "set data_selector to its path"
+    )
+
+
+def _find_list(page: Mapping[str, msgspec.Raw], selector: str) -> bytes:
+    *above, last = selector.split(".")
+    fields = page
+    for name in above:
+        fields = _split_object(fields[name]) if _starts(fields.get(name), b"{") else {}
+    if not _starts(fields.get(last), b"["):
+        paths = ", ".join(f"'{path}'" for path in _walk_lists(page)) or "none at all"
+        raise BadPageError(f"there is no list at '{selector}': there are {paths}", "check url and data_selector")
+    return bytes(fields[last])
+
+
+def _walk_lists(page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = FIELDS_DEPTH) -> Iterator[str]:
+    for name, raw in page.items():
+        if _starts(raw, b"["):
+            yield prefix + name
+        elif _starts(raw, b"{") and depth > 1:
+            yield from _walk_lists(_split_object(raw), f"{prefix}{name}.", depth - 1)
+
+
+def _read_fields(page: Mapping[str, msgspec.Raw], depth: int = FIELDS_DEPTH) -> dict[str, object]:
+    """A page's object without its lists, but for those of links."""
+    fields: dict[str, object] = {}
+    for name, raw in page.items():
+        if _starts(raw, b"{"):
+            fields[name] = _read_fields(_split_object(raw), depth - 1) if depth > 1 else {}
+        elif not _starts(raw, b"[") or name.strip("_").lower() in ("link", "links"):
+            with contextlib.suppress(msgspec.DecodeError):  # a NaN is no word on what follows
+                fields[name] = msgspec.json.decode(raw)
+    return fields
+
+
+def _starts(raw: msgspec.Raw | None, char: bytes) -> bool:
+    return raw is not None and memoryview(raw)[:1] == char
+
+
+def explain(error: Exception) -> str:
+    """The cause in a chain of errors of requests and urllib3, without the URLs that these repeat."""
+    cause = error.args[0] if error.args else error
+    cause = getattr(cause, "reason", cause)
+    return re.sub(r"^\w+\(.*?\): ", "", str(cause)) or type(error).__name__
