@@ -1,0 +1,49 @@
+"""Maps a function over the parts of a day, on the cores of this machine.
+
+Owns where the work is done, and refuses to know what it is: a function of one argument, importable by
+its name, and a list of such arguments.
+"""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# Below so many parts a process of its own costs more (it imports pandas) than it gains.
+FEW = 4
+
+
+def map_parts(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int = 0) -> list[Result]:
+    """`function` of each job, in the order of the jobs; `workers` processes, 0 for one a core.
+
+    The first error is raised, and what has not begun by then is not begun. Memory: a job a worker.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    if workers <= 1 or len(jobs) < FEW:
+        return [function(job) for job in jobs]
+    # Not fork: Luigi has threads running, and a fork among threads can hang.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+        try:
+            return list(pool.map(function, jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever: let it end with its parent."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,196 @@
+"""Raw lines of a part to a clean frame and its rejects: a pure function, no I/O, no clock, no randomness.
+
+Owns how a contract becomes columns, and why a record is rejected. What is right for a column is the
+dataset's business (`clean` in users.py), not this file's.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import msgspec
+import pandas as pd
+import pyarrow as pa
+from msgspec import inspect
+
+from pipeline.errors import DatasetError
+
+Clean = Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[tuple[str, str], "pd.Series[bool]"]]]
+
+# Lines decoded in one call: one bad record sends so many through the slower way, one by one.
+BLOCK = 256
+
+ARROW_TYPES: dict[type[inspect.Type], pa.DataType] = {
+    inspect.IntType: pa.int64(),
+    inspect.FloatType: pa.float64(),
+    inspect.BoolType: pa.bool_(),
+    inspect.StrType: pa.string(),
+    inspect.DateTimeType: pa.timestamp("us", tz="UTC"),
+    inspect.DateType: pa.date32(),
+}
+PANDAS_TYPES: dict[pa.DataType, Any] = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+    pa.string(): pd.StringDtype(na_value=float("nan")),  # `str`; named, as an empty column would not be seen to be text
+    pa.date32(): pd.ArrowDtype(pa.date32()),
+}
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Reject(NamedTuple):
+    """A record that does not become a row."""
+
+    line: int  # in the part, from 1
+    reason: str
+    field: str | None  # dotted path in the record, or a column
+    key: str | None  # the natural key as a JSON array, where it can be read
+    record: str  # as the source sent it
+
+    def describe(self) -> str:
+        """Field and reason, as they are counted."""
+        return f"{self.field}: {self.reason}" if self.field else self.reason
+
+
+class Column(NamedTuple):
+    """A leaf of the contract: `path` from the record down, `type` as Arrow keeps it (None: as it is)."""
+
+    path: tuple[str, ...]
+    type: pa.DataType | None
+
+
+def transform(
+    lines: Sequence[bytes], contract: type[msgspec.Struct], clean: Clean, key: Sequence[str]
+) -> tuple[pd.DataFrame, list[Reject]]:
+    """The rows of a part, in the order of its lines, and its rejects, by line.
+
+    `lines` holds one JSON record each; `key` names the columns of `clean`'s result that are the natural key.
+    Every line ends in one of the two: len(rows) + len(rejects) == len(lines). Raises DatasetError
+    where contract and `clean` do not fit together.
+    """
+    columns = _walk(inspect.type_info(contract))
+    records, refused = _decode(lines, contract)
+    rows, broken = _clean(clean, key, _to_frame(records, columns))
+    rejects = [
+        Reject(line, *_explain(error), known, lines[line - 1].decode(errors="replace"))
+        for (line, error), known in zip(
+            refused.items(), _read_keys([lines[n - 1] for n in refused], contract, columns, clean, key), strict=True
+        )
+    ]
+    bad = pd.Series(data=False, index=rows.index)
+    for (field, reason), mask in broken.items():
+        for line, *values in rows.loc[mask & ~bad, list(key)].itertuples():
+            rejects.append(Reject(line, reason, field, _encode_key(values), lines[line - 1].decode()))
+        bad |= mask
+    return rows[~bad], sorted(rejects)
+
+
+def _decode(
+    lines: Sequence[bytes], contract: type[msgspec.Struct]
+) -> tuple[dict[int, msgspec.Struct], dict[int, Exception]]:
+    """The records that fit the contract and the errors of those that do not, each by line."""
+    decoder = msgspec.json.Decoder(contract)
+    records: dict[int, msgspec.Struct] = {}
+    refused: dict[int, Exception] = {}
+    for start in range(0, len(lines), BLOCK):
+        block = lines[start : start + BLOCK]
+        with suppress(*UNREADABLE):
+            fitting = decoder.decode_lines(b"\n".join(block))
+            if len(fitting) == len(block):
+                records.update(enumerate(fitting, start + 1))
+                continue
+        for number, line in enumerate(block, start + 1):
+            try:
+                records[number] = decoder.decode(line)
+            except UNREADABLE as error:
+                refused[number] = error
+    return records, refused
+
+
+def _explain(error: Exception) -> tuple[str, str | None]:
+    """Reason and field of a refusal, out of msgspec's message: what was expected, and the path from `$` on."""
+    if not isinstance(error, msgspec.ValidationError):
+        return "JSON that cannot be kept exactly (NaN, a lone surrogate, bytes that are not UTF-8)", None
+    reason, _, path = str(error).partition(" - at `$")
+    missing = re.search(r"missing required field `(.+)`", reason)
+    return reason, ".".join(filter(None, [path.strip(".`"), missing and missing[1]])) or None
+
+
+def _walk(node: inspect.Type, path: tuple[str, ...] = ()) -> list[Column]:
+    """The leaves below a type: a nested struct is a column for each of its own, anything else is one column."""
+    if isinstance(node, inspect.UnionType):
+        others = [kind for kind in node.types if not isinstance(kind, inspect.NoneType)]
+        node = others[0] if len(others) == 1 else inspect.AnyType()
+    if isinstance(node, inspect.StructType):
+        return [leaf for field in node.fields for leaf in _walk(field.type, (*path, field.name))]
+    return [Column(path, ARROW_TYPES.get(type(node)))]
+
+
+def _to_frame(records: Mapping[int, object], columns: Sequence[Column]) -> pd.DataFrame:
+    """A column a leaf, named by its dotted path, and the line numbers as index; absent and null are missing."""
+    series = {}
+    for path, kind in columns:
+        name = ".".join(path)
+        values: list[Any] = list(records.values())
+        for step in path:
+            values = [None if value is None else getattr(value, step, None) for value in values]
+        try:
+            series[name] = values if kind is None else pa.array(values, kind).to_pandas(types_mapper=PANDAS_TYPES.get)
+        except OverflowError as error:
+            raise DatasetError(
+                f"contract: `{name}` came with a number beyond 64 bits: give it bounds "
+                f"(Annotated[int, msgspec.Meta(ge=..., le=2**63 - 1)]), so that such a record is rejected"
+            ) from error
+    return pd.DataFrame(series, dtype=None).set_axis(pd.Index(records, dtype="int64"))
+
+
+def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
+    """What `clean` makes of a frame; raises DatasetError where it lost rows, or has no column for the key."""
+    rows, broken = clean(frame)
+    if not rows.index.equals(frame.index):
+        raise DatasetError(
+            f"clean: {len(frame)} records came in and {len(rows)} rows out, or in another order: "
+            f"keep the index, and name a rule for what is to be rejected"
+        )
+    if missing := set(key) - set(rows.columns):
+        raise DatasetError(f"clean: the key column {', '.join(sorted(missing))} is not among {', '.join(rows.columns)}")
+    nulls = {(column, "is null, and it is the key"): rows[column].isna() for column in key}
+    return rows, nulls | broken
+
+
+def _read_keys(
+    lines: Sequence[bytes], contract: type[msgspec.Struct], columns: Sequence[Column], clean: Clean, key: Sequence[str]
+) -> list[str | None]:
+    """The natural keys of refused records, as far as they can be read: from those fields that fit by themselves."""
+    if not lines:
+        return []
+    rows, _ = _clean(clean, key, _to_frame({n: _salvage(line, contract) for n, line in enumerate(lines)}, columns))
+    return [_encode_key(values) for values in rows[list(key)].itertuples(index=False)]
+
+
+def _salvage(line: bytes, contract: type[msgspec.Struct]) -> SimpleNamespace:
+    """Those top-level fields of a refused record that fit the contract by themselves."""
+    fields = {}
+    try:
+        record = json.loads(line)  # reads NaN and lone surrogates, which msgspec refuses
+    except (ValueError, RecursionError):
+        record = None
+    if isinstance(record, dict):
+        for field in msgspec.structs.fields(contract):
+            with suppress(msgspec.ValidationError, UnicodeEncodeError):
+                value = msgspec.convert(record.get(field.encode_name), field.type)
+                msgspec.json.encode(value)  # a lone surrogate is a str, but not text
+                fields[field.name] = value
+    return SimpleNamespace(**fields)
+
+
+def _encode_key(values: Sequence[Any]) -> str | None:
+    """The values of a natural key as a JSON array, or None where one is missing."""
+    return None if pd.isna(list(values)).any() else json.dumps(list(values), default=_to_json, ensure_ascii=False)
+
+
+def _to_json(value: Any) -> Any:
+    """A value that JSON does not know: NumPy's numbers as numbers, dates and times as text."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,82 @@
+"""A function mapped over parts on this machine's cores."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import ROOT
+from pipeline.engine import FEW, map_parts
+from pipeline.errors import DatasetError
+
+
+def square(number: int) -> tuple[int, int]:
+    return number * number, os.getpid()
+
+
+def fail(number: int) -> int:
+    if number == 3:
+        raise DatasetError("part 3 is wrong")
+    return number
+
+
+def test_results_come_in_the_order_of_the_jobs_from_several_processes():
+    """The order of parts is the order of a day, whoever did them."""
+    results = map_parts(square, range(20), workers=2)
+    assert [value for value, _ in results] == [n * n for n in range(20)]
+    assert len({pid for _, pid in results}) == 2
+    assert os.getpid() not in {pid for _, pid in results}
+
+
+def test_few_parts_are_done_here():
+    """A process of its own would cost more than it gains."""
+    assert {pid for _, pid in map_parts(square, range(FEW - 1), workers=2)} == {os.getpid()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_error_of_a_part_is_the_error_of_the_day(workers):
+    """It comes as it was raised, and no process is left behind."""
+    with pytest.raises(DatasetError, match="part 3 is wrong"):
+        map_parts(fail, range(20), workers=workers)
+    assert multiprocessing.active_children() == []
+
+
+PARENT = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from pipeline.engine import map_parts
+from test_engine import tell_and_wait
+map_parts(tell_and_wait, range(8), workers=2)
+"""
+
+
+def tell_and_wait(_: int) -> None:
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+
+def test_workers_end_with_a_killed_parent():
+    """SIGKILL of the run leaves no process that holds memory or writes into the next run."""
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(ROOT)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(map(is_alive, workers)):
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
