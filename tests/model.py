@@ -1,0 +1,164 @@
+"""What a warehouse says once some days are loaded: the definition, in plain Python, without an order of loading.
+
+Everything known is a fact: from some time on a user's state is this. A state is (row, updated_at), or ABSENT.
+
+- A record of an incremental day is one fact: at its `updated_at`; without one at the end of the day's window; never
+  later than the day was read.
+- A snapshot is a fact about every user at its `as_of`: the row it shows, or ABSENT where it shows none or a deletion.
+  A row whose `updated_at` lies between the `as_of` of the snapshot before (if any) and its own is a fact then, too.
+- A rejected record says nothing. In a snapshot its user is NOT_UNDERSTOOD: neither present nor absent.
+- Of a day's records with the same key and fact time the highest `updated_at` stays, of equal ones the later.
+
+Facts are ordered by time; at one time a snapshot's come after records', then by when the day was read, then by date.
+The last is the present; the maximal intervals of one state are the history.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby, takewhile
+from typing import Any, NamedTuple
+
+ABSENT, NOT_UNDERSTOOD = None, "not understood"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record after cleaning. `key` is None where it cannot be read, which only a rejected record's can be."""
+
+    key: Any
+    updated_at: dt.datetime | None
+    row: Any
+    deleted: bool = False
+    rejected: bool = False
+
+
+@dataclass(frozen=True)
+class ReadDay:
+    """A day as it was read."""
+
+    date: dt.date
+    mode: str
+    as_of: dt.datetime
+    extracted_at: dt.datetime
+    window_stop: dt.datetime
+    records: tuple[Record, ...] = ()
+
+
+class Fact(NamedTuple):
+    """Sorts as facts are ordered, but for the key."""
+
+    key: Any
+    time: dt.datetime
+    rank: int
+    read: dt.datetime
+    date: dt.date
+    state: Any
+
+
+def keep(
+    day: ReadDay, forgotten: Iterable[Any] = ()
+) -> tuple[dict[tuple[Any, dt.datetime], Record], set[Any], dict[str, int]]:
+    """The day's records by key and fact time, the keys it does not understand, and how many records are not kept."""
+    known = [record for record in day.records if record.key not in forgotten]
+    good = [record for record in known if not record.rejected]
+    kept = {}
+    for record in sorted(good, key=lambda record: () if record.updated_at is None else (record.updated_at,)):
+        time = day.as_of if day.mode == "snapshot" else min(record.updated_at or day.window_stop, day.extracted_at)
+        kept[record.key, time] = record
+    not_understood = {record.key for record in known if record.rejected} - {key for key, _ in kept} - {None}
+    return (
+        kept,
+        not_understood,
+        {
+            "extracted": len(day.records),
+            "rejected": len(known) - len(good),
+            "forgotten": len(day.records) - len(known),
+            "duplicate": len(good) - len(kept),
+        },
+    )
+
+
+def state_of(record: Record | None) -> Any:
+    return ABSENT if record is None or record.deleted else (record.row, record.updated_at)
+
+
+def snapshots(days: Iterable[ReadDay]) -> list[ReadDay]:
+    return sorted((day for day in days if day.mode == "snapshot"), key=lambda day: day.as_of)
+
+
+def says(snapshot: ReadDay, key: Any) -> Any:
+    kept, not_understood, _ = keep(snapshot)
+    return NOT_UNDERSTOOD if key in not_understood else state_of(kept.get((key, snapshot.as_of)))
+
+
+def facts(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> list[list[Fact]]:
+    """All facts of each key that a kept record has, in order."""
+    days, found = list(days), []
+    for day in days:
+        if day.mode == "incremental":
+            kept = keep(day, forgotten)[0]
+            found += [
+                Fact(key, time, 0, day.extracted_at, day.date, state_of(record)) for (key, time), record in kept.items()
+            ]
+    keys, before = {key for day in days for key, _ in keep(day, forgotten)[0]}, None
+    for day in snapshots(days):
+        for key in keys:
+            if (state := says(day, key)) != NOT_UNDERSTOOD:
+                changed = state and state[1]
+                between = changed and (before is None or before < changed) and changed < day.as_of
+                found += [
+                    Fact(key, time, 1, day.as_of, day.date, state) for time in [day.as_of] + [changed] * bool(between)
+                ]
+        before = day.as_of
+    found.sort(key=lambda fact: (fact.key, fact[1:5]))
+    return [list(of_key) for _, of_key in groupby(found, key=lambda fact: fact.key)]
+
+
+def history(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> set[tuple[Any, ...]]:
+    """(key, row, updated_at, valid_from, valid_to): the maximal intervals of one state."""
+    intervals = set()
+    for of_key in facts(days, forgotten):
+        state_at = {fact.time: fact.state for fact in of_key}
+        runs = [(state, next(run)[0]) for state, run in groupby(state_at.items(), key=lambda item: item[1])]
+        stops = [start for _, start in runs[1:]] + [None]
+        intervals |= {
+            (of_key[0].key, *state, start, stop) for (state, start), stop in zip(runs, stops, strict=True) if state
+        }
+    return intervals
+
+
+def present(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> dict[Any, tuple[Any, ...]]:
+    """{key: (row, updated_at, load_date)}: the last facts. Their day is the first by date of the records that say the
+    same at the same time, the first of the snapshots in a row that say it."""
+    days, users = list(days), {}
+    for of_key in facts(days, forgotten):
+        key, time, rank, read, date, state = of_key[-1]
+        if rank:
+            earlier = [day for day in snapshots(days) if day.as_of <= read]
+            date = list(takewhile(lambda day: says(day, key) == state, reversed(earlier)))[-1].date  # noqa: B023
+        else:
+            date = min(fact.date for fact in of_key if (fact.time, fact.rank, fact.state) == (time, rank, state))
+        if state is not ABSENT:
+            users[key] = (*state, date)
+    return users
+
+
+def count(day: ReadDay, forgotten: Iterable[Any], before: dict[Any, Any], after: dict[Any, Any]) -> dict[str, int]:
+    """Every record in one class, and who changed without one; `before` and `after` are the present around the load."""
+    kept, _, counts = keep(day, forgotten)
+    counts |= dict.fromkeys(("stale", "unchanged", "inserted", "updated", "deleted", "vanished", "reverted"), 0)
+    was, now = ({key: user[:2] for key, user in users.items()} for users in (before, after))
+    newest = dict(sorted(kept))
+    moved = {key for key in was.keys() | now.keys() if was.get(key) != now.get(key)}
+    for (key, time), record in kept.items():
+        if time < newest[key] or state_of(record) != now.get(key):
+            counts["stale"] += 1
+        elif key not in moved:
+            counts["unchanged"] += 1
+        else:
+            counts["inserted" if key not in was else "updated" if key in now else "deleted"] += 1
+            moved.remove(key)
+    for key in moved:
+        counts["vanished" if day.mode == "snapshot" and key not in newest and key not in now else "reverted"] += 1
+    return counts

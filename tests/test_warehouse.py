@@ -1,0 +1,808 @@
+"""The warehouse against its definition (model.py) over random histories, and case by case."""
+
+import dataclasses
+import datetime as dt
+import json
+import multiprocessing
+import os
+import random
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import model
+from model import ReadDay, Record
+from pipeline import warehouse
+from pipeline.errors import ConfigError, WarehouseError
+from pipeline.warehouse import Day, Warehouse
+
+MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "25"))
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def at(hours: float | None) -> dt.datetime | None:
+    """A time, so many hours after the first day of all."""
+    return None if hours is None else MIDNIGHT + dt.timedelta(hours=hours)
+
+
+def users(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "users",
+        metadata,
+        sa.Column("user_id", sa.BigInteger, primary_key=True),
+        sa.Column("name", sa.Text),
+        sa.Column("updated_at", sa.DateTime(timezone=True)),
+    )
+
+
+def orders(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "orders",
+        metadata,
+        sa.Column("shop", sa.Text, primary_key=True),
+        sa.Column("order", sa.Integer, primary_key=True),
+        sa.Column("name", sa.Text),
+        sa.Column("updated_at", sa.DateTime(timezone=True)),
+    )
+
+
+KEYS = {"users": ["user_id"], "orders": ["shop", "order"]}
+TABLES = {"users": users, "orders": orders}
+
+
+def describe(day: ReadDay, **changed: Any) -> Day:
+    """A day of the model as the manifests describe it."""
+    said = Day(
+        date=day.date,
+        mode=day.mode,
+        window_start=day.window_stop - dt.timedelta(days=1),
+        window_stop=day.window_stop,
+        started_at=day.as_of,
+        extracted_at=day.extracted_at,
+        as_of=day.as_of,
+        pages=1,
+        extracted=0,
+        rejected=0,
+        raw_sha256=repr(day),
+        clean_sha256="",
+        transform_version="1",
+    )
+    return dataclasses.replace(said, **changed)
+
+
+class Store:
+    """A warehouse that is loaded with the model's days and read as the model's answers."""
+
+    def __init__(self, path: Path, name: str = "users") -> None:
+        self.path, self.name, self.key = path, name, KEYS[name]
+        self.warehouse = Warehouse(f"sqlite:///{path}", name, TABLES[name])
+
+    def load(self, day: ReadDay) -> dict[str, Any]:
+        rejects = [
+            (0, line, "is wrong", "name", None if r.key is None else json.dumps(self.values(r.key)), json.dumps(r.row))
+            for line, r in enumerate(day.records, 1)
+            if r.rejected
+        ]
+        described = describe(day, extracted=len(day.records), rejected=len(rejects))
+        return self.warehouse.load(described, self.batches(day), rejects)
+
+    def batches(self, day: ReadDay) -> Iterator[pa.RecordBatch]:
+        rows = [r for r in day.records if not r.rejected]
+        for some in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            keys = list(zip(*(self.values(r.key) for r in some), strict=True)) or [[] for _ in self.key]
+            columns = dict(zip(self.key, keys, strict=True))
+            columns |= {"name": pa.array([r.row for r in some], pa.string())}
+            columns |= {"updated_at": pa.array([r.updated_at for r in some], pa.timestamp("us", "UTC"))}
+            columns |= {"deleted": pa.array([r.deleted for r in some], pa.bool_())}
+            yield pa.record_batch(columns)
+
+    def values(self, key: Any) -> list[Any]:
+        return list(key) if isinstance(key, tuple) else [key]
+
+    def forget(self, key: Any) -> None:
+        """What forgetting a key does to the warehouse: a tombstone, and no rows."""
+        with closing(sqlite3.connect(self.path)) as db, db:
+            same = " and ".join(f'"{column}" = ?' for column in self.key)
+            db.execute(f"insert into {self.name}_forgotten values ({', '.join('?' * len(self.key))})", self.values(key))
+            for table in (self.name, f"{self.name}_events", f"{self.name}_changes"):
+                db.execute(f"delete from {table} where {same}", self.values(key))
+            db.execute("delete from rejects where key = ?", [json.dumps(self.values(key))])
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path)) as db:
+            return db.execute(sql).fetchall()
+
+    def select(self, columns: str, table: str) -> Iterator[tuple[Any, ...]]:
+        width = len(self.key)
+        keys = ", ".join(f'"{column}"' for column in self.key)
+        for row in self.query(f"select {keys}, {columns} from {table}"):
+            yield (row[0] if width == 1 else row[:width], *row[width:])
+
+    def present(self) -> dict[Any, tuple[Any, ...]]:
+        rows = self.select("name, updated_at, load_date", self.name)
+        return {key: (name, time(updated), dt.date.fromisoformat(date)) for key, name, updated, date in rows}
+
+    def history(self) -> set[tuple[Any, ...]]:
+        rows = self.select("name, updated_at, valid_from, valid_to", f"{self.name}_history")
+        return {(key, name, *map(time, times)) for key, name, *times in rows}
+
+    def dump(self) -> dict[str, list[tuple[Any, ...]]]:
+        names = [
+            self.name,
+            *(f"{self.name}_{x}" for x in ("days", "events", "changes", "forgotten", "history")),
+            "rejects",
+        ]
+        return {name: sorted(self.query(f"select * from {name}"), key=repr) for name in names}
+
+
+def time(text: str | None) -> dt.datetime | None:
+    return text and dt.datetime.fromisoformat(text)
+
+
+# -- random histories ---------------------------------------------------------------------------------------------
+
+instants = st.integers(0, 14)
+steps = st.tuples(
+    st.sampled_from(["read", "read", "read", "read", "again", "reprocess", "reprocess", "read later", "forget"]),
+    st.integers(1, 6),  # the day
+    st.sampled_from(["snapshot", "incremental"]),
+    instants,  # as_of
+    st.sampled_from([1, 1, 5]),  # how long the reading took, the settling included
+    instants,  # end of the window
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 0, 1, 2]),
+            st.one_of(instants, st.sampled_from([None, 100])),
+            st.sampled_from(["a", "b", None]),
+            st.sampled_from([False] * 5 + [True]),
+            st.sampled_from([False] * 4 + [True]),
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 6),  # a day from which records are repeated
+    st.booleans(),  # whether a reject without a key comes along
+)
+LOADS = (
+    "dataset date mode window_start window_stop started_at extracted_at as_of pages extracted rejected forgotten "
+    "duplicate stale unchanged inserted updated deleted vanished reverted watermark raw_sha256 clean_sha256 "
+    "transform_version accepted loaded_at seconds"
+)
+KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
+
+
+@pytest.mark.parametrize("name", ["users", "orders"])
+@given(st.lists(steps, min_size=4, max_size=10), st.randoms(use_true_random=False))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+def test_any_history_of_loads_says_what_the_definition_says(
+    name: str, steps: list[Any], shuffle: random.Random
+) -> None:
+    """G2: users, history and counts are the model's after every load; the tables depend only on the set of days."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        store, days, forgotten = Store(Path(folder, "a.db"), name), {}, set()
+        for step in steps:
+            take(step, store, days, forgotten)
+        fresh = Store(Path(folder, "b.db"), name)
+        order = list(days.values())
+        shuffle.shuffle(order)
+        for n, day in enumerate(order):
+            fresh.load(day)
+            for key in forgotten if n == 0 else ():
+                fresh.forget(key)
+        if days:
+            assert fresh.dump() == store.dump()
+
+
+def take(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
+    """One step of a history, in the warehouse and in the model."""
+    kind, date, mode, as_of, took, stop, drawn, copied, unreadable = step
+    date = dt.date(2026, 11, date)
+    keys = KEY_VALUES[store.name]
+    records = tuple(Record(keys[k], at(t), row, deleted, rejected) for k, t, row, deleted, rejected in drawn)
+    if copy := days.get(dt.date(2026, 11, copied or 1)):
+        records += tuple(r for r in copy.records[:2])
+    if unreadable:
+        records += (Record(None, None, "?", rejected=True),)
+    if kind == "forget":
+        if days and drawn and (key := records[0].key) not in forgotten:
+            store.forget(key)
+            forgotten.add(key)
+        return check(store, days, forgotten)
+    known = days.get(date)
+    if known and kind == "again":
+        day = known
+    elif known and kind == "reprocess":
+        day = dataclasses.replace(known, window_stop=at(stop), records=records)
+    elif known and kind == "read later":
+        day = dataclasses.replace(known, extracted_at=known.as_of + dt.timedelta(hours=took))
+    else:
+        taken = {day.as_of for day in days.values() if day.date != date}
+        while at(as_of) in taken:
+            as_of += 1
+        day = ReadDay(date, mode, at(as_of), at(as_of + took), at(stop), records)
+    before = model.present(days.values(), forgotten)
+    days[date] = day
+    after = model.present(days.values(), forgotten)
+    expected = model.count(day, forgotten, before, after)
+    if known == day:
+        with closing(sqlite3.connect(store.path)) as db, db:
+            db.execute("delete from loads where date = ?", [str(date)])
+    marker = store.load(day)
+    assert {name: marker[name] for name in expected} == expected
+    if known == day:
+        assert not any(marker[x] for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
+    return check(store, days, forgotten)
+
+
+def check(store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
+    if days:
+        assert store.present() == model.present(days.values(), forgotten)
+        assert store.history() == model.history(days.values(), forgotten)
+        stamps = {(str(day.date), day.extracted_at) for day in days.values()}
+        assert {
+            (date, time(read)) for date, read in store.query(f"select load_date, ingested_at from {store.name}")
+        } <= stamps
+
+
+# -- case by case -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        yield Store(Path(folder, "warehouse.db"))
+
+
+def snapshot(date: int, as_of: float, *records: Record, took: float = 1) -> ReadDay:
+    """A snapshot of November the `date`th, with times in hours after the first day of all."""
+    return ReadDay(dt.date(2026, 11, date), "snapshot", at(as_of), at(as_of + took), at(24 * date), records)
+
+
+def incremental(date: int, *records: Record, read: float | None = None) -> ReadDay:
+    """The records of November the `date`th, read an hour after its end."""
+    read = 24 * date + 1 if read is None else read
+    return ReadDay(dt.date(2026, 11, date), "incremental", at(read), at(read + 1), at(24 * date), records)
+
+
+def user(key: Any, row: str | None, updated_at: float | None = None, **flags: bool) -> Record:
+    return Record(key, at(updated_at), row, **flags)
+
+
+def in_hours(instant: dt.datetime | None) -> float | None:
+    return None if instant is None else (instant - MIDNIGHT) / dt.timedelta(hours=1)
+
+
+def intervals(store: Store, key: Any = 1) -> list[tuple[str, float, float | None]]:
+    """The history of a user: name, from, to, in hours."""
+    found = [(name, in_hours(start), in_hours(stop)) for k, name, _, start, stop in store.history() if k == key]
+    return sorted(found, key=lambda interval: interval[1])
+
+
+def names(store: Store) -> dict[Any, str]:
+    return {key: name for key, (name, *_) in store.present().items()}
+
+
+CASES = {
+    "a deletion of a user of whom nothing else was known": (
+        [snapshot(1, 10, user(1, None)), snapshot(2, 20, user(1, None, deleted=True))],
+        [(None, 10, 20)],
+    ),
+    "attributes changed without a new updated_at": (
+        [snapshot(1, 10, user(1, "a", 5)), snapshot(2, 20, user(1, "b", 5))],
+        [("a", 5, 20), ("b", 20, None)],
+    ),
+    "an updated_at in the future, then corrected": (
+        [snapshot(1, 10, user(1, "a", 99)), snapshot(2, 20, user(1, "b", 15))],
+        [("a", 10, 15), ("b", 15, None)],
+    ),
+    "a record with an updated_at in the future, then corrected": (
+        [incremental(1, user(1, "a", 999)), incremental(2, user(1, "b", 30))],
+        [("a", 26, 30), ("b", 30, None)],
+    ),
+    "a change that the snapshot did not show yet": (
+        [snapshot(1, 20, user(1, "a", 5)), incremental(2, user(1, "b", 19))],
+        [("a", 5, 19), ("b", 19, 20), ("a", 20, None)],
+    ),
+    "a change that the snapshot did not show yet, after its as_of": (
+        [snapshot(1, 20, user(1, "a", 5)), incremental(2, user(1, "b", 20.5))],
+        [("a", 5, 20.5), ("b", 20.5, None)],
+    ),
+    "a change while the snapshot was being read": (
+        [snapshot(1, 20, user(1, "b", 20.5), took=2), incremental(2, user(1, "b", 20.5))],
+        [("b", 20, None)],
+    ),
+    "windows without updated_at, loaded in the wrong order": (
+        [incremental(2, user(1, "b")), incremental(1, user(1, "a"))],
+        [("a", 24, 48), ("b", 48, None)],
+    ),
+    "a record rejected in the second snapshot": (
+        [snapshot(1, 10, user(1, "a", 5)), snapshot(2, 20, user(1, "?", 15, rejected=True))],
+        [("a", 5, None)],
+    ),
+    "a roll-back between two equal snapshots": (
+        [snapshot(1, 10, user(1, "a", 5)), incremental(3, user(1, "b", 15)), snapshot(2, 20, user(1, "a", 5))],
+        [("a", 5, 15), ("b", 15, 20), ("a", 20, None)],
+    ),
+    "absent from a snapshot, and in a later, older incremental day": (
+        [snapshot(2, 40), incremental(1, user(1, "a", 15))],
+        [("a", 15, 40)],
+    ),
+    "created and deleted between two snapshots": (
+        [snapshot(1, 10), snapshot(3, 60), incremental(2, user(1, "a", 15), user(1, "a", 20, deleted=True))],
+        [("a", 15, 20)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_case_that_is_easy_to_get_wrong_gives_the_history_it_should(store: Store, case: str) -> None:
+    """The history is what a person would say, written out, whatever the definition says; the present is its end."""
+    days, expected = CASES[case]
+    for day in days:
+        store.load(day)
+    assert intervals(store) == expected
+    assert names(store) == ({1: expected[-1][0]} if expected[-1][2] is None else {})
+
+
+def test_times_of_mixed_precision_are_compared_as_times(store: Store) -> None:
+    """A time in seconds comes before one with a fraction of the same second, and is stored in the same width."""
+    day = incremental(1, user(1, "a"), user(1, "b"))
+    times = {"a": MIDNIGHT, "b": MIDNIGHT + dt.timedelta(milliseconds=500)}
+    unit = {"a": "s", "b": "ms"}
+    rows = [
+        pa.record_batch(
+            {"user_id": [1], "name": [name], "updated_at": pa.array([times[name]], pa.timestamp(unit[name], "UTC"))}
+        )
+        for name in ("b", "a")
+    ]
+    store.warehouse.load(describe(day, extracted=2), rows, [])
+    assert store.query("select name, updated_at from users") == [("b", "2026-11-01T00:00:00.500000Z")]
+    assert [at for (at,) in store.query("select at from users_events order by at")] == [
+        "2026-11-01T00:00:00.000000Z",
+        "2026-11-01T00:00:00.500000Z",
+    ]
+
+
+# -- one transaction ----------------------------------------------------------------------------------------------
+
+
+def dump_file(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return list(db.iterdump())
+
+
+def test_rows_and_marker_come_together_or_not_at_all(store: Store) -> None:
+    """G1: an error in the middle of the rows leaves the file with the same content, and no marker."""
+    store.load(incremental(1, user(1, "a", 5)))
+    before = dump_file(store.path)
+    day = incremental(2, user(1, "b", 30), user(2, "b", 30))
+
+    def break_off() -> Iterator[pa.RecordBatch]:
+        yield from store.batches(day)
+        raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        store.warehouse.load(describe(day, extracted=2), break_off(), [])
+    assert dump_file(store.path) == before
+
+
+def test_without_its_marker_no_row_is_kept(store: Store) -> None:
+    """G1: where the marker, which is written last, cannot be written, nothing else is."""
+    store.load(incremental(1, user(1, "a", 5)))
+    with closing(sqlite3.connect(store.path)) as db:
+        db.execute("create trigger no_marker before insert on loads begin select raise(abort, 'no marker'); end")
+    before = dump_file(store.path)
+    with pytest.raises(sqlite3.IntegrityError, match="no marker"):
+        store.load(incremental(2, user(1, "b", 30), user(2, "?", rejected=True)))
+    assert dump_file(store.path) == before
+
+
+def test_a_day_whose_marker_was_deleted_changes_nothing_when_loaded_again(store: Store) -> None:
+    """Deleting a marker asks for the day again; the rows that are there already are not counted as new."""
+    days = [snapshot(1, 30, user(1, "a", 5), user(2, "a", 5)), incremental(2, user(1, "b", 40)), snapshot(3, 80)]
+    for day in days:
+        store.load(day)
+    before = store.dump()
+    for day in days:
+        with closing(sqlite3.connect(store.path)) as db, db:
+            db.execute("delete from loads where date = ?", [str(day.date)])
+        marker = store.load(day)
+        assert not any(marker[x] for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
+        assert store.dump() == before
+
+
+def test_an_older_day_never_overwrites_a_newer_one(store: Store) -> None:
+    """G3: a day that is loaded late finds its place in the history, and leaves the present alone."""
+    store.load(incremental(3, user(1, "new", 60)))
+    assert store.load(incremental(1, user(1, "old", 10)))["stale"] == 1
+    assert names(store) == {1: "new"}
+    assert intervals(store) == [("old", 10, 60), ("new", 60, None)]
+
+
+def test_a_marker_with_the_same_hashes_is_returned_without_reading_a_row(store: Store) -> None:
+    """What is loaded is loaded: the rows are not even asked for."""
+    day = incremental(1, user(1, "a", 5))
+    marker = store.load(day)
+    assert store.warehouse.load(describe(day, extracted=1), None, None) == marker  # type: ignore[arg-type]
+    assert store.warehouse.loads() == [marker]
+
+
+def load_slowly(path: Path, started: Any, results: Any) -> None:
+    """In a process of its own: load a day whose rows take a while to come."""
+    store, day = Store(path), incremental(1, user(1, "a", 5))
+
+    def wait() -> Iterator[pa.RecordBatch]:
+        started.set()
+        sleep(0.3)
+        yield from store.batches(day)
+
+    results.put(store.warehouse.load(describe(day, extracted=1), wait(), []))
+
+
+def test_a_second_loader_waits_and_finds_the_marker(store: Store) -> None:
+    """Of two processes that load the same first day at the same time one reads the rows; both return its marker."""
+    context = multiprocessing.get_context("spawn")
+    started, results = context.Event(), context.Queue()
+    first = context.Process(target=load_slowly, args=(store.path, started, results))
+    first.start()
+    assert started.wait(30)
+    marker = store.warehouse.load(describe(incremental(1, user(1, "a", 5)), extracted=1), None, None)  # type: ignore[arg-type]
+    assert marker == results.get(timeout=30)
+    first.join()
+
+
+def test_many_first_loads_at_once_do_not_meet_a_lock(tmp_path: Path) -> None:
+    """Making the file and switching it to WAL is waited for like any other write."""
+    stores = [Store(tmp_path / "warehouse.db") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: stores[n].load(incremental(n + 1, user(n, "a", 24 * n))), range(8)))
+    assert len(stores[0].warehouse.loads()) == len(names(stores[0])) == 8
+
+
+# -- what does not fit --------------------------------------------------------------------------------------------
+
+
+def fails(store: Store, day: ReadDay, **changed: Any) -> str:
+    """The message of a load that must fail; the file has the same content before and after."""
+    before = dump_file(store.path) if store.path.exists() else None
+    rows = changed.pop("rows", store.batches(day))
+    with pytest.raises((WarehouseError, ConfigError)) as error:
+        store.warehouse.load(
+            describe(day, **{"extracted": len(day.records)} | changed), rows, changed.pop("rejects", [])
+        )
+    if before:
+        assert dump_file(store.path) == before
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_records_that_are_not_accounted_for_fail_the_load(store: Store) -> None:
+    """G4: manifests that promise other records, or other rejects, than the files hold are refused, with the numbers."""
+    day = incremental(1, user(1, "a", 5))
+    assert "the manifests say 2 records, 0 of them rejected, the files hold 1 rows and 0 rejects" in fails(
+        store, day, extracted=2
+    )
+    assert "the manifests say 1 records, 1 of them rejected" in fails(store, day, rejected=1)
+
+
+def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
+    """G4: a first load must change the number of users by what it counts."""
+    store.load(incremental(1, user(1, "a", 5), user(2, "a", 5)))
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("delete from users where user_id = 1")
+        db.execute("create trigger mischief after insert on users begin delete from users where user_id = 2; end")
+    assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
+
+
+def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for another writer is bounded, and its end names the file and what to do."""
+    monkeypatch.setattr(warehouse, "BUSY_SECONDS", 0.2)
+    store.load(incremental(1, user(1, "a", 5)))
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(WarehouseError, match=r"warehouse.db: database is locked: another program is writing to it"):
+            store.load(incremental(2, user(1, "b", 30)))
+    assert names(store) == {1: "a"}
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_line(store: Store) -> None:
+    """Neither reading nor loading touches another program's file."""
+    store.path.write_bytes(b"this is no database" * 100)
+    content = store.path.read_bytes()
+    for call in (store.warehouse.loads, lambda: store.load(incremental(1, user(1, "a", 5)))):
+        with pytest.raises(
+            WarehouseError, match=r"file is not a database: it is no SQLite database: choose another file"
+        ):
+            call()
+    assert store.path.read_bytes() == content
+
+
+def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What SQLite says of a full disk names the file and the folder for temporary files."""
+    store.load(incremental(1, user(1, "a", 5)))
+    prepare = warehouse.prepare
+
+    def limit(db: warehouse.SQLite, declared: warehouse.Declared) -> None:
+        prepare(db, declared)
+        db.run("pragma max_page_count = 1")
+
+    monkeypatch.setattr(warehouse, "prepare", limit)
+    message = fails(store, incremental(2, *(user(key, "b" * 1000, 30) for key in range(100))))
+    assert "database or disk is full" in message
+    assert "SQLITE_TMPDIR" in message
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (True, "attempt to write a readonly database: give this user the right"),
+        (False, "unable to open database file: it"),
+    ],
+)
+def test_a_database_without_the_right_to_write_is_one_line(store: Store, there: bool, message: str) -> None:
+    """A file or a folder that this user may not write says so; as root, who may, the test is another user."""
+    if there:
+        store.load(incremental(1, user(1, "a", 5)))
+        store.path.chmod(0o444)
+    store.path.parent.chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(WarehouseError, match=message):
+            store.load(incremental(2, user(1, "b", 30)))
+    finally:
+        if root:
+            os.seteuid(0)
+        store.path.parent.chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("create table loads (id integer primary key, weight real)", "the table loads has no column dataset"),
+        ("create table users (user_id integer primary key, name text)", "there is no table users_days"),
+    ],
+)
+def test_another_programs_table_is_not_touched(store: Store, sql: str, message: str) -> None:
+    """A table of the same name that was not made here is refused, and the file stays as it is, byte for byte."""
+    with closing(sqlite3.connect(store.path)) as db:
+        db.execute(sql)
+    content = store.path.read_bytes()
+    assert message in fails(store, incremental(1, user(1, "a", 5)))
+    assert store.path.read_bytes() == content
+
+
+def test_markers_without_their_tables_are_not_believed(store: Store) -> None:
+    """Whoever drops the tables and keeps `loads` is told so: those days would be missing in silence."""
+    store.load(incremental(1, user(1, "a", 5)))
+    with closing(sqlite3.connect(store.path)) as db:
+        for name in ("users", "users_days", "users_events", "users_changes", "users_forgotten"):
+            db.execute(f"drop table {name}")
+        db.execute("drop view users_history")
+    assert "or markers in loads" in fails(store, incremental(2, user(1, "a", 5)))
+
+
+def declare(store: Store, *columns: "sa.Column[Any]") -> None:
+    """Let the warehouse be declared with other columns from now on."""
+
+    def table(metadata: sa.MetaData) -> sa.Table:
+        copies = [sa.Column(column.name, column.type, primary_key=column.primary_key) for column in columns]
+        return sa.Table("users", metadata, *copies)
+
+    store.warehouse = Warehouse(f"sqlite:///{store.path}", "users", table)
+
+
+def declared(name: str = "name", key: Any = sa.BigInteger) -> "list[sa.Column[Any]]":
+    return [
+        sa.Column("user_id", key, primary_key=True),
+        sa.Column(name, sa.Text),
+        sa.Column("updated_at", sa.DateTime(timezone=True)),
+    ]
+
+
+def test_a_column_that_is_added_to_the_declaration_is_added_to_the_warehouse(store: Store) -> None:
+    """The tables and the view get the column, with nothing in it for the days that are loaded."""
+    store.load(incremental(1, user(1, "a", 5)))
+    declare(store, *declared(), sa.Column("age", sa.Integer))
+    day = incremental(2, user(2, "b", 30))
+    rows = [batch.append_column("age", pa.array([7] * batch.num_rows, pa.int32())) for batch in store.batches(day)]
+    store.warehouse.load(describe(day, extracted=1), rows, [])
+    assert store.query("select user_id, name, age from users order by 1") == [(1, "a", None), (2, "b", 7)]
+    assert store.query("select user_id, name, age from users_history order by 1") == [(1, "a", None), (2, "b", 7)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (declared(key=sa.Text), "the table users has user_id as INTEGER, not TEXT"),
+        (declared(name="nickname"), "the table users has a column name too many"),
+        ([*declared(), sa.Column("shop", sa.Text, primary_key=True)], "the primary key (user_id), not (user_id, shop)"),
+    ],
+)
+def test_any_other_difference_from_the_declaration_is_refused(store: Store, columns: Any, message: str) -> None:
+    """A column gone, of another type, or in the key, is an error that names it, before a row is read."""
+    store.load(incremental(1, user(1, "a", 5)))
+    declare(store, *columns)
+    assert message in fails(store, incremental(2, user(1, "b", 30)), rows=None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (declared()[:2], "it needs a column updated_at"),
+        ([*declared(), sa.Column("gone", sa.Boolean)], "the warehouse needs the name gone"),
+        ([*declared(), sa.Column("data", sa.JSON)], "column data cannot be stored as JSON()"),
+        ([*declared(), sa.Column("seen", sa.DateTime)], "column seen cannot be stored as DateTime()"),
+        (declared(key=sa.Float), "its primary key must be the natural key"),
+    ],
+)
+def test_a_table_that_cannot_be_stored_is_a_config_error(store: Store, columns: Any, message: str) -> None:
+    """A declaration is judged before the database is made."""
+    declare(store, *columns)
+    assert message in fails(store, incremental(1, user(1, "a", 5)))
+    assert not store.path.exists()
+
+
+def one_row(**columns: Any) -> list[pa.RecordBatch]:
+    batch = {"user_id": pa.array([1]), "name": pa.array(["a"]), "updated_at": pa.array([MIDNIGHT])} | columns
+    return [pa.record_batch({name: column for name, column in batch.items() if column is not None})]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (one_row(name=None), "the rows have the columns user_id, updated_at, the table has user_id, name, updated_at"),
+        (one_row(age=pa.array([1])), "the rows have the columns user_id, name, updated_at, age, the table has"),
+        (one_row(user_id=pa.array([None], pa.int64())), "a row has no user_id, which is its key"),
+        (one_row(user_id=pa.array(["x"])), "the column user_id holds string, not integer"),
+        (one_row(updated_at=pa.array([2**62], pa.timestamp("us", "UTC"))), "holds a time outside the years 1 to 9999"),
+    ],
+)
+def test_rows_that_do_not_fit_the_table_are_refused(store: Store, rows: Any, message: str) -> None:
+    """One line names the column, and nothing is written, not even by the rows before."""
+    store.load(incremental(1, user(1, "a", 5)))
+    day = incremental(2)
+    assert message in fails(store, day, rows=[*one_row(), *rows], extracted=2)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "sqlite://", "sqlite:///:memory:", "warehouse.db"])
+def test_a_url_that_is_no_sqlite_file_is_a_config_error_without_its_password(url: str) -> None:
+    """The error says what a URL must look like, and does not repeat what may be a secret."""
+    with pytest.raises(ConfigError, match=r"use sqlite:///data/warehouse\.db") as error:
+        Warehouse(url, "users", users)
+    assert "secret" not in str(error.value)
+
+
+def test_two_snapshots_of_one_instant_are_refused(store: Store) -> None:
+    """Of two snapshots with the same `as_of` none could be the later."""
+    store.load(snapshot(1, 10, user(1, "a", 5)))
+    assert "the same instant as that of 2026-11-01" in fails(store, snapshot(2, 10, user(1, "b", 5)))
+
+
+# -- what is stored -----------------------------------------------------------------------------------------------
+
+
+def test_reading_what_is_not_there_gives_nothing_and_makes_nothing(tmp_path: Path) -> None:
+    """Neither a missing file, nor one without our tables, is changed by a question."""
+    store = Store(tmp_path / "no folder" / "warehouse.db")
+    assert (store.warehouse.loads(), store.warehouse.watermark_before(dt.date.max)) == ([], None)
+    assert not store.path.parent.exists()
+    store = Store(tmp_path / "empty.db")
+    store.path.touch()
+    assert (store.warehouse.loads(), store.warehouse.watermark_before(dt.date.max)) == ([], None)
+    assert store.path.read_bytes() == b""
+
+
+def test_the_watermark_is_the_highest_of_the_days_before_and_never_later_than_as_of(store: Store) -> None:
+    """A load records min(highest updated_at, as_of), null without any; another dataset's are not mixed in."""
+    other = Store(store.path, "orders")
+    other.load(incremental(1, Record(("a", 1), at(9), "a")))
+    for day in (
+        incremental(1, user(1, "a", 5), user(2, "a", 7)),
+        incremental(2, user(1, "a", 999)),
+        incremental(3, user(1, "a")),
+    ):
+        store.load(day)
+    assert [marker["watermark"] for marker in store.warehouse.loads()] == [at(7), at(49), None]
+    before = [store.warehouse.watermark_before(dt.date(2026, 11, day)) for day in (1, 2, 3, 4)]
+    assert before == [None, at(7), at(49), at(49)]
+
+
+def test_the_tables_look_as_they_are_documented(store: Store) -> None:
+    """The columns of every table, in order, and the form of what is in them."""
+    store.load(snapshot(1, 10, user(1, "a", 5), user(2, "?", rejected=True)))
+    tables = ("users", "users_history", "loads", "rejects")
+    columns = {
+        name: [row[0] for row in store.query(f"select name from pragma_table_info('{name}')")] for name in tables
+    }
+    assert columns == {
+        "users": ["user_id", "name", "updated_at", "ingested_at", "load_date"],
+        "users_history": ["user_id", "name", "updated_at", "valid_from", "valid_to"],
+        "loads": LOADS.split(),
+        "rejects": ["dataset", "load_date", "part", "line", "reason", "field", "key", "record"],
+    }
+    assert store.query("select * from users") == [
+        (1, "a", "2026-11-01T05:00:00.000000Z", "2026-11-01T11:00:00.000000Z", "2026-11-01")
+    ]
+    assert store.query("select * from rejects") == [("users", "2026-11-01", 0, 2, "is wrong", "name", "[2]", '"?"')]
+
+
+def test_the_rejects_of_a_day_replace_its_earlier_ones(store: Store) -> None:
+    """A day that is transformed anew has its own rejects only; other days keep theirs."""
+    store.load(incremental(1, user(1, "?", rejected=True), user(2, "?", rejected=True)))
+    store.load(incremental(2, user(3, "?", rejected=True)))
+    store.load(incremental(1, user(1, "a", 5), user(2, "?", rejected=True)))
+    assert store.query("select load_date, key from rejects order by 1") == [
+        ("2026-11-01", "[2]"),
+        ("2026-11-02", "[3]"),
+    ]
+
+
+def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(store: Store) -> None:
+    """Such a record says as little about a user as one without a key: the user it might mean is absent."""
+    store.load(snapshot(1, 10, user(1, "a", 5)))
+    day = snapshot(2, 40)
+    keys = ['["1"]', "[1, 2]", "[true]", "[1.0]", f"[{2**70}]", r'["\ud800"]', "1", None]
+    rejects = [(0, line, "is wrong", None, key, "{}") for line, key in enumerate(keys, 1)]
+    store.warehouse.load(describe(day, extracted=len(keys), rejected=len(keys)), [], rejects)
+    assert store.query("select key from rejects order by line") == [(key,) for key in keys]
+    assert names(store) == {}
+
+
+def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
+    """Text with anything in it, the ends of the integers, dates, booleans; NaN is null and -0.0 is 0.0."""
+    types = {"text": sa.String(5), "whole": sa.BigInteger, "yes": sa.Boolean, "real": sa.Float, "day": sa.Date}
+    columns = [sa.Column(name, type_) for name, type_ in types.items()]
+    declare(store, *declared()[::2], *columns)
+    text = "Zoë \x00'\"\n🙂"
+    rows = pa.record_batch(
+        {
+            "user_id": pa.array([1, 2, 3]),
+            "updated_at": pa.array([*warehouse.LIMITS["time"], None], pa.timestamp("us", "UTC")),
+            "text": pa.array([text, "", None]),
+            "whole": pa.array([2**63 - 1, -(2**63), None]),
+            "yes": pa.array([True, False, None]),
+            "real": pa.array([float("nan"), -0.0, 1e300]),
+            "day": pa.array([dt.date.min, dt.date.max, None]),
+        }
+    )
+    for date in (1, 2):
+        store.warehouse.load(describe(snapshot(date, 30 * date), extracted=3), [rows], [])
+    assert [row[1:7] for row in store.query("select * from users order by 1")] == [
+        ("0001-01-01T00:00:00.000000Z", text, 2**63 - 1, 1, None, "0001-01-01"),
+        ("9999-12-31T23:59:59.999999Z", "", -(2**63), 0, 0.0, "9999-12-31"),
+        (None, None, None, None, 1e300, None),
+    ]
+    assert "-" not in str(store.query("select real from users where user_id = 2"))
+    assert store.warehouse.loads()[1]["unchanged"] == 3
+    assert len(store.query("select * from users_changes")) == 3
+
+
+def test_a_forgotten_key_is_never_stored_again(store: Store) -> None:
+    """Its rows and rejects are counted as forgotten, and are in no table."""
+    store.load(snapshot(1, 10, user(1, "a", 5), user(2, "a", 5)))
+    store.forget(1)
+    marker = store.load(snapshot(2, 40, user(1, "b", 35), user(1, "?", rejected=True), user(2, "b", 35)))
+    assert (marker["forgotten"], marker["rejected"], marker["updated"]) == (2, 0, 1)
+    assert names(store) == {2: "b"}
+    assert store.query("select * from rejects") == []
+
+
+def test_unchanged_snapshots_add_nothing_but_their_day(store: Store) -> None:
+    """G7: what is stored grows with what changed, not with how often it was read."""
+    for date in range(1, 6):
+        store.load(snapshot(date, 24 * date, user(1, "a", 5), user(2, "b")))
+    assert store.query("select count(*) from users_changes") == [(2,)]
+    assert store.query("select user_id, load_date from users") == [(1, "2026-11-01"), (2, "2026-11-01")]
