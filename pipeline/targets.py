@@ -1,0 +1,226 @@
+"""What exists when a task is done: a folder of parts for files (DayFolder), a row in `loads` for rows (LoadMarker).
+
+Owns how a day lies on disk and when it counts as being there: parts first, the manifest last, each synced;
+a folder without a manifest is unfinished work and is swept by whoever takes it up again. Asks the
+warehouse only whether a day is loaded, without the libraries that loading needs.
+"""
+
+import contextlib
+import datetime as dt
+import fcntl
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import luigi
+import msgspec
+
+from pipeline.errors import ConfigError, FolderError, WarehouseError
+from pipeline.logs import logger
+
+Stage = Literal["raw", "clean"]
+Manifest = TypeVar("Manifest", bound=msgspec.Struct)
+
+MANIFEST = "manifest.json"
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A file of a day: its name, the records or rows in it, its size in bytes and its sha256."""
+
+    name: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of a source for a day. Times are UTC; up to `as_of` the source's answer is complete."""
+
+    dataset: str
+    date: dt.date
+    mode: str
+    window_start: dt.datetime
+    window_stop: dt.datetime
+    watermark: dt.datetime | None
+    url: str
+    paginator: str
+    started_at: dt.datetime
+    extracted_at: dt.datetime
+    as_of: dt.datetime
+    pages: int
+    records: int
+    parts: list[Part]
+
+
+class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a raw day: the parts it came from, the code that read them, rows, and rejects by reason."""
+
+    dataset: str
+    date: dt.date
+    raw_sha256: list[str]
+    transform_version: str
+    rows: int
+    rejected: int
+    reasons: dict[str, int]
+    parts: list[Part]
+    rejects: list[Part]
+
+
+def digest(parts: Iterable[Part]) -> str:
+    """One sha256 for the parts of a day, in their order: that of `sha256sum part-*`'s output."""
+    return hashlib.sha256("".join(f"{part.sha256}  {part.name}\n" for part in parts).encode()).hexdigest()
+
+
+class DayFolder(luigi.Target):
+    """The files of one day at one stage: `<data_dir>/<stage>/<dataset>/date=<date>/`."""
+
+    def __init__(self, data_dir: str, stage: Stage, dataset: str, date: dt.date) -> None:
+        if "://" in data_dir:
+            raise ConfigError(f"[pipeline] data_dir = {data_dir}: only a local folder can be used; give its path")
+        self.date = date
+        self.path = Path(data_dir, stage, dataset, f"date={date}")
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        return (self.path / MANIFEST).is_file()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the day at this stage: another process that wants it waits here until this one is done or dead."""
+        with _telling(self.path):
+            _make_folder(self.path.parent)
+            with (self.path.parent / ".lock").open("ab") as file:
+                # One byte of one file stands for a day: nothing to clean up, and the kernel lets go of it with the
+                # process. A child that outlives its killed parent keeps it, so the next run waits for that child.
+                day = (1, self.date.toordinal())
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *day)
+                except BlockingIOError:
+                    logger.info("%s: waiting for the process that is working on it", self.path)
+                    fcntl.lockf(file, fcntl.LOCK_EX, *day)
+                yield
+
+    def sweep(self) -> None:
+        """Make the folder empty and unfinished: no manifest first, then none of the files that a run leaves."""
+        with _telling(self.path):
+            _make_folder(self.path)
+            for pattern in (f"{MANIFEST}*", "part-*", "rejects-*"):
+                for path in self.path.glob(pattern):
+                    path.unlink()
+                _sync_folder(self.path)
+
+    def write(self, name: str, chunks: Iterable[tuple[int, bytes]]) -> Part:
+        """Write a part from chunks (records in it, bytes), and sync it."""
+        records, size, sha256 = 0, 0, hashlib.sha256()
+        with _telling(self.path / name), (self.path / name).open("wb") as file:
+            for count, data in chunks:
+                records, size = records + count, size + len(data)
+                sha256.update(data)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return Part(name, records, size, sha256.hexdigest())
+
+    def read(self, part: Part) -> bytes:
+        """The bytes of a part; raises FolderError where they are not those that the manifest names."""
+        with _telling(self.path / part.name):
+            data = (self.path / part.name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != part.sha256:
+            raise FolderError(
+                f"{self.path / part.name}: the bytes are not those of its manifest (sha256 {part.sha256[:12]}…): "
+                f"bring the file back from a copy, or delete the folder {self.path} so that the day is made again"
+            )
+        return data
+
+    def publish(self, manifest: msgspec.Struct) -> None:
+        """Make the day exist: its manifest, synced, under its name, at once."""
+        with _telling(self.path):
+            new = self.path / f"{MANIFEST}.new"
+            with new.open("wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            new.rename(self.path / MANIFEST)
+            _sync_folder(self.path)
+
+    def read_manifest(self, kind: type[Manifest]) -> Manifest:
+        """The manifest as `kind`; raises FolderError where there is none or it cannot be read."""
+        path = self.path / MANIFEST
+        with _telling(path):
+            data = path.read_bytes()
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.DecodeError as error:
+            raise FolderError(
+                f"{path} is not a manifest ({error}): delete the folder, so that the day is made again"
+            ) from error
+
+
+class LoadMarker(luigi.Target):
+    """The row of a day in the table `loads` of the warehouse."""
+
+    def __init__(self, database: str, dataset: str, date: dt.date) -> None:
+        self.database, self.dataset, self.date = database, dataset, date
+
+    def exists(self) -> bool:
+        return bool(find_loaded(self.database, self.dataset, [self.date]))
+
+
+def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt.date]:
+    """Those of `dates` that the warehouse at the URL `database` holds: one SELECT, whatever their number.
+
+    A database that is not there holds nothing, and is not made by being asked.
+    """
+    path = Path(find_database(database))
+    dates = set(dates)
+    if not dates or not path.is_file():
+        return set()
+    query = "select date from loads where dataset = ? and date between ? and ?"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
+            rows = db.execute(query, (dataset, str(min(dates)), str(max(dates)))).fetchall()
+    except sqlite3.Error as error:
+        if "no such table" in str(error):
+            return set()
+        raise WarehouseError(f"{path}: cannot ask which days are loaded: {error}") from error
+    return dates & {dt.date.fromisoformat(date) for (date,) in rows}
+
+
+def find_database(url: str) -> str:
+    """The path in a SQLAlchemy URL of SQLite."""
+    if not url.startswith("sqlite:///") or url == "sqlite:///":
+        raise ConfigError(f"[pipeline] database = {url.partition('://')[0]}://…: give sqlite:///PATH")
+    return url.removeprefix("sqlite:///")
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Say in one line what the file system refused, and of which file."""
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(
+            f"{error.filename or path}: {error.strerror or error}: nothing was made of it; "
+            f"mend that (space, permissions, the folder itself) and run again"
+        ) from error
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder that outlasts a power cut: its name is synced in the folder above."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

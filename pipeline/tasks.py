@@ -1,0 +1,160 @@
+"""Luigi's view: the three tasks of a day for any dataset, and the ranges of days.
+
+Owns what Luigi must be told (what a task needs, when it is done, in which order, what a child process must
+carry) and refuses to do the work: a `run` calls one function of stages.
+"""
+
+import datetime as dt
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+from luigi.interface import core
+from luigi.setup_logging import InterfaceLogging
+from luigi.task import MixinNaiveBulkComplete
+from luigi.tools import range as ranges
+
+from pipeline import config, logs, stages
+from pipeline.errors import ConfigError, DayNotClosedError
+from pipeline.placeholders import find_placeholders
+from pipeline.targets import DayFolder, LoadMarker, find_loaded
+
+
+class DayParameter(luigi.DateParameter):
+    """A day, as 2026-11-21."""
+
+    def parse(self, text: str) -> dt.date:
+        try:
+            return dt.date.fromisoformat(text)
+        except ValueError as error:
+            raise ConfigError(f"{text!r} is not a day: give it as 2026-11-21") from error
+
+
+class DayTask(luigi.Task):
+    """A stage of one day of a dataset."""
+
+    dataset: ClassVar[stages.Dataset]
+    _visible_in_registry = False
+
+    date = DayParameter(description="the day, as 2026-11-21; default: the last closed day")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._visible_in_registry = "dataset" in vars(cls)
+
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        """The oldest day first: Luigi prefers the higher number, and takes no negative one seriously."""
+        return dt.date.max.toordinal() - self.date.toordinal()
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """Where a day starts from the watermark of the day before it, one task at a time, in the order of the days."""
+        in_order = "watermark" in find_placeholders(self.dataset.config())
+        return {f"{self.dataset.name}_in_order": 1} if in_order else {}
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Without a date, the last closed day."""
+        if not args and not kwargs and not cls.date.has_task_value(cls.get_task_family(), "date"):
+            kwargs = {"date": cls.dataset.config().last_closed_day(config.utc_now())}
+        return super().get_param_values(params, args, kwargs)
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What the visualiser shows: the line of an expected error, the traceback of a bug."""
+        return logs.tell(exception) or traceback.format_exc()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A child process that is not forked knows nothing of this one's command line: the task takes it along."""
+        return self.__dict__ | {"_cmdline": CmdlineParser.get_instance()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        cmdline = state.pop("_cmdline")
+        self.__dict__.update(state)
+        if CmdlineParser.get_instance() is None and cmdline is not None:
+            CmdlineParser._instance = cmdline
+            InterfaceLogging.setup(core())
+
+
+class Extract(MixinNaiveBulkComplete, DayTask):
+    """The raw files of a day."""
+
+    def output(self) -> DayFolder:
+        return self.dataset.folder("raw", self.date)
+
+    def run(self) -> None:
+        with self.output().lock():
+            if not self.complete():
+                stages.extract_day(self.dataset, self.date)
+
+
+class Transform(MixinNaiveBulkComplete, DayTask):
+    """The clean files of a day."""
+
+    def output(self) -> DayFolder:
+        return self.dataset.folder("clean", self.date)
+
+    def complete(self) -> bool:
+        return stages.is_current(self.dataset, self.date)
+
+    def run(self) -> None:
+        with self.output().lock():
+            if not self.complete():
+                stages.transform_day(self.dataset, self.date)
+
+
+class Load(DayTask):
+    """The rows of a day in the warehouse. Needs no lock: of two loads at once, the warehouse lets one wait."""
+
+    def output(self) -> LoadMarker:
+        return self.dataset.marker(self.date)
+
+    def run(self) -> None:
+        stages.load_day(self.dataset, self.date)
+
+    @classmethod
+    def bulk_complete(cls, parameter_tuples: Iterable[dt.date]) -> list[dt.date]:
+        """Those of the days that are loaded. Luigi hands over a partial for `cls`, and an iterator to be read once."""
+        dataset: stages.Dataset = getattr(cls, "func", cls).dataset
+        days = list(parameter_tuples)
+        loaded = find_loaded(config.Pipeline().database, dataset.name, days)
+        return [day for day in days if day in loaded]
+
+
+class RangeDaily(ranges.RangeDaily):
+    """Every day from `start` to `stop`, which is exclusive, oldest first; without `stop`, to the last closed day.
+
+    Luigi runs the most derived class of a name, so this one answers to `RangeDaily`. Luigi's own would clip the
+    range to the last hundred days and fifty tasks without a word.
+    """
+
+    start = DayParameter(default=None, description="the first day")  # type: ignore[arg-type, assignment]
+    stop = DayParameter(  # type: ignore[assignment]
+        default=None,  # type: ignore[arg-type]
+        description="the day after the last one; default: to the last closed day",
+    )
+    task_limit = luigi.IntParameter(default=sys.maxsize, description="how many days to work at most")
+
+    def requires(self) -> Any:
+        stop = self.moving_stop(dt.datetime.fromtimestamp(self.now or time.time(), dt.UTC).replace(tzinfo=None)).date()
+        if self.stop and self.stop > stop:
+            raise DayNotClosedError(
+                f"--stop {self.stop} is past the last closed day, {stop - dt.timedelta(days=1)}: "
+                f"give --stop {stop} (the day after the last one), or leave --stop out"
+            )
+        return super().requires()
+
+    def moving_start(self, now: dt.datetime) -> dt.datetime:
+        """The first day asked for, however long ago; without one (`reverse`), `days_back` days ago."""
+        return self.parameter_to_datetime(self.start) if self.start else super().moving_start(now)
+
+    def moving_stop(self, now: dt.datetime) -> dt.datetime:
+        """The day after the last closed one at `now` (UTC), by the time zone and the patience of the dataset."""
+        if not issubclass(self.of, DayTask):
+            return super().moving_stop(now)
+        last = self.of.dataset.config().last_closed_day(now.replace(tzinfo=dt.UTC))
+        return self.parameter_to_datetime(last + dt.timedelta(days=1))

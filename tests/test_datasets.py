@@ -1,0 +1,130 @@
+"""What an adopter does: another dataset, another column; and what makes a day stale."""
+
+import datetime as dt
+import shutil
+from pathlib import Path
+
+from conftest import ROOT, dump_tree, luigi_run, query, run
+from pipeline import stages
+from pipeline.users import USERS
+from server import Answer, Server
+
+DAY = "2026-11-20"
+ORDERS = [
+    {"number": "A-1", "line": 1, "amount": 10.5, "paid": True, "changed": f"{DAY}T08:00:00Z"},
+    {"number": "A-1", "line": 2, "amount": None, "changed": f"{DAY}T08:00:00Z"},
+    {"number": "A-2", "line": 1, "amount": -1, "changed": f"{DAY}T08:00:00Z"},
+]
+
+
+def test_a_second_dataset_is_one_file_and_one_section():
+    """Orders, with a key of two columns, go through the three steps beside users, in a warehouse of both."""
+    luigi_run("LoadUsers", "--date", DAY)
+    with Server() as server:
+        url = server.on("/orders", Answer({"orders": ORDERS}))
+        section = f"\n[orders]\nurl = {url}\nmode = incremental\nmax_reject_ratio = 0.5\n"
+        Path("luigi.cfg").write_text(Path("luigi.cfg").read_text() + section)
+        command = ("luigi", "--module", "orders", "LoadOrders", "--date", DAY)
+        path = f"{ROOT}:{ROOT / 'tests'}"
+        result = run(*command, PYTHONPATH=path)
+        assert result.returncode == 0, result.stderr
+        again = run(*command, PYTHONPATH=path)
+        assert "Did not run any tasks" in again.stderr
+    assert query("select number, line, amount, paid from orders order by 1, 2") == [
+        ("A-1", 1, 10.5, 1),
+        ("A-1", 2, None, None),
+    ]
+    assert query("select dataset, inserted, rejected from loads order by 1")[0] == ("orders", 2, 1)
+    assert query("select dataset, reason, key from rejects where dataset = 'orders'") == [
+        ("orders", "is negative", '["A-2", 1]')
+    ]
+    status = run("python", "-m", "pipeline", "--module", "orders", "status", PYTHONPATH=path)
+    assert "orders in sqlite:///data/warehouse.db: 1 day, " in status.stdout
+    assert "users in sqlite:///data/warehouse.db: 1 day, " in status.stdout
+
+
+def edit_users(old: str, new: str) -> dict[str, str]:
+    """A copy of the package with an edited users.py; the environment in which commands find it."""
+    shutil.copytree(ROOT / "pipeline", "own/pipeline", dirs_exist_ok=True)
+    path = Path("own/pipeline/users.py")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    return {"PYTHONPATH": "own"}
+
+
+def test_a_column_is_added_in_users_alone():
+    """The contract, the cleaning and the table gain a line each; the day is made again from raw; the table grows."""
+    luigi_run("LoadUsers", "--date", DAY)
+    edit_users(
+        "    updated_at: dt.datetime | None = None",
+        "    phone: str | None = None\n    updated_at: dt.datetime | None = None",
+    )
+    text = Path("own/pipeline/users.py").read_text()
+    text = text.replace('    rows["city"] =', '    rows["phone"] = users["phone"].str.strip()\n    rows["city"] =')
+    text = text.replace(
+        '        sa.Column("city", sa.Text),',
+        '        sa.Column("city", sa.Text),\n        sa.Column("phone", sa.Text),',
+    )
+    Path("own/pipeline/users.py").write_text(text)
+    with Server() as server:
+        url = server.on("/users", Answer([{"id": 1, "phone": " 1-2 ", "updated_at": "2026-11-19T10:00:00Z"}]))
+        result = luigi_run("LoadUsers", "--date", "2026-11-19", "--users-url", url, PYTHONPATH="own")
+    assert result.returncode == 0, result.stderr
+    assert query("select phone from users where user_id = 1") == [("1-2",)]
+
+
+def test_a_mended_transform_makes_the_clean_day_again_without_the_api():
+    """Raw is enough: a day that is not loaded yet is cleaned by the code of today."""
+    luigi_run("TransformUsers", "--date", DAY)
+    raw, clean = dump_tree("data/raw"), dump_tree("data/clean")
+    changed = edit_users(".str.lower()", ".str.upper()")
+    result = luigi_run("LoadUsers", "--date", DAY, "--users-url", "http://127.0.0.1:9/nobody-listens", **changed)
+    assert result.returncode == 0, result.stderr
+    assert dump_tree("data/raw") == raw
+    assert dump_tree("data/clean") != clean
+    assert query("select count(*) from users where email <> upper(email)") == [(0,)]
+
+
+def test_status_names_the_days_that_other_code_made():
+    """They are what a reprocess would redo."""
+    luigi_run("LoadUsers", "--date", DAY)
+    assert "made by other code" not in run("python", "-m", "pipeline", "status").stdout
+    changed = edit_users(".str.lower()", ".str.upper()")
+    assert "made by other code" in run("python", "-m", "pipeline", "status", **changed).stdout
+
+
+def test_the_version_changes_with_the_code_and_not_with_its_comments(monkeypatch):
+    """Comments, docstrings, formatting, tasks and sections say nothing of how a row is made; everything else does."""
+    source = (ROOT / "pipeline" / "users.py").read_text()
+
+    def version_of(text: str) -> str:
+        monkeypatch.setattr(stages.inspect, "getsource", lambda _: text)
+        return stages.Dataset(USERS.config, USERS.contract, USERS.clean, USERS.table).version
+
+    same = [
+        source.replace("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = (\n    2**63 - 1  # the largest\n)"),
+        source.replace('"""A record as the API sends it.', '"""Something else.'),
+        source.replace('"""The raw files of a day."""', '"""Files."""'),
+        source.replace('default="demo://users"', 'default="demo://other"'),
+    ]
+    other = [
+        source.replace(".str.lower()", ""),
+        source.replace("ge=1", "ge=0"),
+        source.replace('"has no @"', '"no @"'),
+        source.replace("sa.BigInteger", "sa.Integer"),
+    ]
+    assert source not in same
+    assert source not in other
+    assert {version_of(text) for text in same} == {version_of(source)}
+    assert len({version_of(text) for text in [source, *other]}) == 5
+
+
+def test_a_clean_day_of_another_raw_day_is_made_again():
+    """Raw read anew, clean as it was: the clean day is not what it says it is, so it is redone."""
+    day = dt.date.fromisoformat(DAY)
+    luigi_run("TransformUsers", "--date", DAY)
+    assert stages.is_current(USERS, day)
+    shutil.rmtree("data/raw")
+    assert stages.is_current(USERS, day)
+    luigi_run("ExtractUsers", "--date", DAY, "--users-url", "demo://users?updated_before={day_start}&per_day=7")
+    assert not stages.is_current(USERS, day)

@@ -1,0 +1,75 @@
+"""How the package is built: who may import whom, and what an import may cost."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+# A module may import those of the rows below its own, never one beside it or above.
+ROWS = [
+    {"__main__"},
+    {"cli"},
+    {"__init__"},
+    {"users"},
+    {"tasks"},
+    {"stages"},
+    {"source", "transform", "engine", "warehouse", "targets"},
+    {"client"},
+    {"auth", "pages", "paginators", "demo", "logs"},
+    {"placeholders"},
+    {"config"},
+    {"errors"},
+]
+WITH_LUIGI = {"__init__", "__main__", "cli", "users", "tasks", "stages", "targets", "logs", "config"}
+
+
+def imports_of(module: str) -> set[str]:
+    """Every module that a file of the package imports, wherever in the file it does."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / "pipeline" / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= (
+                {f"pipeline.{alias.name}" for alias in node.names} if node.module == "pipeline" else {node.module or ""}
+            )
+    return found
+
+
+def test_every_module_has_its_row():
+    """A new file says where it belongs."""
+    files = {path.stem for path in (ROOT / "pipeline").glob("*.py")}
+    assert files == set().union(*ROWS)
+
+
+@pytest.mark.parametrize(
+    ("level", "module"), [(level, module) for level, row in enumerate(ROWS) for module in sorted(row)]
+)
+def test_imports_run_one_way(level, module):
+    """From the outside in: no module imports one of its own row or of a row above."""
+    below = set().union(*ROWS[level + 1 :])
+    used = {name.split(".")[1] for name in imports_of(module) if name.startswith("pipeline.")}
+    assert used <= below
+
+
+@pytest.mark.parametrize("module", sorted(set().union(*ROWS) - WITH_LUIGI))
+def test_the_work_does_not_know_luigi(module):
+    """Reading, transforming and loading are plain functions, whoever calls them."""
+    assert not {name for name in imports_of(module) if name.split(".")[0] == "luigi"}
+
+
+def test_the_tasks_are_found_without_the_libraries_of_the_work():
+    """To learn that a day is loaded costs no pandas, pyarrow or SQLAlchemy."""
+    code = "import pipeline, sys; print(*sorted({'pandas', 'pyarrow', 'sqlalchemy', 'rich'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "\n"
+
+
+def test_no_run_of_a_task_is_longer_than_ten_lines():
+    """A task says when; what is done is in a function that anybody can call."""
+    tree = ast.parse((ROOT / "pipeline" / "tasks.py").read_text())
+    runs = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "run"]
+    assert len(runs) == 3
+    assert all((node.end_lineno or 0) - node.lineno <= 10 for node in runs)
