@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Sets up .venv where it is missing or stale, then runs one command. `./run.sh help` lists them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+die() {
+    echo "run.sh: $*" >&2
+    exit 2
+}
+
+usage() {
+    cat <<'USAGE'
+./run.sh                      load the last closed day, show status
+./run.sh load DATE            load one day, as 2026-11-21
+./run.sh backfill START STOP  load every day from START to the day before STOP
+./run.sh status               which days are loaded, and what came with them
+./run.sh luigid               the scheduler and its visualiser, on http://127.0.0.1:8082
+./run.sh test [ARGUMENT...]   lint, types and tests; arguments go to pytest
+./run.sh TASK [FLAG...]       anything else goes to: luigi --module pipeline TASK FLAG...
+USAGE
+}
+
+find_python() {
+    local name
+    for name in "${PYTHON:-}" python3.13 python3.12 python3.11 python3; do
+        [ -n "$name" ] && command -v "$name" >/dev/null &&
+            "$name" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null &&
+            { echo "$name"; return; }
+    done
+    die "no Python 3.11 to 3.13 with venv was found: install one (on Debian: apt install python3-venv), or name it: PYTHON=/path/to/python ./run.sh"
+}
+
+# Install one of the two locks; a copy of it says what was installed, so that a newer lock is noticed.
+set_up() {
+    local lock=$1 stamp=".venv/$1.installed" python
+    cmp -s "$lock" "$stamp" && .venv/bin/python -c 'import pipeline' 2>/dev/null && return
+    if ! .venv/bin/python -c '' 2>/dev/null; then
+        python=$(find_python)
+        echo "run.sh: making .venv with $("$python" --version)" >&2
+        "$python" -m venv --clear .venv
+    fi
+    echo "run.sh: installing $lock into .venv" >&2
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$lock"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+    # The lock for development holds all of the other.
+    cp requirements.txt .venv/requirements.txt.installed
+    cp "$lock" "$stamp"
+}
+
+# Luigi only warns of a configuration that is not there, and goes on without it.
+[ -z "${LUIGI_CONFIG_PATH:-}" ] || [ -f "$LUIGI_CONFIG_PATH" ] ||
+    die "LUIGI_CONFIG_PATH names $LUIGI_CONFIG_PATH, which is not there"
+
+command=${1:-}
+case "$command" in
+help | -h | --help)
+    usage
+    exit
+    ;;
+test) set_up requirements-dev.txt ;;
+*) set_up requirements.txt ;;
+esac
+export PATH="$PWD/.venv/bin:$PATH"
+
+case "$command" in
+"")
+    luigi --module pipeline LoadUsers
+    exec python -m pipeline status
+    ;;
+load)
+    [ $# -ge 2 ] || die "load needs a day: ./run.sh load 2026-11-21"
+    exec luigi --module pipeline LoadUsers --date "${@:2}"
+    ;;
+backfill)
+    [ $# -ge 3 ] || die "backfill needs the first day and the day after the last: ./run.sh backfill 2026-11-01 2026-11-08"
+    exec luigi --module pipeline BackfillUsers --start "$2" --stop "${@:3}"
+    ;;
+status) exec python -m pipeline "$@" ;;
+luigid)
+    mkdir -p data
+    export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
+    exec luigid --address 127.0.0.1 --state-path data/luigid.pickle "${@:2}"
+    ;;
+test)
+    shift
+    ruff format --check .
+    ruff check .
+    mypy
+    exec pytest --numprocesses auto --dist loadgroup "$@"
+    ;;
+*) exec luigi --module pipeline "$@" ;;
+esac

@@ -1,0 +1,102 @@
+"""The README: its commands run as written, and say what it shows."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, miss
+from pipeline.config import Pipeline
+from pipeline.users import Users
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def normalise(line: str) -> str:
+    """A line without what differs from run to run: numbers and the width of columns."""
+    return re.sub(r"#[#.,]*", "#", re.sub(r"\s+", " ", re.sub(r"\d", "#", line))).strip()
+
+
+@pytest.fixture
+def checkout(home: Path) -> Path:
+    """The files of a clone, with the environment that run.sh has made."""
+    if not (ROOT / ".venv" / "requirements.txt.installed").exists():
+        miss("./run.sh has made no .venv here")
+    for name in ("run.sh", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, home)
+    (home / ".venv").symlink_to(ROOT / ".venv")
+    return home
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("checkout")
+def test_the_commands_of_the_readme_run_and_say_what_it_shows():
+    """In the order of the page; every line shown is printed, but for numbers; then its Python finds the files."""
+    commands = [
+        (command, shown)
+        for block in blocks("console")
+        for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+        if command != "./run.sh test"
+    ]
+    assert len(commands) == 8
+    for command, shown in commands:
+        line = f". .venv/bin/activate && {command}" if command.startswith("luigi") else command
+        result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        printed = {normalise(line) for line in (result.stdout + result.stderr).splitlines()}
+        assert {normalise(line) for line in shown.splitlines()} <= printed, command
+    (code,) = blocks("python")
+    check = """
+assert len(raw) == len(clean[clean["date"].astype(str) == "2026-11-20"]) == 100
+assert min(len(users), len(rejects), len(history)) > 0
+"""
+    result = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_key_is_in_the_readme():
+    """Of the sections [users] and [pipeline]."""
+    for section in (Users, Pipeline):
+        for name, _ in section.get_params():
+            assert f"`{name}`" in README or name == "engine", name
+
+
+def test_every_command_of_run_sh_is_in_its_help():
+    """And what is not a command goes to Luigi."""
+    script = (ROOT / "run.sh").read_text()
+    (body,) = re.findall(r'^case "\$command" in\n"".*?^esac', script, re.DOTALL | re.MULTILINE)
+    commands = re.findall(r"^(\w+)\)", body, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        assert f"./run.sh {command}" in script.split("USAGE")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["load"], "load needs a day: ./run.sh load 2026-11-21"),
+        (["backfill", "2026-11-01"], "backfill needs the first day and the day after the last"),
+    ],
+)
+@pytest.mark.usefixtures("checkout")
+def test_a_command_that_lacks_something_says_what(arguments, line):
+    """One line, exit code 2."""
+    result = subprocess.run(["./run.sh", *arguments], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert line in result.stderr
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_configuration_that_is_not_there_stops_run_sh(monkeypatch):
+    """Luigi would warn and go on with the local one."""
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", "centrall.cfg")
+    result = subprocess.run(["./run.sh", "status"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "LUIGI_CONFIG_PATH names centrall.cfg, which is not there" in result.stderr
