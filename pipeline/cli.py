@@ -69,11 +69,10 @@ def _make_table(loads: Iterable[dict[str, Any]], version: str) -> Table:
     for name in ("extracted", *COUNTS):
         table.add_column(name, justify="right")
     table.add_column("seconds", justify="right")
-    table.add_column("")
     for load in loads:
-        stale = "" if load["transform_version"] == version else "made by other code"
         counts = (f"{load[name]:,}" for name in ("extracted", *COUNTS))
-        table.add_row(str(load["date"]), *counts, f"{load['seconds']:.2f}", stale)
+        stale = [] if load["transform_version"] == version else ["made by other code"]
+        table.add_row(str(load["date"]), *counts, f"{load['seconds']:.2f}", *stale)
     return table
 
 

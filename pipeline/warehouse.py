@@ -496,8 +496,8 @@ class Load:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise self._refuse(f"the column {name} holds {column.type}, not {kind} ({error})") from error
         if kind == "float":
-            # NaN is not even equal to itself, and -0.0 is equal to 0.0 and another number: neither can be compared.
-            column = pc.add(pc.if_else(pc.is_nan(column), None, column), 0.0)
+            # NaN is not even equal to itself: a row with it would change with every load.
+            column = pc.if_else(pc.is_nan(column), None, column)
         if kind in LIMITS and column.null_count < len(column):
             found, (low, high) = pc.min_max(column), (pa.scalar(limit, types[kind]) for limit in LIMITS[kind])
             if not low.value <= found["min"].value <= found["max"].value <= high.value:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,15 @@ def square(number: int) -> tuple[int, int]:
     return number * number, os.getpid()
 
 
+def square_in_company(number: int) -> tuple[int, int]:
+    """Not done before two processes have come to do it."""
+    Path(f"pid-{os.getpid()}").touch()
+    deadline = time.monotonic() + 20
+    while len(list(Path.cwd().glob("pid-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return square(number)
+
+
 def fail(number: int) -> int:
     if number == 3:
         raise DatasetError("part 3 is wrong")
@@ -26,7 +36,7 @@ def fail(number: int) -> int:
 
 def test_results_come_in_the_order_of_the_jobs_from_several_processes():
     """The order of parts is the order of a day, whoever did them."""
-    results = map_parts(square, range(20), workers=2)
+    results = map_parts(square_in_company, range(20), workers=2)
     assert [value for value, _ in results] == [n * n for n in range(20)]
     assert len({pid for _, pid in results}) == 2
     assert os.getpid() not in {pid for _, pid in results}

@@ -31,7 +31,7 @@ def jsonplaceholder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
         text=True,
     )
     if install.returncode:
-        miss(f"npm cannot install {PACKAGE}: {install.stderr.strip().splitlines()[-1:]}")
+        miss(f"npm cannot install {PACKAGE}: {' '.join(install.stderr.split())[:300]}")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

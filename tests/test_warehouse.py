@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError, WarehouseError
 from pipeline.warehouse import Day, Warehouse
 
 MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
-EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
@@ -333,6 +333,15 @@ CASES = {
     "a roll-back between two equal snapshots": (
         [snapshot(1, 10, user(1, "a", 5)), incremental(3, user(1, "b", 15)), snapshot(2, 20, user(1, "a", 5))],
         [("a", 5, 15), ("b", 15, 20), ("a", 20, None)],
+    ),
+    "a snapshot that comes late, between one that shows the same and one that does not understand": (
+        [
+            snapshot(1, 10, user(1, "a", 5)),
+            incremental(2, user(1, "b", 15)),
+            snapshot(3, 70, user(1, "?", rejected=True)),
+            snapshot(4, 60, user(1, "a", 5)),
+        ],
+        [("a", 5, 15), ("b", 15, 60), ("a", 60, None)],
     ),
     "absent from a snapshot, and in a later, older incremental day": (
         [snapshot(2, 40), incremental(1, user(1, "a", 15))],
@@ -750,19 +759,29 @@ def test_the_rejects_of_a_day_replace_its_earlier_ones(store: Store) -> None:
     ]
 
 
-def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(store: Store) -> None:
-    """Such a record says as little about a user as one without a key: the user it might mean is absent."""
-    store.load(snapshot(1, 10, user(1, "a", 5)))
-    day = snapshot(2, 40)
-    keys = ['["1"]', "[1, 2]", "[true]", "[1.0]", f"[{2**70}]", r'["\ud800"]', "1", None]
+def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(tmp_path: Path) -> None:
+    """Such a record says as little about a row as one without a key: the row it might mean is absent."""
+    store = Store(tmp_path / "warehouse.db", "orders")
+    store.load(snapshot(1, 10, Record(("1", 1), at(5), "a")))
+    keys = [
+        '["1"]',
+        '["1", 1, 1]',
+        "[1, 1]",
+        '["1", true]',
+        '["1", 1.0]',
+        f'["1", {2**70}]',
+        r'["\ud800", 1]',
+        "1",
+        None,
+    ]
     rejects = [(0, line, "is wrong", None, key, "{}") for line, key in enumerate(keys, 1)]
-    store.warehouse.load(describe(day, extracted=len(keys), rejected=len(keys)), [], rejects)
+    store.warehouse.load(describe(snapshot(2, 40), extracted=len(keys), rejected=len(keys)), [], rejects)
     assert store.query("select key from rejects order by line") == [(key,) for key in keys]
     assert names(store) == {}
 
 
 def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
-    """Text with anything in it, the ends of the integers, dates, booleans; NaN is null and -0.0 is 0.0."""
+    """Text with anything in it, the ends of the integers, of dates and of times, booleans; NaN is null."""
     types = {"text": sa.String(5), "whole": sa.BigInteger, "yes": sa.Boolean, "real": sa.Float, "day": sa.Date}
     columns = [sa.Column(name, type_) for name, type_ in types.items()]
     declare(store, *declared()[::2], *columns)
@@ -774,7 +793,7 @@ def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
             "text": pa.array([text, "", None]),
             "whole": pa.array([2**63 - 1, -(2**63), None]),
             "yes": pa.array([True, False, None]),
-            "real": pa.array([float("nan"), -0.0, 1e300]),
+            "real": pa.array([float("nan"), -0.5, 1e300]),
             "day": pa.array([dt.date.min, dt.date.max, None]),
         }
     )
@@ -782,10 +801,9 @@ def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
         store.warehouse.load(describe(snapshot(date, 30 * date), extracted=3), [rows], [])
     assert [row[1:7] for row in store.query("select * from users order by 1")] == [
         ("0001-01-01T00:00:00.000000Z", text, 2**63 - 1, 1, None, "0001-01-01"),
-        ("9999-12-31T23:59:59.999999Z", "", -(2**63), 0, 0.0, "9999-12-31"),
+        ("9999-12-31T23:59:59.999999Z", "", -(2**63), 0, -0.5, "9999-12-31"),
         (None, None, None, None, 1e300, None),
     ]
-    assert "-" not in str(store.query("select real from users where user_id = 2"))
     assert store.warehouse.loads()[1]["unchanged"] == 3
     assert len(store.query("select * from users_changes")) == 3
 
