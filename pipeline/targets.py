@@ -110,9 +110,10 @@ class DayFolder(luigi.Target):
         with _telling(self.path):
             _make_folder(self.path)
             for pattern in (f"{MANIFEST}*", "part-*", "rejects-*"):
-                for path in self.path.glob(pattern):
-                    path.unlink()
-                _sync_folder(self.path)
+                if paths := list(self.path.glob(pattern)):
+                    for path in paths:
+                        path.unlink()
+                    _sync_folder(self.path)
 
     def write(self, name: str, chunks: Iterable[tuple[int, bytes]]) -> Part:
         """Write a part from chunks (records in it, bytes), and sync it."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import dump_tree, dump_warehouse, luigi_run, query, run, start
+from conftest import dump_tree, dump_warehouse, luigi_run, need, query, run, start
 from server import Answer, Request, Server
 
 DAY = "2026-11-20"
@@ -347,7 +347,7 @@ def test_a_killed_extract_is_retried_by_luigi_in_the_same_command():
 
 def children_of(pid: int) -> list[int]:
     """The processes that `pid` started and that are still there."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for child in subprocess.check_output([need("pgrep"), "-P", str(pid)]).split()]
 
 
 def test_a_backfill_by_either_name_fills_the_same_warehouse_oldest_day_first():

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, need
 from pipeline.errors import ConfigError, FolderError, WarehouseError
 from pipeline.targets import CleanManifest, DayFolder, LoadMarker, digest, find_loaded
 
@@ -57,7 +57,7 @@ def test_a_part_says_what_it_holds(folder):
     assert (part.name, part.bytes, part.sha256) == ("part-00000.parquet", 3, hashlib.sha256(b"abc").hexdigest())
     assert folder.read(part) == b"abc"
     listing = subprocess.run(
-        ["sha256sum", "part-00000.parquet"], cwd=folder.path, capture_output=True, check=True
+        [need("sha256sum"), "part-00000.parquet"], cwd=folder.path, capture_output=True, check=True
     ).stdout
     assert digest([part]) == hashlib.sha256(listing).hexdigest()
 
