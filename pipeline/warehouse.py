@@ -622,8 +622,8 @@ class Load:
             insert into touched ({key})
             select {s.key} from stage s where not exists (select 1 from {present} u where ({u.key}) = ({s.key}))
         """)
-        # Except where the present is not what this snapshot was believed to say: users not understood, users with a
-        # record since the last snapshot, and, where this is not the last, users who changed after it.
+        # But look also where the present is not what the store says of this snapshot: users not understood, users with
+        # a record since the last snapshot, and, where this is not the last, users who changed after it.
         self._touch_undecided()
         if not newest:
             self._execute("""
@@ -632,7 +632,7 @@ class Load:
             """)
         self._add_day()
         self._say("select {key}, gone, {row} from stage", self.day.as_of)
-        # A snapshot that is not the last decides the present only of those who stayed as they are in it.
+        # Later snapshots have the last word, unless they only repeat this one or do not understand the user.
         undecided = "select {key} from changed union select {key} from {changes} where gone = 2"
         self._refresh("select {key} from touched" if newest else undecided)
 
@@ -722,7 +722,7 @@ class Load:
         )
 
     def _refresh(self, keys: str) -> None:
-        """Make the present of these users right; `was` keeps what it said before this load."""
+        """Make the present right for the users whom `keys` selects; `was` keeps what it said before this load."""
         # What the snapshots say last of each user, and until when: those that do not understand them say nothing.
         self._execute(
             """

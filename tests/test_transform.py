@@ -80,6 +80,7 @@ def test_what_may_be_missing_becomes_null_and_the_row_stays(change):
         (GOOD | {"email": "nobody"}, "has no @", "email", "[1]"),
         ([1], "Expected `object`, got `array`", None, None),
         (b"7", "Expected `object`, got `int`", None, None),
+        (b"", "JSON that cannot be kept exactly", None, None),
         (b'{"id":1,"name":NaN}', "JSON that cannot be kept exactly", None, "[1]"),
         (b'{"id":1,"name":"\\ud800"}', "JSON that cannot be kept exactly", None, "[1]"),
         (b'{"id":1,"name":"\xff"}', "JSON that cannot be kept exactly", None, None),
