@@ -8,6 +8,7 @@ import datetime as dt
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -33,6 +34,18 @@ class Window:
 def utc_now() -> dt.datetime:
     """The clock of the whole program: now, in UTC. Whoever wants another time replaces this one."""
     return dt.datetime.now(dt.UTC)
+
+
+def find_database(url: str) -> Path:
+    """The file that a SQLAlchemy URL of SQLite names; raises ConfigError for any other, without its password."""
+    path = url.removeprefix("sqlite:///")
+    if path in (url, "", ":memory:"):
+        shown = f"{url.partition('://')[0]}://…" if "@" in url else url
+        raise ConfigError(
+            f"[pipeline] database = {shown}: only a SQLite file can be the warehouse: "
+            "use sqlite:///data/warehouse.db, or sqlite:////absolute/path.db"
+        )
+    return Path(path)
 
 
 class Section(luigi.Config):

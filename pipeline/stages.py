@@ -216,7 +216,7 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
 
     Raises WarehouseError, FolderError.
     """
-    from pipeline.warehouse import Day
+    from pipeline.staging import Day
 
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)

@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 import luigi
 import msgspec
 
+from pipeline.config import find_database
 from pipeline.errors import ConfigError, FolderError, WarehouseError
 from pipeline.logs import logger
 
@@ -177,7 +178,7 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
 
     A database that is not there holds nothing, and is not made by being asked.
     """
-    path = Path(find_database(database))
+    path = find_database(database)
     dates = set(dates)
     if not dates or not path.is_file():
         return set()
@@ -190,13 +191,6 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
             return set()
         raise WarehouseError(f"{path}: cannot ask which days are loaded: {error}") from error
     return dates & {dt.date.fromisoformat(date) for (date,) in rows}
-
-
-def find_database(url: str) -> str:
-    """The path in a SQLAlchemy URL of SQLite."""
-    if not url.startswith("sqlite:///") or url == "sqlite:///":
-        raise ConfigError(f"[pipeline] database = {url.partition('://')[0]}://…: give sqlite:///PATH")
-    return url.removeprefix("sqlite:///")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +24,8 @@ def measure_load(records: int, part_records: int) -> float:
     shutil.rmtree("data", ignore_errors=True)
     url = f"demo://users?updated_since={{day_start}}&updated_before={{day_stop}}&per_day={records}&per_page=10000"
     flags = ("--users-url", url, "--pipeline-part-records", str(part_records))
-    measured = run(
-        "python", "-c", MEASURE, "luigi", "--module", "pipeline", "LoadUsers", "--date", "2026-11-20", *flags
-    )
+    luigi = str(Path(sys.executable).with_name("luigi"))
+    measured = run("python", "-c", MEASURE, luigi, "--module", "pipeline", "LoadUsers", "--date", "2026-11-20", *flags)
     code, peak = measured.stdout.split()
     assert code == "0", measured.stderr
     ((extracted,),) = query("select extracted from loads")

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import model
 from model import ReadDay, Record
-from pipeline import warehouse
+from pipeline import schema, sqlite, staging, warehouse
 from pipeline.errors import ConfigError, WarehouseError
 from pipeline.warehouse import Day, Warehouse
 
@@ -516,7 +516,7 @@ def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
 
 def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait for another writer is bounded, and its end names the file and what to do."""
-    monkeypatch.setattr(warehouse, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
     store.load(incremental(1, user(1, "a", 5)))
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("begin immediate")
@@ -542,7 +542,7 @@ def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch
     store.load(incremental(1, user(1, "a", 5)))
     prepare = warehouse.prepare
 
-    def limit(db: warehouse.SQLite, declared: warehouse.Declared) -> None:
+    def limit(db: sqlite.SQLite, declared: schema.Declared) -> None:
         prepare(db, declared)
         db.run("pragma max_page_count = 1")
 
@@ -789,7 +789,7 @@ def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
     rows = pa.record_batch(
         {
             "user_id": pa.array([1, 2, 3]),
-            "updated_at": pa.array([*warehouse.LIMITS["time"], None], pa.timestamp("us", "UTC")),
+            "updated_at": pa.array([*staging.LIMITS["time"], None], pa.timestamp("us", "UTC")),
             "text": pa.array([text, "", None]),
             "whole": pa.array([2**63 - 1, -(2**63), None]),
             "yes": pa.array([True, False, None]),

@@ -1,0 +1,194 @@
+"""The tables of the warehouse: what a dataset declares, what is stored for it, and the words of the SQL over it.
+
+Owns names, kinds of columns, keys, indexes and the view of the history. A *kind* is what any database has
+a type for: text, integer, float, boolean, date, time. Refuses to talk to a database.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+
+class Table(NamedTuple):
+    """A stored table: its columns with their kinds, and its primary key."""
+
+    name: str
+    columns: dict[str, str]
+    key: tuple[str, ...]
+
+
+# The classes a record can be in: together they are `extracted`.
+CLASSES = ("rejected", "forgotten", "duplicate", "stale", "unchanged", "inserted", "updated", "deleted")
+LOADS = Table(
+    "loads",
+    {"dataset": "text", "date": "date", "mode": "text"}
+    | dict.fromkeys(("window_start", "window_stop", "started_at", "extracted_at", "as_of"), "time")
+    | dict.fromkeys(("pages", "extracted", *CLASSES, "vanished", "reverted"), "integer")
+    | {"watermark": "time"}
+    | dict.fromkeys(("raw_sha256", "clean_sha256", "transform_version", "accepted"), "text")
+    | {"loaded_at": "time", "seconds": "float"},
+    ("dataset", "date"),
+)
+REJECTS = Table(
+    "rejects",
+    {"dataset": "text", "load_date": "date", "part": "integer", "line": "integer"}
+    | dict.fromkeys(("reason", "field", "key", "record"), "text"),
+    ("dataset", "load_date", "part", "line"),
+)
+TEMPORARY = ("stage", "touched", "changed", "want", "was")
+RESERVED_COLUMNS = {"gone", "at", "as_of", "until", "load_date", "ingested_at", "deleted", "valid_from", "valid_to"}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A dataset's table as its declaration says: the columns of its key and of its row, each with its kind."""
+
+    name: str
+    key: dict[str, str]
+    row: dict[str, str]
+
+    @classmethod
+    def read(cls, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Declared":
+        """Read the declaration; raises ConfigError where the warehouse cannot store such a table."""
+        import sqlalchemy as sa
+
+        declared = table(sa.MetaData())
+        kinds = {column.name: _find_kind(name, column) for column in declared.columns}
+        key = {column.name: kinds[column.name] for column in declared.primary_key.columns}
+        taken = ("loads", "rejects", *TEMPORARY)
+        if declared.name != name or name in taken or '"' in name:
+            raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not {', '.join(taken)}")
+        if reserved := [c for c in kinds if c.lower() in RESERVED_COLUMNS or c.startswith("_") or '"' in c]:
+            raise ConfigError(f"table {name}: the warehouse needs the name {', '.join(reserved)}: rename the column")
+        if not key or not set(key.values()) <= {"integer", "text"}:
+            raise ConfigError(f"table {name}: its primary key must be the natural key, of integer and text columns")
+        if kinds.get("updated_at") != "time":
+            raise ConfigError(
+                f"table {name}: it needs a column updated_at of type DateTime(timezone=True), outside the key: "
+                "add it, and leave it null where the source has none"
+            )
+        return cls(name, key, {column: kind for column, kind in kinds.items() if column not in key})
+
+    def stored(self) -> list[Table]:
+        """The tables of this dataset."""
+        key, state = tuple(self.key), {"gone": "integer", **self.row}
+        days = {"load_date": "date", "mode": "text", "as_of": "time", "extracted_at": "time"}
+        events = {"load_date": "date", **self.key, "at": "time", **state}
+        return [
+            Table(self.name, {**self.key, **self.row, "ingested_at": "time", "load_date": "date"}, key),
+            Table(f"{self.name}_days", days, ("load_date",)),
+            Table(f"{self.name}_events", events, ("load_date", *key, "at")),
+            Table(f"{self.name}_changes", {**self.key, "as_of": "time", **state}, (*key, "as_of")),
+            Table(f"{self.name}_forgotten", self.key, key),
+        ]
+
+    def temporary(self) -> list[Table]:
+        """The tables of one load: the day's records; the users it must look at; of whom a snapshot now says something
+        else; the present as it is to be, the last word of the snapshots with its time; and the present as it was."""
+        key, state = tuple(self.key), {**self.key, "gone": "integer", **self.row}
+        present = {**state, "until": "time", "ingested_at": "time", "load_date": "date"}
+        columns = {**state, "at": "time"}, self.key, state, present, state
+        return [Table(t, c, (*key, "at") if t == "stage" else key) for t, c in zip(TEMPORARY, columns, strict=True)]
+
+
+class Words(dict[str, Any]):
+    """What stands in braces in the SQL: names of tables and indexes, lists of columns; any other word is an Alias."""
+
+    def __init__(self, declared: Declared) -> None:
+        self.declared = declared
+        suffixes = ("days", "events", "changes", "forgotten", "history", "by_as_of", "by_key", "not_understood")
+        super().__init__({suffix: f'"{declared.name}_{suffix}"' for suffix in suffixes})
+        self["present"] = f'"{declared.name}"'
+        self["key"] = ", ".join(f'"{column}"' for column in declared.key)
+        self["row"] = ", ".join(f'"{column}"' for column in declared.row)
+        self["nulls"] = ", ".join(f'"{column}" = null' for column in declared.row)
+        self["set_row"] = ", ".join(f'"{column}" = excluded."{column}"' for column in declared.row)
+        self["row_before"] = ", ".join(f'lag("{column}") over _in_time' for column in declared.row)
+
+    def __missing__(self, alias: str) -> "Alias":
+        self[alias] = found = Alias(alias, self.declared)
+        return found
+
+
+class Alias:
+    """The columns of a table under an alias, as SQL: `{s.key}` is `s."user_id"`, `{s.row}` `s."name", s."email", …`"""
+
+    def __init__(self, alias: str, declared: Declared) -> None:
+        self.key = ", ".join(f'{alias}."{column}"' for column in declared.key)
+        self.row = ", ".join(f'{alias}."{column}"' for column in declared.row)
+        # Every stored row has a load_date: without one, an outer join found nobody.
+        self.absent = f"case when {alias}.load_date is null then 1 else 0 end"
+        # When the snapshots last changed what they say of this user; a condition on x may follow.
+        key = ", ".join(f'x."{column}"' for column in declared.key)
+        self.last_change = f'select max(x.as_of) from "{declared.name}_changes" x where ({key}) = ({self.key})'  # noqa: S608
+
+
+def _find_kind(name: str, column: "sa.Column[Any]") -> str:
+    import sqlalchemy as sa
+
+    if isinstance(column.type, sa.DateTime) and column.type.timezone:
+        return "time"
+    kinds = {sa.Boolean: "boolean", sa.Integer: "integer", sa.Float: "float", sa.Date: "date", sa.String: "text"}
+    for type_, kind in kinds.items():
+        if isinstance(column.type, type_):
+            return kind
+    raise ConfigError(
+        f"table {name}: column {column.name} cannot be stored as {column.type!r}: "
+        "use BigInteger, Text, Boolean, Float, Date or DateTime(timezone=True)"
+    )
+
+
+INDEXES = """
+create unique index if not exists {by_as_of} on {days} (as_of);
+create index if not exists {by_key} on {events} ({key}, at);
+create index if not exists {not_understood} on {changes} ({key}) where gone = 2
+"""
+
+HISTORY = """
+with snapshots as (
+  select as_of, load_date, lag(as_of) over (order by as_of) as _before from {days} where as_of is not null
+),
+facts as (
+  -- what a record says
+  select {e.key}, {e.row}, e.gone, e.at, 0 as _rank, d.extracted_at as _read, e.load_date
+    from {events} e join {days} d on d.load_date = e.load_date
+  union all
+  -- what a snapshot says otherwise than the one before it; since its updated_at, where that lies between the two
+  select {c.key}, {c.row}, c.gone,
+         case when c.updated_at < c.as_of and (s._before is null or c.updated_at > s._before)
+              then c.updated_at else c.as_of end,
+         1, s.as_of, s.load_date
+    from {changes} c join snapshots s on s.as_of = c.as_of
+   where c.gone < 2
+  union all
+  -- what the first snapshot after a record says, changed or not: at its as_of, and since its updated_at as above
+  select {e.key}, {c.row}, coalesce(c.gone, 1), case when _since = 1 then c.updated_at else s.as_of end,
+         1, s.as_of, s.load_date
+    from {events} e
+    cross join (select 0 as _since union all select 1) both_times
+    join snapshots s on s.as_of = (select min(as_of) from {days} where as_of >= e.at)
+    left join {changes} c on ({c.key}) = ({e.key})
+     and c.as_of = ({e.last_change} and x.as_of <= s.as_of)
+   where coalesce(c.gone, 1) < 2
+     and (_since = 0 or c.updated_at < s.as_of and (s._before is null or c.updated_at > s._before))
+),
+ordered as (
+  select *, lead(at) over (partition by {key} order by at, _rank, _read, load_date) as _next from facts
+),
+states as (
+  -- of the facts at one time the last
+  select {key}, {row}, gone, at, (gone, {row}) is distinct from (lag(gone) over _in_time, {row_before}) as _new
+    from ordered where _next is null or _next > at
+  window _in_time as (partition by {key} order by at)
+),
+intervals as (
+  select {key}, {row}, gone, at as valid_from, lead(at) over (partition by {key} order by at) as valid_to
+    from states where _new
+)
+select {key}, {row}, valid_from, valid_to from intervals where gone = 0
+"""

@@ -1,0 +1,208 @@
+"""A day's rows and rejects into temporary tables and `rejects`: the first half of a load.
+
+Owns which record of a day counts where several say something of one user and time, and the counts that
+depend on the day alone.
+"""
+
+import datetime as dt
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Any
+
+from pipeline import config
+from pipeline.errors import WarehouseError
+from pipeline.schema import REJECTS, Declared, Words
+from pipeline.sqlite import SQLite
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REJECTS_AT_ONCE = 10_000
+MAX_INTEGER = 2**63 - 1
+LIMITS = {  # of Python, and of times as text of fixed width
+    "date": (dt.date.min, dt.date.max),
+    "time": (dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)),
+}
+
+Key = tuple[Any, ...]
+Reject = tuple[int, int, str, str | None, str | None, str]
+
+
+@dataclass(frozen=True)
+class Day:
+    """A day as its manifests describe it: what a load needs to know besides the rows. All times are aware, in UTC."""
+
+    date: dt.date
+    mode: str
+    window_start: dt.datetime
+    window_stop: dt.datetime
+    started_at: dt.datetime
+    extracted_at: dt.datetime
+    as_of: dt.datetime
+    pages: int
+    extracted: int
+    rejected: int
+    raw_sha256: str
+    clean_sha256: str
+    transform_version: str
+    accepted: str = ""
+
+
+class Statements:
+    """Runs the SQL of a load: its words are filled in, and the day's values are its parameters."""
+
+    def __init__(self, db: SQLite, declared: Declared, day: Day) -> None:
+        self.db, self.declared, self.day = db, declared, day
+        self.words = Words(declared)
+        self.snapshot = day.mode == config.SNAPSHOT
+        self.what = f"{declared.name} {day.date}"
+
+    def execute(self, sql: str, **params: Any) -> sqlite3.Cursor:
+        return self.db.run(sql.format_map(self.words), **vars(self.day) | params)
+
+    def one(self, sql: str, **params: Any) -> tuple[Any, ...]:
+        """The only row of a query."""
+        row: tuple[Any, ...] = self.execute(sql, **params).fetchone()
+        return row
+
+
+class Staging(Statements):
+    """Fills the table `stage`, and `rejects`."""
+
+    def stage(self, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> dict[str, Any]:
+        """Fill `stage`, one record for each key and time, and `rejects`; returns the counts of the day alone."""
+        tombstones = set(self.execute("select {key} from {forgotten}").fetchall())
+        records, forgotten = self._stage_rows(rows, tombstones)
+        rejected, forgotten_rejects = self._stage_rejects(rejects, tombstones)
+        if (records + rejected, rejected) != (self.day.extracted, self.day.rejected):
+            raise WarehouseError(
+                f"{self.what}: the manifests say {self.day.extracted} records, {self.day.rejected} of them rejected, "
+                f"the files hold {records} rows and {rejected} rejects: transform the day again"
+            )
+        staged, deletions, newest = self.one(
+            "select count(*), count(*) filter (where gone = 1), max(updated_at) from stage where gone < 2"
+        )
+        if deletions:
+            # Of a user who is gone nothing is known: two deletions never differ.
+            self.execute("update stage set {nulls} where gone = 1")
+        watermark = self.db.decode(newest, "time")
+        return {
+            "rejected": rejected - forgotten_rejects,
+            "forgotten": forgotten + forgotten_rejects,
+            "duplicate": records - forgotten - staged,
+            "watermark": min(watermark, self.day.as_of) if watermark else None,
+            "staged": staged,
+        }
+
+    def _stage_rows(self, rows: "Iterable[pa.RecordBatch]", tombstones: set[Key]) -> tuple[int, int]:
+        """Returns how many rows came, and how many of them were of forgotten keys."""
+        columns = *self.declared.key, "gone", *self.declared.row, "at"
+        # Of one key and time the highest updated_at stays, of equal ones the later.
+        keep_newest = """
+            on conflict ({key}, at) do update set gone = excluded.gone, {set_row}
+            where stage.updated_at is null or excluded.updated_at >= stage.updated_at
+        """.format_map(self.words)
+        records = forgotten = 0
+        for batch in rows:
+            tuples = self._read_batch(batch)
+            if tombstones:
+                kept = [row for row in tuples if row[: len(self.declared.key)] not in tombstones]
+                forgotten += batch.num_rows - len(kept)
+                tuples = kept
+            self.db.insert("stage", columns, tuples, keep_newest)
+            records += batch.num_rows
+        return records, forgotten
+
+    def _read_batch(self, batch: "pa.RecordBatch") -> Iterable[tuple[Any, ...]]:
+        """The batch as tuples for `stage`: key, gone, row, at."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        kinds = self.declared.key | self.declared.row
+        names = [name for name in batch.schema.names if name != "deleted"]
+        if sorted(names) != sorted(kinds):
+            raise self._refuse(f"the rows have the columns {', '.join(names)}, the table has {', '.join(kinds)}")
+        columns = {name: self._cast(batch.column(name), name, kind) for name, kind in kinds.items()}
+        if nulls := [name for name in self.declared.key if columns[name].null_count]:
+            raise self._refuse(f"a row has no {', '.join(nulls)}, which is its key")
+        gone: Iterable[int] = repeat(0)
+        if "deleted" in batch.schema.names:
+            gone = pc.fill_null(batch.column("deleted"), False).cast(pa.int8()).to_pylist()
+        at: Iterable[Any] = repeat(self.db.encode(self.day.as_of))
+        if not self.snapshot:
+            # Without a time it was some time in the window; a time after the day was read cannot be true.
+            time_type = columns["updated_at"].type
+            stop, read = pa.scalar(self.day.window_stop, time_type), pa.scalar(self.day.extracted_at, time_type)
+            said = pc.fill_null(columns["updated_at"], stop)
+            at = self.db.encode_column(pc.if_else(pc.greater(said, read), read, said), "time")
+        key, row = (
+            [self.db.encode_column(columns[name], kind) for name, kind in some.items()]
+            for some in (self.declared.key, self.declared.row)
+        )
+        return zip(*key, gone, *row, at, strict=False)  # repeat() has no end
+
+    def _cast(self, column: "pa.Array[Any]", name: str, kind: str) -> "pa.Array[Any]":
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        types = {
+            "integer": pa.int64(),
+            "text": pa.string(),
+            "boolean": pa.bool_(),
+            "float": pa.float64(),
+            "date": pa.date32(),
+            "time": pa.timestamp("us", "UTC"),
+        }
+        try:
+            column = column.cast(types[kind])
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise self._refuse(f"the column {name} holds {column.type}, not {kind} ({error})") from error
+        if kind == "float":
+            # NaN is not even equal to itself: a row with it would change with every load.
+            column = pc.if_else(pc.is_nan(column), None, column)
+        if kind in LIMITS and column.null_count < len(column):
+            found, (low, high) = pc.min_max(column), (pa.scalar(limit, types[kind]) for limit in LIMITS[kind])
+            if not low.value <= found["min"].value <= found["max"].value <= high.value:
+                raise self._refuse(f"the column {name} holds a {kind} outside the years 1 to 9999")
+        return column
+
+    def _refuse(self, problem: str) -> WarehouseError:
+        return WarehouseError(f"{self.what}: {problem}: make cleaning and table agree, and transform the day again")
+
+    def _stage_rejects(self, rejects: Iterable[Reject], tombstones: set[Key]) -> tuple[int, int]:
+        """Write the day's rejects, and stage their keys where it is a snapshot.
+
+        Returns how many came, and how many of them were of forgotten keys.
+        """
+        self.execute("delete from rejects where dataset = :name and load_date = :date", name=self.declared.name)
+        day, as_of = (self.declared.name, self.db.encode(self.day.date)), self.db.encode(self.day.as_of)
+        rejected = forgotten = 0
+        rejects = iter(rejects)
+        while some := [(self._read_key(reject[4]), reject) for reject in islice(rejects, REJECTS_AT_ONCE)]:
+            kept = [(key, reject) for key, reject in some if key not in tombstones]
+            self.db.insert("rejects", REJECTS.columns, [day + reject for _, reject in kept])
+            if self.snapshot:
+                # A row with the same key is understood, and stays.
+                not_understood = [(*key, as_of, 2) for key, _ in kept if key]
+                self.db.insert("stage", (*self.declared.key, "at", "gone"), not_understood, "on conflict do nothing")
+            rejected += len(some)
+            forgotten += len(some) - len(kept)
+        return rejected, forgotten
+
+    def _read_key(self, text: str | None) -> Key | None:
+        """The key of a reject; None where it is none that a row could have."""
+        values = json.loads(text) if text is not None else None
+        kinds = list(self.declared.key.values())
+        if isinstance(values, list) and list(map(_find_key_kind, values)) == kinds:
+            return tuple(values)
+        return None
+
+
+def _find_key_kind(value: Any) -> str | None:
+    if type(value) is int and -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+        return "integer"
+    # A lone surrogate is valid in JSON, and in no database.
+    return "text" if isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value) else None
