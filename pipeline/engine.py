@@ -18,9 +18,12 @@ Result = TypeVar("Result")
 FEW = 4
 
 
-def map_parts(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int = 0) -> list[Result]:
+def map_parts(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int = 0, imports: Sequence[str] = ()
+) -> list[Result]:
     """`function` of each job, in the order of the jobs; `workers` processes, 0 for one a core.
 
+    `imports` names the modules that the function needs: they are imported once, and shared by all processes.
     The first error is raised, and what has not begun by then is not begun. Memory: a job a worker.
     """
     workers = min(workers or os.cpu_count() or 1, len(jobs))
@@ -28,7 +31,7 @@ def map_parts(function: Callable[[Job], Result], jobs: Sequence[Job], workers: i
         return [function(job) for job in jobs]
     # Not fork: Luigi has threads running, and a fork among threads can hang.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context.set_forkserver_preload([function.__module__, *imports])
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
         try:
             return list(pool.map(function, jobs))

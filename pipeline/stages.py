@@ -155,7 +155,8 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     key = tuple(column.name for column in dataset.table(sa.MetaData()).primary_key)
     clean.sweep()
     jobs = [PartJob(dataset, key, raw, clean, number, part) for number, part in enumerate(manifest.parts)]
-    results = map_parts(transform_part, jobs, Pipeline().engine_workers)
+    imports = ("pipeline.transform", "pyarrow.parquet")
+    results = map_parts(transform_part, jobs, Pipeline().engine_workers, imports)
     reasons = sum((result.reasons for result in results), Counter[str]())
     _check_rejects(dataset, clean, manifest.records, reasons)
     clean.publish(

@@ -137,6 +137,9 @@ class RangeDaily(ranges.RangeDaily):
         default=None,  # type: ignore[arg-type]
         description="the day after the last one; default: to the last closed day",
     )
+    param_name = luigi.OptionalParameter(  # type: ignore[assignment]  # Luigi's own warns of its own default
+        default=None, positional=False, description="the parameter of the task that takes the day; default: its first"
+    )
     task_limit = luigi.IntParameter(default=sys.maxsize, description="how many days to work at most")
 
     def requires(self) -> Any:

@@ -1,0 +1,141 @@
+"""What Luigi is told of a day, in this process."""
+
+import datetime as dt
+import functools
+import pickle
+import shutil
+import sqlite3
+
+import luigi
+import pytest
+from luigi.cmdline_parser import CmdlineParser
+
+from pipeline import stages
+from pipeline.errors import ConfigError, DayNotClosedError
+from pipeline.tasks import DayParameter, RangeDaily
+from pipeline.users import USERS, BackfillUsers, ExtractUsers, LoadUsers, TransformUsers, Users
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
+
+
+@pytest.fixture
+def loaded() -> list[dt.date]:
+    """Three of the five days, loaded."""
+    for day in DAYS[::2]:
+        stages.extract_day(USERS, day)
+        stages.transform_day(USERS, day)
+        stages.load_day(USERS, day)
+    return DAYS[::2]
+
+
+def test_any_number_of_days_is_asked_of_the_warehouse_in_one_select(loaded, monkeypatch):
+    """Luigi hands over a partial for the class and an iterator that can be read once."""
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def listen(*arguments, **options):
+        db = connect(*arguments, **options)
+        db.set_trace_callback(statements.append)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", listen)
+    partial = functools.partial(LoadUsers)
+    assert LoadUsers.bulk_complete.__func__(partial, iter(DAYS)) == loaded
+    assert [statement.split()[0] for statement in statements] == ["select"]
+
+
+def test_files_are_asked_for_in_bulk_too(loaded):
+    """A range of extracts or transforms works as one of loads does."""
+    shutil.rmtree(USERS.folder("raw", DAYS[0]).path)
+    assert ExtractUsers.bulk_complete(DAYS) == loaded[1:]
+    assert TransformUsers.bulk_complete(DAYS) == loaded
+
+
+def test_a_task_asks_for_the_one_before_it():
+    """Load needs transform, transform needs extract, of the same day."""
+    load = LoadUsers(date=DAYS[0])
+    assert load.requires() == TransformUsers(date=DAYS[0])
+    assert load.requires().requires() == ExtractUsers(date=DAYS[0])
+
+
+def test_an_older_day_has_the_higher_priority_and_none_is_negative():
+    """Luigi works the higher first."""
+    priorities = [LoadUsers(date=day).priority for day in (dt.date.min, *DAYS, dt.date.max)]
+    assert priorities == sorted(priorities, reverse=True)
+    assert min(priorities) >= 0
+
+
+def test_only_the_date_is_in_the_name_of_a_task():
+    """So a task is the same task whatever the flags, and no flag is shown to a scheduler."""
+    assert [name for name, _ in LoadUsers.get_params()] == ["date"]
+    assert repr(LoadUsers(date=DAYS[0])) == "LoadUsers(date=2026-10-01)"
+
+
+def test_a_task_takes_the_command_line_along():
+    """Unpickled where there is none, as in a spawned child, it reads the flags of its parent."""
+    with CmdlineParser.global_instance(["LoadUsers", "--users-url", "http://127.0.0.1/mine"]):
+        pickled = pickle.dumps(LoadUsers(date=DAYS[0]))
+    assert Users().url.startswith("demo://")
+    task = pickle.loads(pickled)
+    try:
+        assert task.dataset.config().url == "http://127.0.0.1/mine"
+    finally:
+        CmdlineParser._instance = None
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_range_requires_what_is_missing_of_its_days():
+    """From start to the day before stop."""
+    missing = BackfillUsers(start=DAYS[0], stop=DAYS[4]).requires()
+    assert missing == [LoadUsers(date=DAYS[1]), LoadUsers(date=DAYS[3])]
+
+
+@pytest.mark.parametrize(
+    ("now", "zone", "last"),
+    [
+        ("2026-10-04T00:14:00Z", "UTC", "2026-10-02"),
+        ("2026-10-04T00:16:00Z", "UTC", "2026-10-03"),
+        ("2026-10-04T00:16:00Z", "America/New_York", "2026-10-02"),
+    ],
+)
+def test_a_range_without_stop_ends_with_the_last_closed_day(configure, now, zone, last):
+    """By the midnight of the dataset and its settle, not by UTC's midnight, and not with today."""
+    configure("users", timezone=zone)
+    seconds = int(dt.datetime.fromisoformat(now).timestamp())
+    days = [task.date for task in RangeDaily(of=LoadUsers, start=DAYS[0], now=seconds).requires()]
+    assert days == [DAYS[0] + dt.timedelta(days=n) for n in range(len(days))]
+    assert str(days[-1]) == last
+
+
+def test_a_stop_past_the_last_closed_day_is_an_error():
+    """Nothing is done, and the line says which stop would do."""
+    now = int(dt.datetime(2026, 10, 4, 12, tzinfo=dt.UTC).timestamp())
+    assert len(RangeDaily(of=LoadUsers, start=DAYS[0], stop=dt.date(2026, 10, 4), now=now).requires()) == 3
+    with pytest.raises(
+        DayNotClosedError, match=r"--stop 2026-10-05 is past the last closed day, 2026-10-03: give --stop"
+    ):
+        RangeDaily(of=LoadUsers, start=DAYS[0], stop=dt.date(2026, 10, 5), now=now).requires()
+
+
+def test_a_range_of_another_task_is_luigi_s_own():
+    """Its end is Luigi's: the moment it is asked."""
+
+    class Other(luigi.Task):
+        date = luigi.DateParameter()
+
+        def complete(self) -> bool:
+            return False
+
+        @classmethod
+        def bulk_complete(cls, parameter_tuples):
+            return list(parameter_tuples)[:0]
+
+    now = int(dt.datetime(2026, 10, 4, 12, tzinfo=dt.UTC).timestamp())
+    assert [task.date.day for task in RangeDaily(of=Other, start=DAYS[0], now=now).requires()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("text", ["2026-13-01", "21.11.2026", "yesterday", "2026-11-21T00", ""])
+def test_a_day_is_written_in_one_way(text):
+    """Anything else is one line with an example."""
+    with pytest.raises(ConfigError, match="is not a day: give it as 2026-11-21"):
+        DayParameter().parse(text)
