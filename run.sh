@@ -30,21 +30,23 @@ find_python() {
     die "no Python 3.11 to 3.13 with venv was found: install one (on Debian: apt install python3-venv), or name it: PYTHON=/path/to/python ./run.sh"
 }
 
-# Install one of the two locks; a copy of it says what was installed, so that a newer lock is noticed.
+# Install one of the two locks. Copies of them, and of the path, say what was installed where: a newer lock or a
+# folder that was moved is noticed.
 set_up() {
-    local lock=$1 stamp=".venv/$1.installed" python
-    cmp -s "$lock" "$stamp" && .venv/bin/python -c 'import pipeline' 2>/dev/null && return
-    if ! .venv/bin/python -c '' 2>/dev/null; then
+    local lock=$1 python
+    if [ ! -x .venv/bin/python ] || [ "$(cat .venv/installed.path 2>/dev/null)" != "$PWD" ]; then
         python=$(find_python)
         echo "run.sh: making .venv with $("$python" --version)" >&2
         "$python" -m venv --clear .venv
     fi
+    cmp -s "$lock" ".venv/installed.$lock" && return
     echo "run.sh: installing $lock into .venv" >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$lock"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
     # The lock for development holds all of the other.
-    cp requirements.txt .venv/requirements.txt.installed
-    cp "$lock" "$stamp"
+    cp requirements.txt .venv/installed.requirements.txt
+    cp "$lock" ".venv/installed.$lock"
+    echo "$PWD" >.venv/installed.path
 }
 
 # Luigi only warns of a configuration that is not there, and goes on without it.

@@ -30,11 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     status = commands.add_parser("status", help="which days the warehouse holds, and what came with them")
     status.add_argument("--days", type=int, default=14, help="how many of the newest days to list (default: 14)")
     options, flags = parser.parse_known_args(arguments)
+    if options.days < 1:
+        parser.error("--days must be 1 or more")
     try:
         importlib.import_module(options.module)
         with CmdlineParser.global_instance([_find_loads()[0].task_family, *flags]):
             for load in _find_loads():
                 show_status(load.dataset, options.days)
+    except ModuleNotFoundError as error:
+        if error.name != options.module:
+            raise
+        sys.exit(f"ERROR: there is no module {options.module}: name one that Python finds from here, or leave it out")
     except logs.EXPECTED as error:
         sys.exit(f"ERROR: {logs.tell(error)}")
 
@@ -42,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def show_status(dataset: Dataset, days: int) -> None:
     """Print the newest loaded days of a dataset, the days missing between them, and how late the newest is."""
     loads = dataset.warehouse().loads()
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     where = config.Pipeline().database
     if not loads:
         console.print(f"{dataset.name}: no day is loaded in {where}")

@@ -6,10 +6,11 @@ that no section reads, or a value that cannot be understood, is an error here, w
 
 import datetime as dt
 import difflib
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import luigi
@@ -21,6 +22,8 @@ from pipeline.errors import ConfigError, DayNotClosedError
 SNAPSHOT = "snapshot"
 INCREMENTAL = "incremental"
 NOTHING: dict[str, Any] = {}
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,34 @@ def utc_now() -> dt.datetime:
 def find_database(url: str) -> Path:
     """The file that a SQLAlchemy URL of SQLite names; raises ConfigError for any other, without its password."""
     path = url.removeprefix("sqlite:///")
-    if path in (url, "", ":memory:"):
+    if path in (url, "", ":memory:") or "?" in path:
         shown = f"{url.partition('://')[0]}://…" if "@" in url else url
         raise ConfigError(
             f"[pipeline] database = {shown}: only a SQLite file can be the warehouse: "
             "use sqlite:///data/warehouse.db, or sqlite:////absolute/path.db"
         )
-    return Path(path)
+    return Path(path).expanduser()
+
+
+# What Luigi must be told, or it fails quietly; luigi.cfg may say otherwise. They hold without a luigi.cfg too.
+LUIGI_DEFAULTS = {
+    # It exits 0 after a failure.
+    "retcode": {
+        "already_running": "10",
+        "missing_data": "20",
+        "not_run": "25",
+        "task_failed": "30",
+        "scheduling_error": "35",
+        "unhandled_exception": "40",
+    },
+    # Its own lock makes a second, equal command leave with nothing done; a lock a day does its work.
+    "core": {"no_lock": "true"},
+    "worker": {"check_complete_on_run": "true"},
+}
+for _section, _keys in LUIGI_DEFAULTS.items():
+    for _key, _value in _keys.items():
+        if not get_config().has_option(_section, _key):
+            get_config().set(_section, _key, _value)
 
 
 class Section(luigi.Config):
@@ -78,27 +102,39 @@ class Section(luigi.Config):
             for key in conf[cls.section]:
                 if key.replace("-", "_") not in known and key not in conf.defaults():
                     raise ConfigError(f"luigi.cfg: [{cls.section}] has no key '{key}'{_suggest(key, known)}")
+            return
         for name in set(conf.sections()) - set(luigi.task_register.Register.task_names()):
-            if difflib.get_close_matches(name, [cls.section], cutoff=0.8):
+            if difflib.get_close_matches(name.lower(), [cls.section], cutoff=0.8):
                 raise ConfigError(f"luigi.cfg: there is no section [{name}]: did you mean [{cls.section}]?")
 
     @classmethod
     def _check_values(cls, params: list[tuple[str, luigi.Parameter[Any]]]) -> None:
+        parser = CmdlineParser.get_instance()
+        flags = vars(parser.known_args) if parser else {}
+        for name, value in flags.items():
+            if value == "":  # as of an unset variable in a script; Luigi would take the default
+                raise ConfigError(f"the flag --{name.replace('_', '-')} is empty: give it a value, or leave it out")
         for name, param in params:
             try:
                 param.has_task_value(cls.section, name)
             except ConfigError:
                 raise
             except Exception as error:  # whatever a parameter's parser raises, the value is the cause
-                parser = CmdlineParser.get_instance()
-                flag = getattr(parser.known_args, f"{cls.section}_{name}", None) if parser else None
-                value = flag or get_config().get(cls.section, name, None, raw=True)
-                raise ConfigError(f"[{cls.section}] {name} = {value!r} cannot be used: {error}") from error
+                value = flags.get(f"{cls.section}_{name}") or get_config().get(cls.section, name, None, raw=True)
+                shown = "" if name in ("url", "params", "headers") else f" = {value!r}"  # a secret may stand in it
+                raise ConfigError(f"[{cls.section}] {name}{shown} cannot be used: {error}") from error
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f": did you mean '{near[0]}'?" if near else f"; it has: {', '.join(sorted(known))}"
+
+
+def bounded(kind: type[Number], low: Any, high: Any, *, default: Number, description: str) -> luigi.Parameter[Number]:
+    """A parameter for a number from `low` to `high`, both included."""
+    return luigi.NumericalParameter(
+        var_type=kind, min_value=low, max_value=high, right_op=operator.le, default=default, description=description
+    )
 
 
 class Pipeline(Section):
@@ -108,9 +144,9 @@ class Pipeline(Section):
 
     data_dir = luigi.Parameter(default="data", description="folder of the raw and clean days")
     database = luigi.Parameter(default="sqlite:///data/warehouse.db", description="the warehouse, as a SQLAlchemy URL")
-    part_records = luigi.IntParameter(default=25_000, description="records in a part, at most; memory grows with it")
+    part_records = bounded(int, 1, 10**7, default=25_000, description="records in a part; memory grows with it")
     engine = luigi.ChoiceParameter(choices=["local"], default="local", description="what maps over the parts of a day")
-    engine_workers = luigi.IntParameter(default=0, description="processes of the local engine; 0: one a core")
+    engine_workers = bounded(int, 0, 1000, default=0, description="processes of the local engine; 0: one a core")
 
 
 class Source(Section):
@@ -128,17 +164,17 @@ class Source(Section):
         choices=["auto", "single", "link_header", "page"], default="auto", description="how a page says what follows"
     )
     page_param = luigi.Parameter(default="page", description="the parameter that numbers a page")
-    page_start = luigi.IntParameter(default=1, description="the number of the first page")
+    page_start = bounded(int, 0, 10**9, default=1, description="the number of the first page")
     size_param = luigi.Parameter(default="", description="the parameter that asks for a page size")
-    page_size = luigi.IntParameter(default=0, description="records asked for in a page; 0: as many as the source likes")
+    page_size = bounded(int, 0, 10**9, default=0, description="records asked for in a page; 0: as the source likes")
     keep_params = luigi.BoolParameter(
         default=True,
         parsing=luigi.BoolParameter.EXPLICIT_PARSING,
         description="whether later pages repeat the first page's params",
     )
-    requests_per_second = luigi.FloatParameter(default=0.0, description="at most so many; 0: no limit")
-    timeout = luigi.FloatParameter(default=30.0, description="seconds without a byte before a request is given up")
-    retries = luigi.IntParameter(default=5, description="how often a request that may succeed later is made again")
+    requests_per_second = bounded(float, 0, 10**6, default=0.0, description="at most so many; 0: no limit")
+    timeout = bounded(float, 0.001, 86400, default=30.0, description="seconds without a byte, then it is given up")
+    retries = bounded(int, 0, 1000, default=5, description="how often a request that may succeed later is made again")
     max_wait = luigi.TimeDeltaParameter(
         default=dt.timedelta(minutes=10), description="the longest wait a source may ask for"
     )
@@ -149,7 +185,7 @@ class Source(Section):
     settle = luigi.TimeDeltaParameter(
         default=dt.timedelta(minutes=15), description="how late the source may show a change, clock skew included"
     )
-    max_reject_ratio = luigi.FloatParameter(default=0.05, description="share of rejected records that fails a day")
+    max_reject_ratio = bounded(float, 0, 1, default=0.05, description="more than this share of rejects fails a day")
     min_records = luigi.OptionalIntParameter(
         default=None, description="fewer records fail the day; 1 for snapshots, else 0"
     )

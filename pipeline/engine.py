@@ -9,7 +9,10 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from pipeline.errors import EngineError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -35,6 +38,11 @@ def map_parts(
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
         try:
             return list(pool.map(function, jobs))
+        except BrokenProcessPool as error:
+            raise EngineError(
+                "a process of the engine was killed, perhaps for want of memory: run the day again, "
+                "with a smaller part_records or fewer engine_workers"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

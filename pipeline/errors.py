@@ -36,5 +36,9 @@ class DatasetError(PipelineError):
     """A dataset's contract, cleaning and table do not fit together."""
 
 
+class EngineError(PipelineError):
+    """What maps over the parts of a day broke down."""
+
+
 class WarehouseError(PipelineError):
     """The warehouse cannot be reached or is not as the table's definition says; nothing was changed."""

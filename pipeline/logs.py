@@ -6,6 +6,8 @@ shortens Luigi's tracebacks where the error is one a user can act on.
 
 import logging
 import re
+import sys
+from types import TracebackType
 
 import luigi
 from luigi.parameter import ParameterException
@@ -36,19 +38,30 @@ class ExpectedErrors(logging.Filter):
         re.DOTALL,
     )
 
-    _told: BaseException | None = None
+    _told = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if error and (line := tell(error)):
-            if error is self._told:  # what stops a scheduling is logged by the worker, and again by the command
-                return False
-            self._told = error
             task = next((str(arg) for arg in record.args or () if isinstance(arg, luigi.Task)), None)
             record.msg, record.args, record.exc_info = f"{task} failed: {line}" if task else line, (), None
         elif found := self._not_run.fullmatch(str(record.msg)):
-            record.msg, record.levelno, record.levelname = f"{found[1]}: {found[2]}", logging.ERROR, "ERROR"
-        return True
+            line = found[2]
+            record.msg, record.levelno, record.levelname = f"{found[1]}: {line}", logging.ERROR, "ERROR"
+        else:
+            return True
+        # What stops a scheduling comes from the worker and again from the command, and for every task of a range.
+        known, self._told = self._told == line, line
+        return not known
+
+
+def show_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python does with an error that nobody catches, as one line where it is an expected one."""
+    if line := tell(error):
+        sys.stderr.write(f"ERROR: {line}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 logger.addFilter(ExpectedErrors())
+sys.excepthook = show_uncaught

@@ -25,7 +25,7 @@ from isal import igzip, isal_zlib
 
 from pipeline import config
 from pipeline.config import Pipeline, Source
-from pipeline.errors import QualityError
+from pipeline.errors import FolderError, QualityError
 from pipeline.logs import logger
 from pipeline.placeholders import find_placeholders
 from pipeline.source import Reading
@@ -200,15 +200,15 @@ def transform_part(job: PartJob) -> PartResult:
 
 
 def is_current(dataset: Dataset, date: dt.date) -> bool:
-    """Whether the clean folder of `date` is there, and is what the code of today makes of the raw folder of today.
-
-    Where there is no raw folder any more, nothing better can be made than what is there.
-    """
+    """Whether raw and clean folder of `date` are there, and clean is what the code of today makes of raw."""
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
-    if not clean.exists() or not raw.exists():
-        return clean.exists()
-    manifest = clean.read_manifest(CleanManifest)
+    if not raw.exists() or not clean.exists():
+        return False
     hashes = [part.sha256 for part in raw.read_manifest(RawManifest).parts]
+    try:
+        manifest = clean.read_manifest(CleanManifest)
+    except FolderError:  # of an older shape, or damaged: it can be made again
+        return False
     return (manifest.raw_sha256, manifest.transform_version) == (hashes, dataset.version)
 
 
@@ -221,6 +221,8 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
 
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
+    if made.raw_sha256 != [part.sha256 for part in read.parts]:
+        raise FolderError(f"{clean} was not made of {raw}, which was read anew meanwhile: run the day again")
     day = Day(
         date=date,
         mode=read.mode,

@@ -82,29 +82,31 @@ class DayFolder(luigi.Target):
         if "://" in data_dir:
             raise ConfigError(f"[pipeline] data_dir = {data_dir}: only a local folder can be used; give its path")
         self.date = date
-        self.path = Path(data_dir, stage, dataset, f"date={date}")
+        self.path = Path(data_dir, stage, dataset, f"date={date}").expanduser()
 
     def __str__(self) -> str:
         return str(self.path)
 
     def exists(self) -> bool:
-        return (self.path / MANIFEST).is_file()
+        with _telling(self.path):
+            return (self.path / MANIFEST).is_file()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the day at this stage: another process that wants it waits here until this one is done or dead."""
         with _telling(self.path):
             _make_folder(self.path.parent)
-            with (self.path.parent / ".lock").open("ab") as file:
-                # One byte of one file stands for a day: nothing to clean up, and the kernel lets go of it with the
-                # process. A child that outlives its killed parent keeps it, so the next run waits for that child.
-                day = (1, self.date.toordinal())
-                try:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *day)
-                except BlockingIOError:
-                    logger.info("%s: waiting for the process that is working on it", self.path)
-                    fcntl.lockf(file, fcntl.LOCK_EX, *day)
-                yield
+            file = (self.path.parent / ".lock").open("ab")
+        with file:
+            # One byte of one file stands for a day: nothing to clean up, and the kernel lets go of it with the
+            # process. A child that outlives its killed parent keeps it, so the next run waits for that child.
+            day = (1, self.date.toordinal())
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *day)
+            except BlockingIOError:
+                logger.info("%s: waiting for the process that is working on it", self.path)
+                fcntl.lockf(file, fcntl.LOCK_EX, *day)
+            yield
 
     def sweep(self) -> None:
         """Make the folder empty and unfinished: no manifest first, then none of the files that a run leaves."""
@@ -180,13 +182,13 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
     """
     path = find_database(database)
     dates = set(dates)
-    if not dates or not path.is_file():
-        return set()
     query = "select date from loads where dataset = ? and date between ? and ?"
     try:
+        if not dates or not path.is_file():
+            return set()
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
             rows = db.execute(query, (dataset, str(min(dates)), str(max(dates)))).fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):
             return set()
         raise WarehouseError(f"{path}: cannot ask which days are loaded: {error}") from error

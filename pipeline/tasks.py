@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.interface import core
+from luigi.parameter import ParameterException
 from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
@@ -29,9 +30,12 @@ class DayParameter(luigi.DateParameter):
 
     def parse(self, text: str) -> dt.date:
         try:
-            return dt.date.fromisoformat(text)
+            day = dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).date()
         except ValueError as error:
             raise ConfigError(f"{text!r} is not a day: give it as 2026-11-21") from error
+        if not 1970 <= day.year < dt.MAXYEAR:
+            raise ConfigError(f"{text} is no day of a source: give one from 1970 on")
+        return day
 
 
 class DayTask(luigi.Task):
@@ -129,7 +133,7 @@ class RangeDaily(ranges.RangeDaily):
     """Every day from `start` to `stop`, which is exclusive, oldest first; without `stop`, to the last closed day.
 
     Luigi runs the most derived class of a name, so this one answers to `RangeDaily`. Luigi's own would clip the
-    range to the last hundred days and fifty tasks without a word.
+    range to the last hundred days and fifty tasks without a word; what would do so here is refused.
     """
 
     start = DayParameter(default=None, description="the first day")  # type: ignore[arg-type, assignment]
@@ -143,17 +147,22 @@ class RangeDaily(ranges.RangeDaily):
     task_limit = luigi.IntParameter(default=sys.maxsize, description="how many days to work at most")
 
     def requires(self) -> Any:
+        if not self.start:
+            raise ParameterException("give --start, the first day")
+        for name, default in {"reverse": False, "task_limit": sys.maxsize, "days_back": 100, "days_forward": 0}.items():
+            if getattr(self, name) != default:
+                raise ParameterException(f"--{name.replace('_', '-')} would leave days undone: give --start and --stop")
         stop = self.moving_stop(dt.datetime.fromtimestamp(self.now or time.time(), dt.UTC).replace(tzinfo=None)).date()
-        if self.stop and self.stop > stop:
+        if self.start > stop or (self.stop and self.stop > stop):
             raise DayNotClosedError(
-                f"--stop {self.stop} is past the last closed day, {stop - dt.timedelta(days=1)}: "
-                f"give --stop {stop} (the day after the last one), or leave --stop out"
+                f"{f'--stop {self.stop}' if self.stop else f'--start {self.start}'} is past the last closed day, "
+                f"{stop - dt.timedelta(days=1)}: give --stop {stop} (the day after the last one), or leave --stop out"
             )
         return super().requires()
 
-    def moving_start(self, now: dt.datetime) -> dt.datetime:
-        """The first day asked for, however long ago; without one (`reverse`), `days_back` days ago."""
-        return self.parameter_to_datetime(self.start) if self.start else super().moving_start(now)
+    def moving_start(self, now: dt.datetime) -> dt.datetime:  # noqa: ARG002 - Luigi's
+        """The first day asked for, however long ago."""
+        return self.parameter_to_datetime(self.start)
 
     def moving_stop(self, now: dt.datetime) -> dt.datetime:
         """The day after the last closed one at `now` (UTC), by the time zone and the patience of the dataset."""

@@ -2,10 +2,12 @@
 
 import datetime as dt
 import itertools
+from pathlib import Path
 
 import pytest
+from luigi.configuration import get_config
 
-from pipeline.config import Pipeline
+from pipeline.config import Pipeline, find_database
 from pipeline.errors import ConfigError, DayNotClosedError
 from pipeline.users import Users
 
@@ -25,17 +27,60 @@ def test_a_key_that_no_section_has_is_an_error_with_the_nearest_name(configure):
 
 def test_a_misspelt_section_is_an_error(configure):
     """Otherwise the demo source would be loaded in place of one's own."""
+    get_config().remove_section("users")
     configure("user", url="http://127.0.0.1/")
     with pytest.raises(ConfigError, match=r"there is no section \[user\]: did you mean \[users\]\?"):
         Users()
+
+
+def test_a_section_that_looks_like_another_is_no_mistake_beside_it(configure):
+    """Another dataset may be called users_b; it is only where [users] is missing that it could be meant."""
+    configure("users_b", url="http://127.0.0.1/")
+    assert Users().mode == "incremental"
+
+
+def test_a_section_in_capitals_is_a_mistake(configure):
+    """Names of sections are told apart by case."""
+    get_config().remove_section("users")
+    configure("USERS", url="http://127.0.0.1/")
+    with pytest.raises(ConfigError, match=r"there is no section \[USERS\]: did you mean \[users\]\?"):
+        Users()
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [("sqlite:///data/w.db", "data/w.db"), ("sqlite:////srv/w.db", "/srv/w.db"), ("sqlite:///~/w.db", "~/w.db")],
+)
+def test_a_database_is_a_file_of_sqlite(url, path):
+    """As SQLAlchemy writes it: three slashes and a path, which may begin with the home folder."""
+    assert find_database(url) == Path(path).expanduser()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?timeout=5", "a.db"])
+def test_another_database_is_refused(url):
+    """One line that shows how to write it."""
+    with pytest.raises(ConfigError, match=r"only a SQLite file can be the warehouse: use sqlite:///data/warehouse\.db"):
+        find_database(url)
+
+
+def test_a_value_in_which_a_secret_may_stand_is_not_repeated(configure):
+    """Url, params and headers are named, with what is wrong in them."""
+    configure("users", headers='{"Authorization": "hunter2"')
+    with pytest.raises(ConfigError, match=r"^\[users\] headers cannot be used: .*delimiter") as caught:
+        Users()
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("page_size", "many"),
+        ("page_size", "-1"),
+        ("retries", "-1"),
+        ("timeout", "0"),
+        ("max_reject_ratio", "1.01"),
+        ("max_reject_ratio", "nan"),
         ("mode", "full"),
-        ("params", "{'a': 1}"),
         ("settle", "a while"),
         ("keep_params", "perhaps"),
     ],

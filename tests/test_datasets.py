@@ -4,8 +4,11 @@ import datetime as dt
 import shutil
 from pathlib import Path
 
+import pytest
+
 from conftest import ROOT, dump_tree, luigi_run, query, run
 from pipeline import stages
+from pipeline.errors import FolderError
 from pipeline.users import USERS
 from server import Answer, Server
 
@@ -125,6 +128,14 @@ def test_a_clean_day_of_another_raw_day_is_made_again():
     luigi_run("TransformUsers", "--date", DAY)
     assert stages.is_current(USERS, day)
     shutil.rmtree("data/raw")
-    assert stages.is_current(USERS, day)
+    assert not stages.is_current(USERS, day)
     luigi_run("ExtractUsers", "--date", DAY, "--users-url", "demo://users?updated_before={day_start}&per_day=7")
+    assert not stages.is_current(USERS, day)
+    with pytest.raises(FolderError, match=r"clean/users/date=2026-11-20 was not made of data/raw"):
+        stages.load_day(USERS, day)
+    assert not USERS.marker(day).exists()
+    assert luigi_run("LoadUsers", "--date", DAY).returncode == 0
+    assert stages.is_current(USERS, day)
+    manifest = USERS.folder("clean", day).path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("transform_version", "version_of_old"))
     assert not stages.is_current(USERS, day)

@@ -31,11 +31,15 @@ def normalise(line: str) -> str:
 @pytest.fixture
 def checkout(home: Path) -> Path:
     """The files of a clone, with the environment that run.sh has made."""
-    if not (ROOT / ".venv" / "requirements.txt.installed").exists():
+    if not (ROOT / ".venv" / "installed.requirements.txt").exists():
         miss("./run.sh has made no .venv here")
     for name in ("run.sh", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
         shutil.copy(ROOT / name, home)
-    (home / ".venv").symlink_to(ROOT / ".venv")
+    (home / ".venv").mkdir()
+    for path in (ROOT / ".venv").iterdir():
+        (home / ".venv" / path.name).symlink_to(path)
+    (home / ".venv" / "installed.path").unlink()
+    (home / ".venv" / "installed.path").write_text(f"{home}\n")
     return home
 
 
@@ -95,6 +99,24 @@ def test_a_command_that_lacks_something_says_what(arguments, line):
     result = subprocess.run(["./run.sh", *arguments], capture_output=True, text=True)
     assert result.returncode == 2
     assert line in result.stderr
+
+
+def test_what_was_installed_elsewhere_or_by_another_lock_is_installed_anew(checkout):
+    """A folder that was moved has dead paths in its .venv; a newer lock has other versions."""
+    (checkout / "bin").mkdir()
+    (checkout / "bin" / "python3").write_text("#!/bin/sh\necho called with $*\nexit 9\n")
+    (checkout / "bin" / "python3").chmod(0o755)
+    command = ["env", f"PATH={checkout}/bin:/usr/bin:/bin", f"PYTHON={checkout}/bin/python3", "./run.sh", "status"]
+    assert "users: no day is loaded" in subprocess.run(command, capture_output=True, text=True).stdout
+    (checkout / ".venv" / "installed.path").write_text("/somewhere/else\n")
+    moved = subprocess.run(command, capture_output=True, text=True)
+    assert moved.returncode == 2
+    assert "no Python 3.11 to 3.13" in moved.stderr
+    (checkout / ".venv" / "installed.path").write_text(f"{checkout}\n")
+    (checkout / "requirements.txt").write_text("no-such-package-of-ours==0\n")
+    changed = subprocess.run([*command[:2], "PIP_NO_INDEX=1", *command[2:]], capture_output=True, text=True)
+    assert changed.returncode != 0
+    assert "installing requirements.txt into .venv" in changed.stderr
 
 
 @pytest.mark.usefixtures("checkout")

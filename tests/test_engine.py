@@ -12,7 +12,7 @@ import pytest
 
 from conftest import ROOT
 from pipeline.engine import FEW, map_parts
-from pipeline.errors import DatasetError
+from pipeline.errors import DatasetError, EngineError
 
 
 def square(number: int) -> tuple[int, int]:
@@ -53,6 +53,16 @@ def test_the_error_of_a_part_is_the_error_of_the_day(workers):
     with pytest.raises(DatasetError, match="part 3 is wrong"):
         map_parts(fail, range(20), workers=workers)
     assert multiprocessing.active_children() == []
+
+
+def kill_oneself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_one_line():
+    """As the system does where memory runs out."""
+    with pytest.raises(EngineError, match="a process of the engine was killed, perhaps for want of memory"):
+        map_parts(kill_oneself, range(8), workers=2)
 
 
 PARENT = """

@@ -100,6 +100,12 @@ def test_a_uri_is_not_taken_for_a_folder():
         DayFolder("s3://bucket", "raw", "users", DAY)
 
 
+def test_an_error_of_the_work_is_not_taken_for_one_of_the_lock():
+    """What goes wrong while a day is held keeps its own words."""
+    with pytest.raises(FileNotFoundError, match="lookup"), DayFolder("data", "raw", "users", DAY).lock():
+        Path("lookup.csv").read_text()
+
+
 HOLD = """
 import datetime as dt, sys, time
 from pipeline.targets import DayFolder

@@ -46,9 +46,9 @@ def test_any_number_of_days_is_asked_of_the_warehouse_in_one_select(loaded, monk
 
 def test_files_are_asked_for_in_bulk_too(loaded):
     """A range of extracts or transforms works as one of loads does."""
-    shutil.rmtree(USERS.folder("raw", DAYS[0]).path)
-    assert ExtractUsers.bulk_complete(DAYS) == loaded[1:]
-    assert TransformUsers.bulk_complete(DAYS) == loaded
+    shutil.rmtree(USERS.folder("clean", DAYS[0]).path)
+    assert ExtractUsers.bulk_complete(DAYS) == loaded
+    assert TransformUsers.bulk_complete(DAYS) == loaded[1:]
 
 
 def test_a_task_asks_for_the_one_before_it():
