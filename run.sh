@@ -24,7 +24,7 @@ find_python() {
     local name
     for name in "${PYTHON:-}" python3.13 python3.12 python3.11 python3; do
         [ -n "$name" ] && command -v "$name" >/dev/null &&
-            "$name" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null &&
+            "$name" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 &&
             { echo "$name"; return; }
     done
     die "no Python 3.11 to 3.13 with venv was found: install one (on Debian: apt install python3-venv), or name it: PYTHON=/path/to/python ./run.sh"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, miss
+from conftest import ROOT, miss, need
 from pipeline.config import Pipeline
 from pipeline.users import Users
 
@@ -104,9 +104,9 @@ def test_a_command_that_lacks_something_says_what(arguments, line):
 def test_what_was_installed_elsewhere_or_by_another_lock_is_installed_anew(checkout):
     """A folder that was moved has dead paths in its .venv; a newer lock has other versions."""
     (checkout / "bin").mkdir()
-    (checkout / "bin" / "python3").write_text("#!/bin/sh\necho called with $*\nexit 9\n")
-    (checkout / "bin" / "python3").chmod(0o755)
-    command = ["env", f"PATH={checkout}/bin:/usr/bin:/bin", f"PYTHON={checkout}/bin/python3", "./run.sh", "status"]
+    for tool in ("bash", "cat", "cmp", "dirname"):
+        (checkout / "bin" / tool).symlink_to(need(tool))
+    command = [need("env"), f"PATH={checkout}/bin", "./run.sh", "status"]  # no Python but that of .venv
     assert "users: no day is loaded" in subprocess.run(command, capture_output=True, text=True).stdout
     (checkout / ".venv" / "installed.path").write_text("/somewhere/else\n")
     moved = subprocess.run(command, capture_output=True, text=True)
