@@ -42,6 +42,8 @@ class ExpectedErrors(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
+        if not error:
+            record.exc_info = None  # Luigi asks for a traceback where there is none, and "NoneType: None" is printed
         if error and (line := tell(error)):
             task = next((str(arg) for arg in record.args or () if isinstance(arg, luigi.Task)), None)
             record.msg, record.args, record.exc_info = f"{task} failed: {line}" if task else line, (), None

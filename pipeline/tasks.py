@@ -6,7 +6,6 @@ carry) and refuses to do the work: a `run` calls one function of stages.
 
 import datetime as dt
 import sys
-import time
 import traceback
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -152,7 +151,8 @@ class RangeDaily(ranges.RangeDaily):
         for name, default in {"reverse": False, "task_limit": sys.maxsize, "days_back": 100, "days_forward": 0}.items():
             if getattr(self, name) != default:
                 raise ParameterException(f"--{name.replace('_', '-')} would leave days undone: give --start and --stop")
-        stop = self.moving_stop(dt.datetime.fromtimestamp(self.now or time.time(), dt.UTC).replace(tzinfo=None)).date()
+        now = dt.datetime.fromtimestamp(self.now, dt.UTC) if self.now else config.utc_now()
+        stop = self.moving_stop(now.replace(tzinfo=None)).date()
         if self.start > stop or (self.stop and self.stop > stop):
             raise DayNotClosedError(
                 f"{f'--stop {self.stop}' if self.stop else f'--start {self.start}'} is past the last closed day, "

@@ -437,6 +437,17 @@ def test_status_shows_what_is_loaded_and_what_is_missing(home):
     assert not (home / "other.db").exists()
 
 
+def test_a_scheduler_that_is_not_there_is_one_line():
+    """With what to do about it, and exit code 40."""
+    text = Path("central.cfg").read_text().replace("scheduler_port = 8082", "scheduler_port = 9")
+    Path("central.cfg").write_text(text.replace("[core]", "[core]\nrpc_retry_wait = 0"))
+    result = luigi_run(*LOAD, LUIGI_CONFIG_PATH="central.cfg")
+    assert result.returncode == 40
+    (error,) = error_lines(result.stderr)
+    assert "is luigid running? Start it with ./run.sh luigid, or add --local-scheduler" in error
+    assert "NoneType" not in result.stderr
+
+
 def test_the_visualiser_s_failure_is_the_line_of_the_log():
     """Whoever looks at luigid's page reads the same line."""
     daemon, environment = start_scheduler()
