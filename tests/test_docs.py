@@ -106,15 +106,19 @@ def test_what_was_installed_elsewhere_or_by_another_lock_is_installed_anew(check
     (checkout / "bin").mkdir()
     for tool in ("bash", "cat", "cmp", "dirname"):
         (checkout / "bin" / tool).symlink_to(need(tool))
-    command = [need("env"), f"PATH={checkout}/bin", "./run.sh", "status"]  # no Python but that of .venv
-    assert "users: no day is loaded" in subprocess.run(command, capture_output=True, text=True).stdout
+    env = {"PATH": f"{checkout}/bin"}  # no Python but that of .venv
+
+    def run_status(**more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["./run.sh", "status"], env=env | more, capture_output=True, text=True)
+
+    assert "users: no day is loaded" in run_status().stdout
     (checkout / ".venv" / "installed.path").write_text("/somewhere/else\n")
-    moved = subprocess.run(command, capture_output=True, text=True)
+    moved = run_status()
     assert moved.returncode == 2
     assert "no Python 3.11 to 3.13" in moved.stderr
     (checkout / ".venv" / "installed.path").write_text(f"{checkout}\n")
     (checkout / "requirements.txt").write_text("no-such-package-of-ours==0\n")
-    changed = subprocess.run([*command[:2], "PIP_NO_INDEX=1", *command[2:]], capture_output=True, text=True)
+    changed = run_status(PIP_NO_INDEX="1")
     assert changed.returncode != 0
     assert "installing requirements.txt into .venv" in changed.stderr
 
