@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import SplitResult, parse_qsl, quote_plus, unquote, urlsplit, urlunsplit
 from urllib.parse import quote as percent_encode
 
@@ -88,7 +88,7 @@ class Mask:
                 each.removeFilter(self._rewrite)
 
     def _rewrite(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = self(record.getMessage()), ()
+        record.msg, record.args, record.exc_info = self(record.getMessage()), (), None
         return True
 
 
@@ -125,8 +125,19 @@ def _read_secret(config: Source, variable: str) -> str:
 
 def find_secrets(config: Source) -> Iterator[str]:
     """The texts that `url`, `params` and `headers` hold under names that look secret."""
-    pairs: list[tuple[str, object]] = [*parse_qsl(_split_url(config).query), *config.params.items()]
+    pairs: list[tuple[str, object]] = [*parse_qsl(_split_url(config).query), *_walk_names(config.params)]
     pairs += [(name, [value, *str(value).split()]) for name, value in config.headers.items()]
     for name, value in pairs:
         if SECRET_NAME.search(name):
             yield from (text for text in walk_texts(value) if len(text) >= SHORTEST)
+
+
+def _walk_names(value: object) -> Iterator[tuple[str, object]]:
+    """Every name in nested objects, with what stands under it."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield name, item
+            yield from _walk_names(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _walk_names(item)

@@ -41,6 +41,7 @@ MAX_BACKOFF = 60.0
 EXCERPT = 120  # characters of a body in an error
 CLOCK_TOLERANCE = dt.timedelta(seconds=5)  # a Date header has whole seconds, and the answer takes its time
 
+WHOLE = frozenset({200, 203})  # the other 2xx say that this is not the answer, or not all of it
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RECOVERABLE = frozenset({408, 425, 429})
 HINTS = {
@@ -74,7 +75,7 @@ class Client:
     def open(self) -> Iterator[None]:
         """Hold the connections, and keep secrets out of what urllib3 logs meanwhile."""
         self._origin: str | None = None  # of the first request
-        with Session() as self._session, self.mask.cover("urllib3.connectionpool", "urllib3.util.retry"):
+        with Session() as self._session, self.mask.cover("urllib3.connection", "urllib3.connectionpool"):
             self._session.headers.update(
                 {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"}
             )
@@ -115,13 +116,14 @@ class Client:
 
     def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
         raise self.fail(
-            f"{_get_error(state)}; given up after {state.attempt_number} attempts: run it again later, "
-            "or set retries higher"
+            f"{_get_error(state)}; given up after {state.attempt_number} attempts: check url and the network, "
+            "run it again later, or set retries higher"
         )
 
     def _fetch_once(self, request: Request) -> tuple[Page, bytes]:
         what = f"GET {request.target}"
         with self._follow(request) as response:
+            self._check_headers(what, response)
             self._check_status(what, response)
             self._check_clock(what, response)
             body = b""
@@ -179,9 +181,15 @@ class Client:
             time.sleep(max(0.0, self._free_at - now))
             self._free_at = max(now, self._free_at) + 1 / self._config.requests_per_second
 
+    def _check_headers(self, what: str, response: requests.Response) -> None:
+        """Have the request made again where a line of its headers is none: what followed it was dropped."""
+        message = getattr(getattr(response.raw, "_original_response", None), "msg", None)
+        if message is not None and message.defects:
+            raise RecoverableError(f"{what}: a line in the headers of the answer is no header")
+
     def _check_status(self, what: str, response: requests.Response) -> None:
         status = response.status_code
-        if 200 <= status < 300:
+        if status in WHOLE:
             return
         what = f"{what}: {status} {response.reason}: {self._quote(read_start(response))}"
         limited = status == 403 and is_limited(response.headers)
@@ -262,12 +270,15 @@ def find_time(headers: Mapping[str, str]) -> dt.datetime | None:
     """The source's clock when it answered: the Date header, and the Age that a cache adds; None if it does not say."""
     moment = _parse_http_date(headers.get("Date", ""))
     age = headers.get("Age", "").strip()
-    return moment + dt.timedelta(seconds=int(age)) if moment and re.fullmatch(r"\d{1,9}", age) else moment
+    try:
+        return moment + dt.timedelta(seconds=int(age)) if moment and re.fullmatch(r"\d{1,9}", age) else moment
+    except OverflowError:
+        return None
 
 
 def _parse_http_date(text: str) -> dt.datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

@@ -8,6 +8,7 @@ import codecs
 import contextlib
 import json
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar, cast
@@ -17,12 +18,14 @@ import requests
 from urllib3.exceptions import HTTPError
 
 MAX_BODY = 256 * 2**20  # bytes of a page, as they come and decompressed
+MAX_SECONDS = 1800  # for a body that comes byte by byte, each within the timeout
 CHUNK = 2**18
 FIELDS_DEPTH = 5  # how deep a page's object is looked into, beside its records
 
 Split = TypeVar("Split")
 
 START_BYTES = 2**14  # of an answer that is a failure anyway
+LINKS = ("link", "links")
 BLANK = re.compile(r"[ \t\r\n]*")
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 LIST_START = re.compile(rb"\[[ \t\r\n]*(.)", re.DOTALL)
@@ -71,6 +74,7 @@ def read_start(response: requests.Response) -> bytes:
 
 def _stream(response: requests.Response) -> Iterator[bytes]:
     """The body, decompressed, in pieces of at most CHUNK bytes, MAX_BODY bytes in all."""
+    give_up = time.monotonic() + MAX_SECONDS
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
         raise BadPageError(f"the body is compressed as '{encoding}', and gzip was asked for")
@@ -80,6 +84,8 @@ def _stream(response: requests.Response) -> Iterator[bytes]:
         # Not iter_content: it decompresses what it likes, however large, and sees no end of empty gzip members.
         while data := response.raw.read(CHUNK):
             received += len(data)
+            if time.monotonic() > give_up:
+                raise RecoverableError(f"the body was not all there after {MAX_SECONDS} seconds")
             while data:
                 if unpacker is None:
                     piece, data = data, b""
@@ -178,11 +184,17 @@ def _scan(text: str) -> Iterator[msgspec.Raw | tuple[str, msgspec.Raw]]:
 
 
 def _guess_list(page: Mapping[str, msgspec.Raw]) -> str:
-    """The name of the page's only list of objects, or of its only list where that is empty."""
+    """The name of the page's only list that holds objects or nothing, but for those of errors and links.
+
+    An empty list counts: on a day without users, another list of objects must not be taken for theirs.
+    """
     starts = {name: LIST_START.match(raw) for name, raw in page.items()}
-    lists = {name: start[1] for name, start in starts.items() if start}
-    found = [name for name, start in lists.items() if start == b"{"] or [name for name in lists if len(lists) == 1]
-    if len(found) == 1 and lists[found[0]] in (b"{", b"]") and found[0].lower() not in ("error", "errors"):
+    found = [
+        name
+        for name, start in starts.items()
+        if start and start[1] in (b"{", b"]") and name.strip("_").lower() not in ("error", "errors", *LINKS)
+    ]
+    if len(found) == 1:
         return found[0]
     paths = ", ".join(f"'{path}'" for path in _walk_lists(page)) or "none at all"
     raise BadPageError(
@@ -215,7 +227,7 @@ def _read_fields(page: Mapping[str, msgspec.Raw], depth: int = FIELDS_DEPTH) -> 
     for name, raw in page.items():
         if _starts(raw, b"{"):
             fields[name] = _read_fields(_split_object(raw), depth - 1) if depth > 1 else {}
-        elif not _starts(raw, b"[") or name.strip("_").lower() in ("link", "links"):
+        elif not _starts(raw, b"[") or name.strip("_").lower() in LINKS:
             with contextlib.suppress(msgspec.DecodeError):  # a NaN is no word on what follows
                 fields[name] = msgspec.json.decode(raw)
     return fields

@@ -100,7 +100,7 @@ class PageNumber:
         return replace(request, params={**request.params, self.param: self.start})
 
     def next(self, request: Request, page: Page) -> Request | None:
-        if not page.records:
+        if not page.records and not says_more(page):
             return None
         number = int(str(request.params[self.param])) + 1
         kept = {name: value for name, value in request.params.items() if self.keep_params or name == self.size_param}
@@ -108,7 +108,7 @@ class PageNumber:
 
 
 # One link of a Link header: <target>, then ;name=value pairs whose quoted values may hold , and ;
-_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,"]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]*))?)*)')
+_LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s=;,"]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]*))?)*)')
 _LINK_PARAM = re.compile(r';\s*([^\s=;,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))')
 
 
@@ -126,12 +126,13 @@ _NEXT = re.compile(
     r"(x|odata)?next(page)?(url|uri|link|href|cursor|token|offset|key|number|recordsurl)?|after(cursor|url)|cursor"
     r"|continuation(token)?|has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults"
 )
+_MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
 _END = re.compile(r"(is)?(last|lastpage|done|complete|endofstream)")
 _TOTAL = re.compile(
     r"x?total(count|results|records|items|elements|size|hits|rows|users)?|(record|result|item|user)?count"
 )
 _PAGES = re.compile(r"(x?total|num)?pages|pagecount|lastpage")
-_SIZE = re.compile(r"(page|max)?(limit|size|count|results|rows)|perpage|max|first|top|take")
+_SIZE = re.compile(r"(page|max)?(limit|size|results|rows)|(page|max)count|x?perpage|itemsperpage|max|first|top|take")
 
 
 def find_sign(page: Page, sent: str, page_size: int) -> str | None:
@@ -139,32 +140,54 @@ def find_sign(page: Page, sent: str, page_size: int) -> str | None:
 
     `sent` is the URL that was asked for, `page_size` the number of records that makes a page full (0: unknown).
     """
-    got, all_came = len(page.records), False
+    got, all_came = len(page.records), find_total(page.headers) == len(page.records)
     for name, text in page.headers.items():
         key = _simplify(name)
         total = text.rpartition("/")[2] if key == "contentrange" else text if key in ("xtotal", "xtotalcount") else ""
         if _number(total) > got:
             return f"the header {name} is '{text}' and {got} records came"
-        all_came |= 0 < _number(total) == got
         if (key == "xnextpage" and text.strip()) or (key == "xtotalpages" and _number(text) > 1):
             return f"the header {name} is '{text}'"
-    for path, value in _walk(page.fields):
-        name, key = ".".join(path), _simplify(path[-1])
+    fields = [(path, _simplify(path[-1]), value) for path, value in _walk(page.fields)]
+    ended = any(
+        (value is True and _END.fullmatch(key)) or (value is False and _MORE.fullmatch(key)) for _, key, value in fields
+    )
+    for path, key, value in fields:
+        name = ".".join(path)
+        all_came |= key.startswith("total") and 0 < _number(value) == got
         if _TOTAL.fullmatch(key) and _number(value) > got:
             return f"'{name}' is {value} and {got} records came"
         if (
-            (value and any(_NEXT.fullmatch(_simplify(step)) for step in path[-2:]))
+            (not ended and value and any(_NEXT.fullmatch(_simplify(step)) for step in path[-2:]))
             or (value is False and _END.fullmatch(key))
             or (_number(value) > 1 and _PAGES.fullmatch(key))
             or (value == "next" and key in ("rel", "relation"))
         ):
             return f"'{name}' is {str(value)[:80]!r}"
+    if all_came or ended:
+        return None
+    sizes: list[tuple[str, str, object]] = [("page_size", "pagesize", page_size)]
     for name, text in parse_qsl(urlsplit(sent).query):
-        if _SIZE.fullmatch(_simplify(name)) and 0 < _number(text) <= got and not all_came:
-            return f"{name}={text} was asked for and {got} records came: a full page"
-    if 0 < page_size <= got and not all_came:
-        return f"page_size is {page_size} and {got} records came: a full page"
+        # What is asked for as a `count` is a size; what is answered as one is how many came, or are there.
+        sizes.append((name, "size" if name == "count" else _simplify(name), text))
+    sizes += [(name, _simplify(name), text) for name, text in page.headers.items()]
+    sizes += [(".".join(path), key, value) for path, key, value in fields]
+    for name, key, size in sizes:
+        if _SIZE.fullmatch(key) and 0 < _number(size) <= got:
+            return f"{name} is {size} and {got} records came: a full page"
     return None
+
+
+def says_more(page: Page) -> bool:
+    """Whether a page says in so many words that another one follows."""
+    return find_next_link(page.headers.get("Link", "")) is not None or any(
+        value and any(_NEXT.fullmatch(_simplify(step)) for step in path[-2:]) for path, value in _walk(page.fields)
+    )
+
+
+def find_total(headers: Mapping[str, str]) -> int:
+    """How many records there are, as X-Total-Count or X-Total declares; 0 where neither does."""
+    return max(_number(headers.get("X-Total-Count")), _number(headers.get("X-Total")))
 
 
 def _walk(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -65,6 +65,8 @@ class Declared:
             raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not {', '.join(taken)}")
         if reserved := [c for c in kinds if c.lower() in RESERVED_COLUMNS or c.startswith("_") or '"' in c]:
             raise ConfigError(f"table {name}: the warehouse needs the name {', '.join(reserved)}: rename the column")
+        if len({column.lower() for column in kinds}) < len(kinds):
+            raise ConfigError(f"table {name}: two columns differ in upper and lower case only: rename one")
         if not key or not set(key.values()) <= {"integer", "text"}:
             raise ConfigError(f"table {name}: its primary key must be the natural key, of integer and text columns")
         if kinds.get("updated_at") != "time":

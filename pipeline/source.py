@@ -1,9 +1,8 @@
 """Every record of an API for one day, page by page, or an error.
 
-Owns the requests: what is asked for (placeholders), under whose name (auth), how often (retries), and what is
-believed. Records are handed on as the bytes that came; nothing is parsed that need not be. Refuses to follow
-the source to another origin, to read what is cut, endless or no JSON, to take a page twice, to guess that
-there is no more, and to print a secret: the day fails with one line instead.
+Owns the order of pages: what is asked for first and next, and when all has come. Refuses to take a page twice,
+to go on through empty pages for ever, to guess that there is no more, and to end short of the total that the
+source declares: the day fails with one line instead.
 """
 
 import datetime as dt
@@ -16,8 +15,20 @@ from pipeline.auth import strip_userinfo
 from pipeline.client import Client
 from pipeline.config import Source
 from pipeline.errors import ConfigError
-from pipeline.paginators import LinkHeader, Page, PageNumber, Paginator, Request, Single, find_next_link, find_sign
+from pipeline.paginators import (
+    LinkHeader,
+    Page,
+    PageNumber,
+    Paginator,
+    Request,
+    Single,
+    find_next_link,
+    find_sign,
+    find_total,
+)
 from pipeline.placeholders import EPOCH, find_placeholders, render, render_all
+
+MAX_EMPTY = 100  # empty pages in a row
 
 
 class Reading:
@@ -59,6 +70,7 @@ class Reading:
 
     def __iter__(self) -> Iterator[list[msgspec.Raw]]:
         self.pages = self.records = 0
+        total = empty = 0
         seen: dict[bytes, str] = {}
         request: Request | None = self._first
         with self._client.open():
@@ -69,9 +81,17 @@ class Reading:
                     self._check_new(seen, content, request, "has the same records as")
                 self.pages += 1
                 self.records += len(page.records)
+                total, empty = find_total(page.headers) or total, 0 if page.records else empty + 1
+                if empty > MAX_EMPTY:
+                    raise self._client.fail(f"{empty} pages in a row are empty, and each says that there is more")
                 following = self._find_next(request, page)
                 yield list(page.records)
                 request = following
+        if self.records < total and self._config.paginator != "single":
+            raise self._client.fail(
+                f"{self.url}: the source declares {total} records, and {self.records} came on {self.pages} pages: "
+                "check paginator and its keys"
+            )
 
     def _check_new(self, seen: dict[bytes, str], content: bytes, request: Request, what: str) -> None:
         """Fail where `content`, a page's URL or records, came before in this reading."""

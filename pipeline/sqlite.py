@@ -31,8 +31,8 @@ class SQLite:
         "text": "TEXT",
         "boolean": "BOOLEAN",
         "float": "REAL",
-        "date": "TEXT",
-        "time": "TEXT",
+        "date": "DATE",  # text, whatever SQLite makes of the name
+        "time": "DATETIME",
     }
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -74,6 +74,7 @@ class SQLite:
         while connection.execute("pragma page_count").fetchone() == (0,):
             try:
                 connection.execute("pragma journal_mode = wal")
+                break
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                     raise

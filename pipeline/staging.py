@@ -194,7 +194,10 @@ class Staging(Statements):
 
     def _read_key(self, text: str | None) -> Key | None:
         """The key of a reject; None where it is none that a row could have."""
-        values = json.loads(text) if text is not None else None
+        try:
+            values = json.loads(text) if text is not None else None
+        except ValueError:  # a number of more digits than Python reads
+            return None
         kinds = list(self.declared.key.values())
         if isinstance(values, list) and list(map(_find_key_kind, values)) == kinds:
             return tuple(values)

@@ -69,7 +69,7 @@ class Warehouse:
             prepare(db, declared)
             loaded = _read_markers(db, self.name, "and date = :date", date=day.date)
             if loaded and all(loaded[0][x] == getattr(day, x) for x in ("raw_sha256", "clean_sha256", "as_of")):
-                return loaded[0]
+                return self._confirm(db, loaded[0], day)
             counts = _load(db, declared, day, rows, rejects)
             marker = {"dataset": self.name, **vars(day), **counts}
             marker |= {"loaded_at": config.utc_now(), "seconds": round(time.perf_counter() - clock, 3)}
@@ -79,6 +79,15 @@ class Warehouse:
             db.commit()
             return marker
 
+    def _confirm(self, db: SQLite, marker: dict[str, Any], day: Day) -> dict[str, Any]:
+        """The marker of a day that is loaded as it is; it may have been made anew by other code, or let through."""
+        said = {"transform_version": day.transform_version, "accepted": day.accepted}
+        if marker | said != marker:
+            sets = ", ".join(f"{column} = :{column}" for column in said)
+            db.run(f"update loads set {sets} where dataset = :dataset and date = :date", **marker | said)  # noqa: S608
+            db.commit()
+        return marker | said
+
     def loads(self) -> list[dict[str, Any]]:
         """The markers of this dataset, by date, with dates and aware times. Empty where nothing is loaded."""
         with self._read() as db:
@@ -87,8 +96,9 @@ class Warehouse:
     def watermark_before(self, date: dt.date) -> dt.datetime | None:
         """The highest `watermark` of the loaded days before `date`; None where there is none."""
         with self._read() as db:
-            earlier = _read_markers(db, self.name, "and date < :date", date=date) if db else []
-            return max((marker["watermark"] for marker in earlier if marker["watermark"]), default=None)
+            sql = "select max(watermark) from loads where dataset = :dataset and date < :date"
+            row = db.run(sql, dataset=self.name, date=date).fetchone() if db else (None,)
+            return dt.datetime.fromisoformat(row[0]) if row[0] else None
 
     @contextmanager
     def _read(self) -> Iterator[SQLite | None]:
@@ -129,7 +139,8 @@ def prepare(db: SQLite, declared: Declared) -> None:
             db.create(shared)
     tables = declared.stored()
     missing = [table.name for table in tables if not db.describe(table.name).columns]
-    if missing and (len(missing) < len(tables) or _read_markers(db, declared.name)):
+    view = f"{declared.name}_history"
+    if missing and (len(missing) < len(tables) or db.describe(view).columns or _read_markers(db, declared.name)):
         raise WarehouseError(
             f"{db.path}: there is no table {', '.join(missing)}, but others of {declared.name}, or markers in loads: "
             "if they are another program's, choose another database; else restore it, or drop them and load again"
@@ -144,7 +155,7 @@ def prepare(db: SQLite, declared: Declared) -> None:
     words = Words(declared)
     for statement in INDEXES.format_map(words).split(";"):
         db.run(statement)
-    db.create_view(f"{declared.name}_history", HISTORY.format_map(words))
+    db.create_view(view, HISTORY.format_map(words))
 
 
 def _check_stored(db: SQLite, table: Table, may_be_added: Iterable[str] = ()) -> bool:

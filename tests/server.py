@@ -55,6 +55,8 @@ class Answer:
     """What Content-Length says, if not the truth."""
     reset: bool = False
     """No answer: the connection is reset."""
+    noise: str = ""
+    """A line before the headers that is no header."""
 
     def encode(self) -> bytes:
         """The body as it goes over the wire, but for chunks."""
@@ -137,6 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             headers["Content-Length"] = str(len(body) if answer.length is None else answer.length)
         self.send_response_only(answer.status)
+        if answer.noise:
+            self._headers_buffer.append(f"{answer.noise}\r\n".encode())
         for name, value in (headers | dict(answer.headers)).items():
             self.send_header(name, value)
         self.end_headers()

@@ -156,3 +156,33 @@ def test_a_full_page_is_no_sign_where_the_source_declares_that_this_is_all() -> 
     """A total equal to what came is the source's own word; a larger one is a sign as ever."""
     assert find_sign(make_page(2, {"X-Total-Count": "2"}), URL + "?limit=2", 2) is None
     assert find_sign(make_page(2, {"X-Total-Count": "3"}), URL + "?limit=2", 2) is not None
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [
+        ({}, {"skip": 0, "limit": 2}),
+        ({}, {"page": 1, "per_page": 2}),
+        ({"X-Per-Page": "2"}, {}),
+        ({}, {"meta": {"pageSize": 2}}),
+    ],
+)
+def test_a_page_as_full_as_the_source_says_it_gets_is_a_sign(
+    headers: dict[str, str], fields: dict[str, object]
+) -> None:
+    """The size stands in its answer, if not in the request; with a total that has all come it is none."""
+    assert find_sign(make_page(2, headers, **fields), URL, 0) is not None
+    assert find_sign(make_page(1, headers, **fields), URL, 0) is None
+    assert find_sign(make_page(2, headers, **fields, total=2), URL, 0) is None
+
+
+@pytest.mark.parametrize("end", [{"end_of_stream": True}, {"has_more": False}, {"meta": {"last": True}}])
+def test_the_source_s_word_for_the_end_outranks_a_cursor(end: dict[str, object]) -> None:
+    """Some send a cursor with the last page too, to go on from another day."""
+    assert find_sign(make_page(2, after_url="/users?cursor=x", **end), URL + "?limit=2", 0) is None
+    assert find_sign(make_page(2, after_url="/users?cursor=x"), URL, 0) is not None
+
+
+def test_a_hostile_header_takes_no_time() -> None:
+    """Its links are found, or none, without going back over it again and again."""
+    assert find_next_link("<" * 65_000) is None

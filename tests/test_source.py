@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import client, config, pages
+from pipeline import client, config, pages, source
 from pipeline.auth import Mask
 from pipeline.config import Source
 from pipeline.errors import ConfigError, SourceError
@@ -697,6 +697,7 @@ def test_a_clock_that_settle_does_not_cover_fails_the_day(
         Answer([{"id": 1}], headers={"Link": "<http://ann:p4ssw0rd!@[x/?api_key=p4ssw0rd!>; rel=next"}),
         Answer({"users": [{"id": 1}], "next": "/users?api_key=p4ssw0rd!"}),
         Answer([{"id": 1}], headers={"Link": "</users?api_key=p4ssw0rd!>; rel=next"}),
+        Answer([{"id": 1}], noise="this is no header"),
     ],
 )
 def test_no_secret_is_printed(
@@ -708,7 +709,7 @@ def test_no_secret_is_printed(
     url = server.on("/users", answer).replace("http://", "http://ann:p4ssw0rd!@")
     people = People(
         url=url + "?password=p4ssw0rd!",
-        params={"api_key": "p4ssw0rd!", "q": "oslo"},
+        params={"api_key": "p4ssw0rd!", "filter": [{"token": "p4ssw0rd!"}], "q": "oslo"},
         headers={"Cookie": "session c00kie"},
         auth="header:X-Token:PEOPLE_TOKEN",
         retries=1,
@@ -758,3 +759,76 @@ def test_a_page_is_split_at_the_speed_of_msgspec() -> None:
     assert time.perf_counter() - started < 0.2
     assert len(records) == 200_000
     assert isinstance(records[0], msgspec.Raw)
+
+
+# -- all of it
+
+
+def test_an_empty_list_beside_another_is_not_passed_over(server: Server) -> None:
+    """On a day without users, another list of objects is not taken for theirs."""
+    assert "not clear which list" in fail(server.on("/users", Answer({"users": [], "teams": [{"id": 7}]})))
+    assert "not clear which list" in fail(server.on("/users", Answer({"users": [{"id": 7}], "teams": []})))
+    url = server.on("/users", Answer({"users": [], "teams": [{"id": 7}]}))
+    assert read(url, data_selector="users") == []
+
+
+@pytest.mark.parametrize(
+    "body", [{"schemas": ["urn:x"], "totalResults": 0, "Resources": []}, {"users": [], "links": [{"rel": "self"}]}]
+)
+def test_lists_of_text_and_of_links_are_no_records(server: Server, body: Any) -> None:
+    """What is left is the list, though it is empty."""
+    assert read(server.on("/users", Answer(body))) == []
+
+
+def test_a_line_among_the_headers_that_is_none_is_retried_and_then_fails(server: Server) -> None:
+    """What stood after it, as a Link, is lost: the answer cannot be believed."""
+    link = {"Link": '</users?page=2>; rel="next"'}
+    url = server.on("/users", Answer([{"id": 1}], headers=link, noise="no header"), Answer([{"id": 1}]))
+    assert read(url, retries=1) == [{"id": 1}]
+    assert len(server.requests) == 2
+    assert "no header" in fail(server.on("/users", Answer([{"id": 1}], headers=link, noise="no header")))
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+def test_a_success_that_is_not_the_whole_answer_fails(server: Server, status: int) -> None:
+    """206 is a part of it, 202 is not there yet, 204 is nothing."""
+    assert f": {status} " in fail(server.on("/users", Answer([{"id": 1}], status=status)))
+
+
+def test_fewer_records_than_the_source_declares_fail_with_both_numbers(server: Server) -> None:
+    """As where a Link was lost on the way."""
+    link = {"Link": '</users?page=2>; rel="next"', "X-Total-Count": "9"}
+    url = server.on("/users", lambda r: Answer([{"id": len(r.query)}], headers={} if r.query else link))
+    assert "the source declares 9 records, and 2 came on 2 pages" in fail(url)
+    assert "declares 9" in fail(url, paginator="link_header")
+    server.on("/users", Answer([{"id": 1}], headers={"X-Total-Count": "9"}))
+    assert read(url, paginator="single") == [{"id": 1}]
+
+
+def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(server: Server) -> None:
+    """Read on, whatever the paginator; an empty page that says nothing is the end."""
+    pages = {"1": [{"id": 1}], "2": [], "3": [{"id": 3}], "4": []}
+    url = server.on(
+        "/users", lambda r: Answer({"data": pages[r.query["page"]], "has_more": r.query["page"] in ("1", "2")})
+    )
+    assert read(url, paginator="page") == [{"id": 1}, {"id": 3}]
+
+
+def test_empty_pages_without_end_fail(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that says for ever that there is more, and sends nothing, is given up."""
+    monkeypatch.setattr(source, "MAX_EMPTY", 5)
+    url = server.on("/users", lambda r: Answer({"data": [], "has_more": True, "page": r.query["page"]}))
+    assert "6 pages in a row are empty" in fail(url, paginator="page")
+    assert len(server.requests) == 6
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte may be in time, and the whole never come."""
+    monkeypatch.setattr(pages, "MAX_SECONDS", -1)
+    assert "was not all there after -1 seconds" in fail(server.on("/users", Answer([{"id": 1}])))
+
+
+def test_a_date_beyond_all_dates_is_no_clock() -> None:
+    """A source that says no time that can be read says none."""
+    assert client.find_time({"Date": "Fri, 31 Dec 9999 23:59:59 GMT", "Age": "99999999"}) is None
+    assert client.find_time({"Date": "Nov +9999 99999999999999 00:00:00"}) is None

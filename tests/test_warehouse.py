@@ -487,9 +487,7 @@ def fails(store: Store, day: ReadDay, **changed: Any) -> str:
     before = dump_file(store.path) if store.path.exists() else None
     rows = changed.pop("rows", store.batches(day))
     with pytest.raises((WarehouseError, ConfigError)) as error:
-        store.warehouse.load(
-            describe(day, **{"extracted": len(day.records)} | changed), rows, changed.pop("rejects", [])
-        )
+        store.warehouse.load(describe(day, **{"extracted": len(day.records)} | changed), rows, [])
     if before:
         assert dump_file(store.path) == before
     assert "\n" not in str(error.value)
@@ -637,6 +635,7 @@ def test_a_column_that_is_added_to_the_declaration_is_added_to_the_warehouse(sto
     [
         (declared(key=sa.Text), "the table users has user_id as INTEGER, not TEXT"),
         (declared(name="nickname"), "the table users has a column name too many"),
+        ([*declared()[::2], sa.Column("name", sa.Date)], "the table users has name as TEXT, not DATE"),
         ([*declared(), sa.Column("shop", sa.Text, primary_key=True)], "the primary key (user_id), not (user_id, shop)"),
     ],
 )
@@ -824,3 +823,33 @@ def test_unchanged_snapshots_add_nothing_but_their_day(store: Store) -> None:
         store.load(snapshot(date, 24 * date, user(1, "a", 5), user(2, "b")))
     assert store.query("select count(*) from users_changes") == [(2,)]
     assert store.query("select user_id, load_date from users") == [(1, "2026-11-01"), (2, "2026-11-01")]
+
+
+def test_a_view_of_another_program_is_left_alone(store: Store) -> None:
+    """Its name is taken; nothing is replaced that was not made here."""
+    with closing(sqlite3.connect(store.path)) as db:
+        db.execute("create view users_history as select 42 as mine")
+    assert "choose another database" in fails(store, incremental(1, user(1, "a", 5)))
+
+
+def test_a_day_made_anew_by_other_code_to_the_same_bytes_says_so(store: Store) -> None:
+    """The marker takes the version and is otherwise as it was; no row is read."""
+    day = incremental(1, user(1, "a", 5))
+    marker = store.load(day) and store.warehouse.loads()[0]
+    newer = dataclasses.replace(describe(day, extracted=1), transform_version="2")
+    assert store.warehouse.load(newer, None, None) == marker | {"transform_version": "2"}  # type: ignore[arg-type]
+    assert store.warehouse.loads() == [marker | {"transform_version": "2"}]
+
+
+def test_columns_that_differ_in_case_only_are_refused(store: Store) -> None:
+    """No database could tell them apart."""
+    declare(store, *declared(), sa.Column("Name", sa.Text))
+    assert "two columns differ in upper and lower case only" in fails(store, incremental(1, user(1, "a", 5)))
+
+
+def test_a_reject_key_that_python_cannot_read_names_nobody(store: Store) -> None:
+    """A number of thousands of digits is a reject like any other."""
+    day = snapshot(1, 1)
+    reject = (0, 1, "too large", "id", f"[{'9' * 5000}]", "{}")
+    store.warehouse.load(describe(day, extracted=1, rejected=1), [], [reject])
+    assert store.query("select count(*) from rejects") == [(1,)]
