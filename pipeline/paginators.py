@@ -122,11 +122,11 @@ def find_next_link(header: str) -> str | None:
 
 
 # Names of headers, fields and parameters, as `_simplify` leaves them: small letters and digits.
+_MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
 _NEXT = re.compile(
     r"(x|odata)?next(page)?(url|uri|link|href|cursor|token|offset|key|number|recordsurl)?|after(cursor|url)|cursor"
-    r"|continuation(token)?|has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults"
+    rf"|continuation(token)?|{_MORE.pattern}"
 )
-_MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
 _END = re.compile(r"(is)?(last|lastpage|done|complete|endofstream)")
 _TOTAL = re.compile(
     r"x?total(count|results|records|items|elements|size|hits|rows|users)?|(record|result|item|user)?count"
@@ -158,31 +158,38 @@ def find_sign(page: Page, sent: str, page_size: int) -> str | None:
         if _TOTAL.fullmatch(key) and _number(value) > got:
             return f"'{name}' is {value} and {got} records came"
         if (
-            (not ended and value and any(_NEXT.fullmatch(_simplify(step)) for step in path[-2:]))
+            (not ended and _is_next(path, value))
             or (value is False and _END.fullmatch(key))
             or (_number(value) > 1 and _PAGES.fullmatch(key))
             or (value == "next" and key in ("rel", "relation"))
         ):
             return f"'{name}' is {str(value)[:80]!r}"
-    if all_came or ended:
-        return None
+    return None if all_came or ended else _find_full(page, sent, page_size)
+
+
+def _find_full(page: Page, sent: str, page_size: int) -> str | None:
+    """What in the request or its answer says that as many records came as go into a page, or None."""
     sizes: list[tuple[str, str, object]] = [("page_size", "pagesize", page_size)]
     for name, text in parse_qsl(urlsplit(sent).query):
         # What is asked for as a `count` is a size; what is answered as one is how many came, or are there.
         sizes.append((name, "size" if name == "count" else _simplify(name), text))
     sizes += [(name, _simplify(name), text) for name, text in page.headers.items()]
-    sizes += [(".".join(path), key, value) for path, key, value in fields]
+    sizes += [(".".join(path), _simplify(path[-1]), value) for path, value in _walk(page.fields)]
     for name, key, size in sizes:
-        if _SIZE.fullmatch(key) and 0 < _number(size) <= got:
-            return f"{name} is {size} and {got} records came: a full page"
+        if _SIZE.fullmatch(key) and 0 < _number(size) <= len(page.records):
+            return f"{name} is {size} and {len(page.records)} records came: a full page"
     return None
 
 
 def says_more(page: Page) -> bool:
     """Whether a page says in so many words that another one follows."""
-    return find_next_link(page.headers.get("Link", "")) is not None or any(
-        value and any(_NEXT.fullmatch(_simplify(step)) for step in path[-2:]) for path, value in _walk(page.fields)
-    )
+    linked = find_next_link(page.headers.get("Link", "")) is not None
+    return linked or any(_is_next(path, value) for path, value in _walk(page.fields))
+
+
+def _is_next(path: tuple[str, ...], value: object) -> bool:
+    """Whether a field holds what leads to a next page, or says that there is one."""
+    return bool(value) and any(_NEXT.fullmatch(_simplify(step)) for step in path[-2:])
 
 
 def find_total(headers: Mapping[str, str]) -> int:
