@@ -14,6 +14,9 @@ import luigi
 import pytest
 from luigi.configuration import get_config
 
+from pipeline import client
+from server import Server
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -27,6 +30,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     luigi.task_register.Register.clear_instance_cache()
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for long before it asks again, or goes through a proxy of this machine."""
+    monkeypatch.setattr(client, "BACKOFF", 0.01)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A source on loopback that answers as the test tells it to."""
+    with Server() as running:
+        yield running
 
 
 @pytest.fixture

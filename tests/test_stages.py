@@ -16,12 +16,6 @@ from server import Answer, Server
 DAY = dt.date(2026, 11, 20)
 
 
-@pytest.fixture
-def server():
-    with Server() as server:
-        yield server
-
-
 def serve(server: Server, configure, *pages: bytes, **keys: object) -> None:
     """These bodies as pages 1, 2, …, each with a Link to the next."""
 

@@ -1,0 +1,296 @@
+"""Pages over HTTP, from one origin, with patience."""
+
+import datetime as dt
+import itertools
+import logging
+import re
+import time
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from pipeline import client, config
+from pipeline.errors import ConfigError
+from pipeline.source import Reading
+from reading import DAY, People, fail, make_pages, read
+from server import Answer, Server
+
+START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
+SECRET = "s3cr3t/+tok&n"
+
+
+@pytest.mark.parametrize(
+    "target", ["http://localhost:{port}/users", "https://127.0.0.1:{port}/users", "file:///etc/passwd"]
+)
+@pytest.mark.parametrize("how", ["link", "redirect", "redirect of a link"])
+def test_another_origin_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch, target: str, how: str) -> None:
+    """Neither a link nor a redirect leads away, and the token goes nowhere."""
+    monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
+    away = target.format(port=server.url.rpartition(":")[2])
+    redirect = Answer(status=307, headers={"Location": away})
+    link = Answer([{"id": 1}], headers={"Link": f"<{away if how == 'link' else '/two'}>; rel=next"})
+    url = server.on("/users", redirect if how == "redirect" else link)
+    server.on("/two", redirect)
+    line = fail(url, auth="bearer:PEOPLE_TOKEN")
+    assert re.search(f"leads to {away.partition('/users')[0].partition('/etc')[0]}", line)
+    assert f"another origin than {server.url}" in line
+    assert len(server.requests) == (2 if how == "redirect of a link" else 1)
+
+
+@pytest.mark.parametrize("trick", ["http://{other}\\@{own}/users", "http://{own}@{other}/users", "//{other}/users"])
+def test_the_origin_is_read_as_it_will_be_used(server: Server, trick: str) -> None:
+    """A URL that two parsers read differently leads nowhere that the sender would go but the judge did not see."""
+    with Server() as other:
+        names = {"own": server.url.removeprefix("http://"), "other": other.url.removeprefix("http://")}
+        link = {"Link": f"<{trick.format(**names)}>; rel=next"}
+        fail(server.on("/users", Answer([{"id": 1}], headers=link)))
+        assert not other.requests
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_within_the_origin_is_followed_with_the_token(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """At home a redirect is followed, and what it leads to is asked for in our name."""
+    monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
+    url = server.on("/old", Answer(status=status, headers={"Location": "v2/users?a=b"}))
+    server.on("/v2/users", Answer([{"id": 1}]))
+    assert read(url, auth="bearer:PEOPLE_TOKEN") == [{"id": 1}]
+    assert [request.headers["Authorization"] for request in server.requests] == [f"Bearer {SECRET}"] * 2
+
+
+def test_redirects_come_to_an_end(server: Server) -> None:
+    """Ten redirects are followed, the eleventh is not."""
+    line = fail(server.on("/users", Answer(status=302, headers={"Location": "/users"})))
+    assert "more than 10 redirects" in line
+    assert len(server.requests) == 11
+
+
+def test_a_request_says_who_asks_and_for_what(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our name, JSON, gzip and the configured headers; a token where it belongs."""
+    monkeypatch.setenv("PEOPLE_KEY", SECRET)
+    read(server.on("/users", Answer([])), auth="header:X-Api-Key:PEOPLE_KEY", headers={"X-Tenant": "7"})
+    headers = server.requests[0].headers
+    assert headers["User-Agent"] == "users-pipeline"
+    assert headers["Accept"] == "application/json"
+    assert headers["Accept-Encoding"] == "gzip"
+    assert headers["X-Tenant"] == "7"
+    assert headers["X-Api-Key"] == SECRET
+    assert "Authorization" not in headers
+
+
+def test_a_password_in_the_url_is_sent_but_never_shown(server: Server) -> None:
+    """The user and password of a URL become a header."""
+    url = server.on("/users", Answer([])).replace("http://", "http://ann:hunter22@")
+    reading = Reading(People(url=url), DAY)
+    assert list(reading) == [[]]
+    assert server.requests[0].headers["Authorization"] == "Basic YW5uOmh1bnRlcjIy"
+    assert reading.url == server.url + "/users"
+
+
+def test_netrc_is_left_alone(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A password that lies about for curl is not sent by us."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password hunter22\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    read(server.on("/users", Answer([])))
+    assert "Authorization" not in server.requests[0].headers
+
+
+def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only a proxy leads out, it is asked."""
+    monkeypatch.setenv("http_proxy", server.url)
+    server.on("/users", Answer([{"id": 1}]))
+    assert read("http://api.invalid/users") == [{"id": 1}]
+    assert server.requests[0].target == "http://api.invalid/users"
+
+
+def test_a_ca_bundle_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The certificates that the environment names are the ones that count."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "company.pem"))
+    assert "company.pem" in fail("https://127.0.0.1:9/users")
+
+
+def test_the_pace_is_kept(server: Server) -> None:
+    """Four requests at ten a second take three tenths of one, and without a limit they do not."""
+    url = server.on("/users", make_pages(3, 1, server, ""))
+    lengths = []
+    for rate in (10.0, 0.0):
+        began = time.monotonic()
+        read(url, paginator="page", requests_per_second=rate)
+        lengths.append(time.monotonic() - began)
+    assert len(server.requests) == 8
+    assert lengths[0] > max(0.3, lengths[1])
+
+
+@pytest.mark.parametrize(
+    "auth", ["bearer", "bearer:", "basic:A:B", "eyJhbGciOi.secret", "header:X:", "header::A", "none:x"]
+)
+def test_an_auth_that_cannot_be_understood_is_an_error(auth: str) -> None:
+    """It is not repeated in the error: it may be the secret itself."""
+    with pytest.raises(ConfigError, match="auth") as caught:
+        Reading(People(url="http://a/", auth=auth), DAY)
+    assert "eyJ" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, "", "abc\n", " abc", "ab\x00c", "gehe\u00efm"])
+def test_a_secret_that_cannot_be_sent_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    """A variable that is unset, empty or no header is an error before the first request."""
+    monkeypatch.setattr("os.environ", {} if value is None else {"PEOPLE_TOKEN": value})
+    with pytest.raises(ConfigError, match="PEOPLE_TOKEN") as caught:
+        Reading(People(url="http://a/", auth="bearer:PEOPLE_TOKEN"), DAY)
+    assert not value or value.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["users", "ftp://a/users", "http:///users", "http://a:9x/", "http://ann:hunter/22@a/", "http://[a/"]
+)
+def test_a_url_that_cannot_be_used_is_an_error(url: str) -> None:
+    """Nothing of it is shown: nobody knows where its password ends."""
+    with pytest.raises(ConfigError, match="url") as caught:
+        Reading(People(url=url), DAY)
+    assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Answer(status=408),
+        Answer(status=425),
+        Answer(status=429),
+        Answer(status=500),
+        Answer(status=503, headers={"Retry-After": "0"}),
+        Answer(status=403, headers={"X-RateLimit-Remaining": "0"}),
+        Answer(reset=True),
+        Answer([1] * 5000, cut=10),
+        Answer([1] * 5000, cut=0),
+        Answer([1] * 5000, chunked=True, cut=1005),
+        Answer([1] * 5000, chunked=True, cut=1700),
+        Answer([1] * 5000, compress=True, chunked=True, cut=20),
+        Answer([1], length=100),
+        Answer([1], length=2),
+        Answer(Answer([1] * 5000, compress=True).encode()[:-9], headers={"Content-Encoding": "gzip"}),
+        Answer(b"no gzip", headers={"Content-Encoding": "gzip"}),
+        Answer([1], wait=0.4),
+    ],
+)
+def test_what_may_pass_is_retried(server: Server, caplog: pytest.LogCaptureFixture, trouble: Answer) -> None:
+    """A failure that may pass is retried, with a line each; one that does not fails with a line."""
+    caplog.set_level(logging.INFO, "luigi-interface")
+    url = server.on("/users", trouble, trouble, Answer([{"id": 1}]))
+    assert read(url, timeout=0.2) == [{"id": 1}]
+    assert len(server.requests) == 3
+    assert [record.levelname for record in caplog.records] == ["INFO"] * 2
+    assert "retry 2 of 5 in " in caplog.messages[1]
+    server.on("/users", trouble)
+    assert "given up after 2 attempts" in fail(url, timeout=0.2, retries=1)
+
+
+def test_a_refused_connection_fails_with_its_cause() -> None:
+    """Nobody listens: retried, then one line with the address."""
+    with Server() as closed:
+        url = closed.url
+    line = fail(url, retries=1)
+    assert re.search(r"GET http://127.0.0.1:\d+: Failed to establish a new connection.*refused; given up after 2", line)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418])
+def test_what_cannot_pass_is_not_retried(server: Server, status: int) -> None:
+    """Any other 4xx fails at once, and says what came and what to check."""
+    url = server.on("/users", Answer({"error": "no\n  way" + " " * 300}, status=status))
+    assert re.search(rf"{status} .*no\\n  way|{status} .*no.*way.*: check", fail(url, retries=3))
+    assert len(server.requests) == 1
+
+
+def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wait is about twice the one before."""
+    monkeypatch.setattr(client, "BACKOFF", 0.05)
+    fail(server.on("/users", Answer(status=500)), retries=4)
+    times = [request.at for request in server.requests]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(wait > 0.05 * 2**number for number, wait in enumerate(waits))
+
+
+def say_later(kind: str) -> dict[str, str]:
+    """Headers that ask to come back in one to two seconds, seen from a server whose clock is three minutes ahead."""
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(minutes=3)
+    then = now + dt.timedelta(seconds=1)
+    headers = {
+        "seconds": {"Retry-After": "1"},
+        "date": {"Retry-After": format_datetime(then, usegmt=True)},
+        "reset epoch": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(then.timestamp()))},
+        "reset milliseconds": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(then.timestamp() * 1000))},
+        "reset seconds": {"RateLimit-Remaining": "0", "RateLimit-Reset": "1"},
+    }[kind]
+    return {"Date": format_datetime(now, usegmt=True)} | headers
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(429, "seconds"), (503, "date"), (403, "reset epoch"), (429, "reset milliseconds"), (403, "reset seconds")],
+)
+def test_the_source_is_waited_for_as_long_as_it_asks(server: Server, status: int, kind: str) -> None:
+    """A wait in seconds, as a date or as an epoch is obeyed in full, by the source's own clock."""
+    url = server.on("/users", Answer(status=status, headers=say_later(kind)), Answer([{"id": 1}]))
+    assert read(url) == [{"id": 1}]
+    assert 1.0 <= server.requests[1].at - server.requests[0].at < 2.0
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+def test_a_wait_beyond_max_wait_fails_at_once(server: Server, status: int) -> None:
+    """Nobody sits there for hours: the line says how long the source asked for."""
+    line = fail(server.on("/users", Answer(status=status, headers={"Retry-After": "7200"})), retries=3)
+    assert "asks to wait 2:00:00" in line
+    assert "max_wait 0:10:00" in line
+    assert len(server.requests) == 1
+
+
+def test_a_limit_that_is_not_exhausted_is_not_waited_for(server: Server) -> None:
+    """A reset in an hour is no reason to wait where the server merely failed."""
+    headers = {"X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": str(int(time.time()) + 3600)}
+    assert read(server.on("/users", Answer(status=502, headers=headers), Answer([]))) == []
+
+
+@pytest.mark.parametrize(("offset", "age", "settle", "good"), [
+    (0, 0, 0, True),
+    (-600, 0, 900, True),
+    (-1200, 0, 900, False),
+    (1200, 0, 900, False),
+    (-30, 0, 0, False),
+    (-1200, 1190, 0, False),
+    (-1200, 1199, 0, True),
+])  # fmt: skip
+def test_a_clock_that_settle_does_not_cover_fails_the_day(
+    server: Server, monkeypatch: pytest.MonkeyPatch, offset: int, age: int, settle: int, good: bool
+) -> None:
+    """The source's Date, with the Age of a cache, may differ from our clock by settle and no more."""
+    now = dt.datetime(2026, 11, 2, 12, tzinfo=dt.UTC)
+    monkeypatch.setattr(config, "utc_now", lambda: now)
+    date = format_datetime(now + dt.timedelta(seconds=offset), usegmt=True)
+    url = server.on("/users", Answer([], headers={"Date": date, "Age": str(age)}))
+    if good:
+        assert read(url, settle=dt.timedelta(seconds=settle)) == []
+    else:
+        side = "ahead of" if offset > 0 else "behind"
+        assert f"is {abs(offset + age)} s {side} ours" in fail(url, settle=dt.timedelta(seconds=settle))
+
+
+def test_a_line_among_the_headers_that_is_none_is_retried_and_then_fails(server: Server) -> None:
+    """What stood after it, as a Link, is lost: the answer cannot be believed."""
+    link = {"Link": '</users?page=2>; rel="next"'}
+    url = server.on("/users", Answer([{"id": 1}], headers=link, noise="no header"), Answer([{"id": 1}]))
+    assert read(url, retries=1) == [{"id": 1}]
+    assert len(server.requests) == 2
+    assert "no header" in fail(server.on("/users", Answer([{"id": 1}], headers=link, noise="no header")))
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+def test_a_success_that_is_not_the_whole_answer_fails(server: Server, status: int) -> None:
+    """206 is a part of it, 202 is not there yet, 204 is nothing."""
+    assert f": {status} " in fail(server.on("/users", Answer([{"id": 1}], status=status)))
+
+
+def test_a_date_beyond_all_dates_is_no_clock() -> None:
+    """A source that says no time that can be read says none."""
+    assert client.find_time({"Date": "Fri, 31 Dec 9999 23:59:59 GMT", "Age": "99999999"}) is None
+    assert client.find_time({"Date": "Nov +9999 99999999999999 00:00:00"}) is None

@@ -1,0 +1,204 @@
+"""The bytes of an answer to records."""
+
+import datetime as dt
+import json
+import re
+import time
+import tracemalloc
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import pages
+from pipeline.pages import split_list
+from pipeline.source import Reading
+from reading import DAY, People, fail, read
+from server import Answer, Server
+
+START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
+SECRET = "s3cr3t/+tok&n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer('\ufeff[{"id": 1}, {"id": 2}]'),
+        Answer(' \r\n[{"id": 1}, {"id": 2}]\n'),
+        Answer([{"id": 1}, {"id": 2}], compress=True),
+        Answer([{"id": 1}, {"id": 2}], chunked=True),
+        Answer([{"id": 1}, {"id": 2}], compress=True, chunked=True),
+        Answer({"data": [{"id": 1}, {"id": 2}], "errors": [], "tags": ["a"]}),
+        Answer({"data": [{"id": 1}, {"id": 2}], "took": float("nan")}),
+    ],
+)
+def test_a_list_is_found_however_it_is_wrapped(server: Server, answer: Answer) -> None:
+    """A byte-order mark, white space, gzip, chunks, an object around the list: the records are the same."""
+    assert read(server.on("/users", answer)) == [{"id": 1}, {"id": 2}]
+
+
+def test_several_gzip_members_are_one_body(server: Server) -> None:
+    """A gzip stream may be made of several."""
+    body = Answer("[1,", compress=True).encode() + Answer("2]", compress=True).encode()
+    assert read(server.on("/users", Answer(body, headers={"Content-Encoding": "gzip"}))) == [1, 2]
+
+
+def test_a_record_is_the_bytes_that_came_on_one_line(server: Server) -> None:
+    """Nothing is re-serialised: order, numbers, escapes and spaces stay; line breaks become spaces."""
+    body = '[\n {"b": 1.0,\r\n\t"a": "\\u00e9\\n", "big": 123456789012345678901234567890} ,\n 7, null]'
+    (page,) = Reading(People(url=server.on("/users", Answer(body))), DAY)
+    assert [bytes(record) for record in page] == [
+        b'{"b": 1.0,  \t"a": "\\u00e9\\n", "big": 123456789012345678901234567890}',
+        b"7",
+        b"null",
+    ]
+
+
+@pytest.mark.parametrize("bad", ["NaN", "-Infinity", '"\\ud800"', "1" * 5000, "1e999"])
+@pytest.mark.parametrize(
+    "page", ['[{"id":1},{"x":%s},{"id":3}]', '{"n":{"m":%s},"users":[{"id":1},{"x":%s},{"id":3}]}']
+)
+def test_a_value_that_few_can_read_does_not_harm_its_neighbours(server: Server, bad: str, page: str) -> None:
+    """What Python APIs emit beyond JSON, and numbers of any size, is passed on in its own record."""
+    (records,) = Reading(People(url=server.on("/users", Answer(page.replace("%s", bad)))), DAY)
+    assert [bytes(record).decode() for record in records] == ['{"id":1}', f'{{"x":{bad}}}', '{"id":3}']
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(JSON_VALUES, max_size=5), st.sampled_from([None, 1]))
+def test_splitting_keeps_every_value(values: list[Any], indent: int | None) -> None:
+    """The parts of a list, NaN and all, pretty or not, are its values in order, each on one line."""
+    records = [bytes(record) for record in split_list(json.dumps(values, indent=indent).encode())]
+    assert json.dumps([json.loads(record) for record in records]) == json.dumps(values)
+    assert not any(b"\n" in record for record in records)
+
+
+@pytest.mark.parametrize(
+    ("body", "selector", "count"),
+    [
+        ({"data": {"users": [1, 2]}, "other": [{}]}, "data.users", 2),
+        ({"users": [{}], "teams": [{}, {}]}, "teams", 2),
+        ({"users": []}, "auto", 0),
+        ({"users": [{}], "tags": ["x"]}, "auto", 1),
+    ],
+)
+def test_the_list_is_selected(server: Server, body: object, selector: str, count: int) -> None:
+    """A dotted path leads to the list; auto takes the only one that it can be."""
+    assert len(read(server.on("/users", Answer(body)), data_selector=selector)) == count
+
+
+@pytest.mark.parametrize(
+    ("body", "selector", "words"),
+    [
+        ({"users": [{}], "teams": [{}]}, "auto", "'users', 'teams'.*set data_selector"),
+        ({"data": {"users": [{}]}}, "auto", "'data.users'.*set data_selector"),
+        ({"users": [], "teams": []}, "auto", "'users', 'teams'.*set data_selector"),
+        ({"tags": ["x"]}, "auto", "'tags'.*set data_selector"),
+        ({"errors": [{"code": 1}]}, "auto", "'errors'.*set data_selector"),
+        ({"ok": False}, "auto", "none at all.*set data_selector"),
+        ({"users": None}, "users", "no list at 'users'.*check"),
+        ({"users": [{}]}, "data.users", "no list at 'data.users': there are 'users'"),
+        ([{}], "users", "a list where an object with a list at 'users'"),
+    ],
+)
+def test_a_list_that_is_not_clear_is_an_error(server: Server, body: object, selector: str, words: str) -> None:
+    """Nothing is guessed: the candidates are named."""
+    assert re.search(words, fail(server.on("/users", Answer(body)), data_selector=selector))
+
+
+def test_later_pages_are_shaped_like_the_first(server: Server) -> None:
+    """An error object with a list of its own does not pass for a page."""
+    first = Answer([{"id": 1}], headers={"Link": "</users?page=2>; rel=next"})
+    line = fail(server.on("/users", first, Answer({"details": [{"why": "busy"}]})))
+    assert "an object where a list of records was expected" in line
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("<!doctype html>\n<title>Log in</title>", "HTML.*Log in"),
+        ("", "empty"),
+        ("  \n", "empty"),
+        (b'[{"name": "\xff"}]', "not UTF-8"),
+        ("[]".encode("utf-16"), "not UTF-8"),
+        ("3", "no JSON list or object"),
+        ('"x"', "no JSON list or object"),
+        ("[{'id': 1}]", "no JSON"),
+        ('[{"a": "line\nbreak"}]', "no JSON"),
+        ("[1] [2]", "no JSON"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_body_that_is_no_page_fails_at_once(server: Server, body: str | bytes, words: str) -> None:
+    """A good status does not make a page; the line shows what came, and nothing is retried."""
+    line = fail(server.on("/users", Answer(body)), retries=3)
+    assert re.search(words, line)
+    assert f"GET {server.url}/users" in line
+    assert "200 OK" in line
+    assert len(server.requests) == 1
+
+
+def test_a_body_beyond_the_bound_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decompression bomb, plain or of endless empty members, and a large plain body end at the bound."""
+    monkeypatch.setattr(pages, "MAX_BODY", 2**20)
+    packed = {"Content-Encoding": "gzip"}
+    bomb = Answer(Answer(b"[" + b" " * 2**26 + b"]", compress=True).encode(), headers=packed)
+    empty = Answer(Answer(b"", compress=True).encode() * 2**16, headers=packed)
+    for answer in (bomb, empty, Answer(b" " * (2**20 + 1))):
+        url = server.on("/users", answer)
+        tracemalloc.start()
+        assert "larger than 1 MiB" in fail(url, retries=3)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+        tracemalloc.stop()
+    assert len(server.requests) == 3
+
+
+def test_a_redirect_is_not_read_ahead(server: Server) -> None:
+    """The body of a redirect is nobody's business, however long it is."""
+    url = server.on("/old", Answer(b" " * 2**26, status=302, headers={"Location": "/users"}))
+    server.on("/users", Answer([{"id": 1}]))
+    tracemalloc.start()
+    assert read(url) == [{"id": 1}]
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()
+
+
+def test_an_empty_list_beside_another_is_not_passed_over(server: Server) -> None:
+    """On a day without users, another list of objects is not taken for theirs."""
+    assert "not clear which list" in fail(server.on("/users", Answer({"users": [], "teams": [{"id": 7}]})))
+    assert "not clear which list" in fail(server.on("/users", Answer({"users": [{"id": 7}], "teams": []})))
+    url = server.on("/users", Answer({"users": [], "teams": [{"id": 7}]}))
+    assert read(url, data_selector="users") == []
+
+
+@pytest.mark.parametrize(
+    "body", [{"schemas": ["urn:x"], "totalResults": 0, "Resources": []}, {"users": [], "links": [{"rel": "self"}]}]
+)
+def test_lists_of_text_and_of_links_are_no_records(server: Server, body: Any) -> None:
+    """What is left is the list, though it is empty."""
+    assert read(server.on("/users", Answer(body))) == []
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte may be in time, and the whole never come."""
+    monkeypatch.setattr(pages, "MAX_SECONDS", -1)
+    assert "was not all there after -1 seconds" in fail(server.on("/users", Answer([{"id": 1}])))
+
+
+def test_a_page_is_split_at_the_speed_of_msgspec() -> None:
+    """A record costs a view of the page, not an object of its fields: 200,000 in well under a fifth of a second."""
+    page = b"[" + b",".join(b'{"id":%d,"name":"user"}' % number for number in range(200_000)) + b"]"
+    started = time.perf_counter()
+    records = split_list(page)
+    assert time.perf_counter() - started < 0.2
+    assert len(records) == 200_000
+    assert isinstance(records[0], msgspec.Raw)
