@@ -172,6 +172,9 @@ class Source(Section):
         parsing=luigi.BoolParameter.EXPLICIT_PARSING,
         description="whether later pages repeat the first page's params",
     )
+    ceiling = bounded(
+        int, 0, 10**12, default=0, description="so many records are where the source stops in silence; 0: none"
+    )
     requests_per_second = bounded(float, 0, 10**6, default=0.0, description="at most so many; 0: no limit")
     timeout = bounded(float, 0.001, 86400, default=30.0, description="seconds without a byte, then it is given up")
     retries = bounded(int, 0, 1000, default=5, description="how often a request that may succeed later is made again")

@@ -84,6 +84,11 @@ class Reading:
                 total, empty = find_total(page.headers) or total, 0 if page.records else empty + 1
                 if empty > MAX_EMPTY:
                     raise self._client.fail(f"{empty} pages in a row are empty, and each says that there is more")
+                if 0 < self._config.ceiling <= self.records:
+                    raise self._client.fail(
+                        f"{self.records} records came, and ceiling is {self._config.ceiling}: there may be more behind "
+                        "it; ask for less at a time, or set ceiling higher"
+                    )
                 following = self._find_next(request, page)
                 yield list(page.records)
                 request = following

@@ -142,3 +142,12 @@ def test_empty_pages_without_end_fail(server: Server, monkeypatch: pytest.Monkey
     url = server.on("/users", lambda r: Answer({"data": [], "has_more": True, "page": r.query["page"]}))
     assert "6 pages in a row are empty" in fail(url, paginator="page")
     assert len(server.requests) == 6
+
+
+def test_reaching_the_ceiling_fails(server: Server) -> None:
+    """Whether the source stopped there or has no end cannot be known."""
+    url = server.on("/users", lambda request: Answer([{"id": int(request.query["page"])}]))
+    assert "5 records came, and ceiling is 5" in fail(url, paginator="page", ceiling=5)
+    assert len(server.requests) == 5
+    server.on("/users", Answer([{"id": 1}, {"id": 2}]))
+    assert len(read(url, ceiling=3)) == 2
