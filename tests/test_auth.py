@@ -79,3 +79,8 @@ def test_the_loggers_are_given_back(server: Server) -> None:
     """After a reading urllib3's loggers are as they were."""
     read(server.on("/users", Answer([])))
     assert not logging.getLogger("urllib3.connectionpool").filters
+
+
+def test_a_secret_is_masked_as_json_writes_it() -> None:
+    """An API that repeats it in an error escapes it."""
+    assert Mask(['quo"ted\\secret'])(r'{"said": "quo\"ted\\secret"}') == '{"said": "***"}'

@@ -151,3 +151,9 @@ def test_reaching_the_ceiling_fails(server: Server) -> None:
     assert len(server.requests) == 5
     server.on("/users", Answer([{"id": 1}, {"id": 2}]))
     assert len(read(url, ceiling=3)) == 2
+
+
+def test_the_page_size_is_asked_for_whatever_params_say(server: Server) -> None:
+    """`size_param` and `page_size` are the words for it."""
+    read(server.on("/users", Answer([])), params={"per_page": 50}, size_param="per_page", page_size=2)
+    assert server.requests[0].query == {"per_page": "2"}
