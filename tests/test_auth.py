@@ -1,6 +1,5 @@
 """Secrets: into a request, and nowhere else."""
 
-import datetime as dt
 import logging
 import traceback
 
@@ -12,7 +11,6 @@ from pipeline.source import Reading
 from reading import DAY, People, read
 from server import Answer, Server
 
-START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
 SECRET = "s3cr3t/+tok&n"
 
 

@@ -16,7 +16,6 @@ from pipeline.source import Reading
 from reading import DAY, People, fail, make_pages, read
 from server import Answer, Server
 
-START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
 SECRET = "s3cr3t/+tok&n"
 
 

@@ -73,7 +73,7 @@ def test_every_key_is_in_the_readme():
     """Of the sections [users] and [pipeline]."""
     for section in (Users, Pipeline):
         for name, _ in section.get_params():
-            assert f"`{name}`" in README or name == "engine", name
+            assert f"`{name}`" in README, name
 
 
 def test_every_command_of_run_sh_is_in_its_help():

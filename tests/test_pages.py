@@ -1,6 +1,5 @@
 """The bytes of an answer to records."""
 
-import datetime as dt
 import json
 import re
 import time
@@ -17,9 +16,6 @@ from pipeline.pages import split_list
 from pipeline.source import Reading
 from reading import DAY, People, fail, read
 from server import Answer, Server
-
-START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
-SECRET = "s3cr3t/+tok&n"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from reading import DAY, People, read
 from server import Answer, Server
 
 START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
-SECRET = "s3cr3t/+tok&n"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The order of pages, and when all has come."""
 
-import datetime as dt
 import re
 import time
 from typing import Any
@@ -14,9 +13,6 @@ from pipeline.errors import ConfigError
 from pipeline.source import Reading
 from reading import DAY, People, fail, make_pages, read
 from server import Answer, Request, Server
-
-START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
-SECRET = "s3cr3t/+tok&n"
 
 
 @pytest.mark.parametrize(

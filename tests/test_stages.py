@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import config, stages
 from pipeline.errors import QualityError, SourceError
+from pipeline.schema import CLASSES
 from pipeline.targets import CleanManifest, DayFolder, RawManifest
 from pipeline.users import USERS
 from server import Answer, Server
@@ -157,3 +158,8 @@ def test_parts_reach_the_disk_before_the_manifest_and_the_manifest_before_the_da
         "manifest.json",
         f"date={DAY}",
     ]
+
+
+def test_every_count_of_a_marker_is_told():
+    """The line of a load and the table of `status` leave out none of the classes of a record."""
+    assert sorted(stages.COUNTS) == sorted(CLASSES)
