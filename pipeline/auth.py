@@ -1,13 +1,12 @@
-"""Secrets: out of the environment, into the headers of a request, and out of every text that is printed or kept."""
+"""Secrets: out of the environment and into a request, in the way that `auth` names.
 
-import base64
-import contextlib
-import json
-import logging
+Owns what is sent to prove who asks, and tells the mask of each secret before it is used. Refuses a URL that cannot be
+taken apart, for nobody knows where a password in it ends.
+"""
+
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import SplitResult, parse_qsl, quote_plus, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit, urlunsplit
 from urllib.parse import quote as percent_encode
 
 import requests
@@ -15,95 +14,95 @@ from requests.auth import AuthBase
 
 from pipeline.config import Source
 from pipeline.errors import ConfigError
-from pipeline.placeholders import walk_texts
-
-SECRETIVE = "(?:token|key|secret|passw|pwd|signature|credential|auth|session|jwt|cookie)"
-SECRET_NAME = re.compile(rf"{SECRETIVE}|^(?:sig|pass|code)$", re.IGNORECASE)
-# The lengths are bounded because a hostile body would else take the pattern a long time.
-SECRET_PARAM = re.compile(
-    rf"([?&;](?:[^=&?;\s]{{0,80}}{SECRETIVE}[^=&?;\s]{{0,80}}|sig|pass|code)=)[^&#\s]*(?<![:,;.)'\"])", re.IGNORECASE
-)
-USERINFO = re.compile(r"(//)[^/?#\s]*@")
-SHORTEST = 4  # characters; what is shorter is no secret, and masking it would garble every line
+from pipeline.mask import SHORTEST, Mask
+from pipeline.oauth2 import Tokens
+from pipeline.session import encode_basic
 
 
 class Auth(AuthBase):
-    """Puts the secrets that `auth` names, or the URL carries, into the headers of a request."""
+    """Puts the secrets that `auth` names, or the URL carries, into a request; tells `mask` what they are."""
 
-    def __init__(self, config: Source) -> None:
-        self.headers: dict[str, str] = {}
-        self.secrets: list[str] = []
-        parts = _split_url(config)
+    def __init__(self, config: Source, mask: Mask) -> None:
+        self._headers: dict[str, str] = {}
+        self._param: tuple[str, str] | None = None
+        self._tokens: Tokens | None = None
+        self._mask = mask
+        parts = _split_url(config, "url", config.url, "http://", "https://", "demo://")
         if parts.username is not None:
-            user, password = unquote(parts.username), unquote(parts.password or "")
-            code = base64.b64encode(f"{user}:{password}".encode()).decode()
-            self.headers["Authorization"] = f"Basic {code}"
-            self.secrets += [password or user, code]
+            self._use_basic(unquote(parts.username), unquote(parts.password or ""))
         match config.auth.split(":"):
             case ["none"]:
                 pass
             case ["bearer", variable]:
-                self.secrets.append(_read_secret(config, variable))
-                self.headers["Authorization"] = f"Bearer {self.secrets[-1]}"
+                token = _read_variable(config, variable, in_header=True)
+                mask.add(token)
+                self._headers["Authorization"] = f"Bearer {token}"
+            case ["basic", user, password]:
+                self._use_basic(_read_variable(config, user), _read_variable(config, password))
             case ["header", name, variable] if re.fullmatch(r"[\w-]+", name, re.ASCII):
-                self.secrets.append(_read_secret(config, variable))
-                self.headers[name] = self.secrets[-1]
+                value = _read_variable(config, variable, in_header=True)
+                mask.add(value, *(word for word in value.split() if len(word) >= SHORTEST))
+                self._headers[name] = value
+            case ["query", name, variable] if re.fullmatch(r"[^\s&=#]+", name):
+                value = _read_variable(config, variable)
+                mask.add(value)
+                self._param = name, value
+            case ["oauth2", *pieces, client, secret] if pieces:
+                url = ":".join(pieces)
+                if _split_url(config, "the token URL in auth", url, "http://", "https://").username is not None:
+                    raise ConfigError(f"[{config.section}] auth: the token URL holds a user: leave it out")
+                values = _read_variable(config, client), _read_variable(config, secret)
+                hint = f"check the token URL, and what {client} and {secret} hold"
+                self._tokens = Tokens(config, mask, url, values, hint)
             case _:  # not shown: it may be the secret itself
                 raise ConfigError(
-                    f"[{config.section}] auth cannot be understood: write none, bearer:ENV or header:NAME:ENV, "
-                    "where ENV is the name of the environment variable that holds the secret"
+                    f"[{config.section}] auth cannot be understood: write none, bearer:ENV, "
+                    "basic:USER_ENV:PASSWORD_ENV, header:NAME:ENV, query:NAME:ENV or "
+                    "oauth2:TOKEN_URL:ID_ENV:SECRET_ENV, where ENV is the name of the environment variable that holds "
+                    "the secret"
                 )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.update(self.headers)
+        request.headers.update(self._headers)
+        if self._tokens is not None:
+            request.headers["Authorization"] = f"Bearer {self._tokens.get()}"
+        if self._param is not None:
+            request.url = _set_param(request.url or "", *self._param)
         return request
 
+    def renew(self, request: requests.PreparedRequest) -> bool:
+        """Whether there is another token now than the one in `request`, which the API refused."""
+        if self._tokens is None:
+            return False
+        refused = request.headers["Authorization"].removeprefix("Bearer ")
+        self._tokens.drop(refused)
+        return self._tokens.get() != refused
 
-class Mask:
-    """Puts *** in the place of secrets in a text: of those it knows, of userinfo, of parameters named like one."""
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {
-            form
-            for secret in secrets
-            for form in (secret, percent_encode(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1])
-        }
-        longest_first = sorted(filter(None, forms), key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-    def __call__(self, text: str) -> str:
-        text = self._known.sub("***", text.encode("utf-8", "backslashreplace").decode())
-        return SECRET_PARAM.sub(r"\1***", USERINFO.sub(r"\1***@", text))
-
-    @contextlib.contextmanager
-    def cover(self, *names: str) -> Iterator[None]:
-        """Mask what the loggers `names` say."""
-        loggers = [logging.getLogger(name) for name in names]
-        for each in loggers:
-            each.addFilter(self._rewrite)
-        try:
-            yield
-        finally:
-            for each in loggers:
-                each.removeFilter(self._rewrite)
-
-    def _rewrite(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args, record.exc_info = self(record.getMessage()), (), None
-        return True
+    def _use_basic(self, user: str, password: str) -> None:
+        code = encode_basic(user, password)
+        self._mask.add(password or user, code)
+        self._headers["Authorization"] = f"Basic {code}"
 
 
-def _split_url(config: Source) -> SplitResult:
+def _set_param(url: str, name: str, value: str) -> str:
+    """`url` with a query parameter in the place of those of its name; the others stay as they are written."""
+    parts = urlsplit(url)
+    pairs = [pair for pair in parts.query.split("&") if pair and unquote_plus(pair.partition("=")[0]) != name]
+    pairs.append(f"{percent_encode(name, safe='')}={percent_encode(value, safe='')}")
+    return urlunsplit(parts._replace(query="&".join(pairs)))
+
+
+def _split_url(config: Source, what: str, url: str, *schemes: str) -> SplitResult:
     try:
-        parts = urlsplit(config.url)
-        if parts.scheme in ("http", "https", "demo") and parts.hostname and parts.port != -1:
+        parts = urlsplit(url)
+        if f"{parts.scheme}://" in schemes and parts.hostname and parts.port != -1:
             return parts
         problem = "it has no host" if parts.scheme else "it has no scheme"
     except ValueError:
         problem = "its host or port cannot be read"
     # The URL is not shown: where it cannot be taken apart, nobody knows where a password in it ends.
-    raise ConfigError(
-        f"[{config.section}] url cannot be used: {problem}: write http://, https:// or demo://, and a host"
-    )
+    known = f"{', '.join(schemes[:-1])} or {schemes[-1]}"
+    raise ConfigError(f"[{config.section}] {what} cannot be used: {problem}: write {known}, and a host")
 
 
 def strip_userinfo(url: str) -> str:
@@ -111,33 +110,15 @@ def strip_userinfo(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
 
 
-def _read_secret(config: Source, variable: str) -> str:
+def _read_variable(config: Source, variable: str, in_header: bool = False) -> str:
+    # Whoever writes the secret in the place of its name is not to find it in the log.
+    name = variable if re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) else "that it names (not shown: it may be the secret)"
     value = os.environ.get(variable, "")
     if not value:
-        raise ConfigError(f"[{config.section}] auth: the environment variable {variable} is not set: export it")
-    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise ConfigError(f"[{config.section}] auth: the environment variable {name} is not set: export it")
+    if not value.isprintable() or value != value.strip() or (in_header and not value.isascii()):
         raise ConfigError(
-            f"[{config.section}] auth: the environment variable {variable} holds a line break, a space at an end or "
+            f"[{config.section}] auth: the environment variable {name} holds a line break, a space at an end or "
             "another character that a header cannot carry: export it without"
         )
     return value
-
-
-def find_secrets(config: Source) -> Iterator[str]:
-    """The texts that `url`, `params` and `headers` hold under names that look secret."""
-    pairs: list[tuple[str, object]] = [*parse_qsl(_split_url(config).query), *_walk_names(config.params)]
-    pairs += [(name, [value, *str(value).split()]) for name, value in config.headers.items()]
-    for name, value in pairs:
-        if SECRET_NAME.search(name):
-            yield from (text for text in walk_texts(value) if len(text) >= SHORTEST)
-
-
-def _walk_names(value: object) -> Iterator[tuple[str, object]]:
-    """Every name in nested objects, with what stands under it."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield name, item
-            yield from _walk_names(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _walk_names(item)

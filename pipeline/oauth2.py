@@ -1,0 +1,155 @@
+"""OAuth 2.0 client credentials (RFC 6749, 4.4): the tokens that requests carry, fetched anew when they run out.
+
+Owns the conversation with a token endpoint. Refuses to follow a redirect, which would carry id and secret along, and
+a token that is of another kind than bearer.
+"""
+
+import re
+import threading
+import time
+from typing import Any
+from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
+
+import msgspec
+import requests
+from oauthlib.oauth2 import BackendApplicationClient, OAuth2Error
+from urllib3.exceptions import HTTPError
+
+from pipeline.config import Source
+from pipeline.errors import SourceError
+from pipeline.mask import Mask
+from pipeline.pages import BadPageError, RecoverableError, explain, read_body, read_start
+from pipeline.session import Session, encode_basic
+from pipeline.waits import find_wait, is_limited
+
+MARGIN = 10.0  # seconds before its end from which on a token is not sent any more
+LONGEST = 10**9  # seconds that a token lives where the endpoint does not say
+EXCERPT = 200  # characters of what the endpoint says, in an error
+RECOVERABLE = frozenset({408, 425, 429})
+UNSEEN = frozenset({"invalid_client", "invalid_request"})  # what an endpoint says that looks for the id in the body
+
+
+class _RefusedError(Exception):
+    """The endpoint gave no token: what it said, and its code, if any."""
+
+    def __init__(self, what: str, code: str = "") -> None:
+        super().__init__(what)
+        self.code = code
+
+
+class Tokens:
+    """The token of one client at one endpoint, for as long as it is good; several threads may ask at once.
+
+    The scope that an endpoint wants stands in the query of its URL (`?scope=https://graph.microsoft.com/.default`);
+    it is taken out of there and sent in the body. `hint` says what to check where the endpoint refuses.
+    """
+
+    def __init__(self, config: Source, mask: Mask, url: str, client: tuple[str, str], hint: str) -> None:
+        parts = urlsplit(url)
+        params = parse_qsl(parts.query, keep_blank_values=True)
+        self._scope = " ".join(value for name, value in params if name == "scope")
+        self._url = parts._replace(query=urlencode([pair for pair in params if pair[0] != "scope"])).geturl()
+        self._config = config
+        self._mask = mask
+        self._id, self._secret = client
+        self._basic = encode_basic(quote_plus(self._id), quote_plus(self._secret))  # RFC 6749, 2.3.1
+        mask.add(self._secret, self._basic)
+        self._hint = hint
+        self._in_body = False
+        self._lock = threading.Lock()
+        self._token, self._ends = "", 0.0
+
+    def get(self) -> str:
+        """A token that is good for some seconds more. Raises RecoverableError, and SourceError where there is none."""
+        with self._lock:
+            if not self._token or time.monotonic() > self._ends - MARGIN:
+                self._token, self._ends = self._fetch()
+            return self._token
+
+    def drop(self, token: str) -> None:
+        """Give `token` no more: the API refused it."""
+        with self._lock:
+            if token == self._token:
+                self._token = ""
+
+    def _fetch(self) -> tuple[str, float]:
+        """A fresh token and when it ends: with id and secret in a header, else where the endpoint looks for them."""
+        try:
+            return self._ask(self._in_body)
+        except _RefusedError as refused:
+            if self._in_body or refused.code not in UNSEEN:
+                raise self._fail(str(refused)) from None
+            first = refused
+        try:
+            answer = self._ask(in_body=True)
+        except _RefusedError as refused:
+            raise self._fail(f"{first}; with id and secret in the body {refused}") from None
+        self._in_body = True
+        return answer
+
+    def _ask(self, in_body: bool) -> tuple[str, float]:
+        asked_at = time.monotonic()
+        body = BackendApplicationClient(self._id).prepare_request_body(
+            scope=self._scope, include_client_id=in_body, client_secret=self._secret if in_body else None
+        )
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        if not in_body:
+            headers["Authorization"] = f"Basic {self._basic}"
+        with Session() as session, self._post(session, body, headers) as response:
+            self._check_status(response)
+            token, seconds = self._read(response)
+        return token, asked_at + seconds
+
+    def _post(self, session: Session, body: str, headers: dict[str, str]) -> requests.Response:
+        timeout = self._config.timeout
+        try:
+            return session.post(self._url, body, headers=headers, timeout=timeout, allow_redirects=False, stream=True)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise self._recover(explain(error)) from None
+        except (OSError, ValueError, HTTPError) as error:
+            raise self._fail(
+                f"it cannot be sent: {error}", "check the token URL and the proxy and CA settings"
+            ) from None
+
+    def _check_status(self, response: requests.Response) -> None:
+        status, headers = response.status_code, response.headers
+        what = f"{status} {response.reason}"
+        if 300 <= status < 400:
+            raise self._fail(f"{what}: a redirect to {headers.get('Location')}, where id and secret are not sent")
+        if status >= 500 or status in RECOVERABLE or (status == 403 and is_limited(headers)):
+            raise self._recover(what, find_wait(status, headers))
+
+    def _read(self, response: requests.Response) -> tuple[str, float]:
+        """The token in an answer, and the seconds that it lives. Raises _RefusedError where there is none."""
+        what = f"{response.status_code} {response.reason}"
+        try:
+            body = read_body(response) if response.ok else read_start(response)
+            fields = msgspec.json.decode(body, type=dict[str, Any])
+            token = fields.get("access_token")
+            if isinstance(token, str):
+                self._mask.add(token)  # before anything else happens with it
+            seconds = BackendApplicationClient(self._id).parse_request_body_response(body.decode()).get("expires_in")
+        except RecoverableError as error:
+            raise self._recover(f"{what}: {error}") from None
+        except OAuth2Error as error:
+            said = self._quote(f"{error.error}: {error.description}")
+            raise _RefusedError(f"{what}: {said}", str(error.error)) from None
+        except BadPageError as error:
+            raise _RefusedError(f"{what}: {error}") from None
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            raise _RefusedError(f"{what}: the body is no OAuth 2.0 answer") from None
+        kind = str(fields.get("token_type") or "bearer")  # some leave it out
+        if kind.lower() != "bearer":
+            raise _RefusedError(f"{what}: the token is of type {self._quote(kind)}, and only bearer can be sent")
+        if not (response.ok and isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
+            raise _RefusedError(f"{what}: there is no token that a header can carry")
+        return token, min(seconds or LONGEST, LONGEST)
+
+    def _quote(self, text: str) -> str:
+        return repr(self._mask(text)[:EXCERPT])
+
+    def _recover(self, what: str, wait: float = 0.0) -> RecoverableError:
+        return RecoverableError(self._mask(f"POST {self._url}: {what}"), wait)
+
+    def _fail(self, what: str, hint: str = "") -> SourceError:
+        return SourceError(self._mask(f"[{self._config.section}] auth: POST {self._url}: {what}: {hint or self._hint}"))

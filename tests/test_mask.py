@@ -1,0 +1,97 @@
+"""What a text may not say, and in which forms it would."""
+
+import base64
+import html
+import json
+import logging
+import sys
+import threading
+import time
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.mask import Mask, find_secrets
+from reading import People
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("a/b c, a%2Fb%20c, a%2fb+c.", "***, ***, ***."),
+        ("next=%2Fusers%3Fkey%3Da%252Fb%2520c", "next=%2Fusers%3Fkey%3D***"),
+        (r"a\/b c and a\u002Fb\u0020c", "*** and ***"),
+        ("a&#47;b&#32;c and a&#x2F;b c", "*** and ***"),
+        ("abcdef abc", "*** ***"),
+        ("GET http://ann:pw@h/?next_token=x1&q=2: no", "GET http://***@h/?next_token=***&q=2: no"),
+        ("/?q=2&X-Amz-Signature=x1 and ?sig=x1", "/?q=2&X-Amz-Signature=*** and ?sig=***"),
+        ("/?design=x1&code=x1&zipcode=x1", "/?design=x1&code=***&zipcode=x1"),
+    ],
+)
+def test_secrets_are_masked_in_any_form(said: str, shown: str) -> None:
+    """Those that are known however they are encoded, the longest first; those of a URL by their place."""
+    assert Mask(["a/b c", "abc", "abcdef"])(said) == shown
+
+
+@given(secret=st.text(st.sampled_from("aé\\&<>\"'/+% *") | st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_no_encoding_of_a_secret_comes_through(secret: str) -> None:
+    """As it is, as URLs write it, once and twice, and as JSON and HTML do."""
+    forms = [secret, quote(secret), quote(secret, safe=""), quote_plus(secret), quote(quote(secret, safe=""), safe="")]
+    forms += [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], html.escape(secret)]
+    mask = Mask([secret])
+    assert [mask(form) for form in forms] == ["***"] * len(forms)
+
+
+def test_a_mask_grows_while_threads_use_it() -> None:
+    """A token that is learnt in the middle is masked from then on, and none that was known before is forgotten."""
+    mask = Mask(["first!"])
+    names = [f"token-{number}-" for number in range(200)]
+
+    def learn(mine: list[str]) -> None:
+        for name in mine:
+            mask.add(name)
+            assert mask(f"{name} first!") == "*** ***"
+
+    threads = [threading.Thread(target=learn, args=(names[at::4],)) for at in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # or they would take turns where it is harmless
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+    assert mask(" ".join(names)).split() == ["***"] * 200
+
+
+def test_a_hostile_text_takes_no_long_time() -> None:
+    """However much of a secret it repeats."""
+    secret = base64.b64encode(bytes(range(256)) * 4).decode() + r"\\\\"
+    start = time.monotonic()
+    Mask([secret])((secret[:-1] + "\\" * 100 + "?token" * 20) * 20)
+    assert time.monotonic() - start < 2
+
+
+def test_what_a_section_holds_under_a_secret_name_is_a_secret() -> None:
+    """In url, params, body and headers, at any depth; short texts and those under other names are none."""
+    people = People(
+        url="http://h/users?api_key=of+url&page=first#?token=fragment",
+        params={"filter": [{"token": "of params"}], "q": "search", "sig": "abc"},
+        body={"auth": {"any": ["of body", 7]}, "query": "text"},
+        headers={"Cookie": "session=1", "X-Trace": "trace"},
+    )
+    assert set(find_secrets(people)) == {"of url", "of params", "of body", "session=1"}
+
+
+def test_a_covered_logger_says_no_secret_and_is_given_back(caplog: pytest.LogCaptureFixture) -> None:
+    """What it says is masked, arguments and all, for as long as it is covered."""
+    logger = logging.getLogger("some.library")
+    mask = Mask(["s3cr3t"])
+    with mask.cover("some.library"):
+        logger.warning("GET %s", "/?q=s3cr3t")
+        mask.add("learnt")
+        logger.warning("GET %s", "/?q=learnt")
+    logger.warning("GET %s", "/?q=learnt")
+    assert caplog.messages == ["GET /?q=***", "GET /?q=***", "GET /?q=learnt"]
+    assert not logger.filters
