@@ -1,15 +1,15 @@
 """Fetches pages over HTTP from one origin, with patience and without a word of secrets.
 
 Owns what is sent (once, or again after how long) and to whom; refuses to follow the source to another
-origin, where it would carry the token along.
+origin, where it would carry the token along. Several threads may fetch at once.
 """
 
 import contextlib
 import datetime as dt
-import re
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -18,10 +18,11 @@ import tenacity
 from urllib3.exceptions import HTTPError
 
 from pipeline import config as settings
-from pipeline.auth import Auth, Mask, find_secrets
+from pipeline.auth import Auth
 from pipeline.config import Source
 from pipeline.errors import SourceError
 from pipeline.logs import logger
+from pipeline.mask import Mask, find_secrets
 from pipeline.pages import (
     START_BYTES,
     BadPageError,
@@ -33,8 +34,9 @@ from pipeline.pages import (
     split_list,
 )
 from pipeline.paginators import Page, Request
+from pipeline.session import Session
+from pipeline.waits import find_time, find_wait, is_limited
 
-USER_AGENT = "users-pipeline"
 MAX_REDIRECTS = 10
 BACKOFF = 1.0  # seconds before the first retry, doubled for each further one
 MAX_BACKOFF = 60.0
@@ -43,9 +45,11 @@ CLOCK_TOLERANCE = dt.timedelta(seconds=5)  # a Date header has whole seconds, an
 
 WHOLE = frozenset({200, 203})  # the other 2xx say that this is not the answer, or not all of it
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REPEATING = frozenset({307, 308})  # the redirects after which a POST is a POST still
+BROKEN = frozenset({500, 501})  # what some answer to a parameter that they do not expect
 RECOVERABLE = frozenset({408, 425, 429})
 HINTS = {
-    400: "check url, params and headers",
+    400: "check url, params, body and headers",
     401: "check auth, and the secret it names",
     403: "check auth, and what its secret may read",
     404: "check url",
@@ -53,11 +57,12 @@ HINTS = {
 }
 
 
-class Session(requests.Session):
-    """A session that leaves redirects to its user: else requests reads ahead where one leads."""
+class AnswerError(SourceError):
+    """An answer came that cannot be used, and would not be another time."""
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the overridden one's
-        return None
+
+class OutageError(SourceError):
+    """No answer came, or one that may be another time: what came before it is as good as ever."""
 
 
 class Client:
@@ -66,41 +71,57 @@ class Client:
     def __init__(self, config: Source, date: dt.date) -> None:
         self._config = config
         self._name = f"{config.section} {date}"
-        self._auth = Auth(config)
-        self.mask = Mask([*self._auth.secrets, *find_secrets(config)])
-        self._selector = None if config.data_selector == "auto" else config.data_selector
+        self.mask = Mask(find_secrets(config))
+        self._auth = Auth(config, self.mask)
+        self.selector = None if config.data_selector == "auto" else config.data_selector
+        self._pace = threading.Lock()
         self._free_at = 0.0
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Hold the connections, and keep secrets out of what urllib3 logs meanwhile."""
         self._origin: str | None = None  # of the first request
-        with Session() as self._session, self.mask.cover("urllib3.connection", "urllib3.connectionpool"):
-            self._session.headers.update(
-                {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"}
-            )
-            # Never None: requests would look for a password in ~/.netrc.
-            self._session.auth = self._auth
+        self._closed = threading.Event()
+        with Session(self._auth) as self._session, self.mask.cover("urllib3.connection", "urllib3.connectionpool"):
             if urlsplit(self._config.url).scheme == "demo":
                 from pipeline.demo import DemoAdapter
 
                 self._session.mount("demo://", DemoAdapter())
-            yield
+            try:
+                yield
+            finally:
+                self._closed.set()
 
-    def fail(self, what: str) -> SourceError:
+    def fail(self, what: str, kind: type[SourceError] = SourceError) -> SourceError:
         """The error that `what` is, to be raised."""
-        return SourceError(f"{self._name}: {self.mask(what)}")
+        return kind(f"{self._name}: {self.mask(what)}")
 
     def fetch(self, request: Request) -> tuple[Page, bytes]:
         """The page that answers `request`, and the bytes of its list. Raises SourceError, if need be after retries."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RecoverableError),
-            stop=tenacity.stop_after_attempt(1 + self._config.retries),
+            stop=self._is_enough,
             wait=self._choose_wait,
+            sleep=self._sleep,
             before_sleep=self._log_retry,
             retry_error_callback=self._give_up,
         )
         return retrying(self._fetch_once, request)
+
+    def probe(self, request: Request) -> Page | None:
+        """The page that answers `request`; None where the source refuses it, breaks on it or sends what is no page."""
+        try:
+            try:
+                return self._fetch_once(request)[0]
+            except RecoverableError as error:
+                return None if error.status in BROKEN else self.fetch(request)[0]
+        except AnswerError:
+            return None
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait, but not for a reading that is over: a thread that fetched ahead would hold up the process."""
+        if self._closed.wait(seconds):
+            raise self.fail("the reading was given up", OutageError)
 
     def _choose_wait(self, state: tenacity.RetryCallState) -> float:
         longest = min(MAX_BACKOFF, self._config.max_wait.total_seconds())
@@ -114,50 +135,87 @@ class Client:
             state.upcoming_sleep,
         )
 
+    def _is_enough(self, state: tenacity.RetryCallState) -> bool:
+        """Whether it is not to be asked again: it was often enough, or is to be later than is waited for."""
+        return state.attempt_number > self._config.retries or self._is_too_long(state)
+
+    def _is_too_long(self, state: tenacity.RetryCallState) -> bool:
+        return _get_error(state).wait > self._config.max_wait.total_seconds()
+
     def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
+        error = _get_error(state)
+        if self._is_too_long(state):
+            asked = dt.timedelta(seconds=round(error.wait))
+            raise self.fail(
+                f"{error}: the source asks to wait {asked} (h:mm:ss), longer than max_wait {self._config.max_wait}: "
+                "run it again after that, or set max_wait higher",
+                OutageError,
+            )
         raise self.fail(
-            f"{_get_error(state)}; given up after {state.attempt_number} attempts: check url and the network, "
-            "run it again later, or set retries higher"
+            f"{error}; given up after {state.attempt_number} attempts: check url and the network, "
+            "run it again later, or set retries higher",
+            OutageError,
         )
 
     def _fetch_once(self, request: Request) -> tuple[Page, bytes]:
-        what = f"GET {request.target}"
-        with self._follow(request) as response:
+        what = f"{request.method} {request.target}"
+        with self._authorised(request) as response:
             self._check_headers(what, response)
             self._check_status(what, response)
             self._check_clock(what, response)
             body = b""
             try:
                 body = read_body(response)
-                self._selector, content, fields = select_list(body, self._selector)
+                self.selector, content, fields = select_list(
+                    body, self.selector, self._config.error_path, self._config.total_path
+                )
                 return Page(response.url, response.headers, split_list(content), fields), content
             except RecoverableError as error:
                 raise RecoverableError(f"{what}: {error}") from None
             except BadPageError as error:
                 came = f"{response.status_code} {response.reason}: {self._quote(error.body or body)}"
-                raise self.fail(f"{what}: {error} ({came}): {error.hint}") from None
+                raise self.fail(f"{what}: {error} ({came}): {error.hint}", AnswerError) from None
+
+    def _authorised(self, request: Request) -> requests.Response:
+        """The answer to `request`, asked for once more with a new token where the one that was sent has run out."""
+        response = self._follow(request)
+        if response.status_code == 401 and self._auth.renew(response.request):
+            response.close()
+            response = self._follow(request)
+        return response
 
     def _follow(self, request: Request) -> requests.Response:
         """The answer to `request`, through redirects within the origin."""
-        url, came_from = request.target, "the link to it"
+        came_from = "the link to it"
+        step = replace(request, url=request.target, params={})
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(url, came_from, request.headers)
+            response = self._send(step, came_from)
             location = response.headers.get("Location")
             if response.status_code not in REDIRECTS or location is None:
                 return response
             response.close()
-            came_from = f"a redirect from {url}"
+            came_from = f"a redirect from {step.url}"
+            if request.method != "GET" and response.status_code not in REPEATING:
+                raise self.fail(
+                    f"{came_from} ({response.status_code}) would drop what {request.method} sends: check url"
+                )
             try:
-                url = urljoin(url, location)
+                step = replace(step, url=urljoin(step.url, location))
             except ValueError as error:
                 raise self.fail(f"{came_from} leads to what is no URL ({error}): check url") from None
-        raise self.fail(f"GET {request.target}: more than {MAX_REDIRECTS} redirects, the last to {url}: check url")
+        raise self.fail(
+            f"{request.method} {request.target}: more than {MAX_REDIRECTS} redirects, the last to {step.url}: check url"
+        )
 
-    def _send(self, url: str, came_from: str, headers: Mapping[str, str]) -> requests.Response:
-        """The one place where anything is sent: to the first URL's origin, and `url` is read as requests will."""
+    def _send(self, request: Request, came_from: str) -> requests.Response:
+        """The one place where anything is sent: to the first URL's origin, and the URL is read as requests will."""
         self._keep_pace()
+        what = f"{request.method} {request.url}"
+        headers = {**({"Content-Type": "application/json"} if request.content else {}), **request.headers}
         try:
-            prepared = self._session.prepare_request(requests.Request("GET", url, headers=headers))
+            prepared = self._session.prepare_request(
+                requests.Request(request.method, request.url, headers=headers, data=request.content)
+            )
             target = prepared.url or ""
             origin = _find_origin(target)
             if origin == (self._origin or origin):
@@ -165,9 +223,9 @@ class Client:
                 environment = self._session.merge_environment_settings(target, {}, True, None, None)
                 return self._session.send(prepared, timeout=self._config.timeout, allow_redirects=False, **environment)
         except (requests.ConnectionError, requests.Timeout) as error:
-            failure: Exception = RecoverableError(f"GET {url}: {explain(error)}")
+            failure: Exception = RecoverableError(f"{what}: {explain(error)}")
         except (OSError, ValueError, HTTPError) as error:
-            failure = self.fail(f"GET {url} cannot be sent: {error}: check url, headers and the proxy and CA settings")
+            failure = self.fail(f"{what} cannot be sent: {error}: check url, headers and the proxy and CA settings")
         else:
             failure = self.fail(
                 f"{came_from} leads to {origin}, another origin than {self._origin}: refused, and nothing was sent "
@@ -177,9 +235,11 @@ class Client:
 
     def _keep_pace(self) -> None:
         if self._config.requests_per_second > 0:
-            now = time.monotonic()
-            time.sleep(max(0.0, self._free_at - now))
-            self._free_at = max(now, self._free_at) + 1 / self._config.requests_per_second
+            with self._pace:
+                now = time.monotonic()
+                start = max(now, self._free_at)
+                self._free_at = start + 1 / self._config.requests_per_second
+            self._sleep(start - now)
 
     def _check_headers(self, what: str, response: requests.Response) -> None:
         """Have the request made again where a line of its headers is none: what followed it was dropped."""
@@ -194,15 +254,9 @@ class Client:
         what = f"{what}: {status} {response.reason}: {self._quote(read_start(response))}"
         limited = status == 403 and is_limited(response.headers)
         if limited or status in RECOVERABLE or status >= 500:
-            wait = find_wait(status, response.headers)
-            if wait > self._config.max_wait.total_seconds():
-                asked = dt.timedelta(seconds=round(wait))
-                raise self.fail(
-                    f"{what}: the source asks to wait {asked} (h:mm:ss), longer than max_wait {self._config.max_wait}: "
-                    "run it again after that, or set max_wait higher"
-                )
-            raise RecoverableError(what, wait)
-        raise self.fail(f"{what}: {HINTS.get(status, 'check url and params')}")
+            raise RecoverableError(what, find_wait(status, response.headers), status)
+        kind = OutageError if status in (401, 403) else AnswerError
+        raise self.fail(f"{what}: {HINTS.get(status, 'check url and params')}", kind)
 
     def _check_clock(self, what: str, response: requests.Response) -> None:
         """Fail where the source's clock and ours are too far apart for `settle` to make up for it."""
@@ -234,51 +288,3 @@ def _find_origin(url: str) -> str:
     parts = urlsplit(url)
     port = parts.port if parts.port is not None else {"http": 80, "https": 443}.get(parts.scheme)
     return f"{parts.scheme}://{parts.hostname or ''}" + (f":{port}" if port is not None else "")
-
-
-REMAINING = ("X-RateLimit-Remaining", "RateLimit-Remaining", "X-Rate-Limit-Remaining")
-RESET = ("X-RateLimit-Reset", "RateLimit-Reset", "X-Rate-Limit-Reset")
-FIRST_EPOCH = 1e9  # a number from here on is a point in time, and from a hundred times that on in milliseconds
-
-
-def is_limited(headers: Mapping[str, str]) -> bool:
-    """Whether an answer is about too many requests: it says when to come back, or that none are left."""
-    return "Retry-After" in headers or any(headers.get(name, "").strip() == "0" for name in REMAINING)
-
-
-def find_wait(status: int, headers: Mapping[str, str]) -> float:
-    """The seconds to wait after a refusal: Retry-After, else until an exhausted rate limit is reset; 0: not said."""
-    texts = [headers.get("Retry-After")]
-    if is_limited(headers) or (status == 429 and not any(name in headers for name in REMAINING)):
-        texts += [headers.get(name) for name in RESET]
-    now = find_time(headers) or settings.utc_now()
-    for text in texts:
-        if text is None:
-            continue
-        if re.fullmatch(r"\d{1,15}(\.\d+)?", text.strip()):
-            number = float(text)
-            if number >= FIRST_EPOCH:
-                number = (number / 1000 if number >= 100 * FIRST_EPOCH else number) - now.timestamp()
-            return max(0.0, number)
-        moment = _parse_http_date(text)
-        if moment is not None:
-            return max(0.0, (moment - now).total_seconds())
-    return 0.0
-
-
-def find_time(headers: Mapping[str, str]) -> dt.datetime | None:
-    """The source's clock when it answered: the Date header, and the Age that a cache adds; None if it does not say."""
-    moment = _parse_http_date(headers.get("Date", ""))
-    age = headers.get("Age", "").strip()
-    try:
-        return moment + dt.timedelta(seconds=int(age)) if moment and re.fullmatch(r"\d{1,9}", age) else moment
-    except OverflowError:
-        return None
-
-
-def _parse_http_date(text: str) -> dt.datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

@@ -17,11 +17,14 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
+from pipeline import presets
 from pipeline.errors import ConfigError, DayNotClosedError
 
 SNAPSHOT = "snapshot"
 INCREMENTAL = "incremental"
+PAGINATORS = ["auto", "single", "link_header", "next_url", "cursor", "page", "offset", "last_id"]
 NOTHING: dict[str, Any] = {}
+MAY_BE_SECRET = ("url", "params", "body", "headers", "auth")  # not shown where they cannot be read
 
 Number = TypeVar("Number", int, float)
 
@@ -121,7 +124,7 @@ class Section(luigi.Config):
                 raise
             except Exception as error:  # whatever a parameter's parser raises, the value is the cause
                 value = flags.get(f"{cls.section}_{name}") or get_config().get(cls.section, name, None, raw=True)
-                shown = "" if name in ("url", "params", "headers") else f" = {value!r}"  # a secret may stand in it
+                shown = "" if name in MAY_BE_SECRET else f" = {value!r}"
                 raise ConfigError(f"[{cls.section}] {name}{shown} cannot be used: {error}") from error
 
 
@@ -156,15 +159,32 @@ class Source(Section):
     mode = luigi.ChoiceParameter(
         choices=[INCREMENTAL, SNAPSHOT], default=INCREMENTAL, description="records changed in a window, or everybody"
     )
+    preset = luigi.ChoiceParameter(
+        choices=["", *presets.names()], default="", description="an API whose keys are known; yours go before its"
+    )
+    method = luigi.ChoiceParameter(choices=["GET", "POST"], default="GET", description="how a page is asked for")
     params = luigi.DictParameter(default=NOTHING, description="query parameters, a JSON object; values as in url")
+    body = luigi.DictParameter(default=NOTHING, description="what a POST sends, a JSON object; values as in url")
     headers = luigi.DictParameter(default=NOTHING, description="request headers, a JSON object; values as in url")
-    auth = luigi.Parameter(default="none", description="none, bearer:ENV, header:NAME:ENV; ENV is a variable's name")
+    auth = luigi.Parameter(
+        default="none",
+        description="none, bearer:ENV, basic:USER_ENV:PASSWORD_ENV, header:NAME:ENV, query:NAME:ENV or "
+        "oauth2:TOKEN_URL:ID_ENV:SECRET_ENV; ENV is the name of an environment variable",
+    )
     data_selector = luigi.Parameter(default="auto", description="dotted path of the list of records in a page")
-    paginator = luigi.ChoiceParameter(
-        choices=["auto", "single", "link_header", "page"], default="auto", description="how a page says what follows"
+    paginator = luigi.ChoiceParameter(choices=PAGINATORS, default="auto", description="how a page says what follows")
+    cursor_path = luigi.Parameter(default="", description="where a page holds what leads to the next: path or header")
+    cursor_param = luigi.Parameter(
+        default="", description="the name that the cursor is sent under; in a body, its path"
+    )
+    cursor_in = luigi.ChoiceParameter(
+        choices=["query", "body", "header"], default="query", description="where cursor, page, offset and size are sent"
     )
     page_param = luigi.Parameter(default="page", description="the parameter that numbers a page")
-    page_start = bounded(int, 0, 10**9, default=1, description="the number of the first page")
+    page_start = luigi.OptionalIntParameter(
+        default=None, description="the number of the first page (1), or of the first record (0) for offset"
+    )
+    offset_param = luigi.Parameter(default="offset", description="the parameter that says how many records to skip")
     size_param = luigi.Parameter(default="", description="the parameter that asks for a page size")
     page_size = bounded(int, 0, 10**9, default=0, description="records asked for in a page; 0: as the source likes")
     keep_params = luigi.BoolParameter(
@@ -172,6 +192,13 @@ class Source(Section):
         parsing=luigi.BoolParameter.EXPLICIT_PARSING,
         description="whether later pages repeat the first page's params",
     )
+    more_path = luigi.Parameter(default="", description="field that says whether there is more; !field turns it around")
+    total_path = luigi.Parameter(
+        default="", description="field that says how many records there are; pages:field: pages"
+    )
+    total_header = luigi.Parameter(default="", description="the same of a header")
+    error_path = luigi.Parameter(default="", description="field whose truth in an answer with status 200 is a failure")
+    deleted_when = luigi.Parameter(default="", description="field, or field=value, by which a record is a deletion")
     ceiling = bounded(
         int, 0, 10**12, default=0, description="so many records are where the source stops in silence; 0: none"
     )
@@ -192,6 +219,36 @@ class Source(Section):
     min_records = luigi.OptionalIntParameter(
         default=None, description="fewer records fail the day; 1 for snapshots, else 0"
     )
+    max_drop_ratio = bounded(
+        float, 0, 1, default=0.3, description="a day this share below the median of the seven before fails"
+    )
+    max_delete_ratio = bounded(
+        float, 0, 1, default=0.3, description="more than this share of the known users gone fails the day"
+    )
+    accept = luigi.BoolParameter(default=False, description="let this run through the gates; recorded with the day")
+
+    @classmethod
+    def get_param_values(
+        cls, params: list[tuple[str, luigi.Parameter[Any]]], args: Any, kwargs: Any
+    ) -> list[tuple[str, Any]]:
+        """The same, with the keys of a preset in the place of defaults. What lets a run through is not for a file."""
+        if get_config().has_option(cls.section, "accept"):
+            raise ConfigError(f"luigi.cfg: [{cls.section}] accept would open the gates for good: give it as a flag")
+        values = dict(super().get_param_values(params, args, kwargs))
+        known = dict(params)
+        for name, text in (presets.find_keys(values["preset"]) if values["preset"] else {}).items():
+            if name not in kwargs and not cls._is_set(name):
+                values[name] = known[name].normalize(known[name].parse(text))
+        return list(values.items())
+
+    @classmethod
+    def _is_set(cls, name: str) -> bool:
+        """Whether a flag or luigi.cfg gives a key its value."""
+        parser = CmdlineParser.get_instance()
+        flag = getattr(parser.known_args, f"{cls.section}_{name}", None) if parser else None
+        return flag is not None or any(
+            get_config().has_option(cls.section, key) for key in (name, name.replace("_", "-"))
+        )
 
     def window(self, date: dt.date) -> Window:
         """The day `date` in `timezone`: from its midnight to the next day's, in UTC."""

@@ -17,6 +17,8 @@ import msgspec
 import requests
 from urllib3.exceptions import HTTPError
 
+from pipeline.fields import find, is_true, split_path
+
 MAX_BODY = 256 * 2**20  # bytes of a page, as they come and decompressed
 MAX_SECONDS = 1800  # for a body that comes byte by byte, each within the timeout
 CHUNK = 2**18
@@ -26,17 +28,22 @@ Split = TypeVar("Split")
 
 START_BYTES = 2**14  # of an answer that is a failure anyway
 LINKS = ("link", "links")
+ERRORS = ("error", "errors")
+FAILURES = ("error", "errors", "!ok", "!success")  # where no key says which field does
 BLANK = re.compile(r"[ \t\r\n]*")
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 LIST_START = re.compile(rb"\[[ \t\r\n]*(.)", re.DOTALL)
 
 
 class RecoverableError(Exception):
-    """A request failed in a way that may pass; the source asked to be left alone for `wait` seconds."""
+    """A request failed in a way that may pass; the source asked to be left alone for `wait` seconds.
 
-    def __init__(self, what: str, wait: float = 0.0) -> None:
+    `status` is that of the answer, 0 where there was none.
+    """
+
+    def __init__(self, what: str, wait: float = 0.0, status: int = 0) -> None:
         super().__init__(what)
-        self.wait = wait
+        self.wait, self.status = wait, status
 
 
 class BadPageError(Exception):
@@ -104,11 +111,13 @@ def _stream(response: requests.Response) -> Iterator[bytes]:
         raise RecoverableError("the body is cut: its gzip stream has no end")
 
 
-def select_list(body: bytes, selector: str | None) -> tuple[str, bytes, dict[str, object]]:
+def select_list(
+    body: bytes, selector: str | None, error_path: str = "", total_path: str = ""
+) -> tuple[str, bytes, dict[str, object]]:
     """The list of records in a page: its dotted path (empty: the page itself), its bytes, and what stands beside it.
 
-    `selector` is that path; None takes the page itself, or its only list of objects. Raises BadPageError, and
-    RecoverableError where the JSON just ends.
+    `selector` is that path; None takes the page itself, or its only list of objects. Raises BadPageError, also where
+    the page says at `error_path` that it is a failure, and RecoverableError where the JSON just ends.
     """
     kind = body[:1]
     if not body:
@@ -117,12 +126,27 @@ def select_list(body: bytes, selector: str | None) -> tuple[str, bytes, dict[str
         return "", body, {}
     if kind == b"{" and selector != "":
         page = _split_object(body)
+        fields = _read_fields(page)
+        _check_error(fields, error_path)
+        if selector and total_path and find(fields, total_path) == 0 and _find_raw(page, selector) is None:
+            return selector, b"[]", fields  # RFC 7644 lets a server leave out a list in which there is nothing
         selector = _guess_list(page) if selector is None else selector
-        return selector, _find_list(page, selector), _read_fields(page)
+        return selector, _find_list(page, selector), fields
     names = {b"[": "a list", b"{": "an object", b"<": "HTML or XML"}
     wanted = f"an object with a list at '{selector}'" if selector else "a list of records"
     came = names.get(kind, "no JSON list or object")
     raise BadPageError(f"the body is {came} where {wanted} was expected", "check url and data_selector")
+
+
+def _check_error(fields: Mapping[str, object], error_path: str) -> None:
+    """Raise BadPageError where a page with a good status says itself that it is a failure."""
+    for path in (error_path,) if error_path else FAILURES:
+        if is_true(fields, path):
+            named = path.removeprefix("!")
+            raise BadPageError(
+                f"the page says that it failed: '{named}' is {json.dumps(find(fields, named))[:80]}",
+                "find out why, or set error_path to the field that tells a failure",
+            )
 
 
 def split_list(content: bytes) -> list[msgspec.Raw]:
@@ -192,7 +216,7 @@ def _guess_list(page: Mapping[str, msgspec.Raw]) -> str:
     found = [
         name
         for name, start in starts.items()
-        if start and start[1] in (b"{", b"]") and name.strip("_").lower() not in ("error", "errors", *LINKS)
+        if start and start[1] in (b"{", b"]") and name.strip("_").lower() not in (*ERRORS, *LINKS)
     ]
     if len(found) == 1:
         return found[0]
@@ -203,14 +227,21 @@ def _guess_list(page: Mapping[str, msgspec.Raw]) -> str:
 
 
 def _find_list(page: Mapping[str, msgspec.Raw], selector: str) -> bytes:
-    *above, last = selector.split(".")
-    fields = page
-    for name in above:
-        fields = _split_object(fields[name]) if _starts(fields.get(name), b"{") else {}
-    if not _starts(fields.get(last), b"["):
+    found = _find_raw(page, selector)
+    if not _starts(found, b"["):
         paths = ", ".join(f"'{path}'" for path in _walk_lists(page)) or "none at all"
         raise BadPageError(f"there is no list at '{selector}': there are {paths}", "check url and data_selector")
-    return bytes(fields[last])
+    return bytes(cast(msgspec.Raw, found))
+
+
+def _find_raw(page: Mapping[str, msgspec.Raw], path: str) -> msgspec.Raw | None:
+    """What stands at a dotted path, as fields.find would find it."""
+    if path in page:
+        return page[path]
+    for name, rest in split_path(path):
+        if _starts(page.get(name), b"{") and (found := _find_raw(_split_object(page[name]), rest)) is not None:
+            return found
+    return None
 
 
 def _walk_lists(page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = FIELDS_DEPTH) -> Iterator[str]:
@@ -222,12 +253,12 @@ def _walk_lists(page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = 
 
 
 def _read_fields(page: Mapping[str, msgspec.Raw], depth: int = FIELDS_DEPTH) -> dict[str, object]:
-    """A page's object without its lists, but for those of links."""
+    """A page's object without its lists, but for those of links and errors."""
     fields: dict[str, object] = {}
     for name, raw in page.items():
         if _starts(raw, b"{"):
             fields[name] = _read_fields(_split_object(raw), depth - 1) if depth > 1 else {}
-        elif not _starts(raw, b"[") or name.strip("_").lower() in LINKS:
+        elif not _starts(raw, b"[") or name.strip("_").lower() in (*LINKS, *ERRORS):
             with contextlib.suppress(msgspec.DecodeError):  # a NaN is no word on what follows
                 fields[name] = msgspec.json.decode(raw)
     return fields

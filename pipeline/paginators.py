@@ -2,26 +2,34 @@
 
 A paginator is asked for the first request and, after each page, for the next one or None. It never
 sends anything and never judges where a link leads: whoever sends the request does. What it cannot know,
-it does not guess: `find_sign` tells whether a page says that it is not the last.
+it does not guess: a word of the source that there is more, and no way to get it, is an error.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
-from urllib.parse import parse_qsl, quote, unquote_plus, urljoin, urlsplit, urlunsplit
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol, Self
+from urllib.parse import quote, unquote_plus, urljoin, urlsplit, urlunsplit
 
 import msgspec
+
+from pipeline.config import Source
+from pipeline.errors import ConfigError
+from pipeline.fields import find, is_true, load, put
+
+ENDS = (None, "", False, 0, "0")  # a cursor that is one of these leads nowhere
 
 
 @dataclass(frozen=True)
 class Request:
-    """A GET to be made: its URL, the query parameters added to it, its headers."""
+    """A page to be asked for: its URL, the query parameters added to it, its headers, the JSON that a POST sends."""
 
     url: str
-    params: Mapping[str, object] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "GET"
+    body: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
@@ -31,23 +39,49 @@ class Request:
         """
         if not self.params:
             return self.url
-        parts = urlsplit(self.url)
-        own = [
-            pair for pair in parts.query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in self.params
-        ]
+        own = [pair for pair in _split_query(self.url) if _name(pair) not in self.params]
         added = [
             f"{quote(name, safe='')}={quote(_to_text(item), safe='')}"
             for name, value in self.params.items()
             for item in (value if isinstance(value, (list, tuple)) else [value])
         ]
-        return urlunsplit(parts._replace(query="&".join(own + added)))
+        return _join_query(self.url, own + added)
+
+    @property
+    def content(self) -> bytes | None:
+        """What a POST sends."""
+        return _to_text(self.body).encode() if self.method == "POST" else None
+
+    @property
+    def identity(self) -> bytes:
+        """What tells this request from others."""
+        return "\n".join([self.target, _to_text(self.body), _to_text(self.headers)]).encode()
+
+    def __str__(self) -> str:
+        """The request in an error, less its headers."""
+        return f"{self.method} {self.target}" + (f" {_to_text(self.body)}" if self.method == "POST" else "")
+
+    def put(self, where: str, name: str, value: object) -> "Request":
+        """The same with a value in its `query`, `body` (`name` is a dotted path) or `header`."""
+        match where:
+            case "body":
+                return replace(self, body=put(self.body, name, value))
+            case "header":
+                return replace(self, headers={**self.headers, name: _to_text(value)})
+            case _:
+                return replace(self, params={**self.params, name: value})
+
+    def get(self, where: str, name: str) -> Any:
+        """What `put` put there."""
+        return find(self.body, name) if where == "body" else {"header": self.headers}.get(where, self.params)[name]
 
 
 @dataclass(frozen=True)
 class Page:
     """What a source answered: from which URL, its headers (names in any case), its records, and the rest of its object.
 
-    `fields` is the page's object without its lists, but for those of links; empty where the page is the list itself.
+    `fields` is the page's object without its lists, but for those of links and errors; empty where the page is the
+    list itself.
     """
 
     url: str
@@ -59,53 +93,242 @@ class Page:
 class Paginator(Protocol):
     """Makes the requests of a reading, one after the other."""
 
+    positional: ClassVar[bool]
+    """Whether pages are counted off, so that only the source's totals and an empty page say where they end."""
+
     def first(self, request: Request) -> Request:
         """The first request, made of the configured one."""
 
-    def next(self, request: Request, page: Page) -> Request | None:
-        """The request after `request`, which was answered with `page`; None where that was the last."""
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
+        """The request after `request`, which was answered with `page`; None where that was the last.
+
+        `more` is what the source says of it, None where it says nothing. Raises ValueError where it says that
+        there is more and not how to get it.
+        """
+
+    def foresee(self, request: Request, size: int) -> Request | None:
+        """The request after `request` if that is answered with `size` records; None where only its page tells."""
 
 
+@dataclass(frozen=True)
 class Single:
     """One page, and no other."""
 
+    positional: ClassVar[bool] = False
+
     def first(self, request: Request) -> Request:
         return request
 
-    def next(self, request: Request, page: Page) -> Request | None:  # noqa: ARG002 - the protocol's
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:  # noqa: ARG002 - the protocol's
+        return None
+
+    def foresee(self, request: Request, size: int) -> Request | None:  # noqa: ARG002 - the protocol's
         return None
 
 
-class LinkHeader:
+@dataclass(frozen=True)
+class LinkHeader(Single):
     """The Link header names the next page (RFC 8288, `rel="next"`); its URL is taken as it is."""
 
-    def first(self, request: Request) -> Request:
-        return request
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
+        link = None if more is False else find_next_link(page.headers.get("Link", ""))
+        if link is None and more:
+            raise ValueError("the source says that there is more, and no Link header leads to it")
+        return None if link is None else replace(request, url=urljoin(page.url, link), params={})
 
-    def next(self, request: Request, page: Page) -> Request | None:
-        link = find_next_link(page.headers.get("Link", ""))
-        return None if link is None else Request(urljoin(page.url, link), headers=request.headers)
+
+@dataclass(frozen=True)
+class NextUrl(Single):
+    """The field at `path` names the next page, by an absolute or relative URL, which is taken as it is."""
+
+    path: str
+
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
+        link = None if more is False else _find_cursor(page, self.path, more)
+        return None if link is None else replace(request, url=urljoin(page.url, link), params={})
+
+
+@dataclass(frozen=True)
+class Param:
+    """Where the place of a page is sent: a parameter, a field of the body or a header."""
+
+    name: str
+    where: str = "query"
+    size_param: str = ""
+    keep_params: bool = True
+
+    def put(self, request: Request, value: object) -> Request:
+        if not self.keep_params:
+            own = [pair for pair in _split_query(request.url) if _name(pair) == self.size_param]
+            params = {name: value for name, value in request.params.items() if name == self.size_param}
+            request = replace(request, url=_join_query(request.url, own), params=params)
+        return request.put(self.where, self.name, value)
+
+    def get(self, request: Request) -> int:
+        return int(str(request.get(self.where, self.name)))
+
+
+@dataclass(frozen=True)
+class Cursor(Single):
+    """The field at `path`, or the header of that name, is sent with the next request."""
+
+    path: str
+    param: Param
+
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
+        cursor = None if more is False else _find_cursor(page, self.path, more)
+        return None if cursor is None else self.param.put(request, cursor)
+
+
+@dataclass(frozen=True)
+class LastId(Single):
+    """The last record's field at `path` is sent with the next request; the first empty page is the end."""
+
+    path: str
+    param: Param
+
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
+        if more is False or (not page.records and not more):
+            return None
+        last = find(load(page.records[-1]), self.path) if page.records else None
+        if not isinstance(last, (str, int)):
+            raise ValueError(f"the last record of this page has no '{self.path}' to go on from: set cursor_path")
+        return self.param.put(request, last)
 
 
 @dataclass(frozen=True)
 class PageNumber:
-    """Pages are numbered from `start` in the parameter `param`, and the first empty one is the end."""
+    """Pages are numbered from `start`; the first empty one is the end, where the source does not say it."""
 
-    param: str
+    param: Param
     start: int
-    size_param: str = ""
-    keep_params: bool = True
+    positional: ClassVar[bool] = True
 
     def first(self, request: Request) -> Request:
-        return replace(request, params={**request.params, self.param: self.start})
+        return request.put(self.param.where, self.param.name, self.start)
 
-    def next(self, request: Request, page: Page) -> Request | None:
-        if not page.records and not says_more(page):
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
+        return self.foresee(request, len(page.records)) if _goes_on(page, more) else None
+
+    def foresee(self, request: Request, size: int) -> Request | None:  # noqa: ARG002 - the protocol's
+        return self.param.put(request, self.param.get(request) + 1)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A page begins so many records from `start` as came before it; the first empty one is the end."""
+
+    param: Param
+    start: int
+    page_size: int
+    positional: ClassVar[bool] = True
+
+    def first(self, request: Request) -> Request:
+        return request.put(self.param.where, self.param.name, self.start)
+
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
+        if not _goes_on(page, more):
             return None
-        number = int(str(request.params[self.param])) + 1
-        kept = {name: value for name, value in request.params.items() if self.keep_params or name == self.size_param}
-        return replace(request, params={**kept, self.param: number})
+        # Not the size that was asked for: a source may give less than that, and a short page is not the end.
+        if step := len(page.records) or self.page_size:
+            return self.foresee(request, step)
+        raise ValueError("the source says that there is more, and its page is empty: set page_size")
 
+    def foresee(self, request: Request, size: int) -> Request | None:
+        return self.param.put(request, self.param.get(request) + size)
+
+
+@dataclass(frozen=True)
+class Paging:
+    """The keys of a section that say how pages follow each other."""
+
+    paginator: str = "auto"
+    cursor_path: str = ""
+    cursor_param: str = ""
+    cursor_in: str = "query"
+    page_param: str = "page"
+    page_start: int | None = None
+    offset_param: str = "offset"
+    size_param: str = ""
+    page_size: int = 0
+    keep_params: bool = True
+    more_path: str = ""
+    total_path: str = ""
+    total_header: str = ""
+
+    @classmethod
+    def of(cls, config: Source) -> Self:
+        """Those of `config`; raises ConfigError where one needs another."""
+        needs = {"cursor": ("cursor_path", "cursor_param"), "next_url": ("cursor_path",), "last_id": ("cursor_param",)}
+        for key in needs.get(config.paginator, ()):
+            if not getattr(config, key):
+                raise ConfigError(f"[{config.section}] paginator = {config.paginator} needs {key}: set it")
+        if config.size_param and config.page_size <= 0:
+            raise ConfigError(
+                f"[{config.section}] size_param = {config.size_param} says nothing without page_size: set it"
+            )
+        if config.page_start is not None and config.page_start < 0:
+            raise ConfigError(f"[{config.section}] page_start = {config.page_start} is negative: give 0, 1 or more")
+        if config.method == "GET" and (config.body or config.cursor_in == "body"):
+            raise ConfigError(f"[{config.section}] body and cursor_in = body need method = POST: set it")
+        return cls(**{each.name: getattr(config, each.name) for each in fields(cls)})
+
+    def make(self) -> Paginator:
+        """The paginator; for `auto` the one that it is until the first page says otherwise."""
+
+        def param(name: str) -> Param:
+            return Param(name, self.cursor_in, self.size_param, self.keep_params)
+
+        match self.paginator:
+            case "link_header":
+                return LinkHeader()
+            case "next_url":
+                return NextUrl(self.cursor_path)
+            case "cursor":
+                return Cursor(self.cursor_path, param(self.cursor_param))
+            case "last_id":
+                return LastId(self.cursor_path or "id", param(self.cursor_param))
+            case "page":
+                return PageNumber(param(self.page_param), 1 if self.page_start is None else self.page_start)
+            case "offset":
+                return Offset(param(self.offset_param), self.page_start or 0, self.page_size)
+            case _:
+                return Single()
+
+    def ask_for_size(self, request: Request) -> Request:
+        """The request with the size of a page, where there is a parameter for it."""
+        where = "body" if self.cursor_in == "body" else "query"
+        return request.put(where, self.size_param, self.page_size) if self.size_param else request
+
+    def says_more(self, page: Page) -> bool | None:
+        """Whether the source says that there is more after `page`; None where no key names its word.
+
+        Raises ValueError where the word is missing.
+        """
+        if not self.more_path:
+            return None
+        if (more := is_true(page.fields, self.more_path)) is None:
+            raise ValueError(f"more_path = {self.more_path}, and the page has no such field")
+        return more
+
+    def find_total(self, page: Page, pages: int | None = None) -> tuple[int | None, int | None]:
+        """How many records and how many pages (else `pages`) there are, as the source declares with `page`.
+
+        None where it does not. Where no key says where it does, the headers X-Total-Count and X-Total do.
+        """
+        records = None
+        for key, there in ((self.total_path, page.fields), (self.total_header, page.headers)):
+            number = to_number(find(there, key.removeprefix("pages:")))
+            if number is not None and key.startswith("pages:"):
+                pages = number
+            elif number is not None:
+                records = number
+        if not (self.total_path or self.total_header):
+            records = next((n for name in TOTALS if (n := to_number(page.headers.get(name))) is not None), None)
+        return records, pages
+
+
+TOTALS = ("X-Total-Count", "X-Total")
 
 # One link of a Link header: <target>, then ;name=value pairs whose quoted values may hold , and ;
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s=;,"]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]*))?)*)')
@@ -121,103 +344,40 @@ def find_next_link(header: str) -> str | None:
     return None
 
 
-# Names of headers, fields and parameters, as `_simplify` leaves them: small letters and digits.
-_MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
-_NEXT = re.compile(
-    r"(x|odata)?next(page)?(url|uri|link|href|cursor|token|offset|key|number|recordsurl)?|after(cursor|url)|cursor"
-    rf"|continuation(token)?|{_MORE.pattern}"
-)
-_END = re.compile(r"(is)?(last|lastpage|done|complete|endofstream)")
-_TOTAL = re.compile(
-    r"x?total(count|results|records|items|elements|size|hits|rows|users)?|(record|result|item|user)?count"
-)
-_PAGES = re.compile(r"(x?total|num)?pages|pagecount|lastpage")
-_SIZE = re.compile(r"(page|max)?(limit|size|results|rows)|(page|max)count|x?perpage|itemsperpage|max|first|top|take")
-
-
-def find_sign(page: Page, sent: str, page_size: int) -> str | None:
-    """What in a first page says that it is not the last, or None.
-
-    `sent` is the URL that was asked for, `page_size` the number of records that makes a page full (0: unknown).
-    """
-    got, all_came = len(page.records), find_total(page.headers) == len(page.records)
-    for name, text in page.headers.items():
-        key = _simplify(name)
-        total = text.rpartition("/")[2] if key == "contentrange" else text if key in ("xtotal", "xtotalcount") else ""
-        if _number(total) > got:
-            return f"the header {name} is '{text}' and {got} records came"
-        if (key == "xnextpage" and text.strip()) or (key == "xtotalpages" and _number(text) > 1):
-            return f"the header {name} is '{text}'"
-    fields = [(path, _simplify(path[-1]), value) for path, value in _walk(page.fields)]
-    ended = any(
-        (value is True and _END.fullmatch(key)) or (value is False and _MORE.fullmatch(key)) for _, key, value in fields
-    )
-    for path, key, value in fields:
-        name = ".".join(path)
-        all_came |= key.startswith("total") and 0 < _number(value) == got
-        if _TOTAL.fullmatch(key) and _number(value) > got:
-            return f"'{name}' is {value} and {got} records came"
-        if (
-            (not ended and _is_next(path, value))
-            or (value is False and _END.fullmatch(key))
-            or (_number(value) > 1 and _PAGES.fullmatch(key))
-            or (value == "next" and key in ("rel", "relation"))
-        ):
-            return f"'{name}' is {str(value)[:80]!r}"
-    return None if all_came or ended else _find_full(page, sent, page_size)
-
-
-def _find_full(page: Page, sent: str, page_size: int) -> str | None:
-    """What in the request or its answer says that as many records came as go into a page, or None."""
-    sizes: list[tuple[str, str, object]] = [("page_size", "pagesize", page_size)]
-    for name, text in parse_qsl(urlsplit(sent).query):
-        # What is asked for as a `count` is a size; what is answered as one is how many came, or are there.
-        sizes.append((name, "size" if name == "count" else _simplify(name), text))
-    sizes += [(name, _simplify(name), text) for name, text in page.headers.items()]
-    sizes += [(".".join(path), _simplify(path[-1]), value) for path, value in _walk(page.fields)]
-    for name, key, size in sizes:
-        if _SIZE.fullmatch(key) and 0 < _number(size) <= len(page.records):
-            return f"{name} is {size} and {len(page.records)} records came: a full page"
-    return None
-
-
-def says_more(page: Page) -> bool:
-    """Whether a page says in so many words that another one follows."""
-    linked = find_next_link(page.headers.get("Link", "")) is not None
-    return linked or any(_is_next(path, value) for path, value in _walk(page.fields))
-
-
-def _is_next(path: tuple[str, ...], value: object) -> bool:
-    """Whether a field holds what leads to a next page, or says that there is one."""
-    return bool(value) and any(_NEXT.fullmatch(_simplify(step)) for step in path[-2:])
-
-
-def find_total(headers: Mapping[str, str]) -> int:
-    """How many records there are, as X-Total-Count or X-Total declares; 0 where neither does."""
-    return max(_number(headers.get("X-Total-Count")), _number(headers.get("X-Total")))
-
-
-def _walk(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """The values in `value` that hold no others, each with the names that lead to it."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _walk(item, (*path, name))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _walk(item, path)
-    else:
-        yield path, value
-
-
-def _simplify(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _number(value: object) -> int:
-    """The number that `value` is, or says in digits; 0 where it says none."""
+def to_number(value: object) -> int | None:
+    """The whole number that `value` is, or says in digits; None where it says none."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}\s*", value):
         return int(value)
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _goes_on(page: Page, more: bool | None) -> bool:
+    return bool(page.records) if more is None else more
+
+
+def _find_cursor(page: Page, path: str, more: bool | None) -> str | None:
+    """The text that leads to the next page; None where there is none. Raises ValueError where there should be one."""
+    cursor = find(page.fields, path)
+    cursor = page.headers.get(path) if cursor is None else cursor
+    if cursor in ENDS:
+        if more:
+            raise ValueError(f"the source says that there is more, and '{path}' leads nowhere: check cursor_path")
+        return None
+    if not isinstance(cursor, (str, int, float)):
+        raise ValueError(f"'{path}' is {_to_text(cursor)[:80]}, which is no link and no cursor: check cursor_path")
+    return _to_text(cursor)
+
+
+def _split_query(url: str) -> list[str]:
+    return [pair for pair in urlsplit(url).query.split("&") if pair]
+
+
+def _join_query(url: str, pairs: Sequence[str]) -> str:
+    return urlunsplit(urlsplit(url)._replace(query="&".join(pairs)))
+
+
+def _name(pair: str) -> str:
+    return unquote_plus(pair.partition("=")[0])
 
 
 def _to_text(value: object) -> str:

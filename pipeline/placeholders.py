@@ -1,4 +1,4 @@
-"""Times of a day in the url, params and headers of a source: `{day_start}`, `{watermark:epoch}` and their like.
+"""Times of a day in the url, params, body and headers of a source: `{day_start}`, `{watermark:epoch}` and their like.
 
 Owns how a time is written for a source. A lower bound is always written a little too low: what then comes
 twice is harmless, what a filter left out would be lost.
@@ -43,12 +43,12 @@ def render(text: str, values: Mapping[str, dt.datetime | dt.date], quote: bool =
 
 
 def find_placeholders(config: Source) -> set[str]:
-    """The names of the placeholders that `url`, `params` and `headers` hold.
+    """The names of the placeholders that `url`, `params`, `body` and `headers` hold.
 
     Raises ConfigError for an unknown name or format, and in mode snapshot for one that would filter.
     """
     names = set()
-    for text in walk_texts([config.url, config.params, config.headers]):
+    for text in walk_texts([config.url, config.params, config.body, config.headers]):
         for match in PLACEHOLDER.finditer(text):
             name, _ = _check_placeholder(match)
             if config.mode == SNAPSHOT and name != "date":

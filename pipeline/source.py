@@ -1,34 +1,55 @@
 """Every record of an API for one day, page by page, or an error.
 
-Owns the order of pages: what is asked for first and next, and when all has come. Refuses to take a page twice,
-to go on through empty pages for ever, to guess that there is no more, and to end short of the total that the
-source declares: the day fails with one line instead.
+Owns the order of pages: what is asked for first and next, how far ahead, and when all has come. Refuses to take
+a page twice, to go on through empty pages for ever, to guess that there is no more, and to end with another number
+of records than the source declares: the day fails with one line instead.
 """
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from itertools import islice
+from typing import Any
 
 import msgspec
 
+from pipeline import evidence
 from pipeline.auth import strip_userinfo
-from pipeline.client import Client
+from pipeline.client import AnswerError, Client
 from pipeline.config import Source
-from pipeline.errors import ConfigError
-from pipeline.paginators import (
-    LinkHeader,
-    Page,
-    PageNumber,
-    Paginator,
-    Request,
-    Single,
-    find_next_link,
-    find_sign,
-    find_total,
-)
+from pipeline.errors import SourceError
+from pipeline.paginators import Page, Paging, Request
 from pipeline.placeholders import EPOCH, find_placeholders, render, render_all
+from pipeline.records import Census
 
 MAX_EMPTY = 100  # empty pages in a row
+WIDTH = 4  # pages asked for at a time, where requests_per_second says what the source bears
+
+
+class MovedError(SourceError):
+    """The source does not go on from where a reading was broken off: it is to be read from the beginning."""
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a reading stands: at a page, with what was known before it came. Holds no secret, or there is none."""
+
+    request: dict[str, Any]
+    headers: dict[str, str]
+    """Those that the first request did not have."""
+    digest: str
+    """Of the page's records."""
+    pages: int
+    records: int
+    empty: int
+    seen: int
+    """How many digests had been seen before its records."""
+    totals: tuple[int | None, int | None, int | None]
+    paging: dict[str, Any]
+    decision: str
 
 
 class Reading:
@@ -36,6 +57,7 @@ class Reading:
 
     A record is the source's own bytes, on one line. `watermark` (UTC) is None where nothing was loaded before.
     Raises ConfigError when made, and SourceError when iterated: an error on any page means that none is to be used.
+    The next page is fetched while the one before is worked on.
     """
 
     url: str
@@ -44,8 +66,17 @@ class Reading:
     """How pages follow each other; for `auto` what was decided and why, once the first page has been read."""
     pages: int
     records: int
+    total: int | None
+    """How many records there are, as the source declares."""
+    census: Census
+    position: Position | None
+    """That of the page that came last; None where it cannot be kept, as a link holds a secret."""
+    skipped: int
+    """How many records of that page an earlier reading has taken."""
 
-    def __init__(self, config: Source, date: dt.date, watermark: dt.datetime | None = None) -> None:
+    def __init__(
+        self, config: Source, date: dt.date, watermark: dt.datetime | None = None, census: Census | None = None
+    ) -> None:
         find_placeholders(config)
         window = config.window(date)
         values = {
@@ -56,91 +87,218 @@ class Reading:
         }
         self._config = config
         self._client = Client(config, date)
-        self._paginator = _make_paginator(config)
-        self._first = self._paginator.first(
-            Request(
-                strip_userinfo(render(config.url, values, quote=True)),
-                {**render_all(config.params, values), **_ask_for_size(config)},
-                {name: str(value) for name, value in render_all(config.headers, values).items()},
-            )
-        )
+        self._paging = Paging.of(config)
+        self._paginator = self._paging.make()
+        request = make_request(config, values)
+        self._first = self._paginator.first(self._paging.ask_for_size(request))
         self.url = self._client.mask(self._first.target)
         self.paginator = config.paginator
-        self.pages = self.records = 0
+        self.pages = self.records = self.skipped = self._empty = self._largest = 0
+        self.total = None
+        self._least: int | None = None
+        self._total_pages: int | None = None
+        self.census = census or Census()
+        self.position = None
+        self._seen: dict[str, str] = {}
+        self._resumed: Position | None = None
 
-    def __iter__(self) -> Iterator[list[msgspec.Raw]]:
-        self.pages = self.records = 0
-        total = empty = 0
-        seen: dict[bytes, str] = {}
-        request: Request | None = self._first
-        with self._client.open():
-            while request is not None:
-                self._check_new(seen, request.target.encode(), request, "was asked for before, as")
-                page, content = self._client.fetch(request)
-                if page.records:
-                    self._check_new(seen, content, request, "has the same records as")
-                self.pages += 1
-                self.records += len(page.records)
-                total, empty = find_total(page.headers) or total, 0 if page.records else empty + 1
-                if empty > MAX_EMPTY:
-                    raise self._client.fail(f"{empty} pages in a row are empty, and each says that there is more")
-                if 0 < self._config.ceiling <= self.records:
-                    raise self._client.fail(
-                        f"{self.records} records came, and ceiling is {self._config.ceiling}: there may be more behind "
-                        "it; ask for less at a time, or set ceiling higher"
-                    )
-                following = self._find_next(request, page)
-                yield list(page.records)
-                request = following
-        if self.records < total and self._config.paginator != "single":
+    def resume(self, position: Position, taken: int, seen: Sequence[str]) -> None:
+        """Go on at `position`, after `taken` records of its page; `seen` are the digests that were seen before it.
+
+        The page is asked for again, and must have the records that it had: else iterating raises MovedError.
+        """
+        self.pages, self.records, self._empty = position.pages, position.records, position.empty
+        self._least, self.total, self._total_pages = position.totals
+        self._paging = Paging(**position.paging)
+        self._paginator, self.paginator = self._paging.make(), position.decision
+        self._seen = dict.fromkeys(seen, "a page before")
+        self._resumed, self.skipped = position, taken
+
+    def seen(self, start: int, stop: int) -> list[str]:
+        """Digests of what was seen, in its order."""
+        return list(islice(self._seen, start, stop))
+
+    def __iter__(self) -> Iterator[Sequence[msgspec.Raw]]:
+        """The records of page after page; the first `skipped` of them were taken before."""
+        # The pool is left last: by then the client has told its threads that nobody waits for them.
+        with ThreadPoolExecutor(WIDTH, "fetch") as pool, self._client.open():
+            queue: Queue = deque()
+            request, (page, content) = self._begin()
+            try:
+                while True:
+                    following = self._take(request, page, content)
+                    self._look_ahead(pool, queue, following)
+                    yield page.records
+                    if following is None:
+                        break
+                    request, future = queue.popleft()
+                    (page, content), self.skipped = future.result(), 0
+            finally:
+                for _, future in queue:
+                    future.cancel()
+        self._check_total()
+
+    def _begin(self) -> tuple[Request, tuple[Page, bytes]]:
+        """The first request and its answer; of a reading that goes on, those of the page at which it stood."""
+        position = self._resumed
+        if position is None:
+            self._check_new(_digest(self._first.identity), self._first, "was asked for before, as")
+            return self._first, self._client.fetch(self._first)
+        request = Request(**position.request, headers={**self._first.headers, **position.headers})
+        try:
+            answer = self._client.fetch(request)
+        except AnswerError as error:
+            raise MovedError(str(error)) from None
+        if _digest(answer[1]) != position.digest:
+            raise MovedError(f"{request}: page {position.pages + 1} has other records than before")
+        return request, answer
+
+    def _look_ahead(self, pool: ThreadPoolExecutor, queue: "Queue", following: Request | None) -> None:
+        """Have `following` fetched, and those after it that are sure to come, as far as the source bears it."""
+        if following is None or not queue or queue[0][0] != following:
+            for _, future in queue:
+                future.cancel()
+            queue.clear()
+        while following is not None and len(queue) < max(1, self._count_ahead()):
+            queue.append((following, pool.submit(self._client.fetch, following)))
+            following = self._paginator.foresee(queue[-1][0], self._largest)
+
+    def _count_ahead(self) -> int:
+        """How many of the pages that are sure to follow may be asked for at once."""
+        if self._config.requests_per_second <= 0:
+            return 1
+        left = (self._total_pages or 0) - self.pages
+        if self.total is not None and self._largest:
+            left = max(left, -(-(self.total - self.records) // self._largest))
+        return min(WIDTH, left)
+
+    def _take(self, request: Request, page: Page, content: bytes) -> Request | None:
+        """Check a page and count it in; the request after it."""
+        self.position = self._find_position(request, content)
+        if page.records:
+            self._check_new(_digest(content), request, "has the same records as")
+        self.pages += 1
+        self.records += len(page.records)
+        self._largest = max(self._largest, len(page.records))
+        self._empty = 0 if page.records else self._empty + 1
+        self.census.add(page.records[self.skipped :])
+        if self._empty > MAX_EMPTY:
+            raise self._client.fail(f"{self._empty} pages in a row are empty, and each says that there is more")
+        if self._config.paginator == "auto" and self.pages == 1:
+            request = self._decide(request, page)
+        self._note_total(page)
+        self._check_ceiling()
+        try:
+            following = self._paginator.next(request, page, self._says_more(page))
+        except ValueError as error:
+            raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
+        if following is not None:
+            self._check_new(_digest(following.identity), following, "was asked for before, as")
+        return following
+
+    def _find_position(self, request: Request, content: bytes) -> Position | None:
+        sent = {"url": request.url, "params": request.params, "method": request.method, "body": request.body}
+        own = {name: value for name, value in request.headers.items() if self._first.headers.get(name) != value}
+        if (text := json.dumps([sent, own], default=dict)) != self._client.mask(text):
+            return None
+        return Position(
+            request=sent,
+            headers=own,
+            digest=_digest(content),
+            pages=self.pages,
+            records=self.records,
+            empty=self._empty,
+            seen=len(self._seen),
+            totals=(self._least, self.total, self._total_pages),
+            paging=asdict(self._paging),
+            decision=self.paginator,
+        )
+
+    def _check_new(self, digest: str, request: Request, what: str) -> None:
+        """Fail where a request or its answer's records came before in this reading."""
+        name = f"page {self.pages + 1}"
+        if digest in self._seen:
             raise self._client.fail(
-                f"{self.url}: the source declares {total} records, and {self.records} came on {self.pages} pages: "
+                f"{name} ({request}) {what} {self._seen[digest]}: the source repeats itself; "
                 "check paginator and its keys"
             )
+        self._seen[digest] = name
 
-    def _check_new(self, seen: dict[bytes, str], content: bytes, request: Request, what: str) -> None:
-        """Fail where `content`, a page's URL or records, came before in this reading."""
-        key = hashlib.blake2b(content, digest_size=16).digest()
-        name = f"page {self.pages + 1}"
-        if key in seen:
-            raise self._client.fail(
-                f"{name} ({request.target}) {what} {seen[key]}: the source repeats itself; check paginator and its keys"
-            )
-        seen[key] = name
-
-    def _find_next(self, request: Request, page: Page) -> Request | None:
-        if self._config.paginator == "auto" and self.pages == 1:
-            self._decide(request, page)
-        try:
-            return self._paginator.next(request, page)
-        except ValueError as error:
-            raise self._client.fail(f"the link to page {self.pages + 1} cannot be read: {error}") from None
-
-    def _decide(self, request: Request, page: Page) -> None:
+    def _decide(self, request: Request, page: Page) -> Request:
         """Settle on a paginator by the first page, or fail where it shows that there is more but not how to get it."""
-        if find_next_link(page.headers.get("Link", "")) is not None:
-            self._paginator, self.paginator = LinkHeader(), "link_header: the first page has a Link to the next"
-        elif sign := find_sign(page, request.target, self._config.page_size):
+        try:
+            decision = evidence.decide(self._paging, request, page, self._client.probe)
+        except evidence.UndecidedError as error:
+            raise self._client.fail(f"{request}: {error}") from None
+        self._paging = replace(self._paging, **decision.keys)
+        self.paginator = self._client.mask(decision.why)  # it shows a cursor
+        self._paginator = self._paging.make()
+        return self._paginator.first(self._paging.ask_for_size(request))
+
+    def _note_total(self, page: Page) -> None:
+        total, self._total_pages = self._paging.find_total(page, self._total_pages)
+        if total is None:
+            return
+        if self.total is not None and total < self.total and self._paginator.positional:
             raise self._client.fail(
-                f"GET {request.target}: there seems to be more than this page: {sign}; set paginator "
-                "(to single, if this is all)"
+                f"page {self.pages}: the source declared {self.total} records, and now {total}: its list became "
+                "shorter while it was read, and others moved up unseen; run it again, or ask for an order that stays"
             )
-        else:
-            self.paginator = "single: nothing in the first page says that there is more"
+        self._least = total if self._least is None else self._least
+        self.total = max(total, self.total or 0)
+
+    def _check_ceiling(self) -> None:
+        ceiling = self._config.ceiling
+        if ceiling and ceiling <= max(self.records, self.total or 0):
+            over = f"{self.records} records came"
+            over = over if self.records >= ceiling else f"the source declares {self.total} records"
+            raise self._client.fail(
+                f"{over}, and ceiling is {ceiling}: there may be more behind it; ask for less at a time, "
+                "or set ceiling higher"
+            )
+
+    def _says_more(self, page: Page) -> bool | None:
+        """Whether there is more after `page`: by the key for it, else, where pages are counted off, by the totals."""
+        more = self._paging.says_more(page)
+        if more is not None or not self._paginator.positional:
+            return more
+        if self._total_pages is not None:
+            return self.pages < self._total_pages
+        if self.total is not None:
+            # A page that is empty behind the last record is the end, whatever is missing.
+            beyond = not page.records and self.pages * self._largest >= self.total
+            return not beyond and not self.census.has_at_least(self.total)
+        return evidence.says_more(page) or None
+
+    def _check_total(self) -> None:
+        """Fail where not as many records came, each counted once, as the source declares."""
+        paging = self._paging
+        if self._config.paginator == "single" and not (paging.total_path or paging.total_header):
+            return
+        if self._total_pages is not None and self.pages < self._total_pages:
+            raise self._client.fail(f"the source declares {self._total_pages} pages, and {self.pages} came")
+        if self.total is not None and not (self._least or 0) <= self.census.distinct <= self.total:
+            twice = self.records - self.census.distinct
+            raise self._client.fail(
+                f"{self.url}: the source declares {self.total} records, and {self.census.distinct} came on "
+                f"{self.pages} pages{f', and {twice} of them again' if twice else ''}: its list changed while it was "
+                "read, or paginator and its keys are wrong"
+            )
 
 
-def _make_paginator(config: Source) -> Paginator:
-    """The configured one; for `auto` the one that it is until the first page says otherwise."""
-    match config.paginator:
-        case "page":
-            return PageNumber(config.page_param, config.page_start, config.size_param, config.keep_params)
-        case "link_header":
-            return LinkHeader()
-        case _:
-            return Single()
+def make_request(config: Source, values: Mapping[str, dt.datetime | dt.date]) -> Request:
+    """What the section asks for, with `values` in the place of its placeholders."""
+    return Request(
+        strip_userinfo(render(config.url, values, quote=True)),
+        render_all(config.params, values),
+        {name: str(value) for name, value in render_all(config.headers, values).items()},
+        config.method,
+        render_all(config.body, values),
+    )
 
 
-def _ask_for_size(config: Source) -> dict[str, int]:
-    if config.size_param and config.page_size <= 0:
-        raise ConfigError(f"[{config.section}] size_param = {config.size_param} says nothing without page_size: set it")
-    return {config.size_param: config.page_size} if config.size_param else {}
+Queue = deque[tuple[Request, "Future[tuple[Page, bytes]]"]]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

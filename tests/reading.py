@@ -45,3 +45,24 @@ def make_pages(count: int, size: int, server: Server, link: str) -> Callable[[Re
         return Answer(users, headers=headers)
 
     return respond
+
+
+def serve(server: Server, configure: Callable[..., None], *pages: bytes, **keys: object) -> None:
+    """Have the users' section read these bodies as pages 1, 2, …, each with a Link to the next."""
+
+    def respond(request: Request) -> Answer:
+        number = int(request.query.get("page", "1"))
+        link = {"Link": f'<{server.url}/users?page={number + 1}>; rel="next"'} if number < len(pages) else {}
+        return Answer(pages[number - 1], headers=link)
+
+    configure("users", url=server.on("/users", respond), **keys)
+
+
+def make_user(number: int, updated_at: str = "2026-11-20T10:00:00Z", **fields: object) -> dict[str, object]:
+    """A record of the users' contract."""
+    return {
+        "id": number,
+        "name": f"User {number}",
+        "email": f"U{number}@example.com",
+        "updated_at": updated_at,
+    } | fields

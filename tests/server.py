@@ -29,12 +29,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """What came: the target as it stood in the request line, its parts, and when (monotonic seconds)."""
+    """What came: the method, the target as it stood in the request line, its parts, and when (monotonic seconds)."""
 
+    method: str
     target: str
     path: str
     query: Mapping[str, str]
     headers: Message
+    body: bytes
     at: float
 
 
@@ -120,13 +122,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        answer = self.server.owner.answer(Request(self.path, parts.path, query, self.headers, time.monotonic()))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        answer = self.server.owner.answer(
+            Request(self.command, self.path, parts.path, query, self.headers, body, time.monotonic())
+        )
         time.sleep(answer.wait)
         if answer.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
         else:
             self._send(answer)
+
+    do_HEAD = do_POST = do_GET  # noqa: N815 - the base class names them
 
     def _send(self, answer: Answer) -> None:
         body = answer.encode()
@@ -144,8 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (headers | dict(answer.headers)).items():
             self.send_header(name, value)
         self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(body[: answer.cut])
+        if self.command != "HEAD":
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body[: answer.cut])
         if answer.cut is not None or answer.length is not None:
             self.close_connection = True
 

@@ -99,8 +99,8 @@ def test_the_list_is_selected(server: Server, body: object, selector: str, count
         ({"data": {"users": [{}]}}, "auto", "'data.users'.*set data_selector"),
         ({"users": [], "teams": []}, "auto", "'users', 'teams'.*set data_selector"),
         ({"tags": ["x"]}, "auto", "'tags'.*set data_selector"),
-        ({"errors": [{"code": 1}]}, "auto", "'errors'.*set data_selector"),
-        ({"ok": False}, "auto", "none at all.*set data_selector"),
+        ({"errors": []}, "auto", "'errors'.*set data_selector"),
+        ({"ok": True}, "auto", "none at all.*set data_selector"),
         ({"users": None}, "users", "no list at 'users'.*check"),
         ({"users": [{}]}, "data.users", "no list at 'data.users': there are 'users'"),
         ([{}], "users", "a list where an object with a list at 'users'"),
@@ -109,6 +109,36 @@ def test_the_list_is_selected(server: Server, body: object, selector: str, count
 def test_a_list_that_is_not_clear_is_an_error(server: Server, body: object, selector: str, words: str) -> None:
     """Nothing is guessed: the candidates are named."""
     assert re.search(words, fail(server.on("/users", Answer(body)), data_selector=selector))
+
+
+@pytest.mark.parametrize(
+    ("said", "error_path", "words"),
+    [
+        ({"ok": False}, "", "'ok' is false"),
+        ({"success": False}, "", "'success' is false"),
+        ({"error": "busy"}, "", "'error' is \"busy\""),
+        ({"errors": [{"code": 7}]}, "", "'errors' is .*7"),
+        ({"meta": {"fault": {"code": 7}}}, "meta.fault", "'meta.fault' is .*7"),
+        ({"status": "false"}, "!status", "'status' is \"false\""),
+        ({"error": None, "errors": [], "ok": True, "success": "true"}, "", None),
+        ({"error": "none, really"}, "meta.fault", None),
+    ],
+)
+def test_a_page_that_says_that_it_failed_fails(
+    server: Server, said: dict[str, object], error_path: str, words: str | None
+) -> None:
+    """An error with a good status is one, beside a list of records too; `error_path` names another field for it."""
+    url = server.on("/users", Answer({"users": [{"id": 1}], **said}))
+    if words is None:
+        assert read(url, error_path=error_path) == [{"id": 1}]
+    else:
+        assert re.search(f"the page says that it failed: {words}.*set error_path", fail(url, error_path=error_path))
+
+
+def test_a_name_with_dots_in_it_is_found(server: Server) -> None:
+    """A path is not cut where the name itself has a dot."""
+    url = server.on("/users", Answer({"@odata.page": {"the.users": [{"id": 1}]}, "teams": [{}]}))
+    assert read(url, data_selector="@odata.page.the.users") == [{"id": 1}]
 
 
 def test_later_pages_are_shaped_like_the_first(server: Server) -> None:

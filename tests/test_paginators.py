@@ -1,12 +1,19 @@
 """What a paginator asks for next, on plain values."""
 
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from pipeline.paginators import LinkHeader, Page, PageNumber, Request, Single, find_next_link, find_sign
+from pipeline.errors import ConfigError
+from pipeline.paginators import LinkHeader, Page, Paging, Param, Request, Single, find_next_link
+from reading import People
 
 URL = "https://api.example/users"
 RECORD = msgspec.Raw(b'{"id":1}')
@@ -29,7 +36,7 @@ def test_a_nested_param_is_sent_as_json() -> None:
 
 def test_single_has_no_next() -> None:
     """The paginator single is obeyed, whatever a page says."""
-    assert Single().next(Request(URL), make_page(headers={"Link": f'<{URL}?page=2>; rel="next"'})) is None
+    assert Single().next(Request(URL), make_page(headers={"Link": f'<{URL}?page=2>; rel="next"'}), None) is None
 
 
 @pytest.mark.parametrize(
@@ -54,133 +61,178 @@ def test_the_next_link_is_read_as_rfc_8288_writes_it(header: str, target: str | 
 def test_link_header_takes_a_link_as_it_is() -> None:
     """A relative link is resolved against the page, params are not added again, headers stay."""
     request = Request(URL, {"per_page": 5}, {"X-A": "1"})
-    following = LinkHeader().next(request, make_page(0, {"link": '<users?page=2&per_page=5>; rel="next"'}))
+    following = LinkHeader().next(request, make_page(0, {"link": '<users?page=2&per_page=5>; rel="next"'}), None)
     assert following == Request(URL + "?page=2&per_page=5", {}, {"X-A": "1"})
+
+
+def follow(paging: Paging, answer: Callable[[Request], Page], **start: Any) -> list[Request]:
+    """The requests that a paginator makes of a source, until it has no more."""
+    paginator = paging.make()
+    request: Request | None = paginator.first(paging.ask_for_size(Request(URL, **start)))
+    asked = []
+    while request is not None:
+        asked.append(request)
+        page = answer(request)
+        request = paginator.next(request, page, paging.says_more(page))
+    return asked
 
 
 @given(st.integers(0, 3), st.integers(1, 20), st.booleans())
 def test_page_counts_until_an_empty_page(start: int, pages: int, keep: bool) -> None:
     """Pages are numbered one after the other from the first, and the first empty one is the last."""
-    paginator = PageNumber("page", start, "per_page", keep)
-    request: Request | None = paginator.first(Request(URL, {"city": "Oslo", "per_page": 2}))
-    asked = []
-    while request is not None:
-        asked.append(request.params)
-        request = paginator.next(request, make_page(2 if len(asked) < pages else 0))
-    assert [params["page"] for params in asked] == list(range(start, start + pages))
-    assert all(params["per_page"] == 2 for params in asked)
-    assert [params for params in asked if "city" in params] == (asked if keep else asked[:1])
+    paging = Paging("page", page_start=start, size_param="per_page", page_size=2, keep_params=keep)
+    last = start + pages - 1
+    asked = follow(paging, lambda r: make_page(2 if r.params["page"] < last else 0), params={"city": "Oslo"})
+    assert [request.params["page"] for request in asked] == list(range(start, start + pages))
+    assert all(request.params["per_page"] == 2 for request in asked)
+    assert [request for request in asked if "city" in request.params] == (asked if keep else asked[:1])
+
+
+@given(st.integers(0, 1), st.lists(st.integers(1, 3), max_size=5))
+def test_offset_goes_on_by_what_came(start: int, sizes: list[int]) -> None:
+    """A page shorter than was asked for is not the end, and nothing is skipped after it."""
+    places = list(itertools.accumulate(sizes, initial=start))
+    answers = dict(zip(places, [*sizes, 0], strict=True))
+    paging = Paging("offset", offset_param="skip", page_start=start, size_param="limit", page_size=3)
+    asked = follow(paging, lambda r: make_page(answers[r.params["skip"]]))
+    assert [(r.params["skip"], r.params["limit"]) for r in asked] == [(place, 3) for place in places]
+
+
+def test_offset_steps_over_an_empty_page_by_the_size_asked_for() -> None:
+    """Where the source says that there is more; without a size there is no telling where."""
+    counts = iter([2, 0, 1])
+    paging = Paging("offset", size_param="limit", page_size=2, more_path="more")
+    asked = follow(paging, lambda r: make_page(next(counts), more=r.params["offset"] < 4))
+    assert [request.params["offset"] for request in asked] == [0, 2, 4]
+    with pytest.raises(ValueError, match="set page_size"):
+        follow(Paging("offset", more_path="more"), lambda _: make_page(0, more=True))
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("where", "name", "place"),
     [
-        {"next": "https://a/2"},
-        {"next_page": 2},
-        {"next_url": "/2"},
-        {"nextLink": "/2"},
-        {"@odata.nextLink": "/2"},
-        {"next_cursor": "abc"},
-        {"nextPageToken": "abc"},
-        {"paging": {"next": {"after": "abc"}}},
-        {"links": {"next": "/2"}},
-        {"_links": {"next": {"href": "/2"}}},
-        {"link": [{"relation": "next", "url": "/2"}]},
-        {"has_more": True},
-        {"hasMore": True},
-        {"pageInfo": {"hasNextPage": True}},
-        {"end_of_stream": False},
-        {"last": False},
-        {"incomplete_results": True},
-        {"total": 3},
-        {"total": "3"},
-        {"count": 3},
-        {"totalResults": 3},
-        {"meta": {"total_count": 3}},
-        {"total_pages": 2},
+        ("query", "cursor", lambda request: request.params.get("cursor")),
+        ("header", "X-After", lambda request: request.headers.get("X-After")),
+        ("body", "page.after", lambda request: request.body.get("page", {}).get("after")),
     ],
 )
-def test_a_field_that_speaks_of_more_is_a_sign(fields: dict[str, object]) -> None:
-    """Whatever APIs call it, a word on what follows is found and named."""
-    sign = find_sign(make_page(2, **fields), URL, 0)
-    assert sign is not None
-    assert str(next(iter(fields))) in sign
+@pytest.mark.parametrize("end", [None, "", False, 0, "0", "missing"])
+def test_a_cursor_is_sent_where_the_source_wants_it(where: str, name: str, place: Any, end: Any) -> None:
+    """From a field into the query, a header or the body; without one, or with an empty one, it is the end."""
+    paging = Paging("cursor", cursor_path="meta.next", cursor_param=name, cursor_in=where)
+    nexts = iter(["a b", 7, end])
+
+    def answer(_: Request) -> Page:
+        value = next(nexts)
+        return make_page(1, meta={} if value == "missing" else {"next": value})
+
+    body = {"page": {"size": 2}, "filter": 1}
+    asked = follow(paging, answer, params={"x": 1}, method="POST", body=body)
+    assert [place(request) for request in asked] == [None, "a b", "7"]
+    assert all(request.params["x"] == 1 and request.body["page"]["size"] == 2 for request in asked)
+
+
+def test_a_cursor_is_read_from_a_header_too() -> None:
+    """`cursor_path` is a header's name where the page has no such field."""
+    pages = iter([make_page(1, {"x-next": "abc"}), make_page(1)])
+    asked = follow(Paging("cursor", cursor_path="X-Next", cursor_param="c"), lambda _: next(pages))
+    assert [request.params for request in asked] == [{}, {"c": "abc"}]
+
+
+def test_without_keep_params_only_cursor_and_size_are_sent() -> None:
+    """Neither the other params nor the URL's own query go with page two."""
+    pages = iter([make_page(1, next="abc"), make_page(1)])
+    paging = Paging("cursor", cursor_path="next", cursor_param="c", keep_params=False, size_param="size", page_size=5)
+    _, second = follow(paging, lambda _: next(pages), params={"since": 0})
+    assert second.target == URL + "?size=5&c=abc"
+    request = Request(URL + "?since=0&size=9&flag")
+    assert Param("c", size_param="size", keep_params=False).put(request, "x").target == URL + "?size=9&c=x"
+
+
+def test_the_source_s_word_for_the_end_outranks_a_cursor() -> None:
+    """Some send a cursor with the last page too, to go on from another day; `!` turns a word for the end around."""
+    for more_path, last in [("has_more", {"has_more": False}), ("!meta.end", {"meta": {"end": True}})]:
+        paging = Paging("cursor", cursor_path="next", cursor_param="c", more_path=more_path)
+        assert len(follow(paging, lambda _, last=last: make_page(1, next="abc", **last))) == 1
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("paging", "page", "words"),
     [
-        {},
-        {"next": None, "has_more": False, "next_cursor": ""},
-        {"links": {"next": None, "last": "/1"}},
-        {"paging": {}},
-        {"total": 2, "count": 2, "total_pages": 1, "page": 1, "per_page": 100},
-        {"end_of_stream": True, "last": True},
-        {"message": "ok", "took": 31},
+        (Paging("cursor", cursor_path="next", cursor_param="c"), {"next": ""}, "'next' leads nowhere"),
+        (Paging("next_url", cursor_path="next"), {}, "'next' leads nowhere"),
+        (Paging("link_header"), {}, "no Link header"),
+        (Paging("last_id", cursor_path="key", cursor_param="after"), {}, "has no 'key'"),
+        (Paging("cursor", cursor_path="next", cursor_param="c"), {"next": {"a": 1}}, 'is {"a":1}, which is no link'),
     ],
 )
-def test_a_field_that_does_not_is_none(fields: dict[str, object]) -> None:
-    """A page that says that it is all is not mistaken for a first of many."""
-    assert find_sign(make_page(2, **fields), URL, 0) is None
+def test_a_word_that_there_is_more_and_no_way_to_it_is_an_error(paging: Paging, page: Any, words: str) -> None:
+    """The end of the way is not the end of the list."""
+    with pytest.raises(ValueError, match=words):
+        follow(replace(paging, more_path="more"), lambda _: make_page(1, more=True, **page))
+
+
+def test_a_missing_word_is_an_error() -> None:
+    """A page without the field that `more_path` names says nothing, and nothing is guessed."""
+    with pytest.raises(ValueError, match="more_path = more, and the page has no such field"):
+        follow(Paging("page", more_path="more"), lambda _: make_page(1))
+
+
+@pytest.mark.parametrize("link", ["https://api.example/users?c=2", "/users?c=2", "?c=2"])
+def test_next_url_takes_a_link_as_it_is(link: str) -> None:
+    """Absolute or relative to the page; params are not added again, headers and method stay."""
+    pages = iter([make_page(1, **{"@odata.nextLink": link}), make_page(1)])
+    paging = Paging("next_url", cursor_path="@odata.nextLink")
+    _, second = follow(paging, lambda _: next(pages), params={"top": 5}, headers={"X-A": "1"}, method="POST")
+    assert second == Request(URL + "?c=2", {}, {"X-A": "1"}, "POST")
+
+
+def test_last_id_sends_the_last_record_s() -> None:
+    """`id` unless cursor_path says otherwise; an empty page is the end, a short one is not."""
+    pages = iter([[b'{"id":1,"a":{"b":"x"}}', b'{"id":2,"a":{"b":"y"}}'], [b'{"id":9,"a":{"b":"z"}}'], []])
+    raws = [[msgspec.Raw(record) for record in page] for page in pages]
+    for path, sent in (("", [None, 2, 9]), ("a.b", [None, "y", "z"])):
+        pages = iter(raws)
+        paging = Paging("last_id", cursor_path=path, cursor_param="after")
+        asked = follow(paging, lambda _, pages=pages: Page(URL, {}, next(pages)))
+        assert [request.params.get("after") for request in asked] == sent
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "more"),
+    ("paging", "headers", "fields", "total"),
     [
-        ("X-Total-Count", "3", True),
-        ("X-Total-Count", "2", False),
-        ("x-total", "3", True),
-        ("X-Total-Pages", "2", True),
-        ("X-Next-Page", "2", True),
-        ("X-Next-Page", "", False),
-        ("Content-Range", "items 0-1/3", True),
-        ("Content-Range", "items 0-1/*", False),
+        (Paging(), {"X-Total-Count": "7"}, {"total": 9}, (7, None)),
+        (Paging(), {"x-total": "7"}, {}, (7, None)),
+        (Paging(), {}, {"total": 9}, (None, None)),
+        (Paging(total_path="meta.total"), {"X-Total": "7"}, {"meta": {"total": "9"}}, (9, None)),
+        (Paging(total_path="pages:meta.total"), {}, {"meta": {"total": 9}}, (None, 9)),
+        (Paging(total_path="pages:p", total_header="T"), {"T": "7"}, {"p": 2}, (7, 2)),
+        (Paging(total_path="total"), {}, {"total": None}, (None, None)),
+        (Paging(total_path="total"), {}, {"total": True}, (None, None)),
     ],
 )
-def test_a_header_that_speaks_of_more_is_a_sign(name: str, value: str, more: bool) -> None:
-    """Totals and next pages are as good in a header."""
-    sign = find_sign(make_page(2, {name: value}), URL, 0)
-    assert (sign is not None and name in sign) == more
+def test_the_declared_total_is_found(paging: Paging, headers: Any, fields: Any, total: Any) -> None:
+    """In the field or the header that a key names, of records or of pages; else in the usual headers."""
+    assert paging.find_total(make_page(1, headers, **fields)) == total
 
 
 @pytest.mark.parametrize(
-    ("query", "page_size", "more"),
-    [("?limit=2", 0, True), ("?limit=3", 0, False), ("?team=2", 0, False), ("", 2, True), ("", 3, False)],
-)
-def test_a_full_page_is_a_sign(query: str, page_size: int, more: bool) -> None:
-    """As many records as were asked for may be the first of more."""
-    assert (find_sign(make_page(2), URL + query, page_size) is not None) == more
-
-
-def test_a_full_page_is_no_sign_where_the_source_declares_that_this_is_all() -> None:
-    """A total equal to what came is the source's own word; a larger one is a sign as ever."""
-    assert find_sign(make_page(2, {"X-Total-Count": "2"}), URL + "?limit=2", 2) is None
-    assert find_sign(make_page(2, {"X-Total-Count": "3"}), URL + "?limit=2", 2) is not None
-
-
-@pytest.mark.parametrize(
-    ("headers", "fields"),
+    ("keys", "words"),
     [
-        ({}, {"skip": 0, "limit": 2}),
-        ({}, {"page": 1, "per_page": 2}),
-        ({"X-Per-Page": "2"}, {}),
-        ({}, {"meta": {"pageSize": 2}}),
+        ({"paginator": "cursor", "cursor_param": "c"}, "needs cursor_path"),
+        ({"paginator": "cursor", "cursor_path": "c"}, "needs cursor_param"),
+        ({"paginator": "next_url"}, "needs cursor_path"),
+        ({"paginator": "last_id"}, "needs cursor_param"),
+        ({"size_param": "limit"}, "page_size"),
+        ({"page_start": -1}, "negative"),
+        ({"cursor_in": "body"}, "method = POST"),
+        ({"body": {"a": 1}}, "method = POST"),
     ],
 )
-def test_a_page_as_full_as_the_source_says_it_gets_is_a_sign(
-    headers: dict[str, str], fields: dict[str, object]
-) -> None:
-    """The size stands in its answer, if not in the request; with a total that has all come it is none."""
-    assert find_sign(make_page(2, headers, **fields), URL, 0) is not None
-    assert find_sign(make_page(1, headers, **fields), URL, 0) is None
-    assert find_sign(make_page(2, headers, **fields, total=2), URL, 0) is None
-
-
-@pytest.mark.parametrize("end", [{"end_of_stream": True}, {"has_more": False}, {"meta": {"last": True}}])
-def test_the_source_s_word_for_the_end_outranks_a_cursor(end: dict[str, object]) -> None:
-    """Some send a cursor with the last page too, to go on from another day."""
-    assert find_sign(make_page(2, after_url="/users?cursor=x", **end), URL + "?limit=2", 0) is None
-    assert find_sign(make_page(2, after_url="/users?cursor=x"), URL, 0) is not None
+def test_a_key_that_needs_another_says_so(keys: dict[str, Any], words: str) -> None:
+    """Before anything is sent."""
+    with pytest.raises(ConfigError, match=words):
+        Paging.of(People(url=URL, **keys))
 
 
 def test_a_hostile_header_takes_no_time() -> None:

@@ -28,7 +28,7 @@ def test_auto_follows_links(server: Server, link: str) -> None:
     url = server.on("/users", make_pages(5, 2, server, link))
     reading = Reading(People(url=url), DAY)
     assert [len(page) for page in reading] == [2, 2, 1]
-    assert reading.paginator == "link_header: the first page has a Link to the next"
+    assert reading.paginator == "link_header: the Link header names the next"
     assert (reading.pages, reading.records) == (3, 5)
 
 
@@ -36,13 +36,13 @@ def test_auto_takes_a_page_without_a_sign_of_more_for_all(server: Server) -> Non
     """One page is enough where nothing speaks against it."""
     reading = Reading(People(url=server.on("/users", Answer({"users": [{"id": 1}], "total": 1}))), DAY)
     assert [len(page) for page in reading] == [1]
-    assert reading.paginator == "single: nothing in the first page says that there is more"
+    assert reading.paginator == "single: 1 record came, and nothing says that there are more; total 1 at 'total'"
 
 
 def test_auto_does_not_guess(server: Server) -> None:
     """A first page that speaks of more fails the day, and names what it saw and the key to set."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 7}}))
-    assert re.search("'meta.total' is 7 and 1 records came; set paginator", fail(url))
+    assert re.search("'meta.total' is 7 and 1 record came, and none of .* leads to others: set paginator", fail(url))
     assert read(url, paginator="single") == [{"id": 1}]
 
 
@@ -97,7 +97,7 @@ def test_a_cycle_of_pages_fails_the_day(server: Server, cycle: int) -> None:
         return Answer([{"id": page}], headers={"Link": f"</users?page={(page + 1) % cycle}>; rel=next"})
 
     line = fail(server.on("/users", respond) + "?page=0")
-    assert re.search(rf"page {cycle + 1} \(.*page=0\) was asked for before, as page 1", line)
+    assert re.search(rf"page {cycle + 1} \(GET .*page=0\) was asked for before, as page 1", line)
     assert len(server.requests) == cycle
 
 

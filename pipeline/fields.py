@@ -1,0 +1,67 @@
+"""Where something stands in a JSON object: dotted paths, and what counts as true there.
+
+A path names fields from the outside in: `paging.next.after`. A name that holds dots itself (`@odata.nextLink`)
+is found as it is. `!path` turns the truth of what stands there around.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+
+def load(record: Any) -> Any:
+    """The bytes of a record as Python reads them, with NaN and lone surrogates, which msgspec refuses; None: no JSON.
+
+    Nor is a number of thousands of digits, to Python.
+    """
+    with suppress(ValueError, RecursionError):
+        return json.loads(bytes(record))
+
+
+def find(fields: object, path: str) -> Any:
+    """What stands at `path` in nested objects; None where nothing does."""
+    if not isinstance(fields, Mapping):
+        return None
+    if path in fields:
+        return fields[path]
+    for name, rest in split_path(path):
+        if name in fields and (value := find(fields[name], rest)) is not None:
+            return value
+    return None
+
+
+def is_true(fields: object, path: str) -> bool | None:
+    """Whether what stands at `path` is true as Python sees it, and so is the text `true`; None where nothing is."""
+    value = find(fields, path.removeprefix("!"))
+    if value is None:
+        return None
+    truth = value.strip().lower() not in ("", "false", "0") if isinstance(value, str) else bool(value)
+    return truth != path.startswith("!")
+
+
+def put(fields: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
+    """A copy of nested objects with `value` at `path`; objects that are missing on the way are made."""
+    name, _, rest = path.partition(".")
+    inner = fields.get(name)
+    return {**fields, name: put(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
+
+
+def walk(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """The values in `value` that hold no others, each with the names that lead to it; those of a list share one."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from walk(item, (*path, name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from walk(item, path)
+    else:
+        yield path, value
+
+
+def split_path(path: str) -> Iterator[tuple[str, str]]:
+    """Every way to cut a path in two at a dot, the longest first name first."""
+    at = path.rfind(".")
+    while at > 0:
+        yield path[:at], path[at + 1 :]
+        at = path.rfind(".", 0, at)

@@ -1,0 +1,704 @@
+"""How `paginator = auto` is decided: by what a first page says, and by what page two proves."""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from requests.structures import CaseInsensitiveDict
+
+from pipeline.evidence import MOST_PROBES, Decision, UndecidedError, decide, says_more
+from pipeline.paginators import Page, Paging, Request
+
+URL = "https://api.example/users"
+Answer = Callable[[dict[str, str]], Page | None]
+
+
+def make_page(ids: Sequence[Any], headers: dict[str, str] | None = None, /, **fields: object) -> Page:
+    records = [msgspec.Raw(json.dumps({"id": each, "name": "Ada"}).encode()) for each in ids]
+    return Page(URL, CaseInsensitiveDict(headers or {}), records, fields)
+
+
+class Api:
+    """An API that answers a query; it notes those that it was asked."""
+
+    def __init__(self, answer: Answer, url: str = URL, **request: Any) -> None:
+        self.answer, self.request = answer, Request(url, **request)
+        self.queries: list[dict[str, str]] = []
+
+    def __call__(self, request: Request) -> Page | None:
+        query = dict(parse_qsl(urlsplit(request.target).query)) | dict(request.body)
+        self.queries.append(query)
+        return self.answer(query)
+
+    def decide(self, **keys: Any) -> Decision:
+        page = self(self.request)
+        assert page is not None
+        self.queries.clear()
+        decision = decide(Paging(**keys), self.request, page, self)
+        assert len(self.queries) <= MOST_PROBES
+        assert decision.why.startswith(f"{decision.keys['paginator']}: ")
+        return decision
+
+    def read(self, decision: Decision) -> list[Any]:
+        """Every id that comes by what was decided."""
+        paging = replace(Paging(), **decision.keys)
+        paginator = paging.make()
+        request: Request | None = paginator.first(self.request)
+        ids: list[Any] = []
+        while request is not None:
+            assert len(self.queries) < 1000
+            page = self(request)
+            assert page is not None
+            ids += [json.loads(bytes(record))["id"] for record in page.records]
+            total, _ = paging.find_total(page)
+            more = paging.says_more(page)
+            more = len(ids) < total if more is None and total is not None and paginator.positional else more
+            request = paginator.next(request, page, more)
+        return ids
+
+
+def slice_by(param: str, size: int, count: int, start: int = 0, pages: bool = False, **fields: object) -> Answer:
+    """An API over `count` users that gives `size` from the one, or the page, that `param` names on."""
+
+    def answer(query: dict[str, str]) -> Page:
+        place = int(query.get(param, start)) - start
+        first = place * size if pages else place
+        return make_page(range(count)[max(0, first) :][:size], **fields)
+
+    return answer
+
+
+MORE: list[dict[str, object]] = [
+    {"next": "https://api.example/2"},
+    {"next_page": 2},
+    {"next_url": "/2"},
+    {"nextLink": "/2"},
+    {"@odata.nextLink": "/2"},
+    {"next_cursor": "abc"},
+    {"nextPageToken": "abc"},
+    {"paging": {"next": {"after": "abc"}}},
+    {"links": {"next": "/2"}},
+    {"_links": {"next": {"href": "/2"}}},
+    {"link": [{"relation": "next", "url": "/2"}]},
+    {"has_more": True},
+    {"hasMore": True},
+    {"pageInfo": {"hasNextPage": True}},
+    {"end_of_stream": False},
+    {"last": False},
+    {"incomplete_results": True},
+]
+TOTALS: list[dict[str, object]] = [
+    {"total": 3},
+    {"total": "3"},
+    {"count": 3},
+    {"totalResults": 3},
+    {"meta": {"total_count": 3}},
+    {"total_pages": 2},
+]
+
+
+@pytest.mark.parametrize("fields", MORE + TOTALS)
+def test_a_field_that_speaks_of_more_is_never_taken_for_the_end(fields: dict[str, object]) -> None:
+    """Whatever APIs call it, a word on what follows is found and named; where nothing leads on, nothing is guessed."""
+    with pytest.raises(UndecidedError, match=f"'.?{next(iter(fields))}.* none of .* leads to others: set paginator"):
+        Api(lambda _: make_page([1, 2], **fields)).decide()
+
+
+@pytest.mark.parametrize("fields", MORE)
+def test_a_field_that_speaks_of_more_says_so(fields: dict[str, object]) -> None:
+    """Also where pages are counted off, a word of the source is heard."""
+    assert says_more(make_page([1, 2], **fields)) is True
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [
+        ({}, None),
+        ({"cursor": None}, None),
+        ({"next": None}, False),
+        ({"next": None, "has_more": False, "next_cursor": ""}, False),
+        ({"next": None, "next_cursor": "abc"}, True),
+        ({"links": {"next": None, "last": "/1"}}, False),
+        ({"links": {"prev": "/1", "self": "/2"}}, None),
+        ({"paging": {}}, None),
+        ({"total": 2, "count": 2, "total_pages": 1, "page": 1, "per_page": 100}, None),
+        ({"end_of_stream": True, "last": True}, False),
+        ({"@odata.context": "https://api.example/$metadata#users"}, False),
+        ({"message": "ok", "took": 31}, None),
+    ],
+)
+def test_a_page_that_says_that_it_is_all_is_believed(fields: dict[str, object], more: bool | None) -> None:
+    """It is not mistaken for a first of many, and nothing is asked."""
+    assert says_more(make_page([1, 2], **fields)) is more
+    if more is not True:
+        api = Api(lambda _: make_page([1, 2], **fields))
+        assert api.decide().keys["paginator"] == "single"
+        assert api.queries == []
+
+
+@pytest.mark.parametrize("end", [{"end_of_stream": True}, {"has_more": False}, {"meta": {"last": True}}])
+def test_the_source_s_word_for_the_end_outranks_a_cursor(end: dict[str, object]) -> None:
+    """Some send a cursor with the last page too, to go on from another day."""
+    assert says_more(make_page([1, 2], after_url="/users?cursor=x", **end)) is False
+    assert Api(lambda _: make_page([1, 2], after_url="/users?cursor=x", **end)).decide().keys["paginator"] == "single"
+
+
+def test_nobody_on_one_page_is_nobody() -> None:
+    """Some count an empty list as a page."""
+    api = Api(lambda _: make_page([], {"X-Total-Pages": "1"}, total_pages=1, total=0))
+    assert api.decide().keys == {"paginator": "single", "total_path": "total"}
+    assert api.queries == []
+
+
+@pytest.mark.parametrize("end", [{"has_more": False}, {"next": None}])
+def test_a_total_outranks_a_word_for_the_end(end: dict[str, object]) -> None:
+    """Two words of the source that cannot both be true fail the day."""
+    with pytest.raises(UndecidedError, match="'total' is 3 and 2 records came"):
+        Api(lambda _: make_page([1, 2], total=3, **end)).decide()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "more"),
+    [
+        ("X-Total-Count", "3", True),
+        ("X-Total-Count", "2", False),
+        ("x-total", "3", True),
+        ("X-Total-Pages", "2", True),
+        ("X-Next-Page", "2", True),
+        ("X-Next-Page", "", False),
+        ("Content-Range", "items 0-1/3", True),
+        ("Content-Range", "items 0-1/*", False),
+        ("Link", '<https://api.example/users>; rel="first"', False),
+    ],
+)
+def test_a_header_that_speaks_of_more_is_a_sign(name: str, value: str, more: bool) -> None:
+    """Totals and next pages are as good in a header."""
+    api = Api(lambda _: make_page([1, 2], {name: value}))
+    if more:
+        with pytest.raises(UndecidedError, match=name):
+            api.decide()
+    else:
+        assert api.decide().keys["paginator"] == "single"
+
+
+@pytest.mark.parametrize(
+    ("url", "page_size", "headers", "fields", "full"),
+    [
+        ("?limit=2", 0, {}, {}, True),
+        ("?limit=3", 0, {}, {}, False),
+        ("?team=2", 0, {}, {}, False),
+        ("", 2, {}, {}, True),
+        ("", 3, {}, {}, False),
+        ("", 0, {"X-Per-Page": "2"}, {}, True),
+        ("", 0, {}, {"meta": {"pageSize": 2}}, True),
+        ("?limit=2", 2, {}, {"total": 2, "pageSize": 2}, False),
+        ("?limit=2", 2, {"X-Total-Count": "2"}, {}, False),
+        ("?limit=2", 2, {}, {"next": None}, False),
+    ],
+)
+def test_a_full_page_may_be_the_first_of_more(
+    url: str, page_size: int, headers: dict[str, str], fields: dict[str, object], full: bool
+) -> None:
+    """As many records as were asked for are not all, unless the source says so, or a next page that is empty."""
+    api = Api(lambda _: make_page([1, 2], headers, **fields), URL + url)
+    if full:
+        with pytest.raises(UndecidedError, match="2 records came, a full page"):
+            api.decide(page_size=page_size)
+    else:
+        assert api.decide(page_size=page_size).keys["paginator"] == "single"
+        assert api.queries == []
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_full_page_is_all_where_the_next_one_is_empty(count: int) -> None:
+    """What was asked for by its place came before, and behind it is nothing, or the others."""
+    api = Api(slice_by("offset", 2, count), URL + "?limit=2")
+    decision = api.decide()
+    assert decision.keys["paginator"] == ("single" if count == 2 else "offset")
+    assert api.read(decision) == list(range(count))
+
+
+def follow(field: Callable[[int], dict[str, object]], param: str, size: int = 2, count: int = 5) -> Answer:
+    """An API whose pages lead on by what `field` makes of the place of the next; the last one does not."""
+
+    def answer(query: dict[str, str]) -> Page:
+        start = int(query.get(param, "0").removeprefix("t"))
+        more = start + size < count
+        return make_page(range(count)[start:][:size], **(field(start + size) if more else {}))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("field", "param", "keys", "probes"),
+    [
+        (lambda n: {"next": f"{URL}?x={n}"}, "x", {"paginator": "next_url", "cursor_path": "next"}, 1),
+        (lambda n: {"next": f"/users?x={n}"}, "x", {"paginator": "next_url", "cursor_path": "next"}, 1),
+        (lambda n: {"links": {"next": f"?x={n}"}}, "x", {"paginator": "next_url", "cursor_path": "links.next"}, 1),
+        (
+            lambda n: {"_links": {"self": {"href": "/users"}, "next": {"href": f"?x={n}"}}},
+            "x",
+            {"paginator": "next_url", "cursor_path": "_links.next.href"},
+            1,
+        ),
+        (
+            lambda n: {"@odata.nextLink": f"{URL}?$skiptoken={n}"},
+            "$skiptoken",
+            {"paginator": "next_url", "cursor_path": "@odata.nextLink"},
+            1,
+        ),
+        (
+            lambda n: {"paging": {"next": {"after": f"t{n}", "link": f"{URL}?after={n}"}}},
+            "after",
+            {"paginator": "next_url", "cursor_path": "paging.next.link"},
+            1,
+        ),
+        (
+            lambda n: {"next_cursor": f"t{n}"},
+            "cursor",
+            {"paginator": "cursor", "cursor_path": "next_cursor", "cursor_param": "cursor"},
+            1,
+        ),
+        (
+            lambda n: {"nextPageToken": f"t{n}"},
+            "pageToken",
+            {"paginator": "cursor", "cursor_path": "nextPageToken", "cursor_param": "pageToken"},
+            1,
+        ),
+        (
+            lambda n: {"meta": {"next_token": f"t{n}"}},
+            "next_token",
+            {"paginator": "cursor", "cursor_path": "meta.next_token", "cursor_param": "next_token"},
+            2,
+        ),
+        (
+            lambda n: {"paging": {"next": {"after": f"t{n}"}}},
+            "after",
+            {"paginator": "cursor", "cursor_path": "paging.next.after", "cursor_param": "after"},
+            1,
+        ),
+        (
+            lambda n: {"response_metadata": {"next_cursor": f"t{n}"}},
+            "cursor",
+            {"paginator": "cursor", "cursor_path": "response_metadata.next_cursor", "cursor_param": "cursor"},
+            1,
+        ),
+        (
+            lambda n: {"pageInfo": {"hasNextPage": True, "endCursor": f"t{n}"}},
+            "after",
+            {"paginator": "cursor", "cursor_path": "pageInfo.endCursor", "cursor_param": "after"},
+            3,
+        ),
+        (
+            lambda n: {"offset": f"t{n}"},
+            "offset",
+            {"paginator": "cursor", "cursor_path": "offset", "cursor_param": "offset"},
+            1,
+        ),
+        (
+            lambda n: {"pages": {"next": {"page": 2, "starting_after": f"t{n}"}, "page": 1}},
+            "starting_after",
+            {"paginator": "cursor", "cursor_path": "pages.next.starting_after", "cursor_param": "starting_after"},
+            2,
+        ),
+        (
+            lambda n: {"has_more": True, "next_cursor": f"t{n}"},
+            "start_cursor",
+            {"paginator": "cursor", "cursor_path": "next_cursor", "cursor_param": "start_cursor"},
+            4,
+        ),
+        (
+            lambda n: {"next_offset": n},
+            "offset",
+            {"paginator": "cursor", "cursor_path": "next_offset", "cursor_param": "offset"},
+            1,
+        ),
+    ],
+)
+def test_what_leads_on_is_found_and_proven(
+    field: Callable[[int], dict[str, object]], param: str, keys: dict[str, str], probes: int
+) -> None:
+    """A URL or a cursor, wherever it stands, is taken once page two has come by it, with few questions."""
+    api = Api(follow(field, param, count=4))
+    decision = api.decide()
+    assert decision.keys.items() >= keys.items()
+    assert len(api.queries) == probes
+    assert api.read(Decision({**decision.keys, "more_path": ""}, "")) == list(range(4))
+
+
+def test_a_link_header_is_taken_at_its_word() -> None:
+    """It is made for nothing else, so that nothing is asked."""
+    api = Api(lambda _: make_page([1, 2], {"Link": '</users?page=2>; rel="next"'}, next_cursor="abc"))
+    assert api.decide() == Decision({"paginator": "link_header"}, "link_header: the Link header names the next")
+    assert api.queries == []
+
+
+def test_a_cursor_in_a_header_is_found() -> None:
+    """Under the name that the header has."""
+
+    def answer(query: dict[str, str]) -> Page:
+        page = int(query.get("page", 1))
+        return make_page(range(5)[2 * page - 2 :][:2], {"X-Next-Page": str(page + 1) if page < 3 else ""})
+
+    api = Api(answer)
+    decision = api.decide()
+    assert decision.keys == {"paginator": "cursor", "cursor_path": "X-Next-Page", "cursor_param": "page"}
+    assert api.read(decision) == list(range(5))
+
+
+def test_a_post_sends_its_cursor_in_the_body() -> None:
+    """A source that reads a body looks for its cursor there."""
+    api = Api(follow(lambda n: {"paging": {"next": {"after": f"t{n}"}}}, "after"), method="POST", body={"sort": "id"})
+    decision = api.decide()
+    assert decision.keys["cursor_in"] == "body"
+    assert api.read(decision) == list(range(5))
+
+
+def test_keys_that_are_set_are_not_guessed() -> None:
+    """The cursor's path and parameter, as far as they are known, are taken."""
+
+    def answer(query: dict[str, str]) -> Page:
+        start = int(query.get("weiter", 0))
+        return make_page(range(6)[start:][:2], next_cursor="no", next=start + 2 if start < 4 else None)
+
+    api = Api(answer)
+    decision = api.decide(cursor_path="next", cursor_param="weiter")
+    assert decision.keys == {"paginator": "cursor", "cursor_path": "next", "cursor_param": "weiter"}
+    assert len(api.queries) == 1
+
+
+def test_a_page_that_has_more_leads_on_by_its_last_id() -> None:
+    """Where there is no cursor, it is the last record's own."""
+
+    def answer(query: dict[str, str]) -> Page:
+        ids = [f"cus_{number}" for number in range(7)]
+        start = ids.index(query["starting_after"]) + 1 if "starting_after" in query else 0
+        return make_page(ids[start:][:3], object="list", url="/v1/customers", has_more=start + 3 < 7)
+
+    api = Api(answer)
+    decision = api.decide()
+    last_id = {"paginator": "last_id", "cursor_path": "id", "cursor_param": "starting_after", "more_path": "has_more"}
+    assert decision.keys == last_id
+    assert len(api.queries) == 1
+    assert len(api.read(decision)) == 7
+
+
+@pytest.mark.parametrize("count", [7, 30, 60])
+def test_the_last_id_is_tried_where_nothing_is_said(count: int) -> None:
+    """Asked after the last but one, the last comes again: so it is an id that the parameter takes, and no time."""
+
+    def answer(query: dict[str, str]) -> Page:
+        since = int(query.get("since", -1))
+        return make_page([number for number in range(count) if number > since][:30])
+
+    api = Api(answer)
+    if count == 30:
+        with pytest.raises(UndecidedError):  # nobody after the last one: of whoever ignores it, the same would come
+            api.decide()
+    else:
+        decision = api.decide()
+        assert decision.keys["paginator"] == ("single" if count == 7 else "last_id")
+        assert api.read(decision) == list(range(count))
+
+
+@given(
+    count=st.integers(1, 60),
+    size=st.integers(1, 30),
+    param=st.sampled_from(["page", "_page", "offset", "skip", "first", "start", "startIndex"]),
+    start=st.integers(0, 1),
+    told=st.sampled_from(["total", "echo", "more", "size", "nothing"]),
+)
+def test_the_population_arrives_exactly_or_nothing_is_decided(
+    count: int, size: int, param: str, start: int, told: str
+) -> None:
+    """Pages and offsets of any name, from 0 or 1, told or not: all users come once, or the day fails."""
+    pages = "page" in param
+
+    def answer(query: dict[str, str]) -> Page:
+        place = int(query.get(param, start)) - start
+        first = max(0, place * size if pages else place)
+        fields: dict[str, dict[str, object]] = {
+            "total": {"total": count},
+            "echo": {"total": count, param: place + start, "limit": size},
+            "more": {"has_more": first + size < count},
+            "size": {"limit": size},
+            "nothing": {},
+        }
+        return make_page(range(count)[first:][:size], **fields[told])
+
+    api = Api(answer)
+    try:
+        decision = api.decide()
+    except UndecidedError:
+        assert told in ("total", "more") or size == 1  # one record for one more is as if nothing had been heeded
+        assert count >= size
+        return
+    arrived = api.read(decision)
+    if told == "nothing" and size < 10:
+        assert arrived == list(range(count))[: len(arrived)]  # a few records, and not a word: nobody can know
+    elif told != "nothing" or size in (10, 15, 16, 20, 25, 30):
+        assert arrived == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("answer", "keys", "probes"),
+    [
+        # dummyjson
+        (
+            lambda q: make_page(
+                range(100)[int(q.get("skip", 0)) :][:30], total=100, skip=int(q.get("skip", 0)), limit=30
+            ),
+            {"paginator": "offset", "offset_param": "skip", "page_start": 0, "page_size": 30, "total_path": "total"},
+            1,
+        ),
+        # reqres
+        (
+            lambda q: make_page(
+                range(12)[6 * int(q.get("page", 1)) - 6 :][:6],
+                page=int(q.get("page", 1)),
+                per_page=6,
+                total=12,
+                total_pages=2,
+            ),
+            {"paginator": "page", "page_param": "page", "page_start": 1, "total_path": "total"},
+            1,
+        ),
+        # Spring
+        (
+            lambda q: make_page(
+                range(50)[20 * int(q.get("page", 0)) :][:20],
+                number=int(q.get("page", 0)),
+                size=20,
+                first="page" not in q,
+                last=int(q.get("page", 0)) == 2,
+                totalElements=50,
+                totalPages=3,
+            ),
+            {
+                "paginator": "page",
+                "page_param": "page",
+                "page_start": 0,
+                "more_path": "!last",
+                "total_path": "totalElements",
+            },
+            1,
+        ),
+        # SCIM
+        (
+            lambda q: make_page(
+                range(50)[int(q.get("startIndex", 1)) - 1 :][:20],
+                totalResults=50,
+                startIndex=int(q.get("startIndex", 1)),
+                itemsPerPage=20,
+            ),
+            {
+                "paginator": "offset",
+                "offset_param": "startIndex",
+                "page_start": 1,
+                "page_size": 20,
+                "total_path": "totalResults",
+            },
+            1,
+        ),
+        # Laravel
+        (
+            lambda q: make_page(
+                range(40)[15 * int(q.get("page", 1)) - 15 :][:15],
+                current_page=int(q.get("page", 1)),
+                last_page=3,
+                per_page=15,
+                to=15,
+                total=40,
+            ),
+            {"paginator": "page", "page_param": "page", "page_start": 1, "total_path": "total"},
+            1,
+        ),
+        # Jira
+        (
+            lambda q: make_page(
+                range(120)[int(q.get("startAt", 0)) :][:50], startAt=int(q.get("startAt", 0)), maxResults=50
+            ),
+            {"paginator": "offset", "offset_param": "startAt", "page_start": 0, "page_size": 50},
+            3,
+        ),
+    ],
+)
+def test_a_place_is_sent_under_the_name_that_the_source_has_for_it(
+    answer: Answer, keys: dict[str, Any], probes: int
+) -> None:
+    """What the page calls its own place and size is what it is asked with, and one question is enough with a total."""
+    api = Api(answer)
+    assert api.decide().keys == keys
+    assert len(api.queries) == probes
+
+
+@pytest.mark.parametrize("count", [100, 250])
+def test_a_default_size_that_nobody_names_is_found_out(count: int) -> None:
+    """A hundred and not a word: the usual parameters are tried, and the one that is heeded tells."""
+    api = Api(slice_by("first", 100, count))
+    decision = api.decide()
+    assert decision.keys["paginator"] == ("single" if count == 100 else "offset")
+    assert api.read(decision) == list(range(count))
+
+
+def test_everybody_at_once_is_told_from_a_first_page() -> None:
+    """json-server gives all without `_page`, and ten with it: behind the last ten is nobody."""
+
+    def answer(query: dict[str, str]) -> Page:
+        page = int(query.get("_page", 0))
+        return make_page(range(100)[10 * page - 10 :][:10] if page else range(100))
+
+    decision = Api(answer).decide()
+    assert decision == Decision({"paginator": "single"}, decision.why)
+    assert "_page=11 it gave nothing" in decision.why
+
+
+def test_a_round_number_where_no_parameter_is_heeded_is_undecided() -> None:
+    """Neither the end nor a way on is proven; a number that is not round is all, and nothing is asked."""
+    with pytest.raises(UndecidedError, match=r"100 records came, a round number .* set paginator .*single, if this is"):
+        Api(lambda _: make_page(range(100))).decide()
+    api = Api(lambda _: make_page(range(97)))
+    assert api.decide().keys == {"paginator": "single"}
+    assert api.queries == []
+
+
+def test_a_parameter_that_filters_proves_nothing() -> None:
+    """A source that looks for users whose page is 2 finds nobody, and nobody on page 1 either."""
+    with pytest.raises(UndecidedError):
+        Api(lambda query: make_page([] if query else range(100))).decide()
+
+
+def test_a_cursor_s_parameter_that_filters_proves_nothing() -> None:
+    """The same of a cursor: any text at all finds nobody; where only the right one does, that is the end."""
+    last, first = make_page([]), make_page(range(7), next_cursor="abc")
+    with pytest.raises(UndecidedError):
+        Api(lambda query: last if query else first).decide()
+    for fields in ({"total": 9}, {"next_cursor": "def"}):
+        empty = make_page([], **fields)
+        with pytest.raises(UndecidedError):
+            Api(
+                lambda q, e=empty, f=fields: e if q.get("cursor") == "abc" else make_page([1], **{"next": "abc"} | f)
+            ).decide()
+    api = Api(lambda query: last if query.get("cursor") == "abc" else make_page(range(7), next_cursor="abc"))
+    assert api.decide().keys["cursor_param"] == "cursor"
+
+
+@pytest.mark.parametrize(
+    ("answer", "url"),
+    [
+        # a filter, though the source names its page
+        (lambda q: make_page([]) if q else make_page([1, 2], page=1, per_page=2), URL),
+        # everybody, and then some of them, where the source declares more
+        (lambda q: make_page(range(20)[2 * int(q["_page"]) - 2 :][:2] if "_page" in q else range(10), total=20), URL),
+        # a page two that has some of page one, and others
+        (lambda q: make_page(range(5 * int(q.get("page", 1)) - 5, 5 * int(q.get("page", 1)) + 5)), URL),
+        # nothing on page two, where the source declares more
+        (lambda q: make_page([1, 2] if q.get("page", "1") == "1" else [], total=9), URL),
+        # other users since then, but not since an id
+        (lambda q: make_page(range(500, 510) if "since" in q else range(10)), URL),
+    ],
+)
+def test_what_is_half_a_proof_is_none(answer: Answer, url: str) -> None:
+    """An answer that may mean something else leaves it undecided."""
+    with pytest.raises(UndecidedError):
+        Api(answer, url).decide()
+
+
+def test_what_stands_in_a_list_is_no_word_of_the_page() -> None:
+    """No path leads there."""
+    assert says_more(make_page([1], links=[{"has_more": False}])) is None
+
+
+def test_a_shuffled_list_proves_nothing() -> None:
+    """Other users each time are no page two."""
+    numbers = itertools.count(1)
+    with pytest.raises(UndecidedError):
+        Api(lambda _: make_page(list(itertools.islice(numbers, 100)))).decide()
+
+
+def test_an_offset_that_counts_pages_is_no_offset() -> None:
+    """It would leave out what lies between: asked for one less, the last record must come again."""
+    with pytest.raises(UndecidedError):
+        Api(slice_by("offset", 20, 1000, pages=True)).decide()
+
+
+def test_pages_that_never_end_are_refused() -> None:
+    """Where nothing declares an end, there must be none far out."""
+
+    def answer(query: dict[str, str]) -> Page:
+        page = int(query.get("page", 1))
+        return make_page(range(10 * page, 10 * page + 10), info={"results": 10, "page": page})
+
+    with pytest.raises(UndecidedError, match="page=1000000 has records too, so they never end: set paginator = single"):
+        Api(answer).decide()
+
+
+def test_a_parameter_that_is_refused_is_not_the_one() -> None:
+    """A 400 for an unknown name costs a question and no more."""
+
+    def answer(query: dict[str, str]) -> Page | None:
+        return slice_by("skip", 2, 5, total=5)(query) if query.keys() <= {"skip"} else None
+
+    api = Api(answer)
+    assert api.read(api.decide()) == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("fields", "taken"),
+    [
+        ({"total": 5}, {"total_path": "total"}),
+        ({"meta": {"totalCount": 5}}, {"total_path": "meta.totalCount"}),
+        ({"count": 5}, {"total_path": "count"}),
+        ({"total_pages": 3}, {"total_path": "pages:total_pages"}),
+        ({"total": 2}, {}),
+        ({"total": 3}, {}),
+        ({"count": 2}, {}),
+        ({"total_time": 5}, {}),
+    ],
+)
+def test_a_total_is_taken_where_two_pages_bear_it_out(fields: dict[str, object], taken: dict[str, str]) -> None:
+    """It is at least what came on both; a number that is less would fail good days."""
+    api = Api(follow(lambda n: {"next": f"?x={n}"}, "x"))
+
+    def answer(query: dict[str, str]) -> Page:
+        page = follow(lambda n: {"next": f"?x={n}"}, "x")(query)
+        assert page is not None
+        return replace(page, fields={**page.fields, **fields})
+
+    api = Api(answer)
+    keys = api.decide().keys
+    assert {name: value for name, value in keys.items() if name.startswith("total")} == taken
+
+
+def test_a_total_that_is_another_on_page_two_is_not_taken() -> None:
+    """It is a number of something else."""
+
+    def answer(query: dict[str, str]) -> Page:
+        start = int(query.get("x", 0))
+        return make_page(range(9)[start:][:2], next=f"?x={start + 2}", total=9 - start)
+
+    assert "total_path" not in Api(answer).decide().keys
+
+
+def test_a_flag_is_taken_where_page_two_has_it() -> None:
+    """A field that comes and goes would fail the last page."""
+    for fields, taken in (({"has_more": True}, "has_more"), ({"done": False}, "!done"), ({}, None)):
+        api = Api(lambda q, fields=fields: make_page([len(q)], next="?x=1", **fields))
+        assert api.decide().keys.get("more_path") == taken
+    api = Api(lambda q: make_page([len(q)], next="?x=1", **({} if q else {"has_more": True})))
+    assert "more_path" not in api.decide().keys
+
+
+def test_no_more_questions_than_a_few() -> None:
+    """A source that ignores whatever it is asked is given up."""
+    api = Api(lambda _: make_page(range(100), next_cursor="abc", has_more=True))
+    with pytest.raises(UndecidedError):
+        api.decide()
+    assert len(api.queries) == MOST_PROBES
