@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -26,6 +26,8 @@ Stage = Literal["raw", "clean"]
 Manifest = TypeVar("Manifest", bound=msgspec.Struct)
 
 MANIFEST = "manifest.json"
+PREPARED = f"{MANIFEST}.new"
+JOURNAL = "progress.jsonl"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -35,6 +37,31 @@ class Part(msgspec.Struct, frozen=True):
     records: int
     bytes: int
     sha256: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gate (`gate` is its key) said of a day when it was read: `value` is what is held against the `limit`.
+
+    `reference` is what the day was compared with: the date of a snapshot, a median, a number of users.
+    """
+
+    gate: str
+    value: float
+    limit: float
+    reference: str | float | None
+    passed: bool
+    description: str
+
+    def __str__(self) -> str:
+        return self.description
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """That forgotten lines were taken out of a day: how many, its digest before, and the parts that were replaced."""
+
+    lines: int
+    sha256: str
+    parts: list[Part]
 
 
 class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +80,16 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     as_of: dt.datetime
     pages: int
     records: int
+    keys: int
+    """Distinct ones; a record whose key cannot be read counts as one of its own."""
+    declared: int | None
+    """How many records there are, by the source's own word."""
+    unknown_fields: list[str]
+    gates: list[Verdict]
     parts: list[Part]
+    forgotten: int = 0
+    """How many of the records are no longer in the parts."""
+    erasures: list[Erasure] = []
 
 
 class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +102,12 @@ class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     rejected: int
     reasons: dict[str, int]
+    accepted: list[str]
+    """The gates that did not pass, and were let through."""
     parts: list[Part]
     rejects: list[Part]
+    erasures: list[Erasure] = []
+    """Of rows and rejects, since the day was cleaned."""
 
 
 def digest(parts: Iterable[Part]) -> str:
@@ -108,12 +148,12 @@ class DayFolder(luigi.Target):
                 fcntl.lockf(file, fcntl.LOCK_EX, *day)
             yield
 
-    def sweep(self) -> None:
-        """Make the folder empty and unfinished: no manifest first, then none of the files that a run leaves."""
+    def sweep(self, keep: Collection[str] = ()) -> None:
+        """Make the folder unfinished and, but for the parts to `keep` and their journal, empty: no manifest first."""
         with _telling(self.path):
             _make_folder(self.path)
-            for pattern in (f"{MANIFEST}*", "part-*", "rejects-*"):
-                if paths := list(self.path.glob(pattern)):
+            for pattern in (f"{MANIFEST}*", *(() if keep else (JOURNAL,)), "part-*", "rejects-*"):
+                if paths := [path for path in self.path.glob(pattern) if path.name not in keep]:
                     for path in paths:
                         path.unlink()
                     _sync_folder(self.path)
@@ -141,15 +181,49 @@ class DayFolder(luigi.Target):
             )
         return data
 
+    def add_to_journal(self, lines: Iterable[bytes]) -> None:
+        """Write lines to the end of the journal, and sync it."""
+        with _telling(self.path / JOURNAL), (self.path / JOURNAL).open("ab") as file:
+            file.writelines(line + b"\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_journal(self) -> list[bytes]:
+        """The lines of the journal; a last one that a crash cut is not among them."""
+        with _telling(self.path / JOURNAL):
+            path = self.path / JOURNAL
+            return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+
+    def drop_journal(self) -> None:
+        """Have no journal: all parts are there."""
+        with _telling(self.path):
+            (self.path / JOURNAL).unlink(missing_ok=True)
+
+    def drop_strays(self, keep: Collection[str]) -> None:
+        """Have no parts but those to `keep`, which are the manifest's, and no manifest but that."""
+        with _telling(self.path):
+            paths = [path for pattern in (PREPARED, "part-*", "rejects-*") for path in self.path.glob(pattern)]
+            if strays := [path for path in paths if path.name not in keep]:
+                for path in strays:
+                    path.unlink()
+                _sync_folder(self.path)
+
     def publish(self, manifest: msgspec.Struct) -> None:
         """Make the day exist: its manifest, synced, under its name, at once."""
         with _telling(self.path):
-            new = self.path / f"{MANIFEST}.new"
-            with new.open("wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            new.rename(self.path / MANIFEST)
+            _write_synced(self.path / PREPARED, _encode(manifest))
+        self.swap()
+
+    def prepare(self, manifest: msgspec.Struct) -> None:
+        """Write a manifest, and sync it, that `swap` is to put in the place of the day's own."""
+        with _telling(self.path):
+            _write_synced(self.path / PREPARED, _encode(manifest))
+            _sync_folder(self.path)
+
+    def swap(self) -> None:
+        """Have the prepared manifest for the day's own, at once."""
+        with _telling(self.path):
+            (self.path / PREPARED).rename(self.path / MANIFEST)
             _sync_folder(self.path)
 
     def read_manifest(self, kind: type[Manifest]) -> Manifest:
@@ -163,6 +237,16 @@ class DayFolder(luigi.Target):
             raise FolderError(
                 f"{path} is not a manifest ({error}): delete the folder, so that the day is made again"
             ) from error
+
+
+def list_days(data_dir: str, stage: Stage, dataset: str) -> list[dt.date]:
+    """The days of a dataset that have a folder at a stage, finished or not, the newest first."""
+    path = DayFolder(data_dir, stage, dataset, dt.date.min).path.parent
+    days = []
+    for folder in path.glob("date=????-??-??"):
+        with contextlib.suppress(ValueError):
+            days.append(dt.date.fromisoformat(folder.name.removeprefix("date=")))
+    return sorted(days, reverse=True)
 
 
 class LoadMarker(luigi.Target):
@@ -195,6 +279,16 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
     return dates & {dt.date.fromisoformat(date) for (date,) in rows}
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Have a file with this content, synced: after a crash it is as it was before, or as it is to be."""
+    with _telling(path):
+        _make_folder(path.parent)
+        new = path.with_name(f"{path.name}.new")
+        _write_synced(new, content)
+        new.rename(path)
+        _sync_folder(path.parent)
+
+
 @contextlib.contextmanager
 def _telling(path: Path) -> Iterator[None]:
     """Say in one line what the file system refused, and of which file."""
@@ -213,6 +307,18 @@ def _make_folder(path: Path) -> None:
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
         _sync_folder(path.parent)
+
+
+def _encode(manifest: msgspec.Struct) -> bytes:
+    """A manifest, for a person to read."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Raw lines of a part to a clean frame and its rejects: a pure function, no I/O, no clock, no randomness.
 
-Owns how a contract becomes columns, and why a record is rejected. What is right for a column is the
-dataset's business (`clean` in users.py), not this file's.
+Owns how a contract becomes columns, why a record is rejected, and how little is enough of a deletion. What is right
+for a column is the dataset's business (`clean` in users.py), not this file's.
 """
 
 import json
@@ -17,6 +17,8 @@ import pyarrow as pa
 from msgspec import inspect
 
 from pipeline.errors import DatasetError
+from pipeline.fields import load
+from pipeline.records import Deletion
 
 Clean = Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[tuple[str, str], "pd.Series[bool]"]]]
 
@@ -37,6 +39,7 @@ PANDAS_TYPES: dict[pa.DataType, Any] = {
     pa.string(): pd.StringDtype(na_value=float("nan")),  # `str`; named, as an empty column would not be seen to be text
     pa.date32(): pd.ArrowDtype(pa.date32()),
 }
+KEY_IS_NULL = "is null, and it is the key"
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -62,28 +65,41 @@ class Column(NamedTuple):
 
 
 def transform(
-    lines: Sequence[bytes], contract: type[msgspec.Struct], clean: Clean, key: Sequence[str]
+    lines: Sequence[bytes],
+    contract: type[msgspec.Struct],
+    clean: Clean,
+    key: Sequence[str],
+    deleted_when: str = "",
 ) -> tuple[pd.DataFrame, list[Reject]]:
     """The rows of a part, in the order of its lines, and its rejects, by line.
 
     `lines` holds one JSON record each; `key` names the columns of `clean`'s result that are the natural key.
+    Where `deleted_when` says what a deletion is, rows have a last column `deleted`, and a deletion is a row
+    whatever else is wrong with it, as long as its key can be read.
     Every line ends in one of the two: len(rows) + len(rejects) == len(lines). Raises DatasetError
     where contract and `clean` do not fit together.
     """
     columns = _walk(inspect.type_info(contract))
     records, refused = _decode(lines, contract)
-    rows, broken = _clean(clean, key, _to_frame(records, columns))
+    salvaged = {line: _salvage(lines[line - 1], contract) for line in refused}
+    keys = _read_keys(salvaged, columns, clean, key)
+    gone = Deletion(deleted_when).find(lines)
+    kept = {line: salvaged[line] for line in refused if gone[line - 1] and keys[line]}
+    rows, broken = _clean(clean, key, _to_frame(dict(sorted((records | kept).items())), columns))
     rejects = [
-        Reject(line, *_explain(error), known, lines[line - 1].decode(errors="replace"))
-        for (line, error), known in zip(
-            refused.items(), _read_keys([lines[n - 1] for n in refused], contract, columns, clean, key), strict=True
-        )
+        Reject(line, *_explain(error), keys[line], lines[line - 1].decode(errors="replace"))
+        for line, error in refused.items()
+        if line not in kept
     ]
+    deleted = pd.Series([gone[line - 1] for line in rows.index], rows.index, dtype=bool)
     bad = pd.Series(data=False, index=rows.index)
-    for (field, reason), mask in broken.items():
+    for (field, reason), rule in broken.items():
+        mask = rule if reason == KEY_IS_NULL else rule & ~deleted
         for line, *values in rows.loc[mask & ~bad, list(key)].itertuples():
             rejects.append(Reject(line, reason, field, _encode_key(values), lines[line - 1].decode()))
         bad |= mask
+    if deleted_when:
+        rows = rows.assign(deleted=deleted)
     return rows[~bad], sorted(rejects)
 
 
@@ -156,27 +172,24 @@ def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.Da
         )
     if missing := set(key) - set(rows.columns):
         raise DatasetError(f"clean: the key column {', '.join(sorted(missing))} is not among {', '.join(rows.columns)}")
-    nulls = {(column, "is null, and it is the key"): rows[column].isna() for column in key}
+    nulls = {(column, KEY_IS_NULL): rows[column].isna() for column in key}
     return rows, nulls | broken
 
 
 def _read_keys(
-    lines: Sequence[bytes], contract: type[msgspec.Struct], columns: Sequence[Column], clean: Clean, key: Sequence[str]
-) -> list[str | None]:
-    """The natural keys of refused records, as far as they can be read: from those fields that fit by themselves."""
-    if not lines:
-        return []
-    rows, _ = _clean(clean, key, _to_frame({n: _salvage(line, contract) for n, line in enumerate(lines)}, columns))
-    return [_encode_key(values) for values in rows[list(key)].itertuples(index=False)]
+    salvaged: Mapping[int, object], columns: Sequence[Column], clean: Clean, key: Sequence[str]
+) -> dict[int, str | None]:
+    """The natural keys of refused records by line, as far as they can be read from what was salvaged."""
+    if not salvaged:
+        return {}
+    rows, _ = _clean(clean, key, _to_frame(salvaged, columns))
+    return dict(zip(salvaged, map(_encode_key, rows[list(key)].itertuples(index=False)), strict=True))
 
 
 def _salvage(line: bytes, contract: type[msgspec.Struct]) -> SimpleNamespace:
     """Those top-level fields of a refused record that fit the contract by themselves."""
     fields = {}
-    try:
-        record = json.loads(line)  # reads NaN and lone surrogates, which msgspec refuses
-    except (ValueError, RecursionError):
-        record = None
+    record = load(line)
     if isinstance(record, dict):
         for field in msgspec.structs.fields(contract):
             with suppress(msgspec.ValidationError, UnicodeEncodeError):

@@ -24,6 +24,7 @@ MANIFEST = CleanManifest(
     rows=0,
     rejected=0,
     reasons={},
+    accepted=[],
     parts=[],
     rejects=[],
 )

@@ -198,3 +198,108 @@ def test_a_key_that_cleaning_makes_null_rejects_the_row():
     assert [(reject.line, reject.field, reject.reason) for reject in rejects] == [
         (1, "id", "is null, and it is the key")
     ]
+
+
+def delete_rows(*records: Any) -> tuple[pd.DataFrame, list[Reject]]:
+    """Records through the transform of users, where some are deletions."""
+    lines = [json.dumps(record).encode() for record in records]
+    return transform(lines, User, clean, ["user_id"], "deleted")
+
+
+def test_a_deletion_is_a_row_that_says_so():
+    """The last column tells which rows are deletions; the others are as without it."""
+    rows, rejects = delete_rows(GOOD, GOOD | {"id": 2, "deleted": True}, GOOD | {"id": 3, "deleted": False})
+    assert list(rows.columns)[-1] == "deleted"
+    assert rows["deleted"].dtype == bool
+    assert list(zip(rows["user_id"], rows["deleted"], strict=True)) == [(1, False), (2, True), (3, False)]
+    plain, _ = transform([json.dumps(GOOD).encode()], User, clean, ["user_id"])
+    pd.testing.assert_frame_equal(rows.drop(columns="deleted").iloc[:1], plain)
+    assert rejects == []
+
+
+def test_without_a_rule_for_deletions_there_is_no_column_for_them():
+    """An empty part of a dataset has the same columns as a full one, with the rule and without."""
+    assert "deleted" not in transform([b'{"id":1,"deleted":true}'], User, clean, ["user_id"])[0].columns
+    empty, full = (delete_rows(*records)[0] for records in ([], [GOOD]))
+    assert dict(empty.dtypes) == dict(full.dtypes)
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        ({"email": "anonymised"}, None),  # a rule of `clean`
+        ({"address": "gone"}, "city"),  # the contract
+        ({"updated_at": "never"}, "updated_at"),
+        ({"name": float("nan")}, "name"),
+        ({"name": "\ud800"}, "name"),
+    ],
+    ids=str,
+)
+def test_a_deletion_needs_no_more_than_its_key(change, lost):
+    """What does not fit is null in its row, and the time stays where it can be read; alive it would be a reject."""
+    dead = GOOD | {"id": 2} | change
+    rows, rejects = delete_rows(GOOD, dead | {"deleted": {}}, GOOD | {"id": 3})
+    assert rejects == []
+    assert list(rows["user_id"]) == [1, 2, 3]
+    assert list(rows["deleted"]) == [False, True, False]
+    assert rows["updated_at"].notna().tolist() == [True, lost != "updated_at", True]
+    assert lost is None or rows[lost].isna().tolist() == [False, True, False]
+    assert [reject.line for reject in delete_rows(GOOD, dead)[1]] == [2]
+
+
+def test_a_deletion_without_what_the_contract_requires_is_a_row():
+    """Microsoft Graph sends no more of a deleted user than the id and `@removed`."""
+
+    class Strict(msgspec.Struct):
+        id: str
+        size: int
+        name: str
+
+    lines = [b'{"id":"a","size":1,"name":"x"}', b'{"id":"b","@removed":{"reason":"deleted"}}', b'{"id":"c"}']
+    rows, rejects = transform(lines, Strict, lambda frame: (frame, {}), ["id"], "@removed")
+    assert list(rows["id"]) == ["a", "b"]
+    assert rows.iloc[1].isna().tolist() == [False, True, True, False]
+    assert [(reject.line, reject.field) for reject in rejects] == [(3, "size")]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"id": "7", "deleted": True}, "Expected `int`, got `str`"),
+        ({"deleted": True}, "Object missing required field `id`"),
+    ],
+)
+def test_a_deletion_of_nobody_is_rejected_for_what_the_contract_says(record, reason):
+    """Without its key there is nothing to delete."""
+    rows, (reject,) = delete_rows(GOOD, record)
+    assert list(rows["user_id"]) == [1]
+    assert (reject.line, reject.reason, reject.field, reject.key) == (2, reason, "id", None)
+
+
+def test_a_deletion_whose_key_cleaning_makes_null_is_rejected():
+    """The rule of the key is the one that holds for deletions too."""
+    rows, rejects = transform(
+        [b'{"id":" ","gone":1}', b'{"id":"b","gone":1}'],
+        Tall,
+        lambda frame: (frame.assign(id=frame["id"].str.strip().replace("", None)), {}),
+        ["id"],
+        "gone",
+    )
+    assert list(rows["id"]) == ["b"]
+    assert [(reject.line, reject.reason) for reject in rejects] == [(1, "is null, and it is the key")]
+
+
+deletions = st.tuples(st.integers(1, 99), st.sampled_from(['"email":"zz"', '"name":3', '"name":"x"'])).map(
+    lambda parts: f'{{"id":{parts[0]},{parts[1]},"deleted":true}}'.encode()
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(good | bad | deletions, max_size=2 * BLOCK))
+def test_deletions_are_rows_in_the_order_of_the_lines(lines):
+    """Nothing is dropped and nothing comes twice; each deletion with a key is a row, wherever the bad ones stand."""
+    frame, rejects = transform(lines, User, clean, ["user_id"], "deleted")
+    assert sorted([*frame.index, *(reject.line for reject in rejects)]) == list(range(1, len(lines) + 1))
+    assert list(frame.index) == sorted(frame.index)
+    assert list(frame["user_id"]) == [json.loads(lines[n - 1])["id"] for n in frame.index]
+    assert list(frame.index[frame["deleted"]]) == [n for n, line in enumerate(lines, 1) if b"deleted" in line]

@@ -1,0 +1,170 @@
+"""The gates between a source and the warehouse, judged once: when a day has been read, and before it exists.
+
+Owns what a day is compared with, and what is said of it. Refuses nothing itself: whoever reads the day fails it by
+the first verdict that it did not pass, or lets it through where that was asked for, and keeps all of them.
+"""
+
+import datetime as dt
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from pipeline.config import SNAPSHOT, Pipeline, Source
+from pipeline.errors import FolderError
+from pipeline.lines import unpack
+from pipeline.logs import count, logger
+from pipeline.records import Census
+from pipeline.targets import DayFolder, Part, Verdict, list_days
+
+if TYPE_CHECKING:
+    from pipeline.records import Keys
+
+MEDIAN_OF = 7  # days
+MEDIAN_FROM = 3  # days; fewer say nothing of what is usual
+NOISE = 3  # standard deviations of a number of independent events, which is its square root
+FEW_DELETIONS = 5  # fewer in a day's records are no accident, however few users are known
+
+
+class Manifest(msgspec.Struct):
+    """What is asked of the manifest of a day that was read before."""
+
+    mode: str
+    as_of: dt.datetime
+    records: int
+    parts: list[Part]
+
+
+class Earlier(NamedTuple):
+    """A day that was read before."""
+
+    folder: DayFolder
+    manifest: Manifest
+
+
+def judge(
+    date: dt.date, settings: Source, census: Census, as_of: dt.datetime, count_known: Callable[[], int]
+) -> list[Verdict]:
+    """What the gates of a dataset's section say of `date`, all of whose records are in `census`.
+
+    It is compared with the dataset's other days in raw, of the same mode; those whose manifest cannot be read are
+    left out. `count_known` says how many users the warehouse has, and is asked only where records delete some.
+    A gate at 1, or with nothing to compare with, gives no verdict. Raises FolderError.
+    """
+    before = _list_earlier(date, settings, as_of)
+    if settings.mode == SNAPSHOT:
+        gone = _judge_vanished(settings, census, before)
+    else:
+        gone = _judge_deletions(settings, census, count_known)
+    verdicts = [_judge_number(settings, census), _judge_drop(settings, census, before), gone]
+    return [verdict for verdict in verdicts if verdict]
+
+
+def _list_earlier(date: dt.date, settings: Source, as_of: dt.datetime) -> list[Earlier]:
+    """The days to compare with, nearest first: snapshots by when they were read, else the few days before `date`."""
+    data_dir = Pipeline().data_dir
+
+    def read() -> Iterator[Earlier]:
+        for day in list_days(data_dir, "raw", settings.section):
+            if day < date or (day > date and settings.mode == SNAPSHOT):
+                folder = DayFolder(data_dir, "raw", settings.section, day)
+                with suppress(FolderError):
+                    manifest = folder.read_manifest(Manifest)
+                    if manifest.mode == settings.mode:
+                        yield Earlier(folder, manifest)
+
+    if settings.mode != SNAPSHOT:
+        return list(islice(read(), MEDIAN_OF))
+    snapshots = [earlier for earlier in read() if earlier.manifest.as_of < as_of]
+    return sorted(snapshots, key=lambda earlier: earlier.manifest.as_of, reverse=True)
+
+
+def _judge_number(settings: Source, census: Census) -> Verdict:
+    """`min_records`: a snapshot of nobody is none, unless the key says so."""
+    least = settings.min_records if settings.min_records is not None else int(settings.mode == SNAPSHOT)
+    fact = f"{count(census.records, 'record')} came"
+    return _decide(settings, "min_records", census.records, least, None, fact, passed=census.records >= least)
+
+
+def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
+    """`max_drop_ratio`: how far the number of records lies below what is usual.
+
+    A few changes a day are noise: where 9 are usual, a day without any is no accident. So a day fails only where
+    it lies further below the median than chance would take it.
+    """
+    nearest = before[:MEDIAN_OF]
+    if settings.max_drop_ratio == 1 or len(nearest) < MEDIAN_FROM:
+        return None
+    median = statistics.median(earlier.manifest.records for earlier in nearest)
+    drop = max(0.0, 1 - census.records / median) if median else 0.0
+    usual = median - census.records <= NOISE * math.sqrt(median)
+    days = ", ".join(str(earlier.folder.date) for earlier in nearest)
+    fact = f"{count(census.records, 'record')} came, and {median:,g} is the median of those before ({days})"
+    limit = settings.max_drop_ratio
+    return _decide(settings, "max_drop_ratio", drop, limit, median, fact, passed=drop <= limit or usual)
+
+
+def _judge_vanished(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
+    """`max_delete_ratio` of a snapshot: the share of the keys of the one read before that are missing in this one.
+
+    A snapshot whose parts are damaged or missing is passed over with a warning, and the one before it compared with:
+    today's cannot be read again tomorrow, and must not be lost for an old file; the gate stays shut all the same.
+    """
+    import numpy as np
+
+    if settings.max_delete_ratio == 1 or not census.key:
+        return None
+    for earlier in before:
+        try:
+            keys = _read_keys(earlier, census)
+        except FolderError as error:
+            logger.warning(
+                "%s: the snapshot of %s is not compared with: %s", settings.section, earlier.folder.date, error
+            )
+            continue
+        missing = len(keys) - int(np.isin(keys, census.present_keys(), assume_unique=True).sum())
+        share, date = missing / max(len(keys), 1), str(earlier.folder.date)
+        fact = f"{missing:,} of {count(len(keys), 'key')} of the snapshot read before ({date}) are missing"
+        limit = settings.max_delete_ratio
+        return _decide(settings, "max_delete_ratio", share, limit, date, fact, passed=share <= limit)
+    return None
+
+
+def _read_keys(earlier: Earlier, census: Census) -> "Keys":
+    """The keys that are present in a snapshot, read again part by part."""
+    again = Census(None, census.key, census.deleted_when)
+    for part in earlier.manifest.parts:
+        again.add(unpack(earlier.folder.read(part)))
+    return again.present_keys()
+
+
+def _judge_deletions(settings: Source, census: Census, count_known: Callable[[], int]) -> Verdict | None:
+    """`max_delete_ratio` of records: how many keys they delete, as a share of the users that the warehouse knows.
+
+    Whether it knows these very users is not asked: a source that names some again is let through by hand.
+    """
+    if settings.max_delete_ratio == 1 or not census.deleted or not (known := count_known()):
+        return None
+    share, limit = census.deleted / known, settings.max_delete_ratio
+    fact = f"{count(census.deleted, 'key')} came as deleted, and {known:,} are known"
+    passed = share <= limit or census.deleted < FEW_DELETIONS
+    return _decide(settings, "max_delete_ratio", share, limit, known, fact, passed=passed)
+
+
+def _decide(
+    settings: Source, gate: str, value: float, limit: float, reference: str | float | None, fact: str, *, passed: bool
+) -> Verdict:
+    """A verdict with its line: what came, what it was compared with, the limit, and what to do if that is too much."""
+    hint = f": find out where they went, or let this run through with --{settings.section}-accept"
+    return Verdict(
+        gate=gate,
+        value=value,
+        limit=limit,
+        reference=reference,
+        passed=passed,
+        description=f"{fact}; {gate} is {limit:g}{'' if passed else hint}",
+    )
