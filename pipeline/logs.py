@@ -57,6 +57,11 @@ class ExpectedErrors(logging.Filter):
         return not known
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 record, 1,000 records."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def show_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What Python does with an error that nobody catches, as one line where it is an expected one."""
     if line := tell(error):

@@ -12,7 +12,7 @@ import msgspec
 from luigi.util import requires
 
 from pipeline.config import Source
-from pipeline.stages import Dataset
+from pipeline.dataset import Dataset
 from pipeline.tasks import Extract, Load, RangeDaily, Transform
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def table(metadata: "sa.MetaData") -> "sa.Table":
     )
 
 
-USERS = Dataset(Users, User, clean, table)
+USERS = Dataset(Users, User, clean, table, key=("id",))
 
 
 class ExtractUsers(Extract):

@@ -100,6 +100,13 @@ class Warehouse:
             row = db.run(sql, dataset=self.name, date=date).fetchone() if db else (None,)
             return dt.datetime.fromisoformat(row[0]) if row[0] else None
 
+    def count(self) -> int:
+        """How many rows the table has: what is there now."""
+        with self._read() as db:
+            if not db or not db.describe(self.name).columns:
+                return 0
+            return int(db.run(f'select count(*) from "{self.name}"').fetchone()[0])  # noqa: S608
+
     @contextmanager
     def _read(self) -> Iterator[SQLite | None]:
         if not self.path.exists():

@@ -3,9 +3,11 @@
 import contextlib
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,24 @@ def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]"
 def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """`luigi --module pipeline` and what follows."""
     return run("luigi", "--module", "pipeline", *arguments, **environment)
+
+
+def start_scheduler() -> tuple["subprocess.Popen[str]", dict[str, str]]:
+    """luigid on a port of its own, with central.cfg; the environment in which commands find it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = Path("central.cfg").read_text().replace("scheduler_port = 8082", f"scheduler_port = {port}")
+    Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
+    environment = {"LUIGI_CONFIG_PATH": "central.cfg"}
+    daemon = start("luigid", "--address", "127.0.0.1", "--port", str(port), **environment)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return daemon, environment
+        time.sleep(0.05)
+    raise TimeoutError("luigid did not come up")
 
 
 def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:

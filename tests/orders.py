@@ -7,7 +7,7 @@ import msgspec
 from luigi.util import requires
 
 from pipeline.config import Source
-from pipeline.stages import Dataset
+from pipeline.dataset import Dataset
 from pipeline.tasks import Extract, Load, Transform
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def table(metadata: "sa.MetaData") -> "sa.Table":
     )
 
 
-ORDERS = Dataset(Orders, Order, clean, table)
+ORDERS = Dataset(Orders, Order, clean, table, key=("number", "line"))
 
 
 class ExtractOrders(Extract):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, dump_tree, luigi_run, query, run
-from pipeline import stages
+from pipeline import dataset, stages
 from pipeline.errors import FolderError
 from pipeline.users import USERS
 from server import Answer, Server
@@ -101,8 +101,8 @@ def test_the_version_changes_with_the_code_and_not_with_its_comments(monkeypatch
     source = (ROOT / "pipeline" / "users.py").read_text()
 
     def version_of(text: str) -> str:
-        monkeypatch.setattr(stages.inspect, "getsource", lambda _: text)
-        return stages.Dataset(USERS.config, USERS.contract, USERS.clean, USERS.table).version
+        monkeypatch.setattr(dataset.inspect, "getsource", lambda _: text)
+        return dataset.Dataset(USERS.config, USERS.contract, USERS.clean, USERS.table, USERS.key).version
 
     same = [
         source.replace("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = (\n    2**63 - 1  # the largest\n)"),

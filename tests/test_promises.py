@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import dump_tree, dump_warehouse, luigi_run, query, start
-from pipeline import stages
+from pipeline import extraction, stages
 from pipeline.users import USERS
 from server import Answer, Server
 
@@ -26,7 +26,7 @@ def make_files(configure, days=DAYS, per_day=600) -> None:
     """Raw and clean folders of some days of a demo source in which many users change more than once."""
     configure("users", url=URL + str(per_day))
     for day in days:
-        stages.extract_day(USERS, day)
+        extraction.extract_day(USERS, day)
         stages.transform_day(USERS, day)
 
 

@@ -10,7 +10,7 @@ import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
-from pipeline import stages
+from pipeline import extraction, stages
 from pipeline.errors import ConfigError, DayNotClosedError
 from pipeline.tasks import DayParameter, RangeDaily
 from pipeline.users import USERS, BackfillUsers, ExtractUsers, LoadUsers, TransformUsers, Users
@@ -22,7 +22,7 @@ DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 def loaded() -> list[dt.date]:
     """Three of the five days, loaded."""
     for day in DAYS[::2]:
-        stages.extract_day(USERS, day)
+        extraction.extract_day(USERS, day)
         stages.transform_day(USERS, day)
         stages.load_day(USERS, day)
     return DAYS[::2]

@@ -1,0 +1,91 @@
+"""What is particular to the records of an API, in one value, and where its days are kept.
+
+Owns what the stages of a day have in common. The libraries of a stage are imported when it runs: to find out
+that nothing is to be done costs none of them.
+"""
+
+import ast
+import datetime as dt
+import functools
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import luigi
+import msgspec
+
+from pipeline.config import Pipeline, Source
+from pipeline.targets import DayFolder, LoadMarker
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from pipeline.transform import Clean
+    from pipeline.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A section of luigi.cfg, a contract, a cleaning and a table: all that is particular to the records of an API.
+
+    `key` names the fields of a record that are its natural key, nested ones by a dotted path.
+    """
+
+    config: type[Source]
+    contract: type[msgspec.Struct]
+    clean: "Clean"
+    table: "Callable[[sa.MetaData], sa.Table]"
+    key: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.config.section
+
+    @property
+    def version(self) -> str:
+        """A digest of what makes rows of records: the code, less comments and formatting, and the rule of deletions."""
+        rule = self.config().deleted_when
+        return hashlib.sha256(f"{self._code} {rule}".encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def _code(self) -> str:
+        module = sys.modules[self.contract.__module__]
+        own = ast.parse(inspect.getsource(module))
+        own.body = [node for node in own.body if not _is_task(module, node)]
+        # Not imported: transform brings pandas.
+        shared = [ast.parse(Path(__file__).with_name(f"{name}.py").read_text()) for name in ("records", "transform")]
+        return json.dumps([_outline(own), _outline(shared)])
+
+    def folder(self, stage: Any, date: dt.date) -> DayFolder:
+        return DayFolder(Pipeline().data_dir, stage, self.name, date)
+
+    def marker(self, date: dt.date) -> LoadMarker:
+        return LoadMarker(Pipeline().database, self.name, date)
+
+    def warehouse(self) -> "Warehouse":
+        from pipeline.warehouse import Warehouse
+
+        return Warehouse(Pipeline().database, self.name, self.table)
+
+
+def _is_task(module: Any, node: ast.stmt) -> bool:
+    """Whether a definition is one of Luigi's: a section or a task, which say nothing of how a row is made."""
+    return isinstance(node, ast.ClassDef) and issubclass(getattr(module, node.name), luigi.Task)
+
+
+def _outline(node: Any) -> Any:
+    """A syntax tree as plain lists, without docstrings, and alike in every version of Python."""
+    if isinstance(node, list):
+        return [_outline(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
+    body = fields.get("body")
+    if isinstance(body, list) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        fields["body"] = body[1:]
+    return [type(node).__name__, {name: _outline(value) for name, value in sorted(fields.items())}]

@@ -1,0 +1,148 @@
+"""The first stage of a day: from the source into its raw folder, so that the day exists only if all of it came.
+
+Owns how pages become parts, and the gates. How an API is read is the business of source, and where a reading that
+was broken off goes on that of journal.
+"""
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline import config, gates
+from pipeline.client import OutageError
+from pipeline.config import Pipeline, Source
+from pipeline.dataset import Dataset
+from pipeline.errors import QualityError, SourceError
+from pipeline.journal import Journal
+from pipeline.lines import pack
+from pipeline.logs import count, logger
+from pipeline.placeholders import find_placeholders
+from pipeline.records import Census
+from pipeline.source import MovedError, Reading
+from pipeline.targets import RawManifest, Verdict
+
+# What may change while a reading goes on: how patient it is, and what is made of what came.
+PATIENCE = {"auth", "timeout", "retries", "max_wait", "requests_per_second", "accept"}
+
+Tell = Callable[[Reading], None]
+
+
+def extract_day(dataset: Dataset, date: dt.date, tell: Tell = lambda _: None) -> None:
+    """Read the source for `date` into its raw folder; `tell` hears of each page.
+
+    A reading that was broken off goes on from its last finished part, where the source still gives the page at which
+    that ended. Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError.
+    """
+    settings, folder = dataset.config(), dataset.folder("raw", date)
+    started_at = config.utc_now()
+    settings.check_closed(date, started_at)
+    watermark = dataset.warehouse().watermark_before(date) if "watermark" in find_placeholders(settings) else None
+    journal = Journal.open(folder, _digest_question(settings, watermark), started_at)
+    try:
+        try:
+            reading = _read(dataset, date, watermark, journal, tell)
+        except MovedError as error:
+            logger.info("%s: what was read before it was broken off cannot be gone on with: it starts over", error)
+            folder.sweep()
+            journal = Journal.open(folder, "", started_at)
+            reading = _read(dataset, date, watermark, journal, tell)
+        as_of = journal.started_at - settings.settle
+        verdicts = gates.judge(date, settings, reading.census, as_of, lambda: dataset.warehouse().count())
+        _check_verdicts(dataset, date, settings, verdicts)
+    except (SourceError, QualityError) as error:
+        if not isinstance(error, OutageError):
+            folder.sweep()  # nothing of what came is to be believed another time
+        raise
+    window = settings.window(date)
+    manifest = RawManifest(
+        dataset=dataset.name,
+        date=date,
+        mode=settings.mode,
+        window_start=window.start,
+        window_stop=window.stop,
+        watermark=watermark,
+        url=reading.url,
+        paginator=reading.paginator,
+        started_at=journal.started_at,
+        extracted_at=config.utc_now(),
+        as_of=as_of,
+        pages=reading.pages,
+        records=reading.records,
+        keys=reading.census.distinct,
+        declared=reading.total,
+        unknown_fields=reading.census.unknown,
+        gates=verdicts,
+        parts=journal.parts,
+    )
+    folder.drop_journal()
+    folder.publish(manifest)
+    again = manifest.records - manifest.keys
+    logger.info(
+        "%s %s: extracted %s, %s%s",
+        *(dataset.name, date, count(reading.records, "record"), count(reading.pages, "page")),
+        f", {count(again, 'record')} with a key that came before" if again else "",
+    )
+
+
+def _read(dataset: Dataset, date: dt.date, watermark: dt.datetime | None, journal: Journal, tell: Tell) -> Reading:
+    """Read the source to its end into parts, from where the journal ends."""
+    settings, folder = dataset.config(), dataset.folder("raw", date)
+    reading = Reading(settings, date, watermark, Census(dataset.contract, dataset.key, settings.deleted_when))
+    journal.resume(reading)
+    size, records = Pipeline().part_records, _Records(reading, tell)
+    while records.more():
+        part = folder.write(f"part-{len(journal.parts):05d}.jsonl.gz", pack(records.take(size)))
+        if part.records == size:
+            journal.add(part, reading, records.taken)
+        else:  # the last one: to note it would be one more file written and dropped on every small day
+            journal.parts.append(part)
+    return reading
+
+
+class _Records:
+    """The records of a reading, however many of them at a time."""
+
+    def __init__(self, reading: Reading, tell: Tell) -> None:
+        self._reading, self._tell = reading, tell
+        self._pages = iter(reading)
+        self._page: Sequence[msgspec.Raw] = []
+        self.taken = 0
+        """How many of the page's are taken."""
+
+    def more(self) -> bool:
+        """Whether there is one more; turns the page where all of it is taken."""
+        while self.taken == len(self._page):
+            page = next(self._pages, None)
+            if page is None:
+                return False
+            self._page, self.taken = page, self._reading.skipped
+            self._tell(self._reading)
+        return True
+
+    def take(self, number: int) -> Iterator[list[Any]]:
+        """The next `number` records, or what there is, in slices that do not cross a page."""
+        while number and self.more():
+            lines = self._page[self.taken : self.taken + number]
+            self.taken += len(lines)
+            number -= len(lines)
+            yield list(lines)
+
+
+def _digest_question(settings: Source, watermark: dt.datetime | None) -> str:
+    """What is asked of the source, and how: a reading that asks the same may go on with another's parts."""
+    asked = {name: value for name, value in settings.param_kwargs.items() if name not in PATIENCE}
+    text = json.dumps([asked, Pipeline().part_records, watermark], default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_verdicts(dataset: Dataset, date: dt.date, settings: Source, verdicts: Iterable[Verdict]) -> None:
+    """Raise QualityError for the first gate that does not let the day through, unless this run is let through."""
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if failed and not settings.accept:
+        raise QualityError(f"{dataset.name} {date}: {failed[0]}")
+    for verdict in failed:
+        logger.warning("%s %s: let through by --%s-accept: %s", dataset.name, date, dataset.name, verdict)

@@ -1,0 +1,82 @@
+"""What is finished of a day that does not exist yet: by it a reading that was broken off goes on.
+
+Owns the file `progress.jsonl` beside the parts. Its first line says what was asked for, and when; each further one
+is a finished part, with where the reading stood then. Another question, or one too long ago, is a new reading.
+"""
+
+import datetime as dt
+
+import msgspec
+
+from pipeline.lines import unpack
+from pipeline.logs import count, logger
+from pipeline.source import Position, Reading
+from pipeline.targets import DayFolder, Part
+
+RESUME_WITHIN = dt.timedelta(days=1)
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A finished part, and where its reading stood then: at a page, after so many of its records."""
+
+    part: Part
+    position: Position
+    taken: int
+    seen: list[str]
+    """The digests that the reading had seen since the step before."""
+
+
+class Journal:
+    """The parts of a day as they are finished, and since when they are read."""
+
+    def __init__(self, folder: DayFolder, question: str, started_at: dt.datetime) -> None:
+        """Empty, for an empty folder."""
+        self.parts: list[Part] = []
+        self.started_at = started_at
+        self._folder, self._question = folder, question
+        self._steps: list[Step] = []
+        self._seen = 0
+
+    @classmethod
+    def open(cls, folder: DayFolder, question: str, now: dt.datetime) -> "Journal":
+        """What there is to go on from; whatever else lies in the folder is swept away."""
+        journal = cls(folder, question, now)
+        lines = folder.read_journal()
+        try:
+            asked, started_at = msgspec.json.decode(lines[0], type=tuple[str, dt.datetime])
+        except (IndexError, msgspec.DecodeError):
+            asked, started_at = "", now
+        if asked == question and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
+            journal.started_at = started_at
+            journal._steps = [msgspec.json.decode(line, type=Step) for line in lines[1:]]
+            journal.parts = [step.part for step in journal._steps]
+            journal._seen = sum(len(step.seen) for step in journal._steps)
+        folder.sweep(keep=[part.name for part in journal.parts])
+        return journal
+
+    def resume(self, reading: Reading) -> None:
+        """Bring a new reading to where the last finished part ends."""
+        if not self._steps:
+            return
+        for part in self.parts:
+            reading.census.add(unpack(self._folder.read(part)))
+        last = self._steps[-1]
+        reading.resume(last.position, last.taken, [digest for step in self._steps for digest in step.seen])
+        logger.info(
+            "%s: goes on after %s of a reading that was broken off", self._folder, count(len(self.parts), "part")
+        )
+
+    def add(self, part: Part, reading: Reading, taken: int) -> None:
+        """Note a finished part, which ends after `taken` records of the page that came last.
+
+        Behind one whose position cannot be kept there is nothing to go on from.
+        """
+        self.parts.append(part)
+        position = reading.position if len(self._steps) == len(self.parts) - 1 else None
+        if position is None:
+            return
+        step = Step(part, position, taken, reading.seen(self._seen, position.seen))
+        head = [] if self._steps else [msgspec.json.encode((self._question, self.started_at))]
+        self._folder.add_to_journal([*head, msgspec.json.encode(step)])
+        self._steps.append(step)
+        self._seen = position.seen
