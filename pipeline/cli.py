@@ -9,12 +9,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
 from luigi.task_register import Register
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline import config, logs
-from pipeline.stages import COUNTS, Dataset, count
+from pipeline.dataset import Dataset
+from pipeline.logs import count
+from pipeline.stages import COUNTS
 from pipeline.tasks import Load
 
 
@@ -29,14 +33,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="which days the warehouse holds, and what came with them")
     status.add_argument("--days", type=int, default=14, help="how many of the newest days to list (default: 14)")
+    doctor = commands.add_parser("doctor", help="what a URL is as a source, and the section that reads it")
+    check = commands.add_parser("check", help="whether the configured source keeps what is relied upon; reads it twice")
+    check.add_argument("--date", type=dt.date.fromisoformat, help="the day to read (default: the last closed one)")
+    doctor.add_argument("url", metavar="URL", help="the first page; flags such as --users-auth bearer:ENV follow it")
     options, flags = parser.parse_known_args(arguments)
-    if options.days < 1:
+    if options.command == "status" and options.days < 1:
         parser.error("--days must be 1 or more")
     try:
         importlib.import_module(options.module)
+        if options.command == "doctor":
+            show_diagnosis(_find_loads()[0].dataset, options.url, flags)
+            return
         with CmdlineParser.global_instance([_find_loads()[0].task_family, *flags]):
             for load in _find_loads():
-                show_status(load.dataset, options.days)
+                if options.command == "status":
+                    show_status(load.dataset, options.days)
+                elif not show_check(load.dataset, options.date):
+                    sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name != options.module:
             raise
@@ -48,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def show_status(dataset: Dataset, days: int) -> None:
     """Print the newest loaded days of a dataset, the days missing between them, and how late the newest is."""
     loads = dataset.warehouse().loads()
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    console = _open_console()
     where = config.Pipeline().database
     if not loads:
         console.print(f"{dataset.name}: no day is loaded in {where}")
@@ -61,6 +75,42 @@ def show_status(dataset: Dataset, days: int) -> None:
     console.print(_make_table(loads[-days:], dataset.version))
     if gaps := _find_gaps(loaded):
         console.print(f"missing between them: {', '.join(gaps)}")
+
+
+def show_diagnosis(dataset: Dataset, url: str, flags: Sequence[str]) -> None:
+    """Print what `url` is as a source, and the section to paste; what luigi.cfg says of another url is left out."""
+    from pipeline.doctor import diagnose
+
+    get_config().remove_section(dataset.name)
+    with CmdlineParser.global_instance([_find_loads()[0].task_family, f"--{dataset.name}-url", url, *flags]):
+        diagnosis = diagnose(dataset.config(), dataset.contract)
+    console = _open_console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    for finding in diagnosis.findings:
+        table.add_row(*finding)
+    console.print(table)
+    for doubt in diagnosis.unsure:
+        console.print(f"unsure: {doubt}", style="yellow", soft_wrap=True)
+    console.print(f"after {count(diagnosis.requests, 'request')}, for luigi.cfg:\n")
+    console.print(diagnosis.section, soft_wrap=True)
+
+
+def show_check(dataset: Dataset, date: dt.date | None) -> bool:
+    """Print how the source of a dataset stands the test; whether it does."""
+    from pipeline.check import FAILED, OK, check_source
+
+    findings = check_source(dataset, date)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for what, (verdict, evidence, next_step) in findings.items():
+        style = {OK: "green", FAILED: "red"}.get(verdict, "yellow")
+        table.add_row(what, Text(verdict, style), "; ".join(filter(None, (evidence, next_step))))
+    _open_console().print(table)
+    return all(finding.verdict != FAILED for finding in findings.values())
+
+
+def _open_console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
 def _find_loads() -> list[type[Load]]:

@@ -18,7 +18,8 @@ from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
-from pipeline import config, logs, stages
+from pipeline import config, extraction, logs, progress, stages
+from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DayNotClosedError
 from pipeline.placeholders import find_placeholders
 from pipeline.targets import DayFolder, LoadMarker, find_loaded
@@ -40,7 +41,7 @@ class DayParameter(luigi.DateParameter):
 class DayTask(luigi.Task):
     """A stage of one day of a dataset."""
 
-    dataset: ClassVar[stages.Dataset]
+    dataset: ClassVar[Dataset]
     _visible_in_registry = False
 
     date = DayParameter(description="the day, as 2026-11-21; default: the last closed day")
@@ -92,7 +93,8 @@ class Extract(MixinNaiveBulkComplete, DayTask):
     def run(self) -> None:
         with self.output().lock():
             if not self.complete():
-                stages.extract_day(self.dataset, self.date)
+                with progress.follow(self.set_status_message, self.set_progress_percentage) as tell:
+                    extraction.extract_day(self.dataset, self.date, tell)
 
 
 class Transform(MixinNaiveBulkComplete, DayTask):
@@ -122,7 +124,7 @@ class Load(DayTask):
     @classmethod
     def bulk_complete(cls, parameter_tuples: Iterable[dt.date]) -> list[dt.date]:
         """Those of the days that are loaded. Luigi hands over a partial for `cls`, and an iterator to be read once."""
-        dataset: stages.Dataset = getattr(cls, "func", cls).dataset
+        dataset: Dataset = getattr(cls, "func", cls).dataset
         days = list(parameter_tuples)
         loaded = find_loaded(config.Pipeline().database, dataset.name, days)
         return [day for day in days if day in loaded]

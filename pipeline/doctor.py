@@ -1,0 +1,447 @@
+"""What a URL is as a source: found out by asking it, with the section of luigi.cfg that reads it.
+
+Owns the questions and what is concluded from the answers; printing is cli's. Refuses to call sure what no answer has
+shown, and to ask more than MOST_REQUESTS times.
+"""
+
+import contextlib
+import datetime as dt
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pipeline import config as settings
+from pipeline import presets
+from pipeline.client import AnswerError, Client
+from pipeline.config import INCREMENTAL, SNAPSHOT, Source
+from pipeline.errors import SourceError
+from pipeline.evidence import Decision, EndlessError, UndecidedError, decide, says_more
+from pipeline.fields import find
+from pipeline.logs import count
+from pipeline.paginators import Page, Paging, Request
+from pipeline.placeholders import EPOCH, find_placeholders, render
+from pipeline.signs import (
+    ADDRESSES,
+    CREATED,
+    DELETED,
+    PERHAPS_DELETED,
+    SIZE,
+    TELLTALES,
+    UPDATED,
+    find_fields,
+    find_flagged,
+    find_keys,
+    find_sizes,
+    find_times,
+    list_params,
+    load_records,
+)
+from pipeline.source import make_request
+
+MOST_REQUESTS = 30
+ONE_PAGE = "everything came on one page, so it was not seen how another would follow: ask for a fuller list"
+SIZES = (500, 100)  # records in a page that are worth asking for
+SIZE_PARAMS = ("limit", "per_page", "page_size", "count", "max", "size", "_limit", "pageSize", "$top")
+SHOWN = 60  # characters of values in a line
+FUTURE = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+FILTERS = ("updated_since", "updated_after", "modified_since", "{name}_gte", "{name}[gte]", "since")
+SCIM_FILTER = '{path} gt "{{watermark}}"'
+
+
+class Finding(NamedTuple):
+    """What was asked, what was found, and what shows it."""
+
+    what: str
+    found: str
+    evidence: str = ""
+
+
+@dataclass
+class Diagnosis:
+    """What is known of a source, what is not, and the keys of its section as luigi.cfg would hold them."""
+
+    name: str
+    findings: list[Finding] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+    requests: int = 0
+
+    @property
+    def section(self) -> str:
+        """The section to paste into luigi.cfg, where a % is written twice."""
+        lines = [f"{name} = {text.replace('%', '%%')}" for name, text in self.keys.items()]
+        return "\n".join([f"[{self.name}]", *lines])
+
+
+def diagnose(config: Source, contract: type[msgspec.Struct]) -> Diagnosis:
+    """Ask a source what it is. Raises SourceError where its first page cannot be read."""
+    name = _find_by_address(config.url)
+    if name and not config.preset and not _find_clash(config, name):
+        with contextlib.suppress(AnswerError):
+            return _Examination(_copy(config, preset=name), contract).run()
+    return _Examination(config, contract).run()
+
+
+class _Examination:
+    """The questions to one source, and what they cost."""
+
+    def __init__(self, config: Source, contract: type[msgspec.Struct]) -> None:
+        self._config, self._contract = config, contract
+        self._client = Client(_copy(config, retries=min(config.retries, 1)), settings.utc_now().date())
+        self._paging = Paging.of(config)
+        self._request = self._paging.ask_for_size(make_request(config, _list_values(config)))
+        self._where = "body" if config.method == "POST" else "query"
+        self._cursor_in: dict[str, Any] = {"cursor_in": "body"} if config.method == "POST" else {}
+        self._answers: dict[bytes, Page | None] = {}
+        self._result = Diagnosis(config.section)
+        self._keys: dict[str, Any] = {}
+        """Those of the section that were found out."""
+        self._endless, self._small = False, ""
+        self._filter = ("", "")
+        self._asked = find_placeholders(config)
+
+    def run(self) -> Diagnosis:
+        with self._client.open():
+            self._page, _ = self._client.fetch(self._paging.make().first(self._request))
+            self._answers[self._paging.make().first(self._request).identity] = self._page
+            self._describe_list()
+            self._describe_paging()
+            self._describe_size()
+            self._describe_records()
+            self._describe_changes()
+            self._describe_deletions()
+            self._describe_fit()
+            self._describe_limits()
+            self._describe_gate()
+            self._describe_preset()
+        self._result.keys = self._write_keys()
+        self._result.requests = len(self._answers)
+        return self._result
+
+    def _ask(self, request: Request) -> Page | None:
+        """The page for a request, None where the source gives none; one that was made is not made again."""
+        if request.identity not in self._answers:
+            if len(self._answers) >= MOST_REQUESTS:
+                self._doubt(f"{MOST_REQUESTS} requests were made, and not everything was looked for")
+                return None
+            self._answers[request.identity] = None
+            try:
+                self._answers[request.identity] = self._client.probe(request)
+            except SourceError as error:
+                self._doubt(str(error))
+        return self._answers[request.identity]
+
+    def _doubt(self, text: str) -> None:
+        text = self._client.mask(text)
+        if text not in self._result.unsure:
+            self._result.unsure.append(text)
+
+    def _tell(self, what: str, found: str, evidence: str = "") -> None:
+        self._result.findings.append(Finding(what, found, self._client.mask(evidence)))
+
+    def _describe_list(self) -> None:
+        selector = self._client.selector
+        self._selector = selector
+        if selector and not self._config.preset:
+            self._keys["data_selector"] = selector
+        beside = ", ".join(word.path for word in find_fields(self._page)[:12])
+        self._tell(
+            "list",
+            f"'{selector}'" if selector else "the page itself",
+            f"{len(self._page.records)} records on the first page" + (f"; beside it: {beside}" if beside else ""),
+        )
+        if not self._page.records:
+            self._doubt("the first page is empty: nothing is known of records and pages; ask for a fuller one")
+
+    def _describe_paging(self) -> None:
+        if self._paging.paginator != "auto":
+            self._check_paging()
+            return
+        decision = self._decide(self._paging, self._request, self._page)
+        if decision.keys.get("paginator") == "single" and not self._endless:
+            decision = self._look_closer(decision)
+        name, keys = decision.keys.get("paginator", "auto"), decision.keys
+        if name == "single" and not self._endless:
+            # Everything came today: whether more follow is to be found out on each day anew.
+            name, keys = "auto", {key: value for key, value in keys.items() if key.startswith("total_")}
+            self._doubt(ONE_PAGE)
+        self._keys |= keys
+        self._tell("paginator", name, decision.why.removeprefix(f"{decision.keys.get('paginator')}: "))
+
+    def _check_paging(self) -> None:
+        """Whether the paginator that is set gives another page two."""
+        pages = self._take_two({})
+        shown = f"page two has {len(pages[1].records)} other keys" if len(pages) > 1 else "no page two follows"
+        if len(pages) < 2:
+            self._doubt(ONE_PAGE)
+        elif not self._proves({}):
+            shown = "page two has keys of page one again"
+            self._doubt(f"paginator = {self._paging.paginator}: {shown}; check it and its keys")
+        self._tell("paginator", self._paging.paginator, f"as it is set; {shown}")
+
+    def _decide(self, paging: Paging, request: Request, page: Page) -> Decision:
+        try:
+            return decide(paging, request, page, self._ask)
+        except EndlessError as error:
+            self._endless = True
+            self._doubt(f"{error}; one page is taken for everybody")
+            return Decision({"paginator": "single"}, "its pages never end")
+        except UndecidedError as error:
+            self._doubt(str(error))
+            return Decision({}, str(error))
+
+    def _look_closer(self, decision: Decision) -> Decision:
+        """Where everything came on one page: what is decided when less is asked for."""
+        self._small = self._find_size_param()
+        size = len(self._page.records) // 2
+        paging = replace(self._paging, size_param=self._small, page_size=size, **self._cursor_in)
+        page = self._ask(paging.ask_for_size(self._request)) if self._small else None
+        if page is None:
+            return decision
+        with contextlib.suppress(UndecidedError):
+            closer = decide(paging, paging.ask_for_size(self._request), page, self._ask)
+            if closer.keys["paginator"] != "single":
+                return Decision(closer.keys, f"{closer.why} ({size} records asked for with {self._small})")
+        return decision
+
+    def _find_size_param(self) -> str:
+        """The parameter by which half of the first page comes when half is asked for; empty if none does."""
+        got, keys = len(self._page.records), self._read_keys(self._page)
+        if got < 2 or any(SIZE.fullmatch(word.name) for word in list_params(self._request)):
+            return ""
+        echoed = (word.path.rpartition(".")[2] for word in find_sizes(self._request, self._page))
+        names = [{"itemsPerPage": "count", "X-Per-Page": "per_page"}.get(name, name) for name in echoed]
+        for name in list(dict.fromkeys([*names, *SIZE_PARAMS]))[:8]:
+            page = self._ask(self._request.put(self._where, name, got // 2))
+            if page is not None and self._read_keys(page) == keys[: got // 2]:
+                return name
+        return ""
+
+    def _describe_size(self) -> None:
+        if self._paging.size_param or self._endless or self._paging.paginator != "auto":
+            return
+        got = len(self._page.records)
+        param = self._small or self._find_size_param()
+        if not param:
+            self._tell("page size", f"{got}", "no parameter was found that changes it")
+            return
+        for size in SIZES:
+            page = self._ask(self._request.put(self._where, param, size)) if size > got or self._small else None
+            if page is None:
+                continue
+            came = len(page.records)
+            total, _ = self._page_by(self._keys).find_total(page)
+            capped = came < size and (says_more(page) or (total or 0) > came)
+            keys = {**self._keys, "size_param": param, "page_size": came if capped else size, **self._cursor_in}
+            if (came > got or not capped) and self._proves(keys):
+                self._keys = keys
+                self._tell("page size", f"{keys['page_size']}", f"asked for {size} with {param}, {came} came")
+                return
+        self._tell("page size", f"{got}", f"{param} changes it, and larger pages did not come")
+
+    def _proves(self, keys: Mapping[str, Any]) -> bool:
+        """Whether page two follows page one by these keys."""
+        pages = self._take_two(keys)
+        return len(pages) < 2 or not set(self._read_keys(pages[0])) & set(self._read_keys(pages[1]))
+
+    def _take_two(self, keys: Mapping[str, Any]) -> list[Page]:
+        """The first pages by these keys."""
+        paging = self._page_by(keys)
+        paginator = paging.make()
+        request: Request | None = paginator.first(paging.ask_for_size(self._request))
+        pages: list[Page] = []
+        with contextlib.suppress(ValueError):
+            while request is not None and len(pages) < 2 and (page := self._ask(request)) is not None:
+                pages.append(page)
+                request = paginator.next(request, page, paging.says_more(page))
+        return pages
+
+    def _page_by(self, keys: Mapping[str, Any]) -> Paging:
+        return replace(self._paging, **{name: keys[name] for name in keys if name in Paging.__dataclass_fields__})
+
+    def _read_keys(self, page: Page) -> list[str]:
+        path = next(iter(find_keys(load_records(self._page))), None)
+        records = load_records(page)
+        return [str(record if path is None else find(record, path)) for record in records]
+
+    def _describe_records(self) -> None:
+        pages = [page for page in self._take_two(self._keys) if page.records] or [self._page]
+        self._records = [record for page in pages for record in load_records(page)]
+        keys = find_keys(self._records)
+        self._raw = [record for page in pages for record in page.records]
+        seen = f"distinct and present in {len(self._records)} records of {count(len(pages), 'page')}"
+        self._tell("key", keys[0] if keys else "none", seen + (f"; so are {', '.join(keys[1:5])}" if keys[1:] else ""))
+        if self._records and not keys:
+            self._doubt("no field tells the records apart: duplicates cannot be counted")
+
+    def _describe_changes(self) -> None:
+        times = find_times(self._records)
+        updated = sorted(filter(UPDATED.search, times), key=lambda path: (path.count("."), len(path)))
+        created = [path for path in times if CREATED.search(path)]
+        if updated:
+            self._tell("update field", updated[0], f"such as {find(self._records[0], updated[0])}")
+        else:
+            self._tell("update field", "none", f"only {created[0]}: changes cannot be read by it" if created else "")
+        if self._asked:
+            self._tell("filter", "as it is set", f"by {', '.join(sorted(self._asked))}")
+        elif not updated:
+            self._tell("filter", "none", "without an update field none could be checked")
+        elif self._where == "body":
+            self._tell("filter", "none", "what a body filters by is not looked for: everybody is read each day")
+        elif self._find_filter(updated[0], times[updated[0]]):
+            name, text = self._filter
+            self._tell("filter", f"{name} = {text}", "from the year 2100 on it gives fewer, from 1970 on the same")
+            self._doubt("by the filter nobody sees who is gone: set mode = snapshot without it, if that matters")
+        else:
+            self._tell("filter", "none", f"no usual parameter filters by {updated[0]}: everybody is read each day")
+
+    def _find_filter(self, path: str, form: str) -> bool:
+        """A parameter that leaves fewer from the far future on, and all from the far past on."""
+        pairs = [(name.format(name=path.rpartition(".")[2]), "{watermark" + form + "}") for name in FILTERS]
+        if "schemas" in self._records[0]:
+            pairs.insert(0, ("filter", SCIM_FILTER.format(path=path)))
+        for name, text in [*pairs, ("start_time", "{watermark:epoch}")]:
+            future = self._ask(self._request.put("query", name, render(text, {"watermark": FUTURE})))
+            if future is None or len(future.records) >= len(self._page.records):
+                continue
+            past = self._ask(self._request.put("query", name, render(text, {"watermark": EPOCH})))
+            if past is not None and self._read_keys(past) == self._read_keys(self._page):
+                self._filter = name, text
+                return True
+        return False
+
+    def _describe_deletions(self) -> None:
+        gone, perhaps = find_flagged(self._records, DELETED), find_flagged(self._records, PERHAPS_DELETED)
+        if self._config.deleted_when:
+            self._tell("deletions", f"deleted_when = {self._config.deleted_when}", "as it is set")
+        elif gone:
+            name, values = next(iter(gone.items()))
+            self._keys["deleted_when"] = name
+            self._doubt(f"that '{name}' tells deletions is known by its name only")
+            self._tell("deletions", f"deleted_when = {name}", f"seen: {', '.join(sorted(values))[:SHOWN]}")
+        elif perhaps:
+            name, values = next(iter(perhaps.items()))
+            seen = ", ".join(sorted(values))[:SHOWN]
+            self._tell("deletions", "none", f"'{name}' is {seen}: set deleted_when, if that means deleted")
+        else:
+            self._tell("deletions", "none", "in mode snapshot whoever is no longer listed is gone")
+
+    def _describe_fit(self) -> None:
+        refused: Counter[str] = Counter()
+        for record in self._raw:
+            try:
+                msgspec.json.decode(record, type=self._contract)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                refused[str(error)] += 1
+        good = len(self._raw) - refused.total()
+        reasons = "; ".join(f"{number} times: {reason}" for reason, number in refused.most_common(3))
+        self._tell("contract", f"{good} of {len(self._raw)} records fit", reasons)
+        if refused.total() > self._config.max_reject_ratio * len(self._raw):
+            self._doubt(f"the contract {self._contract.__name__} does not fit, so records would be rejected: edit it")
+
+    def _describe_limits(self) -> None:
+        named = [name for name in self._page.headers if re.search(r"rate-?limit|retry-after", name, re.IGNORECASE)]
+        told = ", ".join(f"{name}: {self._page.headers[name]}" for name in named)
+        self._tell("rate limit", "said" if named else "not said", told or "set requests_per_second, if you know one")
+
+    def _describe_gate(self) -> None:
+        paging = self._page_by(self._keys)
+        for number, what in zip(paging.find_total(self._page), ("distinct keys", "pages"), strict=True):
+            if number is not None:
+                named = paging.total_path or paging.total_header or "X-Total-Count"
+                self._tell("complete", f"if {number} {what} come", f"declared by {named}")
+                return
+        counted = paging.paginator in ("page", "offset", "last_id")
+        end = (
+            f"{paging.more_path} says so" if paging.more_path else "a page is empty" if counted else "nothing leads on"
+        )
+        self._tell("complete", f"where {end}", "nothing declares how many there are")
+        self._doubt("nothing declares how many records there are: a page that the source leaves out is not noticed")
+
+    def _describe_preset(self) -> None:
+        """Propose the preset that the source looks like, if it can be read by it."""
+        told = (name for name, path in TELLTALES.items() if find(self._page.fields, path) is not None)
+        name = _find_by_address(self._config.url) or next(told, "")
+        self._preset = self._config.preset
+        if self._preset:
+            self._tell("preset", self._preset, "known by its address")
+        if not name or self._preset:
+            return
+        if clash := _find_clash(self._config, name):
+            self._doubt(f"it looks like the preset {name}: leave out {', '.join(clash)} to see it read by that")
+            return
+        try:
+            pages = _Examination(_copy(self._config, preset=name), self._contract).take_two()
+        except SourceError as error:
+            self._doubt(f"it looks like the preset {name}, and cannot be read by it: {error}")
+            return
+        self._answers.update({f"{name} {number}".encode(): page for number, page in enumerate(pages)})
+        keys = [self._read_keys(page) for page in pages]
+        if not any(keys) or set(keys[0]) & set(keys[-1] if keys[1:] else []):
+            self._doubt(f"it looks like the preset {name}, by which no page two follows page one")
+            return
+        self._preset = name
+        came = " and ".join(f"{len(each)} records" for each in keys)
+        self._tell("preset", name, f"the page looks like it; read by it, {came} came on the first pages")
+
+    def take_two(self) -> list[Page]:
+        """The first pages by the section as it is."""
+        with self._client.open():
+            return self._take_two({})
+
+    def _write_keys(self) -> dict[str, str]:
+        """The section as text: what was set, and what was found out."""
+        values = _list_set(self._config)
+        if self._preset:
+            values = {"preset": self._preset, **values}
+        else:
+            values |= {"mode": SNAPSHOT, **self._keys}
+            name, text = self._filter
+            if name:
+                values |= {"mode": INCREMENTAL, "params": {**self._config.params, name: text}}
+            elif self._asked - {"date"}:
+                values["mode"] = INCREMENTAL
+        values = {"url": values.pop("url"), **values}
+        params = dict(self._config.get_params())
+        texts = {name: params[name].serialize(value) for name, value in values.items()}
+        masked = {name: self._client.mask(text) for name, text in texts.items()}
+        if masked != texts:
+            self._doubt("a secret stood in the url, params, body or headers, here ***: name it in auth instead")
+        return masked
+
+
+def _list_values(config: Source) -> dict[str, dt.datetime | dt.date]:
+    """What the placeholders stand for, as if nothing was loaded yet."""
+    date = settings.utc_now().date()
+    return {"date": date, "day_start": EPOCH, "day_stop": config.window(date).stop, "watermark": EPOCH}
+
+
+def _copy(config: Source, **changes: Any) -> Source:
+    """The same section with other keys; what a new preset says goes before a default."""
+    return type(config)(**{**_list_set(config), **changes})
+
+
+def _list_set(config: Source) -> dict[str, Any]:
+    """The keys that are not as they would be if nobody had set them."""
+    known = presets.find_keys(config.preset) if config.preset else {}
+    values = {}
+    for name, param in config.get_params():
+        value, text = getattr(config, name), known.get(name)
+        default = param._default if text is None else param.normalize(param.parse(text))
+        if name == "url" or value != default:
+            values[name] = value
+    return values
+
+
+def _find_by_address(url: str) -> str:
+    """The preset that a URL is known by."""
+    return next((name for name, address in ADDRESSES.items() if re.search(address, url)), "")
+
+
+def _find_clash(config: Source, preset: str) -> list[str]:
+    """The keys that are set and that the preset sets too, but for those that say how patient to be."""
+    return sorted(presets.find_keys(preset).keys() & _list_set(config).keys() - {"requests_per_second", "max_wait"})

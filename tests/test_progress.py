@@ -1,0 +1,220 @@
+"""How far a reading is: on a terminal, in a pipe, and at the scheduler."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from luigi.rpc import RPCError
+
+from conftest import ROOT, luigi_run, query, start, start_scheduler
+from pipeline import progress
+from pipeline.records import Census
+from pipeline.source import Reading
+from reading import DAY as OTHER_DAY
+from reading import People, make_pages, make_user
+from server import Answer, Request, Server
+
+DAY = "2026-11-20"
+PAGES, SIZE = 10, 50
+LOAD = ("LoadUsers", "--date", DAY, "--users-paginator", "page", "--users-total-header", "X-Total-Count")
+
+
+def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
+    """A source of PAGES pages, each after so many seconds; it fails once at the page `fail`."""
+    failed: list[int] = []
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query.get("page", 1))
+        if page == fail and not failed:
+            failed.append(page)
+            return Answer("busy", status=503)
+        users = [make_user(SIZE * page + number) for number in range(SIZE)] if page <= PAGES else []
+        return Answer(users, headers={"X-Total-Count": str(PAGES * SIZE)}, wait=wait)
+
+    return server.on("/users", respond)
+
+
+def run_on_terminal(*command: str) -> tuple[int, str]:
+    """Exit code of a command whose terminal is 100 columns wide, and what it wrote there, less its colours."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
+    env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+    program = Path(sys.executable).with_name(command[0])
+    with subprocess.Popen([program, *command[1:]], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = b"".join(read_all(ours))
+    os.close(ours)
+    return process.returncode, re.sub(r"\x1b\[[0-9;]*m", "", written.decode())
+
+
+def read_all(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # nobody writes there any more
+            return
+        yield data
+
+
+def look_at(written: str) -> list[str]:
+    """What is left on a screen: the lines, of which some were erased, gone up to and written over."""
+    lines, at = [""], 0
+    for piece in re.findall(r"\x1b\[\??\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if piece == "\n":
+            at += 1
+            lines += [""] * (at == len(lines))
+        elif piece.endswith("A") and piece.startswith("\x1b"):
+            at -= int(piece[2:-1])
+        elif piece == "\x1b[2K":
+            lines[at] = ""
+        elif not piece.startswith("\x1b") and piece != "\r":
+            lines[at] += piece
+    return lines
+
+
+def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(server):
+    """Pages, records, their rate, share and time left; a retry's line stands above it, whole; then the log's line."""
+    url = serve_slowly(server, 0.15, fail=8)
+    code, written = run_on_terminal("luigi", "--module", "pipeline", *LOAD, "--users-url", url)
+    assert code == 0, written
+    bar = r"━ +(\d+)% (?:\d:\d\d:\d\d|-:--:--) (\d+) pages, (\d+) of 500 records, [\d,]+ records/s"
+    shown = [tuple(map(int, found)) for found in re.findall(bar, written)]
+    assert (70, 7, 350) in shown
+    assert all(share == 100 * records // 500 and records == SIZE * pages for share, pages, records in shown)
+    assert re.search(r"records/s\r\x1b\[2KINFO: users 2026-11-20: GET [^\n]*page=8: 503", written)
+    lines = look_at(written)
+    assert not [line for line in lines if "━" in line or "records/s" in line]
+    (retry,) = [number for number, line in enumerate(lines) if "503" in line]
+    assert re.fullmatch(r"INFO: users .*: 503 .*; retry 1 of 5 in \d\.\d s", "".join(lines[retry : retry + 2]))
+    assert lines.count("INFO: users 2026-11-20: extracted 500 records, 10 pages") == 1
+
+
+def test_what_is_read_at_once_needs_no_bar(server):
+    """Hundreds of small days would only flicker."""
+    code, written = run_on_terminal(
+        "luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:], "--users-url", serve_slowly(server, 0)
+    )
+    assert code == 0, written
+    assert "━" not in written
+    assert "\x1b" not in written
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_pipe_gets_no_bar(server, workers):
+    """Nor does a worker's child: the log has its one line."""
+    url = serve_slowly(server, 0.1)
+    result = luigi_run("ExtractUsers", *LOAD[1:], "--users-url", url, "--workers", workers, FORCE_COLOR="1")
+    assert result.returncode == 0, result.stderr
+    assert "━" not in result.stderr
+    assert "\x1b" not in result.stderr
+    assert [line for line in result.stderr.splitlines() if line.startswith("INFO: users")] == [
+        f"INFO: users {DAY}: extracted 500 records, 10 pages"
+    ]
+
+
+def test_a_worker_s_child_draws_no_bar_on_the_terminal(server):
+    """Several of them would write over each other."""
+    url = serve_slowly(server, 0.1)
+    code, written = run_on_terminal(
+        "luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:], "--users-url", url, "--workers", "2"
+    )
+    assert code == 0, written
+    assert "\x1b" not in written
+
+
+def test_the_visualiser_shows_how_far_a_running_day_is(server):
+    """Its message and share while the child of a worker reads, and that of the end when it is done."""
+    daemon, environment = start_scheduler()
+    try:
+        port = re.search(r"scheduler_port = ([0-9]+)", Path("central.cfg").read_text())
+        assert port
+        api = f"http://127.0.0.1:{port[1]}/api/task_list"
+
+        def ask(status: str) -> list[dict[str, Any]]:
+            data = {"data": json.dumps({"status": status, "upstream_status": ""})}
+            tasks = requests.get(api, params=data).json()["response"].values()
+            return [task for task in tasks if task["name"] == "ExtractUsers"]
+
+        url = serve_slowly(server, 0.4)
+        command = start("luigi", "--module", "pipeline", *LOAD, "--users-url", url, "--workers", "2", **environment)
+        running: list[dict[str, Any]] = []
+        deadline = time.monotonic() + 30
+        while command.poll() is None and time.monotonic() < deadline:
+            running += [task for task in ask("RUNNING") if task["status_message"]]
+            time.sleep(0.1)
+        _, stderr = command.communicate()
+        assert command.returncode == 0, stderr
+        (done,) = ask("DONE")
+    finally:
+        daemon.terminate()
+        daemon.communicate()
+    messages = {task["status_message"]: task["progress_percentage"] for task in running}
+    for message, percentage in messages.items():
+        found = re.fullmatch(r"(\d+) pages, (\d+) of 500 records, [\d,]+ records/s", message)
+        assert found
+        assert percentage in (None, 100 * int(found[2]) // 500)  # None: asked between the two calls
+    assert 1 <= len(messages) <= 3
+    assert done["status_message"].startswith("10 pages, 500 of 500 records, ")
+    assert done["progress_percentage"] == 100
+    assert query("select extracted from loads") == [(500,)]
+
+
+def follow(url: str, set_message: Callable[[str], None], set_percentage: Callable[[int], None], **keys: Any) -> None:
+    """Read a source, with the setters of a task."""
+    reading = Reading(People(url=url, paginator="page", **keys), OTHER_DAY, census=Census(None, ("id",)))
+    with progress.follow(set_message, set_percentage) as tell:
+        for _ in reading:
+            tell(reading)
+
+
+def test_the_scheduler_is_told_now_and_then_and_at_the_end(server, monkeypatch):
+    """A page that comes too soon is not told; without a declared total there is no share."""
+    url = server.on("/users", make_pages(50, 10, server, ""))
+    messages: list[str] = []
+    follow(url, messages.append, pytest.fail)
+    (end,) = messages
+    assert re.fullmatch(r"6 pages, 50 records, [\d,]+ records/s", end)
+    monkeypatch.setattr(progress, "EVERY", 0)
+    messages.clear()
+    follow(url, messages.append, pytest.fail)
+    assert messages[0] == "1 page, 10 records"
+    assert [message.split(",")[0] for message in messages] == ["1 page", *(f"{number} pages" for number in range(2, 7))]
+
+
+def test_a_share_is_never_more_than_all(server):
+    """Where records come again, there are more of them than the source declares."""
+    users = [{"id": number} for number in (1, 2, 2, 3)]
+    shares: list[int] = []
+    body = {"total": 3, "users": users}
+    follow(
+        server.on("/users", Answer(body), Answer({"total": 3, "users": []})), print, shares.append, total_path="total"
+    )
+    assert shares == [100]
+
+
+def test_a_scheduler_that_does_not_hear_fails_no_day(server, monkeypatch, caplog):
+    """It is told no more, as each call that nobody answers takes a minute; the log has a line."""
+    monkeypatch.setattr(progress, "EVERY", 0)
+    calls: list[str] = []
+
+    def refuse(message: str) -> None:
+        calls.append(message)
+        raise RPCError("Errors (3 attempts) when connecting to remote scheduler")
+
+    follow(server.on("/users", make_pages(50, 10, server, "")), refuse, pytest.fail)
+    assert calls == ["1 page, 10 records"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the scheduler is not told any more how far the reading is: Errors (3")
