@@ -14,6 +14,8 @@ usage() {
 ./run.sh load DATE            load one day, as 2026-11-21
 ./run.sh backfill START STOP  load every day from START to the day before STOP
 ./run.sh status               which days are loaded, and what came with them
+./run.sh doctor URL           what a URL is as a source, and the section of luigi.cfg that reads it
+./run.sh check                whether the source keeps what its section says; writes nothing
 ./run.sh luigid               the scheduler and its visualiser, on http://127.0.0.1:8082
 ./run.sh test [ARGUMENT...]   lint, types and tests; arguments go to pytest
 ./run.sh TASK [FLAG...]       anything else goes to: luigi --module pipeline TASK FLAG...
@@ -77,7 +79,7 @@ backfill)
     [ $# -ge 3 ] || die "backfill needs the first day and the day after the last: ./run.sh backfill 2026-11-01 2026-11-08"
     exec luigi --module pipeline BackfillUsers --start "$2" --stop "${@:3}"
     ;;
-status) exec python -m pipeline "$@" ;;
+status | doctor | check) exec python -m pipeline "$@" ;;
 luigid)
     mkdir -p data
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"

@@ -7,13 +7,23 @@ The map, from the outside in; imports run this way only:
 
     users                             what is particular to users: contract, cleaning, table, tasks
     cli                               `python -m pipeline`
+      doctor, check                     what a URL is as a source; whether a source keeps its section's word
     tasks                             Luigi: a stage of a day, ranges of days
-    stages                            what a dataset is; the stages as plain functions
+    extraction                        the first stage: a day's pages into its raw folder, or an error
+      journal                           where a reading that was broken off goes on
+      gates                             whether a day may be believed, by the days before it
+      progress                          how far a reading is: on a terminal, in the visualiser
+    stages                            the second and the third: clean rows, loaded rows
+    dataset                           what is particular to the records of an API, in one value
     source                            every record of an API for a day, page by page, or an error
       client                            over HTTP: patience, redirects, clocks
-      paginators                        how a page says that there is more
+        session, waits                    what is sent of us; what headers say about time
+        auth, oauth2, mask                secrets into a request, and out of every text
+      paginators                        how pages follow each other
+      evidence, signs                   what a first page shows of that, and a few questions prove
+      records                           keys, deletions and unknown fields of raw records
       pages                             the bytes of a body to records
-      placeholders, auth                times and secrets in a request
+      placeholders                      times in a request
       demo                              the embedded source demo://users
     transform                         raw lines to rows and rejects: pure
     engine                            a function mapped over the parts of a day
@@ -21,8 +31,9 @@ The map, from the outside in; imports run this way only:
       staging                           rows and rejects into temporary tables
       merge                             what is staged into the tables; the order of facts; counts
       schema, sqlite                    the tables; the database
-    targets                           Luigi: a day's folder, a day's marker
-    logs, config, errors              one line an event; the keys of luigi.cfg; what can go wrong
+    targets, lines                    Luigi: a day's folder, a day's marker; the lines of a part
+    logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs
+    fields, errors                    places in a JSON object; what can go wrong
 
 `luigi --module pipeline LoadUsers --date 2026-11-21` finds its tasks here.
 """

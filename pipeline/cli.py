@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             show_diagnosis(_find_loads()[0].dataset, options.url, flags)
             return
         with CmdlineParser.global_instance([_find_loads()[0].task_family, *flags]):
-            for load in _find_loads():
-                if options.command == "status":
-                    show_status(load.dataset, options.days)
-                elif not show_check(load.dataset, options.date):
-                    sys.exit(1)
+            datasets = [load.dataset for load in _find_loads()]
+            if options.command == "check":
+                sys.exit(not all([show_check(dataset, options.date) for dataset in datasets]))
+            for dataset in datasets:
+                show_status(dataset, options.days)
     except ModuleNotFoundError as error:
         if error.name != options.module:
             raise
