@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipeline import config, logs
 from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.tasks import Load
@@ -42,13 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--days must be 1 or more")
     try:
         importlib.import_module(options.module)
+        loads = _find_loads(options.module)
         if options.command == "doctor":
-            show_diagnosis(_find_loads()[0].dataset, options.url, flags)
+            show_diagnosis(loads[0], options.url, flags)
             return
-        with CmdlineParser.global_instance([_find_loads()[0].task_family, *flags]):
-            datasets = [load.dataset for load in _find_loads()]
+        with CmdlineParser.global_instance([loads[0].task_family, *flags]):
+            datasets = [load.dataset for load in loads]
             if options.command == "check":
-                sys.exit(not all([show_check(dataset, options.date) for dataset in datasets]))
+                passed = [show_check(dataset, options.date) for dataset in datasets]
+                sys.exit(not all(passed))
             for dataset in datasets:
                 show_status(dataset, options.days)
     except ModuleNotFoundError as error:
@@ -77,12 +80,13 @@ def show_status(dataset: Dataset, days: int) -> None:
         console.print(f"missing between them: {', '.join(gaps)}")
 
 
-def show_diagnosis(dataset: Dataset, url: str, flags: Sequence[str]) -> None:
+def show_diagnosis(load: type[Load], url: str, flags: Sequence[str]) -> None:
     """Print what `url` is as a source, and the section to paste; what luigi.cfg says of another url is left out."""
     from pipeline.doctor import diagnose
 
+    dataset = load.dataset
     get_config().remove_section(dataset.name)
-    with CmdlineParser.global_instance([_find_loads()[0].task_family, f"--{dataset.name}-url", url, *flags]):
+    with CmdlineParser.global_instance([load.task_family, f"--{dataset.name}-url", url, *flags]):
         diagnosis = diagnose(dataset.config(), dataset.contract)
     console = _open_console()
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -113,10 +117,13 @@ def _open_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
-def _find_loads() -> list[type[Load]]:
-    """The Load task of each dataset that was imported."""
-    classes = (Register.get_task_cls(name) for name in Register.task_names())
-    return [cls for cls in classes if issubclass(cls, Load)]
+def _find_loads(module: str) -> list[type[Load]]:
+    """The Load task of each dataset in a module or its modules. Raises ConfigError where there is none."""
+    classes = [Register.get_task_cls(name) for name in Register.task_names()]
+    loads = [cls for cls in classes if issubclass(cls, Load) and f"{cls.__module__}.".startswith(f"{module}.")]
+    if not loads:
+        raise ConfigError(f"the module {module} has no Load task: name the one that has, as in --module pipeline")
+    return loads
 
 
 def _make_table(loads: Iterable[dict[str, Any]], version: str) -> Table:

@@ -114,6 +114,8 @@ class _Inquiry:
         decision = None
         if self._more is not False:
             decision = self._follow_link() or self._follow_urls() or self._try_cursors()
+        elif not self._paging.more_path:
+            decision = self._contradict()
         if decision is None and (self._sign or self._doubt):
             decision = self._try_places()
             if decision is None:
@@ -159,6 +161,17 @@ class _Inquiry:
     def _follow_link(self) -> Decision | None:
         link = find_next_link(self._page.headers.get("Link", ""))
         return None if link is None else self._decide({"paginator": "link_header"}, "the Link header names the next")
+
+    def _contradict(self) -> Decision | None:
+        """Where a flag says that this is all, and a link leads to others all the same: it is about something else."""
+        urls = [word.path for word in self._find_cursors() if is_url(word.value)]
+        links: list[Keys] = [{"paginator": "link_header"}]
+        links += [{"paginator": "next_url", "cursor_path": path} for path in urls]
+        for keys in links:
+            second = self._ask_next(keys)
+            if second is not None and second.records and not self._repeats(second):
+                return self._decide(keys, "a link leads to other keys, though a flag says that this is all", second)
+        return None
 
     def _find_cursors(self) -> list[Word]:
         """What may lead to the next page and can be named; what looks like an address last."""
@@ -366,7 +379,8 @@ class _Inquiry:
             keys = {**keys, "total_header" if in_header else "total_path": total.path}
             words.append(f"total {total.value} at '{total.path}'")
         flags = [] if second is None or self._paging.more_path else find_flags(self._page)
-        if len(flags) == 1 and flags[0].path in [word.path for word in find_flags(second or self._page)]:
+        again = [word.path for word in find_flags(second or self._page)]
+        if len(flags) == 1 and flags[0].value and flags[0].path in again:
             keys = {**keys, "more_path": flags[0].path}
             words.append(f"'{flags[0].path}' says where it ends")
         return Decision(keys, f"{keys['paginator']}: {'; '.join(filter(None, words))}")
@@ -380,7 +394,10 @@ class _Inquiry:
         for word in find_totals(self._page):
             vague = word.path.startswith("pages:") or COUNT.fullmatch(word.name)
             least = 2 if word.path.startswith("pages:") else came
-            again = not vague if second is None else word in find_totals(second)
+            later = [] if second is None else [each.value for each in find_totals(second) if each.path == word.path]
+            # Another number on page two is how many are left, or a list that moves, which is held to its total.
+            moved = not vague and later and later[0] != word.value - self._got
+            again = not vague if second is None else word.value in later or moved
             if word.path != "Content-Range" and word.value >= least and again:
                 return word
         return None

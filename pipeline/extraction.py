@@ -41,14 +41,15 @@ def extract_day(dataset: Dataset, date: dt.date, tell: Tell = lambda _: None) ->
     started_at = config.utc_now()
     settings.check_closed(date, started_at)
     watermark = dataset.warehouse().watermark_before(date) if "watermark" in find_placeholders(settings) else None
-    journal = Journal.open(folder, _digest_question(settings, watermark), started_at)
+    question = _digest_question(settings, watermark)
+    journal = Journal.open(folder, question, started_at)
     try:
         try:
             reading = _read(dataset, date, watermark, journal, tell)
         except MovedError as error:
             logger.info("%s: what was read before it was broken off cannot be gone on with: it starts over", error)
             folder.sweep()
-            journal = Journal.open(folder, "", started_at)
+            journal = Journal.open(folder, question, started_at)
             reading = _read(dataset, date, watermark, journal, tell)
         as_of = journal.started_at - settings.settle
         verdicts = gates.judge(date, settings, reading.census, as_of, lambda: dataset.warehouse().count())

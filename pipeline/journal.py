@@ -8,9 +8,10 @@ import datetime as dt
 
 import msgspec
 
+from pipeline.errors import FolderError
 from pipeline.lines import unpack
 from pipeline.logs import count, logger
-from pipeline.source import Position, Reading
+from pipeline.source import MovedError, Position, Reading
 from pipeline.targets import DayFolder, Part
 
 RESUME_WITHIN = dt.timedelta(days=1)
@@ -44,13 +45,13 @@ class Journal:
         lines = folder.read_journal()
         try:
             asked, started_at = msgspec.json.decode(lines[0], type=tuple[str, dt.datetime])
+            steps = [msgspec.json.decode(line, type=Step) for line in lines[1:]]
         except (IndexError, msgspec.DecodeError):
-            asked, started_at = "", now
+            asked, started_at, steps = "", now, []
         if asked == question and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
             journal.started_at = started_at
-            journal._steps = [msgspec.json.decode(line, type=Step) for line in lines[1:]]
-            journal.parts = [step.part for step in journal._steps]
-            journal._seen = sum(len(step.seen) for step in journal._steps)
+            journal._steps, journal.parts = steps, [step.part for step in steps]
+            journal._seen = sum(len(step.seen) for step in steps)
         folder.sweep(keep=[part.name for part in journal.parts])
         return journal
 
@@ -58,8 +59,11 @@ class Journal:
         """Bring a new reading to where the last finished part ends."""
         if not self._steps:
             return
-        for part in self.parts:
-            reading.census.add(unpack(self._folder.read(part)))
+        try:
+            for part in self.parts:
+                reading.census.add(unpack(self._folder.read(part)))
+        except FolderError as error:  # nobody needs to mend it: the source has it all
+            raise MovedError(str(error)) from None
         last = self._steps[-1]
         reading.resume(last.position, last.taken, [digest for step in self._steps for digest in step.seen])
         logger.info(

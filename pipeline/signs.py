@@ -29,6 +29,7 @@ SIZE = re.compile(r"(page|max)?(limit|size|results|rows)|(page|max)count|x?perpa
 PAGE = re.compile(r"x?(current)?page(number|num|no|index)?|p|number")
 OFFSET = re.compile(r"(result|page)?offset|skip|start(index|at|row)?|first(result)?|from")
 KEY = re.compile(r"(^|[._])(id|uuid|guid|key|pk)$|(Id|ID|Uuid|UUID)$")
+ROUND = ("1", "12", "125", "15", "2", "24", "25", "3", "36", "4", "48", "5", "6", "75", "8", "96")  # less their zeros
 BEST_KEYS = ("id", "uuid", "guid", "_id")
 UPDATED = re.compile(r"updat|modif|chang", re.IGNORECASE)
 CREATED = re.compile(r"creat|registered|joined|signed_?up", re.IGNORECASE)
@@ -219,7 +220,7 @@ def is_url(value: Any) -> bool:
 def is_round(count: int) -> bool:
     """Whether so many records may be a full page of a size that nobody names."""
     digits = str(count).rstrip("0")
-    return count >= 10 and (digits in ("1", "15", "2", "25", "3", "4", "5") or count & (count - 1) == 0)
+    return count >= 10 and (digits in ROUND or count & (count - 1) == 0)
 
 
 def _leaf(word: Word) -> str:

@@ -47,7 +47,7 @@ class Position(msgspec.Struct, frozen=True):
     empty: int
     seen: int
     """How many digests had been seen before its records."""
-    totals: tuple[int | None, int | None, int | None]
+    totals: tuple[int | None, int | None]
     paging: dict[str, Any]
     decision: str
 
@@ -93,9 +93,8 @@ class Reading:
         self._first = self._paginator.first(self._paging.ask_for_size(request))
         self.url = self._client.mask(self._first.target)
         self.paginator = config.paginator
-        self.pages = self.records = self.skipped = self._empty = self._largest = 0
+        self.pages = self.records = self.skipped = self._empty = self._largest = self._known = 0
         self.total = None
-        self._least: int | None = None
         self._total_pages: int | None = None
         self.census = census or Census()
         self.position = None
@@ -108,7 +107,7 @@ class Reading:
         The page is asked for again, and must have the records that it had: else iterating raises MovedError.
         """
         self.pages, self.records, self._empty = position.pages, position.records, position.empty
-        self._least, self.total, self._total_pages = position.totals
+        self.total, self._total_pages = position.totals
         self._paging = Paging(**position.paging)
         self._paginator, self.paginator = self._paging.make(), position.decision
         self._seen = dict.fromkeys(seen, "a page before")
@@ -155,7 +154,9 @@ class Reading:
 
     def _look_ahead(self, pool: ThreadPoolExecutor, queue: "Queue", following: Request | None) -> None:
         """Have `following` fetched, and those after it that are sure to come, as far as the source bears it."""
-        if following is None or not queue or queue[0][0] != following:
+        if queue and queue[0][0] == following:
+            following = self._paginator.foresee(queue[-1][0], self._largest)
+        else:
             for _, future in queue:
                 future.cancel()
             queue.clear()
@@ -182,6 +183,13 @@ class Reading:
         self._largest = max(self._largest, len(page.records))
         self._empty = 0 if page.records else self._empty + 1
         self.census.add(page.records[self.skipped :])
+        if page.records and self.pages % MAX_EMPTY == 0:
+            if self.census.distinct == self._known:
+                raise self._client.fail(
+                    f"the last {MAX_EMPTY} pages brought nobody new ({request} is one of them): the source repeats "
+                    "itself; check paginator and its keys"
+                )
+            self._known = self.census.distinct
         if self._empty > MAX_EMPTY:
             raise self._client.fail(f"{self._empty} pages in a row are empty, and each says that there is more")
         if self._config.paginator == "auto" and self.pages == 1:
@@ -209,7 +217,7 @@ class Reading:
             records=self.records,
             empty=self._empty,
             seen=len(self._seen),
-            totals=(self._least, self.total, self._total_pages),
+            totals=(self.total, self._total_pages),
             paging=asdict(self._paging),
             decision=self.paginator,
         )
@@ -244,7 +252,6 @@ class Reading:
                 f"page {self.pages}: the source declared {self.total} records, and now {total}: its list became "
                 "shorter while it was read, and others moved up unseen; run it again, or ask for an order that stays"
             )
-        self._least = total if self._least is None else self._least
         self.total = max(total, self.total or 0)
 
     def _check_ceiling(self) -> None:
@@ -277,7 +284,7 @@ class Reading:
             return
         if self._total_pages is not None and self.pages < self._total_pages:
             raise self._client.fail(f"the source declares {self._total_pages} pages, and {self.pages} came")
-        if self.total is not None and not (self._least or 0) <= self.census.distinct <= self.total:
+        if self.total is not None and self.census.distinct != self.total:
             twice = self.records - self.census.distinct
             raise self._client.fail(
                 f"{self.url}: the source declares {self.total} records, and {self.census.distinct} came on "

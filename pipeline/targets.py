@@ -189,10 +189,13 @@ class DayFolder(luigi.Target):
             os.fsync(file.fileno())
 
     def read_journal(self) -> list[bytes]:
-        """The lines of the journal; a last one that a crash cut is not among them."""
+        """The lines of the journal; a last one that a crash cut is taken off it."""
         with _telling(self.path / JOURNAL):
             path = self.path / JOURNAL
-            return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+            *lines, cut = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+            if cut:  # what is written next must not stand in its line
+                os.truncate(path, path.stat().st_size - len(cut))
+            return lines
 
     def drop_journal(self) -> None:
         """Have no journal: all parts are there."""
@@ -275,7 +278,10 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
     except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):
             return set()
-        raise WarehouseError(f"{path}: cannot ask which days are loaded: {error}") from error
+        raise WarehouseError(
+            f"{path}: cannot ask which days are loaded: {error}: give this user the right to write the file and its "
+            "folder, and run again"
+        ) from error
     return dates & {dt.date.fromisoformat(date) for (date,) in rows}
 
 

@@ -1,0 +1,404 @@
+"""An extraction that was broken off goes on from its last finished part, or says why it starts over."""
+
+import datetime as dt
+import json
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+from test_completeness import EXAMPLES
+
+from conftest import dump_tree, luigi_run, start
+from pipeline import config
+from pipeline.errors import QualityError, SourceError
+from pipeline.extraction import extract_day
+from pipeline.lines import unpack
+from pipeline.targets import JOURNAL, RawManifest
+from pipeline.users import USERS
+from reading import DAY
+from server import Answer, Request, Server
+from sources import POINTERS, POSITIONS, Listing
+
+Configure = Callable[..., None]
+
+
+class Flaky:
+    """A listing that fails from a request on, until it is mended."""
+
+    def __init__(self, server: Server, listing: Listing, broken_at: int | None = None) -> None:
+        self.listing, self.broken_at = listing, broken_at
+        self.trouble = Answer(status=503)
+        self.url = server.on("/users", self._respond)
+        self._server = server
+
+    def mend(self) -> None:
+        self.broken_at = None
+        self._server.requests.clear()
+
+    def _respond(self, request: Request) -> Answer:
+        if self.broken_at is not None and self.listing.asked >= self.broken_at:
+            return self.trouble
+        return self.listing.respond(request)
+
+
+@pytest.fixture(autouse=True)
+def folder(configure: Configure) -> Path:
+    """The raw folder of the day, in parts of four records."""
+    configure("pipeline", part_records=4)
+    return USERS.folder("raw", DAY).path
+
+
+DEFAULTS = {
+    "method": "GET",
+    "body": "{}",
+    "requests_per_second": 0,
+    "page_start": "",
+    "page_size": 0,
+    **dict.fromkeys(["cursor_path", "cursor_param", "more_path", "total_path"], ""),
+    "cursor_in": "query",
+}
+
+
+def set_source(configure: Configure, source: Flaky, **keys: Any) -> None:
+    """Have the users' section read it, without a second try."""
+    own = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in source.listing.keys.items()}
+    configure("users", **{**DEFAULTS, **own, "url": source.url, "retries": 0, **keys})
+
+
+def break_off(server: Server, configure: Configure, broken_at: int = 5, **keys: Any) -> Flaky:
+    """A source of 20 users in pages of three that fails at page six; the extraction has got that far."""
+    source = Flaky(server, Listing("query", count=20, size=3), broken_at)
+    set_source(configure, source, **keys)
+    with pytest.raises(SourceError, match="503"):
+        extract_day(USERS, DAY)
+    source.mend()
+    return source
+
+
+def read_manifest() -> RawManifest:
+    return USERS.folder("raw", DAY).read_manifest(RawManifest)
+
+
+def read_ids() -> list[int]:
+    folder = USERS.folder("raw", DAY)
+    return [json.loads(line)["id"] for part in read_manifest().parts for line in unpack(folder.read(part))]
+
+
+def test_a_reading_that_was_broken_off_goes_on_where_its_last_part_ends(
+    server: Server, configure: Configure, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page in which that part ended is asked for again, and no other; the day is as old as its first request."""
+    caplog.set_level(logging.INFO, "luigi-interface")
+    before = config.utc_now()
+    break_off(server, configure)
+    broken_off = config.utc_now()
+    assert sorted(path.name for path in folder.iterdir()) == [f"part-{n:05d}.jsonl.gz" for n in range(4)] + [JOURNAL]
+    parts = {path.name: path.read_bytes() for path in folder.glob("part-0000[012]*")}
+    extract_day(USERS, DAY)
+    # Page four is the one in which record 12 came; pages five to seven followed.
+    assert [json.loads(request.query["after"])[1][1] for request in server.requests] == [9, 12, 15, 18]
+    assert "goes on after 3 parts of a reading that was broken off" in caplog.text
+    manifest = read_manifest()
+    assert before <= manifest.started_at <= broken_off < manifest.extracted_at
+    assert manifest.as_of == manifest.started_at - dt.timedelta(minutes=15)
+    assert (manifest.pages, manifest.records, manifest.keys) == (7, 20, 20)
+    assert read_ids() == list(range(1, 21))
+    assert {name: (folder / name).read_bytes() for name in parts} == parts
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "manifest.json",
+        *(f"part-{n:05d}.jsonl.gz" for n in range(5)),
+    ]
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_extraction_goes_on(server: Server) -> None:
+    """SIGKILL in the middle of a page: the next run asks for that of the last finished part, and what follows."""
+    listing, arrived, go = Listing("link_header", count=20, size=3), threading.Event(), threading.Event()
+
+    def respond(request: Request) -> Answer:
+        if listing.asked == 5 and not go.is_set():
+            arrived.set()
+            go.wait(30)
+        return listing.respond(request)
+
+    flags = ("--users-url", server.on("/users", respond), "--pipeline-part-records", "4")
+    command = start("luigi", "--module", "pipeline", "ExtractUsers", "--date", str(DAY), *flags)
+    assert arrived.wait(30)
+    command.send_signal(signal.SIGKILL)
+    command.communicate()
+    go.set()
+    began = json.loads(Path(f"data/raw/users/date={DAY}", JOURNAL).read_bytes().splitlines()[0])[1]
+    server.requests.clear()
+    again = luigi_run("ExtractUsers", "--date", str(DAY), *flags)
+    assert again.returncode == 0, again.stderr
+    assert "goes on after 3 parts" in again.stderr
+    assert len(server.requests) == 4
+    assert read_manifest().started_at == dt.datetime.fromisoformat(began)
+    assert read_ids() == list(range(1, 21))
+
+
+def renew(source: Flaky) -> None:
+    """Every user has changed."""
+    source.listing.users |= dict.fromkeys(range(1, 21), 99)
+
+
+def refuse(status: int) -> Callable[[Flaky], None]:
+    """Pointers that were given out before are refused."""
+
+    def change(source: Flaky) -> None:
+        old, respond = source.listing.asked, source.listing.respond
+
+        def refuse_old(request: Request) -> Answer:
+            is_old = "after" in request.query and json.loads(request.query["after"])[0] <= old
+            return Answer(status=status) if is_old else respond(request)
+
+        source.listing.respond = refuse_old  # type: ignore[method-assign]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(renew, "page 4 has other records than before"), *((refuse(status), str(status)) for status in (400, 404, 410))],
+    ids=["other records", "400", "404", "410"],
+)
+def test_a_source_that_does_not_go_on_is_read_from_the_beginning(
+    server: Server,
+    configure: Configure,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[Flaky], None],
+    why: str,
+) -> None:
+    """And the log says so, and why; what is of the reading before is swept away."""
+    caplog.set_level(logging.INFO, "luigi-interface")
+    source = break_off(server, configure)
+    change(source)
+    between = config.utc_now()
+    extract_day(USERS, DAY)
+    assert any(why in line and "it starts over" in line for line in caplog.messages)
+    assert len(server.requests) == 1 + 7
+    assert read_manifest().started_at >= between
+    assert read_ids() == list(range(1, 21))
+
+
+def test_a_reading_that_started_over_goes_on_too(server: Server, configure: Configure) -> None:
+    """A second break is no worse than the first."""
+    source = break_off(server, configure)
+    renew(source)
+    source.broken_at = source.listing.asked + 1 + 6
+    with pytest.raises(SourceError, match="503"):
+        extract_day(USERS, DAY)
+    source.mend()
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 2  # page six again, and the last one
+    assert read_ids() == list(range(1, 21))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"params": '{"team": 7}'}, {"deleted_when": "gone"}, {"mode": "snapshot"}, {"min_records": "2"}], ids=str
+)
+def test_another_question_is_asked_from_the_beginning(
+    server: Server, configure: Configure, keys: dict[str, str]
+) -> None:
+    """Parts of one reading never stand beside those of another."""
+    break_off(server, configure)
+    configure("users", **keys)
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 7
+
+
+def test_parts_of_another_size_are_begun_anew(server: Server, configure: Configure) -> None:
+    """Every part but the last is full."""
+    break_off(server, configure)
+    configure("pipeline", part_records=5)
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 7
+    assert [part.records for part in read_manifest().parts] == [5] * 4
+
+
+@pytest.mark.parametrize("keys", [{"retries": 3}, {"timeout": 7}, {"requests_per_second": 1000}], ids=str)
+def test_more_patience_is_no_other_question(server: Server, configure: Configure, keys: dict[str, object]) -> None:
+    """What was too hasty goes on with more time."""
+    break_off(server, configure)
+    configure("users", **keys)
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 4
+
+
+def test_another_watermark_is_another_question(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another day was loaded meanwhile, the source is asked for other changes."""
+    marks = iter([dt.datetime(2026, 10, day, tzinfo=dt.UTC) for day in (18, 19)])
+    monkeypatch.setattr("pipeline.warehouse.Warehouse.watermark_before", lambda *_: next(marks))
+    break_off(server, configure, params='{"since": "{watermark}"}')
+    extract_day(USERS, DAY)
+    assert [request.query["since"] for request in server.requests] == ["2026-10-18T23:59:59Z"] * 7
+
+
+@pytest.mark.parametrize(("hours", "requests"), [(23, 4), (24, 7)])
+def test_a_reading_is_not_gone_on_with_after_a_day(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, hours: int, requests: int
+) -> None:
+    """Then what was read first is too old to stand beside what is read last."""
+    with monkeypatch.context() as patch:
+        then = config.utc_now() - dt.timedelta(hours=hours)
+        patch.setattr(config, "utc_now", lambda: then)
+        break_off(server, configure, settle="2 days")
+    extract_day(USERS, DAY)
+    assert len(server.requests) == requests
+    assert (read_manifest().started_at == then) == (hours < 24)
+
+
+def test_what_a_gate_refused_is_not_gone_on_with(server: Server, configure: Configure, folder: Path) -> None:
+    """Nothing of what came is to be believed another time: the next run asks for all of it."""
+    source = Flaky(server, Listing("query", count=20, size=3))
+    set_source(configure, source, min_records="21")
+    for _ in range(2):
+        server.requests.clear()
+        with pytest.raises(QualityError, match="min_records"):
+            extract_day(USERS, DAY)
+        assert len(server.requests) == 7
+        assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "trouble", [Answer("<html>"), Answer(status=404), Answer([{"id": 1}])], ids=["html", "404", "same"]
+)
+def test_what_an_answer_spoilt_is_not_gone_on_with(
+    server: Server, configure: Configure, folder: Path, trouble: Answer
+) -> None:
+    """An answer that cannot be used casts doubt on those before it; an outage does not."""
+    source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
+    source.trouble = trouble
+    set_source(configure, source)
+    with pytest.raises(SourceError):
+        extract_day(USERS, DAY)
+    assert not list(folder.iterdir())
+
+
+def test_a_journal_that_was_cut_counts_up_to_the_cut(server: Server, configure: Configure, folder: Path) -> None:
+    """A crash in the middle of a line costs the part of that line, and spoils none that is noted later."""
+    source = break_off(server, configure)
+    journal = folder / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-20])
+    source.broken_at = source.listing.asked + 4
+    with pytest.raises(SourceError, match="503"):
+        extract_day(USERS, DAY)
+    assert [json.loads(request.query["after"])[1][1] for request in server.requests][:2] == [6, 9]
+    source.mend()
+    extract_day(USERS, DAY)
+    assert len(server.requests) < 5
+    assert read_ids() == list(range(1, 21))
+
+
+def cut(folder: Path) -> None:
+    (folder / "part-00001.jsonl.gz").write_bytes(b"\x1f\x8b")
+
+
+def lose(folder: Path) -> None:
+    (folder / "part-00001.jsonl.gz").unlink()
+
+
+def scribble(folder: Path) -> None:
+    lines = (folder / JOURNAL).read_bytes().splitlines(keepends=True)
+    (folder / JOURNAL).write_bytes(b"".join([*lines[:2], b"\0" * 40 + b"\n", *lines[3:]]))
+
+
+@pytest.mark.parametrize("damage", [cut, lose, scribble])
+def test_damaged_files_of_a_reading_are_not_gone_on_with(
+    server: Server, configure: Configure, folder: Path, damage: Callable[[Path], None]
+) -> None:
+    """Nobody needs them, for the source has it all: it starts over, and nobody is sent to mend them."""
+    break_off(server, configure)
+    damage(folder)
+    extract_day(USERS, DAY)
+    assert read_ids() == list(range(1, 21))
+
+
+def test_a_secret_in_a_pointer_is_not_kept(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a page whose link holds a secret there is nothing to go on from, and no file has the secret in it."""
+    monkeypatch.setenv("API_KEY", "s3cr3t-k3y")
+    listing = Listing("query", count=20, size=3)
+
+    def respond(request: Request) -> Answer:
+        answer = listing.respond(request)
+        cursor = answer.body.get("next")
+        link = f"/users?after={cursor}&sign={request.query['key']}"
+        return Answer({"data": answer.body["data"], "next": cursor and link})
+
+    set_source(configure, Flaky(server, listing), auth="query:key:API_KEY", paginator="next_url")
+    server.on("/users", lambda request: respond(request) if listing.asked < 5 else Answer(status=503))
+    with pytest.raises(SourceError, match="503"):
+        extract_day(USERS, DAY)
+    assert b"s3cr3t" not in b"".join(dump_tree(".").values())
+    server.on("/users", respond)
+    server.requests.clear()
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 7
+    assert read_ids() == list(range(1, 21))
+    assert b"s3cr3t" not in b"".join(dump_tree(".").values())
+
+
+FOLDERS = count()
+
+
+def extract_files() -> dict[str, bytes] | str:
+    """The parts of the day, or the first word of the line with which it fails."""
+    try:
+        extract_day(USERS, DAY)
+    except SourceError as error:
+        return "an outage" if "503" in str(error) else "an error"
+    return {path.name: path.read_bytes() for path in USERS.folder("raw", DAY).path.glob("part-*")}
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["last_id", *POINTERS, *POSITIONS]),
+    shape=st.fixed_dictionaries(
+        {
+            "count": st.sampled_from(range(1, 41)),
+            "size": st.sampled_from(range(1, 8)),
+            "total": st.sampled_from(["", "field", "header"]),
+            "more": st.booleans(),
+        }
+    ),
+    part_records=st.sampled_from(range(1, 13)),
+    breaks=st.lists(st.sampled_from(range(1, 12)), max_size=3),
+    keys=st.fixed_dictionaries({}, optional={"requests_per_second": st.just(10**6), "paginator": st.just("auto")}),
+)
+def test_however_often_it_was_broken_off_the_files_are_the_same(
+    server: Server,
+    configure: Configure,
+    kind: str,
+    shape: dict[str, Any],
+    part_records: int,
+    breaks: list[int],
+    keys: dict[str, Any],
+) -> None:
+    """Byte for byte those of a reading that went through."""
+    assume(keys.get("paginator") != "auto" or kind not in ("body", "header"))
+    results = []
+    for disturbed in (False, True):
+        configure("pipeline", data_dir=f"data-{next(FOLDERS)}", part_records=part_records)
+        source = Flaky(server, Listing(kind, **shape))
+        set_source(configure, source, **keys)
+        result: object = "an outage"
+        for further in breaks if disturbed else []:
+            source.broken_at = source.listing.asked + further
+            result = extract_files()
+            event(f"broken off: {result == 'an outage'}")
+            if result != "an outage":
+                break
+        source.mend()
+        results.append(extract_files() if result == "an outage" else result)
+    assert results[0] == results[1]
