@@ -8,6 +8,7 @@ The map, from the outside in; imports run this way only:
     users                             what is particular to users: contract, cleaning, table, tasks
     cli                               `python -m pipeline`
       doctor, check                     what a URL is as a source; whether a source keeps its section's word
+      reprocess, verify                 days made again from raw; what differs in files and warehouse
     tasks                             Luigi: a stage of a day, ranges of days
     extraction                        the first stage: a day's pages into its raw folder, or an error
       journal                           where a reading that was broken off goes on
@@ -28,6 +29,7 @@ The map, from the outside in; imports run this way only:
     transform                         raw lines to rows and rejects: pure
     engine                            a function mapped over the parts of a day
     warehouse                         a day's rows, rejects and marker: one transaction
+      audit                             the tables compared with what they should hold
       staging                           rows and rejects into temporary tables
       merge                             what is staged into the tables; the order of facts; counts
       schema, sqlite                    the tables; the database

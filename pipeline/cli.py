@@ -3,7 +3,6 @@
 import argparse
 import datetime as dt
 import importlib
-import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,6 +21,8 @@ from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.tasks import Load
 
+REASONS = 10  # for rejects that status names
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 0, or with 1 and one line on stderr."""
@@ -38,6 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check = commands.add_parser("check", help="whether the configured source keeps what is relied upon; reads it twice")
     check.add_argument("--date", type=dt.date.fromisoformat, help="the day to read (default: the last closed one)")
     doctor.add_argument("url", metavar="URL", help="the first page; flags such as --users-auth bearer:ENV follow it")
+    reprocess = commands.add_parser("reprocess", help="make stale days again from their raw files, without the source")
+    verify = commands.add_parser("verify", help="name what differs in files and warehouse; changes nothing")
+    for days, needed in ((reprocess, None), (verify, "?")):
+        days.add_argument("start", metavar="START", type=dt.date.fromisoformat, nargs=needed, help="the first day")
+        days.add_argument(
+            "stop", metavar="STOP", type=dt.date.fromisoformat, nargs=needed, help="the day after the last"
+        )
+    reprocess.add_argument("--all", action="store_true", help="the days that are current too")
+    rebuild = commands.add_parser("rebuild", help="make the warehouse anew of all raw files; readers see old or new")
+    rebuild.add_argument("--drop-missing", action="store_true", help="give up loaded days that have no raw files")
     options, flags = parser.parse_known_args(arguments)
     if options.command == "status" and options.days < 1:
         parser.error("--days must be 1 or more")
@@ -52,6 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.command == "check":
                 passed = [show_check(dataset, options.date) for dataset in datasets]
                 sys.exit(not all(passed))
+            if options.command == "verify":
+                sound = [show_findings(dataset, options.start, options.stop) for dataset in datasets]
+                sys.exit(not all(sound))
+            if options.command in ("reprocess", "rebuild"):
+                made = [show_outcomes(dataset, options) for dataset in datasets]
+                sys.exit(not all(made))
             for dataset in datasets:
                 show_status(dataset, options.days)
     except ModuleNotFoundError as error:
@@ -63,7 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def show_status(dataset: Dataset, days: int) -> None:
-    """Print the newest loaded days of a dataset, the days missing between them, and how late the newest is."""
+    """Print the newest loaded days of a dataset, how late the newest is, what is missing, stale and rejected."""
+    from pipeline.reprocess import find_stale
+    from pipeline.warehouse import name_days
+
     loads = dataset.warehouse().loads()
     console = _open_console()
     where = config.Pipeline().database
@@ -75,9 +95,17 @@ def show_status(dataset: Dataset, days: int) -> None:
     behind = (last_closed - loaded[-1]).days
     late = f"{count(behind, 'day')} behind the last closed day, {last_closed}" if behind > 0 else "up to date"
     console.print(f"{dataset.name} in {where}: {count(len(loaded), 'day')}, {loaded[0]} to {loaded[-1]}; {late}")
-    console.print(_make_table(loads[-days:], dataset.version))
-    if gaps := _find_gaps(loaded):
-        console.print(f"missing between them: {', '.join(gaps)}")
+    console.print(_make_table(loads[-days:]))
+    span = (loaded[-1] - loaded[0]).days
+    if gaps := {loaded[0] + dt.timedelta(days=number) for number in range(span)}.difference(loaded):
+        console.print(f"missing between them: {name_days(gaps)}")
+    stale: dict[str, list[dt.date]] = {}
+    for date, why in find_stale(dataset).items():
+        stale.setdefault(why, []).append(date)
+    for why, dates in stale.items():
+        console.print(f"stale, {why}: {name_days(dates)}", style="yellow", soft_wrap=True)
+    for reason, records, on in dataset.warehouse().summarise_rejects()[:REASONS]:
+        console.print(f"rejected, {count(records, 'record')} of {count(on, 'day')}: {reason}", soft_wrap=True)
 
 
 def show_diagnosis(load: type[Load], url: str, flags: Sequence[str]) -> None:
@@ -113,6 +141,48 @@ def show_check(dataset: Dataset, date: dt.date | None) -> bool:
     return all(finding.verdict != FAILED for finding in findings.values())
 
 
+def show_findings(dataset: Dataset, start: dt.date | None, stop: dt.date | None) -> bool:
+    """Print what differs between the files of a dataset and its tables; whether nothing does."""
+    from pipeline.verify import verify
+
+    console, number = _open_console(), 0
+    for date, thing, what, remark in verify(dataset, start or dt.date.min, stop or dt.date.max):
+        number += not remark
+        day = f" {date}" if date else ""
+        style = "yellow" if remark else "red"
+        console.print(f"{dataset.name}{day} {thing}: {what}", style=style, soft_wrap=True)
+    console.print(f"{dataset.name}: {count(number, 'difference') if number else 'nothing differs'}")
+    return not number
+
+
+def show_outcomes(dataset: Dataset, options: argparse.Namespace) -> bool:
+    """Reprocess or rebuild a dataset, and print what becomes of its days; whether none is missing or failed."""
+    from pipeline.reprocess import Outcome, rebuild, reprocess
+    from pipeline.warehouse import name_days
+
+    console = _open_console()
+    days: dict[str, list[dt.date]] = {"done": [], "current": [], "missing": [], "failed": []}
+    outcomes: Iterable[Outcome] = (
+        rebuild(dataset, options.drop_missing)
+        if options.command == "rebuild"
+        else reprocess(dataset, options.start, options.stop, options.all)
+    )
+    for date, what, why in outcomes:
+        days[what].append(date)
+        if what == "done" and options.command == "reprocess":
+            console.print(f"{dataset.name} {date}: {why}; made again from raw", soft_wrap=True)
+        elif what == "failed":
+            sys.stderr.write(f"ERROR: {why}\n")
+    if options.command == "rebuild":
+        console.print(f"{dataset.name} {name_days(days['done'])}: the warehouse is made anew of these", soft_wrap=True)
+    if days["current"]:
+        console.print(f"{dataset.name} {name_days(days['current'])}: current, left as it is", soft_wrap=True)
+    if days["missing"]:
+        missing = f"{dataset.name} {name_days(days['missing'])}"
+        sys.stderr.write(f"ERROR: {missing}: no raw files: its Load task reads them from the source\n")
+    return not days["missing"] and not days["failed"]
+
+
 def _open_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
@@ -126,7 +196,7 @@ def _find_loads(module: str) -> list[type[Load]]:
     return loads
 
 
-def _make_table(loads: Iterable[dict[str, Any]], version: str) -> Table:
+def _make_table(loads: Iterable[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("date")
     for name in ("extracted", *COUNTS):
@@ -134,13 +204,5 @@ def _make_table(loads: Iterable[dict[str, Any]], version: str) -> Table:
     table.add_column("seconds", justify="right")
     for load in loads:
         counts = (f"{load[name]:,}" for name in ("extracted", *COUNTS))
-        stale = [] if load["transform_version"] == version else ["made by other code"]
-        table.add_row(str(load["date"]), *counts, f"{load['seconds']:.2f}", *stale)
+        table.add_row(str(load["date"]), *counts, f"{load['seconds']:.2f}")
     return table
-
-
-def _find_gaps(days: Sequence[dt.date]) -> list[str]:
-    """The days missing between those given (in order), as `2026-11-02` or `2026-11-02..2026-11-05`."""
-    one = dt.timedelta(days=1)
-    gaps = [(a + one, b - one) for a, b in itertools.pairwise(days) if b - a > one]
-    return [str(first) if first == last else f"{first}..{last}" for first, last in gaps]

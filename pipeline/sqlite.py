@@ -40,10 +40,11 @@ class SQLite:
 
     @classmethod
     @contextmanager
-    def connect(cls, path: Path, create: bool = False) -> "Iterator[SQLite]":
+    def connect(cls, path: Path, create: bool = False, readonly: bool = False) -> "Iterator[SQLite]":
         """A connection for one transaction: what is not committed when it closes is rolled back.
 
-        With `create` the file and its folder are made where they are missing.
+        With `create` the file and its folder are made where they are missing; with `readonly` only temporary tables can
+        be written.
         """
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise WarehouseError(
@@ -54,11 +55,16 @@ class SQLite:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise WarehouseError(f"{path}: its folder cannot be made: {error}: choose another database") from error
-        uri = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
+        mode = "rwc" if create else "ro" if readonly else "rw"
+        uri = f"file:{quote(str(path))}?mode={mode}"
         try:
             with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
                 if create:
                     cls._prepare(connection)
+                # A day of any size is staged in a file, whatever this SQLite was compiled to do: memory stays bounded.
+                connection.execute("pragma temp_store = file")
+                # 64 MB: with the default of 2 MB a merge into a large table reads the same pages again and again.
+                connection.execute("pragma cache_size = -64000")
                 yield cls(path, connection)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -81,10 +87,6 @@ class SQLite:
                 time.sleep(0.01)
         # A committed day survives a power cut: in WAL mode, NORMAL could lose the last commits.
         connection.execute("pragma synchronous = full")
-        # A day of any size is staged in a file, whatever this SQLite was compiled to do: memory stays bounded.
-        connection.execute("pragma temp_store = file")
-        # 64 MB: with the default of 2 MB a merge into a large table reads the same pages again and again.
-        connection.execute("pragma cache_size = -64000")
 
     def begin(self) -> None:
         """Begin, and wait for other writers now: whoever reads first and locks later can lose the race for the lock."""

@@ -7,7 +7,7 @@ warehouse; when a stage runs is Luigi's. The libraries of a stage are imported w
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,9 @@ from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest, digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from pipeline.staging import Reject
+    from pipeline.warehouse import Load
 
 COUNTS = ("inserted", "updated", "deleted", "unchanged", "stale", "duplicate", "rejected", "forgotten")
 ROWS_AT_ONCE = 10_000  # rows handed to the warehouse at a time
@@ -50,18 +53,10 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
 
     Raises QualityError where too many records are rejected, DatasetError, FolderError.
     """
-    import sqlalchemy as sa
-
-    from pipeline.engine import map_parts
-
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
-    key = tuple(column.name for column in dataset.table(sa.MetaData()).primary_key)
     clean.sweep()
-    rule = dataset.config().deleted_when
-    jobs = [PartJob(dataset, key, raw, clean, number, part, rule) for number, part in enumerate(manifest.parts)]
-    imports = ("pipeline.transform", "pyarrow.parquet")
-    results = map_parts(transform_part, jobs, Pipeline().engine_workers, imports)
+    results = transform_parts(dataset, raw, manifest.parts, clean)
     reasons = sum((result.reasons for result in results), Counter[str]())
     accepted = _check_rejects(dataset, clean, manifest.records, reasons)
     clean.publish(
@@ -80,6 +75,18 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     )
     rows, rejects = manifest.records - reasons.total(), reasons.total()
     logger.info("%s %s: cleaned, %s, %s", dataset.name, date, count(rows, "row"), count(rejects, "reject"))
+
+
+def transform_parts(dataset: Dataset, raw: DayFolder, parts: Iterable[Part], clean: DayFolder) -> list[PartResult]:
+    """Write into the folder `clean` what the code of today makes of the parts of `raw`."""
+    import sqlalchemy as sa
+
+    from pipeline.engine import map_parts
+
+    key = tuple(column.name for column in dataset.table(sa.MetaData()).primary_key)
+    rule = dataset.config().deleted_when
+    jobs = [PartJob(dataset, key, raw, clean, number, part, rule) for number, part in enumerate(parts)]
+    return map_parts(transform_part, jobs, Pipeline().engine_workers, ("pipeline.transform", "pyarrow.parquet"))
 
 
 def transform_part(job: PartJob) -> PartResult:
@@ -123,6 +130,13 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
 
     Raises WarehouseError, FolderError.
     """
+    marker = dataset.warehouse().load(*read_clean(dataset, date))
+    counts = ", ".join(f"{marker[name]:,} {name}" for name in COUNTS if marker[name])
+    logger.info("%s %s: loaded, %s", dataset.name, date, counts or "nothing new")
+
+
+def read_clean(dataset: Dataset, date: dt.date) -> "Load":
+    """What the folders of `date` bring to the warehouse; the parts are read when they are asked for."""
     from pipeline.staging import Day
 
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
@@ -145,9 +159,7 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
         transform_version=made.transform_version,
         accepted=", ".join([*(verdict.gate for verdict in read.gates if not verdict.passed), *made.accepted]),
     )
-    marker = dataset.warehouse().load(day, _read_rows(clean, made.parts), _read_rejects(clean, made.rejects))
-    counts = ", ".join(f"{marker[name]:,} {name}" for name in COUNTS if marker[name])
-    logger.info("%s %s: loaded, %s", dataset.name, date, counts or "nothing new")
+    return day, read_rows(clean, made.parts), read_rejects(clean, made.rejects)
 
 
 def _check_rejects(dataset: Dataset, clean: DayFolder, records: int, reasons: Counter[str]) -> list[str]:
@@ -170,7 +182,8 @@ def _check_rejects(dataset: Dataset, clean: DayFolder, records: int, reasons: Co
     return ["max_reject_ratio"]
 
 
-def _read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBatch]":
+def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBatch]":
+    """The rows of clean parts, some at a time."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -178,7 +191,8 @@ def _read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBa
         yield from parquet.ParquetFile(pa.BufferReader(clean.read(part))).iter_batches(ROWS_AT_ONCE)
 
 
-def _read_rejects(clean: DayFolder, parts: Iterable[Part]) -> Iterator[tuple[Any, ...]]:
+def read_rejects(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[Reject]":
+    """The rejects of clean parts, as the warehouse takes them."""
     for part in parts:
         for line in unpack(clean.read(part)):
             reject = msgspec.json.decode(line)

@@ -24,9 +24,9 @@ The SQL is one text for any database; what differs between databases is in sqlit
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import config
 from pipeline.errors import WarehouseError
@@ -38,6 +38,17 @@ from pipeline.staging import Day, Reject, Staging
 if TYPE_CHECKING:
     import pyarrow as pa
     import sqlalchemy as sa
+
+    Load = tuple[Day, Iterable[pa.RecordBatch], Iterable[Reject]]
+    """A day to be loaded: what `Warehouse.load` takes."""
+
+
+class Rejected(NamedTuple):
+    """How many records are rejected for one reason, on how many days."""
+
+    reason: str
+    records: int
+    days: int
 
 
 class Warehouse:
@@ -62,22 +73,41 @@ class Warehouse:
         Raises ConfigError for a table that cannot be stored, WarehouseError for everything else that is expected:
         a locked, foreign, full or read-only database, rows that do not fit, counts that do not add up.
         """
-        clock = time.perf_counter()
         declared = Declared.read(self.name, self.table)
         with SQLite.connect(self.path, create=True) as db:
             db.begin()
             prepare(db, declared)
-            loaded = _read_markers(db, self.name, "and date = :date", date=day.date)
+            loaded = read_markers(db, self.name, "and date = :date", date=day.date)
             if loaded and all(loaded[0][x] == getattr(day, x) for x in ("raw_sha256", "clean_sha256", "as_of")):
                 return self._confirm(db, loaded[0], day)
-            counts = _load(db, declared, day, rows, rejects)
-            marker = {"dataset": self.name, **vars(day), **counts}
-            marker |= {"loaded_at": config.utc_now(), "seconds": round(time.perf_counter() - clock, 3)}
-            marker = {column: marker[column] for column in LOADS.columns}
-            db.run("delete from loads where dataset = :dataset and date = :date", **marker)
-            db.insert("loads", LOADS.columns, [tuple(map(db.encode, marker.values()))])
+            marker = _load(db, declared, day, rows, rejects)
             db.commit()
             return marker
+
+    def rebuild(self, loads: "Sequence[Load]", drop_missing: bool = False) -> None:
+        """Make the dataset's tables anew of these days, in their order, in one transaction; tombstones stay.
+
+        Until it is committed others read the tables as they were, and those who write wait. The tables may be damaged,
+        or other than declared. Raises WarehouseError where a day that is loaded is not among these, unless
+        `drop_missing`; and as `load` does.
+        """
+        declared = Declared.read(self.name, self.table)
+        with SQLite.connect(self.path, create=True) as db:
+            db.begin()
+            if not drop_missing:
+                _check_kept(db, self.name, [day.date for day, _, _ in loads])
+            tombstones = _drop(db, declared)
+            prepare(db, declared)
+            db.insert(f"{self.name}_forgotten", declared.key, tombstones, "on conflict do nothing")
+            for day, rows, rejects in loads:
+                _load(db, declared, day, rows, rejects)
+            db.commit()
+
+    def check_kept(self, dates: Iterable[dt.date]) -> None:
+        """Raise WarehouseError where a day that is loaded is not among `dates`: a rebuild of these would lose it."""
+        with self._read() as db:
+            if db:
+                _check_kept(db, self.name, dates)
 
     def _confirm(self, db: SQLite, marker: dict[str, Any], day: Day) -> dict[str, Any]:
         """The marker of a day that is loaded as it is; it may have been made anew by other code, or let through."""
@@ -91,7 +121,17 @@ class Warehouse:
     def loads(self) -> list[dict[str, Any]]:
         """The markers of this dataset, by date, with dates and aware times. Empty where nothing is loaded."""
         with self._read() as db:
-            return _read_markers(db, self.name) if db else []
+            return read_markers(db, self.name) if db else []
+
+    def summarise_rejects(self) -> list[Rejected]:
+        """The reasons for which records are rejected, each with its field, the most frequent first."""
+        sql = """
+            select coalesce(field || ': ', '') || reason, count(*), count(distinct load_date)
+              from rejects where dataset = :dataset group by 1 order by 2 desc, 1
+        """
+        with self._read() as db:
+            rows = db.run(sql, dataset=self.name).fetchall() if db and check_stored(db, REJECTS) else []
+            return [Rejected(*row) for row in rows]
 
     def watermark_before(self, date: dt.date) -> dt.datetime | None:
         """The highest `watermark` of the loaded days before `date`; None where there is none."""
@@ -113,14 +153,16 @@ class Warehouse:
             yield None
             return
         with SQLite.connect(self.path) as db:
-            yield db if _check_stored(db, LOADS) else None
+            yield db if check_stored(db, LOADS) else None
 
 
 def _load(
     db: SQLite, declared: Declared, day: Day, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]
 ) -> dict[str, Any]:
-    """Stage and merge; returns the counts and the watermark. Raises WarehouseError where they do not add up."""
+    """Stage and merge a day; returns the marker it writes. Raises WarehouseError where the counts do not add up."""
+    clock = time.perf_counter()
     for table in declared.temporary():
+        db.run(f'drop table if exists temp."{table.name}"')
         db.create(table, temporary=True)
     merge = Merge(db, declared, day)
     known = merge.one("select count(*) from {days} where load_date = :date")[0]
@@ -129,25 +171,83 @@ def _load(
     counts |= merge.merge(counts.pop("staged"))
     growth = merge.one("select count(*) from {present}")[0] - before
     merge.check(counts, None if known else growth)
-    return counts
+    marker = {"dataset": declared.name, **vars(day), **counts}
+    marker |= {"loaded_at": config.utc_now(), "seconds": round(time.perf_counter() - clock, 3)}
+    marker = {column: marker[column] for column in LOADS.columns}
+    db.run("delete from loads where dataset = :dataset and date = :date", **marker)
+    db.insert("loads", LOADS.columns, [tuple(map(db.encode, marker.values()))])
+    return marker
 
 
-def _read_markers(db: SQLite, name: str, condition: str = "", **params: Any) -> list[dict[str, Any]]:
+def _check_kept(db: SQLite, name: str, dates: Iterable[dt.date]) -> None:
+    if lost := _find_days(db, name) - set(map(str, dates)):
+        raise WarehouseError(
+            f"{name} {name_days(map(dt.date.fromisoformat, lost))}: in {db.path}, but without raw files to be made of "
+            "again: bring them back from a copy, or give these days up with --drop-missing"
+        )
+
+
+def _find_days(db: SQLite, name: str) -> set[str]:
+    """The days in the tables: those that have a marker, and those whose marker somebody deleted."""
+    days: set[str] = set()
+    if check_stored(db, LOADS):
+        days |= {date for (date,) in db.run("select date from loads where dataset = :name", name=name)}
+    if "load_date" in db.describe(f"{name}_days").columns:
+        days |= {date for (date,) in db.run(f'select load_date from "{name}_days"')}  # noqa: S608
+    return days
+
+
+def _drop(db: SQLite, declared: Declared) -> list[tuple[Any, ...]]:
+    """Drop the dataset's tables, and its rows in those of all; returns its tombstones.
+
+    Without days, or a table for them, they are another program's: they stay, and `prepare` says what is wrong.
+    """
+    name, tables = declared.name, declared.stored()
+    if not _find_days(db, name) and db.describe(tables[1].name).columns.keys() != tables[1].columns.keys():
+        return []
+    forgotten = db.describe(f"{name}_forgotten")
+    tombstones = db.run(f'select * from "{forgotten.name}"').fetchall() if forgotten.columns else []  # noqa: S608
+    if tombstones and list(forgotten.columns) != list(declared.key):
+        raise WarehouseError(
+            f"{db.path}: the keys in {forgotten.name} are ({', '.join(forgotten.columns)}), those declared "
+            f"({', '.join(declared.key)}): bring that table into the new form, or what is forgotten would come back"
+        )
+    db.run(f'drop view if exists "{name}_history"')
+    for table in tables:
+        db.run(f'drop table if exists "{table.name}"')
+    for table in (LOADS, REJECTS):
+        if check_stored(db, table):
+            db.run(f"delete from {table.name} where dataset = :name", name=name)  # noqa: S608
+    return tombstones
+
+
+def read_markers(db: SQLite, name: str, condition: str = "", **params: Any) -> list[dict[str, Any]]:
     sql = f"select {', '.join(LOADS.columns)} from loads where dataset = :dataset {condition} order by date"  # noqa: S608
     rows = db.run(sql, dataset=name, **params).fetchall()
     kinds = LOADS.columns.items()
     return [{c: db.decode(value, kind) for (c, kind), value in zip(kinds, row, strict=True)} for row in rows]
 
 
+def name_days(days: Iterable[dt.date]) -> str:
+    """Days in words: `2026-11-02, 2026-11-05..2026-11-09`."""
+    runs: list[list[dt.date]] = []
+    for day in sorted(days):
+        if runs and day - runs[-1][-1] == dt.timedelta(days=1):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
+
+
 def prepare(db: SQLite, declared: Declared) -> None:
     """Create what is missing, add columns that the declaration gained; raise WarehouseError for other differences."""
     for shared in (LOADS, REJECTS):
-        if not _check_stored(db, shared):
+        if not check_stored(db, shared):
             db.create(shared)
     tables = declared.stored()
     missing = [table.name for table in tables if not db.describe(table.name).columns]
     view = f"{declared.name}_history"
-    if missing and (len(missing) < len(tables) or db.describe(view).columns or _read_markers(db, declared.name)):
+    if missing and (len(missing) < len(tables) or db.describe(view).columns or read_markers(db, declared.name)):
         raise WarehouseError(
             f"{db.path}: there is no table {', '.join(missing)}, but others of {declared.name}, or markers in loads: "
             "if they are another program's, choose another database; else restore it, or drop them and load again"
@@ -156,7 +256,7 @@ def prepare(db: SQLite, declared: Declared) -> None:
         if missing:
             db.create(table)
             continue
-        _check_stored(db, table, may_be_added=declared.row)
+        check_stored(db, table, may_be_added=declared.row)
         for column in table.columns.keys() - db.describe(table.name).columns.keys():
             db.add_column(table, column)
     words = Words(declared)
@@ -165,7 +265,7 @@ def prepare(db: SQLite, declared: Declared) -> None:
     db.create_view(view, HISTORY.format_map(words))
 
 
-def _check_stored(db: SQLite, table: Table, may_be_added: Iterable[str] = ()) -> bool:
+def check_stored(db: SQLite, table: Table, may_be_added: Iterable[str] = ()) -> bool:
     """Whether the table is there; raises WarehouseError where it is, and differs from what it should be."""
     found = db.describe(table.name)
     if not found.columns:

@@ -1,0 +1,235 @@
+"""The tables of a dataset held against the days that were loaded, and against each other.
+
+Owns what the store says of a day, read back, and what it says is there now: each as a query of its own, which has
+nothing in common with the statements by which merge.py got there. Works in temporary tables, and refuses to change
+any other.
+
+How the records of a day divide into inserted, updated, deleted, unchanged and stale is not counted again: it depends
+on what was loaded before.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline import config
+from pipeline.errors import WarehouseError
+from pipeline.schema import CLASSES, LOADS, REJECTS, Declared, Table, Words
+from pipeline.sqlite import SQLite
+from pipeline.staging import Staging
+from pipeline.warehouse import check_stored, read_markers
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from pipeline.warehouse import Load
+
+EXAMPLES = 10  # rows that are named, of all that differ in one comparison
+
+
+class Finding(NamedTuple):
+    """Something that differs; or, as a `remark`, what is worth knowing while nothing is wrong.
+
+    `thing` is `raw`, `clean` or a table; `date` is None where it is not of one day.
+    """
+
+    date: dt.date | None
+    thing: str
+    what: str
+    remark: bool = False
+
+
+def compare(date: dt.date, thing: str, said: Mapping[str, Any], should: Mapping[str, Any]) -> Iterator[Finding]:
+    """A finding for each name in `should` of which something else is said."""
+    for name, value in should.items():
+        if said[name] != value:
+            yield Finding(date, thing, f"{name} is {_show(said[name])}, should be {_show(value)}")
+
+
+class Audit:
+    """What the warehouse says of a dataset, at one moment."""
+
+    def __init__(self, db: SQLite, declared: Declared) -> None:
+        self.db, self.declared = db, declared
+        self.words = Words(declared)
+        self.markers = {marker["date"]: marker for marker in read_markers(db, declared.name)}
+
+    @classmethod
+    def open(cls, db: SQLite, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Audit | None":
+        """The tables of a dataset, None where nothing of it was ever loaded.
+
+        Raises WarehouseError where a table is missing, or other than declared.
+        """
+        db.run("begin")
+        if not check_stored(db, LOADS):
+            return None
+        declared = Declared.read(name, table)
+        tables = [*declared.stored(), REJECTS]
+        missing = [table.name for table in tables if not check_stored(db, table, may_be_added=declared.row)]
+        if len(missing) >= len(tables) - 1 and not read_markers(db, name):
+            return None
+        if missing:
+            raise WarehouseError(f"{db.path}: there is no table {', '.join(missing)}: rebuild makes it again")
+        # A column that is declared but not there yet comes with the next load.
+        there = db.describe(name).columns
+        return cls(
+            db, replace(declared, row={column: kind for column, kind in declared.row.items() if column in there})
+        )
+
+    def check_marker(self, marker: dict[str, Any]) -> Iterator[Finding]:
+        """Hold a marker against itself, and against the table of days."""
+        date, days = marker["date"], f"{self.declared.name}_days"
+        total = sum(marker[name] for name in CLASSES)
+        if total != marker["extracted"]:
+            yield Finding(date, "loads", f"extracted is {marker['extracted']}, the counts add up to {total}")
+        should = {name: self.db.encode(marker[name]) for name in ("mode", "as_of", "extracted_at")}
+        if marker["mode"] != config.SNAPSHOT:
+            should["as_of"] = None
+        row = self._run(f"select {', '.join(should)} from {{days}} where load_date = :date", date=date).fetchone()  # noqa: S608
+        if row:
+            yield from compare(date, days, dict(zip(should, row, strict=True)), should)
+        else:
+            yield Finding(date, days, "the day is missing")
+
+    def check_rows(self, marker: dict[str, Any], load: "Load") -> Iterator[Finding]:
+        """Hold what the tables say of a day against the rows and rejects it was loaded from.
+
+        Raises WarehouseError where these do not fit the table, FolderError where they cannot be read.
+        """
+        day, rows, rejects = load
+        stage = next(table for table in self.declared.temporary() if table.name == "stage")
+        self._create(stage)
+        self._create(REJECTS)  # a temporary table goes before another of its name
+        counts = Staging(self.db, self.declared, day).stage(rows, rejects)
+        if self._run("select count(*) from {forgotten}").fetchone() == (0,):  # else they may have been kept once
+            names = ("rejected", "forgotten", "duplicate", "watermark")
+            yield from compare(day.date, "loads", marker, {name: counts[name] for name in names})
+        self._create(stage, "said")
+        if day.mode == config.SNAPSHOT:
+            self._run("delete from stage where gone = 1")  # to leave a user out says the same
+            self._run(SAID_BY_SNAPSHOT, as_of=day.as_of)
+            yield from self._compare_tables(day.date, f"{self.declared.name}_changes", stage, "said", "stage")
+        else:
+            self._run(SAID_BY_RECORDS, date=day.date)
+            yield from self._compare_tables(day.date, f"{self.declared.name}_events", stage, "said", "stage")
+        self._create(REJECTS, "said")
+        self._run(
+            "insert into said select * from main.rejects where dataset = :name and load_date = :date",
+            name=self.declared.name,
+            date=day.date,
+        )
+        yield from self._compare_tables(day.date, "rejects", REJECTS, "said", "temp.rejects")
+
+    def check_days(self) -> Iterator[Finding]:
+        """Name the days of which there are rows that no load has left there."""
+        for table, sql in ORPHANS.items():
+            for (day,) in self._run(sql, name=self.declared.name).fetchall():
+                thing = table.format(self.declared.name)
+                yield Finding(None, thing, f"has rows of {day}, which is not in {self.declared.name}_days")
+
+    def check_present(self) -> Iterator[Finding]:
+        """Hold the present against what the store says is there."""
+        present = self.declared.stored()[0]
+        self._create(present, "should")
+        self._run(PRESENT)
+        yield from self._compare_tables(None, present.name, present, f'"{present.name}"', "should")
+
+    def _create(self, table: Table, name: str = "") -> None:
+        """Have an empty temporary table, like `table`, under its name or another."""
+        table = table._replace(name=name or table.name)
+        self.db.run(f'drop table if exists temp."{table.name}"')
+        self.db.create(table, temporary=True)
+
+    def _run(self, sql: str, **params: Any) -> Any:
+        return self.db.run(sql.format_map(self.words), **params)
+
+    def _compare_tables(
+        self, date: dt.date | None, thing: str, table: Table, said: str, should: str
+    ) -> Iterator[Finding]:
+        """A finding for each row that `said` and `should`, two tables like `table`, do not share; up to EXAMPLES."""
+        key, row = list(table.key), [column for column in table.columns if column not in table.key]
+        a, b = ({x: ", ".join(f'{t}."{c}"' for c in some) for x, some in (("key", key), ("row", row))} for t in "ab")
+        rows = self.db.run(f"""
+            select {a["key"]}, {a["row"]}, {b["key"]}, {b["row"]}
+              from {said} a left join {should} b on ({a["key"]}) = ({b["key"]})
+             where b."{key[0]}" is null or ({a["row"]}) is distinct from ({b["row"]})
+            union all
+            select {a["key"]}, {a["row"]}, {b["key"]}, {b["row"]}
+              from {should} b left join {said} a on ({a["key"]}) = ({b["key"]})
+             where a."{key[0]}" is null
+        """)  # noqa: S608
+        number, columns = 0, [*key, *row]
+        for number, values in enumerate(rows, 1):
+            if number <= EXAMPLES:
+                left, right = values[: len(columns)], values[len(columns) :]
+                yield Finding(date, thing, _describe(columns, len(key), left, right))
+        if number > EXAMPLES:
+            yield Finding(date, thing, f"and {number - EXAMPLES:,} more rows")
+
+
+def _describe(columns: list[str], keys: int, said: tuple[Any, ...], should: tuple[Any, ...]) -> str:
+    """How a row differs from what it should be, column by column; either is all null where there is none."""
+    key = said[:keys] if said[0] is not None else should[:keys]
+    who = ", ".join(f"{column} {_show(value)}" for column, value in zip(columns, key, strict=False))
+    if said[0] is None:
+        return f"{who}: the row is missing"
+    if should[0] is None:
+        return f"{who}: there should be no such row"
+    pairs = zip(columns, said, should, strict=True)
+    return f"{who}: " + "; ".join(f"{c} is {_show(x)}, should be {_show(y)}" for c, x, y in pairs if x != y)
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else repr(value) if isinstance(value, str) else str(value)
+
+
+SAID_BY_RECORDS = """
+insert into said ({key}, gone, {row}, at) select {key}, gone, {row}, at from {events} where load_date = :date
+"""
+
+# Of each user the last change of what the snapshots say, up to this one.
+SAID_BY_SNAPSHOT = """
+insert into said ({key}, gone, {row}, at)
+select {c.key}, c.gone, {c.row}, :as_of from {changes} c
+ where c.gone <> 1 and c.as_of = ({c.last_change} and x.as_of <= :as_of)
+"""
+
+PRESENT = """
+insert into should ({key}, {row}, ingested_at, load_date)
+with unclear as (
+  -- users whom the last snapshots did not understand, since when: the word of those before holds no longer than that
+  select {u.key}, u.as_of from {changes} u where u.gone = 2 and u.as_of = ({u.last_change})
+),
+records as (
+  -- what came after the last word of the snapshots, the newest first; of the days that brought the same, the first
+  select {e.key}, e.gone, {e.row},
+         min(e.load_date) over (partition by {e.key}, e.at, e.gone, {e.row}) as load_date,
+         row_number() over (partition by {e.key} order by e.at desc, d.extracted_at desc, e.load_date desc) as _nth
+    from {events} e
+    join {days} d on d.load_date = e.load_date
+    left join unclear u on ({u.key}) = ({e.key})
+   where e.at > coalesce(case when u.as_of is null then (select max(as_of) from {days})
+                              else (select max(as_of) from {days} where as_of < u.as_of) end, '')
+)
+select {r.key}, {r.row}, d.extracted_at, d.load_date
+  from records r join {days} d on d.load_date = r.load_date
+ where r._nth = 1 and r.gone = 0
+union all
+select {c.key}, {c.row}, d.extracted_at, d.load_date
+  from {changes} c join {days} d on d.as_of = c.as_of
+ where c.gone = 0 and c.as_of = ({c.last_change} and x.gone < 2)
+   and not exists (select 1 from records r where ({r.key}) = ({c.key}))
+"""
+
+ORPHANS = {
+    "{}_events": "select distinct load_date from {events} where load_date not in (select load_date from {days})",
+    "{}_changes": """
+        select distinct as_of from {changes}
+         where as_of not in (select as_of from {days} where as_of is not null)
+    """,
+    "rejects": """
+        select distinct load_date from main.rejects
+         where dataset = :name and load_date not in (select load_date from {days})
+    """,
+}

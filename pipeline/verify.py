@@ -1,0 +1,190 @@
+"""What differs within the files of a dataset's days, and between them and the warehouse.
+
+Owns which days are looked at, and what is held against what: hashes and counts against the files, clean files against
+what the same code makes of the raw ones, markers against manifests; the tables are the business of audit.py. Refuses
+to mend: files are read, and the database is opened for reading only.
+"""
+
+import datetime as dt
+import re
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline import stages
+from pipeline.audit import Audit, Finding, compare
+from pipeline.config import Pipeline
+from pipeline.dataset import Dataset
+from pipeline.errors import FolderError, PipelineError, WarehouseError
+from pipeline.lines import unpack
+from pipeline.sqlite import SQLite
+from pipeline.staging import Day
+from pipeline.targets import MANIFEST, CleanManifest, DayFolder, Part, RawManifest, Stage, digest, list_days
+
+STAGES: tuple[Stage, ...] = ("raw", "clean")
+
+Manifest = TypeVar("Manifest", RawManifest, CleanManifest)
+
+
+def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> Iterator[Finding]:
+    """Compare the days from `start` to the one before `stop` of which there is any trace, and then the present.
+
+    What is read of the warehouse is of one moment; a day that is worked on meanwhile may be named without need.
+    """
+    path = dataset.warehouse().path
+    with SQLite.connect(path, readonly=True) if path.exists() else nullcontext() as db:
+        audit, readable = None, True
+        try:
+            audit = Audit.open(db, dataset.name, dataset.table) if db else None
+        except WarehouseError as error:
+            readable = False
+            yield Finding(None, dataset.name, str(error))
+        markers = audit.markers if audit else {}
+        folders = {date for stage in STAGES for date in list_days(Pipeline().data_dir, stage, dataset.name)}
+        for date in sorted(date for date in folders | markers.keys() if start <= date < stop):
+            marker = markers.get(date)
+            clean = yield from _verify_files(dataset, date, marker)
+            if audit and marker:
+                yield from audit.check_marker(marker)
+                if clean and _digest(clean) == marker["clean_sha256"]:
+                    yield from _verify_rows(dataset, audit, marker, clean)
+            elif readable:
+                yield Finding(date, "loads", "the day is not loaded", remark=True)
+        if audit:
+            yield from audit.check_days()
+            yield from audit.check_present()
+
+
+def _verify_files(
+    dataset: Dataset, date: dt.date, marker: dict[str, Any] | None
+) -> Generator[Finding, None, CleanManifest | None]:
+    """Hold the folders of a day against their manifests, each other and the marker; returns the clean manifest."""
+    raw_folder, clean_folder = (dataset.folder(stage, date) for stage in STAGES)
+    raw, raw_findings = _read_folder(raw_folder, "raw", RawManifest, loaded=bool(marker))
+    clean, clean_findings = _read_folder(clean_folder, "clean", CleanManifest, loaded=bool(marker and raw))
+    yield from [*raw_findings, *clean_findings]
+    should: dict[str, Any] = {"clean_sha256": _digest(clean)} if clean else {}
+    if raw and clean and clean.raw_sha256 != [part.sha256 for part in raw.parts]:
+        yield Finding(date, "clean", "is not made of the raw files that are there: reprocess makes it again")
+        should = {"raw_sha256": digest(raw.parts)}
+    elif raw and clean:
+        here = {"records": raw.records - raw.forgotten}
+        yield from compare(date, "clean", {"records": clean.rows + clean.rejected}, here)
+        if clean.transform_version == dataset.version and not [*raw_findings, *clean_findings]:
+            yield from _make_again(dataset, raw_folder, raw, clean_folder, clean)
+        # The marker's `rejected` leaves out those of forgotten keys; they are counted with the rows.
+        day, _, _ = stages.read_clean(dataset, date)
+        should = {name: value for name, value in vars(day).items() if name not in ("transform_version", "rejected")}
+    if marker:
+        yield from compare(date, "loads", marker, should)
+        if marker["transform_version"] != dataset.version:
+            yield Finding(date, "loads", "the day was made by other code: reprocess makes it again", remark=True)
+    return None if clean_findings else clean
+
+
+def _verify_rows(dataset: Dataset, audit: Audit, marker: dict[str, Any], clean: CleanManifest) -> Iterator[Finding]:
+    """Hold the tables against the clean files that the day was loaded from."""
+    folder, said = dataset.folder("clean", clean.date), {field.name: marker[field.name] for field in fields(Day)}
+    day = Day(**said | {"extracted": clean.rows + clean.rejected, "rejected": clean.rejected})
+    rows, rejects = stages.read_rows(folder, clean.parts), stages.read_rejects(folder, clean.rejects)
+    try:
+        yield from audit.check_rows(marker, (day, rows, rejects))
+    except PipelineError as error:
+        yield Finding(clean.date, dataset.name, str(error))
+
+
+def _read_folder(
+    folder: DayFolder, stage: Stage, kind: type[Manifest], loaded: bool
+) -> tuple[Manifest | None, list[Finding]]:
+    """The manifest of a folder, where it can be read, and what is wrong with its files."""
+    files = {path.name for pattern in ("part-*", "rejects-*") for path in folder.path.glob(pattern)}
+    if not folder.exists():
+        if files:
+            what = f"{folder} has files, but no {MANIFEST}: the day is not finished"
+            return None, [Finding(folder.date, stage, what, remark=not loaded)]
+        if stage == "raw" and loaded:
+            return None, [Finding(folder.date, stage, "the files are gone: the day cannot be made again", remark=True)]
+        return None, [Finding(folder.date, stage, "the files are gone: reprocess makes them again")] if loaded else []
+    try:
+        manifest = folder.read_manifest(kind)
+    except FolderError as error:
+        return None, [Finding(folder.date, stage, str(error))]
+    groups = _group_parts(manifest)
+    parts = {part.name: part for group in groups.values() for part in group}
+    faults = [f"{name}: the manifest does not name it" for name in sorted(files - parts.keys())]
+    faults += [fault for part in parts.values() if (fault := _check_part(folder, part))]
+    for name, group in groups.items():
+        said, total = getattr(manifest, name), sum(part.records for part in group)
+        total += manifest.forgotten if isinstance(manifest, RawManifest) else 0
+        faults += [f"{name} is {said}, the parts have {total}"] if said != total else []
+    return manifest, [Finding(folder.date, stage, fault) for fault in faults]
+
+
+def _group_parts(manifest: RawManifest | CleanManifest) -> dict[str, list[Part]]:
+    """The parts by the field of the manifest that counts them."""
+    if isinstance(manifest, RawManifest):
+        return {"records": manifest.parts}
+    return {"rows": manifest.parts, "rejected": manifest.rejects}
+
+
+def _check_part(folder: DayFolder, part: Part) -> str | None:
+    """What is wrong with a part; None where it is as the manifest says."""
+    if not (folder.path / part.name).exists():
+        return f"{part.name}: the file is missing"
+    try:
+        data = folder.read(part)
+    except FolderError as error:
+        return str(error)
+    records = _count_records(part.name, data)
+    return None if records == part.records else f"{part.name}: {records} records, the manifest says {part.records}"
+
+
+def _count_records(name: str, data: bytes) -> int:
+    if not name.endswith(".parquet"):
+        return len(unpack(data))
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    return int(parquet.read_metadata(pa.BufferReader(data)).num_rows)
+
+
+def _make_again(
+    dataset: Dataset, raw_folder: DayFolder, raw: RawManifest, clean_folder: DayFolder, clean: CleanManifest
+) -> Iterator[Finding]:
+    """Make the clean files once more, in a folder that is thrown away, and compare their hashes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        again = DayFolder(scratch, "clean", dataset.name, raw.date)
+        again.sweep()
+        try:
+            results = stages.transform_parts(dataset, raw_folder, raw.parts, again)
+        except PipelineError as error:
+            yield Finding(raw.date, "clean", f"the raw files cannot be cleaned again: {error}")
+            return
+        made = {part.name: part for result in results for part in (result.clean, result.rejects) if part}
+        # A part from which lines were taken out has a new name, which ends in -r1, -r2, …
+        kept = {re.sub(r"-r\d+\.", ".", part.name): part for part in (*clean.parts, *clean.rejects)}
+        for name in sorted(made.keys() | kept.keys()):
+            new, old = made.get(name), kept.get(name)
+            if not new or not old:
+                yield Finding(raw.date, "clean", f"{name} is kept or made of the raw files, but not both")
+            elif new.sha256 != old.sha256:
+                same = _hold_same(again.path / new.name, clean_folder.path / old.name)
+                what = "has other bytes, though the same rows," if same else "has other rows"
+                what = f"{old.name} {what} than the same code makes of the raw files"
+                yield Finding(raw.date, "clean", what, remark=same)
+
+
+def _hold_same(one: Path, other: Path) -> bool:
+    """Whether two clean parts hold the same; another version of a library may write that in other bytes."""
+    if one.suffix == ".parquet":
+        from pyarrow import parquet
+
+        return bool(parquet.read_table(one).equals(parquet.read_table(other)))
+    return unpack(one.read_bytes()) == unpack(other.read_bytes())
+
+
+def _digest(clean: CleanManifest) -> str:
+    return digest([*clean.parts, *clean.rejects])

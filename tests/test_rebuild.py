@@ -1,0 +1,241 @@
+"""The warehouse made anew of all raw days: what it mends, what it leaves alone, and what others see meanwhile."""
+
+import contextlib
+import dataclasses
+import datetime as dt
+import random
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from orders import ORDERS
+
+from conftest import dump_warehouse, query, start
+from pipeline import extraction, stages
+from pipeline.errors import FolderError, QualityError, WarehouseError
+from pipeline.reprocess import rebuild
+from pipeline.users import USERS, table
+from pipeline.verify import verify
+from server import Answer, Server
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
+URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day="
+HISTORY = "select * from users_history order by user_id, valid_from"
+REBUILD = """
+from pipeline.reprocess import rebuild
+from pipeline.users import USERS
+rebuild(USERS)
+"""
+
+
+@pytest.fixture
+def files(configure) -> list[dt.date]:
+    """Some days with raw and clean folders, on which many users change more than once; none is loaded."""
+    configure("users", url=f"{URL}600")
+    for day in DAYS:
+        extraction.extract_day(USERS, day)
+        stages.transform_day(USERS, day)
+    configure("users", url="http://127.0.0.1:9/nobody-listens")
+    return DAYS
+
+
+@pytest.fixture
+def loaded(files) -> None:
+    """The same, loaded, the days in disorder."""
+    for day in files[::2] + files[1::2]:
+        stages.load_day(USERS, day)
+
+
+def execute(*statements: str) -> None:
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db, db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def dump() -> tuple[object, ...]:
+    return dump_warehouse(), query(HISTORY)
+
+
+MANGLED = {
+    "rows": [
+        "update users set name = 'x'",
+        "delete from users where user_id % 2",
+        "delete from users_events where gone",
+    ],
+    "the store": ["delete from users_events where user_id % 3 = 0", "update users_days set extracted_at = 'then'"],
+    "a table that is gone": ["drop table users_events"],
+    "the present that is gone": ["drop table users"],
+    "a column too many": ["alter table users add column age integer"],
+    "the history": ["drop view users_history", "create view users_history as select * from users"],
+    "markers and rejects": ["delete from loads", "delete from rejects"],
+    "all that says what was loaded": ["delete from loads", "delete from users_days"],
+    "nothing": [],
+}
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("mangled", MANGLED)
+def test_what_was_mangled_is_as_if_filled_straight(mangled):
+    """Whatever was done to the tables by hand, with the source out of reach."""
+    straight = dump()
+    execute(*MANGLED[mangled])
+    assert [(outcome.date, outcome.what) for outcome in rebuild(USERS)] == [(day, "done") for day in DAYS]
+    assert dump() == straight
+    assert list(verify(USERS)) == []
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_warehouse_that_is_gone_is_made_of_raw_alone():
+    """The file and the clean folders: neither is needed."""
+    straight = dump()
+    shutil.rmtree("data/clean")
+    for path in Path("data").glob("warehouse.db*"):
+        path.unlink()
+    rebuild(USERS)
+    assert dump() == straight
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_table_that_is_declared_otherwise_is_made_so():
+    """A load refuses a changed type, and names it; a rebuild makes the table anew. What is forgotten stays so."""
+    rows = query("select user_id, name from users where user_id > 70000 order by 1")
+    forgotten = query("select max(user_id) from users")[0][0]
+    execute(f"insert into users_forgotten values ({forgotten})")
+
+    def with_text_key(metadata: sa.MetaData) -> sa.Table:
+        users = table(metadata)
+        users.c.user_id.type = sa.Text()
+        return users
+
+    other = dataclasses.replace(USERS, table=with_text_key)
+    execute(f"delete from loads where date = '{DAYS[0]}'")
+    with pytest.raises(WarehouseError, match="the table users has user_id as INTEGER, not TEXT"):
+        stages.load_day(other, DAYS[0])
+    rebuild(other)
+    found = query(
+        "select user_id, name from users where cast(user_id as integer) > 70000 order by cast(user_id as integer)"
+    )
+    assert found == [(str(user), name) for user, name in rows if user != forgotten]
+    assert query("select user_id from users_forgotten") == [(str(forgotten),)]
+    assert query("select sum(forgotten) > 0 from loads") == [(1,)]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_reader_never_sees_less_than_all_users():
+    """Until the commit it reads the old tables, after it the new ones, and nothing in between."""
+    whole = query("select count(*) from users"), query("select count(*) from loads")
+    execute("update users set name = 'old'")
+    seen, done = set(), threading.Event()
+
+    def poll() -> None:
+        while not done.is_set():
+            with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
+                seen.add(db.execute("select count(*), sum(name = 'old') from users").fetchone())
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    time.sleep(0.05)
+    rebuild(USERS)
+    time.sleep(0.05)
+    done.set()
+    reader.join()
+    ((number,),), _ = whole
+    assert seen == {(number, number), (number, 0)}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("loaded")
+def test_a_kill_leaves_the_old_warehouse_or_the_new_one():
+    """SIGKILL at any instant; after it the next rebuild does the whole of it."""
+    straight = dump()
+    execute("update users set name = 'old'")
+    old, chance = dump(), random.Random(4)
+    for _ in range(6):
+        command = start("python", "-c", REBUILD)
+        while not Path("data/warehouse.db-wal").exists():  # until it opens the file
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.3))
+        command.send_signal(signal.SIGKILL)
+        command.communicate()
+        assert dump() in (old, straight)
+    rebuild(USERS)
+    assert dump() == straight
+
+
+@pytest.mark.usefixtures("loaded")
+def test_another_dataset_in_the_file_is_not_touched(configure):
+    """Its tables, markers and rejects are as they were, to the byte."""
+    with Server() as server:
+        rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
+        configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
+        extraction.extract_day(ORDERS, DAYS[0])
+        stages.transform_day(ORDERS, DAYS[0])
+        stages.load_day(ORDERS, DAYS[0])
+    tables = [
+        "orders",
+        "orders_days",
+        "orders_events",
+        "loads where dataset = 'orders'",
+        "rejects where dataset = 'orders'",
+    ]
+    before = [query(f"select * from {name}") for name in tables]
+    assert all(before)
+    rebuild(USERS)
+    assert [query(f"select * from {name}") for name in tables] == before
+    rebuild(ORDERS)
+    assert list(verify(ORDERS)) == []
+    assert list(verify(USERS)) == []
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_loaded_day_without_raw_files_is_not_given_up_unasked():
+    """One line names the days, and nothing is changed; they can be given up. A marker that was deleted hides none."""
+    for day in (DAYS[0], DAYS[1], DAYS[3]):
+        shutil.rmtree(USERS.folder("raw", day).path)
+    execute(f"delete from loads where date = '{DAYS[3]}'")
+    before = dump()
+    with pytest.raises(WarehouseError, match=r"^users 2026-10-01\.\.2026-10-02, 2026-10-04: .* --drop-missing$"):
+        rebuild(USERS)
+    assert dump() == before
+    rebuild(USERS, drop_missing=True)
+    assert query("select date from loads order by 1") == [(str(DAYS[2]),), (str(DAYS[4]),)]
+    assert list(verify(USERS, DAYS[2], DAYS[3])) == []
+
+
+@pytest.mark.usefixtures("files")
+def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(configure):
+    """What was loaded must not be lost; what never was is told, and the others are made."""
+    for day in DAYS[:-1]:
+        stages.load_day(USERS, day)
+    straight = dump()
+    shutil.rmtree(USERS.folder("clean", DAYS[-1]).path)
+    configure("users", max_reject_ratio=0)
+    outcomes = rebuild(USERS)
+    assert [outcome.what for outcome in outcomes] == ["done"] * 4 + ["failed"]
+    assert "records are rejected, more than max_reject_ratio 0.0" in outcomes[-1].why
+    assert dump() == straight
+    shutil.rmtree(USERS.folder("clean", DAYS[0]).path)
+    with pytest.raises(QualityError, match=r"users 2026-10-01: .* records are rejected"):
+        rebuild(USERS)
+    assert dump() == straight
+
+
+@pytest.mark.usefixtures("files")
+def test_a_table_of_another_program_is_not_dropped():
+    """Where no day is loaded, a table `users` is not ours: the line says what is in the way."""
+    execute("create table users (id integer)", "insert into users values (7)")
+    with pytest.raises(WarehouseError, match=r"there is no table users_days, .*: if they are another program's"):
+        rebuild(USERS)
+    assert query("select * from users") == [(7,)]
+
+
+def test_without_raw_days_there_is_nothing_to_rebuild_from():
+    """One line, and no empty warehouse in the old one's place."""
+    with pytest.raises(FolderError, match="data/raw/users: no day has raw files to rebuild from"):
+        rebuild(USERS)
+    assert not Path("data/warehouse.db").exists()

@@ -1,0 +1,162 @@
+"""Days made again from raw: which are stale, what becomes of each, and that the source is not asked."""
+
+import contextlib
+import dataclasses
+import datetime as dt
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import dump_tree, dump_warehouse, query
+from pipeline import extraction, stages
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError
+from pipeline.reprocess import find_stale, reprocess
+from pipeline.users import USERS, User
+from pipeline.verify import verify
+from pipeline.warehouse import Rejected
+from server import Answer, Server
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(3)]
+STOP = DAYS[-1] + dt.timedelta(days=1)
+OTHER_CODE = "made by other code"
+HISTORY = "select user_id, name, email, city, updated_at, valid_from, valid_to from users_history order by 1, 6"
+
+
+class Lenient(User):
+    """The contract after it was mended: the source sends some ids as text."""
+
+    id: int | str  # type: ignore[assignment]
+
+
+def clean(users):
+    """The same cleaning, with ids of text made numbers."""
+    return USERS.clean(users.assign(id=pd.to_numeric(users["id"]).astype("Int64")))
+
+
+MENDED = dataclasses.replace(USERS, contract=Lenient, clean=clean)
+
+
+def load_days(dataset: Dataset = USERS, days: list[dt.date] = DAYS) -> None:
+    for day in days:
+        if not dataset.folder("raw", day).exists():
+            extraction.extract_day(dataset, day)
+        stages.transform_day(dataset, day)
+        stages.load_day(dataset, day)
+
+
+def serve_days(server: Server, configure) -> None:
+    """On each day user 1 changes, and so does user 7, whose id comes as text on the second; one email is wrong."""
+
+    def respond(request):
+        day = dt.date.fromisoformat(request.query["on"])
+        name, time = {"name": ["first", "second", "third"][DAYS.index(day)]}, {"updated_at": f"{day}T09:00:00Z"}
+        return Answer(
+            [
+                {"id": 1} | name | time,
+                {"id": "7" if day == DAYS[1] else 7} | name | time,
+                {"id": 9, "email": "nobody"} | time,
+            ]
+        )
+
+    configure("users", url=server.on("/users", respond) + "?on={date}", max_reject_ratio=0.9)
+
+
+def tell(outcomes) -> list[tuple[str, str]]:
+    return [(str(outcome.date), outcome.what) for outcome in outcomes]
+
+
+def test_rejected_rows_appear_with_the_facts_own_times_when_the_contract_was_mended(server, configure):
+    """Nothing else changes, the API is not called, and the warehouse is that of days cleaned so from the start."""
+    serve_days(server, configure)
+    load_days()
+    before, raw = query(HISTORY), dump_tree("data/raw")
+    first, second, third = (f"{day}T09:00:00.000000Z" for day in DAYS)
+    assert [row for row in before if row[0] == 7] == [
+        (7, "first", None, None, first, first, third),
+        (7, "third", None, None, third, third, None),
+    ]
+    server.requests.clear()
+    assert find_stale(MENDED) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert tell(reprocess(MENDED, DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
+    assert server.requests == []
+    assert dump_tree("data/raw") == raw
+    after = query(HISTORY)
+    assert [row for row in after if row[0] == 7] == [
+        (7, "first", None, None, first, first, second),
+        (7, "second", None, None, second, second, third),
+        (7, "third", None, None, third, third, None),
+    ]
+    assert [row for row in after if row[0] != 7] == [row for row in before if row[0] != 7]
+    assert query("select field, count(*) from rejects group by 1") == [("email", 3)]
+    assert list(verify(MENDED)) == []
+    mended = dump_warehouse()
+    Path("data/warehouse.db").unlink()
+    load_days(MENDED)
+    assert (dump_warehouse(), query(HISTORY)) == (mended, after)
+
+
+def test_a_day_is_stale_for_a_reason():
+    """Not loaded; made by other code; cleaned otherwise, or not at all; loaded from other files; else not stale."""
+    load_days()
+    assert find_stale(USERS) == {}
+    assert find_stale(MENDED) == dict.fromkeys(DAYS, OTHER_CODE)
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db, db:
+        db.execute("delete from loads where date = ?", [str(DAYS[0])])
+        db.execute("update loads set clean_sha256 = 'x' where date = ?", [str(DAYS[1])])
+    shutil.rmtree(USERS.folder("clean", DAYS[2]).path)
+    unfinished = USERS.folder("raw", DAYS[2] + dt.timedelta(days=1))
+    unfinished.sweep()
+    assert find_stale(USERS) == {
+        DAYS[0]: "not loaded",
+        DAYS[1]: "loaded from other files",
+        DAYS[2]: "its clean files are not what the code of today makes of its raw files",
+    }
+    reasons = list(find_stale(USERS).values())
+    assert [outcome.why for outcome in reprocess(USERS, DAYS[0], STOP)] == reasons
+    assert find_stale(USERS) == {}
+
+
+def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
+    """A day is cleaned again only where something would come of it; with everything, each."""
+    load_days()
+    manifest = USERS.folder("clean", DAYS[0]).path / "manifest.json"
+    written = manifest.stat().st_mtime_ns
+    assert tell(reprocess(USERS, DAYS[0], STOP)) == [(str(day), "current") for day in DAYS]
+    assert manifest.stat().st_mtime_ns == written
+    before = dump_warehouse()
+    assert tell(reprocess(USERS, DAYS[0], STOP, everything=True)) == [(str(day), "done") for day in DAYS]
+    assert manifest.stat().st_mtime_ns > written
+    assert dump_warehouse() == before
+
+
+def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made(server, configure):
+    """Each says what became of it; the gates hold; the oldest comes first."""
+    serve_days(server, configure)
+    load_days()
+    configure("users", max_reject_ratio=0.4)  # the second day alone has more, as its id of text is rejected
+    outcomes = list(reprocess(USERS, DAYS[0] - dt.timedelta(days=1), STOP, everything=True))
+    assert [outcome.what for outcome in outcomes] == ["missing", "done", "failed", "done"]
+    assert outcomes[0].why == "there are no raw files: its Load task reads them from the source"
+    assert "2 of 3 records are rejected, more than max_reject_ratio 0.4" in outcomes[2].why
+    assert query("select count(*) from loads") == [(3,)]
+
+
+def test_a_range_without_a_day_is_an_error():
+    """STOP is the day after the last one."""
+    with pytest.raises(ConfigError, match="STOP 2026-10-01 is not after START 2026-10-01: it is the day after"):
+        list(reprocess(USERS, DAYS[0], DAYS[0]))
+
+
+def test_the_rejects_are_counted_by_reason(server, configure):
+    """Field and reason as in the clean manifest, how many records, on how many days; the most frequent first."""
+    assert USERS.warehouse().summarise_rejects() == []
+    serve_days(server, configure)
+    load_days()
+    assert USERS.warehouse().summarise_rejects() == [
+        Rejected("email: has no @", 3, 3),
+        Rejected("id: Expected `int`, got `str`", 1, 1),
+    ]

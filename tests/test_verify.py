@@ -1,0 +1,396 @@
+"""What verify names, and that it names nothing else and changes nothing."""
+
+import contextlib
+import datetime as dt
+import itertools
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_warehouse import CASES, MEMORY, TABLES, Store, incremental, snapshot, steps, take, user
+from test_warehouse import EXAMPLES as HISTORIES
+
+from conftest import dump_tree
+from pipeline import config, extraction, stages
+from pipeline.audit import EXAMPLES, Audit, Finding
+from pipeline.sqlite import SQLite
+from pipeline.targets import CleanManifest
+from pipeline.users import USERS
+from pipeline.verify import verify
+from pipeline.warehouse import Day
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(4)]
+SNAPSHOT, RECORDS = map(str, DAYS[2:])  # the last of each mode
+MODES = {"snapshot": "", "incremental": "&updated_since={day_start}&updated_before={day_stop}"}
+
+
+@pytest.fixture
+def loaded(configure, monkeypatch) -> None:
+    """Four days, each read an hour after its end: a snapshot and an incremental day by turns."""
+    configure("pipeline", part_records=3000)
+    for n, day in enumerate(DAYS):
+        now = dt.datetime.combine(day, dt.time(1), dt.UTC) + dt.timedelta(days=1)
+        monkeypatch.setattr(config, "utc_now", lambda now=now: now)
+        mode, window = list(MODES.items())[n % 2]
+        configure("users", mode=mode, url=f"demo://users?per_day=10{window}")
+        extraction.extract_day(USERS, day)
+        stages.transform_day(USERS, day)
+        stages.load_day(USERS, day)
+
+
+def tell(findings: Iterator[Finding], remark: bool = False) -> list[str]:
+    return [f"{date} {thing}: {what}" for date, thing, what, remarked in findings if remarked == remark]
+
+
+def path(stage: str, day: str, name: str = "part-00000.*") -> Path:
+    (found,) = Path(f"data/{stage}/users/date={day}").glob(name)
+    return found
+
+
+def execute(*statements: str) -> None:
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db, db:
+        for statement in statements:
+            assert db.execute(statement).rowcount > 0
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert re.search(old, text)
+    file.write_text(re.sub(old, new, text, count=1))
+
+
+def flip_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def edit_rows(day: str) -> None:
+    """Another city for everybody in a clean part, by hand."""
+    table = pq.read_table(path("clean", day))
+    column = table.schema.get_field_index("city")
+    pq.write_table(table.set_column(column, "city", table["name"]), path("clean", day))
+
+
+def edit_rows_and_manifest(day: str) -> None:
+    """The same, in the name of the manifest."""
+    edit_rows(day)
+    folder = USERS.folder("clean", dt.date.fromisoformat(day))
+    manifest = folder.read_manifest(CleanManifest)
+    part = manifest.parts[0]
+    new = folder.write(part.name, [(part.records, path("clean", day).read_bytes())])
+    edit(path("clean", day, "manifest.json"), part.sha256, new.sha256)
+    edit(path("clean", day, "manifest.json"), f'"bytes": {part.bytes}', f'"bytes": {new.bytes}')
+
+
+SHA = "'[0-9a-f]{64}'"
+USER = "where user_id = (select max(user_id) from users)"
+EVENT = f"where load_date = '{RECORDS}' and user_id = (select max(user_id) from users_events)"
+REJECT = f"where load_date = '{SNAPSHOT}' and record = (select min(record) from rejects where load_date = '{SNAPSHOT}')"
+FILES = {
+    "a byte of a raw part": (
+        lambda: flip_byte(path("raw", SNAPSHOT)),
+        [f"{SNAPSHOT} raw: data/raw/.*/part-00000.jsonl.gz: the bytes are not those of its manifest .*"],
+    ),
+    "a raw part that is gone": (
+        lambda: path("raw", SNAPSHOT, "part-00001.*").unlink(),
+        [f"{SNAPSHOT} raw: part-00001.jsonl.gz: the file is missing"],
+    ),
+    "a raw part too many": (
+        lambda: shutil.copy(path("raw", RECORDS), path("raw", RECORDS).with_name("part-00009.jsonl.gz")),
+        [f"{RECORDS} raw: part-00009.jsonl.gz: the manifest does not name it"],
+    ),
+    "a raw manifest that is gone": (
+        lambda: path("raw", RECORDS, "manifest.json").unlink(),
+        [f"{RECORDS} raw: data/raw/.* has files, but no manifest.json: the day is not finished"],
+    ),
+    "a raw manifest that is cut": (
+        lambda: path("raw", RECORDS, "manifest.json").write_text("{"),
+        [f"{RECORDS} raw: .*manifest.json is not a manifest .*"],
+    ),
+    "the count of a raw part": (
+        lambda: edit(
+            path("raw", RECORDS, "manifest.json"), r'("name": "part-00000.jsonl.gz",\s+"records": )10', r"\g<1>9"
+        ),
+        [
+            f"{RECORDS} raw: part-00000.jsonl.gz: 10 records, the manifest says 9",
+            f"{RECORDS} raw: records is 10, the parts have 9",
+        ],
+    ),
+    "the time of a reading": (
+        lambda: edit(
+            path("raw", SNAPSHOT, "manifest.json"), '"as_of": "2026-10-04T00:45', '"as_of": "2026-10-04T00:44'
+        ),
+        [f"{SNAPSHOT} loads: as_of is 2026-10-04 00:45:00.*, should be 2026-10-04 00:44:00.*"],
+    ),
+    "a raw day read anew": (
+        lambda: edit(path("raw", RECORDS, "manifest.json"), '"sha256": "....', '"sha256": "0000'),
+        [
+            f"{RECORDS} raw: .*the bytes are not those of its manifest .*",
+            f"{RECORDS} clean: is not made of the raw files that are there: reprocess makes it again",
+            f"{RECORDS} loads: raw_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+    "a clean part edited by hand": (
+        lambda: edit_rows(SNAPSHOT),
+        [f"{SNAPSHOT} clean: data/clean/.*/part-00000.parquet: the bytes are not those of its manifest .*"],
+    ),
+    "a clean part and its manifest edited by hand": (
+        lambda: edit_rows_and_manifest(RECORDS),
+        [
+            f"{RECORDS} clean: part-00000.parquet has other rows than the same code makes of the raw files",
+            f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+    "clean files that are gone": (
+        lambda: shutil.rmtree(path("clean", RECORDS).parent),
+        [f"{RECORDS} clean: the files are gone: reprocess makes them again"],
+    ),
+}
+TABLES_OF_USERS = {
+    "a user changed": (
+        [f"update users set name = 'Zed' {USER}"],
+        [r"None users: user_id \d+: name is 'Zed', should be '.+'"],
+    ),
+    "a user removed": ([f"delete from users {USER}"], [r"None users: user_id \d+: the row is missing"]),
+    "a user added": (
+        ["insert into users values (0, 'a', 'b', null, null, 'now', '2026-10-01')"],
+        ["None users: user_id 0: there should be no such row"],
+    ),
+    "the day of a user": (
+        [f"update users set load_date = '2026-10-01', ingested_at = 'x' {USER}"],
+        [r"None users: user_id \d+: ingested_at is 'x', should be '2026-.*'; load_date is .*, should be '2026-10-0.'"],
+    ),
+    "an event changed": (
+        [f"update users_events set city = null {EVENT}"],
+        [
+            f"{RECORDS} users_events: user_id \\d+, at '2026.*Z': city is null, should be '.+'",
+            r"None users: user_id \d+: city is '.+', should be null",
+        ],
+    ),
+    "an event removed": (
+        [f"delete from users_events {EVENT}"],
+        [
+            f"{RECORDS} users_events: user_id .*: the row is missing",
+            r"None users: user_id \d+: (name|email|city|updated_at|there should) .*",
+        ],
+    ),
+    "an event of a day that was never loaded": (
+        [
+            f"insert into users_events select '2026-09-01', user_id, at, gone, name, email, city, updated_at "
+            f"from users_events {EVENT}"
+        ],
+        ["None users_events: has rows of 2026-09-01, which is not in users_days"],
+    ),
+    "what a snapshot says": (
+        [
+            "update users_changes set email = 'x@y' where as_of = (select max(as_of) from users_changes) and user_id = "
+            "(select max(user_id) from users_changes where user_id not in (select user_id from users_events))"
+        ],
+        [
+            f"{SNAPSHOT} users_changes: user_id \\d+, at .*: email is 'x@y', should be .*",
+            r"None users: user_id \d+: email is .*, should be 'x@y'",
+        ],
+    ),
+    "a reject removed": (
+        [f"delete from rejects {REJECT}"],
+        [f"{SNAPSHOT} rejects: dataset 'users', load_date '{SNAPSHOT}', part 0, line \\d+: the row is missing"],
+    ),
+    "a reject changed": (
+        [f"update rejects set reason = 'why not' {REJECT}"],
+        [f"{SNAPSHOT} rejects: .*, line \\d+: reason is 'why not', should be .*"],
+    ),
+    "the counts of a marker": (
+        [f"update loads set inserted = inserted + 1 where date = '{RECORDS}'"],
+        [f"{RECORDS} loads: extracted is 10, the counts add up to 11"],
+    ),
+    "a count that belongs to the day": (
+        [f"update loads set duplicate = duplicate + 1, unchanged = unchanged - 1 where date = '{SNAPSHOT}'"],
+        [f"{SNAPSHOT} loads: duplicate is 1, should be 0"],
+    ),
+    "the pages of a marker": (
+        [f"update loads set pages = 7 where date = '{RECORDS}'"],
+        [f"{RECORDS} loads: pages is 7, should be 1"],
+    ),
+    "the table of days": (
+        [f"update users_days set extracted_at = 'then' where load_date = '{RECORDS}'"],
+        [f"{RECORDS} users_days: extracted_at is 'then', should be '2026-10-05T.*'", *[r"None users: .*"] * 10],
+    ),
+}
+
+
+@pytest.mark.usefixtures("loaded")
+def test_days_as_they_were_loaded_differ_in_nothing():
+    """Nothing is named; no file is changed, but for those that SQLite keeps beside its own while it reads."""
+    before = dump_tree("data")
+    assert list(verify(USERS)) == []
+    after = dump_tree("data")
+    assert {name: data for name, data in after.items() if name in before} == before
+    assert after.keys() - before.keys() <= {"data/warehouse.db-shm", "data/warehouse.db-wal"}
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("damage", FILES)
+def test_a_file_that_is_not_as_it_was_is_named(damage):
+    """The day, the file, and what is wrong with it: that, and no more."""
+    break_it, expected = FILES[damage]
+    break_it()
+    check(tell(verify(USERS)), expected)
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("damage", TABLES_OF_USERS)
+def test_a_row_that_is_not_as_it_was_is_named(damage):
+    """The table, the key, the column, what is there and what should be."""
+    statements, expected = TABLES_OF_USERS[damage]
+    execute(*statements)
+    check(tell(verify(USERS)), expected)
+
+
+def check(found: list[str], expected: list[str]) -> None:
+    assert len(found) == len(expected), found
+    for line, pattern in zip(found, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+@pytest.mark.usefixtures("loaded")
+def test_of_many_rows_the_first_are_named_and_the_others_counted():
+    """A table that is wrong everywhere does not fill the screen."""
+    execute("update users set name = 'x'")
+    found = tell(verify(USERS))
+    assert len(found) == EXAMPLES + 1
+    assert re.fullmatch(r"None users: and 7,\d\d\d more rows", found[-1])
+
+
+@pytest.mark.usefixtures("loaded")
+def test_only_the_days_asked_for_are_compared():
+    """From start to the day before stop; the present belongs to no day."""
+    for day in DAYS:
+        flip_byte(path("raw", str(day)))
+    execute(f"delete from users {USER}")
+    assert [(date, thing) for date, thing, *_ in verify(USERS, DAYS[1], DAYS[2])] == [(DAYS[1], "raw"), (None, "users")]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_what_is_no_fault_is_a_remark(monkeypatch):
+    """Raw files that were given up, a day not loaded yet, a day made by other code."""
+    shutil.rmtree(path("raw", RECORDS).parent)
+    execute(f"delete from loads where date = '{SNAPSHOT}'")
+    monkeypatch.setattr(type(USERS), "version", "another")
+    found = list(verify(USERS))
+    assert tell(found) == []
+    assert tell(found, remark=True) == [
+        "2026-10-01 loads: the day was made by other code: reprocess makes it again",
+        "2026-10-02 loads: the day was made by other code: reprocess makes it again",
+        "2026-10-03 loads: the day is not loaded",
+        "2026-10-04 raw: the files are gone: the day cannot be made again",
+        "2026-10-04 loads: the day was made by other code: reprocess makes it again",
+    ]
+    execute(f"update users_events set city = null {EVENT}")
+    assert len(tell(verify(USERS))) == 2  # without raw files the tables are still held against the clean ones
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_same_rows_in_other_bytes_are_a_remark():
+    """Another version of a library writes other bytes: no row is lost by that."""
+    day = dt.date.fromisoformat(RECORDS)
+    folder = USERS.folder("clean", day)
+    part = folder.read_manifest(CleanManifest).parts[0]
+    pq.write_table(pq.read_table(path("clean", RECORDS)), path("clean", RECORDS), compression="gzip")
+    new = folder.write(part.name, [(part.records, path("clean", RECORDS).read_bytes())])
+    edit(path("clean", RECORDS, "manifest.json"), part.sha256, new.sha256)
+    stages.load_day(USERS, day)
+    found = list(verify(USERS))
+    assert tell(found) == []
+    assert tell(found, remark=True) == [
+        f"{RECORDS} clean: part-00000.parquet has other bytes, though the same rows, than the same code makes of the "
+        "raw files"
+    ]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_table_of_another_shape_is_named_and_the_files_are_compared_all_the_same():
+    """Nothing can be read from it, and it is not touched."""
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
+        db.execute("alter table users add column age integer")
+    flip_byte(path("raw", RECORDS))
+    found = list(verify(USERS))
+    expected = ["None users: data/warehouse.db: the table users has a column age too many: .*", f"{RECORDS} raw: .*"]
+    check(tell(found), expected)
+    assert tell(found, remark=True) == []
+
+
+def test_without_a_warehouse_there_is_nothing_to_compare_with():
+    """No file is made; the days that have files are remarked."""
+    assert list(verify(USERS)) == []
+    extraction.extract_day(USERS, DAYS[0])
+    assert list(verify(USERS)) == [Finding(DAYS[0], "loads", "the day is not loaded", remark=True)]
+    assert not Path("data/warehouse.db").exists()
+
+
+class Watched(Store):
+    """A warehouse that remembers what it was loaded with."""
+
+    def __init__(self, path: Path, name: str = "users") -> None:
+        super().__init__(path, name)
+        self.loads: dict[dt.date, tuple[Day, list[Any], list[Any]]] = {}
+        load = self.warehouse.load
+
+        def keep(day: Day, rows: Iterable[Any], rejects: Iterable[Any]) -> dict[str, Any]:
+            self.loads[day.date] = day, list(rows), list(rejects)
+            return load(*self.loads[day.date])
+
+        self.warehouse.load = keep  # type: ignore[method-assign]
+
+    def audit(self) -> list[Finding]:
+        with SQLite.connect(self.path, readonly=True) as db:
+            audit = Audit.open(db, self.name, TABLES[self.name])
+            assert audit
+            findings = [*audit.check_days(), *audit.check_present()]
+            for date, marker in audit.markers.items():
+                findings += [*audit.check_marker(marker), *audit.check_rows(marker, self.loads[date])]
+            return findings
+
+
+HARD = {name: days for name, (days, _) in CASES.items()} | {
+    "the same record on two days": [incremental(2, user(1, "a", 5)), incremental(1, user(1, "a", 5))],
+    "two records of one time, the one of the earlier day read later": [
+        incremental(1, user(1, "a", 5), read=99),
+        incremental(2, user(1, "b", 5)),
+    ],
+    "a record between a snapshot and one that does not understand": [
+        snapshot(1, 10, user(1, "a", 5)),
+        snapshot(2, 30, user(1, "?", rejected=True)),
+        incremental(3, user(1, "b", 20)),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_a_history_that_is_easy_to_get_wrong_differs_in_nothing(tmp_path, case):
+    """However the days came, what the tables say of each is what it was loaded from, and the present follows."""
+    for order in itertools.permutations(HARD[case]):
+        store = Watched(tmp_path / f"{hash(order)}.db")
+        for day in order:
+            store.load(day)
+            assert store.audit() == []
+
+
+@pytest.mark.parametrize("name", ["users", "orders"])
+@given(st.lists(steps, min_size=4, max_size=10))
+@settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+def test_any_history_differs_in_nothing(name: str, steps: list[Any]) -> None:
+    """The same of random ones, with days loaded again, replaced and read again, and forgotten users."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        store, days, forgotten = Watched(Path(folder, "a.db"), name), {}, set()
+        for step in steps:
+            take(step, store, days, forgotten)
+            assert not store.loads or store.audit() == []
