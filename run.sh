@@ -17,6 +17,7 @@ usage() {
 ./run.sh reprocess START STOP  make stale days again from raw, without the API (--all: every day)
 ./run.sh verify [START STOP]   name what differs in files and warehouse; changes nothing
 ./run.sh rebuild               make the warehouse anew of all raw days, swapped in at once
+./run.sh forget KEY...         erase users from raw and clean files, tables and rejects, for good
 ./run.sh doctor URL            what a URL is as a source, and the section of luigi.cfg that reads it
 ./run.sh check                 whether the source keeps what its section says; writes nothing
 ./run.sh luigid                the scheduler and its visualiser, on http://127.0.0.1:8082
@@ -82,7 +83,7 @@ backfill)
     [ $# -ge 3 ] || die "backfill needs the first day and the day after the last: ./run.sh backfill 2026-11-01 2026-11-08"
     exec luigi --module pipeline BackfillUsers --start "$2" --stop "${@:3}"
     ;;
-status | doctor | check | reprocess | verify | rebuild) exec python -m pipeline "$@" ;;
+status | doctor | check | reprocess | verify | rebuild | forget) exec python -m pipeline "$@" ;;
 luigid)
     mkdir -p data
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"

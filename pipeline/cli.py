@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.tasks import Load
+from pipeline.tombstones import Tombstones
 
 REASONS = 10  # for rejects that status names
 
@@ -49,9 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reprocess.add_argument("--all", action="store_true", help="the days that are current too")
     rebuild = commands.add_parser("rebuild", help="make the warehouse anew of all raw files; readers see old or new")
     rebuild.add_argument("--drop-missing", action="store_true", help="give up loaded days that have no raw files")
+    forget = commands.add_parser("forget", help="erase users for good, from every file and table")
+    forget.add_argument(
+        "keys", nargs="*", metavar="KEY", help="of a user, a JSON array where it has several columns; flags follow it"
+    )
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     options, flags = parser.parse_known_args(arguments)
     if options.command == "status" and options.days < 1:
         parser.error("--days must be 1 or more")
+    if options.command == "forget":
+        behind = arguments[arguments.index("forget") + 1 :]
+        if options.keys != behind[: len(options.keys)]:  # the value of a flag must not be taken for somebody's key
+            parser.error("give each KEY right behind forget, and flags after them")
     try:
         importlib.import_module(options.module)
         loads = _find_loads(options.module)
@@ -69,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.command in ("reprocess", "rebuild"):
                 made = [show_outcomes(dataset, options) for dataset in datasets]
                 sys.exit(not all(made))
+            if options.command == "forget":
+                sys.exit(not show_forgotten(datasets, options.keys))
             for dataset in datasets:
                 show_status(dataset, options.days)
     except ModuleNotFoundError as error:
@@ -87,6 +99,8 @@ def show_status(dataset: Dataset, days: int) -> None:
     loads = dataset.warehouse().loads()
     console = _open_console()
     where = config.Pipeline().database
+    if pending := Tombstones(config.Pipeline().data_dir, dataset.name).count_pending():
+        console.print(f"{dataset.name}: {count(pending, 'key')} not wholly forgotten: run python -m pipeline forget")
     if not loads:
         console.print(f"{dataset.name}: no day is loaded in {where}")
         return
@@ -106,6 +120,24 @@ def show_status(dataset: Dataset, days: int) -> None:
         console.print(f"stale, {why}: {name_days(dates)}", style="yellow", soft_wrap=True)
     for reason, records, on in dataset.warehouse().summarise_rejects()[:REASONS]:
         console.print(f"rejected, {count(records, 'record')} of {count(on, 'day')}: {reason}", soft_wrap=True)
+
+
+def show_forgotten(datasets: Sequence[Dataset], keys: Sequence[str]) -> bool:
+    """Forget, and print in how many lines of which days; whether all of it could be done."""
+    from pipeline.forget import forget
+
+    if len(datasets) > 1:
+        names = ", ".join(dataset.name for dataset in datasets)
+        raise ConfigError(f"a key is that of one dataset, and there are {names}: name a module of one with --module")
+    done, console = forget(datasets[0], keys), _open_console()
+    days = "".join(f"\n  {date}: {count(lines, 'line')}" for date, lines in done.days.items())
+    lines, rows = count(sum(done.days.values()), "line"), count(done.rows, "row")
+    console.print(f"{datasets[0].name}: {lines} of the files and {rows} of the warehouse are erased{days}")
+    for key in done.unknown:
+        console.print(f"{key}: found in no day; it is kept out from now on")
+    for problem in done.problems:
+        sys.stderr.write(f"ERROR: {problem}\n")
+    return not done.problems
 
 
 def show_diagnosis(load: type[Load], url: str, flags: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ import msgspec
 
 from pipeline.config import Pipeline, Source
 from pipeline.targets import DayFolder, LoadMarker
+from pipeline.tombstones import Tombstones
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -70,7 +71,8 @@ class Dataset:
     def warehouse(self) -> "Warehouse":
         from pipeline.warehouse import Warehouse
 
-        return Warehouse(Pipeline().database, self.name, self.table)
+        tombstones = Tombstones(Pipeline().data_dir, self.name)
+        return Warehouse(Pipeline().database, self.name, self.table, tombstones.keys)
 
 
 def _is_task(module: Any, node: ast.stmt) -> bool:

@@ -13,7 +13,7 @@ Days that are not finished are swept: what was read of them is read again.
 import datetime as dt
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -65,7 +65,7 @@ def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
             days[date], ever[date] = _erase_day(dataset, date, finder, list(declared.key))
         except FolderError as error:
             problems.append(f"{dataset.name} {date}: {error}")
-    rows = _erase_rows(dataset, declared, finder, problems)
+    rows = _erase_rows(dataset, declared, finder, ever, problems)
     if not problems:
         _note_done(dataset, len(tombstones), {date: lines for date, lines in ever.items() if lines})
     unknown = [text for key, text in asked.items() if key not in finder.found]
@@ -276,10 +276,13 @@ def _describe_less_clean(
     )
 
 
-def _erase_rows(dataset: Dataset, declared: Declared, finder: Finder, problems: list[str]) -> int:
-    """Take the users out of the warehouse, and tell the markers what the files are now; returns how many rows went.
+def _erase_rows(
+    dataset: Dataset, declared: Declared, finder: Finder, days: Container[dt.date], problems: list[str]
+) -> int:
+    """Take the users out of the warehouse, and tell the markers of `days` what their files are now.
 
     Then the database file is written anew: what was deleted, or only moved, leaves its bytes there until then.
+    Returns how many rows went.
     """
     with SQLite.connect(dataset.warehouse().path, create=True) as db:
         db.begin()
@@ -287,7 +290,7 @@ def _erase_rows(dataset: Dataset, declared: Declared, finder: Finder, problems: 
         columns = ("date", "mode", "raw_sha256", "clean_sha256", "extracted", *CLASSES)
         sql = f"select {', '.join(columns)} from loads where dataset = :name"  # noqa: S608
         for values in db.run(sql, name=dataset.name).fetchall():
-            with suppress(FolderError):  # without its files, a marker says what was loaded once
+            if dt.date.fromisoformat(values[0]) in days:
                 _mend_marker(db, dataset, declared, dict(zip(columns, values, strict=True)))
         db.commit()
         db.run("vacuum")
@@ -333,14 +336,14 @@ def _mend_marker(db: SQLite, dataset: Dataset, declared: Declared, marker: dict[
     """
     date = dt.date.fromisoformat(marker["date"])
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
+    if not raw.exists() or not clean.exists():
+        return  # it says what was loaded once
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
     new = {"raw_sha256": digest(read.parts), "clean_sha256": digest([*made.parts, *made.rejects])}
     erasures = {"raw_sha256": read.erasures, "clean_sha256": made.erasures}
     if new.items() <= marker.items() or made.raw_sha256 != [part.sha256 for part in read.parts]:
         return
-    if any(
-        marker[name] not in (sha256, *(erasure.sha256 for erasure in erasures[name])) for name, sha256 in new.items()
-    ):
+    if any(marker[name] not in {new[name], *(erasure.sha256 for erasure in erasures[name])} for name in new):
         return
     counts = {name: marker[name] for name in CLASSES} | {"forgotten": read.forgotten, "rejected": made.rejected}
     if counts["duplicate"]:

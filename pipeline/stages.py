@@ -17,6 +17,7 @@ from pipeline.errors import FolderError, QualityError
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger
 from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest, digest
+from pipeline.tombstones import Finder, Tombstones
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +59,8 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     clean.sweep()
     results = transform_parts(dataset, raw, manifest.parts, clean)
     reasons = sum((result.reasons for result in results), Counter[str]())
-    accepted = _check_rejects(dataset, clean, manifest.records, reasons)
+    records = manifest.records - manifest.forgotten
+    accepted = _check_rejects(dataset, clean, records, reasons)
     clean.publish(
         CleanManifest(
             dataset=dataset.name,
@@ -73,7 +75,7 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
             rejects=[result.rejects for result in results if result.rejects],
         )
     )
-    rows, rejects = manifest.records - reasons.total(), reasons.total()
+    rows, rejects = records - reasons.total(), reasons.total()
     logger.info("%s %s: cleaned, %s, %s", dataset.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
@@ -130,7 +132,8 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
 
     Raises WarehouseError, FolderError.
     """
-    marker = dataset.warehouse().load(*read_clean(dataset, date))
+    with dataset.folder("clean", date).lock():  # for as long as it is read, nobody may make it again, or forget
+        marker = dataset.warehouse().load(*read_clean(dataset, date))
     counts = ", ".join(f"{marker[name]:,} {name}" for name in COUNTS if marker[name])
     logger.info("%s %s: loaded, %s", dataset.name, date, counts or "nothing new")
 
@@ -154,12 +157,13 @@ def read_clean(dataset: Dataset, date: dt.date) -> "Load":
         pages=read.pages,
         extracted=read.records,
         rejected=made.rejected,
+        forgotten=read.forgotten,
         raw_sha256=digest(read.parts),
         clean_sha256=digest([*made.parts, *made.rejects]),
         transform_version=made.transform_version,
         accepted=", ".join([*(verdict.gate for verdict in read.gates if not verdict.passed), *made.accepted]),
     )
-    return day, read_rows(clean, made.parts), read_rejects(clean, made.rejects)
+    return day, read_rows(clean, made.parts), read_rejects(dataset, clean, made.rejects)
 
 
 def _check_rejects(dataset: Dataset, clean: DayFolder, records: int, reasons: Counter[str]) -> list[str]:
@@ -191,9 +195,14 @@ def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBat
         yield from parquet.ParquetFile(pa.BufferReader(clean.read(part))).iter_batches(ROWS_AT_ONCE)
 
 
-def read_rejects(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[Reject]":
-    """The rejects of clean parts, as the warehouse takes them."""
+def read_rejects(dataset: Dataset, clean: DayFolder, parts: Iterable[Part]) -> "Iterator[Reject]":
+    """The rejects of clean parts, as the warehouse takes them.
+
+    Where a key could not be read it is that of a forgotten user whom the record names all the same (42 as "42").
+    """
+    forgotten = Finder(dataset.key, Tombstones(Pipeline().data_dir, dataset.name).keys())
     for part in parts:
         for line in unpack(clean.read(part)):
             reject = msgspec.json.decode(line)
+            reject["key"] = reject["key"] or forgotten.name(reject["record"])
             yield tuple(reject[name] for name in ("part", "line", "reason", "field", "key", "record"))

@@ -49,6 +49,8 @@ class Day:
     clean_sha256: str
     transform_version: str
     accepted: str = ""
+    forgotten: int = 0
+    """How many of the records raw no longer has."""
 
 
 class Statements:
@@ -77,9 +79,10 @@ class Staging(Statements):
         tombstones = set(self.execute("select {key} from {forgotten}").fetchall())
         records, forgotten = self._stage_rows(rows, tombstones)
         rejected, forgotten_rejects = self._stage_rejects(rejects, tombstones)
-        if (records + rejected, rejected) != (self.day.extracted, self.day.rejected):
+        left = self.day.extracted - self.day.forgotten
+        if (records + rejected, rejected) != (left, self.day.rejected):
             raise WarehouseError(
-                f"{self.what}: the manifests say {self.day.extracted} records, {self.day.rejected} of them rejected, "
+                f"{self.what}: the manifests say {left} records, {self.day.rejected} of them rejected, "
                 f"the files hold {records} rows and {rejected} rejects: transform the day again"
             )
         staged, deletions, newest = self.one(
@@ -91,7 +94,7 @@ class Staging(Statements):
         watermark = self.db.decode(newest, "time")
         return {
             "rejected": rejected - forgotten_rejects,
-            "forgotten": forgotten + forgotten_rejects,
+            "forgotten": self.day.forgotten + forgotten + forgotten_rejects,
             "duplicate": records - forgotten - staged,
             "watermark": min(watermark, self.day.as_of) if watermark else None,
             "staged": staged,

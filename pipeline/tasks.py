@@ -113,7 +113,7 @@ class Transform(MixinNaiveBulkComplete, DayTask):
 
 
 class Load(DayTask):
-    """The rows of a day in the warehouse. Needs no lock: of two loads at once, the warehouse lets one wait."""
+    """The rows of a day in the warehouse."""
 
     def output(self) -> LoadMarker:
         return self.dataset.marker(self.date)

@@ -108,8 +108,15 @@ def _as_text(key: Sequence[Any]) -> tuple[str, ...] | None:
     """A key to be compared: 42, 42.0 and "42" are one. None where a part of it is missing."""
     if not key or None in key:
         return None
-    whole = (int(value) if isinstance(value, float) and value.is_integer() else value for value in key)
-    return tuple(value if isinstance(value, str) else json.dumps(value) for value in whole)
+    return tuple(map(_write_value, key))
+
+
+def _write_value(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if type(value) is int else json.dumps(value)
 
 
 def _read_key(text: str | None) -> list[Any]:

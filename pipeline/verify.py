@@ -75,9 +75,10 @@ def _verify_files(
         yield from compare(date, "clean", {"records": clean.rows + clean.rejected}, here)
         if clean.transform_version == dataset.version and not [*raw_findings, *clean_findings]:
             yield from _make_again(dataset, raw_folder, raw, clean_folder, clean)
-        # The marker's `rejected` leaves out those of forgotten keys; they are counted with the rows.
+        # The marker's `rejected` leaves out those of forgotten keys that are in the files; its `forgotten` has them.
         day, _, _ = stages.read_clean(dataset, date)
-        should = {name: value for name, value in vars(day).items() if name not in ("transform_version", "rejected")}
+        others = ("transform_version", "rejected", "forgotten")
+        should = {name: value for name, value in vars(day).items() if name not in others}
     if marker:
         yield from compare(date, "loads", marker, should)
         if marker["transform_version"] != dataset.version:
@@ -88,8 +89,8 @@ def _verify_files(
 def _verify_rows(dataset: Dataset, audit: Audit, marker: dict[str, Any], clean: CleanManifest) -> Iterator[Finding]:
     """Hold the tables against the clean files that the day was loaded from."""
     folder, said = dataset.folder("clean", clean.date), {field.name: marker[field.name] for field in fields(Day)}
-    day = Day(**said | {"extracted": clean.rows + clean.rejected, "rejected": clean.rejected})
-    rows, rejects = stages.read_rows(folder, clean.parts), stages.read_rejects(folder, clean.rejects)
+    day = Day(**said | {"extracted": clean.rows + clean.rejected, "rejected": clean.rejected, "forgotten": 0})
+    rows, rejects = stages.read_rows(folder, clean.parts), stages.read_rejects(dataset, folder, clean.rejects)
     try:
         yield from audit.check_rows(marker, (day, rows, rejects))
     except PipelineError as error:

@@ -33,7 +33,7 @@ from pipeline.errors import WarehouseError
 from pipeline.merge import Merge
 from pipeline.schema import HISTORY, INDEXES, LOADS, REJECTS, Declared, Table, Words
 from pipeline.sqlite import SQLite
-from pipeline.staging import Day, Reject, Staging
+from pipeline.staging import Day, Key, Reject, Staging
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,12 +54,19 @@ class Rejected(NamedTuple):
 class Warehouse:
     """A dataset in the database at `url`. A connection lasts for one call; reading never creates a file."""
 
-    def __init__(self, url: str, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        table: "Callable[[sa.MetaData], sa.Table]",
+        tombstones: Callable[[], Iterable[Key]] = tuple,
+    ) -> None:
         """Take a SQLAlchemy URL, the dataset's name and its table's declaration; connects to nothing yet.
 
+        `tombstones` gives keys of which nothing may be stored, besides those that the database has.
         Raises ConfigError for a URL that is not `sqlite:///` and a file.
         """
-        self.name, self.table = name, table
+        self.name, self.table, self.tombstones = name, table, tombstones
         self.path = config.find_database(url)
 
     def load(self, day: Day, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> dict[str, Any]:
@@ -77,6 +84,7 @@ class Warehouse:
         with SQLite.connect(self.path, create=True) as db:
             db.begin()
             prepare(db, declared)
+            self._bury(db, declared, self.tombstones())
             loaded = read_markers(db, self.name, "and date = :date", date=day.date)
             if loaded and all(loaded[0][x] == getattr(day, x) for x in ("raw_sha256", "clean_sha256", "as_of")):
                 return self._confirm(db, loaded[0], day)
@@ -98,10 +106,13 @@ class Warehouse:
                 _check_kept(db, self.name, [day.date for day, _, _ in loads])
             tombstones = _drop(db, declared)
             prepare(db, declared)
-            db.insert(f"{self.name}_forgotten", declared.key, tombstones, "on conflict do nothing")
+            self._bury(db, declared, [*tombstones, *self.tombstones()])
             for day, rows, rejects in loads:
                 _load(db, declared, day, rows, rejects)
             db.commit()
+
+    def _bury(self, db: SQLite, declared: Declared, keys: Iterable[Key]) -> None:
+        db.insert(f"{self.name}_forgotten", declared.key, keys, "on conflict do nothing")
 
     def check_kept(self, dates: Iterable[dt.date]) -> None:
         """Raise WarehouseError where a day that is loaded is not among `dates`: a rebuild of these would lose it."""

@@ -26,6 +26,7 @@ from pipeline.lines import pack, unpack
 from pipeline.targets import CleanManifest, RawManifest, digest
 from pipeline.tombstones import Done, Tombstones
 from pipeline.users import USERS
+from pipeline.verify import verify
 from reading import make_user
 from server import Answer, Server
 
@@ -125,7 +126,8 @@ def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
 
 
 def check_markers(dataset: Dataset = USERS) -> None:
-    """G4, and the hashes of the folders."""
+    """G4, the hashes of the folders, and whatever else verify looks at."""
+    assert [finding for finding in verify(dataset) if not finding.remark] == []
     assert (
         query(
             "select date from loads where extracted <> rejected + forgotten + duplicate + stale + unchanged + inserted "
@@ -149,7 +151,11 @@ def check_markers(dataset: Dataset = USERS) -> None:
 
 @pytest.mark.usefixtures("loaded")
 def test_no_byte_of_a_forgotten_user_is_left():
-    """Neither in raw or clean files, unpacked, nor in the database, deleted or moved."""
+    """Neither in raw or clean files, unpacked, nor in the database, where what was deleted left it."""
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
+        db.execute("pragma secure_delete = off")  # as most SQLites are made
+        db.execute("create table copy as select * from users_events union all select null, * from users_changes")
+        db.execute("drop table copy")
     assert len([path for path in find_mark() if "date=" in path]) == 10
     assert "data/warehouse.db" in find_mark()
     result = forget.forget(USERS, ["42"])
@@ -242,6 +248,15 @@ def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
     assert query("select user_id from users_forgotten") == [(42,)]
 
 
+@pytest.mark.usefixtures("loaded")
+def test_tombstones_in_the_warehouse_are_kept_in_the_files_too():
+    """Where data_dir is another one, the next run writes them there."""
+    forget.forget(USERS, ["42"])
+    Path("data/forgotten/users.jsonl").unlink()
+    forget.forget(USERS, ["4711"])
+    assert Tombstones("data", "users").keys() == [(42,), (4711,)]
+
+
 def test_a_second_user_is_forgotten_after_the_first(loaded):
     """Parts are replaced again, and the markers follow."""
     forget.forget(USERS, ["42"])
@@ -329,13 +344,16 @@ def test_a_clean_day_of_another_raw_day_is_swept():
 
 @pytest.mark.usefixtures("loaded")
 def test_a_clean_day_without_its_raw_one_is_left_to_a_person():
-    """It is the last that there is of that day, so it is not swept; the line says what to do."""
-    raw = USERS.folder("raw", DAYS[0])
+    """It is the last that there is of that day, so it is not swept; the line says what to do. The warehouse is done."""
+    raw = USERS.folder("raw", DAYS[2])
     raw.sweep()
     raw.path.rmdir()
     (problem,) = forget.forget(USERS, ["42"]).problems
-    assert f"{USERS.folder('clean', DAYS[0])} is all there is of the day: delete it, or bring {raw} back" in problem
+    assert f"{USERS.folder('clean', DAYS[2])} is all there is of the day: delete it, or bring {raw} back" in problem
     assert query("select count(*) from users_history where user_id = 42") == [(0,)]
+    assert query("select count(*) from rejects where record like ?", f"%{MARK}%") == [(0,)]
+    assert query("select rejected, forgotten from loads where date = ?", str(DAYS[2])) == [(1, 1)]
+    assert find_mark() == [path for path in find_mark() if path.startswith(f"data/clean/users/date={DAYS[2]}/")]
 
 
 @pytest.mark.usefixtures("loaded")
@@ -433,6 +451,37 @@ def test_a_reader_of_the_warehouse_is_named(monkeypatch):
         assert Tombstones("data", "users").count_pending() == 1
     assert forget.forget(USERS, []).problems == []
     assert find_mark() == []
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_command_says_what_is_done_and_nothing_of_the_user():
+    """Lines by day, keys of which there was nothing, problems with exit code 1; status knows what is not completed."""
+    command = ("python", "-m", "pipeline", "forget")
+    raw = USERS.folder("raw", DAYS[2])
+    path = raw.path / raw.read_manifest(RawManifest).parts[0].name
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    result = run(*command, "42", "4711", "--pipeline-data-dir", "data")
+    assert result.returncode == 1
+    assert "users: 4 lines of the files and " in result.stdout
+    assert f"\n  {DAYS[1]}: 2 lines\n" in result.stdout
+    assert "4711: found in no day" in result.stdout
+    assert result.stderr.startswith(f"ERROR: users {DAYS[2]}: {path}: the bytes are not those")
+    assert "2 keys not wholly forgotten" in run("python", "-m", "pipeline", "status").stdout
+    path.write_bytes(content)
+    again = run(*command)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "users: 1 line of the files and 0 rows of the warehouse" in again.stdout
+    assert "not wholly" not in run("python", "-m", "pipeline", "status").stdout
+    assert MARK not in result.stdout + result.stderr + again.stdout
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_value_of_a_flag_is_nobodys_key():
+    """Keys come first, or nobody is forgotten."""
+    for flags in (("--pipeline-part-records", "1", "2"), ("--pipeline-part-records", "1"), ("3", "-x", "1", "2")):
+        assert run("python", "-m", "pipeline", "forget", *flags).returncode != 0
+    assert query("select count(distinct user_id) from users_history") == [(8,)]
 
 
 @pytest.mark.usefixtures("loaded")
@@ -557,13 +606,12 @@ def load_again_and_again() -> None:
     get_config().set("users", "max_reject_ratio", "1")
     for number in itertools.count():
         for day in DAYS:
-            with USERS.folder("clean", day).lock():
-                if number % 3 == 0:
+            with contextlib.closing(sqlite3.connect("data/warehouse.db", timeout=60)) as db, db:
+                db.execute("delete from loads where date = ?", (str(day),))
+            if number % 3 == 0:
+                with USERS.folder("clean", day).lock():
                     stages.transform_day(USERS, day)
-                stages.load_day(USERS, day)
-                with contextlib.closing(sqlite3.connect("data/warehouse.db", timeout=60)) as db, db:
-                    db.execute("delete from loads where date = ?", (str(day),))
-                stages.load_day(USERS, day)
+            stages.load_day(USERS, day)
         if number == 0:
             print("first round", flush=True)
         if Path("stop").exists():
