@@ -2,13 +2,17 @@
 
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import duckdb
+import pandas as pd
 import pytest
 
-from conftest import ROOT, miss, need
+from conftest import ROOT, luigi_run, miss, need, query
 from pipeline.config import Pipeline
 from pipeline.users import Users
 
@@ -67,6 +71,31 @@ assert min(len(users), len(rejects), len(history)) > 0
 """
     result = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_queries_of_the_readme_give_what_it_shows():
+    """In SQLite and in DuckDB, over the week of the page; once a snapshot lists nobody of it, all are deleted."""
+    week = luigi_run("BackfillUsers", "--start", "2026-11-15", "--stop", "2026-11-22")
+    assert week.returncode == 0, week.stderr
+    (block,) = blocks("sql")
+    queries = re.findall(r"^-- .*\n((?:(?!--).+\n)+)((?:--> .*\n)*)", block, re.MULTILINE)
+    assert len(queries) == block.count(";") == 5
+    with closing(sqlite3.connect("data/warehouse.db")) as db:
+        users_history = pd.read_sql("select * from users_history", db)
+    with closing(duckdb.connect()) as duck:
+        duck.register("users_history", users_history)
+        for sql, shown in queries:
+            for rows in (query(sql), duck.execute(sql).fetchall()):
+                lines = (" | ".join("null" if value is None else str(value) for value in row) for row in rows)
+                assert "".join(f"--> {line}\n" for line in lines) == shown, sql
+
+    users = query("select user_id from users order by user_id")
+    url = "demo://users?as_of=2016-01-02T00:00:00Z"  # its first twenty users, none of them of that week
+    flags = ("--users-url", url, "--users-mode", "snapshot", "--users-accept")
+    snapshot = luigi_run("LoadUsers", "--date", "2026-11-22", *flags)
+    assert snapshot.returncode == 0, snapshot.stderr
+    ((as_of,),) = query("select as_of from loads where mode = 'snapshot'")
+    assert query(queries[-1][0]) == [(user_id, as_of) for (user_id,) in users]
 
 
 def test_every_key_is_in_the_readme():

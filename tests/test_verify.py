@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_warehouse import CASES, MEMORY, TABLES, Store, incremental, snapshot, steps, take, user
+from test_cases import CASES
 from test_warehouse import EXAMPLES as HISTORIES
+from test_warehouse import MEMORY, TABLES, Store, incremental, snapshot, steps, take, user
 
 from conftest import dump_tree
 from pipeline import config, extraction, stages
@@ -360,7 +361,7 @@ class Watched(Store):
             return findings
 
 
-HARD = {name: days for name, (days, _) in CASES.items()} | {
+HARD = {name: case.days for name, case in CASES.items()} | {
     "the same record on two days": [incremental(2, user(1, "a", 5)), incremental(1, user(1, "a", 5))],
     "two records of one time, the one of the earlier day read later": [
         incremental(1, user(1, "a", 5), read=99),
