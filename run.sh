@@ -70,6 +70,14 @@ test) set_up requirements-dev.txt ;;
 esac
 export PATH="$PWD/.venv/bin:$PATH"
 
+# Luigi reads its configuration when it is imported, and ends in a traceback where it cannot.
+for config in luigi.cfg ${LUIGI_CONFIG_PATH:+"$LUIGI_CONFIG_PATH"}; do
+    python -I -S -c 'import configparser, sys
+try: configparser.RawConfigParser().read(sys.argv[1], encoding="utf-8")
+except (configparser.Error, UnicodeDecodeError) as error: sys.exit(" ".join(str(error).split()))' "$config" ||
+        die "$config cannot be read: a section or a key stands twice, or a further line of a value is not indented"
+done
+
 case "$command" in
 "")
     luigi --module pipeline LoadUsers
@@ -96,5 +104,6 @@ test)
     mypy
     exec pytest --numprocesses auto --dist loadgroup "$@"
     ;;
+[a-z]*) die "there is no command $command: ./run.sh help lists them" ;;
 *) exec luigi --module pipeline "$@" ;;
 esac

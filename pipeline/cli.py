@@ -156,7 +156,9 @@ def show_diagnosis(load: type[Load], url: str, flags: Sequence[str]) -> None:
     console.print(table)
     for doubt in diagnosis.unsure:
         console.print(f"unsure: {doubt}", style="yellow", soft_wrap=True)
-    console.print(f"after {count(diagnosis.requests, 'request')}, for luigi.cfg:\n")
+    console.print(
+        f"after {count(diagnosis.requests, 'request')}; to be put in the place of the section in luigi.cfg:\n"
+    )
     console.print(diagnosis.section, soft_wrap=True)
 
 

@@ -21,7 +21,7 @@ from pipeline import config as settings
 from pipeline.auth import Auth
 from pipeline.config import Source
 from pipeline.errors import SourceError
-from pipeline.logs import logger
+from pipeline.logs import count, logger
 from pipeline.mask import Mask, find_secrets
 from pipeline.pages import (
     START_BYTES,
@@ -152,8 +152,7 @@ class Client:
                 OutageError,
             )
         raise self.fail(
-            f"{error}; given up after {state.attempt_number} attempts: check url and the network, "
-            "run it again later, or set retries higher",
+            f"{error}; given up after {count(state.attempt_number, 'attempt')}: {_find_hint(error.status)}",
             OutageError,
         )
 
@@ -186,7 +185,7 @@ class Client:
 
     def _follow(self, request: Request) -> requests.Response:
         """The answer to `request`, through redirects within the origin."""
-        came_from = "the link to it"
+        came_from = f"the link to {request.target}"
         step = replace(request, url=request.target, params={})
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(step, came_from)
@@ -229,7 +228,7 @@ class Client:
         else:
             failure = self.fail(
                 f"{came_from} leads to {origin}, another origin than {self._origin}: refused, and nothing was sent "
-                "there; if it is right, set url to it"
+                "there; if that host is to be read, set url to it"
             )
         raise failure
 
@@ -275,6 +274,14 @@ class Client:
         text = self.mask(body[:START_BYTES].decode("utf-8", "replace"))
         text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
         return f"'{text[:EXCERPT]}…'" if len(text) > EXCERPT else f"'{text}'"
+
+
+def _find_hint(status: int) -> str:
+    """What to do where a request was made in vain as often as it may be; a status of 0 is none."""
+    if status == 429:
+        return "the source is busy: run it again later, or set requests_per_second lower"
+    later = "run it again later, or set retries higher"
+    return f"the source is in trouble: {later}" if status else f"check url and the network, {later}"
 
 
 def _get_error(state: tenacity.RetryCallState) -> RecoverableError:

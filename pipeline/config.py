@@ -7,7 +7,7 @@ that no section reads, or a value that cannot be understood, is an error here, w
 import datetime as dt
 import difflib
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -140,6 +140,19 @@ def bounded(kind: type[Number], low: Any, high: Any, *, default: Number, descrip
     )
 
 
+class Duration(luigi.TimeDeltaParameter):
+    """A length of time, as `15 minutes`; all of the text is read, where Luigi takes `1 month` for a minute."""
+
+    def parse(self, text: str) -> dt.timedelta:
+        try:
+            return super().parse(text)
+        except luigi.parameter.ParameterException:
+            raise ValueError("write it as 15 minutes, 2 hours or 1 day") from None
+
+    def _apply_regex(self, regex: str, text: str) -> dt.timedelta | None:
+        return super()._apply_regex(rf"(?:{regex})\Z", text)
+
+
 class Pipeline(Section):
     """Section `[pipeline]`: where files and tables are kept, and what a day is worked with."""
 
@@ -205,14 +218,12 @@ class Source(Section):
     requests_per_second = bounded(float, 0, 10**6, default=0.0, description="at most so many; 0: no limit")
     timeout = bounded(float, 0.001, 86400, default=30.0, description="seconds without a byte, then it is given up")
     retries = bounded(int, 0, 1000, default=5, description="how often a request that may succeed later is made again")
-    max_wait = luigi.TimeDeltaParameter(
-        default=dt.timedelta(minutes=10), description="the longest wait a source may ask for"
-    )
-    lookback = luigi.TimeDeltaParameter(
+    max_wait = Duration(default=dt.timedelta(minutes=10), description="the longest wait a source may ask for")
+    lookback = Duration(
         default=dt.timedelta(0), description="how much earlier than the window to read, for late updates"
     )
     timezone = luigi.Parameter(default="UTC", description="whose midnight ends a day")
-    settle = luigi.TimeDeltaParameter(
+    settle = Duration(
         default=dt.timedelta(minutes=15), description="how late the source may show a change, clock skew included"
     )
     max_reject_ratio = bounded(float, 0, 1, default=0.05, description="more than this share of rejects fails a day")
@@ -239,7 +250,19 @@ class Source(Section):
         for name, text in (presets.find_keys(values["preset"]) if values["preset"] else {}).items():
             if name not in kwargs and not cls._is_set(name):
                 values[name] = known[name].normalize(known[name].parse(text))
+        cls._check_forms(values)
         return list(values.items())
+
+    @classmethod
+    def _check_forms(cls, values: dict[str, Any]) -> None:
+        for name in ("params", "body", "headers"):
+            if not isinstance(values[name], Mapping):
+                raise ConfigError(f'[{cls.section}] {name} is no JSON object: write it as {{"name": "value"}}')
+        rule = values["deleted_when"]
+        if rule and (rule.startswith("=") or set(rule) & set("'\"\\")):
+            raise ConfigError(
+                f"[{cls.section}] deleted_when = {rule} cannot be used: write field or field=value, without quotes"
+            )
 
     @classmethod
     def _is_set(cls, name: str) -> bool:

@@ -340,6 +340,10 @@ class _Examination:
         good = len(self._raw) - refused.total()
         reasons = "; ".join(f"{number} times: {reason}" for reason, number in refused.most_common(3))
         self._tell("contract", f"{good} of {len(self._raw)} records fit", reasons)
+        names = [field.encode_name for field in msgspec.structs.fields(self._contract)]
+        if never := [name for name in names if all(find(record, name) is None for record in self._records)]:
+            missing = ", ".join(never)
+            self._doubt(f"no record has {missing}: what the table takes from there stays empty: edit pipeline/users.py")
         if refused.total() > self._config.max_reject_ratio * len(self._raw):
             self._doubt(f"the contract {self._contract.__name__} does not fit, so records would be rejected: edit it")
 
@@ -350,7 +354,8 @@ class _Examination:
 
     def _describe_gate(self) -> None:
         paging = self._page_by(self._keys)
-        for number, what in zip(paging.find_total(self._page), ("distinct keys", "pages"), strict=True):
+        page = next(iter(self._take_two(self._keys)), self._page)  # as the section will ask for it
+        for number, what in zip(paging.find_total(page), ("distinct keys", "pages"), strict=True):
             if number is not None:
                 named = paging.total_path or paging.total_header or "X-Total-Count"
                 self._tell("complete", f"if {number} {what} come", f"declared by {named}")

@@ -40,6 +40,7 @@ def extract_day(dataset: Dataset, date: dt.date, tell: Tell = lambda _: None) ->
     settings, folder = dataset.config(), dataset.folder("raw", date)
     started_at = config.utc_now()
     settings.check_closed(date, started_at)
+    _warn(settings, date, started_at)
     watermark = dataset.warehouse().watermark_before(date) if "watermark" in find_placeholders(settings) else None
     question = _digest_question(settings, watermark)
     journal = Journal.open(folder, question, started_at)
@@ -47,7 +48,7 @@ def extract_day(dataset: Dataset, date: dt.date, tell: Tell = lambda _: None) ->
         try:
             reading = _read(dataset, date, watermark, journal, tell)
         except MovedError as error:
-            logger.info("%s: what was read before it was broken off cannot be gone on with: it starts over", error)
+            logger.info("%s: the reading that was broken off cannot be gone on with: it starts over", error)
             folder.sweep()
             journal = Journal.open(folder, question, started_at)
             reading = _read(dataset, date, watermark, journal, tell)
@@ -133,6 +134,21 @@ class _Records:
             yield list(lines)
 
 
+def _warn(settings: Source, date: dt.date, now: dt.datetime) -> None:
+    """Say what a day will be where its section makes it another thing than may be thought."""
+    if settings.mode == config.SNAPSHOT and date < settings.last_closed_day(now):
+        logger.warning(
+            "%s %s: a snapshot shows everybody as of now, not as of that day: it is recorded as of now",
+            *(settings.section, date),
+        )
+    elif settings.mode != config.SNAPSHOT and not find_placeholders(settings):
+        logger.warning(
+            "%s %s: url, params, body and headers ask for no day, so everybody is read: add the source's filter with "
+            "{day_start}, or set mode = snapshot",
+            *(settings.section, date),
+        )
+
+
 def _digest_question(settings: Source, watermark: dt.datetime | None) -> str:
     """What is asked of the source, and how: a reading that asks the same may go on with another's parts."""
     asked = {name: value for name, value in settings.param_kwargs.items() if name not in PATIENCE}
@@ -144,6 +160,7 @@ def _check_verdicts(dataset: Dataset, date: dt.date, settings: Source, verdicts:
     """Raise QualityError for the first gate that does not let the day through, unless this run is let through."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed and not settings.accept:
-        raise QualityError(f"{dataset.name} {date}: {failed[0]}")
+        hint = f"find out where they went, or let this run through with --{dataset.name}-accept"
+        raise QualityError(f"{dataset.name} {date}: {failed[0]}: {hint}")
     for verdict in failed:
         logger.warning("%s %s: let through by --%s-accept: %s", dataset.name, date, dataset.name, verdict)

@@ -87,7 +87,7 @@ def _judge_number(settings: Source, census: Census) -> Verdict:
     """`min_records`: a snapshot of nobody is none, unless the key says so."""
     least = settings.min_records if settings.min_records is not None else int(settings.mode == SNAPSHOT)
     fact = f"{count(census.records, 'record')} came"
-    return _decide(settings, "min_records", census.records, least, None, fact, passed=census.records >= least)
+    return _decide("min_records", census.records, least, None, fact, passed=census.records >= least)
 
 
 def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
@@ -105,7 +105,7 @@ def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> 
     days = ", ".join(str(earlier.folder.date) for earlier in nearest)
     fact = f"{count(census.records, 'record')} came, and {median:,g} is the median of those before ({days})"
     limit = settings.max_drop_ratio
-    return _decide(settings, "max_drop_ratio", drop, limit, median, fact, passed=drop <= limit or usual)
+    return _decide("max_drop_ratio", drop, limit, median, fact, passed=drop <= limit or usual)
 
 
 def _judge_vanished(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
@@ -130,7 +130,7 @@ def _judge_vanished(settings: Source, census: Census, before: Sequence[Earlier])
         share, date = missing / max(len(keys), 1), str(earlier.folder.date)
         fact = f"{missing:,} of {count(len(keys), 'key')} of the snapshot read before ({date}) are missing"
         limit = settings.max_delete_ratio
-        return _decide(settings, "max_delete_ratio", share, limit, date, fact, passed=share <= limit)
+        return _decide("max_delete_ratio", share, limit, date, fact, passed=share <= limit)
     return None
 
 
@@ -152,19 +152,12 @@ def _judge_deletions(settings: Source, census: Census, count_known: Callable[[],
     share, limit = census.deleted / known, settings.max_delete_ratio
     fact = f"{count(census.deleted, 'key')} came as deleted, and {known:,} are known"
     passed = share <= limit or census.deleted < FEW_DELETIONS
-    return _decide(settings, "max_delete_ratio", share, limit, known, fact, passed=passed)
+    return _decide("max_delete_ratio", share, limit, known, fact, passed=passed)
 
 
 def _decide(
-    settings: Source, gate: str, value: float, limit: float, reference: str | float | None, fact: str, *, passed: bool
+    gate: str, value: float, limit: float, reference: str | float | None, fact: str, *, passed: bool
 ) -> Verdict:
-    """A verdict with its line: what came, what it was compared with, the limit, and what to do if that is too much."""
-    hint = f": find out where they went, or let this run through with --{settings.section}-accept"
-    return Verdict(
-        gate=gate,
-        value=value,
-        limit=limit,
-        reference=reference,
-        passed=passed,
-        description=f"{fact}; {gate} is {limit:g}{'' if passed else hint}",
-    )
+    """A verdict with its line: what came, what it was compared with, and the limit."""
+    line = f"{fact}; {gate} is {limit:g}"
+    return Verdict(gate=gate, value=value, limit=limit, reference=reference, passed=passed, description=line)

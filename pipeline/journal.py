@@ -52,6 +52,8 @@ class Journal:
             journal.started_at = started_at
             journal._steps, journal.parts = steps, [step.part for step in steps]
             journal._seen = sum(len(step.seen) for step in steps)
+        elif steps:
+            logger.info("%s: what was read before was asked for otherwise, or a day ago: it starts over", folder.day)
         folder.sweep(keep=[part.name for part in journal.parts])
         return journal
 
@@ -63,11 +65,11 @@ class Journal:
             for part in self.parts:
                 reading.census.add(unpack(self._folder.read(part)))
         except FolderError as error:  # nobody needs to mend it: the source has it all
-            raise MovedError(str(error)) from None
+            raise MovedError(f"{self._folder.day}: {error}") from None
         last = self._steps[-1]
         reading.resume(last.position, last.taken, [digest for step in self._steps for digest in step.seen])
         logger.info(
-            "%s: goes on after %s of a reading that was broken off", self._folder, count(len(self.parts), "part")
+            "%s: goes on after %s of a reading that was broken off", self._folder.day, count(len(self.parts), "part")
         )
 
     def add(self, part: Part, reading: Reading, taken: int) -> None:

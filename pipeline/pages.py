@@ -272,4 +272,5 @@ def explain(error: Exception) -> str:
     """The cause in a chain of errors of requests and urllib3, without the URLs that these repeat."""
     cause = error.args[0] if error.args else error
     cause = getattr(cause, "reason", cause)
+    cause = cause.args[-1] if isinstance(cause, HTTPError) and len(cause.args) > 1 else cause
     return re.sub(r"^\w+\(.*?\): ", "", str(cause)) or type(error).__name__

@@ -149,7 +149,7 @@ class Reading:
         except AnswerError as error:
             raise MovedError(str(error)) from None
         if _digest(answer[1]) != position.digest:
-            raise MovedError(f"{request}: page {position.pages + 1} has other records than before")
+            raise self._client.fail(f"page {position.pages + 1} ({request}) has other records than before", MovedError)
         return request, answer
 
     def _look_ahead(self, pool: ThreadPoolExecutor, queue: "Queue", following: Request | None) -> None:
@@ -246,6 +246,11 @@ class Reading:
     def _note_total(self, page: Page) -> None:
         total, self._total_pages = self._paging.find_total(page, self._total_pages)
         if total is None:
+            if self.pages == 1 and (path := self._paging.total_path) and self._total_pages is None:
+                raise self._client.fail(
+                    f"{self.url}: total_path = {path}, and the page has no number there: set it to the field that "
+                    "says how many records there are, or leave it out"
+                )
             return
         if self.total is not None and total < self.total and self._paginator.positional:
             raise self._client.fail(

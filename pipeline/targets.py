@@ -21,6 +21,7 @@ import msgspec
 from pipeline.config import find_database
 from pipeline.errors import ConfigError, FolderError, WarehouseError
 from pipeline.logs import logger
+from pipeline.sqlite import NEXT_STEPS
 
 Stage = Literal["raw", "clean"]
 Manifest = TypeVar("Manifest", bound=msgspec.Struct)
@@ -121,7 +122,7 @@ class DayFolder(luigi.Target):
     def __init__(self, data_dir: str, stage: Stage, dataset: str, date: dt.date) -> None:
         if "://" in data_dir:
             raise ConfigError(f"[pipeline] data_dir = {data_dir}: only a local folder can be used; give its path")
-        self.date = date
+        self.date, self.day = date, f"{dataset} {date}"
         self.path = Path(data_dir, stage, dataset, f"date={date}").expanduser()
 
     def __str__(self) -> str:
@@ -278,10 +279,9 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
     except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):
             return set()
-        raise WarehouseError(
-            f"{path}: cannot ask which days are loaded: {error}: give this user the right to write the file and its "
-            "folder, and run again"
-        ) from error
+        code = sqlite3.SQLITE_PERM if isinstance(error, OSError) else getattr(error, "sqlite_errorcode", 0) & 0xFF
+        step = NEXT_STEPS.get(code, "if the table loads is another program's, choose another database")
+        raise WarehouseError(f"{path}: cannot ask which days are loaded: {error}: {step}") from error
     return dates & {dt.date.fromisoformat(date) for (date,) in rows}
 
 

@@ -252,9 +252,13 @@ def name_days(days: Iterable[dt.date]) -> str:
 
 def prepare(db: SQLite, declared: Declared) -> None:
     """Create what is missing, add columns that the declaration gained; raise WarehouseError for other differences."""
-    for shared in (LOADS, REJECTS):
-        if not check_stored(db, shared):
-            db.create(shared)
+    shared = [table for table in (LOADS, REJECTS) if not check_stored(db, table)]
+    if shared == [REJECTS]:  # the two are made together: this one was dropped, and what the days rejected with it
+        raise WarehouseError(
+            f"{db.path}: there is no table rejects, but one of loads: restore it, or drop that too and load again"
+        )
+    for table in shared:
+        db.create(table)
     tables = declared.stored()
     missing = [table.name for table in tables if not db.describe(table.name).columns]
     view = f"{declared.name}_history"
