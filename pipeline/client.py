@@ -96,8 +96,8 @@ class Client:
         """The error that `what` is, to be raised."""
         return kind(f"{self._name}: {self.mask(what)}")
 
-    def fetch(self, request: Request) -> tuple[Page, bytes]:
-        """The page that answers `request`, and the bytes of its list. Raises SourceError, if need be after retries."""
+    def fetch(self, request: Request) -> Page:
+        """The page that answers `request`. Raises SourceError, if need be after retries."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RecoverableError),
             stop=self._is_enough,
@@ -112,9 +112,9 @@ class Client:
         """The page that answers `request`; None where the source refuses it, breaks on it or sends what is no page."""
         try:
             try:
-                return self._fetch_once(request)[0]
+                return self._fetch_once(request)
             except RecoverableError as error:
-                return None if error.status in BROKEN else self.fetch(request)[0]
+                return None if error.status in BROKEN else self.fetch(request)
         except AnswerError:
             return None
 
@@ -156,7 +156,7 @@ class Client:
             OutageError,
         )
 
-    def _fetch_once(self, request: Request) -> tuple[Page, bytes]:
+    def _fetch_once(self, request: Request) -> Page:
         what = f"{request.method} {request.target}"
         with self._authorised(request) as response:
             self._check_headers(what, response)
@@ -168,7 +168,7 @@ class Client:
                 self.selector, content, fields = select_list(
                     body, self.selector, self._config.error_path, self._config.total_path
                 )
-                return Page(response.url, response.headers, split_list(content), fields), content
+                return Page(response.url, response.headers, split_list(content), fields)
             except RecoverableError as error:
                 raise RecoverableError(f"{what}: {error}") from None
             except BadPageError as error:

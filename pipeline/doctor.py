@@ -106,7 +106,7 @@ class _Examination:
 
     def run(self) -> Diagnosis:
         with self._client.open():
-            self._page, _ = self._client.fetch(self._paging.make().first(self._request))
+            self._page = self._client.fetch(self._paging.make().first(self._request))
             self._answers[self._paging.make().first(self._request).identity] = self._page
             self._describe_list()
             self._describe_paging()

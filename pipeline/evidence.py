@@ -85,6 +85,11 @@ def says_more(page: Page) -> bool | None:
     return False if find_ends(page) else None
 
 
+def find_more(page: Page) -> str:
+    """The field by which a page says that another one follows; empty where none does."""
+    return next((word.path for word in find_flags(page) if word.value and not word.path.startswith("!")), "")
+
+
 class _Inquiry:
     """The questions asked about one first page."""
 

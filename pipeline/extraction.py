@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -95,22 +96,22 @@ def _read(dataset: Dataset, date: dt.date, watermark: dt.datetime | None, journa
     settings, folder = dataset.config(), dataset.folder("raw", date)
     reading = Reading(settings, date, watermark, Census(dataset.contract, dataset.key, settings.deleted_when))
     journal.resume(reading)
-    size, records = Pipeline().part_records, _Records(reading, tell)
-    while records.more():
-        part = folder.write(f"part-{len(journal.parts):05d}.jsonl.gz", pack(records.take(size)))
-        if part.records == size:
-            journal.add(part, reading, records.taken)
-        else:  # the last one: to note it would be one more file written and dropped on every small day
-            journal.parts.append(part)
+    with closing(iter(reading)) as pages:  # now, not when Python finds the time: a thread may be waiting for its page
+        size, records = Pipeline().part_records, _Records(reading, pages, tell)
+        while records.more():
+            part = folder.write(f"part-{len(journal.parts):05d}.jsonl.gz", pack(records.take(size)))
+            if part.records == size:
+                journal.add(part, reading, records.taken)
+            else:  # the last one: to note it would be one more file written and dropped on every small day
+                journal.parts.append(part)
     return reading
 
 
 class _Records:
     """The records of a reading, however many of them at a time."""
 
-    def __init__(self, reading: Reading, tell: Tell) -> None:
-        self._reading, self._tell = reading, tell
-        self._pages = iter(reading)
+    def __init__(self, reading: Reading, pages: Iterator[Sequence[msgspec.Raw]], tell: Tell) -> None:
+        self._reading, self._pages, self._tell = reading, pages, tell
         self._page: Sequence[msgspec.Raw] = []
         self.taken = 0
         """How many of the page's are taken."""

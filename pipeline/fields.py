@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+FALSE = ("false", "no", "n", "off", "null", "none")  # as text
+
 
 def load(record: Any) -> Any:
     """The bytes of a record as Python reads them, with NaN and lone surrogates, which msgspec refuses; None: no JSON.
@@ -36,7 +38,11 @@ def is_true(fields: object, path: str) -> bool | None:
     value = find(fields, path.removeprefix("!"))
     if value is None:
         return None
-    truth = value.strip().lower() not in ("", "false", "0") if isinstance(value, str) else bool(value)
+    if isinstance(value, str):  # a date of zeros is one of nothing, too
+        text = value.strip().lower()
+        truth = bool(text.strip("0-/:. tz")) and text not in FALSE
+    else:
+        truth = bool(value)
     return truth != path.startswith("!")
 
 

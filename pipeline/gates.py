@@ -8,7 +8,6 @@ import datetime as dt
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,10 +71,13 @@ def _list_earlier(date: dt.date, settings: Source, as_of: dt.datetime) -> list[E
         for day in list_days(data_dir, "raw", settings.section):
             if day < date or (day > date and settings.mode == SNAPSHOT):
                 folder = DayFolder(data_dir, "raw", settings.section, day)
-                with suppress(FolderError):
-                    manifest = folder.read_manifest(Manifest)
-                    if manifest.mode == settings.mode:
-                        yield Earlier(folder, manifest)
+                try:
+                    manifest = folder.read_manifest(Manifest) if folder.exists() else None
+                except FolderError as error:
+                    logger.warning("%s: the day %s is not compared with: %s", settings.section, day, error)
+                    continue
+                if manifest and manifest.mode == settings.mode:
+                    yield Earlier(folder, manifest)
 
     if settings.mode != SNAPSHOT:
         return list(islice(read(), MEDIAN_OF))
@@ -131,6 +133,9 @@ def _judge_vanished(settings: Source, census: Census, before: Sequence[Earlier])
         fact = f"{missing:,} of {count(len(keys), 'key')} of the snapshot read before ({date}) are missing"
         limit = settings.max_delete_ratio
         return _decide("max_delete_ratio", share, limit, date, fact, passed=share <= limit)
+    if before:
+        fact = f"of the {count(len(before), 'snapshot')} read before none can be read again"
+        return _decide("max_delete_ratio", 1.0, settings.max_delete_ratio, None, fact, passed=False)
     return None
 
 

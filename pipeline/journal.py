@@ -80,6 +80,9 @@ class Journal:
         self.parts.append(part)
         position = reading.position if len(self._steps) == len(self.parts) - 1 else None
         if position is None:
+            if len(self._steps) == len(self.parts) - 1:
+                what = "if this reading is broken off it starts over, as a link looks as if it held a secret"
+                logger.info("%s: %s", self._folder.day, what)
             return
         step = Step(part, position, taken, reading.seen(self._seen, position.seen))
         head = [] if self._steps else [msgspec.json.encode((self._question, self.started_at))]

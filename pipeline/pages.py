@@ -22,13 +22,14 @@ from pipeline.fields import find, is_true, split_path
 MAX_BODY = 256 * 2**20  # bytes of a page, as they come and decompressed
 MAX_SECONDS = 1800  # for a body that comes byte by byte, each within the timeout
 CHUNK = 2**18
-FIELDS_DEPTH = 5  # how deep a page's object is looked into, beside its records
+FIELDS_DEPTH = 20  # how deep a page's object is looked into, beside its records
 
 Split = TypeVar("Split")
 
 START_BYTES = 2**14  # of an answer that is a failure anyway
 LINKS = ("link", "links")
 ERRORS = ("error", "errors")
+LIST = ("...",)  # stands for a list in which there is something: it is true, and neither a number nor a cursor
 FAILURES = ("error", "errors", "!ok", "!success")  # where no key says which field does
 BLANK = re.compile(r"[ \t\r\n]*")
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
@@ -253,14 +254,18 @@ def _walk_lists(page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = 
 
 
 def _read_fields(page: Mapping[str, msgspec.Raw], depth: int = FIELDS_DEPTH) -> dict[str, object]:
-    """A page's object without its lists, but for those of links and errors."""
+    """A page's object, with LIST in the place of its lists, but for those of links and errors."""
     fields: dict[str, object] = {}
     for name, raw in page.items():
         if _starts(raw, b"{"):
             fields[name] = _read_fields(_split_object(raw), depth - 1) if depth > 1 else {}
         elif not _starts(raw, b"[") or name.strip("_").lower() in (*LINKS, *ERRORS):
-            with contextlib.suppress(msgspec.DecodeError):  # a NaN is no word on what follows
+            try:
                 fields[name] = msgspec.json.decode(raw)
+            except msgspec.DecodeError:  # a NaN, half a surrogate pair: as it stands, or a cursor would look like none
+                fields[name] = bytes(raw).decode()
+        elif (start := LIST_START.match(raw)) and start[1] != b"]":
+            fields[name] = LIST
     return fields
 
 

@@ -131,9 +131,10 @@ class LinkHeader(Single):
     """The Link header names the next page (RFC 8288, `rel="next"`); its URL is taken as it is."""
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
-        link = None if more is False else find_next_link(page.headers.get("Link", ""))
-        if link is None and more:
-            raise ValueError("the source says that there is more, and no Link header leads to it")
+        header = page.headers.get("Link", "")
+        link = None if more is False else find_next_link(header)
+        if link is None and (more or (more is None and is_garbled(header))):
+            raise ValueError(f"the source says that there is more, and no Link header leads to it: {header[:80]!r}")
         return None if link is None else replace(request, url=urljoin(page.url, link), params={})
 
 
@@ -339,14 +340,21 @@ def find_next_link(header: str) -> str | None:
     """The target of the first link whose relation is `next`, as it stands in a Link header."""
     for target, params in _LINK.findall(header):
         for name, quoted, bare in _LINK_PARAM.findall(params):
-            if name.lower() == "rel" and "next" in (quoted or bare).lower().split():
+            if name.lower() == "rel" and "next" in (quoted or bare.strip("'")).lower().split():
                 return str(target)
     return None
+
+
+def is_garbled(header: str) -> bool:
+    """Whether a Link header speaks of a next page in what is no link by RFC 8288."""
+    return bool(re.search(r"\bnext\b", _LINK.sub("", header), re.IGNORECASE))
 
 
 def to_number(value: object) -> int | None:
     """The whole number that `value` is, or says in digits; None where it says none."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}\s*", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 

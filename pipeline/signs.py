@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from pipeline.fields import find, load, walk
-from pipeline.paginators import ENDS, Page, Request, find_next_link, to_number
+from pipeline.paginators import ENDS, Page, Request, find_next_link, is_garbled, to_number
 
 # Names of headers, fields and parameters, as `simplify` leaves them: small letters and digits.
 MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
@@ -97,7 +97,8 @@ def find_flags(page: Page) -> list[Word]:
 
 def find_nexts(page: Page) -> list[Word]:
     """What may lead to the next page, or says by being empty that none follows; the Link header first."""
-    link = find_next_link(page.headers.get("Link", ""))
+    header = page.headers.get("Link", "")
+    link = find_next_link(header) or (header if is_garbled(header) else None)
     found = [] if link is None else [Word("Link", link)]
     found += [Word(name, text.strip()) for name, text in page.headers.items() if simplify(name).startswith("xnext")]
     for path, value in walk(page.fields):
@@ -115,8 +116,9 @@ def find_ends(page: Page) -> list[str]:
     found = [word.path for word in find_nexts(page) if word.value in ENDS and "next" in simplify(word.path)]
     if re.search(r"\brel=\"?(first|prev|last)\b", page.headers.get("Link", "")):
         found.append("Link")
-    # OData names the next page wherever there is one.
-    return found + [path for path in ("@odata.deltaLink", "@odata.context") if path in page.fields]
+    # OData names the next page wherever there is one, but where no more than $top were asked for.
+    asked = "top" in (simplify(name) for name, _ in parse_qsl(urlsplit(page.url).query))
+    return found + [path for path in ("@odata.deltaLink", "@odata.context") if path in page.fields and not asked]
 
 
 def find_totals(page: Page) -> list[Word]:

@@ -9,7 +9,7 @@ import datetime as dt
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
@@ -93,7 +93,7 @@ class Reading:
         self._first = self._paginator.first(self._paging.ask_for_size(request))
         self.url = self._client.mask(self._first.target)
         self.paginator = config.paginator
-        self.pages = self.records = self.skipped = self._empty = self._largest = self._known = 0
+        self.pages = self.records = self.skipped = self._empty = self._largest = self._known = self._counted_at = 0
         self.total = None
         self._total_pages: int | None = None
         self.census = census or Census()
@@ -117,27 +117,27 @@ class Reading:
         """Digests of what was seen, in its order."""
         return list(islice(self._seen, start, stop))
 
-    def __iter__(self) -> Iterator[Sequence[msgspec.Raw]]:
+    def __iter__(self) -> Generator[Sequence[msgspec.Raw]]:
         """The records of page after page; the first `skipped` of them were taken before."""
         # The pool is left last: by then the client has told its threads that nobody waits for them.
         with ThreadPoolExecutor(WIDTH, "fetch") as pool, self._client.open():
             queue: Queue = deque()
-            request, (page, content) = self._begin()
+            request, page = self._begin()
             try:
                 while True:
-                    following = self._take(request, page, content)
+                    following = self._take(request, page)
                     self._look_ahead(pool, queue, following)
                     yield page.records
                     if following is None:
                         break
                     request, future = queue.popleft()
-                    (page, content), self.skipped = future.result(), 0
+                    page, self.skipped = future.result(), 0
             finally:
                 for _, future in queue:
                     future.cancel()
         self._check_total()
 
-    def _begin(self) -> tuple[Request, tuple[Page, bytes]]:
+    def _begin(self) -> tuple[Request, Page]:
         """The first request and its answer; of a reading that goes on, those of the page at which it stood."""
         position = self._resumed
         if position is None:
@@ -145,12 +145,12 @@ class Reading:
             return self._first, self._client.fetch(self._first)
         request = Request(**position.request, headers={**self._first.headers, **position.headers})
         try:
-            answer = self._client.fetch(request)
+            page = self._client.fetch(request)
         except AnswerError as error:
             raise MovedError(str(error)) from None
-        if _digest(answer[1]) != position.digest:
+        if _digest_records(page) != position.digest:
             raise self._client.fail(f"page {position.pages + 1} ({request}) has other records than before", MovedError)
-        return request, answer
+        return request, page
 
     def _look_ahead(self, pool: ThreadPoolExecutor, queue: "Queue", following: Request | None) -> None:
         """Have `following` fetched, and those after it that are sure to come, as far as the source bears it."""
@@ -173,23 +173,23 @@ class Reading:
             left = max(left, -(-(self.total - self.records) // self._largest))
         return min(WIDTH, left)
 
-    def _take(self, request: Request, page: Page, content: bytes) -> Request | None:
+    def _take(self, request: Request, page: Page) -> Request | None:
         """Check a page and count it in; the request after it."""
-        self.position = self._find_position(request, content)
+        self.position = self._find_position(request, page)
         if page.records:
-            self._check_new(_digest(content), request, "has the same records as")
+            self._check_new(_digest_records(page), request, "has the same records as")
         self.pages += 1
         self.records += len(page.records)
         self._largest = max(self._largest, len(page.records))
         self._empty = 0 if page.records else self._empty + 1
         self.census.add(page.records[self.skipped :])
-        if page.records and self.pages % MAX_EMPTY == 0:
+        if page.records and self.pages >= self._counted_at + max(MAX_EMPTY, self._counted_at // 10):
             if self.census.distinct == self._known:
                 raise self._client.fail(
-                    f"the last {MAX_EMPTY} pages brought nobody new ({request} is one of them): the source repeats "
-                    "itself; check paginator and its keys"
+                    f"the last {self.pages - self._counted_at} pages brought nobody new ({request} is one of them): "
+                    "the source repeats itself; check paginator and its keys"
                 )
-            self._known = self.census.distinct
+            self._known, self._counted_at = self.census.distinct, self.pages
         if self._empty > MAX_EMPTY:
             raise self._client.fail(f"{self._empty} pages in a row are empty, and each says that there is more")
         if self._config.paginator == "auto" and self.pages == 1:
@@ -202,9 +202,29 @@ class Reading:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
         if following is not None:
             self._check_new(_digest(following.identity), following, "was asked for before, as")
+        elif self._is_contradicted() and (path := evidence.find_more(page)):
+            raise self._client.fail(
+                f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' says "
+                "that there is more: check paginator and its keys"
+            )
+        elif self._paginator.positional and page.records and len(page.records) == self._largest:
+            self._check_beyond(request, page)
         return following
 
-    def _find_position(self, request: Request, content: bytes) -> Position | None:
+    def _is_contradicted(self) -> bool:
+        """Whether a word that there is more is one against the end: not where a key says which word counts."""
+        return self._config.paginator != "single" and not self._paging.more_path
+
+    def _check_beyond(self, request: Request, page: Page) -> None:
+        """Fail where a full page follows by the source's word that it was the last: its total is a cap, or wrong."""
+        beyond = self._client.probe(self._paginator.foresee(request, len(page.records)) or request)
+        if beyond and beyond.records and _digest_records(beyond) not in self._seen:
+            raise self._client.fail(
+                f"{self.records} records came, as many as the source declares, and there are more behind them: leave "
+                "the total out, or set ceiling"
+            )
+
+    def _find_position(self, request: Request, page: Page) -> Position | None:
         sent = {"url": request.url, "params": request.params, "method": request.method, "body": request.body}
         own = {name: value for name, value in request.headers.items() if self._first.headers.get(name) != value}
         if (text := json.dumps([sent, own], default=dict)) != self._client.mask(text):
@@ -212,7 +232,7 @@ class Reading:
         return Position(
             request=sent,
             headers=own,
-            digest=_digest(content),
+            digest=_digest_records(page),
             pages=self.pages,
             records=self.records,
             empty=self._empty,
@@ -309,7 +329,11 @@ def make_request(config: Source, values: Mapping[str, dt.datetime | dt.date]) ->
     )
 
 
-Queue = deque[tuple[Request, "Future[tuple[Page, bytes]]"]]
+Queue = deque[tuple[Request, "Future[Page]"]]
+
+
+def _digest_records(page: Page) -> str:
+    return _digest(b"\n".join(page.records))
 
 
 def _digest(content: bytes) -> str:

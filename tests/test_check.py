@@ -99,7 +99,7 @@ def test_nothing_is_left_behind_and_the_source_is_read_twice(server, configure):
     before = dump_tree(".")
     ask()
     assert dump_tree(".") == before
-    assert len(server.requests) == 3 + 3 + 1
+    assert len(server.requests) == 4 + 4 + 1  # each asks for one page behind the last, which is full
     for work in (extract_day, stages.transform_day, stages.load_day):
         work(USERS, DAY)
     before = dump_tree(".")
@@ -141,7 +141,7 @@ def test_no_filter_at_all_is_found(server, configure):
     """Everybody would be read each day; the source is not asked what the section says."""
     serve(server, configure, params="{}")
     assert "ask for no day" in find_failed()["the filter filters"].evidence
-    assert len(server.requests) == 6
+    assert len(server.requests) == 8
 
 
 def test_a_source_that_refuses_the_far_future_cannot_be_tested(server, configure):
@@ -207,7 +207,7 @@ def test_users_that_change_in_a_snapshot_are_told_and_no_failure(server, configu
     reads = itertools.count()
 
     def change(users: Users, _: Request) -> Users:
-        return [*users, make_user(99)] if next(reads) >= 3 else users
+        return [*users, make_user(99)] if next(reads) >= 4 else users
 
     serve(server, configure, change, mode="snapshot", params="{}")
     found = ask()

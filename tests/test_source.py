@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import source
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.source import Reading
 from reading import DAY, People, fail, make_pages, read
 from server import Answer, Request, Server
@@ -153,3 +153,50 @@ def test_the_page_size_is_asked_for_whatever_params_say(server: Server) -> None:
     """`size_param` and `page_size` are the words for it."""
     read(server.on("/users", Answer([])), params={"per_page": 50}, size_param="per_page", page_size=2)
     assert server.requests[0].query == {"per_page": "2"}
+
+
+@pytest.mark.parametrize("cursor", ["[7]", "NaN", '"\\ud800x"', "9" * 5000], ids=["list", "NaN", "surrogate", "huge"])
+@pytest.mark.parametrize("paginator", ["cursor", "auto"])
+def test_a_cursor_that_cannot_be_read_is_not_taken_for_the_end(server: Server, cursor: str, paginator: str) -> None:
+    """Something leads on, whatever it is: the day fails, or what it leads to comes."""
+
+    def respond(request: Request) -> Answer:
+        if request.query:
+            return Answer({"users": [{"id": 2}]})
+        return Answer(f'{{"users": [{{"id": 1}}], "next": {cursor}}}')
+
+    try:
+        came = read(server.on("/users", respond), paginator=paginator, cursor_path="next", cursor_param="c")
+    except SourceError:
+        return
+    assert came == [{"id": 1}, {"id": 2}]
+
+
+def test_a_total_that_is_a_cap_fails(server: Server) -> None:
+    """Behind a full last page one more is asked for: a source that counts no further than 4 has others there."""
+    respond = make_pages(6, 2, server, "")
+    url = server.on("/users", lambda request: Answer(respond(request).body, headers={"X-Total-Count": "4"}))
+    assert "4 records came, as many as the source declares, and there are more" in fail(url, paginator="page")
+
+
+def test_a_key_that_leads_nowhere_is_held_against_the_source_s_own_word(server: Server) -> None:
+    """A misspelt cursor_path ends no reading of which the source says that there is more."""
+    url = server.on("/users", Answer({"users": [{"id": 1}], "next": "x", "has_more": True}))
+    line = fail(url, paginator="cursor", cursor_path="nxt", cursor_param="c")
+    assert "is the last that cursor leads to, and 'has_more' says that there is more" in line
+
+
+@pytest.mark.parametrize(
+    "link", ['/users?page=2; rel="next"', '</users?page=2> rel="next"', '</users?page=2>; rel="next']
+)
+def test_a_link_that_is_none_by_its_standard_is_no_end(server: Server, link: str) -> None:
+    """It speaks of a next page: one line, whether it is followed by key or by auto."""
+    url = server.on("/users", Answer([{"id": 1}], headers={"Link": link}))
+    assert "next" in fail(url, paginator="link_header")
+    assert fail(url)
+
+
+def test_a_misspelt_total_path_is_refused(server: Server) -> None:
+    """Else nothing would be held against what came."""
+    url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 5}}))
+    assert "total_path = meta.totl, and the page has no number there" in fail(url, total_path="meta.totl")
