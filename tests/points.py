@@ -14,6 +14,7 @@ import sqlite3
 import traceback
 import warnings
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +128,7 @@ def run(work: Callable[[], None], points: Points) -> tuple[int, list[str]]:
     traceback; less than 0: killed by a signal.
     """
     Path(REPORT).unlink(missing_ok=True)
+    forkserver._forkserver._stop()  # a child would take one that an earlier test left for its own
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the only other one is the server's
         process = os.fork()
