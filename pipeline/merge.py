@@ -17,6 +17,7 @@ class Merge(Statements):
 
     def merge(self, staged: int) -> dict[str, int]:
         """Bring what is staged into the tables; returns the counts that depend on what was there."""
+        self.words["newest"] = self._ask_newest(staged)
         read = self.day.mode, self._snapshot_at(), self.db.encode(self.day.extracted_at)
         known = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
         first = self.one("select count(*) from {days}") == (0,)
@@ -31,6 +32,12 @@ class Merge(Statements):
         else:
             self._merge_records()
         return self._count(staged)
+
+    def _ask_newest(self, staged: int) -> str:
+        """The SQL that asks whether s, a record in `stage`, is its user's newest. As a rule nobody comes twice."""
+        if self.snapshot or self.one("select count(*) from (select distinct {key} from stage) k") == (staged,):
+            return "true"
+        return "not exists (select 1 from stage x where ({x.key}) = ({s.key}) and x.at > s.at)".format_map(self.words)
 
     def _snapshot_at(self) -> Any:
         return self.db.encode(self.day.as_of) if self.snapshot else None
@@ -58,20 +65,15 @@ class Merge(Statements):
         if self.snapshot:
             self.execute("""
                 insert into {changes} ({key}, as_of, gone, {row})
-                select {key}, at, gone, {row} from stage where gone <> 1
+                select {key}, :as_of, gone, {row} from stage where gone <> 1
             """)
-            newest = ":as_of"
         else:
             self._write_events()
-            newest = "(select max(x.at) from stage x where ({x.key}) = ({s.key}))"
-        inserted = self.execute(
-            """
+        inserted = self.execute("""
             insert into {present} ({key}, {row}, ingested_at, load_date)
-            select {key}, {row}, :extracted_at, :date from stage s where gone = 0 and at = {newest}
-            """.replace("{newest}", newest)
-        ).rowcount
-        count_absent = "select count(*) from stage s where gone = 1 and at = {newest}"
-        absent = self.one(count_absent.replace("{newest}", newest))[0]
+            select {key}, {row}, :extracted_at, :date from stage s where gone = 0 and {newest}
+        """).rowcount
+        absent = self.one("select count(*) from stage s where gone = 1 and {newest}")[0]
         none = dict.fromkeys(("updated", "deleted", "vanished", "reverted"), 0)
         return {"stale": staged - inserted - absent, "unchanged": absent, "inserted": inserted, **none}
 
@@ -253,11 +255,10 @@ class Merge(Statements):
         """Put every kept record into one class. Who was not touched is now as the record says, and was before."""
         stale = self.one("""
             select count(*)
-              from touched k
-              join stage s on ({s.key}) = ({k.key}) and s.gone < 2
-              left join {present} u on ({u.key}) = ({k.key})
-             where s.at < (select max(x.at) from stage x where ({x.key}) = ({k.key}))
-                or (s.gone, {s.row}) is distinct from ({u.absent}, {u.row})
+              from stage s
+              left join {present} u on ({u.key}) = ({s.key})
+             where ({s.key}) in (select {key} from touched) and s.gone < 2
+               and not ({newest} and (s.gone, {s.row}) is not distinct from ({u.absent}, {u.row}))
         """)[0]
         inserted, updated, deleted, vanished, reverted = self.one("""
             with moved as (
@@ -265,8 +266,7 @@ class Merge(Statements):
                      (s.gone, {s.row}) is not distinct from ({u.absent}, {u.row}) as so
                 from was w
                 left join {present} u on ({u.key}) = ({w.key})
-                left join stage s on ({s.key}) = ({w.key}) and s.gone < 2
-                 and s.at = (select max(x.at) from stage x where ({x.key}) = ({w.key}))
+                left join stage s on ({s.key}) = ({w.key}) and s.gone < 2 and {newest}
                where (w.gone, {w.row}) is distinct from ({u.absent}, {u.row})
             )
             select count(*) filter (where so and was = 1),

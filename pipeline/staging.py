@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
@@ -72,12 +72,13 @@ class Statements:
 
 
 class Staging(Statements):
-    """Fills the table `stage`, and `rejects`."""
+    """Makes and fills the table `stage`; fills `rejects`."""
 
     def stage(self, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> dict[str, Any]:
         """Fill `stage`, one record for each key and time, and `rejects`; returns the counts of the day alone."""
         tombstones = set(self.execute("select {key} from {forgotten}").fetchall())
-        records, forgotten = self._stage_rows(rows, tombstones)
+        records, forgotten, newest = self._stage_rows(rows, tombstones)
+        staged = self.one("select count(*) from stage")[0]
         rejected, forgotten_rejects = self._stage_rejects(rejects, tombstones)
         left = self.day.extracted - self.day.forgotten
         if (records + rejected, rejected) != (left, self.day.rejected):
@@ -85,42 +86,51 @@ class Staging(Statements):
                 f"{self.what}: the manifests say {left} records, {self.day.rejected} of them rejected, "
                 f"the files hold {records} rows and {rejected} rejects: transform the day again"
             )
-        staged, deletions, newest = self.one(
-            "select count(*), count(*) filter (where gone = 1), max(updated_at) from stage where gone < 2"
-        )
-        if deletions:
-            # Of a user who is gone nothing is known: two deletions never differ.
-            self.execute("update stage set {nulls} where gone = 1")
-        watermark = self.db.decode(newest, "time")
         return {
             "rejected": rejected - forgotten_rejects,
             "forgotten": self.day.forgotten + forgotten + forgotten_rejects,
             "duplicate": records - forgotten - staged,
-            "watermark": min(watermark, self.day.as_of) if watermark else None,
+            "watermark": min(newest, self.day.as_of) if newest else None,
             "staged": staged,
         }
 
-    def _stage_rows(self, rows: "Iterable[pa.RecordBatch]", tombstones: set[Key]) -> tuple[int, int]:
-        """Returns how many rows came, and how many of them were of forgotten keys."""
-        columns = *self.declared.key, "gone", *self.declared.row, "at"
-        # Of one key and time the highest updated_at stays, of equal ones the later.
+    def _stage_rows(
+        self, rows: "Iterable[pa.RecordBatch]", tombstones: set[Key]
+    ) -> tuple[int, int, dt.datetime | None]:
+        """Returns how many rows came, how many of them were of forgotten keys, and the highest updated_at."""
+        import pyarrow.compute as pc
+
+        table = self.declared.temporary(self.snapshot)[0]
+        self.db.create(table, temporary=True)
+        self.words["record"] = ", ".join(f'"{column}"' for column in table.key)
+        # Of equal ones the later stays.
         keep_newest = """
-            on conflict ({key}, at) do update set gone = excluded.gone, {set_row}
+            on conflict ({record}) do update set gone = excluded.gone, {set_row}
             where stage.updated_at is null or excluded.updated_at >= stage.updated_at
         """.format_map(self.words)
-        records = forgotten = 0
-        for batch in rows:
-            tuples = self._read_batch(batch)
-            if tombstones:
-                kept = [row for row in tuples if row[: len(self.declared.key)] not in tombstones]
-                forgotten += batch.num_rows - len(kept)
-                tuples = kept
-            self.db.insert("stage", columns, tuples, keep_newest)
+        records = forgotten = deletions = 0
+        newest: dt.datetime | None = None
+        for batch in map(self._cast_batch, rows):
+            kept = self._leave_out(batch, tombstones) if tombstones else batch
+            columns = [self.db.encode_column(kept.column(name), kind) for name, kind in table.columns.items()]
+            self.db.insert("stage", table.columns, zip(*columns, strict=True), keep_newest)
             records += batch.num_rows
-        return records, forgotten
+            forgotten += batch.num_rows - kept.num_rows
+            deletions += pc.sum(kept.column("gone")).as_py() or 0
+            newest = max(filter(None, (newest, pc.max(kept.column("updated_at")).as_py())), default=None)
+        if deletions:
+            # Of a user who is gone nothing is known: two deletions never differ.
+            self.execute("update stage set {nulls} where gone = 1")
+        return records, forgotten, newest
 
-    def _read_batch(self, batch: "pa.RecordBatch") -> Iterable[tuple[Any, ...]]:
-        """The batch as tuples for `stage`: key, gone, row, at."""
+    def _leave_out(self, batch: "pa.RecordBatch", tombstones: set[Key]) -> "pa.RecordBatch":
+        import pyarrow as pa
+
+        keys = zip(*(batch.column(name).to_pylist() for name in self.declared.key), strict=True)
+        return batch.filter(pa.array([key not in tombstones for key in keys], pa.bool_()))
+
+    def _cast_batch(self, batch: "pa.RecordBatch") -> "pa.RecordBatch":
+        """The batch with the columns of `stage`."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -131,21 +141,18 @@ class Staging(Statements):
         columns = {name: self._cast(batch.column(name), name, kind) for name, kind in kinds.items()}
         if nulls := [name for name in self.declared.key if columns[name].null_count]:
             raise self._refuse(f"a row has no {', '.join(nulls)}, which is its key")
-        gone: Iterable[int] = repeat(0)
-        if "deleted" in batch.schema.names:
-            gone = pc.fill_null(batch.column("deleted"), False).cast(pa.int8()).to_pylist()
-        at: Iterable[Any] = repeat(self.db.encode(self.day.as_of))
-        if not self.snapshot:
+        said = "deleted" in batch.schema.names
+        deleted = batch.column("deleted") if said else pa.nulls(batch.num_rows, pa.bool_())
+        columns["gone"] = pc.fill_null(deleted, False).cast(pa.int8())
+        time_type = columns["updated_at"].type
+        if self.snapshot:
+            columns["at"] = pa.repeat(pa.scalar(self.day.as_of, time_type), batch.num_rows)
+        else:
             # Without a time it was some time in the window; a time after the day was read cannot be true.
-            time_type = columns["updated_at"].type
             stop, read = pa.scalar(self.day.window_stop, time_type), pa.scalar(self.day.extracted_at, time_type)
-            said = pc.fill_null(columns["updated_at"], stop)
-            at = self.db.encode_column(pc.if_else(pc.greater(said, read), read, said), "time")
-        key, row = (
-            [self.db.encode_column(columns[name], kind) for name, kind in some.items()]
-            for some in (self.declared.key, self.declared.row)
-        )
-        return zip(*key, gone, *row, at, strict=False)  # repeat() has no end
+            at = pc.fill_null(columns["updated_at"], stop)
+            columns["at"] = pc.if_else(pc.greater(at, read), read, at)
+        return pa.record_batch(columns)
 
     def _cast(self, column: "pa.Array[Any]", name: str, kind: str) -> "pa.Array[Any]":
         import pyarrow as pa

@@ -253,7 +253,7 @@ def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, code, line):
 
 def test_a_misspelt_key_stops_the_run():
     """It would else be read as the default, with a warning that nobody sees at night."""
-    text = Path("luigi.cfg").read_text().replace("[users]", "[users]\npaginater = page")
+    text = Path("luigi.cfg").read_text().replace("\n[users]\n", "\n[users]\npaginater = page\n")
     Path("luigi.cfg").write_text(text)
     result = luigi_run(*LOAD)
     assert result.returncode != 0

@@ -1,0 +1,82 @@
+"""What a load costs SQLite: its steps and statements, which nothing else on this machine can change."""
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_warehouse import Store, incremental, snapshot, user
+
+from model import ReadDay, Record
+
+STEPS = 10  # of SQLite's machine: how often it is asked for them
+
+
+@pytest.fixture
+def spent(monkeypatch: pytest.MonkeyPatch) -> "Counter[str]":
+    """Steps and statements of all connections that are made."""
+    spent: Counter[str] = Counter()
+    connect = sqlite3.connect
+
+    def watch(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*args, **options)
+        connection.set_progress_handler(lambda: spent.update(steps=STEPS), STEPS)
+        connection.set_trace_callback(lambda _: spent.update(statements=1))
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", watch)
+    return spent
+
+
+def make_users(number: int, changed: str = "") -> list[Record]:
+    """So many users, one in a hundred of them changed."""
+    return [user(key, changed if changed and key % 100 == 0 else "a", 5) for key in range(number)]
+
+
+def make_days(case: str, number: int) -> list[ReadDay]:
+    """The days of a case; the last is the one that is measured."""
+    first = snapshot(1, 30, *make_users(number))
+    return {
+        "first snapshot": [first],
+        "unchanged snapshot": [first, snapshot(2, 60, *make_users(number))],
+        "changed snapshot": [first, snapshot(2, 60, *make_users(number, "b"))],
+        "late snapshot": [first, snapshot(3, 90, *make_users(number, "c")), snapshot(2, 60, *make_users(number, "b"))],
+        "first incremental": [incremental(1, *make_users(number))],
+        "small incremental": [first, incremental(2, *(user(key, "b", 40) for key in range(0, number, 100)))],
+    }[case]
+
+
+def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str]":
+    """What the last of these days costs in a warehouse of its own."""
+    for day in days:
+        spent.clear()
+        Store(path).load(day)
+    return spent.copy()
+
+
+@pytest.mark.parametrize(
+    ("case", "most"),
+    [
+        ("first snapshot", 75),
+        ("unchanged snapshot", 58),
+        ("changed snapshot", 63),
+        ("late snapshot", 68),
+        ("first incremental", 93),
+        ("small incremental", 12),
+    ],
+)
+def test_a_load_takes_so_many_steps_for_each_user_and_no_more(
+    spent: "Counter[str]", tmp_path: Path, case: str, most: int
+) -> None:
+    """One pass more over a day or over the table costs about ten; four times the users cost four times the steps."""
+    steps = {n: load(make_days(case, n), tmp_path / f"{n}.db", spent)["steps"] / n for n in (1000, 4000)}
+    print(steps)
+    assert max(steps.values()) <= most
+    assert steps[4000] <= 1.1 * steps[1000]
+
+
+def test_a_hundred_rows_and_more_go_into_a_statement(spent: "Counter[str]", tmp_path: Path) -> None:
+    """Row by row, running the statements would cost as much as writing the rows."""
+    few, many = (load(make_days("first snapshot", n), tmp_path / f"{n}.db", spent)["statements"] for n in (1000, 4000))
+    assert 0 < many - few <= 30
