@@ -12,6 +12,7 @@ from conftest import ROOT
 ROWS = [
     {"__main__"},
     {"cli"},
+    {"screens"},
     {"doctor", "check", "forget", "reprocess", "verify", "__init__"},
     {"users"},
     {"tasks"},
@@ -29,7 +30,7 @@ ROWS = [
     {"config"},
     {"errors", "fields", "presets"},
 ]
-WITH_LUIGI = {"__init__", "__main__", "cli", "users", "tasks", "dataset", "targets", "logs", "config"}
+WITH_LUIGI = {"__init__", "__main__", "cli", "screens", "users", "tasks", "dataset", "targets", "logs", "config"}
 
 
 def imports_of(module: str) -> set[str]:
