@@ -16,6 +16,7 @@ The map, from the outside in; imports run this way only:
       gates                             whether a day may be believed, by the days before it
       progress                          how far a reading is: on a terminal, in the visualiser
     stages                            the second and the third: clean rows, loaded rows
+    failures                          what failed, when and why
     dataset                           what is particular to the records of an API, in one value
       tombstones                        the keys that are forgotten
     source                            every record of an API for a day, page by page, or an error

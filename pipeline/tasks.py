@@ -18,9 +18,9 @@ from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
-from pipeline import config, extraction, logs, progress, stages
+from pipeline import config, extraction, failures, logs, progress, stages
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, DayNotClosedError
+from pipeline.errors import ConfigError, DayNotClosedError, PipelineError, WarehouseError
 from pipeline.placeholders import find_placeholders
 from pipeline.targets import DayFolder, LoadMarker, find_loaded
 
@@ -42,6 +42,7 @@ class DayTask(luigi.Task):
     """A stage of one day of a dataset."""
 
     dataset: ClassVar[Dataset]
+    stage: ClassVar[str]
     _visible_in_registry = False
 
     date = DayParameter(description="the day, as 2026-11-21; default: the last closed day")
@@ -68,6 +69,17 @@ class DayTask(luigi.Task):
             kwargs = {"date": cls.dataset.config().last_closed_day(config.utc_now())}
         return super().get_param_values(params, args, kwargs)
 
+    def complete(self) -> bool:
+        """Whether the day is done at this stage. Luigi has no event for an error in here."""
+        try:
+            return self.is_done()
+        except PipelineError as error:
+            note_failure(self, error)
+            raise
+
+    def is_done(self) -> bool:
+        return super().complete()
+
     def on_failure(self, exception: BaseException) -> str:
         """What the visualiser shows: the line of an expected error, the traceback of a bug."""
         return logs.tell(exception) or traceback.format_exc()
@@ -84,15 +96,39 @@ class DayTask(luigi.Task):
             InterfaceLogging.setup(core())
 
 
+def note_failure(task: DayTask, error: BaseException) -> None:
+    """Have it on record that a task failed, or could not be scheduled. This runs where the error was met."""
+    if not isinstance(error, DayNotClosedError):  # nothing failed: it was asked for too early
+        failures.note(task.dataset, task.date, task.stage, logs.tell(error) or f"{type(error).__name__}: {error}")
+
+
+def note_death(task: DayTask, what: str) -> None:
+    """The same of a task whose process died, or was ended: only the one that started it can tell."""
+    line = what.replace(f"Task {task.task_id}", "its process")
+    logs.logger.error("%s failed: %s", task, line)
+    failures.note(task.dataset, task.date, task.stage, line)
+
+
+for event, handler in {
+    luigi.Event.FAILURE: note_failure,
+    luigi.Event.BROKEN_TASK: note_failure,
+    luigi.Event.PROCESS_FAILURE: note_death,
+    luigi.Event.TIMEOUT: note_death,
+}.items():
+    DayTask.event_handler(event)(handler)
+
+
 class Extract(MixinNaiveBulkComplete, DayTask):
     """The raw files of a day."""
+
+    stage = "extract"
 
     def output(self) -> DayFolder:
         return self.dataset.folder("raw", self.date)
 
     def run(self) -> None:
         with self.output().lock():
-            if not self.complete():
+            if not self.is_done():
                 with progress.follow(self.set_status_message, self.set_progress_percentage) as tell:
                     extraction.extract_day(self.dataset, self.date, tell)
 
@@ -100,20 +136,24 @@ class Extract(MixinNaiveBulkComplete, DayTask):
 class Transform(MixinNaiveBulkComplete, DayTask):
     """The clean files of a day."""
 
+    stage = "transform"
+
     def output(self) -> DayFolder:
         return self.dataset.folder("clean", self.date)
 
-    def complete(self) -> bool:
+    def is_done(self) -> bool:
         return stages.is_current(self.dataset, self.date)
 
     def run(self) -> None:
         with self.output().lock():
-            if not self.complete():
+            if not self.is_done():
                 stages.transform_day(self.dataset, self.date)
 
 
 class Load(DayTask):
     """The rows of a day in the warehouse."""
+
+    stage = "load"
 
     def output(self) -> LoadMarker:
         return self.dataset.marker(self.date)
@@ -126,7 +166,11 @@ class Load(DayTask):
         """Those of the days that are loaded. Luigi hands over a partial for `cls`, and an iterator to be read once."""
         dataset: Dataset = getattr(cls, "func", cls).dataset
         days = list(parameter_tuples)
-        loaded = find_loaded(config.Pipeline().database, dataset.name, days)
+        try:
+            loaded = find_loaded(config.Pipeline().database, dataset.name, days)
+        except WarehouseError as error:  # a range is told, and again none of Luigi's events
+            failures.note(dataset, max(days), "load", str(error))
+            raise
         return [day for day in days if day in loaded]
 
 

@@ -16,7 +16,7 @@ ROWS = [
     {"doctor", "check", "forget", "reprocess", "verify", "__init__"},
     {"users"},
     {"tasks"},
-    {"extraction", "stages", "progress"},
+    {"extraction", "stages", "progress", "failures"},
     {"journal", "gates"},
     {"dataset", "audit"},
     {"tombstones"},
