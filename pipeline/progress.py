@@ -5,7 +5,6 @@ let a day fail because a scheduler does not hear.
 """
 
 import contextlib
-import logging
 import multiprocessing
 import sys
 import time
@@ -124,18 +123,7 @@ def _draw() -> "Iterator[Progress]":
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = BarColumn(10), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-    terminal = sys.stderr
-    handlers = [
-        handler
-        for handler in {*logger.handlers, *logging.root.handlers}
-        if isinstance(handler, logging.StreamHandler) and handler.stream is terminal
-    ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    to_terminal = sys.stdout.isatty()  # else lines for a file would go above the bar
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=to_terminal) as progress:
         progress.add_task("", total=None)
-        try:
-            for handler in handlers:
-                handler.setStream(sys.stderr)  # rich's by now, which writes above the bar
-            yield progress
-        finally:
-            for handler in handlers:
-                handler.setStream(terminal)
+        yield progress

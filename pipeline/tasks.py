@@ -20,7 +20,7 @@ from luigi.tools import range as ranges
 
 from pipeline import config, extraction, failures, logs, progress, stages
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, DayNotClosedError, PipelineError, WarehouseError
+from pipeline.errors import ConfigError, DayNotClosedError, FolderError, WarehouseError
 from pipeline.placeholders import find_placeholders
 from pipeline.targets import DayFolder, LoadMarker, find_loaded
 
@@ -73,7 +73,7 @@ class DayTask(luigi.Task):
         """Whether the day is done at this stage. Luigi has no event for an error in here."""
         try:
             return self.is_done()
-        except PipelineError as error:
+        except (FolderError, WarehouseError) as error:
             note_failure(self, error)
             raise
 
@@ -96,6 +96,16 @@ class DayTask(luigi.Task):
             InterfaceLogging.setup(core())
 
 
+def enter(task: DayTask) -> None:
+    """Have the lines that follow say what they are about."""
+    logs.about.update(dataset=task.dataset.name, date=task.date, stage=task.stage)
+
+
+def leave(*_: Any) -> None:
+    """Have them say so no more."""
+    logs.about.clear()
+
+
 def note_failure(task: DayTask, error: BaseException) -> None:
     """Have it on record that a task failed, or could not be scheduled. This runs where the error was met."""
     if not isinstance(error, DayNotClosedError):  # nothing failed: it was asked for too early
@@ -109,12 +119,15 @@ def note_death(task: DayTask, what: str) -> None:
     failures.note(task.dataset, task.date, task.stage, line)
 
 
-for event, handler in {
-    luigi.Event.FAILURE: note_failure,
-    luigi.Event.BROKEN_TASK: note_failure,
-    luigi.Event.PROCESS_FAILURE: note_death,
-    luigi.Event.TIMEOUT: note_death,
-}.items():
+for event, handler in [
+    (luigi.Event.START, enter),
+    (luigi.Event.SUCCESS, leave),
+    (luigi.Event.FAILURE, note_failure),
+    (luigi.Event.FAILURE, leave),
+    (luigi.Event.BROKEN_TASK, note_failure),
+    (luigi.Event.PROCESS_FAILURE, note_death),
+    (luigi.Event.TIMEOUT, note_death),
+]:
     DayTask.event_handler(event)(handler)
 
 
