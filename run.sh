@@ -93,9 +93,8 @@ backfill)
     ;;
 status | doctor | check | reprocess | verify | rebuild | forget) exec python -m pipeline "$@" ;;
 luigid)
-    mkdir -p data
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
-    exec luigid --address 127.0.0.1 --state-path data/luigid.pickle "${@:2}"
+    exec python -m pipeline.scheduler "${@:2}"
     ;;
 test)
     shift

@@ -163,6 +163,9 @@ class Pipeline(Section):
     part_records = bounded(int, 1, 10**7, default=25_000, description="records in a part; memory grows with it")
     engine = luigi.ChoiceParameter(choices=["local"], default="local", description="what maps over the parts of a day")
     engine_workers = bounded(int, 0, 1000, default=0, description="processes of the local engine; 0: one a core")
+    webhook = luigi.Parameter(
+        default="", description="environment variable with the URL that is told of a day that failed"
+    )
     log_format = luigi.ChoiceParameter(choices=["text", "json"], default="text", description="how a line is written")
 
 

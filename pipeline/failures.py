@@ -10,7 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.logs import logger
 from pipeline.mask import Mask, find_secrets
 from pipeline.targets import replace_file
+
+Line = TypeVar("Line", bound=msgspec.Struct)
 
 MAX_BYTES = 4_000_000  # of the file; what would pass it has the older half of the lines go
 LONGEST = 2_000  # characters of a cause
@@ -48,14 +50,7 @@ def note(dataset: Dataset, date: dt.date, stage: str, cause: str) -> Failure:
 
 def list_failures(data_dir: str, dataset: str) -> list[Failure]:
     """The newest failures of a dataset, the oldest of them first; raises FolderError where they cannot be read."""
-    if "://" in data_dir:  # nothing is ever written down there
-        return []
-    path = find_path(data_dir, dataset)
-    try:
-        *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]  # the last may be cut by a crash
-        return [msgspec.json.decode(line, type=Failure) for line in lines]
-    except (OSError, msgspec.DecodeError) as error:
-        raise FolderError(f"{path}: what failed cannot be read ({error}): move the file away") from error
+    return [] if "://" in data_dir else read_lines(find_path(data_dir, dataset), Failure)
 
 
 def find_open(failures: Iterable[Failure], markers: Iterable[Mapping[str, Any]]) -> dict[dt.date, Failure]:
@@ -70,6 +65,15 @@ def find_path(data_dir: str, dataset: str) -> Path:
     if "://" in data_dir:
         raise ConfigError(f"[pipeline] data_dir = {data_dir}: failures are kept in a local folder only")
     return Path(data_dir, "failures", f"{dataset}.jsonl").expanduser()
+
+
+def read_lines(path: Path, kind: type[Line]) -> list[Line]:
+    """The lines of a file, less a last one that a crash cut; raises FolderError where they cannot be read."""
+    try:
+        *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        return [msgspec.json.decode(line, type=kind) for line in lines]
+    except (OSError, msgspec.DecodeError) as error:
+        raise FolderError(f"{path}: what failed cannot be read ({error}): move the file away") from error
 
 
 def add_line(path: Path, line: bytes) -> None:

@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
 from luigi.interface import core
 from luigi.parameter import ParameterException
 from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
-from pipeline import config, extraction, failures, logs, progress, stages
+from pipeline import alerts, config, extraction, failures, logs, progress, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DayNotClosedError, FolderError, WarehouseError
 from pipeline.placeholders import find_placeholders
@@ -96,6 +97,12 @@ class DayTask(luigi.Task):
             InterfaceLogging.setup(core())
 
 
+def _note(dataset: Dataset, date: dt.date, stage: str, cause: BaseException | str) -> None:
+    if isinstance(cause, BaseException):
+        cause = logs.tell(cause) or f"{type(cause).__name__}: {cause}"
+    alerts.tell(dataset, failures.note(dataset, date, stage, cause))
+
+
 def enter(task: DayTask) -> None:
     """Have the lines that follow say what they are about."""
     logs.about.update(dataset=task.dataset.name, date=task.date, stage=task.stage)
@@ -109,14 +116,14 @@ def leave(*_: Any) -> None:
 def note_failure(task: DayTask, error: BaseException) -> None:
     """Have it on record that a task failed, or could not be scheduled. This runs where the error was met."""
     if not isinstance(error, DayNotClosedError):  # nothing failed: it was asked for too early
-        failures.note(task.dataset, task.date, task.stage, logs.tell(error) or f"{type(error).__name__}: {error}")
+        _note(task.dataset, task.date, task.stage, error)
 
 
 def note_death(task: DayTask, what: str) -> None:
     """The same of a task whose process died, or was ended: only the one that started it can tell."""
     line = what.replace(f"Task {task.task_id}", "its process")
     logs.logger.error("%s failed: %s", task, line)
-    failures.note(task.dataset, task.date, task.stage, line)
+    _note(task.dataset, task.date, task.stage, line)
 
 
 for event, handler in [
@@ -136,13 +143,20 @@ class Extract(MixinNaiveBulkComplete, DayTask):
 
     stage = "extract"
 
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """Where `[resources]` says how many days of an API may be read at once, one of these: else Luigi allows one."""
+        name = f"{self.dataset.name}_api"
+        return super().resources | ({name: 1} if get_config().has_option("resources", name) else {})
+
     def output(self) -> DayFolder:
         return self.dataset.folder("raw", self.date)
 
     def run(self) -> None:
         with self.output().lock():
             if not self.is_done():
-                with progress.follow(self.set_status_message, self.set_progress_percentage) as tell:
+                setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
+                with progress.follow(*setters) as tell:
                     extraction.extract_day(self.dataset, self.date, tell)
 
 
@@ -182,7 +196,7 @@ class Load(DayTask):
         try:
             loaded = find_loaded(config.Pipeline().database, dataset.name, days)
         except WarehouseError as error:  # a range is told, and again none of Luigi's events
-            failures.note(dataset, max(days), "load", str(error))
+            _note(dataset, max(days), "load", error)
             raise
         return [day for day in days if day in loaded]
 
@@ -229,3 +243,13 @@ class RangeDaily(ranges.RangeDaily):
             return super().moving_stop(now)
         last = self.of.dataset.config().last_closed_day(now.replace(tzinfo=dt.UTC))
         return self.parameter_to_datetime(last + dt.timedelta(days=1))
+
+
+def note_broken_range(task: RangeDaily, error: BaseException) -> None:
+    """Have it on record that a range could not be scheduled, as without a scheduler: its newest day is late."""
+    if issubclass(task.of, DayTask):
+        stop = task.stop or task.moving_stop(config.utc_now().replace(tzinfo=None)).date()
+        _note(task.of.dataset, stop - dt.timedelta(days=1), Load.stage, error)
+
+
+RangeDaily.event_handler(luigi.Event.BROKEN_TASK)(note_broken_range)

@@ -70,7 +70,7 @@ def configure() -> Iterator[Callable[..., None]]:
 
 
 def start(*command: str, **environment: str) -> "subprocess.Popen[str]":
-    """A command in the current folder, with its output in pipes: `luigi`, `luigid` or `python` and what follows."""
+    """A command in the current folder, with its output in pipes: `luigi` or `python` and what follows."""
     program = Path(sys.executable).with_name(command[0])
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
     return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -96,7 +96,7 @@ def start_scheduler() -> tuple["subprocess.Popen[str]", dict[str, str]]:
     text = Path("central.cfg").read_text().replace("scheduler_port = 8082", f"scheduler_port = {port}")
     Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
     environment = {"LUIGI_CONFIG_PATH": "central.cfg"}
-    daemon = start("luigid", "--address", "127.0.0.1", "--port", str(port), **environment)
+    daemon = start("python", "-m", "pipeline.scheduler", "--port", str(port), **environment)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with socket.socket() as probe:
