@@ -69,6 +69,21 @@ def configure() -> Iterator[Callable[..., None]]:
             conf.set(section, key, value)
 
 
+@pytest.fixture
+def checkout(home: Path) -> Path:
+    """The files of a clone, with the environment that run.sh has made."""
+    if not (ROOT / ".venv" / "installed.requirements.txt").exists():
+        miss("./run.sh has made no .venv here")
+    for name in ("run.sh", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, home)
+    (home / ".venv").mkdir()
+    for path in (ROOT / ".venv").iterdir():
+        (home / ".venv" / path.name).symlink_to(path)
+    (home / ".venv" / "installed.path").unlink()
+    (home / ".venv" / "installed.path").write_text(f"{home}\n")
+    return home
+
+
 def start(*command: str, **environment: str) -> "subprocess.Popen[str]":
     """A command in the current folder, with its output in pipes: `luigi` or `python` and what follows."""
     program = Path(sys.executable).with_name(command[0])

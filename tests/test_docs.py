@@ -1,18 +1,16 @@
 """The README: its commands run as written, and say what it shows."""
 
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from pathlib import Path
 
 import duckdb
 import pandas as pd
 import pytest
 
-from conftest import ROOT, luigi_run, miss, need, query
+from conftest import ROOT, luigi_run, need, query
 from pipeline.config import Pipeline
 from pipeline.users import Users
 
@@ -33,21 +31,6 @@ def normalise(line: str) -> str:
     return re.sub(r"(loaded, # inserted).*", r"\1", line)
 
 
-@pytest.fixture
-def checkout(home: Path) -> Path:
-    """The files of a clone, with the environment that run.sh has made."""
-    if not (ROOT / ".venv" / "installed.requirements.txt").exists():
-        miss("./run.sh has made no .venv here")
-    for name in ("run.sh", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
-        shutil.copy(ROOT / name, home)
-    (home / ".venv").mkdir()
-    for path in (ROOT / ".venv").iterdir():
-        (home / ".venv" / path.name).symlink_to(path)
-    (home / ".venv" / "installed.path").unlink()
-    (home / ".venv" / "installed.path").write_text(f"{home}\n")
-    return home
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("checkout")
 def test_the_commands_of_the_readme_run_and_say_what_it_shows():
@@ -58,7 +41,7 @@ def test_the_commands_of_the_readme_run_and_say_what_it_shows():
         for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
         if command != "./run.sh test"
     ]
-    assert len(commands) == 13
+    assert len(commands) == 14
     for command, shown in commands:
         line = f". .venv/bin/activate && {command}" if command.startswith("luigi") else command
         result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
