@@ -20,6 +20,7 @@ usage() {
 ./run.sh forget KEY...         erase users from raw and clean files, tables and rejects, for good
 ./run.sh doctor URL            what a URL is as a source, and the section of luigi.cfg that reads it
 ./run.sh check                 whether the source keeps what its section says; writes nothing
+./run.sh alert                 send a trial message to the webhook that is told of failures
 ./run.sh luigid                the scheduler and its visualiser, on http://127.0.0.1:8082
 ./run.sh test [ARGUMENT...]    lint, types and tests; arguments go to pytest
 ./run.sh TASK [FLAG...]        anything else goes to: luigi --module pipeline TASK FLAG...
@@ -91,7 +92,7 @@ backfill)
     [ $# -ge 3 ] || die "backfill needs the first day and the day after the last: ./run.sh backfill 2026-11-01 2026-11-08"
     exec luigi --module pipeline BackfillUsers --start "$2" --stop "${@:3}"
     ;;
-status | doctor | check | reprocess | verify | rebuild | forget) exec python -m pipeline "$@" ;;
+status | doctor | check | reprocess | verify | rebuild | forget | alert) exec python -m pipeline "$@" ;;
 luigid)
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
     exec python -m pipeline.scheduler "${@:2}"

@@ -85,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     doctor = add("doctor", screens.show_diagnosis, "what a URL is as a source, and the section that reads it")
     doctor.add_argument("url", metavar="URL", help="the first page; flags such as --users-auth bearer:ENV follow it")
+    add("alert", screens.show_trial, "send a trial message to the webhook")
     check = add("check", screens.show_checks, "whether the configured source keeps what is relied upon; reads it twice")
     check.add_argument("--date", type=dt.date.fromisoformat, help="the day to read (default: the last closed one)")
     return parser

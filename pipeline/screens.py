@@ -189,6 +189,22 @@ def show_checks(loads: Loads, options: argparse.Namespace) -> bool:
     return sound
 
 
+def show_trial(loads: Loads, _: argparse.Namespace) -> bool:
+    """Whether the webhook takes a message. Raises ConfigError where there is none."""
+    from pipeline.alerts import make_message, post
+    from pipeline.failures import Failure
+
+    now = config.utc_now()
+    if not config.Pipeline().webhook:
+        raise ConfigError("[pipeline] webhook is not set: name the environment variable that holds its URL")
+    trial = make_message(loads[0].dataset.name, Failure(now, now.date(), "trial", "nothing failed: this is a trial"))
+    if problem := post(trial):
+        sys.stderr.write(f"ERROR: {problem}\n")
+        return False
+    open_console().print(f"the webhook of {config.Pipeline().webhook} took a trial message")
+    return True
+
+
 def open_console() -> Console:
     """Standard output: as wide as the terminal, or wide enough for whoever reads it from a file."""
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)

@@ -79,6 +79,7 @@ class DayTask(luigi.Task):
             raise
 
     def is_done(self) -> bool:
+        """Whether it is done, and nothing else."""
         return super().complete()
 
     def on_failure(self, exception: BaseException) -> str:
@@ -195,7 +196,7 @@ class Load(DayTask):
         days = list(parameter_tuples)
         try:
             loaded = find_loaded(config.Pipeline().database, dataset.name, days)
-        except WarehouseError as error:  # a range is told, and again none of Luigi's events
+        except WarehouseError as error:  # of which Luigi tells no event either
             _note(dataset, max(days), "load", error)
             raise
         return [day for day in days if day in loaded]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from conftest import luigi_run
-from pipeline import alerts, config, extraction, stages
+from pipeline import alerts, cli, config, extraction, stages
 from pipeline.failures import Failure
 from pipeline.users import USERS
 from server import Answer, Server
@@ -141,6 +141,33 @@ def test_without_a_webhook_nothing_is_remembered():
     """Nor made."""
     fail()
     assert not Path("data").exists()
+
+
+def test_a_trial_is_sent_and_says_how_it_went(hook, capsys, monkeypatch):
+    """Before the night on which it is needed."""
+    cli.main(["alert"])
+    assert hook() == ["nothing failed: this is a trial"]
+    assert capsys.readouterr() == ("the webhook of A_HOOK took a trial message\n", "")
+    monkeypatch.setenv("A_HOOK", "http://127.0.0.1:9/s3cr3t")
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["alert"])
+    assert exit_.value.code == 1
+    assert capsys.readouterr() == ("", "ERROR: the webhook of A_HOOK: ConnectionError\n")
+
+
+@pytest.mark.parametrize(
+    ("webhook", "line"),
+    [
+        ("", r"\[pipeline\] webhook is not set"),
+        ("https://hooks.example/s3cr3t", r"^ERROR: \[pipeline\] webhook cannot be used: write the name of an env"),
+    ],
+)
+def test_a_webhook_that_is_none_is_refused_by_day(configure, webhook, line):
+    """A URL in the place of its name is not shown: it is the secret."""
+    configure("pipeline", webhook=webhook)
+    with pytest.raises(SystemExit, match=line) as exit_:
+        cli.main(["alert"])
+    assert "s3cr3t" not in str(exit_.value)
 
 
 def test_a_scheduler_that_is_not_there_is_told_of_a_range(server):
