@@ -70,7 +70,7 @@ def post(message: dict[str, Any]) -> str | None:
     if not url:
         return f"[pipeline] webhook: the environment variable {variable} is not set: export it"
     answers: list[str | None] = []
-    # In a thread, as no timeout of requests holds for the looking up of a name.
+    # In a thread that is not waited for longer: no timeout of requests holds for the looking up of a name.
     thread = threading.Thread(target=lambda: answers.append(_send(url, message)), daemon=True)
     thread.start()
     thread.join(PATIENCE)
@@ -88,7 +88,7 @@ def _send(url: str, message: dict[str, Any]) -> str | None:
         with (
             mask.cover("urllib3.connection", "urllib3.connectionpool"),
             Session() as session,
-            session.post(url, json=message, timeout=PATIENCE, stream=True) as response,
+            session.post(url, json=message, timeout=2 * PATIENCE, stream=True) as response,
         ):
             return None if response.status_code // 100 == 2 else f"{response.status_code} {response.reason}"
     except (requests.RequestException, ValueError) as error:  # ValueError: it is no URL

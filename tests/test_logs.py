@@ -36,10 +36,11 @@ def test_a_day_that_failed_is_its_one_line_on_standard_error():
 
 def test_whoever_wants_to_know_what_luigi_does_is_told():
     """At the level DEBUG."""
-    luigi_run(*LOAD, **QUIET)
-    result = luigi_run(*LOAD, "--log-level", "DEBUG", **QUIET)
-    assert "INFO: Informed scheduler that task" in result.stdout
-    assert "Luigi Execution Summary" in result.stdout
+    result = luigi_run("ExtractUsers", *LOAD[1:], "--log-level", "DEBUG", "--pipeline-log-format", "json", **QUIET)
+    first, *_, last = map(json.loads, result.stdout.splitlines())
+    assert first["message"].startswith("Checking if ExtractUsers")
+    assert "Luigi Execution Summary" in last["message"]
+    assert first.keys() == last.keys() == {"at", "level", "message"}  # they are about no day
 
 
 def test_json_has_day_stage_and_load_of_every_line():
