@@ -56,7 +56,7 @@ def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp
             lambda request: Answer(status=500 if request.query["on"] == FAILING else 200, body=[make_user(1)]),
         )
         result = luigi_run(
-            *("BackfillUsers", "--start", "2026-11-16", "--stop", "2026-11-19", "--workers", "2"),
+            *("BackfillUsers", "--start", "2026-11-16", "--stop", "2026-11-18", "--workers", "2"),
             *("--users-url", f"{source}?on={{date}}", "--users-retries", "0", "--users-paginator", "single"),
             **environment,
         )
@@ -71,7 +71,7 @@ def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp
         shown = {tuple(row.replace("UPSTREAM_FAILED", "PENDING").split()[:3]) for row in rows}
         assert {each for each in shown if "BackfillUsers" not in each} == {
             (status, f"{task}Users", f"date=2026-11-{day}")
-            for day, statuses in {16: "DONE " * 3, 17: "FAILED PENDING PENDING", 18: "DONE " * 3}.items()
+            for day, statuses in {16: "DONE " * 3, 17: "FAILED PENDING PENDING"}.items()
             for task, status in zip(("Extract", "Transform", "Load"), statuses.split(), strict=True)
         }
         assert "BackfillUsers" in page.text()
@@ -92,20 +92,20 @@ def test_what_luigid_knows_outlasts_it():
     daemon, environment = start_scheduler()
     url = find_url()
     try:
-        assert luigi_run("LoadUsers", "--date", FAILING, **environment).returncode == 0
+        assert luigi_run("ExtractUsers", "--date", FAILING, **environment).returncode == 0
         metrics = requests.get(f"{url}/metrics").text
     finally:
         daemon.terminate()
         daemon.communicate()
-    assert 'luigi_task_done_total{family="LoadUsers"} 1.0\n' in metrics
+    assert 'luigi_task_done_total{family="ExtractUsers"} 1.0\n' in metrics
     daemon = start("python", "-m", "pipeline.scheduler", "--port", url.rpartition(":")[2], **environment)
     try:
         done = wait_for_tasks(url)
-        history = requests.get(f"{url}/history/by_name/LoadUsers").text
+        history = requests.get(f"{url}/history/by_name/ExtractUsers").text
     finally:
         daemon.terminate()
         daemon.communicate()
-    assert {task["name"] for task in done.values()} == {"ExtractUsers", "TransformUsers", "LoadUsers"}
+    assert [task["name"] for task in done.values()] == ["ExtractUsers"]
     assert FAILING in history
 
 
@@ -146,7 +146,7 @@ class Crowd:
         with self._lock:
             self._here += 1
             self.most = max(self.most, self._here)
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 1.5
         while self.most < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         with self._lock:
