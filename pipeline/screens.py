@@ -7,66 +7,142 @@ takes the Load tasks of the module's datasets and the options of its command.
 import argparse
 import datetime as dt
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.tasks import Load
-from pipeline.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from pipeline.reprocess import Outcome
+    from pipeline.status import State, Status
 
 REASONS = 10  # for rejects that status names
+FAILURES = 5  # that it names
+WEEKS = 6  # of its calendar
+LETTERS: "dict[State, tuple[str, str]]" = {
+    "loaded": (".", "green"),
+    "pruned": ("p", "green"),
+    "stale": ("S", "yellow"),
+    "failed": ("F", "bold red"),
+    "missing": ("M", "red"),
+    "open": ("-", "dim"),
+}
 
 Loads = Sequence[type[Load]]
 
 
 def show_status(loads: Loads, options: argparse.Namespace) -> bool:
-    """The newest loaded days of each dataset, how late the newest is, what is missing, stale and rejected."""
-    for load in loads:
-        _show_status(load.dataset, options.days)
-    return True
+    """How each dataset stands, for people or, with `json`, for machines; whether none is older than `max_age`."""
+    from pipeline.status import find_status
+
+    found = [find_status(load.dataset) for load in loads]
+    if options.json:
+        newest = [msgspec.structs.replace(status, loads=status.loads[-options.days :]) for status in found]
+        sys.stdout.write(msgspec.json.encode({"datasets": newest}).decode() + "\n")
+    else:
+        for status in found:
+            _show_status(status, options.days)
+    late = [line for status in found if (line := _tell_late(status, options.max_age))]
+    for line in late:
+        sys.stderr.write(f"ERROR: {line}\n")
+    return not late
 
 
-def _show_status(dataset: Dataset, days: int) -> None:
-    from pipeline.reprocess import find_stale
+def _show_status(status: "Status", days: int) -> None:
+    from pipeline.status import tell_span, tell_time
     from pipeline.warehouse import name_days
 
-    markers = dataset.warehouse().loads()
-    console = open_console()
-    where = config.Pipeline().database
-    if pending := Tombstones(config.Pipeline().data_dir, dataset.name).count_pending():
-        console.print(f"{dataset.name}: {count(pending, 'key')} not wholly forgotten: run python -m pipeline forget")
-    if not markers:
-        console.print(f"{dataset.name}: no day is loaded in {where}")
-        return
-    loaded = [marker["date"] for marker in markers]
-    last_closed = dataset.config().last_closed_day(config.utc_now())
-    behind = (last_closed - loaded[-1]).days
-    late = f"{count(behind, 'day')} behind the last closed day, {last_closed}" if behind > 0 else "up to date"
-    console.print(f"{dataset.name} in {where}: {count(len(loaded), 'day')}, {loaded[0]} to {loaded[-1]}; {late}")
-    console.print(_make_table(markers[-days:]))
-    span = (loaded[-1] - loaded[0]).days
-    if gaps := {loaded[0] + dt.timedelta(days=number) for number in range(span)}.difference(loaded):
-        console.print(f"missing between them: {name_days(gaps)}")
+    console, name = open_console(), status.dataset
+    if status.unforgotten:
+        pending = count(status.unforgotten, "key")
+        console.print(f"{name}: {pending} not wholly forgotten: run python -m pipeline forget", soft_wrap=True)
+    if status.first and status.newest and status.known_until:
+        behind = (status.last_closed - status.newest).days
+        late = (
+            f"{count(behind, 'day')} behind the last closed day, {status.last_closed}" if behind > 0 else "up to date"
+        )
+        span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
+        age = tell_span(status.at - status.known_until)
+        console.print(f"{name} in {status.database}: {span}; {late}", soft_wrap=True)
+        console.print(f"what changed before {tell_time(status.known_until)} is known, {age} ago", soft_wrap=True)
+    else:
+        console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
+    if states := status.find_states():
+        console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
+    if status.loads:
+        console.print(_make_table(status.loads[-days:]))
+    if status.missing:
+        console.print(f"missing: {name_days(status.missing)}", style="red", soft_wrap=True)
+    for failure in status.failures[:FAILURES]:
+        over, style = ("", "red") if failure.date in status.failed else (", loaded since", "dim")
+        what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
+        console.print(f"{what}: {failure.line}", style=style, soft_wrap=True)
     stale: dict[str, list[dt.date]] = {}
-    for date, why in find_stale(dataset).items():
+    for date, why in status.stale.items():
         stale.setdefault(why, []).append(date)
     for why, dates in stale.items():
         console.print(f"stale, {why}: {name_days(dates)}", style="yellow", soft_wrap=True)
-    for reason, records, on in dataset.warehouse().summarise_rejects()[:REASONS]:
-        console.print(f"rejected, {count(records, 'record')} of {count(on, 'day')}: {reason}", soft_wrap=True)
+    for rejected in status.rejects[:REASONS]:
+        where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
+        console.print(f"rejected, {where}: {rejected.reason}", soft_wrap=True)
+
+
+def _make_calendar(states: "Mapping[dt.date, State]", last_closed: dt.date) -> Table:
+    """The last weeks up to that of the last closed day, but none before the first known day: a row each."""
+    first, newest = min(states), max(last_closed, *states)
+    start = max(first, newest - dt.timedelta(weeks=WEEKS - 1))
+    monday = start - dt.timedelta(days=start.weekday())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("week of")
+    for name in ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"):
+        table.add_column(name, justify="right")
+    while monday <= newest:
+        week = [monday + dt.timedelta(days=number) for number in range(7)]
+        table.add_row(str(monday), *(_make_cell(day, states.get(day), first, newest) for day in week))
+        monday += dt.timedelta(weeks=1)
+    return table
+
+
+def _make_cell(day: dt.date, state: "State | None", first: dt.date, newest: dt.date) -> Text:
+    """A day of the month with the letter of its state; nothing before the first known day."""
+    if day < first:
+        return Text()
+    letter, style = LETTERS[state or ("open" if day > newest else "missing")]
+    return Text(f"{day.day} {letter}", style)
+
+
+def _make_legend() -> Text:
+    from pipeline.status import STATES
+
+    legend = [(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items()]
+    return Text("   ").join(Text(*part) for part in legend)
+
+
+def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
+    """That what is known ends longer ago than `max_age`, and the newest cause; None where it does not."""
+    from pipeline.status import tell_span, tell_time
+
+    if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
+        return None
+    known = (
+        f"what is known ends with {tell_time(status.known_until)}, {tell_span(status.at - status.known_until)} ago"
+        if status.known_until
+        else "no day is loaded"
+    )
+    open_ = [failure for failure in status.failures if failure.date in status.failed]
+    cause = f"; {open_[0].date} failed, {open_[0].stage}: {open_[0].line}" if open_ else ""
+    return f"{status.dataset}: {known}: --max-age allows {tell_span(max_age)}{cause}"
 
 
 def show_reprocessed(loads: Loads, options: argparse.Namespace) -> bool:

@@ -26,7 +26,8 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pipeline import config
 from pipeline.errors import WarehouseError
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     """A day to be loaded: what `Warehouse.load` takes."""
 
 
-class Rejected(NamedTuple):
+@dataclass(frozen=True)
+class Rejected:
     """How many records are rejected for one reason, on how many days."""
 
     reason: str
