@@ -8,6 +8,7 @@ import datetime as dt
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from luigi.cmdline_parser import CmdlineParser
@@ -77,6 +78,13 @@ def make_parser() -> argparse.ArgumentParser:
         type=parse_duration,
         metavar="DURATION",
         help="exit with 1 where what is known ends longer ago, as in '36 hours' or '2 days'",
+    )
+    report = add("report", screens.show_report, "the same as a page with charts, in one file")
+    report.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="where to write it (default: report.html in data_dir)"
+    )
+    report.add_argument(
+        "--days", type=parse_positive, default=90, help="how many of the newest days the charts show (default: 90)"
     )
     reprocess = add(
         "reprocess", screens.show_reprocessed, "make stale days again from their raw files, without the source"

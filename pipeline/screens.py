@@ -8,6 +8,7 @@ import argparse
 import datetime as dt
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import config
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.logs import count
@@ -60,8 +62,7 @@ def show_status(loads: Loads, options: argparse.Namespace) -> bool:
 
 
 def _show_status(status: "Status", days: int) -> None:
-    from pipeline.status import tell_span, tell_time
-    from pipeline.warehouse import name_days
+    from pipeline.status import name_newest, tell_span, tell_time
 
     console, name = open_console(), status.dataset
     if status.unforgotten:
@@ -83,7 +84,7 @@ def _show_status(status: "Status", days: int) -> None:
     if status.loads:
         console.print(_make_table(status.loads[-days:]))
     if status.missing:
-        console.print(f"missing: {name_days(status.missing)}", style="red", soft_wrap=True)
+        console.print(f"missing: {name_newest(status.missing)}", style="red", soft_wrap=True)
     for failure in status.failures[:FAILURES]:
         over, style = ("", "red") if failure.date in status.failed else (", loaded since", "dim")
         what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
@@ -92,7 +93,7 @@ def _show_status(status: "Status", days: int) -> None:
     for date, why in status.stale.items():
         stale.setdefault(why, []).append(date)
     for why, dates in stale.items():
-        console.print(f"stale, {why}: {name_days(dates)}", style="yellow", soft_wrap=True)
+        console.print(f"stale, {why}: {name_newest(dates)}", style="yellow", soft_wrap=True)
     for rejected in status.rejects[:REASONS]:
         where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
         console.print(f"rejected, {where}: {rejected.reason}", soft_wrap=True)
@@ -143,6 +144,16 @@ def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
     open_ = [failure for failure in status.failures if failure.date in status.failed]
     cause = f"; {open_[0].date} failed, {open_[0].stage}: {open_[0].line}" if open_ else ""
     return f"{status.dataset}: {known}: --max-age allows {tell_span(max_age)}{cause}"
+
+
+def show_report(loads: Loads, options: argparse.Namespace) -> bool:
+    """Where the page is that was written; it says whether all is well."""
+    from pipeline.report import write_report
+
+    path = options.file or Path(config.Pipeline().data_dir).expanduser() / "report.html"
+    write_report([load.dataset for load in loads], path, options.days)
+    open_console().print(f"{path}: open it in a browser", soft_wrap=True)
+    return True
 
 
 def show_reprocessed(loads: Loads, options: argparse.Namespace) -> bool:

@@ -5,6 +5,7 @@ Refuses to change anything, and to ask the source.
 """
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +17,9 @@ from pipeline.failures import Failure, find_open, list_failures
 from pipeline.logs import count
 from pipeline.reprocess import find_stale, list_raw
 from pipeline.tombstones import Tombstones
-from pipeline.warehouse import Rejected
+from pipeline.warehouse import Rejected, name_days
+
+RUNS = 12  # of days that are named in one text
 
 State = Literal["loaded", "pruned", "stale", "failed", "missing", "open"]
 STATES: dict[State, str] = {
@@ -111,6 +114,13 @@ def _find_missing(loaded: list[dt.date], last_closed: dt.date) -> list[dt.date]:
     """The days that are not loaded, from the first loaded one to the last closed one."""
     days = range((last_closed - loaded[0]).days + 1) if loaded else ()
     return sorted({loaded[0] + dt.timedelta(days=number) for number in days}.difference(loaded))
+
+
+def name_newest(days: Iterable[dt.date]) -> str:
+    """Days in words: the newest runs of them, and how many runs there are before."""
+    runs = name_days(days).split(", ")
+    before = f"{count(len(runs) - RUNS, 'other run')} before, " if len(runs) > RUNS else ""
+    return before + ", ".join(runs[-RUNS:])
 
 
 def tell_time(time: dt.datetime) -> str:

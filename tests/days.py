@@ -5,45 +5,68 @@ Owns their numbers, which are alike in every run. Nothing of them has parts: wha
 
 import datetime as dt
 import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pipeline.config import find_database
+from pipeline.failures import Failure
 from pipeline.schema import CLASSES, LOADS, REJECTS, Declared
 from pipeline.sqlite import SQLite
-from pipeline.targets import MANIFEST, CleanManifest, RawManifest, digest
+from pipeline.targets import MANIFEST, CleanManifest, DayFolder, RawManifest, digest
 from pipeline.users import USERS
 from pipeline.warehouse import prepare
 
 NIGHT = dt.timedelta(minutes=20)  # after midnight, when a day is loaded
+COLUMNS = {
+    "loads": LOADS.columns,
+    "rejects": REJECTS.columns,
+    "users_days": ["load_date", "mode", "as_of", "extracted_at"],
+    "users_events": ["load_date", "user_id", "at", "gone", "updated_at"],
+}
 REASONS = ["email: has no @", "updated_at: Invalid RFC3339 encoded datetime", "id: Expected `int`, got `str`"]
 
 
 def make_days(start: dt.date, number: int) -> None:
     """Have `number` days from `start` on: each brings new users, changes some, and takes a few away."""
     dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
-    days, events = (table.name for table in declared.stored()[1:3])
     version, users = USERS.version, 0
+    rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
     with SQLite.connect(find_database("sqlite:///data/warehouse.db"), create=True) as db:
-        db.begin()
-        prepare(db, declared)
         for date in (start + dt.timedelta(days=n) for n in range(number)):
             marker = _make_marker(date, dice, users, version)
             new, gone = range(users, users + marker["inserted"]), dice.sample(range(users), marker["deleted"])
-            users = new.stop
-            db.insert("loads", LOADS.columns, [tuple(db.encode(marker[column]) for column in LOADS.columns)])
-            rejects = [("users", str(date), 0, n, *_tell_reject(dice), None, "{}") for n in range(marker["rejected"])]
-            db.insert("rejects", REJECTS.columns, rejects)
-            times = [marker["window_start"], None, marker["extracted_at"]]
-            columns = ["load_date", "mode", "as_of", "extracted_at"]
-            db.insert(days, columns, [(str(date), "incremental", None, db.encode(times[2]))])
-            columns = ["load_date", "user_id", "at", "gone", "updated_at"]
-            at = db.encode(marker["window_start"] + dt.timedelta(hours=9))
-            facts = [(user, 0, at) for user in new] + [(user, 1, None) for user in gone]
-            db.insert(events, columns, [(str(date), user, at, is_gone, changed) for user, is_gone, changed in facts])
+            users, day, at = new.stop, str(date), db.encode(marker["window_start"] + dt.timedelta(hours=9))
+            rows["loads"].append(tuple(db.encode(marker[column]) for column in LOADS.columns))
+            rows["rejects"] += [
+                ("users", day, 0, n, *_tell_reject(dice), None, "{}") for n in range(marker["rejected"])
+            ]
+            rows["users_days"].append((day, "incremental", None, db.encode(marker["extracted_at"])))
+            rows["users_events"] += [(day, user, at, 0, at) for user in new] + [
+                (day, user, at, 1, None) for user in gone
+            ]
             _write_manifests(date, marker)
+        db.begin()
+        prepare(db, declared)
+        for table, columns in COLUMNS.items():
+            db.insert(table, columns, rows[table])
         db.commit()
+
+
+def change(sql: str, *values: object) -> None:
+    """Change something in the warehouse behind the pipeline's back."""
+    with closing(sqlite3.connect("data/warehouse.db")) as db, db:
+        db.execute(sql, values)
+
+
+def note(*failures: Failure) -> None:
+    """Have failed so."""
+    path = Path("data/failures/users.jsonl")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(msgspec.json.encode(failure) + b"\n" for failure in failures))
 
 
 def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -> dict[str, Any]:
@@ -124,6 +147,6 @@ def _write_manifests(date: dt.date, marker: dict[str, Any]) -> None:
         rejects=[],
     )
     for stage, manifest in {"raw": raw, "clean": clean}.items():
-        path = USERS.folder(stage, date).path
+        path = DayFolder("data", stage, "users", date).path
         path.mkdir(parents=True)
         (path / MANIFEST).write_bytes(msgspec.json.encode(manifest))

@@ -4,17 +4,14 @@ import datetime as dt
 import json
 import re
 import shutil
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from conftest import ROOT, luigi_run, run
-from days import make_days
-from pipeline import cli, config
+from conftest import ROOT, luigi_run, run, run_here
+from days import change, make_days, note
+from pipeline import config
 from pipeline.failures import Failure
 from pipeline.status import Status, find_status, tell_span
 from pipeline.users import USERS
@@ -27,30 +24,6 @@ NOTHING = "ERROR: users: no day is loaded: --max-age allows 1 day"
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "utc_now", lambda: NOW)
-
-
-def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
-    """What a command says on stdout and stderr, and its exit code."""
-    try:
-        cli.main(arguments)
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-        if isinstance(error.code, str):
-            return capsys.readouterr().out, error.code, code
-    out, err = capsys.readouterr()
-    return out, err, code
-
-
-def note(*failures: Failure) -> None:
-    path = Path("data/failures/users.jsonl")
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"".join(msgspec.json.encode(failure) + b"\n" for failure in failures))
-
-
-def change(sql: str, *values: object) -> None:
-    with closing(sqlite3.connect("data/warehouse.db")) as db, db:
-        db.execute(sql, values)
 
 
 def make_every_state() -> None:
