@@ -32,9 +32,10 @@ Values = list[float | None]
 
 
 class Remedy(NamedTuple):
-    """What is not well, of which days, and the command that mends it."""
+    """What is not well, of how many days and which, and the command that mends it."""
 
     state: State
+    number: int
     days: str
     why: str
     command: str
@@ -92,7 +93,7 @@ def write_report(datasets: Sequence[Dataset], path: Path, days: int) -> None:
     )
     environment.filters["span"] = lambda seconds: tell_span(dt.timedelta(seconds=seconds))
     environment.filters["time"] = lambda time: f"{time:%Y-%m-%d %H:%M} UTC"
-    template = environment.from_string(Path(__file__).with_name("report.html").read_text())
+    template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
     replace_file(path, page.encode())
 
@@ -125,43 +126,42 @@ def make_sheet(dataset: Dataset, number: int) -> Sheet:
 def list_remedies(status: Status) -> list[Remedy]:
     """What is to be done, the gravest first. A snapshot that was not taken is nothing: no source knows it now."""
     failed = [failure for failure in status.failures if failure.date in status.failed]
-    remedies = [
-        Remedy("failed", str(failure.date), f"{failure.stage}: {failure.line}", _name_range("backfill", [failure.date]))
-        for failure in failed[:NEWEST]
-    ]
-    if others := [failure.date for failure in failed[NEWEST:]]:
-        why = "before these: ./run.sh status --json tells why"
-        remedies.append(Remedy("failed", name_newest(others), why, _name_range("backfill", others)))
     missing = [date for date in status.missing if date not in status.failed]
+    lacking = {*status.missing, *status.failed}
+    stale = {date: why for date, why in status.stale.items() if date not in lacking}
     if missing and status.loads[-1]["mode"] == SNAPSHOT:
         missing = [date for date in missing if date == status.last_closed]
-    if missing:
-        remedies.append(Remedy("missing", name_newest(missing), "not loaded", _name_range("backfill", missing)))
-    for why in dict.fromkeys(status.stale.values()):
-        stale = [date for date, reason in status.stale.items() if reason == why]
-        remedies.append(Remedy("stale", name_newest(stale), why, _name_range("reprocess", stale)))
+    older = [failure.date for failure in failed[NEWEST:]]
+    remedies = [
+        *(_mend("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]),
+        *([_mend("failed", older, "before these: ./run.sh status --json tells why")] if older else []),
+        *([_mend("missing", missing, "not loaded")] if missing else []),
+        *(
+            _mend("stale", [date for date, reason in stale.items() if reason == why], why, "reprocess")
+            for why in dict.fromkeys(stale.values())
+        ),
+    ]
     if status.unforgotten:
         keys = count(status.unforgotten, "key")
-        remedies.append(Remedy("stale", "every day", f"{keys} not wholly forgotten", "./run.sh forget"))
+        remedies.append(Remedy("stale", 0, "every day", f"{keys} not wholly forgotten", "./run.sh forget"))
     return remedies
+
+
+def _mend(state: State, days: Sequence[dt.date], why: str, command: str = "backfill") -> Remedy:
+    """A remedy with the command for these days; it leaves alone what needs nothing between them."""
+    line = f"./run.sh {command} {min(days)} {max(days) + dt.timedelta(days=1)}"
+    return Remedy(state, len(days), name_newest(days), why, line)
 
 
 def judge(status: Status, remedies: Sequence[Remedy]) -> tuple[State, str]:
     """The gravest state, and the verdict in words."""
     if not remedies:
         return ("loaded", "All is well") if status.loads else ("open", "Nothing is loaded yet")
-    numbers = {
-        "failed": len(status.failed),
-        "missing": len(set(status.missing).difference(status.failed)),
-        "stale": len(status.stale),
-    }
-    states = dict.fromkeys(remedy.state for remedy in remedies)
-    return remedies[0].state, ", ".join(f"{count(numbers[state], 'day')} {state}" for state in states)
-
-
-def _name_range(command: str, days: Sequence[dt.date]) -> str:
-    """The command for these days; it leaves alone what needs nothing between them."""
-    return f"./run.sh {command} {min(days)} {max(days) + dt.timedelta(days=1)}"
+    days: Counter[State] = Counter()
+    for remedy in remedies:
+        days[remedy.state] += remedy.number
+    told = [f"{count(number, 'day')} {state}" for state, number in days.items() if number]
+    return remedies[0].state, ", ".join(told or [remedies[0].why])
 
 
 def make_months(status: Status, states: dict[dt.date, State]) -> list[Month]:
@@ -172,9 +172,9 @@ def make_months(status: Status, states: dict[dt.date, State]) -> list[Month]:
     first, month = min(states), max(status.last_closed, *states).replace(day=1)
 
     def make_cell(day: dt.date) -> Cell | None:
-        if day.month != month.month or day < first:
+        state = states.get(day, "open" if day > status.last_closed else None)
+        if day.month != month.month or not state:
             return None
-        state = states.get(day, "open")
         told = [STATES[state]]
         if marker := markers.get(day):
             told += [count(marker["extracted"], "record"), f"{marker['rejected']:,} rejected"]

@@ -101,8 +101,8 @@ def _show_status(status: "Status", days: int) -> None:
 
 def _make_calendar(states: "Mapping[dt.date, State]", last_closed: dt.date) -> Table:
     """The last weeks up to that of the last closed day, but none before the first known day: a row each."""
-    first, newest = min(states), max(last_closed, *states)
-    start = max(first, newest - dt.timedelta(weeks=WEEKS - 1))
+    newest = max(last_closed, *states)
+    start = max(min(states), newest - dt.timedelta(weeks=WEEKS - 1))
     monday = start - dt.timedelta(days=start.weekday())
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("week of")
@@ -110,16 +110,17 @@ def _make_calendar(states: "Mapping[dt.date, State]", last_closed: dt.date) -> T
         table.add_column(name, justify="right")
     while monday <= newest:
         week = [monday + dt.timedelta(days=number) for number in range(7)]
-        table.add_row(str(monday), *(_make_cell(day, states.get(day), first, newest) for day in week))
+        found = [(day, states.get(day, "open" if day > last_closed else None)) for day in week]
+        table.add_row(str(monday), *(_make_cell(day, state) for day, state in found))
         monday += dt.timedelta(weeks=1)
     return table
 
 
-def _make_cell(day: dt.date, state: "State | None", first: dt.date, newest: dt.date) -> Text:
-    """A day of the month with the letter of its state; nothing before the first known day."""
-    if day < first:
+def _make_cell(day: dt.date, state: "State | None") -> Text:
+    """A day of the month with the letter of its state; nothing where it has none."""
+    if not state:
         return Text()
-    letter, style = LETTERS[state or ("open" if day > newest else "missing")]
+    letter, style = LETTERS[state]
     return Text(f"{day.day} {letter}", style)
 
 

@@ -166,7 +166,7 @@ class Warehouse:
              group by 1 order by 1
         """  # noqa: S608
         with self._read() as db:
-            rows = db.run(sql).fetchall() if db and db.describe(self.name).columns else []
+            rows = db.run(sql).fetchall() if db and db.describe(f"{self.name}_history").columns else []
             return {dt.date.fromisoformat(date): change for date, change in rows}
 
     def count(self) -> int:

@@ -15,8 +15,9 @@ from conftest import query, run_here
 from days import change, make_days, note
 from pipeline import config
 from pipeline.failures import Failure
-from pipeline.report import add_up, list_remedies, write_report
+from pipeline.report import add_up, judge, list_remedies, make_months, write_report
 from pipeline.status import find_status
+from pipeline.tombstones import Tombstone, Tombstones
 from pipeline.users import USERS
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)
@@ -249,16 +250,57 @@ def test_the_total_grows_as_the_history_says():
     assert add_up(growth, days[0], days[4]) == add_up(growth, days[0], LAST)
 
 
-def test_a_snapshot_that_was_not_taken_is_nothing_to_mend():
+def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
+    """Between one that failed and the first that is loaded, say."""
+    make_days(LAST - dt.timedelta(days=1), 2)
+    note(Failure(NOW, dt.date(2026, 9, 30), "extract", "down"))
+    status = find_status(USERS)
+    cells = [cell for month in make_months(status, status.find_states()) for week in month.weeks for cell in week]
+    assert [(str(cell.date), cell.state) for cell in cells if cell] == [
+        ("2026-09-30", "failed"),
+        ("2026-11-23", "loaded"),
+        ("2026-11-24", "loaded"),
+        *((f"2026-11-{day}", "open") for day in range(25, 31)),
+    ]
+
+
+def tell_remedies() -> tuple[str, list[tuple[str, str]]]:
+    """The verdict, and the days of each remedy."""
+    status = find_status(USERS)
+    remedies = list_remedies(status)
+    return judge(status, remedies)[1], [(remedy.state, remedy.days) for remedy in remedies]
+
+
+def test_a_snapshot_that_was_not_taken_is_nothing_to_mend(configure):
     """Only today's can be made up for."""
     make_days(LAST - dt.timedelta(days=4), 5)
     change("delete from loads where date = '2026-11-22'")
     shutil.rmtree(USERS.folder("raw", dt.date(2026, 11, 22)).path)
-    assert [remedy.days for remedy in list_remedies(find_status(USERS))] == ["2026-11-22"]
+    assert tell_remedies() == ("1 day missing", [("missing", "2026-11-22")])
     change("update loads set mode = 'snapshot'")
-    assert [remedy.days for remedy in list_remedies(find_status(USERS)) if remedy.state == "missing"] == []
-    change("delete from loads where date = ?", str(LAST))
-    assert [remedy.days for remedy in list_remedies(find_status(USERS)) if remedy.state == "missing"] == [str(LAST)]
+    configure("users", mode="snapshot", settle="4 hours")
+    today = str(NOW.date())
+    assert tell_remedies() == ("1 day missing", [("missing", today)])
+    make_days(NOW.date(), 1)
+    change("update loads set mode = 'snapshot'")
+    assert tell_remedies() == ("All is well", [])
+
+
+def test_a_day_with_raw_files_that_is_not_loaded_is_told_once():
+    """As missing: its Load task goes on where it is; only a day that is loaded is called stale."""
+    make_days(LAST - dt.timedelta(days=4), 5)
+    change("delete from loads where date in ('2026-11-22', '2026-11-23')")
+    note(Failure(NOW, dt.date(2026, 11, 23), "transform", "too many rejects"))
+    assert tell_remedies() == (
+        "1 day failed, 1 day missing", [("failed", "2026-11-23"), ("missing", "2026-11-22")],
+    )  # fmt: skip
+
+
+def test_keys_that_are_not_wholly_forgotten_are_not_well():
+    """Though every day is loaded."""
+    make_days(LAST - dt.timedelta(days=4), 5)
+    Tombstones("data", "users").add([Tombstone((42,), NOW)])
+    assert tell_remedies() == ("1 key not wholly forgotten", [("stale", "every day")])
 
 
 def test_a_long_outage_is_told_shortly():

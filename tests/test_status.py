@@ -95,14 +95,16 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
 
 
 def test_the_calendar_is_as_long_as_the_days_known_and_six_weeks_at_most(capsys):
-    """No week before the first known day, and none is known where nothing was ever tried."""
+    """No week before the first known day, and nothing for a day of which nothing is known."""
     assert "Mon" not in run_here(capsys, "status")[0]
-    note(Failure(NOW, LAST, "extract", "no route to host"))
+    note(Failure(NOW, LAST, "extract", "no route to host"), Failure(NOW, dt.date(2026, 11, 18), "extract", "no"))
     out, _, _ = run_here(capsys, "status")
     assert re.findall(r"^(2026\S+) +(.*?) *$", out, re.MULTILINE) == [
-        ("2026-11-23", "24 F  25 -  26 -  27 -  28 -  29 -")
+        ("2026-11-16", "18 F"),
+        ("2026-11-23", "24 F  25 -  26 -  27 -  28 -  29 -"),
     ]
     assert "no route to host" in out
+    shutil.rmtree("data")
     make_days(LAST - dt.timedelta(days=99), 100)
     out, _, _ = run_here(capsys, "status", "--days", "1")
     assert re.findall(r"^(2026\S+) +\d+ \.", out, re.MULTILINE) == [
