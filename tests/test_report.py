@@ -11,7 +11,7 @@ import pytest
 from orders import ORDERS
 
 from browser import Browser, Page
-from conftest import query, run_here
+from conftest import query, run, run_here
 from days import change, make_days, note
 from pipeline import config
 from pipeline.failures import Failure
@@ -228,6 +228,12 @@ def test_the_command_says_where_the_page_is_and_replaces_it_whole(capsys):
     assert {path.name for path in Path("data").iterdir()} == {
         "clean", "failures", "raw", "report.html", "warehouse.db",
     }  # fmt: skip
+
+
+def test_a_service_without_a_home_can_make_the_page():
+    """In a process of its own, with nothing on stderr."""
+    result = run("python", "-m", "pipeline", "report", HOME="/proc/nobody")
+    assert (result.stdout, result.stderr, result.returncode) == ("data/report.html: open it in a browser\n", "", 0)
 
 
 def test_the_same_days_make_the_same_page():
