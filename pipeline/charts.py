@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
@@ -39,7 +39,7 @@ def draw_bars(name: str, days: Sequence[dt.date], layers: Sequence[Layer]) -> st
     palette = Palette(name)
     values = np.array([[np.nan if v is None else v for v in layer.values] for layer in layers], dtype=float)
     figure, axes = _open(palette, days, whole=not np.nan_to_num(values % 1).any())
-    x = np.array([day.toordinal() for day in days]) - _epoch()
+    x = date2num(list(days))
     tops = np.where(values > 0, values, 0).cumsum(axis=0)
     lows = np.where(values < 0, values, 0).cumsum(axis=0)
     low, high = float(lows.min()), float(tops.max()) or 1.0
@@ -60,7 +60,7 @@ def draw_line(name: str, days: Sequence[dt.date], layer: Layer) -> str:
     """A line through a value a day, over an area down to nothing."""
     palette = Palette(name)
     figure, axes = _open(palette, days)
-    x = np.array([day.toordinal() for day in days]) - _epoch()
+    x = date2num(list(days))
     values = np.array(layer.values, dtype=float)
     axes.set_ylim(0, float(values.max()) * 1.05 or 1.0)
     axes.fill_between(x, values, color=palette[SHADE], linewidth=0)
@@ -110,7 +110,7 @@ def _open(palette: Palette, days: Sequence[dt.date], whole: bool = True) -> tupl
         axes = figure.add_axes(
             (LEFT / WIDTH, BOTTOM / HEIGHT, (WIDTH - LEFT - RIGHT) / WIDTH, (HEIGHT - TOP - BOTTOM) / HEIGHT)
         )
-    newest = days[-1].toordinal() - _epoch()
+    newest = date2num(days[-1])
     axes.set_xlim(newest + 0.5 - max(len(days), FEWEST), newest + 0.5)
     locator = AutoDateLocator(minticks=3, maxticks=6)
     axes.xaxis.set_major_locator(locator)
@@ -142,8 +142,3 @@ def tell_number(value: float) -> str:
         if value >= size:
             return f"{value / size:g}{unit}"
     return f"{value:g}"
-
-
-def _epoch() -> int:
-    """The day that matplotlib counts from."""
-    return dt.date(1970, 1, 1).toordinal()

@@ -137,14 +137,13 @@ def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
 
     if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
         return None
-    known = (
-        f"what is known ends with {tell_time(status.known_until)}, {tell_span(status.at - status.known_until)} ago"
-        if status.known_until
-        else "no day is loaded"
-    )
-    open_ = [failure for failure in status.failures if failure.date in status.failed]
-    cause = f"; {open_[0].date} failed, {open_[0].stage}: {open_[0].line}" if open_ else ""
-    return f"{status.dataset}: {known}: --max-age allows {tell_span(max_age)}{cause}"
+    known = "no day is loaded"
+    if status.known_until:
+        age = tell_span(status.at - status.known_until)
+        known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
+    failed = [failure for failure in status.failures if failure.date in status.failed]
+    next_ = f"{failed[0].date} failed, {failed[0].stage}: {failed[0].line}" if failed else "./run.sh status tells more"
+    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {next_}"
 
 
 def show_report(loads: Loads, options: argparse.Namespace) -> bool:

@@ -18,7 +18,7 @@ from pipeline.users import USERS
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # a Wednesday
 FIRST, LAST = dt.date(2026, 11, 5), dt.date(2026, 11, 24)
-NOTHING = "ERROR: users: no day is loaded: --max-age allows 1 day"
+NOTHING = "ERROR: users: no day is loaded, and --max-age allows 1 day: ./run.sh status tells more"
 
 
 @pytest.fixture(autouse=True)
@@ -141,15 +141,14 @@ def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
     assert "no day is loaded" in out
     make_days(FIRST, 19)
     assert run_here(capsys, "status", "--max-age", "27 hours 30 minutes")[1:] == ("", 0)
-    line = (
-        "ERROR: users: what is known ends with 2026-11-24T00:00:00Z, 1 day 3 hours ago: --max-age allows 1 day 3 hours"
-    )
+    ends = "ERROR: users: what is known ends with 2026-11-24T00:00:00Z, 1 day 3 hours ago"
+    line = f"{ends}, and --max-age allows 1 day 3 hours"
     out, err, code = run_here(capsys, "status", "--json", "--max-age", "27 hours 29 minutes 59 seconds")
-    assert (err.strip(), code) == (line, 1)
+    assert (err.strip(), code) == (f"{line}: ./run.sh status tells more", 1)
     assert json.loads(out)["datasets"][0]["days"] == 19
     note(Failure(NOW, LAST, "extract", "503 for 5 tries"))
     _, err, code = run_here(capsys, "status", "--max-age", "1 day 3 hours")
-    assert (err.strip(), code) == (f"{line}; 2026-11-24 failed, extract: 503 for 5 tries", 1)
+    assert (err.strip(), code) == (f"{line}: 2026-11-24 failed, extract: 503 for 5 tries", 1)
 
 
 @pytest.mark.parametrize(
