@@ -22,7 +22,7 @@ from pipeline.errors import SourceError
 from pipeline.evidence import Decision, EndlessError, UndecidedError, decide, says_more
 from pipeline.fields import find
 from pipeline.logs import count
-from pipeline.paginators import Page, Paging, Request
+from pipeline.paginators import TOTALS, Page, Paging, Request
 from pipeline.placeholders import EPOCH, find_placeholders, render
 from pipeline.signs import (
     ADDRESSES,
@@ -357,7 +357,8 @@ class _Examination:
         page = next(iter(self._take_two(self._keys)), self._page)  # as the section will ask for it
         for number, what in zip(paging.find_total(page), ("distinct keys", "pages"), strict=True):
             if number is not None:
-                named = paging.total_path or paging.total_header or "X-Total-Count"
+                headers = (name for name in TOTALS if name in page.headers)
+                named = paging.total_path or paging.total_header or next(headers)
                 self._tell("complete", f"if {number} {what} come", f"declared by {named}")
                 return
         counted = paging.paginator in ("page", "offset", "last_id")

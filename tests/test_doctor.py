@@ -128,6 +128,25 @@ def test_what_is_found_is_shown_with_its_evidence(server: Server, ask: Callable[
     assert "no record has name, updated_at" in find_row(text, "unsure")
 
 
+@pytest.mark.parametrize("header", ["X-Total-Count", "X-Total"])
+def test_the_number_that_is_declared_is_named_by_its_header(
+    server: Server, ask: Callable[..., str], header: str
+) -> None:
+    """The one that the source sends."""
+    text = ask(server.on("/users", Answer([{"id": 1}], headers={header: "1"})))
+    assert find_row(text, "complete").split() == [
+        "complete",
+        "if",
+        "1",
+        "distinct",
+        "keys",
+        "come",
+        "declared",
+        "by",
+        header,
+    ]
+
+
 def test_pages_without_end_are_unsure(server: Server, ask: Callable[..., str]) -> None:
     """One page is taken for everybody, and it says why; the key is found where it is nested."""
     text = ask(SHAPES["randomuser"](server, COUNT).url)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
@@ -408,6 +408,7 @@ def test_the_last_id_is_tried_where_nothing_is_said(count: int) -> None:
         assert api.read(decision) == list(range(count))
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 60),
     size=st.integers(1, 30),

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
@@ -77,6 +77,7 @@ def follow(paging: Paging, answer: Callable[[Request], Page], **start: Any) -> l
     return asked
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.integers(1, 20), st.booleans())
 def test_page_counts_until_an_empty_page(start: int, pages: int, keep: bool) -> None:
     """Pages are numbered one after the other from the first, and the first empty one is the last."""
@@ -88,6 +89,7 @@ def test_page_counts_until_an_empty_page(start: int, pages: int, keep: bool) -> 
     assert [request for request in asked if "city" in request.params] == (asked if keep else asked[:1])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1), st.lists(st.integers(1, 3), max_size=5))
 def test_offset_goes_on_by_what_came(start: int, sizes: list[int]) -> None:
     """A page shorter than was asked for is not the end, and nothing is skipped after it."""

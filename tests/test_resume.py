@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -324,9 +325,10 @@ def test_damaged_files_of_a_reading_are_not_gone_on_with(
 
 
 def test_a_secret_in_a_pointer_is_not_kept(
-    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Behind a page whose link holds a secret there is nothing to go on from, and no file has the secret in it."""
+    caplog.set_level(logging.INFO, "luigi-interface")
     monkeypatch.setenv("API_KEY", "s3cr3t-k3y")
     listing = Listing("query", count=20, size=3)
 
@@ -345,8 +347,30 @@ def test_a_secret_in_a_pointer_is_not_kept(
     server.requests.clear()
     extract_day(USERS, DAY)
     assert len(server.requests) == 7
+    assert "what was read before holds no place to go on from: it starts over" in caplog.text
     assert read_ids() == list(range(1, 21))
     assert b"s3cr3t" not in b"".join(dump_tree(".").values())
+
+
+def test_a_pointer_that_is_called_a_token_is_no_secret(server: Server, configure: Configure) -> None:
+    """Microsoft names it so: a reading by such links goes on too."""
+    listing = Listing("query", count=20, size=3)
+
+    def respond(request: Request) -> Answer:
+        token = request.query.get("$skiptoken")
+        answer = listing.respond(replace(request, query={"after": token} if token else {}))
+        cursor = answer.body.get("next")
+        return Answer({"data": answer.body["data"], "next": cursor and f"/users?$skiptoken={cursor}"})
+
+    set_source(configure, Flaky(server, listing), paginator="next_url")
+    server.on("/users", lambda request: respond(request) if listing.asked < 5 else Answer(status=503))
+    with pytest.raises(SourceError, match="503"):
+        extract_day(USERS, DAY)
+    server.on("/users", respond)
+    server.requests.clear()
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 4
+    assert read_ids() == list(range(1, 21))
 
 
 FOLDERS = count()
