@@ -35,7 +35,7 @@ from reading import People
     ],
 )
 def test_secrets_are_masked_in_any_form(said: str, shown: str) -> None:
-    """Those that are known however they are encoded, the longest first; those of a URL by their place; no pointer to a page."""
+    """Those that are known in any encoding, the longest first; those of a URL by their place; no pointer to a page."""
     assert Mask(["a/b c", "abc", "abcdef"])(said) == shown
 
 
