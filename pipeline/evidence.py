@@ -19,6 +19,7 @@ from pipeline.signs import (
     TOTAL,
     Word,
     find_ends,
+    find_fields,
     find_flags,
     find_keys,
     find_nexts,
@@ -85,9 +86,21 @@ def says_more(page: Page) -> bool | None:
     return False if find_ends(page) else None
 
 
-def find_more(page: Page) -> str:
-    """The field by which a page says that another one follows; empty where none does."""
-    return next((word.path for word in find_flags(page) if word.value and not word.path.startswith("!")), "")
+def find_more(page: Page, pointer: str = "") -> str:
+    """By what a page says that another one follows; empty where it does not.
+
+    Where `pointer` is to lead there and the page has no such field or header, another that may lead there counts too.
+    """
+    flags = [word.path for word in find_flags(page) if word.value and not word.path.startswith("!")]
+    if not flags and pointer and says_more(page) and not _has(page, pointer):
+        return next(word.path for word in find_nexts(page) if word.value not in ENDS)
+    return next(iter(flags), "")
+
+
+def _has(page: Page, pointer: str) -> bool:
+    """Whether a page has a field, or a header, though it holds nothing."""
+    fields = [word.path for word in find_fields(page)]
+    return pointer in page.headers or any(f"{pointer}.".startswith(f"{path}.") for path in fields)
 
 
 class _Inquiry:

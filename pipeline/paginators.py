@@ -296,6 +296,12 @@ class Paging:
             case _:
                 return Single()
 
+    @property
+    def pointer(self) -> str:
+        """The field or header that leads to the next page; empty where pages are counted off, or there is one only."""
+        own = {"next_url": self.cursor_path, "cursor": self.cursor_path, "link_header": "Link"}
+        return own.get(self.paginator, "")
+
     def ask_for_size(self, request: Request) -> Request:
         """The request with the size of a page, where there is a parameter for it."""
         where = "body" if self.cursor_in == "body" else "query"

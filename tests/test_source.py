@@ -187,6 +187,25 @@ def test_a_key_that_leads_nowhere_is_held_against_the_source_s_own_word(server: 
 
 
 @pytest.mark.parametrize(
+    "keys",
+    [
+        {"paginator": "cursor", "cursor_path": "meta.nxt", "cursor_param": "c"},
+        {"paginator": "next_url", "cursor_path": "nxt"},
+        {"paginator": "link_header"},
+    ],
+    ids=lambda keys: keys["paginator"],
+)
+def test_a_key_that_leads_nowhere_is_held_against_what_leads_on(server: Server, keys: dict[str, str]) -> None:
+    """A page without the field that is to lead on, and with another that may, is not the last; one that has it is."""
+    page = {"users": [{"id": 1}], "meta": {"next": "x"}}
+    line = fail(server.on("/users", Answer(page)), **keys)
+    assert f"is the last that {keys['paginator']} leads to, and 'meta.next' says that there is more" in line
+    there = {"meta": {"next": "x", "nxt": None}, "nxt": ""}
+    server.on("/users", Answer(page | there, headers={"Link": '</users>; rel="first"'}))
+    assert read(f"{server.url}/users", **keys) == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
     "link", ['/users?page=2; rel="next"', '</users?page=2> rel="next"', '</users?page=2>; rel="next']
 )
 def test_a_link_that_is_none_by_its_standard_is_no_end(server: Server, link: str) -> None:
