@@ -21,6 +21,7 @@ from sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
 
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+pytestmark = pytest.mark.timeout(120 + EXAMPLES)
 ENOUGH = 400  # requests; a reading that needs more would never end
 
 KINDS = ("single", "last_id", *POINTERS, *POSITIONS)
@@ -151,6 +152,14 @@ def test_a_source_that_shows_the_same_users_for_ever_fails_whatever_else_is_new(
     listing = Listing(kind, count=5, size=2, volatile=True, faults={0: "ignore"})
     line = str(read_ids(server, listing, **listing.keys))
     assert "the source repeats itself" in line
+
+
+def test_who_is_new_does_not_make_up_for_who_was_missed(server: Server) -> None:
+    """Where users are counted off: one who was read is deleted, another moves up unseen, and then one is created."""
+    drift = [Step(1, "delete", 0), Step(2, "create", 0)]
+    listing = Listing("page1", count=10, size=3, total="header", drift=drift)
+    line = str(read_ids(server, listing, **listing.keys))
+    assert "the source declared 10 records, and now 9: its list became shorter while it was read" in line
 
 
 def test_auto_holds_a_source_to_a_total_that_shrinks(server: Server) -> None:
