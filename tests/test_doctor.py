@@ -177,6 +177,21 @@ def test_a_filter_that_is_ignored_is_none(server: Server, ask: Callable[..., str
     assert parse(text)["mode"] == "snapshot"
 
 
+def test_a_list_that_came_at_once_is_unsure(server: Server, ask: Callable[..., str]) -> None:
+    """How another page would follow was not seen; so the section leaves it to each day, which decides anew."""
+    text = ask(server.on("/users", Answer([{"id": 1}])))
+    assert "everything came on one page, so it was not seen how another would follow" in find_row(text, "unsure")
+    assert "paginator" not in parse(text)
+
+
+@pytest.mark.parametrize("name", ["_per_page", "$top"])
+def test_the_size_is_asked_for_under_any_usual_name(server: Server, ask: Callable[..., str], name: str) -> None:
+    """The last of them too."""
+    users = [{"id": number} for number in range(7)]
+    section = parse(ask(server.on("/users", lambda request: Answer(users[: int(request.query.get(name, 7))]))))
+    assert section["size_param"] == name
+
+
 def test_a_page_that_is_too_large_is_not_asked_for_again(server: Server, ask: Callable[..., str]) -> None:
     """Stripe refuses 500, and gives 100."""
     shape = SHAPES["stripe"](server, COUNT)

@@ -123,6 +123,17 @@ def test_fewer_records_than_the_source_declares_fail_with_both_numbers(server: S
     assert read(url, paginator="single") == [{"id": 1}]
 
 
+def test_fewer_pages_than_the_source_declares_fail_with_both_numbers(server: Server) -> None:
+    """The same where it says how many pages there are."""
+
+    def respond(request: Request) -> Answer:
+        link = {} if request.query else {"Link": '</users?page=2>; rel="next"'}
+        return Answer({"users": [{"id": len(request.query)}], "total_pages": 3}, headers=link)
+
+    line = fail(server.on("/users", respond), paginator="link_header", total_path="pages:total_pages")
+    assert "the source declares 3 pages, and 2 came" in line
+
+
 def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(server: Server) -> None:
     """Read on, whatever the paginator; an empty page that says nothing is the end."""
     pages = {"1": [{"id": 1}], "2": [], "3": [{"id": 3}], "4": []}
