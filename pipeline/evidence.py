@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pipeline.fields import find
+from pipeline.fields import find, has
 from pipeline.logs import count
 from pipeline.paginators import ENDS, TOTALS, Page, Paging, Request, find_next_link, to_number
 from pipeline.signs import (
@@ -19,7 +19,6 @@ from pipeline.signs import (
     TOTAL,
     Word,
     find_ends,
-    find_fields,
     find_flags,
     find_keys,
     find_nexts,
@@ -92,15 +91,10 @@ def find_more(page: Page, pointer: str = "") -> str:
     Where `pointer` is to lead there and the page has no such field or header, another that may lead there counts too.
     """
     flags = [word.path for word in find_flags(page) if word.value and not word.path.startswith("!")]
-    if not flags and pointer and says_more(page) and not _has(page, pointer):
+    there = pointer in page.headers or has(page.fields, pointer)
+    if not flags and pointer and not there and says_more(page):
         return next(word.path for word in find_nexts(page) if word.value not in ENDS)
     return next(iter(flags), "")
-
-
-def _has(page: Page, pointer: str) -> bool:
-    """Whether a page has a field, or a header, though it holds nothing."""
-    fields = [word.path for word in find_fields(page)]
-    return pointer in page.headers or any(f"{pointer}.".startswith(f"{path}.") for path in fields)
 
 
 class _Inquiry:

@@ -16,7 +16,7 @@ import msgspec
 
 from pipeline.config import Source
 from pipeline.errors import ConfigError
-from pipeline.fields import find, is_true, load, put
+from pipeline.fields import find, has, is_true, load, put
 
 ENDS = (None, "", False, 0, "0")  # a cursor that is one of these leads nowhere
 
@@ -314,9 +314,10 @@ class Paging:
         """
         if not self.more_path:
             return None
-        if (more := is_true(page.fields, self.more_path)) is None:
+        more, negated = is_true(page.fields, self.more_path), self.more_path.startswith("!")
+        if more is None and not has(page.fields, self.more_path.removeprefix("!")):
             raise ValueError(f"more_path = {self.more_path}, and the page has no such field")
-        return more
+        return negated if more is None else more
 
     def find_total(self, page: Page, pages: int | None = None) -> tuple[int | None, int | None]:
         """How many records and how many pages (else `pages`) there are, as the source declares with `page`.

@@ -181,6 +181,7 @@ def test_a_list_that_came_at_once_is_unsure(server: Server, ask: Callable[..., s
     """How another page would follow was not seen; so the section leaves it to each day, which decides anew."""
     text = ask(server.on("/users", Answer([{"id": 1}])))
     assert "everything came on one page, so it was not seen how another would follow" in find_row(text, "unsure")
+    assert "unsure: nothing declares how many records there are" in text
     assert "paginator" not in parse(text)
 
 

@@ -180,6 +180,14 @@ def test_a_missing_word_is_an_error() -> None:
         follow(Paging("page", more_path="more"), lambda _: make_page(1))
 
 
+@pytest.mark.parametrize("more_path", ["more", "pages.next"])
+def test_null_is_a_word_too(more_path: str) -> None:
+    """Many a source puts it where the next page would stand: there is none."""
+    page = make_page(1, more=None, pages=None)
+    assert Paging("page", more_path=more_path).says_more(page) is False
+    assert Paging("page", more_path=f"!{more_path}").says_more(page) is True
+
+
 @pytest.mark.parametrize("link", ["https://api.example/users?c=2", "/users?c=2", "?c=2"])
 def test_next_url_takes_a_link_as_it_is(link: str) -> None:
     """Absolute or relative to the page; params are not added again, headers and method stay."""

@@ -59,7 +59,7 @@ def test_an_upper_bound_that_its_format_cannot_hold_is_rounded_up() -> None:
 def test_no_usual_filter_leaves_out_what_changed_in_the_day(
     after: int, precision: int, midnight: float, form: str
 ) -> None:
-    """Not one that compares with `>` and `<`, of a source that keeps so many microseconds as one; nor from itself on."""
+    """Not one with `>` and `<`, of a source that keeps so many microseconds as one; nor one since the change itself."""
     start = START + dt.timedelta(hours=midnight)
     kept = start + dt.timedelta(microseconds=after - after % precision)
     values = {"day_start": start, "day_stop": start + dt.timedelta(days=1), "watermark": kept}

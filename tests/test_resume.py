@@ -189,6 +189,20 @@ def test_a_source_that_does_not_go_on_is_read_from_the_beginning(
     assert read_ids() == list(range(1, 21))
 
 
+def test_a_page_from_before_the_break_does_not_come_again(server: Server, configure: Configure) -> None:
+    """What was seen then is seen."""
+    source = break_off(server, configure)
+    respond, first = source.listing.respond, [{"id": number, "version": number} for number in (1, 2, 3)]
+
+    def end_with_the_first(request: Request) -> Answer:
+        answer = respond(request)
+        return answer if answer.body.get("next") else Answer({"data": first})
+
+    source.listing.respond = end_with_the_first  # type: ignore[method-assign]
+    with pytest.raises(SourceError, match="has the same records as a page before: the source repeats itself"):
+        extract_day(USERS, DAY)
+
+
 def test_a_reading_that_started_over_goes_on_too(server: Server, configure: Configure) -> None:
     """A second break is no worse than the first."""
     source = break_off(server, configure)
@@ -244,18 +258,18 @@ def test_another_watermark_is_another_question(
     assert [request.query["since"] for request in server.requests] == ["2026-10-18T23:59:59Z"] * 7
 
 
-@pytest.mark.parametrize(("hours", "requests"), [(23, 4), (24, 7)])
+@pytest.mark.parametrize(("hours", "requests"), [(23, 4), (24, 7), (-1, 7)])
 def test_a_reading_is_not_gone_on_with_after_a_day(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, hours: int, requests: int
 ) -> None:
-    """Then what was read first is too old to stand beside what is read last."""
+    """Then what was read first is too old to stand beside what is read last; nor where a clock was set back."""
     with monkeypatch.context() as patch:
         then = config.utc_now() - dt.timedelta(hours=hours)
         patch.setattr(config, "utc_now", lambda: then)
         break_off(server, configure, settle="2 days")
     extract_day(USERS, DAY)
     assert len(server.requests) == requests
-    assert (read_manifest().started_at == then) == (hours < 24)
+    assert (read_manifest().started_at == then) == (requests == 4)
 
 
 def test_what_a_gate_refused_is_not_gone_on_with(server: Server, configure: Configure, folder: Path) -> None:
