@@ -44,7 +44,6 @@ class Position(msgspec.Struct, frozen=True):
     """Of the page's records."""
     pages: int
     records: int
-    empty: int
     seen: int
     """How many digests had been seen before its records."""
     totals: tuple[int | None, int | None]
@@ -106,7 +105,7 @@ class Reading:
 
         The page is asked for again, and must have the records that it had: else iterating raises MovedError.
         """
-        self.pages, self.records, self._empty = position.pages, position.records, position.empty
+        self.pages, self.records = position.pages, position.records
         self.total, self._total_pages = position.totals
         self._paging = Paging(**position.paging)
         self._paginator, self.paginator = self._paging.make(), position.decision
@@ -237,7 +236,6 @@ class Reading:
             digest=_digest_records(page),
             pages=self.pages,
             records=self.records,
-            empty=self._empty,
             seen=len(self._seen),
             totals=(self.total, self._total_pages),
             paging=asdict(self._paging),

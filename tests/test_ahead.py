@@ -36,6 +36,20 @@ def test_pages_are_asked_for_ahead_and_come_in_order(server: Server) -> None:
     assert sorted(int(request.query["page"]) for request in server.requests) == list(range(1, 10))
 
 
+def test_a_short_page_moves_those_behind_it(server: Server) -> None:
+    """What was asked for ahead, where a full page was foreseen, is asked for anew from where the short one ends."""
+
+    def respond(request: Request) -> Answer:
+        at = int(request.query["offset"])
+        users = [{"id": number} for number in range(40)][at:][: 1 if at == 8 else 4]
+        return Answer({"users": users, "total": 40})
+
+    url = server.on("/users", respond)
+    reading = Reading(People(url=url, paginator="offset", total_path="total", requests_per_second=1000), DAY)
+    assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(40))
+    assert {"12", "9"} <= {request.query["offset"] for request in server.requests}
+
+
 def test_without_a_rate_one_page_is_asked_for_at_a_time(server: Server) -> None:
     """Nobody knows what the source bears: each request comes after the answer to the one before."""
     wait = 0.03
