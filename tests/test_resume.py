@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -189,6 +189,27 @@ def test_a_source_that_does_not_go_on_is_read_from_the_beginning(
     assert read_ids() == list(range(1, 21))
 
 
+def test_what_the_first_page_declares_holds_after_a_break(server: Server, configure: Configure) -> None:
+    """Where no other says how many there are: a page that is left out then is missed."""
+    source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
+    respond = source.listing.respond
+
+    def declare_once(request: Request) -> Answer:
+        answer = respond(request)
+        extra = {} if "after" in request.query else {"meta": {"total": 20}}
+        return Answer({**answer.body, **extra, **({"next": None} if len(answer.body["data"]) == 2 else {})})
+
+    source.listing.respond = declare_once  # type: ignore[method-assign]
+    set_source(configure, source, total_path="meta.total")
+    with pytest.raises(SourceError, match="503"):
+        extract_day(USERS, DAY)
+    source.mend()
+    source.listing.hidden = frozenset({20})
+    with pytest.raises(SourceError, match="the source declares 20 records, and 19 came"):
+        extract_day(USERS, DAY)
+    assert len(server.requests) == 4
+
+
 def test_a_page_from_before_the_break_does_not_come_again(server: Server, configure: Configure) -> None:
     """What was seen then is seen."""
     source = break_off(server, configure)
@@ -238,9 +259,14 @@ def test_parts_of_another_size_are_begun_anew(server: Server, configure: Configu
     assert [part.records for part in read_manifest().parts] == [5] * 4
 
 
-@pytest.mark.parametrize("keys", [{"retries": 3}, {"timeout": 7}, {"requests_per_second": 1000}], ids=str)
-def test_more_patience_is_no_other_question(server: Server, configure: Configure, keys: dict[str, object]) -> None:
-    """What was too hasty goes on with more time."""
+@pytest.mark.parametrize(
+    "keys", [{"retries": 3}, {"timeout": 7}, {"requests_per_second": 1000}, {"auth": "bearer:A_TOKEN"}], ids=str
+)
+def test_more_patience_is_no_other_question(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object]
+) -> None:
+    """What was too hasty goes on with more time, and what was refused in another's name."""
+    monkeypatch.setenv("A_TOKEN", "t0k3n")
     break_off(server, configure)
     configure("users", **keys)
     extract_day(USERS, DAY)
@@ -299,6 +325,20 @@ def test_what_an_answer_spoilt_is_not_gone_on_with(
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_came_before_a_secret_ran_out_is_gone_on_with(server: Server, configure: Configure, status: int) -> None:
+    """It is the asker who is refused; a new secret goes on where the old one ended."""
+    source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
+    source.trouble = Answer(status=status)
+    set_source(configure, source)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=str(status)):
+            extract_day(USERS, DAY)
+    source.mend()
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 4
+
+
 def test_a_journal_that_was_cut_counts_up_to_the_cut(server: Server, configure: Configure, folder: Path) -> None:
     """A crash in the middle of a line costs the part of that line, and spoils none that is noted later."""
     source = break_off(server, configure)
@@ -338,8 +378,13 @@ def test_damaged_files_of_a_reading_are_not_gone_on_with(
     assert read_ids() == list(range(1, 21))
 
 
+@pytest.mark.parametrize("signed", [range(20), [1]], ids=["every link", "the first link"])
 def test_a_secret_in_a_pointer_is_not_kept(
-    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Server,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    signed: Collection[int],
 ) -> None:
     """Behind a page whose link holds a secret there is nothing to go on from, and no file has the secret in it."""
     caplog.set_level(logging.INFO, "luigi-interface")
@@ -349,7 +394,7 @@ def test_a_secret_in_a_pointer_is_not_kept(
     def respond(request: Request) -> Answer:
         answer = listing.respond(request)
         cursor = answer.body.get("next")
-        link = f"/users?after={cursor}&sign={request.query['key']}"
+        link = f"/users?after={cursor}" + (f"&sign={request.query['key']}" if listing.asked in signed else "")
         return Answer({"data": answer.body["data"], "next": cursor and link})
 
     set_source(configure, Flaky(server, listing), auth="query:key:API_KEY", paginator="next_url")
