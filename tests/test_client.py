@@ -124,15 +124,16 @@ def test_a_ca_bundle_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_the_pace_is_kept(server: Server) -> None:
-    """Four requests at ten a second take three tenths of one, and without a limit they do not."""
+    """At five a second each of four requests comes a fifth of one after the other, and without a limit they do not."""
     url = server.on("/users", make_pages(3, 1, server, ""))
-    lengths = []
-    for rate in (10.0, 0.0):
-        began = time.monotonic()
+    gaps = []
+    for rate in (5.0, 0.0):
+        server.requests.clear()
         read(url, paginator="page", requests_per_second=rate)
-        lengths.append(time.monotonic() - began)
-    assert len(server.requests) == 8
-    assert lengths[0] > max(0.3, lengths[1])
+        gaps.append([later.at - earlier.at for earlier, later in itertools.pairwise(server.requests)])
+    assert [len(each) for each in gaps] == [3, 3]
+    assert sum(gaps[0]) > 0.55
+    assert min(gaps[1]) < 0.15
 
 
 @pytest.mark.parametrize(
