@@ -88,13 +88,12 @@ def says_more(page: Page) -> bool | None:
 def find_more(page: Page, pointer: str = "") -> str:
     """By what a page says that another one follows; empty where it does not.
 
-    Where `pointer` is to lead there and the page has no such field or header, another that may lead there counts too.
+    Where `pointer` is to lead there and the page has no such field or header, another that is called next counts too.
     """
-    flags = [word.path for word in find_flags(page) if word.value and not word.path.startswith("!")]
-    there = pointer in page.headers or has(page.fields, pointer)
-    if not flags and pointer and not there and says_more(page):
-        return next(word.path for word in find_nexts(page) if word.value not in ENDS)
-    return next(iter(flags), "")
+    words = [word.path for word in find_flags(page) if word.value and not word.path.startswith("!")]
+    if pointer and pointer not in page.headers and not has(page.fields, pointer) and says_more(page):
+        words += [word.path for word in find_nexts(page) if word.value not in ENDS and "next" in simplify(word.path)]
+    return next(iter(words), "")
 
 
 class _Inquiry:

@@ -214,6 +214,8 @@ def test_a_key_that_leads_nowhere_is_held_against_what_leads_on(server: Server, 
     there = {"meta": {"next": "x", "nxt": None}, "nxt": ""}
     server.on("/users", Answer(page | there, headers={"Link": '</users>; rel="first"'}))
     assert read(f"{server.url}/users", **keys) == [{"id": 1}]
+    server.on("/users", Answer(page | {"meta": {"cursor": "this page's own"}}))
+    assert read(f"{server.url}/users", **keys) == [{"id": 1}]
 
 
 @pytest.mark.parametrize(
