@@ -5,16 +5,22 @@ The property knows what no client can see, and excuses exactly that, by name (`f
 
 import json
 import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from pipeline import client
+from pipeline import client, stages
 from pipeline.errors import SourceError
+from pipeline.extraction import extract_day
 from pipeline.records import Census
 from pipeline.source import Reading
+from pipeline.users import USERS
 from reading import DAY, People
 from server import Answer, Request, Server
 from sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
@@ -117,6 +123,34 @@ def test_all_users_arrive_or_the_day_fails(server: Server, listing: Listing, ahe
     """Who was there all the while has arrived, and nobody who never was, however far it is read ahead."""
     rate = 10.0**6 if ahead else 0.0
     judge(listing, read_ids(server, listing, requests_per_second=rate, **listing.keys), find_excuse(listing))
+
+
+DAYS = count()
+
+
+@settings(SETTINGS, max_examples=EXAMPLES // 2)
+@given(listing=listings(), part_records=st.sampled_from([3, 10, 1000]))
+def test_a_marker_says_that_all_users_are_in_the_warehouse(
+    server: Server, configure: Callable[..., None], listing: Listing, part_records: int
+) -> None:
+    """The same of a whole day: where it fails there is no raw day and no marker."""
+    folder = f"day-{next(DAYS)}"
+    configure("pipeline", data_dir=folder, database=f"sqlite:///{folder}/warehouse.db")
+    configure("pipeline", part_records=part_records, engine_workers=1)
+    configure("users", **listing.section, url=server.on("/users", listing.respond), retries=4)
+    ids: set[int] | str
+    try:
+        extract_day(USERS, DAY)
+    except SourceError as error:
+        ids = str(error)
+        assert not USERS.folder("raw", DAY).exists()
+    else:
+        stages.transform_day(USERS, DAY)
+        stages.load_day(USERS, DAY)
+        with closing(sqlite3.connect(f"{folder}/warehouse.db")) as db:
+            ids = {user for (user,) in db.execute("select user_id from users")}
+    assert USERS.marker(DAY).exists() == (not isinstance(ids, str))
+    judge(listing, ids, find_excuse(listing))
 
 
 @SETTINGS

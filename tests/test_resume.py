@@ -56,21 +56,9 @@ def folder(configure: Configure) -> Path:
     return USERS.folder("raw", DAY).path
 
 
-DEFAULTS = {
-    "method": "GET",
-    "body": "{}",
-    "requests_per_second": 0,
-    "page_start": "",
-    "page_size": 0,
-    **dict.fromkeys(["cursor_path", "cursor_param", "more_path", "total_path"], ""),
-    "cursor_in": "query",
-}
-
-
 def set_source(configure: Configure, source: Flaky, **keys: Any) -> None:
     """Have the users' section read it, without a second try."""
-    own = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in source.listing.keys.items()}
-    configure("users", **{**DEFAULTS, **own, "url": source.url, "retries": 0, **keys})
+    configure("users", **source.listing.section | {"url": source.url, "retries": 0} | keys)
 
 
 def break_off(server: Server, configure: Configure, broken_at: int = 5, **keys: Any) -> Flaky:
