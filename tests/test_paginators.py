@@ -208,6 +208,14 @@ def test_last_id_sends_the_last_record_s() -> None:
         assert [request.params.get("after") for request in asked] == sent
 
 
+def test_the_source_s_word_outranks_an_empty_page_for_last_id() -> None:
+    """That this was all spares a request; that there is more, on a page where nobody leads on, is an error."""
+    paging = Paging("last_id", cursor_param="after", more_path="more")
+    assert len(follow(paging, lambda _: make_page(1, more=False))) == 1
+    with pytest.raises(ValueError, match="the last record of this page has no 'id' to go on from: set cursor_path"):
+        follow(paging, lambda _: make_page(0, more=True))
+
+
 @pytest.mark.parametrize(
     ("paging", "headers", "fields", "total"),
     [
