@@ -133,7 +133,7 @@ DAYS = count()
 def test_a_marker_says_that_all_users_are_in_the_warehouse(
     server: Server, configure: Callable[..., None], listing: Listing, part_records: int
 ) -> None:
-    """The same of a whole day: where it fails there is no raw day and no marker."""
+    """G9, the same of a whole day: where it fails there is no raw day and no marker."""
     folder = f"day-{next(DAYS)}"
     configure("pipeline", data_dir=folder, database=f"sqlite:///{folder}/warehouse.db")
     configure("pipeline", part_records=part_records, engine_workers=1)
