@@ -7,6 +7,8 @@ The map, from the outside in; imports run this way only:
 
     users                             what is particular to users: contract, cleaning, table, tasks
     cli, screens                      `python -m pipeline`: its commands; what they print
+      report                            a page of it, with charts
+      status                            how each day stands, how old the newest is
       doctor, check                     what a URL is as a source; whether a source keeps its section's word
       reprocess, verify                 days made again from raw; what differs in files and warehouse
       forget                            a user erased everywhere, for good

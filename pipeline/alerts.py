@@ -23,6 +23,7 @@ from pipeline.failures import Failure, add_line, find_open, find_path, lock, rea
 from pipeline.logs import logger
 from pipeline.mask import Mask
 
+LATE = "late"  # the stage of a day that is told of because it is not there in time
 PATIENCE = 4.0  # seconds for an answer, whatever takes them: a name that is not found, a body that does not end
 PAUSE = dt.timedelta(minutes=1)  # for which a webhook that did not answer is not asked again
 
@@ -126,5 +127,5 @@ def _is_known(dataset: Dataset, failure: Failure, told: list[Told]) -> bool:
 
 
 def _name_cause(failure: Failure) -> str:
-    """A cause without what differs from one time to the next: counts, seconds, the number of a request."""
-    return f"{failure.stage} {DIFFERENT.sub('#', failure.line)}"
+    """A cause without what differs from one time to the next: counts, the number of a request, how late it is by now."""
+    return LATE if failure.stage == LATE else f"{failure.stage} {DIFFERENT.sub('#', failure.line)}"

@@ -162,4 +162,5 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 logger.addFilter(ExpectedErrors())
 logger.addFilter(LuigiTalk())
 InterfaceLogging._default = classmethod(_set_up_for_luigi)  # type: ignore[method-assign, assignment]
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where a service has no home for its cache
 sys.excepthook = show_uncaught

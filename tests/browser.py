@@ -43,11 +43,11 @@ class Browser:
     """Chromium for the length of a `with`; its profile is made below `folder`. Skips the test where there is none."""
 
     def __init__(self, folder: Path) -> None:
+        command = [need("chromium"), *FLAGS, f"--user-data-dir={folder / 'chromium'}", "--remote-debugging-pipe"]
         # The browser reads commands from descriptor 3 and writes to 4, whatever their numbers are here.
         read, self._write = os.pipe()
         self._read, write = os.pipe()
         pipes = f'exec "$@" 3<&{read} 4>&{write}'
-        command = [need("chromium"), *FLAGS, f"--user-data-dir={folder / 'chromium'}", "--remote-debugging-pipe"]
         self._process = subprocess.Popen(
             ["bash", "-c", pipes, "bash", *command, "about:blank"],
             pass_fds=(read, write),

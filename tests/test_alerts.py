@@ -143,6 +143,20 @@ def test_without_a_webhook_nothing_is_remembered():
     assert not Path("data").exists()
 
 
+def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
+    """By the `status` of a monitor, however often it asks, and in whatever words."""
+    for age in ("30 hours", "1 day"):
+        with pytest.raises(SystemExit):
+            cli.main(["status", "--max-age", age])
+    assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: ./run.sh status tells more"]
+    tomorrow = config.utc_now() + dt.timedelta(days=1)
+    monkeypatch.setattr(config, "utc_now", lambda: tomorrow)
+    with pytest.raises(SystemExit):
+        cli.main(["status", "--max-age", "30 hours"])
+    assert len(hook()) == 2
+    assert capsys.readouterr().err.count("ERROR: users: no day is loaded") == 3
+
+
 def test_a_trial_is_sent_and_says_how_it_went(hook, capsys, monkeypatch):
     """Before the night on which it is needed."""
     cli.main(["alert"])

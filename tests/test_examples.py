@@ -44,6 +44,11 @@ def test_the_line_of_the_crontab_loads_what_is_missing_says_nothing_and_runs_onc
     need("flock")
     (line,) = re.findall(r"^20 0 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
     assert line.replace(str(checkout), PLACE).replace(DAYS[0], "2026-11-01") in (ROOT / "README.md").read_text()
+    (ask,) = re.findall(r"^0 8 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
+    asked = run_as_cron(ask)
+    out, err = asked.communicate(timeout=60)
+    assert (out, asked.returncode) == ("", 1)
+    assert err.startswith("ERROR: users: no day is loaded, and --max-age allows 1 day 6 hours: ")
     failing: set[str] = {DAYS[1]}
 
     def respond(request: Request) -> Answer:
@@ -68,6 +73,8 @@ def test_the_line_of_the_crontab_loads_what_is_missing_says_nothing_and_runs_onc
         third = run_as_cron(line)
         assert (*third.communicate(timeout=120), third.returncode) == ("", "", 0)
     assert query("select date from loads order by 1") == [(day,) for day in DAYS]
+    asked = run_as_cron(ask)
+    assert (*asked.communicate(timeout=60), asked.returncode) == ("", "", 0)
     log = Path("cron.log").read_text()
     assert [len(re.findall(f"^INFO: users {day}: ", log, re.MULTILINE)) for day in DAYS] == [3, 3, 3]
 
