@@ -127,5 +127,5 @@ def _is_known(dataset: Dataset, failure: Failure, told: list[Told]) -> bool:
 
 
 def _name_cause(failure: Failure) -> str:
-    """A cause without what differs from one time to the next: counts, the number of a request, how late it is by now."""
+    """A cause without what differs from one time to the next: counts, the number of a request, how late it is."""
     return LATE if failure.stage == LATE else f"{failure.stage} {DIFFERENT.sub('#', failure.line)}"
