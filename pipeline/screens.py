@@ -12,22 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
+from luigi.interface import core
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config
+from pipeline import config, progress
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.logs import count
-from pipeline.stages import COUNTS
+from pipeline.stages import COUNTS, tell_loaded
 from pipeline.tasks import Load
 from pipeline.tombstones import Tombstones
 
 if TYPE_CHECKING:
+    from pipeline.backfill import Backfill
+    from pipeline.plan import Step
+    from pipeline.prune import Outcome as Given
     from pipeline.reprocess import Outcome
+    from pipeline.stop import Stop
 
 REASONS = 10  # for rejects that status names
+FAILED_DAYS = 50  # that a backfill names at its end
+STOPPING = "stopping: the days that are begun are finished first; once more ends at once, and loses nothing"
 
 Loads = Sequence[type[Load]]
 
@@ -99,7 +106,7 @@ def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = 
     from pipeline.warehouse import name_days
 
     console = open_console()
-    days: dict[str, list[dt.date]] = {"done": [], "current": [], "missing": [], "failed": []}
+    days: dict[str, list[dt.date]] = {"done": [], "current": [], "missing": [], "pruned": [], "failed": []}
     for date, what, why in outcomes:
         days[what].append(date)
         if what == "done" and each:
@@ -108,6 +115,9 @@ def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = 
             sys.stderr.write(f"ERROR: {why}\n")
     if days["current"]:
         console.print(f"{dataset.name} {name_days(days['current'])}: current, left as it is", soft_wrap=True)
+    if days["pruned"]:
+        pruned = f"{dataset.name} {name_days(days['pruned'])}"
+        console.print(f"{pruned}: given up by prune, left as loaded", style="yellow", soft_wrap=True)
     if days["missing"]:
         missing = f"{dataset.name} {name_days(days['missing'])}"
         sys.stderr.write(f"ERROR: {missing}: no raw files: its Load task reads them from the source\n")
@@ -186,6 +196,137 @@ def show_checks(loads: Loads, options: argparse.Namespace) -> bool:
             table.add_row(what, Text(verdict, style), "; ".join(filter(None, (evidence, next_step))))
         open_console().print(table)
         sound &= all(finding.verdict != FAILED for finding in findings.values())
+    return sound
+
+
+def show_backfill(loads: Loads, options: argparse.Namespace) -> bool:
+    """What becomes of each day of a range, as it happens and in a table at the end; whether all are loaded."""
+    from pipeline.backfill import Backfill
+    from pipeline.stop import watch
+
+    workers, sound = options.workers or core().workers, True
+    with watch(lambda: sys.stderr.write(f"{STOPPING}\n")) as stop:
+        for load in loads:
+            backfill = Backfill(load, options.start, options.stop)
+            _run_backfill(backfill, workers, stop)
+            console = open_console()
+            console.print(_make_outcome_table(backfill))
+            missing = len(backfill.failed) + len(backfill.left) + len(backfill.early)
+            loaded = len(backfill.skipped) + len(backfill.done)
+            console.print(f"{load.dataset.name}: {loaded:,} of {count(loaded + missing, 'day')} are loaded")
+            sound &= not missing
+    if stop.asked and not sound:
+        module = "" if options.module == "pipeline" else f" --module {options.module}"
+        more = f" --workers {options.workers}" if options.workers else ""
+        more += " and the flags of this run" if options.flags else ""
+        again = f"python -m pipeline{module} backfill {options.start} {options.stop}{more}"
+        sys.stderr.write(f"stopped by {stop.asked.name}: go on with {again}\n")
+        sys.exit(128 + stop.asked)
+    return sound
+
+
+def _run_backfill(backfill: "Backfill", workers: int, stop: "Stop") -> None:
+    """Run it, with a bar on a terminal, else with a line for each day that is loaded."""
+    dataset, loaded, failed = backfill.load.dataset, set[dt.date](), set[dt.date]()
+    with progress.follow_days(dataset.name, len(backfill.todo), forks=workers > 1) as show:
+
+        def tell(day: dt.date, cause: str | None) -> None:
+            here, there = (loaded, failed) if cause is None else (failed, loaded)
+            here.add(day)
+            there.discard(day)
+            if show:
+                show(len(loaded), len(failed))
+            elif marker := dataset.warehouse().find_marker(day) if cause is None else None:
+                sys.stdout.write(f"{dataset.name} {day}: {tell_loaded(marker)}\n")
+                sys.stdout.flush()
+
+        backfill.run(workers, stop, tell)
+
+
+def _make_outcome_table(backfill: "Backfill") -> Table:
+    """What was done, skipped and failed, and why."""
+    table, failed = _make_days_table("what"), list(backfill.failed)
+    if done := set(backfill.done):
+        markers = [marker for marker in backfill.load.dataset.warehouse().loads() if marker["date"] in done]
+        totals = {name: sum(marker[name] for marker in markers) for name in COUNTS}
+        _add_days(table, "done", backfill.done, tell_loaded(totals), "green")
+    _add_days(table, "skipped", backfill.skipped, "loaded before")
+    for day in failed[:FAILED_DAYS]:
+        _add_days(table, "failed", [day], backfill.failed[day], "red")
+    _add_days(table, "failed", failed[FAILED_DAYS:], "each is named above", "red")
+    _add_days(table, "not begun", backfill.left, "stopped before", "yellow")
+    newest = f"the newest day that can be loaded is {backfill.last_closed}"
+    _add_days(table, "not closed", backfill.early, newest, "yellow")
+    return table
+
+
+def _group_days(found: "Iterable[Step | Given]") -> dict[tuple[str, str], list[dt.date]]:
+    """The days of which the same is said, and for the same reason."""
+    groups: dict[tuple[str, str], list[dt.date]] = {}
+    for day in found:
+        groups.setdefault((day.what, day.why), []).append(day.date)
+    return groups
+
+
+def _make_days_table(first: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (first, "days", "which", "why"):
+        table.add_column(name, overflow="fold", justify="right" if name == "days" else "left")
+    return table
+
+
+def _add_days(table: Table, what: str, days: Sequence[dt.date], why: str, style: str = "") -> None:
+    """A row of such a table for days that have something in common, where there are any."""
+    from pipeline.warehouse import name_days
+
+    if days:
+        table.add_row(what, f"{len(days):,}", name_days(days), why, style=style)
+
+
+def show_plan(loads: Loads, options: argparse.Namespace) -> bool:
+    """What a backfill of a range would do, and what that would cost. Nothing is run, so all is well."""
+    from pipeline.plan import find_cost, plan
+
+    console = open_console()
+    for dataset in (load.dataset for load in loads):
+        steps = plan(dataset, options.start, options.stop)
+        table = _make_days_table("to do")
+        for (what, why), days in _group_days(steps).items():
+            _add_days(table, what, days, why)
+        console.print(table)
+        to_read = sum(step.what == "read" for step in steps)
+        if to_read and (cost := find_cost(dataset)):
+            requests, time = round(to_read * cost.pages), dt.timedelta(seconds=round(to_read * cost.seconds))
+            what = f"about {count(requests, 'request')} and {time} with one worker to read {count(to_read, 'day')}"
+            console.print(f"{dataset.name}: {what}, by the median of {count(cost.of, 'loaded day')}", soft_wrap=True)
+        elif to_read:
+            console.print(f"{dataset.name}: no day is loaded from which to learn what {count(to_read, 'day')} may cost")
+    return True
+
+
+def show_pruned(loads: Loads, options: argparse.Namespace) -> bool:
+    """The days whose files are given up, or would be without `yes`, and those that are kept; whether none failed."""
+    from rich.filesize import decimal
+
+    from pipeline.prune import prune
+    from pipeline.warehouse import name_days
+
+    console, sound = open_console(), True
+    for dataset in (load.dataset for load in loads):
+        outcomes = list(prune(dataset, options.older_than, options.keep, only_look=not options.yes))
+        groups = _group_days(outcomes)
+        pruned = groups.pop(("pruned", ""), [])
+        for (what, why), days in groups.items():
+            line = f"{dataset.name} {name_days(days)}: {what}, {why}"
+            if what == "failed":
+                sys.stderr.write(f"ERROR: {line}\n")
+            else:
+                console.print(line, style="yellow", soft_wrap=True)
+        size = decimal(sum(outcome.bytes for outcome in outcomes))
+        which = f"{dataset.name} {name_days(pruned)}: {count(len(pruned), 'day')}, {size}" if pruned else ""
+        done = "pruned" if options.yes else "would be pruned; nothing is touched without --yes"
+        console.print(f"{which}, {done}" if which else f"{dataset.name}: no day is to be pruned", soft_wrap=True)
+        sound &= all(outcome.what != "failed" for outcome in outcomes)
     return sound
 
 

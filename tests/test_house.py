@@ -13,7 +13,8 @@ ROWS = [
     {"__main__"},
     {"cli"},
     {"screens"},
-    {"doctor", "check", "forget", "reprocess", "verify", "__init__"},
+    {"backfill", "plan"},
+    {"block", "doctor", "check", "forget", "prune", "reprocess", "verify", "__init__"},
     {"users"},
     {"tasks"},
     {"extraction", "stages", "progress"},
@@ -25,12 +26,13 @@ ROWS = [
     {"staging", "auth", "signs"},
     {"sqlite", "oauth2"},
     {"schema", "session"},
-    {"pages", "paginators", "demo", "logs", "mask", "lines", "waits"},
+    {"pages", "paginators", "demo", "logs", "mask", "lines", "waits", "days"},
     {"placeholders"},
     {"config"},
-    {"errors", "fields", "presets"},
+    {"errors", "fields", "presets", "stop"},
 ]
-WITH_LUIGI = {"__init__", "__main__", "cli", "screens", "users", "tasks", "dataset", "targets", "logs", "config"}
+WITH_LUIGI = {"__init__", "__main__", "cli", "screens", "backfill", "block", "users", "tasks"}
+WITH_LUIGI |= {"dataset", "targets", "logs", "config"}
 
 
 def imports_of(module: str) -> set[str]:
