@@ -215,7 +215,7 @@ def _check_kept(db: SQLite, name: str, dates: Iterable[dt.date]) -> None:
         given_up = f" (prune has given up those of {name_days(pruned)})" if pruned else ""
         raise WarehouseError(
             f"{name} {name_days(lost)}: in {db.path}, but without raw files to be made of again{given_up}: bring them "
-            "back from a copy, or give these days up with --drop-missing; reprocess loses none"
+            "back from a copy, or give these days up with --drop-missing"
         )
 
 
