@@ -14,7 +14,8 @@ usage() {
 ./run.sh load DATE             load one day, as 2026-11-21
 ./run.sh backfill START STOP   load every missing day from START to the day before STOP (--workers N)
 ./run.sh plan START STOP       what a backfill would do, why, and at what cost; runs nothing
-./run.sh status                which days are loaded, and what came with them
+./run.sh status                how each day stands, and what came with it (--json, --max-age '36 hours': exits with 1)
+./run.sh report [FILE]         the same as one page with charts (data/report.html)
 ./run.sh reprocess START STOP  make stale days again from raw, without the API (--all: every day)
 ./run.sh verify [START STOP]   name what differs in files and warehouse; changes nothing
 ./run.sh rebuild               make the warehouse anew of all raw days, swapped in at once
@@ -89,7 +90,9 @@ load)
     [ $# -ge 2 ] || die "load needs a day: ./run.sh load 2026-11-21"
     exec luigi --module pipeline LoadUsers --date "${@:2}"
     ;;
-status | backfill | plan | doctor | check | reprocess | verify | rebuild | prune | forget) exec python -m pipeline "$@" ;;
+status | report | backfill | plan | doctor | check | reprocess | verify | rebuild | prune | forget)
+    exec python -m pipeline "$@"
+    ;;
 luigid)
     mkdir -p data
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"

@@ -6,9 +6,11 @@
 The map, from the outside in; imports run this way only:
 
     users                             what is particular to users: contract, cleaning, table, tasks
-    cli, screens                      `python -m pipeline`: its commands; what they print
+    cli, screens, ranges              `python -m pipeline`: its commands; what they print
       backfill, block                   days of any number, in portions; a portion under Luigi
       plan                              what a backfill would do, and at what cost
+      report                            a page of it, with charts
+      status                            how each day stands, how old the newest is
       doctor, check                     what a URL is as a source; whether a source keeps its section's word
       reprocess, verify                 days made again from raw; what differs in files and warehouse
       prune                             the files of old days given up
@@ -17,6 +19,7 @@ The map, from the outside in; imports run this way only:
     extraction                        the first stage: a day's pages into its raw folder, or an error
       journal                           where a reading that was broken off goes on
       gates                             whether a day may be believed, by the days before it
+      failures                          what failed, when and why
       progress                          how far a reading is: on a terminal, in the visualiser
     stages                            the second and the third: clean rows, loaded rows
     dataset                           what is particular to the records of an API, in one value

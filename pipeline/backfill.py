@@ -19,13 +19,12 @@ from pipeline.tasks import Load
 
 BLOCK = 20  # days
 BLOCK_OF_A_WORKER = 10  # days at least: at the end of a block workers wait for each other
-NOT_GRANTED = "the scheduler did not grant it, or another worker has it: run this again"
 
 
 class Backfill:
     """The days of a range: `skipped` are loaded already, `early` are not closed yet, `todo` are to be run.
 
-    Of these in the end `done` are loaded, `failed` are not, and why, and `left` were not begun before a stop.
+    Of these in the end `done` are loaded, `failed` are not, and why, and `left` were not run.
     """
 
     def __init__(self, load: type[Load], start: dt.date, stop: dt.date) -> None:
@@ -46,7 +45,7 @@ class Backfill:
         """Load the days, the oldest first; `tell` hears of each.
 
         Those that failed are tried once more at the end, as an outage may be over by then: but not where all failed,
-        nor under luigid, which has tried them again meanwhile.
+        nor under luigid, which has tried them again meanwhile. What became of the days is known even where this raises.
         """
 
         def hear(day: dt.date, cause: str | None) -> None:
@@ -61,16 +60,16 @@ class Backfill:
                 if not stop.asked:
                     run_block(self.load, days[number : number + size], workers, stop, hear)
 
-        if workers > 1 and self.todo:
-            prepare_children()
-        run_blocks(self.todo)
-        if core().local_scheduler and 0 < len(self.failed) < len(self.todo) and not stop.asked:
-            days = count(len(self.failed), "day")
-            logger.warning("%s: %s failed; once more, as an outage may be over", self.load.dataset.name, days)
-            run_blocks(sorted(self.failed))
-        loaded = set(self.load.bulk_complete(self.todo))
-        self.done = [day for day in self.todo if day in loaded]
-        silent = [day for day in self.todo if day not in loaded and day not in self.failed]
-        self.left = silent if stop.asked else []
-        causes = self.failed if stop.asked else self.failed | dict.fromkeys(silent, NOT_GRANTED)
-        self.failed = {day: causes[day] for day in sorted(causes.keys() - loaded)}
+        try:
+            if workers > 1 and self.todo:
+                prepare_children()
+            run_blocks(self.todo)
+            if core().local_scheduler and 0 < len(self.failed) < len(self.todo) and not stop.asked:
+                days = count(len(self.failed), "day")
+                logger.warning("%s: %s failed; once more, as an outage may be over", self.load.dataset.name, days)
+                run_blocks(sorted(self.failed))
+        finally:
+            loaded = set(self.load.bulk_complete(self.todo))
+            self.done = [day for day in self.todo if day in loaded]
+            self.failed = {day: self.failed[day] for day in sorted(self.failed.keys() - loaded)}
+            self.left = [day for day in self.todo if day not in loaded and day not in self.failed]

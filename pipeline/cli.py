@@ -1,6 +1,7 @@
 """`python -m pipeline`: what a person asks beside running days.
 
-Owns the commands and their arguments. What a command prints is in screens.py, every fact comes from elsewhere.
+Owns the commands and their arguments. What a command prints is in screens.py and ranges.py, every fact comes from
+elsewhere.
 """
 
 import argparse
@@ -8,12 +9,14 @@ import datetime as dt
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
-from pipeline import logs, screens
+from pipeline import logs, ranges, screens
+from pipeline.config import Duration
 from pipeline.errors import ConfigError
 from pipeline.tasks import DayParameter, Load
 
@@ -66,15 +69,29 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(show=show, defaults=[])
         return command
 
-    status = add("status", screens.show_status, "which days the warehouse holds, and what came with them")
+    status = add("status", screens.show_status, "how each day stands, how old the newest is, and what came with them")
     status.add_argument(
         "--days", type=parse_positive, default=14, help="how many of the newest days to list (default: 14)"
     )
-    backfill = add("backfill", screens.show_backfill, "load every day of a range that is missing, however many")
+    status.add_argument("--json", action="store_true", help="for machines: one JSON document, its keys as in README.md")
+    status.add_argument(
+        "--max-age",
+        type=parse_duration,
+        metavar="DURATION",
+        help="exit with 1 where what is known ends longer ago, as in '36 hours' or '2 days'",
+    )
+    report = add("report", screens.show_report, "the same as a page with charts, in one file")
+    report.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="where to write it (default: report.html in data_dir)"
+    )
+    report.add_argument(
+        "--days", type=parse_positive, default=90, help="how many of the newest days the charts show (default: 90)"
+    )
+    backfill = add("backfill", ranges.show_backfill, "load every day of a range that is missing, however many")
     add_days(backfill)
     backfill.add_argument("--workers", type=parse_positive, help="processes, one task each (default: 1)")
     backfill.set_defaults(defaults=["--log-level", "WARNING"])  # else Luigi says more of each day than the day is worth
-    plan = add("plan", screens.show_plan, "what a backfill would do, why, and at what cost; runs and asks nothing")
+    plan = add("plan", ranges.show_plan, "what a backfill would do, why, and at what cost; runs and asks nothing")
     add_days(plan)
     reprocess = add(
         "reprocess", screens.show_reprocessed, "make stale days again from their raw files, without the source"
@@ -89,7 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
     forget.add_argument(
         "keys", nargs="*", metavar="KEY", help="of a user, a JSON array where it has several columns; flags follow it"
     )
-    prune = add("prune", screens.show_pruned, "give up the raw and clean files of old days; rows and markers stay")
+    prune = add("prune", ranges.show_pruned, "give up the raw and clean files of old days; rows and markers stay")
     prune.add_argument(
         "--older-than",
         type=parse_number,
@@ -137,6 +154,13 @@ def parse_positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
+
+
+def parse_duration(text: str) -> dt.timedelta:
+    try:
+        return Duration().parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
 def find_loads(module: str) -> list[type[Load]]:

@@ -71,4 +71,5 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 logger.addFilter(ExpectedErrors())
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where a service has no home for its cache
 sys.excepthook = show_uncaught

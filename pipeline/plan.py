@@ -8,9 +8,11 @@ import statistics
 from typing import Any, Literal, NamedTuple
 
 from pipeline import config, stages
+from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.days import list_span
 from pipeline.errors import FolderError
+from pipeline.failures import find_open, list_failures
 from pipeline.reprocess import find_stale
 
 LEARN_FROM = 30  # days: the newest of the same mode
@@ -41,23 +43,32 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
     """A step for each day from `start` to the day before `stop`, the oldest first."""
     days = list_span(start, stop)
     last_closed = dataset.config().last_closed_day(config.utc_now())
-    loaded = {marker["date"] for marker in dataset.warehouse().loads()}
-    stale = find_stale(dataset)
-    return [_plan_day(dataset, day, day in loaded, stale.get(day), last_closed) for day in days]
+    markers, stale = dataset.warehouse().loads(), find_stale(dataset)
+    loaded = {marker["date"] for marker in markers}
+    failed = find_open(list_failures(Pipeline().data_dir, dataset.name), markers)
+
+    def plan_day(date: dt.date) -> Step:
+        if date in loaded:
+            return (
+                Step(date, "reprocess", f"stale, {stale[date]}") if date in stale else Step(date, "nothing", "loaded")
+            )
+        if date > last_closed:
+            return Step(date, "wait", f"not closed; the newest day that is: {last_closed}")
+        what, why = _find_step(dataset, date)
+        failure = failed.get(date)
+        return Step(date, what, f"failed before, {failure.stage}: {failure.line}" if failure else why)
+
+    return [plan_day(day) for day in days]
 
 
-def _plan_day(dataset: Dataset, date: dt.date, loaded: bool, stale: str | None, last_closed: dt.date) -> Step:
-    if loaded:
-        return Step(date, "reprocess", f"stale, {stale}") if stale else Step(date, "nothing", "loaded")
-    if date > last_closed:
-        return Step(date, "wait", f"not closed; the newest day that is: {last_closed}")
+def _find_step(dataset: Dataset, date: dt.date) -> tuple[Literal["read", "clean", "load"], str]:
+    """Where a day that is not loaded is to be taken up."""
     if not dataset.folder("raw", date).exists():
-        return Step(date, "read", "missing")
+        return "read", "missing"
     try:
-        current = stages.is_current(dataset, date)
+        return ("load", "read and cleaned") if stages.is_current(dataset, date) else ("clean", "read")
     except FolderError as error:
-        return Step(date, "clean", str(error))
-    return Step(date, "load", "read and cleaned") if current else Step(date, "clean", "read")
+        return "clean", str(error)
 
 
 def find_cost(dataset: Dataset) -> Cost | None:

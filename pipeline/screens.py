@@ -7,73 +7,153 @@ takes the Load tasks of the module's datasets and the options of its command.
 import argparse
 import datetime as dt
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
-from luigi.interface import core
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config, progress
+from pipeline import config
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.logs import count
-from pipeline.stages import COUNTS, tell_loaded
+from pipeline.stages import COUNTS
 from pipeline.tasks import Load
-from pipeline.tombstones import Tombstones
 
 if TYPE_CHECKING:
-    from pipeline.backfill import Backfill
-    from pipeline.plan import Step
-    from pipeline.prune import Outcome as Given
     from pipeline.reprocess import Outcome
-    from pipeline.stop import Stop
+    from pipeline.status import State, Status
 
 REASONS = 10  # for rejects that status names
-FAILED_DAYS = 50  # that a backfill names at its end
-STOPPING = "stopping: the days that are begun are finished first; once more ends at once, and loses nothing"
+FAILURES = 5  # that it names
+WEEKS = 6  # of its calendar
+LETTERS: "dict[State, tuple[str, str]]" = {
+    "loaded": (".", "green"),
+    "pruned": ("p", "green"),
+    "stale": ("S", "yellow"),
+    "failed": ("F", "bold red"),
+    "missing": ("M", "red"),
+    "open": ("-", "dim"),
+}
 
 Loads = Sequence[type[Load]]
 
 
 def show_status(loads: Loads, options: argparse.Namespace) -> bool:
-    """The newest loaded days of each dataset, how late the newest is, what is missing, stale and rejected."""
-    for load in loads:
-        _show_status(load.dataset, options.days)
-    return True
+    """How each dataset stands, for people or, with `json`, for machines; whether none is older than `max_age`."""
+    from pipeline.status import find_status
+
+    found = [find_status(load.dataset) for load in loads]
+    if options.json:
+        newest = [msgspec.structs.replace(status, loads=status.loads[-options.days :]) for status in found]
+        sys.stdout.write(msgspec.json.encode({"datasets": newest}).decode() + "\n")
+    else:
+        for status in found:
+            _show_status(status, options.days)
+    late = [line for status in found if (line := _tell_late(status, options.max_age))]
+    for line in late:
+        sys.stderr.write(f"ERROR: {line}\n")
+    return not late
 
 
-def _show_status(dataset: Dataset, days: int) -> None:
-    from pipeline.reprocess import find_stale
-    from pipeline.warehouse import name_days
+def _show_status(status: "Status", days: int) -> None:
+    from pipeline.status import name_newest, tell_span, tell_time
 
-    markers = dataset.warehouse().loads()
-    console = open_console()
-    where = config.Pipeline().database
-    if pending := Tombstones(config.Pipeline().data_dir, dataset.name).count_pending():
-        console.print(f"{dataset.name}: {count(pending, 'key')} not wholly forgotten: run python -m pipeline forget")
-    if not markers:
-        console.print(f"{dataset.name}: no day is loaded in {where}")
-        return
-    loaded = [marker["date"] for marker in markers]
-    last_closed = dataset.config().last_closed_day(config.utc_now())
-    behind = (last_closed - loaded[-1]).days
-    late = f"{count(behind, 'day')} behind the last closed day, {last_closed}" if behind > 0 else "up to date"
-    console.print(f"{dataset.name} in {where}: {count(len(loaded), 'day')}, {loaded[0]} to {loaded[-1]}; {late}")
-    console.print(_make_table(markers[-days:]))
-    span = (loaded[-1] - loaded[0]).days
-    if gaps := {loaded[0] + dt.timedelta(days=number) for number in range(span)}.difference(loaded):
-        console.print(f"missing between them: {name_days(gaps)}")
+    console, name = open_console(), status.dataset
+    if status.unforgotten:
+        pending = count(status.unforgotten, "key")
+        console.print(f"{name}: {pending} not wholly forgotten: run python -m pipeline forget", soft_wrap=True)
+    if status.first and status.newest and status.known_until:
+        behind = (status.last_closed - status.newest).days
+        late = (
+            f"{count(behind, 'day')} behind the last closed day, {status.last_closed}" if behind > 0 else "up to date"
+        )
+        span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
+        age = tell_span(status.at - status.known_until)
+        console.print(f"{name} in {status.database}: {span}; {late}", soft_wrap=True)
+        console.print(f"what changed before {tell_time(status.known_until)} is known, {age} ago", soft_wrap=True)
+    else:
+        console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
+    if states := status.find_states():
+        console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
+    if status.loads:
+        console.print(_make_table(status.loads[-days:]))
+    if status.missing:
+        console.print(f"missing: {name_newest(status.missing)}", style="red", soft_wrap=True)
+    for failure in status.failures[:FAILURES]:
+        over, style = ("", "red") if failure.date in status.failed else (", loaded since", "dim")
+        what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
+        console.print(f"{what}: {failure.line}", style=style, soft_wrap=True)
     stale: dict[str, list[dt.date]] = {}
-    for date, why in find_stale(dataset).items():
+    for date, why in status.stale.items():
         stale.setdefault(why, []).append(date)
     for why, dates in stale.items():
-        console.print(f"stale, {why}: {name_days(dates)}", style="yellow", soft_wrap=True)
-    for reason, records, on in dataset.warehouse().summarise_rejects()[:REASONS]:
-        console.print(f"rejected, {count(records, 'record')} of {count(on, 'day')}: {reason}", soft_wrap=True)
+        console.print(f"stale, {why}: {name_newest(dates)}", style="yellow", soft_wrap=True)
+    for rejected in status.rejects[:REASONS]:
+        where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
+        console.print(f"rejected, {where}: {rejected.reason}", soft_wrap=True)
+
+
+def _make_calendar(states: "Mapping[dt.date, State]", last_closed: dt.date) -> Table:
+    """The last weeks up to that of the last closed day, but none before the first known day: a row each."""
+    newest = max(last_closed, *states)
+    start = max(min(states), newest - dt.timedelta(weeks=WEEKS - 1))
+    monday = start - dt.timedelta(days=start.weekday())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("week of")
+    for name in ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"):
+        table.add_column(name, justify="right")
+    while monday <= newest:
+        week = [monday + dt.timedelta(days=number) for number in range(7)]
+        found = [(day, states.get(day, "open" if day > last_closed else None)) for day in week]
+        table.add_row(str(monday), *(_make_cell(day, state) for day, state in found))
+        monday += dt.timedelta(weeks=1)
+    return table
+
+
+def _make_cell(day: dt.date, state: "State | None") -> Text:
+    """A day of the month with the letter of its state; nothing where it has none."""
+    if not state:
+        return Text()
+    letter, style = LETTERS[state]
+    return Text(f"{day.day} {letter}", style)
+
+
+def _make_legend() -> Text:
+    from pipeline.status import STATES
+
+    legend = [(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items()]
+    return Text("   ").join(Text(*part) for part in legend)
+
+
+def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
+    """That what is known ends longer ago than `max_age`, and the newest cause; None where it does not."""
+    from pipeline.status import tell_span, tell_time
+
+    if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
+        return None
+    known = "no day is loaded"
+    if status.known_until:
+        age = tell_span(status.at - status.known_until)
+        known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
+    failed = [failure for failure in status.failures if failure.date in status.failed]
+    next_ = f"{failed[0].date} failed, {failed[0].stage}: {failed[0].line}" if failed else "./run.sh status tells more"
+    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {next_}"
+
+
+def show_report(loads: Loads, options: argparse.Namespace) -> bool:
+    """Where the page is that was written; it says whether all is well."""
+    from pipeline.report import write_report
+
+    path = options.file or Path(config.Pipeline().data_dir).expanduser() / "report.html"
+    write_report([load.dataset for load in loads], path, options.days)
+    open_console().print(f"{path}: open it in a browser", soft_wrap=True)
+    return True
 
 
 def show_reprocessed(loads: Loads, options: argparse.Namespace) -> bool:
@@ -196,137 +276,6 @@ def show_checks(loads: Loads, options: argparse.Namespace) -> bool:
             table.add_row(what, Text(verdict, style), "; ".join(filter(None, (evidence, next_step))))
         open_console().print(table)
         sound &= all(finding.verdict != FAILED for finding in findings.values())
-    return sound
-
-
-def show_backfill(loads: Loads, options: argparse.Namespace) -> bool:
-    """What becomes of each day of a range, as it happens and in a table at the end; whether all are loaded."""
-    from pipeline.backfill import Backfill
-    from pipeline.stop import watch
-
-    workers, sound = options.workers or core().workers, True
-    with watch(lambda: sys.stderr.write(f"{STOPPING}\n")) as stop:
-        for load in loads:
-            backfill = Backfill(load, options.start, options.stop)
-            _run_backfill(backfill, workers, stop)
-            console = open_console()
-            console.print(_make_outcome_table(backfill))
-            missing = len(backfill.failed) + len(backfill.left) + len(backfill.early)
-            loaded = len(backfill.skipped) + len(backfill.done)
-            console.print(f"{load.dataset.name}: {loaded:,} of {count(loaded + missing, 'day')} are loaded")
-            sound &= not missing
-    if stop.asked and not sound:
-        module = "" if options.module == "pipeline" else f" --module {options.module}"
-        more = f" --workers {options.workers}" if options.workers else ""
-        more += " and the flags of this run" if options.flags else ""
-        again = f"python -m pipeline{module} backfill {options.start} {options.stop}{more}"
-        sys.stderr.write(f"stopped by {stop.asked.name}: go on with {again}\n")
-        sys.exit(128 + stop.asked)
-    return sound
-
-
-def _run_backfill(backfill: "Backfill", workers: int, stop: "Stop") -> None:
-    """Run it, with a bar on a terminal, else with a line for each day that is loaded."""
-    dataset, loaded, failed = backfill.load.dataset, set[dt.date](), set[dt.date]()
-    with progress.follow_days(dataset.name, len(backfill.todo), forks=workers > 1) as show:
-
-        def tell(day: dt.date, cause: str | None) -> None:
-            here, there = (loaded, failed) if cause is None else (failed, loaded)
-            here.add(day)
-            there.discard(day)
-            if show:
-                show(len(loaded), len(failed))
-            elif marker := dataset.warehouse().find_marker(day) if cause is None else None:
-                sys.stdout.write(f"{dataset.name} {day}: {tell_loaded(marker)}\n")
-                sys.stdout.flush()
-
-        backfill.run(workers, stop, tell)
-
-
-def _make_outcome_table(backfill: "Backfill") -> Table:
-    """What was done, skipped and failed, and why."""
-    table, failed = _make_days_table("what"), list(backfill.failed)
-    if done := set(backfill.done):
-        markers = [marker for marker in backfill.load.dataset.warehouse().loads() if marker["date"] in done]
-        totals = {name: sum(marker[name] for marker in markers) for name in COUNTS}
-        _add_days(table, "done", backfill.done, tell_loaded(totals), "green")
-    _add_days(table, "skipped", backfill.skipped, "loaded before")
-    for day in failed[:FAILED_DAYS]:
-        _add_days(table, "failed", [day], backfill.failed[day], "red")
-    _add_days(table, "failed", failed[FAILED_DAYS:], "each is named above", "red")
-    _add_days(table, "not begun", backfill.left, "stopped before", "yellow")
-    newest = f"the newest day that can be loaded is {backfill.last_closed}"
-    _add_days(table, "not closed", backfill.early, newest, "yellow")
-    return table
-
-
-def _group_days(found: "Iterable[Step | Given]") -> dict[tuple[str, str], list[dt.date]]:
-    """The days of which the same is said, and for the same reason."""
-    groups: dict[tuple[str, str], list[dt.date]] = {}
-    for day in found:
-        groups.setdefault((day.what, day.why), []).append(day.date)
-    return groups
-
-
-def _make_days_table(first: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (first, "days", "which", "why"):
-        table.add_column(name, overflow="fold", justify="right" if name == "days" else "left")
-    return table
-
-
-def _add_days(table: Table, what: str, days: Sequence[dt.date], why: str, style: str = "") -> None:
-    """A row of such a table for days that have something in common, where there are any."""
-    from pipeline.warehouse import name_days
-
-    if days:
-        table.add_row(what, f"{len(days):,}", name_days(days), why, style=style)
-
-
-def show_plan(loads: Loads, options: argparse.Namespace) -> bool:
-    """What a backfill of a range would do, and what that would cost. Nothing is run, so all is well."""
-    from pipeline.plan import find_cost, plan
-
-    console = open_console()
-    for dataset in (load.dataset for load in loads):
-        steps = plan(dataset, options.start, options.stop)
-        table = _make_days_table("to do")
-        for (what, why), days in _group_days(steps).items():
-            _add_days(table, what, days, why)
-        console.print(table)
-        to_read = sum(step.what == "read" for step in steps)
-        if to_read and (cost := find_cost(dataset)):
-            requests, time = round(to_read * cost.pages), dt.timedelta(seconds=round(to_read * cost.seconds))
-            what = f"about {count(requests, 'request')} and {time} with one worker to read {count(to_read, 'day')}"
-            console.print(f"{dataset.name}: {what}, by the median of {count(cost.of, 'loaded day')}", soft_wrap=True)
-        elif to_read:
-            console.print(f"{dataset.name}: no day is loaded from which to learn what {count(to_read, 'day')} may cost")
-    return True
-
-
-def show_pruned(loads: Loads, options: argparse.Namespace) -> bool:
-    """The days whose files are given up, or would be without `yes`, and those that are kept; whether none failed."""
-    from rich.filesize import decimal
-
-    from pipeline.prune import prune
-    from pipeline.warehouse import name_days
-
-    console, sound = open_console(), True
-    for dataset in (load.dataset for load in loads):
-        outcomes = list(prune(dataset, options.older_than, options.keep, only_look=not options.yes))
-        groups = _group_days(outcomes)
-        pruned = groups.pop(("pruned", ""), [])
-        for (what, why), days in groups.items():
-            line = f"{dataset.name} {name_days(days)}: {what}, {why}"
-            if what == "failed":
-                sys.stderr.write(f"ERROR: {line}\n")
-            else:
-                console.print(line, style="yellow", soft_wrap=True)
-        size = decimal(sum(outcome.bytes for outcome in outcomes))
-        which = f"{dataset.name} {name_days(pruned)}: {count(len(pruned), 'day')}, {size}" if pruned else ""
-        done = "pruned" if options.yes else "would be pruned; nothing is touched without --yes"
-        console.print(f"{which}, {done}" if which else f"{dataset.name}: no day is to be pruned", soft_wrap=True)
-        sound &= all(outcome.what != "failed" for outcome in outcomes)
     return sound
 
 

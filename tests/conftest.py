@@ -16,7 +16,7 @@ import luigi
 import pytest
 from luigi.configuration import get_config
 
-from pipeline import client
+from pipeline import cli, client
 from server import Server
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +81,17 @@ def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]"
     process = start(*command, **environment)
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
+    """`python -m pipeline` and what follows, in this process and by the test's clock: stdout, stderr, exit code."""
+    try:
+        cli.main(arguments)
+        code: Any = 0
+    except SystemExit as error:
+        code = error.code
+    out, err = capsys.readouterr()
+    return (out, err, code) if isinstance(code, int) else (out, f"{err}{code}", 1)
 
 
 def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

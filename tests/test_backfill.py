@@ -227,8 +227,8 @@ def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(numb
     assert [date for (date,) in query("select date from loads order by 1")] == begun
     rows = rows_of(stdout)
     assert rows["done"].startswith(f"done {len(begun)} ")
-    assert rows["not begun"].startswith(f"not begun {40 - len(begun)} ")
-    assert rows.keys() == {"done", "not begun", "users:"}
+    assert rows["not run"].startswith(f"not run {40 - len(begun)} ")
+    assert rows.keys() == {"done", "not run", "users:"}
     *_, stopping, last = stderr.splitlines()
     assert stopping.startswith("stopping: ")
     again = f"python -m pipeline backfill 2016-01-01 2016-02-10 --workers {workers} and the flags of this run"

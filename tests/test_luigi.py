@@ -406,10 +406,13 @@ def test_status_shows_what_is_loaded_and_what_is_missing(home):
     result = run("python", "-m", "pipeline", "status")
     assert result.returncode == 0, result.stderr
     assert "users in sqlite:///data/warehouse.db: 3 days, 2026-11-01 to 2026-11-06; " in result.stdout
-    assert "missing between them: 2026-11-03..2026-11-05" in result.stdout
+    assert "missing: 2026-11-03..2026-11-05, 2026-11-07.." in result.stdout
     assert "2026-11-02" in result.stdout
     other = run("python", "-m", "pipeline", "status", "--pipeline-database", "sqlite:///other.db")
-    assert other.stdout == "users: no day is loaded in sqlite:///other.db\n"
+    assert other.stdout.splitlines() == [
+        "users: no day is loaded in sqlite:///other.db",
+        "stale, not loaded: 2026-11-01..2026-11-02, 2026-11-06",
+    ]
     assert not (home / "other.db").exists()
 
 

@@ -4,10 +4,12 @@ import datetime as dt
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from conftest import dump_tree, run
 from pipeline import config, extraction, stages
+from pipeline.failures import Failure
 from pipeline.plan import Cost, find_cost, plan
 from pipeline.users import USERS
 
@@ -36,11 +38,14 @@ def made(configure, monkeypatch) -> None:
     shutil.rmtree(f"data/clean/users/date={DAYS[1]}")
     configure("users", url="http://127.0.0.1:9/nobody-listens")
     monkeypatch.setattr(config, "utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC))
+    Path("data/failures").mkdir()
+    failures = [Failure(config.utc_now(), day, "extract", "404 Not Found") for day in (DAYS[0], DAYS[5])]
+    Path("data/failures/users.jsonl").write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in failures))
 
 
 @pytest.mark.usefixtures("made")
 def test_each_day_has_its_step_and_its_reason():
-    """Loaded, stale, cleaned, read, damaged, missing, not closed."""
+    """Loaded (after it failed), stale, cleaned, read, damaged, failed, not closed."""
     stale = "stale, its clean files are not what the code of today makes of its raw files"
     steps = plan(USERS, DAYS[0], DAYS[-1])
     assert "is not a manifest" in steps[4].why
@@ -49,7 +54,7 @@ def test_each_day_has_its_step_and_its_reason():
         (DAYS[1], "reprocess", stale),
         (DAYS[2], "load", "read and cleaned"),
         (DAYS[3], "clean", "read"),
-        (DAYS[5], "read", "missing"),
+        (DAYS[5], "read", "failed before, extract: 404 Not Found"),
         (DAYS[6], "wait", "not closed; the newest day that is: 2026-10-06"),
     ]
 

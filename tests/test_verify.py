@@ -387,6 +387,7 @@ def test_a_history_that_is_easy_to_get_wrong_differs_in_nothing(tmp_path, case):
 
 @pytest.mark.parametrize("name", ["users", "orders"])
 @given(st.lists(steps, min_size=4, max_size=10))
+@pytest.mark.timeout(120 + HISTORIES)
 @settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_any_history_differs_in_nothing(name: str, steps: list[Any]) -> None:
     """The same of random ones, with days loaded again, replaced and read again, and forgotten users."""

@@ -184,6 +184,7 @@ KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
 
 @pytest.mark.parametrize("name", ["users", "orders"])
 @given(st.lists(steps, min_size=4, max_size=10), st.randoms(use_true_random=False))
+@pytest.mark.timeout(120 + EXAMPLES)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_any_history_of_loads_says_what_the_definition_says(
     name: str, steps: list[Any], shuffle: random.Random
