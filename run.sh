@@ -23,6 +23,7 @@ usage() {
 ./run.sh forget KEY...         erase users from raw and clean files, tables and rejects, for good
 ./run.sh doctor URL            what a URL is as a source, and the section of luigi.cfg that reads it
 ./run.sh check                 whether the source keeps what its section says; writes nothing
+./run.sh alert                 send a trial message to the webhook that is told of failures
 ./run.sh luigid                the scheduler and its visualiser, on http://127.0.0.1:8082
 ./run.sh test [ARGUMENT...]    lint, types and tests; arguments go to pytest
 ./run.sh TASK [FLAG...]        anything else goes to: luigi --module pipeline TASK FLAG...
@@ -90,13 +91,12 @@ load)
     [ $# -ge 2 ] || die "load needs a day: ./run.sh load 2026-11-21"
     exec luigi --module pipeline LoadUsers --date "${@:2}"
     ;;
-status | report | backfill | plan | doctor | check | reprocess | verify | rebuild | prune | forget)
+status | report | backfill | plan | doctor | check | reprocess | verify | rebuild | prune | forget | alert)
     exec python -m pipeline "$@"
     ;;
 luigid)
-    mkdir -p data
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
-    exec luigid --address 127.0.0.1 --state-path data/luigid.pickle "${@:2}"
+    exec python -m pipeline.scheduler "${@:2}"
     ;;
 test)
     shift

@@ -15,13 +15,15 @@ The map, from the outside in; imports run this way only:
       reprocess, verify                 days made again from raw; what differs in files and warehouse
       prune                             the files of old days given up
       forget                            a user erased everywhere, for good
+    scheduler                         luigid
     tasks                             Luigi: a stage of a day, ranges of days
     extraction                        the first stage: a day's pages into its raw folder, or an error
       journal                           where a reading that was broken off goes on
       gates                             whether a day may be believed, by the days before it
-      failures                          what failed, when and why
       progress                          how far a reading is: on a terminal, in the visualiser
     stages                            the second and the third: clean rows, loaded rows
+    alerts                            who is told that a day failed
+      failures                          what failed, when and why
     dataset                           what is particular to the records of an API, in one value
       tombstones                        the keys that are forgotten
     source                            every record of an API for a day, page by page, or an error

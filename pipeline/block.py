@@ -19,6 +19,7 @@ from luigi.scheduler import Scheduler
 from luigi.task_status import DONE, FAILED
 from luigi.worker import Worker
 
+from pipeline.logs import luigi_talk
 from pipeline.stop import Stop
 from pipeline.tasks import Load
 
@@ -37,7 +38,9 @@ NOTHING_MORE: dict[str, Any] = {
 
 def run_block(load: type[Load], days: Sequence[dt.date], workers: int, stop: Stop, tell: Tell) -> None:
     """Run the Load tasks of these days, and all that they need; when asked to stop, to the end of the days begun."""
-    luigi.build([load(date=day) for day in days], _Factory(load.get_task_family(), stop, tell), workers=workers)
+    factory = _Factory(load.get_task_family(), stop, tell)
+    with luigi_talk.silence():
+        luigi.build([load(date=day) for day in days], factory, workers=workers)
 
 
 def prepare_children() -> None:

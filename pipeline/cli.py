@@ -90,7 +90,8 @@ def make_parser() -> argparse.ArgumentParser:
     backfill = add("backfill", ranges.show_backfill, "load every day of a range that is missing, however many")
     add_days(backfill)
     backfill.add_argument("--workers", type=parse_positive, help="processes, one task each (default: 1)")
-    backfill.set_defaults(defaults=["--log-level", "WARNING"])  # else Luigi says more of each day than the day is worth
+    if sys.stderr.isatty():  # a bar says how far it is
+        backfill.set_defaults(defaults=["--log-level", "WARNING"])
     plan = add("plan", ranges.show_plan, "what a backfill would do, why, and at what cost; runs and asks nothing")
     add_days(plan)
     reprocess = add(
@@ -124,6 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
     prune.add_argument("--yes", action="store_true", help="do it: else it is only said what would be done")
     doctor = add("doctor", screens.show_diagnosis, "what a URL is as a source, and the section that reads it")
     doctor.add_argument("url", metavar="URL", help="the first page; flags such as --users-auth bearer:ENV follow it")
+    add("alert", screens.show_trial, "send a trial message to the webhook")
     check = add("check", screens.show_checks, "whether the configured source keeps what is relied upon; reads it twice")
     check.add_argument("--date", type=parse_day, help="the day to read (default: the last closed one)")
     return parser

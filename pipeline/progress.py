@@ -6,7 +6,6 @@ let a day fail because a scheduler does not hear.
 
 import contextlib
 import functools
-import logging
 import multiprocessing
 import sys
 import time
@@ -26,14 +25,17 @@ REDRAW = 0.1  # seconds between two states of the bar of a backfill
 
 SetMessage = Callable[[str], object]
 SetPercentage = Callable[[int], object]
+SetLink = Callable[[str], object]
 
 
 @contextlib.contextmanager
 def follow(
-    set_message: SetMessage | None = None, set_percentage: SetPercentage | None = None
+    set_message: SetMessage | None = None,
+    set_percentage: SetPercentage | None = None,
+    set_link: SetLink | None = None,
 ) -> Iterator[Callable[[Reading], None]]:
     """A function that is to hear of a reading after each page; the setters are those of Luigi's task while it runs."""
-    rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage), _Bar()
+    rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage, set_link), _Bar()
 
     def tell(reading: Reading) -> None:
         text = _describe(reading, rate.measure(reading))
@@ -74,8 +76,10 @@ def _describe(reading: Reading, rate: float | None) -> str:
 class _Scheduler:
     """Tells Luigi's scheduler, which shows it in the visualiser: now and then, as each time is a call."""
 
-    def __init__(self, set_message: SetMessage | None, set_percentage: SetPercentage | None) -> None:
-        self._set_message, self._set_percentage = set_message, set_percentage
+    def __init__(
+        self, set_message: SetMessage | None, set_percentage: SetPercentage | None, set_link: SetLink | None
+    ) -> None:
+        self._set_message, self._set_percentage, self._set_link = set_message, set_percentage, set_link
         self._due = time.monotonic() + EVERY
         self._untold: tuple[Reading, str] | None = None
 
@@ -94,6 +98,9 @@ class _Scheduler:
             self._set_message(text)
             if reading.total:
                 self._set_percentage(min(100, 100 * reading.records // reading.total))
+            if self._set_link and reading.url.startswith("http"):
+                self._set_link(reading.url)  # where it is read, without secrets
+                self._set_link = None
         except EXPECTED as error:
             self._set_message = None
             logger.warning("the scheduler is not told any more how far the reading is: %s", error)
@@ -121,13 +128,13 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def follow_days(name: str, total: int, forks: bool) -> "Iterator[Callable[[int, int], None] | None]":
-    """A function that is to hear how many of a backfill's days are loaded and how many failed; None on no terminal.
+def follow_days(name: str, total: int, forks: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function that is to hear how many of a backfill's days are loaded and how many failed, for a bar.
 
     Where this process `forks` the bar moves only when that is told: a child must find no thread that holds the screen.
     """
     if not sys.stderr.isatty() or not total:
-        yield None
+        yield lambda _loaded, _failed: None
         return
     start = due = time.monotonic()
     with _draw(auto_refresh=not forks) as progress:
@@ -160,18 +167,10 @@ def _draw(auto_refresh: bool = True) -> "Iterator[Progress]":
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = BarColumn(10), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-    terminal = sys.stderr
-    handlers = [
-        handler
-        for handler in {*logger.handlers, *logging.root.handlers}
-        if isinstance(handler, logging.StreamHandler) and handler.stream is terminal
-    ]
-    with Progress(*columns, console=_open_terminal(), transient=True, auto_refresh=auto_refresh) as progress:
+    to_terminal = sys.stdout.isatty()  # else lines for a file would go above the bar
+    console = _open_terminal()
+    with Progress(
+        *columns, console=console, transient=True, auto_refresh=auto_refresh, redirect_stdout=to_terminal
+    ) as progress:
         progress.add_task("", total=None)
-        try:
-            for handler in handlers:
-                handler.setStream(sys.stderr)  # rich's by now, which writes above the bar
-            yield progress
-        finally:
-            for handler in handlers:
-                handler.setStream(terminal)
+        yield progress

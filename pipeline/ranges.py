@@ -1,6 +1,6 @@
 """What is printed of many days at once: loaded by backfill, looked at by plan, given up by prune.
 
-Owns words, tables and the line a day; refuses to find anything out, as screens.py does.
+Owns words and tables; refuses to find anything out, as screens.py does.
 """
 
 import argparse
@@ -44,19 +44,15 @@ def show_backfill(loads: Loads, options: argparse.Namespace) -> bool:
 
 
 def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
-    """Run it, with a bar on a terminal, else with a line for each day that is loaded."""
-    dataset, loaded, failed = backfill.load.dataset, set[dt.date](), set[dt.date]()
-    with progress.follow_days(dataset.name, len(backfill.todo), forks=workers > 1) as show:
+    """Run it, with a bar on a terminal; else the log tells of each day."""
+    loaded, failed = set[dt.date](), set[dt.date]()
+    with progress.follow_days(backfill.load.dataset.name, len(backfill.todo), forks=workers > 1) as show:
 
         def tell(day: dt.date, cause: str | None) -> None:
             here, there = (loaded, failed) if cause is None else (failed, loaded)
             here.add(day)
             there.discard(day)
-            if show:
-                show(len(loaded), len(failed))
-            elif marker := dataset.warehouse().find_marker(day) if cause is None else None:
-                sys.stdout.write(f"{dataset.name} {day}: {tell_loaded(marker)}\n")
-                sys.stdout.flush()
+            show(len(loaded), len(failed))
 
         backfill.run(workers, stop, tell)
 

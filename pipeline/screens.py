@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config
+from pipeline import alerts, config
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
+from pipeline.failures import Failure
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.tasks import Load
@@ -55,10 +56,13 @@ def show_status(loads: Loads, options: argparse.Namespace) -> bool:
     else:
         for status in found:
             _show_status(status, options.days)
-    late = [line for status in found if (line := _tell_late(status, options.max_age))]
-    for line in late:
-        sys.stderr.write(f"ERROR: {line}\n")
-    return not late
+    sound = True
+    for load, status in zip(loads, found, strict=True):
+        if line := _tell_late(status, options.max_age):
+            sys.stderr.write(f"ERROR: {line}\n")
+            alerts.tell(load.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
+            sound = False
+    return sound
 
 
 def _show_status(status: "Status", days: int) -> None:
@@ -277,6 +281,21 @@ def show_checks(loads: Loads, options: argparse.Namespace) -> bool:
         open_console().print(table)
         sound &= all(finding.verdict != FAILED for finding in findings.values())
     return sound
+
+
+def show_trial(loads: Loads, _: argparse.Namespace) -> bool:
+    """Whether the webhook takes a message. Raises ConfigError where there is none."""
+    now = config.utc_now()
+    if not config.Pipeline().webhook:
+        raise ConfigError("[pipeline] webhook is not set: name the environment variable that holds its URL")
+    trial = alerts.make_message(
+        loads[0].dataset.name, Failure(now, now.date(), "trial", "nothing failed: this is a trial")
+    )
+    if problem := alerts.post(trial):
+        sys.stderr.write(f"ERROR: {problem}\n")
+        return False
+    open_console().print(f"the webhook of {config.Pipeline().webhook} took a trial message")
+    return True
 
 
 def open_console() -> Console:

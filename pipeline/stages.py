@@ -15,7 +15,7 @@ from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import FolderError, QualityError
 from pipeline.lines import pack, unpack
-from pipeline.logs import count, logger
+from pipeline.logs import count, logger, name_load
 from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest, digest
 from pipeline.tombstones import Finder, Tombstones
 
@@ -56,6 +56,7 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     """
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
+    name_load(manifest.as_of)
     clean.sweep()
     results = transform_parts(dataset, raw, manifest.parts, clean)
     reasons = sum((result.reasons for result in results), Counter[str]())
@@ -158,6 +159,7 @@ def read_clean(dataset: Dataset, date: dt.date) -> "Load":
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
     if made.raw_sha256 != [part.sha256 for part in read.parts]:
         raise FolderError(f"{clean} was not made of {raw}, which was read anew meanwhile: run the day again")
+    name_load(read.as_of)
     day = Day(
         date=date,
         mode=read.mode,

@@ -69,8 +69,23 @@ def configure() -> Iterator[Callable[..., None]]:
             conf.set(section, key, value)
 
 
+@pytest.fixture
+def checkout(home: Path) -> Path:
+    """The files of a clone, with the environment that run.sh has made."""
+    if not (ROOT / ".venv" / "installed.requirements.txt").exists():
+        miss("./run.sh has made no .venv here")
+    for name in ("run.sh", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, home)
+    (home / ".venv").mkdir()
+    for path in (ROOT / ".venv").iterdir():
+        (home / ".venv" / path.name).symlink_to(path)
+    (home / ".venv" / "installed.path").unlink()
+    (home / ".venv" / "installed.path").write_text(f"{home}\n")
+    return home
+
+
 def start(*command: str, **environment: str) -> "subprocess.Popen[str]":
-    """A command in the current folder, with its output in pipes: `luigi`, `luigid` or `python` and what follows."""
+    """A command in the current folder, with its output in pipes: `luigi` or `python` and what follows."""
     program = Path(sys.executable).with_name(command[0])
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
     return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -107,7 +122,7 @@ def start_scheduler() -> tuple["subprocess.Popen[str]", dict[str, str]]:
     text = Path("central.cfg").read_text().replace("scheduler_port = 8082", f"scheduler_port = {port}")
     Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
     environment = {"LUIGI_CONFIG_PATH": "central.cfg"}
-    daemon = start("luigid", "--address", "127.0.0.1", "--port", str(port), **environment)
+    daemon = start("python", "-m", "pipeline.scheduler", "--port", str(port), **environment)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with socket.socket() as probe:

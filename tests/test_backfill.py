@@ -76,11 +76,14 @@ def asked_for(server: Server) -> list[str]:
 
 
 def test_a_range_is_loaded_and_the_second_run_skips_it():
-    """A line a day and nothing on stderr; a table and exit 0; then nothing is run, for no heavy library's price."""
+    """A line an event and nothing on stderr; a table and exit 0; then nothing is run, for no heavy library's price."""
     first = backfill("2026-10-05", "2026-10-08")
     assert (first.returncode, first.stderr) == (0, "")
     *lines, _, _, said = first.stdout.splitlines()
-    assert [line[:26] for line in lines] == [f"users 2026-10-0{n}: loaded, " for n in (5, 6, 7)]
+    assert [line.split(", ")[0] for line in lines if "loaded" in line] == [
+        f"INFO: users 2026-10-0{n}: loaded" for n in (5, 6, 7)
+    ]
+    assert len(lines) == 9  # one an event: extracted, cleaned, loaded
     assert re.fullmatch(r"done 3 2026-10-05\.\.2026-10-07 loaded, \d+ inserted,.*", rows_of(first.stdout)["done"])
     assert said == "users: 3 of 3 days are loaded"
     before = dump_warehouse()
@@ -236,6 +239,17 @@ def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(numb
     assert "Traceback" not in stderr
 
 
+def test_a_day_that_is_cleaned_by_many_processes_is_not_disturbed_either():
+    """Those of the engine, too, are sent what a terminal sends."""
+    flags = ("--users-url", f"{TINY[1].replace('per_day=1', 'per_day=2000')}", "--pipeline-part-records", "200")
+    command = start("python", "-c", IN_A_GROUP, "backfill", *span(3, dt.date(2026, 10, 1)), *flags)
+    wait_until(lambda: bool(list(Path("data").glob("clean/*/date=*/part-*"))))
+    os.killpg(command.pid, signal.SIGINT)
+    stdout, stderr = command.communicate(timeout=60)
+    assert command.returncode == 128 + signal.SIGINT, stderr
+    assert rows_of(stdout)["done"].startswith("done 1 2026-10-01 loaded, ")
+
+
 def test_a_second_signal_ends_at_once_and_the_next_run_goes_on():
     """Whatever was going on; nothing is lost by it."""
     with Server() as server:
@@ -373,6 +387,25 @@ def test_a_terminal_shows_days_done_rate_and_time_left_and_then_the_table():
     assert "users: 11 of 12 days are loaded" in lines
 
 
+def test_a_slow_day_has_its_own_bar_below():
+    """With one worker, whose days are read in this process; nothing of either is left."""
+    with Server() as server:
+
+        def respond(request: Request) -> Answer:
+            page = int(request.query.get("page", 1))
+            users = (
+                [make_user(10 * page + n, f"{request.query['on']}T10:00:00Z") for n in range(10)] if page < 9 else []
+            )
+            return Answer(users, headers={"X-Total-Count": "80"}, wait=0.15)
+
+        url = server.on("/users", respond) + "?on={date}"
+        flags = ("--users-url", url, "--users-paginator", "page", "--users-total-header", "X-Total-Count")
+        code, written = run_on_terminal("python", "-m", "pipeline", "backfill", *span(2), *flags)
+    assert code == 0, written
+    assert re.search(r"━ +50% [\d:-]+ users, 1 of 2 days, [^\n]*\n━[^\n]* 6 pages, 60 of 80 records", written)
+    assert not [line for line in look_at(written) if "━" in line]
+
+
 class ExtractNothing(DayTask):
     """A day whose work costs nothing: what is left is Luigi's."""
 
@@ -414,17 +447,16 @@ def quiet(monkeypatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("quiet")
 def test_what_luigi_costs_is_linear_in_the_days():
-    """Four times the days, at most 4.6 times the time; given all at once they take sixteen times."""
+    """Four times the days, at most 4.6 times the time; given all at once they would take sixteen times."""
     seconds = []
-    for days in (SCALE * 15, SCALE * 60):
+    for days in (few := max(SCALE, 90), 4 * few):
         ExtractNothing.done.clear()
-        work = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=days))
+        backfill = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=days))
         began = time.process_time()
-        work.run(1, Stop(), lambda _day, _cause: None)
+        backfill.run(1, Stop(), lambda _day, _cause: None)
         seconds.append(time.process_time() - began)
-        assert (len(work.done), work.failed, work.left) == (days, {}, [])
-    each = (1000 * took / days for took, days in zip(seconds, (SCALE * 15, SCALE * 60), strict=True))
-    print(" and ".join(f"{ms:.1f} ms a day" for ms in each))
+        assert (len(backfill.done), backfill.failed, backfill.left) == (days, {}, [])
+    print(f"{1000 * seconds[0] / few:.1f} and {1000 * seconds[1] / few / 4:.1f} ms a day")
     assert seconds[1] <= 4.6 * seconds[0]
 
 

@@ -1,12 +1,10 @@
 """The README and the pages in docs/: their commands run as written, and say what is shown."""
 
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -14,7 +12,7 @@ import msgspec
 import pandas as pd
 import pytest
 
-from conftest import ROOT, luigi_run, miss, need, query
+from conftest import ROOT, luigi_run, need, query
 from pipeline.config import Pipeline
 from pipeline.schema import LOADS, Declared
 from pipeline.targets import CleanManifest, RawManifest
@@ -38,21 +36,6 @@ def normalise(line: str) -> str:
     line = re.sub(r"#[#.,]*", "#", re.sub(r"\s+", " ", re.sub(r"\d", "#", line))).strip()
     line = re.sub(r"#-#-#(?:[- ]#-#-#|-#-#)+", "#-#-#", line)  # which days, where yesterday is one of them
     return re.sub(r"(loaded, # inserted).*", r"\1", line)
-
-
-@pytest.fixture
-def checkout(home: Path) -> Path:
-    """The files of a clone, with the environment that run.sh has made."""
-    if not (ROOT / ".venv" / "installed.requirements.txt").exists():
-        miss("./run.sh has made no .venv here")
-    for name in ("run.sh", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
-        shutil.copy(ROOT / name, home)
-    (home / ".venv").mkdir()
-    for path in (ROOT / ".venv").iterdir():
-        (home / ".venv" / path.name).symlink_to(path)
-    (home / ".venv" / "installed.path").unlink()
-    (home / ".venv" / "installed.path").write_text(f"{home}\n")
-    return home
 
 
 @pytest.mark.timeout(300)
