@@ -5,6 +5,7 @@ import datetime as dt
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -462,22 +463,30 @@ def test_what_luigi_costs_is_linear_in_the_days():
 
 @pytest.mark.timeout(7200)
 def test_any_number_of_days_is_linear_and_to_find_them_done_takes_no_time():
-    """The real work, of so many days and of four times as many; at PIPELINE_BACKFILL=400 then ten years of it."""
-    wall = []
+    """The real work of so many days and of four times as many; at PIPELINE_BACKFILL=400 then ten years of it.
+
+    What is compared is the time of processors: that on the wall is shown, as others may have the machine too.
+    """
+    cost = []
     for days in (SCALE, 4 * SCALE):
         shutil.rmtree("data", ignore_errors=True)
-        began = time.monotonic()
+        began, before = time.monotonic(), measure_children()
         result = backfill(*span(days), *TINY)
-        wall.append(time.monotonic() - began)
+        cost.append(measure_children() - before)
+        print(f"{days} days: {time.monotonic() - began:.1f} s, {cost[-1]:.1f} s of processors")
         assert result.returncode == 0, result.stderr
         assert result.stdout.endswith(f"users: {days:,} of {days:,} days are loaded\n")
-    print(f"{wall[0]:.1f} s for {SCALE} days, {wall[1]:.1f} s for {4 * SCALE}: {wall[1] / wall[0]:.2f}")
-    assert wall[1] <= 4.6 * wall[0]
+    assert cost[1] <= 4.6 * cost[0]
     days = 3652 if SCALE >= 400 else 4 * SCALE
     assert backfill(*span(days), *TINY).returncode == 0
-    timed = "import atexit, time; atexit.register(lambda: print(time.process_time()));"
-    again = run("python", "-c", f"{timed} {MAIN}", "backfill", *span(days), *TINY)
-    *_, said, took = again.stdout.splitlines()
-    assert said == f"users: {days:,} of {days:,} days are loaded"
-    print(f"{float(took):.2f} s of process time to find {days} days done")
-    assert float(took) < 2
+    before = measure_children()
+    again = backfill(*span(days), *TINY)
+    assert again.stdout.endswith(f"users: {days:,} of {days:,} days are loaded\n")
+    print(f"{measure_children() - before:.2f} s of processors to find {days} days done")
+    assert measure_children() - before < 2
+
+
+def measure_children() -> float:
+    """Seconds of processors that the processes have had that this one has started, and their own."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
