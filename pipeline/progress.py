@@ -1,10 +1,11 @@
-"""How far the reading of a source is: a bar for whoever sits at a terminal, a line for the scheduler.
+"""How far the reading of a source, or a backfill, is: a bar for whoever sits at a terminal, a line for the scheduler.
 
 Owns whom it tells, how often, and in which words. Refuses to write into a log, where one line says what came, and to
 let a day fail because a scheduler does not hear.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import sys
 import time
@@ -15,10 +16,12 @@ from pipeline.logs import EXPECTED, count, logger
 from pipeline.source import Reading
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 EVERY = 2.0  # seconds between two calls to the scheduler
 PATIENCE = 0.5  # seconds; what is read sooner needs no bar
+REDRAW = 0.1  # seconds between two states of the bar of a backfill
 
 SetMessage = Callable[[str], object]
 SetPercentage = Callable[[int], object]
@@ -125,13 +128,49 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _draw() -> "Iterator[Progress]":
-    """A bar at the foot of the screen, above which the log goes on."""
+def follow_days(name: str, total: int, forks: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function that is to hear how many of a backfill's days are loaded and how many failed, for a bar.
+
+    Where this process `forks` the bar moves only when that is told: a child must find no thread that holds the screen.
+    """
+    if not sys.stderr.isatty() or not total:
+        yield lambda _loaded, _failed: None
+        return
+    start = due = time.monotonic()
+    with _draw(auto_refresh=not forks) as progress:
+
+        def tell(loaded: int, failed: int) -> None:
+            nonlocal due
+            now, (task,) = time.monotonic(), progress.task_ids
+            rate = (loaded + failed) / max(now - start, 0.001)
+            pace = f"{rate:,.1f} days/s" if rate >= 1 else f"{60 * rate:,.1f} days/min"
+            text = f"{name}, {loaded:,} of {count(total, 'day')}, {f'{failed:,} failed, ' if failed else ''}{pace}"
+            progress.update(task, description=text, completed=loaded + failed, total=total)
+            if now >= due:
+                progress.refresh()
+                due = now + REDRAW
+
+        yield tell
+
+
+@functools.cache
+def _open_terminal() -> "Console":
+    """One for all bars: one within another, a day's in a backfill's, is drawn below it."""
     from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextlib.contextmanager
+def _draw(auto_refresh: bool = True) -> "Iterator[Progress]":
+    """A bar at the foot of the screen, above which the log goes on."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = BarColumn(10), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
     to_terminal = sys.stdout.isatty()  # else lines for a file would go above the bar
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=to_terminal) as progress:
+    console = _open_terminal()
+    with Progress(
+        *columns, console=console, transient=True, auto_refresh=auto_refresh, redirect_stdout=to_terminal
+    ) as progress:
         progress.add_task("", total=None)
         yield progress

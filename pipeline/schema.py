@@ -31,7 +31,7 @@ LOADS = Table(
     | dict.fromkeys(("pages", "extracted", *CLASSES, "vanished", "reverted"), "integer")
     | {"watermark": "time"}
     | dict.fromkeys(("raw_sha256", "clean_sha256", "transform_version", "accepted"), "text")
-    | {"loaded_at": "time", "seconds": "float"},
+    | {"loaded_at": "time", "seconds": "float", "pruned_at": "time"},
     ("dataset", "date"),
 )
 REJECTS = Table(
