@@ -45,7 +45,7 @@ def _show_status(dataset: Dataset, days: int) -> None:
 
     markers = dataset.warehouse().loads()
     console = open_console()
-    where = config.Pipeline().database
+    where = dataset.warehouse().database
     if pending := Tombstones(config.Pipeline().data_dir, dataset.name).count_pending():
         console.print(f"{dataset.name}: {count(pending, 'key')} not wholly forgotten: run python -m pipeline forget")
     if not markers:
