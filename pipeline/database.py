@@ -64,6 +64,9 @@ class Connection(Protocol):
         Of rows with the same key that with the highest `updated_at` stays, of equal ones the later.
         """
 
+    def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:
+        """While these tables, in which there is no row, are given many: what is cheaper made afterwards is made then."""
+
     def encode(self, value: Any) -> Any:
         """A value as it is stored."""
 

@@ -62,17 +62,18 @@ class Merge(Statements):
     def _merge_first(self, staged: int) -> dict[str, int]:
         """The very first day has nothing to be compared with. Not needed, but three times as fast."""
         self._add_day()
-        if self.snapshot:
-            self.execute("""
-                insert into {changes} ({key}, as_of, gone, {row})
-                select {key}, :as_of, gone, {row} from stage where gone <> 1
-            """)
-        else:
-            self._write_events()
-        inserted = self.execute("""
-            insert into {present} ({key}, {row}, ingested_at, load_date)
-            select {key}, {row}, :extracted_at, :date from stage s where gone = 0 and {newest}
-        """).rowcount
+        with self.db.filling(table.name for table in self.declared.stored()):
+            if self.snapshot:
+                self.execute("""
+                    insert into {changes} ({key}, as_of, gone, {row})
+                    select {key}, :as_of, gone, {row} from stage where gone <> 1
+                """)
+            else:
+                self._write_events()
+            inserted = self.execute("""
+                insert into {present} ({key}, {row}, ingested_at, load_date)
+                select {key}, {row}, :extracted_at, :date from stage s where gone = 0 and {newest}
+            """).rowcount
         absent = self.one("select count(*) from stage s where gone = 1 and {newest}")[0]
         none = dict.fromkeys(("updated", "deleted", "vanished", "reverted"), 0)
         return {"stale": staged - inserted - absent, "unchanged": absent, "inserted": inserted, **none}
@@ -87,7 +88,8 @@ class Merge(Statements):
 
     def _write_events(self) -> None:
         self.execute("""
-            insert into {events} (load_date, {key}, at, gone, {row}) select :date, {key}, at, gone, {row} from stage
+            insert into {events} (load_date, {key}, at, gone, {row})
+            select :date, {key}, at, gone, {row} from stage order by {key}, at
         """)
 
     def _merge_snapshot(self) -> None:
@@ -215,7 +217,7 @@ class Merge(Statements):
               left join {changes} c on ({c.key}) = ({k.key})
                and c.as_of = ({k.last_change} and x.gone < 2)
               left join {changes} u on ({u.key}) = ({k.key}) and u.gone = 2
-               and u.as_of = ({k.last_change})
+               and u.as_of = ({u.last_change})
               left join {days} d on d.as_of = c.as_of
         """.replace("{keys}", keys)
         )

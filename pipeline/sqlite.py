@@ -7,7 +7,7 @@ import datetime as dt
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -172,6 +172,9 @@ class SQLite:
         while some := tuple(islice(values, rows_at_once * len(names))):
             places = ", ".join([row] * (len(some) // len(names)))
             self.connection.execute(f"{insert} values {places} {on_conflict}", some)
+
+    def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002 - here nothing is
+        return nullcontext()
 
     def encode(self, value: Any) -> Any:
         """A value as it is stored: times as text of fixed width, in UTC, so that they compare as they should."""
