@@ -81,7 +81,7 @@ class Merge(Statements):
     def _merge_records(self) -> None:
         self.execute("insert into touched ({key}) select distinct {key} from {events} where load_date = :date")
         self.execute("delete from {events} where load_date = :date")
-        self.execute("insert into touched ({key}) select distinct {key} from stage where true on conflict do nothing")
+        self.execute("insert into touched ({key}) select distinct {key} from stage where true order by {key} on conflict do nothing")
         self._write_events()
         self._add_day()
         self._refresh("select {key} from touched")
@@ -110,7 +110,7 @@ class Merge(Statements):
         if not newest:
             self.execute("""
                 insert into touched ({key})
-                select distinct {key} from {changes} where as_of > :as_of on conflict do nothing
+                select distinct {key} from {changes} where as_of > :as_of order by {key} on conflict do nothing
             """)
         self._add_day()
         self._say("select {key}, gone, {row} from stage", self.day.as_of)
@@ -162,6 +162,7 @@ class Merge(Statements):
               left join {changes} c on ({c.key}) = ({k.key})
                and c.as_of = ({k.last_change} and x.as_of <= :as_of)
              where (coalesce(s.gone, 1), {s.row}) is distinct from (coalesce(c.gone, 1), {c.row})
+             order by {k.key}
             """.replace("{states}", states),
             as_of=as_of,
         )
@@ -219,6 +220,7 @@ class Merge(Statements):
               left join {changes} u on ({u.key}) = ({k.key}) and u.gone = 2
                and u.as_of = ({u.last_change})
               left join {days} d on d.as_of = c.as_of
+             order by {k.key}
         """.replace("{keys}", keys)
         )
         # The newest record, where it is later. Of the days that brought the same the first is named.
@@ -245,7 +247,7 @@ class Merge(Statements):
         self.execute("delete from {present} where ({key}) in (select {key} from want where gone = 1)")
         self.execute("""
             insert into {present} as p ({key}, {row}, ingested_at, load_date)
-            select {key}, {row}, ingested_at, load_date from want where gone = 0
+            select {key}, {row}, ingested_at, load_date from want where gone = 0 order by {key}
             on conflict ({key}) do update
                set {set_row}, ingested_at = excluded.ingested_at, load_date = excluded.load_date
              where ({excluded.row}, excluded.ingested_at, excluded.load_date)
