@@ -65,7 +65,7 @@ class Connection(Protocol):
         """
 
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:
-        """While these tables, in which there is no row, are given many: what is cheaper made afterwards is made then."""
+        """While these tables, in which there is no row, are given many: what is cheaper afterwards is done then."""
 
     def encode(self, value: Any) -> Any:
         """A value as it is stored."""

@@ -131,8 +131,9 @@ def _parse_key(declared: Declared, text: str) -> Key:
     with suppress(ValueError):
         values = [text] if kinds == [str] else json.loads(text)
         values = values if isinstance(values, list) else [values]
-        "".join(map(str, values)).encode()  # a lone surrogate is no text
-        if list(map(type, values)) == kinds and all(value in INTEGERS for value in values if type(value) is int):
+        letters = "".join(map(str, values)).encode()  # a lone surrogate is no text
+        fitting = list(map(type, values)) == kinds and b"\0" not in letters
+        if fitting and all(value in INTEGERS for value in values if type(value) is int):
             return tuple(values)
     columns = ", ".join(f"{column} ({kind})" for column, kind in declared.key.items())
     how = "as a JSON array" if len(kinds) > 1 else "as it stands there"

@@ -81,7 +81,10 @@ class Merge(Statements):
     def _merge_records(self) -> None:
         self.execute("insert into touched ({key}) select distinct {key} from {events} where load_date = :date")
         self.execute("delete from {events} where load_date = :date")
-        self.execute("insert into touched ({key}) select distinct {key} from stage where true order by {key} on conflict do nothing")
+        self.execute("""
+            insert into touched ({key})
+            select distinct {key} from stage where true order by {key} on conflict do nothing
+        """)
         self._write_events()
         self._add_day()
         self._refresh("select {key} from touched")

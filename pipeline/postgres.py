@@ -193,7 +193,7 @@ class Database:
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
             words = self._mask(error.diag.message_primary or str(error))
             if lost or error.sqlstate in PASSING:
-                raise BrokenOffError(f"{self}: {words}: nothing of it is lost, run again") from error
+                raise BrokenOffError(f"{self}: {words}: the transaction was broken off: run again") from error
             if error.sqlstate not in NEXT_STEPS:
                 raise
             raise WarehouseError(f"{self}: {words}: {NEXT_STEPS[error.sqlstate]}") from error

@@ -7,13 +7,14 @@ warehouse; when a stage runs is Luigi's. The libraries of a stage are imported w
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import tenacity
 
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
-from pipeline.errors import FolderError, QualityError
+from pipeline.errors import BrokenOffError, FolderError, QualityError
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger
 from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest, digest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 COUNTS = ("inserted", "updated", "deleted", "unchanged", "stale", "duplicate", "rejected", "forgotten")
 ROWS_AT_ONCE = 10_000  # rows handed to the warehouse at a time
+LOADS = 3  # how often a load that breaks off is tried
 
 
 class PartJob(NamedTuple):
@@ -133,9 +135,26 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
     Raises WarehouseError, FolderError.
     """
     with dataset.folder("clean", date).lock():  # for as long as it is read, nobody may make it again, or forget
-        marker = dataset.warehouse().load(*read_clean(dataset, date))
+        marker = _load(dataset, date)
     counts = ", ".join(f"{marker[name]:,} {name}" for name in COUNTS if marker[name])
     logger.info("%s %s: loaded, %s", dataset.name, date, counts or "nothing new")
+
+
+def _tell_again(state: tenacity.RetryCallState) -> None:
+    dataset, date = state.args
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("%s %s: %s; it is loaded again", dataset.name, date, error)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(BrokenOffError),
+    stop=tenacity.stop_after_attempt(LOADS),
+    wait=tenacity.wait_random(0, 1),  # two that met, for one
+    before_sleep=_tell_again,
+    reraise=True,
+)
+def _load(dataset: Dataset, date: dt.date) -> dict[str, Any]:
+    return dataset.warehouse().load(*read_clean(dataset, date))
 
 
 def read_clean(dataset: Dataset, date: dt.date) -> "Load":

@@ -165,6 +165,8 @@ class Staging(Statements):
             column = column.cast(types[kind])
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise self._refuse(f"the column {name} holds {column.type}, not {kind} ({error})") from error
+        if kind == "text" and pc.any(pc.match_substring(column, "\0")).as_py():
+            raise self._refuse(f"the column {name} holds a NUL character, which not every database can keep")
         if kind == "float":
             # NaN is not even equal to itself: a row with it would change with every load.
             column = pc.if_else(pc.is_nan(column), None, column)
@@ -212,5 +214,5 @@ class Staging(Statements):
 def _find_key_kind(value: Any) -> str | None:
     if type(value) is int and -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
         return "integer"
-    # A lone surrogate is valid in JSON, and in no database.
-    return "text" if isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value) else None
+    # NUL and lone surrogates are valid in JSON, but not in every database.
+    return "text" if isinstance(value, str) and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value) else None
