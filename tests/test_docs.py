@@ -1,4 +1,4 @@
-"""The README: its commands run as written, and say what it shows."""
+"""The README and the pages in docs/: their commands run as written, and say what is shown."""
 
 import re
 import shutil
@@ -7,16 +7,23 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import msgspec
 import pandas as pd
 import pytest
 
 from conftest import ROOT, luigi_run, miss, need, query
 from pipeline.config import Pipeline
+from pipeline.schema import LOADS, Declared
+from pipeline.targets import CleanManifest, RawManifest
+from pipeline.transform import Reject
 from pipeline.users import Users
+from pipeline.users import table as users_table
 
 README = (ROOT / "README.md").read_text()
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def blocks(language: str) -> list[str]:
@@ -86,9 +93,8 @@ def test_the_queries_of_the_readme_give_what_it_shows():
     with closing(duckdb.connect()) as duck:
         duck.register("users_history", users_history)
         for sql, shown in queries:
-            for rows in (query(sql), duck.execute(sql).fetchall()):
-                lines = (" | ".join("null" if value is None else str(value) for value in row) for row in rows)
-                assert "".join(f"--> {line}\n" for line in lines) == shown, sql
+            assert show_rows(query(sql)) == shown, sql
+            assert show_rows(duck.execute(sql).fetchall()) == shown, sql
 
     users = query("select user_id from users order by user_id")
     url = "demo://users?as_of=2016-01-02T00:00:00Z"  # its first twenty users, none of them of that week
@@ -97,6 +103,45 @@ def test_the_queries_of_the_readme_give_what_it_shows():
     assert snapshot.returncode == 0, snapshot.stderr
     ((as_of,),) = query("select as_of from loads where mode = 'snapshot'")
     assert query(queries[-1][0]) == [(user_id, as_of) for (user_id,) in users]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("page", ["concepts.md"])
+def test_the_commands_and_queries_of_a_page_give_what_it_shows(page):
+    """From top to bottom, to the letter; where it says so, a command fails with an exit code."""
+    text = (ROOT / "docs" / page).read_text()
+    for language, block in re.findall(r"^```(console|sql)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        pattern = (
+            r"^\$ (.*)\n((?:(?!\$ ).*\n)*)" if language == "console" else r"^((?:(?!-->).+\n)*.+;)\n((?:--> .*\n)*)"
+        )
+        for command, shown in re.findall(pattern, block, re.MULTILINE):
+            if language == "console":
+                check_command(command, shown)
+            else:
+                check_query(command, shown)
+
+
+def check_command(command: str, shown: str) -> None:
+    """Every line shown is printed, among others."""
+    expected = re.search(r"  # exits with (\d+)$", command)
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.returncode == (int(expected[1]) if expected else 0), result.stderr
+    printed = {line.rstrip() for line in COLOUR.sub("", result.stdout + result.stderr).splitlines()}
+    assert set(shown.splitlines()) <= printed, command
+
+
+def check_query(sql: str, shown: str) -> None:
+    """The rows of a query; another statement changes the warehouse, as a person would by hand."""
+    with closing(sqlite3.connect("data/warehouse.db")) as db, db:
+        rows = db.execute(sql).fetchall()
+    assert show_rows(rows) == shown, sql
+
+
+def show_rows(rows: list[tuple[Any, ...]]) -> str:
+    """The answer of a query as the pages show it."""
+    lines = (" | ".join("null" if value is None else str(value) for value in row) for row in rows)
+    return "".join(f"--> {line}\n" for line in lines)
 
 
 def test_every_key_is_in_the_readme():
@@ -162,3 +207,27 @@ def test_a_configuration_that_is_not_there_stops_run_sh(monkeypatch):
     result = subprocess.run(["./run.sh", "status"], capture_output=True, text=True)
     assert result.returncode == 2
     assert "LUIGI_CONFIG_PATH names centrall.cfg, which is not there" in result.stderr
+
+
+def test_every_column_and_field_is_in_the_dictionary():
+    """Of every stored table, of the view, of both manifests and of a reject."""
+    declared = Declared.read("users", users_table)
+    page = (ROOT / "docs" / "data.md").read_text()
+    sections = dict(re.findall(r"^###? (.+)\n((?:(?!##).*\n)+)", page, re.MULTILINE))
+    for table in (*declared.stored(), LOADS):
+        for column in table.columns:
+            assert f"`{column}`" in sections[table.name], f"{table.name}.{column}"
+    for column in ("user_id", *declared.row, "valid_from", "valid_to"):
+        assert f"`{column}`" in sections["users_history"]
+    for name, kind in (("The raw manifest", RawManifest), ("The clean manifest", CleanManifest)):
+        for field in msgspec.structs.fields(kind):
+            assert f"`{field.name}`" in sections[name], f"{name}: {field.name}"
+    for field in ("date", "part", *Reject._fields):
+        assert f"`{field}`" in sections["A reject"]
+
+
+def test_the_pages_lead_to_what_is_there():
+    """Every relative link of the README and of the pages is a file of the repository."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", page.read_text()):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
