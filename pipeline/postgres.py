@@ -129,8 +129,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Take a SQLAlchemy URL, whose query may hold whatever libpq knows; raises ConfigError."""
-        self._shown, self._params = _parse(url)
-        self._mask = Mask(value for name, value in self._params.items() if "password" in name)
+        self._shown, self.params = _parse(url)
+        self._mask = Mask(value for name, value in self.params.items() if "password" in name)
 
     def __str__(self) -> str:
         return self._shown
@@ -167,12 +167,12 @@ class Database:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(psycopg.OperationalError),
             stop=tenacity.stop_after_delay(PATIENCE if self._shown in _reached else 0),
-            wait=tenacity.wait_exponential_jitter(initial=0.1, max=5, jitter=0.1),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=5) + tenacity.wait_random(0, 0.1),
             reraise=True,
         )
         try:
             # The tables that a statement is prepared for are made anew for each load.
-            connection = retrying(psycopg.connect, **self._params, autocommit=True, prepare_threshold=None)
+            connection = retrying(psycopg.connect, **self.params, autocommit=True, prepare_threshold=None)
         except psycopg.ProgrammingError as error:
             raise ConfigError(f"[pipeline] database = {self}: {self._mask(str(error))}: leave that out") from error
         except psycopg.OperationalError as error:

@@ -1,12 +1,12 @@
 """What every test stands on: an empty folder with the shipped configuration, and the real commands run in it."""
 
-import contextlib
+import itertools
 import os
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +16,15 @@ import luigi
 import pytest
 from luigi.configuration import get_config
 
+import databases
+from cluster import MEMORY, Cluster, find_program
 from pipeline import client
+from pipeline.config import Pipeline
+from pipeline.database import find_database
 from server import Server
 
 ROOT = Path(__file__).parent.parent
+DATABASES = ["sqlite", "postgresql"]
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +74,37 @@ def configure() -> Iterator[Callable[..., None]]:
             conf.set(section, key, value)
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server."""
+    if not find_program("initdb"):
+        miss("the server of PostgreSQL is not installed")
+    with Cluster.make() as made:
+        yield made
+
+
+@pytest.fixture(params=DATABASES)
+def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Run the test on each database; a call gives the URL of a new, empty one."""
+    if request.param == "postgresql":
+        yield request.getfixturevalue("cluster").make_url
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        numbers = itertools.count()
+        yield lambda: f"sqlite:///{folder}/{next(numbers)}.db"
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, home: Path, configure: Callable[..., None]) -> str:
+    """Run the test on each database, which is that of luigi.cfg; its name."""
+    if request.param == "postgresql":
+        url = request.getfixturevalue("cluster").make_url()
+        text = (home / "luigi.cfg").read_text()
+        (home / "luigi.cfg").write_text(text.replace("sqlite:///data/warehouse.db", url))
+        configure("pipeline", database=url)
+    return str(request.param)
+
+
 def start(*command: str, **environment: str) -> "subprocess.Popen[str]":
     """A command in the current folder, with its output in pipes: `luigi`, `luigid` or `python` and what follows."""
     program = Path(sys.executable).with_name(command[0])
@@ -107,9 +143,24 @@ def start_scheduler() -> tuple["subprocess.Popen[str]", dict[str, str]]:
 
 
 def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Rows of the warehouse in the current folder."""
-    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
-        return db.execute(sql, values).fetchall()
+    """Rows of the warehouse, as SQLite has them."""
+    return databases.query(Pipeline().database, sql, *values)
+
+
+def execute(*statements: str) -> None:
+    """Do SQL to the warehouse by hand: all of it or nothing."""
+    databases.execute(Pipeline().database, *statements)
+
+
+def has_table(name: str) -> bool:
+    """Whether the warehouse has a table; it is not made by being asked."""
+    url = Pipeline().database
+    return find_database(url).exists() and name in databases.list_tables(url)
+
+
+def remove_warehouse() -> None:
+    """Have no warehouse."""
+    databases.remove(Pipeline().database)
 
 
 def dump_warehouse() -> dict[str, list[tuple[Any, ...]]]:
