@@ -25,6 +25,7 @@ from server import Server
 
 ROOT = Path(__file__).parent.parent
 DATABASES = ["sqlite", "postgresql"]
+ON_REQUEST = DATABASES if os.environ.get("PIPELINE_DATABASES") == "all" else DATABASES[:1]
 
 
 @pytest.fixture(autouse=True)
@@ -95,14 +96,29 @@ def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
 
 
 @pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest, home: Path, configure: Callable[..., None]) -> str:
+def database(request: pytest.FixtureRequest) -> str:
     """Run the test on each database, which is that of luigi.cfg; its name."""
     if request.param == "postgresql":
-        url = request.getfixturevalue("cluster").make_url()
-        text = (home / "luigi.cfg").read_text()
-        (home / "luigi.cfg").write_text(text.replace("sqlite:///data/warehouse.db", url))
-        configure("pipeline", database=url)
+        request.getfixturevalue("postgresql")
     return str(request.param)
+
+
+@pytest.fixture(params=ON_REQUEST)
+def database_on_request(request: pytest.FixtureRequest) -> str:
+    """The same; but on PostgreSQL, where the test takes its time, with PIPELINE_DATABASES=all only."""
+    if request.param == "postgresql":
+        request.getfixturevalue("postgresql")
+    return str(request.param)
+
+
+@pytest.fixture
+def postgresql(cluster: Cluster, home: Path, configure: Callable[..., None]) -> str:
+    """Have PostgreSQL for the database of luigi.cfg; its URL."""
+    url = cluster.make_url()
+    text = (home / "luigi.cfg").read_text()
+    (home / "luigi.cfg").write_text(text.replace("sqlite:///data/warehouse.db", url))
+    configure("pipeline", database=url)
+    return url
 
 
 def start(*command: str, **environment: str) -> "subprocess.Popen[str]":
@@ -147,9 +163,9 @@ def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:
     return databases.query(Pipeline().database, sql, *values)
 
 
-def execute(*statements: str) -> None:
-    """Do SQL to the warehouse by hand: all of it or nothing."""
-    databases.execute(Pipeline().database, *statements)
+def execute(*statements: str) -> list[int]:
+    """Do SQL to the warehouse by hand, all of it or nothing; how many rows each statement changed."""
+    return databases.execute(Pipeline().database, *statements)
 
 
 def has_table(name: str) -> bool:

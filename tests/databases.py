@@ -38,13 +38,13 @@ def query(url: str, sql: str, *values: Any) -> Rows:
     return [tuple(map(write, row)) for row in rows]
 
 
-def execute(url: str, *statements: str) -> None:
-    """Run statements, all of them or none."""
+def execute(url: str, *statements: str) -> list[int]:
+    """Run statements, all of them or none; how many rows each changed."""
     with connect(url) as connection:
         connection.execute("begin")
-        for statement in statements:
-            connection.execute(statement)
+        changed = [connection.execute(statement).rowcount for statement in statements]
         connection.execute("commit")
+    return changed
 
 
 def write(value: Any) -> Any:

@@ -29,7 +29,7 @@ from pipeline.warehouse import Day, Warehouse
 
 MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
-COST = {"sqlite": 1, "postgresql": 10}  # of an example
+COST = {"sqlite": 1, "postgresql": 20}  # of an example
 
 
 def at(hours: float | None) -> dt.datetime | None:
