@@ -5,6 +5,7 @@ when a connection is made.
 """
 
 import contextlib
+import csv
 import datetime as dt
 import functools
 import hashlib
@@ -61,12 +62,6 @@ SETTINGS = {
     "seq_page_cost": "0.1",
     "random_page_cost": "0.1",
 }
-# The first schema of the search path, whether it is there or not, and whether it is; $user is one only where it is.
-SCHEMA = """
-select name, to_regnamespace(quote_ident(name)) is not null from coalesce(
-  nullif((parse_ident(nullif(split_part(current_setting('search_path'), ',', 1), '')))[1], '$user'),
-  current_schema()::text) name
-"""
 COLUMNS = """
 select a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum)
   from pg_class c
@@ -174,12 +169,11 @@ class Database:
             # The tables that a statement is prepared for are made anew for each load.
             connection = retrying(psycopg.connect, **self.params, autocommit=True, prepare_threshold=None)
         except psycopg.ProgrammingError as error:
-            raise ConfigError(f"[pipeline] database = {self}: {self._mask(str(error))}: leave that out") from error
+            raise ConfigError(f"[pipeline] database = {self}: {self._explain(error)}: leave that out") from error
         except psycopg.OperationalError as error:
-            # What follows a tab is advice of libpq's.
-            words = re.sub(r"\n\t.*", "", self._mask(str(error)))
             raise WarehouseError(
-                f"{self}: {words}: see that it runs, and that [pipeline] database, PGPASSWORD or ~/.pgpass let you in"
+                f"{self}: {self._explain(error)}: see that it runs, and that [pipeline] database, PGPASSWORD or "
+                "~/.pgpass let you in"
             ) from error
         _reached.add(self._shown)
         return connection
@@ -191,12 +185,16 @@ class Database:
             yield
         except psycopg.Error as error:
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-            words = self._mask(error.diag.message_primary or str(error))
+            words = self._explain(error)
             if lost or error.sqlstate in PASSING:
                 raise BrokenOffError(f"{self}: {words}: the transaction was broken off: run again") from error
             if error.sqlstate not in NEXT_STEPS:
                 raise
             raise WarehouseError(f"{self}: {words}: {NEXT_STEPS[error.sqlstate]}") from error
+
+    def _explain(self, error: "psycopg.Error") -> str:
+        """What went wrong, without libpq's advice, which stands behind a tab."""
+        return self._mask(re.sub(r"\n\t.*", "", error.diag.message_primary or str(error)).strip())
 
 
 class PostgreSQL:
@@ -222,13 +220,19 @@ class PostgreSQL:
     def prepare(self, create: bool) -> None:
         """Set what holds for the connection; where it is missing, and `create` says so, make the schema."""
         psycopg = _import_driver()
-        schema, there = self._one(SCHEMA)
+        path, schema = self._one("select current_setting('search_path'), current_schema()::text")
+        (first, *_), *_ = [*csv.reader([path], skipinitialspace=True), [""]]
+        if first not in ("", "$user"):
+            schema = first if path.startswith('"') else first.lower()
         if schema is None:
             raise WarehouseError(
                 f"{self}: the search path names no schema that is there: name one with ?options=-csearch_path=NAME"
             )
         self.permanent = _quote(schema)
-        if create and not there:
+        (usable,) = self._one("select has_schema_privilege(to_regnamespace(:schema), 'usage')", schema=self.permanent)
+        if usable is False:  # it would look empty
+            raise WarehouseError(f"{self}: permission denied for schema {schema}: {NEXT_STEPS['42501']}")
+        if create and usable is None:
             with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):
                 self.run(f"create schema {self.permanent}")  # suppressed: another process was faster
         # No other schema: what is missing in this one must not be found in the next.

@@ -15,13 +15,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 USER, PASSWORD, DATABASE = "loader", "p@ss/w:rd", "warehouse"
 # Nothing here must survive more than the death of a process.
-SETTINGS = {"fsync": "off", "shared_buffers": "32MB", "max_connections": "60", "listen_addresses": "127.0.0.1"}
+SETTINGS = {
+    "fsync": "off",
+    "shared_buffers": "32MB",
+    "max_connections": "60",
+    "listen_addresses": "127.0.0.1",
+    "wal_retrieve_retry_interval": "100ms",
+}
 
 
 def find_program(name: str) -> str | None:
@@ -42,16 +49,31 @@ class Cluster:
     @contextmanager
     def make(cls) -> "Iterator[Cluster]":
         """One with an ordinary role, and a database that is its own."""
+        options = ["--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        with cls._make("initdb", "--username=postgres", *options) as cluster:
+            cluster.execute(f"create role {USER} login password '{PASSWORD}'")
+            cluster.execute(f"create database {DATABASE} owner {USER}")
+            yield cluster
+
+    @contextmanager
+    def follow(self) -> "Iterator[Cluster]":
+        """Another one that has all of this one's data, and goes on to follow it."""
+        source = ["--host", str(self.folder), "--port", str(self.port), "--username=postgres"]
+        options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+        with self._make("pg_basebackup", *source, *options) as cluster:
+            yield cluster
+
+    @classmethod
+    @contextmanager
+    def _make(cls, program: str, *options: str) -> "Iterator[Cluster]":
         with tempfile.TemporaryDirectory(prefix="pg", dir=MEMORY, ignore_cleanup_errors=True) as name:
             cluster = cls(Path(name))
             if os.geteuid() == 0:
                 os.chown(name, cluster._owner().pw_uid, -1)
-            options = ["--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
-            cluster._run("initdb", "--pgdata", str(cluster.data), "--username=postgres", *options)
-            cluster.start()
+            command = [str(find_program(program)), "--pgdata", str(cluster.data), *options]
+            subprocess.run(command, check=True, capture_output=True, **cluster._as_owner())
             try:
-                cluster.execute(f"create role {USER} login password '{PASSWORD}'")
-                cluster.execute(f"create database {DATABASE} owner {USER}")
+                cluster.start()
                 yield cluster
             finally:
                 cluster.kill()
@@ -64,18 +86,11 @@ class Cluster:
         """Start it, and wait until it answers."""
         options = SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)} | settings
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(find_program("postgres")), "-D", str(self.data), *arguments],
-                stdout=log,
-                stderr=log,
-                **self._as_owner(),
-            )
-        self.wait()
-
-    def wait(self) -> None:
-        deadline = time.monotonic() + 60
+        command, deadline = [str(find_program("postgres")), "-D", str(self.data), *arguments], time.monotonic() + 60
         while True:
+            if not self._process or self._process.poll() is not None:  # it ends while killed processes have its memory
+                with (self.folder / "log").open("ab") as log:
+                    self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_owner())
             try:
                 return self.execute("select 1")
             except psycopg.OperationalError:
@@ -106,19 +121,13 @@ class Cluster:
         ) as connection:
             connection.execute(sql)
 
-    def make_url(self, schema: str = "", *, host: str = "", port: int = 0) -> str:
-        """The URL of a schema, a new one, over the socket; or with a password, over a host."""
-        self._schemas += not schema
-        schema = schema or f"s{self._schemas}"
-        where = (
-            f":{PASSWORD_IN_URL}@{host}:{port or self.port}/{DATABASE}?"
-            if host
-            else f"@/{DATABASE}?host={self.folder}&port={self.port}&"
-        )
-        return f"postgresql+psycopg://{USER}{where}options=-csearch_path={schema}"
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run([str(find_program(program)), *arguments], check=True, capture_output=True, **self._as_owner())
+    def make_url(self, *ports: int) -> str:
+        """The URL of a new schema, over a socket; over the network, with a password, by these ports of loopback."""
+        self._schemas += 1
+        who = f"{USER}:{quote(PASSWORD, safe='')}" if ports else USER
+        hosts = ",".join("127.0.0.1" for _ in ports) or self.folder
+        where = f"host={hosts}&port={','.join(map(str, ports)) or self.port}"
+        return f"postgresql+psycopg://{who}@/{DATABASE}?{where}&options=-csearch_path=s{self._schemas}"
 
     @staticmethod
     def _owner() -> pwd.struct_passwd:
@@ -132,9 +141,6 @@ class Cluster:
             return {"cwd": self.folder}
         owner = self._owner()
         return {"cwd": self.folder, "user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-
-
-PASSWORD_IN_URL = "p%40ss%2Fw%3Ard"
 
 
 def find_port() -> int:
