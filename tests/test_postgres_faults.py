@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -150,13 +149,10 @@ def kill_soon(cluster: Cluster, delay: float) -> None:
         ((pid,),) = connection.execute("select pid from pg_stat_activity where usename = 'loader'").fetchall()
 
     def strike() -> None:
-        began = time.perf_counter()
-        while time.perf_counter() - began < delay:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
-    threading.Thread(target=strike).start()
+    threading.Timer(delay, strike).start()
 
 
 @pytest.mark.parametrize("rows", [0, 1])
