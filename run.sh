@@ -13,13 +13,15 @@ usage() {
 ./run.sh                       load the last closed day, show status
 ./run.sh load DATE             load one day, as 2026-11-21
 ./run.sh backfill START STOP   load every day from START to the day before STOP
-./run.sh status                which days are loaded, and what came with them
+./run.sh status                how each day stands, and what came with it (--json, --max-age '36 hours': exits with 1)
+./run.sh report [FILE]         the same as one page with charts (data/report.html)
 ./run.sh reprocess START STOP  make stale days again from raw, without the API (--all: every day)
 ./run.sh verify [START STOP]   name what differs in files and warehouse; changes nothing
 ./run.sh rebuild               make the warehouse anew of all raw days, swapped in at once
 ./run.sh forget KEY...         erase users from raw and clean files, tables and rejects, for good
 ./run.sh doctor URL            what a URL is as a source, and the section of luigi.cfg that reads it
 ./run.sh check                 whether the source keeps what its section says; writes nothing
+./run.sh alert                 send a trial message to the webhook that is told of failures
 ./run.sh luigid                the scheduler and its visualiser, on http://127.0.0.1:8082
 ./run.sh test [ARGUMENT...]    lint, types and tests; arguments go to pytest
 ./run.sh TASK [FLAG...]        anything else goes to: luigi --module pipeline TASK FLAG...
@@ -91,11 +93,10 @@ backfill)
     [ $# -ge 3 ] || die "backfill needs the first day and the day after the last: ./run.sh backfill 2026-11-01 2026-11-08"
     exec luigi --module pipeline BackfillUsers --start "$2" --stop "${@:3}"
     ;;
-status | doctor | check | reprocess | verify | rebuild | forget) exec python -m pipeline "$@" ;;
+status | report | doctor | check | reprocess | verify | rebuild | forget | alert) exec python -m pipeline "$@" ;;
 luigid)
-    mkdir -p data
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
-    exec luigid --address 127.0.0.1 --state-path data/luigid.pickle "${@:2}"
+    exec python -m pipeline.scheduler "${@:2}"
     ;;
 test)
     shift

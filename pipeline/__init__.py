@@ -7,15 +7,20 @@ The map, from the outside in; imports run this way only:
 
     users                             what is particular to users: contract, cleaning, table, tasks
     cli, screens                      `python -m pipeline`: its commands; what they print
+      report                            a page of it, with charts
+      status                            how each day stands, how old the newest is
       doctor, check                     what a URL is as a source; whether a source keeps its section's word
       reprocess, verify                 days made again from raw; what differs in files and warehouse
       forget                            a user erased everywhere, for good
+    scheduler                         luigid
     tasks                             Luigi: a stage of a day, ranges of days
     extraction                        the first stage: a day's pages into its raw folder, or an error
       journal                           where a reading that was broken off goes on
       gates                             whether a day may be believed, by the days before it
       progress                          how far a reading is: on a terminal, in the visualiser
     stages                            the second and the third: clean rows, loaded rows
+    alerts                            who is told that a day failed
+      failures                          what failed, when and why
     dataset                           what is particular to the records of an API, in one value
       tombstones                        the keys that are forgotten
     source                            every record of an API for a day, page by page, or an error
@@ -34,7 +39,9 @@ The map, from the outside in; imports run this way only:
       audit                             the tables compared with what they should hold
       staging                           rows and rejects into temporary tables
       merge                             what is staged into the tables; the order of facts; counts
-      schema, sqlite                    the tables; the database
+      schema                            the tables
+      database                          what every database can do, and which one a URL names
+        sqlite; postgres, packing         the two that there are
     targets, lines                    Luigi: a day's folder, a day's marker; the lines of a part
     logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs
     fields, errors                    places in a JSON object; what can go wrong

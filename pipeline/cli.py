@@ -8,12 +8,14 @@ import datetime as dt
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 from pipeline import logs, screens
+from pipeline.config import Duration
 from pipeline.errors import ConfigError
 from pipeline.tasks import Load
 
@@ -66,9 +68,23 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(show=show)
         return command
 
-    status = add("status", screens.show_status, "which days the warehouse holds, and what came with them")
+    status = add("status", screens.show_status, "how each day stands, how old the newest is, and what came with them")
     status.add_argument(
         "--days", type=parse_positive, default=14, help="how many of the newest days to list (default: 14)"
+    )
+    status.add_argument("--json", action="store_true", help="for machines: one JSON document, its keys as in README.md")
+    status.add_argument(
+        "--max-age",
+        type=parse_duration,
+        metavar="DURATION",
+        help="exit with 1 where what is known ends longer ago, as in '36 hours' or '2 days'",
+    )
+    report = add("report", screens.show_report, "the same as a page with charts, in one file")
+    report.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="where to write it (default: report.html in data_dir)"
+    )
+    report.add_argument(
+        "--days", type=parse_positive, default=90, help="how many of the newest days the charts show (default: 90)"
     )
     reprocess = add(
         "reprocess", screens.show_reprocessed, "make stale days again from their raw files, without the source"
@@ -85,6 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     doctor = add("doctor", screens.show_diagnosis, "what a URL is as a source, and the section that reads it")
     doctor.add_argument("url", metavar="URL", help="the first page; flags such as --users-auth bearer:ENV follow it")
+    add("alert", screens.show_trial, "send a trial message to the webhook")
     check = add("check", screens.show_checks, "whether the configured source keeps what is relied upon; reads it twice")
     check.add_argument("--date", type=dt.date.fromisoformat, help="the day to read (default: the last closed one)")
     return parser
@@ -101,6 +118,13 @@ def parse_positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
+
+
+def parse_duration(text: str) -> dt.timedelta:
+    try:
+        return Duration().parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
 def find_loads(module: str) -> list[type[Load]]:

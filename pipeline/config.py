@@ -7,6 +7,7 @@ that no section reads, or a value that cannot be understood, is an error here, w
 import datetime as dt
 import difflib
 import operator
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -23,7 +24,7 @@ SNAPSHOT = "snapshot"
 INCREMENTAL = "incremental"
 PAGINATORS = ["auto", "single", "link_header", "next_url", "cursor", "page", "offset", "last_id"]
 NOTHING: dict[str, Any] = {}
-MAY_BE_SECRET = ("url", "params", "body", "headers", "auth")  # not shown where they cannot be read
+MAY_BE_SECRET = ("url", "params", "body", "headers", "auth", "webhook")  # not shown where they cannot be read
 
 Number = TypeVar("Number", int, float)
 
@@ -140,6 +141,15 @@ class Duration(luigi.TimeDeltaParameter):
         return super()._apply_regex(rf"(?:{regex})\Z", text)
 
 
+class Variable(luigi.Parameter):
+    """The name of an environment variable. What is no name may be the secret that belongs there."""
+
+    def parse(self, text: str) -> str:
+        if text and not re.fullmatch(r"[A-Z][A-Z0-9_]*", text):
+            raise ValueError("write the name of an environment variable that holds it, as ALERT_URL")
+        return text
+
+
 class Pipeline(Section):
     """Section `[pipeline]`: where files and tables are kept, and what a day is worked with."""
 
@@ -150,6 +160,8 @@ class Pipeline(Section):
     part_records = bounded(int, 1, 10**7, default=25_000, description="records in a part; memory grows with it")
     engine = luigi.ChoiceParameter(choices=["local"], default="local", description="what maps over the parts of a day")
     engine_workers = bounded(int, 0, 1000, default=0, description="processes of the local engine; 0: one a core")
+    webhook = Variable(default="", description="environment variable with the URL that is told of a day that failed")
+    log_format = luigi.ChoiceParameter(choices=["text", "json"], default="text", description="how a line is written")
 
 
 class Source(Section):

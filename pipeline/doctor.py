@@ -22,7 +22,7 @@ from pipeline.errors import SourceError
 from pipeline.evidence import Decision, EndlessError, UndecidedError, decide, says_more
 from pipeline.fields import find
 from pipeline.logs import count
-from pipeline.paginators import Page, Paging, Request
+from pipeline.paginators import TOTALS, Page, Paging, Request
 from pipeline.placeholders import EPOCH, find_placeholders, render
 from pipeline.signs import (
     ADDRESSES,
@@ -42,10 +42,10 @@ from pipeline.signs import (
 )
 from pipeline.source import make_request
 
-MOST_REQUESTS = 30
+MOST_REQUESTS = 40
 ONE_PAGE = "everything came on one page, so it was not seen how another would follow: ask for a fuller list"
 SIZES = (500, 100)  # records in a page that are worth asking for
-SIZE_PARAMS = ("limit", "per_page", "page_size", "count", "max", "size", "_limit", "pageSize", "$top")
+SIZE_PARAMS = ("limit", "per_page", "page_size", "count", "max", "size", "_limit", "pageSize", "$top", "_per_page")
 SHOWN = 60  # characters of values in a line
 FUTURE = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 FILTERS = ("updated_since", "updated_after", "modified_since", "{name}_gte", "{name}[gte]", "since")
@@ -215,7 +215,7 @@ class _Examination:
             return ""
         echoed = (word.path.rpartition(".")[2] for word in find_sizes(self._request, self._page))
         names = [{"itemsPerPage": "count", "X-Per-Page": "per_page"}.get(name, name) for name in echoed]
-        for name in list(dict.fromkeys([*names, *SIZE_PARAMS]))[:8]:
+        for name in dict.fromkeys([*names, *SIZE_PARAMS]):
             page = self._ask(self._request.put(self._where, name, got // 2))
             if page is not None and self._read_keys(page) == keys[: got // 2]:
                 return name
@@ -357,7 +357,8 @@ class _Examination:
         page = next(iter(self._take_two(self._keys)), self._page)  # as the section will ask for it
         for number, what in zip(paging.find_total(page), ("distinct keys", "pages"), strict=True):
             if number is not None:
-                named = paging.total_path or paging.total_header or "X-Total-Count"
+                headers = (name for name in TOTALS if name in page.headers)
+                named = paging.total_path or paging.total_header or next(headers)
                 self._tell("complete", f"if {number} {what} come", f"declared by {named}")
                 return
         counted = paging.paginator in ("page", "offset", "last_id")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pipeline.fields import find
+from pipeline.fields import find, has
 from pipeline.logs import count
 from pipeline.paginators import ENDS, TOTALS, Page, Paging, Request, find_next_link, to_number
 from pipeline.signs import (
@@ -85,9 +85,15 @@ def says_more(page: Page) -> bool | None:
     return False if find_ends(page) else None
 
 
-def find_more(page: Page) -> str:
-    """The field by which a page says that another one follows; empty where none does."""
-    return next((word.path for word in find_flags(page) if word.value and not word.path.startswith("!")), "")
+def find_more(page: Page, pointer: str = "") -> str:
+    """By what a page says that another one follows; empty where it does not.
+
+    Where `pointer` is to lead there and the page has no such field or header, another that is called next counts too.
+    """
+    words = [word.path for word in find_flags(page) if word.value and not word.path.startswith("!")]
+    if pointer and pointer not in page.headers and not has(page.fields, pointer) and says_more(page):
+        words += [word.path for word in find_nexts(page) if word.value not in ENDS and "next" in simplify(word.path)]
+    return next(iter(words), "")
 
 
 class _Inquiry:

@@ -20,7 +20,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import QualityError, SourceError
 from pipeline.journal import Journal
 from pipeline.lines import pack
-from pipeline.logs import count, logger
+from pipeline.logs import count, logger, name_load
 from pipeline.placeholders import find_placeholders
 from pipeline.records import Census
 from pipeline.source import MovedError, Reading
@@ -94,6 +94,7 @@ def extract_day(dataset: Dataset, date: dt.date, tell: Tell = lambda _: None) ->
 def _read(dataset: Dataset, date: dt.date, watermark: dt.datetime | None, journal: Journal, tell: Tell) -> Reading:
     """Read the source to its end into parts, from where the journal ends."""
     settings, folder = dataset.config(), dataset.folder("raw", date)
+    name_load(journal.started_at - settings.settle)
     reading = Reading(settings, date, watermark, Census(dataset.contract, dataset.key, settings.deleted_when))
     journal.resume(reading)
     with closing(iter(reading)) as pages:  # now, not when Python finds the time: a thread may be waiting for its page

@@ -33,6 +33,13 @@ def find(fields: object, path: str) -> Any:
     return None
 
 
+def has(fields: object, path: str) -> bool:
+    """Whether there is a field at `path`, if only with null in it, or in the place of what should hold it."""
+    if not isinstance(fields, Mapping):
+        return fields is None
+    return path in fields or any(name in fields and has(fields[name], rest) for name, rest in split_path(path))
+
+
 def is_true(fields: object, path: str) -> bool | None:
     """Whether what stands at `path` is true as Python sees it, and so is the text `true`; None where nothing is."""
     value = find(fields, path.removeprefix("!"))

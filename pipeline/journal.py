@@ -52,8 +52,9 @@ class Journal:
             journal.started_at = started_at
             journal._steps, journal.parts = steps, [step.part for step in steps]
             journal._seen = sum(len(step.seen) for step in steps)
-        elif steps:
-            logger.info("%s: what was read before was asked for otherwise, or a day ago: it starts over", folder.day)
+        elif folder.has_parts():
+            why = "was asked for otherwise, or a day ago" if steps else "holds no place to go on from"
+            logger.info("%s: what was read before %s: it starts over", folder.day, why)
         folder.sweep(keep=[part.name for part in journal.parts])
         return journal
 

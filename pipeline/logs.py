@@ -1,24 +1,37 @@
-"""What is printed: one line for an expected error, a traceback for a bug.
+"""What is printed: a line an event, a line for an expected error, a traceback for a bug.
 
-Owns the logger (Luigi's own, so that luigi.cfg and `--log-level` rule it) and the filter on it that
-shortens Luigi's tracebacks where the error is one a user can act on.
+Owns the logger (Luigi's own, so that luigi.cfg and `--log-level` rule it), where its lines go and in which form, and
+the filters on it: one shortens Luigi's tracebacks where the error is one a user can act on, the other leaves out what
+Luigi says of itself.
 """
 
+import datetime as dt
 import logging
 import re
 import sys
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import luigi
+import msgspec
 from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
+from luigi.setup_logging import InterfaceLogging
 from luigi.task_register import TaskClassException
 
-from pipeline.errors import PipelineError
+from pipeline.config import Pipeline
+from pipeline.errors import ConfigError, PipelineError
 
 EXPECTED = (PipelineError, ParameterException, RPCError, TaskClassException)
 
 logger = logging.getLogger("luigi-interface")
+
+about: dict[str, Any] = {}
+"""What this process is working on: dataset, date, stage and load, for lines in JSON.
+
+`load` is the `as_of` of what was read: by it a line is found in `loads` and in the manifests, and they in the log.
+"""
 
 
 def tell(error: BaseException) -> str | None:
@@ -57,6 +70,82 @@ class ExpectedErrors(logging.Filter):
         return not known
 
 
+class LuigiTalk(logging.Filter):
+    """Leaves out what Luigi says of itself, but for warnings; at `--log-level DEBUG` all of it is there.
+
+    Of its summary a line stays where nothing else says how it went.
+    """
+
+    _home = str(Path(luigi.__file__).parent)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno > logging.INFO or logger.isEnabledFor(logging.DEBUG):
+            return True
+        if not record.pathname.startswith(self._home):
+            return True
+        text = str(record.msg)
+        if ":(" not in text and "were left pending" in text:  # Luigi smiles at a task that another worker has
+            left = "; ".join(re.findall(r"^ *\* (.+?):?$", text, re.MULTILINE))
+            record.msg, record.levelno, record.levelname = f"not all is done: {left}", logging.WARNING, "WARNING"
+        elif ":)" in text and "Did not run any tasks" in text:
+            record.msg = "nothing to do: all that was asked for is done"
+        else:
+            return False
+        return True
+
+
+class Output(logging.Handler):
+    """Lines to standard output; warnings and errors to standard error, so that cron has mail only when there are any.
+
+    Both are looked up for each line, as a bar on the terminal puts itself before them.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        try:
+            stream.write(f"{self.format(record)}\n")
+            stream.flush()
+        except Exception:  # noqa: BLE001 - as every handler of the standard library does
+            self.handleError(record)
+
+
+class JsonLines(logging.Formatter):
+    """A record as a JSON object in a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = dt.datetime.fromtimestamp(record.created, dt.UTC)
+        line = {"at": at, "level": record.levelname, **about, "message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+def set_up(level: str) -> None:
+    """Have lines of a level or a higher one printed, as `log_format` says."""
+    handler = Output()
+    handler.setFormatter(JsonLines() if _find_format() == "json" else logging.Formatter("%(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+def _find_format() -> str:
+    try:
+        return Pipeline().log_format
+    except ConfigError:  # which is what is going to be printed
+        return "text"
+
+
+def _set_up_for_luigi(cls: type[InterfaceLogging], options: Any) -> bool:  # noqa: ARG001 - a method of Luigi's
+    """In the place of Luigi's own, where no `logging_conf_file` is given."""
+    set_up(options.log_level)
+    return True
+
+
+def name_load(as_of: dt.datetime) -> None:
+    """Have the lines that follow say which reading of the day they are about, as `loads` writes it."""
+    about["load"] = f"{as_of:%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
 def count(number: int, noun: str) -> str:
     """A number with its noun: 1 record, 1,000 records."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
@@ -71,4 +160,7 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 logger.addFilter(ExpectedErrors())
+logger.addFilter(LuigiTalk())
+InterfaceLogging._default = classmethod(_set_up_for_luigi)  # type: ignore[method-assign, assignment]
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where a service has no home for its cache
 sys.excepthook = show_uncaught

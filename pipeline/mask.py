@@ -17,10 +17,14 @@ from pipeline.config import Source
 from pipeline.placeholders import walk_texts
 
 SECRETIVE = "(?:token|key|secret|passw|pwd|signature|credential|auth|session|jwt|cookie)"
-SECRET_NAME = re.compile(rf"{SECRETIVE}|^(?:sig|pass|code)$", re.IGNORECASE)
+# What only leads to the next page is none, whatever it is called: an error names it, and a reading goes on by it.
+POINTER = r"(?:\$|%24)?(?:after|continuation|cursor|delta|last|next|page|pagination|skip|start|sync)[_-]?(?:token|key)"
+SECRET_NAME = re.compile(rf"^(?!{POINTER}$)(?:.*{SECRETIVE}|(?:sig|pass|code)$)", re.IGNORECASE | re.DOTALL)
 # The lengths are bounded because a hostile body would else take the pattern a long time.
 SECRET_PARAM = re.compile(
-    rf"([?&;](?:[^=&?;\s]{{0,80}}{SECRETIVE}[^=&?;\s]{{0,80}}|sig|pass|code)=)[^&#\s]*(?<![:,;.)'\"])", re.IGNORECASE
+    rf"([?&;](?!{POINTER}=)(?:[^=&?;\s]{{0,80}}{SECRETIVE}[^=&?;\s]{{0,80}}|sig|pass|code)=)"
+    r"[^&#\s]*(?<![:,;.)'\"])",
+    re.IGNORECASE,
 )
 USERINFO = re.compile(r"(//)[^/?#\s]*@")
 SHORTEST = 4  # characters; what is shorter is no secret, and masking it would garble every line

@@ -16,7 +16,7 @@ import msgspec
 
 from pipeline.config import Source
 from pipeline.errors import ConfigError
-from pipeline.fields import find, is_true, load, put
+from pipeline.fields import find, has, is_true, load, put
 
 ENDS = (None, "", False, 0, "0")  # a cursor that is one of these leads nowhere
 
@@ -296,6 +296,12 @@ class Paging:
             case _:
                 return Single()
 
+    @property
+    def pointer(self) -> str:
+        """The field or header that leads to the next page; empty where pages are counted off, or there is one only."""
+        own = {"next_url": self.cursor_path, "cursor": self.cursor_path, "link_header": "Link"}
+        return own.get(self.paginator, "")
+
     def ask_for_size(self, request: Request) -> Request:
         """The request with the size of a page, where there is a parameter for it."""
         where = "body" if self.cursor_in == "body" else "query"
@@ -308,9 +314,10 @@ class Paging:
         """
         if not self.more_path:
             return None
-        if (more := is_true(page.fields, self.more_path)) is None:
+        more, negated = is_true(page.fields, self.more_path), self.more_path.startswith("!")
+        if more is None and not has(page.fields, self.more_path.removeprefix("!")):
             raise ValueError(f"more_path = {self.more_path}, and the page has no such field")
-        return more
+        return negated if more is None else more
 
     def find_total(self, page: Page, pages: int | None = None) -> tuple[int | None, int | None]:
         """How many records and how many pages (else `pages`) there are, as the source declares with `page`.

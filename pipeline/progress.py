@@ -5,7 +5,6 @@ let a day fail because a scheduler does not hear.
 """
 
 import contextlib
-import logging
 import multiprocessing
 import sys
 import time
@@ -23,14 +22,17 @@ PATIENCE = 0.5  # seconds; what is read sooner needs no bar
 
 SetMessage = Callable[[str], object]
 SetPercentage = Callable[[int], object]
+SetLink = Callable[[str], object]
 
 
 @contextlib.contextmanager
 def follow(
-    set_message: SetMessage | None = None, set_percentage: SetPercentage | None = None
+    set_message: SetMessage | None = None,
+    set_percentage: SetPercentage | None = None,
+    set_link: SetLink | None = None,
 ) -> Iterator[Callable[[Reading], None]]:
     """A function that is to hear of a reading after each page; the setters are those of Luigi's task while it runs."""
-    rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage), _Bar()
+    rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage, set_link), _Bar()
 
     def tell(reading: Reading) -> None:
         text = _describe(reading, rate.measure(reading))
@@ -71,8 +73,10 @@ def _describe(reading: Reading, rate: float | None) -> str:
 class _Scheduler:
     """Tells Luigi's scheduler, which shows it in the visualiser: now and then, as each time is a call."""
 
-    def __init__(self, set_message: SetMessage | None, set_percentage: SetPercentage | None) -> None:
-        self._set_message, self._set_percentage = set_message, set_percentage
+    def __init__(
+        self, set_message: SetMessage | None, set_percentage: SetPercentage | None, set_link: SetLink | None
+    ) -> None:
+        self._set_message, self._set_percentage, self._set_link = set_message, set_percentage, set_link
         self._due = time.monotonic() + EVERY
         self._untold: tuple[Reading, str] | None = None
 
@@ -91,6 +95,9 @@ class _Scheduler:
             self._set_message(text)
             if reading.total:
                 self._set_percentage(min(100, 100 * reading.records // reading.total))
+            if self._set_link and reading.url.startswith("http"):
+                self._set_link(reading.url)  # where it is read, without secrets
+                self._set_link = None
         except EXPECTED as error:
             self._set_message = None
             logger.warning("the scheduler is not told any more how far the reading is: %s", error)
@@ -124,18 +131,7 @@ def _draw() -> "Iterator[Progress]":
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = BarColumn(10), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-    terminal = sys.stderr
-    handlers = [
-        handler
-        for handler in {*logger.handlers, *logging.root.handlers}
-        if isinstance(handler, logging.StreamHandler) and handler.stream is terminal
-    ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    to_terminal = sys.stdout.isatty()  # else lines for a file would go above the bar
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=to_terminal) as progress:
         progress.add_task("", total=None)
-        try:
-            for handler in handlers:
-                handler.setStream(sys.stderr)  # rich's by now, which writes above the bar
-            yield progress
-        finally:
-            for handler in handlers:
-                handler.setStream(terminal)
+        yield progress

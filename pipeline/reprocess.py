@@ -12,7 +12,7 @@ from pipeline import stages
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError, PipelineError
-from pipeline.targets import CleanManifest, RawManifest, digest, list_days
+from pipeline.targets import DayFolder, RawManifest, digest, list_days
 
 
 class Outcome(NamedTuple):
@@ -26,8 +26,13 @@ class Outcome(NamedTuple):
 def find_stale(dataset: Dataset) -> dict[dt.date, str]:
     """The days with raw files that are not loaded as the code of today makes them of these, and why; oldest first."""
     markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
-    reasons = {date: _find_reason(dataset, date, markers.get(date)) for date in _list_raw(dataset)}
-    return {date: reason for date, reason in reasons.items() if reason}
+    data_dir, version = Pipeline().data_dir, dataset.version  # to ask luigi.cfg for every day costs more than the days
+    stale = {}
+    for date in list_raw(dataset):
+        raw, clean = (DayFolder(data_dir, stage, dataset.name, date) for stage in ("raw", "clean"))
+        if reason := _find_reason(raw, clean, markers.get(date), version):
+            stale[date] = reason
+    return stale
 
 
 def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool = False) -> Iterator[Outcome]:
@@ -58,7 +63,7 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
     Raises PipelineError, and leaves the old one, where a day that is loaded has no raw files (unless `drop_missing`)
     or cannot be made again. A day that was never loaded and cannot be is told, and left out.
     """
-    warehouse, days = dataset.warehouse(), _list_raw(dataset)
+    warehouse, days = dataset.warehouse(), list_raw(dataset)
     if not days:
         raise FolderError(f"{dataset.folder('raw', dt.date.min).path.parent}: no day has raw files to rebuild from")
     if not drop_missing:
@@ -85,28 +90,29 @@ def _clean(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
             stages.transform_day(dataset, date)
 
 
-def _list_raw(dataset: Dataset) -> list[dt.date]:
+def list_raw(dataset: Dataset) -> list[dt.date]:
     """The days that have all of their raw files, the oldest first."""
-    days = list_days(Pipeline().data_dir, "raw", dataset.name)
-    return [date for date in reversed(days) if dataset.folder("raw", date).exists()]
+    data_dir = Pipeline().data_dir
+    days = reversed(list_days(data_dir, "raw", dataset.name))
+    return [date for date in days if DayFolder(data_dir, "raw", dataset.name, date).exists()]
 
 
-def _find_reason(dataset: Dataset, date: dt.date, marker: dict[str, Any] | None) -> str | None:
+def _find_reason(raw: DayFolder, clean: DayFolder, marker: dict[str, Any] | None, version: str) -> str | None:
     """Why a day with raw files is stale; None where it is not."""
     if not marker:
         return "not loaded"
-    if marker["transform_version"] != dataset.version:
+    if marker["transform_version"] != version:
         return "made by other code"
     try:
-        if not stages.is_current(dataset, date):
-            return "its clean files are not what the code of today makes of its raw files"
-        raw = dataset.folder("raw", date).read_manifest(RawManifest)
-        clean = dataset.folder("clean", date).read_manifest(CleanManifest)
+        read = raw.read_manifest(RawManifest)
     except FolderError as error:
         return str(error)
+    made = stages.read_current(read, clean, version)
+    if not made:
+        return "its clean files are not what the code of today makes of its raw files"
     files = {
-        "raw_sha256": digest(raw.parts),
-        "clean_sha256": digest([*clean.parts, *clean.rejects]),
-        "as_of": raw.as_of,
+        "raw_sha256": digest(read.parts),
+        "clean_sha256": digest([*made.parts, *made.rejects]),
+        "as_of": read.as_of,
     }
     return None if marker | files == marker else "loaded from other files"

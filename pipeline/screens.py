@@ -7,66 +7,157 @@ takes the Load tasks of the module's datasets and the options of its command.
 import argparse
 import datetime as dt
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config
+from pipeline import alerts, config
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
+from pipeline.failures import Failure
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.tasks import Load
-from pipeline.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from pipeline.reprocess import Outcome
+    from pipeline.status import State, Status
 
 REASONS = 10  # for rejects that status names
+FAILURES = 5  # that it names
+WEEKS = 6  # of its calendar
+LETTERS: "dict[State, tuple[str, str]]" = {
+    "loaded": (".", "green"),
+    "pruned": ("p", "green"),
+    "stale": ("S", "yellow"),
+    "failed": ("F", "bold red"),
+    "missing": ("M", "red"),
+    "open": ("-", "dim"),
+}
 
 Loads = Sequence[type[Load]]
 
 
 def show_status(loads: Loads, options: argparse.Namespace) -> bool:
-    """The newest loaded days of each dataset, how late the newest is, what is missing, stale and rejected."""
-    for load in loads:
-        _show_status(load.dataset, options.days)
-    return True
+    """How each dataset stands, for people or, with `json`, for machines; whether none is older than `max_age`."""
+    from pipeline.status import find_status
+
+    found = [find_status(load.dataset) for load in loads]
+    if options.json:
+        newest = [msgspec.structs.replace(status, loads=status.loads[-options.days :]) for status in found]
+        sys.stdout.write(msgspec.json.encode({"datasets": newest}).decode() + "\n")
+    else:
+        for status in found:
+            _show_status(status, options.days)
+    sound = True
+    for load, status in zip(loads, found, strict=True):
+        if line := _tell_late(status, options.max_age):
+            sys.stderr.write(f"ERROR: {line}\n")
+            alerts.tell(load.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
+            sound = False
+    return sound
 
 
-def _show_status(dataset: Dataset, days: int) -> None:
-    from pipeline.reprocess import find_stale
-    from pipeline.warehouse import name_days
+def _show_status(status: "Status", days: int) -> None:
+    from pipeline.status import name_newest, tell_span, tell_time
 
-    markers = dataset.warehouse().loads()
-    console = open_console()
-    where = dataset.warehouse().database
-    if pending := Tombstones(config.Pipeline().data_dir, dataset.name).count_pending():
-        console.print(f"{dataset.name}: {count(pending, 'key')} not wholly forgotten: run python -m pipeline forget")
-    if not markers:
-        console.print(f"{dataset.name}: no day is loaded in {where}")
-        return
-    loaded = [marker["date"] for marker in markers]
-    last_closed = dataset.config().last_closed_day(config.utc_now())
-    behind = (last_closed - loaded[-1]).days
-    late = f"{count(behind, 'day')} behind the last closed day, {last_closed}" if behind > 0 else "up to date"
-    console.print(f"{dataset.name} in {where}: {count(len(loaded), 'day')}, {loaded[0]} to {loaded[-1]}; {late}")
-    console.print(_make_table(markers[-days:]))
-    span = (loaded[-1] - loaded[0]).days
-    if gaps := {loaded[0] + dt.timedelta(days=number) for number in range(span)}.difference(loaded):
-        console.print(f"missing between them: {name_days(gaps)}")
+    console, name = open_console(), status.dataset
+    if status.unforgotten:
+        pending = count(status.unforgotten, "key")
+        console.print(f"{name}: {pending} not wholly forgotten: run python -m pipeline forget", soft_wrap=True)
+    if status.first and status.newest and status.known_until:
+        behind = (status.last_closed - status.newest).days
+        late = (
+            f"{count(behind, 'day')} behind the last closed day, {status.last_closed}" if behind > 0 else "up to date"
+        )
+        span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
+        age = tell_span(status.at - status.known_until)
+        console.print(f"{name} in {status.database}: {span}; {late}", soft_wrap=True)
+        console.print(f"what changed before {tell_time(status.known_until)} is known, {age} ago", soft_wrap=True)
+    else:
+        console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
+    if states := status.find_states():
+        console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
+    if status.loads:
+        console.print(_make_table(status.loads[-days:]))
+    if status.missing:
+        console.print(f"missing: {name_newest(status.missing)}", style="red", soft_wrap=True)
+    for failure in status.failures[:FAILURES]:
+        over, style = ("", "red") if failure.date in status.failed else (", loaded since", "dim")
+        what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
+        console.print(f"{what}: {failure.line}", style=style, soft_wrap=True)
     stale: dict[str, list[dt.date]] = {}
-    for date, why in find_stale(dataset).items():
+    for date, why in status.stale.items():
         stale.setdefault(why, []).append(date)
     for why, dates in stale.items():
-        console.print(f"stale, {why}: {name_days(dates)}", style="yellow", soft_wrap=True)
-    for reason, records, on in dataset.warehouse().summarise_rejects()[:REASONS]:
-        console.print(f"rejected, {count(records, 'record')} of {count(on, 'day')}: {reason}", soft_wrap=True)
+        console.print(f"stale, {why}: {name_newest(dates)}", style="yellow", soft_wrap=True)
+    for rejected in status.rejects[:REASONS]:
+        where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
+        console.print(f"rejected, {where}: {rejected.reason}", soft_wrap=True)
+
+
+def _make_calendar(states: "Mapping[dt.date, State]", last_closed: dt.date) -> Table:
+    """The last weeks up to that of the last closed day, but none before the first known day: a row each."""
+    newest = max(last_closed, *states)
+    start = max(min(states), newest - dt.timedelta(weeks=WEEKS - 1))
+    monday = start - dt.timedelta(days=start.weekday())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("week of")
+    for name in ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"):
+        table.add_column(name, justify="right")
+    while monday <= newest:
+        week = [monday + dt.timedelta(days=number) for number in range(7)]
+        found = [(day, states.get(day, "open" if day > last_closed else None)) for day in week]
+        table.add_row(str(monday), *(_make_cell(day, state) for day, state in found))
+        monday += dt.timedelta(weeks=1)
+    return table
+
+
+def _make_cell(day: dt.date, state: "State | None") -> Text:
+    """A day of the month with the letter of its state; nothing where it has none."""
+    if not state:
+        return Text()
+    letter, style = LETTERS[state]
+    return Text(f"{day.day} {letter}", style)
+
+
+def _make_legend() -> Text:
+    from pipeline.status import STATES
+
+    legend = [(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items()]
+    return Text("   ").join(Text(*part) for part in legend)
+
+
+def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
+    """That what is known ends longer ago than `max_age`, and the newest cause; None where it does not."""
+    from pipeline.status import tell_span, tell_time
+
+    if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
+        return None
+    known = "no day is loaded"
+    if status.known_until:
+        age = tell_span(status.at - status.known_until)
+        known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
+    failed = [failure for failure in status.failures if failure.date in status.failed]
+    next_ = f"{failed[0].date} failed, {failed[0].stage}: {failed[0].line}" if failed else "./run.sh status tells more"
+    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {next_}"
+
+
+def show_report(loads: Loads, options: argparse.Namespace) -> bool:
+    """Where the page is that was written; it says whether all is well."""
+    from pipeline.report import write_report
+
+    path = options.file or Path(config.Pipeline().data_dir).expanduser() / "report.html"
+    write_report([load.dataset for load in loads], path, options.days)
+    open_console().print(f"{path}: open it in a browser", soft_wrap=True)
+    return True
 
 
 def show_reprocessed(loads: Loads, options: argparse.Namespace) -> bool:
@@ -187,6 +278,21 @@ def show_checks(loads: Loads, options: argparse.Namespace) -> bool:
         open_console().print(table)
         sound &= all(finding.verdict != FAILED for finding in findings.values())
     return sound
+
+
+def show_trial(loads: Loads, _: argparse.Namespace) -> bool:
+    """Whether the webhook takes a message. Raises ConfigError where there is none."""
+    now = config.utc_now()
+    if not config.Pipeline().webhook:
+        raise ConfigError("[pipeline] webhook is not set: name the environment variable that holds its URL")
+    trial = alerts.make_message(
+        loads[0].dataset.name, Failure(now, now.date(), "trial", "nothing failed: this is a trial")
+    )
+    if problem := alerts.post(trial):
+        sys.stderr.write(f"ERROR: {problem}\n")
+        return False
+    open_console().print(f"the webhook of {config.Pipeline().webhook} took a trial message")
+    return True
 
 
 def open_console() -> Console:

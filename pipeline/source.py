@@ -44,7 +44,6 @@ class Position(msgspec.Struct, frozen=True):
     """Of the page's records."""
     pages: int
     records: int
-    empty: int
     seen: int
     """How many digests had been seen before its records."""
     totals: tuple[int | None, int | None]
@@ -106,7 +105,7 @@ class Reading:
 
         The page is asked for again, and must have the records that it had: else iterating raises MovedError.
         """
-        self.pages, self.records, self._empty = position.pages, position.records, position.empty
+        self.pages, self.records = position.pages, position.records
         self.total, self._total_pages = position.totals
         self._paging = Paging(**position.paging)
         self._paginator, self.paginator = self._paging.make(), position.decision
@@ -202,7 +201,7 @@ class Reading:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
         if following is not None:
             self._check_new(_digest(following.identity), following, "was asked for before, as")
-        elif self._is_contradicted() and (path := evidence.find_more(page)):
+        elif path := self._find_contradiction(page):
             raise self._client.fail(
                 f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' says "
                 "that there is more: check paginator and its keys"
@@ -211,9 +210,11 @@ class Reading:
             self._check_beyond(request, page)
         return following
 
-    def _is_contradicted(self) -> bool:
-        """Whether a word that there is more is one against the end: not where a key says which word counts."""
-        return self._config.paginator != "single" and not self._paging.more_path
+    def _find_contradiction(self, page: Page) -> str:
+        """By what a page that is to be the last says that it is not; nothing where a key says which word counts."""
+        if self._config.paginator == "single" or self._paging.more_path:
+            return ""
+        return evidence.find_more(page, self._paging.pointer)
 
     def _check_beyond(self, request: Request, page: Page) -> None:
         """Fail where a full page follows by the source's word that it was the last: its total is a cap, or wrong."""
@@ -235,7 +236,6 @@ class Reading:
             digest=_digest_records(page),
             pages=self.pages,
             records=self.records,
-            empty=self._empty,
             seen=len(self._seen),
             totals=(self.total, self._total_pages),
             paging=asdict(self._paging),

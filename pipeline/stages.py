@@ -16,7 +16,7 @@ from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import BrokenOffError, FolderError, QualityError
 from pipeline.lines import pack, unpack
-from pipeline.logs import count, logger
+from pipeline.logs import count, logger, name_load
 from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest, digest
 from pipeline.tombstones import Finder, Tombstones
 
@@ -58,6 +58,7 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     """
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
+    name_load(manifest.as_of)
     clean.sweep()
     results = transform_parts(dataset, raw, manifest.parts, clean)
     reasons = sum((result.reasons for result in results), Counter[str]())
@@ -118,15 +119,22 @@ def transform_part(job: PartJob) -> PartResult:
 
 def is_current(dataset: Dataset, date: dt.date) -> bool:
     """Whether raw and clean folder of `date` are there, and clean is what the code of today makes of raw."""
-    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
-    if not raw.exists() or not clean.exists():
-        return False
-    hashes = [part.sha256 for part in raw.read_manifest(RawManifest).parts]
+    raw = dataset.folder("raw", date)
+    return raw.exists() and bool(
+        read_current(raw.read_manifest(RawManifest), dataset.folder("clean", date), dataset.version)
+    )
+
+
+def read_current(raw: RawManifest, clean: DayFolder, version: str) -> CleanManifest | None:
+    """The clean manifest, where it is there and is what the code `version` makes of the raw day; else None."""
+    if not clean.exists():
+        return None
     try:
         manifest = clean.read_manifest(CleanManifest)
     except FolderError:  # of an older shape, or damaged: it can be made again
-        return False
-    return (manifest.raw_sha256, manifest.transform_version) == (hashes, dataset.version)
+        return None
+    made = [part.sha256 for part in raw.parts], version
+    return manifest if (manifest.raw_sha256, manifest.transform_version) == made else None
 
 
 def load_day(dataset: Dataset, date: dt.date) -> None:
@@ -165,6 +173,7 @@ def read_clean(dataset: Dataset, date: dt.date) -> "Load":
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
     if made.raw_sha256 != [part.sha256 for part in read.parts]:
         raise FolderError(f"{clean} was not made of {raw}, which was read anew meanwhile: run the day again")
+    name_load(read.as_of)
     day = Day(
         date=date,
         mode=read.mode,

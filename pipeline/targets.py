@@ -196,6 +196,11 @@ class DayFolder(luigi.Target):
                 os.truncate(path, path.stat().st_size - len(cut))
             return lines
 
+    def has_parts(self) -> bool:
+        """Whether there are parts, of a day that exists or of unfinished work."""
+        with _telling(self.path):
+            return any(self.path.glob("part-*"))
+
     def drop_journal(self) -> None:
         """Have no journal: all parts are there."""
         with _telling(self.path):

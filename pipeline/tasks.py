@@ -12,15 +12,16 @@ from typing import Any, ClassVar
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
 from luigi.interface import core
 from luigi.parameter import ParameterException
 from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
-from pipeline import config, extraction, logs, progress, stages
+from pipeline import alerts, config, extraction, failures, logs, progress, stages
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, DayNotClosedError
+from pipeline.errors import ConfigError, DayNotClosedError, FolderError, WarehouseError
 from pipeline.placeholders import find_placeholders
 from pipeline.targets import DayFolder, LoadMarker, find_loaded
 
@@ -42,6 +43,7 @@ class DayTask(luigi.Task):
     """A stage of one day of a dataset."""
 
     dataset: ClassVar[Dataset]
+    stage: ClassVar[str]
     _visible_in_registry = False
 
     date = DayParameter(description="the day, as 2026-11-21; default: the last closed day")
@@ -68,6 +70,18 @@ class DayTask(luigi.Task):
             kwargs = {"date": cls.dataset.config().last_closed_day(config.utc_now())}
         return super().get_param_values(params, args, kwargs)
 
+    def complete(self) -> bool:
+        """Whether the day is done at this stage. Luigi has no event for an error in here."""
+        try:
+            return self.is_done()
+        except (FolderError, WarehouseError) as error:
+            note_failure(self, error)
+            raise
+
+    def is_done(self) -> bool:
+        """Whether it is done, and nothing else."""
+        return super().complete()
+
     def on_failure(self, exception: BaseException) -> str:
         """What the visualiser shows: the line of an expected error, the traceback of a bug."""
         return logs.tell(exception) or traceback.format_exc()
@@ -84,36 +98,90 @@ class DayTask(luigi.Task):
             InterfaceLogging.setup(core())
 
 
+def _note(dataset: Dataset, date: dt.date, stage: str, cause: BaseException | str) -> None:
+    if isinstance(cause, BaseException):
+        cause = logs.tell(cause) or f"{type(cause).__name__}: {cause}"
+    alerts.tell(dataset, failures.note(dataset, date, stage, cause))
+
+
+def enter(task: DayTask) -> None:
+    """Have the lines that follow say what they are about."""
+    logs.about.update(dataset=task.dataset.name, date=task.date, stage=task.stage)
+
+
+def leave(*_: Any) -> None:
+    """Have them say so no more."""
+    logs.about.clear()
+
+
+def note_failure(task: DayTask, error: BaseException) -> None:
+    """Have it on record that a task failed, or could not be scheduled. This runs where the error was met."""
+    if not isinstance(error, DayNotClosedError):  # nothing failed: it was asked for too early
+        _note(task.dataset, task.date, task.stage, error)
+
+
+def note_death(task: DayTask, what: str) -> None:
+    """The same of a task whose process died, or was ended: only the one that started it can tell."""
+    line = what.replace(f"Task {task.task_id}", "its process")
+    logs.logger.error("%s failed: %s", task, line)
+    _note(task.dataset, task.date, task.stage, line)
+
+
+for event, handler in [
+    (luigi.Event.START, enter),
+    (luigi.Event.SUCCESS, leave),
+    (luigi.Event.FAILURE, note_failure),
+    (luigi.Event.FAILURE, leave),
+    (luigi.Event.BROKEN_TASK, note_failure),
+    (luigi.Event.PROCESS_FAILURE, note_death),
+    (luigi.Event.TIMEOUT, note_death),
+]:
+    DayTask.event_handler(event)(handler)
+
+
 class Extract(MixinNaiveBulkComplete, DayTask):
     """The raw files of a day."""
+
+    stage = "extract"
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """Where `[resources]` says how many days of an API may be read at once, one of these: else Luigi allows one."""
+        name = f"{self.dataset.name}_api"
+        return super().resources | ({name: 1} if get_config().has_option("resources", name) else {})
 
     def output(self) -> DayFolder:
         return self.dataset.folder("raw", self.date)
 
     def run(self) -> None:
         with self.output().lock():
-            if not self.complete():
-                with progress.follow(self.set_status_message, self.set_progress_percentage) as tell:
+            if not self.is_done():
+                setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
+                with progress.follow(*setters) as tell:
                     extraction.extract_day(self.dataset, self.date, tell)
 
 
 class Transform(MixinNaiveBulkComplete, DayTask):
     """The clean files of a day."""
 
+    stage = "transform"
+
     def output(self) -> DayFolder:
         return self.dataset.folder("clean", self.date)
 
-    def complete(self) -> bool:
+    def is_done(self) -> bool:
         return stages.is_current(self.dataset, self.date)
 
     def run(self) -> None:
         with self.output().lock():
-            if not self.complete():
+            if not self.is_done():
                 stages.transform_day(self.dataset, self.date)
 
 
 class Load(DayTask):
     """The rows of a day in the warehouse."""
+
+    stage = "load"
 
     def output(self) -> LoadMarker:
         return self.dataset.marker(self.date)
@@ -126,7 +194,11 @@ class Load(DayTask):
         """Those of the days that are loaded. Luigi hands over a partial for `cls`, and an iterator to be read once."""
         dataset: Dataset = getattr(cls, "func", cls).dataset
         days = list(parameter_tuples)
-        loaded = find_loaded(config.Pipeline().database, dataset.name, days)
+        try:
+            loaded = find_loaded(config.Pipeline().database, dataset.name, days)
+        except WarehouseError as error:  # of which Luigi tells no event either
+            _note(dataset, max(days), "load", error)
+            raise
         return [day for day in days if day in loaded]
 
 
@@ -172,3 +244,13 @@ class RangeDaily(ranges.RangeDaily):
             return super().moving_stop(now)
         last = self.of.dataset.config().last_closed_day(now.replace(tzinfo=dt.UTC))
         return self.parameter_to_datetime(last + dt.timedelta(days=1))
+
+
+def note_broken_range(task: RangeDaily, error: BaseException) -> None:
+    """Have it on record that a range could not be scheduled, as without a scheduler: its newest day is late."""
+    if issubclass(task.of, DayTask):
+        stop = task.stop or task.moving_stop(config.utc_now().replace(tzinfo=None)).date()
+        _note(task.of.dataset, stop - dt.timedelta(days=1), Load.stage, error)
+
+
+RangeDaily.event_handler(luigi.Event.BROKEN_TASK)(note_broken_range)

@@ -18,7 +18,7 @@ from luigi.configuration import get_config
 
 import databases
 from cluster import MEMORY, Cluster, find_program
-from pipeline import client
+from pipeline import cli, client
 from pipeline.config import Pipeline
 from pipeline.database import find_database
 from server import Server
@@ -121,8 +121,23 @@ def postgresql(cluster: Cluster, home: Path, configure: Callable[..., None]) -> 
     return url
 
 
+@pytest.fixture
+def checkout(home: Path) -> Path:
+    """The files of a clone, with the environment that run.sh has made."""
+    if not (ROOT / ".venv" / "installed.requirements.txt").exists():
+        miss("./run.sh has made no .venv here")
+    for name in ("run.sh", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, home)
+    (home / ".venv").mkdir()
+    for path in (ROOT / ".venv").iterdir():
+        (home / ".venv" / path.name).symlink_to(path)
+    (home / ".venv" / "installed.path").unlink()
+    (home / ".venv" / "installed.path").write_text(f"{home}\n")
+    return home
+
+
 def start(*command: str, **environment: str) -> "subprocess.Popen[str]":
-    """A command in the current folder, with its output in pipes: `luigi`, `luigid` or `python` and what follows."""
+    """A command in the current folder, with its output in pipes: `luigi` or `python` and what follows."""
     program = Path(sys.executable).with_name(command[0])
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
     return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -133,6 +148,17 @@ def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]"
     process = start(*command, **environment)
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
+    """`python -m pipeline` and what follows, in this process and by the test's clock: stdout, stderr, exit code."""
+    try:
+        cli.main(arguments)
+        code: Any = 0
+    except SystemExit as error:
+        code = error.code
+    out, err = capsys.readouterr()
+    return (out, err, code) if isinstance(code, int) else (out, f"{err}{code}", 1)
 
 
 def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -148,7 +174,7 @@ def start_scheduler() -> tuple["subprocess.Popen[str]", dict[str, str]]:
     text = Path("central.cfg").read_text().replace("scheduler_port = 8082", f"scheduler_port = {port}")
     Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
     environment = {"LUIGI_CONFIG_PATH": "central.cfg"}
-    daemon = start("luigid", "--address", "127.0.0.1", "--port", str(port), **environment)
+    daemon = start("python", "-m", "pipeline.scheduler", "--port", str(port), **environment)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with socket.socket() as probe:

@@ -27,6 +27,15 @@ PASSING = {
     "cut": {"body": [{"id": 1}] * 99, "cut": 5},
     "reset": {"reset": True},
 }
+DEFAULTS = {
+    "method": "GET",
+    "body": "{}",
+    "requests_per_second": 0,
+    "page_start": "",
+    "page_size": 0,
+    **dict.fromkeys(["cursor_path", "cursor_param", "more_path", "total_path"], ""),
+    "cursor_in": "query",
+}
 FATAL = {"html": {"body": "<html>"}, "error": {"body": {"ok": False, "data": []}}}
 
 
@@ -83,6 +92,12 @@ class Listing:
             keys |= {"cursor_param": "since"} if self.kind == "last_id" else {}
         keys |= {"total_path": "meta.total"} if self.total == "field" else {}
         return keys | ({"more_path": "has_more"} if self.more else {})
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The same as luigi.cfg would hold them, with the defaults of those that only another listing has."""
+        texts = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in self.keys.items()}
+        return DEFAULTS | texts
 
     def respond(self, request: Request) -> Answer:
         """The answer to a request for a page."""

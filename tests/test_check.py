@@ -268,6 +268,23 @@ def test_a_source_that_answers_anybody_is_told(server, configure, monkeypatch):
     assert {request.headers["Authorization"] for request in server.requests} == {f"Bearer {SECRET}", None}
 
 
+@pytest.mark.parametrize(("status", "verdict"), [(404, OK), (503, UNTESTED)])
+def test_no_answer_without_the_secret_is_told_as_it_is(server, configure, monkeypatch, status, verdict):
+    """Some say that there is nothing there, which hides it as well; from a source in trouble nothing can be learnt."""
+    monkeypatch.setenv("USERS_TOKEN", SECRET)
+    known = f"Bearer {SECRET}"
+    serve(
+        server,
+        configure,
+        lambda users, request: users if request.headers["Authorization"] == known else Answer(status=status),
+        auth="bearer:USERS_TOKEN",
+    )
+    found = ask()["authenticates"]
+    assert found.verdict == verdict
+    assert f"without the secret none does: users {DAY}: " in found.evidence
+    assert f": {status} " in found.evidence
+
+
 def test_a_user_in_the_url_is_left_out_too(server, configure):
     """The password there is a secret like another."""
     serve(server, configure, lambda users, request: users if request.headers["Authorization"] else Answer(status=403))

@@ -5,22 +5,29 @@ The property knows what no client can see, and excuses exactly that, by name (`f
 
 import json
 import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from pipeline import client
+from pipeline import client, stages
 from pipeline.errors import SourceError
+from pipeline.extraction import extract_day
 from pipeline.records import Census
 from pipeline.source import Reading
+from pipeline.users import USERS
 from reading import DAY, People
 from server import Answer, Request, Server
 from sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
 
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+pytestmark = pytest.mark.timeout(120 + EXAMPLES)
 ENOUGH = 400  # requests; a reading that needs more would never end
 
 KINDS = ("single", "last_id", *POINTERS, *POSITIONS)
@@ -118,6 +125,34 @@ def test_all_users_arrive_or_the_day_fails(server: Server, listing: Listing, ahe
     judge(listing, read_ids(server, listing, requests_per_second=rate, **listing.keys), find_excuse(listing))
 
 
+DAYS = count()
+
+
+@settings(SETTINGS, max_examples=EXAMPLES // 2)
+@given(listing=listings(), part_records=st.sampled_from([3, 10, 1000]))
+def test_a_marker_says_that_all_users_are_in_the_warehouse(
+    server: Server, configure: Callable[..., None], listing: Listing, part_records: int
+) -> None:
+    """G9, the same of a whole day: where it fails there is no raw day and no marker."""
+    folder = f"day-{next(DAYS)}"
+    configure("pipeline", data_dir=folder, database=f"sqlite:///{folder}/warehouse.db")
+    configure("pipeline", part_records=part_records, engine_workers=1)
+    configure("users", **listing.section, url=server.on("/users", listing.respond), retries=4)
+    ids: set[int] | str
+    try:
+        extract_day(USERS, DAY)
+    except SourceError as error:
+        ids = str(error)
+        assert not USERS.folder("raw", DAY).exists()
+    else:
+        stages.transform_day(USERS, DAY)
+        stages.load_day(USERS, DAY)
+        with closing(sqlite3.connect(f"{folder}/warehouse.db")) as db:
+            ids = {user for (user,) in db.execute("select user_id from users")}
+    assert USERS.marker(DAY).exists() == (not isinstance(ids, str))
+    judge(listing, ids, find_excuse(listing))
+
+
 @SETTINGS
 @given(listing=listings(moves=()))
 def test_auto_finds_all_users_or_the_day_fails(server: Server, listing: Listing) -> None:
@@ -151,6 +186,14 @@ def test_a_source_that_shows_the_same_users_for_ever_fails_whatever_else_is_new(
     listing = Listing(kind, count=5, size=2, volatile=True, faults={0: "ignore"})
     line = str(read_ids(server, listing, **listing.keys))
     assert "the source repeats itself" in line
+
+
+def test_who_is_new_does_not_make_up_for_who_was_missed(server: Server) -> None:
+    """Where users are counted off: one who was read is deleted, another moves up unseen, and then one is created."""
+    drift = [Step(1, "delete", 0), Step(2, "create", 0)]
+    listing = Listing("page1", count=10, size=3, total="header", drift=drift)
+    line = str(read_ids(server, listing, **listing.keys))
+    assert "the source declared 10 records, and now 9: its list became shorter while it was read" in line
 
 
 def test_auto_holds_a_source_to_a_total_that_shrinks(server: Server) -> None:

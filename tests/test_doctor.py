@@ -128,6 +128,25 @@ def test_what_is_found_is_shown_with_its_evidence(server: Server, ask: Callable[
     assert "no record has name, updated_at" in find_row(text, "unsure")
 
 
+@pytest.mark.parametrize("header", ["X-Total-Count", "X-Total"])
+def test_the_number_that_is_declared_is_named_by_its_header(
+    server: Server, ask: Callable[..., str], header: str
+) -> None:
+    """The one that the source sends."""
+    text = ask(server.on("/users", Answer([{"id": 1}], headers={header: "1"})))
+    assert find_row(text, "complete").split() == [
+        "complete",
+        "if",
+        "1",
+        "distinct",
+        "keys",
+        "come",
+        "declared",
+        "by",
+        header,
+    ]
+
+
 def test_pages_without_end_are_unsure(server: Server, ask: Callable[..., str]) -> None:
     """One page is taken for everybody, and it says why; the key is found where it is nested."""
     text = ask(SHAPES["randomuser"](server, COUNT).url)
@@ -156,6 +175,22 @@ def test_a_filter_that_is_ignored_is_none(server: Server, ask: Callable[..., str
     assert "meta.lastModified" in find_row(text, "update field")
     assert "none" in find_row(text, "filter")
     assert parse(text)["mode"] == "snapshot"
+
+
+def test_a_list_that_came_at_once_is_unsure(server: Server, ask: Callable[..., str]) -> None:
+    """How another page would follow was not seen; so the section leaves it to each day, which decides anew."""
+    text = ask(server.on("/users", Answer([{"id": 1}])))
+    assert "everything came on one page, so it was not seen how another would follow" in find_row(text, "unsure")
+    assert "unsure: nothing declares how many records there are" in text
+    assert "paginator" not in parse(text)
+
+
+@pytest.mark.parametrize("name", ["_per_page", "$top"])
+def test_the_size_is_asked_for_under_any_usual_name(server: Server, ask: Callable[..., str], name: str) -> None:
+    """The last of them too."""
+    users = [{"id": number} for number in range(7)]
+    section = parse(ask(server.on("/users", lambda request: Answer(users[: int(request.query.get(name, 7))]))))
+    assert section["size_param"] == name
 
 
 def test_a_page_that_is_too_large_is_not_asked_for_again(server: Server, ask: Callable[..., str]) -> None:

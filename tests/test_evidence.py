@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
@@ -201,13 +201,15 @@ def test_a_header_that_speaks_of_more_is_a_sign(name: str, value: str, more: boo
         ("?limit=2", 2, {}, {"total": 2, "pageSize": 2}, False),
         ("?limit=2", 2, {"X-Total-Count": "2"}, {}, False),
         ("?limit=2", 2, {}, {"next": None}, False),
+        ("?$skip=2", 2, {}, {"@odata.context": "#users"}, False),
+        ("?$top=2", 0, {}, {"@odata.context": "#users"}, True),
     ],
 )
 def test_a_full_page_may_be_the_first_of_more(
     url: str, page_size: int, headers: dict[str, str], fields: dict[str, object], full: bool
 ) -> None:
     """As many records as were asked for are not all, unless the source says so, or a next page that is empty."""
-    api = Api(lambda _: make_page([1, 2], headers, **fields), URL + url)
+    api = Api(lambda _: replace(make_page([1, 2], headers, **fields), url=URL + url), URL + url)
     if full:
         with pytest.raises(UndecidedError, match="2 records came, a full page"):
             api.decide(page_size=page_size)
@@ -333,6 +335,16 @@ def test_what_leads_on_is_found_and_proven(
     assert api.read(Decision({**decision.keys, "more_path": ""}, "")) == list(range(4))
 
 
+@pytest.mark.parametrize("flag", [{"has_more": False}, {"truncated": False}, {"last": True}], ids=str)
+def test_a_flag_is_not_believed_against_a_link_to_others(flag: dict[str, object]) -> None:
+    """It is about something else; nor is it asked about the end of the pages then."""
+    api = Api(follow(lambda n: {"next": f"?x={n}", **flag}, "x"))
+    decision = api.decide()
+    assert decision.keys == {"paginator": "next_url", "cursor_path": "next"}
+    assert len(api.queries) == 1
+    assert api.read(decision) == list(range(5))
+
+
 def test_a_link_header_is_taken_at_its_word() -> None:
     """It is made for nothing else, so that nothing is asked."""
     api = Api(lambda _: make_page([1, 2], {"Link": '</users?page=2>; rel="next"'}, next_cursor="abc"))
@@ -408,6 +420,7 @@ def test_the_last_id_is_tried_where_nothing_is_said(count: int) -> None:
         assert api.read(decision) == list(range(count))
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 60),
     size=st.integers(1, 30),

@@ -117,6 +117,25 @@ def test_the_raw_manifest_says_what_the_records_are(server, configure):
     assert [(verdict.gate, verdict.passed) for verdict in manifest.gates] == [("min_records", True)]
 
 
+@pytest.mark.parametrize(
+    ("mode", "query", "days", "told"),
+    [
+        ("snapshot", "", 0, ""),
+        ("snapshot", "", 1, "a snapshot shows everybody as of now, not as of that day"),
+        ("incremental", "?on={date}", 1, ""),
+        ("incremental", "", 1, "ask for no day, so everybody is read"),
+    ],
+)
+def test_a_day_that_is_not_what_it_seems_is_told(server, configure, caplog, mode, query, days, told):
+    """A snapshot of the past, and changes of a day for which nobody asks: read all the same, with a warning."""
+    serve(server, configure, make_page(1, 3), mode=mode)
+    configure("users", url=f"{server.url}/users{query}")
+    date = USERS.config().last_closed_day(config.utc_now()) - dt.timedelta(days=days)
+    extract_day(USERS, date)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [told in line and line.startswith(f"users {date}: ") for line in warnings] == [True] * bool(told)
+
+
 def test_a_gate_fails_the_day_and_accept_lets_it_through_once(server, configure):
     """The line names both numbers and the flag; the day that is let through says so as far as its marker."""
     serve(server, configure, make_page(1, 9), mode="snapshot")

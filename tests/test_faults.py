@@ -111,7 +111,7 @@ LARGE = make_users(1, 200)
     "trouble",
     [
         pytest.param(Answer(reset=True), id="connection reset"),
-        pytest.param(Answer(LARGE, wait=0.3), id="timeout"),
+        pytest.param(Answer(LARGE, wait=2.0), id="timeout"),
         pytest.param(Answer(LARGE, cut=500), id="truncated body"),
         pytest.param(Answer(LARGE, chunked=True, cut=1700), id="truncated chunk"),
         pytest.param(Answer(LARGE, length=10**6), id="Content-Length too large"),
@@ -121,7 +121,7 @@ LARGE = make_users(1, 200)
 )
 def test_an_outage_is_retried_then_one_line(server: Server, configure: Configure, trouble: Answer) -> None:
     """Asked three times; and when the source is well again, the day is loaded."""
-    configure("users", timeout=0.1)
+    configure("users", timeout=0.5)
     server.on("/users", trouble)
     assert "given up after 3 attempts" in fail()
     assert len(server.requests) == 3

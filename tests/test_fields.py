@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.fields import find, is_true, load, put
+from pipeline.fields import find, has, is_true, load, put
 
 FALSE = [False, 0, "", " ", "0", "false", "False", "no", "N", "off", "null", "0000-00-00 00:00:00", [], {}]
 
@@ -28,6 +28,14 @@ def test_anything_else_is_true(value: Any) -> None:
 def test_what_is_not_there_is_neither(fields: Any) -> None:
     """Nothing is said where nothing stands."""
     assert is_true(fields, "a.b") is None
+
+
+def test_null_stands_somewhere() -> None:
+    """In the place of a field, or of what would hold it; what stands in something else does not."""
+    for fields in ({"a.b": None}, {"a": {"b": None}}, {"a": None}, {"a": {"b": 0}}):
+        assert has(fields, "a.b")
+    for fields in ({}, {"a": {}}, {"a": [{"b": 1}]}, {"a": 1}, {"b": None}):
+        assert not has(fields, "a.b")
 
 
 def test_a_name_with_dots_is_found_before_it_is_cut() -> None:

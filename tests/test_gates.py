@@ -220,6 +220,15 @@ def test_a_damaged_snapshot_is_passed_over_and_said(damage, caplog):
     assert "part-00002.jsonl.gz" in line
 
 
+def test_where_no_snapshot_can_be_read_again_the_gate_is_shut():
+    """Nobody knows then who is missing; the flag that lets a day through is there."""
+    for number in (1, 2):
+        (write(DAY - days(number), *range(5), mode="snapshot").path / "part-00000.jsonl.gz").unlink()
+    verdict = ask(count(*range(5)), mode="snapshot")["max_delete_ratio"]
+    assert not verdict.passed
+    assert str(verdict) == "of the 2 snapshots read before none can be read again; max_delete_ratio is 0.3"
+
+
 @pytest.mark.parametrize(
     ("deleted", "known", "passed"),
     [(0, 0, None), (50, 0, None), (30, 100, True), (31, 100, False), (200, 100, False),

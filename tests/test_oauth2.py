@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from email.utils import format_datetime
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus
 
@@ -140,12 +141,19 @@ def test_a_token_is_kept_until_shortly_before_its_end(server: Server, said: dict
 
 
 def test_a_token_runs_out_by_the_clock(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its life begins when it was asked for."""
-    monkeypatch.setattr(oauth2, "MARGIN", 0.0)
-    caller = Caller(server, issue(expires_in=1))
+    """Its life begins when it was asked for, however late the answer comes."""
+    now, give = [100.0], issue(expires_in=30)
+    monkeypatch.setattr(oauth2, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def answer_late(request: Request) -> Answer:
+        now[0] += 5
+        return give(request)
+
+    caller = Caller(server, answer_late)
     assert caller.ask() == "token-1"
+    now[0] = 120.0
     assert caller.ask() == "token-1"
-    threading.Event().wait(1.1)
+    now[0] = 120.1
     assert caller.ask() == "token-2"
 
 
@@ -219,10 +227,14 @@ def test_threads_that_ask_at_once_share_a_token(server: Server) -> None:
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_an_endpoint_that_gives_no_token_fails_in_a_line(server: Server, answer: Answer, says: str) -> None:
-    """It names the endpoint, what it said and what to check; nothing is asked of the API."""
+    """It names the endpoint, what it said and what to check; nothing is asked of the API, nor the endpoint again.
+
+    But where it did not see the id: then it is asked with it in the body.
+    """
     caller = Caller(server, answer)
     line = caller.fail()
     assert says in line
+    assert len(caller.asked) == (2 if "in the body" in says else 1)
     assert len(line) < 1000
     assert {request.path for request in server.requests} == {"/token"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
@@ -77,6 +77,7 @@ def follow(paging: Paging, answer: Callable[[Request], Page], **start: Any) -> l
     return asked
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.integers(1, 20), st.booleans())
 def test_page_counts_until_an_empty_page(start: int, pages: int, keep: bool) -> None:
     """Pages are numbered one after the other from the first, and the first empty one is the last."""
@@ -88,6 +89,7 @@ def test_page_counts_until_an_empty_page(start: int, pages: int, keep: bool) -> 
     assert [request for request in asked if "city" in request.params] == (asked if keep else asked[:1])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1), st.lists(st.integers(1, 3), max_size=5))
 def test_offset_goes_on_by_what_came(start: int, sizes: list[int]) -> None:
     """A page shorter than was asked for is not the end, and nothing is skipped after it."""
@@ -178,6 +180,14 @@ def test_a_missing_word_is_an_error() -> None:
         follow(Paging("page", more_path="more"), lambda _: make_page(1))
 
 
+@pytest.mark.parametrize("more_path", ["more", "pages.next"])
+def test_null_is_a_word_too(more_path: str) -> None:
+    """Many a source puts it where the next page would stand: there is none."""
+    page = make_page(1, more=None, pages=None)
+    assert Paging("page", more_path=more_path).says_more(page) is False
+    assert Paging("page", more_path=f"!{more_path}").says_more(page) is True
+
+
 @pytest.mark.parametrize("link", ["https://api.example/users?c=2", "/users?c=2", "?c=2"])
 def test_next_url_takes_a_link_as_it_is(link: str) -> None:
     """Absolute or relative to the page; params are not added again, headers and method stay."""
@@ -196,6 +206,14 @@ def test_last_id_sends_the_last_record_s() -> None:
         paging = Paging("last_id", cursor_path=path, cursor_param="after")
         asked = follow(paging, lambda _, pages=pages: Page(URL, {}, next(pages)))
         assert [request.params.get("after") for request in asked] == sent
+
+
+def test_the_source_s_word_outranks_an_empty_page_for_last_id() -> None:
+    """That this was all spares a request; that there is more, on a page where nobody leads on, is an error."""
+    paging = Paging("last_id", cursor_param="after", more_path="more")
+    assert len(follow(paging, lambda _: make_page(1, more=False))) == 1
+    with pytest.raises(ValueError, match="the last record of this page has no 'id' to go on from: set cursor_path"):
+        follow(paging, lambda _: make_page(0, more=True))
 
 
 @pytest.mark.parametrize(

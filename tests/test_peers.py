@@ -106,6 +106,46 @@ def test_json_server_gives_who_changed_in_the_day(json_server: tuple[str, Users]
 
 
 @pytest.fixture(scope="module")
+def next_json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
+    """json-server 1, which is another API: a page is an object, and behind the last one the last one comes again."""
+    folder, port = tmp_path_factory.mktemp("json-server-1"), find_port()
+    node = install_npm(folder, "json-server@1.0.0-beta.3")
+    users = [user | {"id": str(user["id"])} for user in make_users(105)]
+    (folder / "db.json").write_text(json.dumps({"users": users}))
+    program = folder / "node_modules/json-server/lib/bin.js"
+    with serve(port, node, program, "--host", "127.0.0.1", "--port", str(port), "db.json", folder=folder) as url:
+        yield f"{url}/users", users
+
+
+PAGED = {"paginator": "page", "page_param": "_page", "size_param": "_per_page", "data_selector": "data"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"params": {"_page": "1"}},
+        {"params": {"_page": "1", "_per_page": "21"}},
+        {**PAGED, "page_size": 20, "total_path": "items"},
+        {**PAGED, "page_size": 21, "total_path": "pages:pages", "requests_per_second": 1e6},
+        {**PAGED, "page_size": 21, "more_path": "next"},
+        {"params": {"_page": "1"}, "paginator": "cursor", "cursor_path": "next", "cursor_param": "_page"},
+    ],
+    ids=lambda keys: " ".join(f"{name}={value}" for name, value in keys.items()) or "auto",
+)
+def test_json_server_1_gives_everybody(next_json_server: tuple[str, Users], keys: dict[str, Any]) -> None:
+    """At once, by its numbers of pages and of items, by its next page, and by what auto makes of it."""
+    url, users = next_json_server
+    assert read(url, **keys) == users
+
+
+def test_json_server_1_repeats_its_last_page(next_json_server: tuple[str, Users]) -> None:
+    """Where no key says what tells the end, a full last page is held against the one behind it, which is the same."""
+    url, _ = next_json_server
+    assert "has the same records as page 5: the source repeats itself" in fail(url, **PAGED, page_size=21)
+
+
+@pytest.fixture(scope="module")
 def scim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], tuple[str, Users]]]:
     """scim2-server, which keeps its users in memory: its URL, and all users, once there are so many."""
     folder, port = tmp_path_factory.mktemp("scim"), find_port()

@@ -4,6 +4,8 @@ import datetime as dt
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.placeholders import find_placeholders, render
@@ -45,6 +47,31 @@ def test_a_lower_bound_is_rounded_down_less_one_unit_and_nothing_else_is(text: s
 def test_an_upper_bound_that_its_format_cannot_hold_is_rounded_up() -> None:
     """A day that ends at 22:00 UTC ends, as a date, on the next."""
     assert render("{day_stop:date}", {"day_stop": START + dt.timedelta(hours=22)}) == "2026-11-01"
+
+
+@settings(deadline=None)
+@given(
+    after=st.integers(0, 86_400 * 10**6 - 1),
+    precision=st.sampled_from([1, 1000, 100_000, 10**6]),
+    midnight=st.sampled_from([0, 1, -8, 5.75]),
+    form=st.sampled_from(["iso", "date", "epoch", "epoch_ms"]),
+)
+def test_no_usual_filter_leaves_out_what_changed_in_the_day(
+    after: int, precision: int, midnight: float, form: str
+) -> None:
+    """Not one with `>` and `<`, of a source that keeps so many microseconds as one; nor one since the change itself."""
+    start = START + dt.timedelta(hours=midnight)
+    kept = start + dt.timedelta(microseconds=after - after % precision)
+    values = {"day_start": start, "day_stop": start + dt.timedelta(days=1), "watermark": kept}
+
+    def ask(name: str) -> dt.datetime:
+        text = render(f"{{{name}:{form}}}", values)
+        if form.startswith("epoch"):
+            return dt.datetime.fromtimestamp(int(text) / (1000 if form == "epoch_ms" else 1), dt.UTC)
+        return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+
+    assert ask("day_start") < kept < ask("day_stop")
+    assert ask("watermark") < kept
 
 
 @pytest.mark.parametrize("text", ["{day}", "{day_start:rfc}", "{day_start:}", "{date:epoch}", "{Date}"])

@@ -18,7 +18,6 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
-from proxy import Moment, Proxy
 from test_warehouse import Store, describe, incremental, snapshot, user
 
 import databases
@@ -28,6 +27,7 @@ from model import ReadDay
 from pipeline import extraction, postgres, stages
 from pipeline.errors import BrokenOffError, WarehouseError
 from pipeline.users import USERS
+from proxy import Moment, Proxy
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))

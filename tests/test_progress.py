@@ -46,14 +46,19 @@ def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
     return server.on("/users", respond)
 
 
-def run_on_terminal(*command: str) -> tuple[int, str]:
-    """Exit code of a command whose terminal is 100 columns wide, and what it wrote there, less its colours."""
+def run_on_terminal(*command: str, out: int | None = None) -> tuple[int, str]:
+    """Exit code of a command whose terminal is 100 columns wide, and what it wrote there, less its colours.
+
+    Its standard output goes to `out`, if that is given.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
     env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
     program = Path(sys.executable).with_name(command[0])
-    with subprocess.Popen([program, *command[1:]], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    with subprocess.Popen(
+        [program, *command[1:]], env=env, stdin=theirs, stdout=out or theirs, stderr=theirs
+    ) as process:
         os.close(theirs)
         written = b"".join(read_all(ours))
     os.close(ours)
@@ -102,11 +107,25 @@ def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(server):
     assert lines.count("INFO: users 2026-11-20: extracted 500 records, 10 pages") == 1
 
 
+def test_lines_for_a_file_do_not_go_to_the_terminal_with_the_bar(server):
+    """`> file` has all of them, also those that were written while there was a bar."""
+    url = serve_slowly(server, 0.15, fail=8)
+    with Path("log").open("wb") as log:
+        code, written = run_on_terminal(
+            "luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:], "--users-url", url, out=log.fileno()
+        )
+    assert code == 0, written
+    assert "━" in written
+    retry, extracted = Path("log").read_text().splitlines()
+    assert "retry 1 of 5" in retry
+    assert extracted == "INFO: users 2026-11-20: extracted 500 records, 10 pages"
+    assert "retry 1 of 5" not in written
+
+
 def test_what_is_read_at_once_needs_no_bar(server):
     """Hundreds of small days would only flicker."""
-    code, written = run_on_terminal(
-        "luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:], "--users-url", serve_slowly(server, 0)
-    )
+    url = server.on("/users", Answer([make_user(1)]))
+    code, written = run_on_terminal("luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:3], "--users-url", url)
     assert code == 0, written
     assert "━" not in written
     assert "\x1b" not in written
@@ -120,9 +139,7 @@ def test_a_pipe_gets_no_bar(server, workers):
     assert result.returncode == 0, result.stderr
     assert "━" not in result.stderr
     assert "\x1b" not in result.stderr
-    assert [line for line in result.stderr.splitlines() if line.startswith("INFO: users")] == [
-        f"INFO: users {DAY}: extracted 500 records, 10 pages"
-    ]
+    assert result.stdout == f"INFO: users {DAY}: extracted 500 records, 10 pages\n"
 
 
 def test_a_worker_s_child_draws_no_bar_on_the_terminal(server):

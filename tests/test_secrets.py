@@ -85,7 +85,7 @@ def run_scheduler() -> Iterator[dict[str, str]]:
     Path("logging.conf").write_text(LOGGING)
     text = Path("central.cfg").read_text().replace("keep_alive = true", "keep_alive = false")
     text = text.replace("[core]", "[core]\nlogging_conf_file = logging.conf")
-    Path("central.cfg").write_text(f"{text}\nstate_path = luigid.pickle\n")
+    Path("central.cfg").write_text(text)
     daemon, environment = start_scheduler()
     try:
         yield environment

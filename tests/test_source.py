@@ -123,6 +123,17 @@ def test_fewer_records_than_the_source_declares_fail_with_both_numbers(server: S
     assert read(url, paginator="single") == [{"id": 1}]
 
 
+def test_fewer_pages_than_the_source_declares_fail_with_both_numbers(server: Server) -> None:
+    """The same where it says how many pages there are."""
+
+    def respond(request: Request) -> Answer:
+        link = {} if request.query else {"Link": '</users?page=2>; rel="next"'}
+        return Answer({"users": [{"id": len(request.query)}], "total_pages": 3}, headers=link)
+
+    line = fail(server.on("/users", respond), paginator="link_header", total_path="pages:total_pages")
+    assert "the source declares 3 pages, and 2 came" in line
+
+
 def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(server: Server) -> None:
     """Read on, whatever the paginator; an empty page that says nothing is the end."""
     pages = {"1": [{"id": 1}], "2": [], "3": [{"id": 3}], "4": []}
@@ -184,6 +195,27 @@ def test_a_key_that_leads_nowhere_is_held_against_the_source_s_own_word(server: 
     url = server.on("/users", Answer({"users": [{"id": 1}], "next": "x", "has_more": True}))
     line = fail(url, paginator="cursor", cursor_path="nxt", cursor_param="c")
     assert "is the last that cursor leads to, and 'has_more' says that there is more" in line
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"paginator": "cursor", "cursor_path": "meta.nxt", "cursor_param": "c"},
+        {"paginator": "next_url", "cursor_path": "nxt"},
+        {"paginator": "link_header"},
+    ],
+    ids=lambda keys: keys["paginator"],
+)
+def test_a_key_that_leads_nowhere_is_held_against_what_leads_on(server: Server, keys: dict[str, str]) -> None:
+    """A page without the field that is to lead on, and with another that may, is not the last; one that has it is."""
+    page = {"users": [{"id": 1}], "meta": {"next": "x"}}
+    line = fail(server.on("/users", Answer(page)), **keys)
+    assert f"is the last that {keys['paginator']} leads to, and 'meta.next' says that there is more" in line
+    there = {"meta": {"next": "x", "nxt": None}, "nxt": ""}
+    server.on("/users", Answer(page | there, headers={"Link": '</users>; rel="first"'}))
+    assert read(f"{server.url}/users", **keys) == [{"id": 1}]
+    server.on("/users", Answer(page | {"meta": {"cursor": "this page's own"}}))
+    assert read(f"{server.url}/users", **keys) == [{"id": 1}]
 
 
 @pytest.mark.parametrize(

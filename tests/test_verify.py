@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cases import CASES, ORDERS
+from test_warehouse import EXAMPLES as HISTORIES
 from test_warehouse import TABLES, Store, incremental, limit_examples, snapshot, steps, take, user
 
 from conftest import dump_tree, execute, has_table
@@ -383,6 +384,7 @@ def test_a_history_that_is_easy_to_get_wrong_differs_in_nothing(new_database, ca
 
 
 @pytest.mark.parametrize("name", ["users", "orders"])
+@pytest.mark.timeout(120 + HISTORIES)
 def test_any_history_differs_in_nothing(name: str, new_database: Callable[[], str]) -> None:
     """The same of random ones, with days loaded again, replaced and read again, and forgotten users."""
 

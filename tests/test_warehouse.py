@@ -208,6 +208,7 @@ KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
 
 
 @pytest.mark.parametrize("name", ["users", "orders"])
+@pytest.mark.timeout(120 + EXAMPLES)
 def test_any_history_of_loads_says_what_the_definition_says(name: str, new_database: Callable[[], str]) -> None:
     """G2: users, history and counts are the model's after every load; the tables depend only on the set of days."""
 

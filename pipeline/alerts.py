@@ -1,0 +1,131 @@
+"""Whoever is to know that a day failed is told: a POST to the URL that `webhook` names, once for a day and a cause.
+
+Owns what is told, and the memory of it beside the failures. Refuses to fail a run, or to hold it up for long: a webhook
+that does not answer is a warning, and is left alone for a while.
+"""
+
+import contextlib
+import datetime as dt
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline.config import Pipeline
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.failures import Failure, add_line, find_open, find_path, lock, read_lines
+from pipeline.logs import logger
+from pipeline.mask import Mask
+
+LATE = "late"  # the stage of a day that is told of because it is not there in time
+PATIENCE = 4.0  # seconds for an answer, whatever takes them: a name that is not found, a body that does not end
+PAUSE = dt.timedelta(minutes=1)  # for which a webhook that did not answer is not asked again
+
+DIFFERENT = re.compile(r"\w*\d\w*")
+
+
+class Told(msgspec.Struct, frozen=True):
+    """That the webhook was told of a failure, and whether it took it."""
+
+    failure: Failure
+    taken: bool
+
+
+def tell(dataset: Dataset, failure: Failure) -> None:
+    """Tell the webhook of a failure, unless it knows. What it does not take it is told when the day fails again."""
+    with contextlib.suppress(ConfigError):  # where the section cannot be read nobody knows whom to tell
+        if not Pipeline().webhook:
+            return
+        with _open_memory(dataset) as (told, path):
+            if _is_known(dataset, failure, told):
+                return
+            if problem := post(make_message(dataset.name, failure)):
+                logger.warning("%s %s: that it failed is not told: %s", dataset.name, failure.date, problem)
+            if path:
+                with contextlib.suppress(OSError, PipelineError):  # better told twice than not at all
+                    add_line(path, msgspec.json.encode(Told(failure, not problem)))
+
+
+def make_message(dataset: str, failure: Failure) -> dict[str, Any]:
+    """What is told of a failure. `text` is what Slack, Mattermost and their like show."""
+    host = socket.gethostname()
+    return {
+        "text": f"{dataset} {failure.date} {failure.stage}: {failure.line}",
+        "dataset": dataset,
+        **msgspec.to_builtins(failure),
+        "host": host,
+        "more": f"on {host} in {Path.cwd()}: ./run.sh status",
+    }
+
+
+def post(message: dict[str, Any]) -> str | None:
+    """Send a message to the webhook; in words what stood in the way, without its URL, which is a secret."""
+    variable = Pipeline().webhook
+    url = os.environ.get(variable)
+    if not url:
+        return f"[pipeline] webhook: the environment variable {variable} is not set: export it"
+    answers: list[str | None] = []
+    # In a thread that is not waited for longer: no timeout of requests holds for the looking up of a name.
+    thread = threading.Thread(target=lambda: answers.append(_send(url, message)), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    answer = answers[0] if answers else f"no answer in {PATIENCE:.0f} s"
+    return answer and f"the webhook of {variable}: {answer}"
+
+
+def _send(url: str, message: dict[str, Any]) -> str | None:
+    import requests
+
+    from pipeline.session import Session
+
+    mask = Mask([url.partition("//")[2].partition("/")[2]])  # whoever knows it may write there
+    try:
+        with (
+            mask.cover("urllib3.connection", "urllib3.connectionpool"),
+            Session() as session,
+            session.post(url, json=message, timeout=2 * PATIENCE, stream=True) as response,
+        ):
+            return None if response.status_code // 100 == 2 else f"{response.status_code} {response.reason}"
+    except (requests.RequestException, ValueError) as error:  # ValueError: it is no URL
+        return type(error).__name__
+
+
+@contextlib.contextmanager
+def _open_memory(dataset: Dataset) -> Iterator[tuple[list[Told], Path | None]]:
+    """What the webhook was told, and where that is kept, for one process at a time; nothing where there is no place."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path = find_path(Pipeline().data_dir, dataset.name).with_suffix(".told.jsonl")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(path.with_name(".telling")))
+            told = read_lines(path, Told)
+        except (OSError, PipelineError):  # better told twice than not at all
+            yield [], None
+        else:
+            yield told, path
+
+
+def _is_known(dataset: Dataset, failure: Failure, told: list[Told]) -> bool:
+    """Whether the webhook knows the cause since the day was last loaded, or is to be left alone just now."""
+    if told and not told[-1].taken and failure.at - told[-1].failure.at < PAUSE:
+        return True
+    same = [
+        each.failure
+        for each in told
+        if each.taken and each.failure.date == failure.date and _name_cause(each.failure) == _name_cause(failure)
+    ]
+    try:
+        return bool(same and find_open(same, dataset.warehouse().loads()))
+    except PipelineError:
+        return bool(same)
+
+
+def _name_cause(failure: Failure) -> str:
+    """A cause without what differs from one time to the next: counts, the number of a request, how late it is."""
+    return LATE if failure.stage == LATE else f"{failure.stage} {DIFFERENT.sub('#', failure.line)}"

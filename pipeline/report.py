@@ -1,0 +1,255 @@
+"""The page of `report`: how each dataset stands, as one HTML file that needs nothing else, and no network.
+
+Owns what stands on it, and in which order: first whether all is well, then what to do, then the days and their charts.
+Refuses to find anything out that status does not say, but for how the table grew; and to trust a text: whatever came
+from a source, a file or an error is escaped, and the page's policy lets no script run and nothing be asked for.
+"""
+
+import calendar
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import jinja2
+
+from pipeline.charts import Layer, draw_bars, draw_line
+from pipeline.config import SNAPSHOT
+from pipeline.dataset import Dataset
+from pipeline.failures import Failure
+from pipeline.logs import count
+from pipeline.stages import COUNTS
+from pipeline.status import STATES, State, Status, find_status, name_newest, tell_span
+from pipeline.targets import replace_file
+
+MONTHS = 12  # of the calendar
+NEWEST = 14  # loads, and failures, that are named
+REASONS = 12  # for rejects
+
+Values = list[float | None]
+
+
+class Remedy(NamedTuple):
+    """What is not well, of how many days and which, and the command that mends it."""
+
+    state: State
+    number: int
+    days: str
+    why: str
+    command: str
+
+
+class Chart(NamedTuple):
+    """A picture with its title, what it says in a line, the names of its colours, and what it shows in words."""
+
+    title: str
+    caption: str
+    legend: dict[str, str]
+    words: str
+    svg: str
+
+
+class Cell(NamedTuple):
+    """A day of the calendar."""
+
+    date: dt.date
+    state: State
+    words: str
+
+
+class Month(NamedTuple):
+    """A month of the calendar: weeks from Monday on; None is a day of another month, or before all that are known."""
+
+    name: str
+    weeks: list[list[Cell | None]]
+
+
+class Sheet(NamedTuple):
+    """All that the page says of one dataset."""
+
+    status: Status
+    grade: str
+    headline: str
+    remedies: list[Remedy]
+    figures: dict[str, str]
+    months: list[Month]
+    states: Counter[State]
+    charts: list[Chart]
+    shown: str
+    """The days of the charts."""
+    healed: list[Failure]
+
+
+def write_report(datasets: Sequence[Dataset], path: Path, days: int) -> None:
+    """Write the page, at once, with charts of the newest `days`.
+
+    Raises ConfigError, FolderError, WarehouseError.
+    """
+    sheets = [make_sheet(dataset, days) for dataset in datasets]
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["span"] = lambda seconds: tell_span(dt.timedelta(seconds=seconds))
+    environment.filters["time"] = lambda time: f"{time:%Y-%m-%d %H:%M} UTC"
+    template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
+    page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
+    replace_file(path, page.encode())
+
+
+def make_sheet(dataset: Dataset, number: int) -> Sheet:
+    """What the page says of a dataset, with charts of the newest `number` of days."""
+    status = find_status(dataset)
+    states, remedies = status.find_states(), list_remedies(status)
+    grade, headline = judge(status, remedies)
+    figures, charts, shown = {}, [], ""
+    if status.first and status.newest:
+        first = max(status.first, status.last_closed - dt.timedelta(days=number - 1))
+        days = _list_days(first, max(status.last_closed, status.newest))
+        totals = add_up(dataset.warehouse().find_growth(), status.first, status.newest)
+        charts = [*make_charts(status, days), draw_growth(dataset.name, status.first, totals)]
+        shown = f"{days[0]} to {days[-1]}"
+        figures = {
+            dataset.name: f"{totals[-1]:,}",
+            "days loaded": f"{status.days:,}",
+            "newest day": str(status.newest),
+            "records, newest day": f"{status.loads[-1]['extracted']:,}",
+        }
+    healed = [failure for failure in status.failures if failure.date not in status.failed][:NEWEST]
+    return Sheet(
+        status, grade, headline, remedies, figures, make_months(status, states), Counter(states.values()), charts,
+        shown, healed,
+    )  # fmt: skip
+
+
+def list_remedies(status: Status) -> list[Remedy]:
+    """What is to be done, the gravest first. A snapshot that was not taken is nothing: no source knows it now."""
+    failed = [failure for failure in status.failures if failure.date in status.failed]
+    missing = [date for date in status.missing if date not in status.failed]
+    lacking = {*status.missing, *status.failed}
+    stale = {date: why for date, why in status.stale.items() if date not in lacking}
+    if missing and status.loads[-1]["mode"] == SNAPSHOT:
+        missing = [date for date in missing if date == status.last_closed]
+    older = [failure.date for failure in failed[NEWEST:]]
+    remedies = [
+        *(_mend("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]),
+        *([_mend("failed", older, "before these: ./run.sh status --json tells why")] if older else []),
+        *([_mend("missing", missing, "not loaded")] if missing else []),
+        *(
+            _mend("stale", [date for date, reason in stale.items() if reason == why], why, "reprocess")
+            for why in dict.fromkeys(stale.values())
+        ),
+    ]
+    if status.unforgotten:
+        keys = count(status.unforgotten, "key")
+        remedies.append(Remedy("stale", 0, "every day", f"{keys} not wholly forgotten", "./run.sh forget"))
+    return remedies
+
+
+def _mend(state: State, days: Sequence[dt.date], why: str, command: str = "backfill") -> Remedy:
+    """A remedy with the command for these days; it leaves alone what needs nothing between them."""
+    line = f"./run.sh {command} {min(days)} {max(days) + dt.timedelta(days=1)}"
+    return Remedy(state, len(days), name_newest(days), why, line)
+
+
+def judge(status: Status, remedies: Sequence[Remedy]) -> tuple[State, str]:
+    """The gravest state, and the verdict in words."""
+    if not remedies:
+        return ("loaded", "All is well") if status.loads else ("open", "Nothing is loaded yet")
+    days: Counter[State] = Counter()
+    for remedy in remedies:
+        days[remedy.state] += remedy.number
+    told = [f"{count(number, 'day')} {state}" for state, number in days.items() if number]
+    return remedies[0].state, ", ".join(told or [remedies[0].why])
+
+
+def make_months(status: Status, states: dict[dt.date, State]) -> list[Month]:
+    """The newest months, up to that of the last closed day, none before the first day that is known; oldest first."""
+    if not states:
+        return []
+    markers = {marker["date"]: marker for marker in status.loads}
+    first, month = min(states), max(status.last_closed, *states).replace(day=1)
+
+    def make_cell(day: dt.date) -> Cell | None:
+        state = states.get(day, "open" if day > status.last_closed else None)
+        if day.month != month.month or not state:
+            return None
+        told = [STATES[state]]
+        if marker := markers.get(day):
+            told += [count(marker["extracted"], "record"), f"{marker['rejected']:,} rejected"]
+        return Cell(day, state, f"{day}: {', '.join(told)}")
+
+    months: list[Month] = []
+    while len(months) < MONTHS and month >= first.replace(day=1):
+        weeks = calendar.Calendar().monthdatescalendar(month.year, month.month)
+        rows = [list(map(make_cell, week)) for week in weeks]
+        months.append(Month(f"{month:%B %Y}", list(filter(any, rows))))
+        month = (month - dt.timedelta(days=1)).replace(day=1)
+    return months[::-1]
+
+
+def make_charts(status: Status, days: list[dt.date]) -> list[Chart]:
+    """What came with these days."""
+    markers = {marker["date"]: marker for marker in status.loads}
+
+    def draw(title: str, **layers: tuple[str, Callable[[dict[str, Any]], float]]) -> Chart:
+        values = [[read(markers[day]) if day in markers else None for day in days] for _, read in layers.values()]
+        colours = [colour for colour, _ in layers.values()]
+        svg = draw_bars(f"{status.dataset} {title}", days, list(map(Layer, colours, values)))
+        medians, most = ([_tell(find, row) for row in values] for find in (median, max))
+        caption = "median " + ", ".join(f"{value} {name}" for value, name in zip(medians, layers, strict=True))
+        if len(layers) == 1:
+            caption = f"median {medians[0]}, at most {most[0]}"
+        if markers.keys().isdisjoint(days):
+            caption = "none of these days is loaded"
+        told = "; ".join(f"{name} {a}, at most {b}" for name, a, b in zip(layers, medians, most, strict=True))
+        lost = count(sum(day not in markers for day in days), "day")
+        words = f"{title}, {days[0]} to {days[-1]}. Median of {told}. {lost} not loaded."
+        legend = dict(zip(layers, colours, strict=True)) if len(layers) > 1 else {}
+        return Chart(title, caption, legend, words, svg)
+
+    def read_seconds(marker: dict[str, Any]) -> float:
+        return max(0.0, (marker["extracted_at"] - marker["started_at"]).total_seconds())
+
+    return [
+        draw("Records a day", records=("main", lambda marker: marker["extracted"])),
+        draw(
+            "What they changed",
+            new=("main", lambda marker: marker["inserted"]),
+            updated=("second", lambda marker: marker["updated"]),
+            deleted=("third", lambda marker: -marker["deleted"] - marker["vanished"]),
+        ),
+        draw("Rejected a day", rejected=("third", lambda marker: marker["rejected"])),
+        draw("Seconds a day", reading=("main", read_seconds), loading=("second", lambda marker: marker["seconds"])),
+    ]
+
+
+def _tell(find: Callable[[Any], float], values: Values) -> str:
+    """One number for all those that are known: 1,204, 12 or 0.94."""
+    number = find([abs(value) for value in values if value is not None] or [0])
+    return f"{number:,.0f}" if number >= 100 or number == round(number) else f"{number:.2g}"
+
+
+def draw_growth(name: str, first: dt.date, totals: list[int]) -> Chart:
+    """How many rows the table had at the end of each day."""
+    days = _list_days(first, first + dt.timedelta(days=len(totals) - 1))
+    caption = f"from {totals[0]:,} to {totals[-1]:,} since {first}"
+    svg = draw_line(f"{name} total", days, Layer("main", totals))
+    title = f"All {name}"
+    return Chart(title, caption, {}, f"{title}: {caption}.", svg)
+
+
+def add_up(growth: dict[dt.date, int], first: dt.date, last: dt.date) -> list[int]:
+    """The totals at the end of each day from `first` to `last`, or the last change."""
+    days = _list_days(first, max(last, *growth, first))
+    total = sum(change for day, change in growth.items() if day < first)
+    totals = []
+    for day in days:
+        total += growth.get(day, 0)
+        totals.append(total)
+    return totals
+
+
+def _list_days(first: dt.date, last: dt.date) -> list[dt.date]:
+    return [first + dt.timedelta(days=number) for number in range((last - first).days + 1)]

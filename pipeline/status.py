@@ -1,0 +1,138 @@
+"""How a dataset stands: the state of each day, how old the newest is, what is missing, stale, failed and rejected.
+
+Owns what is said of a dataset to people and to machines: the fields of `Status` are the keys of `status --json`.
+Refuses to change anything, and to ask the source.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline import config
+from pipeline.config import SNAPSHOT, Pipeline
+from pipeline.dataset import Dataset
+from pipeline.failures import Failure, find_open, list_failures
+from pipeline.logs import count
+from pipeline.reprocess import find_stale, list_raw
+from pipeline.tombstones import Tombstones
+from pipeline.warehouse import Rejected, name_days
+
+RUNS = 12  # of days that are named in one text
+
+State = Literal["loaded", "pruned", "stale", "failed", "missing", "open"]
+STATES: dict[State, str] = {
+    "loaded": "loaded",
+    "pruned": "loaded, raw files given up",
+    "stale": "stale",
+    "failed": "failed",
+    "missing": "missing",
+    "open": "not over yet",
+}
+"""Of a day, in words; where several are true, the later one of these."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset at the time `at`. Days come oldest first, failures newest first; times are UTC."""
+
+    dataset: str
+    database: str
+    at: dt.datetime
+    last_closed: dt.date
+    """The newest day that could be loaded."""
+    days: int
+    """How many are loaded, of which the next two are the oldest and the newest."""
+    first: dt.date | None
+    newest: dt.date | None
+    known_until: dt.datetime | None
+    """What changed before is known: the end of the latest window that is loaded, or of a snapshot its `as_of`."""
+    age_seconds: float | None
+    """How long ago that was."""
+    missing: list[dt.date]
+    """The days that are not loaded, from the first loaded one to the last closed one."""
+    failed: list[dt.date]
+    """The days that failed and were not loaded since."""
+    stale: dict[dt.date, str]
+    """The days that `reprocess` would make again, and why."""
+    pruned: list[dt.date]
+    """The loaded days that have no raw files."""
+    failures: list[Failure]
+    """The newest one of each day, whether it was loaded since or not."""
+    rejects: list[Rejected]
+    """The most frequent first."""
+    unforgotten: int
+    """How many keys are not wholly erased: `forget` goes on with them."""
+    loads: list[dict[str, Any]]
+    """The rows of the table `loads`."""
+
+    def find_states(self) -> dict[dt.date, State]:
+        """The state of each day that is loaded, missing or failed."""
+        loaded: dict[dt.date, State] = {marker["date"]: "loaded" for marker in self.loads}
+        states = loaded | dict.fromkeys(self.missing, "missing") | dict.fromkeys(self.pruned, "pruned")
+        states |= dict.fromkeys(self.stale.keys() & loaded.keys(), "stale")
+        return states | dict.fromkeys(self.failed, "failed")
+
+
+def find_status(dataset: Dataset) -> Status:
+    """How a dataset stands now. Raises ConfigError, FolderError, WarehouseError."""
+    warehouse, data_dir, now = dataset.warehouse(), Pipeline().data_dir, config.utc_now()
+    loads = warehouse.loads()
+    loaded = [marker["date"] for marker in loads]
+    last_closed = dataset.config().last_closed_day(now)
+    known_until = max(map(_find_end, loads), default=None)
+    failures = list_failures(data_dir, dataset.name)
+    newest = {failure.date: failure for failure in sorted(failures, key=lambda failure: failure.at)}
+    return Status(
+        dataset=dataset.name,
+        database=str(warehouse.database),
+        at=now,
+        last_closed=last_closed,
+        days=len(loads),
+        first=loaded[0] if loaded else None,
+        newest=loaded[-1] if loaded else None,
+        known_until=known_until,
+        age_seconds=(now - known_until).total_seconds() if known_until else None,
+        missing=_find_missing(loaded, last_closed),
+        failed=list(find_open(failures, loads)),
+        stale=find_stale(dataset),
+        pruned=sorted(set(loaded).difference(list_raw(dataset))),
+        failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
+        rejects=warehouse.summarise_rejects(),
+        unforgotten=Tombstones(data_dir, dataset.name).count_pending(),
+        loads=loads,
+    )
+
+
+def _find_end(marker: dict[str, Any]) -> dt.datetime:
+    """Up to when a loaded day tells what changed."""
+    end: dt.datetime = marker["as_of"] if marker["mode"] == SNAPSHOT else marker["window_stop"]
+    return end
+
+
+def _find_missing(loaded: list[dt.date], last_closed: dt.date) -> list[dt.date]:
+    """The days that are not loaded, from the first loaded one to the last closed one."""
+    days = range((last_closed - loaded[0]).days + 1) if loaded else ()
+    return sorted({loaded[0] + dt.timedelta(days=number) for number in days}.difference(loaded))
+
+
+def name_newest(days: Iterable[dt.date]) -> str:
+    """Days in words: the newest runs of them, and how many runs there are before."""
+    runs = name_days(days).split(", ")
+    before = f"{count(len(runs) - RUNS, 'other run')} before, " if len(runs) > RUNS else ""
+    return before + ", ".join(runs[-RUNS:])
+
+
+def tell_time(time: dt.datetime) -> str:
+    """A time in UTC to the second, as 2026-11-22T00:00:00Z."""
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def tell_span(span: dt.timedelta) -> str:
+    """A length of time by its two largest units: 3 days 4 hours."""
+    minutes, seconds = divmod(max(0, round(span.total_seconds())), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = [(days, "day"), (hours, "hour"), (minutes, "minute"), (seconds, "second")]
+    largest = next((number for number, (amount, _) in enumerate(units) if amount), 3)
+    return " ".join(count(amount, unit) for amount, unit in units[largest : largest + 2] if amount) or "0 seconds"

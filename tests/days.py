@@ -1,0 +1,150 @@
+"""Days as if they had been loaded, a year of them in a second: manifests, markers, rejects and what users were.
+
+Owns their numbers, which are alike in every run. Nothing of them has parts: what reads those wants days really loaded.
+"""
+
+import datetime as dt
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline.failures import Failure
+from pipeline.schema import CLASSES, LOADS, REJECTS, Declared
+from pipeline.targets import MANIFEST, CleanManifest, DayFolder, RawManifest, digest
+from pipeline.users import USERS
+from pipeline.warehouse import prepare
+
+NIGHT = dt.timedelta(minutes=20)  # after midnight, when a day is loaded
+COLUMNS = {
+    "loads": LOADS.columns,
+    "rejects": REJECTS.columns,
+    "users_days": ["load_date", "mode", "as_of", "extracted_at"],
+    "users_events": ["load_date", "user_id", "at", "gone", "updated_at"],
+}
+REASONS = ["email: has no @", "updated_at: Invalid RFC3339 encoded datetime", "id: Expected `int`, got `str`"]
+
+
+def make_days(start: dt.date, number: int) -> None:
+    """Have `number` days from `start` on: each brings new users, changes some, and takes a few away."""
+    dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
+    version, users = USERS.version, 0
+    rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
+    with USERS.warehouse().database.connect(create=True) as db:
+        for date in (start + dt.timedelta(days=n) for n in range(number)):
+            marker = _make_marker(date, dice, users, version)
+            new, gone = range(users, users + marker["inserted"]), dice.sample(range(users), marker["deleted"])
+            users, day, at = new.stop, str(date), db.encode(marker["window_start"] + dt.timedelta(hours=9))
+            rows["loads"].append(tuple(db.encode(marker[column]) for column in LOADS.columns))
+            rows["rejects"] += [
+                ("users", day, 0, n, *_tell_reject(dice), None, "{}") for n in range(marker["rejected"])
+            ]
+            rows["users_days"].append((day, "incremental", None, db.encode(marker["extracted_at"])))
+            rows["users_events"] += [(day, user, at, 0, at) for user in new] + [
+                (day, user, at, 1, None) for user in gone
+            ]
+            _write_manifests(date, marker)
+        db.begin(USERS.name)
+        prepare(db, declared)
+        for table, columns in COLUMNS.items():
+            db.insert(table, columns, rows[table])
+        db.commit()
+
+
+def change(sql: str, *values: object) -> None:
+    """Change something in the warehouse behind the pipeline's back."""
+    with closing(sqlite3.connect("data/warehouse.db")) as db, db:
+        db.execute(sql, values)
+
+
+def note(*failures: Failure) -> None:
+    """Have failed so."""
+    path = Path("data/failures/users.jsonl")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(msgspec.json.encode(failure) + b"\n" for failure in failures))
+
+
+def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -> dict[str, Any]:
+    """A row of `loads`: fewer records at weekends, and now and then a night with many rejects."""
+    start = dt.datetime.combine(date, dt.time(), dt.UTC)
+    stop = start + dt.timedelta(days=1)
+    began = stop + NIGHT
+    inserted = dice.randint(15, 30) // (2 if date.weekday() > 4 else 1)
+    counts = dict.fromkeys((*CLASSES, "vanished", "reverted"), 0) | {
+        "inserted": inserted,
+        "updated": 3 * inserted + dice.randint(0, 10),
+        "deleted": min(dice.randint(0, 8), users),
+        "unchanged": dice.randint(0, 5),
+        "rejected": dice.choice([0, 0, 0, 0, 1, 1, 2, 12]),
+    }
+    clock = {"started_at": began, "extracted_at": began + dt.timedelta(seconds=dice.uniform(2, 6))}
+    return (
+        counts
+        | clock
+        | {
+            "dataset": "users",
+            "date": date,
+            "mode": "incremental",
+            "window_start": start,
+            "window_stop": stop,
+            "as_of": began - dt.timedelta(minutes=15),
+            "pages": 3,
+            "extracted": sum(counts[name] for name in CLASSES),
+            "watermark": stop,
+            "raw_sha256": digest([]),
+            "clean_sha256": digest([]),
+            "transform_version": version,
+            "accepted": "",
+            "loaded_at": began + dt.timedelta(seconds=10),
+            "seconds": round(dice.uniform(0.2, 1.5), 3),
+        }
+    )
+
+
+def _tell_reject(dice: random.Random) -> tuple[str, str]:
+    """A reason and the field it is about."""
+    field, reason = dice.choices(REASONS, [6, 2, 1])[0].split(": ", 1)
+    return reason, field
+
+
+def _write_manifests(date: dt.date, marker: dict[str, Any]) -> None:
+    """What the folders of a day of that marker say."""
+    raw = RawManifest(
+        dataset="users",
+        date=date,
+        mode=marker["mode"],
+        window_start=marker["window_start"],
+        window_stop=marker["window_stop"],
+        watermark=None,
+        url="demo://users",
+        paginator="single",
+        started_at=marker["started_at"],
+        extracted_at=marker["extracted_at"],
+        as_of=marker["as_of"],
+        pages=marker["pages"],
+        records=marker["extracted"],
+        keys=marker["extracted"],
+        declared=None,
+        unknown_fields=[],
+        gates=[],
+        parts=[],
+    )
+    clean = CleanManifest(
+        dataset="users",
+        date=date,
+        raw_sha256=[],
+        transform_version=marker["transform_version"],
+        rows=marker["extracted"] - marker["rejected"],
+        rejected=marker["rejected"],
+        reasons={},
+        accepted=[],
+        parts=[],
+        rejects=[],
+    )
+    for stage, manifest in {"raw": raw, "clean": clean}.items():
+        path = DayFolder("data", stage, "users", date).path
+        path.mkdir(parents=True)
+        (path / MANIFEST).write_bytes(msgspec.json.encode(manifest))
