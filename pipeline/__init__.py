@@ -42,7 +42,9 @@ The map, from the outside in; imports run this way only:
       audit                             the tables compared with what they should hold
       staging                           rows and rejects into temporary tables
       merge                             what is staged into the tables; the order of facts; counts
-      schema, sqlite                    the tables; the database
+      schema                            the tables
+      database                          what every database can do, and which one a URL names
+        sqlite; postgres, packing         the two that there are
     targets, lines                    Luigi: a day's folder, a day's marker; the lines of a part
     stop, days                        how a long run is asked to stop; days from one to another
     logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs

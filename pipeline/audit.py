@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import config
+from pipeline.database import Connection
 from pipeline.errors import WarehouseError
 from pipeline.schema import CLASSES, LOADS, REJECTS, Declared, Table, Words
-from pipeline.sqlite import SQLite
 from pipeline.staging import Staging
 from pipeline.warehouse import check_stored, read_markers
 
@@ -50,18 +50,18 @@ def compare(date: dt.date, thing: str, said: Mapping[str, Any], should: Mapping[
 class Audit:
     """What the warehouse says of a dataset, at one moment."""
 
-    def __init__(self, db: SQLite, declared: Declared) -> None:
+    def __init__(self, db: Connection, declared: Declared) -> None:
         self.db, self.declared = db, declared
         self.words = Words(declared)
+        self.words["stored_rejects"] = f"{db.permanent}.{REJECTS.name}"
         self.markers = {marker["date"]: marker for marker in read_markers(db, declared.name)}
 
     @classmethod
-    def open(cls, db: SQLite, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Audit | None":
-        """The tables of a dataset, None where nothing of it was ever loaded.
+    def open(cls, db: Connection, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Audit | None":
+        """The tables of a dataset, None where nothing of it was ever loaded. The connection is one for reading.
 
         Raises WarehouseError where a table is missing, or other than declared.
         """
-        db.run("begin")
         if not check_stored(db, LOADS):
             return None
         declared = Declared.read(name, table)
@@ -70,7 +70,7 @@ class Audit:
         if len(missing) >= len(tables) - 1 and not read_markers(db, name):
             return None
         if missing:
-            raise WarehouseError(f"{db.path}: there is no table {', '.join(missing)}: rebuild makes it again")
+            raise WarehouseError(f"{db}: there is no table {', '.join(missing)}: rebuild makes it again")
         # A column that is declared but not there yet comes with the next load.
         there = db.describe(name).columns
         return cls(
@@ -99,8 +99,7 @@ class Audit:
         """
         day, rows, rejects = load
         stage = next(table for table in self.declared.temporary() if table.name == "stage")
-        self._create(stage)
-        self._create(REJECTS)  # a temporary table goes before another of its name
+        self._create(REJECTS)
         counts = Staging(self.db, self.declared, day).stage(rows, rejects)
         if self._run("select count(*) from {forgotten}").fetchone() == (0,):  # else they may have been kept once
             names = ("rejected", "forgotten", "duplicate", "watermark")
@@ -115,11 +114,11 @@ class Audit:
             yield from self._compare_tables(day.date, f"{self.declared.name}_events", stage, "said", "stage")
         self._create(REJECTS, "said")
         self._run(
-            "insert into said select * from main.rejects where dataset = :name and load_date = :date",
+            "insert into said select * from {stored_rejects} where dataset = :name and load_date = :date",
             name=self.declared.name,
             date=day.date,
         )
-        yield from self._compare_tables(day.date, "rejects", REJECTS, "said", "temp.rejects")
+        yield from self._compare_tables(day.date, "rejects", REJECTS, "said", f"{self.db.temporary}.rejects")
 
     def check_days(self) -> Iterator[Finding]:
         """Name the days of which there are rows that no load has left there."""
@@ -137,9 +136,7 @@ class Audit:
 
     def _create(self, table: Table, name: str = "") -> None:
         """Have an empty temporary table, like `table`, under its name or another."""
-        table = table._replace(name=name or table.name)
-        self.db.run(f'drop table if exists temp."{table.name}"')
-        self.db.create(table, temporary=True)
+        self.db.create(table._replace(name=name or table.name), temporary=True)
 
     def _run(self, sql: str, **params: Any) -> Any:
         return self.db.run(sql.format_map(self.words), **params)
@@ -150,7 +147,7 @@ class Audit:
         """A finding for each row that `said` and `should`, two tables like `table`, do not share; up to EXAMPLES."""
         key, row = list(table.key), [column for column in table.columns if column not in table.key]
         a, b = ({x: ", ".join(f'{t}."{c}"' for c in some) for x, some in (("key", key), ("row", row))} for t in "ab")
-        rows = self.db.run(f"""
+        rows = self.db.stream(f"""
             select {a["key"]}, {a["row"]}, {b["key"]}, {b["row"]}
               from {said} a left join {should} b on ({a["key"]}) = ({b["key"]})
              where b."{key[0]}" is null or ({a["row"]}) is distinct from ({b["row"]})
@@ -209,8 +206,7 @@ records as (
     from {events} e
     join {days} d on d.load_date = e.load_date
     left join unclear u on ({u.key}) = ({e.key})
-   where e.at > coalesce(case when u.as_of is null then (select max(as_of) from {days})
-                              else (select max(as_of) from {days} where as_of < u.as_of) end, '')
+   where not exists (select 1 from {days} s where s.as_of >= e.at and (u.as_of is null or s.as_of < u.as_of))
 )
 select {r.key}, {r.row}, d.extracted_at, d.load_date
   from records r join {days} d on d.load_date = r.load_date
@@ -229,7 +225,7 @@ ORPHANS = {
          where as_of not in (select as_of from {days} where as_of is not null)
     """,
     "rejects": """
-        select distinct load_date from main.rejects
+        select distinct load_date from {stored_rejects}
          where dataset = :name and load_date not in (select load_date from {days})
     """,
 }

@@ -10,7 +10,6 @@ import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -41,18 +40,6 @@ class Window:
 def utc_now() -> dt.datetime:
     """The clock of the whole program: now, in UTC. Whoever wants another time replaces this one."""
     return dt.datetime.now(dt.UTC)
-
-
-def find_database(url: str) -> Path:
-    """The file that a SQLAlchemy URL of SQLite names; raises ConfigError for any other, without its password."""
-    path = url.removeprefix("sqlite:///")
-    if path in (url, "", ":memory:") or "?" in path:
-        shown = f"{url.partition('://')[0]}://…" if "@" in url else url
-        raise ConfigError(
-            f"[pipeline] database = {shown}: only a SQLite file can be the warehouse: "
-            "use sqlite:///data/warehouse.db, or sqlite:////absolute/path.db"
-        )
-    return Path(path).expanduser()
 
 
 # What Luigi must be told, or it fails quietly; luigi.cfg may say otherwise. They hold without a luigi.cfg too.

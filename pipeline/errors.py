@@ -42,3 +42,7 @@ class EngineError(PipelineError):
 
 class WarehouseError(PipelineError):
     """The warehouse cannot be reached or is not as the table's definition says; nothing was changed."""
+
+
+class BrokenOffError(WarehouseError):
+    """A transaction broke off for a reason that passes, such as a lost connection: the same once more may succeed."""

@@ -15,18 +15,19 @@ import json
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
 from pipeline import config
 from pipeline.config import SNAPSHOT, Pipeline
+from pipeline.database import Connection
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError
 from pipeline.lines import pack, unpack
 from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, REJECTS, Declared, Table, Words
-from pipeline.sqlite import SQLite
 from pipeline.targets import CleanManifest, DayFolder, Erasure, Part, RawManifest, digest, list_days
 from pipeline.tombstones import Done, Finder, Key, Tombstone, Tombstones
 from pipeline.warehouse import prepare
@@ -130,8 +131,9 @@ def _parse_key(declared: Declared, text: str) -> Key:
     with suppress(ValueError):
         values = [text] if kinds == [str] else json.loads(text)
         values = values if isinstance(values, list) else [values]
-        "".join(map(str, values)).encode()  # a lone surrogate is no text
-        if list(map(type, values)) == kinds and all(value in INTEGERS for value in values if type(value) is int):
+        letters = "".join(map(str, values)).encode()  # a lone surrogate is no text
+        fitting = list(map(type, values)) == kinds and b"\0" not in letters
+        if fitting and all(value in INTEGERS for value in values if type(value) is int):
             return tuple(values)
     columns = ", ".join(f"{column} ({kind})" for column, kind in declared.key.items())
     how = "as a JSON array" if len(kinds) > 1 else "as it stands there"
@@ -142,14 +144,14 @@ def _bury(dataset: Dataset, declared: Declared, asked: Iterable[Key]) -> list[Ke
     """Write the tombstones, into the file and the warehouse; returns all that there are."""
     file = Tombstones(Pipeline().data_dir, dataset.name)
     words = Words(declared)
-    with SQLite.connect(dataset.warehouse().path, create=True) as db:
-        db.begin()
+    with dataset.warehouse().database.connect(create=True) as db:
+        db.begin(dataset.name)
         prepare(db, declared)
         stored = db.run("select {key} from {forgotten}".format_map(words)).fetchall()
         now, known = config.utc_now(), set(file.keys())
         file.add(Tombstone(key, now) for key in dict.fromkeys([*stored, *asked]) if key not in known)
         keys = file.keys()
-        db.insert(f"{dataset.name}_forgotten", declared.key, keys, "on conflict do nothing")
+        db.insert(f"{dataset.name}_forgotten", declared.key, keys, skip_known=True)
         db.commit()
     if not keys:
         raise ConfigError(f"{dataset.name}: nobody was forgotten so far: give the key of a user")
@@ -281,25 +283,25 @@ def _erase_rows(
 ) -> int:
     """Take the users out of the warehouse, and tell the markers of `days` what their files are now.
 
-    Then the database file is written anew: what was deleted, or only moved, leaves its bytes there until then.
+    Then the tables are written anew: what was deleted, or only moved, leaves its bytes there until then.
     Returns how many rows went.
     """
-    with SQLite.connect(dataset.warehouse().path, create=True) as db:
-        db.begin()
+    with dataset.warehouse().database.connect(create=True) as db:
+        db.begin(dataset.name)
         erased = _delete_rows(db, declared, finder) + _delete_rejects(db, dataset, finder)
         columns = ("date", "mode", "raw_sha256", "clean_sha256", "extracted", *CLASSES)
         sql = f"select {', '.join(columns)} from loads where dataset = :name"  # noqa: S608
-        for values in db.run(sql, name=dataset.name).fetchall():
-            if dt.date.fromisoformat(values[0]) in days:
-                _mend_marker(db, dataset, declared, dict(zip(columns, values, strict=True)))
+        for date, *values in db.run(sql, name=dataset.name).fetchall():
+            marker = dict(zip(columns, (db.decode(date, "date"), *values), strict=True))
+            if marker["date"] in days:
+                _mend_marker(db, dataset, declared, marker)
         db.commit()
-        db.run("vacuum")
-        if db.run("pragma wal_checkpoint(truncate)").fetchone()[0]:
-            problems.append(f"{db.path}-wal: another program is reading the warehouse: end it, and run this again")
+        if left := db.erase([*(table.name for table in declared.stored()), REJECTS.name]):
+            problems.append(left)
     return erased
 
 
-def _delete_rows(db: SQLite, declared: Declared, finder: Finder) -> int:
+def _delete_rows(db: Connection, declared: Declared, finder: Finder) -> int:
     erased = 0
     same = " and ".join(f'"{column}" = :key_{number}' for number, column in enumerate(declared.key))
     for key in finder.keys:
@@ -311,12 +313,12 @@ def _delete_rows(db: SQLite, declared: Declared, finder: Finder) -> int:
     return erased
 
 
-def _delete_rejects(db: SQLite, dataset: Dataset, finder: Finder) -> int:
+def _delete_rejects(db: Connection, dataset: Dataset, finder: Finder) -> int:
     """Delete the rejects of forgotten users, of whatever day, and count them as forgotten in its marker."""
     sql = "select load_date, part, line, key, record from rejects where dataset = :name"
-    rejects = db.run(sql, name=dataset.name)
+    rejects = db.stream(sql, name=dataset.name)
     gone: list[tuple[Any, ...]] = []
-    while some := rejects.fetchmany(10_000):
+    while some := list(islice(rejects, 10_000)):
         found = finder.find_rejects(reject[3] for reject in some)
         found |= {line - 1 for line in finder.find_lines([reject[4].encode() for reject in some])}
         gone += [some[number][:3] for number in found]
@@ -328,13 +330,13 @@ def _delete_rejects(db: SQLite, dataset: Dataset, finder: Finder) -> int:
     return len(gone)
 
 
-def _mend_marker(db: SQLite, dataset: Dataset, declared: Declared, marker: dict[str, Any]) -> None:
+def _mend_marker(db: Connection, dataset: Dataset, declared: Declared, marker: dict[str, Any]) -> None:
     """Have the marker, and the rejects, of a loaded day say what its files do, where they differ by erasures alone.
 
     Which class a record was counted in when it was loaded is not kept. What was rejected, forgotten or a duplicate is
     counted anew; of the other classes the commonest is lessened, as far as it goes, then the next.
     """
-    date = dt.date.fromisoformat(marker["date"])
+    date = marker["date"]
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     if not raw.exists() or not clean.exists():
         return  # it says what was loaded once
@@ -366,13 +368,13 @@ def _mend_marker(db: SQLite, dataset: Dataset, declared: Declared, marker: dict[
         db.insert("rejects", REJECTS.columns, rows)
 
 
-def _count_events(db: SQLite, declared: Declared, date: dt.date) -> int:
+def _count_events(db: Connection, declared: Declared, date: dt.date) -> int:
     """How many records of an incremental day were kept: each is a row."""
     sql = "select count(*) from {events} where load_date = :date"
     return int(db.run(sql.format_map(Words(declared)), date=date).fetchone()[0])
 
 
-def _count_keys(db: SQLite, declared: Declared, clean: DayFolder, made: CleanManifest) -> int:
+def _count_keys(db: Connection, declared: Declared, clean: DayFolder, made: CleanManifest) -> int:
     """How many records of a snapshot were kept: one a key."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -382,13 +384,13 @@ def _count_keys(db: SQLite, declared: Declared, clean: DayFolder, made: CleanMan
     for part in made.parts:
         table = parquet.read_table(pa.BufferReader(clean.read(part)), columns=list(declared.key))
         rows = zip(*(table.column(name).to_pylist() for name in declared.key), strict=True)
-        db.insert(keys.name, keys.columns, rows, "on conflict do nothing")
+        db.insert(keys.name, keys.columns, rows, skip_known=True)
     number = db.run("select count(*) from kept").fetchone()[0]
     db.run("drop table kept")
     return int(number)
 
 
 def _note_done(dataset: Dataset, tombstones: int, days: dict[dt.date, int]) -> None:
-    with SQLite.connect(dataset.warehouse().path) as db:
-        db.begin()  # for as long as the file is written, nobody else writes it
+    with dataset.warehouse().database.connect() as db:
+        db.begin(dataset.name)  # for as long as the file is written, nobody else writes it
         Tombstones(Pipeline().data_dir, dataset.name).add([Done(config.utc_now(), tombstones, days)])

@@ -62,17 +62,18 @@ class Merge(Statements):
     def _merge_first(self, staged: int) -> dict[str, int]:
         """The very first day has nothing to be compared with. Not needed, but three times as fast."""
         self._add_day()
-        if self.snapshot:
-            self.execute("""
-                insert into {changes} ({key}, as_of, gone, {row})
-                select {key}, :as_of, gone, {row} from stage where gone <> 1
-            """)
-        else:
-            self._write_events()
-        inserted = self.execute("""
-            insert into {present} ({key}, {row}, ingested_at, load_date)
-            select {key}, {row}, :extracted_at, :date from stage s where gone = 0 and {newest}
-        """).rowcount
+        with self.db.filling(table.name for table in self.declared.stored()):
+            if self.snapshot:
+                self.execute("""
+                    insert into {changes} ({key}, as_of, gone, {row})
+                    select {key}, :as_of, gone, {row} from stage where gone <> 1
+                """)
+            else:
+                self._write_events()
+            inserted = self.execute("""
+                insert into {present} ({key}, {row}, ingested_at, load_date)
+                select {key}, {row}, :extracted_at, :date from stage s where gone = 0 and {newest}
+            """).rowcount
         absent = self.one("select count(*) from stage s where gone = 1 and {newest}")[0]
         none = dict.fromkeys(("updated", "deleted", "vanished", "reverted"), 0)
         return {"stale": staged - inserted - absent, "unchanged": absent, "inserted": inserted, **none}
@@ -80,14 +81,18 @@ class Merge(Statements):
     def _merge_records(self) -> None:
         self.execute("insert into touched ({key}) select distinct {key} from {events} where load_date = :date")
         self.execute("delete from {events} where load_date = :date")
-        self.execute("insert into touched ({key}) select distinct {key} from stage where true on conflict do nothing")
+        self.execute("""
+            insert into touched ({key})
+            select distinct {key} from stage where true order by {key} on conflict do nothing
+        """)
         self._write_events()
         self._add_day()
         self._refresh("select {key} from touched")
 
     def _write_events(self) -> None:
         self.execute("""
-            insert into {events} (load_date, {key}, at, gone, {row}) select :date, {key}, at, gone, {row} from stage
+            insert into {events} (load_date, {key}, at, gone, {row})
+            select :date, {key}, at, gone, {row} from stage order by {key}, at
         """)
 
     def _merge_snapshot(self) -> None:
@@ -108,7 +113,7 @@ class Merge(Statements):
         if not newest:
             self.execute("""
                 insert into touched ({key})
-                select distinct {key} from {changes} where as_of > :as_of on conflict do nothing
+                select distinct {key} from {changes} where as_of > :as_of order by {key} on conflict do nothing
             """)
         self._add_day()
         self._say("select {key}, gone, {row} from stage", self.day.as_of)
@@ -160,6 +165,7 @@ class Merge(Statements):
               left join {changes} c on ({c.key}) = ({k.key})
                and c.as_of = ({k.last_change} and x.as_of <= :as_of)
              where (coalesce(s.gone, 1), {s.row}) is distinct from (coalesce(c.gone, 1), {c.row})
+             order by {k.key}
             """.replace("{states}", states),
             as_of=as_of,
         )
@@ -215,8 +221,9 @@ class Merge(Statements):
               left join {changes} c on ({c.key}) = ({k.key})
                and c.as_of = ({k.last_change} and x.gone < 2)
               left join {changes} u on ({u.key}) = ({k.key}) and u.gone = 2
-               and u.as_of = ({k.last_change})
+               and u.as_of = ({u.last_change})
               left join {days} d on d.as_of = c.as_of
+             order by {k.key}
         """.replace("{keys}", keys)
         )
         # The newest record, where it is later. Of the days that brought the same the first is named.
@@ -243,7 +250,7 @@ class Merge(Statements):
         self.execute("delete from {present} where ({key}) in (select {key} from want where gone = 1)")
         self.execute("""
             insert into {present} as p ({key}, {row}, ingested_at, load_date)
-            select {key}, {row}, ingested_at, load_date from want where gone = 0
+            select {key}, {row}, ingested_at, load_date from want where gone = 0 order by {key}
             on conflict ({key}) do update
                set {set_row}, ingested_at = excluded.ingested_at, load_date = excluded.load_date
              where ({excluded.row}, excluded.ingested_at, excluded.load_date)

@@ -147,11 +147,11 @@ def _find_kind(name: str, column: "sa.Column[Any]") -> str:
     )
 
 
-INDEXES = """
-create unique index if not exists {by_as_of} on {days} (as_of);
-create index if not exists {by_key} on {events} ({key}, at);
-create index if not exists {not_understood} on {changes} ({key}) where gone = 2
-"""
+INDEXES = {
+    "by_as_of": "create unique index {by_as_of} on {days} (as_of)",
+    "by_key": "create index {by_key} on {events} ({key}, at)",
+    "not_understood": "create index {not_understood} on {changes} ({key}) where gone = 2",
+}
 
 HISTORY = """
 with snapshots as (

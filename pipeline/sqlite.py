@@ -7,13 +7,13 @@ import datetime as dt
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from pipeline.errors import WarehouseError
+from pipeline.errors import ConfigError, WarehouseError
 from pipeline.schema import Table
 
 BUSY_SECONDS = 300.0  # how long a load waits for another to end
@@ -25,9 +25,48 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class SQLite:
-    """A connection to a SQLite file: locking, types, DDL; those of its errors that a user can meet become one line."""
+class Database:
+    """The file at a URL, as SQLAlchemy writes it: three slashes and a path."""
 
+    def __init__(self, url: str) -> None:
+        """Take a URL; raises ConfigError where it names no file."""
+        self._url, path = url, url.removeprefix("sqlite:///")
+        if path in (url, "", ":memory:") or "?" in path:
+            raise ConfigError(
+                f"[pipeline] database = {url}: SQLite is used in a file only: "
+                "use sqlite:///data/warehouse.db, or sqlite:////absolute/path.db"
+            )
+        self.path = Path(path).expanduser()
+
+    def __str__(self) -> str:
+        return self._url
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def connect(self, *, create: bool = False, readonly: bool = False) -> "AbstractContextManager[SQLite]":
+        return SQLite.connect(self.path, create, readonly)
+
+    def find_loaded(self, dataset: str, first: dt.date, last: dt.date) -> set[dt.date]:
+        query = "select date from loads where dataset = ? and date between ? and ?"
+        try:
+            if not self.path.is_file():
+                return set()
+            with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
+                rows = db.execute(query, (dataset, str(first), str(last))).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            if "no such table" in str(error):
+                return set()
+            code = sqlite3.SQLITE_PERM if isinstance(error, OSError) else getattr(error, "sqlite_errorcode", 0) & 0xFF
+            step = NEXT_STEPS.get(code, "if the table loads is another program's, choose another database")
+            raise WarehouseError(f"{self.path}: cannot ask which days are loaded: {error}: {step}") from error
+        return {dt.date.fromisoformat(date) for (date,) in rows}
+
+
+class SQLite:
+    """A connection to a SQLite file."""
+
+    permanent, temporary = "main", "temp"
     types: ClassVar = {
         "integer": "INTEGER",
         "text": "TEXT",
@@ -40,14 +79,12 @@ class SQLite:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self.connection = path, connection
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     @classmethod
     @contextmanager
-    def connect(cls, path: Path, create: bool = False, readonly: bool = False) -> "Iterator[SQLite]":
-        """A connection for one transaction: what is not committed when it closes is rolled back.
-
-        With `create` the file and its folder are made where they are missing; with `readonly` only temporary tables can
-        be written.
-        """
+    def connect(cls, path: Path, create: bool, readonly: bool) -> "Iterator[SQLite]":
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise WarehouseError(
                 f"SQLite {sqlite3.sqlite_version} is too old, 3.39 is needed: use a Python that brings a newer one"
@@ -68,6 +105,8 @@ class SQLite:
                 # 32 MB each: with the default of 2 MB, keys in random order have each page read and written many times.
                 connection.execute("pragma main.cache_size = -32000")
                 connection.execute("pragma temp.cache_size = -32000")
+                if readonly:
+                    connection.execute("begin")
                 yield cls(path, connection)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -91,21 +130,38 @@ class SQLite:
         # A committed day survives a power cut: in WAL mode, NORMAL could lose the last commits.
         connection.execute("pragma synchronous = full")
 
-    def begin(self) -> None:
-        """Begin, and wait for other writers now: whoever reads first and locks later can lose the race for the lock."""
+    def begin(self, dataset: str) -> None:  # noqa: ARG002 - whoever writes has the whole file
+        # Other writers are waited for now: whoever reads first and locks later can lose the race for the lock.
         self.run("begin immediate")
 
     def commit(self) -> None:
         self.run("commit")
 
     def run(self, sql: str, **params: Any) -> sqlite3.Cursor:
-        """Run one statement; its named parameters may be dates and aware times."""
         return self.connection.execute(sql, {name: self.encode(value) for name, value in params.items()})
 
+    def stream(self, sql: str, **params: Any) -> Iterator[tuple[Any, ...]]:
+        return self.run(sql, **params)
+
     def insert(
-        self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], on_conflict: str = ""
+        self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], *, skip_known: bool = False
     ) -> None:
-        """Insert rows of encoded values, many with one statement: to run one costs as much as to write a row.
+        self._insert(table, columns, rows, "on conflict do nothing" if skip_known else "")
+
+    def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
+        self.create(table, temporary=True)
+        key = ", ".join(f'"{column}"' for column in table.key)
+        new = ", ".join(f'"{column}" = excluded."{column}"' for column in table.columns if column not in table.key)
+        keep_newest = f"""
+            on conflict ({key}) do update set {new}
+            where "{table.name}".updated_at is null or excluded.updated_at >= "{table.name}".updated_at
+        """
+        for batch in batches:
+            columns = [self._encode_column(batch.column(name), kind) for name, kind in table.columns.items()]
+            self._insert(table.name, table.columns, zip(*columns, strict=True), keep_newest)
+
+    def _insert(self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], on_conflict: str) -> None:
+        """Insert rows, many with one statement: to run one costs as much as to write a row.
 
         A row that breaks a constraint ends the transaction: SQLite need not be ready to take back the statement alone.
         """
@@ -117,14 +173,16 @@ class SQLite:
             places = ", ".join([row] * (len(some) // len(names)))
             self.connection.execute(f"{insert} values {places} {on_conflict}", some)
 
+    def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002 - here nothing is
+        return nullcontext()
+
     def encode(self, value: Any) -> Any:
         """A value as it is stored: times as text of fixed width, in UTC, so that they compare as they should."""
         if isinstance(value, dt.datetime):
             return value.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         return value.isoformat() if isinstance(value, dt.date) else value
 
-    def encode_column(self, column: "pa.Array[Any]", kind: str) -> list[Any]:
-        """A column of a batch as the values that are stored."""
+    def _encode_column(self, column: "pa.Array[Any]", kind: str) -> list[Any]:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -135,22 +193,16 @@ class SQLite:
         return (column.cast(pa.string()) if kind == "date" else column).to_pylist()
 
     def decode(self, value: Any, kind: str) -> Any:
-        """What `encode` was given, back."""
         if value is None or kind not in ("date", "time"):
             return value
         return dt.date.fromisoformat(value) if kind == "date" else dt.datetime.fromisoformat(value)
 
     def describe(self, name: str) -> Table:
-        """A table or view as it is stored, its columns with SQLite's types; without columns where there is none."""
         columns = self.run("select name, type, pk from pragma_table_info(:name)", name=name).fetchall()
         key = sorted((position, column) for column, _, position in columns if position)
         return Table(name, {column: type_ for column, type_, _ in columns}, tuple(column for _, column in key))
 
-    def create(self, table: Table, temporary: bool = False) -> None:
-        """Create a table that is ordered by its key, in which no column of the key can be null.
-
-        A temporary one takes the place of another of its name.
-        """
+    def create(self, table: Table, *, temporary: bool = False) -> None:
         key = ", ".join(f'"{column}"' for column in table.key)
         columns = [
             f'"{column}" {self.types[kind]}{" not null" if column in table.key else ""}'
@@ -158,7 +210,7 @@ class SQLite:
         ]
         if temporary:
             self.run(f'drop table if exists temp."{table.name}"')
-        # A key of one integer is the order of an ordinary SQLite table already.
+        # A table is ordered by its key; where that is one integer an ordinary one is so already.
         ordered = "" if [table.columns[column] for column in table.key] == ["integer"] else "without rowid"
         self.run(
             f'create {"temporary" if temporary else ""} table "{table.name}" '
@@ -168,12 +220,21 @@ class SQLite:
     def add_column(self, table: Table, column: str) -> None:
         self.run(f'alter table "{table.name}" add column "{column}" {self.types[table.columns[column]]}')
 
+    def create_index(self, name: str, sql: str) -> None:
+        if not self.run("select 1 from sqlite_master where type = 'index' and name = :name", name=name).fetchone():
+            self.run(sql)
+
     def create_view(self, view: str, select: str) -> None:
-        """Create a view, or make it anew where its text is another."""
         sql = f'CREATE VIEW "{view}" AS {select}'
         if self.run("select sql from sqlite_master where name = :view", view=view).fetchone() != (sql,):
             self.run(f'drop view if exists "{view}"')
             self.run(sql)
+
+    def erase(self, tables: Iterable[str]) -> str | None:  # noqa: ARG002 - the whole file is written anew
+        self.run("vacuum")
+        if self.run("pragma wal_checkpoint(truncate)").fetchone()[0]:
+            return f"{self}-wal: another program is reading the warehouse: end it, and run this again"
+        return None
 
 
 NEXT_STEPS = {

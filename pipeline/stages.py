@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import tenacity
 
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
-from pipeline.errors import FolderError, QualityError
+from pipeline.errors import BrokenOffError, FolderError, QualityError
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger, name_load
 from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest, digest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 COUNTS = ("inserted", "updated", "deleted", "unchanged", "stale", "duplicate", "rejected", "forgotten")
 ROWS_AT_ONCE = 10_000  # rows handed to the warehouse at a time
+LOADS = 3  # how often a load that breaks off is tried
 
 
 class PartJob(NamedTuple):
@@ -141,7 +143,7 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
     Raises WarehouseError, FolderError.
     """
     with dataset.folder("clean", date).lock():  # for as long as it is read, nobody may make it again, or forget
-        marker = dataset.warehouse().load(*read_clean(dataset, date))
+        marker = _load(dataset, date)
     logger.info("%s %s: %s", dataset.name, date, tell_loaded(marker))
 
 
@@ -149,6 +151,23 @@ def tell_loaded(marker: dict[str, Any]) -> str:
     """What a load did, by its marker: loaded, 97 inserted, 2 stale."""
     counts = ", ".join(f"{marker[name]:,} {name}" for name in COUNTS if marker[name])
     return f"loaded, {counts or 'nothing new'}"
+
+
+def _tell_again(state: tenacity.RetryCallState) -> None:
+    dataset, date = state.args
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("%s %s: %s; it is loaded again", dataset.name, date, error)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(BrokenOffError),
+    stop=tenacity.stop_after_attempt(LOADS),
+    wait=tenacity.wait_random(0, 1),  # two that met, for one
+    before_sleep=_tell_again,
+    reraise=True,
+)
+def _load(dataset: Dataset, date: dt.date) -> dict[str, Any]:
+    return dataset.warehouse().load(*read_clean(dataset, date))
 
 
 def read_clean(dataset: Dataset, date: dt.date) -> "Load":

@@ -6,16 +6,15 @@ depend on the day alone.
 
 import datetime as dt
 import json
-import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
+from pipeline.database import Connection, Rows
 from pipeline.errors import WarehouseError
 from pipeline.schema import REJECTS, Declared, Words
-from pipeline.sqlite import SQLite
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,13 +55,13 @@ class Day:
 class Statements:
     """Runs the SQL of a load: its words are filled in, and the day's values are its parameters."""
 
-    def __init__(self, db: SQLite, declared: Declared, day: Day) -> None:
+    def __init__(self, db: Connection, declared: Declared, day: Day) -> None:
         self.db, self.declared, self.day = db, declared, day
         self.words = Words(declared)
         self.snapshot = day.mode == config.SNAPSHOT
         self.what = f"{declared.name} {day.date}"
 
-    def execute(self, sql: str, **params: Any) -> sqlite3.Cursor:
+    def execute(self, sql: str, **params: Any) -> Rows:
         return self.db.run(sql.format_map(self.words), **vars(self.day) | params)
 
     def one(self, sql: str, **params: Any) -> tuple[Any, ...]:
@@ -100,24 +99,20 @@ class Staging(Statements):
         """Returns how many rows came, how many of them were of forgotten keys, and the highest updated_at."""
         import pyarrow.compute as pc
 
-        table = self.declared.temporary(self.snapshot)[0]
-        self.db.create(table, temporary=True)
-        self.words["record"] = ", ".join(f'"{column}"' for column in table.key)
-        # Of equal ones the later stays.
-        keep_newest = """
-            on conflict ({record}) do update set gone = excluded.gone, {set_row}
-            where stage.updated_at is null or excluded.updated_at >= stage.updated_at
-        """.format_map(self.words)
         records = forgotten = deletions = 0
         newest: dt.datetime | None = None
-        for batch in map(self._cast_batch, rows):
-            kept = self._leave_out(batch, tombstones) if tombstones else batch
-            columns = [self.db.encode_column(kept.column(name), kind) for name, kind in table.columns.items()]
-            self.db.insert("stage", table.columns, zip(*columns, strict=True), keep_newest)
-            records += batch.num_rows
-            forgotten += batch.num_rows - kept.num_rows
-            deletions += pc.sum(kept.column("gone")).as_py() or 0
-            newest = max(filter(None, (newest, pc.max(kept.column("updated_at")).as_py())), default=None)
+
+        def keep() -> "Iterator[pa.RecordBatch]":
+            nonlocal records, forgotten, deletions, newest
+            for batch in map(self._cast_batch, rows):
+                kept = self._leave_out(batch, tombstones) if tombstones else batch
+                records += batch.num_rows
+                forgotten += batch.num_rows - kept.num_rows
+                deletions += pc.sum(kept.column("gone")).as_py() or 0
+                newest = max(filter(None, (newest, pc.max(kept.column("updated_at")).as_py())), default=None)
+                yield kept
+
+        self.db.stage(self.declared.temporary(self.snapshot)[0], keep())
         if deletions:
             # Of a user who is gone nothing is known: two deletions never differ.
             self.execute("update stage set {nulls} where gone = 1")
@@ -170,6 +165,8 @@ class Staging(Statements):
             column = column.cast(types[kind])
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise self._refuse(f"the column {name} holds {column.type}, not {kind} ({error})") from error
+        if kind == "text" and pc.any(pc.match_substring(column, "\0")).as_py():
+            raise self._refuse(f"the column {name} holds a NUL character, which not every database can keep")
         if kind == "float":
             # NaN is not even equal to itself: a row with it would change with every load.
             column = pc.if_else(pc.is_nan(column), None, column)
@@ -197,7 +194,7 @@ class Staging(Statements):
             if self.snapshot:
                 # A row with the same key is understood, and stays.
                 not_understood = [(*key, as_of, 2) for key, _ in kept if key]
-                self.db.insert("stage", (*self.declared.key, "at", "gone"), not_understood, "on conflict do nothing")
+                self.db.insert("stage", (*self.declared.key, "at", "gone"), not_understood, skip_known=True)
             rejected += len(some)
             forgotten += len(some) - len(kept)
         return rejected, forgotten
@@ -217,5 +214,5 @@ class Staging(Statements):
 def _find_key_kind(value: Any) -> str | None:
     if type(value) is int and -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
         return "integer"
-    # A lone surrogate is valid in JSON, and in no database.
-    return "text" if isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value) else None
+    # NUL and lone surrogates are valid in JSON, but not in every database.
+    return "text" if isinstance(value, str) and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value) else None

@@ -85,7 +85,7 @@ def find_status(dataset: Dataset) -> Status:
     newest = {failure.date: failure for failure in sorted(failures, key=lambda failure: failure.at)}
     return Status(
         dataset=dataset.name,
-        database=Pipeline().database,
+        database=str(warehouse.database),
         at=now,
         last_closed=last_closed,
         days=len(loads),

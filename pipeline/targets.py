@@ -10,7 +10,6 @@ import datetime as dt
 import fcntl
 import hashlib
 import os
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -18,10 +17,9 @@ from typing import Literal, TypeVar
 import luigi
 import msgspec
 
-from pipeline.config import find_database
-from pipeline.errors import ConfigError, FolderError, WarehouseError
+from pipeline.database import find_database
+from pipeline.errors import ConfigError, FolderError
 from pipeline.logs import logger
-from pipeline.sqlite import NEXT_STEPS
 
 Stage = Literal["raw", "clean"]
 Manifest = TypeVar("Manifest", bound=msgspec.Struct)
@@ -287,21 +285,8 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
 
     A database that is not there holds nothing, and is not made by being asked.
     """
-    path = find_database(database)
     dates = set(dates)
-    query = "select date from loads where dataset = ? and date between ? and ?"
-    try:
-        if not dates or not path.is_file():
-            return set()
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
-            rows = db.execute(query, (dataset, str(min(dates)), str(max(dates)))).fetchall()
-    except (sqlite3.Error, OSError) as error:
-        if "no such table" in str(error):
-            return set()
-        code = sqlite3.SQLITE_PERM if isinstance(error, OSError) else getattr(error, "sqlite_errorcode", 0) & 0xFF
-        step = NEXT_STEPS.get(code, "if the table loads is another program's, choose another database")
-        raise WarehouseError(f"{path}: cannot ask which days are loaded: {error}: {step}") from error
-    return dates & {dt.date.fromisoformat(date) for (date,) in rows}
+    return dates & find_database(database).find_loaded(dataset, min(dates), max(dates)) if dates else dates
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -40,6 +40,7 @@ PANDAS_TYPES: dict[pa.DataType, Any] = {
     pa.date32(): pd.ArrowDtype(pa.date32()),
 }
 KEY_IS_NULL = "is null, and it is the key"
+HAS_NUL, KEY_HAS_NUL = "has a NUL character", "has a NUL character, and it is the key"
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -94,10 +95,12 @@ def transform(
     deleted = pd.Series([gone[line - 1] for line in rows.index], rows.index, dtype=bool)
     bad = pd.Series(data=False, index=rows.index)
     for (field, reason), rule in broken.items():
-        mask = rule if reason == KEY_IS_NULL else rule & ~deleted
+        mask = rule if reason in (KEY_IS_NULL, KEY_HAS_NUL) else rule & ~deleted
         for line, *values in rows.loc[mask & ~bad, list(key)].itertuples():
             rejects.append(Reject(line, reason, field, _encode_key(values), lines[line - 1].decode()))
         bad |= mask
+        if reason == HAS_NUL:
+            rows[field] = rows[field].mask(rule)  # of a deletion, which keeps no text
     if deleted_when:
         rows = rows.assign(deleted=deleted)
     return rows[~bad], sorted(rejects)
@@ -173,7 +176,13 @@ def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.Da
     if missing := set(key) - set(rows.columns):
         raise DatasetError(f"clean: the key column {', '.join(sorted(missing))} is not among {', '.join(rows.columns)}")
     nulls = {(column, KEY_IS_NULL): rows[column].isna() for column in key}
-    return rows, nulls | broken
+    # JSON may write it, and not every database can keep it: what is loaded must not depend on that.
+    texts = [str(column) for column in rows if isinstance(rows[column].dtype, pd.StringDtype)]
+    nuls = {
+        (column, KEY_HAS_NUL if column in key else HAS_NUL): rows[column].str.contains("\0", regex=False, na=False)
+        for column in texts
+    }
+    return rows, nulls | broken | nuls
 
 
 def _read_keys(

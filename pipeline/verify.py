@@ -20,7 +20,6 @@ from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import FolderError, PipelineError, WarehouseError
 from pipeline.lines import unpack
-from pipeline.sqlite import SQLite
 from pipeline.staging import Day
 from pipeline.targets import MANIFEST, CleanManifest, DayFolder, Part, RawManifest, Stage, digest, list_days
 
@@ -34,8 +33,8 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
 
     What is read of the warehouse is of one moment; a day that is worked on meanwhile may be named without need.
     """
-    path = dataset.warehouse().path
-    with SQLite.connect(path, readonly=True) if path.exists() else nullcontext() as db:
+    database = dataset.warehouse().database
+    with database.connect(readonly=True) if database.exists() else nullcontext() as db:
         audit, readable = None, True
         try:
             audit = Audit.open(db, dataset.name, dataset.table) if db else None

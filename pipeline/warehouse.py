@@ -19,7 +19,7 @@ the tables depend on which days are loaded, never on the order of loading.
 `gone` says how: 0 a row, 1 absent (all attributes null), 2 not understood (a snapshot's rejected record).
 
 Refuses to read files, to judge a day's quality, and to change a table it did not make.
-The SQL is one text for any database; what differs between databases is in sqlite.py.
+The SQL is one text for any database; what differs between databases is behind database.py.
 """
 
 import datetime as dt
@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
+from pipeline.database import Connection, find_database
 from pipeline.errors import WarehouseError
 from pipeline.merge import Merge
 from pipeline.schema import HISTORY, INDEXES, LOADS, REJECTS, Declared, Table, Words
-from pipeline.sqlite import SQLite
 from pipeline.staging import Day, Key, Reject, Staging
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Rejected:
 
 
 class Warehouse:
-    """A dataset in the database at `url`. A connection lasts for one call; reading never creates a file."""
+    """A dataset in the database at `url`. A connection lasts for one call; reading never creates anything."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class Warehouse:
         """Take a SQLAlchemy URL, the dataset's name and its table's declaration; connects to nothing yet.
 
         `tombstones` gives keys of which nothing may be stored, besides those that the database has.
-        Raises ConfigError for a URL that is not `sqlite:///` and a file.
+        Raises ConfigError for a URL of no database that can be used.
         """
         self.name, self.table, self.tombstones = name, table, tombstones
-        self.path = config.find_database(url)
+        self.database = find_database(url)
 
     def load(self, day: Day, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> dict[str, Any]:
         """Make the warehouse say what this day says, in one transaction; returns the marker written with it.
@@ -80,11 +80,12 @@ class Warehouse:
         where its marker has the same hashes and `as_of` nothing is read or changed, and that marker is returned.
 
         Raises ConfigError for a table that cannot be stored, WarehouseError for everything else that is expected:
-        a locked, foreign, full or read-only database, rows that do not fit, counts that do not add up.
+        a locked, foreign, full or read-only database, rows that do not fit, counts that do not add up. BrokenOffError
+        leaves open whether the day was committed: the same once more, with its rows anew, finds that out first.
         """
         declared = Declared.read(self.name, self.table)
-        with SQLite.connect(self.path, create=True) as db:
-            db.begin()
+        with self.database.connect(create=True) as db:
+            db.begin(self.name)
             prepare(db, declared)
             self._bury(db, declared, self.tombstones())
             loaded = read_markers(db, self.name, "and date = :date", date=day.date)
@@ -102,19 +103,19 @@ class Warehouse:
         `drop_missing`; and as `load` does.
         """
         declared = Declared.read(self.name, self.table)
-        with SQLite.connect(self.path, create=True) as db:
-            db.begin()
+        with self.database.connect(create=True) as db:
+            db.begin(self.name)
             if not drop_missing:
                 _check_kept(db, self.name, [day.date for day, _, _ in loads])
-            tombstones = _drop(db, declared)
+            tombstones = _clear(db, declared)
             prepare(db, declared)
             self._bury(db, declared, [*tombstones, *self.tombstones()])
             for day, rows, rejects in loads:
                 _load(db, declared, day, rows, rejects)
             db.commit()
 
-    def _bury(self, db: SQLite, declared: Declared, keys: Iterable[Key]) -> None:
-        db.insert(f"{self.name}_forgotten", declared.key, keys, "on conflict do nothing")
+    def _bury(self, db: Connection, declared: Declared, keys: Iterable[Key]) -> None:
+        db.insert(f"{self.name}_forgotten", declared.key, keys, skip_known=True)
 
     def check_kept(self, dates: Iterable[dt.date]) -> None:
         """Raise WarehouseError where a day that is loaded is not among `dates`: a rebuild of these would lose it."""
@@ -122,7 +123,7 @@ class Warehouse:
             if db:
                 _check_kept(db, self.name, dates)
 
-    def _confirm(self, db: SQLite, marker: dict[str, Any], day: Day) -> dict[str, Any]:
+    def _confirm(self, db: Connection, marker: dict[str, Any], day: Day) -> dict[str, Any]:
         """The marker of a day that is loaded as it is; it may have been made anew by other code, or let through."""
         said = {"transform_version": day.transform_version, "accepted": day.accepted}
         if marker | said != marker:
@@ -144,8 +145,8 @@ class Warehouse:
 
     def note_pruned(self, marker: dict[str, Any]) -> bool:
         """Have it on record that the files of a loaded day are given up; False where its marker is another by now."""
-        with SQLite.connect(self.path) as db:
-            db.begin()
+        with self.database.connect() as db:
+            db.begin(self.name)
             noted = db.run(
                 "update loads set pruned_at = coalesce(pruned_at, :now) where dataset = :dataset and date = :date "
                 "and raw_sha256 = :raw_sha256 and clean_sha256 = :clean_sha256",
@@ -159,18 +160,17 @@ class Warehouse:
         """The reasons for which records are rejected, each with its field, the most frequent first."""
         sql = """
             select coalesce(field || ': ', '') || reason, count(*), count(distinct load_date)
-              from rejects where dataset = :dataset group by 1 order by 2 desc, 1
+              from rejects where dataset = :dataset group by 1
         """
         with self._read() as db:
             rows = db.run(sql, dataset=self.name).fetchall() if db and check_stored(db, REJECTS) else []
-            return [Rejected(*row) for row in rows]
+            return sorted((Rejected(*row) for row in rows), key=lambda each: (-each.records, each.reason))
 
     def watermark_before(self, date: dt.date) -> dt.datetime | None:
         """The highest `watermark` of the loaded days before `date`; None where there is none."""
         with self._read() as db:
             sql = "select max(watermark) from loads where dataset = :dataset and date < :date"
-            row = db.run(sql, dataset=self.name, date=date).fetchone() if db else (None,)
-            return dt.datetime.fromisoformat(row[0]) if row[0] else None
+            return db.decode(db.run(sql, dataset=self.name, date=date).fetchone()[0], "time") if db else None
 
     def find_growth(self) -> dict[dt.date, int]:
         """By how many rows the table grew, or shrank, on each day (UTC) when something changed, of all that is known.
@@ -196,21 +196,20 @@ class Warehouse:
             return int(db.run(f'select count(*) from "{self.name}"').fetchone()[0])  # noqa: S608
 
     @contextmanager
-    def _read(self) -> Iterator[SQLite | None]:
-        if not self.path.exists():
+    def _read(self) -> Iterator[Connection | None]:
+        if not self.database.exists():
             yield None
             return
-        with SQLite.connect(self.path) as db:
+        with self.database.connect() as db:
             yield db if check_stored(db, LOADS) else None
 
 
 def _load(
-    db: SQLite, declared: Declared, day: Day, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]
+    db: Connection, declared: Declared, day: Day, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]
 ) -> dict[str, Any]:
     """Stage and merge a day; returns the marker it writes. Raises WarehouseError where the counts do not add up."""
     clock = time.perf_counter()
-    for table in declared.temporary():
-        db.run(f'drop table if exists temp."{table.name}"')
+    for table in declared.temporary()[1:]:  # the first is filled as it is made
         db.create(table, temporary=True)
     merge = Merge(db, declared, day)
     known = merge.one("select count(*) from {days} where load_date = :date")[0]
@@ -227,28 +226,28 @@ def _load(
     return marker
 
 
-def _check_kept(db: SQLite, name: str, dates: Iterable[dt.date]) -> None:
-    if lost := {dt.date.fromisoformat(date) for date in _find_days(db, name)}.difference(dates):
+def _check_kept(db: Connection, name: str, dates: Iterable[dt.date]) -> None:
+    if lost := _find_days(db, name).difference(dates):
         pruned = {marker["date"] for marker in read_markers(db, name, "and pruned_at is not null")} & lost
         given_up = f" (prune has given up those of {name_days(pruned)})" if pruned else ""
         raise WarehouseError(
-            f"{name} {name_days(lost)}: in {db.path}, but without raw files to be made of again{given_up}: bring them "
+            f"{name} {name_days(lost)}: in {db}, but without raw files to be made of again{given_up}: bring them "
             "back from a copy, or give these days up with --drop-missing"
         )
 
 
-def _find_days(db: SQLite, name: str) -> set[str]:
+def _find_days(db: Connection, name: str) -> set[dt.date]:
     """The days in the tables: those that have a marker, and those whose marker somebody deleted."""
-    days: set[str] = set()
+    days = []
     if check_stored(db, LOADS):
-        days |= {date for (date,) in db.run("select date from loads where dataset = :name", name=name)}
+        days += db.run("select date from loads where dataset = :name", name=name).fetchall()
     if "load_date" in db.describe(f"{name}_days").columns:
-        days |= {date for (date,) in db.run(f'select load_date from "{name}_days"')}  # noqa: S608
-    return days
+        days += db.run(f'select load_date from "{name}_days"').fetchall()  # noqa: S608
+    return {db.decode(date, "date") for (date,) in days}
 
 
-def _drop(db: SQLite, declared: Declared) -> list[tuple[Any, ...]]:
-    """Drop the dataset's tables, and its rows in those of all; returns its tombstones.
+def _clear(db: Connection, declared: Declared) -> list[tuple[Any, ...]]:
+    """Delete the dataset's rows from all tables; returns its tombstones. Tables that are not as declared are dropped.
 
     Without days, or a table for them, they are another program's: they stay, and `prepare` says what is wrong.
     """
@@ -259,19 +258,24 @@ def _drop(db: SQLite, declared: Declared) -> list[tuple[Any, ...]]:
     tombstones = db.run(f'select * from "{forgotten.name}"').fetchall() if forgotten.columns else []  # noqa: S608
     if tombstones and list(forgotten.columns) != list(declared.key):
         raise WarehouseError(
-            f"{db.path}: the keys in {forgotten.name} are ({', '.join(forgotten.columns)}), those declared "
+            f"{db}: the keys in {forgotten.name} are ({', '.join(forgotten.columns)}), those declared "
             f"({', '.join(declared.key)}): bring that table into the new form, or what is forgotten would come back"
         )
-    db.run(f'drop view if exists "{name}_history"')
-    for table in tables:
-        db.run(f'drop table if exists "{table.name}"')
+    wanted = [table._replace(columns={c: db.types[kind] for c, kind in table.columns.items()}) for table in tables]
+    if [db.describe(table.name) for table in tables] == wanted:  # whoever reads need not wait
+        for table in tables:
+            db.run(f'delete from "{table.name}"')  # noqa: S608
+    else:
+        db.run(f'drop view if exists "{name}_history"')
+        for table in tables:
+            db.run(f'drop table if exists "{table.name}"')
     for table in (LOADS, REJECTS):
         if check_stored(db, table):
             db.run(f"delete from {table.name} where dataset = :name", name=name)  # noqa: S608
     return tombstones
 
 
-def read_markers(db: SQLite, name: str, condition: str = "", **params: Any) -> list[dict[str, Any]]:
+def read_markers(db: Connection, name: str, condition: str = "", **params: Any) -> list[dict[str, Any]]:
     sql = f"select {', '.join(LOADS.columns)} from loads where dataset = :dataset {condition} order by date"  # noqa: S608
     rows = db.run(sql, dataset=name, **params).fetchall()
     kinds = LOADS.columns.items()
@@ -289,12 +293,12 @@ def name_days(days: Iterable[dt.date]) -> str:
     return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
 
 
-def prepare(db: SQLite, declared: Declared) -> None:
+def prepare(db: Connection, declared: Declared) -> None:
     """Create what is missing, add columns that the declaration gained; raise WarehouseError for other differences."""
     shared = [table for table in (LOADS, REJECTS) if not check_stored(db, table)]
     if shared == [REJECTS]:  # the two are made together: this one was dropped, and what the days rejected with it
         raise WarehouseError(
-            f"{db.path}: there is no table rejects, but one of loads: restore it, or drop that too and load again"
+            f"{db}: there is no table rejects, but one of loads: restore it, or drop that too and load again"
         )
     for table in shared:
         db.create(table)
@@ -303,7 +307,7 @@ def prepare(db: SQLite, declared: Declared) -> None:
     view = f"{declared.name}_history"
     if missing and (len(missing) < len(tables) or db.describe(view).columns or read_markers(db, declared.name)):
         raise WarehouseError(
-            f"{db.path}: there is no table {', '.join(missing)}, but others of {declared.name}, or markers in loads: "
+            f"{db}: there is no table {', '.join(missing)}, but others of {declared.name}, or markers in loads: "
             "if they are another program's, choose another database; else restore it, or drop them and load again"
         )
     for table in tables:
@@ -314,12 +318,12 @@ def prepare(db: SQLite, declared: Declared) -> None:
         for column in table.columns.keys() - db.describe(table.name).columns.keys():
             db.add_column(table, column)
     words = Words(declared)
-    for statement in INDEXES.format_map(words).split(";"):
-        db.run(statement)
+    for suffix, sql in INDEXES.items():
+        db.create_index(f"{declared.name}_{suffix}", sql.format_map(words))
     db.create_view(view, HISTORY.format_map(words))
 
 
-def check_stored(db: SQLite, table: Table, may_be_added: Iterable[str] = ()) -> bool:
+def check_stored(db: Connection, table: Table, may_be_added: Iterable[str] = ()) -> bool:
     """Whether the table is there; raises WarehouseError where it is, and differs from what it should be."""
     found = db.describe(table.name)
     if not found.columns:
@@ -332,7 +336,7 @@ def check_stored(db: SQLite, table: Table, may_be_added: Iterable[str] = ()) -> 
         differences.append(f"the primary key ({', '.join(found.key)}), not ({', '.join(table.key)})")
     if differences:
         raise WarehouseError(
-            f"{db.path}: the table {table.name} has {', '.join(differences)}: "
+            f"{db}: the table {table.name} has {', '.join(differences)}: "
             "declare it as it is, or choose another database"
         )
     return True

@@ -1,12 +1,12 @@
 """What every test stands on: an empty folder with the shipped configuration, and the real commands run in it."""
 
-import contextlib
+import itertools
 import os
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +16,16 @@ import luigi
 import pytest
 from luigi.configuration import get_config
 
+import databases
+from cluster import MEMORY, Cluster, find_program
 from pipeline import cli, client
+from pipeline.config import Pipeline
+from pipeline.database import find_database
 from server import Server
 
 ROOT = Path(__file__).parent.parent
+DATABASES = ["sqlite", "postgresql"]
+ON_REQUEST = DATABASES if os.environ.get("PIPELINE_DATABASES") == "all" else DATABASES[:1]
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +73,52 @@ def configure() -> Iterator[Callable[..., None]]:
         conf.add_section(section)
         for key, value in keys.items():
             conf.set(section, key, value)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server."""
+    if not find_program("initdb"):
+        miss("the server of PostgreSQL is not installed")
+    with Cluster.make() as made:
+        yield made
+
+
+@pytest.fixture(params=DATABASES)
+def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Run the test on each database; a call gives the URL of a new, empty one."""
+    if request.param == "postgresql":
+        yield request.getfixturevalue("cluster").make_url
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        numbers = itertools.count()
+        yield lambda: f"sqlite:///{folder}/{next(numbers)}.db"
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest) -> str:
+    """Run the test on each database, which is that of luigi.cfg; its name."""
+    if request.param == "postgresql":
+        request.getfixturevalue("postgresql")
+    return str(request.param)
+
+
+@pytest.fixture(params=ON_REQUEST)
+def database_on_request(request: pytest.FixtureRequest) -> str:
+    """The same; but on PostgreSQL, where the test takes its time, with PIPELINE_DATABASES=all only."""
+    if request.param == "postgresql":
+        request.getfixturevalue("postgresql")
+    return str(request.param)
+
+
+@pytest.fixture
+def postgresql(cluster: Cluster, home: Path, configure: Callable[..., None]) -> str:
+    """Have PostgreSQL for the database of luigi.cfg; its URL."""
+    url = cluster.make_url()
+    text = (home / "luigi.cfg").read_text()
+    (home / "luigi.cfg").write_text(text.replace("sqlite:///data/warehouse.db", url))
+    configure("pipeline", database=url)
+    return url
 
 
 @pytest.fixture
@@ -133,9 +185,24 @@ def start_scheduler() -> tuple["subprocess.Popen[str]", dict[str, str]]:
 
 
 def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Rows of the warehouse in the current folder."""
-    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
-        return db.execute(sql, values).fetchall()
+    """Rows of the warehouse, as SQLite has them."""
+    return databases.query(Pipeline().database, sql, *values)
+
+
+def execute(*statements: str) -> list[int]:
+    """Do SQL to the warehouse by hand, all of it or nothing; how many rows each statement changed."""
+    return databases.execute(Pipeline().database, *statements)
+
+
+def has_table(name: str) -> bool:
+    """Whether the warehouse has a table; it is not made by being asked."""
+    url = Pipeline().database
+    return find_database(url).exists() and name in databases.list_tables(url)
+
+
+def remove_warehouse() -> None:
+    """Have no warehouse."""
+    databases.remove(Pipeline().database)
 
 
 def dump_warehouse() -> dict[str, list[tuple[Any, ...]]]:

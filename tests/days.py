@@ -12,10 +12,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline.config import find_database
 from pipeline.failures import Failure
 from pipeline.schema import CLASSES, LOADS, REJECTS, Declared
-from pipeline.sqlite import SQLite
 from pipeline.targets import MANIFEST, CleanManifest, DayFolder, RawManifest, digest
 from pipeline.users import USERS
 from pipeline.warehouse import prepare
@@ -35,7 +33,7 @@ def make_days(start: dt.date, number: int) -> None:
     dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
     version, users = USERS.version, 0
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
-    with SQLite.connect(find_database("sqlite:///data/warehouse.db"), create=True) as db:
+    with USERS.warehouse().database.connect(create=True) as db:
         for date in (start + dt.timedelta(days=n) for n in range(number)):
             marker = _make_marker(date, dice, users, version)
             new, gone = range(users, users + marker["inserted"]), dice.sample(range(users), marker["deleted"])
@@ -49,7 +47,7 @@ def make_days(start: dt.date, number: int) -> None:
                 (day, user, at, 1, None) for user in gone
             ]
             _write_manifests(date, marker)
-        db.begin()
+        db.begin(USERS.name)
         prepare(db, declared)
         for table, columns in COLUMNS.items():
             db.insert(table, columns, rows[table])

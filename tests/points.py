@@ -2,7 +2,8 @@
 
 Owns what is a point: opening a file to write, write, fsync, rename, unlink, truncate, mkdir, an SQL statement (a commit
 is one), the end of a connection, and an HTTP call. What is to hold when something went wrong at one is the test's
-business. It changes the process that it is installed in for good: fork one for it.
+business. It changes the process that it is installed in for good: fork one for it. On PostgreSQL a statement that fails
+is a connection that is lost.
 """
 
 import errno
@@ -18,6 +19,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Literal
 
+import psycopg
 import requests
 
 from pipeline import stages
@@ -26,6 +28,7 @@ from pipeline.errors import PipelineError
 How = Literal["raise", "kill", "kill half", "kill parent"]
 
 REPORT = "points.txt"
+STATEMENT = "PostgreSQL: "
 
 
 class Points:
@@ -65,6 +68,8 @@ class Points:
         io.open = open_file
         connect, connection = sqlite3.connect, make_connection(self)
         sqlite3.connect = lambda *args, **more: connect(*args, factory=connection, **more)
+        for kind, name in ((psycopg.Connection, "execute"), (psycopg.Cursor, "copy"), (psycopg.Connection, "close")):
+            setattr(kind, name, self._watch_statement(name, getattr(kind, name)))
         send = requests.Session.send
 
         def send_request(session: Any, request: Any, **more: Any) -> Any:
@@ -72,6 +77,14 @@ class Points:
             return send(session, request, **more)
 
         requests.Session.send = send_request  # type: ignore[method-assign]
+
+    def _watch_statement(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def act(of: Any, *args: Any, **more: Any) -> Any:
+            sql = " ".join(str(args[0]).split())[:60] if args else name
+            self.reach(f"{STATEMENT}{sql}", psycopg.OperationalError("the connection is lost"))
+            return function(of, *args, **more)
+
+        return act
 
     def _watch(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def act(*args: Any, **more: Any) -> Any:

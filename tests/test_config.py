@@ -2,12 +2,11 @@
 
 import datetime as dt
 import itertools
-from pathlib import Path
 
 import pytest
 from luigi.configuration import get_config
 
-from pipeline.config import Pipeline, find_database
+from pipeline.config import Pipeline
 from pipeline.errors import ConfigError, DayNotClosedError
 from pipeline.users import Users
 
@@ -45,22 +44,6 @@ def test_a_section_in_capitals_is_a_mistake(configure):
     configure("USERS", url="http://127.0.0.1/")
     with pytest.raises(ConfigError, match=r"there is no section \[USERS\]: did you mean \[users\]\?"):
         Users()
-
-
-@pytest.mark.parametrize(
-    ("url", "path"),
-    [("sqlite:///data/w.db", "data/w.db"), ("sqlite:////srv/w.db", "/srv/w.db"), ("sqlite:///~/w.db", "~/w.db")],
-)
-def test_a_database_is_a_file_of_sqlite(url, path):
-    """As SQLAlchemy writes it: three slashes and a path, which may begin with the home folder."""
-    assert find_database(url) == Path(path).expanduser()
-
-
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?timeout=5", "a.db"])
-def test_another_database_is_refused(url):
-    """One line that shows how to write it."""
-    with pytest.raises(ConfigError, match=r"only a SQLite file can be the warehouse: use sqlite:///data/warehouse\.db"):
-        find_database(url)
 
 
 def test_a_value_in_which_a_secret_may_stand_is_not_repeated(configure):

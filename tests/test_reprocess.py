@@ -1,16 +1,13 @@
 """Days made again from raw: which are stale, what becomes of each, and that the source is not asked."""
 
-import contextlib
 import dataclasses
 import datetime as dt
 import shutil
-import sqlite3
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from conftest import dump_tree, dump_warehouse, query
+from conftest import dump_tree, dump_warehouse, execute, query, remove_warehouse
 from pipeline import extraction, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
@@ -19,6 +16,8 @@ from pipeline.users import USERS, User
 from pipeline.verify import verify
 from pipeline.warehouse import Rejected
 from server import Answer, Server
+
+pytestmark = pytest.mark.usefixtures("database")
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(3)]
 STOP = DAYS[-1] + dt.timedelta(days=1)
@@ -94,7 +93,7 @@ def test_rejected_rows_appear_with_the_facts_own_times_when_the_contract_was_men
     assert query("select field, count(*) from rejects group by 1") == [("email", 3)]
     assert list(verify(MENDED)) == []
     mended = dump_warehouse()
-    Path("data/warehouse.db").unlink()
+    remove_warehouse()
     load_days(MENDED)
     assert (dump_warehouse(), query(HISTORY)) == (mended, after)
 
@@ -104,9 +103,9 @@ def test_a_day_is_stale_for_a_reason():
     load_days()
     assert find_stale(USERS) == {}
     assert find_stale(MENDED) == dict.fromkeys(DAYS, OTHER_CODE)
-    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db, db:
-        db.execute("delete from loads where date = ?", [str(DAYS[0])])
-        db.execute("update loads set clean_sha256 = 'x' where date = ?", [str(DAYS[1])])
+    execute(
+        f"delete from loads where date = '{DAYS[0]}'", f"update loads set clean_sha256 = 'x' where date = '{DAYS[1]}'"
+    )
     shutil.rmtree(USERS.folder("clean", DAYS[2]).path)
     unfinished = USERS.folder("raw", DAYS[2] + dt.timedelta(days=1))
     unfinished.sweep()

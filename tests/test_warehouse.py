@@ -7,29 +7,29 @@ import multiprocessing
 import os
 import random
 import sqlite3
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from time import sleep
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import databases
 import model
 from model import ReadDay, Record
-from pipeline import schema, sqlite, staging, warehouse
+from pipeline import staging
 from pipeline.errors import ConfigError, WarehouseError
 from pipeline.warehouse import Day, Warehouse
 
 MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+COST = {"sqlite": 1, "postgresql": 20}  # of an example
 
 
 def at(hours: float | None) -> dt.datetime | None:
@@ -85,9 +85,11 @@ def describe(day: ReadDay, **changed: Any) -> Day:
 class Store:
     """A warehouse that is loaded with the model's days and read as the model's answers."""
 
-    def __init__(self, path: Path, name: str = "users") -> None:
-        self.path, self.name, self.key = path, name, KEYS[name]
-        self.warehouse = Warehouse(f"sqlite:///{path}", name, TABLES[name])
+    def __init__(self, where: str | Path, name: str = "users") -> None:
+        """Take the URL of a database, or the path of a SQLite file."""
+        self.url = where if isinstance(where, str) else f"sqlite:///{where}"
+        self.name, self.key = name, KEYS[name]
+        self.warehouse = Warehouse(self.url, name, TABLES[name])
 
     def load(self, day: ReadDay) -> dict[str, Any]:
         rejects = [
@@ -113,16 +115,39 @@ class Store:
 
     def forget(self, key: Any) -> None:
         """What forgetting a key does to the warehouse: a tombstone, and no rows."""
-        with closing(sqlite3.connect(self.path)) as db, db:
-            same = " and ".join(f'"{column}" = ?' for column in self.key)
-            db.execute(f"insert into {self.name}_forgotten values ({', '.join('?' * len(self.key))})", self.values(key))
-            for table in (self.name, f"{self.name}_events", f"{self.name}_changes"):
-                db.execute(f"delete from {table} where {same}", self.values(key))
-            db.execute("delete from rejects where key = ?", [json.dumps(self.values(key))])
+        same = " and ".join(f'"{column}" = {value!r}' for column, value in zip(self.key, self.values(key), strict=True))
+        tables = (self.name, f"{self.name}_events", f"{self.name}_changes")
+        self.execute(
+            f"insert into {self.name}_forgotten values ({', '.join(map(repr, self.values(key)))})",
+            *(f"delete from {table} where {same}" for table in tables),
+            f"delete from rejects where key = '{json.dumps(self.values(key))}'",
+        )
+
+    @property
+    def kind(self) -> str:
+        return self.url.partition("+")[0].partition(":")[0]
+
+    def make_room(self) -> None:
+        """Have what holds the tables, without a table."""
+        with self.warehouse.database.connect(create=True):
+            pass
+
+    def list_tables(self) -> list[str]:
+        return databases.list_tables(self.url)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.path)) as db:
-            return db.execute(sql).fetchall()
+        return databases.query(self.url, sql)
+
+    def execute(self, *statements: str) -> None:
+        databases.execute(self.url, *statements)
+
+    def unmark(self, day: ReadDay) -> None:
+        """Delete a marker, as people do."""
+        self.execute(f"delete from loads where date = '{day.date}'")
+
+    def dump_all(self) -> list[str]:
+        """All there is, definitions and other datasets included."""
+        return databases.dump(self.url)
 
     def select(self, columns: str, table: str) -> Iterator[tuple[Any, ...]]:
         width = len(self.key)
@@ -183,18 +208,17 @@ KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
 
 
 @pytest.mark.parametrize("name", ["users", "orders"])
-@given(st.lists(steps, min_size=4, max_size=10), st.randoms(use_true_random=False))
 @pytest.mark.timeout(120 + EXAMPLES)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-def test_any_history_of_loads_says_what_the_definition_says(
-    name: str, steps: list[Any], shuffle: random.Random
-) -> None:
+def test_any_history_of_loads_says_what_the_definition_says(name: str, new_database: Callable[[], str]) -> None:
     """G2: users, history and counts are the model's after every load; the tables depend only on the set of days."""
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        store, days, forgotten = Store(Path(folder, "a.db"), name), {}, set()
+
+    @given(st.lists(steps, min_size=4, max_size=10), st.randoms(use_true_random=False))
+    @limit_examples(new_database)
+    def hold(steps: list[Any], shuffle: random.Random) -> None:
+        store, days, forgotten = Store(new_database(), name), {}, set()
         for step in steps:
             take(step, store, days, forgotten)
-        fresh = Store(Path(folder, "b.db"), name)
+        fresh = Store(new_database(), name)
         order = list(days.values())
         shuffle.shuffle(order)
         for n, day in enumerate(order):
@@ -203,6 +227,14 @@ def test_any_history_of_loads_says_what_the_definition_says(
                 fresh.forget(key)
         if days:
             assert fresh.dump() == store.dump()
+
+    hold()
+
+
+def limit_examples(new_database: Callable[[], str]) -> settings:
+    """As many random histories as the database is fast."""
+    examples = max(1, EXAMPLES // COST[Store(new_database()).kind])
+    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
 def take(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
@@ -237,8 +269,7 @@ def take(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[A
     after = model.present(days.values(), forgotten)
     expected = model.count(day, forgotten, before, after)
     if known == day:
-        with closing(sqlite3.connect(store.path)) as db, db:
-            db.execute("delete from loads where date = ?", [str(date)])
+        store.unmark(day)
     marker = store.load(day)
     assert {name: marker[name] for name in expected} == expected
     if known == day:
@@ -260,9 +291,8 @@ def check(store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> No
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        yield Store(Path(folder, "warehouse.db"))
+def store(new_database: Callable[[], str]) -> Store:
+    return Store(new_database())
 
 
 def snapshot(date: int, as_of: float, *records: Record, took: float = 1) -> ReadDay:
@@ -316,15 +346,10 @@ def test_times_of_mixed_precision_are_compared_as_times(store: Store) -> None:
 # -- one transaction ----------------------------------------------------------------------------------------------
 
 
-def dump_file(path: Path) -> list[str]:
-    with closing(sqlite3.connect(path)) as db:
-        return list(db.iterdump())
-
-
 def test_rows_and_marker_come_together_or_not_at_all(store: Store) -> None:
-    """G1: an error in the middle of the rows leaves the file with the same content, and no marker."""
+    """G1: an error in the middle of the rows leaves the same content, and no marker."""
     store.load(incremental(1, user(1, "a", 5)))
-    before = dump_file(store.path)
+    before = store.dump_all()
     day = incremental(2, user(1, "b", 30), user(2, "b", 30))
 
     def break_off() -> Iterator[pa.RecordBatch]:
@@ -333,18 +358,26 @@ def test_rows_and_marker_come_together_or_not_at_all(store: Store) -> None:
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
         store.warehouse.load(describe(day, extracted=2), break_off(), [])
-    assert dump_file(store.path) == before
+    assert store.dump_all() == before
+
+
+REFUSE_MARKERS = {
+    "sqlite": ["create trigger no_marker before insert on loads begin select raise(abort, 'no marker'); end"],
+    "postgresql": [
+        "create function refuse() returns trigger language plpgsql as 'begin raise ''no marker''; end'",
+        "create trigger no_marker before insert on loads for each row execute function refuse()",
+    ],
+}
 
 
 def test_without_its_marker_no_row_is_kept(store: Store) -> None:
     """G1: where the marker, which is written last, cannot be written, nothing else is."""
     store.load(incremental(1, user(1, "a", 5)))
-    with closing(sqlite3.connect(store.path)) as db:
-        db.execute("create trigger no_marker before insert on loads begin select raise(abort, 'no marker'); end")
-    before = dump_file(store.path)
-    with pytest.raises(sqlite3.IntegrityError, match="no marker"):
+    store.execute(*REFUSE_MARKERS[store.kind])
+    before = store.dump_all()
+    with pytest.raises((sqlite3.Error, psycopg.Error), match="no marker"):
         store.load(incremental(2, user(1, "b", 30), user(2, "?", rejected=True)))
-    assert dump_file(store.path) == before
+    assert store.dump_all() == before
 
 
 def test_a_day_whose_marker_was_deleted_changes_nothing_when_loaded_again(store: Store) -> None:
@@ -354,8 +387,7 @@ def test_a_day_whose_marker_was_deleted_changes_nothing_when_loaded_again(store:
         store.load(day)
     before = store.dump()
     for day in days:
-        with closing(sqlite3.connect(store.path)) as db, db:
-            db.execute("delete from loads where date = ?", [str(day.date)])
+        store.unmark(day)
         marker = store.load(day)
         assert not any(marker[x] for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
         assert store.dump() == before
@@ -377,9 +409,9 @@ def test_a_marker_with_the_same_hashes_is_returned_without_reading_a_row(store: 
     assert store.warehouse.loads() == [marker]
 
 
-def load_slowly(path: Path, started: Any, results: Any) -> None:
+def load_slowly(url: str, started: Any, results: Any) -> None:
     """In a process of its own: load a day whose rows take a while to come."""
-    store, day = Store(path), incremental(1, user(1, "a", 5))
+    store, day = Store(url), incremental(1, user(1, "a", 5))
 
     def wait() -> Iterator[pa.RecordBatch]:
         started.set()
@@ -393,7 +425,7 @@ def test_a_second_loader_waits_and_finds_the_marker(store: Store) -> None:
     """Of two processes that load the same first day at the same time one reads the rows; both return its marker."""
     context = multiprocessing.get_context("spawn")
     started, results = context.Event(), context.Queue()
-    first = context.Process(target=load_slowly, args=(store.path, started, results))
+    first = context.Process(target=load_slowly, args=(store.url, started, results))
     first.start()
     assert started.wait(30)
     marker = store.warehouse.load(describe(incremental(1, user(1, "a", 5)), extracted=1), None, None)  # type: ignore[arg-type]
@@ -401,9 +433,9 @@ def test_a_second_loader_waits_and_finds_the_marker(store: Store) -> None:
     first.join()
 
 
-def test_many_first_loads_at_once_do_not_meet_a_lock(tmp_path: Path) -> None:
-    """Making the file and switching it to WAL is waited for like any other write."""
-    stores = [Store(tmp_path / "warehouse.db") for _ in range(8)]
+def test_many_first_loads_at_once_do_not_meet_a_lock(store: Store) -> None:
+    """Making the file, or the schema, and its tables is waited for like any other write."""
+    stores = [Store(store.url) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: stores[n].load(incremental(n + 1, user(n, "a", 24 * n))), range(8)))
     assert len(stores[0].warehouse.loads()) == len(names(stores[0])) == 8
@@ -413,13 +445,13 @@ def test_many_first_loads_at_once_do_not_meet_a_lock(tmp_path: Path) -> None:
 
 
 def fails(store: Store, day: ReadDay, **changed: Any) -> str:
-    """The message of a load that must fail; the file has the same content before and after."""
-    before = dump_file(store.path) if store.path.exists() else None
+    """The message of a load that must fail; the database has the same content before and after."""
+    before = store.dump_all() if store.warehouse.database.exists() else None
     rows = changed.pop("rows", store.batches(day))
     with pytest.raises((WarehouseError, ConfigError)) as error:
         store.warehouse.load(describe(day, **{"extracted": len(day.records)} | changed), rows, [])
     if before:
-        assert dump_file(store.path) == before
+        assert store.dump_all() == before
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -433,76 +465,21 @@ def test_records_that_are_not_accounted_for_fail_the_load(store: Store) -> None:
     assert "the manifests say 1 records, 1 of them rejected" in fails(store, day, rejected=1)
 
 
+MISCHIEF = {
+    "sqlite": ["create trigger mischief after insert on users begin delete from users where user_id = 2; end"],
+    "postgresql": [
+        "create function remove() returns trigger language plpgsql as "
+        "'begin delete from users where user_id = 2; return null; end'",
+        "create trigger mischief after insert on users for each row execute function remove()",
+    ],
+}
+
+
 def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
     """G4: a first load must change the number of users by what it counts."""
     store.load(incremental(1, user(1, "a", 5), user(2, "a", 5)))
-    with closing(sqlite3.connect(store.path)) as db, db:
-        db.execute("delete from users where user_id = 1")
-        db.execute("create trigger mischief after insert on users begin delete from users where user_id = 2; end")
+    store.execute("delete from users where user_id = 1", *MISCHIEF[store.kind])
     assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
-
-
-def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait for another writer is bounded, and its end names the file and what to do."""
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
-    store.load(incremental(1, user(1, "a", 5)))
-    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
-        other.execute("begin immediate")
-        with pytest.raises(WarehouseError, match=r"warehouse.db: database is locked: another program is writing to it"):
-            store.load(incremental(2, user(1, "b", 30)))
-    assert names(store) == {1: "a"}
-
-
-def test_a_file_that_is_no_database_is_refused_in_one_line(store: Store) -> None:
-    """Neither reading nor loading touches another program's file."""
-    store.path.write_bytes(b"this is no database" * 100)
-    content = store.path.read_bytes()
-    for call in (store.warehouse.loads, lambda: store.load(incremental(1, user(1, "a", 5)))):
-        with pytest.raises(
-            WarehouseError, match=r"file is not a database: it is no SQLite database: choose another file"
-        ):
-            call()
-    assert store.path.read_bytes() == content
-
-
-def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What SQLite says of a full disk names the file and the folder for temporary files."""
-    store.load(incremental(1, user(1, "a", 5)))
-    prepare = warehouse.prepare
-
-    def limit(db: sqlite.SQLite, declared: schema.Declared) -> None:
-        prepare(db, declared)
-        db.run("pragma max_page_count = 1")
-
-    monkeypatch.setattr(warehouse, "prepare", limit)
-    message = fails(store, incremental(2, *(user(key, "b" * 1000, 30) for key in range(100))))
-    assert "database or disk is full" in message
-    assert "SQLITE_TMPDIR" in message
-
-
-@pytest.mark.parametrize(
-    ("there", "message"),
-    [
-        (True, "attempt to write a readonly database: give this user the right"),
-        (False, "unable to open database file: it"),
-    ],
-)
-def test_a_database_without_the_right_to_write_is_one_line(store: Store, there: bool, message: str) -> None:
-    """A file or a folder that this user may not write says so; as root, who may, the test is another user."""
-    if there:
-        store.load(incremental(1, user(1, "a", 5)))
-        store.path.chmod(0o444)
-    store.path.parent.chmod(0o555)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        with pytest.raises(WarehouseError, match=message):
-            store.load(incremental(2, user(1, "b", 30)))
-    finally:
-        if root:
-            os.seteuid(0)
-        store.path.parent.chmod(0o777)
 
 
 @pytest.mark.parametrize(
@@ -513,21 +490,17 @@ def test_a_database_without_the_right_to_write_is_one_line(store: Store, there: 
     ],
 )
 def test_another_programs_table_is_not_touched(store: Store, sql: str, message: str) -> None:
-    """A table of the same name that was not made here is refused, and the file stays as it is, byte for byte."""
-    with closing(sqlite3.connect(store.path)) as db:
-        db.execute(sql)
-    content = store.path.read_bytes()
+    """A table of the same name that was not made here is refused, and nothing is changed or added."""
+    store.make_room()
+    store.execute(sql)
     assert message in fails(store, incremental(1, user(1, "a", 5)))
-    assert store.path.read_bytes() == content
 
 
 def test_markers_without_their_tables_are_not_believed(store: Store) -> None:
     """Whoever drops the tables and keeps `loads` is told so: those days would be missing in silence."""
     store.load(incremental(1, user(1, "a", 5)))
-    with closing(sqlite3.connect(store.path)) as db:
-        for name in ("users", "users_days", "users_events", "users_changes", "users_forgotten"):
-            db.execute(f"drop table {name}")
-        db.execute("drop view users_history")
+    tables = ("users", "users_days", "users_events", "users_changes", "users_forgotten")
+    store.execute("drop view users_history", *(f"drop table {name}" for name in tables))
     assert "or markers in loads" in fails(store, incremental(2, user(1, "a", 5)))
 
 
@@ -538,7 +511,7 @@ def declare(store: Store, *columns: "sa.Column[Any]") -> None:
         copies = [sa.Column(column.name, column.type, primary_key=column.primary_key) for column in columns]
         return sa.Table("users", metadata, *copies)
 
-    store.warehouse = Warehouse(f"sqlite:///{store.path}", "users", table)
+    store.warehouse = Warehouse(store.url, "users", table)
 
 
 def declared(name: str = "name", key: Any = sa.BigInteger) -> "list[sa.Column[Any]]":
@@ -563,9 +536,15 @@ def test_a_column_that_is_added_to_the_declaration_is_added_to_the_warehouse(sto
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (declared(key=sa.Text), "the table users has user_id as INTEGER, not TEXT"),
-        (declared(name="nickname"), "the table users has a column name too many"),
-        ([*declared()[::2], sa.Column("name", sa.Date)], "the table users has name as TEXT, not DATE"),
+        (
+            declared(key=sa.Text),
+            {"sqlite": "user_id as INTEGER, not TEXT", "postgresql": "user_id as bigint, not text"},
+        ),
+        (declared(name="nickname"), "a column name too many"),
+        (
+            [*declared()[::2], sa.Column("name", sa.Date)],
+            {"sqlite": "name as TEXT, not DATE", "postgresql": "name as text, not date"},
+        ),
         ([*declared(), sa.Column("shop", sa.Text, primary_key=True)], "the primary key (user_id), not (user_id, shop)"),
     ],
 )
@@ -573,7 +552,9 @@ def test_any_other_difference_from_the_declaration_is_refused(store: Store, colu
     """A column gone, of another type, or in the key, is an error that names it, before a row is read."""
     store.load(incremental(1, user(1, "a", 5)))
     declare(store, *columns)
-    assert message in fails(store, incremental(2, user(1, "b", 30)), rows=None)
+    found = fails(store, incremental(2, user(1, "b", 30)), rows=None)
+    assert "the table users has " in found
+    assert (message if isinstance(message, str) else message[store.kind]) in found
 
 
 @pytest.mark.parametrize(
@@ -590,7 +571,7 @@ def test_a_table_that_cannot_be_stored_is_a_config_error(store: Store, columns: 
     """A declaration is judged before the database is made."""
     declare(store, *columns)
     assert message in fails(store, incremental(1, user(1, "a", 5)))
-    assert not store.path.exists()
+    assert databases.is_empty(store.url)
 
 
 def one_row(**columns: Any) -> list[pa.RecordBatch]:
@@ -605,6 +586,7 @@ def one_row(**columns: Any) -> list[pa.RecordBatch]:
         (one_row(age=pa.array([1])), "the rows have the columns user_id, name, updated_at, age, the table has"),
         (one_row(user_id=pa.array([None], pa.int64())), "a row has no user_id, which is its key"),
         (one_row(user_id=pa.array(["x"])), "the column user_id holds string, not integer"),
+        (one_row(name=pa.array(["a\0"])), "the column name holds a NUL character"),
         (one_row(updated_at=pa.array([2**62], pa.timestamp("us", "UTC"))), "holds a time outside the years 1 to 9999"),
     ],
 )
@@ -613,14 +595,6 @@ def test_rows_that_do_not_fit_the_table_are_refused(store: Store, rows: Any, mes
     store.load(incremental(1, user(1, "a", 5)))
     day = incremental(2)
     assert message in fails(store, day, rows=[*one_row(), *rows], extracted=2)
-
-
-@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "sqlite://", "sqlite:///:memory:", "warehouse.db"])
-def test_a_url_that_is_no_sqlite_file_is_a_config_error_without_its_password(url: str) -> None:
-    """The error says what a URL must look like, and does not repeat what may be a secret."""
-    with pytest.raises(ConfigError, match=r"use sqlite:///data/warehouse\.db") as error:
-        Warehouse(url, "users", users)
-    assert "secret" not in str(error.value)
 
 
 def test_two_snapshots_of_one_instant_are_refused(store: Store) -> None:
@@ -632,20 +606,29 @@ def test_two_snapshots_of_one_instant_are_refused(store: Store) -> None:
 # -- what is stored -----------------------------------------------------------------------------------------------
 
 
-def test_reading_what_is_not_there_gives_nothing_and_makes_nothing(tmp_path: Path) -> None:
-    """Neither a missing file, nor one without our tables, is changed by a question."""
-    store = Store(tmp_path / "no folder" / "warehouse.db")
-    assert (store.warehouse.loads(), store.warehouse.watermark_before(dt.date.max)) == ([], None)
-    assert not store.path.parent.exists()
-    store = Store(tmp_path / "empty.db")
-    store.path.touch()
-    assert (store.warehouse.loads(), store.warehouse.watermark_before(dt.date.max)) == ([], None)
-    assert store.path.read_bytes() == b""
+def test_reading_what_is_not_there_gives_nothing_and_makes_nothing(store: Store) -> None:
+    """Neither a missing file or schema, nor one without our tables, is changed by a question."""
+
+    def ask() -> tuple[object, ...]:
+        questions = store.warehouse
+        return (
+            questions.loads(),
+            questions.watermark_before(dt.date.max),
+            questions.count(),
+            questions.summarise_rejects(),
+        )
+
+    assert ask() == ([], None, 0, [])
+    assert databases.is_empty(store.url)
+    store.load(incremental(1, user(1, "a", 5)))
+    store.execute("drop view users_history", *(f"drop table {name}" for name in store.list_tables()))
+    assert ask() == ([], None, 0, [])
+    assert store.list_tables() == []
 
 
 def test_the_watermark_is_the_highest_of_the_days_before_and_never_later_than_as_of(store: Store) -> None:
     """A load records min(highest updated_at, as_of), null without any; another dataset's are not mixed in."""
-    other = Store(store.path, "orders")
+    other = Store(store.url, "orders")
     other.load(incremental(1, Record(("a", 1), at(9), "a")))
     for day in (
         incremental(1, user(1, "a", 5), user(2, "a", 7)),
@@ -662,9 +645,7 @@ def test_the_tables_look_as_they_are_documented(store: Store) -> None:
     """The columns of every table, in order, and the form of what is in them."""
     store.load(snapshot(1, 10, user(1, "a", 5), user(2, "?", rejected=True)))
     tables = ("users", "users_history", "loads", "rejects")
-    columns = {
-        name: [row[0] for row in store.query(f"select name from pragma_table_info('{name}')")] for name in tables
-    }
+    columns = {name: databases.list_columns(store.url, name) for name in tables}
     assert columns == {
         "users": ["user_id", "name", "updated_at", "ingested_at", "load_date"],
         "users_history": ["user_id", "name", "updated_at", "valid_from", "valid_to"],
@@ -688,9 +669,9 @@ def test_the_rejects_of_a_day_replace_its_earlier_ones(store: Store) -> None:
     ]
 
 
-def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(tmp_path: Path) -> None:
+def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(new_database: Callable[[], str]) -> None:
     """Such a record says as little about a row as one without a key: the row it might mean is absent."""
-    store = Store(tmp_path / "warehouse.db", "orders")
+    store = Store(new_database(), "orders")
     store.load(snapshot(1, 10, Record(("1", 1), at(5), "a")))
     keys = [
         '["1"]',
@@ -700,6 +681,7 @@ def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(tmp_
         '["1", 1.0]',
         f'["1", {2**70}]',
         r'["\ud800", 1]',
+        r'["\u0000", 1]',
         "1",
         None,
     ]
@@ -714,7 +696,7 @@ def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
     types = {"text": sa.String(5), "whole": sa.BigInteger, "yes": sa.Boolean, "real": sa.Float, "day": sa.Date}
     columns = [sa.Column(name, type_) for name, type_ in types.items()]
     declare(store, *declared()[::2], *columns)
-    text = "Zoë \x00'\"\n🙂"
+    text = "Zoë \x01'\"\\\n\\.\n\t🙂"
     rows = pa.record_batch(
         {
             "user_id": pa.array([1, 2, 3]),
@@ -757,8 +739,8 @@ def test_unchanged_snapshots_add_nothing_but_their_day(store: Store) -> None:
 
 def test_a_view_of_another_program_is_left_alone(store: Store) -> None:
     """Its name is taken; nothing is replaced that was not made here."""
-    with closing(sqlite3.connect(store.path)) as db:
-        db.execute("create view users_history as select 42 as mine")
+    store.make_room()
+    store.execute("create view users_history as select 42 as mine")
     assert "choose another database" in fails(store, incremental(1, user(1, "a", 5)))
 
 
