@@ -158,7 +158,7 @@ def test_every_command_of_run_sh_is_in_its_help():
     commands = [
         name for names in re.findall(r"^(\w+(?: \| \w+)*)\)", body, re.MULTILINE) for name in names.split(" | ")
     ]
-    assert len(commands) == 12
+    assert len(commands) == 13
     for command in commands:
         assert f"./run.sh {command}" in script.split("USAGE")[1]
 
