@@ -8,6 +8,7 @@ import datetime as dt
 import sys
 import traceback
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import luigi
@@ -94,7 +95,7 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         with self.output().lock():
             if not self.complete():
                 with progress.follow(self.set_status_message, self.set_progress_percentage) as tell:
-                    extraction.extract_day(self.dataset, self.date, tell)
+                    extraction.extract_day(self.dataset, self.date, tell, partial(stages.prepare, self.dataset))
 
 
 class Transform(MixinNaiveBulkComplete, DayTask):
