@@ -16,13 +16,13 @@ from pipeline.dataset import Dataset
 from pipeline.errors import FolderError, QualityError
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger
-from pipeline.source import Reading
 from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest, digest
 from pipeline.tombstones import Finder, Tombstones
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.source import Reading
     from pipeline.staging import Reject
     from pipeline.warehouse import Load
 
@@ -80,7 +80,7 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     logger.info("%s %s: cleaned, %s, %s", dataset.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
-def prepare(dataset: Dataset, reading: Reading) -> None:
+def prepare(dataset: Dataset, reading: "Reading") -> None:
     """Have ready what `transform_day` will need for a day of which so much is known: it is called for each page."""
     from pipeline import engine
 

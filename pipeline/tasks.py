@@ -19,7 +19,7 @@ from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
-from pipeline import config, extraction, logs, progress, stages
+from pipeline import config, logs, progress, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DayNotClosedError
 from pipeline.placeholders import find_placeholders
@@ -92,6 +92,8 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         return self.dataset.folder("raw", self.date)
 
     def run(self) -> None:
+        from pipeline import extraction  # with all that HTTP takes: a run with nothing to do has no need of it
+
         with self.output().lock():
             if not self.complete():
                 with progress.follow(self.set_status_message, self.set_progress_percentage) as tell:
