@@ -25,6 +25,7 @@ usage() {
 ./run.sh check                 whether the source keeps what its section says; writes nothing
 ./run.sh alert                 send a trial message to the webhook that is told of failures
 ./run.sh luigid                the scheduler and its visualiser, on http://127.0.0.1:8082
+./run.sh bench [FLAG...]       measure it beside dlt, Singer, pandas, … (--help; --write keeps docs/benchmarks.md)
 ./run.sh test [ARGUMENT...]    lint, types and tests; arguments go to pytest
 ./run.sh TASK [FLAG...]        anything else goes to: luigi --module pipeline TASK FLAG...
 USAGE
@@ -69,7 +70,7 @@ help | -h | --help)
     usage
     exit
     ;;
-test) set_up requirements-dev.txt ;;
+test | bench) set_up requirements-dev.txt ;;
 *) set_up requirements.txt ;;
 esac
 export PATH="$PWD/.venv/bin:$PATH"
@@ -98,6 +99,7 @@ luigid)
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
     exec python -m pipeline.scheduler "${@:2}"
     ;;
+bench) exec python -m benchmarks.run "${@:2}" ;;
 test)
     shift
     ruff format --check .

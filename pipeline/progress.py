@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.logs import EXPECTED, count, logger
-from pipeline.source import Reading
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from pipeline.source import Reading
 
 EVERY = 2.0  # seconds between two calls to the scheduler
 PATIENCE = 0.5  # seconds; what is read sooner needs no bar
@@ -33,11 +34,11 @@ def follow(
     set_message: SetMessage | None = None,
     set_percentage: SetPercentage | None = None,
     set_link: SetLink | None = None,
-) -> Iterator[Callable[[Reading], None]]:
+) -> "Iterator[Callable[[Reading], None]]":
     """A function that is to hear of a reading after each page; the setters are those of Luigi's task while it runs."""
     rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage, set_link), _Bar()
 
-    def tell(reading: Reading) -> None:
+    def tell(reading: "Reading") -> None:
         text = _describe(reading, rate.measure(reading))
         scheduler.tell(reading, text)
         bar.tell(reading, text)
@@ -55,7 +56,7 @@ class _Rate:
     def __init__(self) -> None:
         self._start: tuple[float, int] | None = None
 
-    def measure(self, reading: Reading) -> float | None:
+    def measure(self, reading: "Reading") -> float | None:
         """Records a second; None at the first page."""
         now = time.monotonic()
         if self._start is None:
@@ -65,7 +66,7 @@ class _Rate:
         return (reading.records - before) / max(now - since, 0.001)
 
 
-def _describe(reading: Reading, rate: float | None) -> str:
+def _describe(reading: "Reading", rate: float | None) -> str:
     if reading.total is None:
         records = count(reading.records, "record")
     else:
@@ -83,7 +84,7 @@ class _Scheduler:
         self._due = time.monotonic() + EVERY
         self._untold: tuple[Reading, str] | None = None
 
-    def tell(self, reading: Reading, text: str) -> None:
+    def tell(self, reading: "Reading", text: str) -> None:
         self._untold = reading, text
         if time.monotonic() >= self._due:
             self.finish()
@@ -115,7 +116,7 @@ class _Bar:
         self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
 
-    def tell(self, reading: Reading, text: str) -> None:
+    def tell(self, reading: "Reading", text: str) -> None:
         if self._progress is None and self._watched and time.monotonic() >= self._due:
             self._progress = self._stack.enter_context(_draw())
         if self._progress is not None:

@@ -143,7 +143,7 @@ def test_every_command_of_run_sh_is_in_its_help():
     commands = [
         name for names in re.findall(r"^(\w+(?: \| \w+)*)\)", body, re.MULTILINE) for name in names.split(" | ")
     ]
-    assert len(commands) == 15
+    assert len(commands) == 16
     for command in commands:
         assert f"./run.sh {command}" in script.split("USAGE")[1]
 
