@@ -103,9 +103,8 @@ class Airflow:
             )
         self.servers.append(server)
 
-    def start_api(self) -> None:
-        """The server that every task talks to, until it answers."""
-        self.start("api-server", "--host", "127.0.0.1", "--port", str(self.port))
+    def wait_for_api(self) -> None:
+        """Until the server that every task talks to answers."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with socket.socket() as probe:
@@ -319,7 +318,7 @@ def test_a_backfill_under_the_scheduler_equals_luigis(airflow, server, monkeypat
     now = dt.datetime.now(dt.UTC)
     present, *past = [str(now.date() - dt.timedelta(days=number)) for number in range(1, 12)]
     newest, failing, oldest = past[0], past[4], past[-1]
-    ready = now + dt.timedelta(seconds=20)
+    ready = now + dt.timedelta(seconds=15)
     settled = ready - dt.datetime.combine(now, dt.time(), dt.UTC)
     dag = (airflow.dags / DAG.name).read_text()
     (airflow.dags / DAG.name).write_text(
@@ -330,8 +329,9 @@ def test_a_backfill_under_the_scheduler_equals_luigis(airflow, server, monkeypat
     url = server.url + "/{date}?updated_since={day_start}&updated_before={day_stop}"
     configure_users(url=url, settle=0, min_records=50)
 
+    airflow.start("api-server", "--host", "127.0.0.1", "--port", str(airflow.port))
     airflow.run("airflow", "dags", "reserialize")
-    airflow.start_api()
+    airflow.wait_for_api()
     airflow.start("scheduler", "--skip-serve-logs")
     tries = airflow.wait(3)
     assert tries == {(present, stage): 1 for stage in ("extract", "transform", "load")}
