@@ -190,7 +190,7 @@ TABLES_OF_USERS = {
             "(select max(user_id) from users_changes where user_id not in (select user_id from users_events))"
         ],
         [
-            f"{SNAPSHOT} users_changes: user_id \\d+, at .*: email is 'x@y', should be .*",
+            f"{SNAPSHOT} users_changes: user_id \\d+: email is 'x@y', should be .*",
             r"None users: user_id \d+: email is .*, should be 'x@y'",
         ],
     ),
