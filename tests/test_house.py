@@ -21,7 +21,7 @@ ROWS = [
     {"dataset", "audit"},
     {"tombstones"},
     {"source", "transform", "engine", "warehouse", "targets"},
-    {"client", "merge", "evidence", "records"},
+    {"client", "merge", "evidence", "records", "storage", "spark"},
     {"staging", "auth", "signs"},
     {"sqlite", "oauth2"},
     {"schema", "session"},
