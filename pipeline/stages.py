@@ -57,7 +57,9 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
     clean.sweep()
-    results = transform_parts(dataset, raw, manifest.parts, clean)
+    settings = Pipeline()
+    spark_master = settings.spark_master if settings.engine == "spark" else ""
+    results = transform_parts(dataset, raw, manifest.parts, clean, spark_master)
     reasons = sum((result.reasons for result in results), Counter[str]())
     records = manifest.records - manifest.forgotten
     accepted = _check_rejects(dataset, clean, records, reasons)
@@ -79,8 +81,13 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     logger.info("%s %s: cleaned, %s, %s", dataset.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
-def transform_parts(dataset: Dataset, raw: DayFolder, parts: Iterable[Part], clean: DayFolder) -> list[PartResult]:
-    """Write into the folder `clean` what the code of today makes of the parts of `raw`."""
+def transform_parts(
+    dataset: Dataset, raw: DayFolder, parts: Iterable[Part], clean: DayFolder, spark_master: str = ""
+) -> list[PartResult]:
+    """Write into the folder `clean` what the code of today makes of the parts of `raw`; on Spark if a master is given.
+
+    Where `clean` is a folder that other machines do not share, none may be given.
+    """
     import sqlalchemy as sa
 
     from pipeline.engine import map_parts
@@ -88,7 +95,8 @@ def transform_parts(dataset: Dataset, raw: DayFolder, parts: Iterable[Part], cle
     key = tuple(column.name for column in dataset.table(sa.MetaData()).primary_key)
     rule = dataset.config().deleted_when
     jobs = [PartJob(dataset, key, raw, clean, number, part, rule) for number, part in enumerate(parts)]
-    return map_parts(transform_part, jobs, Pipeline().engine_workers, ("pipeline.transform", "pyarrow.parquet"))
+    imports = ("pipeline.transform", "pyarrow.parquet")
+    return map_parts(transform_part, jobs, Pipeline().engine_workers, imports, spark_master)
 
 
 def transform_part(job: PartJob) -> PartResult:

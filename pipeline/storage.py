@@ -14,10 +14,10 @@ import functools
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pipeline import config
 from pipeline.errors import ConfigError, FolderError
@@ -90,8 +90,8 @@ class LocalStorage:
         with self._telling(path):
             return sorted(each.name for each in Path(path).glob("*"))
 
-    def list_leftovers(self, path: PurePath) -> list[str]:
-        """What is in a folder and nobody else's work: whoever holds it, all of it."""
+    def list_leftovers(self, path: PurePath, before: Collection[str] = ()) -> list[str]:  # noqa: ARG002
+        """What is in a folder and nobody else's work: all of it, as this run holds the folder."""
         return self.list_names(path)
 
     def read(self, path: PurePath) -> bytes:
@@ -157,29 +157,29 @@ class ObjectStorage:
 
     def __init__(self, uri: str, run: str = "") -> None:
         """The query of `uri` is pyarrow's; `run` names the run where this is another process of it."""
-        parts = urlsplit(uri)
-        user, _, place = parts.netloc.rpartition("@")
-        names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-        if ":" in user or (user and parts.scheme == "s3") or any(map(SECRET_NAME.search, names)):
+        place, _, query = uri.partition("?")
+        scheme, _, bucket = place.partition("://")
+        names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
+        if ":" in bucket.rpartition("@")[0] or any(map(SECRET_NAME.search, names)):
             raise ConfigError(
-                f"[pipeline] data_dir = {parts.scheme}://…: a secret does not belong there: give it as the programs "
-                f"of that cloud find it, with s3 in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
+                f"[pipeline] data_dir = {scheme}://…: a secret does not belong there: give it as the programs of that "
+                f"cloud find it, for s3 in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
             )
-        if parts.scheme not in BUCKETS or not place:
+        if scheme not in BUCKETS or not bucket.strip("/"):
             raise ConfigError(
-                f"[pipeline] data_dir = {uri}: give a folder, or s3://bucket/prefix, gs://bucket/prefix or "
+                f"[pipeline] data_dir = {place}: give a folder, or s3://bucket/prefix, gs://bucket/prefix or "
                 f"abfss://container@account.dfs.core.windows.net/prefix"
             )
         self.root: PurePath = PurePosixPath()
         self.run = run or secrets.token_hex(6)
-        self._uri, self._shown = uri, f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._uri, self._place = uri, place.rstrip("/")
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
         """Another process of this run finds credentials as this one did: none are sent there."""
         return open_storage, (self._uri, self.run)
 
     def show(self, path: PurePath) -> str:
-        return f"{self._shown}/{path}"
+        return f"{self._place}/{path}"
 
     def resolve(self, path: PurePath) -> PurePath:
         return path
@@ -209,14 +209,14 @@ class ObjectStorage:
         """What is in a folder; nothing where there is none."""
         return sorted(each.base_name for each in self._list(path))
 
-    def list_leftovers(self, path: PurePath) -> list[str]:
-        """What is in a folder and nobody else's work: not the files of another run, unless they are old."""
+    def list_leftovers(self, path: PurePath, before: Collection[str] = ()) -> list[str]:
+        """What is in a folder and nobody else's work: of other runs only what is old, or was there `before`."""
         oldest = config.utc_now() - ABANDONED
-        return sorted(
-            each.base_name
-            for each in self._list(path)
-            if not RUN.search(each.base_name) or f".{self.run}." in each.base_name or each.mtime < oldest
-        )
+
+        def is_left(name: str, mtime: dt.datetime) -> bool:
+            return not RUN.search(name) or f".{self.run}." in name or mtime < oldest or name in before
+
+        return sorted(each.base_name for each in self._list(path) if is_left(each.base_name, each.mtime))
 
     def read(self, path: PurePath) -> bytes:
         with self._open(path) as (system, key), system.open_input_file(key) as file:
@@ -250,7 +250,7 @@ class ObjectStorage:
         return self.read(path).splitlines() if self.is_file(path) else []
 
     def extend_log(self, path: PurePath, lines: Sequence[bytes], before: Sequence[bytes]) -> None:
-        """Write lines and those `before` anew: nothing can be added to an object, and what is there is another run's."""
+        """Write lines behind those `before`, all of it anew: what is there may be that of another run."""
         self.write(path, (line + b"\n" for line in (*before, *lines)))
 
     def _list(self, path: PurePath) -> "list[fs.FileInfo]":
@@ -259,24 +259,11 @@ class ObjectStorage:
         with self._open(path) as (system, key):
             return system.get_file_info(fs.FileSelector(key, allow_not_found=True))
 
-    @functools.cached_property
-    def _place(self) -> "tuple[fs.FileSystem, str]":
-        """The bucket, and the prefix in it."""
-        from pyarrow import fs
-
-        uri = self._uri
-        if uri.startswith("s3:"):  # a small file in one request instead of three
-            uri += f"{'&' if urlsplit(uri).query else '?'}allow_delayed_open=true"
-        try:
-            return fs.FileSystem.from_uri(uri)
-        except ValueError as error:
-            raise ConfigError(f"[pipeline] data_dir = {self._shown}: it cannot be used: {error}") from error
-
     @contextlib.contextmanager
     def _open(self, path: PurePath) -> "Iterator[tuple[fs.FileSystem, str]]":
         """The bucket, and the key of a file or folder; says in one line what was refused, and of which."""
         try:
-            system, prefix = self._place
+            system, prefix = _connect(self._uri, os.getpid())
             yield system, f"{prefix.rstrip('/')}/{path}"
         except OSError as error:
             raise FolderError(
@@ -292,6 +279,21 @@ Storage: TypeAlias = LocalStorage | ObjectStorage
 def open_storage(data_dir: str, run: str = "") -> Storage:
     """The place of a data_dir, a folder or a URI; raises ConfigError. It is the same one for as long as a run lasts."""
     return ObjectStorage(data_dir, run) if "://" in data_dir else LocalStorage(data_dir)
+
+
+@functools.lru_cache
+def _connect(uri: str, process: int) -> "tuple[fs.FileSystem, str]":  # noqa: ARG001
+    """The system of a URI, and the prefix in it, for one process: on a connection that it got by a fork it would read
+    the answers to another.
+    """
+    from pyarrow import fs
+
+    if uri.startswith("s3:"):  # a small file in one request instead of three
+        uri += f"{'&' if '?' in uri else '?'}allow_delayed_open=true"
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"[pipeline] data_dir = {uri.partition('?')[0]}: it cannot be used: {error}") from error
 
 
 def _make_folder(path: Path) -> None:

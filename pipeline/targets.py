@@ -130,6 +130,7 @@ class DayFolder(luigi.Target):
         self.date, self.day = date, f"{dataset} {date}"
         self._storage = open_storage(data_dir)
         self.path = self._storage.root / stage / dataset / f"date={date}"
+        self._before: list[str] = []
 
     def __str__(self) -> str:
         return self._storage.show(self.path)
@@ -156,9 +157,10 @@ class DayFolder(luigi.Target):
     def sweep(self, keep: Collection[str] = ()) -> None:
         """Make the folder unfinished and, but for the parts to `keep` and their journal, empty: no manifest first.
 
-        In a bucket the files of another run stay, which may be at work: `publish` drops them.
+        In a bucket the parts of another run stay, which may be at work: `publish` drops them.
         """
         self._storage.make_folder(self.path)
+        self._before = self._storage.list_names(self.path)
         names = [name for name in self._storage.list_leftovers(self.path) if name not in keep]
         for prefix in (MANIFEST, *(() if keep else (JOURNAL,)), *PARTS):
             self._remove(name for name in names if name.startswith(prefix))
@@ -202,23 +204,24 @@ class DayFolder(luigi.Target):
 
     def drop_strays(self, keep: Collection[str]) -> None:
         """Have no parts but those to `keep`, which are the manifest's, and no manifest but that."""
-        names = self._storage.list_names(self.path)
-        self._remove(name for name in names if name.startswith((f"{MANIFEST}.", JOURNAL, *PARTS)) and name not in keep)
+        self._remove(_find_strays(self._storage.list_names(self.path), keep))
 
     def publish(self, manifest: msgspec.Struct) -> None:
-        """Make the day exist: its manifest, synced, under its name, at once. Then there is nothing beside its parts.
+        """Make the day exist: its manifest under its name, at once. What was there before this run is dropped.
 
-        Where nobody can hold the day, another run may have been first: its day stays. Raises FolderError where the
-        two were at it in the same moment, and there is no day.
+        Where nobody can hold the day, another run may have been first: then its day stays. Raises FolderError where
+        one of them took the other's parts for strays, and there is no day.
         """
         if self.exists():
             logger.info("%s: another run was first: its files stay", self)
         else:
             self.replace(manifest)
-        self.drop_strays(self._list_named())
-        if self._list_named() - self.list_parts():
+        strays = _find_strays(self._storage.list_leftovers(self.path, self._before), self._list_named())
+        self._remove(strays)
+        named = self._list_named()
+        if strays & named or not named <= self.list_parts():
             self._remove([MANIFEST])
-            raise FolderError(f"{self}: another run made this day in the same moment: run it again")
+            raise FolderError(f"{self}: another run made this day at the same time: run it again")
 
     def replace(self, manifest: msgspec.Struct) -> None:
         """Have a manifest in the place of the day's own."""
@@ -247,7 +250,12 @@ class DayFolder(luigi.Target):
         return {part.name for part in (*manifest.parts, *manifest.rejects)}
 
     def _remove(self, names: Iterable[str]) -> None:
-        self._storage.remove([self.path / name for name in names])
+        self._storage.remove([self.path / name for name in sorted(names)])
+
+
+def _find_strays(names: Iterable[str], keep: Collection[str]) -> set[str]:
+    """Those of the `names` that a finished day has no use for."""
+    return {name for name in names if name.startswith((f"{MANIFEST}.", JOURNAL, *PARTS)) and name not in keep}
 
 
 def list_days(data_dir: str, stage: Stage, dataset: str) -> list[dt.date]:
