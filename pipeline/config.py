@@ -155,10 +155,13 @@ class Pipeline(Section):
 
     section = "pipeline"
 
-    data_dir = luigi.Parameter(default="data", description="folder of the raw and clean days")
+    data_dir = luigi.Parameter(default="data", description="folder of the raw and clean days, or s3://…")
     database = luigi.Parameter(default="sqlite:///data/warehouse.db", description="the warehouse, as a SQLAlchemy URL")
     part_records = bounded(int, 1, 10**7, default=25_000, description="records in a part; memory grows with it")
-    engine = luigi.ChoiceParameter(choices=["local"], default="local", description="what maps over the parts of a day")
+    engine = luigi.ChoiceParameter(
+        choices=["local", "spark"], default="local", description="what maps over the parts of a day"
+    )
+    spark_master = luigi.Parameter(default="local[*]", description="where the engine spark works, as spark://host:7077")
     engine_workers = bounded(int, 0, 1000, default=0, description="processes of the local engine; 0: one a core")
     webhook = Variable(default="", description="environment variable with the URL that is told of a day that failed")
     log_format = luigi.ChoiceParameter(choices=["text", "json"], default="text", description="how a line is written")

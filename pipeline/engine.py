@@ -1,4 +1,4 @@
-"""Maps a function over the parts of a day, on the cores of this machine.
+"""Maps a function over the parts of a day, on the cores of this machine or, by spark.py, on Spark.
 
 Owns where the work is done, and refuses to know what it is: a function of one argument, importable by
 its name, and a list of such arguments.
@@ -35,14 +35,22 @@ def prepare(imports: Sequence[str]) -> None:
 
 
 def map_parts(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int = 0, imports: Sequence[str] = ()
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int = 0,
+    imports: Sequence[str] = (),
+    spark_master: str = "",
 ) -> list[Result]:
-    """`function` of each job, in the order of the jobs; `workers` processes, 0 for one a core.
+    """`function` of each job, in the order of the jobs; `workers` processes, 0 for one a core, or on Spark.
 
     `imports` names the modules that the function needs: they are imported once, and shared by all processes; where
     `prepare` was told of them, they are already.
     The first error is raised, and what has not begun by then is not begun. Memory: a job a worker.
     """
+    if spark_master and len(jobs) >= FEW:
+        from pipeline import spark
+
+        return spark.map_parts(function, jobs, spark_master)
     workers = count_workers(workers, len(jobs))
     if workers == 1:
         return [function(job) for job in jobs]

@@ -20,7 +20,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.logs import logger
 from pipeline.mask import Mask, find_secrets
-from pipeline.targets import replace_file
+from pipeline.storage import replace_file
 
 Line = TypeVar("Line", bound=msgspec.Struct)
 

@@ -28,6 +28,7 @@ from pipeline.errors import ConfigError, FolderError
 from pipeline.lines import pack, unpack
 from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, REJECTS, Declared, Table, Words
+from pipeline.storage import strip_run
 from pipeline.targets import CleanManifest, DayFolder, Erasure, Part, RawManifest, digest, list_days
 from pipeline.tombstones import Done, Finder, Key, Tombstone, Tombstones
 from pipeline.warehouse import prepare
@@ -86,8 +87,8 @@ class CleanPart:
         self._lines = [line for line in range(1, records + 1) if line not in refused]
         if len(self._lines) != rows.records:
             raise FolderError(
-                f"{folder.path / rows.name}: it has {rows.records} rows of {records} records, {len(refused)} of them "
-                f"rejected: delete the folder {folder.path}, so that the day is cleaned again"
+                f"{folder}/{rows.name}: it has {rows.records} rows of {records} records, {len(refused)} of them "
+                f"rejected: delete the folder {folder}, so that the day is cleaned again"
             )
 
     def find(self, finder: Finder, columns: Sequence[str]) -> set[int]:
@@ -168,7 +169,7 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
     # Transform holds the clean day only, extract the raw one only: nobody waits for the other in turn.
     with raw.lock(), clean.lock():
         if not raw.exists():
-            if clean.exists() and not raw.path.is_dir():
+            if clean.exists() and not raw.has_folder():
                 raise FolderError(f"{clean} is all there is of the day: delete it, or bring {raw} back from a copy")
             _sweep(raw)
             _sweep(clean)
@@ -184,7 +185,9 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
         less = _describe_less(read, new)
         if made:
             clean.prepare(_describe_less_clean(made, less, new, reasons))
-        raw.publish(less)
+        if raw.read_manifest(RawManifest) != read:  # as only in a bucket, where nothing can be locked
+            raise FolderError(f"{raw} was changed by another run meanwhile: run this again")
+        raw.replace(less)
         raw.drop_strays([part.name for part in less.parts])
         if made:
             clean.swap()
@@ -194,8 +197,10 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
 
 
 def _sweep(folder: DayFolder) -> None:
-    if folder.path.is_dir():
+    """Have nothing of an unfinished day, whoever is at work on it."""
+    if folder.has_folder():
         folder.sweep()
+        folder.drop_strays(keep=())
 
 
 def _open_clean(clean: DayFolder, read: RawManifest) -> CleanManifest | None:
@@ -241,7 +246,7 @@ def _find_number(part: Part) -> int:
 
 def _next_name(part: Part) -> str:
     """part-00003.jsonl.gz, part-00003-r1.jsonl.gz, part-00003-r2.jsonl.gz, …"""
-    name, _, kind = part.name.partition(".")
+    name, _, kind = strip_run(part.name).partition(".")
     stem, _, revision = name.partition("-r")
     return f"{stem}-r{int(revision or 0) + 1}.{kind}"
 

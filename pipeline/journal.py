@@ -36,6 +36,7 @@ class Journal:
         self.started_at = started_at
         self._folder, self._question = folder, question
         self._steps: list[Step] = []
+        self._lines: list[bytes] = []
         self._seen = 0
 
     @classmethod
@@ -50,7 +51,7 @@ class Journal:
             asked, started_at, steps = "", now, []
         if asked == question and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
             journal.started_at = started_at
-            journal._steps, journal.parts = steps, [step.part for step in steps]
+            journal._lines, journal._steps, journal.parts = lines, steps, [step.part for step in steps]
             journal._seen = sum(len(step.seen) for step in steps)
         elif folder.has_parts():
             why = "was asked for otherwise, or a day ago" if steps else "holds no place to go on from"
@@ -87,6 +88,8 @@ class Journal:
             return
         step = Step(part, position, taken, reading.seen(self._seen, position.seen))
         head = [] if self._steps else [msgspec.json.encode((self._question, self.started_at))]
-        self._folder.add_to_journal([*head, msgspec.json.encode(step)])
+        lines = [*head, msgspec.json.encode(step)]
+        self._folder.add_to_journal(lines, self._lines)
+        self._lines += lines
         self._steps.append(step)
         self._seen = position.seen

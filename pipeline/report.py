@@ -22,7 +22,7 @@ from pipeline.failures import Failure
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.status import STATES, State, Status, find_status, name_newest, tell_span
-from pipeline.targets import replace_file
+from pipeline.storage import replace_file
 
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named

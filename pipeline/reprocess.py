@@ -70,7 +70,8 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
     """
     warehouse, days = dataset.warehouse(), list_raw(dataset)
     if not days:
-        raise FolderError(f"{dataset.folder('raw', dt.date.min).path.parent}: no day has raw files to rebuild from")
+        folder, _, _ = str(dataset.folder("raw", dt.date.min)).rpartition("/")
+        raise FolderError(f"{folder}: no day has raw files to rebuild from")
     if not drop_missing:
         warehouse.check_kept(days)
     loaded = {marker["date"] for marker in warehouse.loads()}

@@ -61,7 +61,9 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     manifest = raw.read_manifest(RawManifest)
     name_load(manifest.as_of)
     clean.sweep()
-    results = transform_parts(dataset, raw, manifest.parts, clean)
+    settings = Pipeline()
+    spark_master = settings.spark_master if settings.engine == "spark" else ""
+    results = transform_parts(dataset, raw, manifest.parts, clean, spark_master)
     reasons = sum((result.reasons for result in results), Counter[str]())
     records = manifest.records - manifest.forgotten
     accepted = _check_rejects(dataset, clean, records, reasons)
@@ -92,8 +94,13 @@ def prepare(dataset: Dataset, reading: "Reading") -> None:
         engine.prepare(_name_imports(dataset))
 
 
-def transform_parts(dataset: Dataset, raw: DayFolder, parts: Iterable[Part], clean: DayFolder) -> list[PartResult]:
-    """Write into the folder `clean` what the code of today makes of the parts of `raw`."""
+def transform_parts(
+    dataset: Dataset, raw: DayFolder, parts: Iterable[Part], clean: DayFolder, spark_master: str = ""
+) -> list[PartResult]:
+    """Write into the folder `clean` what the code of today makes of the parts of `raw`; on Spark if a master is given.
+
+    Where `clean` is a folder that other machines do not share, none may be given.
+    """
     import sqlalchemy as sa
 
     from pipeline.engine import map_parts
@@ -101,7 +108,7 @@ def transform_parts(dataset: Dataset, raw: DayFolder, parts: Iterable[Part], cle
     key = tuple(column.name for column in dataset.table(sa.MetaData()).primary_key)
     rule = dataset.config().deleted_when
     jobs = [PartJob(dataset, key, raw, clean, number, part, rule) for number, part in enumerate(parts)]
-    return map_parts(transform_part, jobs, Pipeline().engine_workers, _name_imports(dataset))
+    return map_parts(transform_part, jobs, Pipeline().engine_workers, _name_imports(dataset), spark_master)
 
 
 def _name_imports(dataset: Dataset) -> list[str]:

@@ -1,25 +1,23 @@
 """What exists when a task is done: a folder of parts for files (DayFolder), a row in `loads` for rows (LoadMarker).
 
-Owns how a day lies on disk and when it counts as being there: parts first, the manifest last, each synced;
-a folder without a manifest is unfinished work and is swept by whoever takes it up again. Asks the
-warehouse only whether a day is loaded, without the libraries that loading needs.
+Owns what the files of a day are and when it counts as being there: parts first, the manifest last;
+a folder without a manifest is unfinished work and is swept by whoever takes it up again. Where the folder lies is
+the business of storage. Asks the warehouse only whether a day is loaded, without the libraries that loading needs.
 """
 
 import contextlib
 import datetime as dt
-import fcntl
 import hashlib
-import os
-from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
-from typing import Literal, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 import luigi
 import msgspec
 
 from pipeline.database import find_database
-from pipeline.errors import ConfigError, FolderError
+from pipeline.errors import FolderError
 from pipeline.logs import logger
+from pipeline.storage import open_storage, strip_run
 
 Stage = Literal["raw", "clean"]
 Manifest = TypeVar("Manifest", bound=msgspec.Struct)
@@ -27,6 +25,7 @@ Manifest = TypeVar("Manifest", bound=msgspec.Struct)
 MANIFEST = "manifest.json"
 PREPARED = f"{MANIFEST}.new"
 JOURNAL = "progress.jsonl"
+PARTS = ("part-", "rejects-")
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -110,163 +109,172 @@ class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def digest(parts: Iterable[Part]) -> str:
-    """One sha256 for the parts of a day, in their order: that of `sha256sum part-*`'s output."""
-    return hashlib.sha256("".join(f"{part.sha256}  {part.name}\n" for part in parts).encode()).hexdigest()
+    """One sha256 for the parts of a day, in their order: that of `sha256sum part-*`'s output in a folder."""
+    lines = "".join(f"{part.sha256}  {strip_run(part.name)}\n" for part in parts)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+class Named(msgspec.Struct):
+    """What a manifest of either stage names."""
+
+    parts: list[Part]
+    rejects: list[Part] = []
 
 
 class DayFolder(luigi.Target):
     """The files of one day at one stage: `<data_dir>/<stage>/<dataset>/date=<date>/`."""
 
     def __init__(self, data_dir: str, stage: Stage, dataset: str, date: dt.date) -> None:
-        if "://" in data_dir:
-            raise ConfigError(f"[pipeline] data_dir = {data_dir}: only a local folder can be used; give its path")
         self.date, self.day = date, f"{dataset} {date}"
-        self.path = Path(data_dir, stage, dataset, f"date={date}").expanduser()
+        self._storage = open_storage(data_dir)
+        self.path = self._storage.root / stage / dataset / f"date={date}"
+        self._before: list[str] = []
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self._storage.show(self.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker of the engine may stand in another folder."""
+        return self.__dict__ | {"path": self._storage.resolve(self.path)}
 
     def exists(self) -> bool:
-        with _telling(self.path):
-            return (self.path / MANIFEST).is_file()
+        return self._storage.is_file(self.path / MANIFEST)
 
     def has_folder(self) -> bool:
         """Whether there is anything of the day, finished or not."""
-        return self.path.is_dir()
+        return self._storage.is_folder(self.path)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the day at this stage: another process that wants it waits here until this one is done or dead."""
-        with _telling(self.path):
-            _make_folder(self.path.parent)
-            file = (self.path.parent / ".lock").open("ab")
-        with file:
-            # One byte of one file stands for a day: nothing to clean up, and the kernel lets go of it with the
-            # process. A child that outlives its killed parent keeps it, so the next run waits for that child.
-            day = (1, self.date.toordinal())
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *day)
-            except BlockingIOError:
-                logger.info("%s: waiting for the process that is working on it", self.path)
-                fcntl.lockf(file, fcntl.LOCK_EX, *day)
-            yield
+    def list_parts(self) -> set[str]:
+        """The names of the parts that are there, whether or not the manifest names them."""
+        return {name for name in self._storage.list_names(self.path) if name.startswith(PARTS)}
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the day at this stage, where it can be held: another process that wants it waits."""
+        return self._storage.lock(self.path, self.date.toordinal())
 
     def sweep(self, keep: Collection[str] = ()) -> None:
-        """Make the folder unfinished and, but for the parts to `keep` and their journal, empty: no manifest first."""
-        with _telling(self.path):
-            _make_folder(self.path)
-            for pattern in (f"{MANIFEST}*", *(() if keep else (JOURNAL,)), "part-*", "rejects-*"):
-                if paths := [path for path in self.path.glob(pattern) if path.name not in keep]:
-                    for path in paths:
-                        path.unlink()
-                    _sync_folder(self.path)
+        """Make the folder unfinished and, but for the parts to `keep` and their journal, empty: no manifest first.
+
+        In a bucket the parts of another run stay, which may be at work: `publish` drops them.
+        """
+        self._storage.make_folder(self.path)
+        self._before = self._storage.list_names(self.path)
+        names = [name for name in self._storage.list_leftovers(self.path) if name not in keep]
+        for prefix in (MANIFEST, *(() if keep else (JOURNAL,)), *PARTS):
+            self._remove(name for name in names if name.startswith(prefix))
 
     def remove(self) -> None:
         """Have nothing of the day: first no manifest, then no parts and, where nothing else lies there, no folder."""
         if not self.has_folder():
             return
         self.sweep()
-        with _telling(self.path):
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
-                _sync_folder(self.path.parent)
+        self._storage.remove_folder(self.path)
 
     def write(self, name: str, chunks: Iterable[tuple[int, bytes]]) -> Part:
-        """Write a part from chunks (records in it, bytes), and sync it."""
+        """Write a part from chunks (records in it, bytes)."""
+        name = self._storage.name(name)
         records, size, sha256 = 0, 0, hashlib.sha256()
-        with _telling(self.path / name), (self.path / name).open("wb") as file:
+
+        def tally() -> Iterator[bytes]:
+            nonlocal records, size
             for count, data in chunks:
                 records, size = records + count, size + len(data)
                 sha256.update(data)
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+                yield data
+
+        self._storage.write(self.path / name, tally())
         return Part(name, records, size, sha256.hexdigest())
 
     def read(self, part: Part) -> bytes:
         """The bytes of a part; raises FolderError where they are not those that the manifest names."""
-        with _telling(self.path / part.name):
-            data = (self.path / part.name).read_bytes()
+        data = self._storage.read(self.path / part.name)
         if hashlib.sha256(data).hexdigest() != part.sha256:
             raise FolderError(
-                f"{self.path / part.name}: the bytes are not those of its manifest (sha256 {part.sha256[:12]}…): "
-                f"bring the file back from a copy, or delete the folder {self.path} so that the day is made again"
+                f"{self}/{part.name}: the bytes are not those of its manifest (sha256 {part.sha256[:12]}…): "
+                f"bring the file back from a copy, or delete the folder {self} so that the day is made again"
             )
         return data
 
-    def add_to_journal(self, lines: Iterable[bytes]) -> None:
-        """Write lines to the end of the journal, and sync it."""
-        with _telling(self.path / JOURNAL), (self.path / JOURNAL).open("ab") as file:
-            file.writelines(line + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+    def add_to_journal(self, lines: Sequence[bytes], before: Sequence[bytes] = ()) -> None:
+        """Write lines to the end of the journal, behind those that this run wrote or read `before`."""
+        self._storage.extend_log(self.path / JOURNAL, lines, before)
 
     def read_journal(self) -> list[bytes]:
-        """The lines of the journal; a last one that a crash cut is taken off it."""
-        with _telling(self.path / JOURNAL):
-            path = self.path / JOURNAL
-            *lines, cut = path.read_bytes().split(b"\n") if path.is_file() else [b""]
-            if cut:  # what is written next must not stand in its line
-                os.truncate(path, path.stat().st_size - len(cut))
-            return lines
+        """The lines of the journal."""
+        return self._storage.read_log(self.path / JOURNAL)
 
     def has_parts(self) -> bool:
         """Whether there are parts, of a day that exists or of unfinished work."""
-        with _telling(self.path):
-            return any(self.path.glob("part-*"))
+        return any(name.startswith("part-") for name in self._storage.list_names(self.path))
 
     def drop_journal(self) -> None:
         """Have no journal: all parts are there."""
-        with _telling(self.path):
-            (self.path / JOURNAL).unlink(missing_ok=True)
+        self._remove([JOURNAL])
 
     def drop_strays(self, keep: Collection[str]) -> None:
         """Have no parts but those to `keep`, which are the manifest's, and no manifest but that."""
-        with _telling(self.path):
-            paths = [path for pattern in (PREPARED, "part-*", "rejects-*") for path in self.path.glob(pattern)]
-            if strays := [path for path in paths if path.name not in keep]:
-                for path in strays:
-                    path.unlink()
-                _sync_folder(self.path)
+        self._remove(_find_strays(self._storage.list_names(self.path), keep))
 
     def publish(self, manifest: msgspec.Struct) -> None:
-        """Make the day exist: its manifest, synced, under its name, at once."""
-        with _telling(self.path):
-            _write_synced(self.path / PREPARED, _encode(manifest))
-        self.swap()
+        """Make the day exist: its manifest under its name, at once. What was there before this run is dropped.
+
+        Where nobody can hold the day, another run may have been first: then its day stays. Raises FolderError where
+        one of them took the other's parts for strays, and there is no day.
+        """
+        if self.exists():
+            logger.info("%s: another run was first: its files stay", self)
+        else:
+            self.replace(manifest)
+        strays = _find_strays(self._storage.list_leftovers(self.path, self._before), self._list_named())
+        self._remove(strays)
+        named = self._list_named()
+        if strays & named or not named <= self.list_parts():
+            self._remove([MANIFEST])
+            raise FolderError(f"{self}: another run made this day at the same time: run it again")
+
+    def replace(self, manifest: msgspec.Struct) -> None:
+        """Have a manifest in the place of the day's own."""
+        self._storage.replace(self.path / MANIFEST, _encode(manifest))
 
     def prepare(self, manifest: msgspec.Struct) -> None:
-        """Write a manifest, and sync it, that `swap` is to put in the place of the day's own."""
-        with _telling(self.path):
-            _write_synced(self.path / PREPARED, _encode(manifest))
-            _sync_folder(self.path)
+        """Write a manifest that `swap` is to put in the place of the day's own."""
+        self._storage.replace(self.path / PREPARED, _encode(manifest))
 
     def swap(self) -> None:
         """Have the prepared manifest for the day's own, at once."""
-        with _telling(self.path):
-            (self.path / PREPARED).rename(self.path / MANIFEST)
-            _sync_folder(self.path)
+        self._storage.rename(self.path / PREPARED, self.path / MANIFEST)
 
     def read_manifest(self, kind: type[Manifest]) -> Manifest:
         """The manifest as `kind`; raises FolderError where there is none or it cannot be read."""
-        path = self.path / MANIFEST
-        with _telling(path):
-            data = path.read_bytes()
+        data = self._storage.read(self.path / MANIFEST)
         try:
             return msgspec.json.decode(data, type=kind)
         except msgspec.DecodeError as error:
             raise FolderError(
-                f"{path} is not a manifest ({error}): delete the folder, so that the day is made again"
+                f"{self}/{MANIFEST} is not a manifest ({error}): delete the folder, so that the day is made again"
             ) from error
+
+    def _list_named(self) -> set[str]:
+        manifest = self.read_manifest(Named)
+        return {part.name for part in (*manifest.parts, *manifest.rejects)}
+
+    def _remove(self, names: Iterable[str]) -> None:
+        self._storage.remove([self.path / name for name in sorted(names)])
+
+
+def _find_strays(names: Iterable[str], keep: Collection[str]) -> set[str]:
+    """Those of the `names` that a finished day has no use for."""
+    return {name for name in names if name.startswith((f"{MANIFEST}.", JOURNAL, *PARTS)) and name not in keep}
 
 
 def list_days(data_dir: str, stage: Stage, dataset: str) -> list[dt.date]:
     """The days of a dataset that have a folder at a stage, finished or not, the newest first."""
-    path = DayFolder(data_dir, stage, dataset, dt.date.min).path.parent
+    storage = open_storage(data_dir)
     days = []
-    for folder in path.glob("date=????-??-??"):
-        with contextlib.suppress(ValueError):
-            days.append(dt.date.fromisoformat(folder.name.removeprefix("date=")))
+    for name in storage.list_names(storage.root / stage / dataset):
+        if name.startswith("date="):
+            with contextlib.suppress(ValueError):
+                days.append(dt.date.fromisoformat(name.removeprefix("date=")))
     return sorted(days, reverse=True)
 
 
@@ -289,51 +297,6 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
     return dates & find_database(database).find_loaded(dataset, min(dates), max(dates)) if dates else dates
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Have a file with this content, synced: after a crash it is as it was before, or as it is to be."""
-    with _telling(path):
-        _make_folder(path.parent)
-        new = path.with_name(f"{path.name}.new")
-        _write_synced(new, content)
-        new.rename(path)
-        _sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    """Say in one line what the file system refused, and of which file."""
-    try:
-        yield
-    except OSError as error:
-        raise FolderError(
-            f"{error.filename or path}: {error.strerror or error}: nothing was made of it; "
-            f"mend that (space, permissions, the folder itself) and run again"
-        ) from error
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder that outlasts a power cut: its name is synced in the folder above."""
-    if not path.is_dir():
-        _make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        _sync_folder(path.parent)
-
-
 def _encode(manifest: msgspec.Struct) -> bytes:
     """A manifest, for a person to read."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,14 +9,13 @@ import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pipeline.errors import FolderError
 from pipeline.records import Field
-from pipeline.targets import replace_file
+from pipeline.storage import open_storage
 
 Key = tuple[int | str, ...]
 
@@ -43,16 +42,17 @@ class Tombstones:
     """The file of a dataset."""
 
     def __init__(self, data_dir: str, dataset: str) -> None:
-        self.path = Path(data_dir, "forgotten", f"{dataset}.jsonl").expanduser()
+        self._storage = open_storage(data_dir)
+        self._path = self._storage.root / "forgotten" / f"{dataset}.jsonl"
 
     def read(self) -> list[Tombstone | Done]:
         """Its lines, the oldest first; raises FolderError."""
         try:
-            data = self.path.read_bytes() if self.path.exists() else b""
-            return msgspec.json.Decoder(Tombstone | Done).decode_lines(data)
-        except (OSError, msgspec.DecodeError) as error:
+            return msgspec.json.Decoder(Tombstone | Done).decode_lines(self._read())
+        except msgspec.DecodeError as error:
             raise FolderError(
-                f"{self.path}: the keys that are forgotten cannot be read ({error}): bring the file back from a copy"
+                f"{self._storage.show(self._path)}: the keys that are forgotten cannot be read ({error}): "
+                f"bring the file back from a copy"
             ) from error
 
     def keys(self) -> list[Key]:
@@ -66,7 +66,10 @@ class Tombstones:
     def add(self, lines: Iterable[Tombstone | Done]) -> None:
         """Add lines at the end: all of them or, after a crash, none."""
         if new := b"".join(msgspec.json.encode(line) + b"\n" for line in lines):
-            replace_file(self.path, (self.path.read_bytes() if self.path.exists() else b"") + new)
+            self._storage.replace(self._path, self._read() + new)
+
+    def _read(self) -> bytes:
+        return self._storage.read(self._path) if self._storage.is_file(self._path) else b""
 
 
 class Finder:

@@ -8,10 +8,9 @@ to mend: files are read, and the database is opened for reading only.
 import datetime as dt
 import re
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Container, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import stages
@@ -21,6 +20,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import FolderError, PipelineError, WarehouseError
 from pipeline.lines import unpack
 from pipeline.staging import Day
+from pipeline.storage import strip_run
 from pipeline.targets import MANIFEST, CleanManifest, DayFolder, Part, RawManifest, Stage, digest, list_days
 
 STAGES: tuple[Stage, ...] = ("raw", "clean")
@@ -106,7 +106,7 @@ def _read_folder(
 
     They are `owed` where the day is loaded and was not pruned.
     """
-    files = {path.name for pattern in ("part-*", "rejects-*") for path in folder.path.glob(pattern)}
+    files = folder.list_parts()
     if not folder.exists():
         if files:
             what = f"{folder} has files, but no {MANIFEST}: the day is not finished"
@@ -120,7 +120,7 @@ def _read_folder(
     groups = _group_parts(manifest)
     parts = {part.name: part for group in groups.values() for part in group}
     faults = [f"{name}: the manifest does not name it" for name in sorted(files - parts.keys())]
-    faults += [fault for part in parts.values() if (fault := _check_part(folder, part))]
+    faults += [fault for part in parts.values() if (fault := _check_part(folder, part, files))]
     for name, group in groups.items():
         said, total = getattr(manifest, name), sum(part.records for part in group)
         total += manifest.forgotten if isinstance(manifest, RawManifest) else 0
@@ -135,9 +135,9 @@ def _group_parts(manifest: RawManifest | CleanManifest) -> dict[str, list[Part]]
     return {"rows": manifest.parts, "rejected": manifest.rejects}
 
 
-def _check_part(folder: DayFolder, part: Part) -> str | None:
-    """What is wrong with a part; None where it is as the manifest says."""
-    if not (folder.path / part.name).exists():
+def _check_part(folder: DayFolder, part: Part, files: Container[str]) -> str | None:
+    """What is wrong with a part, of the `files` that are there; None where it is as the manifest says."""
+    if part.name not in files:
         return f"{part.name}: the file is missing"
     try:
         data = folder.read(part)
@@ -170,25 +170,26 @@ def _make_again(
             return
         made = {part.name: part for result in results for part in (result.clean, result.rejects) if part}
         # A part from which lines were taken out has a new name, which ends in -r1, -r2, …
-        kept = {re.sub(r"-r\d+\.", ".", part.name): part for part in (*clean.parts, *clean.rejects)}
+        kept = {re.sub(r"-r\d+\.", ".", strip_run(part.name)): part for part in (*clean.parts, *clean.rejects)}
         for name in sorted(made.keys() | kept.keys()):
             new, old = made.get(name), kept.get(name)
             if not new or not old:
                 yield Finding(raw.date, "clean", f"{name} is kept or made of the raw files, but not both")
             elif new.sha256 != old.sha256:
-                same = _hold_same(again.path / new.name, clean_folder.path / old.name)
+                same = _hold_same(name, again.read(new), clean_folder.read(old))
                 what = "has other bytes, though the same rows," if same else "has other rows"
                 what = f"{old.name} {what} than the same code makes of the raw files"
                 yield Finding(raw.date, "clean", what, remark=same)
 
 
-def _hold_same(one: Path, other: Path) -> bool:
+def _hold_same(name: str, one: bytes, other: bytes) -> bool:
     """Whether two clean parts hold the same; another version of a library may write that in other bytes."""
-    if one.suffix == ".parquet":
-        from pyarrow import parquet
+    if not name.endswith(".parquet"):
+        return unpack(one) == unpack(other)
+    import pyarrow as pa
+    from pyarrow import parquet
 
-        return bool(parquet.read_table(one).equals(parquet.read_table(other)))
-    return unpack(one.read_bytes()) == unpack(other.read_bytes())
+    return bool(parquet.read_table(pa.BufferReader(one)).equals(parquet.read_table(pa.BufferReader(other))))
 
 
 def _digest(clean: CleanManifest) -> str:

@@ -25,7 +25,7 @@ ROWS = [
     {"dataset", "audit"},
     {"tombstones"},
     {"source", "transform", "engine", "warehouse", "targets"},
-    {"client", "merge", "evidence", "records"},
+    {"client", "merge", "evidence", "records", "storage", "spark"},
     {"staging", "auth", "signs"},
     {"database"},
     {"sqlite", "postgres", "oauth2"},
