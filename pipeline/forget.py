@@ -28,6 +28,7 @@ from pipeline.errors import ConfigError, FolderError
 from pipeline.lines import pack, unpack
 from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, REJECTS, Declared, Table, Words
+from pipeline.stages import encode_rows
 from pipeline.targets import CleanManifest, DayFolder, Erasure, Part, RawManifest, digest, list_days
 from pipeline.tombstones import Done, Finder, Key, Tombstone, Tombstones
 from pipeline.warehouse import prepare
@@ -108,9 +109,7 @@ class CleanPart:
         from pipeline.transform import Reject
 
         table = parquet.read_table(pa.BufferReader(self._data)).filter(pa.array([n not in gone for n in self._lines]))
-        buffer = pa.BufferOutputStream()
-        parquet.write_table(table, buffer, compression="zstd")
-        chunks = [(len(table), buffer.getvalue())]
+        chunks = [(len(table), encode_rows(table))]
         new: dict[Part, Part | None] = {self._rows: self._folder.write(_next_name(self._rows), chunks)}
         kept, reasons = [], []
         for reject in self._refused:

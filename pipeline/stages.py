@@ -112,17 +112,13 @@ def _name_imports(dataset: Dataset) -> list[str]:
 def transform_part(job: PartJob) -> PartResult:
     """Write the clean part and the rejects of one raw part."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     from pipeline.transform import transform
 
     lines = unpack(job.raw.read(job.part))
     rows, rejects = transform(lines, job.dataset.contract, job.dataset.clean, job.key, job.deleted_when)
     table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
-    buffer = pa.BufferOutputStream()
-    # Most columns hold as many values as rows: a dictionary takes twice the time, and zstd packs them better without.
-    parquet.write_table(table, buffer, compression="zstd", use_dictionary=False)
-    clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), buffer.getvalue())])
+    clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), encode_rows(table))])
     kept = None
     if rejects:
         day = {"date": job.raw.date, "part": job.number}
@@ -131,6 +127,17 @@ def transform_part(job: PartJob) -> PartResult:
             pack([msgspec.json.encode(day | reject._asdict())] for reject in rejects),
         )
     return PartResult(clean, kept, Counter(reject.describe() for reject in rejects))
+
+
+def encode_rows(table: "pa.Table") -> bytes:
+    """The rows of a part as the bytes of its file: the same rows give the same bytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    buffer = pa.BufferOutputStream()
+    # Most columns hold as many values as rows: a dictionary takes twice the time, and zstd packs them better without.
+    parquet.write_table(table, buffer, compression="zstd", use_dictionary=False)
+    return bytes(buffer.getvalue())
 
 
 def is_current(dataset: Dataset, date: dt.date) -> bool:
