@@ -17,7 +17,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import BrokenOffError, FolderError, QualityError
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger, name_load
-from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest, digest
+from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest
 from pipeline.tombstones import Finder, Tombstones
 
 if TYPE_CHECKING:
@@ -214,8 +214,8 @@ def read_clean(dataset: Dataset, date: dt.date) -> "Load":
         extracted=read.records,
         rejected=made.rejected,
         forgotten=read.forgotten,
-        raw_sha256=digest(read.parts),
-        clean_sha256=digest([*made.parts, *made.rejects]),
+        raw_sha256=read.sha256,
+        clean_sha256=made.sha256,
         transform_version=made.transform_version,
         accepted=", ".join([*(verdict.gate for verdict in read.gates if not verdict.passed), *made.accepted]),
     )
