@@ -85,15 +85,17 @@ class Merge(Statements):
             insert into touched ({key})
             select distinct {key} from stage where true order by {key} on conflict do nothing
         """)
-        self._write_events()
+        self._write_events("order by {key}, at")
         self._add_day()
         self._refresh("select {key} from touched")
 
-    def _write_events(self) -> None:
-        self.execute("""
+    def _write_events(self, order: str = "") -> None:
+        self.execute(
+            """
             insert into {events} (load_date, {key}, at, gone, {row})
-            select :date, {key}, at, gone, {row} from stage order by {key}, at
-        """)
+            select :date, {key}, at, gone, {row} from stage {order}
+            """.replace("{order}", order)
+        )
 
     def _merge_snapshot(self) -> None:
         """Compare the snapshot with the present first: of a user whom both show alike nothing is to be written."""

@@ -55,7 +55,7 @@ SETTINGS = {
     "synchronous_commit": "on",
     # What does not fit is written to files and read again: with the defaults of 4 and 8 MB that is every large day.
     "work_mem": "64MB",
-    "temp_buffers": "64MB",
+    "temp_buffers": "128MB",
     # To compile a statement takes longer here than it saves.
     "jit": "off",
     # Keys are looked up one by one where they are few: what is asked for again and again is in memory.
