@@ -12,17 +12,20 @@ usage() {
     cat <<'USAGE'
 ./run.sh                       load the last closed day, show status
 ./run.sh load DATE             load one day, as 2026-11-21
-./run.sh backfill START STOP   load every day from START to the day before STOP
+./run.sh backfill START STOP   load every missing day from START to the day before STOP (--workers N)
+./run.sh plan START STOP       what a backfill would do, why, and at what cost; runs nothing
 ./run.sh status                how each day stands, and what came with it (--json, --max-age '36 hours': exits with 1)
 ./run.sh report [FILE]         the same as one page with charts (data/report.html)
 ./run.sh reprocess START STOP  make stale days again from raw, without the API (--all: every day)
 ./run.sh verify [START STOP]   name what differs in files and warehouse; changes nothing
 ./run.sh rebuild               make the warehouse anew of all raw days, swapped in at once
+./run.sh prune --older-than N  give up files of days N or more days old (--yes: do it; --keep N: not the newest)
 ./run.sh forget KEY...         erase users from raw and clean files, tables and rejects, for good
 ./run.sh doctor URL            what a URL is as a source, and the section of luigi.cfg that reads it
 ./run.sh check                 whether the source keeps what its section says; writes nothing
 ./run.sh alert                 send a trial message to the webhook that is told of failures
 ./run.sh luigid                the scheduler and its visualiser, on http://127.0.0.1:8082
+./run.sh bench [FLAG...]       measure it beside dlt, Singer, pandas, … (--help; --write keeps docs/benchmarks.md)
 ./run.sh test [ARGUMENT...]    lint, types and tests; arguments go to pytest
 ./run.sh TASK [FLAG...]        anything else goes to: luigi --module pipeline TASK FLAG...
 USAGE
@@ -67,7 +70,7 @@ help | -h | --help)
     usage
     exit
     ;;
-test) set_up requirements-dev.txt ;;
+test | bench) set_up requirements-dev.txt ;;
 *) set_up requirements.txt ;;
 esac
 export PATH="$PWD/.venv/bin:$PATH"
@@ -89,15 +92,14 @@ load)
     [ $# -ge 2 ] || die "load needs a day: ./run.sh load 2026-11-21"
     exec luigi --module pipeline LoadUsers --date "${@:2}"
     ;;
-backfill)
-    [ $# -ge 3 ] || die "backfill needs the first day and the day after the last: ./run.sh backfill 2026-11-01 2026-11-08"
-    exec luigi --module pipeline BackfillUsers --start "$2" --stop "${@:3}"
+status | report | backfill | plan | doctor | check | reprocess | verify | rebuild | prune | forget | alert)
+    exec python -m pipeline "$@"
     ;;
-status | report | doctor | check | reprocess | verify | rebuild | forget | alert) exec python -m pipeline "$@" ;;
 luigid)
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
     exec python -m pipeline.scheduler "${@:2}"
     ;;
+bench) exec python -m benchmarks.run "${@:2}" ;;
 test)
     shift
     ruff format --check .

@@ -6,11 +6,14 @@
 The map, from the outside in; imports run this way only:
 
     users                             what is particular to users: contract, cleaning, table, tasks
-    cli, screens                      `python -m pipeline`: its commands; what they print
+    cli, screens, ranges              `python -m pipeline`: its commands; what they print
+      backfill, block                   days of any number, in portions; a portion under Luigi
+      plan                              what a backfill would do, and at what cost
       report                            a page of it, with charts
       status                            how each day stands, how old the newest is
       doctor, check                     what a URL is as a source; whether a source keeps its section's word
       reprocess, verify                 days made again from raw; what differs in files and warehouse
+      prune                             the files of old days given up
       forget                            a user erased everywhere, for good
     scheduler                         luigid
     tasks                             Luigi: a stage of a day, ranges of days
@@ -43,6 +46,7 @@ The map, from the outside in; imports run this way only:
       database                          what every database can do, and which one a URL names
         sqlite; postgres, packing         the two that there are
     targets, lines                    Luigi: a day's folder, a day's marker; the lines of a part
+    stop, days                        how a long run is asked to stop; days from one to another
     logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs
     fields, errors                    places in a JSON object; what can go wrong
 

@@ -98,7 +98,7 @@ class Audit:
         Raises WarehouseError where these do not fit the table, FolderError where they cannot be read.
         """
         day, rows, rejects = load
-        stage = next(table for table in self.declared.temporary() if table.name == "stage")
+        stage = self.declared.temporary(day.mode == config.SNAPSHOT)[0]
         self._create(REJECTS)
         counts = Staging(self.db, self.declared, day).stage(rows, rejects)
         if self._run("select count(*) from {forgotten}").fetchone() == (0,):  # else they may have been kept once
@@ -187,8 +187,8 @@ insert into said ({key}, gone, {row}, at) select {key}, gone, {row}, at from {ev
 
 # Of each user the last change of what the snapshots say, up to this one.
 SAID_BY_SNAPSHOT = """
-insert into said ({key}, gone, {row}, at)
-select {c.key}, c.gone, {c.row}, :as_of from {changes} c
+insert into said ({key}, gone, {row})
+select {c.key}, c.gone, {c.row} from {changes} c
  where c.gone <> 1 and c.as_of = ({c.last_change} and x.as_of <= :as_of)
 """
 

@@ -1,6 +1,7 @@
 """`python -m pipeline`: what a person asks beside running days.
 
-Owns the commands and their arguments. What a command prints is in screens.py, every fact comes from elsewhere.
+Owns the commands and their arguments. What a command prints is in screens.py and ranges.py, every fact comes from
+elsewhere.
 """
 
 import argparse
@@ -14,10 +15,10 @@ from typing import Any
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
-from pipeline import logs, screens
+from pipeline import logs, ranges, screens
 from pipeline.config import Duration
 from pipeline.errors import ConfigError
-from pipeline.tasks import Load
+from pipeline.tasks import DayParameter, Load
 
 Show = Callable[[Sequence[type[Load]], argparse.Namespace], bool]
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.command == "doctor":  # asks under a section of its own
             well = options.show(loads, options)
         else:
-            with CmdlineParser.global_instance([loads[0].task_family, *flags]):
+            with CmdlineParser.global_instance([loads[0].task_family, *options.defaults, *flags]):
                 well = options.show(loads, options)
     except ModuleNotFoundError as error:
         if error.name != options.module:
@@ -65,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     def add(name: str, show: Show, help_: str) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(name, help=help_, allow_abbrev=False)
-        command.set_defaults(show=show)
+        command.set_defaults(show=show, defaults=[])
         return command
 
     status = add("status", screens.show_status, "how each day stands, how old the newest is, and what came with them")
@@ -86,6 +87,13 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--days", type=parse_positive, default=90, help="how many of the newest days the charts show (default: 90)"
     )
+    backfill = add("backfill", ranges.show_backfill, "load every day of a range that is missing, however many")
+    add_days(backfill)
+    backfill.add_argument("--workers", type=parse_positive, help="processes, one task each (default: 1)")
+    if sys.stderr.isatty():  # a bar says how far it is
+        backfill.set_defaults(defaults=["--log-level", "WARNING"])
+    plan = add("plan", ranges.show_plan, "what a backfill would do, why, and at what cost; runs and asks nothing")
+    add_days(plan)
     reprocess = add(
         "reprocess", screens.show_reprocessed, "make stale days again from their raw files, without the source"
     )
@@ -99,18 +107,48 @@ def make_parser() -> argparse.ArgumentParser:
     forget.add_argument(
         "keys", nargs="*", metavar="KEY", help="of a user, a JSON array where it has several columns; flags follow it"
     )
+    prune = add("prune", ranges.show_pruned, "give up the raw and clean files of old days; rows and markers stay")
+    prune.add_argument(
+        "--older-than",
+        type=parse_number,
+        required=True,
+        metavar="DAYS",
+        help="days that lie so many or more before the last closed one",
+    )
+    prune.add_argument(
+        "--keep",
+        type=parse_number,
+        default=7,
+        metavar="N",
+        help="but none of the N newest that have files (default: 7, with which the gates compare a new one)",
+    )
+    prune.add_argument("--yes", action="store_true", help="do it: else it is only said what would be done")
     doctor = add("doctor", screens.show_diagnosis, "what a URL is as a source, and the section that reads it")
     doctor.add_argument("url", metavar="URL", help="the first page; flags such as --users-auth bearer:ENV follow it")
     add("alert", screens.show_trial, "send a trial message to the webhook")
     check = add("check", screens.show_checks, "whether the configured source keeps what is relied upon; reads it twice")
-    check.add_argument("--date", type=dt.date.fromisoformat, help="the day to read (default: the last closed one)")
+    check.add_argument("--date", type=parse_day, help="the day to read (default: the last closed one)")
     return parser
 
 
 def add_days(command: argparse.ArgumentParser, **how: Any) -> None:
     """Give a command a range of days."""
-    command.add_argument("start", metavar="START", type=dt.date.fromisoformat, help="the first day", **how)
-    command.add_argument("stop", metavar="STOP", type=dt.date.fromisoformat, help="the day after the last", **how)
+    command.add_argument("start", metavar="START", type=parse_day, help="the first day", **how)
+    command.add_argument("stop", metavar="STOP", type=parse_day, help="the day after the last", **how)
+
+
+def parse_day(text: str) -> dt.date:
+    try:
+        return DayParameter().parse(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def parse_number(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return number
 
 
 def parse_positive(text: str) -> int:

@@ -27,6 +27,7 @@ from pipeline.pages import (
     START_BYTES,
     BadPageError,
     RecoverableError,
+    digest,
     explain,
     read_body,
     read_start,
@@ -168,7 +169,7 @@ class Client:
                 self.selector, content, fields = select_list(
                     body, self.selector, self._config.error_path, self._config.total_path
                 )
-                return Page(response.url, response.headers, split_list(content), fields)
+                return Page(response.url, response.headers, split_list(content), fields, digest(content))
             except RecoverableError as error:
                 raise RecoverableError(f"{what}: {error}") from None
             except BadPageError as error:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import TypeVar
 
 from pipeline.errors import EngineError
@@ -18,7 +19,19 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 # Below so many parts a process of its own costs more (it imports pandas) than it gains.
-FEW = 4
+FEW = 8
+# Not fork: Luigi has threads running, and a fork among threads can hang.
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def prepare(imports: Sequence[str]) -> None:
+    """Have the process made from which workers come, and what they need imported there, while this one does other work.
+
+    It is this process's own: one that was started for a task alone will not come to use it, and makes none.
+    """
+    if multiprocessing.parent_process() is None:
+        CONTEXT.set_forkserver_preload(list(imports))
+        forkserver.ensure_running()
 
 
 def map_parts(
@@ -26,16 +39,15 @@ def map_parts(
 ) -> list[Result]:
     """`function` of each job, in the order of the jobs; `workers` processes, 0 for one a core.
 
-    `imports` names the modules that the function needs: they are imported once, and shared by all processes.
+    `imports` names the modules that the function needs: they are imported once, and shared by all processes; where
+    `prepare` was told of them, they are already.
     The first error is raised, and what has not begun by then is not begun. Memory: a job a worker.
     """
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
-    if workers <= 1 or len(jobs) < FEW:
+    workers = count_workers(workers, len(jobs))
+    if workers == 1:
         return [function(job) for job in jobs]
-    # Not fork: Luigi has threads running, and a fork among threads can hang.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__, *imports])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+    CONTEXT.set_forkserver_preload(list(imports))
+    with ProcessPoolExecutor(workers, mp_context=CONTEXT, initializer=_die_with_parent) as pool:
         try:
             return list(pool.map(function, jobs))
         except BrokenProcessPool as error:
@@ -46,6 +58,11 @@ def map_parts(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def count_workers(workers: int, jobs: int) -> int:
+    """How many processes work on so many jobs, of those that may, 0 for one a core; 1: this one alone."""
+    return min(workers or os.cpu_count() or 1, jobs) if jobs >= FEW else 1
 
 
 def _die_with_parent() -> None:

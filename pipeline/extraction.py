@@ -32,8 +32,8 @@ PATIENCE = {"auth", "timeout", "retries", "max_wait", "requests_per_second", "ac
 Tell = Callable[[Reading], None]
 
 
-def extract_day(dataset: Dataset, date: dt.date, tell: Tell = lambda _: None) -> None:
-    """Read the source for `date` into its raw folder; `tell` hears of each page.
+def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
+    """Read the source for `date` into its raw folder; the listeners hear of each page.
 
     A reading that was broken off goes on from its last finished part, where the source still gives the page at which
     that ended. Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError.
@@ -47,12 +47,12 @@ def extract_day(dataset: Dataset, date: dt.date, tell: Tell = lambda _: None) ->
     journal = Journal.open(folder, question, started_at)
     try:
         try:
-            reading = _read(dataset, date, watermark, journal, tell)
+            reading = _read(dataset, date, watermark, journal, listeners)
         except MovedError as error:
             logger.info("%s: the reading that was broken off cannot be gone on with: it starts over", error)
             folder.sweep()
             journal = Journal.open(folder, question, started_at)
-            reading = _read(dataset, date, watermark, journal, tell)
+            reading = _read(dataset, date, watermark, journal, listeners)
         as_of = journal.started_at - settings.settle
         verdicts = gates.judge(date, settings, reading.census, as_of, lambda: dataset.warehouse().count())
         _check_verdicts(dataset, date, settings, verdicts)
@@ -91,14 +91,16 @@ def extract_day(dataset: Dataset, date: dt.date, tell: Tell = lambda _: None) ->
     )
 
 
-def _read(dataset: Dataset, date: dt.date, watermark: dt.datetime | None, journal: Journal, tell: Tell) -> Reading:
+def _read(
+    dataset: Dataset, date: dt.date, watermark: dt.datetime | None, journal: Journal, listeners: Sequence[Tell]
+) -> Reading:
     """Read the source to its end into parts, from where the journal ends."""
     settings, folder = dataset.config(), dataset.folder("raw", date)
     name_load(journal.started_at - settings.settle)
     reading = Reading(settings, date, watermark, Census(dataset.contract, dataset.key, settings.deleted_when))
     journal.resume(reading)
     with closing(iter(reading)) as pages:  # now, not when Python finds the time: a thread may be waiting for its page
-        size, records = Pipeline().part_records, _Records(reading, pages, tell)
+        size, records = Pipeline().part_records, _Records(reading, pages, listeners)
         while records.more():
             part = folder.write(f"part-{len(journal.parts):05d}.jsonl.gz", pack(records.take(size)))
             if part.records == size:
@@ -111,8 +113,8 @@ def _read(dataset: Dataset, date: dt.date, watermark: dt.datetime | None, journa
 class _Records:
     """The records of a reading, however many of them at a time."""
 
-    def __init__(self, reading: Reading, pages: Iterator[Sequence[msgspec.Raw]], tell: Tell) -> None:
-        self._reading, self._pages, self._tell = reading, pages, tell
+    def __init__(self, reading: Reading, pages: Iterator[Sequence[msgspec.Raw]], listeners: Sequence[Tell]) -> None:
+        self._reading, self._pages, self._listeners = reading, pages, listeners
         self._page: Sequence[msgspec.Raw] = []
         self.taken = 0
         """How many of the page's are taken."""
@@ -124,7 +126,8 @@ class _Records:
             if page is None:
                 return False
             self._page, self.taken = page, self._reading.skipped
-            self._tell(self._reading)
+            for tell in self._listeners:
+                tell(self._reading)
         return True
 
     def take(self, number: int) -> Iterator[list[Any]]:

@@ -18,4 +18,5 @@ def pack(slices: Iterable[list[Any]]) -> Iterator[tuple[int, bytes]]:
 
 def unpack(data: bytes) -> list[bytes]:
     """The lines of a file."""
-    return igzip.decompress(data).splitlines()
+    *lines, rest = igzip.decompress(data).split(b"\n")
+    return [*lines, rest] if rest else lines

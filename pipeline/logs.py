@@ -5,10 +5,12 @@ the filters on it: one shortens Luigi's tracebacks where the error is one a user
 Luigi says of itself.
 """
 
+import contextlib
 import datetime as dt
 import logging
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -77,13 +79,23 @@ class LuigiTalk(logging.Filter):
     """
 
     _home = str(Path(luigi.__file__).parent)
+    _summarise = True
+
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        """For a while leave out that line too: something else says how it went."""
+        self._summarise = False
+        try:
+            yield
+        finally:
+            self._summarise = True
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno > logging.INFO or logger.isEnabledFor(logging.DEBUG):
             return True
         if not record.pathname.startswith(self._home):
             return True
-        text = str(record.msg)
+        text = str(record.msg) if self._summarise else ""
         if ":(" not in text and "were left pending" in text:  # Luigi smiles at a task that another worker has
             left = "; ".join(re.findall(r"^ *\* (.+?):?$", text, re.MULTILINE))
             record.msg, record.levelno, record.levelname = f"not all is done: {left}", logging.WARNING, "WARNING"
@@ -92,6 +104,9 @@ class LuigiTalk(logging.Filter):
         else:
             return False
         return True
+
+
+luigi_talk = LuigiTalk()
 
 
 class Output(logging.Handler):
@@ -160,7 +175,7 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 logger.addFilter(ExpectedErrors())
-logger.addFilter(LuigiTalk())
+logger.addFilter(luigi_talk)
 InterfaceLogging._default = classmethod(_set_up_for_luigi)  # type: ignore[method-assign, assignment]
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where a service has no home for its cache
 sys.excepthook = show_uncaught

@@ -6,6 +6,7 @@ endless, larger than the bound or no JSON is refused.
 
 import codecs
 import contextlib
+import hashlib
 import json
 import re
 import time
@@ -157,6 +158,11 @@ def split_list(content: bytes) -> list[msgspec.Raw]:
         # Pretty-printed. Within a string JSON has no line breaks, or it would have been refused by now.
         return [msgspec.Raw(bytes(record).translate(ONE_LINE)) for record in records]
     return records
+
+
+def digest(content: bytes) -> str:
+    """By which the same bytes are known when they come again."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _split_object(content: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:

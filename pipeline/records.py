@@ -176,7 +176,8 @@ def _make_shape(path: str) -> type[msgspec.Struct]:
     """A struct for all that a path may mean: the whole of it is a name, or what stands before one of its dots is."""
     kinds: dict[str, Any] = {path: Any} | {name: _make_shape(rest) | None for name, rest in _cut(path)}
     fields = [(f"_{number}", kind, None) for number, kind in enumerate(kinds.values())]
-    return msgspec.defstruct("Shape", fields, rename={f"_{number}": name for number, name in enumerate(kinds)})
+    names = {f"_{number}": name for number, name in enumerate(kinds)}
+    return msgspec.defstruct("Shape", fields, rename=names, gc=False)  # what JSON holds are no cycles
 
 
 def _pick(shapes: list[Any], path: str) -> list[Any]:

@@ -11,15 +11,17 @@ from typing import Any, Literal, NamedTuple
 from pipeline import stages
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, FolderError, PipelineError
+from pipeline.days import list_span
+from pipeline.errors import FolderError, PipelineError
 from pipeline.targets import DayFolder, RawManifest, digest, list_days
 
 
 class Outcome(NamedTuple):
-    """What became of a day, and why: it was made again, is current as it is, has no raw files, or failed."""
+    """What became of a day, and why: it was made again, is current as it is, has no raw files (or prune has given it
+    up), or failed."""
 
     date: dt.date
-    what: Literal["done", "current", "missing", "failed"]
+    what: Literal["done", "current", "missing", "pruned", "failed"]
     why: str
 
 
@@ -40,11 +42,14 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
 
     A day that fails does not keep the others from being made: what became of each is told as it happens.
     """
-    if start >= stop:
-        raise ConfigError(f"STOP {stop} is not after START {start}: it is the day after the last one")
+    days = list_span(start, stop)
     stale = find_stale(dataset)
-    for date in (start + dt.timedelta(days=n) for n in range((stop - start).days)):
-        if not dataset.folder("raw", date).exists():
+    pruned = {marker["date"] for marker in dataset.warehouse().loads() if marker["pruned_at"]}
+    for date in days:
+        there = dataset.folder("raw", date).exists()
+        if not there and date in pruned:
+            yield Outcome(date, "pruned", "its files are given up: it stays as it was loaded")
+        elif not there:
             yield Outcome(date, "missing", "there are no raw files: its Load task reads them from the source")
         elif date not in stale and not everything:
             yield Outcome(date, "current", "loaded as the code of today makes it")

@@ -31,7 +31,7 @@ LOADS = Table(
     | dict.fromkeys(("pages", "extracted", *CLASSES, "vanished", "reverted"), "integer")
     | {"watermark": "time"}
     | dict.fromkeys(("raw_sha256", "clean_sha256", "transform_version", "accepted"), "text")
-    | {"loaded_at": "time", "seconds": "float"},
+    | {"loaded_at": "time", "seconds": "float", "pruned_at": "time"},
     ("dataset", "date"),
 )
 REJECTS = Table(
@@ -94,10 +94,9 @@ class Declared:
         else; the present as it is to be, the last word of the snapshots with its time; and the present as it was."""
         key, state = tuple(self.key), {**self.key, "gone": "integer", **self.row}
         present = {**state, "until": "time", "ingested_at": "time", "load_date": "date"}
-        columns = {**state, "at": "time"}, self.key, state, present, state
-        # The records of a snapshot have one time: there the shorter key makes staging and comparing a third faster.
-        keys = key if snapshot else (*key, "at"), key, key, key, key
-        return list(map(Table, TEMPORARY, columns, keys))
+        # The records of a snapshot have one time, which need not be stored with each.
+        stage, record = (state, key) if snapshot else ({**state, "at": "time"}, (*key, "at"))
+        return list(map(Table, TEMPORARY, (stage, self.key, state, present, state), (record, key, key, key, key)))
 
 
 class Words(dict[str, Any]):

@@ -190,7 +190,7 @@ def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = 
     from pipeline.warehouse import name_days
 
     console = open_console()
-    days: dict[str, list[dt.date]] = {"done": [], "current": [], "missing": [], "failed": []}
+    days: dict[str, list[dt.date]] = {"done": [], "current": [], "missing": [], "pruned": [], "failed": []}
     for date, what, why in outcomes:
         days[what].append(date)
         if what == "done" and each:
@@ -199,6 +199,9 @@ def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = 
             sys.stderr.write(f"ERROR: {why}\n")
     if days["current"]:
         console.print(f"{dataset.name} {name_days(days['current'])}: current, left as it is", soft_wrap=True)
+    if days["pruned"]:
+        pruned = f"{dataset.name} {name_days(days['pruned'])}"
+        console.print(f"{pruned}: given up by prune, left as loaded", style="yellow", soft_wrap=True)
     if days["missing"]:
         missing = f"{dataset.name} {name_days(days['missing'])}"
         sys.stderr.write(f"ERROR: {missing}: no raw files: its Load task reads them from the source\n")

@@ -6,7 +6,6 @@ of records than the source declares: the day fails with one line instead.
 """
 
 import datetime as dt
-import hashlib
 import json
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
@@ -22,6 +21,7 @@ from pipeline.auth import strip_userinfo
 from pipeline.client import AnswerError, Client
 from pipeline.config import Source
 from pipeline.errors import SourceError
+from pipeline.pages import digest
 from pipeline.paginators import Page, Paging, Request
 from pipeline.placeholders import EPOCH, find_placeholders, render, render_all
 from pipeline.records import Census
@@ -140,14 +140,14 @@ class Reading:
         """The first request and its answer; of a reading that goes on, those of the page at which it stood."""
         position = self._resumed
         if position is None:
-            self._check_new(_digest(self._first.identity), self._first, "was asked for before, as")
+            self._check_new(digest(self._first.identity), self._first, "was asked for before, as")
             return self._first, self._client.fetch(self._first)
         request = Request(**position.request, headers={**self._first.headers, **position.headers})
         try:
             page = self._client.fetch(request)
         except AnswerError as error:
             raise MovedError(str(error)) from None
-        if _digest_records(page) != position.digest:
+        if page.digest != position.digest:
             raise self._client.fail(f"page {position.pages + 1} ({request}) has other records than before", MovedError)
         return request, page
 
@@ -176,7 +176,7 @@ class Reading:
         """Check a page and count it in; the request after it."""
         self.position = self._find_position(request, page)
         if page.records:
-            self._check_new(_digest_records(page), request, "has the same records as")
+            self._check_new(page.digest, request, "has the same records as")
         self.pages += 1
         self.records += len(page.records)
         self._largest = max(self._largest, len(page.records))
@@ -200,7 +200,7 @@ class Reading:
         except ValueError as error:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
         if following is not None:
-            self._check_new(_digest(following.identity), following, "was asked for before, as")
+            self._check_new(digest(following.identity), following, "was asked for before, as")
         elif path := self._find_contradiction(page):
             raise self._client.fail(
                 f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' says "
@@ -219,7 +219,7 @@ class Reading:
     def _check_beyond(self, request: Request, page: Page) -> None:
         """Fail where a full page follows by the source's word that it was the last: its total is a cap, or wrong."""
         beyond = self._client.probe(self._paginator.foresee(request, len(page.records)) or request)
-        if beyond and beyond.records and _digest_records(beyond) not in self._seen:
+        if beyond and beyond.records and beyond.digest not in self._seen:
             raise self._client.fail(
                 f"{self.records} records came, as many as the source declares, and there are more behind them: leave "
                 "the total out, or set ceiling"
@@ -233,7 +233,7 @@ class Reading:
         return Position(
             request=sent,
             headers=own,
-            digest=_digest_records(page),
+            digest=page.digest,
             pages=self.pages,
             records=self.records,
             seen=len(self._seen),
@@ -330,11 +330,3 @@ def make_request(config: Source, values: Mapping[str, dt.datetime | dt.date]) ->
 
 
 Queue = deque[tuple[Request, "Future[Page]"]]
-
-
-def _digest_records(page: Page) -> str:
-    return _digest(b"\n".join(page.records))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -6,7 +6,7 @@ Owns all that is particular to this database; another one is another file like i
 import datetime as dt
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.schema import Table
 BUSY_SECONDS = 300.0  # how long a load waits for another to end
 OLDEST_SQLITE = (3, 39, 0)  # the first with IS DISTINCT FROM
 VALUES_AT_ONCE = 1000  # in one INSERT: of more there is little to gain
+ROWS_AT_ONCE = 10_000  # of those that are not given as columns, in memory
 
 
 if TYPE_CHECKING:
@@ -146,7 +147,10 @@ class SQLite:
     def insert(
         self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], *, skip_known: bool = False
     ) -> None:
-        self._insert(table, columns, rows, "on conflict do nothing" if skip_known else "")
+        names, rows = list(columns), iter(rows)
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            values = list(chain.from_iterable(some))
+            self._insert(table, names, values, "on conflict do nothing" if skip_known else "")
 
     def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
         self.create(table, temporary=True)
@@ -157,20 +161,22 @@ class SQLite:
             where "{table.name}".updated_at is null or excluded.updated_at >= "{table.name}".updated_at
         """
         for batch in batches:
-            columns = [self._encode_column(batch.column(name), kind) for name, kind in table.columns.items()]
-            self._insert(table.name, table.columns, zip(*columns, strict=True), keep_newest)
+            values = [None] * (len(table.columns) * batch.num_rows)  # row after row, filled by columns
+            for place, (name, kind) in enumerate(table.columns.items()):
+                values[place :: len(table.columns)] = self._encode_column(batch.column(name), kind)
+            self._insert(table.name, list(table.columns), values, keep_newest)
 
-    def _insert(self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], on_conflict: str) -> None:
-        """Insert rows, many with one statement: to run one costs as much as to write a row.
+    def _insert(self, table: str, columns: Sequence[str], values: Sequence[Any], on_conflict: str) -> None:
+        """Insert the values of rows, many rows with one statement: to run one costs as much as to write a row.
 
         A row that breaks a constraint ends the transaction: SQLite need not be ready to take back the statement alone.
         """
-        names = [f'"{column}"' for column in columns]
-        row, rows_at_once = f"({', '.join('?' * len(names))})", max(1, VALUES_AT_ONCE // len(names))
-        insert = f'insert or rollback into "{table}" ({", ".join(names)})'
-        values = chain.from_iterable(rows)
-        while some := tuple(islice(values, rows_at_once * len(names))):
-            places = ", ".join([row] * (len(some) // len(names)))
+        names, row = ", ".join(f'"{column}"' for column in columns), f"({', '.join('?' * len(columns))})"
+        insert = f'insert or rollback into "{table}" ({names})'
+        step = max(1, VALUES_AT_ONCE // len(columns)) * len(columns)
+        for start in range(0, len(values), step):
+            some = values[start : start + step]
+            places = ", ".join([row] * (len(some) // len(columns)))
             self.connection.execute(f"{insert} values {places} {on_conflict}", some)
 
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002 - here nothing is

@@ -23,6 +23,7 @@ from pipeline.tombstones import Finder, Tombstones
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.source import Reading
     from pipeline.staging import Reject
     from pipeline.warehouse import Load
 
@@ -82,6 +83,15 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     logger.info("%s %s: cleaned, %s, %s", dataset.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
+def prepare(dataset: Dataset, reading: "Reading") -> None:
+    """Have ready what `transform_day` will need for a day of which so much is known: it is called for each page."""
+    from pipeline import engine
+
+    settings, records = Pipeline(), max(reading.records, reading.total or 0)
+    if engine.count_workers(settings.engine_workers, -(-records // settings.part_records)) > 1:
+        engine.prepare(_name_imports(dataset))
+
+
 def transform_parts(dataset: Dataset, raw: DayFolder, parts: Iterable[Part], clean: DayFolder) -> list[PartResult]:
     """Write into the folder `clean` what the code of today makes of the parts of `raw`."""
     import sqlalchemy as sa
@@ -91,7 +101,12 @@ def transform_parts(dataset: Dataset, raw: DayFolder, parts: Iterable[Part], cle
     key = tuple(column.name for column in dataset.table(sa.MetaData()).primary_key)
     rule = dataset.config().deleted_when
     jobs = [PartJob(dataset, key, raw, clean, number, part, rule) for number, part in enumerate(parts)]
-    return map_parts(transform_part, jobs, Pipeline().engine_workers, ("pipeline.transform", "pyarrow.parquet"))
+    return map_parts(transform_part, jobs, Pipeline().engine_workers, _name_imports(dataset))
+
+
+def _name_imports(dataset: Dataset) -> list[str]:
+    """The modules of which `transform_part` has need."""
+    return [__name__, "pipeline.transform", "pyarrow.parquet", dataset.contract.__module__]
 
 
 def transform_part(job: PartJob) -> PartResult:
@@ -105,7 +120,8 @@ def transform_part(job: PartJob) -> PartResult:
     rows, rejects = transform(lines, job.dataset.contract, job.dataset.clean, job.key, job.deleted_when)
     table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
     buffer = pa.BufferOutputStream()
-    parquet.write_table(table, buffer, compression="zstd")
+    # Most columns hold as many values as rows: a dictionary takes twice the time, and zstd packs them better without.
+    parquet.write_table(table, buffer, compression="zstd", use_dictionary=False)
     clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), buffer.getvalue())])
     kept = None
     if rejects:
@@ -144,8 +160,13 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
     """
     with dataset.folder("clean", date).lock():  # for as long as it is read, nobody may make it again, or forget
         marker = _load(dataset, date)
+    logger.info("%s %s: %s", dataset.name, date, tell_loaded(marker))
+
+
+def tell_loaded(marker: dict[str, Any]) -> str:
+    """What a load did, by its marker: loaded, 97 inserted, 2 stale."""
     counts = ", ".join(f"{marker[name]:,} {name}" for name in COUNTS if marker[name])
-    logger.info("%s %s: loaded, %s", dataset.name, date, counts or "nothing new")
+    return f"loaded, {counts or 'nothing new'}"
 
 
 def _tell_again(state: tenacity.RetryCallState) -> None:

@@ -139,11 +139,9 @@ class Staging(Statements):
         said = "deleted" in batch.schema.names
         deleted = batch.column("deleted") if said else pa.nulls(batch.num_rows, pa.bool_())
         columns["gone"] = pc.fill_null(deleted, False).cast(pa.int8())
-        time_type = columns["updated_at"].type
-        if self.snapshot:
-            columns["at"] = pa.repeat(pa.scalar(self.day.as_of, time_type), batch.num_rows)
-        else:
+        if not self.snapshot:
             # Without a time it was some time in the window; a time after the day was read cannot be true.
+            time_type = columns["updated_at"].type
             stop, read = pa.scalar(self.day.window_stop, time_type), pa.scalar(self.day.extracted_at, time_type)
             at = pc.fill_null(columns["updated_at"], stop)
             columns["at"] = pc.if_else(pc.greater(at, read), read, at)
@@ -185,7 +183,7 @@ class Staging(Statements):
         Returns how many came, and how many of them were of forgotten keys.
         """
         self.execute("delete from rejects where dataset = :name and load_date = :date", name=self.declared.name)
-        day, as_of = (self.declared.name, self.db.encode(self.day.date)), self.db.encode(self.day.as_of)
+        day = self.declared.name, self.db.encode(self.day.date)
         rejected = forgotten = 0
         rejects = iter(rejects)
         while some := [(self._read_key(reject[4]), reject) for reject in islice(rejects, REJECTS_AT_ONCE)]:
@@ -193,8 +191,8 @@ class Staging(Statements):
             self.db.insert("rejects", REJECTS.columns, [day + reject for _, reject in kept])
             if self.snapshot:
                 # A row with the same key is understood, and stays.
-                not_understood = [(*key, as_of, 2) for key, _ in kept if key]
-                self.db.insert("stage", (*self.declared.key, "at", "gone"), not_understood, skip_known=True)
+                not_understood = [(*key, 2) for key, _ in kept if key]
+                self.db.insert("stage", (*self.declared.key, "gone"), not_understood, skip_known=True)
             rejected += len(some)
             forgotten += len(some) - len(kept)
         return rejected, forgotten

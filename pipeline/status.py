@@ -15,7 +15,7 @@ from pipeline.config import SNAPSHOT, Pipeline
 from pipeline.dataset import Dataset
 from pipeline.failures import Failure, find_open, list_failures
 from pipeline.logs import count
-from pipeline.reprocess import find_stale, list_raw
+from pipeline.reprocess import find_stale
 from pipeline.tombstones import Tombstones
 from pipeline.warehouse import Rejected, name_days
 
@@ -56,7 +56,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     stale: dict[dt.date, str]
     """The days that `reprocess` would make again, and why."""
     pruned: list[dt.date]
-    """The loaded days that have no raw files."""
+    """The loaded days whose files `prune` has given up."""
     failures: list[Failure]
     """The newest one of each day, whether it was loaded since or not."""
     rejects: list[Rejected]
@@ -96,7 +96,7 @@ def find_status(dataset: Dataset) -> Status:
         missing=_find_missing(loaded, last_closed),
         failed=list(find_open(failures, loads)),
         stale=find_stale(dataset),
-        pruned=sorted(set(loaded).difference(list_raw(dataset))),
+        pruned=[marker["date"] for marker in loads if marker["pruned_at"]],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
         rejects=warehouse.summarise_rejects(),
         unforgotten=Tombstones(data_dir, dataset.name).count_pending(),

@@ -130,6 +130,10 @@ class DayFolder(luigi.Target):
         with _telling(self.path):
             return (self.path / MANIFEST).is_file()
 
+    def has_folder(self) -> bool:
+        """Whether there is anything of the day, finished or not."""
+        return self.path.is_dir()
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the day at this stage: another process that wants it waits here until this one is done or dead."""
@@ -156,6 +160,16 @@ class DayFolder(luigi.Target):
                     for path in paths:
                         path.unlink()
                     _sync_folder(self.path)
+
+    def remove(self) -> None:
+        """Have nothing of the day: first no manifest, then no parts and, where nothing else lies there, no folder."""
+        if not self.has_folder():
+            return
+        self.sweep()
+        with _telling(self.path):
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+                _sync_folder(self.path.parent)
 
     def write(self, name: str, chunks: Iterable[tuple[int, bytes]]) -> Part:
         """Write a part from chunks (records in it, bytes), and sync it."""

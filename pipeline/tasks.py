@@ -8,6 +8,7 @@ import datetime as dt
 import sys
 import traceback
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import luigi
@@ -19,7 +20,7 @@ from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
-from pipeline import alerts, config, extraction, failures, logs, progress, stages
+from pipeline import alerts, config, failures, logs, progress, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DayNotClosedError, FolderError, WarehouseError
 from pipeline.placeholders import find_placeholders
@@ -154,11 +155,13 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         return self.dataset.folder("raw", self.date)
 
     def run(self) -> None:
+        from pipeline import extraction  # with all that HTTP takes: a run with nothing to do has no need of it
+
         with self.output().lock():
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
                 with progress.follow(*setters) as tell:
-                    extraction.extract_day(self.dataset, self.date, tell)
+                    extraction.extract_day(self.dataset, self.date, tell, partial(stages.prepare, self.dataset))
 
 
 class Transform(MixinNaiveBulkComplete, DayTask):

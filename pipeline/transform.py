@@ -4,10 +4,12 @@ Owns how a contract becomes columns, why a record is rejected, and how little is
 for a column is the dataset's business (`clean` in users.py), not this file's.
 """
 
+import gc
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -65,6 +67,19 @@ class Column(NamedTuple):
     type: pa.DataType | None
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Records of JSON are no cycles: to look for some in each new one takes as long as to decode them all."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_collector()
 def transform(
     lines: Sequence[bytes],
     contract: type[msgspec.Struct],
@@ -86,13 +101,14 @@ def transform(
     keys = _read_keys(salvaged, columns, clean, key)
     gone = Deletion(deleted_when).find(lines)
     kept = {line: salvaged[line] for line in refused if gone[line - 1] and keys[line]}
-    rows, broken = _clean(clean, key, _to_frame(dict(sorted((records | kept).items())), columns))
+    readable = dict(sorted((records | kept).items())) if kept else records
+    rows, broken = _clean(clean, key, _to_frame(readable, columns))
     rejects = [
         Reject(line, *_explain(error), keys[line], lines[line - 1].decode(errors="replace"))
         for line, error in refused.items()
         if line not in kept
     ]
-    deleted = pd.Series([gone[line - 1] for line in rows.index], rows.index, dtype=bool)
+    deleted = pd.Series([gone[line - 1] for line in rows.index] if any(gone) else False, rows.index, dtype=bool)
     bad = pd.Series(data=False, index=rows.index)
     for (field, reason), rule in broken.items():
         mask = rule if reason in (KEY_IS_NULL, KEY_HAS_NUL) else rule & ~deleted
@@ -152,9 +168,9 @@ def _to_frame(records: Mapping[int, object], columns: Sequence[Column]) -> pd.Da
     series = {}
     for path, kind in columns:
         name = ".".join(path)
-        values: list[Any] = list(records.values())
+        values = list(records.values())
         for step in path:
-            values = [None if value is None else getattr(value, step, None) for value in values]
+            values = _pick(values, step)
         try:
             series[name] = values if kind is None else pa.array(values, kind).to_pandas(types_mapper=PANDAS_TYPES.get)
         except OverflowError as error:
@@ -163,6 +179,14 @@ def _to_frame(records: Mapping[int, object], columns: Sequence[Column]) -> pd.Da
                 f"(Annotated[int, msgspec.Meta(ge=..., le=2**63 - 1)]), so that such a record is rejected"
             ) from error
     return pd.DataFrame(series, dtype=None).set_axis(pd.Index(records, dtype="int64"))
+
+
+def _pick(values: list[Any], name: str) -> list[Any]:
+    """The attribute of each of the values; None where there is none."""
+    try:
+        return list(map(attrgetter(name), values))
+    except AttributeError:
+        return [getattr(value, name, None) for value in values]
 
 
 def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:

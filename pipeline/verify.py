@@ -62,8 +62,10 @@ def _verify_files(
 ) -> Generator[Finding, None, CleanManifest | None]:
     """Hold the folders of a day against their manifests, each other and the marker; returns the clean manifest."""
     raw_folder, clean_folder = (dataset.folder(stage, date) for stage in STAGES)
-    raw, raw_findings = _read_folder(raw_folder, "raw", RawManifest, loaded=bool(marker))
-    clean, clean_findings = _read_folder(clean_folder, "clean", CleanManifest, loaded=bool(marker and raw))
+    pruned = bool(marker and marker["pruned_at"])
+    owed = bool(marker) and not pruned
+    raw, raw_findings = _read_folder(raw_folder, "raw", RawManifest, owed)
+    clean, clean_findings = _read_folder(clean_folder, "clean", CleanManifest, owed and bool(raw))
     yield from [*raw_findings, *clean_findings]
     should: dict[str, Any] = {"clean_sha256": _digest(clean)} if clean else {}
     if raw and clean and clean.raw_sha256 != [part.sha256 for part in raw.parts]:
@@ -81,7 +83,8 @@ def _verify_files(
     if marker:
         yield from compare(date, "loads", marker, should)
         if marker["transform_version"] != dataset.version:
-            yield Finding(date, "loads", "the day was made by other code: reprocess makes it again", remark=True)
+            again = "its raw files are pruned" if pruned and not raw else "reprocess makes it again"
+            yield Finding(date, "loads", f"the day was made by other code: {again}", remark=True)
     return None if clean_findings else clean
 
 
@@ -97,17 +100,19 @@ def _verify_rows(dataset: Dataset, audit: Audit, marker: dict[str, Any], clean: 
 
 
 def _read_folder(
-    folder: DayFolder, stage: Stage, kind: type[Manifest], loaded: bool
+    folder: DayFolder, stage: Stage, kind: type[Manifest], owed: bool
 ) -> tuple[Manifest | None, list[Finding]]:
-    """The manifest of a folder, where it can be read, and what is wrong with its files."""
+    """The manifest of a folder, where it can be read, and what is wrong with its files.
+
+    They are `owed` where the day is loaded and was not pruned.
+    """
     files = {path.name for pattern in ("part-*", "rejects-*") for path in folder.path.glob(pattern)}
     if not folder.exists():
         if files:
             what = f"{folder} has files, but no {MANIFEST}: the day is not finished"
-            return None, [Finding(folder.date, stage, what, remark=not loaded)]
-        if stage == "raw" and loaded:
-            return None, [Finding(folder.date, stage, "the files are gone: the day cannot be made again", remark=True)]
-        return None, [Finding(folder.date, stage, "the files are gone: reprocess makes them again")] if loaded else []
+            return None, [Finding(folder.date, stage, what, remark=not owed)]
+        lost = "bring them back from a copy" if stage == "raw" else "reprocess makes them again"
+        return None, [Finding(folder.date, stage, f"the files are gone: {lost}")] if owed else []
     try:
         manifest = folder.read_manifest(kind)
     except FolderError as error:

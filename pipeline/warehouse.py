@@ -137,6 +137,25 @@ class Warehouse:
         with self._read() as db:
             return read_markers(db, self.name) if db else []
 
+    def find_marker(self, date: dt.date) -> dict[str, Any] | None:
+        """The marker of a day, as in `loads`; None where it is not loaded."""
+        with self._read() as db:
+            markers = read_markers(db, self.name, "and date = :date", date=date) if db else []
+            return markers[0] if markers else None
+
+    def note_pruned(self, marker: dict[str, Any]) -> bool:
+        """Have it on record that the files of a loaded day are given up; False where its marker is another by now."""
+        with self.database.connect() as db:
+            db.begin(self.name)
+            noted = db.run(
+                "update loads set pruned_at = coalesce(pruned_at, :now) where dataset = :dataset and date = :date "
+                "and raw_sha256 = :raw_sha256 and clean_sha256 = :clean_sha256",
+                now=config.utc_now(),
+                **{name: marker[name] for name in ("dataset", "date", "raw_sha256", "clean_sha256")},
+            )
+            db.commit()
+            return noted.rowcount > 0
+
     def summarise_rejects(self) -> list[Rejected]:
         """The reasons for which records are rejected, each with its field, the most frequent first."""
         sql = """
@@ -200,7 +219,7 @@ def _load(
     growth = merge.one("select count(*) from {present}")[0] - before
     merge.check(counts, None if known else growth)
     marker = {"dataset": declared.name, **vars(day), **counts}
-    marker |= {"loaded_at": config.utc_now(), "seconds": round(time.perf_counter() - clock, 3)}
+    marker |= {"loaded_at": config.utc_now(), "seconds": round(time.perf_counter() - clock, 3), "pruned_at": None}
     marker = {column: marker[column] for column in LOADS.columns}
     db.run("delete from loads where dataset = :dataset and date = :date", **marker)
     db.insert("loads", LOADS.columns, [tuple(map(db.encode, marker.values()))])
@@ -209,9 +228,11 @@ def _load(
 
 def _check_kept(db: Connection, name: str, dates: Iterable[dt.date]) -> None:
     if lost := _find_days(db, name).difference(dates):
+        pruned = {marker["date"] for marker in read_markers(db, name, "and pruned_at is not null")} & lost
+        given_up = f" (prune has given up those of {name_days(pruned)})" if pruned else ""
         raise WarehouseError(
-            f"{name} {name_days(lost)}: in {db}, but without raw files to be made of "
-            "again: bring them back from a copy, or give these days up with --drop-missing"
+            f"{name} {name_days(lost)}: in {db}, but without raw files to be made of again{given_up}: bring them "
+            "back from a copy, or give these days up with --drop-missing"
         )
 
 

@@ -136,11 +136,11 @@ def checkout(home: Path) -> Path:
     return home
 
 
-def start(*command: str, **environment: str) -> "subprocess.Popen[str]":
-    """A command in the current folder, with its output in pipes: `luigi` or `python` and what follows."""
+def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
+    """A command in the current folder, with its output in pipes or elsewhere: `luigi` or `python` and what follows."""
     program = Path(sys.executable).with_name(command[0])
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
-    return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=output, stderr=output)
 
 
 def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -174,7 +174,8 @@ def start_scheduler() -> tuple["subprocess.Popen[str]", dict[str, str]]:
     text = Path("central.cfg").read_text().replace("scheduler_port = 8082", f"scheduler_port = {port}")
     Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
     environment = {"LUIGI_CONFIG_PATH": "central.cfg"}
-    daemon = start("python", "-m", "pipeline.scheduler", "--port", str(port), **environment)
+    with Path("luigid.log").open("w") as log:  # it is talkative: a pipe that nobody reads would hold it up
+        daemon = start("python", "-m", "pipeline.scheduler", "--port", str(port), output=log, **environment)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with socket.socket() as probe:

@@ -75,7 +75,7 @@ map_parts(tell_and_wait, range(8), workers=2)
 
 
 def tell_and_wait(_: int) -> None:
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\n".encode())  # whole, beside another's
     time.sleep(60)
 
 
@@ -100,3 +100,52 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+PREPARED = """
+import sys, threading
+from multiprocessing import forkserver
+from types import SimpleNamespace
+from pipeline import engine, stages
+from pipeline.users import USERS
+
+threads = threading.active_count()
+def prepare(records, total):
+    stages.prepare(USERS, SimpleNamespace(records=records, total=total))
+    return forkserver._forkserver._forkserver_pid
+
+few = engine.FEW * 25_000 - 25_000
+assert prepare(1000, None) is prepare(few, few) is None
+early = prepare(1000, few + 1)
+assert early and prepare(few + 1, None) == early
+assert not {"pandas", "pyarrow"} & set(sys.modules) and threading.active_count() == threads
+engine.map_parts(abs, range(engine.FEW), workers=2)
+assert forkserver._forkserver._forkserver_pid == early
+"""
+
+
+def test_what_workers_need_is_made_ready_while_a_large_day_is_read():
+    """As soon as the source's word, or what came, says that there will be work for them; once, in another process."""
+    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+ALONE = """
+import multiprocessing
+from multiprocessing import forkserver
+from pipeline import engine
+
+def prepare():
+    engine.prepare([])
+    print(forkserver._forkserver._forkserver_pid)
+
+process = multiprocessing.get_context("fork").Process(target=prepare)
+process.start()
+process.join()
+"""
+
+
+def test_a_process_that_has_but_one_task_makes_nothing_ready():
+    """Luigi's workers are such: the next stage of the day is another process's."""
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("None\n", "")

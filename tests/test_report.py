@@ -65,6 +65,7 @@ def make_trouble() -> None:
     """60 days: one is pruned, two are stale, one is missing, one failed, and one failed before it was loaded."""
     make_days(LAST - dt.timedelta(days=59), 60)
     shutil.rmtree(USERS.folder("raw", dt.date(2026, 10, 2)).path)
+    change("update loads set pruned_at = loaded_at where date = '2026-10-02'")
     change("update loads set transform_version = 'x' where date between '2026-11-03' and '2026-11-04'")
     change("delete from loads where date in ('2026-11-12', ?)", str(LAST))
     for date in (dt.date(2026, 11, 12), LAST):

@@ -30,6 +30,7 @@ def make_every_state() -> None:
     """A day of each: loaded; pruned 9th; stale 11th; 17th failed, then loaded; missing 18th; failed 20th and 24th."""
     make_days(FIRST, 19)
     shutil.rmtree(USERS.folder("raw", dt.date(2026, 11, 9)).path)
+    change("update loads set pruned_at = loaded_at where date = '2026-11-09'")
     change("update loads set transform_version = 'older' where date = '2026-11-11'")
     for day in ("2026-11-18", "2026-11-20"):
         change("delete from loads where date = ?", day)

@@ -1,0 +1,121 @@
+"""Who is measured: how each is set up and started, what it can do of the work and what it leaves out."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+FIRST, UPSERT, SKIP, BACKFILL = "first", "upsert", "skip", "backfill"
+
+
+class Contender(NamedTuple):
+    """A program that brings the users of URLs into a table of a SQLite file.
+
+    `requirements` are those of its environment; none, and it runs in ours. `programs` are what it needs of the machine.
+    In `commands`, by what they do, `{bin}` (the programs of its environment), `{folder}`, `{database}`, `{url}`,
+    `{date}`, and for a backfill `{urls}`, `{root}`, `{start}` and `{stop}` are filled in. `leaves_out` is what it does
+    not do of what ours does; `largest` the number of users beyond which nobody waits for it.
+    """
+
+    name: str
+    commands: dict[str, tuple[str, ...]]
+    leaves_out: str
+    requirements: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    largest: int = 1_000_000
+    table: str = "users"
+
+
+def run_python(name: str) -> tuple[str, ...]:
+    return "{bin}/python", str(HERE / name), "{database}", "{url}"
+
+
+def run_bash(name: str) -> tuple[str, ...]:
+    return "bash", str(HERE / name), "{bin}", "{database}", "{url}"
+
+
+def give(command: tuple[str, ...], *abilities: str) -> dict[str, tuple[str, ...]]:
+    """The same command for all of these."""
+    return dict.fromkeys(abilities, command)
+
+
+LUIGI = ("{bin}/luigi", "--module", "pipeline")
+SETTINGS = (
+    *("--pipeline-data-dir", "{folder}/data", "--pipeline-database", "sqlite:///{database}"),
+    *("--local-scheduler", "--log-level", "WARNING"),
+)
+SNAPSHOT = ("--users-url", "{url}", "--users-mode", "snapshot", "--users-paginator", "link_header")
+DAYS = ("--users-url", "{root}/days/{{date}}", "--users-paginator", "single")
+
+OURS = Contender(
+    "this pipeline",
+    {
+        **give((*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *SETTINGS), FIRST, UPSERT, SKIP),
+        **give((*LUIGI, "BackfillUsers", "--start", "{start}", "--stop", "{stop}", *DAYS, *SETTINGS), BACKFILL),
+    },
+    "nothing",
+    largest=5_000_000,
+)
+FLOOR = Contender(
+    "the floor",
+    {
+        **give(run_python("floor.py"), FIRST, UPSERT),
+        BACKFILL: ("{bin}/python", str(HERE / "floor.py"), "{database}", "{urls}"),
+    },
+    "raw, checks, cleaning, rejects, history, counts, marker",
+    largest=5_000_000,
+)
+HELP = Contender("luigi --help", {SKIP: ("{bin}/luigi", "--help")}, "everything", table="")
+CONTENDERS = (
+    OURS,
+    FLOOR,
+    HELP,
+    Contender(
+        "the plain script",
+        {
+            **give(run_python("script.py"), FIRST, UPSERT),
+            BACKFILL: ("{bin}/python", str(HERE / "script.py"), "{database}", "{urls}"),
+        },
+        "raw, checks, rejects, history, counts, marker",
+        largest=5_000_000,
+    ),
+    Contender(
+        "pandas, to_sql",
+        give(run_python("pandas_to_sql.py"), FIRST, UPSERT),
+        "raw, checks, rejects, history, counts, marker",
+    ),
+    Contender(
+        "Luigi's CopyToTable",
+        give(run_python("luigi_copy.py"), FIRST, SKIP),
+        "updates (it appends), checks, rejects, history, counts",
+        ("luigi", "requests", "SQLAlchemy<2"),
+    ),
+    Contender(
+        "dlt, REST source",
+        give(run_python("dlt_rest.py"), FIRST, UPSERT),
+        "raw as it came, checks, rejects, history, cleaning, rows and marker in one transaction",
+        ("dlt[sqlalchemy]",),
+    ),
+    Contender(
+        "Singer, by Meltano's SDK",
+        give(run_bash("singer.sh"), FIRST, UPSERT),
+        "raw, checks, rejects, history, counts, marker, cleaning",
+        ("singer-sdk",),
+        largest=100_000,
+    ),
+    Contender(
+        "curl, jq, sqlite-utils upsert",
+        give(run_bash("sqlite_utils.sh"), FIRST, UPSERT),
+        "raw, checks, rejects, history, counts, marker, cleaning",
+        ("sqlite-utils",),
+        ("curl", "jq"),
+        largest=100_000,
+    ),
+    Contender(
+        "curl, jq, sling",
+        give(run_bash("sling.sh"), FIRST, UPSERT),
+        "checks, rejects, history, counts, marker, cleaning",
+        ("sling-linux-amd64",),
+        ("curl", "jq"),
+        largest=100_000,
+    ),
+)

@@ -1,0 +1,111 @@
+"""What was measured: kept in a file, drawn as a table.
+
+Owns how runs become a row: the medians of the rounds, and the median of the ratios within each round.
+"""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from rich.table import Table
+
+from benchmarks.contenders import CONTENDERS, FLOOR, OURS, Contender
+
+
+class Measure(msgspec.Struct, tag="measure"):
+    """A run: how long it took, the CPU of its processes, their memory at its highest."""
+
+    seconds: float
+    cpu: float
+    bytes: int
+
+
+class Failure(msgspec.Struct, tag="failure"):
+    """A run without a result."""
+
+    why: str
+
+
+class Group(msgspec.Struct):
+    """The runs of each contender that were made in turn, and how busy the machine was before (its load average)."""
+
+    load: float
+    runs: dict[str, list[Measure | Failure]]
+
+
+COLUMNS = ("", "seconds", "to ours", "to the floor", "CPU s", "MB", "leaves out")
+
+
+class Results(msgspec.Struct):
+    """Groups of runs that were made in turn, by scenario and size."""
+
+    groups: dict[str, dict[int, Group]]
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        return msgspec.json.decode(path.read_bytes(), type=cls) if path.exists() else cls({})
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+    def put(self, scenario: str, size: int, group: Group) -> None:
+        """Keep a group in the place of what was measured before at this size."""
+        self.groups.setdefault(scenario, {})[size] = group
+
+    def describe(self, scenario: str, size: int) -> list[tuple[str, ...]]:
+        """A row for each contender that was measured, the fastest first; then those without a result, with why."""
+        group = self.groups[scenario][size]
+        rows = [describe(contender, group.runs) for contender in CONTENDERS if contender.name in group.runs]
+        return sorted(rows, key=lambda row: float(row[1].replace(",", "")) if row[1] != "-" else float("inf"))
+
+    def median(self, scenario: str, size: int, name: str, what: Callable[[Measure], float]) -> float | None:
+        """The median of a contender's runs; None where it has no result."""
+        good = find_good(self.groups[scenario][size].runs.get(name, []))
+        return statistics.median(map(what, good)) if good else None
+
+    def draw(self, scenario: str, size: int) -> Table:
+        """The rows for a terminal."""
+        table = Table(title=name_group(scenario, size), box=None, header_style="bold", title_justify="left")
+        for column in COLUMNS:
+            table.add_column(column, justify="left" if column in ("", "leaves out") else "right")
+        for row in self.describe(scenario, size):
+            table.add_row(*row)
+        return table
+
+
+def name_group(scenario: str, size: int) -> str:
+    return f"{scenario}, {size:,} {'days' if scenario == 'backfill' else 'users'}"
+
+
+def find_good(runs: list[Measure | Failure]) -> list[Measure]:
+    return [run for run in runs if isinstance(run, Measure)]
+
+
+def describe(contender: Contender, group: dict[str, list[Measure | Failure]]) -> tuple[str, ...]:
+    """A row: a contender's medians, and those of its ratios to ours and to the floor in the same round."""
+    runs = group[contender.name]
+    good = find_good(runs)
+    failures = [run.why for run in runs if isinstance(run, Failure)]
+    if not good:
+        return contender.name, "-", "-", "-", "-", "-", failures[0]
+    return (
+        contender.name,
+        f"{statistics.median(run.seconds for run in good):,.2f}",
+        compare(runs, group.get(OURS.name, [])),
+        compare(runs, group.get(FLOOR.name, [])),
+        f"{statistics.median(run.cpu for run in good):,.2f}",
+        f"{statistics.median(run.bytes for run in good) / 1e6:,.0f}",
+        f"{contender.leaves_out}; and once: {failures[0]}" if failures else contender.leaves_out,
+    )
+
+
+def compare(runs: list[Measure | Failure], others: list[Measure | Failure]) -> str:
+    """How many times as long as the others, the median over the rounds."""
+    both = [
+        run.seconds / other.seconds
+        for run, other in zip(runs, others, strict=False)
+        if isinstance(run, Measure) and isinstance(other, Measure)
+    ]
+    return f"{statistics.median(both):.2f}" if both else "-"

@@ -1,0 +1,246 @@
+"""Measures every contender on the same work, in turn.
+
+    ./run.sh bench                                10,000 and 100,000 users, three rounds
+    ./run.sh bench --sizes 1000000 --rounds 1     a million takes minutes for some; --only names those to measure
+    ./run.sh bench --scenarios backfill --days 400 3652
+    ./run.sh bench --write                        also keeps docs/benchmarks.md and its picture
+
+Each run is a process of its own against one source on loopback, in an environment that is made below .bench. Rounds
+are interleaved, so that a machine that slows down does so for everybody: what is to be compared is the ratio within a
+round. Memory is that of all processes of a run at its highest, pages that several share counted once; CPU is what all
+of them took. A run whose table does not hold what the source has is no result. What was measured is kept in
+.bench/results.json, a size of a scenario until it is measured again.
+"""
+
+import argparse
+import datetime as dt
+import hashlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from rich.console import Console
+
+from benchmarks.contenders import BACKFILL, CONTENDERS, FIRST, SKIP, UPSERT, Contender
+from benchmarks.results import Failure, Group, Measure, Results
+from benchmarks.source import CHANGED_FROM, EVERY, FIRST_DAY, PER_DAY
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENTS = ROOT / ".bench"
+RESULTS = ENVIRONMENTS / "results.json"
+LOOK_EVERY = 0.05  # seconds
+LONGEST = 3600.0
+
+
+class Scenario(NamedTuple):
+    """A piece of work: what a contender must be able to do, what is loaded the day before, what is then measured."""
+
+    needs: str = FIRST
+    before: str = ""
+    kind: str = "first"
+    latency: float = 0.0
+
+
+SCENARIOS = {
+    "first": Scenario(),
+    "unchanged": Scenario(UPSERT, "first"),
+    "1 % changed": Scenario(UPSERT, "first", "changed"),
+    "50 ms a request": Scenario(latency=0.05),
+    "nothing to do": Scenario(SKIP),
+    "backfill": Scenario(BACKFILL),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=["first"], help="what is measured")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000], help="numbers of users")
+    parser.add_argument("--days", type=int, nargs="+", default=[400], help=f"of a backfill, {PER_DAY} users each")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=[c.name for c in CONTENDERS], help="names of contenders")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that keeps what was measured")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md of all that was measured")
+    options = parser.parse_args()
+    results, console = Results.read(options.results), Console()
+    some = [contender for contender in CONTENDERS if not options.only or contender.name in options.only]
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, serve(Path(name), options.sizes) as root:
+        for scenario in options.scenarios:
+            for size in options.days if scenario == "backfill" else options.sizes:
+                group = measure(some, scenario, size, options.rounds, Path(name), root)
+                results.put(scenario, size, group)
+                results.write(options.results)
+                console.print(results.draw(scenario, size))
+    if options.write:
+        from benchmarks.report import write
+
+        write(results, ROOT / "docs")
+
+
+@contextmanager
+def serve(folder: Path, sizes: Sequence[int]) -> Iterator[str]:
+    """The source in a process of its own; its URL."""
+    command = [sys.executable, "-m", "benchmarks.source", str(folder), *map(str, sizes)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.terminate()
+
+
+def measure(some: Sequence[Contender], name: str, size: int, rounds: int, folder: Path, root: str) -> Group:
+    """What each of the contenders took, round by round."""
+    scenario = SCENARIOS[name]
+    able = [c for c in some if scenario.needs in c.commands and (scenario.needs == BACKFILL or size <= c.largest)]
+    group = Group(os.getloadavg()[0], {contender.name: [] for contender in able})
+    for _ in range(rounds):
+        for contender in able:
+            result = run(contender, scenario, size, folder, root)
+            print(f"{name}, {size:,}, {contender.name}: {result}", file=sys.stderr)
+            group.runs[contender.name].append(result)
+    return group
+
+
+def run(contender: Contender, scenario: Scenario, size: int, folder: Path, root: str) -> Measure | Failure:
+    """Do a piece of work once, in an empty folder; only the last step of it is measured."""
+    today = dt.datetime.now(dt.UTC).date()
+    with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as name:
+        work = Path(name)
+        shutil.copy(ROOT / "luigi.cfg", work)
+        words = {
+            "bin": "",
+            "folder": str(work),
+            "database": str(work / "warehouse.db"),
+            "root": root,
+            "url": f"{root}/users/{size}/{scenario.kind}?latency={scenario.latency}",
+            "date": str(today),
+            "start": str(FIRST_DAY),
+            "stop": str(FIRST_DAY + dt.timedelta(size)),
+        }
+        try:
+            words["bin"] = str(set_up(contender))
+            if scenario.before:
+                yesterday = {"url": f"{root}/users/{size}/{scenario.before}?", "date": str(today - dt.timedelta(1))}
+                start(contender, FIRST, words | yesterday, size)
+            if scenario.needs == SKIP and FIRST in contender.commands:
+                start(contender, FIRST, words, size)
+            result = start(contender, scenario.needs, words, size)
+            check(contender, work / "warehouse.db", scenario, size)
+        except RuntimeError as error:
+            return Failure(str(error))
+        return result
+
+
+def set_up(contender: Contender) -> Path:
+    """The programs of a contender's environment, made where its requirements are new. Raises RuntimeError."""
+    if missing := [name for name in contender.programs if not shutil.which(name)]:
+        raise RuntimeError(f"{' and '.join(missing)} not installed")
+    if not contender.requirements:
+        return Path(sys.executable).parent
+    text = "\n".join(contender.requirements)
+    folder = ENVIRONMENTS / hashlib.sha256(text.encode()).hexdigest()[:12]
+    if not (folder / "installed").exists():
+        print(f"installing {', '.join(contender.requirements)}", file=sys.stderr)
+        pip = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            subprocess.run([*pip, *contender.requirements], check=True)
+        except subprocess.CalledProcessError:
+            raise RuntimeError(f"{', '.join(contender.requirements)} could not be installed") from None
+        (folder / "installed").write_text(text)
+    return folder / "bin"
+
+
+def start(contender: Contender, ability: str, words: dict[str, str], size: int) -> Measure:
+    """Run a command to its end; raises RuntimeError with the last line it printed where it fails."""
+    days = [f"{words['root']}/days/{FIRST_DAY + dt.timedelta(n)}" for n in range(size)] if ability == BACKFILL else []
+    command: list[str] = []
+    for word in contender.commands[ability]:
+        command += days if word == "{urls}" else [word.format_map(words)]
+    with Path(words["folder"], "output").open("w+") as output:
+        clock = time.perf_counter()
+        process = subprocess.Popen(command, cwd=words["folder"], stdout=output, stderr=output, start_new_session=True)
+        watch = Watch(process.pid)
+        try:
+            code: int | str = process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            code = f"more than {LONGEST:.0f} s"
+        seconds = time.perf_counter() - clock
+        watch.stop()
+        if code:
+            output.seek(0)
+            lines = output.read().strip().splitlines() or [""]
+            raise RuntimeError(f"failed ({code}): {lines[-1][:300]}")
+    return Measure(seconds, watch.cpu, watch.peak)
+
+
+class Watch(threading.Thread):
+    """Looks at a process and those below it again and again: their memory at its highest, the CPU they have taken."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._process, self._ended = psutil.Process(pid), threading.Event()
+        self._seconds: dict[int, float] = {}
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.wait(LOOK_EVERY):
+            total = 0
+            try:
+                processes = [self._process, *self._process.children(recursive=True)]
+            except psutil.Error:
+                continue
+            for process in processes:
+                try:
+                    used, times = process.memory_full_info(), process.cpu_times()
+                except psutil.Error:
+                    continue
+                total += getattr(used, "pss", used.rss)
+                self._seconds[process.pid] = times.user + times.system
+            self.peak = max(self.peak, total)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self.join()
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of all processes, each as it was seen last."""
+        return sum(self._seconds.values())
+
+
+def check(contender: Contender, database: Path, scenario: Scenario, size: int) -> None:
+    """Raise RuntimeError where the table does not hold everybody, as changed as the source has them."""
+    if not contender.table:
+        return
+    sql = f"select count(*), count(*) filter (where updated_at >= '{CHANGED_FROM}') from {contender.table}"  # noqa: S608
+    should = size, size // EVERY if scenario.kind == "changed" else 0
+    if scenario.needs == BACKFILL:
+        should = size * PER_DAY, 0
+    try:
+        with closing(sqlite3.connect(database)) as db:
+            found = db.execute(sql).fetchone()
+    except sqlite3.Error as error:
+        raise RuntimeError(f"the table cannot be read: {error}") from None
+    if found != should:
+        raise RuntimeError(
+            f"the table has {found[0]} users, {found[1]} of them changed; should be {should[0]}, {should[1]}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A range of days of any length: what is missing of it is loaded, block by block.
+
+Owns which days are to be run, in what portions, and what became of each: a day is loaded when the warehouse says so.
+How a block runs is the business of block.py. Luigi's scheduling is quadratic in what it is given at once: blocks make
+it linear.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+
+from luigi.interface import core
+
+from pipeline import config
+from pipeline.block import Tell, prepare_children, run_block
+from pipeline.days import list_span
+from pipeline.logs import count, logger
+from pipeline.stop import Stop
+from pipeline.tasks import Load
+
+BLOCK = 20  # days
+BLOCK_OF_A_WORKER = 10  # days at least: at the end of a block workers wait for each other
+
+
+class Backfill:
+    """The days of a range: `skipped` are loaded already, `early` are not closed yet, `todo` are to be run.
+
+    Of these in the end `done` are loaded, `failed` are not, and why, and `left` were not run.
+    """
+
+    def __init__(self, load: type[Load], start: dt.date, stop: dt.date) -> None:
+        """Ask the warehouse which of the days from `start` to the day before `stop` it has, all at once."""
+        days = list_span(start, stop)
+        loaded = set(load.bulk_complete(days))
+        missing = [day for day in days if day not in loaded]
+        self.load = load
+        self.last_closed = load.dataset.config().last_closed_day(config.utc_now())
+        self.skipped = [day for day in days if day in loaded]
+        self.todo = [day for day in missing if day <= self.last_closed]
+        self.early = [day for day in missing if day > self.last_closed]
+        self.done: list[dt.date] = []
+        self.failed: dict[dt.date, str] = {}
+        self.left: list[dt.date] = []
+
+    def run(self, workers: int, stop: Stop, tell: Tell) -> None:
+        """Load the days, the oldest first; `tell` hears of each.
+
+        Those that failed are tried once more at the end, as an outage may be over by then: but not where all failed,
+        nor under luigid, which has tried them again meanwhile. What became of the days is known even where this raises.
+        """
+
+        def hear(day: dt.date, cause: str | None) -> None:
+            self.failed.pop(day, None)
+            if cause is not None:
+                self.failed[day] = cause
+            tell(day, cause)
+
+        def run_blocks(days: Sequence[dt.date]) -> None:
+            size = max(BLOCK, BLOCK_OF_A_WORKER * workers)
+            for number in range(0, len(days), size):
+                if not stop.asked:
+                    run_block(self.load, days[number : number + size], workers, stop, hear)
+
+        try:
+            if workers > 1 and self.todo:
+                prepare_children()
+            run_blocks(self.todo)
+            if core().local_scheduler and 0 < len(self.failed) < len(self.todo) and not stop.asked:
+                days = count(len(self.failed), "day")
+                logger.warning("%s: %s failed; once more, as an outage may be over", self.load.dataset.name, days)
+                run_blocks(sorted(self.failed))
+        finally:
+            loaded = set(self.load.bulk_complete(self.todo))
+            self.done = [day for day in self.todo if day in loaded]
+            self.failed = {day: self.failed[day] for day in sorted(self.failed.keys() - loaded)}
+            self.left = [day for day in self.todo if day not in loaded and day not in self.failed]
