@@ -202,7 +202,7 @@ steps = st.tuples(
 LOADS = (
     "dataset date mode window_start window_stop started_at extracted_at as_of pages extracted rejected forgotten "
     "duplicate stale unchanged inserted updated deleted vanished reverted watermark raw_sha256 clean_sha256 "
-    "transform_version accepted loaded_at seconds"
+    "transform_version accepted loaded_at seconds pruned_at"
 )
 KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
 
