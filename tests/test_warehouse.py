@@ -641,6 +641,27 @@ def test_the_watermark_is_the_highest_of_the_days_before_and_never_later_than_as
     assert before == [None, at(7), at(49), at(49)]
 
 
+def test_the_growth_of_a_table_is_told_by_day(store: Store) -> None:
+    """In UTC; who goes counts against who comes, and whom another dataset has does not count."""
+    store.load(incremental(1, user(1, "a", 5), user(2, "a", 20)))
+    store.load(incremental(2, user(1, "b", 30), user(2, "a", 40, deleted=True), user(3, "a", 47.9999)))
+    Store(store.url, "orders").load(incremental(1, Record(("a", 1), at(9), "a")))
+    assert store.warehouse.find_growth() == {dt.date(2026, 11, 1): 2, dt.date(2026, 11, 2): 0}
+
+
+def test_it_is_on_record_that_the_files_of_a_day_are_given_up(store: Store) -> None:
+    """Once and for all, unless the marker is another by then."""
+    marker = store.load(incremental(1, user(1, "a", 5)))
+    assert store.warehouse.note_pruned(marker)
+    noted = store.warehouse.find_marker(marker["date"])
+    assert noted
+    assert noted["pruned_at"] > marker["loaded_at"]
+    assert store.warehouse.note_pruned(marker)
+    assert store.warehouse.find_marker(marker["date"]) == noted
+    assert not store.warehouse.note_pruned(marker | {"raw_sha256": "another"})
+    assert store.warehouse.find_marker(dt.date(2026, 11, 9)) is None
+
+
 def test_the_tables_look_as_they_are_documented(store: Store) -> None:
     """The columns of every table, in order, and the form of what is in them."""
     store.load(snapshot(1, 10, user(1, "a", 5), user(2, "?", rejected=True)))
