@@ -1,6 +1,7 @@
 """A warehouse in PostgreSQL: what is particular to it. What it says of days is tested where SQLite's is."""
 
 import datetime as dt
+import re
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from test_warehouse import Store, at, declare, declared, describe, fails, increm
 
 import databases
 from cluster import PASSWORD, Cluster, find_port
-from conftest import luigi_run, query, run
+from conftest import ROOT, luigi_run, query, run
 from model import Record
 from pipeline import extraction, packing, postgres, stages
 from pipeline.database import find_database
@@ -82,6 +83,16 @@ def test_a_url_that_cannot_be_read_is_one_line_without_its_password(url: str) ->
         find_database(url)
     assert str(caught.value).startswith("[pipeline] database = postgresql://")
     assert "hush" not in str(caught.value)
+
+
+def test_the_urls_of_the_documentation_are_understood() -> None:
+    """Those of the page on growing, of the README and of errors; what is asked of libpq by them is known to it."""
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "pipeline/postgres.py"))
+    urls = {url.rstrip("`'…") for url in re.findall(r"postgresql\+psycopg://[^\s`;)\"]+", text)}
+    assert len(urls) > 4
+    for url in urls:
+        params = postgres.Database(url).params
+        assert psycopg.conninfo.conninfo_to_dict(**params) == params
 
 
 def test_the_extra_is_named_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +249,22 @@ def test_columns_have_the_types_of_postgresql(store: Store) -> None:
         "ingested_at": "timestamp with time zone",
         "load_date": "date",
     }
+
+
+def test_text_in_a_key_is_compared_by_its_bytes(cluster: Cluster) -> None:
+    """In every table, the temporary ones included, or two of them could not be compared at all."""
+    store = Store(cluster.make_url(), "orders")
+    for number, key in enumerate(("a", "A", "ä", "Z"), 1):
+        store.load(snapshot(number, 24 * number, Record((key, 1), at(number), "a"), Record((key, 2), None, "b")))
+    columns = "select distinct column_name, collation_name from information_schema.columns where table_schema = "
+    found = store.query(f"{columns} current_schema() and data_type = 'text' and table_name like 'orders%' order by 1")
+    assert [tuple(row) for row in found] == [("mode", None), ("name", None), ("shop", "C")]
+
+
+def test_a_commit_is_on_the_disk_whatever_the_role_does_as_a_rule(store: Store) -> None:
+    """A day that was told to be loaded is there after a power cut."""
+    with find_database(f"{store.url} -csynchronous_commit=off").connect(create=True) as db:
+        assert db.run("show synchronous_commit").fetchone() == ("on",)
 
 
 def test_sqlalchemy_and_pandas_read_by_the_same_url(store: Store) -> None:
