@@ -49,7 +49,6 @@ class Backfill:
         """
 
         def hear(day: dt.date, cause: str | None) -> None:
-            self.failed.pop(day, None)
             if cause is not None:
                 self.failed[day] = cause
             tell(day, cause)

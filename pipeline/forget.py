@@ -28,6 +28,7 @@ from pipeline.errors import ConfigError, FolderError
 from pipeline.lines import pack, unpack
 from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, REJECTS, Declared, Table, Words
+from pipeline.stages import encode_rows
 from pipeline.storage import strip_run
 from pipeline.targets import CleanManifest, DayFolder, Erasure, Part, RawManifest, digest, list_days
 from pipeline.tombstones import Done, Finder, Key, Tombstone, Tombstones
@@ -109,9 +110,7 @@ class CleanPart:
         from pipeline.transform import Reject
 
         table = parquet.read_table(pa.BufferReader(self._data)).filter(pa.array([n not in gone for n in self._lines]))
-        buffer = pa.BufferOutputStream()
-        parquet.write_table(table, buffer, compression="zstd")
-        chunks = [(len(table), buffer.getvalue())]
+        chunks = [(len(table), encode_rows(table))]
         new: dict[Part, Part | None] = {self._rows: self._folder.write(_next_name(self._rows), chunks)}
         kept, reasons = [], []
         for reject in self._refused:
@@ -346,7 +345,7 @@ def _mend_marker(db: Connection, dataset: Dataset, declared: Declared, marker: d
     if not raw.exists() or not clean.exists():
         return  # it says what was loaded once
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
-    new = {"raw_sha256": digest(read.parts), "clean_sha256": digest([*made.parts, *made.rejects])}
+    new = {"raw_sha256": read.sha256, "clean_sha256": made.sha256}
     erasures = {"raw_sha256": read.erasures, "clean_sha256": made.erasures}
     if new.items() <= marker.items() or made.raw_sha256 != [part.sha256 for part in read.parts]:
         return

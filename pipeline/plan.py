@@ -14,6 +14,7 @@ from pipeline.days import list_span
 from pipeline.errors import FolderError
 from pipeline.failures import find_open, list_failures
 from pipeline.reprocess import find_stale
+from pipeline.status import tell_time
 
 LEARN_FROM = 30  # days: the newest of the same mode
 AT_ONCE = dt.timedelta(hours=1)  # a day that is loaded later than that was read by another run
@@ -55,8 +56,9 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
         if date > last_closed:
             return Step(date, "wait", f"not closed; the newest day that is: {last_closed}")
         what, why = _find_step(dataset, date)
-        failure = failed.get(date)
-        return Step(date, what, f"failed before, {failure.stage}: {failure.line}" if failure else why)
+        if failure := failed.get(date):
+            why = f"failed at {tell_time(failure.at)}, {failure.stage}: {failure.line}"
+        return Step(date, what, why)
 
     return [plan_day(day) for day in days]
 

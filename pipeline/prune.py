@@ -16,7 +16,7 @@ from pipeline import config
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import FolderError
-from pipeline.targets import CleanManifest, DayFolder, RawManifest, digest, list_days
+from pipeline.targets import CleanManifest, DayFolder, RawManifest, list_days
 
 
 class Outcome(NamedTuple):
@@ -66,11 +66,11 @@ def _look_at(dataset: Dataset, date: dt.date) -> tuple[dict[str, Any] | None, Ou
     files: dict[str, Any] = {}
     if raw.exists():
         read = raw.read_manifest(RawManifest)
-        files |= {"raw_sha256": digest(read.parts), "as_of": read.as_of}
+        files |= {"raw_sha256": read.sha256, "as_of": read.as_of}
         size += sum(part.bytes for part in read.parts)
     if clean.exists():
         made = clean.read_manifest(CleanManifest)
-        files |= {"clean_sha256": digest([*made.parts, *made.rejects])}
+        files |= {"clean_sha256": made.sha256}
         size += sum(part.bytes for part in (*made.parts, *made.rejects))
     if marker | files != marker:
         return marker, Outcome(date, "kept", "loaded from other files")

@@ -18,6 +18,7 @@ import jinja2
 from pipeline.charts import Layer, draw_bars, draw_line
 from pipeline.config import SNAPSHOT
 from pipeline.dataset import Dataset
+from pipeline.days import list_span
 from pipeline.failures import Failure
 from pipeline.logs import count
 from pipeline.stages import COUNTS
@@ -27,6 +28,7 @@ from pipeline.storage import replace_file
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named
 REASONS = 12  # for rejects
+DAY = dt.timedelta(days=1)
 
 Values = list[float | None]
 
@@ -106,7 +108,7 @@ def make_sheet(dataset: Dataset, number: int) -> Sheet:
     figures, charts, shown = {}, [], ""
     if status.first and status.newest:
         first = max(status.first, status.last_closed - dt.timedelta(days=number - 1))
-        days = _list_days(first, max(status.last_closed, status.newest))
+        days = list_span(first, max(status.last_closed, status.newest) + DAY)
         totals = add_up(dataset.warehouse().find_growth(), status.first, status.newest)
         charts = [*make_charts(status, days), draw_growth(dataset.name, status.first, totals)]
         shown = f"{days[0]} to {days[-1]}"
@@ -125,7 +127,7 @@ def make_sheet(dataset: Dataset, number: int) -> Sheet:
 
 def list_remedies(status: Status) -> list[Remedy]:
     """What is to be done, the gravest first. A snapshot that was not taken is nothing: no source knows it now."""
-    failed = [failure for failure in status.failures if failure.date in status.failed]
+    failed = status.open_failures
     missing = [date for date in status.missing if date not in status.failed]
     lacking = {*status.missing, *status.failed}
     stale = {date: why for date, why in status.stale.items() if date not in lacking}
@@ -149,7 +151,7 @@ def list_remedies(status: Status) -> list[Remedy]:
 
 def _mend(state: State, days: Sequence[dt.date], why: str, command: str = "backfill") -> Remedy:
     """A remedy with the command for these days; it leaves alone what needs nothing between them."""
-    line = f"./run.sh {command} {min(days)} {max(days) + dt.timedelta(days=1)}"
+    line = f"./run.sh {command} {min(days)} {max(days) + DAY}"
     return Remedy(state, len(days), name_newest(days), why, line)
 
 
@@ -185,7 +187,7 @@ def make_months(status: Status, states: dict[dt.date, State]) -> list[Month]:
         weeks = calendar.Calendar().monthdatescalendar(month.year, month.month)
         rows = [list(map(make_cell, week)) for week in weeks]
         months.append(Month(f"{month:%B %Y}", list(filter(any, rows))))
-        month = (month - dt.timedelta(days=1)).replace(day=1)
+        month = (month - DAY).replace(day=1)
     return months[::-1]
 
 
@@ -233,7 +235,7 @@ def _tell(find: Callable[[Any], float], values: Values) -> str:
 
 def draw_growth(name: str, first: dt.date, totals: list[int]) -> Chart:
     """How many rows the table had at the end of each day."""
-    days = _list_days(first, first + dt.timedelta(days=len(totals) - 1))
+    days = list_span(first, first + len(totals) * DAY)
     caption = f"from {totals[0]:,} to {totals[-1]:,} since {first}"
     svg = draw_line(f"{name} total", days, Layer("main", totals))
     title = f"All {name}"
@@ -242,14 +244,10 @@ def draw_growth(name: str, first: dt.date, totals: list[int]) -> Chart:
 
 def add_up(growth: dict[dt.date, int], first: dt.date, last: dt.date) -> list[int]:
     """The totals at the end of each day from `first` to `last`, or the last change."""
-    days = _list_days(first, max(last, *growth, first))
+    days = list_span(first, max(last, *growth, first) + DAY)
     total = sum(change for day, change in growth.items() if day < first)
     totals = []
     for day in days:
         total += growth.get(day, 0)
         totals.append(total)
     return totals
-
-
-def _list_days(first: dt.date, last: dt.date) -> list[dt.date]:
-    return [first + dt.timedelta(days=number) for number in range((last - first).days + 1)]

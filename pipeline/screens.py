@@ -145,7 +145,7 @@ def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
     if status.known_until:
         age = tell_span(status.at - status.known_until)
         known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
-    failed = [failure for failure in status.failures if failure.date in status.failed]
+    failed = status.open_failures
     next_ = f"{failed[0].date} failed, {failed[0].stage}: {failed[0].line}" if failed else "./run.sh status tells more"
     return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {next_}"
 

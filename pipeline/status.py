@@ -66,6 +66,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     loads: list[dict[str, Any]]
     """The rows of the table `loads`."""
 
+    @property
+    def open_failures(self) -> list[Failure]:
+        """Those of the days that were not loaded since."""
+        return [failure for failure in self.failures if failure.date in self.failed]
+
     def find_states(self) -> dict[dt.date, State]:
         """The state of each day that is loaded, missing or failed."""
         loaded: dict[dt.date, State] = {marker["date"]: "loaded" for marker in self.loads}

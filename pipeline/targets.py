@@ -89,6 +89,11 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     """How many of the records are no longer in the parts."""
     erasures: list[Erasure] = []
 
+    @property
+    def sha256(self) -> str:
+        """That of all its files, as a marker has it."""
+        return digest(self.parts)
+
 
 class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a raw day: the parts it came from, the code that read them, rows, and rejects by reason."""
@@ -106,6 +111,11 @@ class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
     rejects: list[Part]
     erasures: list[Erasure] = []
     """Of rows and rejects, since the day was cleaned."""
+
+    @property
+    def sha256(self) -> str:
+        """That of all its files, as a marker has it."""
+        return digest([*self.parts, *self.rejects])
 
 
 def digest(parts: Iterable[Part]) -> str:

@@ -254,18 +254,21 @@ context = dict(logical_date=now, ds={DAY!r}, data_interval_end=now - dt.timedelt
 
 
 def test_a_day_is_waited_for_until_it_is_settled(airflow):
-    """Until twenty minutes after its midnight; a run that was triggered without a date takes the last such day."""
+    """Until twenty minutes after its midnight, and not so shortly that Airflow takes the task for lost.
+
+    A run that was triggered without a date takes the last such day.
+    """
     code = """
-for minutes in (21, 19):
+for minutes in (21, 19, 19.99):
     context["data_interval_end"] = now - dt.timedelta(minutes=minutes)
     try:
         print(find_day(context))
     except AirflowRescheduleException as wait:
-        print("wait", wait.reschedule_date - now)
+        print("wait", round((wait.reschedule_date - now).total_seconds(), -1))
 for minute in (19, 20):
     print(find_day({"dag_run": SimpleNamespace(run_after=dt.datetime(2026, 11, 21, 0, minute, tzinfo=dt.UTC))}))
 """
-    assert call(airflow, code).splitlines() == [DAY, "wait 0:01:00", "2026-11-19", "2026-11-20"]
+    assert call(airflow, code).splitlines() == [DAY, "wait 60.0", "wait 20.0", "2026-11-19", "2026-11-20"]
 
 
 def test_a_pipeline_that_is_not_there_is_named(airflow):

@@ -103,15 +103,15 @@ def test_a_day_that_fails_for_ever_is_the_only_one_missing_and_one_that_fails_on
     with Server() as server:
         url = serve_days(
             server,
-            lambda day: Answer(status=410) if day == bad else next(once, None) if day == "2016-01-20" else None,
+            lambda day: Answer(status=410) if day == bad else next(once, None) if day == "2016-01-11" else None,
         )
-        result = backfill(*span(45), "--workers", "2", "--users-url", url)
+        result = backfill(*span(22), "--workers", "2", "--users-url", url)
         assert result.returncode == 1
         rows = rows_of(result.stdout)
-        assert rows["done"].startswith("done 44 2016-01-01..2016-01-02, 2016-01-04..2016-02-14 loaded, 44 inserted")
+        assert rows["done"].startswith("done 21 2016-01-01..2016-01-02, 2016-01-04..2016-01-22 loaded, 21 inserted")
         assert rows["failed"].startswith(f"failed 1 {bad} users {bad}: GET ")
         assert "410 Gone" in " ".join(result.stdout.split())
-        assert result.stdout.endswith("users: 44 of 45 days are loaded\n")
+        assert result.stdout.endswith("users: 21 of 22 days are loaded\n")
         errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         assert [
             bool(re.match(rf"ERROR: ExtractUsers\(date={bad}\) failed: users {bad}: ", line)) for line in errors
@@ -121,11 +121,11 @@ def test_a_day_that_fails_for_ever_is_the_only_one_missing_and_one_that_fails_on
             True,
         ]
         assert "WARNING: users: 2 days failed; once more, as an outage may be over" in result.stderr
-        assert query("select count(*) from users") == [(44,)]
+        assert query("select count(*) from users") == [(21,)]
         server.requests.clear()
-        again = backfill(*span(45), "--users-url", url)
+        again = backfill(*span(22), "--users-url", url)
         assert again.returncode == 1
-        assert rows_of(again.stdout)["skipped"].startswith("skipped 44 ")
+        assert rows_of(again.stdout)["skipped"].startswith("skipped 21 ")
         assert asked_for(server) == [bad]
 
 
@@ -185,21 +185,21 @@ def test_flags_reach_the_children_however_they_are_started(method):
         url = serve_days(server, lambda _: None)
         code = f"import multiprocessing; multiprocessing.set_start_method('{method}'); {MAIN}"
         flags = ("--workers", "2", "--users-url", url, "--pipeline-database", "sqlite:///elsewhere.db")
-        result = run("python", "-c", code, "backfill", *span(2), *flags, PYTHONWARNINGS="ignore")
+        result = run("python", "-c", code, "backfill", *span(1), *flags, PYTHONWARNINGS="ignore")
         assert (result.returncode, result.stderr) == (0, "")
-        assert sorted(asked_for(server)) == ["2016-01-01", "2016-01-02"]
+        assert asked_for(server) == ["2016-01-01"]
     assert not Path("data/warehouse.db").exists()
     shutil.copy("elsewhere.db", "data/warehouse.db")
-    assert query("select count(*) from users") == [(2,)]
+    assert query("select count(*) from users") == [(1,)]
 
 
 def test_with_a_watermark_days_run_in_order_across_blocks():
     """Whatever the workers: each starts from what the day before it brought."""
     with Server() as server:
         url = serve_days(server, lambda _: None) + "&since={watermark:date}"
-        result = backfill(*span(31), "--workers", "3", "--users-url", url)
+        result = backfill(*span(22), "--workers", "2", "--users-url", url)
         assert result.returncode == 0, result.stderr
-        days = [str(FIRST + dt.timedelta(days=n)) for n in range(31)]
+        days = [str(FIRST + dt.timedelta(days=n)) for n in range(22)]
         before = ["1970-01-01", "2015-12-31", *days[:-2]]
         assert [(request.query["on"], request.query["since"]) for request in server.requests] == list(
             zip(days, before, strict=True)
@@ -212,7 +212,6 @@ def test_with_a_watermark_days_run_in_order_across_blocks():
         (signal.SIGINT, "fork", 1),
         (signal.SIGTERM, "fork", 2),
         (signal.SIGINT, "spawn", 2),
-        (signal.SIGINT, "forkserver", 2),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
@@ -293,7 +292,7 @@ def dump() -> tuple[object, ...]:
 @pytest.mark.timeout(120 + 20 * KILLS)
 def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it():
     """SIGKILL, time and again, with two workers; then a plain run: the warehouse is as if undisturbed."""
-    days = span(24, dt.date(2026, 10, 1))
+    days = span(12 if KILLS < 50 else 24, dt.date(2026, 10, 1))
     began = time.monotonic()
     assert backfill(*days, "--workers", "2").returncode == 0
     length = time.monotonic() - began
@@ -310,7 +309,7 @@ def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it(
                 os.killpg(command.pid, signal.SIGKILL)
         command.communicate()
         loaded.append(len(query_or_none("select * from loads")))
-        if loaded[-1] == 24:
+        if loaded[-1] == len(whole[0]["loads"]):
             shutil.rmtree("data", ignore_errors=True)
     print(f"days loaded at each kill: {loaded}")
     result = backfill(*days)
@@ -322,7 +321,7 @@ def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it(
 @pytest.mark.parametrize(("processes", "workers"), [(1, 4), (4, 1)])
 def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
     """In one process, and in four that are given the same days: no error, and the rows of a quiet run."""
-    days = span(max(8, SCALE // 4), dt.date(2026, 6, 1))
+    days = span(max(4, SCALE // 4), dt.date(2026, 6, 1))
     assert backfill(*days).returncode == 0
     quiet = dump()
     shutil.rmtree("data")
@@ -450,7 +449,7 @@ def quiet(monkeypatch) -> Iterator[None]:
 def test_what_luigi_costs_is_linear_in_the_days():
     """Four times the days, at most 4.6 times the time; given all at once they would take sixteen times."""
     seconds = []
-    for days in (few := max(SCALE, 90), 4 * few):
+    for days in (few := max(SCALE, 60), 4 * few):
         ExtractNothing.done.clear()
         backfill = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=days))
         began = time.process_time()

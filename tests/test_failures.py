@@ -85,7 +85,7 @@ def test_a_bug_is_written_down_by_its_name():
     """Its traceback is in the log."""
     code = (
         "from luigi.cmdline import luigi_run; from pipeline import extraction\n"
-        "def broken(dataset, date, tell): raise ZeroDivisionError('a bug\\nof two lines')\n"
+        "def broken(*_): raise ZeroDivisionError('a bug\\nof two lines')\n"
         "extraction.extract_day = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}'])"
     )

@@ -23,7 +23,7 @@ from luigi.configuration import get_config
 import points
 from cluster import Cluster
 from conftest import dump_tree, dump_warehouse, has_table, query
-from pipeline import config, stages
+from pipeline import config, engine, stages
 from pipeline.errors import PipelineError
 from pipeline.targets import MANIFEST
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
@@ -258,6 +258,7 @@ def test_a_fault_at_any_point_of_a_day_leaves_all_or_nothing_and_the_next_run_he
 def transform_in_pool(part: Callable[[stages.PartJob], stages.PartResult]) -> None:
     """The second stage in two processes of the engine."""
     stages.transform_part = part
+    engine.FEW = 2
     get_config().set("pipeline", "engine_workers", "2")
     TransformUsers(date=DAY).run()
 

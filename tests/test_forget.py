@@ -423,7 +423,7 @@ def test_what_can_be_no_key_is_refused(text):
     assert not Path("data").exists()
 
 
-@pytest.mark.parametrize("text", ["A-1", '["A-1"]', '["A-1", "2"]', '[1, "A-1"]', r'["\ud800", 1]'])
+@pytest.mark.parametrize("text", ["A-1", '["A-1"]', '["A-1", "2"]', '[1, "A-1"]', r'["\ud800", 1]', r'["\u0000", 1]'])
 def test_an_array_that_can_be_no_key_is_refused(text):
     """Its values are of the columns' kinds, in their order."""
     with pytest.raises(ConfigError, match=r"give number \(text\), line \(integer\) as a JSON array"):

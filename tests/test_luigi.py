@@ -271,7 +271,7 @@ def test_a_bug_keeps_its_traceback():
     """What nobody expected must be found."""
     code = (
         "from luigi.cmdline import luigi_run; from pipeline import extraction\n"
-        "def broken(dataset, date, tell): raise ZeroDivisionError('a bug')\n"
+        "def broken(*_): raise ZeroDivisionError('a bug')\n"
         "extraction.extract_day = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}'])"
     )

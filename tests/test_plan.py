@@ -54,7 +54,7 @@ def test_each_day_has_its_step_and_its_reason():
         (DAYS[1], "reprocess", stale),
         (DAYS[2], "load", "read and cleaned"),
         (DAYS[3], "clean", "read"),
-        (DAYS[5], "read", "failed before, extract: 404 Not Found"),
+        (DAYS[5], "read", "failed at 2026-10-07T01:00:00Z, extract: 404 Not Found"),
         (DAYS[6], "wait", "not closed; the newest day that is: 2026-10-06"),
     ]
 

@@ -1,6 +1,7 @@
 """A warehouse in PostgreSQL: what is particular to it. What it says of days is tested where SQLite's is."""
 
 import datetime as dt
+import re
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from test_warehouse import Store, at, declare, declared, describe, fails, increm
 
 import databases
 from cluster import PASSWORD, Cluster, find_port
-from conftest import luigi_run, query, run
+from conftest import ROOT, luigi_run, query, run
 from model import Record
 from pipeline import extraction, packing, postgres, stages
 from pipeline.database import find_database
@@ -82,6 +83,16 @@ def test_a_url_that_cannot_be_read_is_one_line_without_its_password(url: str) ->
         find_database(url)
     assert str(caught.value).startswith("[pipeline] database = postgresql://")
     assert "hush" not in str(caught.value)
+
+
+def test_the_urls_of_the_documentation_are_understood() -> None:
+    """Those of the page on growing, of the README and of errors; what is asked of libpq by them is known to it."""
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "pipeline/postgres.py"))
+    urls = {url.rstrip("`'…") for url in re.findall(r"postgresql\+psycopg://[^\s`;)\"]+", text)}
+    assert len(urls) > 4
+    for url in urls:
+        params = postgres.Database(url).params
+        assert psycopg.conninfo.conninfo_to_dict(**params) == params
 
 
 def test_the_extra_is_named_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +251,22 @@ def test_columns_have_the_types_of_postgresql(store: Store) -> None:
     }
 
 
+def test_text_in_a_key_is_compared_by_its_bytes(cluster: Cluster) -> None:
+    """In every table, the temporary ones included, or two of them could not be compared at all."""
+    store = Store(cluster.make_url(), "orders")
+    for number, key in enumerate(("a", "A", "ä", "Z"), 1):
+        store.load(snapshot(number, 24 * number, Record((key, 1), at(number), "a"), Record((key, 2), None, "b")))
+    columns = "select distinct column_name, collation_name from information_schema.columns where table_schema = "
+    found = store.query(f"{columns} current_schema() and data_type = 'text' and table_name like 'orders%' order by 1")
+    assert [tuple(row) for row in found] == [("mode", None), ("name", None), ("shop", "C")]
+
+
+def test_a_commit_is_on_the_disk_whatever_the_role_does_as_a_rule(store: Store) -> None:
+    """A day that was told to be loaded is there after a power cut."""
+    with find_database(f"{store.url} -csynchronous_commit=off").connect(create=True) as db:
+        assert db.run("show synchronous_commit").fetchone() == ("on",)
+
+
 def test_sqlalchemy_and_pandas_read_by_the_same_url(store: Store) -> None:
     """Schema included."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
@@ -379,6 +406,42 @@ def test_a_load_that_does_not_end_is_given_up_in_one_line(store: Store, monkeypa
     assert names(store) == {1: "b"}
 
 
+def test_the_first_loads_of_two_datasets_at_once_make_the_tables_of_all_once(store: Store) -> None:
+    """Who comes second waits until they are there, and is no error."""
+    thread, go = hold_back(store, incremental(1, user(1, "a", 5)))
+    orders = Store(store.url, "orders")
+    other = threading.Thread(target=orders.load, args=(incremental(1, Record(("a", 1), at(5), "a")),))
+    other.start()
+    waiting = "select 1 from pg_locks where not granted and locktype = 'advisory'"
+    while not store.query(waiting):
+        time.sleep(0.01)
+    go.set()
+    for each in (thread, other):
+        each.join()
+    assert len(store.warehouse.loads()) == len(orders.warehouse.loads()) == 1
+
+
+def test_a_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
+    """Nothing keeps it out until the commit, though the tables are emptied and filled."""
+    day = snapshot(1, 10, user(1, "a", 5))
+    store.load(day)
+    seen = []
+
+    def look() -> Iterator[pa.RecordBatch]:
+        with databases.connect(store.url) as reader:
+            reader.execute("set statement_timeout = '5s'")
+            for table in ("users", "users_history", "users_days", "loads", "rejects"):
+                seen.append(reader.execute(f"select count(*) from {table}").fetchone())
+        yield from store.batches(day)
+
+    after = snapshot(2, 40, user(1, "b", 5))
+    store.warehouse.rebuild(
+        [(describe(each, extracted=1), rows, []) for each, rows in ((day, look()), (after, store.batches(after)))],
+    )
+    assert seen == [(1,), (1,), (1,), (1,), (0,)]
+    assert names(store) == {1: "b"}
+
+
 def test_two_transactions_that_wait_for_each_other_are_told_to_try_again(store: Store) -> None:
     """A deadlock passes: it is the kind of error after which a load is repeated."""
     store.load(incremental(1, user(1, "a", 5)))
@@ -450,6 +513,23 @@ def test_no_byte_of_a_forgotten_user_is_left_in_a_table(cluster: Cluster, config
     assert forget(USERS, [str(key)]).problems == []
     # Only a superuser could write the statistics of columns anew; the page that says so is docs/scaling.md.
     assert set(find_in_files(cluster, "erased", mark)) <= {"pg_statistic"}
+
+
+def test_a_transaction_that_can_still_see_a_forgotten_user_is_named(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not touch the tables: what it might still ask for is kept for it."""
+    monkeypatch.setattr(postgres, "BUSY_SECONDS", 0.1)
+    extraction.extract_day(USERS, DAY)
+    stages.transform_day(USERS, DAY)
+    stages.load_day(USERS, DAY)
+    ((key,),) = query("select max(user_id) from users")
+    with databases.connect(postgresql) as reader:
+        reader.execute("begin isolation level repeatable read")
+        ((pid,),) = reader.execute("select pg_backend_pid()").fetchall()
+        (problem,) = forget(USERS, [str(key)]).problems
+    assert f"another program is reading the warehouse (process {pid}, loader, since 2" in problem
+    assert forget(USERS, []).problems == []
 
 
 def find_in_files(cluster: Cluster, database: str, text: str) -> list[str]:

@@ -10,6 +10,8 @@ import functools
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from test_warehouse import Store, describe, incremental, snapshot, user
 
 import databases
 from cluster import Cluster
-from conftest import dump_warehouse, execute, query
+from conftest import ROOT, dump_warehouse, execute, need, query
 from model import ReadDay
 from pipeline import extraction, postgres, stages
 from pipeline.errors import BrokenOffError, WarehouseError
@@ -55,22 +57,27 @@ class Watch:
         if len(self.statements) == self.at:
             self.act()
 
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Watch every statement of this process but those of the superuser."""
+        execute, copy = psycopg.Connection.execute, psycopg.Cursor.copy
+
+        def run(connection: Any, sql: Any, *rest: Any, **more: Any) -> Any:
+            if connection.info.user != "postgres":
+                self.reach(sql)
+            return execute(connection, sql, *rest, **more)
+
+        def start_copy(cursor: Any, sql: Any, *rest: Any, **more: Any) -> Any:
+            self.reach(sql)
+            return copy(cursor, sql, *rest, **more)
+
+        monkeypatch.setattr(psycopg.Connection, "execute", run)
+        monkeypatch.setattr(psycopg.Cursor, "copy", start_copy)
+
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    watch, execute, copy = Watch(), psycopg.Connection.execute, psycopg.Cursor.copy
-
-    def run(connection: Any, sql: Any, *rest: Any, **more: Any) -> Any:
-        if connection.info.user != "postgres":
-            watch.reach(sql)
-        return execute(connection, sql, *rest, **more)
-
-    def start_copy(cursor: Any, sql: Any, *rest: Any, **more: Any) -> Any:
-        watch.reach(sql)
-        return copy(cursor, sql, *rest, **more)
-
-    monkeypatch.setattr(psycopg.Connection, "execute", run)
-    monkeypatch.setattr(psycopg.Cursor, "copy", start_copy)
+    watch = Watch()
+    watch.install(monkeypatch)
     return watch
 
 
@@ -153,6 +160,37 @@ def kill_soon(cluster: Cluster, delay: float) -> None:
             os.kill(pid, signal.SIGKILL)
 
     threading.Timer(delay, strike).start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a network to itself")
+def test_a_network_that_loses_everything_without_a_word_is_noticed() -> None:
+    """In a network of its own, which is switched off in the middle of a load: not for ever, and no lock is left."""
+    code = "import test_postgres_faults as faults; faults.lose_every_packet()"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    need("ip")
+    command = [need("unshare"), "--net", sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    if "unshare failed" in done.stderr:
+        pytest.skip(f"no network can be made here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+
+
+def lose_every_packet() -> None:
+    """With shorter times than those that are shipped."""
+    for name in ("keepalives_idle", "keepalives_interval", "keepalives_count"):
+        postgres.DEFAULTS[name] = postgres.SETTINGS[f"tcp_{name}"] = "1"
+    postgres.DEFAULTS["tcp_user_timeout"] = "2000"
+    switch = functools.partial(subprocess.run, check=True)
+    switch(["ip", "link", "set", "lo", "up"])
+    with Cluster.make() as cluster, pytest.MonkeyPatch.context() as patch:
+        store, watch = Store(cluster.make_url(cluster.port)), Watch()
+        watch.install(patch)
+        store.load(EARLIER[0])
+        watch.expect(30, lambda: switch(["ip", "link", "set", "lo", "down"]))
+        with pytest.raises(BrokenOffError, match="Connection timed out"):
+            store.load(EARLIER[1])
+        switch(["ip", "link", "set", "lo", "up"])
+        store.load(EARLIER[1])
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -13,7 +13,7 @@ SCALE = int(os.environ.get("PIPELINE_SCALE", "40000"))
 
 MEASURE = """
 import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL).returncode
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 print(code, peak)
 """

@@ -91,8 +91,7 @@ def run_scheduler() -> Iterator[dict[str, str]]:
         yield environment
     finally:
         daemon.terminate()
-        for number, text in enumerate(daemon.communicate()):
-            Path(f"luigid-{number}.txt").write_text(text)
+        daemon.wait()
 
 
 def ask_scheduler() -> str:

@@ -303,3 +303,35 @@ def test_deletions_are_rows_in_the_order_of_the_lines(lines):
     assert list(frame.index) == sorted(frame.index)
     assert list(frame["user_id"]) == [json.loads(lines[n - 1])["id"] for n in frame.index]
     assert list(frame.index[frame["deleted"]]) == [n for n, line in enumerate(lines, 1) if b"deleted" in line]
+
+
+def test_a_nul_character_rejects_a_record_as_not_every_database_could_keep_it():
+    """JSON may write one; what is loaded must not depend on the database. The record is kept as it was sent."""
+    rows, rejects = rows_of(GOOD, GOOD | {"name": "A\0da"}, GOOD | {"address": {"city": "\0"}}, GOOD)
+    assert len(rows) == 2
+    assert [(reject.line, reject.field, reject.reason, reject.key) for reject in rejects] == [
+        (2, "name", "has a NUL character", "[1]"),
+        (3, "city", "has a NUL character", "[1]"),
+    ]
+    assert all("\0" not in reject.record and r"\u0000" in reject.record for reject in rejects)
+
+
+def test_a_nul_character_in_a_deletion_is_no_more_than_its_text():
+    """A deletion needs only its key: the text goes. In the key itself it is a reason to reject."""
+    lines = [
+        json.dumps({"number": number, "name": "A\0", "gone": gone}).encode()
+        for number, gone in [("a", True), ("b", False), ("c\0", True)]
+    ]
+
+    class Item(msgspec.Struct):
+        number: str
+        name: str
+
+    frame, rejects = transform(lines, Item, lambda items: (items, {}), ["number"], "gone")
+    assert frame.astype(object).where(frame.notna(), None).to_dict("records") == [
+        {"number": "a", "name": None, "deleted": True}
+    ]
+    assert [(reject.line, reject.field, reject.reason, reject.key) for reject in rejects] == [
+        (2, "name", "has a NUL character", '["b"]'),
+        (3, "number", "has a NUL character, and it is the key", r'["c\u0000"]'),
+    ]

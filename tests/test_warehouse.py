@@ -202,7 +202,7 @@ steps = st.tuples(
 LOADS = (
     "dataset date mode window_start window_stop started_at extracted_at as_of pages extracted rejected forgotten "
     "duplicate stale unchanged inserted updated deleted vanished reverted watermark raw_sha256 clean_sha256 "
-    "transform_version accepted loaded_at seconds"
+    "transform_version accepted loaded_at seconds pruned_at"
 )
 KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
 
@@ -341,6 +341,18 @@ def test_times_of_mixed_precision_are_compared_as_times(store: Store) -> None:
         "2026-11-01T00:00:00.000000Z",
         "2026-11-01T00:00:00.500000Z",
     ]
+
+
+def test_of_records_of_one_time_the_later_in_the_file_stays(store: Store) -> None:
+    """In one batch or in two, whether they have an `updated_at` or not; one with it goes before one without."""
+    timed = [user(1, "a", 5), user(1, "b", 5), user(1, "c", 5), user(1, "d", 5)]
+    untimed = [user(2, row) for row in "abcd"]
+    mixed = [user(3, "a", 9), user(3, "b"), user(3, "c", 4), user(3, "d")]
+    store.load(snapshot(1, 30, *timed, *untimed, *mixed))
+    assert names(store) == {1: "d", 2: "d", 3: "a"}
+    store.load(incremental(2, *(user(key, row, 31) for key in (1, 2) for row in "yzx")))
+    assert names(store) == {1: "x", 2: "x", 3: "a"}
+    assert store.warehouse.loads()[0]["duplicate"] == 9
 
 
 # -- one transaction ----------------------------------------------------------------------------------------------
@@ -639,6 +651,27 @@ def test_the_watermark_is_the_highest_of_the_days_before_and_never_later_than_as
     assert [marker["watermark"] for marker in store.warehouse.loads()] == [at(7), at(49), None]
     before = [store.warehouse.watermark_before(dt.date(2026, 11, day)) for day in (1, 2, 3, 4)]
     assert before == [None, at(7), at(49), at(49)]
+
+
+def test_the_growth_of_a_table_is_told_by_day(store: Store) -> None:
+    """In UTC; who goes counts against who comes, and whom another dataset has does not count."""
+    store.load(incremental(1, user(1, "a", 5), user(2, "a", 20)))
+    store.load(incremental(2, user(1, "b", 30), user(2, "a", 40, deleted=True), user(3, "a", 47.9999)))
+    Store(store.url, "orders").load(incremental(1, Record(("a", 1), at(9), "a")))
+    assert store.warehouse.find_growth() == {dt.date(2026, 11, 1): 2, dt.date(2026, 11, 2): 0}
+
+
+def test_it_is_on_record_that_the_files_of_a_day_are_given_up(store: Store) -> None:
+    """Once and for all, unless the marker is another by then."""
+    marker = store.load(incremental(1, user(1, "a", 5)))
+    assert store.warehouse.note_pruned(marker)
+    noted = store.warehouse.find_marker(marker["date"])
+    assert noted
+    assert noted["pruned_at"] > marker["loaded_at"]
+    assert store.warehouse.note_pruned(marker)
+    assert store.warehouse.find_marker(marker["date"]) == noted
+    assert not store.warehouse.note_pruned(marker | {"raw_sha256": "another"})
+    assert store.warehouse.find_marker(dt.date(2026, 11, 9)) is None
 
 
 def test_the_tables_look_as_they_are_documented(store: Store) -> None:

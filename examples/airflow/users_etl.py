@@ -18,6 +18,9 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 # How long after midnight (UTC) the day before is over and settled, by `timezone` and `settle` of luigi.cfg.
 SETTLED = dt.timedelta(minutes=20)
 
+# How long a task that waits stays away: one that comes back sooner than the scheduler sees it go is taken for lost.
+AWAY = dt.timedelta(seconds=20)
+
 # A day that is loaded is done, whatever became of its files since. Luigi knows where it is asked for the last stage;
 # asked for an earlier one alone, it would do that again.
 RUN_STAGE = """
@@ -40,8 +43,8 @@ def find_day(context: Any) -> str:
     if "logical_date" not in context:
         return str((context["dag_run"].run_after - SETTLED).date() - dt.timedelta(days=1))
     ready = context["data_interval_end"] + SETTLED
-    if dt.datetime.now(dt.UTC) < ready:
-        raise AirflowRescheduleException(ready)
+    if (now := dt.datetime.now(dt.UTC)) < ready:
+        raise AirflowRescheduleException(max(ready, now + AWAY))
     return str(context["ds"])
 
 
