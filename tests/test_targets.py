@@ -95,12 +95,6 @@ def test_what_the_file_system_refuses_is_one_line():
         DayFolder("data", "raw", "users", DAY).sweep()
 
 
-def test_a_uri_is_not_taken_for_a_folder():
-    """Or `s3:` would be made here."""
-    with pytest.raises(ConfigError, match="data_dir = s3://bucket: only a local folder"):
-        DayFolder("s3://bucket", "raw", "users", DAY)
-
-
 def test_an_error_of_the_work_is_not_taken_for_one_of_the_lock():
     """What goes wrong while a day is held keeps its own words."""
     with pytest.raises(FileNotFoundError, match="lookup"), DayFolder("data", "raw", "users", DAY).lock():
