@@ -38,6 +38,7 @@ The map, from the outside in; imports run this way only:
       demo                              the embedded source demo://users
     transform                         raw lines to rows and rejects: pure
     engine                            a function mapped over the parts of a day
+      spark                             the same on Spark
     warehouse                         a day's rows, rejects and marker: one transaction
       audit                             the tables compared with what they should hold
       staging                           rows and rejects into temporary tables
@@ -46,6 +47,7 @@ The map, from the outside in; imports run this way only:
       database                          what every database can do, and which one a URL names
         sqlite; postgres, packing         the two that there are
     targets, lines                    Luigi: a day's folder, a day's marker; the lines of a part
+      storage                           where the folder lies: on this machine, or in a bucket
     stop, days                        how a long run is asked to stop; days from one to another
     logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs
     fields, errors                    places in a JSON object; what can go wrong

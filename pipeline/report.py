@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import jinja2
 
 from pipeline.charts import Layer, draw_bars, draw_line
-from pipeline.config import SNAPSHOT
+from pipeline.config import SNAPSHOT, Pipeline
 from pipeline.dataset import Dataset
 from pipeline.days import list_span
 from pipeline.failures import Failure
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.status import STATES, State, Status, find_status, name_newest, tell_span
-from pipeline.storage import replace_file
+from pipeline.storage import open_storage
 
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named
@@ -84,8 +84,8 @@ class Sheet(NamedTuple):
     healed: list[Failure]
 
 
-def write_report(datasets: Sequence[Dataset], path: Path, days: int) -> None:
-    """Write the page, at once, with charts of the newest `days`.
+def write_report(datasets: Sequence[Dataset], file: Path | None, days: int) -> str:
+    """Write the page, at once, with charts of the newest `days`: into a file, or into data_dir. Returns its place.
 
     Raises ConfigError, FolderError, WarehouseError.
     """
@@ -97,7 +97,10 @@ def write_report(datasets: Sequence[Dataset], path: Path, days: int) -> None:
     environment.filters["time"] = lambda time: f"{time:%Y-%m-%d %H:%M} UTC"
     template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
-    replace_file(path, page.encode())
+    storage = open_storage("" if file else Pipeline().data_dir)
+    path = file or storage.root / "report.html"
+    storage.replace(path, page.encode())
+    return storage.show(path)
 
 
 def make_sheet(dataset: Dataset, number: int) -> Sheet:

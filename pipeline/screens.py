@@ -8,7 +8,6 @@ import argparse
 import datetime as dt
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -154,9 +153,8 @@ def show_report(loads: Loads, options: argparse.Namespace) -> bool:
     """Where the page is that was written; it says whether all is well."""
     from pipeline.report import write_report
 
-    path = options.file or Path(config.Pipeline().data_dir).expanduser() / "report.html"
-    write_report([load.dataset for load in loads], path, options.days)
-    open_console().print(f"{path}: open it in a browser", soft_wrap=True)
+    place = write_report([load.dataset for load in loads], options.file, options.days)
+    open_console().print(f"{place}: open it in a browser", soft_wrap=True)
     return True
 
 
