@@ -91,7 +91,9 @@ def test_the_work_does_not_know_luigi(module):
 def test_the_tasks_are_found_without_the_libraries_of_the_work():
     """To learn that a day is loaded costs no pandas, pyarrow or SQLAlchemy, and nothing that reads a source."""
     heavy = {"pandas", "pyarrow", "sqlalchemy", "rich", "matplotlib", "jinja2", "oauthlib", "pipeline.extraction"}
-    code = f"import pipeline, sys; print(*sorted({heavy} & set(sys.modules)))"
+    code = "import datetime as dt, sys; from pipeline.users import USERS; day = dt.date(2026, 10, 31);"
+    code += "USERS.marker(day).exists(), USERS.folder('raw', day).exists();"
+    code += f"print(*sorted({heavy | {'pyspark'}} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "\n"
 
 
