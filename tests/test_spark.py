@@ -51,6 +51,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
         "SPARK_CONF_DIR": str(conf),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DAEMON_MEMORY": "256m",
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # for what lives for seconds
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
     }.items():
         monkeypatch.setenv(name, value)
@@ -166,7 +167,7 @@ def test_a_day_in_a_bucket_on_spark_is_one_in_a_folder_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command that extracts, transforms and loads: the same rows, and the same bytes in the same parts."""
-    flags = ("LoadUsers", "--date", str(DAY), "--users-url", URL, "--pipeline-part-records", "100")
+    flags = ("LoadUsers", "--date", str(DAY), "--users-url", URL, "--pipeline-part-records", "50")
     assert luigi_run(*flags).returncode == 0
     local, rows = dump_tree("data/clean"), dump_warehouse()
     shutil.rmtree("data")
@@ -234,7 +235,7 @@ def test_the_error_of_a_part_is_the_error_of_the_day_and_spark_goes_on_with_the_
 
 def test_few_parts_are_done_here() -> None:
     """Nobody is asked for them."""
-    assert map_parts(square, range(FEW - 1), spark_master="spark://127.0.0.1:1") == [0, 1, 4]
+    assert map_parts(square, range(FEW - 1), spark_master="spark://127.0.0.1:1") == [0, 1, 4, 9, 16, 25, 36]
 
 
 def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
