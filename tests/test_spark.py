@@ -31,7 +31,7 @@ from pipeline.users import USERS
 
 DAY = dt.date(2026, 10, 31)
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=500"
-PARTS = 25
+PARTS = 20
 
 Configure = Callable[..., None]
 
@@ -112,7 +112,7 @@ def extract(configure: Configure) -> None:
 
 def transform_part_slowly(job: PartJob) -> PartResult:
     """The work of an executor, which leaves a note of who did it."""
-    time.sleep(0.3)
+    time.sleep(0.2)
     Path(job.clean.path, f"note-{job.number}-{os.getpid()}").touch()
     return stages.transform_part(job)
 
@@ -137,9 +137,10 @@ def test_a_worker_killed_in_the_middle_of_a_day_changes_no_byte_of_it(configure:
     with open_cluster(tmp_path) as cluster:
         command = run_here(f"test_spark.transform({cluster.master!r})")
         deadline = time.monotonic() + 120
-        while command.poll() is None and len(list_workers(clean)) < 2 and time.monotonic() < deadline:
+        done = 0
+        while command.poll() is None and not (done and len(list_workers(clean)) == 2) and time.monotonic() < deadline:
             time.sleep(0.02)
-        done = len(list(clean.glob("part-*.parquet")))
+            done = len(list(clean.glob("part-*.parquet")))
         kill(cluster.workers[0])
         _, err = command.communicate(timeout=120)
     assert command.returncode == 0, err
