@@ -72,9 +72,8 @@ def _open(master: str) -> "SparkContext":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # its part for pandas, which is not used, knows an older one
         SparkContext._ensure_initialized()  # so that spark-defaults.conf is read, and goes before what is set here
-        conf = SparkConf().setMaster(master).setAppName("users-pipeline")
+        conf = SparkConf().setMaster(master).setAppName("users-pipeline").set("spark.ui.showConsoleProgress", "false")
     conf.setIfMissing("spark.ui.enabled", "false")  # it has no password, and a button that ends the work
-    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     conf.setIfMissing("spark.executorEnv.PYTHONPATH", os.pathsep.join(map(os.path.abspath, sys.path)))
     return SparkContext(conf=conf)
 

@@ -278,7 +278,7 @@ class ObjectStorage:
         except OSError as error:
             raise FolderError(
                 f"{self.show(path)}: {os.strerror(error.errno) if error.errno else error}: nothing was made of it; "
-                f"mend that (the bucket, its endpoint, the rights to it) and run again"
+                f"mend that (the bucket, its endpoint, the credentials and their rights) and run again"
             ) from error
 
 
