@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -31,18 +32,15 @@ class Rack:
     def open(cls, folder: Path, *ports: int) -> "Iterator[Rack]":
         """Have machines, for as long as they are needed. The way to a port is a socket that is a file in the folder."""
         rack = cls(folder, ports)
-        listeners = []
-        try:
+        with contextlib.ExitStack() as stack:
             for port in ports:
-                listeners.append(_listen(socket.AF_UNIX, str(folder / str(port)), (socket.AF_INET, ("127.0.0.1", port))))
-            yield rack
-        finally:
-            for machine in rack._running:
-                rack.kill(machine)
-                machine.communicate()
-            for listener in listeners:
-                listener.shutdown(socket.SHUT_RDWR)
-                listener.close()
+                stack.enter_context(_serve(_Outside(folder, port)))
+            try:
+                yield rack
+            finally:
+                for machine in rack._running:
+                    rack.kill(machine)
+                    machine.communicate()
 
     def start(self, home: Path, *command: str, **environment: str) -> "subprocess.Popen[str]":
         """A machine that does one command in a folder of its own, `luigi` or `python` and what follows."""
@@ -68,28 +66,58 @@ def _can_have_networks() -> bool:
     return subprocess.run(["unshare", "--net", "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0
 
 
-def _listen(family: int, address: object, target: tuple[int, object]) -> socket.socket:
-    """Hand on each connection to an address to the target, until the socket is closed."""
-    listener = socket.socket(family)
-    listener.bind(address)  # type: ignore[arg-type]
-    listener.listen()
+class _Handler(socketserver.BaseRequestHandler):
+    """One connection, handed on until an end of it is closed."""
 
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.socket(target[0])
-                try:
-                    server.connect(target[1])  # type: ignore[arg-type]
-                except OSError:
-                    client.close()
-                    server.close()
-                    continue
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=_pass_on, args=(source, sink), daemon=True).start()
+    server: "_Inside | _Outside"
 
-    threading.Thread(target=accept, daemon=True).start()
-    return listener
+    def handle(self) -> None:
+        with contextlib.suppress(OSError), self.server.connect() as there:
+            back = threading.Thread(target=_pass_on, args=(there, self.request))
+            back.start()
+            _pass_on(self.request, there)
+            back.join()
+
+
+class _Outside(socketserver.ThreadingUnixStreamServer):
+    """From a file in a folder to a port of this machine."""
+
+    request_queue_size = 50
+
+    def __init__(self, folder: Path, port: int) -> None:
+        super().__init__(str(folder / str(port)), _Handler)
+        self._port = port
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self._port))
+
+
+class _Inside(socketserver.ThreadingTCPServer):
+    """From a port of a machine to a file in a folder."""
+
+    request_queue_size = 50
+    daemon_threads = True
+
+    def __init__(self, folder: Path, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self._way = str(folder / str(port))
+
+    def connect(self) -> socket.socket:
+        there = socket.socket(socket.AF_UNIX)
+        there.connect(self._way)
+        return there
+
+
+@contextlib.contextmanager
+def _serve(way: _Inside | _Outside) -> Iterator[None]:
+    with way:
+        thread = threading.Thread(target=way.serve_forever, args=[0.05])
+        thread.start()
+        try:
+            yield
+        finally:
+            way.shutdown()
+            thread.join()
 
 
 def _pass_on(source: socket.socket, sink: socket.socket) -> None:
@@ -104,9 +132,10 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 def _be_machine(folder: str, ports: str, *command: str) -> int:
     """In a network that has nothing: the ways to the ports, and then the command."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    for port in map(int, ports.split(",")):
-        _listen(socket.AF_INET, ("127.0.0.1", port), (socket.AF_UNIX, f"{folder}/{port}"))
-    return subprocess.run(command).returncode
+    with contextlib.ExitStack() as stack:
+        for port in map(int, ports.split(",")):
+            stack.enter_context(_serve(_Inside(Path(folder), port)))
+        return subprocess.run(command).returncode
 
 
 if __name__ == "__main__":

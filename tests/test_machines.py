@@ -8,14 +8,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from machines import Rack
 
 from bucket import ENVIRONMENT, open_bucket
 from cluster import Cluster
 from conftest import dump_warehouse, has_table, luigi_run, query, start_scheduler
-from machines import Rack
 from pipeline.storage import strip_run
 from pipeline.users import USERS
 from pipeline.verify import verify
