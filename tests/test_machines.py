@@ -14,14 +14,14 @@ from machines import Rack
 
 from bucket import ENVIRONMENT, open_bucket
 from cluster import Cluster
-from conftest import dump_warehouse, has_table, luigi_run, query, start_scheduler
+from conftest import dump_warehouse, has_table, query, run, start_scheduler
 from pipeline.storage import strip_run
 from pipeline.users import USERS
 from pipeline.verify import verify
 
 NUMBER = int(os.environ.get("PIPELINE_MACHINES", "5"))
 FIRST = dt.date(2026, 11, 20) - dt.timedelta(days=NUMBER)
-SPAN = ("RangeDaily", "--of", "LoadUsers", "--start", str(FIRST), "--stop", "2026-11-20")
+SPAN = str(FIRST), "2026-11-20"
 SOURCE = ("--users-url", "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=60")
 SETTINGS = ("--pipeline-part-records", "25", "--pipeline-engine-workers", "1")
 
@@ -31,7 +31,7 @@ def test_three_machines_of_which_one_dies_make_the_warehouse_of_one(
     cluster: Cluster, configure: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same rows, and the same parts in the bucket as in the folder; the days of the dead one are made by others."""
-    assert luigi_run(*SPAN, *SOURCE, *SETTINGS).returncode == 0
+    assert run("python", "-m", "pipeline", "backfill", *SPAN, *SOURCE, *SETTINGS).returncode == 0
     rows = dump_warehouse()
     parts = {str(path.relative_to("data")): path.read_bytes() for path in Path("data").glob("*/users/*/part-*")}
     assert len(rows["loads"]) == NUMBER
@@ -51,7 +51,7 @@ def test_three_machines_of_which_one_dies_make_the_warehouse_of_one(
                 machines = []
                 for name in "abc":
                     shutil.copytree(".", tmp_path / name, ignore=shutil.ignore_patterns("data", "?"))
-                    command = ("luigi", "--module", "pipeline", *SPAN, *SOURCE, *SETTINGS, *shared)
+                    command = ("python", "-m", "pipeline", "backfill", *SPAN, *SOURCE, *SETTINGS, *shared)
                     machines.append(rack.start(tmp_path / name, *command, **environment))
                 wait_for_loads(1)
                 rack.kill(machines[0])
