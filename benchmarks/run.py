@@ -3,6 +3,7 @@
     ./run.sh bench                                10,000 and 100,000 users, three rounds
     ./run.sh bench --sizes 1000000 --rounds 1     a million takes minutes for some; --only names those to measure
     ./run.sh bench --scenarios backfill --days 400 3652
+    ./run.sh bench --scenarios postgresql --postgresql loader@127.0.0.1:5432/bench
     ./run.sh bench --write                        also keeps docs/benchmarks.md and its picture
 
 Each run is a process of its own against one source on loopback, in an environment that is made below .bench. Rounds
@@ -30,9 +31,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import psycopg
 from rich.console import Console
 
-from benchmarks.contenders import BACKFILL, CONTENDERS, FIRST, SKIP, UPSERT, Contender
+from benchmarks.contenders import BACKFILL, CONTENDERS, FIRST, POSTGRES, SKIP, UPSERT, Contender
 from benchmarks.results import Failure, Group, Measure, Results
 from benchmarks.source import CHANGED_FROM, EVERY, FIRST_DAY, PER_DAY
 
@@ -41,6 +43,7 @@ ENVIRONMENTS = ROOT / ".bench"
 RESULTS = ENVIRONMENTS / "results.json"
 LOOK_EVERY = 0.05  # seconds
 LONGEST = 3600.0
+SCHEMA = "bench"  # of PostgreSQL, thrown away before each run
 
 
 class Scenario(NamedTuple):
@@ -59,6 +62,7 @@ SCENARIOS = {
     "50 ms a request": Scenario(latency=0.05),
     "nothing to do": Scenario(SKIP),
     "backfill": Scenario(BACKFILL),
+    "postgresql": Scenario(POSTGRES),
 }
 
 
@@ -69,15 +73,20 @@ def main() -> None:
     parser.add_argument("--days", type=int, nargs="+", default=[400], help=f"of a backfill, {PER_DAY} users each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=[c.name for c in CONTENDERS], help="names of contenders")
+    parser.add_argument("--postgresql", help="a database of PostgreSQL: user:password@host:port/name")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file that keeps what was measured")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md of all that was measured")
     options = parser.parse_args()
+    if "postgresql" in options.scenarios and not options.postgresql:
+        parser.error(
+            "the scenario postgresql needs --postgresql user:password@host:port/name, a database that may be filled"
+        )
     results, console = Results.read(options.results), Console()
     some = [contender for contender in CONTENDERS if not options.only or contender.name in options.only]
     with tempfile.TemporaryDirectory(prefix="bench-") as name, serve(Path(name), options.sizes) as root:
         for scenario in options.scenarios:
             for size in options.days if scenario == "backfill" else options.sizes:
-                group = measure(some, scenario, size, options.rounds, Path(name), root)
+                group = measure(some, scenario, size, options.rounds, Path(name), root, options.postgresql)
                 results.put(scenario, size, group)
                 results.write(options.results)
                 console.print(results.draw(scenario, size))
@@ -98,20 +107,24 @@ def serve(folder: Path, sizes: Sequence[int]) -> Iterator[str]:
             process.terminate()
 
 
-def measure(some: Sequence[Contender], name: str, size: int, rounds: int, folder: Path, root: str) -> Group:
+def measure(
+    some: Sequence[Contender], name: str, size: int, rounds: int, folder: Path, root: str, server: str = ""
+) -> Group:
     """What each of the contenders took, round by round."""
     scenario = SCENARIOS[name]
     able = [c for c in some if scenario.needs in c.commands and (scenario.needs == BACKFILL or size <= c.largest)]
     group = Group(os.getloadavg()[0], {contender.name: [] for contender in able})
     for _ in range(rounds):
         for contender in able:
-            result = run(contender, scenario, size, folder, root)
+            result = run(contender, scenario, size, folder, root, server)
             print(f"{name}, {size:,}, {contender.name}: {result}", file=sys.stderr)
             group.runs[contender.name].append(result)
     return group
 
 
-def run(contender: Contender, scenario: Scenario, size: int, folder: Path, root: str) -> Measure | Failure:
+def run(
+    contender: Contender, scenario: Scenario, size: int, folder: Path, root: str, server: str = ""
+) -> Measure | Failure:
     """Do a piece of work once, in an empty folder; only the last step of it is measured."""
     today = dt.datetime.now(dt.UTC).date()
     with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as name:
@@ -122,6 +135,8 @@ def run(contender: Contender, scenario: Scenario, size: int, folder: Path, root:
             "folder": str(work),
             "database": str(work / "warehouse.db"),
             "root": root,
+            "server": server,
+            "schema": SCHEMA,
             "url": f"{root}/users/{size}/{scenario.kind}?latency={scenario.latency}",
             "date": str(today),
             "start": str(FIRST_DAY),
@@ -129,13 +144,15 @@ def run(contender: Contender, scenario: Scenario, size: int, folder: Path, root:
         }
         try:
             words["bin"] = str(set_up(contender))
+            if scenario.needs == POSTGRES:
+                empty(server)
             if scenario.before:
                 yesterday = {"url": f"{root}/users/{size}/{scenario.before}?", "date": str(today - dt.timedelta(1))}
                 start(contender, FIRST, words | yesterday, size)
             if scenario.needs == SKIP and FIRST in contender.commands:
                 start(contender, FIRST, words, size)
             result = start(contender, scenario.needs, words, size)
-            check(contender, work / "warehouse.db", scenario, size)
+            check(contender, work / "warehouse.db", scenario, size, server)
         except RuntimeError as error:
             return Failure(str(error))
         return result
@@ -223,7 +240,30 @@ class Watch(threading.Thread):
         return sum(self._seconds.values())
 
 
-def check(contender: Contender, database: Path, scenario: Scenario, size: int) -> None:
+def empty(server: str) -> None:
+    """Throw away what a run has left in PostgreSQL. Raises RuntimeError."""
+    try:
+        with psycopg.connect(f"postgresql://{server}") as db:
+            db.execute(f"drop schema if exists {SCHEMA} cascade")
+    except psycopg.Error as error:
+        raise RuntimeError(f"PostgreSQL: {' '.join(str(error).split())}") from None
+
+
+def count(sql: str, database: Path, server: str) -> tuple[int, int]:
+    """The numbers that a query finds: in the file, or, where a run made none, in PostgreSQL. Raises RuntimeError."""
+    try:
+        if server and not database.exists():
+            with psycopg.connect(f"postgresql://{server}", options=f"-csearch_path={SCHEMA}") as db:
+                found = db.execute(sql).fetchone()
+        else:
+            with closing(sqlite3.connect(database)) as db:
+                found = db.execute(sql).fetchone()
+    except (sqlite3.Error, psycopg.Error) as error:
+        raise RuntimeError(f"the table cannot be read: {error}") from None
+    return found
+
+
+def check(contender: Contender, database: Path, scenario: Scenario, size: int, server: str) -> None:
     """Raise RuntimeError where the table does not hold everybody, as changed as the source has them."""
     if not contender.table:
         return
@@ -231,11 +271,7 @@ def check(contender: Contender, database: Path, scenario: Scenario, size: int) -
     should = size, size // EVERY if scenario.kind == "changed" else 0
     if scenario.needs == BACKFILL:
         should = size * PER_DAY, 0
-    try:
-        with closing(sqlite3.connect(database)) as db:
-            found = db.execute(sql).fetchone()
-    except sqlite3.Error as error:
-        raise RuntimeError(f"the table cannot be read: {error}") from None
+    found = count(sql, database, server)
     if found != should:
         raise RuntimeError(
             f"the table has {found[0]} users, {found[1]} of them changed; should be {should[0]}, {should[1]}"

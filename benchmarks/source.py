@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 KINDS = ("first", "changed")
 PER_PAGE = 1000
 EVERY = 100  # one in so many changes
-CHANGED_FROM = "2025-09"  # on are those that have changed
+CHANGED_FROM = "2025-09-01"  # on are those that have changed
 START = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 FIRST_DAY = dt.date(2015, 1, 1)
 PER_DAY = 100

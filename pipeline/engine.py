@@ -4,6 +4,7 @@ Owns where the work is done, and refuses to know what it is: a function of one a
 its name, and a list of such arguments.
 """
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -55,7 +56,7 @@ def map_parts(
     if workers == 1:
         return [function(job) for job in jobs]
     CONTEXT.set_forkserver_preload(list(imports))
-    with ProcessPoolExecutor(workers, mp_context=CONTEXT, initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=CONTEXT, initializer=_begin) as pool:
         try:
             return list(pool.map(function, jobs))
         except BrokenProcessPool as error:
@@ -73,8 +74,13 @@ def count_workers(workers: int, jobs: int) -> int:
     return min(workers or os.cpu_count() or 1, jobs) if jobs >= FEW else 1
 
 
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever: let it end with its parent."""
+def _begin() -> None:
+    """What a worker does first.
+
+    It keeps the collector from what it shares with the others, of which it would make a copy of its own, 20 MB. And as
+    it would wait for work for ever if its parent were killed, it ends with its parent.
+    """
+    gc.freeze()
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from benchmarks import report, run
-from benchmarks.contenders import CONTENDERS, FIRST, FLOOR, OURS, Contender
+from benchmarks.contenders import CONTENDERS, FIRST, FLOOR, IN_SQLITE, OURS, Contender
 from benchmarks.results import Failure, Group, Measure, Results
 from benchmarks.source import make_day, make_everybody
+from cluster import DATABASE, PASSWORD, USER
 from conftest import ROOT
 
 SIZE = 1200
@@ -50,6 +52,22 @@ def test_the_command_measures_ours_beside_the_floor_and_keeps_what_it_measured(t
 def test_a_backfill_brings_every_day(root, tmp_path, contender):
     """A hundred users of each of the days."""
     assert isinstance(attempt(contender, "backfill", 3, tmp_path, root), Measure)
+
+
+def test_a_warehouse_in_postgresql_is_filled_anew_and_read_back(root, tmp_path, cluster):
+    """Beside the same in SQLite."""
+    server = f"{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{cluster.port}/{DATABASE}"
+    for contender in (OURS, OURS, IN_SQLITE):
+        found = run.run(contender, run.SCENARIOS["postgresql"], SIZE, tmp_path, root, server)
+        assert isinstance(found, Measure), found
+
+
+def test_without_a_server_nothing_is_measured_in_postgresql():
+    """Rather than what is in a file."""
+    command = (sys.executable, "-m", "benchmarks.run", "--scenarios", "postgresql")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs --postgresql user:password@host:port/name" in done.stderr
 
 
 @pytest.mark.parametrize(

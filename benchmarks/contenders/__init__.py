@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-FIRST, UPSERT, SKIP, BACKFILL = "first", "upsert", "skip", "backfill"
+FIRST, UPSERT, SKIP, BACKFILL, POSTGRES = "first", "upsert", "skip", "backfill", "postgres"
 
 
 class Contender(NamedTuple):
@@ -12,7 +12,8 @@ class Contender(NamedTuple):
 
     `requirements` are those of its environment; none, and it runs in ours. `programs` are what it needs of the machine.
     In `commands`, by what they do, `{bin}` (the programs of its environment), `{folder}`, `{database}`, `{url}`,
-    `{date}`, and for a backfill `{urls}`, `{root}`, `{start}` and `{stop}` are filled in. `leaves_out` is what it does
+    `{date}`, for a backfill `{urls}`, `{root}`, `{start}` and `{stop}`, and for PostgreSQL `{server}` (the URL of a
+    database, without a scheme) and `{schema}` are filled in. `leaves_out` is what it does
     not do of what ours does; `largest` the number of users beyond which nobody waits for it.
     """
 
@@ -39,22 +40,25 @@ def give(command: tuple[str, ...], *abilities: str) -> dict[str, tuple[str, ...]
 
 
 LUIGI = ("{bin}/luigi", "--module", "pipeline")
-SETTINGS = (
-    *("--pipeline-data-dir", "{folder}/data", "--pipeline-database", "sqlite:///{database}"),
-    *("--local-scheduler", "--log-level", "WARNING"),
-)
+SETTINGS = ("--pipeline-data-dir", "{folder}/data", "--local-scheduler", "--log-level", "WARNING")
+SQLITE = ("--pipeline-database", "sqlite:///{database}")
+SERVER = ("--pipeline-database", "postgresql+psycopg://{server}?options=-csearch_path={schema}")
 SNAPSHOT = ("--users-url", "{url}", "--users-mode", "snapshot", "--users-paginator", "link_header")
 DAYS = ("--users-url", "{root}/days/{{date}}", "--users-paginator", "single")
 
 OURS = Contender(
     "this pipeline",
     {
-        **give((*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *SETTINGS), FIRST, UPSERT, SKIP),
-        **give((*LUIGI, "BackfillUsers", "--start", "{start}", "--stop", "{stop}", *DAYS, *SETTINGS), BACKFILL),
+        **give((*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *SETTINGS, *SQLITE), FIRST, UPSERT, SKIP),
+        **give((*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *SETTINGS, *SERVER), POSTGRES),
+        **give(
+            (*LUIGI, "BackfillUsers", "--start", "{start}", "--stop", "{stop}", *DAYS, *SETTINGS, *SQLITE), BACKFILL
+        ),
     },
     "nothing",
     largest=5_000_000,
 )
+IN_SQLITE = Contender("this pipeline, into SQLite", {POSTGRES: OURS.commands[FIRST]}, "nothing", largest=5_000_000)
 FLOOR = Contender(
     "the floor",
     {
@@ -67,6 +71,7 @@ FLOOR = Contender(
 HELP = Contender("luigi --help", {SKIP: ("{bin}/luigi", "--help")}, "everything", table="")
 CONTENDERS = (
     OURS,
+    IN_SQLITE,
     FLOOR,
     HELP,
     Contender(
@@ -91,9 +96,12 @@ CONTENDERS = (
     ),
     Contender(
         "dlt, REST source",
-        give(run_python("dlt_rest.py"), FIRST, UPSERT),
+        {
+            **give(run_python("dlt_rest.py"), FIRST, UPSERT),
+            POSTGRES: (*run_python("dlt_rest.py"), "postgresql://{server}", "{schema}"),
+        },
         "raw as it came, checks, rejects, history, cleaning, rows and marker in one transaction",
-        ("dlt[sqlalchemy]",),
+        ("dlt[sqlalchemy,postgres]",),
     ),
     Contender(
         "Singer, by Meltano's SDK",

@@ -1,4 +1,4 @@
-"""dlt's REST source, merged by key into SQLite through its SQLAlchemy destination."""
+"""dlt's REST source, merged by key into SQLite through its SQLAlchemy destination, or into PostgreSQL by its own."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import dlt
 from dlt.sources.rest_api import rest_api_source
 
-database, url = Path(sys.argv[1]), urlsplit(sys.argv[2])
+database, url, server = Path(sys.argv[1]), urlsplit(sys.argv[2]), sys.argv[3:]
 source = rest_api_source(
     {
         "client": {"base_url": f"{url.scheme}://{url.netloc}", "paginator": "header_link"},
@@ -24,7 +24,9 @@ source = rest_api_source(
 pipeline = dlt.pipeline(
     "users",
     pipelines_dir=str(database.parent / "dlt"),
-    destination=dlt.destinations.sqlalchemy(f"sqlite:///{database}"),
-    dataset_name="main",
+    destination=dlt.destinations.postgres(server[0])
+    if server
+    else dlt.destinations.sqlalchemy(f"sqlite:///{database}"),
+    dataset_name=server[1] if server else "main",
 )
 pipeline.run(source)
