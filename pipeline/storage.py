@@ -213,7 +213,10 @@ class ObjectStorage:
         """Make nothing: a folder is there when something in it is."""
 
     def remove_folder(self, path: PurePath) -> None:
-        """Remove nothing: it went with the last file."""
+        """Have nothing that stands for a folder whose last file is gone, which pyarrow puts there."""
+        if not self._list(path):
+            with self._open(path) as (system, key), contextlib.suppress(FileNotFoundError):
+                system.delete_dir(key)
 
     def list_names(self, path: PurePath) -> list[str]:
         """What is in a folder; nothing where there is none."""

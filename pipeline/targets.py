@@ -178,6 +178,7 @@ class DayFolder(luigi.Target):
         if not self.has_folder():
             return
         self.sweep()
+        self.drop_strays(keep=())
         self._storage.remove_folder(self.path)
 
     def write(self, name: str, chunks: Iterable[tuple[int, bytes]]) -> Part:

@@ -30,7 +30,7 @@ from pipeline.lines import pack
 from pipeline.prune import prune
 from pipeline.reprocess import rebuild, reprocess
 from pipeline.storage import open_storage, strip_run
-from pipeline.targets import JOURNAL, MANIFEST, CleanManifest, DayFolder, RawManifest
+from pipeline.targets import JOURNAL, MANIFEST, CleanManifest, DayFolder, RawManifest, list_days
 from pipeline.tombstones import Tombstones
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
 from pipeline.verify import verify
@@ -116,7 +116,10 @@ def live() -> Iterator[Any]:
     yield list(reprocess(USERS, BEFORE, DAY, everything=True)), dump_rows(), dump_parts()
     Path("data/warehouse.db").unlink()
     yield rebuild(USERS), dump_rows(), list(verify(USERS))
-    yield list(prune(USERS, older_than=1, keep=1, only_look=False)), dump_rows(), dump_parts(), list(verify(USERS))
+    open_storage.cache_clear()  # by another run than that which made them
+    pruned = list(prune(USERS, older_than=1, keep=1, only_look=False))
+    left = [list_days(config.Pipeline().data_dir, stage, "users") for stage in ("raw", "clean")]
+    yield pruned, left, dump_rows(), dump_parts(), list(verify(USERS))
 
 
 @pytest.mark.usefixtures("bucket")
