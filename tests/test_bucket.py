@@ -107,16 +107,19 @@ def elsewhere(folder: str, configure: Configure, data_dir: str = "data") -> Iter
 
 
 def live() -> Iterator[Any]:
-    """All that can be done with days, and what is there after each step."""
+    """All that can be done with days, each by another run, and what is there after each step."""
     work(DAY, BEFORE)
     yield dump_rows(), dump_parts()
     key = str(query("select user_id from users where load_date = ? order by 1 limit 1", str(DAY))[0][0])
+    open_storage.cache_clear()
     forgotten = forget(USERS, [key])
     yield forgotten, dump_rows(), dump_parts(), Tombstones(config.Pipeline().data_dir, "users").count_pending()
+    open_storage.cache_clear()
     yield list(reprocess(USERS, BEFORE, DAY, everything=True)), dump_rows(), dump_parts()
     Path("data/warehouse.db").unlink()
+    open_storage.cache_clear()
     yield rebuild(USERS), dump_rows(), list(verify(USERS))
-    open_storage.cache_clear()  # by another run than that which made them
+    open_storage.cache_clear()
     pruned = list(prune(USERS, older_than=1, keep=1, only_look=False))
     left = [list_days(config.Pipeline().data_dir, stage, "users") for stage in ("raw", "clean")]
     yield pruned, left, dump_rows(), dump_parts(), list(verify(USERS))
