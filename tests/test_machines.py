@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from machines import Rack
 
 from bucket import ENVIRONMENT, open_bucket
 from cluster import Cluster
 from conftest import dump_warehouse, has_table, query, run, start_scheduler
+from machines import Rack
 from pipeline.storage import strip_run
 from pipeline.users import USERS
 from pipeline.verify import verify
