@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ import msgspec
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.failures import Failure, add_line, find_open, find_path, lock, read_lines
+from pipeline.failures import Failure, add_line, find_open, find_path, read_lines
 from pipeline.logs import logger
 from pipeline.mask import Mask
+from pipeline.storage import open_storage
 
 LATE = "late"  # the stage of a day that is told of because it is not there in time
 PATIENCE = 4.0  # seconds for an answer, whatever takes them: a name that is not found, a body that does not end
@@ -42,14 +43,13 @@ def tell(dataset: Dataset, failure: Failure) -> None:
     with contextlib.suppress(ConfigError):  # where the section cannot be read nobody knows whom to tell
         if not Pipeline().webhook:
             return
-        with _open_memory(dataset) as (told, path):
+        with _open_memory(dataset) as (told, remember):
             if _is_known(dataset, failure, told):
                 return
             if problem := post(make_message(dataset.name, failure)):
                 logger.warning("%s %s: that it failed is not told: %s", dataset.name, failure.date, problem)
-            if path:
-                with contextlib.suppress(OSError, PipelineError):  # better told twice than not at all
-                    add_line(path, msgspec.json.encode(Told(failure, not problem)))
+            with contextlib.suppress(PipelineError):  # better told twice than not at all
+                remember(Told(failure, not problem))
 
 
 def make_message(dataset: str, failure: Failure) -> dict[str, Any]:
@@ -97,18 +97,19 @@ def _send(url: str, message: dict[str, Any]) -> str | None:
 
 
 @contextlib.contextmanager
-def _open_memory(dataset: Dataset) -> Iterator[tuple[list[Told], Path | None]]:
-    """What the webhook was told, and where that is kept, for one process at a time; nothing where there is no place."""
+def _open_memory(dataset: Dataset) -> Iterator[tuple[list[Told], Callable[[Told], None]]]:
+    """What the webhook was told, and how more is kept, for one process at a time; nothing where there is no place."""
     with contextlib.ExitStack() as stack:
         try:
-            path = find_path(Pipeline().data_dir, dataset.name).with_suffix(".told.jsonl")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock(path.with_name(".telling")))
-            told = read_lines(path, Told)
-        except (OSError, PipelineError):  # better told twice than not at all
-            yield [], None
+            storage = open_storage(Pipeline().data_dir)
+            path = find_path(storage, dataset.name).with_suffix(".told.jsonl")
+            storage.make_folder(path.parent)
+            stack.enter_context(storage.hold(path.with_name(".telling")))
+            told = read_lines(storage, path, Told)
+        except PipelineError:  # better told twice than not at all
+            yield [], lambda _: None
         else:
-            yield told, path
+            yield told, lambda more: add_line(storage, path, msgspec.json.encode(more))
 
 
 def _is_known(dataset: Dataset, failure: Failure, told: list[Told]) -> bool:

@@ -6,10 +6,8 @@ keeps the newest. Refuses to get in the way of the failure itself: one that cann
 
 import contextlib
 import datetime as dt
-import fcntl
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,7 +18,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.logs import logger
 from pipeline.mask import Mask, find_secrets
-from pipeline.storage import replace_file
+from pipeline.storage import Storage, open_storage
 
 Line = TypeVar("Line", bound=msgspec.Struct)
 
@@ -42,15 +40,17 @@ def note(dataset: Dataset, date: dt.date, stage: str, cause: str) -> Failure:
     line = " ".join(_make_mask(dataset)(cause).split())[:LONGEST]
     failure = Failure(config.utc_now(), date, stage, line)
     try:
-        add_line(find_path(Pipeline().data_dir, dataset.name), msgspec.json.encode(failure))
-    except (OSError, PipelineError) as error:
+        storage = open_storage(Pipeline().data_dir)
+        add_line(storage, find_path(storage, dataset.name), msgspec.json.encode(failure))
+    except PipelineError as error:
         logger.warning("%s %s: that it failed is not written down: %s", dataset.name, date, error)
     return failure
 
 
 def list_failures(data_dir: str, dataset: str) -> list[Failure]:
     """The newest failures of a dataset, the oldest of them first; raises FolderError where they cannot be read."""
-    return [] if "://" in data_dir else read_lines(find_path(data_dir, dataset), Failure)
+    storage = open_storage(data_dir)
+    return read_lines(storage, find_path(storage, dataset), Failure)
 
 
 def find_open(failures: Iterable[Failure], markers: Iterable[Mapping[str, Any]]) -> dict[dt.date, Failure]:
@@ -60,46 +60,36 @@ def find_open(failures: Iterable[Failure], markers: Iterable[Mapping[str, Any]])
     return {date: newest[date] for date in sorted(newest) if date not in loaded or loaded[date] <= newest[date].at}
 
 
-def find_path(data_dir: str, dataset: str) -> Path:
-    """The file of a dataset; raises ConfigError where there can be none: on object storage no line can be added."""
-    if "://" in data_dir:
-        raise ConfigError(f"[pipeline] data_dir = {data_dir}: failures are kept in a local folder only")
-    return Path(data_dir, "failures", f"{dataset}.jsonl").expanduser()
+def find_path(storage: Storage, dataset: str) -> PurePath:
+    """The file of a dataset."""
+    return storage.root / "failures" / f"{dataset}.jsonl"
 
 
-def read_lines(path: Path, kind: type[Line]) -> list[Line]:
+def read_lines(storage: Storage, path: PurePath, kind: type[Line]) -> list[Line]:
     """The lines of a file, less a last one that a crash cut; raises FolderError where they cannot be read."""
+    *lines, _ = (storage.read(path) if storage.is_file(path) else b"").split(b"\n")
     try:
-        *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
         return [msgspec.json.decode(line, type=kind) for line in lines]
-    except (OSError, msgspec.DecodeError) as error:
-        raise FolderError(f"{path}: what failed cannot be read ({error}): move the file away") from error
+    except msgspec.DecodeError as error:
+        raise FolderError(f"{storage.show(path)}: what failed cannot be read ({error}): move the file away") from error
 
 
-def add_line(path: Path, line: bytes) -> None:
-    """Add a line to a file, synced, one process after the other; what a crash left of a last line is dropped."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lock(path.with_name(".lock")):
-        content = path.read_bytes() if path.exists() else b""
+def add_line(storage: Storage, path: PurePath, line: bytes) -> None:
+    """Add a line to a file, one process after the other; what a crash left of a last line is dropped.
+
+    In a bucket nobody waits for another: of two lines in the same instant one is kept.
+    """
+    storage.make_folder(path.parent)
+    with storage.hold(path.with_name(".lock")):
+        content = storage.read(path) if storage.is_file(path) else b""
         lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
         if len(content) + len(line) > MAX_BYTES:
             lines = lines[len(lines) // 2 :]
         kept = b"".join(lines)
-        if not kept or kept != content:
-            replace_file(path, kept + line + b"\n")
-            return
-        with path.open("ab") as file:
-            file.write(line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a file: another process that wants it waits; the kernel lets go of it with the process."""
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        if kept and kept == content:
+            storage.extend_log(path, [line], before=kept.splitlines())
+        else:
+            storage.replace(path, kept + line + b"\n")
 
 
 def _make_mask(dataset: Dataset) -> Mask:

@@ -72,6 +72,15 @@ class LocalStorage:
                 fcntl.lockf(file, fcntl.LOCK_EX, *byte)
             yield
 
+    @contextlib.contextmanager
+    def hold(self, path: PurePath) -> Iterator[None]:
+        """Hold a file that is there for this alone: another process, or thread, that wants it waits."""
+        with self._telling(path):
+            file = (Path(path.parent) / path.name).open("ab")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def is_file(self, path: PurePath) -> bool:
         with self._telling(path):
             return Path(path).is_file()
@@ -201,6 +210,11 @@ class ObjectStorage:
         """Hold nothing: another run writes under other names."""
         yield
 
+    @contextlib.contextmanager
+    def hold(self, path: PurePath) -> Iterator[None]:  # noqa: ARG002 - as that of a folder
+        """Hold nothing: of two that write a file in the same instant the last one has it."""
+        yield
+
     def is_file(self, path: PurePath) -> bool:
         with self._open(path) as (system, key):
             return bool(system.get_file_info(key).is_file)
@@ -292,11 +306,6 @@ Storage: TypeAlias = LocalStorage | ObjectStorage
 def open_storage(data_dir: str, run: str = "") -> Storage:
     """The place of a data_dir, a folder or a URI; raises ConfigError. It is the same one for as long as a run lasts."""
     return ObjectStorage(data_dir, run) if "://" in data_dir else LocalStorage(data_dir)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Have a file of this machine with this content, wherever data_dir is."""
-    LocalStorage("").replace(path, content)
 
 
 @functools.lru_cache

@@ -21,14 +21,16 @@ import pytest
 import points
 from bucket import ENVIRONMENT, VICTIM, Bucket, How, open_bucket
 from conftest import dump_warehouse, luigi_run, query, run
-from pipeline import config
+from pipeline import config, failures
 from pipeline import forget as forget_module
 from pipeline.errors import ConfigError, FolderError, PipelineError, SourceError
 from pipeline.extraction import extract_day
+from pipeline.failures import list_failures
 from pipeline.forget import forget
 from pipeline.lines import pack
 from pipeline.prune import prune
 from pipeline.reprocess import rebuild, reprocess
+from pipeline.status import find_status
 from pipeline.storage import open_storage, strip_run
 from pipeline.targets import JOURNAL, MANIFEST, CleanManifest, DayFolder, RawManifest, list_days
 from pipeline.tombstones import Tombstones
@@ -187,6 +189,24 @@ def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
         *(f"part-{number:05d}.jsonl.gz" for number in range(5)),
     ]
     assert USERS.folder("raw", DAY).read_manifest(RawManifest).records == 18
+
+
+def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
+    """Whoever asks there is told; the day is over when it is loaded."""
+    for stage in ("extract", "load"):
+        open_storage.cache_clear()  # another run
+        failures.note(USERS, DAY, stage, f"{stage} went wrong")
+    found = list_failures(config.Pipeline().data_dir, "users")
+    assert [(failure.date, failure.line) for failure in found] == [
+        (DAY, "extract went wrong"),
+        (DAY, "load went wrong"),
+    ]
+    assert find_status(USERS).failed == [DAY]
+    work()
+    assert find_status(USERS).failed == []
+    assert [key for key in bucket.dump(config.Pipeline().data_dir) if key.startswith("failures/")] == [
+        "failures/users.jsonl"
+    ]
 
 
 # What goes wrong

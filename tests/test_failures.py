@@ -168,11 +168,3 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_failure():
     assert f"ERROR: ExtractUsers(date={DAY}) failed: users {DAY}: " in result.stderr
     assert f"WARNING: users {DAY}: that it failed is not written down: " in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_on_object_storage_nothing_is_written_down(configure, caplog):
-    """No line can be added to an object: a warning says so, and nothing is listed."""
-    configure("pipeline", data_dir="s3://bucket/data")
-    failures.note(USERS, DAY, "load", "why")
-    assert "failures are kept in a local folder only" in caplog.text
-    assert list_failures("s3://bucket/data", "users") == []
