@@ -343,6 +343,18 @@ def test_times_of_mixed_precision_are_compared_as_times(store: Store) -> None:
     ]
 
 
+def test_of_records_of_one_time_the_later_in_the_file_stays(store: Store) -> None:
+    """In one batch or in two, whether they have an `updated_at` or not; one with it goes before one without."""
+    timed = [user(1, "a", 5), user(1, "b", 5), user(1, "c", 5), user(1, "d", 5)]
+    untimed = [user(2, row) for row in "abcd"]
+    mixed = [user(3, "a", 9), user(3, "b"), user(3, "c", 4), user(3, "d")]
+    store.load(snapshot(1, 30, *timed, *untimed, *mixed))
+    assert names(store) == {1: "d", 2: "d", 3: "a"}
+    store.load(incremental(2, *(user(key, row, 31) for key in (1, 2) for row in "yzx")))
+    assert names(store) == {1: "x", 2: "x", 3: "a"}
+    assert store.warehouse.loads()[0]["duplicate"] == 9
+
+
 # -- one transaction ----------------------------------------------------------------------------------------------
 
 
