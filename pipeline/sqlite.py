@@ -103,6 +103,8 @@ class SQLite:
                     cls._prepare(connection)
                 # A day of any size is staged in a file, whatever this SQLite was compiled to do: memory stays bounded.
                 connection.execute("pragma temp_store = file")
+                # What is staged is written and read from its first row to its last: large pages save a tenth of a load.
+                connection.execute("pragma temp.page_size = 32768")
                 # 32 MB each: with the default of 2 MB, keys in random order have each page read and written many times.
                 connection.execute("pragma main.cache_size = -32000")
                 connection.execute("pragma temp.cache_size = -32000")
