@@ -4,6 +4,7 @@ Owns all that is particular to this database; another one is another file like i
 """
 
 import datetime as dt
+import operator
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -156,17 +157,37 @@ class SQLite:
 
     def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
         self.create(table, temporary=True)
-        key = ", ".join(f'"{column}"' for column in table.key)
-        new = ", ".join(f'"{column}" = excluded."{column}"' for column in table.columns if column not in table.key)
+        self._fill(table, batches)
+
+    def _fill(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
+        """Insert rows in the order of their keys: in any other each page of the table is read and written many times.
+
+        As long as they come in that order they are inserted as they come; from then on they are collected and sorted.
+        """
+        names, into, last = list(table.columns), table.name, []
+        key, columns = (", ".join(f'"{column}"' for column in some) for some in (table.key, names))
+        new = ", ".join(f'"{column}" = excluded."{column}"' for column in names if column not in table.key)
         keep_newest = f"""
             on conflict ({key}) do update set {new}
             where "{table.name}".updated_at is null or excluded.updated_at >= "{table.name}".updated_at
         """
-        for batch in batches:
-            values = [None] * (len(table.columns) * batch.num_rows)  # row after row, filled by columns
+        for batch in filter(len, batches):
+            first, end = ([batch.column(name)[row].as_py() for name in table.key] for row in (0, -1))
+            if into == table.name and not (last <= first and _is_sorted(batch, table.key)):
+                into = "_unsorted"
+                self.run(f"drop table if exists temp.{into}")
+                self.run(f"create temporary table {into} ({columns})")
+            last = end
+            values = [None] * (len(names) * batch.num_rows)  # row after row, filled by columns
             for place, (name, kind) in enumerate(table.columns.items()):
-                values[place :: len(table.columns)] = self._encode_column(batch.column(name), kind)
-            self._insert(table.name, list(table.columns), values, keep_newest)
+                values[place :: len(names)] = self._encode_column(batch.column(name), kind)
+            self._insert(into, names, values, keep_newest if into == table.name else "")
+        if into != table.name:
+            self.run(f"""
+                insert into "{table.name}" ({columns}) select {columns} from {into} where true order by {key}, rowid
+                {keep_newest}
+            """)
+            self.run(f"drop table {into}")
 
     def _insert(self, table: str, columns: Sequence[str], values: Sequence[Any], on_conflict: str) -> None:
         """Insert the values of rows, many rows with one statement: to run one costs as much as to write a row.
@@ -243,6 +264,13 @@ class SQLite:
         if self.run("pragma wal_checkpoint(truncate)").fetchone()[0]:
             return f"{self}-wal: another program is reading the warehouse: end it, and run this again"
         return None
+
+
+def _is_sorted(batch: "pa.RecordBatch", key: Iterable[str]) -> bool:
+    import pyarrow.compute as pc
+
+    order = pc.sort_indices(batch, sort_keys=[(column, "ascending") for column in key])
+    return bool(pc.all(pc.less(order[:-1], order[1:]), min_count=0).as_py())
 
 
 NEXT_STEPS = {
