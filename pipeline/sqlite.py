@@ -4,10 +4,9 @@ Owns all that is particular to this database; another one is another file like i
 """
 
 import datetime as dt
-import operator
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
@@ -157,14 +156,14 @@ class SQLite:
 
     def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
         self.create(table, temporary=True)
-        self._fill(table, batches)
+        self.fill(table, batches, {})
 
-    def _fill(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
-        """Insert rows in the order of their keys: in any other each page of the table is read and written many times.
-
-        As long as they come in that order they are inserted as they come; from then on they are collected and sorted.
-        """
-        names, into, last = list(table.columns), table.name, []
+    def fill(self, table: Table, batches: "Iterable[pa.RecordBatch]", given: Mapping[str, Any]) -> None:
+        # In the order of their keys: in any other each page of the table is read and written many times. As long as
+        # rows come in that order they are inserted as they come; from then on they are collected, and sorted.
+        names, into = list(table.columns), table.name
+        order = [column for column in table.key if column not in given]
+        last: list[Any] = []
         key, columns = (", ".join(f'"{column}"' for column in some) for some in (table.key, names))
         new = ", ".join(f'"{column}" = excluded."{column}"' for column in names if column not in table.key)
         keep_newest = f"""
@@ -172,21 +171,25 @@ class SQLite:
             where "{table.name}".updated_at is null or excluded.updated_at >= "{table.name}".updated_at
         """
         for batch in filter(len, batches):
-            first, end = ([batch.column(name)[row].as_py() for name in table.key] for row in (0, -1))
-            if into == table.name and not (last <= first and _is_sorted(batch, table.key)):
+            first, end = ([batch.column(name)[row].as_py() for name in order] for row in (0, -1))
+            if into == table.name and not (last <= first and _is_sorted(batch, order)):
                 into = "_unsorted"
                 self.run(f"drop table if exists temp.{into}")
                 self.run(f"create temporary table {into} ({columns})")
             last = end
             values = [None] * (len(names) * batch.num_rows)  # row after row, filled by columns
             for place, (name, kind) in enumerate(table.columns.items()):
-                values[place :: len(names)] = self._encode_column(batch.column(name), kind)
+                values[place :: len(names)] = (
+                    [self.encode(given[name])] * batch.num_rows
+                    if name in given
+                    else self._encode_column(batch.column(name), kind)
+                )
             self._insert(into, names, values, keep_newest if into == table.name else "")
         if into != table.name:
             self.run(f"""
                 insert into "{table.name}" ({columns}) select {columns} from {into} where true order by {key}, rowid
                 {keep_newest}
-            """)
+            """)  # noqa: S608
             self.run(f"drop table {into}")
 
     def _insert(self, table: str, columns: Sequence[str], values: Sequence[Any], on_conflict: str) -> None:

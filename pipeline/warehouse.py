@@ -211,10 +211,12 @@ def _load(
     clock = time.perf_counter()
     for table in declared.temporary()[1:]:  # the first is filled as it is made
         db.create(table, temporary=True)
-    merge = Merge(db, declared, day)
+    facts = "select 1 from {days} union all select 1 from {events} union all select 1 from {changes}"
+    first = not db.run(f"select exists ({facts})".format_map(Words(declared))).fetchone()[0]
+    merge = Merge(db, declared, day, first)
     known = merge.one("select count(*) from {days} where load_date = :date")[0]
     before = merge.one("select count(*) from {present}")[0]
-    counts = Staging(db, declared, day).stage(rows, rejects)
+    counts = Staging(db, declared, day, first).stage(rows, rejects)
     counts |= merge.merge(counts.pop("staged"))
     growth = merge.one("select count(*) from {present}")[0] - before
     merge.check(counts, None if known else growth)
