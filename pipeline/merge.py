@@ -61,8 +61,6 @@ class Merge(Statements):
     def _merge_first(self, staged: int) -> dict[str, int]:
         """The very first day has nothing to be compared with, and lies where it stays. Not needed, but much faster."""
         self._add_day()
-        if self.snapshot:
-            self.execute("delete from {stage} where gone = 1")  # to leave a user out says the same
         with self.db.filling(table.name for table in self.declared.stored()[:2]):
             inserted = self.execute("""
                 insert into {present} ({key}, {row}, ingested_at, load_date)

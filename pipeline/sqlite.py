@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -149,10 +150,10 @@ class SQLite:
     def insert(
         self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], *, skip_known: bool = False
     ) -> None:
-        names, rows = list(columns), iter(rows)
+        places, rows = {name: number for number, name in enumerate(columns, 1)}, iter(rows)
         while some := list(islice(rows, ROWS_AT_ONCE)):
             values = list(chain.from_iterable(some))
-            self._insert(table, names, values, "on conflict do nothing" if skip_known else "")
+            self._insert(table, places, [], values, "on conflict do nothing" if skip_known else "")
 
     def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
         self.create(table, temporary=True)
@@ -177,14 +178,8 @@ class SQLite:
                 self.run(f"drop table if exists temp.{into}")
                 self.run(f"create temporary table {into} ({columns})")
             last = end
-            values = [None] * (len(names) * batch.num_rows)  # row after row, filled by columns
-            for place, (name, kind) in enumerate(table.columns.items()):
-                values[place :: len(names)] = (
-                    [self.encode(given[name])] * batch.num_rows
-                    if name in given
-                    else self._encode_column(batch.column(name), kind)
-                )
-            self._insert(into, names, values, keep_newest if into == table.name else "")
+            places, shared, values = self._lay_out(table, batch, given)
+            self._insert(into, places, shared, values, keep_newest if into == table.name else "")
         if into != table.name:
             self.run(f"""
                 insert into "{table.name}" ({columns}) select {columns} from {into} where true order by {key}, rowid
@@ -192,18 +187,48 @@ class SQLite:
             """)  # noqa: S608
             self.run(f"drop table {into}")
 
-    def _insert(self, table: str, columns: Sequence[str], values: Sequence[Any], on_conflict: str) -> None:
-        """Insert the values of rows, many rows with one statement: to run one costs as much as to write a row.
+    def _lay_out(
+        self, table: Table, batch: "pa.RecordBatch", given: Mapping[str, Any]
+    ) -> tuple[dict[str, int], list[Any], list[Any]]:
+        """Rows as `_insert` takes them. What all rows share is there once, and a time that is in two columns too."""
+        import pyarrow.compute as pc
 
-        A row that breaks a constraint ends the transaction: SQLite need not be ready to take back the statement alone.
+        shared = {name: self.encode(value) for name, value in given.items()}
+        own: list[str] = []
+        twins: dict[str, str] = {}
+        for name, kind in table.columns.items():
+            if name in given:
+                continue
+            column = batch.column(name)
+            same = (x for x in own if kind == table.columns[x] == "time" and batch.column(x).equals(column))
+            if kind == "integer" and not column.null_count and len(set(pc.min_max(column).as_py().values())) == 1:
+                shared[name] = column[0].as_py()
+            elif twin := next(same, None):
+                twins[name] = twin
+            else:
+                own.append(name)
+        values = [None] * (len(own) * batch.num_rows)  # row after row, filled by columns
+        for place, name in enumerate(own):
+            values[place :: len(own)] = self._encode_column(batch.column(name), table.columns[name])
+        places = {name: number for number, name in enumerate([*shared, *own], 1)}
+        return places | {name: places[twin] for name, twin in twins.items()}, list(shared.values()), values
+
+    def _insert(
+        self, table: str, places: Mapping[str, int], shared: Sequence[Any], values: Sequence[Any], on_conflict: str
+    ) -> None:
+        """Insert rows, many with one statement: to run one costs as much as to write a row.
+
+        `places` say for each column which of the first row's values it takes, counted from 1: those all rows share come
+        first, then its own. A row that breaks a constraint ends the transaction: SQLite need not be ready to take back
+        the statement alone.
         """
-        names, row = ", ".join(f'"{column}"' for column in columns), f"({', '.join('?' * len(columns))})"
-        insert = f'insert or rollback into "{table}" ({names})'
-        step = max(1, VALUES_AT_ONCE // len(columns)) * len(columns)
+        insert = f'insert or rollback into "{table}" ({", ".join(map(_quote, places))})'
+        width = max(places.values()) - len(shared)
+        step = max(1, VALUES_AT_ONCE // width) * width
         for start in range(0, len(values), step):
             some = values[start : start + step]
-            places = ", ".join([row] * (len(some) // len(columns)))
-            self.connection.execute(f"{insert} values {places} {on_conflict}", some)
+            rows = _write_rows(tuple(places.values()), len(shared), width, len(some) // width)
+            self.connection.execute(f"{insert} values {rows} {on_conflict}", [*shared, *some])
 
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002 - here nothing is
         return nullcontext()
@@ -267,6 +292,19 @@ class SQLite:
         if self.run("pragma wal_checkpoint(truncate)").fetchone()[0]:
             return f"{self}-wal: another program is reading the warehouse: end it, and run this again"
         return None
+
+
+def _quote(name: str) -> str:
+    return f'"{name}"'
+
+
+@lru_cache
+def _write_rows(places: Sequence[int], shared: int, width: int, rows: int) -> str:
+    """The parameters of so many rows."""
+    return ", ".join(
+        f"({', '.join(f'?{place if place <= shared else place + row * width}' for place in places)})"
+        for row in range(rows)
+    )
 
 
 def _is_sorted(batch: "pa.RecordBatch", key: Iterable[str]) -> bool:

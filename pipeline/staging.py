@@ -84,9 +84,14 @@ class Staging(Statements):
     def stage(self, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> dict[str, Any]:
         """Fill `stage`, one record for each key and time, and `rejects`; returns the counts of the day alone."""
         tombstones = set(self.execute("select {key} from {forgotten}").fetchall())
-        records, forgotten, newest = self._stage_rows(rows, tombstones)
+        records, forgotten, deletions, newest = self._stage_rows(rows, tombstones)
         staged = self.one("select count(*) from {stage}")[0]
         rejected, forgotten_rejects = self._stage_rejects(rejects, tombstones)
+        if deletions and self.first and self.snapshot:
+            self.execute("delete from {stage} where gone = 1")  # to leave a user out says the same
+        elif deletions:
+            # Of a user who is gone nothing is known: two deletions never differ.
+            self.execute("update {stage} set {nulls} where gone = 1")
         left = self.day.extracted - self.day.forgotten
         if (records + rejected, rejected) != (left, self.day.rejected):
             raise WarehouseError(
@@ -103,8 +108,8 @@ class Staging(Statements):
 
     def _stage_rows(
         self, rows: "Iterable[pa.RecordBatch]", tombstones: set[Key]
-    ) -> tuple[int, int, dt.datetime | None]:
-        """Returns how many rows came, how many of them were of forgotten keys, and the highest updated_at."""
+    ) -> tuple[int, int, int, dt.datetime | None]:
+        """How many rows came, of forgotten keys, as deletions of others; and the highest updated_at of the others."""
         import pyarrow.compute as pc
 
         records = forgotten = deletions = 0
@@ -124,10 +129,7 @@ class Staging(Statements):
             self.db.fill(self.staged_in, keep(), self.given)
         else:
             self.db.stage(self.staged_in, keep())
-        if deletions:
-            # Of a user who is gone nothing is known: two deletions never differ.
-            self.execute("update {stage} set {nulls} where gone = 1")
-        return records, forgotten, newest
+        return records, forgotten, deletions, newest
 
     def _leave_out(self, batch: "pa.RecordBatch", tombstones: set[Key]) -> "pa.RecordBatch":
         import pyarrow as pa
