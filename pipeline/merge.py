@@ -15,19 +15,23 @@ from pipeline.staging import Statements
 class Merge(Statements):
     """Brings what is staged into the tables, and counts what came of every record."""
 
-    def merge(self, staged: int) -> dict[str, int]:
-        """Bring what is staged into the tables; returns the counts that depend on what was there."""
+    def count_users(self) -> int:
+        return int(self.one("select count(*) from {present}")[0])
+
+    def merge(self, staged: int, users: int) -> dict[str, int]:
+        """Bring what is staged into the tables, with so many `users`; returns the counts that depend on these."""
         self.words["newest"] = self._ask_newest(staged)
         read = self.day.mode, self._snapshot_at(), self.db.encode(self.day.extracted_at)
         known = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
         if known and known != read:
             self._take_out(*known[:2])
+            users = self.count_users()
         if self.snapshot:
             self._check_instant()
         if self.first:
             return self._merge_first(staged)
         if self.snapshot:
-            self._merge_snapshot()
+            self._merge_snapshot(users)
         else:
             self._merge_records()
         return self._count(staged)
@@ -84,7 +88,7 @@ class Merge(Statements):
         self._add_day()
         self._refresh("select {key} from touched")
 
-    def _merge_snapshot(self) -> None:
+    def _merge_snapshot(self, users: int) -> None:
         """Compare the snapshot with the present first: of a user whom both show alike nothing is to be written."""
         newest = self.one("select count(*) from {days} where as_of > :as_of") == (0,)
         self.execute("""
@@ -92,10 +96,10 @@ class Merge(Statements):
             select {s.key} from stage s left join {present} u on ({u.key}) = ({s.key})
              where u.load_date is null or s.gone <> 0 or ({s.row}) is distinct from ({u.row})
         """)
-        # As a rule the snapshot lists everybody, which three numbers show.
+        # As a rule the snapshot lists everybody, which these numbers show.
         new = "select count(*) from touched k where not exists (select 1 from {present} u where ({u.key}) = ({k.key}))"
         listed = self.one("select count(*) from stage")[0] - self.one(new)[0]
-        if self.one("select count(*) from {present}") > (listed,):
+        if users > listed:
             self.execute("""
                 insert into touched ({key})
                 select {u.key} from {present} u where not exists (select 1 from stage s where ({s.key}) = ({u.key}))
