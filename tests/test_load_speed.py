@@ -3,6 +3,7 @@
 import random
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,27 @@ def test_a_load_takes_so_many_steps_for_each_user_and_no_more(
     print(steps)
     assert max(steps.values()) <= most
     assert steps[4000] <= 1.1 * steps[1000]
+
+
+@pytest.mark.parametrize("condition", ["", "and valid_from <= :at and (valid_to is null or valid_to > :at)"])
+def test_the_history_of_one_user_costs_the_same_among_however_many(
+    spent: "Counter[str]", tmp_path: Path, condition: str
+) -> None:
+    """And so does what one user was at a time."""
+    steps = {}
+    for number in (1000, 4000):
+        store = Store(tmp_path / f"{number}.db")
+        later = [user(key, "c", 70) for key in range(number // 5)]
+        for day in [*make_days("changed snapshot", number), incremental(3, *later)]:
+            store.load(day)
+        with closing(sqlite3.connect(tmp_path / f"{number}.db")) as db:
+            spent.clear()
+            sql = f"select name from users_history where user_id = 100 {condition} order by valid_from"
+            rows = db.execute(sql, {"at": "2026-11-03T14:00:00.000000Z"}).fetchall()
+            steps[number] = spent["steps"]
+        assert rows == ([("b",)] if condition else [("a",), ("b",), ("c",)])
+    print(steps)
+    assert 0 < steps[4000] <= 1.1 * steps[1000]
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is written is counted by /proc")
