@@ -775,6 +775,15 @@ def test_a_day_that_was_read_again_is_loaded_though_its_files_have_the_same_hash
     assert names(store) == {1: "a"}
 
 
+def test_a_user_who_goes_although_the_snapshot_lists_them_was_reverted_and_has_not_vanished(store: Store) -> None:
+    """A snapshot that is read again, now before one without the user, no longer has the last word."""
+    store.load(snapshot(1, 40, user(2, "a")))
+    store.load(snapshot(2, 60, user(1, "a"), user(2, "a")))
+    marker = store.load(snapshot(2, 30, user(1, "a"), user(2, "a")))
+    assert names(store) == {2: "a"}
+    assert (marker["vanished"], marker["reverted"], marker["stale"]) == (0, 1, 1)
+
+
 def test_a_rebuild_that_lacks_a_loaded_day_is_refused_unless_it_is_given_up(store: Store) -> None:
     """It is asked once more within the transaction: a day may have been loaded since the files were looked at."""
     kept, lost = incremental(1, user(1, "a", 5)), incremental(2, user(2, "b", 30))
