@@ -790,7 +790,7 @@ def test_a_rebuild_that_lacks_a_loaded_day_is_refused_unless_it_is_given_up(stor
     for day in (kept, lost):
         store.load(day)
     before = store.dump_all()
-    with pytest.raises(WarehouseError, match="2026-11-02: .* without raw files"):
+    with pytest.raises(WarehouseError, match=r"2026-11-02: .* without raw files"):
         store.warehouse.rebuild([(describe(kept, extracted=1), store.batches(kept), [])])
     assert store.dump_all() == before
     store.warehouse.rebuild([(describe(kept, extracted=1), store.batches(kept), [])], drop_missing=True)
