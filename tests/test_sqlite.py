@@ -45,7 +45,7 @@ def test_what_is_no_file_is_refused(url: str) -> None:
 
 
 def test_a_commit_waits_until_it_is_on_the_disk(store: Store) -> None:
-    """In WAL mode SQLite would as a rule lose the last commits in a power cut, and no process that is killed shows it."""
+    """Else the last commits could be lost in a power cut, which no process that is killed shows."""
     with store.warehouse.database.connect(create=True) as db:
         settings = [db.run(f"pragma {name}").fetchone() for name in ("journal_mode", "synchronous")]
     assert settings == [("wal",), (2,)]
