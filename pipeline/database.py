@@ -64,6 +64,9 @@ class Connection(Protocol):
         Of rows with the same key that with the highest `updated_at` stays, of equal ones the later.
         """
 
+    def fill(self, table: Table, batches: "Iterable[pa.RecordBatch]", given: Mapping[str, Any]) -> None:
+        """Do the same in a table that is there and has no row; `given` are the columns with one value in all rows."""
+
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:
         """While these tables, in which there is no row, are given many: what is cheaper afterwards is done then."""
 

@@ -15,29 +15,32 @@ from pipeline.staging import Statements
 class Merge(Statements):
     """Brings what is staged into the tables, and counts what came of every record."""
 
-    def merge(self, staged: int) -> dict[str, int]:
-        """Bring what is staged into the tables; returns the counts that depend on what was there."""
+    def count_users(self) -> int:
+        return int(self.one("select count(*) from {present}")[0])
+
+    def merge(self, staged: int, users: int) -> dict[str, int]:
+        """Bring what is staged into the tables, with so many `users`; returns the counts that depend on these."""
         self.words["newest"] = self._ask_newest(staged)
         read = self.day.mode, self._snapshot_at(), self.db.encode(self.day.extracted_at)
         known = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
-        first = self.one("select count(*) from {days}") == (0,)
         if known and known != read:
             self._take_out(*known[:2])
+            users = self.count_users()
         if self.snapshot:
             self._check_instant()
-        if first:
+        if self.first:
             return self._merge_first(staged)
         if self.snapshot:
-            self._merge_snapshot()
+            self._merge_snapshot(users)
         else:
             self._merge_records()
         return self._count(staged)
 
     def _ask_newest(self, staged: int) -> str:
         """The SQL that asks whether s, a record in `stage`, is its user's newest. As a rule nobody comes twice."""
-        if self.snapshot or self.one("select count(*) from (select distinct {key} from stage) k") == (staged,):
+        if self.snapshot or self.one("select count(*) from (select distinct {key} from {stage}) k") == (staged,):
             return "true"
-        return "not exists (select 1 from stage x where ({x.key}) = ({s.key}) and x.at > s.at)".format_map(self.words)
+        return "not exists (select 1 from {stage} x where ({x.key}) = ({s.key}) and x.at > s.at)".format_map(self.words)
 
     def _snapshot_at(self) -> Any:
         return self.db.encode(self.day.as_of) if self.snapshot else None
@@ -60,21 +63,14 @@ class Merge(Statements):
         )
 
     def _merge_first(self, staged: int) -> dict[str, int]:
-        """The very first day has nothing to be compared with. Not needed, but three times as fast."""
+        """The very first day has nothing to be compared with, and lies where it stays. Not needed, but much faster."""
         self._add_day()
-        with self.db.filling(table.name for table in self.declared.stored()):
-            if self.snapshot:
-                self.execute("""
-                    insert into {changes} ({key}, as_of, gone, {row})
-                    select {key}, :as_of, gone, {row} from stage where gone <> 1
-                """)
-            else:
-                self._write_events()
+        with self.db.filling(table.name for table in self.declared.stored()[:2]):
             inserted = self.execute("""
                 insert into {present} ({key}, {row}, ingested_at, load_date)
-                select {key}, {row}, :extracted_at, :date from stage s where gone = 0 and {newest}
+                select {key}, {row}, :extracted_at, :date from {stage} s where gone = 0 and {newest}
             """).rowcount
-        stale = self.one("select count(*) from stage s where not {newest}")[0]
+        stale = self.one("select count(*) from {stage} s where not {newest}")[0]
         none = dict.fromkeys(("updated", "deleted", "vanished", "reverted"), 0)
         return {"stale": stale, "unchanged": staged - inserted - stale, "inserted": inserted, **none}
 
@@ -85,19 +81,14 @@ class Merge(Statements):
             insert into touched ({key})
             select distinct {key} from stage where true order by {key} on conflict do nothing
         """)
-        self._write_events("order by {key}, at")
+        self.execute("""
+            insert into {events} (load_date, {key}, at, gone, {row})
+            select :date, {key}, at, gone, {row} from stage order by {key}, at
+        """)
         self._add_day()
         self._refresh("select {key} from touched")
 
-    def _write_events(self, order: str = "") -> None:
-        self.execute(
-            """
-            insert into {events} (load_date, {key}, at, gone, {row})
-            select :date, {key}, at, gone, {row} from stage {order}
-            """.replace("{order}", order)
-        )
-
-    def _merge_snapshot(self) -> None:
+    def _merge_snapshot(self, users: int) -> None:
         """Compare the snapshot with the present first: of a user whom both show alike nothing is to be written."""
         newest = self.one("select count(*) from {days} where as_of > :as_of") == (0,)
         self.execute("""
@@ -105,10 +96,10 @@ class Merge(Statements):
             select {s.key} from stage s left join {present} u on ({u.key}) = ({s.key})
              where u.load_date is null or s.gone <> 0 or ({s.row}) is distinct from ({u.row})
         """)
-        # As a rule the snapshot lists everybody, which three numbers show.
+        # As a rule the snapshot lists everybody, which these numbers show.
         new = "select count(*) from touched k where not exists (select 1 from {present} u where ({u.key}) = ({k.key}))"
         listed = self.one("select count(*) from stage")[0] - self.one(new)[0]
-        if self.one("select count(*) from {present}") > (listed,):
+        if users > listed:
             self.execute("""
                 insert into touched ({key})
                 select {u.key} from {present} u where not exists (select 1 from stage s where ({s.key}) = ({u.key}))

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -308,6 +308,18 @@ class PostgreSQL:
             """)  # noqa: S608
             self.run(add_key)
         self.run(f'analyze "{table.name}"')
+
+    def fill(self, table: Table, batches: "Iterable[pa.RecordBatch]", given: Mapping[str, Any]) -> None:
+        columns = {column: kind for column, kind in table.columns.items() if column not in given}
+        key = tuple(column for column in table.key if column in columns)
+        self.stage(Table("_new", columns, key), batches)
+        values = [_quote(column) if column in columns else f":{column}" for column in table.columns]
+        with self.filling([table.name]):
+            self.run(
+                f'insert into "{table.name}" ({_list(table.columns)}) select {", ".join(values)} from _new',  # noqa: S608
+                **given,
+            )
+        self.run("drop table _new")
 
     @contextlib.contextmanager
     def filling(self, tables: Iterable[str]) -> Iterator[None]:

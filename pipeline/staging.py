@@ -55,10 +55,18 @@ class Day:
 class Statements:
     """Runs the SQL of a load: its words are filled in, and the day's values are its parameters."""
 
-    def __init__(self, db: Connection, declared: Declared, day: Day) -> None:
-        self.db, self.declared, self.day = db, declared, day
-        self.words = Words(declared)
+    def __init__(self, db: Connection, declared: Declared, day: Day, first: bool = False) -> None:
+        """Take a day; the `first` of all is staged in the table where it stays."""
+        self.db, self.declared, self.day, self.first = db, declared, day, first
         self.snapshot = day.mode == config.SNAPSHOT
+        self.staged_in = declared.temporary(self.snapshot)[0]
+        self.given: dict[str, Any] = {}
+        if first:
+            _, _, events, changes, _ = declared.stored()
+            self.staged_in = changes if self.snapshot else events
+            self.given = {"as_of": day.as_of} if self.snapshot else {"load_date": day.date}
+        self.words = Words(declared)
+        self.words["stage"] = f'"{self.staged_in.name}"'
         self.what = f"{declared.name} {day.date}"
 
     def execute(self, sql: str, **params: Any) -> Rows:
@@ -71,14 +79,19 @@ class Statements:
 
 
 class Staging(Statements):
-    """Makes and fills the table `stage`; fills `rejects`."""
+    """Makes the table `stage` where it is one of its own, and fills it; fills `rejects`."""
 
     def stage(self, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> dict[str, Any]:
         """Fill `stage`, one record for each key and time, and `rejects`; returns the counts of the day alone."""
         tombstones = set(self.execute("select {key} from {forgotten}").fetchall())
-        records, forgotten, newest = self._stage_rows(rows, tombstones)
-        staged = self.one("select count(*) from stage")[0]
+        records, forgotten, deletions, newest = self._stage_rows(rows, tombstones)
+        staged = self.one("select count(*) from {stage}")[0]
         rejected, forgotten_rejects = self._stage_rejects(rejects, tombstones)
+        if deletions and self.first and self.snapshot:
+            self.execute("delete from {stage} where gone = 1")  # to leave a user out says the same
+        elif deletions:
+            # Of a user who is gone nothing is known: two deletions never differ.
+            self.execute("update {stage} set {nulls} where gone = 1")
         left = self.day.extracted - self.day.forgotten
         if (records + rejected, rejected) != (left, self.day.rejected):
             raise WarehouseError(
@@ -95,8 +108,8 @@ class Staging(Statements):
 
     def _stage_rows(
         self, rows: "Iterable[pa.RecordBatch]", tombstones: set[Key]
-    ) -> tuple[int, int, dt.datetime | None]:
-        """Returns how many rows came, how many of them were of forgotten keys, and the highest updated_at."""
+    ) -> tuple[int, int, int, dt.datetime | None]:
+        """How many rows came, of forgotten keys, as deletions of others; and the highest updated_at of the others."""
         import pyarrow.compute as pc
 
         records = forgotten = deletions = 0
@@ -112,11 +125,11 @@ class Staging(Statements):
                 newest = max(filter(None, (newest, pc.max(kept.column("updated_at")).as_py())), default=None)
                 yield kept
 
-        self.db.stage(self.declared.temporary(self.snapshot)[0], keep())
-        if deletions:
-            # Of a user who is gone nothing is known: two deletions never differ.
-            self.execute("update stage set {nulls} where gone = 1")
-        return records, forgotten, newest
+        if self.first:
+            self.db.fill(self.staged_in, keep(), self.given)
+        else:
+            self.db.stage(self.staged_in, keep())
+        return records, forgotten, deletions, newest
 
     def _leave_out(self, batch: "pa.RecordBatch", tombstones: set[Key]) -> "pa.RecordBatch":
         import pyarrow as pa
@@ -191,8 +204,10 @@ class Staging(Statements):
             self.db.insert("rejects", REJECTS.columns, [day + reject for _, reject in kept])
             if self.snapshot:
                 # A row with the same key is understood, and stays.
-                not_understood = [(*key, 2) for key, _ in kept if key]
-                self.db.insert("stage", (*self.declared.key, "gone"), not_understood, skip_known=True)
+                values = 2, *map(self.db.encode, self.given.values())
+                not_understood = [(*key, *values) for key, _ in kept if key]
+                columns = *self.declared.key, "gone", *self.given
+                self.db.insert(self.staged_in.name, columns, not_understood, skip_known=True)
             rejected += len(some)
             forgotten += len(some) - len(kept)
         return rejected, forgotten

@@ -31,6 +31,7 @@ from points import Points
 from server import Answer, Request, Server
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
+LONG = 7200 if ALL else 900
 DAY = dt.date(2026, 10, 31)
 EARLIER = [DAY - dt.timedelta(days=2), DAY - dt.timedelta(days=1)]
 TABLES = "users", "users_history", "users_days", "users_events", "users_changes"
@@ -232,7 +233,7 @@ def choose(numbers: Sequence[Any], few: int, seed: str) -> Sequence[Any]:
     return numbers[random.Random(seed).randrange(step) :: step]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(LONG)
 @pytest.mark.parametrize(
     ("database", "how"),
     [("sqlite", "raise"), ("sqlite", "kill"), ("sqlite", "kill half"), ("postgresql", "raise"), ("postgresql", "kill")],
@@ -263,7 +264,7 @@ def transform_in_pool(part: Callable[[stages.PartJob], stages.PartResult]) -> No
     TransformUsers(date=DAY).run()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("how", ["raise", "kill", "kill half", "kill parent"])
 def test_a_fault_in_a_process_of_the_engine_leaves_all_or_nothing_and_the_next_run_heals(
@@ -291,7 +292,7 @@ def test_a_fault_in_a_process_of_the_engine_leaves_all_or_nothing_and_the_next_r
     sweep.finish()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("how", ["raise", "kill"])
 def test_a_fault_around_the_processes_of_the_engine_leaves_all_or_nothing_and_the_next_run_heals(

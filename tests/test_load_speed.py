@@ -1,7 +1,9 @@
 """What a load costs SQLite: its steps and statements, which nothing else on this machine can change."""
 
+import random
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,12 @@ def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str
 @pytest.mark.parametrize(
     ("case", "most"),
     [
-        ("first snapshot", 75),
-        ("unchanged snapshot", 58),
-        ("changed snapshot", 63),
-        ("late snapshot", 68),
-        ("first incremental", 93),
-        ("small incremental", 12),
+        ("first snapshot", 55),
+        ("unchanged snapshot", 45),
+        ("changed snapshot", 50),
+        ("late snapshot", 55),
+        ("first incremental", 70),
+        ("small incremental", 10),
     ],
 )
 def test_a_load_takes_so_many_steps_for_each_user_and_no_more(
@@ -74,6 +76,61 @@ def test_a_load_takes_so_many_steps_for_each_user_and_no_more(
     print(steps)
     assert max(steps.values()) <= most
     assert steps[4000] <= 1.1 * steps[1000]
+
+
+@pytest.mark.parametrize("condition", ["", "and valid_from <= :at and (valid_to is null or valid_to > :at)"])
+def test_the_history_of_one_user_costs_the_same_among_however_many(
+    spent: "Counter[str]", tmp_path: Path, condition: str
+) -> None:
+    """And so does what one user was at a time."""
+    steps = {}
+    for number in (1000, 4000):
+        store = Store(tmp_path / f"{number}.db")
+        later = [user(key, "c", 70) for key in range(number // 5)]
+        for day in [*make_days("changed snapshot", number), incremental(3, *later)]:
+            store.load(day)
+        with closing(sqlite3.connect(tmp_path / f"{number}.db")) as db:
+            spent.clear()
+            sql = f"select name from users_history where user_id = 100 {condition} order by valid_from"
+            rows = db.execute(sql, {"at": "2026-11-03T14:00:00.000000Z"}).fetchall()
+            steps[number] = spent["steps"]
+        assert rows == ([("b",)] if condition else [("a",), ("b",), ("c",)])
+    print(steps)
+    assert 0 < steps[4000] <= 1.1 * steps[1000]
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is written is counted by /proc")
+@pytest.mark.parametrize("mode", ["snapshot", "incremental"])
+def test_users_in_any_order_are_written_as_often_as_in_that_of_their_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
+) -> None:
+    """But for being sorted; otherwise each page would be read and written again for every few rows it holds."""
+    connect = sqlite3.connect
+
+    class Small(sqlite3.Connection):
+        """With a cache that is as small, beside these few users, as it is beside many."""
+
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            return super().execute(sql.replace("cache_size = -32000", "cache_size = -200"), *values)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **options, factory=Small))
+    users = make_users(20_000)
+    shuffled = random.Random(1).sample(users, len(users))
+    make = (lambda date, *some: snapshot(date, 30 * date, *some)) if mode == "snapshot" else incremental
+    written = {}
+    for name, some in (("sorted", users), ("shuffled", shuffled)):
+        store = Store(tmp_path / f"{name}.db")
+        for date in (1, 2):
+            before = count_written()
+            store.load(make(date, *some))
+            written[name, date] = count_written() - before
+    print(written)
+    assert all(written["shuffled", date] < 1.8 * written["sorted", date] for date in (1, 2))
+
+
+def count_written() -> int:
+    """The bytes this process has written so far."""
+    return int(Path("/proc/self/io").read_text().partition("wchar: ")[2].split()[0])
 
 
 def test_a_hundred_rows_and_more_go_into_a_statement(spent: "Counter[str]", tmp_path: Path) -> None:

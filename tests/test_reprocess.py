@@ -117,6 +117,9 @@ def test_a_day_is_stale_for_a_reason():
     reasons = list(find_stale(USERS).values())
     assert [outcome.why for outcome in reprocess(USERS, DAYS[0], STOP)] == reasons
     assert find_stale(USERS) == {}
+    # The same bytes, read at another time.
+    execute(f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'")
+    assert find_stale(USERS) == {DAYS[1]: "loaded from other files"}
 
 
 def test_what_is_current_is_left_alone_unless_everything_is_asked_for():

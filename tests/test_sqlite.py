@@ -44,6 +44,13 @@ def test_what_is_no_file_is_refused(url: str) -> None:
         sqlite.Database(url)
 
 
+def test_a_commit_waits_until_it_is_on_the_disk(store: Store) -> None:
+    """Else the last commits could be lost in a power cut, which no process that is killed shows."""
+    with store.warehouse.database.connect(create=True) as db:
+        settings = [db.run(f"pragma {name}").fetchone() for name in ("journal_mode", "synchronous")]
+    assert settings == [("wal",), (2,)]
+
+
 def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait for another writer is bounded, and its end names the file and what to do."""
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)

@@ -206,6 +206,13 @@ TABLES_OF_USERS = {
         [f"update loads set inserted = inserted + 1 where date = '{RECORDS}'"],
         [f"{RECORDS} loads: extracted is 10, the counts add up to 11"],
     ),
+    "the other way round": (
+        [f"update loads set extracted = extracted + 1 where date = '{RECORDS}'"],
+        [
+            f"{RECORDS} loads: extracted is 11, should be 10",
+            f"{RECORDS} loads: extracted is 11, the counts add up to 10",
+        ],
+    ),
     "a count that belongs to the day": (
         [f"update loads set duplicate = duplicate + 1, unchanged = unchanged - 1 where date = '{SNAPSHOT}'"],
         [f"{SNAPSHOT} loads: duplicate is 1, should be 0"],

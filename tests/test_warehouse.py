@@ -786,6 +786,46 @@ def test_a_day_made_anew_by_other_code_to_the_same_bytes_says_so(store: Store) -
     assert store.warehouse.loads() == [marker | {"transform_version": "2"}]
 
 
+def test_a_day_that_was_read_again_is_loaded_though_its_files_have_the_same_hashes(store: Store) -> None:
+    """The same users at another time are another fact: a snapshot read later ends what a record said in between."""
+    first, second = snapshot(1, 10, user(1, "a")), snapshot(1, 40, user(1, "a"))
+    store.warehouse.load(describe(first, extracted=1, raw_sha256="same"), store.batches(first), [])
+    store.load(incremental(2, user(1, "b", 30)))
+    assert names(store) == {1: "b"}
+    store.warehouse.load(describe(second, extracted=1, raw_sha256="same"), store.batches(second), [])
+    assert names(store) == {1: "a"}
+
+
+def test_a_user_who_goes_although_the_snapshot_lists_them_was_reverted_and_has_not_vanished(store: Store) -> None:
+    """A snapshot that is read again, now before one without the user, no longer has the last word."""
+    store.load(snapshot(1, 40, user(2, "a")))
+    store.load(snapshot(2, 60, user(1, "a"), user(2, "a")))
+    marker = store.load(snapshot(2, 30, user(1, "a"), user(2, "a")))
+    assert names(store) == {2: "a"}
+    assert (marker["vanished"], marker["reverted"], marker["stale"]) == (0, 1, 1)
+
+
+def test_a_rebuild_that_lacks_a_loaded_day_is_refused_unless_it_is_given_up(store: Store) -> None:
+    """It is asked once more within the transaction: a day may have been loaded since the files were looked at."""
+    kept, lost = incremental(1, user(1, "a", 5)), incremental(2, user(2, "b", 30))
+    for day in (kept, lost):
+        store.load(day)
+    before = store.dump_all()
+    with pytest.raises(WarehouseError, match=r"2026-11-02: .* without raw files"):
+        store.warehouse.rebuild([(describe(kept, extracted=1), store.batches(kept), [])])
+    assert store.dump_all() == before
+    store.warehouse.rebuild([(describe(kept, extracted=1), store.batches(kept), [])], drop_missing=True)
+    assert names(store) == {1: "a"}
+
+
+def test_rows_of_days_that_nobody_knows_do_not_keep_the_first_day_from_being_loaded(store: Store) -> None:
+    """Whoever empties the table of days by hand gets the next day right; `verify` names the rows that are left."""
+    store.load(incremental(1, user(1, "a", 5)))
+    store.execute("delete from users_days", "delete from loads")
+    assert store.load(incremental(2, user(1, "b", 30), user(2, "b", 30)))["inserted"] == 1
+    assert names(store) == {1: "b", 2: "b"}
+
+
 def test_columns_that_differ_in_case_only_are_refused(store: Store) -> None:
     """No database could tell them apart."""
     declare(store, *declared(), sa.Column("Name", sa.Text))
