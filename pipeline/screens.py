@@ -66,20 +66,19 @@ def show_status(loads: Loads, options: argparse.Namespace) -> bool:
 
 
 def _show_status(status: "Status", days: int) -> None:
-    from pipeline.status import name_newest, tell_span, tell_time
+    from pipeline.status import name_newest, tell_command, tell_span, tell_time
 
     console, name = open_console(), status.dataset
     if status.unforgotten:
         pending = count(status.unforgotten, "key")
         console.print(f"{name}: {pending} not wholly forgotten: run python -m pipeline forget", soft_wrap=True)
     if status.first and status.newest and status.known_until:
-        behind = (status.last_closed - status.newest).days
-        late = (
-            f"{count(behind, 'day')} behind the last closed day, {status.last_closed}" if behind > 0 else "up to date"
-        )
+        lacking = f"{count(len(status.missing), 'day')} missing up to the last closed one, {status.last_closed}"
         span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
         age = tell_span(status.at - status.known_until)
-        console.print(f"{name} in {status.database}: {span}; {late}", soft_wrap=True)
+        console.print(
+            f"{name} in {status.database}: {span}; {lacking if status.missing else 'none is missing'}", soft_wrap=True
+        )
         console.print(f"what changed before {tell_time(status.known_until)} is known, {age} ago", soft_wrap=True)
     else:
         console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
@@ -88,7 +87,8 @@ def _show_status(status: "Status", days: int) -> None:
     if status.loads:
         console.print(_make_table(status.loads[-days:]))
     if status.missing:
-        console.print(f"missing: {name_newest(status.missing)}", style="red", soft_wrap=True)
+        next_ = tell_command("backfill", status.wanted) if status.wanted else "nothing knows now how these were"
+        console.print(f"missing: {name_newest(status.missing)}: {next_}", style="red", soft_wrap=True)
     for failure in status.failures[:FAILURES]:
         over, style = ("", "red") if failure.date in status.failed else (", loaded since", "dim")
         what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
@@ -136,7 +136,7 @@ def _make_legend() -> Text:
 
 
 def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
-    """That what is known ends longer ago than `max_age`, and the newest cause; None where it does not."""
+    """That what is known ends longer ago than `max_age`, and why; None where it does not."""
     from pipeline.status import tell_span, tell_time
 
     if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
@@ -145,9 +145,22 @@ def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
     if status.known_until:
         age = tell_span(status.at - status.known_until)
         known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
-    failed = status.open_failures
-    next_ = f"{failed[0].date} failed, {failed[0].stage}: {failed[0].line}" if failed else "./run.sh status tells more"
-    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {next_}"
+    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {_tell_next(status)}"
+
+
+def _tell_next(status: "Status") -> str:
+    """What keeps a dataset back: the failure of the oldest day that it lacks, or what to run."""
+    from pipeline.status import tell_command
+
+    failed = {failure.date: failure for failure in status.open_failures}
+    lacking = status.wanted or list(failed)
+    if not lacking:
+        return "./run.sh status tells more"
+    missing = f"{count(len(lacking), 'day')} missing"
+    if failure := failed.get(lacking[0]):
+        before = f"{missing}, " if len(lacking) > 1 else ""
+        return f"{before}{failure.date} failed, {failure.stage}: {failure.line}"
+    return f"{missing}: {tell_command('backfill', lacking)}"
 
 
 def show_report(loads: Loads, options: argparse.Namespace) -> bool:

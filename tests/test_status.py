@@ -73,8 +73,8 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     lines = [line.rstrip() for line in out.splitlines()]
     assert lines[:9] == [
         "users in sqlite:///data/warehouse.db: 17 days, 2026-11-05 to 2026-11-23; "
-        "1 day behind the last closed day, 2026-11-24",
-        "what changed before 2026-11-24T00:00:00Z is known, 1 day 3 hours ago",
+        "3 days missing up to the last closed one, 2026-11-24",
+        "what changed before 2026-11-18T00:00:00Z is known, 7 days 3 hours ago",
         "",
         "week of      Mon   Tue   Wed   Thu   Fri   Sat   Sun",
         "2026-11-02                     5 .   6 .   7 .   8 .",
@@ -86,7 +86,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     assert [line.split()[0] for line in lines[11:13]] == ["2026-11-22", "2026-11-23"]
     rest = lines[13:]
     assert rest[:5] == [
-        "missing: 2026-11-18, 2026-11-20, 2026-11-24",
+        "missing: 2026-11-18, 2026-11-20, 2026-11-24: ./run.sh backfill 2026-11-18 2026-11-25",
         "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
         "failed at 2026-11-21T01:05:00Z: 2026-11-20, transform: too many [rejects]",
         "failed at 2026-11-18T00:05:00Z, loaded since: 2026-11-17, extract: 503 for 5 tries",
@@ -120,7 +120,7 @@ def test_for_machines_there_is_one_document_with_the_keys_of_the_readme(capsys):
     assert (err, code) == ("", 0)
     (users,) = json.loads(out)["datasets"]
     assert list(users) == list(Status.__struct_fields__)
-    assert (users["known_until"], users["age_seconds"]) == ("2026-11-24T00:00:00Z", 27.5 * 3600)
+    assert (users["known_until"], users["age_seconds"]) == ("2026-11-18T00:00:00Z", 171.5 * 3600)
     assert users["missing"] == ["2026-11-18", "2026-11-20", "2026-11-24"]
     assert users["stale"] == {"2026-11-11": "made by other code"}
     assert users["failures"][0] == {
@@ -143,13 +143,60 @@ def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
     make_days(FIRST, 19)
     assert run_here(capsys, "status", "--max-age", "27 hours 30 minutes")[1:] == ("", 0)
     ends = "ERROR: users: what is known ends with 2026-11-24T00:00:00Z, 1 day 3 hours ago"
-    line = f"{ends}, and --max-age allows 1 day 3 hours"
+    line, next_ = (
+        f"{ends}, and --max-age allows 1 day 3 hours",
+        "1 day missing: ./run.sh backfill 2026-11-24 2026-11-25",
+    )
     out, err, code = run_here(capsys, "status", "--json", "--max-age", "27 hours 29 minutes 59 seconds")
-    assert (err.strip(), code) == (f"{line}: ./run.sh status tells more", 1)
+    assert (err.strip(), code) == (f"{line}: {next_}", 1)
     assert json.loads(out)["datasets"][0]["days"] == 19
     note(Failure(NOW, LAST, "extract", "503 for 5 tries"))
     _, err, code = run_here(capsys, "status", "--max-age", "1 day 3 hours")
     assert (err.strip(), code) == (f"{line}: 2026-11-24 failed, extract: 503 for 5 tries", 1)
+
+
+def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(capsys):
+    """A monitor must not be calmed by the newest day while one before it is missing."""
+    make_days(FIRST, 20)
+    assert run_here(capsys, "status", "--max-age", "1 day 4 hours")[1:] == ("", 0)
+    change("delete from loads where date in ('2026-11-12', '2026-11-20')")
+    status = find_status(USERS)
+    assert (status.newest, status.known_until) == (LAST, dt.datetime(2026, 11, 12, tzinfo=dt.UTC))
+    ends = "ERROR: users: what is known ends with 2026-11-12T00:00:00Z, 13 days 3 hours ago"
+    _, err, code = run_here(capsys, "status", "--max-age", "1 day 4 hours")
+    next_ = "2 days missing: ./run.sh backfill 2026-11-12 2026-11-21"
+    assert (err.strip(), code) == (f"{ends}, and --max-age allows 1 day 4 hours: {next_}", 1)
+    later, oldest = (dt.date(2026, 11, day) for day in (20, 12))
+    note(Failure(NOW, later, "extract", "503"))
+    assert next_ in run_here(capsys, "status", "--max-age", "1 day")[1]
+    shutil.rmtree("data/failures")
+    note(Failure(NOW, later, "extract", "503"), Failure(NOW, oldest, "extract", "404 Not Found"))
+    _, err, _ = run_here(capsys, "status", "--max-age", "1 day")
+    assert err.strip().endswith("allows 1 day: 2 days missing, 2026-11-12 failed, extract: 404 Not Found")
+
+
+@pytest.mark.parametrize(
+    ("settings", "snapshots", "known"),
+    [
+        ({"url": "http://127.0.0.1:9/?since={day_start}"}, "", 12),
+        ({"url": "http://127.0.0.1:9/?since={watermark}"}, "", 23),
+        ({"url": "http://127.0.0.1:9/?since={watermark}&day={date}"}, "", 12),
+        ({"mode": "snapshot"}, "'2026-11-11' and '2026-11-23'", 23),
+        ({"mode": "snapshot"}, "'2026-11-15' and '2026-11-18'", 20),
+    ],
+)
+def test_a_later_day_makes_up_for_a_missing_one_where_it_was_read_from_before_it(configure, settings, snapshots, known):
+    """Windows do not; a watermark does, and a snapshot is whole by itself, as far as days follow without a gap."""
+    make_days(FIRST, 19)
+    configure("users", **settings)
+    change("delete from loads where date in ('2026-11-12', '2026-11-20')")
+    if snapshots:
+        change(f"update loads set mode = 'snapshot' where date between {snapshots}")
+    status = find_status(USERS)
+    assert status.known_until
+    assert status.known_until.date() == dt.date(2026, 11, known + (known == 23))
+    wanted = [date.day for date in status.wanted]
+    assert wanted == ([25] if snapshots.endswith("23'") else [12, 20, 24, 25] if snapshots else [12, 20, 24])
 
 
 @pytest.mark.parametrize(
