@@ -3,6 +3,7 @@
 import datetime as dt
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from conftest import dump_tree, run
 from pipeline import config, extraction, stages
 from pipeline.failures import Failure
 from pipeline.plan import Cost, find_cost, plan
+from pipeline.targets import DayFolder
 from pipeline.users import USERS
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(8)]
@@ -57,6 +59,20 @@ def test_each_day_has_its_step_and_its_reason():
         (DAYS[5], "read", "failed at 2026-10-07T01:00:00Z, extract: 404 Not Found"),
         (DAYS[6], "wait", "not closed; the newest day that is: 2026-10-06"),
     ]
+
+
+@pytest.mark.usefixtures("made")
+def test_it_looks_at_the_files_of_its_own_days_alone(monkeypatch):
+    """A week of ten years is planned by what a week holds."""
+    looked, read = set(), DayFolder.read_manifest
+
+    def read_manifest(folder: DayFolder, kind: type[Any]) -> Any:
+        looked.add(folder.date)
+        return read(folder, kind)
+
+    monkeypatch.setattr(DayFolder, "read_manifest", read_manifest)
+    plan(USERS, DAYS[1], DAYS[3])
+    assert looked == {DAYS[1], DAYS[2]}
 
 
 @pytest.mark.usefixtures("made")
