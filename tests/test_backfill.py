@@ -325,14 +325,10 @@ def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
     assert backfill(*days).returncode == 0
     quiet = dump()
     shutil.rmtree("data")
-    daemon, environment = start_scheduler()
-    try:
+    with start_scheduler() as environment:
         command = ("python", "-m", "pipeline", "backfill", *days, "--workers", str(workers))
         commands = [start(*command, **environment) for _ in range(processes)]
         results = [(*each.communicate(timeout=500), each.returncode) for each in commands]
-    finally:
-        daemon.terminate()
-        daemon.communicate()
     for stdout, stderr, code in results:
         assert (code, stderr) == (0, ""), stdout
     assert dump() == quiet
@@ -340,17 +336,12 @@ def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
 
 def test_luigid_tries_a_day_again_in_the_same_run():
     """By the settings of central.cfg: the failure is in the log, and the day is done."""
-    daemon, environment = start_scheduler()
-    try:
-        with Server() as server:
-            once = iter([Answer(status=404)])
-            url = serve_days(server, lambda day: next(once, None) if day == "2016-01-02" else None)
-            text = Path("central.cfg").read_text().replace("retry_delay = 5", "retry_delay = 1")
-            Path("central.cfg").write_text(text)
-            result = backfill(*span(3), "--users-url", url, **environment)
-    finally:
-        daemon.terminate()
-        daemon.communicate()
+    with start_scheduler() as environment, Server() as server:
+        once = iter([Answer(status=404)])
+        url = serve_days(server, lambda day: next(once, None) if day == "2016-01-02" else None)
+        text = Path("central.cfg").read_text().replace("retry_delay = 5", "retry_delay = 1")
+        Path("central.cfg").write_text(text)
+        result = backfill(*span(3), "--users-url", url, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr.count("404 Not Found") == 1
     assert rows_of(result.stdout)["done"].startswith("done 3 2016-01-01..2016-01-03 loaded")

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from conftest import dump_tree, run
+from days import change, make_days
 from pipeline import config, extraction, stages
 from pipeline.failures import Failure
 from pipeline.plan import Cost, find_cost, plan
@@ -101,6 +102,17 @@ def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
     said = result.stdout.splitlines()[-1]
     assert said.startswith("users: about 90 requests and 0:0")
     assert said.endswith(" with one worker to read 30 days, by the median of 3 loaded days")
+
+
+def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
+    """A source that has become slower, and one that was read whole before, cost what they cost now."""
+    make_days(dt.date(2026, 9, 1), 40)
+    change("update loads set pages = 90 where date < '2026-09-11'")
+    change("update loads set pages = 7 where date >= '2026-09-11'")
+    change("update loads set pages = 500, mode = 'snapshot' where date > '2026-09-30'")
+    cost = find_cost(USERS)
+    assert cost is not None
+    assert (cost.of, cost.pages) == (30, 7)
 
 
 def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(monkeypatch):
