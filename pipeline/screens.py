@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
+from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -85,7 +86,7 @@ def _show_status(status: "Status", days: int) -> None:
     if states := status.find_states():
         console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
     if status.loads:
-        console.print(_make_table(status.loads[-days:]))
+        _show_loads(console, status.loads[-days:])
     if status.missing:
         next_ = tell_command("backfill", status.wanted) if status.wanted else "nothing knows now how these were"
         console.print(f"missing: {name_newest(status.missing)}: {next_}", style="red", soft_wrap=True)
@@ -128,11 +129,12 @@ def _make_cell(day: dt.date, state: "State | None") -> Text:
     return Text(f"{day.day} {letter}", style)
 
 
-def _make_legend() -> Text:
+def _make_legend() -> Columns:
+    """What the letters mean: in a line, or in as many as the terminal needs."""
     from pipeline.status import STATES
 
-    legend = [(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items()]
-    return Text("   ").join(Text(*part) for part in legend)
+    legend = (Text(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items())
+    return Columns(legend, padding=(0, 3))
 
 
 def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
@@ -316,13 +318,19 @@ def open_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
-def _make_table(markers: Iterable[dict[str, Any]]) -> Table:
+def _show_loads(console: Console, markers: Sequence[dict[str, Any]]) -> None:
+    """A row a day with its counts. Where they are too wide those that are 0 on all these days are told in a line."""
+    names, zero = ["extracted", *COUNTS], []
+    if len("  ".join(["2026-11-21", *names, "seconds"])) > console.width:
+        zero = [name for name in names if not any(marker[name] for marker in markers)]
+    shown = [name for name in names if name not in zero]
+    rows = [[*(f"{marker[name]:,}" for name in shown), f"{marker['seconds']:.2f}"] for marker in markers]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("date")
-    for name in ("extracted", *COUNTS):
-        table.add_column(name, justify="right")
-    table.add_column("seconds", justify="right")
-    for marker in markers:
-        counts = (f"{marker[name]:,}" for name in ("extracted", *COUNTS))
-        table.add_row(str(marker["date"]), *counts, f"{marker['seconds']:.2f}")
-    return table
+    table.add_column("date", no_wrap=True)
+    for name, values in zip((*shown, "seconds"), zip(*rows, strict=True), strict=True):  # a name is broken, no number
+        table.add_column(name, justify="right", overflow="fold", min_width=max(map(len, values)))
+    for marker, row in zip(markers, rows, strict=True):
+        table.add_row(str(marker["date"]), *row)
+    console.print(table)
+    if zero:
+        console.print(f"0 on all these days: {', '.join(zero)}", style="dim", soft_wrap=True)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +32,11 @@ from server import Server
 ROOT = Path(__file__).parent.parent
 DATABASES = ["sqlite", "postgresql"]
 ON_REQUEST = DATABASES if os.environ.get("PIPELINE_DATABASES") == "all" else DATABASES[:1]
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C heeded by what is started, even where a shell runs the tests in the background, ignoring it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -44,13 +44,13 @@ def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
     return server.on("/users", respond)
 
 
-def run_on_terminal(*command: str, out: int | None = None) -> tuple[int, str]:
-    """Exit code of a command whose terminal is 100 columns wide, and what it wrote there, less its colours.
+def run_on_terminal(*command: str, out: int | None = None, columns: int = 100) -> tuple[int, str]:
+    """Exit code of a command whose terminal is so many columns wide, and what it wrote there, less its colours.
 
     Its standard output goes to `out`, if that is given.
     """
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
     env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
     program = Path(sys.executable).with_name(command[0])

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_progress import look_at, run_on_terminal
 
 from conftest import ROOT, luigi_run, run, run_here
 from days import change, make_days, note
@@ -93,6 +94,27 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
         "stale, made by other code: 2026-11-11",
     ]
     assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[5])
+
+
+def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
+    """What is 0 throughout is told in a line, and gives its room to the rest; else the names of counts are broken."""
+    make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
+    change("update loads set deleted = 0, stale = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
+    code, written = run_on_terminal("python", "-m", "pipeline", "status", "--days", "3", columns=80)
+    assert code == 0, written
+    lines = [line.rstrip() for line in look_at(written)]
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("date "))
+    assert lines[at].split() == ["date", "extracted", "inserted", "updated", "unchanged", "rejected", "seconds"]
+    assert [line.split()[2] for line in lines[at + 1 : at + 4]] == ["1,234,567"] * 3
+    assert lines[at + 4] == "0 on all these days: deleted, stale, duplicate, forgotten"
+    legend = lines[at - 3 : at - 1]
+    assert re.split(" {3,}", "   ".join(legend)) == [
+        ". loaded", "p loaded, raw files given up", "S stale", "F failed", "M missing", "- not over yet",
+    ]  # fmt: skip
+    change("update loads set deleted = 1, stale = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321")
+    _, written = run_on_terminal("python", "-m", "pipeline", "status", "--days", "3", columns=80)
+    rows = re.findall(r"^[\d-]{10} +\d+ +7,654,321 .* 98,765 +4,321 .*\r$", written, re.MULTILINE)
+    assert (len(rows), max(map(len, rows))) == (3, 81)
 
 
 def test_the_calendar_is_as_long_as_the_days_known_and_six_weeks_at_most(capsys):
