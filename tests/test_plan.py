@@ -106,10 +106,10 @@ def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
 
 def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
     """A source that has become slower, and one that was read whole before, cost what they cost now."""
-    make_days(dt.date(2026, 9, 1), 40)
-    change("update loads set pages = 90 where date < '2026-09-11'")
-    change("update loads set pages = 7 where date >= '2026-09-11'")
-    change("update loads set pages = 500, mode = 'snapshot' where date > '2026-09-30'")
+    make_days(dt.date(2026, 9, 1), 56)
+    change("update loads set pages = 90 where date < '2026-09-21'")
+    change("update loads set pages = 7 where date >= '2026-09-21'")
+    change("update loads set pages = 500, mode = 'snapshot' where date > '2026-10-10'")
     cost = find_cost(USERS)
     assert cost is not None
     assert (cost.of, cost.pages) == (30, 7)
