@@ -135,7 +135,7 @@ def test_the_calendar_is_as_long_as_the_days_known_and_six_weeks_at_most(capsys)
     ]  # fmt: skip
 
 
-def test_for_machines_there_is_one_document_with_the_keys_of_the_readme(capsys):
+def test_for_machines_there_is_one_document_with_the_keys_that_are_explained(capsys):
     """Times and dates as text, the newest loads only; every key is explained."""
     make_every_state()
     out, err, code = run_here(capsys, "status", "--json", "--days", "3")
@@ -152,9 +152,9 @@ def test_for_machines_there_is_one_document_with_the_keys_of_the_readme(capsys):
     assert [(load["date"], load["inserted"] > 0) for load in users["loads"]] == [
         ("2026-11-21", True), ("2026-11-22", True), ("2026-11-23", True),
     ]  # fmt: skip
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "operating.md").read_text()
     for key in users:
-        assert f"`{key}`" in readme, key
+        assert f"`{key}`" in page, key
 
 
 def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
