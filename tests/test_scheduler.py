@@ -62,12 +62,15 @@ def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp
             for day, statuses in {16: "DONE " * 3, 17: "FAILED PENDING PENDING"}.items()
             for task, status in zip(("Extract", "Transform", "Load"), statuses.split(), strict=True)
         }
-        assert "BackfillUsers" in page.text()
+        (whole,) = (row for row in rows if "BackfillUsers" in row)
+        assert "start=2026-11-16, stop=2026-11-18" in " ".join(whole.split())
+        assert not re.search("reverse|days_|task_limit", whole)  # which have one value only
         assert page.evaluate("document.querySelector('a[title=\"Track Progress\"]').href").startswith(f"{source}?on=")
         page.evaluate("document.querySelector('.showError').click()")
         page.wait_for("document.querySelector('.modal.in pre')")
         assert page.evaluate("document.querySelector('.modal.in pre').innerText").strip('"') == line
         check_alone(page, url)
+        page.wait_for("document.querySelector('.modal-dialog').getAnimations().length == 0")
         page.screenshot(Path("visualiser.png"), whole=False)
         history = browser.open(f"{url}/history")
         assert "Luigi Task History" in history.text()
