@@ -176,3 +176,12 @@ def test_on_object_storage_nothing_is_written_down(configure, caplog):
     failures.note(USERS, DAY, "load", "why")
     assert "failures are kept in a local folder only" in caplog.text
     assert list_failures("s3://bucket/data", "users") == []
+
+
+def test_a_failure_of_the_very_instant_of_a_load_is_not_over():
+    """In doubt somebody is told."""
+    at, date = dt.datetime(2026, 11, 21, tzinfo=dt.UTC), dt.date(2026, 11, 20)
+    failure = Failure(at, date, "load", "503")
+    for later, still_open in ((0, True), (1, False)):
+        marker = {"date": date, "loaded_at": at + dt.timedelta(microseconds=later)}
+        assert bool(find_open([failure], [marker])) == still_open
