@@ -137,6 +137,7 @@ def test_days_that_are_not_closed_are_one_line():
     result = backfill(str(yesterday - dt.timedelta(days=1)), str(today + dt.timedelta(days=40)))
     assert result.returncode == 1
     assert "loaded, " in rows_of(result.stdout)["done"]
+    assert "failed" not in rows_of(result.stdout)
     last = today + dt.timedelta(days=39)
     said = rf"not closed \d+ {today}\.\.{last} the newest day that can be loaded is {yesterday}"
     assert re.fullmatch(said, rows_of(result.stdout)["not closed"]) or dt.datetime.now(dt.UTC).date() != today
