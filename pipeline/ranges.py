@@ -75,7 +75,8 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)
     days = loaded + len(failed) + len(backfill.left) + len(backfill.early)
     console.print(table)
-    console.print(f"{dataset.name}: {loaded:,} of {count(days, 'day')} are loaded")
+    verb = "is" if days == 1 else "are"
+    console.print(f"{dataset.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")
 
 
 def _tell_again(options: argparse.Namespace) -> str:
