@@ -73,7 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
     status.add_argument(
         "--days", type=parse_positive, default=14, help="how many of the newest days to list (default: 14)"
     )
-    status.add_argument("--json", action="store_true", help="for machines: one JSON document, its keys as in README.md")
+    status.add_argument(
+        "--json", action="store_true", help="one JSON document for machines: docs/operating.md has its keys"
+    )
     status.add_argument(
         "--max-age",
         type=parse_duration,

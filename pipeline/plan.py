@@ -44,7 +44,7 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
     """A step for each day from `start` to the day before `stop`, the oldest first."""
     days = list_span(start, stop)
     last_closed = dataset.config().last_closed_day(config.utc_now())
-    markers, stale = dataset.warehouse().loads(), find_stale(dataset)
+    markers, stale = dataset.warehouse().loads(), find_stale(dataset, start, stop)
     loaded = {marker["date"] for marker in markers}
     failed = find_open(list_failures(Pipeline().data_dir, dataset.name), markers)
 

@@ -35,7 +35,7 @@ def show_backfill(loads: Loads, options: argparse.Namespace) -> bool:
             try:
                 _run_backfill(backfill, workers, stop)
             finally:
-                _show_outcome(backfill, stop)
+                show_outcome(backfill, stop)
             sound &= not (backfill.failed or backfill.left or backfill.early)
     if stop.asked and not sound:
         sys.stderr.write(f"stopped by {stop.asked.name}: go on with {_tell_again(options)}\n")
@@ -57,7 +57,7 @@ def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
         backfill.run(workers, stop, tell)
 
 
-def _show_outcome(backfill: Backfill, stop: Stop) -> None:
+def show_outcome(backfill: Backfill, stop: Stop) -> None:
     """What was done, skipped and failed, and why."""
     table, failed, dataset = _make_table("what"), list(backfill.failed), backfill.load.dataset
     if done := set(backfill.done):
@@ -75,7 +75,8 @@ def _show_outcome(backfill: Backfill, stop: Stop) -> None:
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)
     days = loaded + len(failed) + len(backfill.left) + len(backfill.early)
     console.print(table)
-    console.print(f"{dataset.name}: {loaded:,} of {count(days, 'day')} are loaded")
+    verb = "is" if days == 1 else "are"
+    console.print(f"{dataset.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")
 
 
 def _tell_again(options: argparse.Namespace) -> str:

@@ -16,19 +16,18 @@ from typing import Any, NamedTuple
 import jinja2
 
 from pipeline.charts import Layer, draw_bars, draw_line
-from pipeline.config import SNAPSHOT, Pipeline
+from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.days import list_span
 from pipeline.failures import Failure
 from pipeline.logs import count
 from pipeline.stages import COUNTS
-from pipeline.status import STATES, State, Status, find_status, name_newest, tell_span
+from pipeline.status import DAY, STATES, State, Status, find_status, name_newest, tell_command, tell_span
 from pipeline.storage import open_storage
 
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named
 REASONS = 12  # for rejects
-DAY = dt.timedelta(days=1)
 
 Values = list[float | None]
 
@@ -131,11 +130,9 @@ def make_sheet(dataset: Dataset, number: int) -> Sheet:
 def list_remedies(status: Status) -> list[Remedy]:
     """What is to be done, the gravest first. A snapshot that was not taken is nothing: no source knows it now."""
     failed = status.open_failures
-    missing = [date for date in status.missing if date not in status.failed]
+    missing = [date for date in status.wanted if date not in status.failed]
     lacking = {*status.missing, *status.failed}
     stale = {date: why for date, why in status.stale.items() if date not in lacking}
-    if missing and status.loads[-1]["mode"] == SNAPSHOT:
-        missing = [date for date in missing if date == status.last_closed]
     older = [failure.date for failure in failed[NEWEST:]]
     remedies = [
         *(_mend("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]),
@@ -153,9 +150,7 @@ def list_remedies(status: Status) -> list[Remedy]:
 
 
 def _mend(state: State, days: Sequence[dt.date], why: str, command: str = "backfill") -> Remedy:
-    """A remedy with the command for these days; it leaves alone what needs nothing between them."""
-    line = f"./run.sh {command} {min(days)} {max(days) + DAY}"
-    return Remedy(state, len(days), name_newest(days), why, line)
+    return Remedy(state, len(days), name_newest(days), why, tell_command(command, days))
 
 
 def judge(status: Status, remedies: Sequence[Remedy]) -> tuple[State, str]:

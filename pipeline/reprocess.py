@@ -25,12 +25,15 @@ class Outcome(NamedTuple):
     why: str
 
 
-def find_stale(dataset: Dataset) -> dict[dt.date, str]:
-    """The days with raw files that are not loaded as the code of today makes them of these, and why; oldest first."""
+def find_stale(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> dict[dt.date, str]:
+    """The days with raw files that are not loaded as the code of today makes them of these, and why; oldest first.
+
+    Of those from `start` to the day before `stop`; the files of others are not looked at.
+    """
     markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
     data_dir, version = Pipeline().data_dir, dataset.version  # to ask luigi.cfg for every day costs more than the days
     stale = {}
-    for date in list_raw(dataset):
+    for date in list_raw(dataset, start, stop):
         raw, clean = (DayFolder(data_dir, stage, dataset.name, date) for stage in ("raw", "clean"))
         if reason := _find_reason(raw, clean, markers.get(date), version):
             stale[date] = reason
@@ -43,7 +46,7 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
     A day that fails does not keep the others from being made: what became of each is told as it happens.
     """
     days = list_span(start, stop)
-    stale = find_stale(dataset)
+    stale = find_stale(dataset, start, stop)
     pruned = {marker["date"] for marker in dataset.warehouse().loads() if marker["pruned_at"]}
     for date in days:
         there = dataset.folder("raw", date).exists()
@@ -96,10 +99,10 @@ def _clean(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
             stages.transform_day(dataset, date)
 
 
-def list_raw(dataset: Dataset) -> list[dt.date]:
-    """The days that have all of their raw files, the oldest first."""
+def list_raw(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> list[dt.date]:
+    """The days from `start` to the day before `stop` that have all of their raw files, the oldest first."""
     data_dir = Pipeline().data_dir
-    days = reversed(list_days(data_dir, "raw", dataset.name))
+    days = [date for date in reversed(list_days(data_dir, "raw", dataset.name)) if start <= date < stop]
     return [date for date in days if DayFolder(data_dir, "raw", dataset.name, date).exists()]
 
 

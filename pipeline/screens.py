@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
+from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -65,29 +66,29 @@ def show_status(loads: Loads, options: argparse.Namespace) -> bool:
 
 
 def _show_status(status: "Status", days: int) -> None:
-    from pipeline.status import name_newest, tell_span, tell_time
+    from pipeline.status import name_newest, tell_command, tell_span, tell_time
 
     console, name = open_console(), status.dataset
     if status.unforgotten:
         pending = count(status.unforgotten, "key")
         console.print(f"{name}: {pending} not wholly forgotten: run python -m pipeline forget", soft_wrap=True)
     if status.first and status.newest and status.known_until:
-        behind = (status.last_closed - status.newest).days
-        late = (
-            f"{count(behind, 'day')} behind the last closed day, {status.last_closed}" if behind > 0 else "up to date"
-        )
+        lacking = f"{count(len(status.missing), 'day')} missing up to the last closed one, {status.last_closed}"
         span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
         age = tell_span(status.at - status.known_until)
-        console.print(f"{name} in {status.database}: {span}; {late}", soft_wrap=True)
+        console.print(
+            f"{name} in {status.database}: {span}; {lacking if status.missing else 'none is missing'}", soft_wrap=True
+        )
         console.print(f"what changed before {tell_time(status.known_until)} is known, {age} ago", soft_wrap=True)
     else:
         console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
     if states := status.find_states():
         console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
     if status.loads:
-        console.print(_make_table(status.loads[-days:]))
+        _show_loads(console, status.loads[-days:])
     if status.missing:
-        console.print(f"missing: {name_newest(status.missing)}", style="red", soft_wrap=True)
+        next_ = tell_command("backfill", status.wanted) if status.wanted else "nothing knows now how these were"
+        console.print(f"missing: {name_newest(status.missing)}: {next_}", style="red", soft_wrap=True)
     for failure in status.failures[:FAILURES]:
         over, style = ("", "red") if failure.date in status.failed else (", loaded since", "dim")
         what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
@@ -127,15 +128,16 @@ def _make_cell(day: dt.date, state: "State | None") -> Text:
     return Text(f"{day.day} {letter}", style)
 
 
-def _make_legend() -> Text:
+def _make_legend() -> Columns:
+    """What the letters mean: in a line, or in as many as the terminal needs."""
     from pipeline.status import STATES
 
-    legend = [(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items()]
-    return Text("   ").join(Text(*part) for part in legend)
+    legend = (Text(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items())
+    return Columns(legend, padding=(0, 3))
 
 
 def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
-    """That what is known ends longer ago than `max_age`, and the newest cause; None where it does not."""
+    """That what is known ends longer ago than `max_age`, and why; None where it does not."""
     from pipeline.status import tell_span, tell_time
 
     if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
@@ -144,9 +146,22 @@ def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
     if status.known_until:
         age = tell_span(status.at - status.known_until)
         known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
-    failed = status.open_failures
-    next_ = f"{failed[0].date} failed, {failed[0].stage}: {failed[0].line}" if failed else "./run.sh status tells more"
-    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {next_}"
+    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {_tell_next(status)}"
+
+
+def _tell_next(status: "Status") -> str:
+    """What keeps a dataset back: the failure of the oldest day that it lacks, or what to run."""
+    from pipeline.status import tell_command
+
+    failed = {failure.date: failure for failure in status.open_failures}
+    lacking = status.wanted or list(failed)
+    if not lacking:
+        return "./run.sh status tells more"
+    missing = f"{count(len(lacking), 'day')} missing"
+    if failure := failed.get(lacking[0]):
+        before = f"{missing}, " if len(lacking) > 1 else ""
+        return f"{before}{failure.date} failed, {failure.stage}: {failure.line}"
+    return f"{missing}: {tell_command('backfill', lacking)}"
 
 
 def show_report(loads: Loads, options: argparse.Namespace) -> bool:
@@ -301,13 +316,19 @@ def open_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
-def _make_table(markers: Iterable[dict[str, Any]]) -> Table:
+def _show_loads(console: Console, markers: Sequence[dict[str, Any]]) -> None:
+    """A row a day with its counts. Where they are too wide those that are 0 on all these days are told in a line."""
+    names, zero = ["extracted", *COUNTS], []
+    if len("  ".join(["2026-11-21", *names, "seconds"])) > console.width:
+        zero = [name for name in names if not any(marker[name] for marker in markers)]
+    shown = [name for name in names if name not in zero]
+    rows = [[*(f"{marker[name]:,}" for name in shown), f"{marker['seconds']:.2f}"] for marker in markers]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("date")
-    for name in ("extracted", *COUNTS):
-        table.add_column(name, justify="right")
-    table.add_column("seconds", justify="right")
-    for marker in markers:
-        counts = (f"{marker[name]:,}" for name in ("extracted", *COUNTS))
-        table.add_row(str(marker["date"]), *counts, f"{marker['seconds']:.2f}")
-    return table
+    table.add_column("date", no_wrap=True)
+    for name, values in zip((*shown, "seconds"), zip(*rows, strict=True), strict=True):  # a name is broken, no number
+        table.add_column(name, justify="right", overflow="fold", min_width=max(map(len, values)))
+    for marker, row in zip(markers, rows, strict=True):
+        table.add_row(str(marker["date"]), *row)
+    console.print(table)
+    if zero:
+        console.print(f"0 on all these days: {', '.join(zero)}", style="dim", soft_wrap=True)

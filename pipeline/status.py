@@ -5,20 +5,22 @@ Refuses to change anything, and to ask the source.
 """
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from pipeline import config
-from pipeline.config import SNAPSHOT, Pipeline
+from pipeline.config import SNAPSHOT, Pipeline, Source
 from pipeline.dataset import Dataset
 from pipeline.failures import Failure, find_open, list_failures
 from pipeline.logs import count
+from pipeline.placeholders import find_placeholders
 from pipeline.reprocess import find_stale
 from pipeline.tombstones import Tombstones
 from pipeline.warehouse import Rejected, name_days
 
+DAY = dt.timedelta(days=1)
 RUNS = 12  # of days that are named in one text
 
 State = Literal["loaded", "pruned", "stale", "failed", "missing", "open"]
@@ -46,7 +48,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     first: dt.date | None
     newest: dt.date | None
     known_until: dt.datetime | None
-    """What changed before is known: the end of the latest window that is loaded, or of a snapshot its `as_of`."""
+    """What changed before is known: the end of the last day before which none is missing, or a snapshot's `as_of`."""
     age_seconds: float | None
     """How long ago that was."""
     missing: list[dt.date]
@@ -67,6 +69,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of the table `loads`."""
 
     @property
+    def wanted(self) -> list[dt.date]:
+        """The missing days to be loaded: of snapshots the last closed one alone, as no source knows others now."""
+        snapshots = self.loads and self.loads[-1]["mode"] == SNAPSHOT
+        return [date for date in self.missing if date == self.last_closed] if snapshots else self.missing
+
+    @property
     def open_failures(self) -> list[Failure]:
         """Those of the days that were not loaded since."""
         return [failure for failure in self.failures if failure.date in self.failed]
@@ -85,7 +93,7 @@ def find_status(dataset: Dataset) -> Status:
     loads = warehouse.loads()
     loaded = [marker["date"] for marker in loads]
     last_closed = dataset.config().last_closed_day(now)
-    known_until = max(map(_find_end, loads), default=None)
+    known_until = max(map(_find_end, _find_unbroken(loads, _makes_up(dataset.config()))), default=None)
     failures = list_failures(data_dir, dataset.name)
     newest = {failure.date: failure for failure in sorted(failures, key=lambda failure: failure.at)}
     return Status(
@@ -109,6 +117,22 @@ def find_status(dataset: Dataset) -> Status:
     )
 
 
+def _makes_up(settings: Source) -> bool:
+    """Whether a day is read from where the newest before it ends, whichever that is, and so for those between them."""
+    found = set() if settings.mode == SNAPSHOT else find_placeholders(settings)
+    return "watermark" in found and found.isdisjoint({"date", "day_start"})
+
+
+def _find_unbroken(loads: list[dict[str, Any]], made_up: bool) -> list[dict[str, Any]]:
+    """The loaded days up to the newest before which none is missing that matters; a snapshot is whole by itself."""
+    known = 0
+    for number, marker in enumerate(loads):
+        follows = not number or marker["date"] - loads[number - 1]["date"] == DAY
+        if made_up or marker["mode"] == SNAPSHOT or (follows and known == number):
+            known = number + 1
+    return loads[:known]
+
+
 def _find_end(marker: dict[str, Any]) -> dt.datetime:
     """Up to when a loaded day tells what changed."""
     end: dt.datetime = marker["as_of"] if marker["mode"] == SNAPSHOT else marker["window_stop"]
@@ -126,6 +150,11 @@ def name_newest(days: Iterable[dt.date]) -> str:
     runs = name_days(days).split(", ")
     before = f"{count(len(runs) - RUNS, 'other run')} before, " if len(runs) > RUNS else ""
     return before + ", ".join(runs[-RUNS:])
+
+
+def tell_command(command: str, days: Sequence[dt.date]) -> str:
+    """The command that does something to these days; it leaves alone what needs nothing between them."""
+    return f"./run.sh {command} {min(days)} {max(days) + DAY}"
 
 
 def tell_time(time: dt.datetime) -> str:

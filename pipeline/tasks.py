@@ -4,6 +4,7 @@ Owns what Luigi must be told (what a task needs, when it is done, in which order
 carry) and refuses to do the work: a `run` calls one function of stages.
 """
 
+import copy
 import datetime as dt
 import sys
 import traceback
@@ -15,7 +16,7 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from luigi.interface import core
-from luigi.parameter import ParameterException
+from luigi.parameter import ParameterException, ParameterVisibility
 from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
@@ -205,6 +206,13 @@ class Load(DayTask):
         return [day for day in days if day in loaded]
 
 
+def _keep_to_ourselves(parameter: Any) -> Any:
+    """A parameter of Luigi's own that has one value only: luigid is not told of it, nor who looks at its pages."""
+    kept = copy.copy(parameter)
+    kept.visibility = ParameterVisibility.PRIVATE
+    return kept
+
+
 class RangeDaily(ranges.RangeDaily):
     """Every day from `start` to `stop`, which is exclusive, oldest first; without `stop`, to the last closed day.
 
@@ -220,7 +228,12 @@ class RangeDaily(ranges.RangeDaily):
     param_name = luigi.OptionalParameter(  # type: ignore[assignment]  # Luigi's own warns of its own default
         default=None, positional=False, description="the parameter of the task that takes the day; default: its first"
     )
-    task_limit = luigi.IntParameter(default=sys.maxsize, description="how many days to work at most")
+    task_limit = luigi.IntParameter(
+        default=sys.maxsize, visibility=ParameterVisibility.PRIVATE, description="how many days to work at most"
+    )
+    reverse = _keep_to_ourselves(ranges.RangeDaily.reverse)
+    days_back = _keep_to_ourselves(ranges.RangeDaily.days_back)
+    days_forward = _keep_to_ourselves(ranges.RangeDaily.days_forward)
 
     def requires(self) -> Any:
         if not self.start:

@@ -1,8 +1,12 @@
 """What every test stands on: an empty folder with the shipped configuration, and the real commands run in it."""
 
+import contextlib
 import itertools
+import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,9 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import luigi
 import pytest
+import requests
 from luigi.configuration import get_config
 
 import databases
@@ -26,6 +32,11 @@ from server import Server
 ROOT = Path(__file__).parent.parent
 DATABASES = ["sqlite", "postgresql"]
 ON_REQUEST = DATABASES if os.environ.get("PIPELINE_DATABASES") == "all" else DATABASES[:1]
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C heeded by what is started, even where a shell runs the tests in the background, ignoring it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -166,23 +177,45 @@ def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProce
     return run("luigi", "--module", "pipeline", *arguments, **environment)
 
 
-def start_scheduler() -> tuple["subprocess.Popen[str]", dict[str, str]]:
-    """luigid on a port of its own, with central.cfg; the environment in which commands find it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    text = Path("central.cfg").read_text().replace("scheduler_port = 8082", f"scheduler_port = {port}")
-    Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
-    environment = {"LUIGI_CONFIG_PATH": "central.cfg"}
-    with Path("luigid.log").open("w") as log:  # it is talkative: a pipe that nobody reads would hold it up
-        daemon = start("python", "-m", "pipeline.scheduler", "--port", str(port), output=log, **environment)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+@contextlib.contextmanager
+def start_scheduler() -> Iterator[dict[str, str]]:
+    """luigid, with central.cfg and on a port of its own, the same one each time: the environment of its commands."""
+    text = Path("central.cfg").read_text()
+    if "scheduler_port = 8082" in text:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return daemon, environment
-        time.sleep(0.05)
-    raise TimeoutError("luigid did not come up")
+            probe.bind(("127.0.0.1", 0))
+            text = text.replace("scheduler_port = 8082", f"scheduler_port = {probe.getsockname()[1]}")
+        Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
+    url, environment = urlsplit(find_scheduler()), {"LUIGI_CONFIG_PATH": "central.cfg"}
+    with Path("luigid.log").open("a") as log:  # it is talkative: a pipe that nobody reads would hold it up
+        daemon = start("python", "-m", "pipeline.scheduler", "--port", str(url.port), output=log, **environment)
+    try:
+        deadline = time.monotonic() + 20
+        while not _listens(url.port):
+            assert time.monotonic() < deadline, "luigid did not come up"
+            time.sleep(0.05)
+        yield environment
+    finally:
+        daemon.terminate()
+        daemon.communicate()
+
+
+def find_scheduler() -> str:
+    """The URL of the luigid that central.cfg names."""
+    found = re.search(r"scheduler_port = (\d+)", Path("central.cfg").read_text())
+    assert found
+    return f"http://127.0.0.1:{found[1]}"
+
+
+def ask_scheduler(method: str, **arguments: str) -> Any:
+    """What that luigid answers to one of its methods: `task_list`, `fetch_error` and their like."""
+    answer = requests.get(f"{find_scheduler()}/api/{method}", params={"data": json.dumps(arguments)})
+    return answer.json()["response"]
+
+
+def _listens(port: int | None) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -22,6 +22,7 @@ from test_progress import look_at, run_on_terminal
 
 from conftest import dump_warehouse, luigi_run, query, run, start, start_scheduler
 from pipeline.backfill import Backfill
+from pipeline.ranges import show_outcome
 from pipeline.stop import Stop
 from pipeline.tasks import DayTask, Load
 from pipeline.users import USERS
@@ -136,6 +137,7 @@ def test_days_that_are_not_closed_are_one_line():
     result = backfill(str(yesterday - dt.timedelta(days=1)), str(today + dt.timedelta(days=40)))
     assert result.returncode == 1
     assert "loaded, " in rows_of(result.stdout)["done"]
+    assert "failed" not in rows_of(result.stdout)
     last = today + dt.timedelta(days=39)
     said = rf"not closed \d+ {today}\.\.{last} the newest day that can be loaded is {yesterday}"
     assert re.fullmatch(said, rows_of(result.stdout)["not closed"]) or dt.datetime.now(dt.UTC).date() != today
@@ -146,6 +148,7 @@ def test_days_that_are_not_closed_are_one_line():
     ("arguments", "code", "line"),
     [
         (("2026-11-03", "2026-11-01"), 1, "ERROR: STOP 2026-11-01 is not after START 2026-11-03"),
+        (("2026-11-01", "2026-11-01"), 1, "ERROR: STOP 2026-11-01 is not after START 2026-11-01"),
         (("2026-11-01",), 2, "the following arguments are required: STOP"),
         (("2026-11-01", "tomorrow"), 2, "'tomorrow' is not a day: give it as 2026-11-21"),
         (("1066-10-14", "1066-10-15"), 2, "1066-10-14 is no day of a source: give one from 1970 on"),
@@ -153,7 +156,7 @@ def test_days_that_are_not_closed_are_one_line():
         (("2026-11-01", "2026-11-02", "--users-modes", "snapshot"), 2, "unrecognized arguments: --users-modes"),
         (("2026-11-01", "2026-11-02", "--users-timezone", "Berlin"), 1, "timezone = 'Berlin' is not a time zone"),
     ],
-    ids=" ".join(["reversed one-day no-day too-early no-worker no-flag no-zone"]).split(),
+    ids=" ".join(["reversed empty one-day no-day too-early no-worker no-flag no-zone"]).split(),
 )
 def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, code, line):
     """Nothing is made."""
@@ -325,14 +328,10 @@ def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
     assert backfill(*days).returncode == 0
     quiet = dump()
     shutil.rmtree("data")
-    daemon, environment = start_scheduler()
-    try:
+    with start_scheduler() as environment:
         command = ("python", "-m", "pipeline", "backfill", *days, "--workers", str(workers))
         commands = [start(*command, **environment) for _ in range(processes)]
         results = [(*each.communicate(timeout=500), each.returncode) for each in commands]
-    finally:
-        daemon.terminate()
-        daemon.communicate()
     for stdout, stderr, code in results:
         assert (code, stderr) == (0, ""), stdout
     assert dump() == quiet
@@ -340,17 +339,12 @@ def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
 
 def test_luigid_tries_a_day_again_in_the_same_run():
     """By the settings of central.cfg: the failure is in the log, and the day is done."""
-    daemon, environment = start_scheduler()
-    try:
-        with Server() as server:
-            once = iter([Answer(status=404)])
-            url = serve_days(server, lambda day: next(once, None) if day == "2016-01-02" else None)
-            text = Path("central.cfg").read_text().replace("retry_delay = 5", "retry_delay = 1")
-            Path("central.cfg").write_text(text)
-            result = backfill(*span(3), "--users-url", url, **environment)
-    finally:
-        daemon.terminate()
-        daemon.communicate()
+    with start_scheduler() as environment, Server() as server:
+        once = iter([Answer(status=404)])
+        url = serve_days(server, lambda day: next(once, None) if day == "2016-01-02" else None)
+        text = Path("central.cfg").read_text().replace("retry_delay = 5", "retry_delay = 1")
+        Path("central.cfg").write_text(text)
+        result = backfill(*span(3), "--users-url", url, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr.count("404 Not Found") == 1
     assert rows_of(result.stdout)["done"].startswith("done 3 2016-01-01..2016-01-03 loaded")
@@ -368,18 +362,24 @@ def test_a_scheduler_that_is_not_there_is_one_line():
 
 
 def test_a_terminal_shows_days_done_rate_and_time_left_and_then_the_table():
-    """A bar that is gone at the end; of a failed day the line stays above it."""
+    """A bar that is gone at the end; of a failed day the line stays above it, and one that is mended counts once."""
+    once = iter([Answer(status=404)])
+
+    def answer(day: str) -> Answer | None:
+        return next(once, None) if day == "2016-01-06" else Answer(status=404) if day == "2016-01-04" else None
+
     with Server() as server:
-        url = serve_days(server, lambda day: Answer(status=404) if day == "2016-01-04" else None, wait=0.1)
+        url = serve_days(server, answer, wait=0.1)
         code, written = run_on_terminal(
             "python", "-m", "pipeline", "backfill", *span(12), "--workers", "2", "--users-url", url
         )
     assert code == 1, written
     bars = re.findall(
-        r"━ +(\d+)% (?:\d+:\d\d:\d\d|-:--:--) users, (\d+) of 12 days, (?:1 failed, )?[\d.]+ days/(?:s|min)", written
+        r"━ +(\d+)% (?:\d+:\d\d:\d\d|-:--:--) users, (\d+) of 12 days, (?:(\d) failed, )?[\d.]+ days/(?:s|min)", written
     )
     assert len(bars) > 3
-    assert all(int(share) in (round(100 * int(n) / 12), round(100 * (int(n) + 1) / 12)) for share, n in bars)
+    assert all(int(share) == round(100 * (int(loaded) + int(failed or 0)) / 12) for share, loaded, failed in bars)
+    assert bars[-1] == ("100", "11", "1")
     lines = look_at(written)
     assert not [line for line in lines if "━" in line]
     assert [line for line in lines if line.startswith("ERROR: ExtractUsers(date=2016-01-04)")]
@@ -458,6 +458,20 @@ def test_what_luigi_costs_is_linear_in_the_days():
         assert (len(backfill.done), backfill.failed, backfill.left) == (days, {}, [])
     print(f"{1000 * seconds[0] / few:.1f} and {1000 * seconds[1] / few / 4:.1f} ms a day")
     assert seconds[1] <= 4.6 * seconds[0]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_of_very_many_days_that_failed_the_table_names_the_first_fifty(capsys):
+    """The others in one row: the log has a line for each."""
+    backfill = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=60))
+    backfill.failed = dict.fromkeys(backfill.todo, "503")
+    show_outcome(backfill, Stop())
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:51] == [f"failed 1 {day} 503" for day in backfill.todo[:50]]
+    assert rows[51:] == [
+        "failed 10 2016-02-20..2016-02-29 each is named above",
+        "users: 0 of 60 days are loaded",
+    ]
 
 
 @pytest.mark.timeout(7200)

@@ -48,7 +48,7 @@ def test_the_commands_of_the_readme_run_and_say_what_it_shows():
         for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
         if command != "./run.sh test"
     ]
-    assert len(commands) == 16
+    assert len(commands) == 12
     for command, shown in commands:
         line = f". .venv/bin/activate && {command}" if command.startswith("luigi") else command
         result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)

@@ -43,7 +43,8 @@ def test_the_line_of_the_crontab_loads_what_is_missing_says_nothing_and_runs_onc
     """The second leaves at once; a night that was missed is made up for; a failure is what cron has mail of."""
     need("flock")
     (line,) = re.findall(r"^20 0 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
-    assert line.replace(str(checkout), PLACE).replace(DAYS[0], "2026-11-01") in (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "operating.md").read_text()
+    assert line.replace(str(checkout), PLACE).replace(DAYS[0], "2026-11-01") in page
     (ask,) = re.findall(r"^0 8 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
     asked = run_as_cron(ask)
     out, err = asked.communicate(timeout=60)

@@ -168,3 +168,12 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_failure():
     assert f"ERROR: ExtractUsers(date={DAY}) failed: users {DAY}: " in result.stderr
     assert f"WARNING: users {DAY}: that it failed is not written down: " in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_failure_of_the_very_instant_of_a_load_is_not_over():
+    """In doubt somebody is told."""
+    at, date = dt.datetime(2026, 11, 21, tzinfo=dt.UTC), dt.date(2026, 11, 20)
+    failure = Failure(at, date, "load", "503")
+    for later, still_open in ((0, True), (1, False)):
+        marker = {"date": date, "loaded_at": at + dt.timedelta(microseconds=later)}
+        assert bool(find_open([failure], [marker])) == still_open

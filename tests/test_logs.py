@@ -87,8 +87,7 @@ def test_a_day_that_another_worker_has_is_told():
     """Luigi smiles at it, and leaves with a code; the line says why."""
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(text.replace("keep_alive = true", "keep_alive = false"))
-    daemon, environment = start_scheduler()
-    try:
+    with start_scheduler() as environment:
         done = threading.Event()
 
         def respond(_: Request) -> Answer:
@@ -104,9 +103,6 @@ def test_a_day_that_another_worker_has_is_told():
             second = luigi_run(*command, **QUIET, **environment)
             done.set()
             _, err = first.communicate(timeout=60)
-    finally:
-        daemon.terminate()
-        daemon.communicate()
     assert first.returncode == 0, err
     assert (second.returncode, second.stdout) == (10, "")
     assert second.stderr.startswith("WARNING: not all is done: 1 were left pending, among these; 1 were being run by")

@@ -9,12 +9,10 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 
-from conftest import dump_tree, dump_warehouse, luigi_run, need, query, run, start, start_scheduler
+from conftest import ask_scheduler, dump_tree, dump_warehouse, luigi_run, need, query, run, start, start_scheduler
 from reading import make_user
 from server import Answer, Request, Server
 
@@ -324,29 +322,24 @@ def test_the_flags_of_the_command_reach_the_children_however_they_are_started(me
 
 def test_a_killed_extract_is_retried_by_luigi_in_the_same_command():
     """SIGKILL in mid-extraction under luigid and two workers: the same command completes the day cleanly."""
-    daemon, environment = start_scheduler()
-    try:
-        with Server() as server:
-            pages = {"1": Answer([make_user(1)], headers={"Link": f'<{server.url}/users?page=2>; rel="next"'})}
-            slow = iter([Answer([make_user(2)], wait=30), Answer([make_user(2)])])
+    with start_scheduler() as environment, Server() as server:
+        pages = {"1": Answer([make_user(1)], headers={"Link": f'<{server.url}/users?page=2>; rel="next"'})}
+        slow = iter([Answer([make_user(2)], wait=30), Answer([make_user(2)])])
 
-            def respond(request: Request) -> Answer:
-                return pages.get(request.query.get("page", "1")) or next(slow)
+        def respond(request: Request) -> Answer:
+            return pages.get(request.query.get("page", "1")) or next(slow)
 
-            url = server.on("/users", respond)
-            command = start("luigi", "--module", "pipeline", *LOAD, "--workers", "2", "--users-url", url, **environment)
-            deadline = time.monotonic() + 30
-            while len(server.requests) < 2 and time.monotonic() < deadline:
-                time.sleep(0.05)
-            (child,) = children_of(command.pid)
-            os.kill(child, signal.SIGKILL)
-            _, stderr = command.communicate(timeout=90)
-            assert command.returncode == 0, stderr
-            assert "died unexpectedly with exit code -9" in stderr
-            assert [request.query.get("page", "1") for request in server.requests] == ["1", "2", "1", "2"]
-    finally:
-        daemon.terminate()
-        daemon.communicate()
+        url = server.on("/users", respond)
+        command = start("luigi", "--module", "pipeline", *LOAD, "--workers", "2", "--users-url", url, **environment)
+        deadline = time.monotonic() + 30
+        while len(server.requests) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (child,) = children_of(command.pid)
+        os.kill(child, signal.SIGKILL)
+        _, stderr = command.communicate(timeout=90)
+        assert command.returncode == 0, stderr
+        assert "died unexpectedly with exit code -9" in stderr
+        assert [request.query.get("page", "1") for request in server.requests] == ["1", "2", "1", "2"]
     assert query("select user_id from users order by 1") == [(1,), (2,)]
     assert query("select date, extracted, inserted from loads") == [(DAY, 2, 2)]
 
@@ -429,20 +422,11 @@ def test_a_scheduler_that_is_not_there_is_one_line():
 
 def test_the_visualiser_s_failure_is_the_line_of_the_log():
     """Whoever looks at luigid's page reads the same line."""
-    daemon, environment = start_scheduler()
-    try:
+    with start_scheduler() as environment:
         text = Path("central.cfg").read_text()
         Path("central.cfg").write_text(text.replace("keep_alive = true", "keep_alive = false"))
         result = luigi_run(*LOAD, "--users-url", "http://127.0.0.1:9/x", "--users-retries", "0", **environment)
-        url = f"http://127.0.0.1:{re.search(r'scheduler_port = ([0-9]+)', text)[1]}/api/"
-
-        def ask(method: str, **arguments: str) -> dict[str, Any]:
-            return requests.get(url + method, params={"data": json.dumps(arguments)}).json()["response"]
-
-        (failed,) = ask("task_list", status="FAILED", upstream_status="")
-        shown = ask("fetch_error", task_id=failed)
-    finally:
-        daemon.terminate()
-        daemon.communicate()
+        (failed,) = ask_scheduler("task_list", status="FAILED", upstream_status="")
+        shown = ask_scheduler("fetch_error", task_id=failed)
     assert failed.startswith("ExtractUsers")
     assert json.loads(shown["error"]) in error_lines(result.stderr)[0]

@@ -3,14 +3,17 @@
 import datetime as dt
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from conftest import dump_tree, run
+from days import change, make_days
 from pipeline import config, extraction, stages
 from pipeline.failures import Failure
 from pipeline.plan import Cost, find_cost, plan
+from pipeline.targets import DayFolder
 from pipeline.users import USERS
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(8)]
@@ -60,6 +63,20 @@ def test_each_day_has_its_step_and_its_reason():
 
 
 @pytest.mark.usefixtures("made")
+def test_it_looks_at_the_files_of_its_own_days_alone(monkeypatch):
+    """A week of ten years is planned by what a week holds."""
+    looked, read = set(), DayFolder.read_manifest
+
+    def read_manifest(folder: DayFolder, kind: type[Any]) -> Any:
+        looked.add(folder.date)
+        return read(folder, kind)
+
+    monkeypatch.setattr(DayFolder, "read_manifest", read_manifest)
+    plan(USERS, DAYS[1], DAYS[3])
+    assert looked == {DAYS[1], DAYS[2]}
+
+
+@pytest.mark.usefixtures("made")
 def test_it_touches_nothing_and_asks_nothing():
     """Every file and table is as it was, and the source was out of reach."""
     before = dump_tree("data")
@@ -85,6 +102,17 @@ def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
     said = result.stdout.splitlines()[-1]
     assert said.startswith("users: about 90 requests and 0:0")
     assert said.endswith(" with one worker to read 30 days, by the median of 3 loaded days")
+
+
+def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
+    """A source that has become slower, and one that was read whole before, cost what they cost now."""
+    make_days(dt.date(2026, 9, 1), 56)
+    change("update loads set pages = 90 where date < '2026-09-21'")
+    change("update loads set pages = 7 where date >= '2026-09-21'")
+    change("update loads set pages = 500, mode = 'snapshot' where date > '2026-10-10'")
+    cost = find_cost(USERS)
+    assert cost is not None
+    assert (cost.of, cost.pages) == (30, 7)
 
 
 def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(monkeypatch):

@@ -1,7 +1,6 @@
 """How far a reading is: on a terminal, in a pipe, and at the scheduler."""
 
 import fcntl
-import json
 import os
 import pty
 import re
@@ -15,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from luigi.rpc import RPCError
 
-from conftest import ROOT, luigi_run, query, start, start_scheduler
+from conftest import ROOT, ask_scheduler, luigi_run, query, start, start_scheduler
 from pipeline import progress
 from pipeline.records import Census
 from pipeline.source import Reading
@@ -46,13 +44,13 @@ def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
     return server.on("/users", respond)
 
 
-def run_on_terminal(*command: str, out: int | None = None) -> tuple[int, str]:
-    """Exit code of a command whose terminal is 100 columns wide, and what it wrote there, less its colours.
+def run_on_terminal(*command: str, out: int | None = None, columns: int = 100) -> tuple[int, str]:
+    """Exit code of a command whose terminal is so many columns wide, and what it wrote there, less its colours.
 
     Its standard output goes to `out`, if that is given.
     """
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
     env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
     program = Path(sys.executable).with_name(command[0])
@@ -154,15 +152,10 @@ def test_a_worker_s_child_draws_no_bar_on_the_terminal(server):
 
 def test_the_visualiser_shows_how_far_a_running_day_is(server):
     """Its message and share while the child of a worker reads, and that of the end when it is done."""
-    daemon, environment = start_scheduler()
-    try:
-        port = re.search(r"scheduler_port = ([0-9]+)", Path("central.cfg").read_text())
-        assert port
-        api = f"http://127.0.0.1:{port[1]}/api/task_list"
+    with start_scheduler() as environment:
 
         def ask(status: str) -> list[dict[str, Any]]:
-            data = {"data": json.dumps({"status": status, "upstream_status": ""})}
-            tasks = requests.get(api, params=data).json()["response"].values()
+            tasks = ask_scheduler("task_list", status=status, upstream_status="").values()
             return [task for task in tasks if task["name"] == "ExtractUsers"]
 
         url = serve_slowly(server, 0.4)
@@ -175,9 +168,6 @@ def test_the_visualiser_shows_how_far_a_running_day_is(server):
         _, stderr = command.communicate()
         assert command.returncode == 0, stderr
         (done,) = ask("DONE")
-    finally:
-        daemon.terminate()
-        daemon.communicate()
     messages = {task["status_message"]: task["progress_percentage"] for task in running}
     for message, percentage in messages.items():
         found = re.fullmatch(r"(\d+) pages, (\d+) of 500 records, [\d,]+ records/s", message)

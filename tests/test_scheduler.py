@@ -1,6 +1,5 @@
 """luigid: what its pages show in a browser, what it keeps, and how it limits the calls to an API."""
 
-import json
 import re
 import socket
 import threading
@@ -12,7 +11,7 @@ import pytest
 import requests
 
 from browser import Browser, Page
-from conftest import luigi_run, run, start, start_scheduler
+from conftest import ask_scheduler, find_scheduler, luigi_run, run, start, start_scheduler
 from reading import make_user
 from server import Answer, Request, Server
 
@@ -24,19 +23,8 @@ def scheduler(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """luigid, which has nothing tried again so soon: its URL, and the environment of its commands."""
     text = (home / "central.cfg").read_text().replace("keep_alive = true", "keep_alive = false")
     (home / "central.cfg").write_text(text.replace("retry_delay = 5", "retry_delay = 600"))
-    daemon, environment = start_scheduler()
-    try:
-        yield find_url(), environment
-    finally:
-        daemon.terminate()
-        daemon.communicate()
-
-
-def find_url() -> str:
-    """Of the luigid of this test."""
-    port = re.search(r"scheduler_port = (\d+)", Path("central.cfg").read_text())
-    assert port
-    return f"http://127.0.0.1:{port[1]}"
+    with start_scheduler() as environment:
+        yield find_scheduler(), environment
 
 
 def check_alone(page: Page, url: str) -> None:
@@ -74,12 +62,15 @@ def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp
             for day, statuses in {16: "DONE " * 3, 17: "FAILED PENDING PENDING"}.items()
             for task, status in zip(("Extract", "Transform", "Load"), statuses.split(), strict=True)
         }
-        assert "BackfillUsers" in page.text()
+        (whole,) = (row for row in rows if "BackfillUsers" in row)
+        assert "start=2026-11-16, stop=2026-11-18" in " ".join(whole.split())
+        assert not re.search("reverse|days_|task_limit", whole)  # which have one value only
         assert page.evaluate("document.querySelector('a[title=\"Track Progress\"]').href").startswith(f"{source}?on=")
         page.evaluate("document.querySelector('.showError').click()")
         page.wait_for("document.querySelector('.modal.in pre')")
         assert page.evaluate("document.querySelector('.modal.in pre').innerText").strip('"') == line
         check_alone(page, url)
+        page.wait_for("document.querySelector('.modal-dialog').getAnimations().length == 0")
         page.screenshot(Path("visualiser.png"), whole=False)
         history = browser.open(f"{url}/history")
         assert "Luigi Task History" in history.text()
@@ -89,38 +80,16 @@ def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp
 
 def test_what_luigid_knows_outlasts_it():
     """Its counts are for Prometheus; its tasks and its history are there again when it is."""
-    daemon, environment = start_scheduler()
-    url = find_url()
-    try:
+    with start_scheduler() as environment:
+        url = find_scheduler()
         assert luigi_run("ExtractUsers", "--date", FAILING, **environment).returncode == 0
         metrics = requests.get(f"{url}/metrics").text
-    finally:
-        daemon.terminate()
-        daemon.communicate()
     assert 'luigi_task_done_total{family="ExtractUsers"} 1.0\n' in metrics
-    daemon = start("python", "-m", "pipeline.scheduler", "--port", url.rpartition(":")[2], **environment)
-    try:
-        done = wait_for_tasks(url)
+    with start_scheduler():
+        done = ask_scheduler("task_list", status="DONE", upstream_status="")
         history = requests.get(f"{url}/history/by_name/ExtractUsers").text
-    finally:
-        daemon.terminate()
-        daemon.communicate()
     assert [task["name"] for task in done.values()] == ["ExtractUsers"]
     assert FAILING in history
-
-
-def wait_for_tasks(url: str) -> dict[str, dict[str, str]]:
-    """The tasks that luigid knows as done, once it is up."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            data = {"data": json.dumps({"status": "DONE", "upstream_status": ""})}
-            tasks: dict[str, dict[str, str]] = requests.get(f"{url}/api/task_list", params=data).json()["response"]
-            return tasks
-        except requests.ConnectionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 def test_a_second_luigid_says_that_there_is_one():
@@ -158,25 +127,20 @@ def test_the_readings_of_an_api_are_limited_over_all_commands():
     """Where central.cfg says so the second waits for the first."""
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(f"[resources]\nusers_api = 1\n\n{text}")
-    daemon, environment = start_scheduler()
     crowd = Crowd()
-    try:
-        with Server() as server:
-            command = (
-                "luigi",
-                "--module",
-                "pipeline",
-                "ExtractUsers",
-                "--users-url",
-                server.on("/users", crowd.respond),
-            )
-            both = [start(*command, "--date", day, **environment) for day in (FAILING, "2026-11-18")]
-            results = [process.communicate(timeout=90) for process in both]
-            assert [process.returncode for process in both] == [0, 0], results
-            assert len(server.requests) == 2
-    finally:
-        daemon.terminate()
-        daemon.communicate()
+    with start_scheduler() as environment, Server() as server:
+        command = (
+            "luigi",
+            "--module",
+            "pipeline",
+            "ExtractUsers",
+            "--users-url",
+            server.on("/users", crowd.respond),
+        )
+        both = [start(*command, "--date", day, **environment) for day in (FAILING, "2026-11-18")]
+        results = [process.communicate(timeout=90) for process in both]
+        assert [process.returncode for process in both] == [0, 0], results
+        assert len(server.requests) == 2
     assert crowd.most == 1
 
 

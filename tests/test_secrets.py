@@ -5,15 +5,13 @@ import contextlib
 import gzip
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-import requests
 
-from conftest import luigi_run, query, start_scheduler
+from conftest import ask_scheduler, luigi_run, query, start_scheduler
 from reading import make_user
 from server import Answer, Request, Server
 
@@ -85,29 +83,20 @@ def run_scheduler() -> Iterator[dict[str, str]]:
     Path("logging.conf").write_text(LOGGING)
     text = Path("central.cfg").read_text().replace("keep_alive = true", "keep_alive = false")
     text = text.replace("[core]", "[core]\nlogging_conf_file = logging.conf")
+    text = text.replace("retry_delay = 5", "retry_delay = 600")  # what failed is to be there when it is asked for
     Path("central.cfg").write_text(text)
-    daemon, environment = start_scheduler()
-    try:
+    with start_scheduler() as environment:
         yield environment
-    finally:
-        daemon.terminate()
-        daemon.wait()
 
 
-def ask_scheduler() -> str:
+def ask_everything() -> str:
     """What luigid tells of every task: its lists, the graph and each error."""
-    found = re.search(r"scheduler_port = (\d+)", Path("central.cfg").read_text())
-    assert found
-
-    def ask(method: str, **arguments: str) -> str:
-        url = f"http://127.0.0.1:{found[1]}/api/{method}"
-        return requests.get(url, params={"data": json.dumps(arguments)}).text
-
-    failed = ask("task_list", status="FAILED", upstream_status="")
-    texts = [failed, ask("task_list", status="", upstream_status=""), ask("worker_list"), ask("graph")]
-    texts += [ask("fetch_error", task_id=task_id) for task_id in json.loads(failed)["response"]]
-    assert len(texts) == 4 + 5, "one error for each day that failed"
-    return "\n".join(texts)
+    failed = ask_scheduler("task_list", status="FAILED", upstream_status="")
+    told = [failed, ask_scheduler("task_list", status="", upstream_status="")]
+    told += [ask_scheduler("worker_list"), ask_scheduler("graph")]
+    told += [ask_scheduler("fetch_error", task_id=task_id) for task_id in failed]
+    assert len(told) == 4 + 5, "one error for each day that failed"
+    return json.dumps(told, ensure_ascii=False)
 
 
 def read_everything() -> Iterator[tuple[str, bytes]]:
@@ -163,7 +152,7 @@ def test_no_secret_is_left_behind(auth: str, secrets: list[str]) -> None:
             A_PASSWORD=PASSWORD,
             A_CLIENT="us",
         )
-        told = ask_scheduler()
+        told = ask_everything()
         carried = {find_carried(request) for request in server.requests if request.path == "/users"}
     Path("told.txt").write_text("\n".join([told, result.stdout, result.stderr]))
     assert result.returncode == 30

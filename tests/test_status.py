@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_progress import look_at, run_on_terminal
 
 from conftest import ROOT, luigi_run, run, run_here
 from days import change, make_days, note
@@ -73,8 +74,8 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     lines = [line.rstrip() for line in out.splitlines()]
     assert lines[:9] == [
         "users in sqlite:///data/warehouse.db: 17 days, 2026-11-05 to 2026-11-23; "
-        "1 day behind the last closed day, 2026-11-24",
-        "what changed before 2026-11-24T00:00:00Z is known, 1 day 3 hours ago",
+        "3 days missing up to the last closed one, 2026-11-24",
+        "what changed before 2026-11-18T00:00:00Z is known, 7 days 3 hours ago",
         "",
         "week of      Mon   Tue   Wed   Thu   Fri   Sat   Sun",
         "2026-11-02                     5 .   6 .   7 .   8 .",
@@ -86,13 +87,34 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     assert [line.split()[0] for line in lines[11:13]] == ["2026-11-22", "2026-11-23"]
     rest = lines[13:]
     assert rest[:5] == [
-        "missing: 2026-11-18, 2026-11-20, 2026-11-24",
+        "missing: 2026-11-18, 2026-11-20, 2026-11-24: ./run.sh backfill 2026-11-18 2026-11-25",
         "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
         "failed at 2026-11-21T01:05:00Z: 2026-11-20, transform: too many [rejects]",
         "failed at 2026-11-18T00:05:00Z, loaded since: 2026-11-17, extract: 503 for 5 tries",
         "stale, made by other code: 2026-11-11",
     ]
     assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[5])
+
+
+def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
+    """What is 0 throughout is told in a line, and gives its room to the rest; else the names of counts are broken."""
+    make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
+    change("update loads set deleted = 0, stale = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
+    code, written = run_on_terminal("python", "-m", "pipeline", "status", "--days", "3", columns=80)
+    assert code == 0, written
+    lines = [line.rstrip() for line in look_at(written)]
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("date "))
+    assert lines[at].split() == ["date", "extracted", "inserted", "updated", "unchanged", "rejected", "seconds"]
+    assert [line.split()[2] for line in lines[at + 1 : at + 4]] == ["1,234,567"] * 3
+    assert lines[at + 4] == "0 on all these days: deleted, stale, duplicate, forgotten"
+    legend = lines[at - 3 : at - 1]
+    assert re.split(" {3,}", "   ".join(legend)) == [
+        ". loaded", "p loaded, raw files given up", "S stale", "F failed", "M missing", "- not over yet",
+    ]  # fmt: skip
+    change("update loads set deleted = 1, stale = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321")
+    _, written = run_on_terminal("python", "-m", "pipeline", "status", "--days", "3", columns=80)
+    rows = re.findall(r"^[\d-]{10} +\d+ +7,654,321 .* 98,765 +4,321 .*\r$", written, re.MULTILINE)
+    assert (len(rows), max(map(len, rows))) == (3, 81)
 
 
 def test_the_calendar_is_as_long_as_the_days_known_and_six_weeks_at_most(capsys):
@@ -113,14 +135,14 @@ def test_the_calendar_is_as_long_as_the_days_known_and_six_weeks_at_most(capsys)
     ]  # fmt: skip
 
 
-def test_for_machines_there_is_one_document_with_the_keys_of_the_readme(capsys):
+def test_for_machines_there_is_one_document_with_the_keys_that_are_explained(capsys):
     """Times and dates as text, the newest loads only; every key is explained."""
     make_every_state()
     out, err, code = run_here(capsys, "status", "--json", "--days", "3")
     assert (err, code) == ("", 0)
     (users,) = json.loads(out)["datasets"]
     assert list(users) == list(Status.__struct_fields__)
-    assert (users["known_until"], users["age_seconds"]) == ("2026-11-24T00:00:00Z", 27.5 * 3600)
+    assert (users["known_until"], users["age_seconds"]) == ("2026-11-18T00:00:00Z", 171.5 * 3600)
     assert users["missing"] == ["2026-11-18", "2026-11-20", "2026-11-24"]
     assert users["stale"] == {"2026-11-11": "made by other code"}
     assert users["failures"][0] == {
@@ -130,9 +152,9 @@ def test_for_machines_there_is_one_document_with_the_keys_of_the_readme(capsys):
     assert [(load["date"], load["inserted"] > 0) for load in users["loads"]] == [
         ("2026-11-21", True), ("2026-11-22", True), ("2026-11-23", True),
     ]  # fmt: skip
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "operating.md").read_text()
     for key in users:
-        assert f"`{key}`" in readme, key
+        assert f"`{key}`" in page, key
 
 
 def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
@@ -143,13 +165,60 @@ def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
     make_days(FIRST, 19)
     assert run_here(capsys, "status", "--max-age", "27 hours 30 minutes")[1:] == ("", 0)
     ends = "ERROR: users: what is known ends with 2026-11-24T00:00:00Z, 1 day 3 hours ago"
-    line = f"{ends}, and --max-age allows 1 day 3 hours"
+    line, next_ = (
+        f"{ends}, and --max-age allows 1 day 3 hours",
+        "1 day missing: ./run.sh backfill 2026-11-24 2026-11-25",
+    )
     out, err, code = run_here(capsys, "status", "--json", "--max-age", "27 hours 29 minutes 59 seconds")
-    assert (err.strip(), code) == (f"{line}: ./run.sh status tells more", 1)
+    assert (err.strip(), code) == (f"{line}: {next_}", 1)
     assert json.loads(out)["datasets"][0]["days"] == 19
     note(Failure(NOW, LAST, "extract", "503 for 5 tries"))
     _, err, code = run_here(capsys, "status", "--max-age", "1 day 3 hours")
     assert (err.strip(), code) == (f"{line}: 2026-11-24 failed, extract: 503 for 5 tries", 1)
+
+
+def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(capsys):
+    """A monitor must not be calmed by the newest day while one before it is missing."""
+    make_days(FIRST, 20)
+    assert run_here(capsys, "status", "--max-age", "1 day 4 hours")[1:] == ("", 0)
+    change("delete from loads where date in ('2026-11-12', '2026-11-20')")
+    status = find_status(USERS)
+    assert (status.newest, status.known_until) == (LAST, dt.datetime(2026, 11, 12, tzinfo=dt.UTC))
+    ends = "ERROR: users: what is known ends with 2026-11-12T00:00:00Z, 13 days 3 hours ago"
+    _, err, code = run_here(capsys, "status", "--max-age", "1 day 4 hours")
+    next_ = "2 days missing: ./run.sh backfill 2026-11-12 2026-11-21"
+    assert (err.strip(), code) == (f"{ends}, and --max-age allows 1 day 4 hours: {next_}", 1)
+    later, oldest = (dt.date(2026, 11, day) for day in (20, 12))
+    note(Failure(NOW, later, "extract", "503"))
+    assert next_ in run_here(capsys, "status", "--max-age", "1 day")[1]
+    shutil.rmtree("data/failures")
+    note(Failure(NOW, later, "extract", "503"), Failure(NOW, oldest, "extract", "404 Not Found"))
+    _, err, _ = run_here(capsys, "status", "--max-age", "1 day")
+    assert err.strip().endswith("allows 1 day: 2 days missing, 2026-11-12 failed, extract: 404 Not Found")
+
+
+@pytest.mark.parametrize(
+    ("settings", "snapshots", "known"),
+    [
+        ({"url": "http://127.0.0.1:9/?since={day_start}"}, "", 12),
+        ({"url": "http://127.0.0.1:9/?since={watermark}"}, "", 23),
+        ({"url": "http://127.0.0.1:9/?since={watermark}&day={date}"}, "", 12),
+        ({"mode": "snapshot"}, "'2026-11-11' and '2026-11-23'", 23),
+        ({"mode": "snapshot"}, "'2026-11-15' and '2026-11-18'", 20),
+    ],
+)
+def test_a_later_day_makes_up_for_a_missing_one_where_it_was_read_from_before_it(configure, settings, snapshots, known):
+    """Windows do not; a watermark does, and a snapshot is whole by itself, as far as days follow without a gap."""
+    make_days(FIRST, 19)
+    configure("users", **settings)
+    change("delete from loads where date in ('2026-11-12', '2026-11-20')")
+    if snapshots:
+        change(f"update loads set mode = 'snapshot' where date between {snapshots}")
+    status = find_status(USERS)
+    assert status.known_until
+    assert status.known_until.date() == dt.date(2026, 11, known + (known == 23))
+    wanted = [date.day for date in status.wanted]
+    assert wanted == ([25] if snapshots.endswith("23'") else [12, 20, 24, 25] if snapshots else [12, 20, 24])
 
 
 @pytest.mark.parametrize(
