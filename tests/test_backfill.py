@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,10 +22,11 @@ from test_progress import look_at, run_on_terminal
 
 from conftest import dump_warehouse, luigi_run, query, run, start, start_scheduler
 from pipeline.backfill import Backfill
+from pipeline.block import Tell
 from pipeline.ranges import show_outcome
 from pipeline.stop import Stop
 from pipeline.tasks import DayTask, Load
-from pipeline.users import USERS
+from pipeline.users import USERS, LoadUsers
 from reading import make_user
 from server import Answer, Request, Server
 
@@ -240,6 +241,21 @@ def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(numb
     again = f"python -m pipeline backfill 2016-01-01 2016-02-10 --workers {workers} and the flags of this run"
     assert last == f"stopped by {number.name}: go on with {again}"
     assert "Traceback" not in stderr
+
+
+def test_once_it_is_to_stop_no_other_block_is_begun(monkeypatch):
+    """Nothing would run in it, but years of days would still be scheduled, and a failed one tried again."""
+    blocks = []
+
+    def run_block(_: object, days: Sequence[dt.date], __: int, stop: Stop, tell: Tell) -> None:
+        blocks.append(len(days))
+        tell(days[0], "410 Gone")
+        stop.asked = signal.SIGINT
+
+    monkeypatch.setattr("pipeline.backfill.run_block", run_block)
+    backfill = Backfill(LoadUsers, FIRST, FIRST + dt.timedelta(days=45))
+    backfill.run(1, Stop(), lambda *_: None)
+    assert (blocks, len(backfill.failed), len(backfill.left)) == ([20], 1, 44)
 
 
 def test_a_day_that_is_cleaned_by_many_processes_is_not_disturbed_either():

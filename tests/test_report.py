@@ -15,7 +15,7 @@ from conftest import query, run, run_here
 from days import change, make_days, note
 from pipeline import config
 from pipeline.failures import Failure
-from pipeline.report import add_up, judge, list_remedies, make_months, write_report
+from pipeline.report import add_up, judge, list_remedies, make_charts, make_months, write_report
 from pipeline.status import find_status
 from pipeline.tombstones import Tombstone, Tombstones
 from pipeline.users import USERS
@@ -255,6 +255,15 @@ def test_the_total_grows_as_the_history_says():
     assert add_up(growth, days[0], LAST) == [query(counted, str(day + dt.timedelta(days=1)))[0][0] for day in days]
     assert add_up(growth, days[4], LAST) == add_up(growth, days[0], LAST)[4:]
     assert add_up(growth, days[0], days[4]) == add_up(growth, days[0], LAST)
+
+
+def test_whom_a_snapshot_does_not_list_is_deleted():
+    """For who looks at the charts it is the same as a record that says so."""
+    make_days(LAST - dt.timedelta(days=9), 10)
+    change("update loads set deleted = 2, vanished = 3")
+    status = find_status(USERS)
+    chart = make_charts(status, [marker["date"] for marker in status.loads])[1]
+    assert chart.caption.endswith(" updated, 5 deleted")
 
 
 def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
