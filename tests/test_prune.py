@@ -4,12 +4,13 @@ import contextlib
 import datetime as dt
 import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import points
-from conftest import dump_tree, dump_warehouse, query, run
+from conftest import dump_tree, dump_warehouse, query, run, start
 from pipeline import extraction, stages
 from pipeline.errors import FolderError, WarehouseError
 from pipeline.forget import forget
@@ -123,6 +124,10 @@ def read_again(day: dt.date) -> None:
 NOT_HELD = {
     "never loaded": (lambda day: execute(f"delete from loads where date = '{day}'"), "not loaded"),
     "other raw files": (lambda day: read_again(day), "loaded from other files"),
+    "the same from another reading": (
+        lambda day: execute(f"update loads set as_of = '2026-10-01T12:00:00.000000Z' where date = '{day}'"),
+        "loaded from other files",
+    ),
     "a clean day of other code": (
         lambda day: execute(f"update loads set clean_sha256 = 'x' where date = '{day}'"),
         "loaded from other files",
@@ -154,6 +159,19 @@ def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, only_look):
     assert set(found.values()) <= {"pruned"}
     assert list_files(OLD[0]) == files
     assert query(f"select pruned_at from loads where date = '{OLD[0]}'") in ([], [(None,)])
+
+
+@pytest.mark.parametrize("stage", ["raw", "clean"])
+def test_a_day_that_is_worked_on_is_waited_for(stage):
+    """What another process reads or cleans just now is looked at when that is done."""
+    with USERS.folder(stage, OLD[0]).lock():
+        pruning = start("python", "-m", "pipeline", "prune", "--older-than", "0", "--keep", "3", "--yes")
+        with pytest.raises(subprocess.TimeoutExpired):
+            pruning.wait(4)
+        assert list_files(OLD[0])
+    _, err = pruning.communicate(timeout=60)
+    assert (pruning.returncode, err) == (0, "")
+    assert not list_files(OLD[0])
 
 
 def test_a_file_that_cannot_be_removed_is_told_and_the_others_go():

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -90,6 +91,17 @@ def test_what_luigid_knows_outlasts_it():
         history = requests.get(f"{url}/history/by_name/ExtractUsers").text
     assert [task["name"] for task in done.values()] == ["ExtractUsers"]
     assert FAILING in history
+
+
+def test_only_this_machine_reaches_luigid():
+    """It has no password. Who listens for everybody is also found at another address of the loopback."""
+    with start_scheduler():
+        port = urlsplit(find_scheduler()).port
+        reached = {}
+        for address in ("127.0.0.1", "127.0.0.2"):
+            with socket.socket() as probe:
+                reached[address] = probe.connect_ex((address, port)) == 0
+    assert reached == {"127.0.0.1": True, "127.0.0.2": False}
 
 
 def test_a_second_luigid_says_that_there_is_one():
