@@ -18,7 +18,6 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.interface import InterfaceLogging
 from luigi.util import requires
-from test_progress import look_at, run_on_terminal
 
 from conftest import dump_warehouse, luigi_run, query, run, start, start_scheduler
 from pipeline.backfill import Backfill
@@ -29,6 +28,7 @@ from pipeline.tasks import DayTask, Load
 from pipeline.users import USERS, LoadUsers
 from reading import make_user
 from server import Answer, Request, Server
+from terminal import look_at, run_on_terminal
 
 SCALE = int(os.environ.get("PIPELINE_BACKFILL", "6"))  # 400 for what is promised
 KILLS = int(os.environ.get("PIPELINE_KILLS", "2"))

@@ -12,10 +12,10 @@ from datetime import date
 from itertools import permutations
 from typing import NamedTuple
 
-from test_warehouse import EXAMPLES, Store, at, incremental, snapshot, user
-
 import model
+from histories import EXAMPLES
 from model import ReadDay
+from store import Store, at, incremental, snapshot, user
 
 
 class Case(NamedTuple):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_warehouse import Store, incremental, snapshot, user
 
 from model import ReadDay, Record
+from store import Store, incremental, snapshot, user
 
 STEPS = 10  # of SQLite's machine: how often it is asked for them
 

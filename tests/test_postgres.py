@@ -16,7 +16,6 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_warehouse import Store, at, declare, declared, describe, fails, incremental, names, snapshot, user
 
 import databases
 from cluster import PASSWORD, Cluster, find_port
@@ -28,6 +27,7 @@ from pipeline.errors import BrokenOffError, ConfigError, WarehouseError
 from pipeline.forget import forget
 from pipeline.targets import LoadMarker, find_loaded
 from pipeline.users import USERS
+from store import Store, at, declare, declared, describe, fails, incremental, names, snapshot, user
 
 DAY = dt.date(2026, 11, 21)
 

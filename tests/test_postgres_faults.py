@@ -20,7 +20,6 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
-from test_warehouse import Store, describe, incremental, snapshot, user
 
 import databases
 from cluster import Cluster
@@ -30,6 +29,7 @@ from pipeline import extraction, postgres, stages
 from pipeline.errors import BrokenOffError, WarehouseError
 from pipeline.users import USERS
 from proxy import Moment, Proxy
+from store import Store, describe, incremental, snapshot, user
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))

@@ -1,28 +1,22 @@
 """How far a reading is: on a terminal, in a pipe, and at the scheduler."""
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from luigi.rpc import RPCError
 
-from conftest import ROOT, ask_scheduler, luigi_run, query, start, start_scheduler
+from conftest import ask_scheduler, luigi_run, query, start, start_scheduler
 from pipeline import progress
 from pipeline.records import Census
 from pipeline.source import Reading
 from reading import DAY as OTHER_DAY
 from reading import People, make_pages, make_user
 from server import Answer, Request, Server
+from terminal import look_at, run_on_terminal
 
 DAY = "2026-11-20"
 PAGES, SIZE = 10, 50
@@ -42,50 +36,6 @@ def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
         return Answer(users, headers={"X-Total-Count": str(PAGES * SIZE)}, wait=wait)
 
     return server.on("/users", respond)
-
-
-def run_on_terminal(*command: str, out: int | None = None, columns: int = 100) -> tuple[int, str]:
-    """Exit code of a command whose terminal is so many columns wide, and what it wrote there, less its colours.
-
-    Its standard output goes to `out`, if that is given.
-    """
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
-    env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
-    program = Path(sys.executable).with_name(command[0])
-    with subprocess.Popen(
-        [program, *command[1:]], env=env, stdin=theirs, stdout=out or theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        written = b"".join(read_all(ours))
-    os.close(ours)
-    return process.returncode, re.sub(r"\x1b\[[0-9;]*m", "", written.decode())
-
-
-def read_all(terminal: int) -> Iterator[bytes]:
-    while True:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:  # nobody writes there any more
-            return
-        yield data
-
-
-def look_at(written: str) -> list[str]:
-    """What is left on a screen: the lines, of which some were erased, gone up to and written over."""
-    lines, at = [""], 0
-    for piece in re.findall(r"\x1b\[\??\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
-        if piece == "\n":
-            at += 1
-            lines += [""] * (at == len(lines))
-        elif piece.endswith("A") and piece.startswith("\x1b"):
-            at -= int(piece[2:-1])
-        elif piece == "\x1b[2K":
-            lines[at] = ""
-        elif not piece.startswith("\x1b") and piece != "\r":
-            lines[at] += piece
-    return lines
 
 
 def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(server):

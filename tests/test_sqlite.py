@@ -8,11 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_warehouse import Store, fails, incremental, names, user
 
 from cluster import MEMORY
 from pipeline import schema, sqlite, warehouse
 from pipeline.errors import ConfigError, WarehouseError
+from store import Store, fails, incremental, names, user
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from test_progress import look_at, run_on_terminal
 
 from conftest import ROOT, luigi_run, run, run_here
 from days import change, make_days, note
@@ -16,6 +15,7 @@ from pipeline import config
 from pipeline.failures import Failure
 from pipeline.status import Status, find_status, tell_span
 from pipeline.users import USERS
+from terminal import look_at, run_on_terminal
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # a Wednesday
 FIRST, LAST = dt.date(2026, 11, 5), dt.date(2026, 11, 24)

@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cases import CASES, ORDERS
-from test_warehouse import EXAMPLES as HISTORIES
-from test_warehouse import TABLES, Store, incremental, limit_examples, snapshot, steps, take, user
 
 from conftest import dump_tree, execute, has_table
+from histories import EXAMPLES as HISTORIES
+from histories import limit_examples, steps, take
 from pipeline import config, extraction, stages
 from pipeline.audit import EXAMPLES, Audit, Finding
 from pipeline.targets import CleanManifest
 from pipeline.users import USERS
 from pipeline.verify import verify
 from pipeline.warehouse import Day
+from store import TABLES, Store, incremental, snapshot, user
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(4)]
 SNAPSHOT, RECORDS = map(str, DAYS[2:])  # the last of each mode

@@ -2,14 +2,11 @@
 
 import dataclasses
 import datetime as dt
-import json
 import multiprocessing
-import os
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from time import sleep
 from typing import Any
 
@@ -17,194 +14,36 @@ import psycopg
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import databases
-import model
-from model import ReadDay, Record
+from histories import EXAMPLES, limit_examples, steps, take
+from model import Record
 from pipeline import staging
-from pipeline.errors import ConfigError, WarehouseError
-from pipeline.warehouse import Day, Warehouse
-
-MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
-EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
-COST = {"sqlite": 1, "postgresql": 20}  # of an example
-
-
-def at(hours: float | None) -> dt.datetime | None:
-    """A time, so many hours after the first day of all."""
-    return None if hours is None else MIDNIGHT + dt.timedelta(hours=hours)
-
-
-def users(metadata: sa.MetaData) -> sa.Table:
-    return sa.Table(
-        "users",
-        metadata,
-        sa.Column("user_id", sa.BigInteger, primary_key=True),
-        sa.Column("name", sa.Text),
-        sa.Column("updated_at", sa.DateTime(timezone=True)),
-    )
-
-
-def orders(metadata: sa.MetaData) -> sa.Table:
-    return sa.Table(
-        "orders",
-        metadata,
-        sa.Column("shop", sa.Text, primary_key=True),
-        sa.Column("order", sa.Integer, primary_key=True),
-        sa.Column("name", sa.Text),
-        sa.Column("updated_at", sa.DateTime(timezone=True)),
-    )
-
-
-KEYS = {"users": ["user_id"], "orders": ["shop", "order"]}
-TABLES = {"users": users, "orders": orders}
-
-
-def describe(day: ReadDay, **changed: Any) -> Day:
-    """A day of the model as the manifests describe it."""
-    said = Day(
-        date=day.date,
-        mode=day.mode,
-        window_start=day.window_stop - dt.timedelta(days=1),
-        window_stop=day.window_stop,
-        started_at=day.as_of,
-        extracted_at=day.extracted_at,
-        as_of=day.as_of,
-        pages=1,
-        extracted=0,
-        rejected=0,
-        raw_sha256=repr(day),
-        clean_sha256="",
-        transform_version="1",
-    )
-    return dataclasses.replace(said, **changed)
-
-
-class Store:
-    """A warehouse that is loaded with the model's days and read as the model's answers."""
-
-    def __init__(self, where: str | Path, name: str = "users") -> None:
-        """Take the URL of a database, or the path of a SQLite file."""
-        self.url = where if isinstance(where, str) else f"sqlite:///{where}"
-        self.name, self.key = name, KEYS[name]
-        self.warehouse = Warehouse(self.url, name, TABLES[name])
-
-    def load(self, day: ReadDay) -> dict[str, Any]:
-        rejects = [
-            (0, line, "is wrong", "name", None if r.key is None else json.dumps(self.values(r.key)), json.dumps(r.row))
-            for line, r in enumerate(day.records, 1)
-            if r.rejected
-        ]
-        described = describe(day, extracted=len(day.records), rejected=len(rejects))
-        return self.warehouse.load(described, self.batches(day), rejects)
-
-    def batches(self, day: ReadDay) -> Iterator[pa.RecordBatch]:
-        rows = [r for r in day.records if not r.rejected]
-        for some in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            keys = list(zip(*(self.values(r.key) for r in some), strict=True)) or [[] for _ in self.key]
-            columns = dict(zip(self.key, keys, strict=True))
-            columns |= {"name": pa.array([r.row for r in some], pa.string())}
-            columns |= {"updated_at": pa.array([r.updated_at for r in some], pa.timestamp("us", "UTC"))}
-            columns |= {"deleted": pa.array([r.deleted for r in some], pa.bool_())}
-            yield pa.record_batch(columns)
-
-    def values(self, key: Any) -> list[Any]:
-        return list(key) if isinstance(key, tuple) else [key]
-
-    def forget(self, key: Any) -> None:
-        """What forgetting a key does to the warehouse: a tombstone, and no rows."""
-        same = " and ".join(f'"{column}" = {value!r}' for column, value in zip(self.key, self.values(key), strict=True))
-        tables = (self.name, f"{self.name}_events", f"{self.name}_changes")
-        self.execute(
-            f"insert into {self.name}_forgotten values ({', '.join(map(repr, self.values(key)))})",
-            *(f"delete from {table} where {same}" for table in tables),
-            f"delete from rejects where key = '{json.dumps(self.values(key))}'",
-        )
-
-    @property
-    def kind(self) -> str:
-        return self.url.partition("+")[0].partition(":")[0]
-
-    def make_room(self) -> None:
-        """Have what holds the tables, without a table."""
-        with self.warehouse.database.connect(create=True):
-            pass
-
-    def list_tables(self) -> list[str]:
-        return databases.list_tables(self.url)
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        return databases.query(self.url, sql)
-
-    def execute(self, *statements: str) -> None:
-        databases.execute(self.url, *statements)
-
-    def unmark(self, day: ReadDay) -> None:
-        """Delete a marker, as people do."""
-        self.execute(f"delete from loads where date = '{day.date}'")
-
-    def dump_all(self) -> list[str]:
-        """All there is, definitions and other datasets included."""
-        return databases.dump(self.url)
-
-    def select(self, columns: str, table: str) -> Iterator[tuple[Any, ...]]:
-        width = len(self.key)
-        keys = ", ".join(f'"{column}"' for column in self.key)
-        for row in self.query(f"select {keys}, {columns} from {table}"):
-            yield (row[0] if width == 1 else row[:width], *row[width:])
-
-    def present(self) -> dict[Any, tuple[Any, ...]]:
-        rows = self.select("name, updated_at, load_date", self.name)
-        return {key: (name, time(updated), dt.date.fromisoformat(date)) for key, name, updated, date in rows}
-
-    def history(self) -> set[tuple[Any, ...]]:
-        rows = self.select("name, updated_at, valid_from, valid_to", f"{self.name}_history")
-        return {(key, name, *map(time, times)) for key, name, *times in rows}
-
-    def dump(self) -> dict[str, list[tuple[Any, ...]]]:
-        names = [
-            self.name,
-            *(f"{self.name}_{x}" for x in ("days", "events", "changes", "forgotten", "history")),
-            "rejects",
-        ]
-        return {name: sorted(self.query(f"select * from {name}"), key=repr) for name in names}
-
-
-def time(text: str | None) -> dt.datetime | None:
-    return text and dt.datetime.fromisoformat(text)
-
+from pipeline.errors import WarehouseError
+from store import (
+    MIDNIGHT,
+    Store,
+    at,
+    declare,
+    declared,
+    describe,
+    fails,
+    incremental,
+    intervals,
+    names,
+    snapshot,
+    user,
+)
 
 # -- random histories ---------------------------------------------------------------------------------------------
 
-instants = st.integers(0, 14)
-steps = st.tuples(
-    st.sampled_from(["read", "read", "read", "read", "again", "reprocess", "reprocess", "read later", "forget"]),
-    st.integers(1, 6),  # the day
-    st.sampled_from(["snapshot", "incremental"]),
-    instants,  # as_of
-    st.sampled_from([1, 1, 5]),  # how long the reading took, the settling included
-    instants,  # end of the window
-    st.lists(
-        st.tuples(
-            st.sampled_from([0, 0, 1, 2]),
-            st.one_of(instants, st.sampled_from([None, 100])),
-            st.sampled_from(["a", "b", None]),
-            st.sampled_from([False] * 5 + [True]),
-            st.sampled_from([False] * 4 + [True]),
-        ),
-        max_size=6,
-    ),
-    st.integers(0, 6),  # a day from which records are repeated
-    st.booleans(),  # whether a reject without a key comes along
-)
 LOADS = (
     "dataset date mode window_start window_stop started_at extracted_at as_of pages extracted rejected forgotten "
     "duplicate stale unchanged inserted updated deleted vanished reverted watermark raw_sha256 clean_sha256 "
     "transform_version accepted loaded_at seconds pruned_at"
 )
-KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
 
 
 @pytest.mark.parametrize("name", ["users", "orders"])
@@ -231,97 +70,12 @@ def test_any_history_of_loads_says_what_the_definition_says(name: str, new_datab
     hold()
 
 
-def limit_examples(new_database: Callable[[], str]) -> settings:
-    """As many random histories as the database is fast."""
-    examples = max(1, EXAMPLES // COST[Store(new_database()).kind])
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-
-
-def take(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
-    """One step of a history, in the warehouse and in the model."""
-    kind, date, mode, as_of, took, stop, drawn, copied, unreadable = step
-    date = dt.date(2026, 11, date)
-    keys = KEY_VALUES[store.name]
-    records = tuple(Record(keys[k], at(t), row, deleted, rejected) for k, t, row, deleted, rejected in drawn)
-    if copy := days.get(dt.date(2026, 11, copied or 1)):
-        records += tuple(r for r in copy.records[:2])
-    if unreadable:
-        records += (Record(None, None, "?", rejected=True),)
-    if kind == "forget":
-        if days and drawn and (key := records[0].key) not in forgotten:
-            store.forget(key)
-            forgotten.add(key)
-        return check(store, days, forgotten)
-    known = days.get(date)
-    if known and kind == "again":
-        day = known
-    elif known and kind == "reprocess":
-        day = dataclasses.replace(known, window_stop=at(stop), records=records)
-    elif known and kind == "read later":
-        day = dataclasses.replace(known, extracted_at=known.as_of + dt.timedelta(hours=took))
-    else:
-        taken = {day.as_of for day in days.values() if day.date != date}
-        while at(as_of) in taken:
-            as_of += 1
-        day = ReadDay(date, mode, at(as_of), at(as_of + took), at(stop), records)
-    before = model.present(days.values(), forgotten)
-    days[date] = day
-    after = model.present(days.values(), forgotten)
-    expected = model.count(day, forgotten, before, after)
-    if known == day:
-        store.unmark(day)
-    marker = store.load(day)
-    assert {name: marker[name] for name in expected} == expected
-    if known == day:
-        assert not any(marker[x] for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
-    return check(store, days, forgotten)
-
-
-def check(store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
-    if days:
-        assert store.present() == model.present(days.values(), forgotten)
-        assert store.history() == model.history(days.values(), forgotten)
-        stamps = {(str(day.date), day.extracted_at) for day in days.values()}
-        assert {
-            (date, time(read)) for date, read in store.query(f"select load_date, ingested_at from {store.name}")
-        } <= stamps
-
-
 # -- case by case -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def store(new_database: Callable[[], str]) -> Store:
     return Store(new_database())
-
-
-def snapshot(date: int, as_of: float, *records: Record, took: float = 1) -> ReadDay:
-    """A snapshot of November the `date`th, with times in hours after the first day of all."""
-    return ReadDay(dt.date(2026, 11, date), "snapshot", at(as_of), at(as_of + took), at(24 * date), records)
-
-
-def incremental(date: int, *records: Record, read: float | None = None) -> ReadDay:
-    """The records of November the `date`th, read an hour after its end."""
-    read = 24 * date + 1 if read is None else read
-    return ReadDay(dt.date(2026, 11, date), "incremental", at(read), at(read + 1), at(24 * date), records)
-
-
-def user(key: Any, row: str | None, updated_at: float | None = None, **flags: bool) -> Record:
-    return Record(key, at(updated_at), row, **flags)
-
-
-def in_hours(instant: dt.datetime | None) -> float | None:
-    return None if instant is None else (instant - MIDNIGHT) / dt.timedelta(hours=1)
-
-
-def intervals(store: Store, key: Any = 1) -> list[tuple[str, float, float | None]]:
-    """The history of a user: name, from, to, in hours."""
-    found = [(name, in_hours(start), in_hours(stop)) for k, name, _, start, stop in store.history() if k == key]
-    return sorted(found, key=lambda interval: interval[1])
-
-
-def names(store: Store) -> dict[Any, str]:
-    return {key: name for key, (name, *_) in store.present().items()}
 
 
 def test_times_of_mixed_precision_are_compared_as_times(store: Store) -> None:
@@ -456,18 +210,6 @@ def test_many_first_loads_at_once_do_not_meet_a_lock(store: Store) -> None:
 # -- what does not fit --------------------------------------------------------------------------------------------
 
 
-def fails(store: Store, day: ReadDay, **changed: Any) -> str:
-    """The message of a load that must fail; the database has the same content before and after."""
-    before = store.dump_all() if store.warehouse.database.exists() else None
-    rows = changed.pop("rows", store.batches(day))
-    with pytest.raises((WarehouseError, ConfigError)) as error:
-        store.warehouse.load(describe(day, **{"extracted": len(day.records)} | changed), rows, [])
-    if before:
-        assert store.dump_all() == before
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 def test_records_that_are_not_accounted_for_fail_the_load(store: Store) -> None:
     """G4: manifests that promise other records, or other rejects, than the files hold are refused, with the numbers."""
     day = incremental(1, user(1, "a", 5))
@@ -514,24 +256,6 @@ def test_markers_without_their_tables_are_not_believed(store: Store) -> None:
     tables = ("users", "users_days", "users_events", "users_changes", "users_forgotten")
     store.execute("drop view users_history", *(f"drop table {name}" for name in tables))
     assert "or markers in loads" in fails(store, incremental(2, user(1, "a", 5)))
-
-
-def declare(store: Store, *columns: "sa.Column[Any]") -> None:
-    """Let the warehouse be declared with other columns from now on."""
-
-    def table(metadata: sa.MetaData) -> sa.Table:
-        copies = [sa.Column(column.name, column.type, primary_key=column.primary_key) for column in columns]
-        return sa.Table("users", metadata, *copies)
-
-    store.warehouse = Warehouse(store.url, "users", table)
-
-
-def declared(name: str = "name", key: Any = sa.BigInteger) -> "list[sa.Column[Any]]":
-    return [
-        sa.Column("user_id", key, primary_key=True),
-        sa.Column(name, sa.Text),
-        sa.Column("updated_at", sa.DateTime(timezone=True)),
-    ]
 
 
 def test_a_column_that_is_added_to_the_declaration_is_added_to_the_warehouse(store: Store) -> None:
