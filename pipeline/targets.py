@@ -283,9 +283,9 @@ def list_days(data_dir: str, stage: Stage, dataset: str) -> list[dt.date]:
     storage = open_storage(data_dir)
     days = []
     for name in storage.list_names(storage.root / stage / dataset):
-        if name.startswith("date="):
-            with contextlib.suppress(ValueError):
-                days.append(dt.date.fromisoformat(name.removeprefix("date=")))
+        with contextlib.suppress(ValueError):
+            date = dt.datetime.strptime(name, "date=%Y-%m-%d").date()  # noqa: DTZ007
+            days += [date] if name == f"date={date}" else []
     return sorted(days, reverse=True)
 
 

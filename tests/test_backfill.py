@@ -456,6 +456,7 @@ class LoadNothing(Load):
 
 @pytest.fixture
 def quiet(monkeypatch) -> Iterator[None]:
+    ExtractNothing.done.clear()
     monkeypatch.setattr(InterfaceLogging, "_configured", True)
     with CmdlineParser.global_instance(["LoadNothing", "--local-scheduler"]):
         yield

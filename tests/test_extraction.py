@@ -101,6 +101,7 @@ def test_parts_reach_the_disk_before_the_manifest_and_the_manifest_before_the_da
         "part-00000.jsonl.gz",
         "progress.jsonl",
         "part-00001.jsonl.gz",
+        f"date={DAY}",  # which has no progress.jsonl any more
         "manifest.json.new",
         f"date={DAY}",
     ]

@@ -2,18 +2,18 @@
 
 import datetime as dt
 import os
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from bucket import ENVIRONMENT, open_bucket
 from cluster import Cluster
-from conftest import dump_warehouse, has_table, query, run, start_scheduler
+from conftest import dump_warehouse, find_scheduler, has_table, query, run, start_scheduler
 from machines import Rack
 from pipeline.storage import strip_run
 from pipeline.users import USERS
@@ -39,32 +39,27 @@ def test_three_machines_of_which_one_dies_make_the_warehouse_of_one(
         monkeypatch.setenv(name, value)
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(f"[resources]\nusers_api = 2\n\n{text}worker_disconnect_delay = 3\n")
-    daemon, environment = start_scheduler()
-    (port,) = re.findall(r"scheduler_port = (\d+)", Path("central.cfg").read_text())
-    try:
-        with open_bucket(tmp_path) as bucket, tempfile.TemporaryDirectory() as folder:
-            place, database = bucket.make_place(), cluster.make_url(cluster.port)
-            configure("pipeline", data_dir=place, database=database)
-            ports = (int(port), bucket.door.server_port, cluster.port)
-            shared = ("--pipeline-data-dir", place, "--pipeline-database", database)
-            with Rack.open(Path(folder), *ports) as rack:
-                machines = []
-                for name in "abc":
-                    shutil.copytree(".", tmp_path / name, ignore=shutil.ignore_patterns("data", "?"))
-                    command = ("python", "-m", "pipeline", "backfill", *SPAN, *SOURCE, *SETTINGS, *shared)
-                    machines.append(rack.start(tmp_path / name, *command, **environment))
-                wait_for_loads(1)
-                rack.kill(machines[0])
-                results = [machine.communicate(timeout=60 + 10 * NUMBER) for machine in machines]
-            assert [machine.returncode for machine in machines[1:]] == [0, 0], results
-            assert all("loaded, " in out for out, _ in results[1:]), results  # none of them was there for nothing
-            assert dump_warehouse() == rows
-            assert list(verify(USERS)) == []
-            there = bucket.dump(place)
-            assert {strip_run(key): content for key, content in there.items() if "/part-" in key} == parts
-    finally:
-        daemon.terminate()
-        daemon.communicate()
+    with start_scheduler() as environment, open_bucket(tmp_path) as bucket, tempfile.TemporaryDirectory() as folder:
+        port = urlsplit(find_scheduler()).port
+        place, database = bucket.make_place(), cluster.make_url(cluster.port)
+        configure("pipeline", data_dir=place, database=database)
+        ports = (port, bucket.door.server_port, cluster.port)
+        shared = ("--pipeline-data-dir", place, "--pipeline-database", database)
+        with Rack.open(Path(folder), *ports) as rack:
+            machines = []
+            for name in "abc":
+                shutil.copytree(".", tmp_path / name, ignore=shutil.ignore_patterns("data", "?"))
+                command = ("python", "-m", "pipeline", "backfill", *SPAN, *SOURCE, *SETTINGS, *shared)
+                machines.append(rack.start(tmp_path / name, *command, **environment))
+            wait_for_loads(1)
+            rack.kill(machines[0])
+            results = [machine.communicate(timeout=60 + 10 * NUMBER) for machine in machines]
+        assert [machine.returncode for machine in machines[1:]] == [0, 0], results
+        assert all("loaded, " in out for out, _ in results[1:]), results  # none of them was there for nothing
+        assert dump_warehouse() == rows
+        assert list(verify(USERS)) == []
+        there = bucket.dump(place)
+        assert {strip_run(key): content for key, content in there.items() if "/part-" in key} == parts
 
 
 def wait_for_loads(number: int) -> None:
