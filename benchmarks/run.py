@@ -140,7 +140,7 @@ def run(
             "url": f"{root}/users/{size}/{scenario.kind}?latency={scenario.latency}",
             "date": str(today),
             "start": str(FIRST_DAY),
-            "stop": str(FIRST_DAY + dt.timedelta(size)),
+            "stop": str(FIRST_DAY + dt.timedelta(size if scenario.needs == BACKFILL else 0)),
         }
         try:
             words["bin"] = str(set_up(contender))
