@@ -13,8 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import luigi
@@ -28,6 +29,9 @@ from pipeline import cli, client
 from pipeline.config import Pipeline
 from pipeline.database import find_database
 from server import Server
+
+if TYPE_CHECKING:
+    from bucket import Bucket
 
 ROOT = Path(__file__).parent.parent
 DATABASES = ["sqlite", "postgresql"]
@@ -86,6 +90,18 @@ def configure() -> Iterator[Callable[..., None]]:
             conf.set(section, key, value)
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Bucket]":
+    """A server of S3, whose bucket the environment leads to."""
+    from bucket import ENVIRONMENT, open_bucket
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        with open_bucket(tmp_path_factory.mktemp("bucket")) as bucket:
+            yield bucket
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A PostgreSQL server."""
@@ -93,6 +109,26 @@ def cluster() -> Iterator[Cluster]:
         miss("the server of PostgreSQL is not installed")
     with Cluster.make() as made:
         yield made
+
+
+@pytest.fixture
+def spark(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Spark for the commands of a test: small, and on loopback."""
+    if find_spec("pyspark") is None:
+        miss("pyspark is not installed: .venv/bin/pip install -r requirements-scaling.txt")
+    if shutil.which("java") is None:
+        miss("java is not installed")
+    conf = tmp_path_factory.mktemp("conf")
+    (conf / "spark-defaults.conf").write_text("spark.executor.memory 512m\nspark.driver.memory 512m\n")
+    for name, value in {
+        "SPARK_CONF_DIR": str(conf),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_DAEMON_MEMORY": "256m",
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # for what lives for seconds
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
 
 
 @pytest.fixture(params=DATABASES)

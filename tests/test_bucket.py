@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 import points
-from bucket import ENVIRONMENT, VICTIM, Bucket, How, open_bucket
+from bucket import ENVIRONMENT, VICTIM, Bucket, How
 from conftest import dump_warehouse, luigi_run, query, run
 from pipeline import config, failures
 from pipeline import forget as forget_module
@@ -48,15 +48,6 @@ URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=
 Configure = Callable[..., None]
 
 pytestmark = pytest.mark.xdist_group("bucket")  # one server for all of them
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
-        with open_bucket(tmp_path_factory.mktemp("bucket")) as bucket:
-            yield bucket
 
 
 @pytest.fixture

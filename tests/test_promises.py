@@ -1,4 +1,7 @@
-"""What the pipeline promises, each promise by its number; what a module's own tests show is not repeated here."""
+"""What the pipeline promises, each promise by its number; what a module's own tests show is not repeated here.
+
+The same on each database, and with the files in a folder and in a bucket.
+"""
 
 import datetime as dt
 import os
@@ -6,19 +9,89 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
-from conftest import dump_tree, dump_warehouse, execute, has_table, luigi_run, query, remove_warehouse, start
+from bucket import Bucket
+from conftest import (
+    DATABASES,
+    ON_REQUEST,
+    dump_tree,
+    dump_warehouse,
+    execute,
+    has_table,
+    luigi_run,
+    query,
+    remove_warehouse,
+    start,
+)
 from pipeline import extraction, stages
+from pipeline.storage import strip_run
 from pipeline.users import USERS
 from server import Answer, Server
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.usefixtures("files"), pytest.mark.xdist_group("promises")]  # one bucket for all of them
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
 KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day="
+
+
+class Folder:
+    """The files of days on this machine."""
+
+    def dump(self) -> dict[str, bytes]:
+        """Every file, by path."""
+        return {path.removeprefix("data/"): content for path, content in dump_tree("data").items() if is_of_a_day(path)}
+
+    def remove(self, *stages: str) -> None:
+        for stage in stages:
+            shutil.rmtree(f"data/{stage}")
+
+
+class Elsewhere:
+    """The files of days in a bucket, without the names of runs."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket, self.place = bucket, bucket.make_place()
+
+    def dump(self) -> dict[str, bytes]:
+        """Every file, by path."""
+        found = {key: content for key, content in self.bucket.dump(self.place).items() if is_of_a_day(key)}
+        return {
+            strip_run(key): strip_run(content.decode()).encode() if key.endswith("manifest.json") else content
+            for key, content in found.items()
+        }
+
+    def remove(self, *stages: str) -> None:
+        system, prefix = fs.FileSystem.from_uri(self.place)
+        for stage in stages:
+            system.delete_dir_contents(f"{prefix}/{stage}", missing_dir_ok=True)
+
+
+def is_of_a_day(path: str) -> bool:
+    return "/date=" in path
+
+
+SETUPS = [*((database, "folder") for database in DATABASES), *((database, "bucket") for database in ON_REQUEST)]
+
+
+@pytest.fixture(params=SETUPS, ids=" ".join)
+def files(request: pytest.FixtureRequest, home: Path, configure: Callable[..., None]) -> Folder | Elsewhere:
+    """Run the test on each database, and with the files in each kind of place, which are those of luigi.cfg."""
+    database, place = request.param
+    if database == "postgresql":
+        request.getfixturevalue("postgresql")
+    if place == "folder":
+        return Folder()
+    there = Elsewhere(request.getfixturevalue("running"))
+    text = (home / "luigi.cfg").read_text()
+    (home / "luigi.cfg").write_text(text.replace("data_dir = data\n", f"data_dir = {there.place}\n"))
+    configure("pipeline", data_dir=there.place)
+    return there
 
 
 def make_files(configure, days=DAYS, per_day=600) -> None:
@@ -30,16 +103,17 @@ def make_files(configure, days=DAYS, per_day=600) -> None:
 
 
 @pytest.mark.timeout(60 + 20 * KILLS)
-def test_g1_a_marker_is_there_if_and_only_if_all_rows_are(database):
+def test_g1_a_marker_is_there_if_and_only_if_all_rows_are(files):
     """SIGKILL at any instant of a run, time and again: no half a day; then a plain run completes it."""
     day, flags = "2026-10-01", ("--users-url", URL + "20000", "--pipeline-part-records", "4000")
     began = time.monotonic()
     assert luigi_run("LoadUsers", "--date", day, *flags).returncode == 0
     length = time.monotonic() - began
-    whole, files = dump_warehouse(), set(dump_tree("data/raw") | dump_tree("data/clean"))
-    throw_away()
+    whole, names = dump_warehouse(), set(files.dump())
+    assert names
+    throw_away(files)
     chance = random.Random(KILLS)
-    for _ in range(KILLS if database == "sqlite" else KILLS // 2):
+    for _ in range(KILLS if isinstance(files, Folder) else KILLS // 2):
         command = start("luigi", "--module", "pipeline", "LoadUsers", "--date", day, *flags)
         time.sleep(chance.uniform(0.2 * length, length))
         command.send_signal(signal.SIGKILL)
@@ -49,15 +123,15 @@ def test_g1_a_marker_is_there_if_and_only_if_all_rows_are(database):
         markers, rows = query(counts)[0] if has_table("loads") else (0, 0)
         assert rows == markers * len(whole["users"])
         if markers:
-            throw_away()
+            throw_away(files)
     assert luigi_run("LoadUsers", "--date", day, *flags).returncode == 0
     assert dump_warehouse() == whole
-    assert set(dump_tree("data/raw") | dump_tree("data/clean")) == files
+    assert set(files.dump()) == names
 
 
-def throw_away() -> None:
+def throw_away(files: Folder | Elsewhere) -> None:
     """Have neither files nor a warehouse."""
-    shutil.rmtree("data")
+    files.remove("raw", "clean")
     remove_warehouse()
 
 
@@ -120,21 +194,26 @@ def test_g5_a_run_that_leaves_a_day_undone_says_which_and_exits_non_zero():
         assert [request.query["on"] for request in server.requests] == ["2026-11-02"]
 
 
-def test_g6_raw_is_never_changed_and_is_enough():
-    """Clean files and warehouse thrown away: made again from raw with the source out of reach, alike."""
-    span = ("BackfillUsers", "--start", "2026-10-01", "--stop", "2026-10-04")
+@pytest.mark.parametrize("engine", ["local", "spark"])
+def test_g6_raw_is_never_changed_and_is_enough(files, engine, request):
+    """Clean files and warehouse thrown away: made again from raw alone, alike, by each engine."""
+    span = ("BackfillUsers", "--start", "2026-10-01", "--stop", "2026-10-03", "--pipeline-part-records", "10")
     assert luigi_run(*span).returncode == 0
-    raw, clean, rows = dump_tree("data/raw"), dump_tree("data/clean"), dump_warehouse()
-    shutil.rmtree("data/clean")
+    before, rows = files.dump(), dump_warehouse()
+    assert len([path for path in before if "/part-" in path]) == 2 * len(rows["loads"]) * 10
+    files.remove("clean")
     remove_warehouse()
+    if engine == "spark":
+        request.getfixturevalue("spark")
+        span += ("--pipeline-engine", "spark", "--pipeline-spark-master", "local[2]")
     assert luigi_run(*span, "--users-url", "http://127.0.0.1:9/nobody-listens").returncode == 0
-    assert (dump_tree("data/raw"), dump_tree("data/clean"), dump_warehouse()) == (raw, clean, rows)
+    assert (files.dump(), dump_warehouse()) == (before, rows)
 
 
 @pytest.mark.parametrize(
     "auth", ["bearer:USERS_API_TOKEN", "header:X-Api-Key:USERS_API_TOKEN"], ids=["bearer", "header"]
 )
-def test_g8_a_secret_is_in_no_log_file_table_or_error(auth):
+def test_g8_a_secret_is_in_no_log_file_table_or_error(auth, files):
     """A run that fails and one that succeeds, at log level DEBUG: the token goes to the source, and nowhere else."""
     token = "s3cr3t-t0k3n-of-the-api"
     with Server() as server:
@@ -146,6 +225,6 @@ def test_g8_a_secret_is_in_no_log_file_table_or_error(auth):
         assert all(any(token in value for value in request.headers.values()) for request in server.requests)
     for result in results:
         assert token not in result.stdout + result.stderr
-    for path, content in dump_tree(".").items():
+    for path, content in (dump_tree(".") | files.dump()).items():
         assert token.encode() not in content, path
     assert "*** is not welcome" in results[0].stderr

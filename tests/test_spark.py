@@ -19,7 +19,7 @@ import pytest
 from luigi.configuration import get_config
 
 from bucket import ENVIRONMENT, open_bucket
-from conftest import ROOT, dump_tree, dump_warehouse, luigi_run, miss, start
+from conftest import dump_tree, dump_warehouse, luigi_run, start
 from peers import find_port
 from pipeline import stages
 from pipeline.engine import FEW, map_parts
@@ -36,26 +36,6 @@ PARTS = 12
 Configure = Callable[..., None]
 
 pytestmark = pytest.mark.xdist_group("spark")
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Spark for the commands of a test: small, and on loopback."""
-    if find_spec("pyspark") is None:
-        miss("pyspark is not installed: .venv/bin/pip install -r requirements-scaling.txt")
-    if shutil.which("java") is None:
-        miss("java is not installed")
-    conf = tmp_path_factory.mktemp("conf")
-    (conf / "spark-defaults.conf").write_text("spark.executor.memory 512m\nspark.driver.memory 512m\n")
-    for name, value in {
-        "SPARK_CONF_DIR": str(conf),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_DAEMON_MEMORY": "256m",
-        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # for what lives for seconds
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
 
 
 class Cluster(NamedTuple):
@@ -126,7 +106,7 @@ def transform(master: str) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("spark")
 def test_a_worker_killed_in_the_middle_of_a_day_changes_no_byte_of_it(configure: Configure, tmp_path: Path) -> None:
     """Both workers of a cluster have done parts when one is killed, with all it runs; Spark redoes what it began."""
     extract(configure)
@@ -164,7 +144,7 @@ def run_here(code: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("spark")
 def test_a_day_in_a_bucket_on_spark_is_one_in_a_folder_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +199,7 @@ def tell(*functions: Callable[[int], int]) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("spark")
 def test_the_error_of_a_part_is_the_error_of_the_day_and_spark_goes_on_with_the_next() -> None:
     """An expected one as it was raised, a bug with its traceback, a process that died in one line."""
     command = run_here("test_spark.tell(*map(test_spark.__dict__.get, ['fail', 'stumble', 'die', 'square']))")
@@ -248,7 +228,7 @@ def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         map_parts(square, range(8), spark_master="local[2]")
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("spark")
 def test_without_java_or_a_master_it_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Spark itself would need more than a minute, and a page."""
     began = time.monotonic()
