@@ -22,7 +22,7 @@ import tenacity
 from pipeline.errors import BrokenOffError, ConfigError, WarehouseError
 from pipeline.mask import SECRET_PARAM, Mask
 from pipeline.packing import pack_rows
-from pipeline.schema import Table
+from pipeline.schema import Table, join_names, quote
 
 if TYPE_CHECKING:
     import psycopg
@@ -228,7 +228,7 @@ class PostgreSQL:
             raise WarehouseError(
                 f"{self}: the search path names no schema that is there: name one with ?options=-csearch_path=NAME"
             )
-        self.permanent = _quote(schema)
+        self.permanent = quote(schema)
         (usable,) = self._one("select has_schema_privilege(to_regnamespace(:schema), 'usage')", schema=self.permanent)
         if usable is False:  # it would look empty
             raise WarehouseError(f"{self}: permission denied for schema {schema}: {NEXT_STEPS['42501']}")
@@ -267,7 +267,7 @@ class PostgreSQL:
     def insert(
         self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], *, skip_known: bool = False
     ) -> None:
-        names = _list(columns)
+        names = join_names(columns)
         rows = iter(rows)
         if (first := next(rows, None)) is None:
             return
@@ -288,11 +288,11 @@ class PostgreSQL:
         self._create(table._replace(columns=columns), "pg_temp", with_key=False)
         with (
             self.connection.cursor() as cursor,
-            cursor.copy(f'copy "{table.name}" ({_list(columns)}) from stdin (format binary)') as copy,
+            cursor.copy(f'copy "{table.name}" ({join_names(columns)}) from stdin (format binary)') as copy,
         ):
             for data in pack_rows(batches, columns, NUMBER):
                 copy.write(data)
-        key = _list(table.key)
+        key = join_names(table.key)
         add_key = f'alter table "{table.name}" add primary key ({key})'
         try:
             with self.connection.transaction():  # a savepoint
@@ -313,10 +313,10 @@ class PostgreSQL:
         columns = {column: kind for column, kind in table.columns.items() if column not in given}
         key = tuple(column for column in table.key if column in columns)
         self.stage(Table("_new", columns, key), batches)
-        values = [_quote(column) if column in columns else f":{column}" for column in table.columns]
+        values = [quote(column) if column in columns else f":{column}" for column in table.columns]
         with self.filling([table.name]):
             self.run(
-                f'insert into "{table.name}" ({_list(table.columns)}) select {", ".join(values)} from _new',  # noqa: S608
+                f'insert into "{table.name}" ({join_names(table.columns)}) select {", ".join(values)} from _new',  # noqa: S608
                 **given,
             )
         self.run("drop table _new")
@@ -325,7 +325,7 @@ class PostgreSQL:
     def filling(self, tables: Iterable[str]) -> Iterator[None]:
         tables = list(tables)
         # To drop a key is to keep readers out: only where nobody, in any transaction, has a row to read.
-        made = [index for table in tables for index in self.run(INDEXES, table=_quote(table)).fetchall()]
+        made = [index for table in tables for index in self.run(INDEXES, table=quote(table)).fetchall()]
         for drop, _ in made:
             self.run(drop)
         yield
@@ -364,7 +364,7 @@ class PostgreSQL:
             f'"{column}" {(types if column in table.key else self.types)[kind]}'
             for column, kind in table.columns.items()
         ]
-        key = [f"primary key ({_list(table.key)})"] if with_key else []
+        key = [f"primary key ({join_names(table.key)})"] if with_key else []
         end = "on commit drop" if schema == self.temporary else ""
         self.run(f'create table if not exists {schema}."{table.name}" ({", ".join([*columns, *key])}) {end}')
 
@@ -391,11 +391,11 @@ class PostgreSQL:
 
     def _read_comment(self, view: str) -> str | None:
         query = "select obj_description(to_regclass(:view), 'pg_class')"
-        return self._one(query, view=_quote(view))[0]
+        return self._one(query, view=quote(view))[0]
 
     def _digest_view(self, view: str, select: str) -> str:
         """A digest of the text that a view is made of, and of what the server says it is: either may be changed."""
-        (stored,) = self._one("select pg_get_viewdef(to_regclass(:view))", view=_quote(view))
+        (stored,) = self._one("select pg_get_viewdef(to_regclass(:view))", view=quote(view))
         return hashlib.sha256(f"{select}{stored}".encode()).hexdigest()
 
     def erase(self, tables: Iterable[str]) -> str | None:
@@ -446,14 +446,6 @@ def _parse(url: str) -> tuple[str, dict[str, str]]:
     if twice := {name for name, _ in said if [other for other, _ in said].count(name) > 1}:
         raise ConfigError(f"[pipeline] database = {shown}: it says {', '.join(sorted(twice))} twice")
     return shown, DEFAULTS | dict(said)
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _list(columns: Iterable[str]) -> str:
-    return ", ".join(map(_quote, columns))
 
 
 @functools.cache

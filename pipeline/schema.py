@@ -4,7 +4,7 @@ Owns names, kinds of columns, keys, indexes and the view of the history. A *kind
 a type for: text, integer, float, boolean, date, time. Refuses to talk to a database.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,8 +107,8 @@ class Words(dict[str, Any]):
         suffixes = ("days", "events", "changes", "forgotten", "history", "by_as_of", "by_key", "not_understood")
         super().__init__({suffix: f'"{declared.name}_{suffix}"' for suffix in suffixes})
         self["present"] = f'"{declared.name}"'
-        self["key"] = ", ".join(f'"{column}"' for column in declared.key)
-        self["row"] = ", ".join(f'"{column}"' for column in declared.row)
+        self["key"] = join_names(declared.key)
+        self["row"] = join_names(declared.row)
         self["nulls"] = ", ".join(f'"{column}" = null' for column in declared.row)
         self["set_row"] = ", ".join(f'"{column}" = excluded."{column}"' for column in declared.row)
         self["row_before"] = ", ".join(f'lag("{column}") over _in_time' for column in declared.row)
@@ -129,6 +129,16 @@ class Alias:
         # When the snapshots last changed what they say of this user; a condition on x may follow.
         key = ", ".join(f'x."{column}"' for column in declared.key)
         self.last_change = f'select max(x.as_of) from "{declared.name}_changes" x where ({key}) = ({self.key})'  # noqa: S608
+
+
+def quote(name: str) -> str:
+    """A name as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def join_names(columns: Iterable[str]) -> str:
+    """Names as a list of SQL."""
+    return ", ".join(map(quote, columns))
 
 
 def _find_kind(name: str, column: "sa.Column[Any]") -> str:

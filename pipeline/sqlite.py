@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from pipeline.errors import ConfigError, WarehouseError
-from pipeline.schema import Table
+from pipeline.schema import Table, join_names
 
 BUSY_SECONDS = 300.0  # how long a load waits for another to end
 OLDEST_SQLITE = (3, 39, 0)  # the first with IS DISTINCT FROM
@@ -165,7 +165,7 @@ class SQLite:
         names, into = list(table.columns), table.name
         order = [column for column in table.key if column not in given]
         last: list[Any] = []
-        key, columns = (", ".join(f'"{column}"' for column in some) for some in (table.key, names))
+        key, columns = join_names(table.key), join_names(names)
         new = ", ".join(f'"{column}" = excluded."{column}"' for column in names if column not in table.key)
         keep_newest = f"""
             on conflict ({key}) do update set {new}
@@ -222,7 +222,7 @@ class SQLite:
         first, then its own. A row that breaks a constraint ends the transaction: SQLite need not be ready to take back
         the statement alone.
         """
-        insert = f'insert or rollback into "{table}" ({", ".join(map(_quote, places))})'
+        insert = f'insert or rollback into "{table}" ({join_names(places)})'
         width = max(places.values()) - len(shared)
         step = max(1, VALUES_AT_ONCE // width) * width
         for start in range(0, len(values), step):
@@ -260,7 +260,7 @@ class SQLite:
         return Table(name, {column: type_ for column, type_, _ in columns}, tuple(column for _, column in key))
 
     def create(self, table: Table, *, temporary: bool = False) -> None:
-        key = ", ".join(f'"{column}"' for column in table.key)
+        key = join_names(table.key)
         columns = [
             f'"{column}" {self.types[kind]}{" not null" if column in table.key else ""}'
             for column, kind in table.columns.items()
@@ -292,10 +292,6 @@ class SQLite:
         if self.run("pragma wal_checkpoint(truncate)").fetchone()[0]:
             return f"{self}-wal: another program is reading the warehouse: end it, and run this again"
         return None
-
-
-def _quote(name: str) -> str:
-    return f'"{name}"'
 
 
 @lru_cache
