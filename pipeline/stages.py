@@ -7,7 +7,7 @@ warehouse; when a stage runs is Luigi's. The libraries of a stage are imported w
 import datetime as dt
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -89,13 +89,21 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     logger.info("%s %s: cleaned, %s, %s", dataset.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
-def prepare(dataset: Dataset, reading: "Reading") -> None:
-    """Have ready what `transform_day` will need for a day of which so much is known: it is called for each page."""
+def preparing(dataset: Dataset) -> "Callable[[Reading], None]":
+    """A function that is to hear of a reading after each page: it has ready what `transform_day` will need for it."""
     from pipeline import engine
 
-    settings, records = Pipeline(), max(reading.records, reading.total or 0)
-    if engine.count_workers(settings.engine_workers, -(-records // settings.part_records)) > 1:
-        engine.prepare(_name_imports(dataset))
+    settings, is_ready = Pipeline(), False
+
+    def tell(reading: "Reading") -> None:
+        nonlocal is_ready
+        records = max(reading.records, reading.total or 0)
+        parts = -(-records // settings.part_records)
+        if not is_ready and engine.count_workers(settings.engine_workers, parts) > 1:
+            engine.prepare(_name_imports(dataset))
+            is_ready = True
+
+    return tell
 
 
 def transform_parts(

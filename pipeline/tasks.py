@@ -9,7 +9,6 @@ import datetime as dt
 import sys
 import traceback
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, ClassVar
 
 import luigi
@@ -162,7 +161,7 @@ class Extract(MixinNaiveBulkComplete, DayTask):
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
                 with progress.follow(*setters) as tell:
-                    extraction.extract_day(self.dataset, self.date, tell, partial(stages.prepare, self.dataset))
+                    extraction.extract_day(self.dataset, self.date, tell, stages.preparing(self.dataset))
 
 
 class Transform(MixinNaiveBulkComplete, DayTask):

@@ -109,9 +109,9 @@ from types import SimpleNamespace
 from pipeline import engine, stages
 from pipeline.users import USERS
 
-threads = threading.active_count()
+threads, tell = threading.active_count(), stages.preparing(USERS)
 def prepare(records, total):
-    stages.prepare(USERS, SimpleNamespace(records=records, total=total))
+    tell(SimpleNamespace(records=records, total=total))
     return forkserver._forkserver._forkserver_pid
 
 few = engine.FEW * 20_000 - 20_000
