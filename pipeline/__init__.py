@@ -50,7 +50,7 @@ The map, from the outside in; imports run this way only:
       storage                           where the folder lies: on this machine, or in a bucket
     stop, days                        how a long run is asked to stop; days from one to another
     logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs
-    fields, errors                    places in a JSON object; what can go wrong
+    fields, ahead, errors             places in a JSON object; one thing ahead; what can go wrong
 
 `luigi --module pipeline LoadUsers --date 2026-11-21` finds its tasks here.
 """

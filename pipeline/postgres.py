@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import tenacity
 
+from pipeline.ahead import read_ahead
 from pipeline.errors import BrokenOffError, ConfigError, WarehouseError
 from pipeline.mask import SECRET_PARAM, Mask
 from pipeline.packing import pack_rows
@@ -289,8 +290,9 @@ class PostgreSQL:
         with (
             self.connection.cursor() as cursor,
             cursor.copy(f'copy "{table.name}" ({join_names(columns)}) from stdin (format binary)') as copy,
+            contextlib.closing(read_ahead(pack_rows(batches, columns, NUMBER))) as packed,
         ):
-            for data in pack_rows(batches, columns, NUMBER):
+            for data in packed:
                 copy.write(data)
         key = join_names(table.key)
         add_key = f'alter table "{table.name}" add primary key ({key})'

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
+from pipeline.ahead import read_ahead
 from pipeline.errors import ConfigError, WarehouseError
 from pipeline.schema import Table, join_names
 
@@ -25,6 +26,16 @@ ROWS_AT_ONCE = 10_000  # of those that are not given as columns, in memory
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class Values(NamedTuple):
+    """Rows to be inserted."""
+
+    places: Mapping[str, int]
+    """For each column which of a row's values it takes, counted from 1: first those that all share, then its own."""
+    shared: Sequence[Any]
+    own: Sequence[Any]
+    """Row after row."""
 
 
 class Database:
@@ -153,7 +164,7 @@ class SQLite:
         places, rows = {name: number for number, name in enumerate(columns, 1)}, iter(rows)
         while some := list(islice(rows, ROWS_AT_ONCE)):
             values = list(chain.from_iterable(some))
-            self._insert(table, places, [], values, "on conflict do nothing" if skip_known else "")
+            self._insert(table, Values(places, [], values), "on conflict do nothing" if skip_known else "")
 
     def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
         self.create(table, temporary=True)
@@ -163,23 +174,20 @@ class SQLite:
         # In the order of their keys: in any other each page of the table is read and written many times. As long as
         # rows come in that order they are inserted as they come; from then on they are collected, and sorted.
         names, into = list(table.columns), table.name
-        order = [column for column in table.key if column not in given]
-        last: list[Any] = []
         key, columns = join_names(table.key), join_names(names)
         new = ", ".join(f'"{column}" = excluded."{column}"' for column in names if column not in table.key)
         keep_newest = f"""
             on conflict ({key}) do update set {new}
             where "{table.name}".updated_at is null or excluded.updated_at >= "{table.name}".updated_at
         """
-        for batch in filter(len, batches):
-            first, end = ([batch.column(name)[row].as_py() for name in order] for row in (0, -1))
-            if into == table.name and not (last <= first and _is_sorted(batch, order)):
-                into = "_unsorted"
-                self.run(f"drop table if exists temp.{into}")
-                self.run(f"create temporary table {into} ({columns})")
-            last = end
-            places, shared, values = self._lay_out(table, batch, given)
-            self._insert(into, places, shared, values, keep_newest if into == table.name else "")
+        # While SQLite writes some rows, the next are made into what it takes.
+        with closing(read_ahead(self._prepare_rows(table, batches, given))) as prepared:
+            for rows, in_order in prepared:
+                if into == table.name and not in_order:
+                    into = "_unsorted"
+                    self.run(f"drop table if exists temp.{into}")
+                    self.run(f"create temporary table {into} ({columns})")
+                self._insert(into, rows, keep_newest if into == table.name else "")
         if into != table.name:
             self.run(f"""
                 insert into "{table.name}" ({columns}) select {columns} from {into} where true order by {key}, rowid
@@ -187,10 +195,21 @@ class SQLite:
             """)  # noqa: S608
             self.run(f"drop table {into}")
 
-    def _lay_out(
-        self, table: Table, batch: "pa.RecordBatch", given: Mapping[str, Any]
-    ) -> tuple[dict[str, int], list[Any], list[Any]]:
-        """Rows as `_insert` takes them. What all rows share is there once, and a time that is in two columns too."""
+    def _prepare_rows(
+        self, table: Table, batches: "Iterable[pa.RecordBatch]", given: Mapping[str, Any]
+    ) -> "Iterator[tuple[Values, bool]]":
+        """Batch after batch for `_insert`, and whether all rows so far have come in the order of their keys."""
+        order = [column for column in table.key if column not in given]
+        last: list[Any] = []
+        in_order = True
+        for batch in filter(len, batches):
+            first, end = ([batch.column(name)[row].as_py() for name in order] for row in (0, -1))
+            in_order = in_order and last <= first and _is_sorted(batch, order)
+            last = end
+            yield self._lay_out(table, batch, given), in_order
+
+    def _lay_out(self, table: Table, batch: "pa.RecordBatch", given: Mapping[str, Any]) -> "Values":
+        """What all rows share is there once, and a time that is in two columns too."""
         import pyarrow.compute as pc
 
         shared = {name: self.encode(value) for name, value in given.items()}
@@ -211,24 +230,21 @@ class SQLite:
         for place, name in enumerate(own):
             values[place :: len(own)] = self._encode_column(batch.column(name), table.columns[name])
         places = {name: number for number, name in enumerate([*shared, *own], 1)}
-        return places | {name: places[twin] for name, twin in twins.items()}, list(shared.values()), values
+        return Values(places | {name: places[twin] for name, twin in twins.items()}, list(shared.values()), values)
 
-    def _insert(
-        self, table: str, places: Mapping[str, int], shared: Sequence[Any], values: Sequence[Any], on_conflict: str
-    ) -> None:
+    def _insert(self, table: str, rows: "Values", on_conflict: str) -> None:
         """Insert rows, many with one statement: to run one costs as much as to write a row.
 
-        `places` say for each column which of the first row's values it takes, counted from 1: those all rows share come
-        first, then its own. A row that breaks a constraint ends the transaction: SQLite need not be ready to take back
-        the statement alone.
+        A row that breaks a constraint ends the transaction: SQLite need not be ready to take back the statement alone.
         """
+        places, shared, values = rows
         insert = f'insert or rollback into "{table}" ({join_names(places)})'
         width = max(places.values()) - len(shared)
         step = max(1, VALUES_AT_ONCE // width) * width
         for start in range(0, len(values), step):
             some = values[start : start + step]
-            rows = _write_rows(tuple(places.values()), len(shared), width, len(some) // width)
-            self.connection.execute(f"{insert} values {rows} {on_conflict}", [*shared, *some])
+            text = _write_rows(tuple(places.values()), len(shared), width, len(some) // width)
+            self.connection.execute(f"{insert} values {text} {on_conflict}", [*shared, *some])
 
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002 - here nothing is
         return nullcontext()

@@ -1,101 +1,87 @@
-"""Pages that are sure to come are asked for ahead, where the source says how many it bears."""
+"""The next is made while the one before is worked on: rows for the database, for one."""
 
-import datetime as dt
-import itertools
-import json
 import threading
-import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
 
+import psycopg
+import pyarrow as pa
 import pytest
 
-from pipeline.errors import SourceError
-from pipeline.source import Reading
-from reading import DAY, People
-from server import Answer, Request, Server
+from pipeline.ahead import read_ahead
+from pipeline.packing import HEADER
+from pipeline.sqlite import SQLite
+from pipeline.warehouse import Warehouse
+from store import TABLES, describe, snapshot
+
+PATIENCE = 20  # seconds for what is sure to happen
 
 
-def serve_slowly(server: Server, wait: float, pages: int = 8, **answers: Answer) -> str:
-    """So many pages of two users, each after `wait` seconds; `p3` is what answers the request for page three."""
-
-    def respond(request: Request) -> Answer:
-        page = int(request.query["page"])
-        users = [{"id": 2 * page - 1}, {"id": 2 * page}] if page <= pages else []
-        whole = Answer(users, headers={"X-Total-Count": str(2 * pages)}, wait=wait)
-        return answers.get(f"p{page}", whole)
-
-    return server.on("/users", respond)
+def make_row(key: int) -> pa.RecordBatch:
+    return pa.record_batch({"user_id": [key], "name": ["a"], "updated_at": pa.nulls(1, pa.timestamp("us"))})
 
 
-def test_pages_are_asked_for_ahead_and_come_in_order(server: Server) -> None:
-    """Where source and rate allow it several at a time, and one more behind a last page that is full."""
-    wait = 0.2
-    reading = Reading(People(url=serve_slowly(server, wait), paginator="page", requests_per_second=1000), DAY)
-    assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(1, 17))
-    assert sorted(int(request.query["page"]) for request in server.requests) == list(range(1, 10))
-    times = sorted(request.at for request in server.requests)
-    together = [later - earlier < wait for earlier, later in itertools.pairwise(times)]
-    assert together.count(True) >= 4  # one after the other none would be
+def test_the_next_is_made_while_the_one_before_is_worked_on() -> None:
+    """All in order, one at a time, and not more than one ahead."""
+    asked = [threading.Event() for _ in range(5)]
+
+    def make() -> Iterator[int]:
+        for number, event in enumerate(asked):
+            event.set()
+            yield number
+
+    for number in read_ahead(make()):
+        assert number == 4 or asked[number + 1].wait(PATIENCE)
+        assert not any(event.is_set() for event in asked[number + 2 :])
+    assert number == 4
 
 
-def test_a_short_page_moves_those_behind_it(server: Server) -> None:
-    """What was asked for ahead, where a full page was foreseen, is asked for anew from where the short one ends."""
+def test_an_error_comes_where_it_would_have_come() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise ValueError("2")
 
-    def respond(request: Request) -> Answer:
-        at = int(request.query["offset"])
-        users = [{"id": number} for number in range(40)][at:][: 1 if at == 8 else 4]
-        return Answer({"users": users, "total": 40})
-
-    url = server.on("/users", respond)
-    reading = Reading(People(url=url, paginator="offset", total_path="total", requests_per_second=1000), DAY)
-    assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(40))
-    assert {"12", "9"} <= {request.query["offset"] for request in server.requests}
+    items = read_ahead(make())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="2"):
+        next(items)
 
 
-def test_without_a_rate_one_page_is_asked_for_at_a_time(server: Server) -> None:
-    """Nobody knows what the source bears: each request comes after the answer to the one before."""
-    wait = 0.03
-    list(Reading(People(url=serve_slowly(server, wait), paginator="page"), DAY))
-    times = [request.at for request in server.requests]
-    assert all(later - earlier >= wait for earlier, later in itertools.pairwise(times))
+def test_whoever_stops_early_leaves_no_thread() -> None:
+    threads = threading.active_count()
+    with closing(read_ahead(iter(range(9)))) as items:
+        assert next(items) == 0
+        assert threading.active_count() == threads + 1
+    assert threading.active_count() == threads
 
 
-def test_the_rate_holds_for_all_pages_together(server: Server) -> None:
-    """However many are under way."""
-    list(Reading(People(url=serve_slowly(server, 0.2), paginator="page", requests_per_second=20), DAY))
-    times = sorted(request.at for request in server.requests)
-    assert all(at - times[0] >= number / 20 - 0.02 for number, at in enumerate(times))
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_are_read_while_those_before_are_written(
+    monkeypatch: pytest.MonkeyPatch, new_database: Callable[[], str], first: bool
+) -> None:
+    """On the first day, which lies where it stays, and on another, which is staged."""
+    asked, written = threading.Event(), []
 
+    def wait(writer: type, method: str) -> None:
+        write = getattr(writer, method)
 
-@pytest.mark.parametrize(
-    "trouble", [Answer(status=404), Answer("<html>"), Answer(status=500)], ids=["404", "html", "500"]
-)
-def test_an_error_in_a_page_ahead_fails_the_day(server: Server, trouble: Answer) -> None:
-    """When its turn comes: the pages before it are given out, and none behind it."""
-    url = serve_slowly(server, 0.05, p5=trouble)
-    came: list[int] = []
-    pages = iter(Reading(People(url=url, paginator="page", requests_per_second=1000, retries=1), DAY))
-    with pytest.raises(SourceError, match="page=5"):
-        came.extend(json.loads(bytes(record))["id"] for page in pages for record in page)
-    assert came == list(range(1, 9))
-    assert not find_fetchers()
+        def write_late(*args: Any) -> Any:
+            if HEADER not in args:  # it comes before the first row
+                written.append(asked.wait(PATIENCE))
+            return write(*args)
 
+        monkeypatch.setattr(writer, method, write_late)
 
-def test_who_stops_reading_leaves_no_thread_behind(server: Server) -> None:
-    """Not even one that was asked to wait for an hour."""
-    busy = Answer(status=429, headers={"Retry-After": "3600"})
-    url = serve_slowly(server, 0.0, p3=busy)
-    source = People(url=url, paginator="page", requests_per_second=1000, max_wait=dt.timedelta(hours=2))
-    pages = iter(Reading(source, DAY))
-    next(pages)
-    time.sleep(0.1)
-    assert find_fetchers()
-    began, asked = time.monotonic(), len(server.requests)
-    pages.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - began < 1
-    assert not find_fetchers()
-    assert len(server.requests) == asked
+    def read() -> Iterator[pa.RecordBatch]:
+        yield make_row(1)
+        asked.set()
+        yield make_row(2)
 
-
-def find_fetchers() -> list[str]:
-    """The threads that fetch pages."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch")]
+    warehouse = Warehouse(new_database(), "users", TABLES["users"])
+    if not first:
+        warehouse.load(describe(snapshot(1, 30), extracted=1), [make_row(3)], [])
+    wait(SQLite, "_insert")
+    wait(psycopg.Copy, "write")
+    assert warehouse.load(describe(snapshot(2, 60), extracted=2), read(), [])["inserted"] == 2
+    assert set(written) == {True}

@@ -33,7 +33,7 @@ ROWS = [
     {"pages", "paginators", "demo", "logs", "mask", "lines", "waits", "days"},
     {"placeholders"},
     {"config"},
-    {"errors", "fields", "presets", "stop"},
+    {"errors", "fields", "presets", "stop", "ahead"},
 ]
 WITH_LUIGI = {
     "__init__",
