@@ -27,7 +27,6 @@ from pipeline.pages import (
     START_BYTES,
     BadPageError,
     RecoverableError,
-    digest,
     explain,
     read_body,
     read_start,
@@ -169,7 +168,7 @@ class Client:
                 self.selector, content, fields = select_list(
                     body, self.selector, self._config.error_path, self._config.total_path
                 )
-                return Page(response.url, response.headers, split_list(content), fields, digest(content))
+                return Page(response.url, response.headers, split_list(content), fields, content)
             except RecoverableError as error:
                 raise RecoverableError(f"{what}: {error}") from None
             except BadPageError as error:
@@ -218,10 +217,11 @@ class Client:
             )
             target = prepared.url or ""
             origin = _find_origin(target)
-            if origin == (self._origin or origin):
+            if self._origin is None:
                 self._origin = origin
-                environment = self._session.merge_environment_settings(target, {}, True, None, None)
-                return self._session.send(prepared, timeout=self._config.timeout, allow_redirects=False, **environment)
+                self._session.settle(target)
+            if origin == self._origin:
+                return self._session.send(prepared, timeout=self._config.timeout, allow_redirects=False)
         except (requests.ConnectionError, requests.Timeout) as error:
             failure: Exception = RecoverableError(f"{what}: {explain(error)}")
         except (OSError, ValueError, HTTPError) as error:

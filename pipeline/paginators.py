@@ -88,8 +88,8 @@ class Page:
     headers: Mapping[str, str]
     records: Sequence[msgspec.Raw]
     fields: Mapping[str, object] = field(default_factory=dict)
-    digest: str = ""
-    """Of the bytes of its list."""
+    content: bytes = b""
+    """The bytes of its list."""
 
 
 class Paginator(Protocol):

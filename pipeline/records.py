@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 from msgspec import inspect
@@ -108,12 +108,13 @@ class Census:
         """Count these records, which came after those before."""
         self._latest = None
         self.records += len(records)
-        keys, gone = self._read_keys(records), self._deletion.find(records)
-        if alone := keys.count(None):
+        found, gone = self._read_keys(records), self._deletion.find(records)
+        if alone := found.count(None):
             self._alone += alone
-            self._alone_gone += sum(deleted for key, deleted in zip(keys, gone, strict=True) if key is None)
-            gone = [deleted for key, deleted in zip(keys, gone, strict=True) if key is not None]
-        self._keys.extend(key for key in keys if key is not None)
+            self._alone_gone += sum(deleted for key, deleted in zip(found, gone, strict=True) if key is None)
+            gone = [deleted for key, deleted in zip(found, gone, strict=True) if key is not None]
+            found = [key for key in found if key is not None]
+        self._keys.extend(cast(list[int], found))
         self._gone.extend(gone)
         if self._known and len(self._unknown) < MAX_UNKNOWN:
             self._unknown.update(_find_unknown(records[:SAMPLE], self._known))

@@ -22,6 +22,15 @@ class Session(requests.Session):
         self.auth = auth  # never None: requests would look for a password in ~/.netrc
         self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"})
 
+    def settle(self, url: str) -> None:
+        """Have what the machine's settings say of `url` hold for all: to read them for each page costs as much as it.
+
+        Raises OSError or ValueError where they cannot be used.
+        """
+        for name, value in self.merge_environment_settings(url, {}, True, None, None).items():
+            setattr(self, name, value)
+        self.trust_env = False
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the overridden one's
         return None
 

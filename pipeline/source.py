@@ -98,6 +98,7 @@ class Reading:
         self.census = census or Census()
         self.position = None
         self._seen: dict[str, str] = {}
+        self._uncounted: tuple[Request, Page] | None = None
         self._resumed: Position | None = None
 
     def resume(self, position: Position, taken: int, seen: Sequence[str]) -> None:
@@ -126,6 +127,7 @@ class Reading:
                 while True:
                     following = self._take(request, page)
                     self._look_ahead(pool, queue, following)
+                    self._count_in()
                     yield page.records
                     if following is None:
                         break
@@ -140,14 +142,14 @@ class Reading:
         """The first request and its answer; of a reading that goes on, those of the page at which it stood."""
         position = self._resumed
         if position is None:
-            self._check_new(digest(self._first.identity), self._first, "was asked for before, as")
+            self._check_new(digest(self._first.identity), f"page 1 ({self._first}) was asked for before, as", "page 1")
             return self._first, self._client.fetch(self._first)
         request = Request(**position.request, headers={**self._first.headers, **position.headers})
         try:
             page = self._client.fetch(request)
         except AnswerError as error:
             raise MovedError(str(error)) from None
-        if page.digest != position.digest:
+        if digest(page.content) != position.digest:
             raise self._client.fail(f"page {position.pages + 1} ({request}) has other records than before", MovedError)
         return request, page
 
@@ -173,22 +175,13 @@ class Reading:
         return min(WIDTH, left)
 
     def _take(self, request: Request, page: Page) -> Request | None:
-        """Check a page and count it in; the request after it."""
-        self.position = self._find_position(request, page)
-        if page.records:
-            self._check_new(page.digest, request, "has the same records as")
+        """Check a page; the request after it. What takes long is left to be done while that is answered."""
+        self.position = self._find_position(request)
+        self._uncounted = request, page
         self.pages += 1
         self.records += len(page.records)
         self._largest = max(self._largest, len(page.records))
         self._empty = 0 if page.records else self._empty + 1
-        self.census.add(page.records[self.skipped :])
-        if page.records and self.pages >= self._counted_at + max(MAX_EMPTY, self._counted_at // 10):
-            if self.census.distinct == self._known:
-                raise self._client.fail(
-                    f"the last {self.pages - self._counted_at} pages brought nobody new ({request} is one of them): "
-                    "the source repeats itself; check paginator and its keys"
-                )
-            self._known, self._counted_at = self.census.distinct, self.pages
         if self._empty > MAX_EMPTY:
             raise self._client.fail(f"{self._empty} pages in a row are empty, and each says that there is more")
         if self._config.paginator == "auto" and self.pages == 1:
@@ -200,7 +193,8 @@ class Reading:
         except ValueError as error:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
         if following is not None:
-            self._check_new(digest(following.identity), following, "was asked for before, as")
+            name = f"page {self.pages + 1}"
+            self._check_new(digest(following.identity), f"{name} ({following}) was asked for before, as", name)
         elif path := self._find_contradiction(page):
             raise self._client.fail(
                 f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' says "
@@ -210,6 +204,26 @@ class Reading:
             self._check_beyond(request, page)
         return following
 
+    def _count_in(self) -> None:
+        """Have the records of the last page in the census; fail where they came before, or pages bring nobody new."""
+        if self._uncounted is None:
+            return
+        (request, page), self._uncounted = self._uncounted, None
+        seen = digest(page.content)
+        if self.position is not None:
+            self.position = msgspec.structs.replace(self.position, digest=seen)
+        if page.records:
+            name = f"page {self.pages}"
+            self._check_new(seen, f"{name} ({request}) has the same records as", name)
+        self.census.add(page.records[self.skipped :])
+        if page.records and self.pages >= self._counted_at + max(MAX_EMPTY, self._counted_at // 10):
+            if self.census.distinct == self._known:
+                raise self._client.fail(
+                    f"the last {self.pages - self._counted_at} pages brought nobody new ({request} is one of them): "
+                    "the source repeats itself; check paginator and its keys"
+                )
+            self._known, self._counted_at = self.census.distinct, self.pages
+
     def _find_contradiction(self, page: Page) -> str:
         """By what a page that is to be the last says that it is not; nothing where a key says which word counts."""
         if self._config.paginator == "single" or self._paging.more_path:
@@ -218,14 +232,16 @@ class Reading:
 
     def _check_beyond(self, request: Request, page: Page) -> None:
         """Fail where a full page follows by the source's word that it was the last: its total is a cap, or wrong."""
+        self._count_in()
         beyond = self._client.probe(self._paginator.foresee(request, len(page.records)) or request)
-        if beyond and beyond.records and beyond.digest not in self._seen:
+        if beyond and beyond.records and digest(beyond.content) not in self._seen:
             raise self._client.fail(
                 f"{self.records} records came, as many as the source declares, and there are more behind them: leave "
                 "the total out, or set ceiling"
             )
 
-    def _find_position(self, request: Request, page: Page) -> Position | None:
+    def _find_position(self, request: Request) -> Position | None:
+        """Where this reading stands before a page; the digest of that is not known yet."""
         sent = {"url": request.url, "params": request.params, "method": request.method, "body": request.body}
         own = {name: value for name, value in request.headers.items() if self._first.headers.get(name) != value}
         if (text := json.dumps([sent, own], default=dict)) != self._client.mask(text):
@@ -233,7 +249,7 @@ class Reading:
         return Position(
             request=sent,
             headers=own,
-            digest=page.digest,
+            digest="",
             pages=self.pages,
             records=self.records,
             seen=len(self._seen),
@@ -242,13 +258,11 @@ class Reading:
             decision=self.paginator,
         )
 
-    def _check_new(self, digest: str, request: Request, what: str) -> None:
-        """Fail where a request or its answer's records came before in this reading."""
-        name = f"page {self.pages + 1}"
+    def _check_new(self, digest: str, what: str, name: str) -> None:
+        """Fail where a request or its answer's records came before in this reading; `name` is the page's."""
         if digest in self._seen:
             raise self._client.fail(
-                f"{name} ({request}) {what} {self._seen[digest]}: the source repeats itself; "
-                "check paginator and its keys"
+                f"{what} {self._seen[digest]}: the source repeats itself; check paginator and its keys"
             )
         self._seen[digest] = name
 
@@ -298,8 +312,12 @@ class Reading:
             return self.pages < self._total_pages
         if self.total is not None:
             # A page that is empty behind the last record is the end, whatever is missing.
-            beyond = not page.records and self.pages * self._largest >= self.total
-            return not beyond and not self.census.has_at_least(self.total)
+            if not page.records and self.pages * self._largest >= self.total:
+                return False
+            if self.records < self.total:
+                return True
+            self._count_in()
+            return not self.census.has_at_least(self.total)
         return evidence.says_more(page) or None
 
     def _check_total(self) -> None:

@@ -7,8 +7,10 @@ import re
 import time
 from email.utils import format_datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import requests
 
 from pipeline import client, config
 from pipeline.errors import ConfigError
@@ -115,6 +117,14 @@ def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.
     server.on("/users", Answer([{"id": 1}]))
     assert read("http://api.invalid/users") == [{"id": 1}]
     assert server.requests[0].target == "http://api.invalid/users"
+
+
+def test_the_environment_is_asked_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look through it for each page would take as long as to read the page."""
+    ask = Mock(wraps=requests.utils.getproxies)
+    monkeypatch.setattr(requests.utils, "getproxies", ask)
+    assert len(read(server.on("/users", make_pages(5, 1, server, "")), paginator="page")) == 5
+    assert ask.call_count == 1
 
 
 def test_a_ca_bundle_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,13 +5,18 @@ import itertools
 import json
 import threading
 import time
+from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from pipeline.errors import SourceError
+from pipeline.records import Census
 from pipeline.source import Reading
 from reading import DAY, People
 from server import Answer, Request, Server
+
+PATIENCE = 20  # seconds for what is sure to happen
 
 
 def serve_slowly(server: Server, wait: float, pages: int = 8, **answers: Answer) -> str:
@@ -35,6 +40,26 @@ def test_pages_are_asked_for_ahead_and_come_in_order(server: Server) -> None:
     times = sorted(request.at for request in server.requests)
     together = [later - earlier < wait for earlier, later in itertools.pairwise(times)]
     assert together.count(True) >= 4  # one after the other none would be
+
+
+def test_records_are_counted_while_the_next_page_is_made(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one page leads to the next: to ask for that needs nothing of what takes long."""
+    asked, counted, add = threading.Event(), [], Census.add
+
+    def respond(request: Request) -> Answer:
+        if "page" in request.query:
+            asked.set()
+            return Answer([{"id": 2}])
+        return Answer([{"id": 1}], headers={"Link": f'<{server.url}/users?page=2>; rel="next"'})
+
+    def add_late(census: Census, records: Sequence[msgspec.Raw]) -> None:
+        counted.append(asked.wait(PATIENCE))
+        add(census, records)
+
+    monkeypatch.setattr(Census, "add", add_late)
+    reading = Reading(People(url=server.on("/users", respond), paginator="link_header"), DAY)
+    assert [len(page) for page in reading] == [1, 1]
+    assert counted == [True, True]
 
 
 def test_a_short_page_moves_those_behind_it(server: Server) -> None:
