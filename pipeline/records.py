@@ -89,11 +89,13 @@ class Census:
     """
 
     records: int
+    span: tuple[int, int] | None
+    """The lowest and the highest key, as they are counted."""
 
     def __init__(
         self, contract: type[msgspec.Struct] | None = None, key: Sequence[str] = (), deleted_when: str = ""
     ) -> None:
-        self.records = 0
+        self.records, self.span = 0, None
         self.key, self.deleted_when = tuple(key), deleted_when
         self._fields = [Field(path) for path in key]
         self._deletion = Deletion(deleted_when)
@@ -114,7 +116,11 @@ class Census:
             self._alone_gone += sum(deleted for key, deleted in zip(found, gone, strict=True) if key is None)
             gone = [deleted for key, deleted in zip(found, gone, strict=True) if key is not None]
             found = [key for key in found if key is not None]
-        self._keys.extend(cast(list[int], found))
+        keys = cast(list[int], found)
+        self._keys.extend(keys)
+        if keys:
+            low, high = self.span or (keys[0], keys[0])
+            self.span = min(low, *keys), max(high, *keys)
         self._gone.extend(gone)
         if self._known and len(self._unknown) < MAX_UNKNOWN:
             self._unknown.update(_find_unknown(records[:SAMPLE], self._known))

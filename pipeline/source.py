@@ -99,6 +99,7 @@ class Reading:
         self.position = None
         self._seen: dict[str, str] = {}
         self._uncounted: tuple[Request, Page] | None = None
+        self._span: tuple[int, int] | None = None
         self._resumed: Position | None = None
 
     def resume(self, position: Position, taken: int, seen: Sequence[str]) -> None:
@@ -217,12 +218,14 @@ class Reading:
             self._check_new(seen, f"{name} ({request}) has the same records as", name)
         self.census.add(page.records[self.skipped :])
         if page.records and self.pages >= self._counted_at + max(MAX_EMPTY, self._counted_at // 10):
-            if self.census.distinct == self._known:
+            # A key beyond all before it is new: only where none came are they told apart, which takes longer.
+            known = self.census.distinct if self.census.span == self._span else 0
+            if known and known == self._known:
                 raise self._client.fail(
                     f"the last {self.pages - self._counted_at} pages brought nobody new ({request} is one of them): "
                     "the source repeats itself; check paginator and its keys"
                 )
-            self._known, self._counted_at = self.census.distinct, self.pages
+            self._span, self._known, self._counted_at = self.census.span, known, self.pages
 
     def _find_contradiction(self, page: Page) -> str:
         """By what a page that is to be the last says that it is not; nothing where a key says which word counts."""
@@ -261,6 +264,7 @@ class Reading:
     def _check_new(self, digest: str, what: str, name: str) -> None:
         """Fail where a request or its answer's records came before in this reading; `name` is the page's."""
         if digest in self._seen:
+            self._count_in()  # what is wrong with the page itself is said before what is wrong with the one after it
             raise self._client.fail(
                 f"{what} {self._seen[digest]}: the source repeats itself; check paginator and its keys"
             )
