@@ -157,7 +157,7 @@ class Pipeline(Section):
 
     data_dir = luigi.Parameter(default="data", description="folder of the raw and clean days, or s3://…")
     database = luigi.Parameter(default="sqlite:///data/warehouse.db", description="the warehouse, as a SQLAlchemy URL")
-    part_records = bounded(int, 1, 10**7, default=20_000, description="records in a part; memory grows with it")
+    part_records = bounded(int, 1, 10**7, default=16_000, description="records in a part; memory grows with it")
     engine = luigi.ChoiceParameter(
         choices=["local", "spark"], default="local", description="what maps over the parts of a day"
     )

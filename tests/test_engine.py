@@ -114,7 +114,7 @@ def prepare(records, total):
     tell(SimpleNamespace(records=records, total=total))
     return forkserver._forkserver._forkserver_pid
 
-few = engine.FEW * 20_000 - 20_000
+few = engine.FEW * 16_000 - 16_000
 assert prepare(1000, None) is prepare(few, few) is None
 early = prepare(1000, few + 1)
 assert early and prepare(few + 1, None) == early

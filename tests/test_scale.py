@@ -36,7 +36,7 @@ def measure_load(records: int, part_records: int) -> float:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what processes share")
 def test_memory_is_bounded_by_a_part_and_not_by_a_day():
     """Four times the records, the same memory but for a tenth; below 350 MiB, workers included."""
-    part_records = min(20_000, SCALE // 32)
+    part_records = min(16_000, SCALE // 32)
     quarter, whole = (measure_load(records, part_records) for records in (SCALE // 4, SCALE))
     print(f"all processes: {quarter:.0f} MiB at {SCALE // 4:,}, {whole:.0f} MiB at {SCALE:,}")
     assert whole <= 1.1 * quarter
