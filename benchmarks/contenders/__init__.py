@@ -108,7 +108,6 @@ CONTENDERS = (
         give(run_bash("singer.sh"), FIRST, UPSERT),
         "raw, checks, rejects, history, counts, marker, cleaning",
         ("singer-sdk",),
-        largest=100_000,
     ),
     Contender(
         "curl, jq, sqlite-utils upsert",
@@ -116,7 +115,6 @@ CONTENDERS = (
         "raw, checks, rejects, history, counts, marker, cleaning",
         ("sqlite-utils",),
         ("curl", "jq"),
-        largest=100_000,
     ),
     Contender(
         "curl, jq, sling",
@@ -124,6 +122,5 @@ CONTENDERS = (
         "checks, rejects, history, counts, marker, cleaning",
         ("sling-linux-amd64",),
         ("curl", "jq"),
-        largest=100_000,
     ),
 )
