@@ -25,6 +25,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError
 from pipeline.extraction import extract_day
 from pipeline.lines import pack, unpack
+from pipeline.reprocess import find_stale
 from pipeline.targets import CleanManifest, RawManifest, digest
 from pipeline.tombstones import Done, Tombstones
 from pipeline.users import USERS
@@ -161,10 +162,13 @@ def test_no_byte_of_a_forgotten_user_is_left():
         db.execute("drop table copy")
     assert len([path for path in find_mark() if "date=" in path]) == 10
     assert "data/warehouse.db" in find_mark()
+    held = [query(f"select * from {table} where user_id = 42") for table in ("users", "users_events", "users_changes")]
+    held.append(query("select * from rejects where record like ?", f"%{MARK}%"))
     result = forget.forget(USERS, ["42"])
     assert find_mark() == []
     assert (result.problems, result.unknown) == ([], [])
     assert result.days == {DAYS[0]: 1, DAYS[1]: 2, DAYS[2]: 1, DAYS[3]: 1}
+    assert result.rows == sum(map(len, held)) > 0
     assert query("select * from users where user_id = 42") == query("select * from users_history where user_id = 42")
 
 
@@ -285,28 +289,34 @@ def test_an_unknown_user_is_forgotten_ahead():
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_each_time_it_was_done_is_noted_without_the_user():
     """When, for how many keys, and how many lines of which day are gone; there is nothing pending then."""
-    forget.forget(USERS, ["42", "4711"])
-    forget.forget(USERS, ["1"])
+    for keys in (["42", "4711"], ["1"], []):
+        forget.forget(USERS, keys)
     tombstones = Tombstones("data", "users")
-    first, second = (line for line in tombstones.read() if isinstance(line, Done))
+    first, second, third = (line for line in tombstones.read() if isinstance(line, Done))
     assert (first.tombstones, second.tombstones, tombstones.count_pending()) == (2, 3, 0)
     assert first.days == {DAYS[0]: 1, DAYS[1]: 2, DAYS[2]: 1, DAYS[3]: 1}
     assert second.days == {DAYS[0]: 2, DAYS[1]: 3, DAYS[2]: 2, DAYS[3]: 2, DAYS[4]: 1}
+    assert (third.tombstones, third.days) == (second.tombstones, second.days)
     assert tombstones.keys() == [(42,), (4711,), (1,)]
     tombstones.add([forget.Tombstone((7,), config.utc_now())])
     assert tombstones.count_pending() == 1
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_a_damaged_day_is_one_line_and_the_others_are_done():
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("part-00000.jsonl.gz", ": the bytes are not those of its manifest"), ("manifest.json", " is not a manifest")],
+    ids=["a part", "the manifest"],
+)
+def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
     """It stays as it is, and what is done is not noted; once it is mended, the same command completes it."""
     raw = USERS.folder("raw", DAYS[1])
-    path = raw.path / raw.read_manifest(RawManifest).parts[0].name
+    path = raw.path / name
     content = path.read_bytes()
-    path.write_bytes(content[:-1])
+    path.write_bytes(content[:-2])
     result = forget.forget(USERS, ["42"])
     (problem,) = result.problems
-    assert problem.startswith(f"users {DAYS[1]}: {path}: the bytes are not those of its manifest")
+    assert problem.startswith(f"users {DAYS[1]}: {path}{what}")
     assert result.days == {DAYS[0]: 1, DAYS[2]: 1, DAYS[3]: 1}
     assert Tombstones("data", "users").count_pending() == 1
     path.write_bytes(content)
@@ -326,6 +336,8 @@ def test_unfinished_days_are_swept():
     new.sweep()
     new.write("part-00000.jsonl.gz", pack([[MARK.encode()]]))
     new.add_to_journal([MARK.encode()])
+    for stage in ("raw", "clean"):  # left by a run that was killed, in a day without a line of the user
+        USERS.folder(stage, DAYS[4]).write("part-00007.jsonl.gz", pack([[MARK.encode()]]))
     assert forget.forget(USERS, ["42"]).problems == []
     assert find_mark() == []
     assert list(new.path.iterdir()) == []
@@ -344,6 +356,19 @@ def test_a_clean_day_of_another_raw_day_is_swept():
     forget.forget(USERS, ["42"])
     assert list(path.iterdir()) == []
     assert find_mark() == []
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
+    """Its marker goes on telling of the files that it was loaded from."""
+    loaded[DAYS[0]].append(make_user(10, f"{DAYS[0]}T10:00:00Z"))
+    USERS.folder("raw", DAYS[0]).sweep()
+    extract_day(USERS, DAYS[0])
+    stages.transform_day(USERS, DAYS[0])
+    forget.forget(USERS, ["42"])
+    assert find_stale(USERS) == {DAYS[0]: "loaded from other files"}
+    stages.load_day(USERS, DAYS[0])
+    check_markers()
 
 
 @pytest.mark.usefixtures("database", "loaded")
@@ -394,6 +419,22 @@ def test_a_key_of_two_columns_is_an_array(server, configure):
     assert query("select distinct number, line from orders_events") == [("A-1", 1)]
     assert [len(read_raw(orders.ORDERS, day)) for day in DAYS[:2]] == [1, 1]
     check_markers(orders.ORDERS)
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_another_dataset_in_the_warehouse_is_not_touched(server, configure):
+    """Not even where it rejected a record at the same place, and its records have a field of that name."""
+    answer(server, configure, make_records(), mode="incremental")
+    make(USERS, [DAYS[3]])
+    days: Records = {DAYS[3]: [{"number": "A-1", "line": line, "amount": -1, "id": 42} for line in range(1, 6)]}
+    answer(server, configure, days, orders.ORDERS, mode="incremental")
+    make(orders.ORDERS, [DAYS[3]])
+    tables = [f"select * from {name} where dataset = 'orders' order by 1, 2, 3, 4" for name in ("loads", "rejects")]
+    before = [query(sql) for sql in tables]
+    assert [len(rows) for rows in before] == [1, 5]
+    assert forget.forget(USERS, ["42"]).rows == 1
+    assert [query(sql) for sql in tables] == before
+    check_markers()
 
 
 @pytest.mark.usefixtures("database_on_request")

@@ -80,6 +80,7 @@ def test_rejected_rows_appear_with_the_facts_own_times_when_the_contract_was_men
     ]
     server.requests.clear()
     assert find_stale(MENDED) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert [(date, remark) for date, _, _, remark in verify(MENDED)] == [(day, True) for day in DAYS]
     assert tell(reprocess(MENDED, DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
     assert server.requests == []
     assert dump_tree("data/raw") == raw

@@ -1,5 +1,6 @@
 """What verify names, and that it names nothing else and changes nothing."""
 
+import dataclasses
 import datetime as dt
 import itertools
 import re
@@ -8,8 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orders
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cases import CASES, ORDERS
@@ -19,8 +22,9 @@ from histories import EXAMPLES as HISTORIES
 from histories import limit_examples, steps, take
 from pipeline import config, extraction, stages
 from pipeline.audit import EXAMPLES, Audit, Finding
+from pipeline.schema import Declared
 from pipeline.targets import CleanManifest
-from pipeline.users import USERS
+from pipeline.users import USERS, table
 from pipeline.verify import verify
 from pipeline.warehouse import Day
 from store import TABLES, Store, incremental, snapshot, user
@@ -142,9 +146,24 @@ FILES = {
             f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
         ],
     ),
+    "the count of a clean day": (
+        lambda: edit(path("clean", RECORDS, "manifest.json"), '"rows": 10', '"rows": 9'),
+        [f"{RECORDS} clean: rows is 9, the parts have 10", f"{RECORDS} clean: records is 9, should be 10"],
+    ),
     "clean files that are gone": (
         lambda: shutil.rmtree(path("clean", RECORDS).parent),
         [f"{RECORDS} clean: the files are gone: reprocess makes them again"],
+    ),
+    "all files of a day": (
+        lambda: [shutil.rmtree(path(stage, RECORDS).parent) for stage in ("raw", "clean")],
+        [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
+    ),
+    "raw files that are gone, while the clean ones are edited by hand": (
+        lambda: [shutil.rmtree(path("raw", RECORDS).parent), edit_rows_and_manifest(RECORDS)],
+        [
+            f"{RECORDS} raw: the files are gone: bring them back from a copy",
+            f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
+        ],
     ),
 }
 TABLES_OF_USERS = {
@@ -326,16 +345,18 @@ def test_only_the_days_asked_for_are_compared():
 
 @pytest.mark.usefixtures("loaded")
 def test_what_is_no_fault_is_a_remark(monkeypatch):
-    """A day not loaded yet, one whose files were given up, a day made by other code."""
+    """A day not cleaned and loaded yet, one whose files were given up, a day made by other code."""
     shutil.rmtree(path("raw", RECORDS).parent)
     execute(f"update loads set pruned_at = loaded_at where date = '{RECORDS}'")
     execute(f"delete from loads where date = '{SNAPSHOT}'")
+    path("clean", SNAPSHOT, "manifest.json").unlink()
     monkeypatch.setattr(type(USERS), "version", "another")
     found = list(verify(USERS))
     assert tell(found) == []
     assert tell(found, remark=True) == [
         "2026-10-01 loads: the day was made by other code: reprocess makes it again",
         "2026-10-02 loads: the day was made by other code: reprocess makes it again",
+        "2026-10-03 clean: data/clean/users/date=2026-10-03 has files, but no manifest.json: the day is not finished",
         "2026-10-03 loads: the day is not loaded",
         "2026-10-04 loads: the day was made by other code: its raw files are pruned",
     ]
@@ -361,15 +382,60 @@ def test_the_same_rows_in_other_bytes_are_a_remark():
     ]
 
 
+STORED = [table.name for table in Declared.read(USERS.name, USERS.table).stored()]
+SHAPES = {
+    "a column too many": (
+        ["alter table users add column age integer"],
+        "the table users has a column age too many: .*",
+    ),
+    "a table that is gone": (["drop table users"], "there is no table users: rebuild makes it again"),
+    "all that are gone": (
+        ["drop view users_history", *(f"drop table {name}" for name in STORED)],
+        f"there is no table {', '.join(STORED)}: rebuild makes it again",
+    ),
+}
+
+
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_table_of_another_shape_is_named_and_the_files_are_compared_all_the_same():
-    """Nothing can be read from it, and it is not touched."""
-    execute("alter table users add column age integer")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tables_of_another_shape_are_named_and_the_files_are_compared_all_the_same(shape):
+    """Nothing can be read from them, and they are not touched."""
+    statements, what = SHAPES[shape]
+    execute(*statements)
     flip_byte(path("raw", RECORDS))
     found = list(verify(USERS))
-    expected = ["None users: .*: the table users has a column age too many: .*", f"{RECORDS} raw: .*"]
-    check(tell(found), expected)
+    check(tell(found), [f"None users: .*: {what}", f"{RECORDS} raw: .*"])
     assert tell(found, remark=True) == []
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_column_that_the_table_is_to_have_is_no_difference():
+    """It comes with the next load. Then the rows of other days, of which none has it, do not fit: they are named."""
+
+    def with_age(metadata: sa.MetaData) -> sa.Table:
+        users = table(metadata)
+        users.append_column(sa.Column("age", sa.Integer))
+        return users
+
+    declared = dataclasses.replace(USERS, table=with_age)
+    assert list(verify(declared)) == []
+    execute(*(f"alter table users{suffix} add column age integer" for suffix in ("", "_events", "_changes")))
+    check(tell(verify(declared)), [f"{day} users: .*: the rows have the columns .*, the table has .*" for day in DAYS])
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_cleaning_that_fails_by_now_is_named():
+    """As where a library is another one: each day is compared with the tables all the same."""
+    broken = dataclasses.replace(USERS, clean=lambda users: (users.head(1), {}))
+    execute(f"update loads set watermark = null where date = '{RECORDS}'")
+    lines = [f"{day} clean: the raw files cannot be cleaned again: .*" for day in DAYS]
+    check(tell(verify(broken)), [*lines, f"{RECORDS} loads: watermark is null, should be .*"])
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_dataset_that_was_never_loaded_differs_in_nothing():
+    """Though another one was, in the same warehouse."""
+    assert list(verify(orders.ORDERS)) == []
 
 
 @pytest.mark.usefixtures("database")
