@@ -18,7 +18,7 @@ import pytest
 from luigi.configuration import get_config
 
 import databases
-from conftest import ROOT, dump_tree, execute, query, remove_warehouse, run, start
+from conftest import ROOT, dump_tree, execute, is_held, query, remove_warehouse, run, start
 from pipeline import config, forget, postgres, sqlite, stages
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError, FolderError
 from pipeline.extraction import extract_day
 from pipeline.lines import pack, unpack
 from pipeline.reprocess import find_stale
-from pipeline.targets import CleanManifest, RawManifest, digest
+from pipeline.targets import CleanManifest, DayFolder, RawManifest, digest
 from pipeline.tombstones import Done, Tombstones
 from pipeline.users import USERS
 from pipeline.verify import verify
@@ -343,6 +343,20 @@ def test_unfinished_days_are_swept():
     assert list(new.path.iterdir()) == []
     assert not clean.exists()
     assert USERS.folder("raw", DAYS[1]).exists()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_day_is_held_while_lines_are_taken_out_of_it(monkeypatch):
+    """At both stages: nobody reads, cleans or loads it meanwhile."""
+    write_parts, held = forget._write_parts, []
+
+    def watch(raw: DayFolder, clean: DayFolder, *rest: Any) -> Any:
+        held.append((is_held(raw), is_held(clean)))
+        return write_parts(raw, clean, *rest)
+
+    monkeypatch.setattr(forget, "_write_parts", watch)
+    forget.forget(USERS, ["42"])
+    assert held == [(True, True)] * len(DAYS)
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")

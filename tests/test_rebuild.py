@@ -196,10 +196,12 @@ def test_a_loaded_day_without_raw_files_is_not_given_up_unasked():
     for day in (DAYS[0], DAYS[1], DAYS[3]):
         shutil.rmtree(USERS.folder("raw", day).path)
     execute(f"delete from loads where date = '{DAYS[3]}'")
+    shutil.rmtree(USERS.folder("clean", DAYS[4]).path)
     before = dump()
     with pytest.raises(WarehouseError, match=r"^users 2026-10-01\.\.2026-10-02, 2026-10-04: .* --drop-missing$"):
         rebuild(USERS)
     assert dump() == before
+    assert not USERS.folder("clean", DAYS[4]).exists()  # nor was a day cleaned for nothing
     rebuild(USERS, drop_missing=True)
     assert query("select date from loads order by 1") == [(str(DAYS[2]),), (str(DAYS[4]),)]
     assert list(verify(USERS, DAYS[2], DAYS[3])) == []

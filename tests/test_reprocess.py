@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from conftest import dump_tree, dump_warehouse, execute, query, remove_warehouse
+from conftest import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse
 from pipeline import extraction, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
@@ -134,6 +134,20 @@ def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
     assert tell(reprocess(USERS, DAYS[0], STOP, everything=True)) == [(str(day), "done") for day in DAYS]
     assert manifest.stat().st_mtime_ns > written
     assert dump_warehouse() == before
+
+
+def test_a_day_is_held_while_it_is_cleaned_again(monkeypatch):
+    """As by its Transform task: nobody else cleans it, loads it or takes lines out of it meanwhile."""
+    load_days(days=DAYS[:1])
+    transform_day, held = stages.transform_day, []
+
+    def watch(dataset: Dataset, date: dt.date) -> None:
+        held.append(is_held(dataset.folder("clean", date)))
+        transform_day(dataset, date)
+
+    monkeypatch.setattr(stages, "transform_day", watch)
+    assert tell(reprocess(USERS, DAYS[0], DAYS[1], everything=True)) == [(str(DAYS[0]), "done")]
+    assert held == [True]
 
 
 def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made(server, configure):

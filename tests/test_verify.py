@@ -346,6 +346,10 @@ def test_only_the_days_asked_for_are_compared():
 @pytest.mark.usefixtures("loaded")
 def test_what_is_no_fault_is_a_remark(monkeypatch):
     """A day not cleaned and loaded yet, one whose files were given up, a day made by other code."""
+    execute(f"update loads set transform_version = 'older', pruned_at = loaded_at where date = '{DAYS[0]}'")
+    other_code = "loads: the day was made by other code: reprocess makes it again"
+    found = list(verify(USERS))
+    assert (tell(found), tell(found, remark=True)) == ([], [f"{DAYS[0]} {other_code}"])
     shutil.rmtree(path("raw", RECORDS).parent)
     execute(f"update loads set pruned_at = loaded_at where date = '{RECORDS}'")
     execute(f"delete from loads where date = '{SNAPSHOT}'")
@@ -354,14 +358,16 @@ def test_what_is_no_fault_is_a_remark(monkeypatch):
     found = list(verify(USERS))
     assert tell(found) == []
     assert tell(found, remark=True) == [
-        "2026-10-01 loads: the day was made by other code: reprocess makes it again",
-        "2026-10-02 loads: the day was made by other code: reprocess makes it again",
+        f"2026-10-01 {other_code}",
+        f"2026-10-02 {other_code}",
         "2026-10-03 clean: data/clean/users/date=2026-10-03 has files, but no manifest.json: the day is not finished",
         "2026-10-03 loads: the day is not loaded",
         "2026-10-04 loads: the day was made by other code: its raw files are pruned",
     ]
     execute(f"update users_events set city = null {EVENT}")
     assert len(tell(verify(USERS))) == 2  # without raw files the tables are still held against the clean ones
+    shutil.rmtree(path("raw", str(DAYS[1])).parent)  # lost, and not given up
+    assert tell(verify(USERS, DAYS[1], DAYS[2]), remark=True) == [f"2026-10-02 {other_code}"]
 
 
 @pytest.mark.usefixtures("loaded")
