@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from conftest import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse
+from conftest import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
 from pipeline import extraction, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
@@ -160,6 +160,23 @@ def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made
     assert outcomes[0].why == "there are no raw files: its Load task reads them from the source"
     assert "2 of 3 records are rejected, more than max_reject_ratio 0.4" in outcomes[2].why
     assert query("select count(*) from loads") == [(3,)]
+
+
+def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configure, capsys):
+    """Each of the two is a line on stderr; what is made or current is none."""
+    serve_days(server, configure)
+    load_days()
+    configure("users", max_reject_ratio=0.4)
+    first, second, third = map(str, DAYS)
+    done = f"users {first}: asked for; made again from raw\n"
+    assert run_here(capsys, "reprocess", first, second, "--all") == (done, "", 0)
+    assert run_here(capsys, "reprocess", first, second) == (f"users {first}: current, left as it is\n", "", 0)
+    out, err, code = run_here(capsys, "reprocess", second, third, "--all")
+    assert (out, code) == ("", 1)
+    assert err.startswith(f"ERROR: users {second}: 2 of 3 records are rejected")
+    out, err, code = run_here(capsys, "reprocess", "2026-09-29", second, "--all")
+    missing = "ERROR: users 2026-09-29..2026-09-30: no raw files: its Load task reads them from the source\n"
+    assert (out, err, code) == (done, missing, 1)
 
 
 def test_a_range_without_a_day_is_an_error():

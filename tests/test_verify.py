@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import gzip
 import itertools
 import re
 import shutil
@@ -17,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cases import CASES, ORDERS
 
-from conftest import dump_tree, execute, has_table
+from conftest import dump_tree, execute, has_table, run_here
 from histories import EXAMPLES as HISTORIES
 from histories import limit_examples, steps, take
 from pipeline import config, extraction, stages
 from pipeline.audit import EXAMPLES, Audit, Finding
+from pipeline.config import Pipeline
 from pipeline.schema import Declared
 from pipeline.targets import CleanManifest
 from pipeline.users import USERS, table
@@ -34,18 +36,30 @@ SNAPSHOT, RECORDS = map(str, DAYS[2:])  # the last of each mode
 MODES = {"snapshot": "", "incremental": "&updated_since={day_start}&updated_before={day_stop}"}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the days below are kept once they are made, so that most tests need but a copy."""
+    return tmp_path_factory.mktemp("made") / "data"
+
+
 @pytest.fixture
-def loaded(configure, monkeypatch) -> None:
+def loaded(configure, monkeypatch, made) -> None:
     """Four days, each read an hour after its end: a snapshot and an incremental day by turns."""
     configure("pipeline", part_records=3000)
+    kept = made if Pipeline().database.startswith("sqlite") else Path("nowhere")
+    if kept.exists():
+        shutil.copytree(kept, "data")
     for n, day in enumerate(DAYS):
         now = dt.datetime.combine(day, dt.time(1), dt.UTC) + dt.timedelta(days=1)
         monkeypatch.setattr(config, "utc_now", lambda now=now: now)
         mode, window = list(MODES.items())[n % 2]
         configure("users", mode=mode, url=f"demo://users?per_day=10{window}")
-        extraction.extract_day(USERS, day)
-        stages.transform_day(USERS, day)
-        stages.load_day(USERS, day)
+        if not USERS.marker(day).exists():
+            extraction.extract_day(USERS, day)
+            stages.transform_day(USERS, day)
+            stages.load_day(USERS, day)
+    if kept is made and not made.exists():
+        shutil.copytree("data", made)
 
 
 def tell(findings: Iterator[Finding], remark: bool = False) -> list[str]:
@@ -76,13 +90,18 @@ def edit_rows(day: str) -> None:
     pq.write_table(table.set_column(column, "city", table["name"]), path("clean", day))
 
 
-def edit_rows_and_manifest(day: str) -> None:
-    """The same, in the name of the manifest."""
-    edit_rows(day)
-    folder = USERS.folder("clean", dt.date.fromisoformat(day))
+def edit_rejects(day: str) -> None:
+    """Other reasons for what was rejected, by hand."""
+    file = path("clean", day, "rejects-00000.*")
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()).replace(b'"reason":"', b'"reason":"not ')))
+
+
+def adopt(day: str, name: str = "part-00000.*") -> None:
+    """Have the manifest say what a clean part is by now."""
+    folder, file = USERS.folder("clean", dt.date.fromisoformat(day)), path("clean", day, name)
     manifest = folder.read_manifest(CleanManifest)
-    part = manifest.parts[0]
-    new = folder.write(part.name, [(part.records, path("clean", day).read_bytes())])
+    (part,) = (part for part in (*manifest.parts, *manifest.rejects) if part.name == file.name)
+    new = folder.write(part.name, [(part.records, file.read_bytes())])
     edit(path("clean", day, "manifest.json"), part.sha256, new.sha256)
     edit(path("clean", day, "manifest.json"), f'"bytes": {part.bytes}', f'"bytes": {new.bytes}')
 
@@ -140,10 +159,21 @@ FILES = {
         [f"{SNAPSHOT} clean: data/clean/.*/part-00000.parquet: the bytes are not those of its manifest .*"],
     ),
     "a clean part and its manifest edited by hand": (
-        lambda: edit_rows_and_manifest(RECORDS),
+        lambda: [edit_rows(RECORDS), adopt(RECORDS)],
         [
             f"{RECORDS} clean: part-00000.parquet has other rows than the same code makes of the raw files",
             f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+    "a byte of the rejects": (
+        lambda: flip_byte(path("clean", SNAPSHOT, "rejects-00000.*")),
+        [f"{SNAPSHOT} clean: .*/rejects-00000.jsonl.gz: the bytes are not those of its manifest .*"],
+    ),
+    "the rejects and their manifest edited by hand": (
+        lambda: [edit_rejects(SNAPSHOT), adopt(SNAPSHOT, "rejects-00000.*")],
+        [
+            f"{SNAPSHOT} clean: rejects-00000.jsonl.gz has other rows than the same code makes of the raw files",
+            f"{SNAPSHOT} loads: clean_sha256 is {SHA}, should be {SHA}",
         ],
     ),
     "the count of a clean day": (
@@ -159,7 +189,7 @@ FILES = {
         [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
     ),
     "raw files that are gone, while the clean ones are edited by hand": (
-        lambda: [shutil.rmtree(path("raw", RECORDS).parent), edit_rows_and_manifest(RECORDS)],
+        lambda: [shutil.rmtree(path("raw", RECORDS).parent), edit_rows(RECORDS), adopt(RECORDS)],
         [
             f"{RECORDS} raw: the files are gone: bring them back from a copy",
             f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
@@ -373,13 +403,9 @@ def test_what_is_no_fault_is_a_remark(monkeypatch):
 @pytest.mark.usefixtures("loaded")
 def test_the_same_rows_in_other_bytes_are_a_remark():
     """Another version of a library writes other bytes: no row is lost by that."""
-    day = dt.date.fromisoformat(RECORDS)
-    folder = USERS.folder("clean", day)
-    part = folder.read_manifest(CleanManifest).parts[0]
     pq.write_table(pq.read_table(path("clean", RECORDS)), path("clean", RECORDS), compression="gzip")
-    new = folder.write(part.name, [(part.records, path("clean", RECORDS).read_bytes())])
-    edit(path("clean", RECORDS, "manifest.json"), part.sha256, new.sha256)
-    stages.load_day(USERS, day)
+    adopt(RECORDS)
+    stages.load_day(USERS, dt.date.fromisoformat(RECORDS))
     found = list(verify(USERS))
     assert tell(found) == []
     assert tell(found, remark=True) == [
@@ -452,6 +478,18 @@ def test_without_a_warehouse_there_is_nothing_to_compare_with():
     assert list(verify(USERS)) == [Finding(DAYS[0], "loads", "the day is not loaded", remark=True)]
     assert not has_table("loads")
     assert not Path("data/warehouse.db").exists()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_command_ends_with_1_where_something_differs(capsys):
+    """It names the dataset, the day and the thing, and counts what is no remark."""
+    execute(f"delete from loads where date = '{SNAPSHOT}'")
+    remark = f"users {SNAPSHOT} loads: the day is not loaded\n"
+    assert run_here(capsys, "verify") == (f"{remark}users: nothing differs\n", "", 0)
+    execute(f"update loads set pages = 7 where date = '{RECORDS}'")
+    differs = f"users {RECORDS} loads: pages is 7, should be 1\n"
+    assert run_here(capsys, "verify") == (f"{remark}{differs}users: 1 difference\n", "", 1)
+    assert run_here(capsys, "verify", SNAPSHOT, RECORDS) == (f"{remark}users: nothing differs\n", "", 0)
 
 
 class Watched(Store):
