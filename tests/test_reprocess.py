@@ -118,9 +118,13 @@ def test_a_day_is_stale_for_a_reason():
     reasons = list(find_stale(USERS).values())
     assert [outcome.why for outcome in reprocess(USERS, DAYS[0], STOP)] == reasons
     assert find_stale(USERS) == {}
-    # The same bytes, read at another time.
-    execute(f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'")
-    assert find_stale(USERS) == {DAYS[1]: "loaded from other files"}
+    # The same bytes, read at another time; the same rows, of other bytes.
+    execute(
+        f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'",
+        f"update loads set raw_sha256 = 'x' where date = '{DAYS[2]}'",
+    )
+    assert find_stale(USERS) == dict.fromkeys(DAYS[1:], "loaded from other files")
+    assert find_stale(USERS, DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
 
 
 def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
@@ -160,6 +164,10 @@ def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made
     assert outcomes[0].why == "there are no raw files: its Load task reads them from the source"
     assert "2 of 3 records are rejected, more than max_reject_ratio 0.4" in outcomes[2].why
     assert query("select count(*) from loads") == [(3,)]
+    (USERS.folder("raw", DAYS[0]).path / "manifest.json").write_text("{")
+    damaged, *others = reprocess(USERS, DAYS[0], STOP)
+    assert [outcome.what for outcome in (damaged, *others)] == ["failed", "failed", "current"]
+    assert "manifest.json is not a manifest" in damaged.why
 
 
 def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configure, capsys):

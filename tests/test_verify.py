@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orders
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +25,7 @@ from histories import limit_examples, steps, take
 from pipeline import config, extraction, stages
 from pipeline.audit import EXAMPLES, Audit, Finding
 from pipeline.config import Pipeline
+from pipeline.errors import WarehouseError
 from pipeline.schema import Declared
 from pipeline.targets import CleanManifest
 from pipeline.users import USERS, table
@@ -94,6 +96,14 @@ def edit_rejects(day: str) -> None:
     """Other reasons for what was rejected, by hand."""
     file = path("clean", day, "rejects-00000.*")
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()).replace(b'"reason":"', b'"reason":"not ')))
+
+
+def leave_out_rejects(day: str) -> None:
+    """Have neither the rejects of a day nor a word of them."""
+    folder = USERS.folder("clean", dt.date.fromisoformat(day))
+    manifest = folder.read_manifest(CleanManifest)
+    folder.replace(msgspec.structs.replace(manifest, rejected=0, rejects=[]))
+    folder.drop_strays([part.name for part in manifest.parts])
 
 
 def adopt(day: str, name: str = "part-00000.*") -> None:
@@ -173,6 +183,14 @@ FILES = {
         lambda: [edit_rejects(SNAPSHOT), adopt(SNAPSHOT, "rejects-00000.*")],
         [
             f"{SNAPSHOT} clean: rejects-00000.jsonl.gz has other rows than the same code makes of the raw files",
+            f"{SNAPSHOT} loads: clean_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+    "rejects that are gone, and left out of the manifest": (
+        lambda: leave_out_rejects(SNAPSHOT),
+        [
+            f"{SNAPSHOT} clean: records is \\d+, should be \\d+",
+            *(f"{SNAPSHOT} clean: rejects-0000{n}.jsonl.gz is kept or made of .*, but not both" for n in range(3)),
             f"{SNAPSHOT} loads: clean_sha256 is {SHA}, should be {SHA}",
         ],
     ),
@@ -331,6 +349,14 @@ def test_days_as_they_were_loaded_differ_in_nothing():
     assert after.keys() - before.keys() <= {"data/warehouse.db-shm", "data/warehouse.db-wal"}
 
 
+@pytest.mark.usefixtures("database", "loaded")
+def test_the_database_is_opened_for_reading_only(monkeypatch):
+    """It refuses what a mistake in here would do to it."""
+    monkeypatch.setattr(Audit, "check_days", lambda audit: audit.db.run("delete from loads"))
+    with pytest.raises(WarehouseError, match=r"read-?only"):
+        list(verify(USERS))
+
+
 @pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("damage", FILES)
 def test_a_file_that_is_not_as_it_was_is_named(damage):
@@ -475,7 +501,9 @@ def test_without_a_warehouse_there_is_nothing_to_compare_with():
     """No file is made; the days that have files are remarked."""
     assert list(verify(USERS)) == []
     extraction.extract_day(USERS, DAYS[0])
-    assert list(verify(USERS)) == [Finding(DAYS[0], "loads", "the day is not loaded", remark=True)]
+    USERS.folder("clean", DAYS[1]).sweep()
+    remarks = [Finding(day, "loads", "the day is not loaded", remark=True) for day in DAYS[:2]]
+    assert list(verify(USERS)) == remarks
     assert not has_table("loads")
     assert not Path("data/warehouse.db").exists()
 
