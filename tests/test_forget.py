@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orders
 import pyarrow.parquet as pq
 import pytest
@@ -346,17 +347,19 @@ def test_unfinished_days_are_swept():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_day_is_held_while_lines_are_taken_out_of_it(monkeypatch):
-    """At both stages: nobody reads, cleans or loads it meanwhile."""
-    write_parts, held = forget._write_parts, []
+def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_out_of_it(monkeypatch):
+    """In the file and the table, and at both stages: nobody reads, cleans or loads it meanwhile."""
+    write_parts, held, written = forget._write_parts, [], []
 
     def watch(raw: DayFolder, clean: DayFolder, *rest: Any) -> Any:
         held.append((is_held(raw), is_held(clean)))
+        written.append(Tombstones("data", "users").keys() + query("select user_id from users_forgotten"))
         return write_parts(raw, clean, *rest)
 
     monkeypatch.setattr(forget, "_write_parts", watch)
     forget.forget(USERS, ["42"])
     assert held == [(True, True)] * len(DAYS)
+    assert written == [[(42,), (42,)]] * len(DAYS)
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -370,6 +373,16 @@ def test_a_clean_day_of_another_raw_day_is_swept():
     forget.forget(USERS, ["42"])
     assert list(path.iterdir()) == []
     assert find_mark() == []
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
+    """Which line made which row cannot be told then: the line of somebody else would go."""
+    clean, before = USERS.folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
+    clean.replace(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
+    (problem,) = forget.forget(USERS, ["42"]).problems
+    assert f"it has 1 rows of 3 records, 0 of them rejected: delete the folder {clean}, so that" in problem
+    assert read_raw(USERS, DAYS[2]) == before
 
 
 @pytest.mark.usefixtures("database_on_request")
