@@ -392,7 +392,10 @@ def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
     USERS.folder("raw", DAYS[0]).sweep()
     extract_day(USERS, DAYS[0])
     stages.transform_day(USERS, DAYS[0])
+    hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
+    before = query(hashes, str(DAYS[0]))
     forget.forget(USERS, ["42"])
+    assert query(hashes, str(DAYS[0])) == before
     assert find_stale(USERS) == {DAYS[0]: "loaded from other files"}
     stages.load_day(USERS, DAYS[0])
     check_markers()
