@@ -401,6 +401,23 @@ def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
     check_markers()
 
 
+@pytest.mark.usefixtures("loaded")
+def test_a_day_that_is_read_anew_before_the_tables_are_done_keeps_its_marker(monkeypatch):
+    """The clean files are those of the lines that were left; the raw ones have all that the source sends again."""
+    hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
+    before, erase_rows = query(hashes, str(DAYS[0])), forget._erase_rows
+
+    def come_between(*arguments: Any) -> int:
+        USERS.folder("raw", DAYS[0]).sweep()
+        extract_day(USERS, DAYS[0])
+        return erase_rows(*arguments)
+
+    monkeypatch.setattr(forget, "_erase_rows", come_between)
+    forget.forget(USERS, ["42"])
+    assert query(hashes, str(DAYS[0])) == before
+    assert USERS.folder("raw", DAYS[0]).read_manifest(RawManifest).sha256 == before[0][0]
+
+
 @pytest.mark.usefixtures("database", "loaded")
 def test_a_clean_day_without_its_raw_one_is_left_to_a_person():
     """It is the last that there is of that day, so it is not swept; the line says what to do. The warehouse is done."""
