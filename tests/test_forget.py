@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import orders
@@ -275,6 +276,17 @@ def test_a_second_user_is_forgotten_after_the_first(loaded):
     assert query("select distinct user_id from users_history order by 1") == [(n,) for n in range(3, 8)]
     names = [part.name for part in USERS.folder("raw", DAYS[1]).read_manifest(RawManifest).parts]
     assert names[0] == "part-00000-r2.jsonl.gz"
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_markers_follow_where_the_run_before_was_cut_off(monkeypatch):
+    """The files of some days were changed twice since those were written."""
+    with monkeypatch.context() as patch:
+        patch.setattr(forget, "_erase_rows", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            forget.forget(USERS, ["42"])
+    assert forget.forget(USERS, ["1"]).problems == []
+    check_markers()
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")

@@ -1,5 +1,6 @@
 """What verify names, and that it names nothing else and changes nothing."""
 
+import contextlib
 import dataclasses
 import datetime as dt
 import gzip
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from conftest import dump_tree, execute, has_table, run_here
+from conftest import dump_tree, execute, has_table, query, run_here
 from pipeline import config, extraction, stages
 from pipeline.audit import EXAMPLES, Audit, Finding
 from pipeline.config import Pipeline
@@ -263,7 +264,7 @@ TABLES_OF_USERS = {
             for columns in (
                 f"dataset, '{RECORDS}'",
                 "dataset, '2026-09-01'",
-                "'other', '2026-09-01'",
+                "'other', '2026-09-02'",
                 f"'other', '{SNAPSHOT}'",
             )
         ],
@@ -341,11 +342,17 @@ def test_days_as_they_were_loaded_differ_in_nothing():
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_the_database_is_opened_for_reading_only(monkeypatch):
-    """It refuses what a mistake in here would do to it."""
-    monkeypatch.setattr(Audit, "check_days", lambda audit: audit.db.run("delete from loads"))
-    with pytest.raises(WarehouseError, match=r"read-?only"):
+def test_nothing_that_is_done_to_the_database_stays(monkeypatch):
+    """SQLite is opened for reading only; PostgreSQL, where temporary tables need more, is never told to commit."""
+
+    def change(audit: Audit) -> Iterator[Finding]:
+        audit.db.run("delete from loads")
+        return iter(())
+
+    monkeypatch.setattr(Audit, "check_days", change)
+    with contextlib.suppress(WarehouseError):
         list(verify(USERS))
+    assert query("select count(*) from loads") == [(len(DAYS),)]
 
 
 @pytest.mark.usefixtures("loaded")
