@@ -29,7 +29,7 @@ from pipeline.extraction import extract_day
 from pipeline.lines import pack, unpack
 from pipeline.reprocess import find_stale
 from pipeline.targets import CleanManifest, DayFolder, RawManifest, digest
-from pipeline.tombstones import Done, Tombstones
+from pipeline.tombstones import Done, Finder, Tombstones
 from pipeline.users import USERS
 from pipeline.verify import verify
 from reading import make_user
@@ -513,6 +513,13 @@ def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
     assert forget.forget(dataset, ['["a-3", 1]']).days == {DAYS[0]: 2}
     assert [json.loads(line)["number"] for line in read_raw(dataset, DAYS[0])] == [" A-0", " A-1", " A-2", " A-4"]
     check_markers(dataset)
+
+
+def test_a_key_is_found_however_it_is_written():
+    """As a number, with a point or without, or as text; what Python does not read is nobody's."""
+    finder = Finder(["id"], [(42,)])
+    assert finder.find_lines([b'{"id": 42}', b'{"id": 42.0}', b'{"id": "42"}', b'{"id": 420}', b"{}"]) == {1, 2, 3}
+    assert finder.find_rejects(["[42]", None, f"[{'9' * 5000}]"]) == {0}
 
 
 @pytest.mark.parametrize("text", ["", "x", "4.5", "[42, 1]", '"42"', "042", str(2**63), "true", "null"])
