@@ -2,7 +2,7 @@
 
 Owns which days are looked at, and what is held against what: hashes and counts against the files, clean files against
 what the same code makes of the raw ones, markers against manifests; the tables are the business of audit.py. Refuses
-to mend: files are read, and the database is opened for reading only.
+to mend: files are read, and the database is opened so that nothing done to it stays.
 """
 
 import datetime as dt

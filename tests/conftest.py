@@ -28,6 +28,7 @@ from cluster import MEMORY, Cluster, find_program
 from pipeline import cli, client
 from pipeline.config import Pipeline
 from pipeline.database import find_database
+from pipeline.targets import DayFolder
 from server import Server
 
 if TYPE_CHECKING:
@@ -284,6 +285,14 @@ def dump_warehouse() -> dict[str, list[tuple[Any, ...]]]:
         ),
         "loads": query("select dataset, date, mode, extracted, rejected, watermark from loads order by 1, 2"),
     }
+
+
+def is_held(folder: DayFolder) -> bool:
+    """Whether this process holds a day at a stage, as another one finds."""
+    code = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'ab'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(sys.argv[2]))"
+    where = map(str, (Path(folder.path).parent / ".lock", folder.date.toordinal()))
+    asked = subprocess.run([sys.executable, "-c", code, *where], capture_output=True, text=True)
+    return "BlockingIOError" in asked.stderr
 
 
 def dump_tree(folder: str) -> dict[str, bytes]:

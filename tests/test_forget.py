@@ -11,22 +11,25 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import msgspec
 import orders
 import pyarrow.parquet as pq
 import pytest
 from luigi.configuration import get_config
 
 import databases
-from conftest import ROOT, dump_tree, execute, query, remove_warehouse, run, start
+from conftest import ROOT, dump_tree, execute, is_held, query, remove_warehouse, run, start
 from pipeline import config, forget, postgres, sqlite, stages
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError
 from pipeline.extraction import extract_day
 from pipeline.lines import pack, unpack
-from pipeline.targets import CleanManifest, RawManifest, digest
-from pipeline.tombstones import Done, Tombstones
+from pipeline.reprocess import find_stale
+from pipeline.targets import CleanManifest, DayFolder, RawManifest, digest
+from pipeline.tombstones import Done, Finder, Tombstones
 from pipeline.users import USERS
 from pipeline.verify import verify
 from reading import make_user
@@ -161,10 +164,13 @@ def test_no_byte_of_a_forgotten_user_is_left():
         db.execute("drop table copy")
     assert len([path for path in find_mark() if "date=" in path]) == 10
     assert "data/warehouse.db" in find_mark()
+    held = [query(f"select * from {table} where user_id = 42") for table in ("users", "users_events", "users_changes")]
+    held.append(query("select * from rejects where record like ?", f"%{MARK}%"))
     result = forget.forget(USERS, ["42"])
     assert find_mark() == []
     assert (result.problems, result.unknown) == ([], [])
     assert result.days == {DAYS[0]: 1, DAYS[1]: 2, DAYS[2]: 1, DAYS[3]: 1}
+    assert result.rows == sum(map(len, held)) > 0
     assert query("select * from users where user_id = 42") == query("select * from users_history where user_id = 42")
 
 
@@ -272,6 +278,17 @@ def test_a_second_user_is_forgotten_after_the_first(loaded):
     assert names[0] == "part-00000-r2.jsonl.gz"
 
 
+@pytest.mark.usefixtures("loaded")
+def test_the_markers_follow_where_the_run_before_was_cut_off(monkeypatch):
+    """The files of some days were changed twice since those were written."""
+    with monkeypatch.context() as patch:
+        patch.setattr(forget, "_erase_rows", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            forget.forget(USERS, ["42"])
+    assert forget.forget(USERS, ["1"]).problems == []
+    check_markers()
+
+
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_an_unknown_user_is_forgotten_ahead():
     """Nothing is found and no file changes; who comes tomorrow is kept out."""
@@ -285,28 +302,34 @@ def test_an_unknown_user_is_forgotten_ahead():
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_each_time_it_was_done_is_noted_without_the_user():
     """When, for how many keys, and how many lines of which day are gone; there is nothing pending then."""
-    forget.forget(USERS, ["42", "4711"])
-    forget.forget(USERS, ["1"])
+    for keys in (["42", "4711"], ["1"], []):
+        forget.forget(USERS, keys)
     tombstones = Tombstones("data", "users")
-    first, second = (line for line in tombstones.read() if isinstance(line, Done))
+    first, second, third = (line for line in tombstones.read() if isinstance(line, Done))
     assert (first.tombstones, second.tombstones, tombstones.count_pending()) == (2, 3, 0)
     assert first.days == {DAYS[0]: 1, DAYS[1]: 2, DAYS[2]: 1, DAYS[3]: 1}
     assert second.days == {DAYS[0]: 2, DAYS[1]: 3, DAYS[2]: 2, DAYS[3]: 2, DAYS[4]: 1}
+    assert (third.tombstones, third.days) == (second.tombstones, second.days)
     assert tombstones.keys() == [(42,), (4711,), (1,)]
     tombstones.add([forget.Tombstone((7,), config.utc_now())])
     assert tombstones.count_pending() == 1
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_a_damaged_day_is_one_line_and_the_others_are_done():
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("part-00000.jsonl.gz", ": the bytes are not those of its manifest"), ("manifest.json", " is not a manifest")],
+    ids=["a part", "the manifest"],
+)
+def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
     """It stays as it is, and what is done is not noted; once it is mended, the same command completes it."""
     raw = USERS.folder("raw", DAYS[1])
-    path = raw.path / raw.read_manifest(RawManifest).parts[0].name
+    path = raw.path / name
     content = path.read_bytes()
-    path.write_bytes(content[:-1])
+    path.write_bytes(content[:-2])
     result = forget.forget(USERS, ["42"])
     (problem,) = result.problems
-    assert problem.startswith(f"users {DAYS[1]}: {path}: the bytes are not those of its manifest")
+    assert problem.startswith(f"users {DAYS[1]}: {path}{what}")
     assert result.days == {DAYS[0]: 1, DAYS[2]: 1, DAYS[3]: 1}
     assert Tombstones("data", "users").count_pending() == 1
     path.write_bytes(content)
@@ -326,11 +349,29 @@ def test_unfinished_days_are_swept():
     new.sweep()
     new.write("part-00000.jsonl.gz", pack([[MARK.encode()]]))
     new.add_to_journal([MARK.encode()])
+    for stage in ("raw", "clean"):  # left by a run that was killed, in a day without a line of the user
+        USERS.folder(stage, DAYS[4]).write("part-00007.jsonl.gz", pack([[MARK.encode()]]))
     assert forget.forget(USERS, ["42"]).problems == []
     assert find_mark() == []
     assert list(new.path.iterdir()) == []
     assert not clean.exists()
     assert USERS.folder("raw", DAYS[1]).exists()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_out_of_it(monkeypatch):
+    """In the file and the table, and at both stages: nobody reads, cleans or loads it meanwhile."""
+    write_parts, held, written = forget._write_parts, [], []
+
+    def watch(raw: DayFolder, clean: DayFolder, *rest: Any) -> Any:
+        held.append((is_held(raw), is_held(clean)))
+        written.append(Tombstones("data", "users").keys() + query("select user_id from users_forgotten"))
+        return write_parts(raw, clean, *rest)
+
+    monkeypatch.setattr(forget, "_write_parts", watch)
+    forget.forget(USERS, ["42"])
+    assert held == [(True, True)] * len(DAYS)
+    assert written == [[(42,), (42,)]] * len(DAYS)
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -344,6 +385,49 @@ def test_a_clean_day_of_another_raw_day_is_swept():
     forget.forget(USERS, ["42"])
     assert list(path.iterdir()) == []
     assert find_mark() == []
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
+    """Which line made which row cannot be told then: the line of somebody else would go."""
+    clean, before = USERS.folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
+    clean.replace(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
+    (problem,) = forget.forget(USERS, ["42"]).problems
+    assert f"it has 1 rows of 3 records, 0 of them rejected: delete the folder {clean}, so that" in problem
+    assert read_raw(USERS, DAYS[2]) == before
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
+    """Its marker goes on telling of the files that it was loaded from."""
+    loaded[DAYS[0]].append(make_user(10, f"{DAYS[0]}T10:00:00Z"))
+    USERS.folder("raw", DAYS[0]).sweep()
+    extract_day(USERS, DAYS[0])
+    stages.transform_day(USERS, DAYS[0])
+    hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
+    before = query(hashes, str(DAYS[0]))
+    forget.forget(USERS, ["42"])
+    assert query(hashes, str(DAYS[0])) == before
+    assert find_stale(USERS) == {DAYS[0]: "loaded from other files"}
+    stages.load_day(USERS, DAYS[0])
+    check_markers()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_day_that_is_read_anew_before_the_tables_are_done_keeps_its_marker(monkeypatch):
+    """The clean files are those of the lines that were left; the raw ones have all that the source sends again."""
+    hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
+    before, erase_rows = query(hashes, str(DAYS[0])), forget._erase_rows
+
+    def come_between(*arguments: Any) -> int:
+        USERS.folder("raw", DAYS[0]).sweep()
+        extract_day(USERS, DAYS[0])
+        return erase_rows(*arguments)
+
+    monkeypatch.setattr(forget, "_erase_rows", come_between)
+    forget.forget(USERS, ["42"])
+    assert query(hashes, str(DAYS[0])) == before
+    assert USERS.folder("raw", DAYS[0]).read_manifest(RawManifest).sha256 == before[0][0]
 
 
 @pytest.mark.usefixtures("database", "loaded")
@@ -397,6 +481,22 @@ def test_a_key_of_two_columns_is_an_array(server, configure):
 
 
 @pytest.mark.usefixtures("database_on_request")
+def test_another_dataset_in_the_warehouse_is_not_touched(server, configure):
+    """Not even where it rejected a record at the same place, and its records have a field of that name."""
+    answer(server, configure, make_records(), mode="incremental")
+    make(USERS, [DAYS[3]])
+    days: Records = {DAYS[3]: [{"number": "A-1", "line": line, "amount": -1, "id": 42} for line in range(1, 6)]}
+    answer(server, configure, days, orders.ORDERS, mode="incremental")
+    make(orders.ORDERS, [DAYS[3]])
+    tables = [f"select * from {name} where dataset = 'orders' order by 1, 2, 3, 4" for name in ("loads", "rejects")]
+    before = [query(sql) for sql in tables]
+    assert [len(rows) for rows in before] == [1, 5]
+    assert forget.forget(USERS, ["42"]).rows == 1
+    assert [query(sql) for sql in tables] == before
+    check_markers()
+
+
+@pytest.mark.usefixtures("database_on_request")
 def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
     """Where the table says a-1, raw says ` A-1`: the line that made the row goes."""
 
@@ -413,6 +513,13 @@ def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
     assert forget.forget(dataset, ['["a-3", 1]']).days == {DAYS[0]: 2}
     assert [json.loads(line)["number"] for line in read_raw(dataset, DAYS[0])] == [" A-0", " A-1", " A-2", " A-4"]
     check_markers(dataset)
+
+
+def test_a_key_is_found_however_it_is_written():
+    """As a number, with a point or without, or as text; what Python does not read is nobody's."""
+    finder = Finder(["id"], [(42,)])
+    assert finder.find_lines([b'{"id": 42}', b'{"id": 42.0}', b'{"id": "42"}', b'{"id": 420}', b"{}"]) == {1, 2, 3}
+    assert finder.find_rejects(["[42]", None, f"[{'9' * 5000}]"]) == {0}
 
 
 @pytest.mark.parametrize("text", ["", "x", "4.5", "[42, 1]", '"42"', "042", str(2**63), "true", "null"])

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from orders import ORDERS
 
 import databases
-from conftest import dump_warehouse, execute, has_table, query, remove_warehouse, start
+from conftest import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
 from pipeline import extraction, stages
 from pipeline.config import Pipeline
 from pipeline.errors import FolderError, QualityError, WarehouseError
@@ -88,13 +88,17 @@ def test_what_was_mangled_is_as_if_filled_straight(mangled):
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_warehouse_that_is_gone_is_made_of_raw_alone():
-    """The file and the clean folders: neither is needed."""
+def test_a_warehouse_that_is_gone_is_made_of_raw_alone(configure):
+    """The file and the clean folders: neither is needed. The days come in the order in which they were read."""
+    configure("users", url=f"{URL}600")
+    USERS.folder("raw", DAYS[0]).sweep()
+    extraction.extract_day(USERS, DAYS[0])
     straight = dump()
     shutil.rmtree("data/clean")
     remove_warehouse()
     rebuild(USERS)
     assert dump() == straight
+    assert query("select date from loads order by loaded_at") == [(str(day),) for day in (*DAYS[1:], DAYS[0])]
 
 
 @pytest.mark.usefixtures("database", "loaded")
@@ -196,17 +200,19 @@ def test_a_loaded_day_without_raw_files_is_not_given_up_unasked():
     for day in (DAYS[0], DAYS[1], DAYS[3]):
         shutil.rmtree(USERS.folder("raw", day).path)
     execute(f"delete from loads where date = '{DAYS[3]}'")
+    shutil.rmtree(USERS.folder("clean", DAYS[4]).path)
     before = dump()
     with pytest.raises(WarehouseError, match=r"^users 2026-10-01\.\.2026-10-02, 2026-10-04: .* --drop-missing$"):
         rebuild(USERS)
     assert dump() == before
+    assert not USERS.folder("clean", DAYS[4]).exists()  # nor was a day cleaned for nothing
     rebuild(USERS, drop_missing=True)
     assert query("select date from loads order by 1") == [(str(DAYS[2]),), (str(DAYS[4]),)]
     assert list(verify(USERS, DAYS[2], DAYS[3])) == []
 
 
 @pytest.mark.usefixtures("database", "files")
-def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(configure):
+def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(configure, capsys):
     """What was loaded must not be lost; what never was is told, and the others are made."""
     for day in DAYS[:-1]:
         stages.load_day(USERS, day)
@@ -216,6 +222,9 @@ def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(
     outcomes = rebuild(USERS)
     assert [outcome.what for outcome in outcomes] == ["done"] * 4 + ["failed"]
     assert "records are rejected, more than max_reject_ratio 0.0" in outcomes[-1].why
+    assert dump() == straight
+    made = f"users {DAYS[0]}..{DAYS[3]}: the warehouse is made anew of these\n"
+    assert run_here(capsys, "rebuild") == (made, f"ERROR: {outcomes[-1].why}\n", 1)
     assert dump() == straight
     shutil.rmtree(USERS.folder("clean", DAYS[0]).path)
     with pytest.raises(QualityError, match=r"users 2026-10-01: .* records are rejected"):

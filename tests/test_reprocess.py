@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from conftest import dump_tree, dump_warehouse, execute, query, remove_warehouse
+from conftest import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
 from pipeline import extraction, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
@@ -80,6 +80,7 @@ def test_rejected_rows_appear_with_the_facts_own_times_when_the_contract_was_men
     ]
     server.requests.clear()
     assert find_stale(MENDED) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert [(date, remark) for date, _, _, remark in verify(MENDED)] == [(day, True) for day in DAYS]
     assert tell(reprocess(MENDED, DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
     assert server.requests == []
     assert dump_tree("data/raw") == raw
@@ -117,9 +118,13 @@ def test_a_day_is_stale_for_a_reason():
     reasons = list(find_stale(USERS).values())
     assert [outcome.why for outcome in reprocess(USERS, DAYS[0], STOP)] == reasons
     assert find_stale(USERS) == {}
-    # The same bytes, read at another time.
-    execute(f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'")
-    assert find_stale(USERS) == {DAYS[1]: "loaded from other files"}
+    # The same bytes, read at another time; the same rows, of other bytes.
+    execute(
+        f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'",
+        f"update loads set raw_sha256 = 'x' where date = '{DAYS[2]}'",
+    )
+    assert find_stale(USERS) == dict.fromkeys(DAYS[1:], "loaded from other files")
+    assert find_stale(USERS, DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
 
 
 def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
@@ -135,6 +140,20 @@ def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
     assert dump_warehouse() == before
 
 
+def test_a_day_is_held_while_it_is_cleaned_again(monkeypatch):
+    """As by its Transform task: nobody else cleans it, loads it or takes lines out of it meanwhile."""
+    load_days(days=DAYS[:1])
+    transform_day, held = stages.transform_day, []
+
+    def watch(dataset: Dataset, date: dt.date) -> None:
+        held.append(is_held(dataset.folder("clean", date)))
+        transform_day(dataset, date)
+
+    monkeypatch.setattr(stages, "transform_day", watch)
+    assert tell(reprocess(USERS, DAYS[0], DAYS[1], everything=True)) == [(str(DAYS[0]), "done")]
+    assert held == [True]
+
+
 def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made(server, configure):
     """Each says what became of it; the gates hold; the oldest comes first."""
     serve_days(server, configure)
@@ -145,6 +164,27 @@ def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made
     assert outcomes[0].why == "there are no raw files: its Load task reads them from the source"
     assert "2 of 3 records are rejected, more than max_reject_ratio 0.4" in outcomes[2].why
     assert query("select count(*) from loads") == [(3,)]
+    (USERS.folder("raw", DAYS[0]).path / "manifest.json").write_text("{")
+    damaged, *others = reprocess(USERS, DAYS[0], STOP)
+    assert [outcome.what for outcome in (damaged, *others)] == ["failed", "failed", "current"]
+    assert "manifest.json is not a manifest" in damaged.why
+
+
+def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configure, capsys):
+    """Each of the two is a line on stderr; what is made or current is none."""
+    serve_days(server, configure)
+    load_days()
+    configure("users", max_reject_ratio=0.4)
+    first, second, third = map(str, DAYS)
+    done = f"users {first}: asked for; made again from raw\n"
+    assert run_here(capsys, "reprocess", first, second, "--all") == (done, "", 0)
+    assert run_here(capsys, "reprocess", first, second) == (f"users {first}: current, left as it is\n", "", 0)
+    out, err, code = run_here(capsys, "reprocess", second, third, "--all")
+    assert (out, code) == ("", 1)
+    assert err.startswith(f"ERROR: users {second}: 2 of 3 records are rejected")
+    out, err, code = run_here(capsys, "reprocess", "2026-09-29", second, "--all")
+    missing = "ERROR: users 2026-09-29..2026-09-30: no raw files: its Load task reads them from the source\n"
+    assert (out, err, code) == (done, missing, 1)
 
 
 def test_a_range_without_a_day_is_an_error():
