@@ -41,8 +41,7 @@ from benchmarks.source import CHANGED_FROM, EVERY, FIRST_DAY, PER_DAY
 ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ROOT / ".bench"
 RESULTS = ENVIRONMENTS / "results.json"
-LOOK_EVERY = 0.05  # seconds, or as many times as long as a look takes:
-LOOKS = 20
+LOOK_EVERY = 0.05  # seconds
 LONGEST = 3600.0
 SCHEMA = "bench"  # of PostgreSQL, thrown away before each run
 
@@ -205,10 +204,7 @@ def start(contender: Contender, ability: str, words: dict[str, str], size: int) 
 
 
 class Watch(threading.Thread):
-    """Looks at a process and those below it again and again: their memory at its highest, the CPU they have taken.
-
-    A process stands still while its memory is looked at: no more than a twentieth of the time.
-    """
+    """Looks at a process and those below it again and again: their memory at its highest, the CPU they have taken."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -218,9 +214,8 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        pause = LOOK_EVERY
-        while not self._ended.wait(pause):
-            total, clock = 0, time.perf_counter()
+        while not self._ended.wait(LOOK_EVERY):
+            total = 0
             try:
                 processes = [self._process, *self._process.children(recursive=True)]
             except psutil.Error:
@@ -233,7 +228,6 @@ class Watch(threading.Thread):
                 total += getattr(used, "pss", used.rss)
                 self._seconds[process.pid] = times.user + times.system
             self.peak = max(self.peak, total)
-            pause = max(LOOK_EVERY, LOOKS * (time.perf_counter() - clock))
 
     def stop(self) -> None:
         """Look no more."""
