@@ -190,6 +190,7 @@ def start(contender: Contender, ability: str, words: dict[str, str], size: int) 
         watch = Watch(process.pid)
         # To wait with a timeout would be to look every 50 ms, and short runs would all take the same.
         alarm = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
+        alarm.daemon = True  # whoever breaks this off need not wait for it
         alarm.start()
         code = process.wait()
         seconds = time.perf_counter() - clock

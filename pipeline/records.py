@@ -120,7 +120,7 @@ class Census:
         self._keys.extend(keys)
         if keys:
             low, high = self.span or (keys[0], keys[0])
-            self.span = min(low, *keys), max(high, *keys)
+            self.span = min(low, min(keys)), max(high, max(keys))
         self._gone.extend(gone)
         if self._known and len(self._unknown) < MAX_UNKNOWN:
             self._unknown.update(_find_unknown(records[:SAMPLE], self._known))

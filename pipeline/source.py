@@ -143,7 +143,7 @@ class Reading:
         """The first request and its answer; of a reading that goes on, those of the page at which it stood."""
         position = self._resumed
         if position is None:
-            self._check_new(digest(self._first.identity), f"page 1 ({self._first}) was asked for before, as", "page 1")
+            self._check_new(digest(self._first.identity), 1, self._first, "was asked for before, as")
             return self._first, self._client.fetch(self._first)
         request = Request(**position.request, headers={**self._first.headers, **position.headers})
         try:
@@ -194,8 +194,7 @@ class Reading:
         except ValueError as error:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
         if following is not None:
-            name = f"page {self.pages + 1}"
-            self._check_new(digest(following.identity), f"{name} ({following}) was asked for before, as", name)
+            self._check_new(digest(following.identity), self.pages + 1, following, "was asked for before, as")
         elif path := self._find_contradiction(page):
             raise self._client.fail(
                 f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' says "
@@ -214,8 +213,7 @@ class Reading:
         if self.position is not None:
             self.position = msgspec.structs.replace(self.position, digest=seen)
         if page.records:
-            name = f"page {self.pages}"
-            self._check_new(seen, f"{name} ({request}) has the same records as", name)
+            self._check_new(seen, self.pages, request, "has the same records as")
         self.census.add(page.records[self.skipped :])
         if page.records and self.pages >= self._counted_at + max(MAX_EMPTY, self._counted_at // 10):
             # A key beyond all before it is new: only where none came are they told apart, which takes longer.
@@ -261,12 +259,14 @@ class Reading:
             decision=self.paginator,
         )
 
-    def _check_new(self, digest: str, what: str, name: str) -> None:
-        """Fail where a request or its answer's records came before in this reading; `name` is the page's."""
+    def _check_new(self, digest: str, number: int, request: Request, what: str) -> None:
+        """Fail where the request for a page, or its answer's records, came before in this reading."""
+        name = f"page {number}"
         if digest in self._seen:
             self._count_in()  # what is wrong with the page itself is said before what is wrong with the one after it
             raise self._client.fail(
-                f"{what} {self._seen[digest]}: the source repeats itself; check paginator and its keys"
+                f"{name} ({request}) {what} {self._seen[digest]}: the source repeats itself; "
+                "check paginator and its keys"
             )
         self._seen[digest] = name
 

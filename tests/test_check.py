@@ -331,7 +331,7 @@ def test_a_secret_that_the_source_sends_back_is_found(server, configure, monkeyp
     assert finding.evidence.startswith("it stands in part-00000.jsonl.gz (2 files and ")
 
 
-@pytest.mark.parametrize("name", ["luigi-interface", "of.a.library"])
+@pytest.mark.parametrize("name", ["luigi-interface", "of.a.package"])
 def test_a_secret_in_the_log_is_found(server, configure, monkeypatch, name):
     """Whoever says it, and however softly."""
     monkeypatch.setenv("USERS_TOKEN", SECRET)

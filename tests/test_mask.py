@@ -91,9 +91,9 @@ def test_what_a_section_holds_under_a_secret_name_is_a_secret() -> None:
 
 def test_a_covered_logger_says_no_secret_and_is_given_back(caplog: pytest.LogCaptureFixture) -> None:
     """What it says is masked, arguments and all, for as long as it is covered."""
-    logger = logging.getLogger("some.library")
+    logger = logging.getLogger("some.package")
     mask = Mask(["s3cr3t"])
-    with mask.cover("some.library"):
+    with mask.cover("some.package"):
         logger.warning("GET %s", "/?q=s3cr3t")
         mask.add("learnt")
         logger.warning("GET %s", "/?q=learnt")
