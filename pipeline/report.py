@@ -228,7 +228,7 @@ def make_charts(status: Status, days: list[dt.date]) -> list[Chart]:
 def _tell(find: Callable[[Any], float], values: Values) -> str:
     """One number for all those that are known: 1,204, 12 or 0.94."""
     number = find([abs(value) for value in values if value is not None] or [0])
-    return f"{number:,.0f}" if number >= 100 or number == round(number) else f"{number:.2g}"
+    return f"{number:,.0f}" if number >= 10 or number == round(number) else f"{number:.2g}"
 
 
 def draw_growth(name: str, first: dt.date, totals: list[int]) -> Chart:

@@ -266,6 +266,18 @@ def test_whom_a_snapshot_does_not_list_is_deleted():
     assert chart.caption.endswith(" updated, 5 deleted")
 
 
+@pytest.mark.parametrize(
+    ("few", "many", "told"), [(0, 1, "0.5"), (12, 13, "12"), (99, 100, "100"), (1204, 1205, "1,204")]
+)
+def test_the_median_of_the_charts_is_a_number_to_be_read(few: int, many: int, told: str) -> None:
+    """Between two days it has a half, and to round that must not make powers of ten."""
+    make_days(LAST - dt.timedelta(days=1), 2)
+    change(f"update loads set deleted = case date when '{LAST}' then {many} else {few} end")
+    status = find_status(USERS)
+    chart = make_charts(status, [marker["date"] for marker in status.loads])[1]
+    assert chart.caption.endswith(f" updated, {told} deleted")
+
+
 def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
     """Between one that failed and the first that is loaded, say."""
     make_days(LAST - dt.timedelta(days=1), 2)
