@@ -28,9 +28,10 @@ HEAD = """# Measured beside what else there is
 Made by `./run.sh bench --write`. Everybody does the same work: pages of a thousand users (some 460 bytes a record)
 over HTTP from loopback into a table of a SQLite file, keyed by id. Each run is a process of its own, from its start to
 its end; rounds are interleaved. `seconds` is the median of the rounds, `to ours` and `to the floor` that of the ratios
-within each round; memory is that of all processes together at its highest, what they share counted once; CPU is what
-all of them took. A run whose table did not hold what the source has is no result. What a tool leaves out of the work is
-in the last column: the floor is what is left when all is left out but reading, parsing and writing.
+within each round. Memory is that of all processes together at its highest, what they share counted once, CPU what all
+of them took, both seen in a run of its own, for to look takes time. A run whose table did not hold what the source has
+is no result. What a tool leaves out of the work is in the last column: the floor is what is left when all is left out
+but reading, parsing and writing.
 
 ![Seconds by number of users](benchmarks.svg)
 
@@ -85,9 +86,7 @@ def describe_growth(results: Results) -> str:
     for scenario, sizes in results.groups.items():
         for contender in (OURS, FLOOR):
             found = [
-                (size, seconds)
-                for size in sorted(sizes)
-                if (seconds := results.median(scenario, size, contender.name, lambda run: run.seconds))
+                (size, seconds) for size in sorted(sizes) if (seconds := results.median(scenario, size, contender.name))
             ]
             for (few, short), (many, long) in pairwise(found):
                 power = log(long / short) / log(many / few)
@@ -102,7 +101,7 @@ def draw(results: Results, path: Path) -> None:
         figure = Figure(figsize=(9, 5.5), layout="constrained")
         axes = figure.subplots()
         for contender in CONTENDERS:
-            found = [(size, results.median("first", size, contender.name, lambda run: run.seconds)) for size in sizes]
+            found = [(size, results.median("first", size, contender.name)) for size in sizes]
             points = [(size, seconds) for size, seconds in found if seconds]
             if points:
                 width = 3 if contender in (OURS, FLOOR) else 1.2

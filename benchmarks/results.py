@@ -4,7 +4,6 @@ Owns how runs become a row: the medians of the rounds, and the median of the rat
 """
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,11 +13,11 @@ from benchmarks.contenders import CONTENDERS, FLOOR, OURS, Contender
 
 
 class Measure(msgspec.Struct, tag="measure"):
-    """A run: how long it took, the CPU of its processes, their memory at its highest."""
+    """A run: how long it took; where it was watched, the CPU of its processes, their memory at its highest."""
 
     seconds: float
-    cpu: float
-    bytes: int
+    cpu: float = 0.0
+    bytes: int = 0
 
 
 class Failure(msgspec.Struct, tag="failure"):
@@ -32,6 +31,8 @@ class Group(msgspec.Struct):
 
     load: float
     runs: dict[str, list[Measure | Failure]]
+    watched: dict[str, Measure | Failure]
+    """One more run of each, to see what it uses: to look takes time from whoever uses all cores."""
 
 
 COLUMNS = ("", "seconds", "to ours", "to the floor", "CPU s", "MB", "leaves out")
@@ -57,13 +58,13 @@ class Results(msgspec.Struct):
     def describe(self, scenario: str, size: int) -> list[tuple[str, ...]]:
         """A row for each contender that was measured, the fastest first; then those without a result, with why."""
         group = self.groups[scenario][size]
-        rows = [describe(contender, group.runs) for contender in CONTENDERS if contender.name in group.runs]
+        rows = [describe(contender, group) for contender in CONTENDERS if contender.name in group.runs]
         return sorted(rows, key=lambda row: float(row[1].replace(",", "")) if row[1] != "-" else float("inf"))
 
-    def median(self, scenario: str, size: int, name: str, what: Callable[[Measure], float]) -> float | None:
-        """The median of a contender's runs; None where it has no result."""
+    def median(self, scenario: str, size: int, name: str) -> float | None:
+        """The median of the seconds that a contender's runs took; None where it has no result."""
         good = find_good(self.groups[scenario][size].runs.get(name, []))
-        return statistics.median(map(what, good)) if good else None
+        return statistics.median(run.seconds for run in good) if good else None
 
     def draw(self, scenario: str, size: int) -> Table:
         """The rows for a terminal."""
@@ -83,20 +84,19 @@ def find_good(runs: list[Measure | Failure]) -> list[Measure]:
     return [run for run in runs if isinstance(run, Measure)]
 
 
-def describe(contender: Contender, group: dict[str, list[Measure | Failure]]) -> tuple[str, ...]:
-    """A row: a contender's medians, and those of its ratios to ours and to the floor in the same round."""
-    runs = group[contender.name]
+def describe(contender: Contender, group: Group) -> tuple[str, ...]:
+    """A row: a contender's median, those of its ratios to ours and to the floor in the same round, and what it used."""
+    runs, watched = group.runs[contender.name], group.watched[contender.name]
     good = find_good(runs)
-    failures = [run.why for run in runs if isinstance(run, Failure)]
+    failures = [run.why for run in (*runs, watched) if isinstance(run, Failure)]
     if not good:
         return contender.name, "-", "-", "-", "-", "-", failures[0]
     return (
         contender.name,
         f"{statistics.median(run.seconds for run in good):,.2f}",
-        compare(runs, group.get(OURS.name, [])),
-        compare(runs, group.get(FLOOR.name, [])),
-        f"{statistics.median(run.cpu for run in good):,.2f}",
-        f"{statistics.median(run.bytes for run in good) / 1e6:,.0f}",
+        compare(runs, group.runs.get(OURS.name, [])),
+        compare(runs, group.runs.get(FLOOR.name, [])),
+        *((f"{watched.cpu:,.2f}", f"{watched.bytes / 1e6:,.0f}") if isinstance(watched, Measure) else ("-", "-")),
         f"{contender.leaves_out}; and once: {failures[0]}" if failures else contender.leaves_out,
     )
 

@@ -9,8 +9,8 @@
 Each run is a process of its own against one source on loopback, in an environment that is made below .bench. Rounds
 are interleaved, so that a machine that slows down does so for everybody: what is to be compared is the ratio within a
 round. Memory is that of all processes of a run at its highest, pages that several share counted once; CPU is what all
-of them took. A run whose table does not hold what the source has is no result. What was measured is kept in
-.bench/results.json, a size of a scenario until it is measured again.
+of them took: both are watched in one more run, which is not timed. A run whose table does not hold what the source has
+is no result. What was measured is kept in .bench/results.json, a size of a scenario until it is measured again.
 """
 
 import argparse
@@ -110,20 +110,30 @@ def serve(folder: Path, sizes: Sequence[int]) -> Iterator[str]:
 def measure(
     some: Sequence[Contender], name: str, size: int, rounds: int, folder: Path, root: str, server: str = ""
 ) -> Group:
-    """What each of the contenders took, round by round."""
+    """What each of the contenders took, round by round, and what it used."""
     scenario = SCENARIOS[name]
     able = [c for c in some if scenario.needs in c.commands and (scenario.needs == BACKFILL or size <= c.largest)]
-    group = Group(os.getloadavg()[0], {contender.name: [] for contender in able})
-    for _ in range(rounds):
+    group = Group(os.getloadavg()[0], {contender.name: [] for contender in able}, {})
+    for watched in [False] * rounds + [True]:
         for contender in able:
-            result = run(contender, scenario, size, folder, root, server)
+            result = run(contender, scenario, size, folder, root, server, watched=watched)
             print(f"{name}, {size:,}, {contender.name}: {result}", file=sys.stderr)
-            group.runs[contender.name].append(result)
+            if watched:
+                group.watched[contender.name] = result
+            else:
+                group.runs[contender.name].append(result)
     return group
 
 
 def run(
-    contender: Contender, scenario: Scenario, size: int, folder: Path, root: str, server: str = ""
+    contender: Contender,
+    scenario: Scenario,
+    size: int,
+    folder: Path,
+    root: str,
+    server: str = "",
+    *,
+    watched: bool = False,
 ) -> Measure | Failure:
     """Do a piece of work once, in an empty folder; only the last step of it is measured."""
     today = dt.datetime.now(dt.UTC).date()
@@ -151,7 +161,7 @@ def run(
                 start(contender, FIRST, words | yesterday, size)
             if scenario.needs == SKIP and FIRST in contender.commands:
                 start(contender, FIRST, words, size)
-            result = start(contender, scenario.needs, words, size)
+            result = start(contender, scenario.needs, words, size, watched=watched)
             check(contender, work / "warehouse.db", scenario, size, server)
         except RuntimeError as error:
             return Failure(str(error))
@@ -178,7 +188,7 @@ def set_up(contender: Contender) -> Path:
     return folder / "bin"
 
 
-def start(contender: Contender, ability: str, words: dict[str, str], size: int) -> Measure:
+def start(contender: Contender, ability: str, words: dict[str, str], size: int, *, watched: bool = False) -> Measure:
     """Run a command to its end; raises RuntimeError with the last line it printed where it fails."""
     days = [f"{words['root']}/days/{FIRST_DAY + dt.timedelta(n)}" for n in range(size)] if ability == BACKFILL else []
     command: list[str] = []
@@ -187,7 +197,7 @@ def start(contender: Contender, ability: str, words: dict[str, str], size: int) 
     with Path(words["folder"], "output").open("w+") as output:
         clock = time.perf_counter()
         process = subprocess.Popen(command, cwd=words["folder"], stdout=output, stderr=output, start_new_session=True)
-        watch = Watch(process.pid)
+        watch = Watch(process.pid) if watched else None
         # To wait with a timeout would be to look every 50 ms, and short runs would all take the same.
         alarm = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
         alarm.daemon = True  # whoever breaks this off need not wait for it
@@ -195,13 +205,14 @@ def start(contender: Contender, ability: str, words: dict[str, str], size: int) 
         code = process.wait()
         seconds = time.perf_counter() - clock
         alarm.cancel()
-        watch.stop()
+        if watch:
+            watch.stop()
         if code:
             output.seek(0)
             lines = output.read().strip().splitlines() or [""]
             why = code if seconds < LONGEST else f"more than {LONGEST:.0f} s"
             raise RuntimeError(f"failed ({why}): {lines[-1][:300]}")
-    return Measure(seconds, watch.cpu, watch.peak)
+    return Measure(seconds, watch.cpu, watch.peak) if watch else Measure(seconds)
 
 
 class Watch(threading.Thread):

@@ -1,7 +1,6 @@
 """The benchmarks: the harness runs as it is documented, and believes no run whose table is wrong."""
 
 import datetime as dt
-import json
 import re
 import subprocess
 import sys
@@ -40,12 +39,14 @@ def test_the_command_measures_ours_beside_the_floor_and_keeps_what_it_measured(t
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"1 % changed, {SIZE:,} users" in done.stdout
-    runs = json.loads(kept.read_text())["groups"]["1 % changed"][str(SIZE)]["runs"]
-    assert {name: [measure["type"] for measure in found] for name, found in runs.items()} == {
-        OURS.name: ["measure"],
-        FLOOR.name: ["measure"],
+    group = Results.read(kept).groups["1 % changed"][SIZE]
+    assert {name: [type(run) for run in found] for name, found in group.runs.items()} == {
+        OURS.name: [Measure],
+        FLOOR.name: [Measure],
     }
-    assert all(measure["seconds"] > 0 and measure["bytes"] > 10e6 for (measure,) in runs.values())
+    assert all(run.seconds > 0 and (run.cpu, run.bytes) == (0, 0) for (run,) in group.runs.values())
+    assert group.watched.keys() == group.runs.keys()
+    assert all(run.cpu > 0 and run.bytes > 10e6 for run in group.watched.values())
 
 
 @pytest.mark.parametrize("contender", [OURS, FLOOR])
@@ -111,14 +112,17 @@ def test_the_page_tells_medians_ratios_within_rounds_and_failures(tmp_path, monk
     """A machine that was slow for a round is slow for both: the ratio is that of the round."""
     monkeypatch.setattr(report, "describe_versions", lambda: ["versions"])
     runs = {
-        OURS.name: [Measure(seconds, 1.0, 10**8) for seconds in (2.0, 20.0, 2.2)],
-        FLOOR.name: [Measure(seconds, 0.5, 10**7) for seconds in (1.0, 10.0, 2.0)],
+        OURS.name: [Measure(seconds) for seconds in (2.0, 20.0, 2.2)],
+        FLOOR.name: [Measure(seconds) for seconds in (1.0, 10.0, 2.0)],
         "dlt, REST source": [Failure("failed (1): a | b")],
     }
-    many = {OURS.name: [Measure(22.0, 1.0, 10**8)], FLOOR.name: [Measure(20.0, 1.0, 10**7)]}
-    report.write(Results({"first": {1000: Group(0.5, runs), 10_000: Group(0.5, many)}}), tmp_path)
+    many = {OURS.name: [Measure(22.0)], FLOOR.name: [Measure(20.0)]}
+    watched = {OURS.name: Measure(9.0, 1.5, 10**8), FLOOR.name: Failure("killed")}
+    few = Group(0.5, runs, watched | {"dlt, REST source": Failure("failed (1)")})
+    report.write(Results({"first": {1000: few, 10_000: Group(0.5, many, watched)}}), tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
-    assert "| this pipeline | 2.20 | 1.00 | 2.00 | 1.00 | 100 | nothing |" in page
+    assert "| this pipeline | 2.20 | 1.00 | 2.00 | 1.50 | 100 | nothing |" in page
+    assert re.search(r"\| the floor \| 2\.00 \| 0\.50 \| 1\.00 \| - \| - \| .*; and once: killed \|", page)
     assert "| dlt, REST source | - | - | - | - | - | failed (1): a / b |" in page
     assert "- first, this pipeline, 1,000 to 10,000: size to the power of 1.00" in page
     assert re.findall(r">(this pipeline|the floor|dlt, REST source)<", (tmp_path / "benchmarks.svg").read_text()) == [
