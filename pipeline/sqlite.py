@@ -4,10 +4,12 @@ Owns all that is particular to this database; another one is another file like i
 """
 
 import datetime as dt
+import errno
+import os
+import shutil
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +19,7 @@ from urllib.parse import quote
 from pipeline.ahead import read_ahead
 from pipeline.errors import ConfigError, WarehouseError
 from pipeline.schema import Table, join_names
+from pipeline.storage import sync
 
 BUSY_SECONDS = 300.0  # how long a load waits for another to end
 OLDEST_SQLITE = (3, 39, 0)  # the first with IS DISTINCT FROM
@@ -89,8 +92,10 @@ class SQLite:
         "time": "DATETIME",
     }
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path, self.connection = path, connection
+    def __init__(self, path: Path, mode: str) -> None:
+        self.path, self._mode = path, mode
+        self.connection = _open(path, mode)
+        self._replacement: Replacement | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -107,50 +112,51 @@ class SQLite:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise WarehouseError(f"{path}: its folder cannot be made: {error}: choose another database") from error
-        mode = "rwc" if create else "ro" if readonly else "rw"
-        uri = f"file:{quote(str(path))}?mode={mode}"
         try:
-            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
-                if create:
-                    cls._prepare(connection)
-                # A day of any size is staged in a file, whatever this SQLite was compiled to do: memory stays bounded.
-                connection.execute("pragma temp_store = file")
-                # What is staged is written and read from its first row to its last: large pages save a tenth of a load.
-                connection.execute("pragma temp.page_size = 32768")
-                # 32 MB each: with the default of 2 MB, keys in random order have each page read and written many times.
-                connection.execute("pragma main.cache_size = -32000")
-                connection.execute("pragma temp.cache_size = -32000")
+            with closing(cls(path, "rwc" if create else "ro" if readonly else "rw")) as db:
                 if readonly:
-                    connection.execute("begin")
-                yield cls(path, connection)
+                    db.run("begin")
+                yield db
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code not in NEXT_STEPS:
                 raise
             raise WarehouseError(f"{path}: {error}: {NEXT_STEPS[code]}") from error
 
-    @staticmethod
-    def _prepare(connection: sqlite3.Connection) -> None:
-        # In a file that is made here, readers (status, a task's complete()) go on reading while a load writes. The
-        # switch to WAL takes the file alone and does not wait as other statements do: two first loads can meet here.
-        give_up = time.monotonic() + BUSY_SECONDS
-        while connection.execute("pragma page_count").fetchone() == (0,):
-            try:
-                connection.execute("pragma journal_mode = wal")
-                break
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                    raise
-                time.sleep(0.01)
-        # A committed day survives a power cut: in WAL mode, NORMAL could lose the last commits.
-        connection.execute("pragma synchronous = full")
+    def close(self) -> None:
+        self.connection.close()
+        if self._replacement:
+            self._replacement.drop()
 
-    def begin(self, dataset: str) -> None:  # noqa: ARG002 - whoever writes has the whole file
+    def begin(self, dataset: str) -> None:
+        empty = self.run("pragma page_count").fetchone() == (0,)
         # Other writers are waited for now: whoever reads first and locks later can lose the race for the lock.
         self.run("begin immediate")
+        if not empty:
+            return
+        # In a database with nothing in it everything would be written twice, to a log first.
+        if replacement := Replacement.make(self.path, self.connection):
+            self._replacement, self.connection = replacement, _open(replacement.new, "rw")
+            self.run("pragma journal_mode = memory")
+            self.run("pragma synchronous = off")  # it is synced before it takes its place
+            self.run("begin immediate")
+        else:
+            self._reopen()
+            self.begin(dataset)
 
     def commit(self) -> None:
         self.run("commit")
+        if self._replacement:
+            # From now on readers (status, a task's complete()) go on reading while a load writes.
+            self.run("pragma journal_mode = wal")
+            self.connection.close()
+            self._replacement.put_in_place()
+            self._replacement = None
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self.connection.close()
+        self.connection = _open(self.path, self._mode)
 
     def run(self, sql: str, **params: Any) -> sqlite3.Cursor:
         return self.connection.execute(sql, {name: self.encode(value) for name, value in params.items()})
@@ -308,6 +314,68 @@ class SQLite:
         if self.run("pragma wal_checkpoint(truncate)").fetchone()[0]:
             return f"{self}-wal: another program is reading the warehouse: end it, and run this again"
         return None
+
+
+class Replacement:
+    """A new file beside an empty one, whose place it takes when it is whole.
+
+    Until then the empty one stays locked: whoever wants to write waits, and whoever reads finds nothing and need not.
+    """
+
+    def __init__(self, path: Path, new: Path, empty: sqlite3.Connection) -> None:
+        self.path, self.new, self._empty = path, new, empty
+
+    @classmethod
+    def make(cls, path: Path, empty: sqlite3.Connection) -> "Replacement | None":
+        """One for the file of a connection that has locked it; None where that has been replaced in the meantime."""
+        with _telling(path):
+            path = path.resolve()
+            there = path.stat()
+            if there.st_size:
+                return None
+            new = path.with_name(f"{path.name}-new")
+            new.unlink(missing_ok=True)  # of a process that was killed
+            new.touch()
+            shutil.copymode(path, new)
+            with suppress(PermissionError):  # of another user's, who let this one write it
+                os.chown(new, there.st_uid, there.st_gid)
+        return cls(path, new, empty)
+
+    def put_in_place(self) -> None:
+        with _telling(self.path):
+            sync(self.new)
+            self.new.rename(self.path)
+            sync(self.path.parent)
+        self._empty.close()
+
+    def drop(self) -> None:
+        with _telling(self.path):
+            self.new.unlink(missing_ok=True)
+        self._empty.close()
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path))}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    # A committed day survives a power cut: in WAL mode, NORMAL could lose the last commits.
+    connection.execute("pragma synchronous = full")
+    # A day of any size is staged in a file, whatever this SQLite was compiled to do: memory stays bounded.
+    connection.execute("pragma temp_store = file")
+    # What is staged is written and read from its first row to its last: large pages save a tenth of a load.
+    connection.execute("pragma temp.page_size = 32768")
+    # 32 MB each: with the default of 2 MB, keys in random order have each page read and written many times.
+    connection.execute("pragma main.cache_size = -32000")
+    connection.execute("pragma temp.cache_size = -32000")
+    return connection
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        code = {errno.ENOSPC: sqlite3.SQLITE_FULL, errno.EIO: sqlite3.SQLITE_IOERR}.get(error.errno or 0)
+        raise WarehouseError(f"{path}: {error}: {NEXT_STEPS[code or sqlite3.SQLITE_CANTOPEN]}") from error
 
 
 @lru_cache

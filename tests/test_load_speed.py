@@ -126,6 +126,8 @@ def test_users_in_any_order_are_written_as_often_as_in_that_of_their_keys(
             written[name, date] = count_written() - before
     print(written)
     assert all(written["shuffled", date] < 1.8 * written["sorted", date] for date in (1, 2))
+    # Nor is the first day written to a log and copied from there.
+    assert written["sorted", 1] < 1.1 * (tmp_path / "sorted.db").stat().st_size
 
 
 def count_written() -> int:

@@ -1,9 +1,11 @@
 """A warehouse in a SQLite file: what can be wrong with a file."""
 
+import errno
 import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -46,9 +48,86 @@ def test_what_is_no_file_is_refused(url: str) -> None:
 
 def test_a_commit_waits_until_it_is_on_the_disk(store: Store) -> None:
     """Else the last commits could be lost in a power cut, which no process that is killed shows."""
+    store.load(incremental(1, user(1, "a", 5)))
     with store.warehouse.database.connect(create=True) as db:
         settings = [db.run(f"pragma {name}").fetchone() for name in ("journal_mode", "synchronous")]
     assert settings == [("wal",), (2,)]
+
+
+def test_the_first_day_is_made_beside_the_file_and_takes_its_place_whole(store: Store) -> None:
+    """Until it is committed others read an empty file, and need not wait; and what is there then is on the disk."""
+    new = path(store).with_name("warehouse.db-new")
+    new.write_text("what a process that was killed left there")
+    with store.warehouse.database.connect(create=True) as db:
+        db.begin("users")
+        db.run("create table users (user_id)")
+        assert (path(store).stat().st_size, new.exists()) == (0, True)
+        assert store.warehouse.loads() == []
+        db.commit()
+        assert not new.exists()
+        db.begin("users")  # in the file that is there now
+        db.run("insert into users values (1)")
+        db.commit()
+    with closing(sqlite3.connect(path(store))) as other:
+        assert other.execute("select * from users").fetchall() == [(1,)]
+
+
+def test_a_first_day_that_fails_leaves_an_empty_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the next one fills."""
+    monkeypatch.setattr(sqlite, "sync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(WarehouseError, match=r"warehouse\.db: \[Errno 5\] Input/output error: look at the disk of"):
+        store.load(incremental(1, user(1, "a", 5)))
+    assert {file.name: file.stat().st_size for file in path(store).parent.iterdir()} == {"warehouse.db": 0}
+    monkeypatch.undo()
+    store.load(incremental(1, user(1, "a", 5)))
+    assert names(store) == {1: "a"}
+
+
+def test_the_file_of_a_first_day_is_on_the_disk_before_it_takes_the_place_of_the_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is its name before the load is done: SQLite itself waits for neither while it is made."""
+    done: list[str] = []
+    sync, rename = sqlite.sync, Path.rename
+    monkeypatch.setattr(sqlite, "sync", lambda file: done.append(f"sync {file.name}") or sync(file))
+    monkeypatch.setattr(Path, "rename", lambda file, to: done.append(f"{file.name} to {to.name}") or rename(file, to))
+    store.load(incremental(1, user(1, "a", 5)))
+    folder = path(store).parent.name
+    assert done == ["sync warehouse.db-new", "warehouse.db-new to warehouse.db", f"sync {folder}"]
+    store.load(incremental(2, user(2, "b", 30)))
+    assert len(done) == 3
+
+
+def test_a_first_day_waits_for_another_and_goes_on_in_its_file(store: Store) -> None:
+    """Neither takes the place of what the other has loaded."""
+    with store.warehouse.database.connect(create=True) as db, ThreadPoolExecutor(1) as pool:
+        db.begin("users")
+        second = pool.submit(store.load, incremental(2, user(2, "b", 30)))
+        with pytest.raises(TimeoutError):
+            second.result(0.5)
+        db.run("create table beside (x)")
+        db.commit()
+        assert second.result(10)["inserted"] == 1
+    with closing(sqlite3.connect(path(store))) as other:
+        assert other.execute("select * from beside").fetchall() == []
+    assert names(store) == {2: "b"}
+
+
+def test_an_empty_file_that_is_there_keeps_its_rights_and_its_link(store: Store) -> None:
+    """Whoever made it for others to read, or for none, or elsewhere, finds it so."""
+    real = path(store).with_name("elsewhere.db")
+    real.touch()
+    real.chmod(0o640)
+    path(store).symlink_to(real)
+    if os.geteuid() == 0:
+        os.chown(real, 65534, 65534)
+    before = real.stat()
+    store.load(incremental(1, user(1, "a", 5)))
+    after = real.stat()
+    assert path(store).is_symlink()
+    assert after.st_size > 0
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert names(store) == {1: "a"}
 
 
 def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
