@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 Record = msgspec.Raw | bytes
 
 BLOCK = 1024  # records decoded in one call: one bad record sends so many through the slower way
-SAMPLE = 100  # records of a page that are looked through for unknown fields
+SAMPLE = 100  # records of a page that are looked through for unknown fields,
+MANY, FEW = 100_000, 10  # and, once so many records are counted, so few of each page: a new field is rare by then
 MAX_UNKNOWN = 100  # where the names of fields are data there is no end of them
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 INTEGERS = range(-(2**63), 2**63)  # those that are their own key
@@ -123,7 +124,8 @@ class Census:
             self.span = min(low, min(keys)), max(high, max(keys))
         self._gone.extend(gone)
         if self._known and len(self._unknown) < MAX_UNKNOWN:
-            self._unknown.update(_find_unknown(records[:SAMPLE], self._known))
+            sample = SAMPLE if self.records <= MANY else FEW
+            self._unknown.update(_find_unknown(records[:sample], self._known))
 
     def has_at_least(self, number: int) -> bool:
         """Whether there are so many distinct keys: cheap to ask after every page."""

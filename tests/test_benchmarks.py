@@ -10,12 +10,15 @@ from urllib.parse import quote
 
 import pytest
 
-from benchmarks import report, run
+from benchmarks import load, report, run
 from benchmarks.contenders import CONTENDERS, FIRST, FLOOR, IN_SQLITE, OURS, Contender
 from benchmarks.results import Failure, Group, Measure, Results
 from benchmarks.source import make_day, make_everybody
 from cluster import DATABASE, PASSWORD, USER
 from conftest import ROOT
+from pipeline.config import INCREMENTAL, SNAPSHOT
+from pipeline.users import USERS
+from pipeline.warehouse import Warehouse
 
 SIZE = 1200
 
@@ -137,3 +140,23 @@ def test_every_contender_says_what_it_leaves_out_and_is_there():
         assert contender.leaves_out, contender.name
         for command in contender.commands.values():
             assert all(Path(word).is_file() for word in command if word.startswith(str(ROOT))), contender.name
+
+
+def test_each_load_is_measured_beside_a_bare_upsert():
+    """Every case, of a day that the warehouse takes as it would take one that was read."""
+    found = load.measure(2 * load.EVERY, 1)
+    assert found.keys() == load.CASES.keys()
+    assert all(seconds > 0 and ratio > 0 for seconds, ratio in found.values())
+
+
+def test_the_days_of_a_load_are_what_they_are_called(tmp_path):
+    """One in a hundred has changed, and they are all there."""
+    store = Warehouse(f"sqlite:///{tmp_path}/w.db", "users", USERS.table)
+    parts = {who: load.make_rows(1000, who) for who in ("all", "changed", "some")}
+    inserted, updated = [], []
+    for day in (load.FIRST, (2, SNAPSHOT, "changed"), (3, INCREMENTAL, "some")):
+        load.load(store, day, parts)
+        marker = store.loads()[-1]
+        inserted.append(marker["inserted"])
+        updated.append(marker["updated"])
+    assert (inserted, updated) == ([1000, 0, 0], [0, 10, 0])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import ROOT
 from pipeline.fields import find
-from pipeline.records import BLOCK, INTEGERS, MAX_UNKNOWN, SAMPLE, Census, Deletion, Field
+from pipeline.records import BLOCK, FEW, INTEGERS, MANY, MAX_UNKNOWN, SAMPLE, Census, Deletion, Field
 from pipeline.users import User
 
 # Bytes that are no record with a key, as a page or a part may hold them.
@@ -222,6 +222,11 @@ def test_unknown_fields_are_looked_for_in_the_first_records_of_each_page_and_hav
     assert census.unknown == []
     census.add(encode({"id": 1, "early": 1}))
     assert census.unknown == ["early"]
+    census.add(encode(*({"id": 1} for _ in range(MANY))))
+    census.add(encode(*({"id": 1} for _ in range(FEW)), {"later": 1}))
+    assert census.unknown == ["early"]
+    census.add(encode(*({"id": 1} for _ in range(FEW - 1)), {"in time": 1}))
+    assert census.unknown == ["early", "in time"]
     for number in range(MAX_UNKNOWN):
         census.add(encode({f"f{number}": 1, f"g{number}": 1}))
     assert len(census.unknown) == MAX_UNKNOWN

@@ -1,0 +1,159 @@
+"""Measures the load alone beside a bare `executemany` of the same rows, in SQLite.
+
+    python -m benchmarks.load                     100,000 users, three rounds
+    python -m benchmarks.load --users 1000000
+
+Each case is a day that is loaded into a warehouse as the days before it have left it. In every round, before each case,
+the bare upsert writes the same users into an empty table of its own, from tuples that are ready, in one transaction;
+what is printed is the median of the ratios, and of the seconds.
+"""
+
+import argparse
+import datetime as dt
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import INCREMENTAL, SNAPSHOT
+from pipeline.users import USERS
+from pipeline.warehouse import Day, Warehouse
+
+START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+PER_BATCH = 16_000
+EVERY = 100  # one in so many changes
+
+
+class Case(NamedTuple):
+    """Days in the order in which they are loaded; the last one is measured."""
+
+    days: tuple[tuple[int, str, str], ...]
+    """Which day, its mode, and who is in it: everybody, everybody with some changed, or only those."""
+
+
+FIRST = 1, SNAPSHOT, "all"
+CASES = {
+    "first snapshot": Case((FIRST,)),
+    "unchanged snapshot": Case((FIRST, (2, SNAPSHOT, "all"))),
+    "snapshot, 1 % changed": Case((FIRST, (2, SNAPSHOT, "changed"))),
+    "snapshot between two": Case((FIRST, (3, SNAPSHOT, "all"), (2, SNAPSHOT, "changed"))),
+    "first incremental": Case(((1, INCREMENTAL, "all"),)),
+    "incremental, 1 %": Case((FIRST, (2, INCREMENTAL, "some"))),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=100_000, help="how many")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    table = Table("", "seconds", "to the bare upsert", title=f"Loads of {options.users:,} users", box=None)
+    for name, (seconds, ratio) in measure(options.users, options.rounds).items():
+        table.add_row(name, f"{seconds:.2f}", f"{ratio:.2f}")
+    Console().print(table)
+
+
+def measure(users: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """Case by case the seconds, and the ratio to the bare upsert."""
+    parts = {who: make_rows(users, who) for who in ("all", "changed", "some")}
+    rows = [tuple(row.values()) for batch in write_times(parts["all"]) for row in batch.to_pylist()]
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
+    for _ in range(rounds):
+        for name, case in CASES.items():
+            with tempfile.TemporaryDirectory(prefix="load-") as folder:
+                bare = clock(lambda: upsert(Path(folder, "bare.db"), rows))
+                store = Warehouse(f"sqlite:///{folder}/warehouse.db", "users", USERS.table)
+                *before, last = case.days
+                for day in before:
+                    load(store, day, parts)
+                seconds = clock(lambda: load(store, last, parts))  # noqa: B023
+                found[name].append((seconds, seconds / bare))
+    return {
+        name: (statistics.median(s for s, _ in some), statistics.median(r for _, r in some))
+        for name, some in found.items()
+    }
+
+
+def clock(do: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    do()
+    return time.perf_counter() - start
+
+
+def make_rows(users: int, who: str) -> list[pa.RecordBatch]:
+    """Users in batches, in the order of their keys; of `some` one in a hundred, and as they have `changed`."""
+    keys = range(EVERY, users + 1, EVERY) if who == "some" else range(1, users + 1)
+    batches = []
+    for start in range(0, len(keys), PER_BATCH):
+        some = keys[start : start + PER_BATCH]
+        moved = [who != "all" and key % EVERY == 0 for key in some]
+        columns = {
+            "user_id": pa.array(some, pa.int64()),
+            "name": pa.array([f"Name {key % 997} Surname {key % 4093}" for key in some]),
+            "email": pa.array([f"user{key:08d}@example.com" for key in some]),
+            "city": pa.array([f"City {(key + move) % 1009}" for key, move in zip(some, moved, strict=True)]),
+            "updated_at": pa.array(
+                [START + dt.timedelta(seconds=-key + 100_000 * move) for key, move in zip(some, moved, strict=True)],
+                pa.timestamp("us", "UTC"),
+            ),
+        }
+        batches.append(pa.record_batch(columns))
+    return batches
+
+
+def write_times(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The same with times as the text that the warehouse has."""
+    texts = [
+        [value.isoformat(timespec="microseconds").replace("+00:00", "Z") for value in batch["updated_at"].to_pylist()]
+        for batch in batches
+    ]
+    place = batches[0].schema.get_field_index("updated_at")
+    return [batch.set_column(place, "updated_at", pa.array(text)) for batch, text in zip(batches, texts, strict=True)]
+
+
+def upsert(path: Path, rows: list[tuple[Any, ...]]) -> None:
+    """What the plainest script would do with rows in memory."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("create table users (user_id integer primary key, name, email, city, updated_at)")
+        db.executemany(
+            "insert into users values (?, ?, ?, ?, ?) on conflict (user_id) do update set name = excluded.name, "
+            "email = excluded.email, city = excluded.city, updated_at = excluded.updated_at",
+            rows,
+        )
+
+
+def load(store: Warehouse, day: tuple[int, str, str], parts: dict[str, list[pa.RecordBatch]]) -> None:
+    """Load a day as the pipeline does, but that its rows are not read from files."""
+    number, mode, who = day
+    stop = START + dt.timedelta(days=number)
+    store.load(
+        Day(
+            date=(stop - dt.timedelta(days=1)).date(),
+            mode=mode,
+            window_start=stop - dt.timedelta(days=1),
+            window_stop=stop,
+            started_at=stop + dt.timedelta(minutes=15),
+            extracted_at=stop + dt.timedelta(minutes=30),
+            as_of=stop,
+            pages=1,
+            extracted=sum(map(len, parts[who])),
+            rejected=0,
+            raw_sha256=who,
+            clean_sha256=who,
+            transform_version="",
+        ),
+        parts[who],
+        [],
+    )
+
+
+if __name__ == "__main__":
+    main()
