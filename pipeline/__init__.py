@@ -55,14 +55,7 @@ The map, from the outside in; imports run this way only:
 `luigi --module pipeline LoadUsers --date 2026-11-21` finds its tasks here.
 """
 
-import atexit
-import gc
-
 from pipeline.tasks import RangeDaily
 from pipeline.users import BackfillUsers, ExtractUsers, LoadUsers, TransformUsers
 
 __all__ = ["BackfillUsers", "ExtractUsers", "LoadUsers", "RangeDaily", "TransformUsers"]
-
-# At its end Python would look for cycles among all that pandas and Arrow have made, for a quarter of a second, to give
-# back what the system takes anyway.
-atexit.register(gc.freeze)

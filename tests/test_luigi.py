@@ -52,18 +52,6 @@ def test_finding_that_nothing_is_to_be_done_imports_none_of_the_heavy_libraries(
     assert float(seconds) < 1.5
 
 
-def test_at_its_end_a_process_does_not_look_for_cycles_once_more():
-    """Which took a quarter of a second from each run that had used pandas and Arrow."""
-    code = (
-        "import gc, sys; gc.disable()\n"
-        "class Cycle:\n"
-        "    def __del__(self, write=sys.stdout.write): write('looked for')\n"
-        "cycle = Cycle(); cycle.itself = cycle; del cycle\n"
-    )
-    assert run("python", "-c", code).stdout == "looked for"
-    assert run("python", "-c", f"import pipeline; {code}").stdout == ""
-
-
 def test_a_deleted_marker_loads_again_from_the_clean_files():
     """The API is not asked, no file is written, and no row is inserted or updated."""
     luigi_run(*LOAD)
