@@ -162,7 +162,7 @@ def split_list(content: bytes) -> list[msgspec.Raw]:
 
 def digest(content: bytes) -> str:
     """By which the same bytes are known when they come again."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _split_object(content: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
