@@ -194,6 +194,7 @@ def start(contender: Contender, ability: str, words: dict[str, str], size: int, 
     command: list[str] = []
     for word in contender.commands[ability]:
         command += days if word == "{urls}" else [word.format_map(words)]
+    os.sync()  # what the one before has left to be written is not for this one to wait for
     with Path(words["folder"], "output").open("w+") as output:
         clock = time.perf_counter()
         process = subprocess.Popen(command, cwd=words["folder"], stdout=output, stderr=output, start_new_session=True)
