@@ -4,12 +4,9 @@ Owns all that is particular to this database; another one is another file like i
 """
 
 import datetime as dt
-import errno
-import os
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -19,9 +16,9 @@ from urllib.parse import quote
 from pipeline.ahead import read_ahead
 from pipeline.errors import ConfigError, WarehouseError
 from pipeline.schema import Table, join_names
-from pipeline.storage import sync
 
 BUSY_SECONDS = 300.0  # how long a load waits for another to end
+BEING_MADE = 1_802_723_947  # the user_version of a file while it is made; any that nobody else would choose
 OLDEST_SQLITE = (3, 39, 0)  # the first with IS DISTINCT FROM
 VALUES_AT_ONCE = 1000  # in one INSERT: of more there is little to gain
 ROWS_AT_ONCE = 10_000  # of those that are not given as columns, in memory
@@ -68,7 +65,7 @@ class Database:
         try:
             if not self.path.is_file():
                 return set()
-            with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
+            with closing(_connect(self.path, "ro")) as db:
                 rows = db.execute(query, (dataset, str(first), str(last))).fetchall()
         except (sqlite3.Error, OSError) as error:
             if "no such table" in str(error):
@@ -94,8 +91,7 @@ class SQLite:
 
     def __init__(self, path: Path, mode: str) -> None:
         self.path, self._mode = path, mode
-        self.connection = _open(path, mode)
-        self._replacement: Replacement | None = None
+        self.connection = self._open()
 
     def __str__(self) -> str:
         return str(self.path)
@@ -123,40 +119,46 @@ class SQLite:
                 raise
             raise WarehouseError(f"{path}: {error}: {NEXT_STEPS[code]}") from error
 
+    def _open(self) -> sqlite3.Connection:
+        connection = _connect(self.path, self._mode)
+        # A committed day survives a power cut: with less the last commits could be lost.
+        connection.execute("pragma synchronous = extra")
+        # A day of any size is staged in a file, whatever this SQLite was compiled to do: memory stays bounded.
+        connection.execute("pragma temp_store = file")
+        # What is staged is written and read from its first row to its last: large pages save a tenth of a load.
+        connection.execute("pragma temp.page_size = 32768")
+        # Nor is it ever taken back: who fails closes the connection.
+        connection.execute("pragma temp.journal_mode = off")
+        # 32 MB each: with the default of 2 MB, keys in random order have each page read and written many times.
+        connection.execute("pragma main.cache_size = -32000")
+        connection.execute("pragma temp.cache_size = -32000")
+        return connection
+
     def close(self) -> None:
         self.connection.close()
-        if self._replacement:
-            self._replacement.drop()
 
-    def begin(self, dataset: str) -> None:
-        empty = self.run("pragma page_count").fetchone() == (0,)
+    def begin(self, dataset: str) -> None:  # noqa: ARG002 - whoever writes has the whole file
         # Other writers are waited for now: whoever reads first and locks later can lose the race for the lock.
         self.run("begin immediate")
-        if not empty:
-            return
-        # In a database with nothing in it everything would be written twice, to a log first.
-        if replacement := Replacement.make(self.path, self.connection):
-            self._replacement, self.connection = replacement, _open(replacement.new, "rw")
-            self.run("pragma journal_mode = memory")
-            self.run("pragma synchronous = off")  # it is synced before it takes its place
-            self.run("begin immediate")
-        else:
-            self._reopen()
-            self.begin(dataset)
+        schema, user = self._ask_version("schema"), self._ask_version("user")
+        if (schema, user) == (0, 0) or user == BEING_MADE:
+            # In WAL mode everything would be written twice, to the log first. In the mode of a new file nothing is;
+            # there readers wait, so that it goes over to WAL for good before the lock is given back.
+            self.run("pragma main.locking_mode = exclusive")
+            self.run(f"pragma user_version = {BEING_MADE}")
 
     def commit(self) -> None:
         self.run("commit")
-        if self._replacement:
-            # From now on readers (status, a task's complete()) go on reading while a load writes.
+        if self._ask_version("user") == BEING_MADE:
             self.run("pragma journal_mode = wal")
+            self.run("pragma user_version = 0")
             self.connection.close()
-            self._replacement.put_in_place()
-            self._replacement = None
-            self._reopen()
+            self.connection = self._open()
 
-    def _reopen(self) -> None:
-        self.connection.close()
-        self.connection = _open(self.path, self._mode)
+    def _ask_version(self, which: str) -> int:
+        """Of the schema: 0 where nothing was ever made. That of the user is for programs to choose."""
+        version: int = self.run(f"pragma {which}_version").fetchone()[0]
+        return version
 
     def run(self, sql: str, **params: Any) -> sqlite3.Cursor:
         return self.connection.execute(sql, {name: self.encode(value) for name, value in params.items()})
@@ -316,66 +318,26 @@ class SQLite:
         return None
 
 
-class Replacement:
-    """A new file beside an empty one, whose place it takes when it is whole.
-
-    Until then the empty one stays locked: whoever wants to write waits, and whoever reads finds nothing and need not.
-    """
-
-    def __init__(self, path: Path, new: Path, empty: sqlite3.Connection) -> None:
-        self.path, self.new, self._empty = path, new, empty
-
-    @classmethod
-    def make(cls, path: Path, empty: sqlite3.Connection) -> "Replacement | None":
-        """One for the file of a connection that has locked it; None where that has been replaced in the meantime."""
-        with _telling(path):
-            path = path.resolve()
-            there = path.stat()
-            if there.st_size:
-                return None
-            new = path.with_name(f"{path.name}-new")
-            new.unlink(missing_ok=True)  # of a process that was killed
-            new.touch()
-            shutil.copymode(path, new)
-            with suppress(PermissionError):  # of another user's, who let this one write it
-                os.chown(new, there.st_uid, there.st_gid)
-        return cls(path, new, empty)
-
-    def put_in_place(self) -> None:
-        with _telling(self.path):
-            sync(self.new)
-            self.new.rename(self.path)
-            sync(self.path.parent)
-        self._empty.close()
-
-    def drop(self) -> None:
-        with _telling(self.path):
-            self.new.unlink(missing_ok=True)
-        self._empty.close()
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection that has read from the file; a write in which a process was killed is taken back first."""
+    try:
+        return _try_to_connect(path, mode)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+    _try_to_connect(path, "rw").close()
+    return _try_to_connect(path, mode)
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
+def _try_to_connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"file:{quote(str(path))}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-    # A committed day survives a power cut: in WAL mode, NORMAL could lose the last commits.
-    connection.execute("pragma synchronous = full")
-    # A day of any size is staged in a file, whatever this SQLite was compiled to do: memory stays bounded.
-    connection.execute("pragma temp_store = file")
-    # What is staged is written and read from its first row to its last: large pages save a tenth of a load.
-    connection.execute("pragma temp.page_size = 32768")
-    # 32 MB each: with the default of 2 MB, keys in random order have each page read and written many times.
-    connection.execute("pragma main.cache_size = -32000")
-    connection.execute("pragma temp.cache_size = -32000")
-    return connection
-
-
-@contextmanager
-def _telling(path: Path) -> Iterator[None]:
     try:
-        yield
-    except OSError as error:
-        code = {errno.ENOSPC: sqlite3.SQLITE_FULL, errno.EIO: sqlite3.SQLITE_IOERR}.get(error.errno or 0)
-        raise WarehouseError(f"{path}: {error}: {NEXT_STEPS[code or sqlite3.SQLITE_CANTOPEN]}") from error
+        connection.execute("select 1 from sqlite_master")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 @lru_cache

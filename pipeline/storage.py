@@ -99,7 +99,7 @@ class LocalStorage:
         with self._telling(path):
             if not any(Path(path).iterdir()):
                 Path(path).rmdir()
-                sync(Path(path.parent))
+                _sync_folder(Path(path.parent))
 
     def list_names(self, path: PurePath) -> list[str]:
         """What is in a folder; nothing where there is none."""
@@ -131,7 +131,7 @@ class LocalStorage:
         """Have a file in the place of another, at once."""
         with self._telling(path):
             Path(path).rename(new)
-            sync(Path(path.parent))
+            _sync_folder(Path(path.parent))
 
     def remove(self, paths: Sequence[PurePath]) -> None:
         """Have none of these files of a folder any more."""
@@ -140,7 +140,7 @@ class LocalStorage:
                 Path(path).unlink(missing_ok=True)
         if paths:
             with self._telling(paths[0]):
-                sync(Path(paths[0].parent))
+                _sync_folder(Path(paths[0].parent))
 
     def read_log(self, path: PurePath) -> list[bytes]:
         """The lines of a file that grows; a last one that a crash cut is taken off it."""
@@ -328,7 +328,7 @@ def _make_folder(path: Path) -> None:
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
-        sync(path.parent)
+        _sync_folder(path.parent)
 
 
 def _write_synced(path: Path, chunks: Iterable[bytes], mode: Literal["wb", "ab"] = "wb") -> None:
@@ -338,8 +338,7 @@ def _write_synced(path: Path, chunks: Iterable[bytes], mode: Literal["wb", "ab"]
         os.fsync(file.fileno())
 
 
-def sync(path: Path) -> None:
-    """Have what was written to a file, or a folder, outlast a power cut."""
+def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,13 +1,15 @@
 """A warehouse in a SQLite file: what can be wrong with a file."""
 
-import errno
+import datetime as dt
 import os
+import signal
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,51 +53,120 @@ def test_a_commit_waits_until_it_is_on_the_disk(store: Store) -> None:
     store.load(incremental(1, user(1, "a", 5)))
     with store.warehouse.database.connect(create=True) as db:
         settings = [db.run(f"pragma {name}").fetchone() for name in ("journal_mode", "synchronous")]
-    assert settings == [("wal",), (2,)]
+    assert settings == [("wal",), (3,)]
 
 
-def test_the_first_day_is_made_beside_the_file_and_takes_its_place_whole(store: Store) -> None:
-    """Until it is committed others read an empty file, and need not wait; and what is there then is on the disk."""
-    new = path(store).with_name("warehouse.db-new")
-    new.write_text("what a process that was killed left there")
+def kept(store: Store) -> dict[str, Any]:
+    """What a file keeps of how it was made."""
+    with closing(sqlite3.connect(path(store))) as other:
+        return {name: other.execute(f"pragma {name}").fetchone()[0] for name in ("journal_mode", "user_version")}
+
+
+def write_much(db: sqlite.SQLite) -> None:
+    """More than SQLite holds in memory."""
+    db.run("pragma main.cache_size = 10")
+    db.run("create table much (x)")
+    db.run("insert into much with n(x) as (select 1 union all select x + 1 from n where x < 9999) select x from n")
+    assert db.path.stat().st_size > 50_000
+
+
+def test_the_first_day_is_written_once_and_the_file_is_in_wal_mode_from_then_on(store: Store) -> None:
+    """Until it is committed whoever reads waits, as there is nothing to be read; afterwards nobody does."""
     with store.warehouse.database.connect(create=True) as db:
         db.begin("users")
-        db.run("create table users (user_id)")
-        assert (path(store).stat().st_size, new.exists()) == (0, True)
+        write_much(db)
+        assert {file.name for file in path(store).parent.iterdir()} == {"warehouse.db", "warehouse.db-journal"}
+        with ThreadPoolExecutor(1) as pool:
+            reader = pool.submit(store.warehouse.loads)
+            with pytest.raises(TimeoutError):
+                reader.result(0.5)
+            db.commit()
+            assert reader.result(10) == []
+        db.begin("users")
+        db.run("insert into much values (0)")
         assert store.warehouse.loads() == []
         db.commit()
-        assert not new.exists()
-        db.begin("users")  # in the file that is there now
-        db.run("insert into users values (1)")
-        db.commit()
+    assert [file.name for file in path(store).parent.iterdir()] == ["warehouse.db"]
+    assert kept(store) == {"journal_mode": "wal", "user_version": 0}
+
+
+def test_who_had_the_empty_file_open_reads_what_is_loaded_and_takes_nothing_away(store: Store) -> None:
+    """A shell, a browser of databases: SQLite deletes the log that lies beside a file in which it finds nothing."""
+    path(store).touch()
     with closing(sqlite3.connect(path(store))) as other:
-        assert other.execute("select * from users").fetchall() == [(1,)]
-
-
-def test_a_first_day_that_fails_leaves_an_empty_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which the next one fills."""
-    monkeypatch.setattr(sqlite, "sync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
-    with pytest.raises(WarehouseError, match=r"warehouse\.db: \[Errno 5\] Input/output error: look at the disk of"):
+        assert other.execute("select * from sqlite_master").fetchall() == []
         store.load(incremental(1, user(1, "a", 5)))
+        with store.warehouse.database.connect() as db:
+            db.begin("users")
+            db.run("update users set name = 'b'")
+            db.commit()
+            assert other.execute("select name from users").fetchall() == [("b",)]
+            assert names(store) == {1: "b"}
+
+
+def test_a_first_day_that_fails_leaves_an_empty_file(store: Store) -> None:
+    """Which the next one fills."""
+    with store.warehouse.database.connect(create=True) as db:
+        db.begin("users")
+        write_much(db)
     assert {file.name: file.stat().st_size for file in path(store).parent.iterdir()} == {"warehouse.db": 0}
-    monkeypatch.undo()
     store.load(incremental(1, user(1, "a", 5)))
     assert names(store) == {1: "a"}
 
 
-def test_the_file_of_a_first_day_is_on_the_disk_before_it_takes_the_place_of_the_other(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And so is its name before the load is done: SQLite itself waits for neither while it is made."""
-    done: list[str] = []
-    sync, rename = sqlite.sync, Path.rename
-    monkeypatch.setattr(sqlite, "sync", lambda file: done.append(f"sync {file.name}") or sync(file))
-    monkeypatch.setattr(Path, "rename", lambda file, to: done.append(f"{file.name} to {to.name}") or rename(file, to))
+def die_in_a_first_day(store: Store) -> None:
+    """While it is written, so that the file is neither empty nor whole."""
+    if not os.fork():
+        with store.warehouse.database.connect(create=True) as db:
+            db.begin("users")
+            write_much(db)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()
+    assert path(store).stat().st_size > 50_000
+
+
+def test_a_first_day_that_is_killed_is_taken_back_by_whoever_comes_next(store: Store) -> None:
+    """By one that only reads too: which days are loaded is asked before anything is written."""
+    database = store.warehouse.database
+    die_in_a_first_day(store)
+    assert database.find_loaded("users", dt.date(2026, 11, 1), dt.date(2026, 11, 30)) == set()
+    assert path(store).stat().st_size == 0
+    die_in_a_first_day(store)
+    assert store.warehouse.loads() == []
+    die_in_a_first_day(store)
     store.load(incremental(1, user(1, "a", 5)))
-    folder = path(store).parent.name
-    assert done == ["sync warehouse.db-new", "warehouse.db-new to warehouse.db", f"sync {folder}"]
+    assert names(store) == {1: "a"}
+    assert kept(store) == {"journal_mode": "wal", "user_version": 0}
+
+
+@pytest.mark.parametrize("statement", ["pragma journal_mode = wal", "pragma user_version = 0"])
+def test_a_first_day_that_is_killed_after_its_commit_is_there_and_the_next_ends_what_it_began(
+    store: Store, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the commit and WAL mode there is a moment; in the other mode readers would wait for every load."""
+    run = sqlite.SQLite.run
+    if not os.fork():
+        monkeypatch.setattr(
+            sqlite.SQLite,
+            "run",
+            lambda db, sql, **params: os.kill(os.getpid(), 9) if sql == statement else run(db, sql, **params),
+        )
+        store.load(incremental(1, user(1, "a", 5)))
+    os.wait()
+    assert names(store) == {1: "a"}
+    assert kept(store)["user_version"] == sqlite.BEING_MADE
     store.load(incremental(2, user(2, "b", 30)))
-    assert len(done) == 3
+    assert names(store) == {1: "a", 2: "b"}
+    assert kept(store) == {"journal_mode": "wal", "user_version": 0}
+
+
+def test_a_file_of_another_program_keeps_its_journal_mode(store: Store) -> None:
+    """Where it is chosen, there may be a reason."""
+    with closing(sqlite3.connect(path(store))) as other:
+        other.execute("create table theirs (x)")
+    store.load(incremental(1, user(1, "a", 5)))
+    store.load(incremental(2, user(2, "b", 30)))
+    assert kept(store) == {"journal_mode": "delete", "user_version": 0}
 
 
 def test_a_first_day_waits_for_another_and_goes_on_in_its_file(store: Store) -> None:
@@ -105,11 +176,11 @@ def test_a_first_day_waits_for_another_and_goes_on_in_its_file(store: Store) -> 
         second = pool.submit(store.load, incremental(2, user(2, "b", 30)))
         with pytest.raises(TimeoutError):
             second.result(0.5)
-        db.run("create table beside (x)")
+        db.run("create table first (x)")
         db.commit()
         assert second.result(10)["inserted"] == 1
     with closing(sqlite3.connect(path(store))) as other:
-        assert other.execute("select * from beside").fetchall() == []
+        assert other.execute("select * from first").fetchall() == []
     assert names(store) == {2: "b"}
 
 
