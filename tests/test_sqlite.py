@@ -5,7 +5,7 @@ import os
 import signal
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -139,20 +139,35 @@ def test_a_first_day_that_is_killed_is_taken_back_by_whoever_comes_next(store: S
     assert kept(store) == {"journal_mode": "wal", "user_version": 0}
 
 
-@pytest.mark.parametrize("statement", ["pragma journal_mode = wal", "pragma user_version = 0"])
-def test_a_first_day_that_is_killed_after_its_commit_is_there_and_the_next_ends_what_it_began(
-    store: Store, statement: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the commit and WAL mode there is a moment; in the other mode readers would wait for every load."""
+Do = Callable[[], object]
+
+
+@pytest.fixture
+def just_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Do], None]:
+    """Have something done just before a statement."""
     run = sqlite.SQLite.run
-    if not os.fork():
+
+    def patch(statement: str, do: Do) -> None:
         monkeypatch.setattr(
-            sqlite.SQLite,
-            "run",
-            lambda db, sql, **params: os.kill(os.getpid(), 9) if sql == statement else run(db, sql, **params),
+            sqlite.SQLite, "run", lambda db, sql, **params: (sql == statement and do(), run(db, sql, **params))[1]
         )
+
+    return patch
+
+
+def die_after_the_commit_of_a_first_day(store: Store, just_before: Callable[[str, Do], None], statement: str) -> None:
+    if not os.fork():
+        just_before(statement, lambda: os.kill(os.getpid(), signal.SIGKILL))
         store.load(incremental(1, user(1, "a", 5)))
     os.wait()
+
+
+@pytest.mark.parametrize("statement", ["pragma journal_mode = wal", "pragma user_version = 0"])
+def test_a_first_day_that_is_killed_after_its_commit_is_there_and_the_next_ends_what_it_began(
+    store: Store, just_before: Callable[[str, Do], None], statement: str
+) -> None:
+    """Between the commit and WAL mode there is a moment; in the other mode readers would wait for every load."""
+    die_after_the_commit_of_a_first_day(store, just_before, statement)
     assert names(store) == {1: "a"}
     assert kept(store)["user_version"] == sqlite.BEING_MADE
     store.load(incremental(2, user(2, "b", 30)))
@@ -160,13 +175,33 @@ def test_a_first_day_that_is_killed_after_its_commit_is_there_and_the_next_ends_
     assert kept(store) == {"journal_mode": "wal", "user_version": 0}
 
 
-def test_a_file_of_another_program_keeps_its_journal_mode(store: Store) -> None:
-    """Where it is chosen, there may be a reason."""
+@pytest.mark.parametrize("again", [False, True], ids=["the first", "after one that was killed"])
+def test_nobody_comes_between_a_commit_and_the_change_of_mode(
+    store: Store, just_before: Callable[[str, Do], None], again: bool
+) -> None:
+    """SQLite refuses the change where anybody else so much as reads, and does not wait for them."""
+    change, met = "pragma journal_mode = wal", []
+    if again:
+        die_after_the_commit_of_a_first_day(store, just_before, change)
+
+    def read() -> None:
+        with closing(sqlite3.connect(path(store), timeout=0)) as other, pytest.raises(sqlite3.Error) as raised:
+            other.execute("select * from loads")
+        met.append(str(raised.value))
+
+    just_before(change, read)
+    store.load(incremental(2, user(2, "b", 30)))
+    assert met == ["database is locked"]
+
+
+@pytest.mark.parametrize(("made", "version"), [("create table theirs (x)", 0), ("pragma user_version = 7", 7)])
+def test_a_file_of_another_program_keeps_what_that_has_chosen(store: Store, made: str, version: int) -> None:
+    """There may be a reason."""
     with closing(sqlite3.connect(path(store))) as other:
-        other.execute("create table theirs (x)")
+        other.execute(made)
     store.load(incremental(1, user(1, "a", 5)))
     store.load(incremental(2, user(2, "b", 30)))
-    assert kept(store) == {"journal_mode": "delete", "user_version": 0}
+    assert kept(store) == {"journal_mode": "delete", "user_version": version}
 
 
 def test_a_first_day_waits_for_another_and_goes_on_in_its_file(store: Store) -> None:
