@@ -333,7 +333,7 @@ def _try_to_connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"file:{quote(str(path))}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        connection.execute("select 1 from sqlite_master")
+        connection.execute("pragma schema_version")
     except sqlite3.Error:
         connection.close()
         raise
