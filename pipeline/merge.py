@@ -228,13 +228,14 @@ class Merge(Statements):
             insert into want ({key}, gone, {row}, until, ingested_at, load_date)
             select {e.key}, e.gone, {e.row}, e.at, d.extracted_at, d.load_date
               from want w
-              join {events} e on ({e.key}) = ({w.key}) and (e.at, e.load_date) = (
-                   select x.at, x.load_date from {events} x join {days} y on y.load_date = x.load_date
-                    where ({x.key}) = ({w.key}) order by x.at desc, y.extracted_at desc, x.load_date desc limit 1)
+              cross join {events} e  -- else SQLite goes through all events there are, not through those of these users
               join {days} d on d.load_date = (
                    select min(x.load_date) from {events} x where ({x.key}) = ({e.key}) and x.at = e.at
                       and (x.gone, {x.row}) is not distinct from (e.gone, {e.row}))
-             where w.until is null or e.at > w.until
+             where ({e.key}) = ({w.key}) and (e.at, e.load_date) = (
+                   select x.at, x.load_date from {events} x join {days} y on y.load_date = x.load_date
+                    where ({x.key}) = ({w.key}) order by x.at desc, y.extracted_at desc, x.load_date desc limit 1)
+               and (w.until is null or e.at > w.until)
             on conflict ({key}) do update
                set gone = excluded.gone, {set_row}, ingested_at = excluded.ingested_at, load_date = excluded.load_date
         """)

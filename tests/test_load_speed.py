@@ -99,6 +99,17 @@ def test_the_history_of_one_user_costs_the_same_among_however_many(
     assert 0 < steps[4000] <= 1.1 * steps[1000]
 
 
+def test_a_day_of_changes_costs_the_same_after_however_many_others(spent: "Counter[str]", tmp_path: Path) -> None:
+    """Of other users: what is looked for is what is known of those who come."""
+    steps = {}
+    for number in (5, 25):
+        users = [user(key, "a", 5) for key in range(100 * number)]
+        days = [incremental(day + 1, *users[100 * day : 100 * (day + 1)]) for day in range(number)]
+        steps[number] = load(days, tmp_path / f"{number}.db", spent)["steps"]
+    print(steps)
+    assert 0 < steps[25] <= 1.2 * steps[5]
+
+
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is written is counted by /proc")
 @pytest.mark.parametrize("mode", ["snapshot", "incremental"])
 def test_users_in_any_order_are_written_as_often_as_in_that_of_their_keys(
