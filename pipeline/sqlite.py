@@ -65,8 +65,9 @@ class Database:
         try:
             if not self.path.is_file():
                 return set()
-            with closing(_connect(self.path, "ro")) as db:
-                rows = db.execute(query, (dataset, str(first), str(last))).fetchall()
+            found = _connect(self.path, "ro", query, (dataset, str(first), str(last)))
+            with closing(found.connection):
+                rows = found.fetchall()
         except (sqlite3.Error, OSError) as error:
             if "no such table" in str(error):
                 return set()
@@ -120,9 +121,8 @@ class SQLite:
             raise WarehouseError(f"{path}: {error}: {NEXT_STEPS[code]}") from error
 
     def _open(self) -> sqlite3.Connection:
-        connection = _connect(self.path, self._mode)
         # A committed day survives a power cut: with less the last commits could be lost.
-        connection.execute("pragma synchronous = extra")
+        connection = _connect(self.path, self._mode, "pragma synchronous = extra").connection
         # A day of any size is staged in a file, whatever this SQLite was compiled to do: memory stays bounded.
         connection.execute("pragma temp_store = file")
         # What is staged is written and read from its first row to its last: large pages save a tenth of a load.
@@ -318,26 +318,25 @@ class SQLite:
         return None
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection that has read from the file; a write in which a process was killed is taken back first."""
+def _connect(path: Path, mode: str, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+    """The cursor of a first statement; before it a write in which a process was killed is taken back."""
     try:
-        return _try_to_connect(path, mode)
+        return _try_to_connect(path, mode, statement, values)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
-    _try_to_connect(path, "rw").close()
-    return _try_to_connect(path, mode)
+    _try_to_connect(path, "rw", "pragma schema_version", ()).connection.close()
+    return _try_to_connect(path, mode, statement, values)
 
 
-def _try_to_connect(path: Path, mode: str) -> sqlite3.Connection:
+def _try_to_connect(path: Path, mode: str, statement: str, values: Sequence[Any]) -> sqlite3.Cursor:
     uri = f"file:{quote(str(path))}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        connection.execute("pragma schema_version")
+        return connection.execute(statement, values)
     except sqlite3.Error:
         connection.close()
         raise
-    return connection
 
 
 @lru_cache
