@@ -9,6 +9,7 @@ import difflib
 import operator
 import re
 from collections.abc import Iterable, Mapping
+from configparser import InterpolationError
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -26,6 +27,7 @@ PAGINATORS = ["auto", "single", "link_header", "next_url", "cursor", "page", "of
 NOTHING: dict[str, Any] = {}
 MAY_BE_SECRET = ("url", "params", "body", "headers", "auth", "webhook")  # not shown where they cannot be read
 
+Params = list[tuple[str, luigi.Parameter[Any]]]
 Number = TypeVar("Number", int, float)
 
 
@@ -68,20 +70,45 @@ class Section(luigi.Config):
 
     section: ClassVar[str]
     _visible_in_registry = False
+    _kept: ClassVar[tuple[Any, list[tuple[str, Any]]]]
+    """Values, and what they come from."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._visible_in_registry = "section" in vars(cls)
+        cls._kept = (), []
 
     @classmethod
     def get_task_family(cls) -> str:
         return getattr(cls, "section", cls.__name__)
 
     @classmethod
-    def get_param_values(
-        cls, params: list[tuple[str, luigi.Parameter[Any]]], args: Any, kwargs: Any
-    ) -> list[tuple[str, Any]]:
-        """The values of the keys, as Luigi finds them; raises ConfigError for one that is unknown or unusable."""
+    def get_param_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        """The values of the keys, as Luigi finds them; raises ConfigError for one that is unknown or unusable.
+
+        A day asks for them some fifty times, and to find them takes Luigi a hundred look-ups: so they are kept for as
+        long as nothing that they come from is another.
+        """
+        if args or kwargs:
+            return cls._find_values(params, args, kwargs)
+        origin, (kept, values) = cls._read_origin(), cls._kept
+        if origin != kept:
+            values = cls._find_values(params, args, kwargs)
+            cls._kept = origin, values
+        return values
+
+    @classmethod
+    def _read_origin(cls) -> Any:
+        """What the values come from: flags, and the text of the section; None where Luigi cannot read that either."""
+        conf = get_config()
+        try:
+            text = conf.items(cls.section) if conf.has_section(cls.section) else None
+        except InterpolationError:
+            return None
+        return CmdlineParser.get_instance(), conf.sections(), text
+
+    @classmethod
+    def _find_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
         cls._check_names([name for name, _ in params])
         cls._check_values(params)
         return super().get_param_values(params, args, kwargs)
@@ -99,7 +126,7 @@ class Section(luigi.Config):
                 raise ConfigError(f"luigi.cfg: there is no section [{name}]: did you mean [{cls.section}]?")
 
     @classmethod
-    def _check_values(cls, params: list[tuple[str, luigi.Parameter[Any]]]) -> None:
+    def _check_values(cls, params: Params) -> None:
         parser = CmdlineParser.get_instance()
         flags = vars(parser.known_args) if parser else {}
         for name, value in flags.items():
@@ -241,13 +268,11 @@ class Source(Section):
     accept = luigi.BoolParameter(default=False, description="let this run through the gates; recorded with the day")
 
     @classmethod
-    def get_param_values(
-        cls, params: list[tuple[str, luigi.Parameter[Any]]], args: Any, kwargs: Any
-    ) -> list[tuple[str, Any]]:
+    def _find_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
         """The same, with the keys of a preset in the place of defaults. What lets a run through is not for a file."""
         if get_config().has_option(cls.section, "accept"):
             raise ConfigError(f"luigi.cfg: [{cls.section}] accept would open the gates for good: give it as a flag")
-        values = dict(super().get_param_values(params, args, kwargs))
+        values = dict(super()._find_values(params, args, kwargs))
         known = dict(params)
         for name, text in (presets.find_keys(values["preset"]) if values["preset"] else {}).items():
             if name not in kwargs and not cls._is_set(name):

@@ -3,7 +3,9 @@
 import datetime as dt
 import itertools
 
+import luigi
 import pytest
+from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from pipeline.config import Pipeline
@@ -141,3 +143,30 @@ def test_the_shipped_configuration_is_the_demo_source_by_day_windows():
         "incremental",
     )
     assert (Pipeline().data_dir, Pipeline().database) == ("data", "sqlite:///data/warehouse.db")
+
+
+def test_what_was_found_is_kept_and_what_changes_is_seen_at_once(configure, monkeypatch):
+    """Of a second time nothing is looked up; flags, the file and the environment are followed."""
+    looked_up = []
+    look_up = luigi.Parameter.has_task_value
+    monkeypatch.setattr(luigi.Parameter, "has_task_value", lambda *given: looked_up.append(given) or look_up(*given))
+    monkeypatch.setenv("PLACE", "here")
+    configure("pipeline", data_dir="${PLACE}")
+    assert (Pipeline().data_dir, Users().mode, len(looked_up) > 10) == ("here", "incremental", True)
+    looked_up.clear()
+    assert (Pipeline().data_dir, Users().mode, looked_up) == ("here", "incremental", [])
+    monkeypatch.setenv("PLACE", "there")
+    assert Pipeline().data_dir == "there"
+    configure("users", mode="snapshot")
+    assert Users().mode == "snapshot"
+    with CmdlineParser.global_instance(["LoadUsers", "--users-mode", "incremental"]):
+        assert Users().mode == "incremental"
+    assert Users().mode == "snapshot"
+    get_config().remove_section("users")
+    assert Users().mode == "incremental"
+    configure("user", url="http://127.0.0.1/")
+    with pytest.raises(ConfigError, match="no section"):
+        Users()
+    configure("pipeline", data_dir="${NO_SUCH_PLACE}")
+    with pytest.raises(ConfigError, match="NO_SUCH_PLACE"):
+        Pipeline()
