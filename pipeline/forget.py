@@ -63,7 +63,8 @@ def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
     days: dict[dt.date, int] = {}
     ever: dict[dt.date, int] = {}
     problems: list[str] = []
-    for date in sorted({date for stage in ("raw", "clean") for date in _list_days(dataset, stage)}):
+    stages = (list_days(Pipeline().data_dir, stage, dataset.name) for stage in ("raw", "clean"))
+    for date in sorted({date for dates in stages for date in dates}):
         try:
             days[date], ever[date] = _erase_day(dataset, date, finder, list(declared.key))
         except FolderError as error:
@@ -156,10 +157,6 @@ def _bury(dataset: Dataset, declared: Declared, asked: Iterable[Key]) -> list[Ke
     if not keys:
         raise ConfigError(f"{dataset.name}: nobody was forgotten so far: give the key of a user")
     return keys
-
-
-def _list_days(dataset: Dataset, stage: Any) -> list[dt.date]:
-    return list_days(Pipeline().data_dir, stage, dataset.name)
 
 
 def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) -> tuple[int, int]:

@@ -102,7 +102,7 @@ def _clean(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
 def list_raw(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> list[dt.date]:
     """The days from `start` to the day before `stop` that have all of their raw files, the oldest first."""
     data_dir = Pipeline().data_dir
-    days = [date for date in reversed(list_days(data_dir, "raw", dataset.name)) if start <= date < stop]
+    days = sorted(date for date in list_days(data_dir, "raw", dataset.name) if start <= date < stop)
     return [date for date in days if DayFolder(data_dir, "raw", dataset.name, date).exists()]
 
 

@@ -103,8 +103,10 @@ class LocalStorage:
 
     def list_names(self, path: PurePath) -> list[str]:
         """What is in a folder; nothing where there is none."""
-        with self._telling(path):
-            return sorted(each.name for each in Path(path).glob("*"))
+        names: list[str] = []
+        with self._telling(path), contextlib.suppress(FileNotFoundError):
+            names = os.listdir(path)  # noqa: PTH208 - pathlib takes twice as long, each day, for all days
+        return sorted(names)
 
     def list_leftovers(self, path: PurePath, before: Collection[str] = ()) -> list[str]:  # noqa: ARG002
         """What is in a folder and nobody else's work: all of it, as this run holds the folder."""

@@ -278,15 +278,14 @@ def _find_strays(names: Iterable[str], keep: Collection[str]) -> set[str]:
     return {name for name in names if name.startswith((f"{MANIFEST}.", JOURNAL, *PARTS)) and name not in keep}
 
 
-def list_days(data_dir: str, stage: Stage, dataset: str) -> list[dt.date]:
+def list_days(data_dir: str, stage: Stage, dataset: str) -> Iterator[dt.date]:
     """The days of a dataset that have a folder at a stage, finished or not, the newest first."""
     storage = open_storage(data_dir)
-    days = []
-    for name in storage.list_names(storage.root / stage / dataset):
+    for name in reversed(storage.list_names(storage.root / stage / dataset)):
         with contextlib.suppress(ValueError):
-            date = dt.datetime.strptime(name, "date=%Y-%m-%d").date()  # noqa: DTZ007
-            days += [date] if name == f"date={date}" else []
-    return sorted(days, reverse=True)
+            date = dt.date.fromisoformat(name.removeprefix("date="))
+            if name == f"date={date}":
+                yield date
 
 
 class LoadMarker(luigi.Target):

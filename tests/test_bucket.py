@@ -114,7 +114,7 @@ def live() -> Iterator[Any]:
     yield rebuild(USERS), dump_rows(), list(verify(USERS))
     open_storage.cache_clear()
     pruned = list(prune(USERS, older_than=1, keep=1, only_look=False))
-    left = [list_days(config.Pipeline().data_dir, stage, "users") for stage in ("raw", "clean")]
+    left = [list(list_days(config.Pipeline().data_dir, stage, "users")) for stage in ("raw", "clean")]
     yield pruned, left, dump_rows(), dump_parts(), list(verify(USERS))
 
 

@@ -3,6 +3,8 @@
 import datetime as dt
 import json
 import random
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +71,31 @@ def ask(census: Census, known: int = 0, as_of: dt.datetime = NOON, **keys: Any) 
 
 def test_days_of_a_dataset_are_those_that_have_a_folder():
     """The newest first, unfinished ones too; what else lies there is none, and no folder holds none."""
-    assert list_days("data", "raw", "people") == []
+    assert list(list_days("data", "raw", "people")) == []
     write(DAY)
     DayFolder("data", "raw", "people", DAY + days(1)).sweep()
     for name in ("date=2026-13-01", "date=20261122", "notes", "date=2026-11-2"):
         Path("data/raw/people", name).mkdir()
     Path("data/raw/people/.lock").touch()
-    assert list_days("data", "raw", "people") == [DAY + days(1), DAY]
+    assert list(list_days("data", "raw", "people")) == [DAY + days(1), DAY]
+
+
+def test_a_day_is_compared_at_the_same_cost_after_however_many_others():
+    """Calls are counted; of the days before the seven that it is compared with only their names are listed."""
+    calls = {}
+    ask(count(1))  # imports what it needs
+    for number in (20, 200):
+        for age in range(1, number + 1):
+            write(DAY - days(age), 1)
+        seen = Counter[str]()
+        sys.setprofile(lambda _frame, event, _of, seen=seen: seen.update([event]))
+        try:
+            ask(count(1))
+        finally:
+            sys.setprofile(None)
+        calls[number] = seen["call"] + seen["c_call"]
+    print(calls)
+    assert 0 < calls[200] <= 1.1 * calls[20]
 
 
 @pytest.mark.parametrize(
