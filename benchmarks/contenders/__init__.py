@@ -40,6 +40,7 @@ def give(command: tuple[str, ...], *abilities: str) -> dict[str, tuple[str, ...]
 
 
 LUIGI = ("{bin}/luigi", "--module", "pipeline")
+BACK = ("{bin}/python", "-m", "pipeline", "backfill")
 SETTINGS = ("--pipeline-data-dir", "{folder}/data", "--local-scheduler", "--log-level", "WARNING")
 SQLITE = ("--pipeline-database", "sqlite:///{database}")
 SERVER = ("--pipeline-database", "postgresql+psycopg://{server}?options=-csearch_path={schema}")
@@ -51,9 +52,7 @@ OURS = Contender(
     {
         **give((*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *SETTINGS, *SQLITE), FIRST, UPSERT, SKIP),
         **give((*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *SETTINGS, *SERVER), POSTGRES),
-        **give(
-            (*LUIGI, "BackfillUsers", "--start", "{start}", "--stop", "{stop}", *DAYS, *SETTINGS, *SQLITE), BACKFILL
-        ),
+        BACKFILL: (*BACK, "{start}", "{stop}", *DAYS, *SETTINGS, *SQLITE),
     },
     "nothing",
     largest=5_000_000,
