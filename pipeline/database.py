@@ -4,7 +4,7 @@ Owns the seam: whatever differs between databases is behind these two protocols,
 """
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,6 +66,9 @@ class Connection(Protocol):
 
     def fill(self, table: Table, batches: "Iterable[pa.RecordBatch]", given: Mapping[str, Any]) -> None:
         """Do the same in a table that is there and has no row; `given` are the columns with one value in all rows."""
+
+    def watching(self, table: str) -> AbstractContextManager[Callable[[], int]]:
+        """Says by how many rows a table has grown meanwhile, in this transaction, whoever has added or deleted them."""
 
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:
         """While these tables, in which there is no row, are given many: what is cheaper afterwards is done then."""

@@ -15,23 +15,30 @@ from pipeline.staging import Statements
 class Merge(Statements):
     """Brings what is staged into the tables, and counts what came of every record."""
 
-    def count_users(self) -> int:
-        return int(self.one("select count(*) from {present}")[0])
+    def merge(self, counts: dict[str, Any]) -> dict[str, Any]:
+        """Bring what is staged into the tables; returns the counts with those added that depend on other days.
 
-    def merge(self, staged: int, users: int) -> dict[str, int]:
-        """Bring what is staged into the tables, with so many `users`; returns the counts that depend on these."""
+        Raises WarehouseError where they do not add up.
+        """
+        staged = counts.pop("staged")
         self.words["newest"] = self._ask_newest(staged)
-        read = self.day.mode, self._snapshot_at(), self.db.encode(self.day.extracted_at)
         known = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
+        with self.db.watching(self.declared.stored()[0].name) as growth:
+            counts |= self._bring_in(staged, known)
+            self._check(counts, None if known else growth())
+        return counts
+
+    def _bring_in(self, staged: int, known: tuple[Any, ...] | None) -> dict[str, int]:
+        """The day, which is `known` where it was loaded before."""
+        read = self.day.mode, self._snapshot_at(), self.db.encode(self.day.extracted_at)
         if known and known != read:
             self._take_out(*known[:2])
-            users = self.count_users()
         if self.snapshot:
             self._check_instant()
         if self.first:
             return self._merge_first(staged)
         if self.snapshot:
-            self._merge_snapshot(users)
+            self._merge_snapshot()
         else:
             self._merge_records()
         return self._count(staged)
@@ -88,7 +95,7 @@ class Merge(Statements):
         self._add_day()
         self._refresh("select {key} from touched")
 
-    def _merge_snapshot(self, users: int) -> None:
+    def _merge_snapshot(self) -> None:
         """Compare the snapshot with the present first: of a user whom both show alike nothing is to be written."""
         newest = self.one("select count(*) from {days} where as_of > :as_of") == (0,)
         self.execute("""
@@ -99,7 +106,7 @@ class Merge(Statements):
         # As a rule the snapshot lists everybody, which these numbers show.
         new = "select count(*) from touched k where not exists (select 1 from {present} u where ({u.key}) = ({k.key}))"
         listed = self.one("select count(*) from stage")[0] - self.one(new)[0]
-        if users > listed:
+        if self.one("select count(*) from {present}")[0] > listed:
             self.execute("""
                 insert into touched ({key})
                 select {u.key} from {present} u where not exists (select 1 from stage s where ({s.key}) = ({u.key}))
@@ -291,7 +298,7 @@ class Merge(Statements):
             "reverted": reverted,
         }
 
-    def check(self, counts: dict[str, int], growth: int | None) -> None:
+    def _check(self, counts: dict[str, int], growth: int | None) -> None:
         """Raise WarehouseError where a record is unaccounted for, or where users came or went without a count."""
         numbers = ", ".join(f"{name} {counts[name]}" for name in (*CLASSES, "vanished"))
         if sum(counts[name] for name in CLASSES) != self.day.extracted or min(counts[name] for name in CLASSES) < 0:

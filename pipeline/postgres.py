@@ -11,7 +11,7 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -72,6 +72,12 @@ select a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey:
  order by a.attnum
 """
 
+# By how many rows this transaction has made a table grow; where the server keeps no counts, how many it has.
+TALLY = """
+select case when current_setting('track_counts')::boolean
+       then (select n_tup_ins - n_tup_del from pg_stat_xact_user_tables where relid = to_regclass(:table))
+       else (select count(*) from {table}) end
+"""
 # The indexes of a table, and how to drop and make them, where there was never a row in it.
 INDEXES = """
 select format('alter table %s drop constraint %I', indrelid::regclass, conname),
@@ -322,6 +328,14 @@ class PostgreSQL:
                 **given,
             )
         self.run("drop table _new")
+
+    @contextlib.contextmanager
+    def watching(self, table: str) -> Iterator[Callable[[], int]]:
+        def tally() -> int:
+            return int(self._one(TALLY.format(table=quote(table)), table=quote(table))[0])
+
+        before = tally()
+        yield lambda: tally() - before
 
     @contextlib.contextmanager
     def filling(self, tables: Iterable[str]) -> Iterator[None]:

@@ -5,7 +5,7 @@ Owns all that is particular to this database; another one is another file like i
 
 import datetime as dt
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import chain, islice
@@ -253,6 +253,22 @@ class SQLite:
             some = values[start : start + step]
             text = _write_rows(tuple(places.values()), len(shared), width, len(some) // width)
             self.connection.execute(f"{insert} values {text} {on_conflict}", [*shared, *some])
+
+    @contextmanager
+    def watching(self, table: str) -> Iterator[Callable[[], int]]:
+        """By triggers: what changes is less than what is there. In a table that is empty it is not."""
+        if not self.run(f'select 1 from "{table}" limit 1').fetchone():  # noqa: S608
+            yield lambda: self.run(f'select count(*) from "{table}"').fetchone()[0]  # noqa: S608
+            return
+        self.run("create temporary table _growth (rows)")
+        self.run("insert into _growth values (0)")
+        for event, step in (("insert", "+ 1"), ("delete", "- 1")):
+            count = f"update _growth set rows = rows {step}"  # noqa: S608
+            self.run(f'create temporary trigger _{event} after {event} on main."{table}" begin {count}; end')
+        yield lambda: self.run("select rows from _growth").fetchone()[0]
+        self.run("drop trigger temp._insert")
+        self.run("drop trigger temp._delete")
+        self.run("drop table temp._growth")
 
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002 - here nothing is
         return nullcontext()

@@ -213,12 +213,7 @@ def _load(
         db.create(table, temporary=True)
     facts = "select 1 from {days} union all select 1 from {events} union all select 1 from {changes}"
     first = not db.run(f"select exists ({facts})".format_map(Words(declared))).fetchone()[0]
-    merge = Merge(db, declared, day, first)
-    known = merge.one("select count(*) from {days} where load_date = :date")[0]
-    users = merge.count_users()
-    counts = Staging(db, declared, day, first).stage(rows, rejects)
-    counts |= merge.merge(counts.pop("staged"), users)
-    merge.check(counts, None if known else merge.count_users() - users)
+    counts = Merge(db, declared, day, first).merge(Staging(db, declared, day, first).stage(rows, rejects))
     marker = {"dataset": declared.name, **vars(day), **counts}
     marker |= {"loaded_at": config.utc_now(), "seconds": round(time.perf_counter() - clock, 3), "pruned_at": None}
     marker = {column: marker[column] for column in LOADS.columns}

@@ -47,6 +47,14 @@ def orders(metadata: sa.MetaData) -> sa.Table:
 
 KEYS = {"users": ["user_id"], "orders": ["shop", "order"]}
 TABLES = {"users": users, "orders": orders}
+MISCHIEF = {
+    "sqlite": ["create trigger mischief after insert on users begin delete from users where user_id = 2; end"],
+    "postgresql": [
+        "create function remove() returns trigger language plpgsql as "
+        "'begin delete from users where user_id = 2; return null; end'",
+        "create trigger mischief after insert on users for each row execute function remove()",
+    ],
+}
 
 
 def describe(day: ReadDay, **changed: Any) -> Day:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from model import ReadDay, Record
-from store import Store, incremental, snapshot, user
+from store import Store, describe, incremental, snapshot, user
 
 STEPS = 10  # of SQLite's machine: how often it is asked for them
 
@@ -132,18 +132,34 @@ def test_users_in_any_order_are_written_as_often_as_in_that_of_their_keys(
     for name, some in (("sorted", users), ("shuffled", shuffled)):
         store = Store(tmp_path / f"{name}.db")
         for date in (1, 2):
-            before = count_written()
+            before = count_bytes("wchar")
             store.load(make(date, *some))
-            written[name, date] = count_written() - before
+            written[name, date] = count_bytes("wchar") - before
     print(written)
     assert all(written["shuffled", date] < 1.8 * written["sorted", date] for date in (1, 2))
     # Nor is the first day written to a log and copied from there.
     assert written["sorted", 1] < 1.1 * (tmp_path / "sorted.db").stat().st_size
 
 
-def count_written() -> int:
-    """The bytes this process has written so far."""
-    return int(Path("/proc/self/io").read_text().partition("wchar: ")[2].split()[0])
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is read is counted by /proc")
+def test_few_records_are_loaded_among_however_many_users(tmp_path: Path) -> None:
+    """Only pages that they lie in are read: those of all users are not, not even to be counted."""
+    read = {}
+    few = [user(key, "b", 40) for key in range(10)]
+    for number in (5_000, 20_000):
+        store = Store(tmp_path / f"{number}.db")
+        for day in (snapshot(1, 30, *make_users(number)), incremental(2, *few)):
+            before = count_bytes("rchar")
+            described = describe(day, extracted=len(day.records), raw_sha256="", clean_sha256="")
+            store.warehouse.load(described, store.batches(day), [])
+            read[number] = count_bytes("rchar") - before
+    print(read)
+    assert 0 < read[20_000] <= 1.1 * read[5_000]
+
+
+def count_bytes(kind: str) -> int:
+    """The bytes this process has read (rchar) or written (wchar) so far."""
+    return int(Path("/proc/self/io").read_text().partition(f"{kind}: ")[2].split()[0])
 
 
 def test_a_hundred_rows_and_more_go_into_a_statement(spent: "Counter[str]", tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import databases
-from cluster import PASSWORD, Cluster, find_port
+from cluster import PASSWORD, USER, Cluster, find_port
 from conftest import ROOT, luigi_run, query, run
 from model import Record
 from pipeline import extraction, packing, postgres, stages
@@ -27,7 +27,7 @@ from pipeline.errors import BrokenOffError, ConfigError, WarehouseError
 from pipeline.forget import forget
 from pipeline.targets import LoadMarker, find_loaded
 from pipeline.users import USERS
-from store import Store, at, declare, declared, describe, fails, incremental, names, snapshot, user
+from store import MISCHIEF, Store, at, declare, declared, describe, fails, incremental, names, snapshot, user
 
 DAY = dt.date(2026, 11, 21)
 
@@ -265,6 +265,23 @@ def test_a_commit_is_on_the_disk_whatever_the_role_does_as_a_rule(store: Store) 
     """A day that was told to be loaded is there after a power cut."""
     with find_database(f"{store.url} -csynchronous_commit=off").connect(create=True) as db:
         assert db.run("show synchronous_commit").fetchone() == ("on",)
+
+
+@pytest.mark.parametrize("counts", ["on", "off"])
+def test_users_who_come_and_go_are_counted_whether_the_server_keeps_counts_or_not(
+    cluster: Cluster, counts: str
+) -> None:
+    """Its own are of what a transaction did to a table; without them the rows are counted."""
+    store = Store(cluster.make_url())
+    cluster.execute(f"alter role {USER} set track_counts = {counts}")
+    try:
+        store.load(snapshot(1, 30, user(1, "a", 5), user(2, "a", 5)))
+        assert store.query("select current_setting('track_counts')") == [(counts,)]
+        store.load(snapshot(2, 60, user(2, "b", 50), user(3, "a", 50), user(4, "a", 50)))
+        store.execute(*MISCHIEF["postgresql"])
+        assert "the table has grown by 0 rows" in fails(store, incremental(3, user(5, "a", 70)))
+    finally:
+        cluster.execute(f"alter role {USER} reset track_counts")
 
 
 def test_sqlalchemy_and_pandas_read_by_the_same_url(store: Store) -> None:

@@ -24,6 +24,7 @@ from pipeline import staging
 from pipeline.errors import WarehouseError
 from store import (
     MIDNIGHT,
+    MISCHIEF,
     Store,
     at,
     declare,
@@ -217,16 +218,6 @@ def test_records_that_are_not_accounted_for_fail_the_load(store: Store) -> None:
         store, day, extracted=2
     )
     assert "the manifests say 1 records, 1 of them rejected" in fails(store, day, rejected=1)
-
-
-MISCHIEF = {
-    "sqlite": ["create trigger mischief after insert on users begin delete from users where user_id = 2; end"],
-    "postgresql": [
-        "create function remove() returns trigger language plpgsql as "
-        "'begin delete from users where user_id = 2; return null; end'",
-        "create trigger mischief after insert on users for each row execute function remove()",
-    ],
-}
 
 
 def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
