@@ -38,7 +38,7 @@ class Merge(Statements):
         if self.first:
             return self._merge_first(staged)
         if self.snapshot:
-            self._merge_snapshot()
+            self._merge_snapshot(staged)
         else:
             self._merge_records()
         return self._count(staged)
@@ -95,7 +95,7 @@ class Merge(Statements):
         self._add_day()
         self._refresh("select {key} from touched")
 
-    def _merge_snapshot(self) -> None:
+    def _merge_snapshot(self, staged: int) -> None:
         """Compare the snapshot with the present first: of a user whom both show alike nothing is to be written."""
         newest = self.one("select count(*) from {days} where as_of > :as_of") == (0,)
         self.execute("""
@@ -105,7 +105,7 @@ class Merge(Statements):
         """)
         # As a rule the snapshot lists everybody, which these numbers show.
         new = "select count(*) from touched k where not exists (select 1 from {present} u where ({u.key}) = ({k.key}))"
-        listed = self.one("select count(*) from stage")[0] - self.one(new)[0]
+        listed = staged - self.one(new)[0]
         if self.one("select count(*) from {present}")[0] > listed:
             self.execute("""
                 insert into touched ({key})
@@ -131,8 +131,10 @@ class Merge(Statements):
             insert into touched ({key})
             select {key} from {changes} where gone = 2
             union
-            select {e.key} from {days} d join {events} e on e.load_date = d.load_date
-             where not exists (select 1 from {days} x where x.as_of >= d.extracted_at)
+            select {e.key} from {days} d
+             cross join {events} e  -- else SQLite goes through all events there are
+             where e.load_date = d.load_date
+               and not exists (select 1 from {days} x where x.as_of >= d.extracted_at)
                and not exists (select 1 from {days} x where x.as_of >= e.at)
             on conflict do nothing
         """)
@@ -143,8 +145,9 @@ class Merge(Statements):
             self.execute("insert into touched ({key}) select {key} from {changes} where as_of = :as_of", as_of=as_of)
             self._say(
                 """
-                select {c.key}, c.gone, {c.row} from {changes} c join touched k on ({k.key}) = ({c.key})
-                 where c.as_of = ({c.last_change} and x.as_of < :as_of)
+                select {c.key}, c.gone, {c.row} from touched k
+                 cross join {changes} c  -- else SQLite goes through all changes there are
+                 where ({c.key}) = ({k.key}) and c.as_of = ({k.last_change} and x.as_of < :as_of)
                 """,
                 as_of,
             )
@@ -191,8 +194,10 @@ class Merge(Statements):
             self.execute(
                 """
                 delete from {changes} where as_of = :following and ({key}) in (
-                  select {k.key} from changed k join {changes} c on ({c.key}) = ({k.key}) and c.as_of = :following
-                   where (c.gone, {c.row}) is not distinct from (k.gone, {k.row}))
+                  select {k.key} from changed k
+                   cross join {changes} c  -- else SQLite goes through all changes there are
+                   where ({c.key}) = ({k.key}) and c.as_of = :following
+                     and (c.gone, {c.row}) is not distinct from (k.gone, {k.row}))
                 """,
                 following=following,
             )

@@ -63,7 +63,7 @@ def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str
         ("first snapshot", 55),
         ("unchanged snapshot", 45),
         ("changed snapshot", 50),
-        ("late snapshot", 55),
+        ("late snapshot", 48),
         ("first incremental", 70),
         ("small incremental", 10),
     ],
@@ -106,6 +106,20 @@ def test_a_day_of_changes_costs_the_same_after_however_many_others(spent: "Count
         users = [user(key, "a", 5) for key in range(100 * number)]
         days = [incremental(day + 1, *users[100 * day : 100 * (day + 1)]) for day in range(number)]
         steps[number] = load(days, tmp_path / f"{number}.db", spent)["steps"]
+    print(steps)
+    assert 0 < steps[25] <= 1.2 * steps[5]
+
+
+def test_a_snapshot_costs_the_same_after_however_many_days_of_records(spent: "Counter[str]", tmp_path: Path) -> None:
+    """Of records only those since the last snapshot may know better."""
+    steps = {}
+    for number in (5, 25):
+        days = [
+            incremental(day + 1, *(user(key, f"{day}", 24 * day + 5) for key in range(100))) for day in range(number)
+        ]
+        last = [user(key, f"{number - 1}", 24 * number - 19) for key in range(100)]
+        snapshots = [snapshot(number + later, 24 * (number + later), *last) for later in (1, 2)]
+        steps[number] = load([*days, *snapshots], tmp_path / f"{number}.db", spent)["steps"]
     print(steps)
     assert 0 < steps[25] <= 1.2 * steps[5]
 
