@@ -38,7 +38,7 @@ class Merge(Statements):
         if self.first:
             return self._merge_first(staged)
         if self.snapshot:
-            self._merge_snapshot(staged)
+            self._merge_snapshot()
         else:
             self._merge_records()
         return self._count(staged)
@@ -95,7 +95,7 @@ class Merge(Statements):
         self._add_day()
         self._refresh("select {key} from touched")
 
-    def _merge_snapshot(self, staged: int) -> None:
+    def _merge_snapshot(self) -> None:
         """Compare the snapshot with the present first: of a user whom both show alike nothing is to be written."""
         newest = self.one("select count(*) from {days} where as_of > :as_of") == (0,)
         self.execute("""
@@ -105,7 +105,7 @@ class Merge(Statements):
         """)
         # As a rule the snapshot lists everybody, which these numbers show.
         new = "select count(*) from touched k where not exists (select 1 from {present} u where ({u.key}) = ({k.key}))"
-        listed = staged - self.one(new)[0]
+        listed = self.one("select count(*) from stage")[0] - self.one(new)[0]
         if self.one("select count(*) from {present}")[0] > listed:
             self.execute("""
                 insert into touched ({key})

@@ -72,9 +72,12 @@ select a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey:
  order by a.attnum
 """
 
-# By how many rows this transaction has made a table grow; where the server keeps no counts, how many it has.
+# By how many rows this transaction has made a table grow. How many it has, where the server keeps no counts, or
+# somebody's triggers, rules or partitions have a hand in them.
 TALLY = """
-select case when current_setting('track_counts')::boolean
+select case when current_setting('track_counts')::boolean and not exists (
+            select 1 from pg_class
+             where oid = to_regclass(:table) and (relhastriggers or relhasrules or relhassubclass))
        then (select n_tup_ins - n_tup_del from pg_stat_xact_user_tables where relid = to_regclass(:table))
        else (select count(*) from {table}) end
 """

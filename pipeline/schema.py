@@ -61,8 +61,9 @@ class Declared:
         kinds = {column.name: _find_kind(name, column) for column in declared.columns}
         key = {column.name: kinds[column.name] for column in declared.primary_key.columns}
         taken = ("loads", "rejects", *TEMPORARY)
-        if declared.name != name or name in taken or '"' in name:
-            raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not {', '.join(taken)}")
+        if declared.name != name or name in taken or name.startswith("_") or '"' in name:
+            others = ", ".join(taken)
+            raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not _…, {others}")
         if reserved := [c for c in kinds if c.lower() in RESERVED_COLUMNS or c.startswith("_") or '"' in c]:
             raise ConfigError(f"table {name}: the warehouse needs the name {', '.join(reserved)}: rename the column")
         if len({column.lower() for column in kinds}) < len(kinds):

@@ -256,15 +256,25 @@ class SQLite:
 
     @contextmanager
     def watching(self, table: str) -> Iterator[Callable[[], int]]:
-        """By triggers: what changes is less than what is there. In a table that is empty it is not."""
-        if not self.run(f'select 1 from "{table}" limit 1').fetchone():  # noqa: S608
-            yield lambda: self.run(f'select count(*) from "{table}"').fetchone()[0]  # noqa: S608
+        """By triggers, as what changes is less than what is there. In a table that is empty it is not.
+
+        Nor do they see all where somebody else's triggers, or a REPLACE, add and delete rows.
+        """
+
+        def count() -> int:
+            return int(self.run(f'select count(*) from "{table}"').fetchone()[0])  # noqa: S608
+
+        others = "select 1 from sqlite_master where tbl_name = :table and (type = 'trigger' or sql like '%replace%')"
+        empty = f'select 1 where not exists (select 1 from "{table}")'  # noqa: S608
+        if self.run(f"{others} union all {empty}", table=table).fetchone():
+            before = count()
+            yield lambda: count() - before
             return
         self.run("create temporary table _growth (rows)")
         self.run("insert into _growth values (0)")
         for event, step in (("insert", "+ 1"), ("delete", "- 1")):
-            count = f"update _growth set rows = rows {step}"  # noqa: S608
-            self.run(f'create temporary trigger _{event} after {event} on main."{table}" begin {count}; end')
+            note = f"update _growth set rows = rows {step}"  # noqa: S608
+            self.run(f'create temporary trigger _{event} after {event} on main."{table}" begin {note}; end')
         yield lambda: self.run("select rows from _growth").fetchone()[0]
         self.run("drop trigger temp._insert")
         self.run("drop trigger temp._delete")

@@ -104,7 +104,7 @@ class LocalStorage:
     def list_names(self, path: PurePath) -> list[str]:
         """What is in a folder; nothing where there is none."""
         names: list[str] = []
-        with self._telling(path), contextlib.suppress(FileNotFoundError):
+        with self._telling(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             names = os.listdir(path)  # noqa: PTH208 - pathlib takes twice as long, each day, for all days
         return sorted(names)
 

@@ -42,6 +42,10 @@ def make_days(case: str, number: int) -> list[ReadDay]:
     return {
         "first snapshot": [first],
         "unchanged snapshot": [first, snapshot(2, 60, *make_users(number))],
+        "snapshot with a reject": [
+            first,
+            snapshot(2, 60, *make_users(number - 1), Record(number - 1, None, None, rejected=True)),
+        ],
         "changed snapshot": [first, snapshot(2, 60, *make_users(number, "b"))],
         "late snapshot": [first, snapshot(3, 90, *make_users(number, "c")), snapshot(2, 60, *make_users(number, "b"))],
         "first incremental": [incremental(1, *make_users(number))],
@@ -62,6 +66,7 @@ def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str
     [
         ("first snapshot", 55),
         ("unchanged snapshot", 45),
+        ("snapshot with a reject", 45),
         ("changed snapshot", 50),
         ("late snapshot", 48),
         ("first incremental", 70),

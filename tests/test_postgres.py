@@ -284,6 +284,21 @@ def test_users_who_come_and_go_are_counted_whether_the_server_keeps_counts_or_no
         cluster.execute(f"alter role {USER} reset track_counts")
 
 
+def test_a_table_in_partitions_is_loaded_as_any_other(store: Store) -> None:
+    """The server keeps its counts by partitions, which are somebody else's."""
+    store.load(incremental(1, user(1, "a", 5), user(2, "a", 5)))
+    store.execute(
+        "alter table users rename to whole",
+        "alter table whole rename constraint users_pkey to whole_pkey",
+        "create table users (like whole including all) partition by hash (user_id)",
+        "create table users_even partition of users for values with (modulus 2, remainder 0)",
+        "create table users_odd partition of users for values with (modulus 2, remainder 1)",
+        "insert into users select * from whole",
+        "drop table whole",
+    )
+    assert store.load(incremental(2, user(3, "a", 30), user(1, "b", 30)))["inserted"] == 1
+
+
 def test_sqlalchemy_and_pandas_read_by_the_same_url(store: Store) -> None:
     """Schema included."""
     store.load(snapshot(1, 10, user(1, "a", 5)))

@@ -297,3 +297,17 @@ def test_a_database_without_the_right_to_write_is_one_line(store: Store, there: 
         if root:
             os.seteuid(0)
         path(store).parent.chmod(0o777)
+
+
+def test_a_table_in_which_a_new_row_takes_the_place_of_others_is_found_out(store: Store) -> None:
+    """For such a deletion SQLite calls no trigger."""
+    store.load(incremental(1, user(1, "a", 5), user(2, "b", 5)))
+    columns = "user_id INTEGER not null primary key, name TEXT unique on conflict replace, updated_at DATETIME"
+    store.execute(
+        f"create table made ({columns}, ingested_at DATETIME, load_date DATE)",
+        "insert into made select * from users",
+        "drop table users",
+        "alter table made rename to users",
+    )
+    assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
+    assert names(store) == {1: "a", 2: "b"}

@@ -198,6 +198,10 @@ FILES = {
         lambda: [shutil.rmtree(path(stage, RECORDS).parent) for stage in ("raw", "clean")],
         [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
     ),
+    "a file in the place of a day": (
+        lambda: [shutil.rmtree(path("raw", RECORDS).parent), path("raw", RECORDS).parent.touch()],
+        [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
+    ),
     "raw files that are gone, while the clean ones are edited by hand": (
         lambda: [shutil.rmtree(path("raw", RECORDS).parent), edit_rows(RECORDS), adopt(RECORDS)],
         [

@@ -21,7 +21,8 @@ import databases
 from histories import EXAMPLES, limit_examples, steps, take
 from model import Record
 from pipeline import staging
-from pipeline.errors import WarehouseError
+from pipeline.errors import ConfigError, WarehouseError
+from pipeline.schema import Declared
 from store import (
     MIDNIGHT,
     MISCHIEF,
@@ -225,6 +226,12 @@ def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
     store.load(incremental(1, user(1, "a", 5), user(2, "a", 5)))
     store.execute("delete from users where user_id = 1", *MISCHIEF[store.kind])
     assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
+
+
+@pytest.mark.parametrize("name", ["loads", "touched", "_growth", 'a"b'])
+def test_a_name_that_the_warehouse_needs_itself_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="give both one name, not _…, loads, rejects, stage"):
+        Declared.read(name, lambda metadata: sa.Table(name, metadata, *declared()))
 
 
 @pytest.mark.parametrize(
