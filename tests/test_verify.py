@@ -60,6 +60,11 @@ def tell(findings: Iterator[Finding], remark: bool = False) -> list[str]:
     return [f"{date} {thing}: {what}" for date, thing, what, remarked in findings if remarked == remark]
 
 
+def replace_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+
+
 def path(stage: str, day: str, name: str = "part-00000.*") -> Path:
     (found,) = Path(f"data/{stage}/users/date={day}").glob(name)
     return found
@@ -199,7 +204,7 @@ FILES = {
         [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
     ),
     "a file in the place of a day": (
-        lambda: [shutil.rmtree(path("raw", RECORDS).parent), path("raw", RECORDS).parent.touch()],
+        lambda: replace_by_file(path("raw", RECORDS).parent),
         [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
     ),
     "raw files that are gone, while the clean ones are edited by hand": (
