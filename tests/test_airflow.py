@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
 DAG = ROOT / "examples" / "airflow" / "users_etl.py"
 PROGRAMS = ROOT / ".venv-airflow" / "bin"
 DAY = "2026-11-20"
-NUMBER = int(os.environ.get("PIPELINE_AIRFLOW", "5"))  # of days, of which one fails once
+NUMBER = int(os.environ.get("PIPELINE_AIRFLOW", "4"))  # of days, of which one fails once
 
 # The processes of some sessions, or with a certain AIRFLOW_HOME, and the addresses at which they listen.
 LIST_PROCESSES = """

@@ -311,7 +311,7 @@ def dump() -> tuple[object, ...]:
 @pytest.mark.timeout(120 + 20 * KILLS)
 def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it():
     """SIGKILL, time and again, with two workers; then a plain run: the warehouse is as if undisturbed."""
-    days = span(12 if KILLS < 50 else 24, dt.date(2026, 10, 1))
+    days = span(8 if KILLS < 50 else 24, dt.date(2026, 10, 1))
     began = time.monotonic()
     assert backfill(*days, "--workers", "2").returncode == 0
     length = time.monotonic() - began

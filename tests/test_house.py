@@ -103,3 +103,10 @@ def test_no_run_of_a_task_is_longer_than_ten_lines():
     runs = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "run"]
     assert len(runs) == 3
     assert all((node.end_lineno or 0) - node.lineno <= 10 for node in runs)
+
+
+@pytest.mark.xdist_group("house")
+def test_the_tests_of_a_group_run_in_one_process(request):
+    """They share what takes its time to bring up; pytest-xdist tells them by the end of their names."""
+    grouped = getattr(request.config.option, "loadgroup", False)
+    assert request.node.nodeid.endswith("@house") == grouped

@@ -194,7 +194,12 @@ def test_g5_a_run_that_leaves_a_day_undone_says_which_and_exits_non_zero():
         assert [request.query["on"] for request in server.requests] == ["2026-11-02"]
 
 
-@pytest.mark.parametrize("engine", ["local", "spark"])
+@pytest.mark.parametrize(
+    ("files", "engine"),
+    [*((setup, "local") for setup in SETUPS), *((setup, "spark") for setup in SETUPS if setup[0] in ON_REQUEST)],
+    indirect=["files"],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
 def test_g6_raw_is_never_changed_and_is_enough(files, engine, request):
     """Clean files and warehouse thrown away: made again from raw alone, alike, by each engine."""
     span = ("BackfillUsers", "--start", "2026-10-01", "--stop", "2026-10-03", "--pipeline-part-records", "10")
