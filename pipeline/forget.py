@@ -30,7 +30,7 @@ from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, REJECTS, Declared, Table, Words
 from pipeline.stages import encode_rows
 from pipeline.storage import strip_run
-from pipeline.targets import CleanManifest, DayFolder, Erasure, Part, RawManifest, digest, list_days
+from pipeline.targets import CleanManifest, DayFolder, Erasure, Part, RawManifest, digest, list_all_days
 from pipeline.tombstones import Done, Finder, Key, Tombstone, Tombstones
 from pipeline.warehouse import prepare
 
@@ -63,8 +63,7 @@ def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
     days: dict[dt.date, int] = {}
     ever: dict[dt.date, int] = {}
     problems: list[str] = []
-    stages = (list_days(Pipeline().data_dir, stage, dataset.name) for stage in ("raw", "clean"))
-    for date in sorted({date for dates in stages for date in dates}):
+    for date in list_all_days(Pipeline().data_dir, dataset.name):
         try:
             days[date], ever[date] = _erase_day(dataset, date, finder, list(declared.key))
         except FolderError as error:

@@ -23,7 +23,7 @@ class Merge(Statements):
         staged = counts.pop("staged")
         self.words["newest"] = self._ask_newest(staged)
         known = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
-        with self.db.watching(self.declared.stored()[0].name) as growth:
+        with self.db.watching(self.declared.name) as growth:
             counts |= self._bring_in(staged, known)
             self._check(counts, None if known else growth())
         return counts

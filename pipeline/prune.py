@@ -16,7 +16,7 @@ from pipeline import config
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import FolderError
-from pipeline.targets import CleanManifest, DayFolder, RawManifest, list_days
+from pipeline.targets import CleanManifest, DayFolder, RawManifest, list_all_days
 
 
 class Outcome(NamedTuple):
@@ -34,8 +34,7 @@ def prune(dataset: Dataset, older_than: int, keep: int, only_look: bool) -> Iter
     But those of the newest `keep` days that have files; and with `only_look` nothing is changed.
     """
     last = dataset.config().last_closed_day(config.utc_now())
-    stages = (list_days(Pipeline().data_dir, stage, dataset.name) for stage in ("raw", "clean"))
-    days = sorted({day for days in stages for day in days})
+    days = list_all_days(Pipeline().data_dir, dataset.name)
     for date in days[: max(0, len(days) - keep)]:
         if (last - date).days >= older_than:
             try:

@@ -20,6 +20,7 @@ from pipeline.logs import logger
 from pipeline.storage import open_storage, strip_run
 
 Stage = Literal["raw", "clean"]
+STAGES: tuple[Stage, ...] = ("raw", "clean")
 Manifest = TypeVar("Manifest", bound=msgspec.Struct)
 
 MANIFEST = "manifest.json"
@@ -286,6 +287,11 @@ def list_days(data_dir: str, stage: Stage, dataset: str) -> Iterator[dt.date]:
             date = dt.date.fromisoformat(name.removeprefix("date="))
             if name == f"date={date}":
                 yield date
+
+
+def list_all_days(data_dir: str, dataset: str) -> list[dt.date]:
+    """The days that have a folder at any stage, the oldest first."""
+    return sorted({date for stage in STAGES for date in list_days(data_dir, stage, dataset)})
 
 
 class LoadMarker(luigi.Target):

@@ -21,9 +21,7 @@ from pipeline.errors import FolderError, PipelineError, WarehouseError
 from pipeline.lines import unpack
 from pipeline.staging import Day
 from pipeline.storage import strip_run
-from pipeline.targets import MANIFEST, CleanManifest, DayFolder, Part, RawManifest, Stage, list_days
-
-STAGES: tuple[Stage, ...] = ("raw", "clean")
+from pipeline.targets import MANIFEST, STAGES, CleanManifest, DayFolder, Part, RawManifest, Stage, list_all_days
 
 Manifest = TypeVar("Manifest", RawManifest, CleanManifest)
 
@@ -42,7 +40,7 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
             readable = False
             yield Finding(None, dataset.name, str(error))
         markers = audit.markers if audit else {}
-        folders = {date for stage in STAGES for date in list_days(Pipeline().data_dir, stage, dataset.name)}
+        folders = set(list_all_days(Pipeline().data_dir, dataset.name))
         for date in sorted(date for date in folders | markers.keys() if start <= date < stop):
             marker = markers.get(date)
             clean = yield from _verify_files(dataset, date, marker)
