@@ -19,7 +19,7 @@ import msgspec
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.failures import Failure, add_line, find_open, find_path, read_lines
+from pipeline.failures import Failure, add_line, find_path, read_lines
 from pipeline.logs import logger
 from pipeline.mask import Mask
 from pipeline.storage import open_storage
@@ -122,7 +122,8 @@ def _is_known(dataset: Dataset, failure: Failure, told: list[Told]) -> bool:
         if each.taken and each.failure.date == failure.date and _name_cause(each.failure) == _name_cause(failure)
     ]
     try:
-        return bool(same and find_open(same, dataset.warehouse().loads()))
+        marker = dataset.warehouse().find_marker(failure.date) if same else None
+        return bool(same) and (marker is None or bool(marker["loaded_at"] < same[-1].at))
     except PipelineError:
         return bool(same)
 

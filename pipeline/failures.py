@@ -54,10 +54,13 @@ def list_failures(data_dir: str, dataset: str) -> list[Failure]:
 
 
 def find_open(failures: Iterable[Failure], markers: Iterable[Mapping[str, Any]]) -> dict[dt.date, Failure]:
-    """The newest failure of each day that was not loaded since, by day; `markers` are the rows of `loads`."""
-    loaded = {marker["date"]: marker["loaded_at"] for marker in markers}
+    """The newest failure of each day that is not loaded, by day; `markers` are the rows of `loads`.
+
+    A day that is loaded lacks nothing, and nothing would ever mend a failure that came after: to look at it, say.
+    """
+    loaded = {marker["date"] for marker in markers}
     newest = {failure.date: failure for failure in sorted(failures, key=lambda failure: failure.at)}
-    return {date: newest[date] for date in sorted(newest) if date not in loaded or loaded[date] <= newest[date].at}
+    return {date: newest[date] for date in sorted(newest) if date not in loaded}
 
 
 def find_path(storage: Storage, dataset: str) -> PurePath:

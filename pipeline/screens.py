@@ -90,7 +90,7 @@ def _show_status(status: "Status", days: int) -> None:
         next_ = tell_command("backfill", status.wanted) if status.wanted else "nothing knows now how these were"
         console.print(f"missing: {name_newest(status.missing)}: {next_}", style="red", soft_wrap=True)
     for failure in status.failures[:FAILURES]:
-        over, style = ("", "red") if failure.date in status.failed else (", loaded since", "dim")
+        over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
         what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
         console.print(f"{what}: {failure.line}", style=style, soft_wrap=True)
     stale: dict[str, list[dt.date]] = {}

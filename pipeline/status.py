@@ -54,13 +54,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     missing: list[dt.date]
     """The days that are not loaded, from the first loaded one to the last closed one."""
     failed: list[dt.date]
-    """The days that failed and were not loaded since."""
+    """The days that failed and are not loaded."""
     stale: dict[dt.date, str]
     """The days that `reprocess` would make again, and why."""
     pruned: list[dt.date]
     """The loaded days whose files `prune` has given up."""
     failures: list[Failure]
-    """The newest one of each day, whether it was loaded since or not."""
+    """The newest one of each day, whether it is loaded or not."""
     rejects: list[Rejected]
     """The most frequent first."""
     unforgotten: int
@@ -76,7 +76,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def open_failures(self) -> list[Failure]:
-        """Those of the days that were not loaded since."""
+        """Those of the days that are not loaded."""
         return [failure for failure in self.failures if failure.date in self.failed]
 
     def find_states(self) -> dict[dt.date, State]:

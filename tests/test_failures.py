@@ -1,13 +1,14 @@
 """What failed, when and why: written down by whatever runs the tasks, and over when the day is loaded."""
 
 import datetime as dt
+import json
 import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, luigi_run, run
+from conftest import ROOT, luigi_run, run, run_here
 from pipeline import failures
 from pipeline.errors import FolderError
 from pipeline.failures import Failure, find_open, list_failures
@@ -103,15 +104,26 @@ def test_a_secret_is_not_written_down(configure, monkeypatch):
     assert failure.line == "KeyError: ***, *** or ***"
 
 
-def test_a_failure_is_over_when_its_day_is_loaded_later():
-    """Not by a load before it; of each other day the newest is shown."""
+def test_a_failure_is_over_when_its_day_is_loaded():
+    """Whatever failed after that, as nothing is left to be done; of each other day the newest is shown."""
     at = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
     hours = [at + dt.timedelta(hours=n) for n in range(4)]
     days = [DAY - dt.timedelta(days=n) for n in range(3)]
     noted = [Failure(hour, day, "extract", f"{hour} {day}") for day in days for hour in hours[:2]]
     markers = [{"date": days[0], "loaded_at": hours[3]}, {"date": days[1], "loaded_at": hours[0]}]
-    assert find_open(noted, markers) == {days[2]: noted[5], days[1]: noted[3]}
+    assert find_open(noted, markers) == {days[2]: noted[5]}
     assert find_open(noted, []) == {days[2]: noted[5], days[1]: noted[3], days[0]: noted[1]}
+
+
+def test_a_loaded_day_that_was_asked_for_in_vain_has_not_failed(capsys):
+    """A flag that cannot be used fails the run, and its day is as it was: the next run has nothing to do."""
+    for flags, code in (((), 0), (("--users-timeout", "abc"), 40), ((), 0)):
+        assert luigi_run("LoadUsers", "--date", str(DAY), *flags).returncode == code
+    (failure,) = list_failures("data", "users")
+    assert "timeout = 'abc'" in failure.line
+    status, _, _ = run_here(capsys, "status", "--json")
+    (users,) = json.loads(status)["datasets"]
+    assert users["failed"] == []
 
 
 def note_some(number: int) -> None:
@@ -168,12 +180,3 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_failure():
     assert f"ERROR: ExtractUsers(date={DAY}) failed: users {DAY}: " in result.stderr
     assert f"WARNING: users {DAY}: that it failed is not written down: " in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_a_failure_of_the_very_instant_of_a_load_is_not_over():
-    """In doubt somebody is told."""
-    at, date = dt.datetime(2026, 11, 21, tzinfo=dt.UTC), dt.date(2026, 11, 20)
-    failure = Failure(at, date, "load", "503")
-    for later, still_open in ((0, True), (1, False)):
-        marker = {"date": date, "loaded_at": at + dt.timedelta(microseconds=later)}
-        assert bool(find_open([failure], [marker])) == still_open

@@ -159,7 +159,7 @@ def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
     assert "loaded, 55" in page.text()
     assert "2 days not loaded." in page.evaluate("document.querySelector('[role=img]').ariaLabel")
     assert re.search(
-        r"Failed, and loaded since\s+2026-11-14 extract, at 2026-11-15 00:15 UTC\s+503 for five tries", page.text()
+        r"Failed, and loaded now\s+2026-11-14 extract, at 2026-11-15 00:15 UTC\s+503 for five tries", page.text()
     )
 
 

@@ -90,7 +90,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
         "missing: 2026-11-18, 2026-11-20, 2026-11-24: ./run.sh backfill 2026-11-18 2026-11-25",
         "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
         "failed at 2026-11-21T01:05:00Z: 2026-11-20, transform: too many [rejects]",
-        "failed at 2026-11-18T00:05:00Z, loaded since: 2026-11-17, extract: 503 for 5 tries",
+        "failed at 2026-11-18T00:05:00Z, loaded now: 2026-11-17, extract: 503 for 5 tries",
         "stale, made by other code: 2026-11-11",
     ]
     assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[5])
