@@ -5,11 +5,15 @@ is found as it is. `!path` turns the truth of what stands there around.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 FALSE = ("false", "no", "n", "off", "null", "none")  # as text
+NEVER = re.compile(  # the zero of a clock: that of MySQL, of Go and .NET, of Unix
+    r"(0000-00-00|0001-01-01|1970-01-01)([t ]00:00(:00(\.0+)?)?( ?(z|utc|[+-]\d\d(:?\d\d)?))*)?"
+)
 
 
 def load(record: Any) -> Any:
@@ -47,7 +51,7 @@ def is_true(fields: object, path: str) -> bool | None:
         return None
     if isinstance(value, str):  # a date of zeros is one of nothing, too
         text = value.strip().lower()
-        truth = bool(text.strip("0-/:. tz")) and text not in FALSE
+        truth = bool(text.strip("0-/:. tz")) and text not in FALSE and not NEVER.fullmatch(text)
     else:
         truth = bool(value)
     return truth != path.startswith("!")

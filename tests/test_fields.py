@@ -7,17 +7,26 @@ import pytest
 from pipeline.fields import find, has, is_true, load, put
 
 FALSE = [False, 0, "", " ", "0", "false", "False", "no", "N", "off", "null", "0000-00-00 00:00:00", [], {}]
+NEVER = [
+    *("0001-01-01T00:00:00Z", "0001-01-01T00:00:00", "0001-01-01 00:00:00.0000000", "0001-01-01t00:00:00.000+01:00"),
+    *("0001-01-01 00:00:00 +0000 UTC", "0001-01-01", "0000-00-00T00:00:00+00:00"),
+    *("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z", "1970-01-01 00:00:00+0000", "1970-01-01 00:00:00"),
+]
+REAL = [
+    *("1970-01-01T00:00:01Z", "1970-01-01T00:00:00.001Z", "1970-01-02T00:00:00Z", "0001-01-01T00:00:00Z and on"),
+    *("1971-01-01T00:00:00Z", "0001-01-01T10:00:00Z", "2026-01-01T00:00:00Z"),
+]
 
 
-@pytest.mark.parametrize("value", FALSE, ids=repr)
+@pytest.mark.parametrize("value", FALSE + NEVER, ids=repr)
 def test_what_says_no_is_false(value: Any) -> None:
-    """In a type of JSON or in a word for it, a date of zeros included; turned around it is true."""
+    """In a type of JSON or in a word for it, the zero of a clock included; turned around it is true."""
     assert is_true({"a": {"b": value}}, "a.b") is False
     assert is_true({"a": {"b": value}}, "!a.b") is True
 
 
 @pytest.mark.parametrize(
-    "value", [True, 1, -1, 0.5, "true", "yes", "2026-11-20T00:00:00Z", "x", [0], {"a": 0}], ids=repr
+    "value", [True, 1, -1, 0.5, "true", "yes", "2026-11-20T00:00:00Z", "x", [0], {"a": 0}, *REAL], ids=repr
 )
 def test_anything_else_is_true(value: Any) -> None:
     """A time, a reason, an object that holds something."""
