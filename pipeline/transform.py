@@ -43,6 +43,7 @@ PANDAS_TYPES: dict[pa.DataType, Any] = {
 }
 KEY_IS_NULL = "is null, and it is the key"
 HAS_NUL, KEY_HAS_NUL = "has a NUL character", "has a NUL character, and it is the key"
+OUT_OF_RANGE = "is a time outside the years 1 to 9999"
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -115,8 +116,8 @@ def transform(
         for line, *values in rows.loc[mask & ~bad, list(key)].itertuples():
             rejects.append(Reject(line, reason, field, _encode_key(values), lines[line - 1].decode()))
         bad |= mask
-        if reason == HAS_NUL:
-            rows[field] = rows[field].mask(rule)  # of a deletion, which keeps no text
+        if reason in (HAS_NUL, OUT_OF_RANGE):
+            rows[field] = rows[field].mask(rule)  # of a deletion, which needs neither
     if deleted_when:
         rows = rows.assign(deleted=deleted)
     return rows[~bad], sorted(rejects)
@@ -206,7 +207,10 @@ def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.Da
         (column, KEY_HAS_NUL if column in key else HAS_NUL): rows[column].str.contains("\0", regex=False, na=False)
         for column in texts
     }
-    return rows, nulls | broken | nuls
+    # RFC 3339 may write it: the first and the last hours of these years, in a zone where UTC is in another year.
+    times = [str(column) for column in rows if rows[column].dtype.kind == "M"]
+    out = {(column, OUT_OF_RANGE): rows[column].notna() & ~rows[column].dt.year.between(1, 9999) for column in times}
+    return rows, nulls | broken | nuls | out
 
 
 def _read_keys(

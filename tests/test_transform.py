@@ -335,3 +335,23 @@ def test_a_nul_character_in_a_deletion_is_no_more_than_its_text():
         (2, "name", "has a NUL character", '["b"]'),
         (3, "number", "has a NUL character, and it is the key", r'["c\u0000"]'),
     ]
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00"])
+def test_a_time_that_is_in_no_year_of_utc_rejects_its_record_alone(time):
+    """It is valid as it is written, and no database could keep it; the last ones that can be kept are rows."""
+    kept = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"]
+    rows, rejects = rows_of(GOOD, GOOD | {"id": 2, "updated_at": time}, *(GOOD | {"updated_at": text} for text in kept))
+    assert [row["updated_at"].year for row in rows] == [2026, 1, 9999]
+    assert [(reject.line, reject.field, reject.reason, reject.key) for reject in rejects] == [
+        (2, "updated_at", "is a time outside the years 1 to 9999", "[2]")
+    ]
+
+
+def test_a_deletion_whose_time_is_in_no_year_of_utc_is_a_row_without_it():
+    """A deletion needs only its key."""
+    dead = GOOD | {"id": 2, "updated_at": "0001-01-01T00:00:00+01:00", "deleted": True}
+    rows, rejects = delete_rows(GOOD, dead)
+    assert rejects == []
+    assert rows["deleted"].tolist() == [False, True]
+    assert rows["updated_at"].notna().tolist() == [True, False]
