@@ -123,11 +123,18 @@ class LocalStorage:
 
     def replace(self, path: PurePath, content: bytes) -> None:
         """Have a file with this content: after a crash it is as it was before, or as it is to be."""
+        self.make_folder(path.parent)
+        new = Path(path.with_name(f"{path.name}.new"))
         with self._telling(path):
-            _make_folder(Path(path.parent))
-            new = Path(path.with_name(f"{path.name}.new"))
-            _write_synced(new, [content])
-        self.rename(new, path)
+            try:
+                _write_synced(new, [content])
+                new.rename(path)
+                _sync_folder(new.parent)
+            except OSError as error:
+                error.filename = path  # of the other one nobody knows
+                with contextlib.suppress(OSError):
+                    new.unlink()
+                raise
 
     def rename(self, path: PurePath, new: PurePath) -> None:
         """Have a file in the place of another, at once."""

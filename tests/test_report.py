@@ -231,6 +231,15 @@ def test_the_command_says_where_the_page_is_and_replaces_it_whole(capsys):
     }  # fmt: skip
 
 
+def test_a_folder_in_the_place_of_the_page_is_named_and_nothing_is_left_beside_it(capsys):
+    """By the path that was given."""
+    Path("pages/a").mkdir(parents=True)
+    out, err, code = run_here(capsys, "report", "pages/a")
+    assert (out, code) == ("", 1)
+    assert err.startswith("ERROR: pages/a: Is a directory: ")
+    assert [path.name for path in Path("pages").iterdir()] == ["a"]
+
+
 def test_a_service_without_a_home_can_make_the_page():
     """In a process of its own, with nothing on stderr."""
     result = run("python", "-m", "pipeline", "report", HOME="/proc/nobody")
