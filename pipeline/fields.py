@@ -8,12 +8,26 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 FALSE = ("false", "no", "n", "off", "null", "none")  # as text
 NEVER = re.compile(  # the zero of a clock: that of MySQL, of Go and .NET, of Unix
     r"(0000-00-00|0001-01-01|1970-01-01)([t ]00:00(:00(\.0+)?)?( ?(z|utc|[+-]\d\d(:?\d\d)?))*)?"
 )
+
+
+class Number(float):
+    """A number with a fraction or an exponent, and the text that it came as, which a float may not hold."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def load(record: Any) -> Any:

@@ -18,7 +18,7 @@ import msgspec
 import requests
 from urllib3.exceptions import HTTPError
 
-from pipeline.fields import find, is_true, split_path
+from pipeline.fields import Number, find, is_true, split_path
 
 MAX_BODY = 256 * 2**20  # bytes of a page, as they come and decompressed
 MAX_SECONDS = 1800  # for a body that comes byte by byte, each within the timeout
@@ -26,6 +26,8 @@ CHUNK = 2**18
 FIELDS_DEPTH = 20  # how deep a page's object is looked into, beside its records
 
 Split = TypeVar("Split")
+
+_values = msgspec.json.Decoder(float_hook=Number)
 
 START_BYTES = 2**14  # of an answer that is a failure anyway
 LINKS = ("link", "links")
@@ -267,7 +269,7 @@ def _read_fields(page: Mapping[str, msgspec.Raw], depth: int = FIELDS_DEPTH) -> 
             fields[name] = _read_fields(_split_object(raw), depth - 1) if depth > 1 else {}
         elif not _starts(raw, b"[") or name.strip("_").lower() in (*LINKS, *ERRORS):
             try:
-                fields[name] = msgspec.json.decode(raw)
+                fields[name] = _values.decode(raw)
             except msgspec.DecodeError:  # a NaN, half a surrogate pair: as it stands, or a cursor would look like none
                 fields[name] = bytes(raw).decode()
         elif (start := LIST_START.match(raw)) and start[1] != b"]":

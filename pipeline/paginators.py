@@ -16,7 +16,7 @@ import msgspec
 
 from pipeline.config import Source
 from pipeline.errors import ConfigError
-from pipeline.fields import find, has, is_true, load, put
+from pipeline.fields import Number, find, has, is_true, load, put
 
 ENDS = (None, "", False, 0, "0")  # a cursor that is one of these leads nowhere
 
@@ -398,4 +398,6 @@ def _name(pair: str) -> str:
 
 
 def _to_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=dict)
+    if isinstance(value, (str, Number)):
+        return str(value)
+    return json.dumps(value, separators=(",", ":"), default=dict)

@@ -141,6 +141,31 @@ def test_a_name_with_dots_in_it_is_found(server: Server) -> None:
     assert read(url, data_selector="@odata.page.the.users") == [{"id": 1}]
 
 
+@pytest.mark.parametrize(
+    "cursor", ["1732872345.1234564", "1e2", "-1.50E+3", "0.10", "1732872345.123456789", "12345678901234567890123", "7"]
+)
+@pytest.mark.parametrize("where", ["query", "header", "body"])
+def test_a_number_that_leads_on_goes_out_as_it_came(server: Server, cursor: str, where: str) -> None:
+    """Digit by digit: one that is rounded, or written in another way, asks for other records."""
+    first, last = Answer(f'{{"users":[{{"id":1}}],"at":{{"next":{cursor}}}}}'), Answer({"users": [], "at": {}})
+    keys = {"paginator": "cursor", "cursor_path": "at.next", "cursor_param": "after", "cursor_in": where}
+    read(server.on("/users", first, last), method="POST", **keys)
+    sent = server.requests[1]
+    found = {"query": sent.query, "header": sent.headers, "body": json.loads(sent.body)}[where]
+    assert found["after"] == cursor
+
+
+@pytest.mark.parametrize(
+    ("total", "more", "end"), [("2.0", "0.5", "0.0"), ("2e0", "1e-1", "0e7"), ("20E-1", "1e9", "-0.0")]
+)
+def test_a_number_is_a_number_however_it_is_written(server: Server, total: str, more: str, end: str) -> None:
+    """A total, and a word for there being more, of which zero is none."""
+    pages = [("[1]", more), ("[2]", end), ("[]", end)]
+    answers = [Answer(f'{{"users":{users},"n":{total},"more":{word}}}') for users, word in pages]
+    url = server.on("/users", *answers)
+    assert read(url, data_selector="users", paginator="page", more_path="more", total_path="n") == [1, 2]
+
+
 def test_later_pages_are_shaped_like_the_first(server: Server) -> None:
     """An error object with a list of its own does not pass for a page."""
     first = Answer([{"id": 1}], headers={"Link": "</users?page=2>; rel=next"})
