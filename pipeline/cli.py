@@ -25,30 +25,60 @@ Show = Callable[[Sequence[type[Load]], argparse.Namespace], bool]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 0, or with 1 and one line on stderr."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = make_parser()
-    options, flags = parser.parse_known_args(arguments)
-    options.flags = flags
-    if options.command == "forget":
-        behind = arguments[arguments.index("forget") + 1 :]
-        if options.keys != behind[: len(options.keys)]:  # the value of a flag must not be taken for somebody's key
-            parser.error("give each KEY right behind forget, and flags after them")
+    where, words = make_module_parser().parse_known_args(arguments)
+    module: str = where.module
     try:
-        importlib.import_module(options.module)
-        loads = find_loads(options.module)
+        importlib.import_module(module)
+        loads = find_loads(module)
+        options = parse(words)
         if options.command == "doctor":  # asks under a section of its own
             well = options.show(loads, options)
         else:
-            with CmdlineParser.global_instance([loads[0].task_family, *options.defaults, *flags]):
+            with CmdlineParser.global_instance([loads[0].task_family, *options.defaults, *options.flags]):
                 well = options.show(loads, options)
     except ModuleNotFoundError as error:
-        if error.name != options.module:
+        if error.name != module:
             raise
-        sys.exit(f"ERROR: there is no module {options.module}: name one that Python finds from here, or leave it out")
+        sys.exit(f"ERROR: there is no module {module}: name one that Python finds from here, or leave it out")
     except logs.EXPECTED as error:
         sys.exit(f"ERROR: {logs.tell(error)}")
     if not well:
         sys.exit(1)
+
+
+def make_module_parser() -> argparse.ArgumentParser:
+    """Finds the one flag that stands before or behind a command: which flags there are else, the module decides."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline", add_help=False, allow_abbrev=False)
+    parser.add_argument("--module", default="pipeline", help="where the dataset's tasks are (default: pipeline)")
+    return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """A command and its arguments; `flags` are those for keys of luigi.cfg."""
+    parser, words = make_parser(), join_flags(words)
+    options, flags = parser.parse_known_args(words)
+    options.flags = flags
+    if options.command == "forget":
+        behind = words[words.index("forget") + 1 :]
+        if options.keys != behind[: len(options.keys)]:  # the value of a flag must not be taken for somebody's key
+            parser.error("give each KEY right behind forget, and flags after them")
+    return options
+
+
+def join_flags(words: Sequence[str]) -> list[str]:
+    """The words, but each flag of Luigi's in one with its value, which must not be taken for a day or a file."""
+    with_value = {
+        f"--{name if bare else f'{task}_{name}'}".replace("_", "-")
+        for task, bare, name, parameter in Register.get_all_params()
+        if parameter._parser_kwargs(name)["action"] == "store"
+    }
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in with_value and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -60,8 +90,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m pipeline",
         description="Keys of luigi.cfg are flags here too, as in --pipeline-database sqlite:///other.db",
         allow_abbrev=False,
+        parents=[make_module_parser()],
     )
-    parser.add_argument("--module", default="pipeline", help="where the dataset's tasks are (default: pipeline)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, show: Show, help_: str) -> argparse.ArgumentParser:
@@ -146,18 +176,18 @@ def parse_day(text: str) -> dt.date:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def parse_number(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+def parse_number(text: str, least: int = 0) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is not {least} or more")
     return number
 
 
 def parse_positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
+    return parse_number(text, least=1)
 
 
 def parse_duration(text: str) -> dt.timedelta:

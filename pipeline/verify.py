@@ -17,6 +17,7 @@ from pipeline import stages
 from pipeline.audit import Audit, Finding, compare
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
+from pipeline.days import check_span
 from pipeline.errors import FolderError, PipelineError, WarehouseError
 from pipeline.lines import unpack
 from pipeline.staging import Day
@@ -31,6 +32,7 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
 
     What is read of the warehouse is of one moment; a day that is worked on meanwhile may be named without need.
     """
+    check_span(start, stop)
     database = dataset.warehouse().database
     with database.connect(readonly=True) if database.exists() else nullcontext() as db:
         audit, readable = None, True

@@ -41,9 +41,10 @@ def test_a_second_dataset_is_one_file_and_one_section():
     assert query("select dataset, reason, key from rejects where dataset = 'orders'") == [
         ("orders", "is negative", '["A-2", 1]')
     ]
-    status = run("python", "-m", "pipeline", "--module", "orders", "status", PYTHONPATH=path)
-    assert "orders in sqlite:///data/warehouse.db: 1 day, " in status.stdout
-    assert "users" not in status.stdout
+    for words in (("--module", "orders", "status"), ("status", "--module", "orders"), ("status", "--module=orders")):
+        status = run("python", "-m", "pipeline", *words, PYTHONPATH=path)
+        assert "orders in sqlite:///data/warehouse.db: 1 day, " in status.stdout
+        assert "users" not in status.stdout
     assert "users in sqlite:///data/warehouse.db: 1 day, " in run("python", "-m", "pipeline", "status").stdout
 
 

@@ -106,7 +106,7 @@ def test_without_yes_nothing_is_touched():
     [
         ((), "the following arguments are required: --older-than"),
         (("--older-than", "-1"), "-1 is not 0 or more"),
-        (("--older-than", "30", "--keep", "x"), "argument --keep: invalid parse_number value: 'x'"),
+        (("--older-than", "30", "--keep", "x"), "argument --keep: 'x' is no whole number"),
     ],
 )
 def test_bad_input_is_one_line(arguments, line):

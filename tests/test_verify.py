@@ -525,3 +525,15 @@ def test_the_command_ends_with_1_where_something_differs(capsys):
     differs = f"users {RECORDS} loads: pages is 7, should be 1\n"
     assert run_here(capsys, "verify") == (f"{remark}{differs}users: 1 difference\n", "", 1)
     assert run_here(capsys, "verify", SNAPSHOT, RECORDS) == (f"{remark}users: nothing differs\n", "", 0)
+    wrong = f"ERROR: STOP {SNAPSHOT} is not after START {RECORDS}: it is the day after the last one"
+    assert run_here(capsys, "verify", RECORDS, SNAPSHOT) == ("", wrong, 1)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_value_of_a_flag_is_taken_for_no_day(capsys):
+    """A key of luigi.cfg is a flag with or without an equals sign, wherever it stands."""
+    execute(f"update loads set pages = 7 where date = '{RECORDS}'")
+    for other in (["--pipeline-database=sqlite:///other.db"], ["--pipeline-database", "sqlite:///other.db"]):
+        assert run_here(capsys, "verify", *other)[1:] == ("", 0)
+        assert run_here(capsys, "verify", SNAPSHOT, *other)[1:] == ("", 0)
+    assert run_here(capsys, "verify", "--pipeline-database", "sqlite:///data/warehouse.db")[2] == 1
