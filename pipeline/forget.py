@@ -89,7 +89,7 @@ class CleanPart:
         if len(self._lines) != rows.records:
             raise FolderError(
                 f"{folder}/{rows.name}: it has {rows.records} rows of {records} records, {len(refused)} of them "
-                f"rejected: delete the folder {folder}, so that the day is cleaned again"
+                f"rejected: delete the folder {folder}, and reprocess the day"
             )
 
     def find(self, finder: Finder, columns: Sequence[str]) -> set[int]:

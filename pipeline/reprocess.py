@@ -47,13 +47,10 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
     """
     days = list_span(start, stop)
     stale = find_stale(dataset, start, stop)
-    pruned = {marker["date"] for marker in dataset.warehouse().loads() if marker["pruned_at"]}
+    markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
     for date in days:
-        there = dataset.folder("raw", date).exists()
-        if not there and date in pruned:
-            yield Outcome(date, "pruned", "its files are given up: it stays as it was loaded")
-        elif not there:
-            yield Outcome(date, "missing", "there are no raw files: its Load task reads them from the source")
+        if not dataset.folder("raw", date).exists():
+            yield _pass_over(date, markers.get(date))
         elif date not in stale and not everything:
             yield Outcome(date, "current", "loaded as the code of today makes it")
         else:
@@ -63,6 +60,19 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
                 yield Outcome(date, "done", stale.get(date, "asked for"))
             except PipelineError as error:
                 yield Outcome(date, "failed", str(error))
+
+
+def _pass_over(date: dt.date, marker: dict[str, Any] | None) -> Outcome:
+    """What becomes of a day without raw files."""
+    if not marker:
+        return Outcome(date, "missing", "no raw files: its Load task reads them from the source")
+    if marker["pruned_at"]:
+        return Outcome(date, "pruned", "its files are given up: it stays as it was loaded")
+    return Outcome(
+        date,
+        "missing",
+        "its raw files are gone: bring them back from a copy, or delete its row of loads, and run the day again",
+    )
 
 
 def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:

@@ -204,20 +204,22 @@ def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = 
 
     console = open_console()
     days: dict[str, list[dt.date]] = {"done": [], "current": [], "missing": [], "pruned": [], "failed": []}
+    missing: dict[str, list[dt.date]] = {}
     for date, what, why in outcomes:
         days[what].append(date)
         if what == "done" and each:
             console.print(f"{dataset.name} {date}: {why}; {each}", soft_wrap=True)
         elif what == "failed":
             sys.stderr.write(f"ERROR: {why}\n")
+        elif what == "missing":
+            missing.setdefault(why, []).append(date)
     if days["current"]:
         console.print(f"{dataset.name} {name_days(days['current'])}: current, left as it is", soft_wrap=True)
     if days["pruned"]:
         pruned = f"{dataset.name} {name_days(days['pruned'])}"
         console.print(f"{pruned}: given up by prune, left as loaded", style="yellow", soft_wrap=True)
-    if days["missing"]:
-        missing = f"{dataset.name} {name_days(days['missing'])}"
-        sys.stderr.write(f"ERROR: {missing}: no raw files: its Load task reads them from the source\n")
+    for why, dates in missing.items():
+        sys.stderr.write(f"ERROR: {dataset.name} {name_days(dates)}: {why}\n")
     return days
 
 

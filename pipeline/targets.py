@@ -132,11 +132,18 @@ class Named(msgspec.Struct):
     rejects: list[Part] = []
 
 
+# What has a damaged day made again: a loaded one is asked for in vain as long as its marker is there.
+MADE_AGAIN = {
+    "raw": "delete its folder and the day's row of loads, and run the day again",
+    "clean": "delete its folder, and reprocess the day",
+}
+
+
 class DayFolder(luigi.Target):
     """The files of one day at one stage: `<data_dir>/<stage>/<dataset>/date=<date>/`."""
 
     def __init__(self, data_dir: str, stage: Stage, dataset: str, date: dt.date) -> None:
-        self.date, self.day = date, f"{dataset} {date}"
+        self.date, self.day, self._made_again = date, f"{dataset} {date}", MADE_AGAIN[stage]
         self._storage = open_storage(data_dir)
         self.path = self._storage.root / stage / dataset / f"date={date}"
         self._before: list[str] = []
@@ -203,7 +210,7 @@ class DayFolder(luigi.Target):
         if hashlib.sha256(data).hexdigest() != part.sha256:
             raise FolderError(
                 f"{self}/{part.name}: the bytes are not those of its manifest (sha256 {part.sha256[:12]}…): "
-                f"bring the file back from a copy, or delete the folder {self} so that the day is made again"
+                f"bring the file back from a copy, or {self._made_again}"
             )
         return data
 
@@ -263,7 +270,7 @@ class DayFolder(luigi.Target):
             return msgspec.json.decode(data, type=kind)
         except msgspec.DecodeError as error:
             raise FolderError(
-                f"{self}/{MANIFEST} is not a manifest ({error}): delete the folder, so that the day is made again"
+                f"{self}/{MANIFEST} is not a manifest ({error}): bring it back from a copy, or {self._made_again}"
             ) from error
 
     def _list_named(self) -> set[str]:

@@ -10,9 +10,10 @@ import pytest
 from conftest import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
 from pipeline import extraction, stages
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, FolderError
 from pipeline.reprocess import find_stale, reprocess
-from pipeline.users import USERS, User
+from pipeline.targets import RawManifest
+from pipeline.users import USERS, LoadUsers, User
 from pipeline.verify import verify
 from pipeline.warehouse import Rejected
 from server import Answer, Server
@@ -161,7 +162,7 @@ def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made
     configure("users", max_reject_ratio=0.4)  # the second day alone has more, as its id of text is rejected
     outcomes = list(reprocess(USERS, DAYS[0] - dt.timedelta(days=1), STOP, everything=True))
     assert [outcome.what for outcome in outcomes] == ["missing", "done", "failed", "done"]
-    assert outcomes[0].why == "there are no raw files: its Load task reads them from the source"
+    assert outcomes[0].why == "no raw files: its Load task reads them from the source"
     assert "2 of 3 records are rejected, more than max_reject_ratio 0.4" in outcomes[2].why
     assert query("select count(*) from loads") == [(3,)]
     (USERS.folder("raw", DAYS[0]).path / "manifest.json").write_text("{")
@@ -185,6 +186,32 @@ def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configu
     out, err, code = run_here(capsys, "reprocess", "2026-09-29", second, "--all")
     missing = "ERROR: users 2026-09-29..2026-09-30: no raw files: its Load task reads them from the source\n"
     assert (out, err, code) == (done, missing, 1)
+    shutil.rmtree(USERS.folder("raw", DAYS[0]).path)
+    out, err, code = run_here(capsys, "reprocess", first, second)
+    gone = "its raw files are gone: bring them back from a copy, or delete its row of loads, and run the day again"
+    assert (out, err, code) == ("", f"ERROR: users {first}: {gone}\n", 1)
+
+
+@pytest.mark.parametrize("stage", ["raw", "clean"])
+def test_a_damaged_day_is_made_again_as_its_error_says(server, configure, stage):
+    """A loaded day too: of raw files its marker goes as well, as nothing asks the source for a day that is loaded."""
+    serve_days(server, configure)
+    load_days()
+    folder, before = USERS.folder(stage, DAYS[0]), query(HISTORY)
+    (folder.path / "manifest.json").write_text("{")
+    with pytest.raises(FolderError) as damage:
+        folder.read_manifest(RawManifest)
+    shutil.rmtree(folder.path)
+    if stage == "raw":
+        assert str(damage.value).endswith("delete its folder and the day's row of loads, and run the day again")
+        execute(f"delete from loads where date = '{DAYS[0]}'")
+        assert not LoadUsers(DAYS[0]).complete()
+        load_days(days=DAYS[:1])
+    else:
+        assert str(damage.value).endswith("delete its folder, and reprocess the day")
+        assert tell(reprocess(USERS, DAYS[0], DAYS[0] + dt.timedelta(days=1))) == [(str(DAYS[0]), "done")]
+    assert query(HISTORY) == before
+    assert list(verify(USERS)) == []
 
 
 def test_a_range_without_a_day_is_an_error():
