@@ -41,7 +41,13 @@ class LocalStorage:
     """A folder. What was done lasts: files and their names are synced."""
 
     def __init__(self, data_dir: str) -> None:
-        self.root: PurePath = Path(data_dir).expanduser()
+        """Take the folder, which need not be there; raises ConfigError where something else is in its place."""
+        root = Path(data_dir).expanduser()
+        with self._telling(root):
+            there = next(filter(Path.exists, (root, *root.parents)), None)
+            if there and not there.is_dir():
+                raise ConfigError(f"[pipeline] data_dir = {data_dir}: {there} is a file: name a folder")
+        self.root: PurePath = root
 
     def show(self, path: PurePath) -> str:
         return str(path)

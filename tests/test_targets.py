@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from conftest import ROOT, need
+from conftest import ROOT, luigi_run, need, run_here
 from pipeline.errors import ConfigError, FolderError, WarehouseError
 from pipeline.targets import CleanManifest, DayFolder, LoadMarker, digest, find_loaded
 
@@ -90,9 +90,28 @@ def test_a_manifest_that_cannot_be_read_is_one_line(folder, content):
 
 def test_what_the_file_system_refuses_is_one_line():
     """A file where a folder should be: the thing and the reason."""
-    Path("data").write_text("")
-    with pytest.raises(FolderError, match="data: "):
+    Path("data").mkdir()
+    Path("data/raw").write_text("")
+    with pytest.raises(FolderError, match="data/raw: "):
         DayFolder("data", "raw", "users", DAY).sweep()
+
+
+@pytest.mark.parametrize("place", ["file", "file/data"])
+@pytest.mark.parametrize("command", ["status", "plan 2026-11-01 2026-11-03", "prune --older-than 3", "verify"])
+def test_a_file_in_the_place_of_data_dir_is_not_taken_for_an_empty_one(capsys, command, place):
+    """Nor one above it: one line, and exit code 1."""
+    Path("file").touch()
+    said = run_here(capsys, *command.split(), "--pipeline-data-dir", place)
+    assert said == ("", f"ERROR: [pipeline] data_dir = {place}: file is a file: name a folder", 1)
+
+
+def test_a_file_in_the_place_of_data_dir_is_told_once_by_a_load():
+    """And not also by what would write down that it failed."""
+    Path("data").touch()
+    result = luigi_run("LoadUsers", "--date", str(DAY))
+    assert result.returncode == 35
+    (line,) = result.stderr.splitlines()
+    assert line.endswith(f"(date={DAY}): [pipeline] data_dir = data: data is a file: name a folder")
 
 
 def test_an_error_of_the_work_is_not_taken_for_one_of_the_lock():
