@@ -403,11 +403,14 @@ class _Inquiry:
             return None
         came = self._got + (0 if second is None else len(second.records))
         for word in find_totals(self._page):
-            vague = word.path.startswith("pages:") or COUNT.fullmatch(word.name)
-            least = 2 if word.path.startswith("pages:") else came
+            pages = word.path.startswith("pages:")
+            # What is called a count may be that of the records on a page.
+            own = pages and "count" in simplify(word.path) and word.value == self._got
+            vague = own or COUNT.fullmatch(word.name)
+            least = 2 if pages else came
             later = [] if second is None else [each.value for each in find_totals(second) if each.path == word.path]
             # Another number on page two is how many are left, or a list that moves, which is held to its total.
-            moved = not vague and later and later[0] != word.value - self._got
+            moved = not vague and later and (later[0] < word.value if pages else later[0] != word.value - self._got)
             again = not vague if second is None else word.value in later or moved
             if word.path != "Content-Range" and word.value >= least and again:
                 return word

@@ -282,20 +282,26 @@ class Reading:
         return self._paginator.first(self._paging.ask_for_size(request))
 
     def _note_total(self, page: Page) -> None:
-        total, self._total_pages = self._paging.find_total(page, self._total_pages)
-        if total is None:
-            if self.pages == 1 and (path := self._paging.total_path) and self._total_pages is None:
-                raise self._client.fail(
-                    f"{self.url}: total_path = {path}, and the page has no number there: set it to the field that "
-                    "says how many records there are, or leave it out"
-                )
-            return
-        if self.total is not None and total < self.total and self._paginator.positional:
+        total, pages = self._paging.find_total(page, self._total_pages)
+        if self.pages == 1 and (path := self._paging.total_path) and total is None and pages is None:
             raise self._client.fail(
-                f"page {self.pages}: the source declared {self.total} records, and now {total}: its list became "
+                f"{self.url}: total_path = {path}, and the page has no number there: set it to the field that "
+                "says how many records there are, or leave it out"
+            )
+        if self._paginator.positional:
+            self._check_fall(self.total, total, "records")
+        self._check_fall(self._total_pages, pages, "pages")
+        if total is not None:
+            self.total = max(total, self.total or 0)
+        self._total_pages = pages
+
+    def _check_fall(self, before: int | None, now: int | None, what: str) -> None:
+        """Fail where the source declares fewer than before."""
+        if before is not None and now is not None and now < before:
+            raise self._client.fail(
+                f"page {self.pages}: the source declared {before} {what}, and now {now}: its list became "
                 "shorter while it was read, and others moved up unseen; run it again, or ask for an order that stays"
             )
-        self.total = max(total, self.total or 0)
 
     def _check_ceiling(self) -> None:
         ceiling = self._config.ceiling

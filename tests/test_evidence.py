@@ -700,6 +700,25 @@ def test_a_total_that_is_another_on_page_two_is_not_taken() -> None:
     assert "total_path" not in Api(answer).decide().keys
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers", "taken"),
+    [
+        ("total_pages", (3, 2), True),
+        ("total_pages", (3, 4), False),
+        ("page_count", (3, 2), True),
+        ("page_count", (2, 1), False),
+    ],
+)
+def test_a_number_of_pages_that_falls_is_taken(name: str, numbers: tuple[int, int], taken: bool) -> None:
+    """The list moves, and is held to it; not so where as many records came, for it may be a count of those."""
+
+    def answer(query: dict[str, str]) -> Page:
+        start = int(query.get("x", 0))
+        return make_page(range(3)[start:][:2], next=f"?x={start + 2}", **{name: numbers[start > 0]})
+
+    assert ("total_path" in Api(answer).decide().keys) == taken
+
+
 def test_a_flag_is_taken_where_page_two_has_it() -> None:
     """A field that comes and goes would fail the last page."""
     for fields, taken in (({"has_more": True}, "has_more"), ({"done": False}, "!done"), ({}, None)):

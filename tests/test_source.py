@@ -134,6 +134,30 @@ def test_fewer_pages_than_the_source_declares_fail_with_both_numbers(server: Ser
     assert "the source declares 3 pages, and 2 came" in line
 
 
+@pytest.mark.parametrize("name", ["total_pages", "pageCount", "X-Total-Pages"])
+@pytest.mark.parametrize(
+    ("paginator", "link"),
+    [("page", ""), ("link_header", "Link"), ("next_url", "next"), ("auto", ""), ("auto", "Link"), ("auto", "next")],
+)
+def test_a_number_of_pages_that_falls_fails_the_day(server: Server, paginator: str, link: str, name: str) -> None:
+    """A user who was read is deleted, another moves up unseen, and as many pages come as are declared by then."""
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query.get("page", 1))
+        users = [{"id": number} for number in range(1, 6)][page > 1 :]
+        pages = -(-len(users) // 2)
+        fields: dict[str, Any] = {"users": users[2 * page - 2 : 2 * page], name: pages}
+        headers = {name: str(pages)} if "-" in name else {}
+        if link and page < pages:
+            following = {"next": f"/users?page={page + 1}", "Link": f'</users?page={page + 1}>; rel="next"'}[link]
+            (headers if link == "Link" else fields)[link] = following
+        return Answer({key: fields[key] for key in fields if key not in headers}, headers=headers)
+
+    keys = {"total_header" if "-" in name else "total_path": f"pages:{name}", "cursor_path": "next"}
+    line = fail(server.on("/users", respond), **({"paginator": paginator, **keys} if paginator != "auto" else {}))
+    assert "page 2: the source declared 3 pages, and now 2: its list became shorter while it was read" in line
+
+
 def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(server: Server) -> None:
     """Read on, whatever the paginator; an empty page that says nothing is the end."""
     pages = {"1": [{"id": 1}], "2": [], "3": [{"id": 3}], "4": []}
