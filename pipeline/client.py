@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import tenacity
+from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
 from pipeline import config as settings
@@ -168,7 +169,8 @@ class Client:
                 self.selector, content, fields = select_list(
                     body, self.selector, self._config.error_path, self._config.total_path
                 )
-                return Page(response.url, response.headers, split_list(content), fields, content)
+                headers = CaseInsensitiveDict({name: _read_header(text) for name, text in response.headers.items()})
+                return Page(response.url, headers, split_list(content), fields, content)
             except RecoverableError as error:
                 raise RecoverableError(f"{what}: {error}") from None
             except BadPageError as error:
@@ -199,7 +201,7 @@ class Client:
                     f"{came_from} ({response.status_code}) would drop what {request.method} sends: check url"
                 )
             try:
-                step = replace(step, url=urljoin(step.url, location))
+                step = replace(step, url=urljoin(step.url, _read_header(location)))
             except ValueError as error:
                 raise self.fail(f"{came_from} leads to what is no URL ({error}): check url") from None
         raise self.fail(
@@ -275,6 +277,14 @@ class Client:
         text = self.mask(body[:START_BYTES].decode("utf-8", "replace"))
         text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
         return f"'{text[:EXCERPT]}…'" if len(text) > EXCERPT else f"'{text}'"
+
+
+def _read_header(text: str) -> str:
+    """A header in UTF-8, where it is: http.client takes each of its bytes for a character."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 def _find_hint(status: int) -> str:

@@ -67,7 +67,8 @@ class Request:
             case "body":
                 return replace(self, body=put(self.body, name, value))
             case "header":
-                return replace(self, headers={**self.headers, name: _to_text(value)})
+                text = _to_text(value).encode().decode("latin-1")  # in UTF-8, as http.client sends a byte a character
+                return replace(self, headers={**self.headers, name: text})
             case _:
                 return replace(self, params={**self.params, name: value})
 

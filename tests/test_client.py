@@ -2,6 +2,7 @@
 
 import datetime as dt
 import itertools
+import json
 import logging
 import re
 import time
@@ -72,6 +73,42 @@ def test_a_post_is_not_redirected_to_a_get(server: Server, status: int) -> None:
     else:
         assert f"a redirect from {url} ({status}) would drop what POST sends" in fail(url, method="POST")
         assert len(server.requests) == 1
+
+
+def garble(text: str) -> str:
+    """UTF-8 as http.client and http.server hold it."""
+    return text.encode().decode("latin-1")
+
+
+CITY = "M%C3%BCnchen"  # München
+
+
+@pytest.mark.parametrize("header", [garble("München"), "München", CITY], ids=["UTF-8", "Latin-1", "ASCII"])
+def test_a_link_in_utf_8_is_followed_as_it_is_meant(server: Server, header: str) -> None:
+    """Many a framework writes the query that came into the Link as text; Latin-1 is what HTTP once said."""
+    link = Answer([{"id": 1}], headers={"Link": f'</users?city={header}&page=2>; rel="next"'})
+    assert read(server.on("/users", link, Answer([{"id": 2}]))) == [{"id": 1}, {"id": 2}]
+    assert server.requests[1].target == f"/users?city={CITY}&page=2"
+
+
+@pytest.mark.parametrize("header", [garble("/Straße/Москва"), "/Stra%C3%9Fe/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0"])
+def test_a_redirect_in_utf_8_is_followed_as_it_is_meant(server: Server, header: str) -> None:
+    """As browsers follow it."""
+    target = "/Stra%C3%9Fe/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0"
+    server.on(target, Answer([{"id": 1}]))
+    assert read(server.on("/users", Answer(status=302, headers={"Location": header}))) == [{"id": 1}]
+
+
+@pytest.mark.parametrize("cursor", ["Jürgen", "Ångström", "Київ", "a b"])
+@pytest.mark.parametrize("where", ["query", "header", "body"])
+def test_a_cursor_in_a_header_comes_back_as_the_same_bytes(server: Server, cursor: str, where: str) -> None:
+    """It is UTF-8 wherever it goes."""
+    url = server.on("/users", Answer([{"id": 1}], headers={"X-Next": garble(cursor)}), Answer([]))
+    keys = {"paginator": "cursor", "cursor_path": "X-Next", "cursor_param": "after", "cursor_in": where}
+    assert read(url, method="POST", **keys) == [{"id": 1}]
+    sent = server.requests[1]
+    found = {"query": sent.query, "header": sent.headers, "body": json.loads(sent.body)}[where]
+    assert found["after"] == (garble(cursor) if where == "header" else cursor)
 
 
 def test_redirects_come_to_an_end(server: Server) -> None:
