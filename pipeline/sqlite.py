@@ -115,10 +115,12 @@ class SQLite:
                     db.run("begin")
                 yield db
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            code, problem = getattr(error, "sqlite_errorcode", 0) & 0xFF, str(error)
+            if code == sqlite3.SQLITE_IOERR and path.is_dir():  # which can be opened, if only to be read
+                code, problem = sqlite3.SQLITE_CANTOPEN, "unable to open database file"
             if code not in NEXT_STEPS:
                 raise
-            raise WarehouseError(f"{path}: {error}: {NEXT_STEPS[code]}") from error
+            raise WarehouseError(f"{path}: {problem}: {NEXT_STEPS[code]}") from error
 
     def _open(self) -> sqlite3.Connection:
         # A committed day survives a power cut: with less the last commits could be lost.

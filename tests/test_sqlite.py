@@ -259,6 +259,15 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(store: Store) -> None
     assert path(store).read_bytes() == content
 
 
+@pytest.mark.parametrize("how", [{}, {"create": True}, {"readonly": True}], ids=str)
+def test_a_folder_in_the_place_of_the_file_is_told_alike(store: Store, how: dict[str, bool]) -> None:
+    """Whoever only reads can open it, and would be sent to look at the disk."""
+    path(store).mkdir()
+    line = r"unable to open database file: it must be a file that this user may read and write"
+    with pytest.raises(WarehouseError, match=line), store.warehouse.database.connect(**how):
+        pass
+
+
 def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What SQLite says of a full disk names the file and the folder for temporary files."""
     store.load(incremental(1, user(1, "a", 5)))
