@@ -95,9 +95,14 @@ def _set_param(url: str, name: str, value: str) -> str:
 def _split_url(config: Source, what: str, url: str, *schemes: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        if f"{parts.scheme}://" in schemes and parts.hostname and parts.port != -1:
+        if not parts.scheme:
+            problem = "it has no scheme"
+        elif f"{parts.scheme}://" not in schemes:
+            problem = "its scheme is none that can be used"
+        elif parts.hostname and parts.port != -1:
             return parts
-        problem = "it has no host" if parts.scheme else "it has no scheme"
+        else:
+            problem = "it has no host"
     except ValueError:
         problem = "its host or port cannot be read"
     # The URL is not shown: where it cannot be taken apart, nobody knows where a password in it ends.

@@ -186,6 +186,22 @@ def test_a_token_url_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("hunter2", "it has no scheme"),
+        ("ftp://ann:hunter2@h/x", "its scheme is none that can be used"),
+        ("localhost:8080/hunter2", "its scheme is none that can be used"),
+        ("http:///hunter2", "it has no host"),
+        ("http://h:hunter2/", "its host or port cannot be read"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_for_what_is_wrong_with_it(url: str, problem: str) -> None:
+    """With what to write instead, and without the URL."""
+    line = f"[people] url cannot be used: {problem}: write http://, https:// or demo://, and a host"
+    assert fail(url=url) == line
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         Answer([{"id": 1}]),
