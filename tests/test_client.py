@@ -16,6 +16,7 @@ import requests
 from pipeline import client, config
 from pipeline.errors import ConfigError
 from pipeline.source import Reading
+from pipeline.waits import find_wait
 from reading import DAY, People, fail, make_pages, read
 from server import Answer, Server
 
@@ -288,19 +289,59 @@ def say_later(kind: str) -> dict[str, str]:
         "reset epoch": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(then.timestamp()))},
         "reset milliseconds": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(then.timestamp() * 1000))},
         "reset seconds": {"RateLimit-Remaining": "0", "RateLimit-Reset": "1"},
+        "ISO": {"Retry-After": then.isoformat().replace("+00:00", "Z")},
+        "reset ISO": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": then.replace(tzinfo=None).isoformat(" ")},
+        "twice": {"Retry-After": "1, 0, 1"},
     }[kind]
     return {"Date": format_datetime(now, usegmt=True)} | headers
 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(429, "seconds"), (503, "date"), (403, "reset epoch"), (429, "reset milliseconds"), (403, "reset seconds")],
+    [
+        *[(429, "seconds"), (503, "date"), (403, "reset epoch"), (429, "reset milliseconds"), (403, "reset seconds")],
+        *[(429, "ISO"), (403, "reset ISO"), (503, "twice")],
+    ],
 )
 def test_the_source_is_waited_for_as_long_as_it_asks(server: Server, status: int, kind: str) -> None:
     """A wait in seconds, as a date or as an epoch is obeyed in full, by the source's own clock."""
     url = server.on("/users", Answer(status=status, headers=say_later(kind)), Answer([{"id": 1}]))
     assert read(url) == [{"id": 1}]
     assert 1.0 <= server.requests[1].at - server.requests[0].at < 2.0
+
+
+DATE, ISO = "Sun, 29 Nov 2026 14:14:02 GMT", "2026-11-29T14:14:02"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *[
+            ("2", 2),
+            (" 2.5 ", 2.5),
+            ("2, 2", 2),
+            ("2,7,5", 7),
+            ("7, soon", 7),
+            ("soon", 0),
+            ("", 0),
+            (",", 0),
+            ("-5", 0),
+        ],
+        *[(DATE, 60), (f"{DATE}, {DATE}", 60), (f"30, {DATE}", 60), (f"{DATE}, 90", 90)],
+        *[("Sunday, 29-Nov-26 14:14:02 GMT", 60), ("Sun Nov 29 14:14:02 2026", 60)],
+        *[(ISO, 60), (f"{ISO}Z", 60), (f"{ISO}.250Z", 60.25), (f"{ISO}+00:00, {ISO}Z", 60), (f"5, {ISO}Z", 60)],
+        *[("2026-11-29T15:14:02+01:00", 60), ("2026-11-29 14:14:02Z", 60), ("2026-11-29T14:00:00Z", 0)],
+        *[("1795961642", 60), ("1795961642000", 60), ("0001-01-01T00:00:00+01:00", 0), ("2026-02-30T00:00:00Z", 0)],
+    ],
+)
+def test_a_wait_is_read_however_it_is_said(text: str, seconds: float) -> None:
+    """In seconds, as an epoch, or as the time of HTTP or ISO, which is UTC where it names no zone; the longest of many.
+
+    What says neither says nothing, and what is past is now.
+    """
+    clock = {"Date": "Sun, 29 Nov 2026 14:13:02 GMT"}
+    assert find_wait(503, clock | {"Retry-After": text}) == seconds
+    assert find_wait(429, clock | {"X-RateLimit-Reset": text}) == seconds
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
