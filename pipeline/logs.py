@@ -27,6 +27,9 @@ from pipeline.errors import ConfigError, PipelineError
 
 EXPECTED = (PipelineError, ParameterException, RPCError, TaskClassException)
 
+# What Luigi says where it cannot use a value of its own sections; the cause says which value.
+UNUSABLE = re.compile(r"(\w+)\[.*]: Error when parsing the default value of '(\w+)'", re.DOTALL)
+
 logger = logging.getLogger("luigi-interface")
 
 about: dict[str, Any] = {}
@@ -40,7 +43,10 @@ def tell(error: BaseException) -> str | None:
     """The one line of an expected error; None for a bug."""
     if isinstance(error, RPCError):
         return f"{error}: is luigid running? Start it with ./run.sh luigid, or add --local-scheduler"
-    return " ".join(str(error).split()) if isinstance(error, EXPECTED) else None
+    line = " ".join(str(error).split())
+    if isinstance(error, ValueError) and (found := UNUSABLE.fullmatch(line)):
+        return f"[{found[1]}] {found[2]} cannot be used: {error.__cause__}: mend it in luigi.cfg, or in the flag"
+    return line if isinstance(error, EXPECTED) else None
 
 
 class ExpectedErrors(logging.Filter):
