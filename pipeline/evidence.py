@@ -250,13 +250,18 @@ class _Inquiry:
         return self._try_page(keys, param, start) if paginator == "page" else self._try_offset(keys, param, start)
 
     def _try_page(self, keys: Keys, param: str, start: int | None) -> Decision | None:
-        """The page after the first one; where the first has no number, that number which gives it again."""
+        """The page after the first one; where the first was not asked for by number, that number which gives it again.
+
+        What the answer says of its place is tried first, and no more: it may count from 1, and the parameter from 0.
+        """
+        sent = param in (word.path for word in list_params(self._request))
         second = self._ask_place(keys, 2 if start is None else start + 1)
         if second is None or self._read_keys(second) == self._keys:
-            return None
-        if start is None:
+            return self._try_page(keys, param, None) if start == 0 and not sent else None
+        if start is None or not sent:
             # So a filter that leaves nobody, and a list that is another each time, are no pages.
-            start = next((number for number in (1, 0) if self._begins(self._ask_place(keys, number))), None)
+            numbers = (0, 1) if start == 0 else (1, 0)
+            start = next((number for number in numbers if self._begins(self._ask_place(keys, number))), None)
         second = None if start is None else self._ask_place(keys, start + 1)
         if start is None or second is None or not (second.records or self._begins(self._ask_place(keys, start))):
             return None

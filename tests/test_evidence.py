@@ -481,7 +481,7 @@ def test_the_population_arrives_exactly_or_nothing_is_decided(
                 total_pages=2,
             ),
             {"paginator": "page", "page_param": "page", "page_start": 1, "total_path": "total"},
-            1,
+            2,
         ),
         # Spring
         (
@@ -501,7 +501,7 @@ def test_the_population_arrives_exactly_or_nothing_is_decided(
                 "more_path": "!last",
                 "total_path": "totalElements",
             },
-            1,
+            2,
         ),
         # SCIM
         (
@@ -531,7 +531,7 @@ def test_the_population_arrives_exactly_or_nothing_is_decided(
                 total=40,
             ),
             {"paginator": "page", "page_param": "page", "page_start": 1, "total_path": "total"},
-            1,
+            2,
         ),
         # Jira
         (
@@ -546,10 +546,44 @@ def test_the_population_arrives_exactly_or_nothing_is_decided(
 def test_a_place_is_sent_under_the_name_that_the_source_has_for_it(
     answer: Answer, keys: dict[str, Any], probes: int
 ) -> None:
-    """What the page calls its own place and size is what it is asked with, and one question is enough with a total."""
+    """What the page calls its own place and size is what it is asked with, and few questions are enough.
+
+    With a total one is enough for an offset; a page's number takes another, as an answer may count from elsewhere.
+    """
     api = Api(answer)
     assert api.decide().keys == keys
     assert len(api.queries) == probes
+
+
+@pytest.mark.parametrize(("shown", "start"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("told", ["has_more", "total", "size", ""])
+def test_an_answer_may_count_its_pages_from_another_number(shown: int, start: int, told: str) -> None:
+    """The page that is shown as 1 may be asked for as 0, and the other way around: whichever gives it again."""
+
+    def answer(query: dict[str, str]) -> Page:
+        place = int(query.get("page", start)) - start
+        words = {"has_more": 10 * place + 10 < 35, "total": 35, "size": 10}
+        return make_page(
+            range(35)[max(0, 10 * place) :][:10], page=place + shown, **({told: words[told]} if told else {})
+        )
+
+    api = Api(answer)
+    decision = api.decide()
+    assert decision.keys["page_start"] == start
+    assert api.read(decision) == list(range(35))
+
+
+def test_a_page_that_was_asked_for_by_its_number_has_that_number() -> None:
+    """Whatever the answer calls it, and it is not asked for again."""
+
+    def answer(query: dict[str, str]) -> Page:
+        page = int(query["page"])
+        return make_page(range(35)[10 * page :][:10], page=page + 1, has_more=10 * page + 10 < 35)
+
+    api = Api(answer, URL + "?page=0")
+    decision = api.decide()
+    assert {"page": "0"} not in api.queries
+    assert api.read(decision) == list(range(35))
 
 
 @pytest.mark.parametrize("count", [100, 250])
