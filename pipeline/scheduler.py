@@ -3,6 +3,7 @@
 Owns what stands between luigid and what central.cfg asks of it. What it does is Luigi's.
 """
 
+import configparser
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,27 @@ import luigi.db_task_history
 from luigi.cmdline import luigid
 from luigi.configuration import get_config
 from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from tornado.web import RequestHandler
 
 OWN_PARTS_ONLY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
+# Those of central.cfg, for a configuration in its place that gives none.
+PLACES = {
+    ("scheduler", "state_path"): "data/luigid.pickle",
+    ("task_history", "db_connection"): "sqlite:///data/luigid.db",
+}
 
 
 def main() -> None:
     """Run luigid with the arguments of the command; exits with one line where it cannot start."""
     luigi.db_task_history._upgrade_schema = _leave_as_it_is
     RequestHandler.set_default_headers = _forbid_strangers  # type: ignore[method-assign, assignment]
-    state, history = get_config().get("scheduler", "state_path"), get_config().get("task_history", "db_connection")
+    config = get_config()
+    for place, default in PLACES.items():
+        if not config.has_option(*place):
+            config.set(*place, default)
     try:
+        state, history = (config.get(*place) for place in PLACES)
         for path in (state, make_url(history).database or ""):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         luigid(["--address", "127.0.0.1", *sys.argv[1:]])
@@ -29,6 +40,9 @@ def main() -> None:
         sys.exit(
             f"ERROR: luigid cannot start: {error}: is another one running? Use that, or give --port another number"
         )
+    except (configparser.Error, SQLAlchemyError) as error:
+        line = " ".join(str(error).split())
+        sys.exit(f"ERROR: luigid cannot start: {line}: mend [scheduler] and [task_history] of its configuration")
 
 
 def _leave_as_it_is(engine: Any) -> None:

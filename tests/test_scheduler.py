@@ -104,6 +104,33 @@ def test_only_this_machine_reaches_luigid():
     assert reached == {"127.0.0.1": True, "127.0.0.2": False}
 
 
+@pytest.mark.parametrize(
+    ("more", "kept"), [("", ["pickle"]), ("[scheduler]\nrecord_task_history = true\n", ["db", "pickle"])]
+)
+def test_a_configuration_that_says_little_of_luigid_is_enough(more, kept):
+    """It keeps what it knows where central.cfg would have it keep that."""
+    shipped = Path("central.cfg").read_text()
+    Path("central.cfg").write_text(f"[core]\nscheduler_port = 8082\n{more}")
+    with start_scheduler():
+        pass
+    assert "Traceback" not in Path("luigid.log").read_text()
+    places = [str(path) for path in sorted(Path("data").iterdir())]
+    assert places == [f"data/luigid.{kind}" for kind in kept]
+    assert all(place in shipped for place in places)
+
+
+@pytest.mark.parametrize("history", ["nowhere", "sqlite:///central.cfg", "sqlite:///%(nothing)s"])
+def test_a_history_that_cannot_be_kept_is_one_line(history):
+    """And not the traceback of a server."""
+    text = Path("central.cfg").read_text()
+    Path("central.cfg").write_text(text.replace("sqlite:///data/luigid.db", history))
+    result = run("python", "-m", "pipeline.scheduler", LUIGI_CONFIG_PATH="central.cfg", PYTHONWARNINGS="")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert re.fullmatch(r"ERROR: luigid cannot start: .*: mend \[scheduler\] and \[task_history\] .*", line)
+
+
 def test_a_second_luigid_says_that_there_is_one():
     """One line, and no traceback of a server."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
