@@ -29,6 +29,7 @@ PATIENCE = 4.0  # seconds for an answer, whatever takes them: a name that is not
 PAUSE = dt.timedelta(minutes=1)  # for which a webhook that did not answer is not asked again
 
 DIFFERENT = re.compile(r"\w*\d\w*")
+URL = re.compile(r"\s*https?://[^/?#\s]", re.IGNORECASE)
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -80,8 +81,6 @@ def post(message: dict[str, Any]) -> str | None:
 
 
 def _send(url: str, message: dict[str, Any]) -> str | None:
-    import requests
-
     from pipeline.session import Session
 
     mask = Mask([url.partition("//")[2].partition("/")[2]])  # whoever knows it may write there
@@ -92,8 +91,10 @@ def _send(url: str, message: dict[str, Any]) -> str | None:
             session.post(url, json=message, timeout=2 * PATIENCE, stream=True) as response,
         ):
             return None if response.status_code // 100 == 2 else f"{response.status_code} {response.reason}"
-    except (requests.RequestException, ValueError) as error:  # ValueError: it is no URL
-        return type(error).__name__
+    except (OSError, ValueError):  # of requests, with the URL in their words
+        if URL.match(url):
+            return "it cannot be reached: check its host and port, the network, and the proxy and CA settings"
+        return "what it holds is no URL: export one with https:// and a host"
 
 
 @contextlib.contextmanager

@@ -19,6 +19,10 @@ from pipeline.users import USERS
 from server import Answer, Server
 
 DAY = dt.date(2026, 11, 20)
+UNREACHABLE = (
+    "the webhook of A_HOOK: it cannot be reached: check its host and port, the network, and the proxy and CA settings"
+)
+NO_URL = "the webhook of A_HOOK: what it holds is no URL: export one with https:// and a host"
 NOBODY = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
 
 
@@ -109,9 +113,13 @@ def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypat
     ("url", "problem"),
     [
         ("", "[pipeline] webhook: the environment variable A_HOOK is not set: export it"),
-        ("http://127.0.0.1:9/s3cr3t", "the webhook of A_HOOK: ConnectionError"),
+        ("http://127.0.0.1:9/s3cr3t", UNREACHABLE),
         ("http://no-such-host.invalid/s3cr3t", "the webhook of A_HOOK: "),
-        ("hooks.example/s3cr3t", "the webhook of A_HOOK: MissingSchema"),
+        ("http://127.0.0.1:s3cr3t/", UNREACHABLE),
+        ("{server}/half/s3cr3t", UNREACHABLE),
+        ("hooks.example/s3cr3t", NO_URL),
+        ("ftp://hooks.example/s3cr3t", NO_URL),
+        ("https:///s3cr3t", NO_URL),
         ("{server}/gone/s3cr3t", "the webhook of A_HOOK: 404 Not Found"),
         ("{server}/moved/s3cr3t", "the webhook of A_HOOK: 302 Found"),
     ],
@@ -120,6 +128,7 @@ def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypat
 def test_a_webhook_that_cannot_be_told_is_a_warning(server, monkeypatch, caplog, url, problem):
     """In words that do not hold its URL: whoever knows that may write there."""
     server.on("/moved/s3cr3t", Answer(status=302, headers={"Location": "/services/s3cr3t"}))
+    server.on("/half/s3cr3t", Answer(reset=True))
     monkeypatch.setenv("A_HOOK", url.format(server=server.url))
     caplog.set_level(logging.DEBUG)
     fail()
@@ -166,7 +175,15 @@ def test_a_trial_is_sent_and_says_how_it_went(hook, capsys, monkeypatch):
     with pytest.raises(SystemExit) as exit_:
         cli.main(["alert"])
     assert exit_.value.code == 1
-    assert capsys.readouterr() == ("", "ERROR: the webhook of A_HOOK: ConnectionError\n")
+    assert capsys.readouterr() == ("", f"ERROR: {UNREACHABLE}\n")
+
+
+@pytest.mark.usefixtures("hook")
+def test_a_webhook_whose_certificate_cannot_be_checked_is_told_in_words(monkeypatch):
+    """requests has an error of no kind of its own for a file that is not there."""
+    monkeypatch.setenv("A_HOOK", "https://127.0.0.1:9/s3cr3t")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "nowhere.pem")
+    assert alerts.post({}) == UNREACHABLE
 
 
 @pytest.mark.parametrize(
