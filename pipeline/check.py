@@ -314,7 +314,7 @@ def _ask_contract(trial: _Trial) -> Finding:
     reasons = "; ".join(f"{number:,} times {reason}" for reason, number in trial.reasons.most_common(3))
     evidence = f"{count(rejects, 'reject')} of {count(records, 'record')}, and max_reject_ratio is {limit:g}"
     evidence += f": {reasons}" if reasons else ""
-    if rejects > limit * records:
+    if rejects / records > limit:
         return Finding(FAILED, evidence, "mend the dataset's contract or its cleaning")
     return Finding(OK, evidence)
 

@@ -255,12 +255,16 @@ class Source(Section):
     settle = Duration(
         default=dt.timedelta(minutes=15), description="how late the source may show a change, clock skew included"
     )
-    max_reject_ratio = bounded(float, 0, 1, default=0.05, description="more than this share of rejects fails a day")
+    max_reject_ratio = bounded(float, 0, 1, default=0.05, description="more than this share of rejects fails the day")
     min_records = luigi.OptionalIntParameter(
         default=None, description="fewer records fail the day; 1 for snapshots, else 0"
     )
     max_drop_ratio = bounded(
-        float, 0, 1, default=0.3, description="a day this share below the median of the seven before fails"
+        float,
+        0,
+        1,
+        default=0.3,
+        description="more than this share below the median of the seven days before fails the day",
     )
     max_delete_ratio = bounded(
         float, 0, 1, default=0.3, description="more than this share of the known users gone fails the day"

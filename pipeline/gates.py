@@ -102,7 +102,7 @@ def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> 
     if settings.max_drop_ratio == 1 or len(nearest) < MEDIAN_FROM:
         return None
     median = statistics.median(earlier.manifest.records for earlier in nearest)
-    drop = max(0.0, 1 - census.records / median) if median else 0.0
+    drop = max(0.0, (median - census.records) / median) if median else 0.0
     usual = median - census.records <= NOISE * math.sqrt(median)
     days = ", ".join(str(earlier.folder.date) for earlier in nearest)
     fact = f"{count(census.records, 'record')} came, and {median:,g} is the median of those before ({days})"

@@ -245,7 +245,7 @@ def _check_rejects(dataset: Dataset, clean: DayFolder, records: int, reasons: Co
     """Raise QualityError where too many records are rejected; where this run is let through, the name of the gate."""
     settings = dataset.config()
     limit = settings.max_reject_ratio
-    if reasons.total() <= limit * records:
+    if reasons.total() / max(records, 1) <= limit:
         return []
     reason, most = reasons.most_common(1)[0]
     what = (

@@ -242,6 +242,20 @@ def test_records_that_do_not_fit_are_found(server, configure):
     assert not find_failed()
 
 
+def test_exactly_as_many_rejects_as_are_allowed_are_good(server, configure):
+    """The answer of `check` is that of a day."""
+
+    def change(users: Users, _: Request) -> Users:
+        emails = ["nowhere"] * bad + ["a@example.com"] * (50 - bad)
+        return [make_user(number, email=email) for number, email in enumerate(emails, 1)] if users else []
+
+    serve(server, configure, change, max_reject_ratio=0.58)
+    for bad, verdict in ((29, OK), (30, FAILED)):
+        finding = ask()["fits the contract"]
+        assert finding.verdict == verdict
+        assert finding.evidence.startswith(f"{bad} rejects of 50 records, and max_reject_ratio is 0.58: ")
+
+
 @pytest.mark.parametrize("part_records", [7, 1000])
 def test_a_secret_is_asked_for_and_nowhere_written(server, configure, monkeypatch, part_records):
     """The source refuses whoever has none."""

@@ -148,6 +148,21 @@ def test_a_day_far_below_the_median_of_the_seven_before_fails(before, records, p
     assert ask(count(*range(records)))["max_drop_ratio"].passed == passed
 
 
+@pytest.mark.parametrize("percent", [10, 20, 29, 30, 50, 57, 58, 70, 90])
+def test_exactly_at_the_limit_a_day_passes(percent):
+    """And fails with one record fewer, or one deletion more: no ratio hangs on how a float is rounded."""
+    for number in range(1, 4):
+        write(DAY - days(number), *range(1000))
+        write(DAY - days(number + 10), *range(1000), mode="snapshot")
+    at, below, limit = range(10 * percent, 1000), range(10 * percent + 1, 1000), percent / 100
+    for ids in (at, below):
+        assert ask(count(*ids), max_drop_ratio=limit)["max_drop_ratio"].passed == (ids is at)
+        snapshot = ask(count(*ids), mode="snapshot", max_drop_ratio=limit, max_delete_ratio=limit)
+        assert snapshot["max_drop_ratio"].passed == snapshot["max_delete_ratio"].passed == (ids is at)
+        deleted = count(*range(1000), deleted=set(range(1000)).difference(ids))
+        assert ask(deleted, 1000, max_delete_ratio=limit)["max_delete_ratio"].passed == (ids is at)
+
+
 def test_ten_years_of_days_are_not_all_read(monkeypatch):
     """For the median of an incremental day the nearest seven are enough."""
     for number in range(1, 20):

@@ -1,6 +1,7 @@
 """A day's files, stage by stage, in this process."""
 
 import datetime as dt
+import json
 
 import pyarrow.parquet as pq
 import pytest
@@ -58,6 +59,20 @@ def test_too_many_rejects_fail_the_day_and_leave_them_to_be_looked_at(server, co
     folder = USERS.folder("clean", DAY)
     assert not folder.exists()
     assert (folder.path / "rejects-00000.jsonl.gz").is_file()
+
+
+@pytest.mark.parametrize(("bad", "limit"), [(29, 0.29), (57, 0.57), (58, 0.58), (5, 0.05), (0, 0)])
+def test_exactly_as_many_rejects_as_are_allowed_pass(server, configure, bad, limit):
+    """One more fails the day."""
+    ids = [*map(str, range(bad + 1)), *range(bad + 1, 101)]
+    for date, some in ((DAY, ids[1:]), (DAY + dt.timedelta(days=1), ids[:-1])):
+        body = json.dumps([{"id": number} for number in some]).encode()
+        serve(server, configure, body, paginator="single", max_reject_ratio=limit)
+        extract_day(USERS, date)
+    stages.transform_day(USERS, DAY)
+    assert USERS.folder("clean", DAY).read_manifest(CleanManifest).rejected == bad
+    with pytest.raises(QualityError, match=f"{bad + 1} of 100 records are rejected, more than"):
+        stages.transform_day(USERS, date)
 
 
 def test_every_count_of_a_marker_is_told():
