@@ -343,7 +343,8 @@ class _Examination:
         names = [field.encode_name for field in msgspec.structs.fields(self._contract)]
         if never := [name for name in names if all(find(record, name) is None for record in self._records)]:
             missing = ", ".join(never)
-            self._doubt(f"no record has {missing}: what the table takes from there stays empty: edit pipeline/users.py")
+            where = f"edit the module {self._contract.__module__}"
+            self._doubt(f"no record has {missing}: what the table takes from there stays empty: {where}")
         if refused.total() > self._config.max_reject_ratio * len(self._raw):
             self._doubt(f"the contract {self._contract.__name__} does not fit, so records would be rejected: edit it")
 

@@ -1,17 +1,19 @@
 """`python -m pipeline doctor URL`: the section that it prints is pasted and read by, and every user must arrive."""
 
 import json
+import re
 from collections.abc import Callable
 from configparser import ConfigParser
 from typing import Any
 
 import pytest
+from orders import Order, Orders
 
 from conftest import run
 from pipeline import cli, doctor
 from pipeline.doctor import MOST_REQUESTS
 from pipeline.source import Reading
-from pipeline.users import Users
+from pipeline.users import User, Users
 from reading import DAY, make_pages
 from server import Answer, Request, Server
 from shapes import SHAPES, JsonServer
@@ -253,6 +255,14 @@ def test_a_contract_that_does_not_fit_is_named(server: Server, ask: Callable[...
     assert "0 of 2 records fit" in find_row(text, "contract")
     assert "missing required field `id`" in text
     assert "the contract User does not fit" in text
+
+
+def test_a_field_that_no_record_has_is_told_with_the_module_to_edit(server: Server) -> None:
+    """That of the dataset which is asked for."""
+    url = server.on("/list", Answer([{"id": 1, "number": "a", "line": 1}]))
+    for section, contract, module in ((Users, User, "pipeline.users"), (Orders, Order, "orders")):
+        unsure = doctor.diagnose(section(url=url), contract).unsure
+        assert any(re.search(rf"^no record has .* stays empty: edit the module {module}$", line) for line in unsure)
 
 
 def test_what_cannot_be_decided_is_said(server: Server, ask: Callable[..., str]) -> None:
