@@ -62,7 +62,7 @@ set_up() {
 
 # Luigi only warns of a configuration that is not there, and goes on without it.
 [ -z "${LUIGI_CONFIG_PATH:-}" ] || [ -f "$LUIGI_CONFIG_PATH" ] ||
-    die "LUIGI_CONFIG_PATH names $LUIGI_CONFIG_PATH, which is not there"
+    die "LUIGI_CONFIG_PATH names $LUIGI_CONFIG_PATH, which is $([ -e "$LUIGI_CONFIG_PATH" ] && echo no file || echo not there)"
 
 command=${1:-}
 case "$command" in
@@ -80,7 +80,7 @@ for config in luigi.cfg ${LUIGI_CONFIG_PATH:+"$LUIGI_CONFIG_PATH"}; do
     python -I -S -c 'import configparser, sys
 try: configparser.RawConfigParser().read(sys.argv[1], encoding="utf-8")
 except (configparser.Error, UnicodeDecodeError) as error: sys.exit(" ".join(str(error).split()))' "$config" ||
-        die "$config cannot be read: a section or a key stands twice, or a further line of a value is not indented"
+        die "$config cannot be read: a line stands before the first [section], a section or a key stands twice, or a further line of a value is not indented"
 done
 
 case "$command" in

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -185,13 +186,26 @@ def test_what_was_installed_elsewhere_or_by_another_lock_is_installed_anew(check
     assert "installing requirements.txt into .venv" in changed.stderr
 
 
+@pytest.mark.parametrize(("name", "problem"), [("centrall.cfg", "which is not there"), (".venv", "which is no file")])
 @pytest.mark.usefixtures("checkout")
-def test_a_configuration_that_is_not_there_stops_run_sh(monkeypatch):
+def test_a_configuration_that_is_not_there_stops_run_sh(monkeypatch, name, problem):
     """Luigi would warn and go on with the local one."""
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", "centrall.cfg")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", name)
     result = subprocess.run(["./run.sh", "status"], capture_output=True, text=True)
     assert result.returncode == 2
-    assert "LUIGI_CONFIG_PATH names centrall.cfg, which is not there" in result.stderr
+    assert f"LUIGI_CONFIG_PATH names {name}, {problem}" in result.stderr
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_configuration_that_begins_with_no_section_is_told_what_may_be_wrong_with_it(monkeypatch):
+    """Where, in the words of Python; then what it can be."""
+    Path("my.cfg").write_text("local_scheduler = true\n")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", "my.cfg")
+    result = subprocess.run(["./run.sh", "status"], capture_output=True, text=True)
+    assert result.returncode == 2
+    where, line = result.stderr.splitlines()
+    assert "line: 1 'local_scheduler = true" in where
+    assert line.startswith("run.sh: my.cfg cannot be read: a line stands before the first [section], ")
 
 
 def test_every_column_and_field_is_in_the_dictionary():
