@@ -167,7 +167,7 @@ class Client:
             try:
                 body = read_body(response)
                 self.selector, content, fields = select_list(
-                    body, self.selector, self._config.error_path, self._config.total_path
+                    body, self.selector, self._config.error_path, self._config.total_path, self._config.section
                 )
                 headers = CaseInsensitiveDict({name: _read_header(text) for name, text in response.headers.items()})
                 return Page(response.url, headers, split_list(content), fields, content)

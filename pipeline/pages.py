@@ -32,6 +32,7 @@ _values = msgspec.json.Decoder(float_hook=Number)
 START_BYTES = 2**14  # of an answer that is a failure anyway
 LINKS = ("link", "links")
 ERRORS = ("error", "errors")
+RECORDS = ("data", "items", "results", "records", "users")  # what many call their list
 LIST = ("...",)  # stands for a list in which there is something: it is true, and neither a number nor a cursor
 FAILURES = ("error", "errors", "!ok", "!success")  # where no key says which field does
 BLANK = re.compile(r"[ \t\r\n]*")
@@ -116,12 +117,13 @@ def _stream(response: requests.Response) -> Iterator[bytes]:
 
 
 def select_list(
-    body: bytes, selector: str | None, error_path: str = "", total_path: str = ""
+    body: bytes, selector: str | None, error_path: str = "", total_path: str = "", dataset: str = ""
 ) -> tuple[str, bytes, dict[str, object]]:
     """The list of records in a page: its dotted path (empty: the page itself), its bytes, and what stands beside it.
 
-    `selector` is that path; None takes the page itself, or its only list of objects. Raises BadPageError, also where
-    the page says at `error_path` that it is a failure, and RecoverableError where the JSON just ends.
+    `selector` is that path; None takes the page itself, or its only list of objects. Go writes null for an empty list,
+    and so it is one at `selector`. Raises BadPageError, also where the page says at `error_path` that it is a failure,
+    and RecoverableError where the JSON just ends.
     """
     kind = body[:1]
     if not body:
@@ -134,7 +136,7 @@ def select_list(
         _check_error(fields, error_path)
         if selector and total_path and find(fields, total_path) == 0 and _find_raw(page, selector) is None:
             return selector, b"[]", fields  # RFC 7644 lets a server leave out a list in which there is nothing
-        selector = _guess_list(page) if selector is None else selector
+        selector = _guess_list(page, dataset) if selector is None else selector
         return selector, _find_list(page, selector), fields
     names = {b"[": "a list", b"{": "an object", b"<": "HTML or XML"}
     wanted = f"an object with a list at '{selector}'" if selector else "a list of records"
@@ -216,10 +218,11 @@ def _scan(text: str) -> Iterator[msgspec.Raw | tuple[str, msgspec.Raw]]:
         raise json.JSONDecodeError("more than one value", text, at)
 
 
-def _guess_list(page: Mapping[str, msgspec.Raw]) -> str:
+def _guess_list(page: Mapping[str, msgspec.Raw], dataset: str) -> str:
     """The name of the page's only list that holds objects or nothing, but for those of errors and links.
 
-    An empty list counts: on a day without users, another list of objects must not be taken for theirs.
+    An empty list counts: on a day without users, another list of objects must not be taken for theirs. So does null
+    where many have their list, or one named like the dataset, unless the list that is there has such a name.
     """
     starts = {name: LIST_START.match(raw) for name, raw in page.items()}
     found = [
@@ -227,9 +230,12 @@ def _guess_list(page: Mapping[str, msgspec.Raw]) -> str:
         for name, start in starts.items()
         if start and start[1] in (b"{", b"]") and name.strip("_").lower() not in (*ERRORS, *LINKS)
     ]
-    if len(found) == 1:
+    usual = (*RECORDS, dataset)
+    nulls = [name for name, raw in page.items() if _starts(raw, b"n") and name.lower() in usual]
+    if len(found) == 1 and (not nulls or found[0].lower() in usual):
         return found[0]
     paths = ", ".join(f"'{path}'" for path in _walk_lists(page)) or "none at all"
+    paths += "".join(f", and null at '{name}'" for name in nulls)
     raise BadPageError(
         f"it is not clear which list holds the records: there are {paths}", "set data_selector to its path"
     )
@@ -237,6 +243,8 @@ def _guess_list(page: Mapping[str, msgspec.Raw]) -> str:
 
 def _find_list(page: Mapping[str, msgspec.Raw], selector: str) -> bytes:
     found = _find_raw(page, selector)
+    if _starts(found, b"n"):
+        return b"[]"
     if not _starts(found, b"["):
         paths = ", ".join(f"'{path}'" for path in _walk_lists(page)) or "none at all"
         raise BadPageError(f"there is no list at '{selector}': there are {paths}", "check url and data_selector")

@@ -101,7 +101,10 @@ def test_the_list_is_selected(server: Server, body: object, selector: str, count
         ({"tags": ["x"]}, "auto", "'tags'.*set data_selector"),
         ({"errors": []}, "auto", "'errors'.*set data_selector"),
         ({"ok": True}, "auto", "none at all.*set data_selector"),
-        ({"users": None}, "users", "no list at 'users'.*check"),
+        ({"users": 7}, "users", "no list at 'users'.*check"),
+        ({"users": None}, "data.users", "no list at 'data.users'"),
+        ({"data": None}, "data.users", "no list at 'data.users'"),
+        ({"users": None}, "auto", "none at all, and null at 'users'.*set data_selector"),
         ({"users": [{}]}, "data.users", "no list at 'data.users': there are 'users'"),
         ([{}], "users", "a list where an object with a list at 'users'"),
     ],
@@ -229,6 +232,60 @@ def test_an_empty_list_beside_another_is_not_passed_over(server: Server) -> None
     assert "not clear which list" in fail(server.on("/users", Answer({"users": [{"id": 7}], "teams": []})))
     url = server.on("/users", Answer({"users": [], "teams": [{"id": 7}]}))
     assert read(url, data_selector="users") == []
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_null_in_the_place_of_the_list_is_an_empty_one(server: Server, indent: int | None) -> None:
+    """Go writes it for a list that nobody made, on a quiet day or on the page after the last."""
+    body = json.dumps({"data": {"users": None}, "total": 0, "teams": [{"id": 7}]}, indent=indent)
+    url = server.on("/users", Answer(body))
+    assert read(url, data_selector="data.users", total_path="total") == []
+    pages = [Answer({"users": users}) for users in ([{"id": 1}], [{"id": 2}], None)]
+    for selector in ("users", "auto"):
+        assert read(server.on("/users", *pages), data_selector=selector, paginator="page") == [{"id": 1}, {"id": 2}]
+    failed = Answer({"users": None, "error": "busy"})
+    assert "says that it failed" in fail(server.on("/users", failed), data_selector="users")
+
+
+@pytest.mark.parametrize(
+    ("body", "null"),
+    [
+        ({"users": None, "groups": [{"id": 7}]}, "users"),
+        ({"data": None, "included": [{"id": 7}]}, "data"),
+        ({"Items": None, "facets": [{"id": 7}], "next": None}, "Items"),
+        ({"people": None, "teams": [{"id": 7}]}, "people"),
+    ],
+)
+def test_null_in_the_place_of_the_list_is_not_passed_over(server: Server, body: Any, null: str) -> None:
+    """No more than an empty list: nobody's groups are loaded as users."""
+    line = fail(server.on("/users", Answer(body)))
+    assert f"not clear which list holds the records: there are '{[*body][1]}', and null at '{null}'" in line
+    assert read(server.on("/users", Answer(body)), data_selector=null) == []
+
+
+BESIDE = ["next", "prev", "error", "errors", "message", "meta", "links", "_links", "paging", "pagination", "cursor"]
+BESIDE += [
+    "next_cursor",
+    "nextPageToken",
+    "warnings",
+    "total",
+    "query",
+    "sort",
+    "filter",
+    "included",
+    "support",
+    "page",
+]
+
+
+@pytest.mark.parametrize("name", ["data", "users", "items", "results", "Resources", "value", "employees", "people"])
+def test_null_beside_the_list_is_nothing(server: Server, name: str) -> None:
+    """Many a page has it for a link, a cursor or an error that is not there, and for a list that was not asked for."""
+    url = server.on("/users", Answer({**dict.fromkeys(BESIDE), name: [{"id": 1}]}))
+    assert read(url) == [{"id": 1}]
+    if name in {"data", "users", "items", "results", "people"}:
+        url = server.on("/users", Answer({**dict.fromkeys(["data", "users", "records", "people"]), name: [{"id": 1}]}))
+        assert read(url) == [{"id": 1}]
 
 
 @pytest.mark.parametrize(
