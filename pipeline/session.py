@@ -21,6 +21,7 @@ class Session(requests.Session):
         super().__init__()
         self.auth = auth  # never None: requests would look for a password in ~/.netrc
         self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"})
+        self.headers["Cache-Control"] = "no-cache"  # a cache between is to ask the source
 
     def settle(self, url: str) -> None:
         """Have what the machine's settings say of `url` hold for all: to read them for each page costs as much as it.

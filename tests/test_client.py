@@ -132,6 +132,16 @@ def test_a_request_says_who_asks_and_for_what(server: Server, monkeypatch: pytes
     assert "Authorization" not in headers
 
 
+@pytest.mark.parametrize("own", [{}, {"cache-control": "max-age=60"}])
+def test_a_cache_between_is_asked_for_a_fresh_answer(server: Server, own: dict[str, str]) -> None:
+    """With every page, and where a redirect leads; a header of the section goes before it."""
+    answers = [Answer([{"id": 1}], headers={"Link": "</old>; rel=next"}), Answer([])]
+    server.on("/old", Answer(status=302, headers={"Location": "/users"}))
+    read(server.on("/users", *answers), headers=own)
+    sent = [request.headers.get_all("Cache-Control") for request in server.requests]
+    assert sent == [[own.get("cache-control", "no-cache")]] * 3
+
+
 def test_a_password_in_the_url_is_sent_but_never_shown(server: Server) -> None:
     """The user and password of a URL become a header."""
     url = server.on("/users", Answer([])).replace("http://", "http://ann:hunter22@")
