@@ -2,7 +2,7 @@
 
 Owns how `paginator = auto` is decided, on plain values: pages are asked for through a callback. What the source says
 in plain words is tried first; a guess counts once page two has come by it. Refuses to take silence for the end where
-a page may be a full one, and a filter, a shuffled list or one without end for pages.
+a page may be a full one, or has a place among others, and a filter, a shuffled list or one without end for pages.
 """
 
 import json
@@ -167,6 +167,10 @@ class _Inquiry:
         for word in [Word("page_size", self._paging.page_size), *find_sizes(self._request, self._page)]:
             if 0 < word.value <= self._got:
                 return f"'{word.path}' is {word.value} and {self._came} came, a full page"
+        # A page without records is the last, and so is the only one that is declared.
+        if self._got and not any(word.path.startswith("pages:") and word.value == 1 for word in self._totals):
+            for place in find_places(self._request, self._page):
+                return f"'{place.path}' is {place.start} and {self._came} came, which may be the first page of more"
         return f"{self._came} came, a round number that may be a full page" if is_round(self._got) else ""
 
     def _follow_link(self) -> Decision | None:
@@ -226,8 +230,8 @@ class _Inquiry:
 
     def _try_places(self) -> Decision | None:
         """Page, offset or last_id, by the names that the source itself uses, then by the usual ones."""
-        for paginator, param, start in find_places(self._request, self._page):
-            if decision := self._try_place(paginator, param, start):
+        for place in find_places(self._request, self._page):
+            if decision := self._try_place(place.paginator, place.param, place.start):
                 return decision
         if self._more and (decision := self._try_last_ids(*LAST_ID_PARAMS)):
             return decision

@@ -78,6 +78,15 @@ class Word(NamedTuple):
         return simplify(self.path.rpartition(".")[2])
 
 
+class Place(NamedTuple):
+    """Where the place of a first page is named, and what asks for that: paginator, parameter and number."""
+
+    path: str
+    paginator: str
+    param: str
+    start: int
+
+
 def simplify(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
@@ -140,16 +149,19 @@ def find_sizes(request: Request, page: Page) -> list[Word]:
     return [Word(word.path, number) for word in sizes if (number := to_number(word.value))]
 
 
-def find_places(request: Request, page: Page) -> Iterator[tuple[str, str, int]]:
-    """Paginator, parameter and value where the request or its page names the place of this first page."""
+def find_places(request: Request, page: Page) -> Iterator[Place]:
+    """Where the request or its page names the place of this first page, and what asks for that."""
     sent = list_params(request)
-    headers = (Word(re.sub(r"^x-", "", name.lower()), text) for name, text in page.headers.items())
-    for word in (*sent, *find_fields(page), *headers):
-        number = to_number(word.value)
-        if number in (0, 1) and PAGE.fullmatch(word.name):
-            yield from (("page", param, number) for param in ([word.path] if word in sent else ["page", _leaf(word)]))
-        elif number in (0, 1) and OFFSET.fullmatch(word.name):
-            yield "offset", word.path if word in sent else _leaf(word), number
+    words = [(word, word.path) for word in sent]
+    words += [(word, word.path.rpartition(".")[2]) for word in find_fields(page)]
+    words += [(Word(name, text), re.sub(r"^x-", "", name.lower())) for name, text in page.headers.items()]
+    for word, param in words:
+        number, name = to_number(word.value), simplify(param.rpartition(".")[2])
+        if number in (0, 1) and PAGE.fullmatch(name):
+            params = [param] if word in sent else ["page", param]
+            yield from (Place(word.path, "page", each, number) for each in params)
+        elif number in (0, 1) and OFFSET.fullmatch(name):
+            yield Place(word.path, "offset", param, number)
 
 
 def list_params(request: Request) -> list[Word]:
@@ -223,10 +235,6 @@ def is_round(count: int) -> bool:
     """Whether so many records may be a full page of a size that nobody names."""
     digits = str(count).rstrip("0")
     return count >= 10 and (digits in ROUND or count & (count - 1) == 0)
-
-
-def _leaf(word: Word) -> str:
-    return word.path.rpartition(".")[2]
 
 
 def _find_form(value: Any) -> str | None:

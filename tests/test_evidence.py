@@ -227,6 +227,64 @@ def test_a_full_page_is_all_where_the_next_one_is_empty(count: int) -> None:
     assert api.read(decision) == list(range(count))
 
 
+@pytest.mark.parametrize(
+    ("param", "start", "url", "headers", "fields"),
+    [
+        ("page", 1, "", {}, {"page": 1}),
+        ("page", 1, "", {}, {"meta": {"page": 1, "per_page": 100}}),
+        ("page", 0, "", {}, {"number": 0}),
+        ("page", 1, "", {"X-Page": "1"}, {}),
+        ("page", 1, "?page=1", {}, {}),
+        ("skip", 0, "", {}, {"skip": 0}),
+        ("offset", 0, "", {"X-Offset": "0"}, {}),
+        ("offset", 0, "?offset=0", {}, {}),
+    ],
+)
+def test_a_page_that_names_its_place_may_be_the_first_of_more(
+    param: str, start: int, url: str, headers: dict[str, str], fields: dict[str, object]
+) -> None:
+    """However many came, the next is asked for: others prove pages, and nobody that this was all."""
+    for count in (14, 9, 7, 3):
+        answer = slice_by(param, 7, count, start, param == "page", **fields)
+        api = Api(lambda query, answer=answer: replace(answer(query) or make_page([]), headers=headers), URL + url)
+        decision = api.decide()
+        assert decision.keys["paginator"] == ("single" if count <= 7 else "page" if param == "page" else "offset")
+        assert api.read(decision) == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("url", "fields", "word"),
+    [("", {"meta": {"page": 1}}, "meta.page"), ("", {"offset": 0}, "offset"), ("?page=1", {}, "page")],
+)
+def test_a_page_that_names_its_place_and_leads_nowhere_is_undecided(url: str, fields: Any, word: str) -> None:
+    """The same users again, or a refusal, are no proof that there are no others."""
+    first = make_page(range(7), **fields)
+    for later in (first, None):
+        answers = itertools.chain([first], itertools.repeat(later))
+        seen = f"'{word}' is . and 7 records came, which may be the first page of more, and none of .* leads to others"
+        with pytest.raises(UndecidedError, match=seen):
+            Api(lambda _, answers=answers: next(answers), URL + url).decide()
+
+
+@pytest.mark.parametrize(
+    ("records", "fields"),
+    [
+        (0, {"page": 1}),
+        (7, {"page": 1, "has_more": False}),
+        (7, {"page": 1, "total": 7}),
+        (7, {"page": 1, "total_pages": 1}),
+        (7, {"page": 3}),
+        (7, {"pages": {"first": True}}),
+        (7, {"took": 1, "version": 1, "status": 0}),
+    ],
+)
+def test_a_place_is_no_doubt_where_this_is_all(records: int, fields: dict[str, object]) -> None:
+    """Nobody is on the page, the source says that there are no others, or it names no place: nothing is asked."""
+    api = Api(lambda _: make_page(range(records), **fields))
+    assert api.decide().keys["paginator"] == "single"
+    assert api.queries == []
+
+
 def follow(field: Callable[[int], dict[str, object]], param: str, size: int = 2, count: int = 5) -> Answer:
     """An API whose pages lead on by what `field` makes of the place of the next; the last one does not."""
 
