@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from urllib.parse import parse_qsl
 
 from pipeline.config import Source
@@ -53,15 +54,16 @@ class Mask:
 
     @contextlib.contextmanager
     def cover(self, *names: str) -> Iterator[None]:
-        """Mask what the loggers `names` say."""
+        """Mask what the loggers `names` say, however many cover them at once."""
         loggers = [logging.getLogger(name) for name in names]
+        rewrite = partial(self._rewrite)  # another one each time: of those that are equal a logger keeps one
         for each in loggers:
-            each.addFilter(self._rewrite)
+            each.addFilter(rewrite)
         try:
             yield
         finally:
             for each in loggers:
-                each.removeFilter(self._rewrite)
+                each.removeFilter(rewrite)
 
     def _rewrite(self, record: logging.LogRecord) -> bool:
         record.msg, record.args, record.exc_info = self(record.getMessage()), (), None

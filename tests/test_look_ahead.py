@@ -3,9 +3,11 @@
 import datetime as dt
 import itertools
 import json
+import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -119,6 +121,33 @@ def test_who_stops_reading_leaves_no_thread_behind(server: Server) -> None:
     assert time.monotonic() - began < 1
     assert not find_fetchers()
     assert len(server.requests) == asked
+
+
+@pytest.mark.parametrize("rate", [0.0, 1000.0])
+def test_what_is_still_under_way_says_no_secret(
+    server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    """Whoever stops reading waits for the pages that were asked for, and what is logged of them is masked too."""
+    monkeypatch.setenv("PEOPLE_KEY", "s3cr3t-key")
+    caplog.set_level(logging.DEBUG)
+    asked = threading.Event()
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        if page > 1:
+            asked.set()
+        return Answer([{"id": page}], headers={"X-Total-Count": "9"}, wait=0.5 if page > 1 else 0.0)
+
+    source = People(
+        url=server.on("/users", respond), paginator="page", requests_per_second=rate, auth="query:api_key:PEOPLE_KEY"
+    )
+    with closing(iter(Reading(source, DAY))) as pages:
+        next(pages)
+        assert asked.wait(PATIENCE)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("urllib3")]
+    assert any("page=2&api_key=*** HTTP/1.1" in line for line in said)
+    assert "s3cr3t" not in caplog.text
+    assert not logging.getLogger("urllib3.connectionpool").filters
 
 
 def find_fetchers() -> list[str]:

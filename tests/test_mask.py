@@ -100,3 +100,15 @@ def test_a_covered_logger_says_no_secret_and_is_given_back(caplog: pytest.LogCap
     logger.warning("GET %s", "/?q=learnt")
     assert caplog.messages == ["GET /?q=***", "GET /?q=***", "GET /?q=learnt"]
     assert not logger.filters
+
+
+def test_a_logger_that_is_covered_twice_is_covered_until_both_are_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Who is done first uncovers nothing for the other, and in the end nothing is left."""
+    logger = logging.getLogger("some.package")
+    mask = Mask(["s3cr3t"])
+    with mask.cover("some.package"):
+        with mask.cover("some.package"):
+            logger.warning("1: s3cr3t")
+        logger.warning("2: s3cr3t")
+    assert caplog.messages == ["1: ***", "2: ***"]
+    assert not logger.filters
