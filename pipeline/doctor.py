@@ -345,7 +345,7 @@ class _Examination:
             missing = ", ".join(never)
             where = f"edit the module {self._contract.__module__}"
             self._doubt(f"no record has {missing}: what the table takes from there stays empty: {where}")
-        if refused.total() > self._config.max_reject_ratio * len(self._raw):
+        if refused and refused.total() / len(self._raw) > self._config.max_reject_ratio:
             self._doubt(f"the contract {self._contract.__name__} does not fit, so records would be rejected: edit it")
 
     def _describe_limits(self) -> None:
