@@ -116,6 +116,8 @@ class _Inquiry:
         self._more = self._find_more()
         self._sign = self._find_sign()
         """What says that there is more; empty where nothing does."""
+        self._hint = self._find_hint()
+        """What says that this page has a place among others: worth a question, even if it has room left."""
         self._doubt = self._find_doubt()
         """What says that there may be more; empty where nothing does."""
         self._answers: dict[bytes, Page | None] = {}
@@ -127,9 +129,9 @@ class _Inquiry:
             decision = self._follow_link() or self._follow_urls() or self._try_cursors()
         elif not self._paging.more_path:
             decision = self._contradict()
-        if decision is None and (self._sign or self._doubt):
+        if decision is None and (self._sign or self._doubt or self._hint):
             decision = self._try_places()
-            if decision is None:
+            if decision is None and (self._sign or self._doubt):
                 raise self._give_up()
         nothing = "the source says that this is all" if self._more is False else "nothing says that there are more"
         return decision or self._decide({"paginator": "single"}, f"{self._came} came, and {nothing}")
@@ -161,16 +163,22 @@ class _Inquiry:
             return f"'{words[0].path}' says that there is more"
         return ""
 
+    def _find_hint(self) -> str:
+        # A page without records is the last, and so is the only one that is declared.
+        one = any(word.path.startswith("pages:") and word.value == 1 for word in self._totals)
+        if self._more is not None or self._all_came or one or not self._got:
+            return ""
+        return next((f"'{place.path}' is {place.start}" for place in find_places(self._request, self._page)), "")
+
     def _find_doubt(self) -> str:
         if self._more is not None or self._all_came:
             return ""
-        for word in [Word("page_size", self._paging.page_size), *find_sizes(self._request, self._page)]:
+        sizes = [Word("page_size", self._paging.page_size), *find_sizes(self._request, self._page)]
+        for word in sizes:
             if 0 < word.value <= self._got:
                 return f"'{word.path}' is {word.value} and {self._came} came, a full page"
-        # A page without records is the last, and so is the only one that is declared.
-        if self._got and not any(word.path.startswith("pages:") and word.value == 1 for word in self._totals):
-            for place in find_places(self._request, self._page):
-                return f"'{place.path}' is {place.start} and {self._came} came, which may be the first page of more"
+        if self._hint and not any(word.value > self._got for word in sizes):
+            return f"{self._hint} and {self._came} came, which may be the first page of more"
         return f"{self._came} came, a round number that may be a full page" if is_round(self._got) else ""
 
     def _follow_link(self) -> Decision | None:

@@ -266,6 +266,14 @@ def test_a_page_that_names_its_place_and_leads_nowhere_is_undecided(url: str, fi
             Api(lambda _, answers=answers: next(answers), URL + url).decide()
 
 
+def test_a_page_that_names_its_place_and_has_room_left_is_all_where_nothing_else_comes() -> None:
+    """By its size it is the last, and a source may refuse to show one behind that."""
+    first = make_page(range(7), page=1, per_page=20)
+    for later in (first, None):
+        answers = itertools.chain([first], itertools.repeat(later))
+        assert Api(lambda _, answers=answers: next(answers)).decide().keys["paginator"] == "single"
+
+
 @pytest.mark.parametrize(
     ("records", "fields"),
     [
