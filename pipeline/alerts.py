@@ -86,7 +86,7 @@ def _send(url: str, message: dict[str, Any]) -> str | None:
     mask = Mask([url.partition("//")[2].partition("/")[2]])  # whoever knows it may write there
     try:
         with (
-            mask.cover("urllib3.connection", "urllib3.connectionpool"),
+            mask.cover(),
             Session() as session,
             session.post(url, json=message, timeout=2 * PATIENCE, stream=True) as response,
         ):

@@ -83,7 +83,7 @@ class Client:
         """Hold the connections, and keep secrets out of what urllib3 logs meanwhile."""
         self._origin: str | None = None  # of the first request
         self._closed = threading.Event()
-        with Session(self._auth) as self._session, self.mask.cover("urllib3.connection", "urllib3.connectionpool"):
+        with Session(self._auth) as self._session, self.mask.cover():
             if urlsplit(self._config.url).scheme == "demo":
                 from pipeline.demo import DemoAdapter
 

@@ -28,6 +28,7 @@ SECRET_PARAM = re.compile(
     re.IGNORECASE,
 )
 USERINFO = re.compile(r"(//)[^/?#\s]*@")
+TALKERS = ("urllib3.connection", "urllib3.connectionpool")  # the loggers that say, at DEBUG, what is asked for
 SHORTEST = 4  # characters; what is shorter is no secret, and masking it would garble every line
 
 
@@ -53,9 +54,9 @@ class Mask:
         return SECRET_PARAM.sub(r"\1***", USERINFO.sub(r"\1***@", text))
 
     @contextlib.contextmanager
-    def cover(self, *names: str) -> Iterator[None]:
-        """Mask what the loggers `names` say, however many cover them at once."""
-        loggers = [logging.getLogger(name) for name in names]
+    def cover(self) -> Iterator[None]:
+        """Mask what is logged of requests, however many cover it at once."""
+        loggers = [logging.getLogger(name) for name in TALKERS]
         rewrite = partial(self._rewrite)  # another one each time: of those that are equal a logger keeps one
         for each in loggers:
             each.addFilter(rewrite)

@@ -121,8 +121,7 @@ class Reading:
     def __iter__(self) -> Generator[Sequence[msgspec.Raw]]:
         """The records of page after page; the first `skipped` of them were taken before."""
         # The pool is left after the client, which tells its threads that nobody waits for them, and before the mask.
-        cover = self._client.mask.cover("urllib3.connection", "urllib3.connectionpool")
-        with cover, ThreadPoolExecutor(WIDTH, "fetch") as pool, self._client.open():
+        with self._client.mask.cover(), ThreadPoolExecutor(WIDTH, "fetch") as pool, self._client.open():
             queue: Queue = deque()
             request, page = self._begin()
             try:
