@@ -120,7 +120,13 @@ def transform(
             rows[field] = rows[field].mask(rule)  # of a deletion, which needs neither
     if deleted_when:
         rows = rows.assign(deleted=deleted)
-    return rows[~bad], sorted(rejects)
+    rows = rows[~bad]
+    if len(rows) + len(rejects) != len(lines):
+        raise DatasetError(
+            f"clean: {len(lines)} records came in, {len(rows)} rows and {len(rejects)} rejects out: "
+            "let each rule be True or False for each row"
+        )
+    return rows, sorted(rejects)
 
 
 def _decode(
@@ -192,14 +198,17 @@ def _pick(values: list[Any], name: str) -> list[Any]:
 
 def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
     """What `clean` makes of a frame; raises DatasetError where it lost rows, or has no column for the key."""
+    index = frame.index
     rows, broken = clean(frame)
-    if not rows.index.equals(frame.index):
+    if not rows.index.equals(index):
         raise DatasetError(
-            f"clean: {len(frame)} records came in and {len(rows)} rows out, or in another order: "
+            f"clean: {len(index)} records came in and {len(rows)} rows out, or in another order: "
             f"keep the index, and name a rule for what is to be rejected"
         )
     if missing := set(key) - set(rows.columns):
         raise DatasetError(f"clean: the key column {', '.join(sorted(missing))} is not among {', '.join(rows.columns)}")
+    # Of a null nobody can say that it breaks a rule.
+    broken = {name: pd.Series(rule, index).fillna(value=False).astype(bool) for name, rule in broken.items()}
     nulls = {(column, KEY_IS_NULL): rows[column].isna() for column in key}
     # JSON may write it, and not every database can keep it: what is loaded must not depend on that.
     texts = [str(column) for column in rows if isinstance(rows[column].dtype, pd.StringDtype)]

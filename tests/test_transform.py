@@ -180,6 +180,35 @@ def test_a_clean_that_loses_rows_is_an_error():
         transform([b'{"id":"a"}', b'{"id":"b"}'], Tall, lambda frame: (frame.iloc[1:], {}), ["id"])
 
 
+@pytest.mark.parametrize("line", [b'{"id":"a"}', b'{"id":"a","size":"?"}'])
+def test_a_clean_that_changes_the_index_of_its_own_frame_is_an_error(line):
+    """The frame is `clean`'s to change, but what came in is known: no row passes for another line's."""
+
+    def number_anew(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
+        frame.index -= 1
+        return frame, {}
+
+    with pytest.raises(DatasetError, match="2 records came in and 2 rows out, or in another order: keep the index"):
+        transform([line, line], Tall, number_anew, ["id"])
+
+
+@pytest.mark.parametrize("dtype", ["boolean", "bool[pyarrow]", object])
+def test_a_rule_that_says_nothing_of_a_null_does_not_reject_it(dtype):
+    """A comparison with a null is null: the record is a row, unless another rule rejects it."""
+
+    class Person(msgspec.Struct):
+        id: str
+        age: int | None = None
+
+    def judge(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
+        return frame, {("age", "is above 150"): (frame["age"] > 150).astype(dtype), ("id", "is d"): frame["id"] == "d"}
+
+    lines = [b'{"id":"a","age":200}', b'{"id":"b","age":20}', b'{"id":"c"}', b'{"id":"d"}']
+    frame, rejects = transform(lines, Person, judge, ["id"])
+    assert list(frame["id"]) == ["b", "c"]
+    assert [(reject.line, reject.describe()) for reject in rejects] == [(1, "age: is above 150"), (4, "id: is d")]
+
+
 def test_a_clean_without_the_key_is_an_error():
     """The natural key must be among the columns."""
     with pytest.raises(DatasetError, match="the key column user_id is not among id"):
