@@ -5,9 +5,10 @@ off at any instant, it is completed by the next run, and until then no load stor
 changed by one step, when its raw manifest is swapped; the clean one lies prepared by then.
 
 A line goes where its key, as text, is one of those forgotten (so `"id": "42"`, a reject, goes for 42), and where the
-row or the reject that was made of it has such a key. A line whose key nobody can read is not found, nor is a user in
-the records of others. What the source sends of the user later is in the files of those days until the next run.
-Days that are not finished are swept: what was read of them is read again.
+row or the reject that was made of it has such a key; where there are no clean files, that would be made of it. A line
+whose key nobody can read is not found, nor is a user in the records of others. What the source sends of the user later
+is in the files of those days until the next run. Days that are not finished are swept: what was read of them is read
+again.
 """
 
 import datetime as dt
@@ -24,7 +25,7 @@ from pipeline import config
 from pipeline.config import SNAPSHOT, Pipeline
 from pipeline.database import Connection
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, FolderError
+from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.lines import pack, unpack
 from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, REJECTS, Declared, Table, Words
@@ -53,8 +54,9 @@ class Forgotten(NamedTuple):
 def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
     """Erase the users with these keys, and once more all those who were forgotten before.
 
-    A key is text, or a JSON array where it is of several columns. A day whose files are damaged stays as it is and
-    is one of the problems. Raises ConfigError for what can be no key, FolderError, WarehouseError.
+    A key is text, or a JSON array where it is of several columns. A day whose files are damaged, or of which
+    nobody can tell whose its lines are, stays as it is and is one of the problems. Raises ConfigError for what can be
+    no key, FolderError, WarehouseError.
     """
     declared = Declared.read(dataset.name, dataset.table)
     asked = {_parse_key(declared, text): text for text in keys}
@@ -174,7 +176,7 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
         raw.drop_strays([part.name for part in read.parts])
         if made:
             clean.drop_strays([part.name for part in (*made.parts, *made.rejects)])
-        new, reasons = _write_parts(raw, clean, read, made, finder, key)
+        new, reasons = _write_parts(dataset, raw, clean, read, made, finder, key)
         if not new:
             return 0, read.forgotten
         less = _describe_less(read, new)
@@ -213,7 +215,13 @@ def _open_clean(clean: DayFolder, read: RawManifest) -> CleanManifest | None:
 
 
 def _write_parts(
-    raw: DayFolder, clean: DayFolder, read: RawManifest, made: CleanManifest | None, finder: Finder, key: list[str]
+    dataset: Dataset,
+    raw: DayFolder,
+    clean: DayFolder,
+    read: RawManifest,
+    made: CleanManifest | None,
+    finder: Finder,
+    key: list[str],
 ) -> tuple[dict[Part, Part | None], Counter[str]]:
     """Write the parts without the lines, beside those with them: which stands for which; the rejects gone by reason."""
     rejects = {_find_number(part): part for part in made.rejects} if made else {}
@@ -223,8 +231,7 @@ def _write_parts(
         lines = unpack(raw.read(part))
         gone = finder.find_lines(lines)
         cleaned = CleanPart(clean, made.parts[number], rejects.get(number), len(lines)) if made else None
-        if cleaned:
-            gone |= cleaned.find(finder, key)
+        gone |= cleaned.find(finder, key) if cleaned else _find_cleaned(dataset, raw, lines, finder, key)
         if gone:
             kept = [line for line_number, line in enumerate(lines, 1) if line_number not in gone]
             new[part] = raw.write(_next_name(part), pack([kept]))
@@ -233,6 +240,26 @@ def _write_parts(
             new |= parts
             reasons.update(why)
     return new, reasons
+
+
+def _find_cleaned(dataset: Dataset, raw: DayFolder, lines: list[bytes], finder: Finder, key: list[str]) -> set[int]:
+    """The numbers of the lines of which a row or a reject with a forgotten key would be made."""
+    import pyarrow as pa
+
+    from pipeline.transform import transform
+
+    try:
+        rows, rejects = transform(lines, dataset.contract, dataset.clean, key, dataset.config().deleted_when)
+        table = pa.Table.from_pandas(rows[key], preserve_index=False)
+    except Exception as error:  # whatever `clean` raises, and in words that may be those of a record
+        what = str(error) if isinstance(error, PipelineError) else type(error).__name__
+        raise FolderError(
+            f"{raw} has no clean files, and cannot be cleaned to see whose its lines are ({what}): mend the contract "
+            f"or the cleaning, and run this again"
+        ) from error
+    found = finder.find(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    refused = finder.find_rejects(reject.key for reject in rejects)
+    return {int(rows.index[row]) for row in found} | {rejects[number].line for number in refused}
 
 
 def _find_number(part: Part) -> int:

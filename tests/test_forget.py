@@ -28,7 +28,7 @@ from forgetting import (
 )
 from pipeline import config, forget, stages
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DatasetError
 from pipeline.targets import CleanManifest, RawManifest, digest
 from pipeline.tombstones import Done, Finder, Tombstones
 from pipeline.users import USERS
@@ -242,23 +242,71 @@ def test_another_dataset_in_the_warehouse_is_not_touched(server, configure):
     check_markers()
 
 
-@pytest.mark.usefixtures("database_on_request")
-def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
-    """Where the table says a-1, raw says ` A-1`: the line that made the row goes."""
+def make_lowered(server: Server, configure: Callable[..., None], clean: Callable[[Any], Any] = orders.clean) -> Dataset:
+    """A day of orders whose numbers are lowered and stripped in cleaning; of a-3 it has a row and a reject."""
 
-    def clean(rows: Any) -> Any:
-        cleaned, broken = orders.clean(rows)
+    def lower(rows: Any) -> Any:
+        cleaned, broken = clean(rows)
         cleaned["number"] = cleaned["number"].str.strip().str.lower()
         return cleaned, broken
 
-    dataset = Dataset(orders.Orders, orders.Order, clean, orders.table, orders.ORDERS.key)
+    dataset = Dataset(orders.Orders, orders.Order, lower, orders.table, orders.ORDERS.key)
     days: Records = {DAYS[0]: [{"number": f" A-{n}", "line": 1, "changed": "2026-11-01T08:00:00Z"} for n in range(5)]}
     days[DAYS[0]].insert(0, {"number": "A-3", "line": 1, "amount": -1})
     answer(server, configure, days, dataset, mode="incremental")
     make(dataset, DAYS[:1])
+    return dataset
+
+
+def read_numbers(dataset: Dataset) -> list[str]:
+    return [json.loads(line)["number"] for line in read_raw(dataset, DAYS[0])]
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
+    """Where the table says a-1, raw says ` A-1`: the line that made the row goes."""
+    dataset = make_lowered(server, configure)
     assert forget.forget(dataset, ['["a-3", 1]']).days == {DAYS[0]: 2}
-    assert [json.loads(line)["number"] for line in read_raw(dataset, DAYS[0])] == [" A-0", " A-1", " A-2", " A-4"]
+    assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
     check_markers(dataset)
+
+
+@pytest.mark.usefixtures("database_on_request")
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")], ids=["lost", "damaged"])
+def test_a_key_that_cleaning_changes_is_found_where_there_are_no_clean_files(server, configure, damage):
+    """Its lines are cleaned to see whose they are; the day can be made again, and does not bring the user back."""
+    dataset = make_lowered(server, configure)
+    damage(dataset.folder("clean", DAYS[0]).path / "manifest.json")
+    result = forget.forget(dataset, ['["a-3", 1]'])
+    assert (result.days, result.problems) == ({DAYS[0]: 2}, [])
+    assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
+    stages.transform_day(dataset, DAYS[0])
+    stages.load_day(dataset, DAYS[0])
+    check_markers(dataset)
+
+
+@pytest.mark.usefixtures("database_on_request")
+@pytest.mark.parametrize("error", [DatasetError("clean: no email"), ValueError(MARK)], ids=["a contract", "a bug"])
+def test_a_day_whose_lines_cannot_be_cleaned_is_left_to_a_person(server, configure, error):
+    """Nobody knows whether the user is in it, so it is not said to be done; once `clean` is mended, it is."""
+    broken: list[Exception] = []
+
+    def clean(rows: Any) -> Any:
+        for each in broken:
+            raise each
+        return orders.clean(rows)
+
+    dataset = make_lowered(server, configure, clean)
+    dataset.folder("clean", DAYS[0]).sweep()
+    broken.append(error)
+    (problem,) = forget.forget(dataset, ['["a-3", 1]']).problems
+    assert f"orders {DAYS[0]}: {dataset.folder('raw', DAYS[0])} has no clean files, and cannot be cleaned" in problem
+    assert MARK not in problem
+    assert Tombstones("data", "orders").count_pending() == 1
+    assert len(read_numbers(dataset)) == 6
+    broken.clear()
+    assert forget.forget(dataset, []).days == {DAYS[0]: 2}
+    assert Tombstones("data", "orders").count_pending() == 0
 
 
 def test_a_key_is_found_however_it_is_written():
