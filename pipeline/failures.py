@@ -18,6 +18,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.logs import logger
 from pipeline.mask import Mask, find_secrets
+from pipeline.records import UNREADABLE
 from pipeline.storage import Storage, open_storage
 
 Line = TypeVar("Line", bound=msgspec.Struct)
@@ -73,7 +74,7 @@ def read_lines(storage: Storage, path: PurePath, kind: type[Line]) -> list[Line]
     *lines, _ = (storage.read(path) if storage.is_file(path) else b"").split(b"\n")
     try:
         return [msgspec.json.decode(line, type=kind) for line in lines]
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FolderError(f"{storage.show(path)}: what failed cannot be read ({error}): move the file away") from error
 
 

@@ -11,6 +11,7 @@ import msgspec
 from pipeline.errors import FolderError
 from pipeline.lines import unpack
 from pipeline.logs import count, logger
+from pipeline.records import UNREADABLE
 from pipeline.source import MovedError, Position, Reading
 from pipeline.targets import DayFolder, Part
 
@@ -47,7 +48,7 @@ class Journal:
         try:
             asked, started_at = msgspec.json.decode(lines[0], type=tuple[str, dt.datetime])
             steps = [msgspec.json.decode(line, type=Step) for line in lines[1:]]
-        except (IndexError, msgspec.DecodeError):
+        except (IndexError, *UNREADABLE):
             asked, started_at, steps = "", now, []
         if asked == question and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
             journal.started_at = started_at

@@ -17,6 +17,7 @@ import msgspec
 from pipeline.database import find_database
 from pipeline.errors import FolderError
 from pipeline.logs import logger
+from pipeline.records import UNREADABLE
 from pipeline.storage import open_storage, strip_run
 
 Stage = Literal["raw", "clean"]
@@ -268,7 +269,7 @@ class DayFolder(luigi.Target):
         data = self._storage.read(self.path / MANIFEST)
         try:
             return msgspec.json.decode(data, type=kind)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise FolderError(
                 f"{self}/{MANIFEST} is not a manifest ({error}): bring it back from a copy, or {self._made_again}"
             ) from error

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import FolderError
-from pipeline.records import Field
+from pipeline.records import UNREADABLE, Field
 from pipeline.storage import open_storage
 
 Key = tuple[int | str, ...]
@@ -49,7 +49,7 @@ class Tombstones:
         """Its lines, the oldest first; raises FolderError."""
         try:
             return msgspec.json.Decoder(Tombstone | Done).decode_lines(self._read())
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise FolderError(
                 f"{self._storage.show(self._path)}: the keys that are forgotten cannot be read ({error}): "
                 f"bring the file back from a copy"

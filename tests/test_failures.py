@@ -161,14 +161,15 @@ def test_what_a_crash_left_of_a_last_line_is_dropped():
     assert [failure.line for failure in list_failures("data", "users")] == ["first", "third"]
 
 
-def test_a_file_that_is_damaged_otherwise_is_named():
+@pytest.mark.parametrize("content", [b"no JSON\n", b'{"line": "\xff"}\n'])
+def test_a_file_that_is_damaged_otherwise_is_named(content):
     """Nothing of it is passed over in silence; what fails next is still written down."""
     FILE.parent.mkdir(parents=True)
-    FILE.write_text("no JSON\n")
+    FILE.write_bytes(content)
     with pytest.raises(FolderError, match=r"data/failures/users.jsonl: what failed cannot be read .*: move the file"):
         list_failures("data", "users")
     failures.note(USERS, DAY, "load", "next")
-    assert FILE.read_text().count("\n") == 2
+    assert FILE.read_bytes().count(b"\n") == 2
 
 
 def test_a_folder_that_cannot_be_written_does_not_hide_the_failure():

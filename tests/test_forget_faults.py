@@ -206,10 +206,11 @@ def test_a_reader_of_the_warehouse_is_named(monkeypatch):
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_a_file_of_tombstones_that_cannot_be_read_stops_a_load():
+@pytest.mark.parametrize("content", [b"{", b'{"what": "forget", "key": ["\xff"]}'])
+def test_a_file_of_tombstones_that_cannot_be_read_stops_a_load(content):
     """Or it would bring back who was forgotten."""
     Path("data/forgotten").mkdir()
-    Path("data/forgotten/users.jsonl").write_text("{")
+    Path("data/forgotten/users.jsonl").write_bytes(content)
     with pytest.raises(FolderError, match=r"users\.jsonl: the keys that are forgotten cannot be read"):
         stages.load_day(USERS, DAYS[0])
 

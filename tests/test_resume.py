@@ -342,6 +342,19 @@ def test_a_journal_that_was_cut_counts_up_to_the_cut(server: Server, configure: 
     assert read_ids() == list(range(1, 21))
 
 
+@pytest.mark.parametrize(("old", "new"), [(b'["', b'["\xff'), (b'"part-', b'"\xf0art-')], ids=["first line", "a part"])
+def test_a_journal_that_is_no_text_is_a_new_reading(
+    server: Server, configure: Configure, folder: Path, old: bytes, new: bytes
+) -> None:
+    """One bit that flipped in the middle of a string: there is no place to go on from, and nothing to mend."""
+    break_off(server, configure).mend()
+    journal = folder / JOURNAL
+    journal.write_bytes(journal.read_bytes().replace(old, new, 1))
+    extract_day(USERS, DAY)
+    assert "after" not in server.requests[0].query
+    assert read_ids() == list(range(1, 21))
+
+
 def cut(folder: Path) -> None:
     (folder / "part-00001.jsonl.gz").write_bytes(b"\x1f\x8b")
 

@@ -80,7 +80,7 @@ def test_the_files_of_a_killed_run_are_swept_and_a_person_s_own_are_not(folder):
     assert [path.name for path in folder.path.iterdir()] == ["note.txt"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"dataset": 1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"dataset": 1}', b"\xff", b'{"dataset": "\xff"}'])
 def test_a_manifest_that_cannot_be_read_is_one_line(folder, content):
     """It names the file and what to do."""
     (folder.path / "manifest.json").write_bytes(content)
