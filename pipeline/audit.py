@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline import config
 from pipeline.database import Connection
 from pipeline.errors import WarehouseError
-from pipeline.schema import CLASSES, LOADS, REJECTS, Declared, Table, Words
+from pipeline.schema import CLASSES, HISTORY, LOADS, REJECTS, Declared, Table, Words
 from pipeline.staging import Staging
 from pipeline.warehouse import check_stored, read_markers
 
@@ -133,6 +133,13 @@ class Audit:
         self._create(present, "should")
         self._run(PRESENT)
         yield from self._compare_tables(None, present.name, present, f'"{present.name}"', "should")
+
+    def check_history(self) -> Iterator[Finding]:
+        """Name the view of the history where it is not as a load makes it."""
+        view = f"{self.declared.name}_history"
+        if not self.db.has_view(view, HISTORY.format_map(self.words)):
+            what = "the view is missing, or another one: the next day that is loaded, or rebuild, makes it again"
+            yield Finding(None, view, what)
 
     def _create(self, table: Table, name: str = "") -> None:
         """Have an empty temporary table, like `table`, under its name or another."""

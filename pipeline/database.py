@@ -93,6 +93,9 @@ class Connection(Protocol):
     def create_view(self, view: str, select: str) -> None:
         """Create a view, or make it anew where it is another."""
 
+    def has_view(self, view: str, select: str) -> bool:
+        """Whether there is a view, as `create_view` makes it."""
+
     def erase(self, tables: Iterable[str]) -> str | None:
         """After a commit: let nothing that was deleted from these tables be found in the database's files.
 

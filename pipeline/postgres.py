@@ -397,7 +397,7 @@ class PostgreSQL:
 
     def create_view(self, view: str, select: str) -> None:
         errors = _import_driver().errors
-        if self._read_comment(view) == self._digest_view(view, select):
+        if self.has_view(view, select):
             return
         create = f'view "{view}" as {select}'
         try:
@@ -407,6 +407,9 @@ class PostgreSQL:
             self.run(f'drop view "{view}"')
             self.run(f"create {create}")
         self.run(f"comment on view \"{view}\" is '{self._digest_view(view, select)}'")
+
+    def has_view(self, view: str, select: str) -> bool:
+        return self._read_comment(view) == self._digest_view(view, select)
 
     def _read_comment(self, view: str) -> str | None:
         query = "select obj_description(to_regclass(:view), 'pg_class')"

@@ -334,10 +334,13 @@ class SQLite:
             self.run(sql)
 
     def create_view(self, view: str, select: str) -> None:
-        sql = f'CREATE VIEW "{view}" AS {select}'
-        if self.run("select sql from sqlite_master where name = :view", view=view).fetchone() != (sql,):
+        if not self.has_view(view, select):
             self.run(f'drop view if exists "{view}"')
-            self.run(sql)
+            self.run(f'CREATE VIEW "{view}" AS {select}')
+
+    def has_view(self, view: str, select: str) -> bool:
+        found = self.run("select sql from sqlite_master where name = :view", view=view).fetchone()
+        return bool(found == (f'CREATE VIEW "{view}" AS {select.rstrip()}',))  # as SQLite keeps it
 
     def erase(self, tables: Iterable[str]) -> str | None:  # noqa: ARG002 - the whole file is written anew
         self.run("vacuum")

@@ -55,6 +55,7 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
         if audit:
             yield from audit.check_days()
             yield from audit.check_present()
+            yield from audit.check_history()
 
 
 def _verify_files(

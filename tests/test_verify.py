@@ -338,6 +338,12 @@ TABLES_OF_USERS = {
         ],
     ),
 }
+VIEW = "None users_history: the view is missing, or another one: .*, makes it again"
+VIEWS = {
+    "a view that is gone": ["drop view users_history"],
+    "another view": ["drop view users_history", "create view users_history as select * from users"],
+    "a table in its place": ["drop view users_history", "create table users_history as select * from users"],
+}
 
 
 @pytest.mark.usefixtures("database", "loaded")
@@ -380,6 +386,14 @@ def test_a_row_that_is_not_as_it_was_is_named(damage):
     statements, expected = TABLES_OF_USERS[damage]
     assert min(execute(*statements)) > 0
     check(tell(verify(USERS)), expected)
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.parametrize("damage", VIEWS)
+def test_another_view_of_the_history_is_named(damage):
+    """No rows are compared for that, which would take as long as to work out the whole history."""
+    execute(*VIEWS[damage])
+    check(tell(verify(USERS)), [VIEW])
 
 
 def check(found: list[str], expected: list[str]) -> None:
@@ -485,7 +499,8 @@ def test_a_column_that_the_table_is_to_have_is_no_difference():
     declared = dataclasses.replace(USERS, table=with_age)
     assert list(verify(declared)) == []
     execute(*(f"alter table users{suffix} add column age integer" for suffix in ("", "_events", "_changes")))
-    check(tell(verify(declared)), [f"{day} users: .*: the rows have the columns .*, the table has .*" for day in DAYS])
+    lines = [f"{day} users: .*: the rows have the columns .*, the table has .*" for day in DAYS]
+    check(tell(verify(declared)), [*lines, VIEW])
 
 
 @pytest.mark.usefixtures("loaded")
