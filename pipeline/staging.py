@@ -146,6 +146,10 @@ class Staging(Statements):
         names = [name for name in batch.schema.names if name != "deleted"]
         if sorted(names) != sorted(kinds):
             raise self._refuse(f"the rows have the columns {', '.join(names)}, the table has {', '.join(kinds)}")
+        for name, kind in self.declared.key.items():
+            # Keys of rejects, and those to forget, are compared as they are: a cast one would be somebody else.
+            if not _is_key(batch.column(name), kind):
+                raise self._refuse(f"the column {name} holds {batch.column(name).type}, not {kind}, and it is the key")
         columns = {name: self._cast(batch.column(name), name, kind) for name, kind in kinds.items()}
         if nulls := [name for name in self.declared.key if columns[name].null_count]:
             raise self._refuse(f"a row has no {', '.join(nulls)}, which is its key")
@@ -222,6 +226,16 @@ class Staging(Statements):
         if isinstance(values, list) and list(map(_find_key_kind, values)) == kinds:
             return tuple(values)
         return None
+
+
+def _is_key(column: "pa.Array[Any]", kind: str) -> bool:
+    """Whether all there is in a column is of a kind that a key has."""
+    import pyarrow as pa
+
+    found = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    texts = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
+    kinds = (pa.types.is_integer,) if kind == "integer" else texts
+    return column.null_count == len(column) or any(is_one(found) for is_one in kinds)
 
 
 def _find_key_kind(value: Any) -> str | None:

@@ -320,6 +320,8 @@ def one_row(**columns: Any) -> list[pa.RecordBatch]:
         (one_row(age=pa.array([1])), "the rows have the columns user_id, name, updated_at, age, the table has"),
         (one_row(user_id=pa.array([None], pa.int64())), "a row has no user_id, which is its key"),
         (one_row(user_id=pa.array(["x"])), "the column user_id holds string, not integer"),
+        (one_row(user_id=pa.array(["1"])), "the column user_id holds string, not integer, and it is the key"),
+        (one_row(user_id=pa.array([1.0])), "the column user_id holds double, not integer, and it is the key"),
         (one_row(name=pa.array(["a\0"])), "the column name holds a NUL character"),
         (one_row(updated_at=pa.array([2**62], pa.timestamp("us", "UTC"))), "holds a time outside the years 1 to 9999"),
     ],
@@ -329,6 +331,34 @@ def test_rows_that_do_not_fit_the_table_are_refused(store: Store, rows: Any, mes
     store.load(incremental(1, user(1, "a", 5)))
     day = incremental(2)
     assert message in fails(store, day, rows=[*one_row(), *rows], extracted=2)
+
+
+@pytest.mark.parametrize(
+    ("key", "fitting", "others"),
+    [
+        (sa.BigInteger, [pa.array([1], width) for width in (pa.int8(), pa.uint64())], [pa.array([True])]),
+        (
+            sa.Text,
+            [
+                pa.array(["1"], width)
+                for width in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), "str"))
+            ],
+            [pa.array([1]), pa.array([b"1"]), pa.array([MIDNIGHT.date()])],
+        ),
+    ],
+    ids=["integer", "text"],
+)
+def test_a_key_of_another_kind_than_the_table_s_is_refused_and_not_cast(
+    store: Store, key: Any, fitting: list[Any], others: list[Any]
+) -> None:
+    """The keys of rejects, and of those who are forgotten, would be those of others. Of its kind any width will do."""
+    declare(store, *declared(key=key))
+    for date, column in enumerate(fitting, 1):
+        store.warehouse.load(describe(snapshot(date, 24 * date), extracted=1), one_row(user_id=column), [])
+    assert len(names(store)) == 1
+    for column in others:
+        message = fails(store, incremental(9), rows=one_row(user_id=column), extracted=1)
+        assert f"the column user_id holds {column.type}, not " in message
 
 
 def test_two_snapshots_of_one_instant_are_refused(store: Store) -> None:
