@@ -8,7 +8,7 @@ A line goes where its key, as text, is one of those forgotten (so `"id": "42"`, 
 row or the reject that was made of it has such a key; where there are no clean files, that would be made of it. A line
 whose key nobody can read is not found, nor is a user in the records of others. What the source sends of the user later
 is in the files of those days until the next run. Days that are not finished are swept: what was read of them is read
-again.
+again. A loaded one is not read again, so what is left of its files is a person's.
 """
 
 import datetime as dt
@@ -31,7 +31,17 @@ from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, REJECTS, Declared, Table, Words
 from pipeline.stages import encode_rows
 from pipeline.storage import strip_run
-from pipeline.targets import CleanManifest, DayFolder, Erasure, Part, RawManifest, digest, list_all_days
+from pipeline.targets import (
+    MADE_AGAIN,
+    MANIFEST,
+    CleanManifest,
+    DayFolder,
+    Erasure,
+    Part,
+    RawManifest,
+    digest,
+    list_all_days,
+)
 from pipeline.tombstones import Done, Finder, Key, Tombstone, Tombstones
 from pipeline.warehouse import prepare
 
@@ -168,6 +178,11 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
         if not raw.exists():
             if clean.exists() and not raw.has_folder():
                 raise FolderError(f"{clean} is all there is of the day: delete it, or bring {raw} back from a copy")
+            if raw.has_parts() and _is_kept(dataset, date):
+                raise FolderError(
+                    f"{raw}/{MANIFEST} is gone, and the day is loaded: bring it back from a copy, or "
+                    f"{MADE_AGAIN['raw']}"
+                )
             _sweep(raw)
             _sweep(clean)
             return 0, 0
@@ -176,7 +191,7 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
         raw.drop_strays([part.name for part in read.parts])
         if made:
             clean.drop_strays([part.name for part in (*made.parts, *made.rejects)])
-        new, reasons = _write_parts(dataset, raw, clean, read, made, finder, key)
+        new, reasons = _write_parts(raw, clean, dataset, read, made, finder, key)
         if not new:
             return 0, read.forgotten
         less = _describe_less(read, new)
@@ -191,6 +206,12 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
             made = clean.read_manifest(CleanManifest)
             clean.drop_strays([part.name for part in (*made.parts, *made.rejects)])
         return less.forgotten - read.forgotten, less.forgotten
+
+
+def _is_kept(dataset: Dataset, date: dt.date) -> bool:
+    """Whether a day is loaded, and its files are not given up."""
+    marker = dataset.warehouse().find_marker(date)
+    return marker is not None and not marker["pruned_at"]
 
 
 def _sweep(folder: DayFolder) -> None:
@@ -215,9 +236,9 @@ def _open_clean(clean: DayFolder, read: RawManifest) -> CleanManifest | None:
 
 
 def _write_parts(
-    dataset: Dataset,
     raw: DayFolder,
     clean: DayFolder,
+    dataset: Dataset,
     read: RawManifest,
     made: CleanManifest | None,
     finder: Finder,

@@ -90,6 +90,7 @@ def test_unfinished_days_are_swept():
     """A part without a manifest may hold anybody; the day is read and cleaned again by the next run."""
     raw, clean = USERS.folder("raw", DAYS[0]), USERS.folder("clean", DAYS[1])
     (raw.path / "manifest.json").unlink()
+    execute(f"delete from loads where date = '{DAYS[0]}'")
     (clean.path / "manifest.json").unlink()
     new = USERS.folder("raw", dt.date(2026, 11, 9))
     new.sweep()
@@ -102,6 +103,39 @@ def test_unfinished_days_are_swept():
     assert list(new.path.iterdir()) == []
     assert not clean.exists()
     assert USERS.folder("raw", DAYS[1]).exists()
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_a_loaded_day_whose_raw_manifest_is_lost_is_left_to_a_person():
+    """Nothing would read it again; with the manifest back it is as it was, and the same command completes it."""
+    raw, clean = USERS.folder("raw", DAYS[1]), USERS.folder("clean", DAYS[1])
+    manifest = raw.path / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    before = {path: content for path, content in dump_days().items() if str(DAYS[1]) in path}
+    (problem,) = forget.forget(USERS, ["42"]).problems
+    assert problem == (
+        f"users {DAYS[1]}: {manifest} is gone, and the day is loaded: bring it back from a copy, or delete its folder "
+        f"and the day's row of loads, and run the day again"
+    )
+    assert {path: content for path, content in dump_days().items() if str(DAYS[1]) in path} == before
+    assert Tombstones("data", "users").count_pending() == 1
+    manifest.write_bytes(content)
+    assert forget.forget(USERS, []).days == {DAYS[1]: 2}
+    assert find_mark() == []
+    assert clean.exists()
+    check_markers()
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_what_is_left_of_a_day_that_was_given_up_is_swept():
+    """As of one that was cut off in the middle of it."""
+    raw = USERS.folder("raw", DAYS[1])
+    (raw.path / "manifest.json").unlink()
+    execute(f"update loads set pruned_at = loaded_at where date = '{DAYS[1]}'")
+    assert forget.forget(USERS, ["42"]).problems == []
+    assert list(raw.path.iterdir()) == []
+    assert find_mark() == []
 
 
 @pytest.mark.usefixtures("loaded")
@@ -139,7 +173,7 @@ def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
     clean, before = USERS.folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
     clean.replace(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
     (problem,) = forget.forget(USERS, ["42"]).problems
-    assert f"it has 1 rows of 3 records, 0 of them rejected: delete the folder {clean}, so that" in problem
+    assert f"it has 1 rows of 3 records, 0 of them rejected: delete the folder {clean}, and reprocess" in problem
     assert read_raw(USERS, DAYS[2]) == before
 
 
