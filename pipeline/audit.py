@@ -77,6 +77,10 @@ class Audit:
             db, replace(declared, row={column: kind for column, kind in declared.row.items() if column in there})
         )
 
+    def list_days(self) -> set[dt.date]:
+        """The days that the tables were made from, by themselves."""
+        return {self.db.decode(date, "date") for (date,) in self._run("select load_date from {days}").fetchall()}
+
     def check_marker(self, marker: dict[str, Any]) -> Iterator[Finding]:
         """Hold a marker against itself, and against the table of days."""
         date, days = marker["date"], f"{self.declared.name}_days"

@@ -43,13 +43,17 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
             yield Finding(None, dataset.name, str(error))
         markers = audit.markers if audit else {}
         folders = set(list_all_days(Pipeline().data_dir, dataset.name))
-        for date in sorted(date for date in folders | markers.keys() if start <= date < stop):
+        days = audit.list_days() if audit else set()
+        for date in sorted(date for date in folders | markers.keys() | days if start <= date < stop):
             marker = markers.get(date)
             clean = yield from _verify_files(dataset, date, marker)
             if audit and marker:
                 yield from audit.check_marker(marker)
                 if clean and clean.sha256 == marker["clean_sha256"]:
                     yield from _verify_rows(dataset, audit, marker, clean)
+            elif date not in folders:
+                what = "neither a marker in loads nor files: bring the row back from a copy, or rebuild --drop-missing"
+                yield Finding(date, f"{dataset.name}_days", f"the day has {what}")
             elif readable:
                 yield Finding(date, "loads", "the day is not loaded", remark=True)
         if audit:

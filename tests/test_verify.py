@@ -338,6 +338,20 @@ TABLES_OF_USERS = {
         ],
     ),
 }
+NO_TRACE = "users_days: the day has neither a marker in loads nor files: .*"
+LEFT_OVER = {
+    "a day that was never loaded": (
+        lambda: execute("insert into users_days values ('2026-09-01', 'incremental', null, '2026-09-02T00:00:00Z')"),
+        [f"2026-09-01 {NO_TRACE}"],
+    ),
+    "a day whose marker and files are gone": (
+        lambda: [
+            execute(f"delete from loads where date = '{RECORDS}'"),
+            *(shutil.rmtree(path(stage, RECORDS).parent) for stage in ("raw", "clean")),
+        ],
+        [f"{RECORDS} {NO_TRACE}"],
+    ),
+}
 VIEW = "None users_history: the view is missing, or another one: .*, makes it again"
 VIEWS = {
     "a view that is gone": ["drop view users_history"],
@@ -394,6 +408,15 @@ def test_another_view_of_the_history_is_named(damage):
     """No rows are compared for that, which would take as long as to work out the whole history."""
     execute(*VIEWS[damage])
     check(tell(verify(USERS)), [VIEW])
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.parametrize("damage", LEFT_OVER)
+def test_a_day_of_which_only_the_tables_know_is_named(damage):
+    """Nobody else would: it is neither loaded nor missing. Where its files are there a run loads it again."""
+    break_it, expected = LEFT_OVER[damage]
+    break_it()
+    check(tell(verify(USERS)), expected)
 
 
 def check(found: list[str], expected: list[str]) -> None:
