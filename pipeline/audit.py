@@ -9,7 +9,7 @@ on what was loaded before.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,6 +53,7 @@ class Audit:
     def __init__(self, db: Connection, declared: Declared) -> None:
         self.db, self.declared = db, declared
         self.words = Words(declared)
+        self.words["known"] = " or ".join(f'c."{column}" is not null' for column in declared.row)
         self.words["stored_rejects"] = f"{db.permanent}.{REJECTS.name}"
         self.markers = {marker["date"]: marker for marker in read_markers(db, declared.name)}
 
@@ -131,6 +132,13 @@ class Audit:
                 thing = table.format(self.declared.name)
                 yield Finding(None, thing, f"has rows of {day}, which is not in {self.declared.name}_days")
 
+    def check_changes(self) -> Iterator[Finding]:
+        """Name the changes that are none, and what is said of a user of whom nothing is known."""
+        changes = self.declared.stored()[3]
+        key = [column for column in changes.key if column != "as_of"]
+        rows = self.db.stream(CHANGES.format_map(self.words))
+        return _name_some(None, changes.name, (_describe_change([*key, "as_of"], row) for row in rows))
+
     def check_present(self) -> Iterator[Finding]:
         """Hold the present against what the store says is there."""
         present = self.declared.stored()[0]
@@ -167,19 +175,38 @@ class Audit:
               from {should} b left join {said} a on ({a["key"]}) = ({b["key"]})
              where a."{key[0]}" is null
         """)  # noqa: S608
-        number, columns = 0, [*key, *row]
-        for number, values in enumerate(rows, 1):
-            if number <= EXAMPLES:
-                left, right = values[: len(columns)], values[len(columns) :]
-                yield Finding(date, thing, _describe(columns, len(key), left, right))
-        if number > EXAMPLES:
-            yield Finding(date, thing, f"and {number - EXAMPLES:,} more rows")
+        columns = [*key, *row]
+        number = len(columns)
+        return _name_some(date, thing, (_describe(columns, len(key), row[:number], row[number:]) for row in rows))
+
+
+def _name_some(date: dt.date | None, thing: str, rows: Iterable[str]) -> Iterator[Finding]:
+    """A finding for each of the first rows, and how many more there are."""
+    number = 0
+    for number, what in enumerate(rows, 1):
+        if number <= EXAMPLES:
+            yield Finding(date, thing, what)
+    if number > EXAMPLES:
+        yield Finding(date, thing, f"and {number - EXAMPLES:,} more rows")
+
+
+def _name_row(columns: Iterable[str], key: Iterable[Any]) -> str:
+    return ", ".join(f"{column} {_show(value)}" for column, value in zip(columns, key, strict=False))
+
+
+def _describe_change(key: list[str], row: tuple[Any, ...]) -> str:
+    what = (
+        "it is no change: the snapshot before says the same"
+        if row[-1]
+        else "it has values, of a user of whom it says that none is known"
+    )
+    return f"{_name_row(key, row)}: {what}"
 
 
 def _describe(columns: list[str], keys: int, said: tuple[Any, ...], should: tuple[Any, ...]) -> str:
     """How a row differs from what it should be, column by column; either is all null where there is none."""
     key = said[:keys] if said[0] is not None else should[:keys]
-    who = ", ".join(f"{column} {_show(value)}" for column, value in zip(columns, key, strict=False))
+    who = _name_row(columns, key)
     if said[0] is None:
         return f"{who}: the row is missing"
     if should[0] is None:
@@ -201,6 +228,16 @@ SAID_BY_SNAPSHOT = """
 insert into said ({key}, gone, {row})
 select {c.key}, c.gone, {c.row} from {changes} c
  where c.gone <> 1 and c.as_of = ({c.last_change} and x.as_of <= :as_of)
+"""
+
+CHANGES = """
+select {c.key}, c.as_of, c._same from (
+  select {key}, as_of, gone, {row},
+         (gone, {row}) is not distinct from (coalesce(lag(gone) over _in_time, 1), {row_before}) as _same
+    from {changes}
+  window _in_time as (partition by {key} order by as_of)
+) c
+ where c._same or c.gone > 0 and ({known})
 """
 
 PRESENT = """

@@ -58,6 +58,7 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
                 yield Finding(date, "loads", "the day is not loaded", remark=True)
         if audit:
             yield from audit.check_days()
+            yield from audit.check_changes()
             yield from audit.check_present()
             yield from audit.check_history()
 

@@ -34,7 +34,7 @@ class Watched(Store):
         with self.warehouse.database.connect(readonly=True) as db:
             audit = Audit.open(db, self.name, TABLES[self.name])
             assert audit
-            findings = [*audit.check_days(), *audit.check_present(), *audit.check_history()]
+            findings = [*audit.check_days(), *audit.check_changes(), *audit.check_present(), *audit.check_history()]
             for date, marker in audit.markers.items():
                 findings += [*audit.check_marker(marker), *audit.check_rows(marker, self.loads[date])]
             return findings

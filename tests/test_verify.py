@@ -263,6 +263,34 @@ TABLES_OF_USERS = {
             r"None users: user_id \d+: email is .*, should be 'x@y'",
         ],
     ),
+    "a change that is none": (
+        [
+            "insert into users_changes select user_id, (select max(as_of) from users_days), gone, name, email, city, "
+            "updated_at from users_changes where user_id = 1"
+        ],
+        [
+            r"None users_changes: user_id 1, as_of '?2026-10-04.*: it is no change: .*",
+            "None users: user_id 1: ingested_at .*",
+        ],
+    ),
+    "the absence of a user who was never there": (
+        ["insert into users_changes select 0, max(as_of), 1, null, null, null, null from users_days"],
+        [r"None users_changes: user_id 0, as_of '?2026-10-04.*: it is no change: .*"],
+    ),
+    "what a snapshot says of a user who is gone": (
+        ["insert into users_changes select 0, max(as_of), 1, 'Zed', null, null, null from users_days"],
+        [r"None users_changes: user_id 0, as_of '?2026-10-04.*: it has values, .*"],
+    ),
+    "what a snapshot says of a user whom it did not understand": (
+        [
+            "update users_changes set city = 'Ur' where gone = 2 and user_id = "
+            "(select max(user_id) from users_changes where gone = 2)"
+        ],
+        [
+            *(rf"{day} users_changes: user_id \d+: city is 'Ur', should be null" for day in (DAYS[0], SNAPSHOT)),
+            r"None users_changes: user_id \d+, as_of .*: it has values, .*",
+        ],
+    ),
     "a reject removed": (
         [f"delete from rejects {REJECT}"],
         [f"{SNAPSHOT} rejects: dataset 'users', load_date '?{SNAPSHOT}'?, part 0, line \\d+: the row is missing"],
