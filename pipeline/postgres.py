@@ -23,7 +23,7 @@ from pipeline.ahead import read_ahead
 from pipeline.errors import BrokenOffError, ConfigError, WarehouseError
 from pipeline.mask import SECRET_PARAM, Mask
 from pipeline.packing import pack_rows
-from pipeline.schema import Table, join_names, quote
+from pipeline.schema import IN_THE_WAY, Table, join_names, quote
 
 if TYPE_CHECKING:
     import psycopg
@@ -117,6 +117,9 @@ NEXT_STEPS = {
     "25006": "it is a standby, or may only be read: name the server that takes writes; "
     "of several hosts, target_session_attrs=read-write finds it",
     "2BP01": "drop what stands on it, and make that again afterwards",
+    "23": IN_THE_WAY,
+    "P0001": IN_THE_WAY,
+    "22P05": "the database cannot hold every character: choose one that was created with encoding 'UTF8'",
     "42809": "its name is taken by another program: choose another schema or database",
     "54000": "a key is too long for an index: reject such records in cleaning",
     "53100": "free space on the disk of the server, and run again",
@@ -198,13 +201,21 @@ class Database:
             words = self._explain(error)
             if lost or error.sqlstate in PASSING:
                 raise BrokenOffError(f"{self}: {words}: the transaction was broken off: run again") from error
-            if error.sqlstate not in NEXT_STEPS:
+            state = error.sqlstate or ""
+            step = NEXT_STEPS.get(state) or NEXT_STEPS.get(state[:2])
+            if not step:
                 raise
-            raise WarehouseError(f"{self}: {words}: {NEXT_STEPS[error.sqlstate]}") from error
+            raise WarehouseError(f"{self}: {words}: {step}") from error
 
     def _explain(self, error: "psycopg.Error") -> str:
-        """What went wrong, without libpq's advice, which stands behind a tab."""
-        return self._mask(re.sub(r"\n\t.*", "", error.diag.message_primary or str(error)).strip())
+        """What went wrong, without libpq's advice, which stands behind a tab, and without a word of what is stored."""
+        words, constraint = error.diag.message_primary or str(error), error.diag.constraint_name or ""
+        place = (error.diag.context or "").partition("\n")[0]
+        if place.endswith(" RAISE"):  # what somebody's function says may tell of a user
+            words = place
+        if constraint not in words:
+            words = f"{words} ({constraint})"
+        return self._mask(re.sub(r"\n\t.*", "", words).strip())
 
 
 class PostgreSQL:

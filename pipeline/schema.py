@@ -42,6 +42,10 @@ REJECTS = Table(
 )
 TEMPORARY = ("stage", "touched", "changed", "want", "was")
 RESERVED_COLUMNS = {"gone", "at", "as_of", "until", "load_date", "ingested_at", "deleted", "valid_from", "valid_to"}
+IN_THE_WAY = (
+    "a constraint or trigger in the database stands in the way: drop it, or have it on a copy of the table; "
+    "if nobody added one, report this"
+)
 
 
 @dataclass(frozen=True)

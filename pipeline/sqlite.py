@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from pipeline.ahead import read_ahead
 from pipeline.errors import ConfigError, WarehouseError
-from pipeline.schema import Table, join_names
+from pipeline.schema import IN_THE_WAY, Table, join_names
 
 BUSY_SECONDS = 300.0  # how long a load waits for another to end
 BEING_MADE = 1_802_723_947  # the user_version of a file while it is made; any that nobody else would choose
@@ -118,6 +118,8 @@ class SQLite:
             code, problem = getattr(error, "sqlite_errorcode", 0) & 0xFF, str(error)
             if code == sqlite3.SQLITE_IOERR and path.is_dir():  # which can be opened, if only to be read
                 code, problem = sqlite3.SQLITE_CANTOPEN, "unable to open database file"
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+                problem = "a trigger raises an error"  # whose words may tell of a user
             if code not in NEXT_STEPS:
                 raise
             raise WarehouseError(f"{path}: {problem}: {NEXT_STEPS[code]}") from error
@@ -394,6 +396,7 @@ NEXT_STEPS = {
     sqlite3.SQLITE_CANTOPEN: "it must be a file that this user may read and write, in a folder where files may be made",
     sqlite3.SQLITE_FULL: "free space there and in the folder for temporary files (SQLITE_TMPDIR), and run again",
     sqlite3.SQLITE_IOERR: "look at the disk of the file and of temporary files (SQLITE_TMPDIR), and run again",
+    sqlite3.SQLITE_CONSTRAINT: IN_THE_WAY,
     sqlite3.SQLITE_NOTADB: "it is no SQLite database: choose another file",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup, or move it away and load the days again",
 }

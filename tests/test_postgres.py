@@ -191,6 +191,41 @@ def test_a_key_that_is_too_long_for_an_index_is_one_line(cluster: Cluster) -> No
     assert names(store) == {("a", 1): "a"}
 
 
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["alter table users alter name set not null"], 'column "name" of relation "users" violates not-null'),
+        (["alter table users add constraint short check (length(name) < 3)"], 'violates check constraint "short"'),
+        (
+            ["create table orders (buyer bigint references users)", "insert into orders values (2)"],
+            'foreign key constraint "orders_buyer_fkey" on table "orders"',
+        ),
+    ],
+    ids=["null", "check", "reference"],
+)
+def test_a_constraint_that_somebody_added_is_named_in_one_line(
+    store: Store, statements: list[str], message: str
+) -> None:
+    """Without the row that PostgreSQL shows with it."""
+    store.load(snapshot(1, 1, user(1, "a", 0), user(2, "b", 0)))
+    store.execute(*statements)
+    line = fails(store, snapshot(2, 30, user(1, None if "null" in message else "Kowalczyk", 29)))
+    assert message in line
+    assert ": a constraint or trigger in the database stands in the way: drop it" in line
+    assert "Kowalczyk" not in line
+    assert "row contains" not in line
+
+
+def test_a_database_that_cannot_hold_every_character_is_one_line(cluster: Cluster) -> None:
+    """One of the server's old encodings."""
+    cluster.execute(f"create database latin owner {USER} encoding 'LATIN1' template template0")
+    store = Store(cluster.make_url().replace("/warehouse?", "/latin?"))
+    store.load(incremental(1, user(1, "Zoë", 5)))
+    with pytest.raises(WarehouseError, match="cannot hold every character: choose one that was created with encoding"):
+        store.load(incremental(2, user(1, "Київ", 30)))
+    assert names(store) == {1: "Zoë"}
+
+
 # -- schemas ------------------------------------------------------------------------------------------------------
 
 

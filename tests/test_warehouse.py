@@ -248,6 +248,34 @@ def test_another_programs_table_is_not_touched(store: Store, sql: str, message: 
     assert message in fails(store, incremental(1, user(1, "a", 5)))
 
 
+REFUSAL = {
+    "sqlite": ["create trigger no before update on users begin select raise(abort, 'not Kowalczyk'); end"],
+    "postgresql": [
+        "create function refuse() returns trigger language plpgsql as 'begin raise exception ''not %'', new.name; end'",
+        "create trigger no before update on users for each row execute function refuse()",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("create unique index one_name on users (name)", {"sqlite": "users.name", "postgresql": '"one_name"'}),
+        (REFUSAL, {"sqlite": "a trigger raises an error", "postgresql": "function refuse() line 1 at RAISE"}),
+    ],
+    ids=["index", "trigger"],
+)
+def test_a_constraint_or_trigger_that_somebody_added_is_one_line_without_what_is_stored(
+    store: Store, sql: Any, message: dict[str, str]
+) -> None:
+    """The rows that it refuses are of users: neither they nor the words of others are told."""
+    store.load(incremental(1, user(1, "a", 5), user(2, "Kowalczyk", 5)))
+    store.execute(*(sql[store.kind] if sql is REFUSAL else [sql]))
+    line = fails(store, incremental(2, user(1, "Kowalczyk", 30)))
+    assert f"{message[store.kind]}: a constraint or trigger in the database stands in the way: drop it" in line
+    assert "Kowalczyk" not in line
+
+
 def test_markers_without_their_tables_are_not_believed(store: Store) -> None:
     """Whoever drops the tables and keeps `loads` is told so: those days would be missing in silence."""
     store.load(incremental(1, user(1, "a", 5)))
