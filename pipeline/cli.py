@@ -56,22 +56,31 @@ def make_module_parser() -> argparse.ArgumentParser:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """A command and its arguments; `flags` are those for keys of luigi.cfg."""
     parser, words = make_parser(), join_flags(words)
+    words, keys = split_keys(words)
     options, flags = parser.parse_known_args(words)
     options.flags = flags
     if options.command == "forget":
         behind = words[words.index("forget") + 1 :]
         if options.keys != behind[: len(options.keys)]:  # the value of a flag must not be taken for somebody's key
             parser.error("give each KEY right behind forget, and flags after them")
+        flags_too = name_flags() | {"--module"}
+        if taken := [key for key in keys if key.partition("=")[0] in flags_too]:  # nor a flag itself
+            parser.error(f"whatever stands behind -- is a KEY: give {taken[0]} before it")
+        options.keys += keys
     return options
+
+
+def split_keys(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of forget up to `--`, and the keys behind it, which may begin with a dash."""
+    if "forget" not in words or "--" not in words[words.index("forget") :]:
+        return words, []
+    at = words.index("--", words.index("forget"))
+    return words[:at], words[at + 1 :]
 
 
 def join_flags(words: Sequence[str]) -> list[str]:
     """The words, but each flag of Luigi's in one with its value, which must not be taken for a day or a file."""
-    with_value = {
-        f"--{name if bare else f'{task}_{name}'}".replace("_", "-")
-        for task, bare, name, parameter in Register.get_all_params()
-        if parameter._parser_kwargs(name)["action"] == "store"
-    }
+    with_value = name_flags("store")
     joined: list[str] = []
     for word in words:
         if joined and joined[-1] in with_value and not word.startswith("--"):
@@ -79,6 +88,15 @@ def join_flags(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def name_flags(action: str | None = None) -> set[str]:
+    """Luigi's flags, or those of them that argparse takes in this way."""
+    return {
+        f"--{name if bare else f'{task}_{name}'}".replace("_", "-")
+        for task, bare, name, parameter in Register.get_all_params()
+        if action in (None, parameter._parser_kwargs(name)["action"])
+    }
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -137,7 +155,11 @@ def make_parser() -> argparse.ArgumentParser:
     rebuild.add_argument("--drop-missing", action="store_true", help="give up loaded days that have no raw files")
     forget = add("forget", screens.show_forgotten, "erase users for good, from every file and table")
     forget.add_argument(
-        "keys", nargs="*", metavar="KEY", help="of a user, a JSON array where it has several columns; flags follow it"
+        "keys",
+        nargs="*",
+        metavar="KEY",
+        help="of a user, a JSON array where it has several columns; flags follow it, or stand before --, behind which "
+        "a key may begin with a dash",
     )
     prune = add("prune", ranges.show_pruned, "give up the raw and clean files of old days; rows and markers stay")
     prune.add_argument(
