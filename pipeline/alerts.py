@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline import config
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, PipelineError
@@ -25,6 +26,7 @@ from pipeline.mask import Mask
 from pipeline.storage import open_storage
 
 LATE = "late"  # the stage of a day that is told of because it is not there in time
+LOADED = "loaded"  # that of one which was told of and is well, in what is remembered
 PATIENCE = 4.0  # seconds for an answer, whatever takes them: a name that is not found, a body that does not end
 PAUSE = dt.timedelta(minutes=1)  # for which a webhook that did not answer is not asked again
 
@@ -45,12 +47,23 @@ def tell(dataset: Dataset, failure: Failure) -> None:
         if not Pipeline().webhook:
             return
         with _open_memory(dataset) as (told, remember):
-            if _is_known(dataset, failure, told):
+            if _is_known(failure, told):
                 return
             if problem := post(make_message(dataset.name, failure)):
                 logger.warning("%s %s: that it failed is not told: %s", dataset.name, failure.date, problem)
             with contextlib.suppress(PipelineError):  # better told twice than not at all
                 remember(Told(failure, not problem))
+
+
+def note_loaded(dataset: Dataset, date: dt.date) -> None:
+    """Remember that a day of which the webhook was told is loaded: how it fails anew, it is told again."""
+    with contextlib.suppress(ConfigError):
+        if not Pipeline().webhook:
+            return
+        with _open_memory(dataset) as (told, remember), contextlib.suppress(PipelineError):
+            stages = [each.failure.stage for each in told if each.failure.date == date]
+            if stages and stages[-1] != LOADED:
+                remember(Told(Failure(config.utc_now(), date, LOADED, ""), taken=True))
 
 
 def make_message(dataset: str, failure: Failure) -> dict[str, Any]:
@@ -113,20 +126,16 @@ def _open_memory(dataset: Dataset) -> Iterator[tuple[list[Told], Callable[[Told]
             yield told, lambda more: add_line(storage, path, msgspec.json.encode(more))
 
 
-def _is_known(dataset: Dataset, failure: Failure, told: list[Told]) -> bool:
+def _is_known(failure: Failure, told: list[Told]) -> bool:
     """Whether the webhook knows the cause since the day was last loaded, or is to be left alone just now."""
-    if told and not told[-1].taken and failure.at - told[-1].failure.at < PAUSE:
+    if told and not told[-1].taken and dt.timedelta(0) <= failure.at - told[-1].failure.at < PAUSE:
         return True
-    same = [
-        each.failure
-        for each in told
-        if each.taken and each.failure.date == failure.date and _name_cause(each.failure) == _name_cause(failure)
-    ]
-    try:
-        marker = dataset.warehouse().find_marker(failure.date) if same else None
-        return bool(same) and (marker is None or bool(marker["loaded_at"] < same[-1].at))
-    except PipelineError:
-        return bool(same)
+    same = False
+    for each in told:
+        if each.failure.date == failure.date:
+            same |= each.taken and _name_cause(each.failure) == _name_cause(failure)
+            same &= each.failure.stage != LOADED or failure.stage == LATE
+    return same
 
 
 def _name_cause(failure: Failure) -> str:

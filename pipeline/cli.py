@@ -36,12 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             with CmdlineParser.global_instance([loads[0].task_family, *options.defaults, *options.flags]):
                 well = options.show(loads, options)
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
         sys.exit(f"ERROR: there is no module {module}: name one that Python finds from here, or leave it out")
     except logs.EXPECTED as error:
         sys.exit(f"ERROR: {logs.tell(error)}")
+    except OSError as error:
+        if error.filename:
+            raise
+        logs.give_up("stdout", error)
+        sys.exit(1)
     if not well:
         sys.exit(1)
 

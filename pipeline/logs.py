@@ -8,12 +8,13 @@ Luigi says of itself.
 import contextlib
 import datetime as dt
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import luigi
 import msgspec
@@ -126,8 +127,22 @@ class Output(logging.Handler):
         try:
             stream.write(f"{self.format(record)}\n")
             stream.flush()
+        except OSError as error:
+            give_up("stderr" if stream is sys.stderr else "stdout", error)
         except Exception:  # noqa: BLE001 - as every handler of the standard library does
             self.handleError(record)
+
+
+def give_up(name: str, error: OSError) -> None:
+    """Have nothing more written to stdout or stderr, which takes no more; who reads it no longer need not be told."""
+    setattr(sys, name, _open_nowhere())
+    if not isinstance(error, BrokenPipeError):
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"ERROR: {name} cannot be written: {error.strerror}\n")
+
+
+def _open_nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 class JsonLines(logging.Formatter):
@@ -180,6 +195,8 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
         sys.__excepthook__(kind, error, trace)
 
 
+# Where they are closed Python has none, and whatever file is opened next would be taken for them by a child.
+sys.stdout, sys.stderr = sys.stdout or _open_nowhere(), sys.stderr or _open_nowhere()
 logger.addFilter(ExpectedErrors())
 logger.addFilter(luigi_talk)
 InterfaceLogging._default = classmethod(_set_up_for_luigi)  # type: ignore[method-assign, assignment]

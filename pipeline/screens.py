@@ -50,19 +50,21 @@ def show_status(loads: Loads, options: argparse.Namespace) -> bool:
     from pipeline.status import find_status
 
     found = [find_status(load.dataset) for load in loads]
-    if options.json:
-        newest = [msgspec.structs.replace(status, loads=status.loads[-options.days :]) for status in found]
-        sys.stdout.write(msgspec.json.encode({"datasets": newest}).decode() + "\n")
-    else:
-        for status in found:
-            _show_status(status, options.days)
-    sound = True
+    late = []
     for load, status in zip(loads, found, strict=True):
         if line := _tell_late(status, options.max_age):
-            sys.stderr.write(f"ERROR: {line}\n")
+            late.append(f"ERROR: {line}\n")
             alerts.tell(load.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
-            sound = False
-    return sound
+    try:
+        if options.json:
+            newest = [msgspec.structs.replace(status, loads=status.loads[-options.days :]) for status in found]
+            sys.stdout.write(msgspec.json.encode({"datasets": newest}).decode() + "\n")
+        else:
+            for status in found:
+                _show_status(status, options.days)
+    finally:  # where nothing else can be shown, on a full disk, this is
+        sys.stderr.writelines(late)
+    return not late
 
 
 def _show_status(status: "Status", days: int) -> None:

@@ -115,6 +115,12 @@ def leave(*_: Any) -> None:
     logs.about.clear()
 
 
+def note_success(task: DayTask) -> None:
+    """Have it known that a day is well."""
+    if task.stage == "load":
+        alerts.note_loaded(task.dataset, task.date)
+
+
 def note_failure(task: DayTask, error: BaseException) -> None:
     """Have it on record that a task failed, or could not be scheduled. This runs where the error was met."""
     if not isinstance(error, DayNotClosedError):  # nothing failed: it was asked for too early
@@ -130,6 +136,7 @@ def note_death(task: DayTask, what: str) -> None:
 
 for event, handler in [
     (luigi.Event.START, enter),
+    (luigi.Event.SUCCESS, note_success),
     (luigi.Event.SUCCESS, leave),
     (luigi.Event.FAILURE, note_failure),
     (luigi.Event.FAILURE, leave),

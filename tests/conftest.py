@@ -198,6 +198,13 @@ def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def run_line(line: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A line of bash, which finds the commands of this environment."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PATH": path} | environment
+    return subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, timeout=600)
+
+
 def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
     """`python -m pipeline` and what follows, in this process and by the test's clock: stdout, stderr, exit code."""
     try:

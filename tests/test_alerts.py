@@ -4,6 +4,8 @@ import datetime as dt
 import json
 import logging
 import multiprocessing
+import os
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -12,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from conftest import luigi_run
-from pipeline import alerts, cli, config, extraction, stages
+from conftest import execute, luigi_run, run_line
+from pipeline import alerts, cli, config
 from pipeline.failures import Failure
 from pipeline.users import USERS
 from server import Answer, Server
@@ -68,15 +70,17 @@ def test_a_cause_is_told_once_for_a_day(hook):
     assert lines == ["503 after 2.1 s, request 7f3a", "connection refused", *["503 after 2.1 s, request 7f3a"] * 2]
 
 
-def test_what_fails_again_after_it_was_loaded_is_told_again(hook):
-    """It was well meanwhile."""
-    fail()
-    extraction.extract_day(USERS, DAY)
-    stages.transform_day(USERS, DAY)
-    stages.load_day(USERS, DAY)
-    fail()
-    fail()
-    assert hook() == ["why", "why"]
+def test_what_fails_again_after_it_was_loaded_is_told_again(server):
+    """It was well meanwhile; its marker was deleted, as one does to have a day read again."""
+    flags = ("LoadUsers", "--date", str(DAY), "--pipeline-webhook", "A_HOOK")
+    environment = {"A_HOOK": server.on("/services/s3cr3t", Answer("ok"))}
+    for url in (NOBODY, (), NOBODY, NOBODY):
+        result = luigi_run(*flags, *url, **environment)
+        assert result.returncode == (30 if url else 0)
+        if not url:
+            execute("delete from loads")
+            shutil.rmtree("data/raw")
+    assert len(server.requests) == 2
 
 
 def tell_some(number: int) -> None:
@@ -107,6 +111,30 @@ def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypat
     fail()
     fail()
     assert hook() == ["why", "why"]
+
+
+def test_a_clock_that_was_ahead_for_a_while_silences_nothing(hook, monkeypatch):
+    """A webhook that did not answer then is told of what fails now."""
+    url, now = os.environ["A_HOOK"], config.utc_now()
+    monkeypatch.setenv("A_HOOK", "http://127.0.0.1:9/s3cr3t")
+    monkeypatch.setattr(config, "utc_now", lambda: now + dt.timedelta(days=365))
+    fail()
+    monkeypatch.setenv("A_HOOK", url)
+    monkeypatch.setattr(config, "utc_now", lambda: now)
+    fail("another")
+    assert hook() == ["another"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which takes nothing")
+def test_what_is_late_is_told_where_nothing_can_be_shown(server):
+    """A full disk under the log of a monitor is when somebody is to know."""
+    url = server.on("/services/s3cr3t", Answer("ok"))
+    command = "python -m pipeline status --max-age '1 day' --pipeline-webhook A_HOOK > /dev/full"
+    result = run_line(command, A_HOOK=url)
+    late, full = result.stderr.splitlines()
+    assert (result.returncode, len(server.requests)) == (1, 1)
+    assert late.startswith("ERROR: users: no day is loaded")
+    assert full == "ERROR: stdout cannot be written: No space left on device"
 
 
 @pytest.mark.parametrize(
@@ -157,13 +185,16 @@ def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
     for age in ("30 hours", "1 day"):
         with pytest.raises(SystemExit):
             cli.main(["status", "--max-age", age])
+    alerts.note_loaded(USERS, USERS.config().last_closed_day(config.utc_now()))  # what is late is so all the same
+    with pytest.raises(SystemExit):
+        cli.main(["status", "--max-age", "30 hours"])
     assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: ./run.sh status tells more"]
     tomorrow = config.utc_now() + dt.timedelta(days=1)
     monkeypatch.setattr(config, "utc_now", lambda: tomorrow)
     with pytest.raises(SystemExit):
         cli.main(["status", "--max-age", "30 hours"])
     assert len(hook()) == 2
-    assert capsys.readouterr().err.count("ERROR: users: no day is loaded") == 3
+    assert capsys.readouterr().err.count("ERROR: users: no day is loaded") == 4
 
 
 def test_a_trial_is_sent_and_says_how_it_went(hook, capsys, monkeypatch):

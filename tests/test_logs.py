@@ -5,7 +5,9 @@ import threading
 import time
 from pathlib import Path
 
-from conftest import luigi_run, query, run, start, start_scheduler
+import pytest
+
+from conftest import luigi_run, query, run, run_line, start, start_scheduler
 from reading import make_user
 from server import Answer, Request, Server
 
@@ -33,6 +35,28 @@ def test_a_day_that_failed_is_its_one_line_on_standard_error():
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"ERROR: TransformUsers(date={DAY}) failed: users {DAY}: 1 of 100 records are rejected")
     assert result.stdout == f"INFO: users {DAY}: extracted 100 records, 1 page\n"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_day_is_loaded_without_anywhere_to_write_a_line(closed):
+    """As a daemon has it; and no file of the day is taken for the one or the other."""
+    for number, command in enumerate(
+        ("luigi --module pipeline LoadUsers --date {}", "python -m pipeline backfill {} {}")
+    ):
+        days = [f"2026-11-1{2 * number + n}" for n in range(2)]
+        result = run_line(f"{command.format(*days)} {closed}")
+        assert (result.returncode, "Error" in result.stderr) == (0, False)
+        assert query(f"select count(*) from loads where date = '{days[0]}'") == [(1,)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which takes nothing")
+def test_a_full_disk_under_the_log_is_one_line_and_the_day_is_loaded():
+    """Nobody is shown the insides of the logging."""
+    result = run_line(f"luigi --module pipeline {' '.join(LOAD)} > /dev/full", **QUIET)
+    assert (result.returncode, result.stderr) == (0, "ERROR: stdout cannot be written: No space left on device\n")
+    assert query("select inserted from loads") == [(99,)]
+    piped = run_line(f"luigi --module pipeline {' '.join(LOAD)} | true; exit ${{PIPESTATUS[0]}}", **QUIET)
+    assert (piped.returncode, piped.stderr) == (0, "")
 
 
 def test_whoever_wants_to_know_what_luigi_does_is_told():
