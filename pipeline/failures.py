@@ -25,6 +25,8 @@ Line = TypeVar("Line", bound=msgspec.Struct)
 
 MAX_BYTES = 4_000_000  # of the file; what would pass it has the older half of the lines go
 LONGEST = 2_000  # characters of a cause
+ERASED = "what it was is erased, as it may have quoted somebody who is forgotten: run the day again to see it"
+PAGE = "report.html"  # in data_dir, where they are shown
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -55,12 +57,12 @@ def list_failures(data_dir: str, dataset: str) -> list[Failure]:
 
 
 def find_open(failures: Iterable[Failure], markers: Iterable[Mapping[str, Any]]) -> dict[dt.date, Failure]:
-    """The newest failure of each day that is not loaded, by day; `markers` are the rows of `loads`.
+    """The last of the failures of each day that is not loaded, by day; `markers` are the rows of `loads`.
 
     A day that is loaded lacks nothing, and nothing would ever mend a failure that came after: to look at it, say.
     """
     loaded = {marker["date"] for marker in markers}
-    newest = {failure.date: failure for failure in sorted(failures, key=lambda failure: failure.at)}
+    newest = {failure.date: failure for failure in failures}  # which come in their order, whatever the clock said
     return {date: newest[date] for date in sorted(newest) if date not in loaded}
 
 
@@ -94,6 +96,26 @@ def add_line(storage: Storage, path: PurePath, line: bytes) -> None:
             storage.extend_log(path, [line], before=kept.splitlines())
         else:
             storage.replace(path, kept + line + b"\n")
+
+
+def erase(data_dir: str, dataset: str) -> None:
+    """Leave of each failure when, which day and at which stage: a cause may quote what a source sent.
+
+    What the webhook was told of them goes, and the page that shows them. Raises FolderError.
+    """
+    storage = open_storage(data_dir)
+    path, page = find_path(storage, dataset), storage.root / PAGE
+    if storage.is_file(page):
+        storage.remove([page])
+    if not storage.is_folder(path.parent):
+        return
+    with storage.hold(path.with_name(".lock")):
+        kept: list[Failure] = []
+        with contextlib.suppress(FolderError):  # what cannot be read goes as a whole
+            kept = [msgspec.structs.replace(each, line=ERASED) for each in read_lines(storage, path, Failure)]
+        storage.remove([path.with_suffix(".told.jsonl"), *([] if kept else [path])])
+        if kept:
+            storage.replace(path, b"".join(msgspec.json.encode(each) + b"\n" for each in kept))
 
 
 def _make_mask(dataset: Dataset) -> Mask:

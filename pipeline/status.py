@@ -95,7 +95,7 @@ def find_status(dataset: Dataset) -> Status:
     last_closed = dataset.config().last_closed_day(now)
     known_until = max(map(_find_end, _find_unbroken(loads, _makes_up(dataset.config()))), default=None)
     failures = list_failures(data_dir, dataset.name)
-    newest = {failure.date: failure for failure in sorted(failures, key=lambda failure: failure.at)}
+    newest = {failure.date: failure for failure in failures}
     return Status(
         dataset=dataset.name,
         database=str(warehouse.database),

@@ -113,6 +113,8 @@ def test_a_failure_is_over_when_its_day_is_loaded():
     markers = [{"date": days[0], "loaded_at": hours[3]}, {"date": days[1], "loaded_at": hours[0]}]
     assert find_open(noted, markers) == {days[2]: noted[5]}
     assert find_open(noted, []) == {days[2]: noted[5], days[1]: noted[3], days[0]: noted[1]}
+    back = Failure(at - dt.timedelta(days=365), days[2], "extract", "what fails since the clock was set right")
+    assert find_open([*noted, back], markers) == {days[2]: back}
 
 
 def test_a_loaded_day_that_was_asked_for_in_vain_has_not_failed(capsys):
