@@ -1,8 +1,8 @@
 """Forgetting: what is known of a user out of every file and table, and a tombstone that keeps the user out of them.
 
-Owns the order of it: the tombstone, then day by day the files, then the warehouse, then the note that it is done. Cut
-off at any instant, it is completed by the next run, and until then no load stores anything of the user. A day is
-changed by one step, when its raw manifest is swapped; the clean one lies prepared by then.
+Owns the order of it: the tombstone, then day by day the files, then the warehouse, then what failures quote, then the
+note that it is done. Cut off at any instant, it is completed by the next run, and until then no load stores anything of
+the user. A day is changed by one step, when its raw manifest is swapped; the clean one lies prepared by then.
 
 A line goes where its key, as text, is one of those forgotten (so `"id": "42"`, a reject, goes for 42), and where the
 row or the reject that was made of it has such a key; where there are no clean files, that would be made of it. A line
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pipeline import config
+from pipeline import config, failures
 from pipeline.config import SNAPSHOT, Pipeline
 from pipeline.database import Connection
 from pipeline.dataset import Dataset
@@ -81,6 +81,10 @@ def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
         except FolderError as error:
             problems.append(f"{dataset.name} {date}: {error}")
     rows = _erase_rows(dataset, declared, finder, ever, problems)
+    try:
+        failures.erase(Pipeline().data_dir, dataset.name)
+    except FolderError as error:
+        problems.append(f"{dataset.name}: {error}")
     if not problems:
         _note_done(dataset, len(tombstones), {date: lines for date, lines in ever.items() if lines})
     unknown = [text for key, text in asked.items() if key not in finder.found]

@@ -19,7 +19,7 @@ from pipeline.charts import Layer, draw_bars, draw_line
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.days import list_span
-from pipeline.failures import Failure
+from pipeline.failures import PAGE, Failure
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.status import DAY, STATES, State, Status, find_status, name_newest, tell_command, tell_span
@@ -97,7 +97,7 @@ def write_report(datasets: Sequence[Dataset], file: Path | None, days: int) -> s
     template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
     storage = open_storage("" if file else Pipeline().data_dir)
-    path = file or storage.root / "report.html"
+    path = file or storage.root / PAGE
     storage.replace(path, page.encode())
     return storage.show(path)
 

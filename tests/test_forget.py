@@ -1,6 +1,7 @@
 """A user who is forgotten is in no file and no table, and stays out; nobody else is touched."""
 
 import contextlib
+import datetime as dt
 import json
 import sqlite3
 from collections.abc import Callable
@@ -26,13 +27,14 @@ from forgetting import (
     read_clean,
     read_raw,
 )
-from pipeline import cli, config, forget, stages
+from pipeline import alerts, cli, config, failures, forget, stages
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, DatasetError
+from pipeline.errors import ConfigError, DatasetError, SourceError
+from pipeline.extraction import extract_day
 from pipeline.targets import CleanManifest, RawManifest, digest
 from pipeline.tombstones import Done, Finder, Tombstones
 from pipeline.users import USERS
-from server import Server
+from server import Answer, Server
 
 
 @pytest.fixture(params=["incremental", "snapshot"])
@@ -329,6 +331,43 @@ def test_an_array_that_can_be_no_key_is_refused(text):
     """Its values are of the columns' kinds, in their order."""
     with pytest.raises(ConfigError, match=r"give number \(text\), line \(integer\) as a JSON array"):
         forget.forget(orders.ORDERS, [text])
+
+
+@pytest.mark.usefixtures("loaded")
+def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch):
+    """When, which day and at which stage stays; what the webhook was told goes, and the page until it is asked for."""
+    at, day = config.utc_now(), DAYS[4] + dt.timedelta(days=1)
+    quoted = json.dumps({"error": MARK})
+    monkeypatch.setenv("HOOK", server.on("/hook", lambda _: Answer(b"ok")))
+    configure("pipeline", webhook="HOOK")
+    configure("users", url=server.on("/refused", lambda _: Answer(quoted.encode(), status=400)))
+    with pytest.raises(SourceError) as caught:
+        extract_day(USERS, day)
+    alerts.tell(USERS, failures.note(USERS, day, "extract", str(caught.value)))
+    run("python", "-m", "pipeline", "report")
+    path = Path("data/failures/users.jsonl")
+    with path.open("a") as file:
+        file.write(f"cut, with {MARK}")
+    quoting = {"data/report.html", str(path), "data/failures/users.told.jsonl"}
+    assert quoting <= set(find_mark())
+    assert forget.forget(USERS, ["42"]).problems == []
+    assert find_mark() == []
+    (failure,) = failures.list_failures("data", "users")
+    assert (failure.date, failure.stage, failure.line) == (day, "extract", failures.ERASED)
+    assert failure.at >= at
+    path.write_text(f"damaged, with {MARK}\n")
+    assert forget.forget(USERS, []).problems == []
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_failures_that_cannot_be_erased_are_a_problem():
+    """What is done is not noted before they are."""
+    failures.note(USERS, DAYS[4], "load", MARK)
+    Path("data/failures/users.jsonl.new").mkdir()
+    (problem,) = forget.forget(USERS, ["42"]).problems
+    assert problem.startswith("users: data/failures/users.jsonl: Is a directory")
+    assert Tombstones("data", "users").count_pending() == 1
 
 
 @pytest.mark.usefixtures("database_on_request")
