@@ -41,7 +41,14 @@ REJECTS = Table(
     ("dataset", "load_date", "part", "line"),
 )
 TEMPORARY = ("stage", "touched", "changed", "want", "was")
-RESERVED_COLUMNS = {"gone", "at", "as_of", "until", "load_date", "ingested_at", "deleted", "valid_from", "valid_to"}
+# Besides those: temporary tables of audit.py and forget.py, and a query of merge.py. Each hides a table of its name.
+TAKEN = ("loads", "rejects", *TEMPORARY, "said", "should", "kept", "moved")
+TAKEN_BEGINNINGS = ("_", "pg_", "sqlite_")
+RESERVED_COLUMNS = {
+    *("gone", "at", "as_of", "until", "load_date", "ingested_at", "deleted", "valid_from", "valid_to"),
+    *("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid"),  # PostgreSQL's own
+    *("rowid", "oid"),  # SQLite's
+}
 IN_THE_WAY = (
     "a constraint or trigger in the database stands in the way: drop it, or have it on a copy of the table; "
     "if nobody added one, report this"
@@ -64,10 +71,10 @@ class Declared:
         declared = table(sa.MetaData())
         kinds = {column.name: _find_kind(name, column) for column in declared.columns}
         key = {column.name: kinds[column.name] for column in declared.primary_key.columns}
-        taken = ("loads", "rejects", *TEMPORARY)
-        if declared.name != name or name in taken or name.startswith("_") or '"' in name:
-            others = ", ".join(taken)
-            raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not _…, {others}")
+        lower = name.lower()
+        if declared.name != name or lower in TAKEN or lower.startswith(TAKEN_BEGINNINGS) or '"' in name:
+            others = ", ".join([*(f"{beginning}…" for beginning in TAKEN_BEGINNINGS), *TAKEN])
+            raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not {others}")
         if reserved := [c for c in kinds if c.lower() in RESERVED_COLUMNS or c.startswith("_") or '"' in c]:
             raise ConfigError(f"table {name}: the warehouse needs the name {', '.join(reserved)}: rename the column")
         if len({column.lower() for column in kinds}) < len(kinds):

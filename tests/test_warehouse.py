@@ -228,10 +228,22 @@ def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
     assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
 
 
-@pytest.mark.parametrize("name", ["loads", "touched", "_growth", 'a"b'])
+@pytest.mark.parametrize(
+    "name",
+    ["loads", "touched", "Stage", "said", "should", "kept", "moved", "_growth", "pg_class", "sqlite_users", 'a"b'],
+)
 def test_a_name_that_the_warehouse_needs_itself_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="give both one name, not _…, loads, rejects, stage"):
+    with pytest.raises(ConfigError, match="give both one name, not _…, pg_…, sqlite_…, loads, rejects, stage"):
         Declared.read(name, lambda metadata: sa.Table(name, metadata, *declared()))
+
+
+@pytest.mark.parametrize(
+    "name", ["xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "rowid", "ROWID", "oid", "_rowid_", "gone"]
+)
+def test_a_column_that_a_database_has_by_itself_is_refused(name: str) -> None:
+    """PostgreSQL makes no such table, and in SQLite it would hide the order in which rows came."""
+    with pytest.raises(ConfigError, match=f"table users: the warehouse needs the name {name}: rename the column"):
+        Declared.read("users", lambda metadata: sa.Table("users", metadata, *declared(name=name)))
 
 
 @pytest.mark.parametrize(
