@@ -46,11 +46,11 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
         days = audit.list_days() if audit else set()
         for date in sorted(date for date in folders | markers.keys() | days if start <= date < stop):
             marker = markers.get(date)
-            clean = yield from _verify_files(dataset, date, marker)
+            raw, clean = yield from _verify_files(dataset, date, marker)
             if audit and marker:
                 yield from audit.check_marker(marker)
                 if clean and clean.sha256 == marker["clean_sha256"]:
-                    yield from _verify_rows(dataset, audit, marker, clean)
+                    yield from _verify_rows(dataset, audit, marker, raw, clean)
             elif date not in folders:
                 what = "neither a marker in loads nor files: bring the row back from a copy, or rebuild --drop-missing"
                 yield Finding(date, f"{dataset.name}_days", f"the day has {what}")
@@ -65,8 +65,8 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
 
 def _verify_files(
     dataset: Dataset, date: dt.date, marker: dict[str, Any] | None
-) -> Generator[Finding, None, CleanManifest | None]:
-    """Hold the folders of a day against their manifests, each other and the marker; returns the clean manifest."""
+) -> Generator[Finding, None, tuple[RawManifest | None, CleanManifest | None]]:
+    """Hold the folders of a day against their manifests, each other and the marker; returns the sound manifests."""
     raw_folder, clean_folder = (dataset.folder(stage, date) for stage in STAGES)
     pruned = bool(marker and marker["pruned_at"])
     owed = bool(marker) and not pruned
@@ -91,13 +91,18 @@ def _verify_files(
         if marker["transform_version"] != dataset.version:
             again = "its raw files are pruned" if pruned and not raw else "reprocess makes it again"
             yield Finding(date, "loads", f"the day was made by other code: {again}", remark=True)
-    return None if clean_findings else clean
+    return None if raw_findings else raw, None if clean_findings else clean
 
 
-def _verify_rows(dataset: Dataset, audit: Audit, marker: dict[str, Any], clean: CleanManifest) -> Iterator[Finding]:
+def _verify_rows(
+    dataset: Dataset, audit: Audit, marker: dict[str, Any], raw: RawManifest | None, clean: CleanManifest
+) -> Iterator[Finding]:
     """Hold the tables against the clean files that the day was loaded from."""
     folder, said = dataset.folder("clean", clean.date), {field.name: marker[field.name] for field in fields(Day)}
-    day = Day(**said | {"extracted": clean.rows + clean.rejected, "rejected": clean.rejected, "forgotten": 0})
+    # Of other raw files than those that were loaded only the marker can tell how many lines had been erased.
+    erased = raw.forgotten if raw and raw.sha256 == marker["raw_sha256"] else marker["forgotten"]
+    left = clean.rows + clean.rejected
+    day = Day(**said | {"extracted": left + erased, "rejected": clean.rejected, "forgotten": erased})
     rows, rejects = stages.read_rows(folder, clean.parts), stages.read_rejects(dataset, folder, clean.rejects)
     try:
         yield from audit.check_rows(marker, (day, rows, rejects))

@@ -20,6 +20,7 @@ from pipeline import config, extraction, stages
 from pipeline.audit import EXAMPLES, Audit, Finding
 from pipeline.config import Pipeline
 from pipeline.errors import WarehouseError
+from pipeline.forget import forget
 from pipeline.schema import Declared
 from pipeline.targets import CleanManifest
 from pipeline.users import USERS, table
@@ -445,6 +446,27 @@ def test_a_day_of_which_only_the_tables_know_is_named(damage):
     break_it, expected = LEFT_OVER[damage]
     break_it()
     check(tell(verify(USERS)), expected)
+
+
+WRONG = "rejected = rejected + 1, forgotten = forgotten + 1, duplicate = duplicate + 1, inserted = inserted - 3"
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_counts_of_a_day_are_compared_though_somebody_was_forgotten():
+    """Of a day that lost lines the newest record may be gone: there the watermark is no earlier than those left."""
+    ((other,),) = query(
+        f"select max(user_id) from users_events where load_date = '{DAYS[1]}' and user_id not in "
+        f"(select user_id from users_events where load_date = '{RECORDS}')"
+    )
+    erased = forget(USERS, [str(other)]).days
+    assert set() < erased.keys() < {*DAYS}
+    assert tell(verify(USERS)) == []
+    execute(f"update loads set {WRONG}, watermark = '2099-01-01T00:00:00.000000Z'")
+    counts = [rf"loads: {name} is \d+, should be \d+" for name in ("rejected", "forgotten", "duplicate")]
+    late, early = ([*counts, f"loads: watermark is {year}-.*, should be 2026-10-0.*"] for year in (2099, 1999))
+    check(tell(verify(USERS)), [f"{day} {what}" for day in DAYS for what in (counts if day in erased else late)])
+    execute("update loads set watermark = '1999-01-01T00:00:00.000000Z'")
+    check(tell(verify(USERS)), [f"{day} {what}" for day in DAYS for what in early])
 
 
 def check(found: list[str], expected: list[str]) -> None:
