@@ -98,7 +98,7 @@ def _verify_rows(
     dataset: Dataset, audit: Audit, marker: dict[str, Any], raw: RawManifest | None, clean: CleanManifest
 ) -> Iterator[Finding]:
     """Hold the tables against the clean files that the day was loaded from."""
-    folder, said = dataset.folder("clean", clean.date), {field.name: marker[field.name] for field in fields(Day)}
+    folder, said = dataset.folder("clean", marker["date"]), {field.name: marker[field.name] for field in fields(Day)}
     # Of other raw files than those that were loaded only the marker can tell how many lines had been erased.
     erased = raw.forgotten if raw and raw.sha256 == marker["raw_sha256"] else marker["forgotten"]
     left = clean.rows + clean.rejected
@@ -107,7 +107,7 @@ def _verify_rows(
     try:
         yield from audit.check_rows(marker, (day, rows, rejects))
     except PipelineError as error:
-        yield Finding(clean.date, dataset.name, str(error))
+        yield Finding(marker["date"], dataset.name, str(error))
 
 
 def _read_folder(
@@ -132,6 +132,7 @@ def _read_folder(
     parts = {part.name: part for group in groups.values() for part in group}
     faults = [f"{name}: the manifest does not name it" for name in sorted(files - parts.keys())]
     faults += [fault for part in parts.values() if (fault := _check_part(folder, part, files))]
+    faults += [f"date is {manifest.date}, should be {folder.date}"] if manifest.date != folder.date else []
     for name, group in groups.items():
         said, total = getattr(manifest, name), sum(part.records for part in group)
         total += manifest.forgotten if isinstance(manifest, RawManifest) else 0

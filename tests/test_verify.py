@@ -196,6 +196,14 @@ FILES = {
         lambda: edit(path("clean", RECORDS, "manifest.json"), '"rows": 10', '"rows": 9'),
         [f"{RECORDS} clean: rows is 9, the parts have 10", f"{RECORDS} clean: records is 9, should be 10"],
     ),
+    "the date of a raw manifest": (
+        lambda: edit(path("raw", RECORDS, "manifest.json"), f'"date": "{RECORDS}"', f'"date": "{SNAPSHOT}"'),
+        [f"{RECORDS} raw: date is {SNAPSHOT}, should be {RECORDS}"],
+    ),
+    "the date of a clean manifest": (
+        lambda: edit(path("clean", RECORDS, "manifest.json"), f'"date": "{RECORDS}"', f'"date": "{SNAPSHOT}"'),
+        [f"{RECORDS} clean: date is {SNAPSHOT}, should be {RECORDS}"],
+    ),
     "clean files that are gone": (
         lambda: shutil.rmtree(path("clean", RECORDS).parent),
         [f"{RECORDS} clean: the files are gone: reprocess makes them again"],
