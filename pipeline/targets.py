@@ -207,11 +207,16 @@ class DayFolder(luigi.Target):
 
     def read(self, part: Part) -> bytes:
         """The bytes of a part; raises FolderError where they are not those that the manifest names."""
-        data = self._storage.read(self.path / part.name)
+        way_out = f"bring the file back from a copy, or {self._made_again}"
+        try:
+            data = self._storage.read(self.path / part.name)
+        except FolderError as error:
+            if part.name in self.list_parts():
+                raise
+            raise FolderError(f"{self}/{part.name}: the file is missing: {way_out}") from error
         if hashlib.sha256(data).hexdigest() != part.sha256:
             raise FolderError(
-                f"{self}/{part.name}: the bytes are not those of its manifest (sha256 {part.sha256[:12]}…): "
-                f"bring the file back from a copy, or {self._made_again}"
+                f"{self}/{part.name}: the bytes are not those of its manifest (sha256 {part.sha256[:12]}…): {way_out}"
             )
         return data
 

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT, luigi_run, need, run_here
 from pipeline.errors import ConfigError, FolderError, WarehouseError
-from pipeline.targets import CleanManifest, DayFolder, LoadMarker, digest, find_loaded
+from pipeline.targets import MADE_AGAIN, CleanManifest, DayFolder, LoadMarker, digest, find_loaded
 
 DAY = dt.date(2026, 11, 21)
 MANIFEST = CleanManifest(
@@ -68,6 +68,30 @@ def test_a_changed_byte_is_noticed_when_the_part_is_read(folder):
     part = folder.write("part-00000.parquet", [(1, b"abc")])
     (folder.path / part.name).write_bytes(b"abd")
     with pytest.raises(FolderError, match=r"part-00000\.parquet: the bytes are not those of its manifest"):
+        folder.read(part)
+
+
+@pytest.mark.parametrize("stage", ["raw", "clean"])
+def test_a_part_that_is_gone_is_one_line_with_a_way_out(stage):
+    """As one whose bytes are others: it comes from a copy, or the day is made again."""
+    folder = DayFolder("data", stage, "users", DAY)
+    folder.sweep()
+    part = folder.write("part-00000.x", [(1, b"abc")])
+    (folder.path / part.name).unlink()
+    with pytest.raises(FolderError) as caught:
+        folder.read(part)
+    assert str(caught.value) == (
+        f"{folder}/part-00000.x: the file is missing: bring the file back from a copy, or {MADE_AGAIN[stage]}"
+    )
+
+
+def test_a_part_that_cannot_be_read_keeps_the_reason(folder):
+    """It is there, so there is nothing to bring back."""
+    part = folder.write("part-00000.parquet", [(1, b"abc")])
+    path = folder.path / part.name
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(FolderError, match=r"part-00000\.parquet: Is a directory: .* mend that"):
         folder.read(part)
 
 
