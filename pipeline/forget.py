@@ -195,7 +195,7 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
         raw.drop_strays([part.name for part in read.parts])
         if made:
             clean.drop_strays([part.name for part in (*made.parts, *made.rejects)])
-        new, reasons = _write_parts(raw, clean, dataset, read, made, finder, key)
+        new, reasons = _write_parts(raw, clean, read, made, finder, key, dataset)
         if not new:
             return 0, read.forgotten
         less = _describe_less(read, new)
@@ -242,11 +242,11 @@ def _open_clean(clean: DayFolder, read: RawManifest) -> CleanManifest | None:
 def _write_parts(
     raw: DayFolder,
     clean: DayFolder,
-    dataset: Dataset,
     read: RawManifest,
     made: CleanManifest | None,
     finder: Finder,
     key: list[str],
+    dataset: Dataset,
 ) -> tuple[dict[Part, Part | None], Counter[str]]:
     """Write the parts without the lines, beside those with them: which stands for which; the rejects gone by reason."""
     rejects = {_find_number(part): part for part in made.rejects} if made else {}
