@@ -18,13 +18,14 @@ from pipeline.database import Connection
 from pipeline.errors import WarehouseError
 from pipeline.schema import CLASSES, HISTORY, LOADS, REJECTS, Declared, Table, Words
 from pipeline.staging import Staging
-from pipeline.warehouse import check_stored, read_markers
+from pipeline.warehouse import check_stored, decode, read_markers, scan_markers
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from pipeline.warehouse import Load
 
+MAY_BE_NULL = ("watermark", "pruned_at")  # of a marker
 EXAMPLES = 10  # rows that are named, of all that differ in one comparison
 
 
@@ -55,7 +56,11 @@ class Audit:
         self.words = Words(declared)
         self.words["known"] = " or ".join(f'c."{column}" is not null' for column in declared.row)
         self.words["stored_rejects"] = f"{db.permanent}.{REJECTS.name}"
-        self.markers = {marker["date"]: marker for marker in read_markers(db, declared.name)}
+        self.markers: dict[dt.date, dict[str, Any]] = {}
+        self.faults: dict[dt.date, list[str]] = {}
+        self.days: set[dt.date] = set()
+        self._lost: list[Finding] = []
+        self._read_days()
 
     @classmethod
     def open(cls, db: Connection, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Audit | None":
@@ -78,13 +83,28 @@ class Audit:
             db, replace(declared, row={column: kind for column, kind in declared.row.items() if column in there})
         )
 
-    def list_days(self) -> set[dt.date]:
-        """The days that the tables were made from, by themselves."""
-        return {self.db.decode(date, "date") for (date,) in self._run("select load_date from {days}").fetchall()}
+    def _read_days(self) -> None:
+        """Find the markers, what of them is not fit to be held against anything, and the days in the table of days."""
+        for marker, unread in scan_markers(self.db, self.declared.name):
+            nulls = [name for name, value in marker.items() if value is None and name not in {*unread, *MAY_BE_NULL}]
+            faults = [*unread.values(), *(f"{name} is null" for name in nulls)]
+            if marker["date"]:
+                self.markers[marker["date"]] = marker
+                self.faults |= {marker["date"]: faults} if faults else {}
+            else:
+                self._lost += [Finding(None, "loads", fault) for fault in faults]
+        for (day,) in self._run("select load_date from {days}").fetchall():
+            try:
+                self.days.add(decode(self.db, "load_date", day, "date"))
+            except WarehouseError as error:
+                self._lost.append(Finding(None, f"{self.declared.name}_days", str(error)))
 
     def check_marker(self, marker: dict[str, Any]) -> Iterator[Finding]:
         """Hold a marker against itself, and against the table of days."""
         date, days = marker["date"], f"{self.declared.name}_days"
+        if date in self.faults:
+            yield from (Finding(date, "loads", fault) for fault in self.faults[date])
+            return
         total = sum(marker[name] for name in CLASSES)
         if total != marker["extracted"]:
             yield Finding(date, "loads", f"extracted is {marker['extracted']}, the counts add up to {total}")
@@ -131,6 +151,7 @@ class Audit:
 
     def check_days(self) -> Iterator[Finding]:
         """Name the days of which there are rows that no load has left there."""
+        yield from self._lost
         for table, sql in ORPHANS.items():
             for (day,) in self._run(sql, name=self.declared.name).fetchall():
                 thing = table.format(self.declared.name)

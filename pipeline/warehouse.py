@@ -170,7 +170,8 @@ class Warehouse:
         """The highest `watermark` of the loaded days before `date`; None where there is none."""
         with self._read() as db:
             sql = "select max(watermark) from loads where dataset = :dataset and date < :date"
-            return db.decode(db.run(sql, dataset=self.name, date=date).fetchone()[0], "time") if db else None
+            newest = db.run(sql, dataset=self.name, date=date).fetchone()[0] if db else None
+            return decode(db, f"{self.name}: a watermark in loads", newest, "time") if db else None
 
     def find_growth(self) -> dict[dt.date, int]:
         """By how many rows the table grew, or shrank, on each day (UTC) when something changed, of all that is known.
@@ -233,13 +234,16 @@ def _check_kept(db: Connection, name: str, dates: Iterable[dt.date]) -> None:
 
 
 def _find_days(db: Connection, name: str) -> set[dt.date]:
-    """The days in the tables: those that have a marker, and those whose marker somebody deleted."""
+    """The days in the tables: those that have a marker, and those whose marker somebody deleted.
+
+    Raises WarehouseError where one is no date.
+    """
     days = []
     if check_stored(db, LOADS):
         days += db.run("select date from loads where dataset = :name", name=name).fetchall()
     if "load_date" in db.describe(f"{name}_days").columns:
         days += db.run(f'select load_date from "{name}_days"').fetchall()  # noqa: S608
-    return {db.decode(date, "date") for (date,) in days}
+    return {decode(db, f"{name}: a day in loads or {name}_days", date, "date") for (date,) in days}
 
 
 def _clear(db: Connection, declared: Declared) -> list[tuple[Any, ...]]:
@@ -272,10 +276,46 @@ def _clear(db: Connection, declared: Declared) -> list[tuple[Any, ...]]:
 
 
 def read_markers(db: Connection, name: str, condition: str = "", **params: Any) -> list[dict[str, Any]]:
+    """Markers by date, with dates and aware times; raises WarehouseError where one holds something else."""
+    markers = []
+    for marker, faults in scan_markers(db, name, condition, **params):
+        if faults:
+            day, fault = marker["date"] or "of no day", next(iter(faults.values()))
+            raise WarehouseError(
+                f"{db}: loads, {name} {day}: {fault}: put that right, or delete the row and run the day again"
+            )
+        markers.append(marker)
+    return markers
+
+
+def scan_markers(
+    db: Connection, name: str, condition: str = "", **params: Any
+) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Markers by date, each with what is wrong with the columns that cannot be read, and are None."""
     sql = f"select {', '.join(LOADS.columns)} from loads where dataset = :dataset {condition} order by date"  # noqa: S608
     rows = db.run(sql, dataset=name, **params).fetchall()
-    kinds = LOADS.columns.items()
-    return [{c: db.decode(value, kind) for (c, kind), value in zip(kinds, row, strict=True)} for row in rows]
+    for row in rows:
+        marker: dict[str, Any] = dict.fromkeys(LOADS.columns)
+        faults = {}
+        for (column, kind), value in zip(LOADS.columns.items(), row, strict=True):
+            try:
+                marker[column] = decode(db, column, value, kind)
+            except WarehouseError as error:
+                faults[column] = str(error)
+        yield marker, faults
+
+
+def decode(db: Connection, column: str, value: Any, kind: str) -> Any:
+    """A value of a column; raises WarehouseError where it is none of its kind, as in SQLite any may be."""
+    try:
+        found = db.decode(value, kind)
+    except (ValueError, TypeError):
+        found = value
+    types = {"date": dt.date, "time": dt.datetime, "integer": int}
+    fits = found is None or isinstance(found, types.get(kind, object))
+    if not fits or (isinstance(found, dt.datetime) and not found.tzinfo):
+        raise WarehouseError(f"{column} is {value!r}, which is no {kind}")
+    return found
 
 
 def name_days(days: Iterable[dt.date]) -> str:

@@ -375,6 +375,20 @@ TABLES_OF_USERS = {
         ],
     ),
 }
+MARKERS = {
+    "a count that is null": ("extracted = null", "extracted is null"),
+    "a count of a class that is null": ("inserted = null", "inserted is null"),
+    "a count that is nowhere compared": ("reverted = null", "reverted is null"),
+    "a time that is null": ("extracted_at = null", "extracted_at is null"),
+    "a hash that is null": ("clean_sha256 = null", "clean_sha256 is null"),
+}
+UNREADABLE = {
+    "a count that is none": ("extracted = 'ten'", "extracted is 'ten', which is no integer"),
+    "a time that is none": ("window_start = 'noon'", "window_start is 'noon', which is no time"),
+    "a time without a zone": ("as_of = '2026-10-04T00:45:00'", "as_of is '2026-10-04T00:45:00', which is no time"),
+    "a time that is a number": ("pruned_at = 7", "pruned_at is 7, which is no time"),
+    "a watermark that is none": ("watermark = 'late'", "watermark is 'late', which is no time"),
+}
 NO_TRACE = "users_days: the day has neither a marker in loads nor files: .*"
 LEFT_OVER = {
     "a day that was never loaded": (
@@ -454,6 +468,53 @@ def test_a_day_of_which_only_the_tables_know_is_named(damage):
     break_it, expected = LEFT_OVER[damage]
     break_it()
     check(tell(verify(USERS)), expected)
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.parametrize("damage", MARKERS)
+def test_what_a_marker_does_not_say_is_named(damage):
+    """The day and the column; the day cannot be compared then, but the others and the present are."""
+    change, what = MARKERS[damage]
+    execute(f"update loads set {change} where date = '{RECORDS}'", f"delete from users {USER}")
+    check(tell(verify(USERS)), [f"{RECORDS} loads: {what}", "None users: .*: the row is missing"])
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("damage", UNREADABLE)
+def test_what_cannot_be_read_of_a_marker_is_named(damage, capsys):
+    """SQLite takes any text for a time. Other commands say in a line which row it is, and what to do."""
+    change, what = UNREADABLE[damage]
+    execute(f"update loads set {change} where date = '{SNAPSHOT}'", f"delete from users {USER}")
+    check(tell(verify(USERS)), [f"{SNAPSHOT} loads: {what}", "None users: .*: the row is missing"])
+    advice = "put that right, or delete the row and run the day again"
+    error = f"ERROR: data/warehouse.db: loads, users {SNAPSHOT}: {what}: {advice}"
+    assert run_here(capsys, "status")[1:] == (error, 1)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_row_of_no_day_is_named(capsys):
+    """Neither is a reason for a traceback elsewhere."""
+    execute(
+        f"update loads set date = 'some day' where date = '{RECORDS}'",
+        "insert into users_days values ('a day', 'incremental', null, '2026-09-02T00:00:00Z')",
+    )
+    found = list(verify(USERS))
+    lost = ["loads: date is 'some day', which is no date", "users_days: load_date is 'a day', which is no date"]
+    assert tell(found) == [f"None {what}" for what in lost]
+    assert tell(found, remark=True) == [f"{RECORDS} loads: the day is not loaded"]
+    output, error, code = run_here(capsys, "status")
+    assert (output, code) == ("", 1)
+    assert error.startswith("ERROR: data/warehouse.db: loads, users of no day: date is 'some day', which is no date: ")
+    unread = "ERROR: users: a day in loads or users_days is 'some day', which is no date"
+    assert run_here(capsys, "rebuild")[1:] == (unread, 1)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_watermark_that_cannot_be_read_is_one_line_for_whoever_goes_on_from_it():
+    """It is read by itself, without the marker."""
+    execute(f"update loads set watermark = 'late' where date = '{SNAPSHOT}'")
+    with pytest.raises(WarehouseError, match=r"^users: a watermark in loads is 'late', which is no time$"):
+        USERS.warehouse().watermark_before(DAYS[3])
 
 
 WRONG = "rejected = rejected + 1, forgotten = forgotten + 1, duplicate = duplicate + 1, inserted = inserted - 3"
