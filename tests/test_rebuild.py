@@ -8,7 +8,9 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 from orders import ORDERS
@@ -113,10 +115,15 @@ def test_a_table_that_is_declared_otherwise_is_made_so():
         users.c.user_id.type = sa.Text()
         return users
 
-    other = dataclasses.replace(USERS, table=with_text_key)
+    def with_text_ids(users: pd.DataFrame) -> Any:
+        rows, rules = USERS.clean(users)
+        return rows.assign(user_id=rows["user_id"].astype("string")), rules
+
+    other = dataclasses.replace(USERS, table=with_text_key, clean=with_text_ids)
     execute(f"delete from loads where date = '{DAYS[0]}'")
     with pytest.raises(WarehouseError, match=r"(?i)the table users has user_id as (integer|bigint), not text"):
         stages.load_day(other, DAYS[0])
+    shutil.rmtree("data/clean")
     rebuild(other)
     found = query(
         "select user_id, name from users where cast(user_id as bigint) > 70000 order by cast(user_id as bigint)"
