@@ -43,7 +43,7 @@ from pipeline.targets import (
     list_all_days,
 )
 from pipeline.tombstones import Done, Finder, Key, Tombstone, Tombstones
-from pipeline.warehouse import prepare
+from pipeline.warehouse import decode, prepare
 
 KEPT = ("unchanged", "updated", "inserted", "stale", "deleted")  # the classes of a record that was staged
 TYPES = {"integer": int, "text": str}
@@ -344,7 +344,7 @@ def _erase_rows(
         columns = ("date", "mode", "raw_sha256", "clean_sha256", "extracted", *CLASSES)
         sql = f"select {', '.join(columns)} from loads where dataset = :name"  # noqa: S608
         for date, *values in db.run(sql, name=dataset.name).fetchall():
-            marker = dict(zip(columns, (db.decode(date, "date"), *values), strict=True))
+            marker = dict(zip(columns, (decode(db, "a day in loads", date, "date"), *values), strict=True))
             if marker["date"] in days:
                 _mend_marker(db, dataset, declared, marker)
         db.commit()

@@ -8,7 +8,7 @@ to mend: files are read, and the database is opened so that nothing done to it s
 import datetime as dt
 import re
 import tempfile
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -132,7 +132,7 @@ def _read_folder(
     groups = _group_parts(manifest)
     parts = {part.name: part for group in groups.values() for part in group}
     faults = [f"{name}: the manifest does not name it" for name in sorted(files - parts.keys())]
-    faults += [fault for part in parts.values() if (fault := _check_part(folder, part, files))]
+    faults += [fault for part in parts.values() if (fault := _check_part(folder, part))]
     faults += [f"date is {manifest.date}, should be {folder.date}"] if manifest.date != folder.date else []
     for name, group in groups.items():
         said, total = getattr(manifest, name), sum(part.records for part in group)
@@ -148,10 +148,8 @@ def _group_parts(manifest: RawManifest | CleanManifest) -> dict[str, list[Part]]
     return {"rows": manifest.parts, "rejected": manifest.rejects}
 
 
-def _check_part(folder: DayFolder, part: Part, files: Container[str]) -> str | None:
-    """What is wrong with a part, of the `files` that are there; None where it is as the manifest says."""
-    if part.name not in files:
-        return f"{part.name}: the file is missing"
+def _check_part(folder: DayFolder, part: Part) -> str | None:
+    """What is wrong with a part; None where it is as the manifest says."""
     try:
         data = folder.read(part)
     except FolderError as error:
