@@ -20,7 +20,7 @@ from msgspec import inspect
 
 from pipeline.errors import DatasetError
 from pipeline.fields import load
-from pipeline.records import Deletion
+from pipeline.records import UNREADABLE, Deletion
 
 Clean = Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[tuple[str, str], "pd.Series[bool]"]]]
 
@@ -44,7 +44,6 @@ PANDAS_TYPES: dict[pa.DataType, Any] = {
 KEY_IS_NULL = "is null, and it is the key"
 HAS_NUL, KEY_HAS_NUL = "has a NUL character", "has a NUL character, and it is the key"
 OUT_OF_RANGE = "is a time outside the years 1 to 9999"
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Reject(NamedTuple):
@@ -120,13 +119,7 @@ def transform(
             rows[field] = rows[field].mask(rule)  # of a deletion, which needs neither
     if deleted_when:
         rows = rows.assign(deleted=deleted)
-    rows = rows[~bad]
-    if len(rows) + len(rejects) != len(lines):
-        raise DatasetError(
-            f"clean: {len(lines)} records came in, {len(rows)} rows and {len(rejects)} rejects out: "
-            "let each rule be True or False for each row"
-        )
-    return rows, sorted(rejects)
+    return rows[~bad], sorted(rejects)
 
 
 def _decode(

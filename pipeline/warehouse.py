@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     """A day to be loaded: what `Warehouse.load` takes."""
 
 
+TYPES = {"date": dt.date, "time": dt.datetime, "integer": int}  # what is told apart of a value that is read
+
+
 @dataclass(frozen=True)
 class Rejected:
     """How many records are rejected for one reason, on how many days."""
@@ -311,8 +314,7 @@ def decode(db: Connection, column: str, value: Any, kind: str) -> Any:
         found = db.decode(value, kind)
     except (ValueError, TypeError):
         found = value
-    types = {"date": dt.date, "time": dt.datetime, "integer": int}
-    fits = found is None or isinstance(found, types.get(kind, object))
+    fits = found is None or isinstance(found, TYPES.get(kind, object))
     if not fits or (isinstance(found, dt.datetime) and not found.tzinfo):
         raise WarehouseError(f"{column} is {value!r}, which is no {kind}")
     return found
