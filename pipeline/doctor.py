@@ -8,7 +8,7 @@ import contextlib
 import datetime as dt
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -48,8 +48,17 @@ SIZES = (500, 100)  # records in a page that are worth asking for
 SIZE_PARAMS = ("limit", "per_page", "page_size", "count", "max", "size", "_limit", "pageSize", "$top", "_per_page")
 SHOWN = 60  # characters of values in a line
 FUTURE = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
-FILTERS = ("updated_since", "updated_after", "modified_since", "{name}_gte", "{name}[gte]", "since")
-SCIM_FILTER = '{path} gt "{{watermark}}"'
+# Parameters that ask for records changed since a time, each with those that ask for records changed before one.
+FILTERS = {
+    "updated_since": ("updated_before", "updated_until"),
+    "updated_after": ("updated_before",),
+    "modified_since": ("modified_before", "modified_until"),
+    "{name}_gte": ("{name}_lt", "{name}_lte"),
+    "{name}[gte]": ("{name}[lt]", "{name}[lte]"),
+    "since": ("until", "before"),
+    "start_time": ("end_time",),  # in seconds
+}
+LOWER, UPPER, ONLY = "day_start", "day_stop", "watermark"  # the last one is a lower bound without an upper bound
 
 
 class Finding(NamedTuple):
@@ -101,7 +110,7 @@ class _Examination:
         self._keys: dict[str, Any] = {}
         """Those of the section that were found out."""
         self._endless, self._small = False, ""
-        self._filter = ("", "")
+        self._filter: dict[str, str] = {}
         self._asked = find_placeholders(config)
 
     def run(self) -> Diagnosis:
@@ -293,26 +302,65 @@ class _Examination:
         elif self._where == "body":
             self._tell("filter", "none", "what a body filters by is not looked for: everybody is read each day")
         elif self._find_filter(updated[0], times[updated[0]]):
-            name, text = self._filter
-            self._tell("filter", f"{name} = {text}", "from the year 2100 on it gives fewer, from 1970 on the same")
-            self._doubt("by the filter nobody sees who is gone: set mode = snapshot without it, if that matters")
+            self._describe_filter()
         else:
             self._tell("filter", "none", f"no usual parameter filters by {updated[0]}: everybody is read each day")
 
+    def _describe_filter(self) -> None:
+        window = f"{{{UPPER}" in str(self._filter)
+        self._tell(
+            "filter",
+            ", ".join(f"{name} = {text}" for name, text in self._filter.items()),
+            "since 2100 it gives fewer, since 1970 the same" + "; before 1970 fewer, before 2100 the same" * window,
+        )
+        if window:
+            self._doubt(
+                "a day brings only the records that changed on it: to have all of them, backfill from the first day "
+                "of the source"
+            )
+        else:
+            self._doubt(
+                "no usual parameter sets an upper bound, so the filter uses {watermark}: the first day reads all "
+                "records, and days run one after the other; if the source takes an upper bound, "
+                "use {day_start} and {day_stop}"
+            )
+        self._doubt(
+            "an incremental filter cannot detect deletions: if they matter, set mode = snapshot and remove the filter"
+        )
+
     def _find_filter(self, path: str, form: str) -> bool:
-        """A parameter that leaves fewer from the far future on, and all from the far past on."""
-        pairs = [(name.format(name=path.rpartition(".")[2]), "{watermark" + form + "}") for name in FILTERS]
-        if "schemas" in self._records[0]:
-            pairs.insert(0, ("filter", SCIM_FILTER.format(path=path)))
-        for name, text in [*pairs, ("start_time", "{watermark:epoch}")]:
-            future = self._ask(self._request.put("query", name, render(text, {"watermark": FUTURE})))
-            if future is None or len(future.records) >= len(self._page.records):
-                continue
-            past = self._ask(self._request.put("query", name, render(text, {"watermark": EPOCH})))
-            if past is not None and self._read_keys(past) == self._read_keys(self._page):
-                self._filter = name, text
+        """Find params that ask for the changes of a time window, or at least for those since a time."""
+        for since, windows in self._list_filters(path, form):
+            alone = {name: text.replace(LOWER, ONLY) for name, text in since.items()}
+            if self._proves_filter(alone, ONLY):
+                self._filter = next((params for params in windows if self._proves_filter(params, UPPER)), alone)
                 return True
         return False
+
+    def _list_filters(self, path: str, form: str) -> Iterator[tuple[dict[str, str], list[dict[str, str]]]]:
+        """List params with a lower bound, each with the params that add an upper bound."""
+        if "schemas" in self._records[0]:
+            above = f'{path} gt "{{{LOWER}}}"'
+            yield {"filter": above}, [{"filter": f'{above} and {path} lt "{{{UPPER}}}"'}]
+        for lower, uppers in FILTERS.items():
+            leaf, written = path.rpartition(".")[2], ":epoch" if lower == "start_time" else form
+            since = {lower.format(name=leaf): f"{{{LOWER}{written}}}"}
+            yield since, [since | {upper.format(name=leaf): f"{{{UPPER}{written}}}"} for upper in uppers]
+
+    def _proves_filter(self, params: dict[str, str], bound: str) -> bool:
+        """Tell whether the widest window gives the first page again, and one that `bound` makes empty gives fewer."""
+        widest: dict[str, dt.datetime | dt.date] = {LOWER: EPOCH, ONLY: EPOCH, UPPER: FUTURE}
+        none = self._ask_between(params, {**widest, bound: EPOCH if bound == UPPER else FUTURE})
+        if none is None or len(none.records) >= len(self._page.records):
+            return False
+        everybody = self._ask_between(params, widest)
+        return everybody is not None and self._read_keys(everybody) == self._read_keys(self._page)
+
+    def _ask_between(self, params: dict[str, str], times: Mapping[str, dt.datetime | dt.date]) -> Page | None:
+        request = self._request
+        for name, text in params.items():
+            request = request.put("query", name, render(text, times))
+        return self._ask(request)
 
     def _describe_deletions(self) -> None:
         gone, perhaps = find_flagged(self._records, DELETED), find_flagged(self._records, PERHAPS_DELETED)
@@ -407,9 +455,8 @@ class _Examination:
             values = {"preset": self._preset, **values}
         else:
             values |= {"mode": SNAPSHOT, **self._keys}
-            name, text = self._filter
-            if name:
-                values |= {"mode": INCREMENTAL, "params": {**self._config.params, name: text}}
+            if self._filter:
+                values |= {"mode": INCREMENTAL, "params": {**self._config.params, **self._filter}}
             elif self._asked - {"date"}:
                 values["mode"] = INCREMENTAL
         values = {"url": values.pop("url"), **values}

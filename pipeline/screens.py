@@ -278,7 +278,7 @@ def show_diagnosis(loads: Loads, options: argparse.Namespace) -> bool:
     for doubt in diagnosis.unsure:
         console.print(f"unsure: {doubt}", style="yellow", soft_wrap=True)
     console.print(
-        f"after {count(diagnosis.requests, 'request')}; to be put in the place of the section in luigi.cfg:\n"
+        f"after {count(diagnosis.requests, 'request')}; replace section [{dataset.name}] of luigi.cfg with this one:\n"
     )
     console.print(diagnosis.section, soft_wrap=True)
     return True

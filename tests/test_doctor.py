@@ -1,15 +1,17 @@
 """`python -m pipeline doctor URL`: the section that it prints is pasted and read by, and every user must arrive."""
 
+import datetime as dt
 import json
 import re
 from collections.abc import Callable
 from configparser import ConfigParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 from orders import Order, Orders
 
-from conftest import run
+from conftest import luigi_run, query, run
 from pipeline import cli, doctor
 from pipeline.doctor import MOST_REQUESTS
 from pipeline.source import Reading
@@ -157,17 +159,43 @@ def test_pages_without_end_are_unsure(server: Server, ask: Callable[..., str]) -
     assert "only registered.date: changes cannot be read by it" in find_row(text, "update field")
 
 
-def test_a_filter_is_proven_by_far_future_and_far_past(
-    server: Server, ask: Callable[..., str], configure: Configure
-) -> None:
-    """Nobody changed after the year 2100 and everybody after 1970: then a day's changes are asked for."""
+def test_filter_with_two_bounds_is_a_day_window(server: Server, ask: Callable[..., str], configure: Configure) -> None:
+    """Both bounds are proven: nobody changed after 2100 or before 1970."""
     shape = JsonServer(server, COUNT)
     text = ask(shape.url)
     section = parse(text)
     assert section["mode"] == "incremental"
-    assert json.loads(section["params"]) == {"updated_at_gte": "{watermark}"}
-    assert "who is gone" in find_row(text, "unsure: by the filter")
+    assert json.loads(section["params"]) == {"updated_at_gte": "{day_start}", "updated_at_lte": "{day_stop}"}
+    assert "backfill from the first day" in find_row(text, "unsure: a day brings only")
+    assert "cannot detect deletions" in find_row(text, "unsure: an incremental filter")
     assert len(read(section, configure)) == COUNT
+
+
+def test_scim_filter_has_two_bounds(server: Server, ask: Callable[..., str]) -> None:
+    """One parameter holds both of them."""
+    shape = SHAPES["scim"](server, COUNT, path="/people")
+    text = ask(shape.url, "--users-auth", shape.auth, "--users-headers", '{"Accept": "application/scim+json"}')
+    bounds = 'meta.lastModified gt "{day_start}" and meta.lastModified lt "{day_stop}"'
+    assert json.loads(parse(text)["params"]) == {"filter": bounds}
+
+
+@pytest.mark.parametrize("obeyed", ["ignores", "always empty", "refuses"])
+def test_filter_without_upper_bound_is_the_watermark(
+    server: Server, ask: Callable[..., str], configure: Configure, obeyed: str
+) -> None:
+    """A day that has no end is not repeatable: the watermark reads each change once, and doctor says why."""
+    users = [{"id": number, "updated_at": "2026-10-31T06:00:00Z"} for number in range(7)]
+
+    def respond(request: Request) -> Answer:
+        if obeyed != "ignores" and "updated_before" in request.query:
+            return Answer([]) if obeyed == "always empty" else Answer(status=400)
+        return Answer([user for user in users if str(user["updated_at"]) > request.query.get("updated_since", "")])
+
+    text = ask(server.on("/users", respond))
+    section = parse(text)
+    assert json.loads(section["params"]) == {"updated_since": "{watermark}"}
+    assert "no usual parameter sets an upper bound, so the filter uses {watermark}" in text
+    assert len(read(section, configure)) == 7
 
 
 def test_a_filter_that_is_ignored_is_none(server: Server, ask: Callable[..., str]) -> None:
@@ -345,3 +373,20 @@ def test_the_command_prints_a_section_on_a_pipe(server: Server) -> None:
     ran = run("python", "-m", "pipeline", "doctor", url)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert parse(ran.stdout)["url"] == url
+
+
+@pytest.mark.parametrize("name", ["jsonserver", "reqres", "dummyjson"])
+def test_printed_section_pasted_into_luigi_cfg_loads_the_source(server: Server, name: str) -> None:
+    """As a person does it: run the command, replace the section of luigi.cfg, load a day."""
+    kind = {"jsonserver": JsonServer, **SHAPES}[name]
+    shape = kind(server, COUNT, path="/people")
+    flags = [] if shape.auth == "none" else ["--users-auth", shape.auth]
+    printed = run("python", "-m", "pipeline", "doctor", shape.url, *flags)
+    assert printed.returncode == 0, printed.stderr
+    config = Path("luigi.cfg").read_text()
+    pasted = printed.stdout[printed.stdout.index("[users]\n") :]
+    Path("luigi.cfg").write_text(re.sub(r"\[users\]\n.*?(?=^\[)", lambda _: pasted + "\n", config, flags=re.S | re.M))
+    day = DAY if "day_start" in pasted else dt.datetime.now(dt.UTC).date()
+    loaded = luigi_run("LoadUsers", "--date", str(day))
+    assert loaded.returncode == 0, loaded.stderr
+    assert query("select extracted from loads") == [(COUNT,)]
