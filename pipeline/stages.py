@@ -16,8 +16,10 @@ import tenacity
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import BrokenOffError, FolderError, QualityError
+from pipeline.kinds import to_arrow
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger, name_load
+from pipeline.schema import Declared
 from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest
 from pipeline.tombstones import Finder, Tombstones
 
@@ -40,7 +42,7 @@ class PartJob(NamedTuple):
     """A raw part to transform: all that a process of its own needs to know."""
 
     dataset: Dataset
-    key: tuple[str, ...]
+    declared: Declared
     raw: DayFolder
     clean: DayFolder
     number: int
@@ -113,13 +115,11 @@ def transform_parts(
 
     Where `clean` is a folder that other machines do not share, none may be given.
     """
-    import sqlalchemy as sa
-
     from pipeline.engine import map_parts
 
-    key = tuple(column.name for column in dataset.table(sa.MetaData()).primary_key)
+    declared = Declared.read(dataset.name, dataset.table)
     rule = dataset.config().deleted_when
-    jobs = [PartJob(dataset, key, raw, clean, number, part, rule) for number, part in enumerate(parts)]
+    jobs = [PartJob(dataset, declared, raw, clean, number, part, rule) for number, part in enumerate(parts)]
     return map_parts(transform_part, jobs, Pipeline().engine_workers, _name_imports(dataset), spark_master)
 
 
@@ -130,13 +130,11 @@ def _name_imports(dataset: Dataset) -> list[str]:
 
 def transform_part(job: PartJob) -> PartResult:
     """Write the clean part and the rejects of one raw part."""
-    import pyarrow as pa
-
     from pipeline.transform import transform
 
-    lines = unpack(job.raw.read(job.part))
-    rows, rejects = transform(lines, job.dataset.contract, job.dataset.clean, job.key, job.deleted_when)
-    table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+    lines, declared = unpack(job.raw.read(job.part)), job.declared
+    rows, rejects = transform(lines, job.dataset.contract, job.dataset.clean, tuple(declared.key), job.deleted_when)
+    table = to_arrow(rows, declared.key | declared.row)
     clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), encode_rows(table))])
     kept = None
     if rejects:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import config
 from pipeline.database import Connection, Rows
 from pipeline.errors import WarehouseError
+from pipeline.kinds import describe_difference
 from pipeline.schema import REJECTS, Declared, Words
 
 if TYPE_CHECKING:
@@ -146,10 +147,6 @@ class Staging(Statements):
         names = [name for name in batch.schema.names if name != "deleted"]
         if sorted(names) != sorted(kinds):
             raise self._refuse(f"the rows have the columns {', '.join(names)}, the table has {', '.join(kinds)}")
-        for name, kind in self.declared.key.items():
-            # Keys of rejects, and those to forget, are compared as they are: a cast one would be somebody else.
-            if not _is_key(batch.column(name), kind):
-                raise self._refuse(f"the column {name} holds {batch.column(name).type}, not {kind}, and it is the key")
         columns = {name: self._cast(batch.column(name), name, kind) for name, kind in kinds.items()}
         if nulls := [name for name in self.declared.key if columns[name].null_count]:
             raise self._refuse(f"a row has no {', '.join(nulls)}, which is its key")
@@ -176,10 +173,14 @@ class Staging(Statements):
             "date": pa.date32(),
             "time": pa.timestamp("us", "UTC"),
         }
+        if difference := describe_difference(name, column, kind):
+            raise WarehouseError(f"{self.what}: {difference}")
         try:
-            column = column.cast(types[kind])
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise self._refuse(f"the column {name} holds {column.type}, not {kind} ({error})") from error
+            column = column.cast(types[kind])  # to the width of the kind
+        except pa.ArrowInvalid as error:
+            raise self._refuse(
+                f"column {name} holds {column.type}, and a value does not fit {types[kind]}: {error}"
+            ) from error
         if kind == "text" and pc.any(pc.match_substring(column, "\0")).as_py():
             raise self._refuse(f"the column {name} holds a NUL character, which not every database can keep")
         if kind == "float":
@@ -226,16 +227,6 @@ class Staging(Statements):
         if isinstance(values, list) and list(map(_find_key_kind, values)) == kinds:
             return tuple(values)
         return None
-
-
-def _is_key(column: "pa.Array[Any]", kind: str) -> bool:
-    """Whether all there is in a column is of a kind that a key has."""
-    import pyarrow as pa
-
-    found = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    texts = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
-    kinds = (pa.types.is_integer,) if kind == "integer" else texts
-    return column.null_count == len(column) or any(is_one(found) for is_one in kinds)
 
 
 def _find_key_kind(value: Any) -> str | None:

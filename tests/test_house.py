@@ -33,6 +33,7 @@ ROWS = [
     {"pages", "paginators", "demo", "logs", "mask", "lines", "waits", "days"},
     {"placeholders"},
     {"config"},
+    {"kinds"},
     {"errors", "fields", "presets", "stop", "ahead"},
 ]
 WITH_LUIGI = {

@@ -357,9 +357,16 @@ def one_row(**columns: Any) -> list[pa.RecordBatch]:
         (one_row(name=None), "the rows have the columns user_id, updated_at, the table has user_id, name, updated_at"),
         (one_row(age=pa.array([1])), "the rows have the columns user_id, name, updated_at, age, the table has"),
         (one_row(user_id=pa.array([None], pa.int64())), "a row has no user_id, which is its key"),
-        (one_row(user_id=pa.array(["x"])), "the column user_id holds string, not integer"),
-        (one_row(user_id=pa.array(["1"])), "the column user_id holds string, not integer, and it is the key"),
-        (one_row(user_id=pa.array([1.0])), "the column user_id holds double, not integer, and it is the key"),
+        (one_row(user_id=pa.array(["1"])), "column user_id holds text ('1'), the table declares integer"),
+        (one_row(user_id=pa.array([1.0])), "column user_id holds float (1.0), the table declares integer"),
+        (
+            one_row(user_id=pa.array([2**63], pa.uint64())),
+            "column user_id holds uint64, and a value does not fit int64",
+        ),
+        (one_row(name=pa.array([1])), "column name holds integer (1), the table declares text"),
+        (one_row(updated_at=pa.array([1795168815])), "for an epoch, convert it in clean with pd.to_datetime("),
+        (one_row(updated_at=pa.array([MIDNIGHT.replace(tzinfo=None)])), "give it a zone in clean with .dt.tz_localize"),
+        (one_row(updated_at=pa.array([2**62 + 1], pa.timestamp("ns", "UTC"))), "a value does not fit timestamp[us"),
         (one_row(name=pa.array(["a\0"])), "the column name holds a NUL character"),
         (one_row(updated_at=pa.array([2**62], pa.timestamp("us", "UTC"))), "holds a time outside the years 1 to 9999"),
     ],
@@ -396,7 +403,7 @@ def test_a_key_of_another_kind_than_the_table_s_is_refused_and_not_cast(
     assert len(names(store)) == 1
     for column in others:
         message = fails(store, incremental(9), rows=one_row(user_id=column), extracted=1)
-        assert f"the column user_id holds {column.type}, not " in message
+        assert "column user_id holds " in message
 
 
 def test_two_snapshots_of_one_instant_are_refused(store: Store) -> None:
