@@ -52,6 +52,7 @@ The map, from the outside in; imports run this way only:
     stop, days                        how a long run is asked to stop; days from one to another
     logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs
     fields, ahead, errors             places in a JSON object; one thing ahead; what can go wrong
+    files                             files and folders of this machine, and who may read them
 
 `luigi --module pipeline LoadUsers --date 2026-11-21` finds its tasks here.
 """

@@ -192,6 +192,16 @@ class Pipeline(Section):
     engine_workers = bounded(int, 0, 1000, default=0, description="processes of the local engine; 0: one a core")
     webhook = Variable(default="", description="environment variable with the URL that is told of a day that failed")
     log_format = luigi.ChoiceParameter(choices=["text", "json"], default="text", description="how a line is written")
+    file_mode = luigi.ChoiceParameter(
+        choices=["private", "umask"],
+        default="private",
+        description="who may read files and folders: this user alone (0600, 0700), or whom the umask lets",
+    )
+
+    @property
+    def is_private(self) -> bool:
+        """Whether new files and folders are for this user alone."""
+        return bool(self.file_mode == "private")
 
 
 class Source(Section):

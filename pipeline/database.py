@@ -121,11 +121,14 @@ class Database(Protocol):
         """The days from `first` to `last` that have a marker, with one SELECT. Nothing is made by being asked."""
 
 
-def find_database(url: str) -> Database:
-    """The database that a SQLAlchemy URL names. Raises ConfigError, without a password, where it is no warehouse."""
+def find_database(url: str, private: bool = True) -> Database:
+    """The database that a SQLAlchemy URL names. Raises ConfigError, without a password, where it is no warehouse.
+
+    Only this user may read the `private` file of a new one.
+    """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
-        return sqlite.Database(url)
+        return sqlite.Database(url, private)
     if scheme in ("postgresql", "postgresql+psycopg"):
         return postgres.Database(url)
     shown = f"{scheme}://…" if "@" in url else url

@@ -71,8 +71,9 @@ class Dataset:
     def warehouse(self) -> "Warehouse":
         from pipeline.warehouse import Warehouse
 
-        tombstones = Tombstones(Pipeline().data_dir, self.name)
-        return Warehouse(Pipeline().database, self.name, self.table, tombstones.keys)
+        settings = Pipeline()
+        tombstones = Tombstones(settings.data_dir, self.name)
+        return Warehouse(settings.database, self.name, self.table, tombstones.keys, settings.is_private)
 
 
 def _is_task(module: Any, node: ast.stmt) -> bool:

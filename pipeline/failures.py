@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.logs import logger
 from pipeline.mask import Mask, find_secrets
 from pipeline.records import UNREADABLE
-from pipeline.storage import Storage, open_storage
+from pipeline.storage import NO_LOCKS, Storage, open_storage
 
 Line = TypeVar("Line", bound=msgspec.Struct)
 
@@ -46,6 +46,8 @@ def note(dataset: Dataset, date: dt.date, stage: str, cause: str) -> Failure:
         storage = open_storage(Pipeline().data_dir)
         add_line(storage, find_path(storage, dataset.name), msgspec.json.encode(failure))
     except PipelineError as error:
+        if NO_LOCKS in cause:  # the same line again
+            return failure
         logger.warning("%s %s: that it failed is not written down: %s", dataset.name, date, error)
     return failure
 
@@ -105,6 +107,8 @@ def erase(data_dir: str, dataset: str) -> None:
     """
     storage = open_storage(data_dir)
     path, page = find_path(storage, dataset), storage.root / PAGE
+    told = path.with_suffix(".told.jsonl")
+    storage.remove_temporary(page)
     if storage.is_file(page):
         storage.remove([page])
     if not storage.is_folder(path.parent):
@@ -113,7 +117,9 @@ def erase(data_dir: str, dataset: str) -> None:
         kept: list[Failure] = []
         with contextlib.suppress(FolderError):  # what cannot be read goes as a whole
             kept = [msgspec.structs.replace(each, line=ERASED) for each in read_lines(storage, path, Failure)]
-        storage.remove([path.with_suffix(".told.jsonl"), *([] if kept else [path])])
+        for file in (path, told):
+            storage.remove_temporary(file)
+        storage.remove([told, *([] if kept else [path])])
         if kept:
             storage.replace(path, b"".join(msgspec.json.encode(each) + b"\n" for each in kept))
 

@@ -1,9 +1,14 @@
 """`python -m pipeline.scheduler`: luigid, Luigi's own scheduler and its pages, for this machine only.
 
 Owns what stands between luigid and what central.cfg asks of it. What it does is Luigi's.
+
+A cause of a failure may quote a record. luigid keeps causes in memory only, so `forget` has nothing to erase in its
+files.
 """
 
 import configparser
+import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +16,13 @@ from typing import Any
 import luigi.db_task_history
 from luigi.cmdline import luigid
 from luigi.configuration import get_config
+from luigi.scheduler import SimpleTaskState
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.web import RequestHandler
+
+from pipeline.config import Pipeline
+from pipeline.errors import ConfigError
 
 OWN_PARTS_ONLY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
 # Those of central.cfg, for a configuration in its place that gives none.
@@ -23,8 +32,13 @@ PLACES = {
 }
 
 
+NOT_KEPT = "luigid does not store causes when it stops: ./run.sh status shows this one"
+_dump = SimpleTaskState.dump
+
+
 def main() -> None:
     """Run luigid with the arguments of the command; exits with one line where it cannot start."""
+    SimpleTaskState.dump = _dump_without_causes  # type: ignore[method-assign]
     luigi.db_task_history._upgrade_schema = _leave_as_it_is
     RequestHandler.set_default_headers = _forbid_strangers  # type: ignore[method-assign, assignment]
     config = get_config()
@@ -32,6 +46,8 @@ def main() -> None:
         if not config.has_option(*place):
             config.set(*place, default)
     try:
+        if Pipeline().is_private:  # the files are made by Luigi and SQLAlchemy
+            os.umask(0o077)
         state, history = (config.get(*place) for place in PLACES)
         for path in (state, make_url(history).database or ""):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +56,8 @@ def main() -> None:
         sys.exit(
             f"ERROR: luigid cannot start: {error}: is another one running? Use that, or give --port another number"
         )
+    except ConfigError as error:
+        sys.exit(f"ERROR: luigid cannot start: {error}")
     except (configparser.Error, SQLAlchemyError) as error:
         line = " ".join(str(error).split())
         sys.exit(f"ERROR: luigid cannot start: {line}: mend [scheduler] and [task_history] of its configuration")
@@ -47,6 +65,14 @@ def main() -> None:
 
 def _leave_as_it_is(engine: Any) -> None:
     """Luigi would bring the history of an older one up to date, in words that SQLAlchemy 2 refuses. Ours is none."""
+
+
+def _dump_without_causes(state: SimpleTaskState) -> None:
+    """Write the state of luigid without what its workers said of records and of the source."""
+    for task in state.get_active_tasks():
+        task.expl = task.expl and json.dumps(NOT_KEPT)
+        task.status_message = task.tracking_url = None
+    _dump(state)
 
 
 def _forbid_strangers(handler: RequestHandler) -> None:

@@ -6,13 +6,14 @@ Owns all that is particular to this database; another one is another file like i
 import datetime as dt
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
+from pipeline import files
 from pipeline.ahead import read_ahead
 from pipeline.errors import ConfigError, WarehouseError
 from pipeline.schema import IN_THE_WAY, Table, join_names
@@ -41,9 +42,10 @@ class Values(NamedTuple):
 class Database:
     """The file at a URL, as SQLAlchemy writes it: three slashes and a path."""
 
-    def __init__(self, url: str) -> None:
-        """Take a URL; raises ConfigError where it names no file."""
+    def __init__(self, url: str, private: bool = True) -> None:
+        """Take a URL; raises ConfigError where it names no file. Only this user may read a `private` new file."""
         self._url, path = url, url.removeprefix("sqlite:///")
+        self._private = private
         if path in (url, "", ":memory:") or "?" in path:
             raise ConfigError(
                 f"[pipeline] database = {url}: SQLite is used in a file only: "
@@ -58,7 +60,20 @@ class Database:
         return self.path.exists()
 
     def connect(self, *, create: bool = False, readonly: bool = False) -> "AbstractContextManager[SQLite]":
+        if create:
+            self._create()
         return SQLite.connect(self.path, create, readonly)
+
+    def _create(self) -> None:
+        """Make the folder and an empty file if they do not exist. Raises WarehouseError."""
+        try:
+            files.make_folder(self.path.parent, self._private)
+        except OSError as error:
+            raise WarehouseError(f"{self.path}: its folder cannot be made: {error}: choose another database") from error
+        if not self.path.exists():
+            # SQLite gives its other files (-wal, -shm) the mode of this one. It says better than this what is wrong.
+            with suppress(OSError):
+                files.make_file(self.path, self._private)
 
     def find_loaded(self, dataset: str, first: dt.date, last: dt.date) -> set[dt.date]:
         query = "select date from loads where dataset = ? and date between ? and ?"
@@ -104,11 +119,6 @@ class SQLite:
             raise WarehouseError(
                 f"SQLite {sqlite3.sqlite_version} is too old, 3.39 is needed: use a Python that brings a newer one"
             )
-        if create:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise WarehouseError(f"{path}: its folder cannot be made: {error}: choose another database") from error
         try:
             with closing(cls(path, "rwc" if create else "ro" if readonly else "rw")) as db:
                 if readonly:

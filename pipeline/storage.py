@@ -16,10 +16,10 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl
 
-from pipeline import config
+from pipeline import config, files
 from pipeline.errors import ConfigError, FolderError
 from pipeline.logs import logger
 from pipeline.mask import SECRET_NAME
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
 ABANDONED = dt.timedelta(days=1)  # no run needs longer from the first file of a day to its manifest
 RUN = re.compile(r"\.[0-9a-f]{12}(?=\.)")
+TEMPORARY = re.compile(r"(\.[0-9a-f]{12})?\.new")  # behind the name of a file: its next content, while it is written
+NO_LOCKS = "this file system cannot lock files"
 
 
 def strip_run(name: str) -> str:
@@ -40,8 +42,12 @@ def strip_run(name: str) -> str:
 class LocalStorage:
     """A folder. What was done lasts: files and their names are synced."""
 
-    def __init__(self, data_dir: str) -> None:
-        """Take the folder, which need not be there; raises ConfigError where something else is in its place."""
+    def __init__(self, data_dir: str, private: bool = True) -> None:
+        """Take the folder, which need not be there; raises ConfigError where something else is in its place.
+
+        `private` files and folders are for this user alone. Others get the mode that the umask of the process gives.
+        """
+        self.private = private
         root = Path(data_dir).expanduser()
         with self._telling(root):
             there = next(filter(Path.exists, (root, *root.parents)), None)
@@ -65,26 +71,28 @@ class LocalStorage:
         """Hold a folder, the `number`th of those beside it: another process waits until this one is done or dead."""
         with self._telling(path):
             above = Path(path.parent)
-            _make_folder(above)
-            file = (above / ".lock").open("ab")
+            files.make_folder(above, self.private)
+            file = files.open_file(above / ".lock", "ab", self.private)
         with file:
             # One byte of one file stands for a folder: nothing to clean up, and the kernel lets go of it with the
             # process. A child that outlives its killed parent keeps it, so the next run waits for that child.
             byte = (1, number)
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *byte)
-            except BlockingIOError:
-                logger.info("%s: waiting for the process that is working on it", path)
-                fcntl.lockf(file, fcntl.LOCK_EX, *byte)
+            with _explaining_locks(file.name):
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *byte)
+                except BlockingIOError:
+                    logger.info("%s: waiting for the process that is working on it", path)
+                    fcntl.lockf(file, fcntl.LOCK_EX, *byte)
             yield
 
     @contextlib.contextmanager
     def hold(self, path: PurePath) -> Iterator[None]:
         """Hold a file that is there for this alone: another process, or thread, that wants it waits."""
         with self._telling(path):
-            file = (Path(path.parent) / path.name).open("ab")
+            file = files.open_file(Path(path), "ab", self.private)
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with _explaining_locks(file.name):
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def is_file(self, path: PurePath) -> bool:
@@ -98,14 +106,19 @@ class LocalStorage:
     def make_folder(self, path: PurePath) -> None:
         """Have a folder that outlasts a power cut."""
         with self._telling(path):
-            _make_folder(Path(path))
+            files.make_folder(Path(path), self.private)
+
+    def sync_folder(self, path: PurePath) -> None:
+        """Make the names of the files in a folder survive a power cut."""
+        with self._telling(path):
+            files.sync_folder(Path(path))
 
     def remove_folder(self, path: PurePath) -> None:
         """Have no such folder any more, unless somebody keeps something else there."""
         with self._telling(path):
             if not any(Path(path).iterdir()):
                 Path(path).rmdir()
-                _sync_folder(Path(path.parent))
+                files.sync_folder(Path(path.parent))
 
     def list_names(self, path: PurePath) -> list[str]:
         """What is in a folder; nothing where there is none."""
@@ -125,28 +138,45 @@ class LocalStorage:
     def write(self, path: PurePath, chunks: Iterable[bytes]) -> None:
         """Write a file, piece by piece."""
         with self._telling(path):
-            _write_synced(Path(path), chunks)
+            files.write(Path(path), chunks, "wb", self.private)
 
     def replace(self, path: PurePath, content: bytes) -> None:
-        """Have a file with this content: after a crash it is as it was before, or as it is to be."""
+        """Have a file with this content: after a crash it is as it was before, or as it is to be.
+
+        Several processes may do so at once: each writes a temporary file of its own.
+        """
         self.make_folder(path.parent)
-        new = Path(path.with_name(f"{path.name}.new"))
+        new = Path(path.with_name(f"{path.name}.{secrets.token_hex(6)}.new"))
         with self._telling(path):
             try:
-                _write_synced(new, [content])
+                files.write(new, [content], "wb", self.private)
                 new.rename(path)
-                _sync_folder(new.parent)
+                files.sync_folder(new.parent)
             except OSError as error:
                 error.filename = path  # of the other one nobody knows
                 with contextlib.suppress(OSError):
                     new.unlink()
                 raise
+        self._remove_abandoned(path)
+
+    def remove_temporary(self, path: PurePath) -> None:
+        """Remove the temporary files of a file. A process that is writing one fails, and may run again."""
+        self.remove([path.with_name(name) for name in _find_temporary(path, self.list_names(path.parent))])
+
+    def _remove_abandoned(self, path: PurePath) -> None:
+        """Remove the temporary files of a file that killed processes left long ago."""
+        oldest = (config.utc_now() - ABANDONED).timestamp()
+        for name in _find_temporary(path, self.list_names(path.parent)):
+            file = Path(path.with_name(name))
+            with self._telling(file), contextlib.suppress(FileNotFoundError):  # another process may be faster
+                if RUN.search(name) and file.stat().st_mtime < oldest:  # others are those of `DayFolder.prepare`
+                    file.unlink()
 
     def rename(self, path: PurePath, new: PurePath) -> None:
         """Have a file in the place of another, at once."""
         with self._telling(path):
             Path(path).rename(new)
-            _sync_folder(Path(path.parent))
+            files.sync_folder(Path(path.parent))
 
     def remove(self, paths: Sequence[PurePath]) -> None:
         """Have none of these files of a folder any more."""
@@ -155,7 +185,7 @@ class LocalStorage:
                 Path(path).unlink(missing_ok=True)
         if paths:
             with self._telling(paths[0]):
-                _sync_folder(Path(paths[0].parent))
+                files.sync_folder(Path(paths[0].parent))
 
     def read_log(self, path: PurePath) -> list[bytes]:
         """The lines of a file that grows; a last one that a crash cut is taken off it."""
@@ -169,7 +199,7 @@ class LocalStorage:
     def extend_log(self, path: PurePath, lines: Sequence[bytes], before: Sequence[bytes]) -> None:  # noqa: ARG002
         """Write lines to the end of a file that grows."""
         with self._telling(path):
-            _write_synced(Path(path), (line + b"\n" for line in lines), "ab")
+            files.write(Path(path), (line + b"\n" for line in lines), "ab", self.private)
 
     @contextlib.contextmanager
     def _telling(self, path: PurePath) -> Iterator[None]:
@@ -241,6 +271,9 @@ class ObjectStorage:
     def make_folder(self, path: PurePath) -> None:
         """Make nothing: a folder is there when something in it is."""
 
+    def sync_folder(self, path: PurePath) -> None:
+        """Do nothing: an object and its name last once it is written."""
+
     def remove_folder(self, path: PurePath) -> None:
         """Have nothing that stands for a folder whose last file is gone, which pyarrow puts there."""
         if not self._list(path):
@@ -275,6 +308,11 @@ class ObjectStorage:
         new = path.with_name(f"{path.name}.{self.run}.new")
         self.write(new, [content])
         self.rename(new, path)
+
+    def remove_temporary(self, path: PurePath) -> None:
+        """Remove the temporary files of a file. A process that is writing one fails, and may run again."""
+        names = _find_temporary(path, self.list_names(path.parent))
+        self.remove([path.with_name(name) for name in names])
 
     def rename(self, path: PurePath, new: PurePath) -> None:
         """Have a file in the place of another, at once: the storage copies it."""
@@ -320,7 +358,9 @@ Storage: TypeAlias = LocalStorage | ObjectStorage
 @functools.lru_cache
 def open_storage(data_dir: str, run: str = "") -> Storage:
     """The place of a data_dir, a folder or a URI; raises ConfigError. It is the same one for as long as a run lasts."""
-    return ObjectStorage(data_dir, run) if "://" in data_dir else LocalStorage(data_dir)
+    if "://" in data_dir:
+        return ObjectStorage(data_dir, run)
+    return LocalStorage(data_dir, config.Pipeline().is_private)
 
 
 @functools.lru_cache
@@ -338,24 +378,18 @@ def _connect(uri: str, process: int) -> "tuple[fs.FileSystem, str]":  # noqa: AR
         raise ConfigError(f"[pipeline] data_dir = {uri.partition('?')[0]}: it cannot be used: {error}") from error
 
 
-def _make_folder(path: Path) -> None:
-    """Make a folder that outlasts a power cut: its name is synced in the folder above."""
-    if not path.is_dir():
-        _make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        _sync_folder(path.parent)
+def _find_temporary(path: PurePath, names: Iterable[str]) -> list[str]:
+    """Those of the names that are temporary files of a file."""
+    return [name for name in names if name.startswith(path.name) and TEMPORARY.fullmatch(name.removeprefix(path.name))]
 
 
-def _write_synced(path: Path, chunks: Iterable[bytes], mode: Literal["wb", "ab"] = "wb") -> None:
-    with path.open(mode) as file:
-        file.writelines(chunks)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+@contextlib.contextmanager
+def _explaining_locks(name: str) -> Iterator[None]:
+    """Raise FolderError in the place of the error of a file system that has no locks."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        raise FolderError(
+            f"{name}: {NO_LOCKS} ({error.strerror}): move [pipeline] data_dir to one that can, such as a local disk "
+            f"or NFS with its lock service, and run again"
+        ) from error

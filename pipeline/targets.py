@@ -258,7 +258,8 @@ class DayFolder(luigi.Target):
             raise FolderError(f"{self}: another run made this day at the same time: run it again")
 
     def replace(self, manifest: msgspec.Struct) -> None:
-        """Have a manifest in the place of the day's own."""
+        """Have a manifest in the place of the day's own. The names of its parts last before that."""
+        self._storage.sync_folder(self.path)
         self._storage.replace(self.path / MANIFEST, _encode(manifest))
 
     def prepare(self, manifest: msgspec.Struct) -> None:

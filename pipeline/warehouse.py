@@ -65,14 +65,16 @@ class Warehouse:
         name: str,
         table: "Callable[[sa.MetaData], sa.Table]",
         tombstones: Callable[[], Iterable[Key]] = tuple,
+        private: bool = True,
     ) -> None:
         """Take a SQLAlchemy URL, the dataset's name and its table's declaration; connects to nothing yet.
 
-        `tombstones` gives keys of which nothing may be stored, besides those that the database has.
+        `tombstones` gives keys of which nothing may be stored, besides those that the database has. Only this user may
+        read the files of a `private` database that this makes.
         Raises ConfigError for a URL of no database that can be used.
         """
         self.name, self.table, self.tombstones = name, table, tombstones
-        self.database = find_database(url)
+        self.database = find_database(url, private)
 
     def load(self, day: Day, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> dict[str, Any]:
         """Make the warehouse say what this day says, in one transaction; returns the marker written with it.

@@ -366,7 +366,7 @@ def test_failures_that_cannot_be_erased_are_a_problem():
     failures.note(USERS, DAYS[4], "load", MARK)
     Path("data/failures/users.jsonl.new").mkdir()
     (problem,) = forget.forget(USERS, ["42"]).problems
-    assert problem.startswith("users: data/failures/users.jsonl: Is a directory")
+    assert problem.startswith("users: data/failures/users.jsonl.new: Is a directory")
     assert Tombstones("data", "users").count_pending() == 1
 
 

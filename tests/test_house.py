@@ -34,7 +34,7 @@ ROWS = [
     {"placeholders"},
     {"config"},
     {"kinds"},
-    {"errors", "fields", "presets", "stop", "ahead"},
+    {"errors", "fields", "files", "presets", "stop", "ahead"},
 ]
 WITH_LUIGI = {
     "__init__",

@@ -20,10 +20,15 @@ FAILING = "2026-11-17"
 
 
 @pytest.fixture
-def scheduler(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """luigid, which has nothing tried again so soon: its URL, and the environment of its commands."""
+def without_retries(home: Path) -> None:
+    """Have luigid retry nothing while a test runs."""
     text = (home / "central.cfg").read_text().replace("keep_alive = true", "keep_alive = false")
     (home / "central.cfg").write_text(text.replace("retry_delay = 5", "retry_delay = 600"))
+
+
+@pytest.fixture
+def scheduler(without_retries: None) -> Iterator[tuple[str, dict[str, str]]]:  # noqa: ARG001
+    """luigid: its URL, and the environment of its commands."""
     with start_scheduler() as environment:
         yield find_scheduler(), environment
 
@@ -91,6 +96,27 @@ def test_what_luigid_knows_outlasts_it():
         history = requests.get(f"{url}/history/by_name/ExtractUsers").text
     assert [task["name"] for task in done.values()] == ["ExtractUsers"]
     assert FAILING in history
+
+
+@pytest.mark.usefixtures("without_retries")
+def test_luigid_stores_no_cause_of_a_failure():
+    """A cause may quote a person. The visualiser shows it while luigid runs; no file of luigid has it."""
+    with start_scheduler() as environment, Server() as server:
+        url = server.on("/users", Answer(status=404, body={"error": "cannot serialise Jane Hidden"}))
+        result = luigi_run(
+            *("ExtractUsers", "--date", FAILING, "--users-url", url, "--users-retries", "0"),
+            **environment,
+        )
+        assert "Jane Hidden" in result.stderr
+        (failed,) = ask_scheduler("task_list", status="FAILED", upstream_status="")
+        assert "Jane Hidden" in ask_scheduler("fetch_error", task_id=failed)["error"]
+    files = [path for path in Path("data").glob("luigid.*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".pickle", ".db"}
+    assert not [path for path in files if b"Jane Hidden" in path.read_bytes()]
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
+    with start_scheduler():
+        (failed,) = ask_scheduler("task_list", status="FAILED", upstream_status="")
+        assert "./run.sh status" in ask_scheduler("fetch_error", task_id=failed)["error"]
 
 
 def test_only_this_machine_reaches_luigid():

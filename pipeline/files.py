@@ -1,0 +1,50 @@
+"""Make files and folders of this machine: who may read them, and that they survive a power cut.
+
+Responsibilities: every file and folder that the pipeline creates is created here, with the mode that its caller asks
+for (`[pipeline] file_mode`). Non-goals: what the files are, and where.
+"""
+
+import os
+from collections.abc import Iterable
+from io import BufferedWriter
+from pathlib import Path
+from typing import Literal
+
+
+def make_folder(path: Path, private: bool) -> None:
+    """Make a folder, and those above it, if they do not exist. Their names are synced.
+
+    `private`: mode 0700. Otherwise the umask of the process decides.
+    """
+    if not path.is_dir():
+        make_folder(path.parent, private)
+        path.mkdir(0o700 if private else 0o777, exist_ok=True)
+        sync_folder(path.parent)
+
+
+def make_file(path: Path, private: bool) -> None:
+    """Make an empty file if it does not exist. `private`: mode 0600. Otherwise the umask of the process decides."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600 if private else 0o666))
+
+
+def open_file(path: Path, mode: Literal["wb", "ab"], private: bool) -> BufferedWriter:
+    """Open a file for writing, which need not exist yet."""
+    make_file(path, private)
+    return path.open(mode)
+
+
+def write(path: Path, chunks: Iterable[bytes], mode: Literal["wb", "ab"], private: bool) -> None:
+    """Write a file, or append to it, and wait until the disk has it."""
+    with open_file(path, mode, private) as file:
+        file.writelines(chunks)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names of the files in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
