@@ -27,6 +27,8 @@ PAGINATORS = ["auto", "single", "link_header", "next_url", "cursor", "page", "of
 NOTHING: dict[str, Any] = {}
 MAY_BE_SECRET = ("url", "params", "body", "headers", "auth", "webhook")  # not shown where they cannot be read
 
+PERCENT = re.compile(r"%%|%\(|%")
+
 Params = list[tuple[str, luigi.Parameter[Any]]]
 Number = TypeVar("Number", int, float)
 
@@ -109,9 +111,19 @@ class Section(luigi.Config):
 
     @classmethod
     def _find_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        cls._double_percents()
         cls._check_names([name for name, _ in params])
         cls._check_values(params)
         return super().get_param_values(params, args, kwargs)
+
+    @classmethod
+    def _double_percents(cls) -> None:
+        """Let a single % stand for itself, as in a time format, unless it begins %(name)s: ConfigParser refuses it."""
+        conf = get_config()
+        for key, text in conf.items(cls.section, raw=True) if conf.has_section(cls.section) else ():
+            doubled = PERCENT.sub(lambda match: match[0] if match[0] != "%" else "%%", text or "")
+            if doubled != (text or ""):
+                conf.set(cls.section, key, doubled)
 
     @classmethod
     def _check_names(cls, known: list[str]) -> None:
@@ -321,6 +333,10 @@ class Source(Section):
             dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC) for day in (date, date + dt.timedelta(days=1))
         )
         return Window(start, stop)
+
+    def localize(self, moment: dt.datetime) -> dt.datetime:
+        """Return the same moment on the clock of `timezone`."""
+        return moment.astimezone(self._zone())
 
     def last_closed_day(self, now: dt.datetime) -> dt.date:
         """The newest day that may be extracted at `now`: today in snapshot mode, else the last one over and settled."""

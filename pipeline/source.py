@@ -80,9 +80,9 @@ class Reading:
         window = config.window(date)
         values = {
             "date": date,
-            "day_start": window.start - config.lookback,
-            "day_stop": window.stop,
-            "watermark": EPOCH if watermark is None else watermark - config.lookback,
+            "day_start": config.localize(window.start - config.lookback),
+            "day_stop": config.localize(window.stop),
+            "watermark": config.localize(EPOCH if watermark is None else watermark - config.lookback),
         }
         self._config = config
         self._client = Client(config, date)

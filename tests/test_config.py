@@ -8,6 +8,7 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
+from conftest import run
 from pipeline.config import Pipeline
 from pipeline.errors import ConfigError, DayNotClosedError
 from pipeline.users import Users
@@ -143,6 +144,19 @@ def test_the_shipped_configuration_is_the_demo_source_by_day_windows():
         "incremental",
     )
     assert (Pipeline().data_dir, Pipeline().database) == ("data", "sqlite:///data/warehouse.db")
+
+
+def test_a_percent_sign_in_luigi_cfg_stands_for_itself(home):
+    """As in a time format or an encoded URL; %% is one too, and %(name)s still is the value of a key."""
+    (home / "luigi.cfg").write_text(
+        "[DEFAULT]\nbase = http://127.0.0.1/v1\n[users]\nurl = %(base)s/a%2Fb?x=100%%\n"
+        'params = {"jql": "updated >= \\"{day_start:%Y/%m/%d %H:%M}\\"", "to": "{day_stop:%%Y-%%m-%%d}"}\n'
+    )
+    code = "from pipeline.users import Users; print(Users().url, *Users().params.values())"
+    done = run("python", "-c", code)
+    assert done.stdout == (
+        'http://127.0.0.1/v1/a%2Fb?x=100% updated >= "{day_start:%Y/%m/%d %H:%M}" {day_stop:%Y-%m-%d}\n'
+    )
 
 
 def test_what_was_found_is_kept_and_what_changes_is_seen_at_once(configure, monkeypatch):

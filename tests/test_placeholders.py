@@ -1,18 +1,19 @@
 """Times of a day in a request."""
 
 import datetime as dt
-import re
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.placeholders import find_placeholders, render
+from pipeline.placeholders import EPOCH, find_placeholders, render
 from pipeline.source import Reading
 from reading import DAY, People, read
 from server import Answer, Server
 
+DAY_LONG = dt.timedelta(days=1)
 START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
 
 
@@ -30,6 +31,14 @@ START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
         ("{watermark}", "2026-10-31T12:00:00Z"),
         ("{watermark:epoch_ms}", "1793448001233"),
         ('{"gt": "{date}"} {}', '{"gt": "2026-10-31"} {}'),
+        ("{date:%d.%m.%Y}", "31.10.2026"),
+        ("{day_start:%Y-%m-%d %H:%M}", "2026-10-30 23:59"),
+        ("{day_start:%Y/%m/%d}", "2026/10/30"),
+        ("{day_start:%Y%j}", "2026303"),
+        ("{day_stop:%a, %d %b %Y %H:%M:%S GMT}", "Sun, 01 Nov 2026 00:00:00 GMT"),
+        ("{watermark:%Y-%m-%dT%H:%M:%S.%fZ}", "2026-10-31T12:00:01.234499Z"),
+        ("{watermark:%Y-%m-%d %I %p}", "2026-10-31 11 AM"),
+        ("{watermark:%d %B %Y at %Hh, 100%%%z}", "31 October 2026 at 11h, 100%+0000"),
     ],
 )
 def test_a_lower_bound_is_rounded_down_less_one_unit_and_nothing_else_is(text: str, shown: str) -> None:
@@ -74,11 +83,136 @@ def test_no_usual_filter_leaves_out_what_changed_in_the_day(
     assert ask("watermark") < kept
 
 
-@pytest.mark.parametrize("text", ["{day}", "{day_start:rfc}", "{day_start:}", "{date:epoch}", "{Date}"])
-def test_an_unknown_placeholder_or_format_is_named(text: str) -> None:
-    """A typing error is an error before anything is sent."""
-    with pytest.raises(ConfigError, match=re.escape(text)):
+FORMATS = {
+    "%Y-%m-%d": DAY_LONG,
+    "%d.%m.%Y": DAY_LONG,
+    "%Y %j": DAY_LONG,
+    "%Y%m%d%H": dt.timedelta(hours=1),
+    "%B %d, %Y %I %p": dt.timedelta(hours=1),
+    "%Y-%m-%d %H:%M": dt.timedelta(minutes=1),
+    "%a %d %b %Y %I:%M:%S %p": dt.timedelta(seconds=1),
+    "%Y-%m-%dT%H:%M:%S.%f": dt.timedelta(microseconds=1),
+}
+
+
+def check_bounds(moment: dt.datetime, form: str, zone: str) -> None:
+    """Assert that a formatted lower bound is earlier than a time, and an upper bound is not, however it is read."""
+    value = moment.astimezone(ZoneInfo(zone))
+
+    def read_back(name: str) -> list[dt.datetime]:
+        shown = dt.datetime.strptime(render(f"{{{name}:{form}}}", {name: value}), form).replace(tzinfo=ZoneInfo(zone))
+        return [shown.replace(fold=fold).astimezone(dt.UTC) for fold in (0, 1)]
+
+    near = FORMATS[form] + max(FORMATS[form], dt.timedelta(hours=1)) + dt.timedelta(hours=1)
+    for name in ("day_start", "watermark"):
+        assert moment - near <= min(read_back(name)) <= max(read_back(name)) < moment
+    assert moment <= min(read_back("day_stop")) <= max(read_back("day_stop")) <= moment + near
+
+
+@settings(deadline=None)
+@given(
+    moment=st.integers(2 * 10**9, 2 * 10**15).map(lambda after: EPOCH + dt.timedelta(microseconds=after)),
+    form=st.sampled_from([*FORMATS]),
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "America/Havana", "Asia/Kathmandu"]),
+)
+def test_formatted_bounds_enclose_the_time(moment: dt.datetime, form: str, zone: str) -> None:
+    """Whatever the format, the time and the zone."""
+    check_bounds(moment, form, zone)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("Europe/Berlin", "2026-10-25T01:00Z"),
+        ("Europe/Berlin", "2026-03-29T01:00Z"),
+        ("America/Havana", "2026-11-01T05:00Z"),
+        ("America/Havana", "2026-03-08T05:00Z"),
+        ("Australia/Lord_Howe", "2026-04-04T15:00Z"),
+    ],
+)
+def test_formatted_bounds_enclose_the_time_when_clocks_change(form: str, zone: str, change: str) -> None:
+    """An hour that the clock shows twice, or not at all, is read either way."""
+    for minutes in range(-70, 75, 7):
+        check_bounds(dt.datetime.fromisoformat(change) + dt.timedelta(minutes=minutes, seconds=7), form, zone)
+
+
+def test_a_format_without_a_zone_is_in_the_timezone_of_the_section(server: Server) -> None:
+    """As a naive time in a record is; the other formats are in UTC."""
+    server.on("/users", Answer([]))
+    params = {
+        "jql": "updated >= '{day_start:%Y-%m-%d %H:%M}'",
+        "to": "{day_stop:%H:%M:%S %d/%m/%Y %z}",
+        "u": "{day_stop}",
+    }
+    list(Reading(People(url=server.url + "/users", timezone="America/New_York", params=params), DAY))
+    assert server.requests[0].query == {
+        "jql": "updated >= '2026-10-30 23:59'",
+        "to": "00:00:00 01/11/2026 -0400",
+        "u": "2026-11-01T04:00:00Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{day_strat}", r"did you mean \{day_start\}"),
+        ("{daystart:epoch}", r"did you mean \{day_start\}"),
+        ("{day-stop}", r"did you mean \{day_stop\}"),
+        ("{day_end}", r"did you mean \{day_stop\}"),
+        ("{Watermark}", r"did you mean \{watermark\}"),
+        ("{watermrak:date}", r"did you mean \{watermark\}"),
+        ("{day_start:epcoh}", "did you mean 'epoch'"),
+        ("{day_start:rfc}", "no format 'rfc': use iso, date, epoch, epoch_ms or"),
+        ("{day_start:}", "no format ''"),
+        ("{date:epoch}", "use date or"),
+        ("{date:%Y-%m-%d %H}", "a date has no time of day"),
+        ("{date:%Y-%m-%d%z}", "a date has no time of day"),
+        ("{day_start:%d.%m.%y}", "%y cannot be used"),
+        ("{day_start:%d.%m.}", "no year"),
+        ("{day_start:%H:%M}", "no year"),
+        ("{day_start:%Y-%m}", "no day"),
+        ("{day_start:%Y-%d}", "no day"),
+        ("{day_start:%Y-%m-%d %I:%M}", "morning from evening"),
+        ("{day_start:%Y-%m-%d %M}", "needs the hour"),
+        ("{day_start:%Y-%m-%d %H:%S}", "needs the larger units"),
+        ("{day_start:%Y-%m-%d %H:%M.%f}", "needs the larger units"),
+        ("{day_start:%c}", "%c cannot be used"),
+        ("{day_start:%-d.%m.%Y}", "%- cannot be used"),
+        ("{day_start:%Y-%m-%d %}", "% cannot be used"),
+    ],
+)
+def test_a_misspelt_placeholder_or_format_is_refused(text: str, problem: str) -> None:
+    """Nothing is sent, and the line shows the text and what to write."""
+    with pytest.raises(ConfigError, match=problem) as caught:
         find_placeholders(People(url="http://a/", params={"deep": [{"er": f"x{text}"}]}))
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "query($after:String){users(first:100,after:$after){edges{node{id}}}}",
+        "{data}{id}{Date}{dates}{state}{day}{first:100}{name:login}{ date }{{}}{}",
+        "AND(IS_AFTER({Modified}, 'x'), {Last Modified}, {Day of week}, {Start:Stop})",
+        "fields=id,from{name,email}",
+    ],
+)
+def test_other_braces_are_text(text: str) -> None:
+    """GraphQL, a formula and a field list are sent as they are, also in mode snapshot."""
+    people = People(url=f"http://a/?q={text}", mode="snapshot", params={"q": text}, body={"q": text}, method="POST")
+    assert find_placeholders(people) == set()
+    assert render(text, {}) == text
+
+
+def test_a_formula_keeps_its_fields_beside_placeholders(server: Server) -> None:
+    """Airtable's filterByFormula."""
+    formula = "AND(IS_AFTER({Modified}, '{day_start}'), IS_BEFORE({Modified}, '{day_stop}'))"
+    read(server.on("/places", Answer([])), params={"filterByFormula": formula})
+    bounds = "2026-10-30T23:59:59Z", "2026-11-01T00:00:00Z"
+    assert server.requests[0].query["filterByFormula"] == (
+        f"AND(IS_AFTER({{Modified}}, '{bounds[0]}'), IS_BEFORE({{Modified}}, '{bounds[1]}'))"
+    )
 
 
 def test_placeholders_are_found_wherever_they_stand() -> None:
