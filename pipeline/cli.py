@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             well = options.show(loads, options)
         else:
             with CmdlineParser.global_instance([loads[0].task_family, *options.defaults, *options.flags]):
+                for load in loads:
+                    load.dataset.config()  # a section that cannot be used fails before a command makes anything
                 well = options.show(loads, options)
         sys.stdout.flush()
     except ModuleNotFoundError as error:

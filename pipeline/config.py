@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable, Mapping
 from configparser import InterpolationError
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
+from luigi.parameter import MissingParameterException
 
 from pipeline import presets
 from pipeline.errors import ConfigError, DayNotClosedError
@@ -217,7 +219,10 @@ class Pipeline(Section):
 
 
 class Source(Section):
-    """The section of a dataset: how its API is read. A dataset derives from it and sets `section` and `url`."""
+    """The section of a dataset: how its API is read. A dataset derives from it and sets `section`.
+
+    `url` has no default: a section that was lost must never load another source in silence.
+    """
 
     url = luigi.Parameter(description="the first page; may hold {date} {day_start} {day_stop} {watermark}")
     mode = luigi.ChoiceParameter(
@@ -298,13 +303,32 @@ class Source(Section):
         """The same, with the keys of a preset in the place of defaults. What lets a run through is not for a file."""
         if get_config().has_option(cls.section, "accept"):
             raise ConfigError(f"luigi.cfg: [{cls.section}] accept would open the gates for good: give it as a flag")
-        values = dict(super()._find_values(params, args, kwargs))
+        try:
+            values = dict(super()._find_values(params, args, kwargs))
+        except MissingParameterException as error:
+            raise cls._miss_url() from error
+        if not values["url"].strip():
+            raise cls._miss_url()
         known = dict(params)
         for name, text in (presets.find_keys(values["preset"]) if values["preset"] else {}).items():
             if name not in kwargs and not cls._is_set(name):
                 values[name] = known[name].normalize(known[name].parse(text))
         cls._check_forms(values)
         return list(values.items())
+
+    @classmethod
+    def _miss_url(cls) -> ConfigError:
+        """Say where `url` was looked for. Luigi reads luigi.cfg in the current folder only."""
+        file = Path.cwd() / "luigi.cfg"
+        if not file.is_file():
+            where = f"there is no luigi.cfg in {file.parent}"
+        elif not get_config().has_section(cls.section):
+            where = f"{file} has no section [{cls.section}]"
+        else:
+            where = f"section [{cls.section}] of {file} has no url"
+        return ConfigError(
+            f"[{cls.section}] url is missing: {where}. Run this in the project's folder, or set url in luigi.cfg"
+        )
 
     @classmethod
     def _check_forms(cls, values: dict[str, Any]) -> None:

@@ -66,9 +66,10 @@ class DayTask(luigi.Task):
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-        """Without a date, the last closed day."""
+        """Without a date, the last closed day. A section that cannot be used fails every task, before it is asked."""
+        settings = cls.dataset.config()
         if not args and not kwargs and not cls.date.has_task_value(cls.get_task_family(), "date"):
-            kwargs = {"date": cls.dataset.config().last_closed_day(config.utc_now())}
+            kwargs = {"date": settings.last_closed_day(config.utc_now())}
         return super().get_param_values(params, args, kwargs)
 
     def complete(self) -> bool:
@@ -240,6 +241,12 @@ class RangeDaily(ranges.RangeDaily):
     reverse = _keep_to_ourselves(ranges.RangeDaily.reverse)
     days_back = _keep_to_ourselves(ranges.RangeDaily.days_back)
     days_forward = _keep_to_ourselves(ranges.RangeDaily.days_forward)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raise ConfigError where the section of the dataset cannot be used: a range makes nothing before that."""
+        super().__init__(*args, **kwargs)
+        if issubclass(self.of, DayTask):
+            self.of.dataset.config()
 
     def requires(self) -> Any:
         if not self.start:

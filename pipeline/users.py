@@ -26,7 +26,6 @@ class Users(Source):
     """Section `[users]` of luigi.cfg."""
 
     section = "users"
-    url = luigi.Parameter(default="demo://users", description=Source.url.description)
 
 
 class Address(msgspec.Struct):
