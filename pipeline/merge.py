@@ -28,7 +28,7 @@ class Merge(Statements):
             self._check(counts, None if known else growth())
         return counts
 
-    def _bring_in(self, staged: int, known: tuple[Any, ...] | None) -> dict[str, int]:
+    def _bring_in(self, staged: int, known: tuple[Any, ...] | None) -> dict[str, Any]:
         """The day, which is `known` where it was loaded before."""
         read = self.day.mode, self._snapshot_at(), self.db.encode(self.day.extracted_at)
         if known and known != read:
@@ -69,7 +69,7 @@ class Merge(Statements):
             snapshot_at=self._snapshot_at(),
         )
 
-    def _merge_first(self, staged: int) -> dict[str, int]:
+    def _merge_first(self, staged: int) -> dict[str, Any]:
         """The very first day has nothing to be compared with, and lies where it stays. Not needed, but much faster."""
         self._add_day()
         with self.db.filling(table.name for table in self.declared.stored()[:2]):
@@ -79,7 +79,8 @@ class Merge(Statements):
             """).rowcount
         stale = self.one("select count(*) from {stage} s where not {newest}")[0]
         none = dict.fromkeys(("updated", "deleted", "vanished", "reverted"), 0)
-        return {"stale": stale, "unchanged": staged - inserted - stale, "inserted": inserted, **none}
+        counts = {"stale": stale, "unchanged": staged - inserted - stale, "inserted": inserted, **none}
+        return counts | {"details": {}}
 
     def _merge_records(self) -> None:
         self.execute("insert into touched ({key}) select distinct {key} from {events} where load_date = :date")
@@ -268,7 +269,7 @@ class Merge(Statements):
         """)
         self.execute("delete from want")
 
-    def _count(self, staged: int) -> dict[str, int]:
+    def _count(self, staged: int) -> dict[str, Any]:
         """Put every kept record into one class. Who was not touched is now as the record says, and was before."""
         stale = self.one("""
             select count(*)
@@ -301,9 +302,23 @@ class Merge(Statements):
             "deleted": deleted,
             "vanished": vanished,
             "reverted": reverted,
+            "details": self._list_removed(),
         }
 
-    def _check(self, counts: dict[str, int], growth: int | None) -> None:
+    def _list_removed(self) -> dict[str, dict[str, int]]:
+        """Count by column the values that this load made null, in rows that `users` had before and still has.
+
+        Only users in `was` are looked at, so an unchanged snapshot costs nothing.
+        """
+        columns = list(self.declared.row)
+        nulled = ", ".join(f'count(w."{column}") filter (where u."{column}" is null)' for column in columns)
+        counts = self.one(
+            f"select {nulled} from was w join {{present}} u on ({{u.key}}) = ({{w.key}}) where w.gone = 0"  # noqa: S608
+        )
+        found = {column: count for column, count in zip(columns, counts, strict=True) if count}
+        return {"nulled": found} if found else {}
+
+    def _check(self, counts: dict[str, Any], growth: int | None) -> None:
         """Raise WarehouseError where a record is unaccounted for, or where users came or went without a count."""
         numbers = ", ".join(f"{name} {counts[name]}" for name in (*CLASSES, "vanished"))
         if sum(counts[name] for name in CLASSES) != self.day.extracted or min(counts[name] for name in CLASSES) < 0:

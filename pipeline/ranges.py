@@ -18,7 +18,7 @@ from pipeline.logs import count
 from pipeline.plan import Step, find_cost, plan
 from pipeline.prune import Outcome, prune
 from pipeline.screens import Loads, open_console
-from pipeline.stages import COUNTS, tell_loaded
+from pipeline.stages import tell_loaded
 from pipeline.stop import Stop, watch
 from pipeline.warehouse import name_days
 
@@ -62,8 +62,7 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
     table, failed, dataset = _make_table("what"), list(backfill.failed), backfill.load.dataset
     if done := set(backfill.done):
         markers = [marker for marker in dataset.warehouse().loads() if marker["date"] in done]
-        totals = {name: sum(marker[name] for marker in markers) for name in COUNTS}
-        _add_days(table, "done", backfill.done, tell_loaded(totals), "green")
+        _add_days(table, "done", backfill.done, tell_loaded(*markers), "green")
     _add_days(table, "skipped", backfill.skipped, "loaded before")
     for day in failed[:FAILED_DAYS]:
         _add_days(table, "failed", [day], backfill.failed[day], "red")

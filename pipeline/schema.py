@@ -31,9 +31,12 @@ LOADS = Table(
     | dict.fromkeys(("pages", "extracted", *CLASSES, "vanished", "reverted"), "integer")
     | {"watermark": "time"}
     | dict.fromkeys(("raw_sha256", "clean_sha256", "transform_version", "accepted"), "text")
-    | {"loaded_at": "time", "seconds": "float", "pruned_at": "time"},
+    | {"loaded_at": "time", "seconds": "float", "pruned_at": "time"}
+    | {"details": "text"},
     ("dataset", "date"),
 )
+# Columns of shared tables that warehouses made before them do not have; the next load adds them.
+ADDED = {"loads": ("details",)}
 REJECTS = Table(
     "rejects",
     {"dataset": "text", "load_date": "date", "part": "integer", "line": "integer"}

@@ -23,7 +23,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.failures import Failure
 from pipeline.logs import count
-from pipeline.stages import COUNTS
+from pipeline.stages import COUNTS, describe_removed
 from pipeline.tasks import Load
 
 if TYPE_CHECKING:
@@ -336,3 +336,6 @@ def _show_loads(console: Console, markers: Sequence[dict[str, Any]]) -> None:
     console.print(table)
     if zero:
         console.print(f"0 on all these days: {', '.join(zero)}", style="dim", soft_wrap=True)
+    for marker in markers:
+        for line in describe_removed(marker):
+            console.print(f"{marker['date']} {line}", style="yellow", soft_wrap=True)

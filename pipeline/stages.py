@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 # Arrow's own allocator keeps what was freed, 30 MB a process.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
-COUNTS = ("inserted", "updated", "deleted", "unchanged", "stale", "duplicate", "rejected", "forgotten")
+COUNTS = (
+    *("inserted", "updated", "deleted", "vanished", "reverted"),
+    *("unchanged", "stale", "duplicate", "rejected", "forgotten"),
+)
 ROWS_AT_ONCE = 10_000  # rows handed to the warehouse at a time
 LOADS = 3  # how often a load that breaks off is tried
 
@@ -187,10 +190,23 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
     logger.info("%s %s: %s", dataset.name, date, tell_loaded(marker))
 
 
-def tell_loaded(marker: dict[str, Any]) -> str:
-    """What a load did, by its marker: loaded, 97 inserted, 2 stale."""
-    counts = ", ".join(f"{marker[name]:,} {name}" for name in COUNTS if marker[name])
-    return f"loaded, {counts or 'nothing new'}"
+def tell_loaded(*markers: dict[str, Any]) -> str:
+    """Describe what the loads of these markers did: `loaded, 97 inserted, 2 stale; nulled: email 98, city 2`."""
+    totals = {name: sum(marker[name] for marker in markers) for name in COUNTS}
+    counts = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
+    return "; ".join([f"loaded, {counts or 'nothing new'}", *describe_removed(*markers)])
+
+
+def describe_removed(*markers: dict[str, Any]) -> list[str]:
+    """Describe what `details` of these markers says: `nulled: email 98, city 2`."""
+    kinds: dict[str, Counter[str]] = {}
+    for marker in markers:
+        for kind, counts in (marker["details"] or {}).items():
+            kinds.setdefault(kind, Counter()).update(counts)
+    return [
+        f"{kind}: {', '.join(f'{name} {number:,}' for name, number in found.most_common())}"
+        for kind, found in kinds.items()
+    ]
 
 
 def _tell_again(state: tenacity.RetryCallState) -> None:

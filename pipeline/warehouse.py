@@ -23,17 +23,20 @@ The SQL is one text for any database; what differs between databases is behind d
 """
 
 import datetime as dt
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from pipeline import config
 from pipeline.database import Connection, find_database
 from pipeline.errors import WarehouseError
 from pipeline.merge import Merge
-from pipeline.schema import HISTORY, INDEXES, LOADS, REJECTS, Declared, Table, Words
+from pipeline.schema import ADDED, HISTORY, INDEXES, LOADS, REJECTS, Declared, Table, Words
 from pipeline.staging import Day, Key, Reject, Staging
 
 if TYPE_CHECKING:
@@ -224,7 +227,8 @@ def _load(
     marker |= {"loaded_at": config.utc_now(), "seconds": round(time.perf_counter() - clock, 3), "pruned_at": None}
     marker = {column: marker[column] for column in LOADS.columns}
     db.run("delete from loads where dataset = :dataset and date = :date", **marker)
-    db.insert("loads", LOADS.columns, [tuple(map(db.encode, marker.values()))])
+    row = marker | {"details": json.dumps(marker["details"], ensure_ascii=False)}
+    db.insert("loads", LOADS.columns, [tuple(map(db.encode, row.values()))])
     return marker
 
 
@@ -297,17 +301,32 @@ def scan_markers(
     db: Connection, name: str, condition: str = "", **params: Any
 ) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Markers by date, each with what is wrong with the columns that cannot be read, and are None."""
-    sql = f"select {', '.join(LOADS.columns)} from loads where dataset = :dataset {condition} order by date"  # noqa: S608
+    there = db.describe("loads").columns
+    columns = ", ".join(column if column in there else f"null as {column}" for column in LOADS.columns)
+    sql = f"select {columns} from loads where dataset = :dataset {condition} order by date"  # noqa: S608
     rows = db.run(sql, dataset=name, **params).fetchall()
     for row in rows:
         marker: dict[str, Any] = dict.fromkeys(LOADS.columns)
         faults = {}
         for (column, kind), value in zip(LOADS.columns.items(), row, strict=True):
             try:
-                marker[column] = decode(db, column, value, kind)
+                marker[column] = parse_details(value) if column == "details" else decode(db, column, value, kind)
             except WarehouseError as error:
                 faults[column] = str(error)
         yield marker, faults
+
+
+def parse_details(text: Any) -> dict[str, dict[str, int]] | None:
+    """Parse the column `details` of a marker: `{"nulled": {column: values}}`. None if an older version wrote it.
+
+    Raises WarehouseError for anything else.
+    """
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, dict[str, int]], strict=True)
+    except (msgspec.DecodeError, TypeError) as error:
+        raise WarehouseError(f"details is {text!r}, which is no JSON object of counts") from error
 
 
 def decode(db: Connection, column: str, value: Any, kind: str) -> Any:
@@ -342,6 +361,7 @@ def prepare(db: Connection, declared: Declared) -> None:
         )
     for table in shared:
         db.create(table)
+    _add_columns(db, LOADS)
     tables = declared.stored()
     missing = [table.name for table in tables if not db.describe(table.name).columns]
     view = f"{declared.name}_history"
@@ -355,12 +375,19 @@ def prepare(db: Connection, declared: Declared) -> None:
             db.create(table)
             continue
         check_stored(db, table, may_be_added=declared.row)
-        for column in table.columns.keys() - db.describe(table.name).columns.keys():
-            db.add_column(table, column)
+        _add_columns(db, table)
     words = Words(declared)
     for suffix, sql in INDEXES.items():
         db.create_index(f"{declared.name}_{suffix}", sql.format_map(words))
     db.create_view(view, HISTORY.format_map(words))
+
+
+def _add_columns(db: Connection, table: Table) -> None:
+    """Add the columns that the stored table does not have yet; its rows have null in them."""
+    there = db.describe(table.name).columns
+    for column in table.columns:
+        if column not in there:
+            db.add_column(table, column)
 
 
 def check_stored(db: Connection, table: Table, may_be_added: Iterable[str] = ()) -> bool:
@@ -368,6 +395,7 @@ def check_stored(db: Connection, table: Table, may_be_added: Iterable[str] = ())
     found = db.describe(table.name)
     if not found.columns:
         return False
+    may_be_added = {*may_be_added, *ADDED.get(table.name, ())}
     wanted = {column: db.types[kind] for column, kind in table.columns.items()}
     differences = [f"no column {c}" for c in wanted if c not in found.columns and c not in may_be_added]
     differences += [f"a column {c} too many" for c in found.columns if c not in wanted]

@@ -101,6 +101,7 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
             "loaded_at": began + dt.timedelta(seconds=10),
             "seconds": round(dice.uniform(0.2, 1.5), 3),
             "pruned_at": None,
+            "details": None,
         }
     )
 

@@ -144,8 +144,11 @@ def present(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> dict[Any,
     return users
 
 
-def count(day: ReadDay, forgotten: Iterable[Any], before: dict[Any, Any], after: dict[Any, Any]) -> dict[str, int]:
-    """Every record in one class, and who changed without one; `before` and `after` are the present around the load."""
+def count(day: ReadDay, forgotten: Iterable[Any], before: dict[Any, Any], after: dict[Any, Any]) -> dict[str, Any]:
+    """Every record in one class, and who changed without one; `before` and `after` are the present around the load.
+
+    `details` counts the values that became null of users who stayed.
+    """
     kept, _, counts = keep(day, forgotten)
     counts |= dict.fromkeys(("stale", "unchanged", "inserted", "updated", "deleted", "vanished", "reverted"), 0)
     was, now = ({key: user[:2] for key, user in users.items()} for users in (before, after))
@@ -161,4 +164,10 @@ def count(day: ReadDay, forgotten: Iterable[Any], before: dict[Any, Any], after:
             moved.remove(key)
     for key in moved:
         counts["vanished" if day.mode == "snapshot" and key not in newest and key not in now else "reverted"] += 1
-    return counts
+    stayed = [(was[key], now[key]) for key in was.keys() & now.keys()]
+    nulled = {
+        column: sum(old[place] is not None and new[place] is None for old, new in stayed)
+        for place, column in enumerate(("name", "updated_at"))
+    }
+    nulled = {column: number for column, number in nulled.items() if number}
+    return {**counts, "details": {"nulled": nulled} if nulled else {}}

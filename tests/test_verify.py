@@ -388,6 +388,8 @@ UNREADABLE = {
     "a time without a zone": ("as_of = '2026-10-04T00:45:00'", "as_of is '2026-10-04T00:45:00', which is no time"),
     "a time that is a number": ("pruned_at = 7", "pruned_at is 7, which is no time"),
     "a watermark that is none": ("watermark = 'late'", "watermark is 'late', which is no time"),
+    "details that are no JSON": ("details = 'much'", "details is 'much', which is no JSON object of counts"),
+    "details of another form": ("details = '7'", "details is '7', which is no JSON object of counts"),
 }
 NO_TRACE = "users_days: the day has neither a marker in loads nor files: .*"
 LEFT_OVER = {

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import databases
 from histories import EXAMPLES, limit_examples, steps, take
 from model import Record
-from pipeline import staging
+from pipeline import stages, staging
 from pipeline.errors import ConfigError, WarehouseError
 from pipeline.schema import Declared
 from store import (
@@ -42,7 +42,7 @@ from store import (
 LOADS = (
     "dataset date mode window_start window_stop started_at extracted_at as_of pages extracted rejected forgotten "
     "duplicate stale unchanged inserted updated deleted vanished reverted watermark raw_sha256 clean_sha256 "
-    "transform_version accepted loaded_at seconds pruned_at"
+    "transform_version accepted loaded_at seconds pruned_at details"
 )
 
 
@@ -486,6 +486,30 @@ def test_the_tables_look_as_they_are_documented(store: Store) -> None:
         (1, "a", "2026-11-01T05:00:00.000000Z", "2026-11-01T11:00:00.000000Z", "2026-11-01")
     ]
     assert store.query("select * from rejects") == [("users", "2026-11-01", 0, 2, "is wrong", "name", "[2]", '"?"')]
+
+
+def test_load_adds_the_column_details(store: Store) -> None:
+    """Warehouses of older versions lack it: they can be read, and the next load adds it."""
+    old = store.load(incremental(1, user(1, "a", 5)))
+    store.execute("alter table loads drop column details")
+    assert store.warehouse.loads() == [old | {"details": None}]
+    store.load(incremental(2, user(1, None, 30)))
+    assert [marker["details"] for marker in store.warehouse.loads()] == [None, {"nulled": {"name": 1}}]
+
+
+def test_details_count_the_values_that_a_load_nulls(store: Store) -> None:
+    """Of users who stay, whether the day is new or replaces itself; users who leave are in the counts."""
+    assert store.load(snapshot(1, 10, *(user(n, "a", 5) for n in range(1, 6))))["details"] == {}
+    nulls = snapshot(2, 40, user(1, None, 30), user(2, None), user(3, "a", 5), user(4, "a", 5))
+    marker = store.load(nulls)
+    assert (marker["vanished"], marker["details"]) == (1, {"nulled": {"name": 2, "updated_at": 1}})
+    assert stages.tell_loaded(marker) == "loaded, 2 updated, 1 vanished, 2 unchanged; nulled: name 2, updated_at 1"
+    again = snapshot(2, 41, user(1, "a", 5), user(2, "a", 5), user(3, None, 5), user(4, "b", None))
+    marker = store.load(again)
+    assert marker["details"] == {"nulled": {"name": 1, "updated_at": 1}}
+    assert store.query("select details from loads order by date") == [
+        ("{}",), ('{"nulled": {"name": 1, "updated_at": 1}}',),
+    ]  # fmt: skip
 
 
 def test_the_rejects_of_a_day_replace_its_earlier_ones(store: Store) -> None:
