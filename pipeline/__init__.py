@@ -6,7 +6,7 @@
 The map, from the outside in; imports run this way only:
 
     users                             what is particular to users: contract, cleaning, table, tasks
-    cli, screens, ranges              `python -m pipeline`: its commands; what they print
+    cli, screens, ranges, parser      `python -m pipeline`: its commands; what they print; how words are parsed
       backfill, block                   days of any number, in portions; a portion under Luigi
       plan                              what a backfill would do, and at what cost
       report                            a page of it, with charts

@@ -9,15 +9,18 @@ import datetime as dt
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from luigi.cmdline import luigi_run
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 from pipeline import logs, ranges, screens
 from pipeline.config import Duration
 from pipeline.errors import ConfigError
+from pipeline.parser import Parser, list_flags
 from pipeline.tasks import DayParameter, Load
 
 Show = Callable[[Sequence[type[Load]], argparse.Namespace], bool]
@@ -25,13 +28,13 @@ Show = Callable[[Sequence[type[Load]], argparse.Namespace], bool]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 0, or with 1 and one line on stderr."""
-    where, words = make_module_parser().parse_known_args(arguments)
-    module: str = where.module
+    words = sys.argv[1:] if arguments is None else arguments
+    module: str = make_module_parser().parse_known_args(words)[0].module
     try:
-        importlib.import_module(module)
+        import_module(module)
         loads = find_loads(module)
         options = parse(words)
-        if options.command == "doctor":  # asks under a section of its own
+        if options.command in ("load", "doctor"):  # each enters Luigi's command line on its own
             well = options.show(loads, options)
         else:
             with CmdlineParser.global_instance([loads[0].task_family, *options.defaults, *options.flags]):
@@ -39,10 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     load.dataset.config()  # a section that cannot be used fails before a command makes anything
                 well = options.show(loads, options)
         sys.stdout.flush()
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        sys.exit(f"ERROR: there is no module {module}: name one that Python finds from here, or leave it out")
     except logs.EXPECTED as error:
         sys.exit(f"ERROR: {logs.tell(error)}")
     except OSError as error:
@@ -54,6 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
+def import_module(name: str) -> None:
+    """Import the module of a dataset. Raises ConfigError if it is not there or its code fails."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"there is no module {name}: name one that Python finds from here, or leave it out"
+            ) from error
+        raise ConfigError(logs.describe_import_failure(error)) from error
+    except Exception as error:
+        raise ConfigError(logs.describe_import_failure(error)) from error
+
+
 def make_module_parser() -> argparse.ArgumentParser:
     """Finds the one flag that stands before or behind a command: which flags there are else, the module decides."""
     parser = argparse.ArgumentParser(prog="python -m pipeline", add_help=False, allow_abbrev=False)
@@ -63,68 +76,35 @@ def make_module_parser() -> argparse.ArgumentParser:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """A command and its arguments; `flags` are those for keys of luigi.cfg."""
-    parser, words = make_parser(), join_flags(words)
-    words, keys = split_keys(words)
-    options, flags = parser.parse_known_args(words)
-    options.flags = flags
+    parser = make_parser()
+    options = parser.parse_args(words)
+    options.flags = parser.given
     if options.command == "forget":
-        behind = words[words.index("forget") + 1 :]
-        if options.keys != behind[: len(options.keys)]:  # the value of a flag must not be taken for somebody's key
-            parser.error("give each KEY right behind forget, and flags after them")
-        flags_too = name_flags() | {"--module"}
-        if taken := [key for key in keys if key.partition("=")[0] in flags_too]:  # nor a flag itself
-            parser.error(f"whatever stands behind -- is a KEY: give {taken[0]} before it")
-        options.keys += keys
+        known = {"--module", *(flag for flag, _ in list_flags())}
+        if taken := [key for key in options.keys if key.partition("=")[0] in known]:
+            parser.error(f"an argument behind -- is a KEY: give the flag {taken[0]} before --")
     return options
 
 
-def split_keys(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words of forget up to `--`, and the keys behind it, which may begin with a dash."""
-    if "forget" not in words or "--" not in words[words.index("forget") :]:
-        return words, []
-    at = words.index("--", words.index("forget"))
-    return words[:at], words[at + 1 :]
-
-
-def join_flags(words: Sequence[str]) -> list[str]:
-    """The words, but each flag of Luigi's in one with its value, which must not be taken for a day or a file."""
-    with_value = name_flags("store")
-    joined: list[str] = []
-    for word in words:
-        if joined and joined[-1] in with_value and not word.startswith("--"):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
-def name_flags(action: str | None = None) -> set[str]:
-    """Luigi's flags, or those of them that argparse takes in this way."""
-    return {
-        f"--{name if bare else f'{task}_{name}'}".replace("_", "-")
-        for task, bare, name, parameter in Register.get_all_params()
-        if action in (None, parameter._parser_kwargs(name)["action"])
-    }
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Every command with its arguments; `show` does it and prints what there is to see, and says whether all is well.
-
-    What the parser does not know are flags for keys of luigi.cfg.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline",
-        description="Keys of luigi.cfg are flags here too, as in --pipeline-database sqlite:///other.db",
-        allow_abbrev=False,
-        parents=[make_module_parser()],
+def make_parser() -> Parser:
+    """Build the parser of every command. `show` runs a command, prints its result and returns whether all is well."""
+    given: list[str] = []
+    epilog = (
+        "Every key of luigi.cfg is a flag too, as in --pipeline-database sqlite:///other.db. README.md lists the keys."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser = Parser(given, prog="python -m pipeline", epilog=epilog, parents=[make_module_parser()])
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    parser.commands = commands.choices
 
-    def add(name: str, show: Show, help_: str) -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = commands.add_parser(name, help=help_, allow_abbrev=False)
+    def add(name: str, show: Show, help_: str) -> Parser:
+        command = commands.add_parser(name, given=given, help=help_, description=help_, epilog=epilog)
+        command.add_argument("--module", default=argparse.SUPPRESS, help="where the dataset's tasks are")
         command.set_defaults(show=show, defaults=[])
         return command
 
+    load = add("load", show_load, "load one day, as Luigi's command does: extract, transform, load")
+    load.add_argument("date", metavar="DATE", type=parse_day, help="the day, as 2026-11-21")
     status = add("status", screens.show_status, "how each day stands, how old the newest is, and what came with them")
     status.add_argument(
         "--days", type=parse_positive, default=14, help="how many of the newest days to list (default: 14)"
@@ -166,8 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
         "keys",
         nargs="*",
         metavar="KEY",
-        help="of a user, a JSON array where it has several columns; flags follow it, or stand before --, behind which "
-        "a key may begin with a dash",
+        help="of a user, a JSON array where it has several columns; behind -- a key may begin with a dash",
     )
     prune = add("prune", ranges.show_pruned, "give up the raw and clean files of old days; rows and markers stay")
     prune.add_argument(
@@ -191,6 +170,32 @@ def make_parser() -> argparse.ArgumentParser:
     check = add("check", screens.show_checks, "whether the configured source keeps what is relied upon; reads it twice")
     check.add_argument("--date", type=parse_day, help="the day to read (default: the last closed one)")
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version of the package. Looks it up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        sys.stdout.write(f"{metadata.version('users-pipeline')}\n")
+        parser.exit()
+
+
+def show_load(loads: Sequence[type[Load]], options: argparse.Namespace) -> bool:
+    """Run Luigi's own command for the day of each dataset. Exits with the highest of Luigi's exit codes."""
+    codes = [run_luigi([load.get_task_family(), "--date", str(options.date), *options.flags]) for load in loads]
+    sys.exit(max(codes))
+
+
+def run_luigi(arguments: list[str]) -> int:
+    """Run Luigi's own command in this process; returns its exit code."""
+    try:
+        luigi_run(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
 
 
 def add_days(command: argparse.ArgumentParser, **how: Any) -> None:

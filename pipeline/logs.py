@@ -7,10 +7,13 @@ Luigi says of itself.
 
 import contextlib
 import datetime as dt
+import io
+import json
 import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +51,29 @@ def tell(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and (found := UNUSABLE.fullmatch(line)):
         return f"[{found[1]}] {found[2]} cannot be used: {error.__cause__}: mend it in luigi.cfg, or in the flag"
     return line if isinstance(error, EXPECTED) else None
+
+
+def locate(trace: TracebackType | None, file: str) -> str:
+    """Name the file and the last line of it that a traceback passes through, as `todos.py, line 12`."""
+    lines = [frame.lineno for frame in traceback.extract_tb(trace) if frame.filename == file]
+    return f"{Path(file).name}, line {lines[-1]}" if lines else Path(file).name
+
+
+def describe_import_failure(error: BaseException) -> str:
+    """Return one line for an error met while a module was imported: the error, its place, the next step."""
+    if isinstance(error, SyntaxError):
+        what, where = error.msg, f"{Path(error.filename or '?').name}, line {error.lineno}"
+    else:
+        what = str(error)
+        bodies = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+        where = locate(error.__traceback__, bodies[-1].filename) if bodies else "before its first line"
+    return f"cannot import a module: {where}: {type(error).__name__}: {what}. Correct the file, then run again"
+
+
+def _is_import_failure(trace: TracebackType | None) -> bool:
+    """Whether Luigi's `--module`, or `python -m`, was importing when the error came."""
+    names = {frame.name for frame in traceback.extract_tb(trace)}
+    return not names.isdisjoint({"_attempt_load_module", "_get_module_details"})
 
 
 class ExpectedErrors(logging.Filter):
@@ -153,7 +179,12 @@ class JsonLines(logging.Formatter):
         line = {"at": at, "level": record.levelname, **about, "message": record.getMessage()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return encode_json(line)
+
+
+def encode_json(value: Any) -> str:
+    """Encode a value as JSON in ASCII, which no encoding of standard output changes."""
+    return json.dumps(msgspec.to_builtins(value, str_keys=True), separators=(",", ":"))
 
 
 def set_up(level: str) -> None:
@@ -189,7 +220,7 @@ def count(number: int, noun: str) -> str:
 
 def show_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What Python does with an error that nobody catches, as one line where it is an expected one."""
-    if line := tell(error):
+    if line := describe_import_failure(error) if _is_import_failure(trace) else tell(error):
         sys.stderr.write(f"ERROR: {line}\n")
     else:
         sys.__excepthook__(kind, error, trace)
@@ -197,6 +228,9 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 
 # Where they are closed Python has none, and whatever file is opened next would be taken for them by a child.
 sys.stdout, sys.stderr = sys.stdout or _open_nowhere(), sys.stderr or _open_nowhere()
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):  # a source quotes letters that the encoding of the terminal may not have
+        _stream.reconfigure(errors="backslashreplace")
 logger.addFilter(ExpectedErrors())
 logger.addFilter(luigi_talk)
 InterfaceLogging._default = classmethod(_set_up_for_luigi)  # type: ignore[method-assign, assignment]

@@ -22,7 +22,7 @@ from pipeline import alerts, config
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.failures import Failure
-from pipeline.logs import count
+from pipeline.logs import count, encode_json
 from pipeline.stages import COUNTS, describe_removed
 from pipeline.tasks import Load
 
@@ -58,7 +58,7 @@ def show_status(loads: Loads, options: argparse.Namespace) -> bool:
     try:
         if options.json:
             newest = [msgspec.structs.replace(status, loads=status.loads[-options.days :]) for status in found]
-            sys.stdout.write(msgspec.json.encode({"datasets": newest}).decode() + "\n")
+            sys.stdout.write(f"{encode_json({'datasets': newest})}\n")
         else:
             for status in found:
                 _show_status(status, options.days)

@@ -141,3 +141,39 @@ def test_a_clean_day_of_another_raw_day_is_made_again():
     manifest = USERS.folder("clean", day).path / "manifest.json"
     manifest.write_text(manifest.read_text().replace("transform_version", "version_of_old"))
     assert not stages.is_current(USERS, day)
+
+
+BROKEN = {
+    "names.py": ("import pipeline.tasks\n\nmising\n", "names.py, line 3: NameError: name 'mising' is not defined"),
+    "syntax.py": ("def f(:\n", "syntax.py, line 1: SyntaxError: invalid syntax"),
+    "needs.py": ("import pipeline.tasks\nimport nothere\n", "needs.py, line 2: ModuleNotFoundError: No module named"),
+    "inside.py": (
+        "import luigi\nfrom pipeline.tasks import Load\n\n\nclass L(Load):\n    date = luigi.Paramter()\n",
+        "inside.py, line 6: AttributeError: module 'luigi' has no attribute 'Paramter'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_module_that_fails_on_import_is_one_line(home, name):
+    """The line names the file, its line and the error. Luigi's own command says the same once pipeline is imported."""
+    code, line = BROKEN[name]
+    (home / name).write_text(code)
+    module = name.removesuffix(".py")
+    results = [run("python", "-m", "pipeline", "status", "--module", module)]
+    if module != "syntax":
+        results.append(run("luigi", "--module", module, "LoadX", PYTHONPATH=f"{home}:{ROOT}"))
+    for result in results:
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"ERROR: cannot import a module: {line}")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_broken_users_py_is_one_line():
+    """It is imported before any command runs."""
+    changed = edit_users("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = 2**63 - one")
+    for command in (("python", "-m", "pipeline", "status"), ("luigi", "--module", "pipeline", "LoadUsers")):
+        result = run(*command, **changed)
+        assert (result.returncode, result.stdout) == (1, "")
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("ERROR: cannot import a module: users.py, line 22: NameError: name 'one' is not defined")

@@ -27,7 +27,7 @@ from forgetting import (
     read_clean,
     read_raw,
 )
-from pipeline import alerts, cli, config, failures, forget, stages
+from pipeline import alerts, config, failures, forget, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DatasetError, SourceError
 from pipeline.extraction import extract_day
@@ -408,37 +408,3 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
     assert "users: 1 line of the files and 0 rows of the warehouse" in again.stdout
     assert "not wholly" not in run("python", "-m", "pipeline", "status").stdout
     assert MARK not in result.stdout + result.stderr + again.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "keys", "flags"),
-    [
-        (["--", "-Nabc"], ["-Nabc"], []),
-        (["--", "--Nabc", "-", "--"], ["--Nabc", "-", "--"], []),
-        (["42", "--", "-Nabc", "43"], ["42", "-Nabc", "43"], []),
-        (["--pipeline-database", "sqlite:///x.db", "--", "-N"], ["-N"], ["--pipeline-database=sqlite:///x.db"]),
-        (["--"], [], []),
-    ],
-)
-def test_a_key_may_begin_with_a_dash_behind_two(words, keys, flags):
-    """As those of Firebase do; flags stand before."""
-    options = cli.parse(["forget", *words])
-    assert (options.keys, options.flags) == (keys, flags)
-
-
-@pytest.mark.parametrize(
-    "flag", [["--pipeline-database", "sqlite:///x.db"], ["--pipeline-database=x"], ["--module", "x"], ["--no-lock"]]
-)
-def test_a_flag_behind_the_dashes_is_nobodys_key(capsys, flag):
-    """It would not be heeded, and another warehouse be asked."""
-    with pytest.raises(SystemExit):
-        cli.parse(["forget", "--", "-Nabc", *flag])
-    assert f"whatever stands behind -- is a KEY: give {flag[0]}" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("loaded")
-def test_the_value_of_a_flag_is_nobodys_key():
-    """Keys come first, or nobody is forgotten."""
-    for flags in (("--pipeline-part-records", "1", "2"), ("--pipeline-part-records", "1"), ("3", "-x", "1", "2")):
-        assert run("python", "-m", "pipeline", "forget", *flags).returncode != 0
-    assert query("select count(distinct user_id) from users_history") == [(8,)]

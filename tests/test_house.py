@@ -34,7 +34,7 @@ ROWS = [
     {"placeholders"},
     {"config"},
     {"kinds"},
-    {"errors", "fields", "files", "presets", "stop", "ahead"},
+    {"errors", "fields", "files", "presets", "stop", "ahead", "parser"},
 ]
 WITH_LUIGI = {
     "__init__",
@@ -51,6 +51,7 @@ WITH_LUIGI = {
     "targets",
     "logs",
     "config",
+    "parser",
 }
 
 

@@ -130,3 +130,38 @@ def test_a_day_that_another_worker_has_is_told():
     assert first.returncode == 0, err
     assert (second.returncode, second.stdout) == (10, "")
     assert second.stderr.startswith("WARNING: not all is done: 1 were left pending, among these; 1 were being run by")
+
+
+WORDS = "Неверный период 👋"
+ENCODINGS = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "iso-8859-1"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["ascii", "latin-1", "locale"])
+def test_letters_that_the_output_cannot_show_are_escaped(server, encoding):
+    """A failure quotes the source in letters of any alphabet; each command still prints what it has to say."""
+    url = server.on("/users", Answer(json.dumps({"message": WORDS}, ensure_ascii=False), status=400))
+    good = server.on("/good", Answer({"data": [make_user(1)], "статус": "ok"}))
+    days = ("2026-11-18", "2026-11-20")
+    escaped = "\\U0001f44b"
+    results = [
+        luigi_run("LoadUsers", "--date", days[0], "--users-url", url, **encoding),
+        *(
+            run("python", "-m", "pipeline", *words, **encoding)
+            for words in (("backfill", *days, "--users-url", url), ("status",), ("plan", *days), ("doctor", good))
+        ),
+    ]
+    assert [result.returncode for result in results] == [30, 1, 0, 0, 0]
+    assert not [result for result in results if "UnicodeEncodeError" in result.stderr]
+    for result in results[:4]:
+        assert escaped in result.stdout + result.stderr
+    machine = run("python", "-m", "pipeline", "status", "--json", **encoding)
+    assert WORDS in json.loads(machine.stdout)["datasets"][0]["failures"][0]["line"]
+    lines = luigi_run(
+        "LoadUsers", "--date", DAY, "--pipeline-log-format", "json", "--users-url", url, **QUIET, **encoding
+    )
+    line = lines.stderr.splitlines()[-1]
+    assert WORDS in json.loads(line)["message"]

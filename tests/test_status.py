@@ -265,7 +265,7 @@ def test_a_length_of_time_is_told_by_its_two_largest_units(seconds, words):
     ("arguments", "line"),
     [
         (["--max-age", "soon"], "argument --max-age: 'soon': write it as 15 minutes, 2 hours or 1 day"),
-        (["--max-age", "36", "hours"], "unrecognized arguments: hours"),
+        (["--max-age", "36", "hours"], "unexpected argument 'hours'"),
     ],
 )
 def test_a_duration_that_is_none_is_refused(capsys, arguments, line):
