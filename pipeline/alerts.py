@@ -94,7 +94,7 @@ def post(message: dict[str, Any]) -> str | None:
 
 
 def _send(url: str, message: dict[str, Any]) -> str | None:
-    from pipeline.session import Session
+    from pipeline.session import Session, find_tls_problem
 
     mask = Mask([url.partition("//")[2].partition("/")[2]])  # whoever knows it may write there
     try:
@@ -104,7 +104,9 @@ def _send(url: str, message: dict[str, Any]) -> str | None:
             session.post(url, json=message, timeout=2 * PATIENCE, stream=True) as response,
         ):
             return None if response.status_code // 100 == 2 else f"{response.status_code} {response.reason}"
-    except (OSError, ValueError):  # of requests, with the URL in their words
+    except (OSError, ValueError) as error:  # of requests, with the URL in their words
+        if problem := find_tls_problem(error):
+            return f"{problem.what}: {problem.hint}"
         if URL.match(url):
             return "it cannot be reached: check its host and port, the network, and the proxy and CA settings"
         return "what it holds is no URL: export one with https:// and a host"

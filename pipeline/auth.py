@@ -38,7 +38,13 @@ class Auth(AuthBase):
                 mask.add(token)
                 self._headers["Authorization"] = f"Bearer {token}"
             case ["basic", user, password]:
-                self._use_basic(_read_variable(config, user), _read_variable(config, password))
+                name, word = (_read_variable(config, each, may_be_empty=True) for each in (user, password))
+                if not (name or word):
+                    raise ConfigError(
+                        f"[{config.section}] auth: the environment variables {user} and {password} are both empty: "
+                        "export what they should hold"
+                    )
+                self._use_basic(name, word)
             case ["header", name, variable] if re.fullmatch(r"[\w-]+", name, re.ASCII):
                 value = _read_variable(config, variable, in_header=True)
                 mask.add(value, *(word for word in value.split() if len(word) >= SHORTEST))
@@ -115,12 +121,14 @@ def strip_userinfo(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
 
 
-def _read_variable(config: Source, variable: str, in_header: bool = False) -> str:
+def _read_variable(config: Source, variable: str, in_header: bool = False, may_be_empty: bool = False) -> str:
     # Whoever writes the secret in the place of its name is not to find it in the log.
     name = variable if re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) else "that it names (not shown: it may be the secret)"
-    value = os.environ.get(variable, "")
-    if not value:
+    value = os.environ.get(variable)
+    if value is None:
         raise ConfigError(f"[{config.section}] auth: the environment variable {name} is not set: export it")
+    if not value and not may_be_empty:
+        raise ConfigError(f"[{config.section}] auth: the environment variable {name} is empty: export its value")
     if not value.isprintable() or value != value.strip() or (in_header and not value.isascii()):
         raise ConfigError(
             f"[{config.section}] auth: the environment variable {name} holds a line break, a space at an end or "

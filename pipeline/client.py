@@ -35,7 +35,7 @@ from pipeline.pages import (
     split_list,
 )
 from pipeline.paginators import Page, Request
-from pipeline.session import Session
+from pipeline.session import Session, find_tls_problem
 from pipeline.waits import find_time, find_wait, is_limited
 
 MAX_REDIRECTS = 10
@@ -187,15 +187,15 @@ class Client:
 
     def _follow(self, request: Request) -> requests.Response:
         """The answer to `request`, through redirects within the origin."""
-        came_from = f"the link to {request.target}"
+        came_from, is_link = f"the link to {request.target}", True
         step = replace(request, url=request.target, params={})
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(step, came_from)
+            response = self._send(step, came_from, is_link)
             location = response.headers.get("Location")
             if response.status_code not in REDIRECTS or location is None:
                 return response
             response.close()
-            came_from = f"a redirect from {step.url}"
+            came_from, is_link = f"a redirect from {step.url}", False
             if request.method != "GET" and response.status_code not in REPEATING:
                 raise self.fail(
                     f"{came_from} ({response.status_code}) would drop what {request.method} sends: check url"
@@ -208,7 +208,7 @@ class Client:
             f"{request.method} {request.target}: more than {MAX_REDIRECTS} redirects, the last to {step.url}: check url"
         )
 
-    def _send(self, request: Request, came_from: str) -> requests.Response:
+    def _send(self, request: Request, came_from: str, is_link: bool) -> requests.Response:
         """The one place where anything is sent: to the first URL's origin, and the URL is read as requests will."""
         self._keep_pace()
         what = f"{request.method} {request.url}"
@@ -226,12 +226,14 @@ class Client:
                 return self._session.send(prepared, timeout=self._config.timeout, allow_redirects=False)
         except (requests.ConnectionError, requests.Timeout) as error:
             failure: Exception = RecoverableError(f"{what}: {explain(error)}")
+            if problem := find_tls_problem(error):
+                failure = self.fail(f"{what}: {problem.what}: {problem.hint}", OutageError)
         except (OSError, ValueError, HTTPError) as error:
-            failure = self.fail(f"{what} cannot be sent: {error}: check url, headers and the proxy and CA settings")
+            failure = self.fail(f"{what} cannot be sent: {error}: check url, headers, proxies and REQUESTS_CA_BUNDLE")
         else:
             failure = self.fail(
                 f"{came_from} leads to {origin}, another origin than {self._origin}: refused, and nothing was sent "
-                "there; if that host is to be read, set url to it"
+                f"there; {_find_way(self._origin, origin, is_link)}"
             )
         raise failure
 
@@ -293,6 +295,18 @@ def _find_hint(status: int) -> str:
         return "the source is busy: run it again later, or set requests_per_second lower"
     later = "run it again later, or set retries higher"
     return f"the source is in trouble: {later}" if status else f"check url and the network, {later}"
+
+
+def _find_way(own: str, other: str, is_link: bool) -> str:
+    """Say how to read a source that leads to another origin, but not in a way that sends a secret unencrypted."""
+    ways = []
+    if is_link and other.startswith(("http://", "https://")):
+        ways.append("if the same source answers behind a proxy, set next_link = path")
+    if other.startswith("https://") or (own.startswith("http://") and other.startswith("http://")):
+        ways.append("if that host is to be read, set url to it")
+    if not ways:
+        ways.append("check paginator and its keys" if is_link else "set url to the address that needs no redirect")
+    return "; ".join(ways)
 
 
 def _get_error(state: tenacity.RetryCallState) -> RecoverableError:

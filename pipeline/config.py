@@ -242,6 +242,11 @@ class Source(Section):
     )
     data_selector = luigi.Parameter(default="auto", description="dotted path of the list of records in a page")
     paginator = luigi.ChoiceParameter(choices=PAGINATORS, default="auto", description="how a page says what follows")
+    next_link = luigi.ChoiceParameter(
+        choices=["whole", "path"],
+        default="whole",
+        description="what counts of a link to the next page: the whole of it, or path and query, at url's origin",
+    )
     cursor_path = luigi.Parameter(default="", description="where a page holds what leads to the next: path or header")
     cursor_param = luigi.Parameter(
         default="", description="the name that the cursor is sent under; in a body, its path"

@@ -19,7 +19,7 @@ from pipeline.config import Source
 from pipeline.errors import SourceError
 from pipeline.mask import Mask
 from pipeline.pages import BadPageError, RecoverableError, explain, read_body, read_start
-from pipeline.session import Session, encode_basic
+from pipeline.session import Session, encode_basic, find_tls_problem
 from pipeline.waits import find_wait, is_limited
 
 MARGIN = 10.0  # seconds before its end from which on a token is not sent any more
@@ -105,6 +105,8 @@ class Tokens:
         try:
             return session.post(self._url, body, headers=headers, timeout=timeout, allow_redirects=False, stream=True)
         except (requests.ConnectionError, requests.Timeout) as error:
+            if problem := find_tls_problem(error):
+                raise self._fail(problem.what, problem.hint) from None
             raise self._recover(explain(error)) from None
         except (OSError, ValueError, HTTPError) as error:
             raise self._fail(

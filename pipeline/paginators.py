@@ -131,25 +131,30 @@ class Single:
 
 @dataclass(frozen=True)
 class LinkHeader(Single):
-    """The Link header names the next page (RFC 8288, `rel="next"`); its URL is taken as it is."""
+    """The Link header names the next page (RFC 8288, `rel="next"`)."""
+
+    keep_origin: bool = False
+    """Whether only path and query of a link count."""
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
         header = page.headers.get("Link", "")
         link = None if more is False else find_next_link(header)
         if link is None and (more or (more is None and is_garbled(header))):
             raise ValueError(f"the source says that there is more, and no Link header leads to it: {header[:80]!r}")
-        return None if link is None else replace(request, url=urljoin(page.url, link), params={})
+        return None if link is None else replace(request, url=_resolve(page.url, link, self.keep_origin), params={})
 
 
 @dataclass(frozen=True)
 class NextUrl(Single):
-    """The field at `path` names the next page, by an absolute or relative URL, which is taken as it is."""
+    """The field at `path` names the next page, by an absolute or relative URL."""
 
     path: str
+    keep_origin: bool = False
+    """Whether only path and query of that URL count."""
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
         link = None if more is False else _find_cursor(page, self.path, more)
-        return None if link is None else replace(request, url=urljoin(page.url, link), params={})
+        return None if link is None else replace(request, url=_resolve(page.url, link, self.keep_origin), params={})
 
 
 @dataclass(frozen=True)
@@ -247,6 +252,7 @@ class Paging:
     """The keys of a section that say how pages follow each other."""
 
     paginator: str = "auto"
+    next_link: str = "whole"
     cursor_path: str = ""
     cursor_param: str = ""
     cursor_in: str = "query"
@@ -285,9 +291,9 @@ class Paging:
 
         match self.paginator:
             case "link_header":
-                return LinkHeader()
+                return LinkHeader(self.next_link == "path")
             case "next_url":
-                return NextUrl(self.cursor_path)
+                return NextUrl(self.cursor_path, self.next_link == "path")
             case "cursor":
                 return Cursor(self.cursor_path, param(self.cursor_param))
             case "last_id":
@@ -384,6 +390,19 @@ def _find_cursor(page: Page, path: str, more: bool | None) -> str | None:
     if not isinstance(cursor, (str, int, float)):
         raise ValueError(f"'{path}' is {_to_text(cursor)[:80]}, which is no link and no cursor: check cursor_path")
     return _to_text(cursor)
+
+
+def _resolve(base: str, link: str, keep_origin: bool) -> str:
+    """Return the URL that `link` means on the page `base`; with `keep_origin`, at the origin of that page.
+
+    Raises ValueError where the link is no URL.
+    """
+    url = urljoin(base, link)
+    parts = urlsplit(url)
+    if not keep_origin or parts.scheme not in ("http", "https"):  # whoever sends the request refuses other schemes
+        return url
+    own = urlsplit(base)
+    return urlunsplit(parts._replace(scheme=own.scheme, netloc=own.netloc, path=parts.path or "/"))
 
 
 def _split_query(url: str) -> list[str]:

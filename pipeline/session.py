@@ -5,11 +5,22 @@ a password in ~/.netrc does not.
 """
 
 import base64
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import requests
 
 USER_AGENT = "users-pipeline"
+EXPIRED, NOT_YET, HOST, ADDRESS = 10, 9, 62, 64  # verify codes of OpenSSL
+PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # a connection that broke off
+
+
+class TlsProblem(NamedTuple):
+    """Why no TLS connection can be made, and the next step. Waiting does not help."""
+
+    what: str
+    hint: str
 
 
 class Session(requests.Session):
@@ -34,6 +45,50 @@ class Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the overridden one's
         return None
+
+
+def find_tls_problem(error: Exception) -> TlsProblem | None:
+    """Return the problem if a request failed by a certificate or the TLS protocol; None for a broken connection."""
+    causes = list(_walk_causes(error))
+    problem = next((each for each in causes if isinstance(each, ssl.SSLError)), None)
+    if problem is None or isinstance(problem, PASSING):
+        return None
+    by_proxy = any(isinstance(each, requests.exceptions.ProxyError) for each in causes)
+    reason = (problem.reason or str(problem)).replace("_", " ").lower()
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        whose = "the proxy's certificate" if by_proxy else "the certificate"
+        return TlsProblem(f"{whose} is not trusted: {problem.verify_message}", _find_hint(problem.verify_code))
+    if "certificate or crl" in reason:
+        return TlsProblem("no CA certificate can be read", "REQUESTS_CA_BUNDLE must name a PEM file")
+    whom = "the proxy" if by_proxy else "the server"
+    return TlsProblem(
+        f"the TLS handshake with {whom} failed: {reason}",
+        f"check that {whom} speaks https on this port, and which versions of TLS and which client certificate it wants",
+    )
+
+
+def _find_hint(code: int) -> str:
+    """Return the next step for a verify code of OpenSSL."""
+    if code in (HOST, ADDRESS):
+        return "use the host that the certificate names; REQUESTS_CA_BUNDLE does not help here"
+    if code in (EXPIRED, NOT_YET):
+        return (
+            "check the clock of this machine; have the certificate renewed, or the one of its CA in the file that "
+            "REQUESTS_CA_BUNDLE names"
+        )
+    return (
+        "if a company or a proxy signs with its own CA, set the environment variable REQUESTS_CA_BUNDLE to a PEM file "
+        "with the certificate of that CA"
+    )
+
+
+def _walk_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error of requests or urllib3, and those that it was made from, the outermost first."""
+    found: list[BaseException] = [error]
+    for each in found:
+        inner = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
+        found += [cause for cause in inner if isinstance(cause, BaseException) and cause not in found]
+    yield from found
 
 
 def encode_basic(user: str, password: str) -> str:

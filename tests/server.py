@@ -15,6 +15,7 @@ import gzip
 import itertools
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -70,12 +71,16 @@ class Answer:
 class Server:
     """A server at `url` for the length of a `with`; `requests` are those that came, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """With `tls`, the server speaks https, as `localhost`."""
         self.requests: list[Request] = []
         self._answers: dict[str, Iterator[Answer | Callable[[Request], Answer]]] = {}
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.owner = self
         self.url = f"http://127.0.0.1:{self._http.server_port}"
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
+            self.url = f"https://localhost:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
 
     def on(self, path: str, *answers: Answer | Callable[[Request], Answer]) -> str:

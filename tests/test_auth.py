@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import re
 import traceback
 from typing import Any
 
@@ -51,6 +52,27 @@ def test_basic_takes_user_and_password_of_any_language(server: Server, monkeypat
     sent = send(server, "basic:PEOPLE_USER:PEOPLE_PASSWORD").headers["Authorization"]
     assert sent.startswith("Basic ")
     assert base64.b64decode(sent.removeprefix("Basic ")).decode() == "ann/token:pässwörd:東京"
+
+
+@pytest.mark.parametrize(("user", "password"), [("key-of-nobody", ""), ("", "pass-of-nobody")])
+def test_an_empty_half_of_basic_is_sent_empty(
+    server: Server, monkeypatch: pytest.MonkeyPatch, user: str, password: str
+) -> None:
+    """Many APIs take a key for the user and no password: a variable that is empty is set. The key is masked."""
+    monkeypatch.setenv("PEOPLE_USER", user)
+    monkeypatch.setenv("PEOPLE_PASSWORD", password)
+    sent = send(server, "basic:PEOPLE_USER:PEOPLE_PASSWORD").headers["Authorization"]
+    assert base64.b64decode(sent.removeprefix("Basic ")).decode() == f"{user}:{password}"
+    mask = Mask()
+    Auth(People(url="http://h/users", auth="basic:PEOPLE_USER:PEOPLE_PASSWORD"), mask)
+    assert mask(f"{user}{password} {sent}") == "*** Basic ***"
+
+
+def test_basic_with_nothing_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two empty variables are a mistake."""
+    monkeypatch.setenv("PEOPLE_USER", "")
+    monkeypatch.setenv("PEOPLE_PASSWORD", "")
+    assert "PEOPLE_USER and PEOPLE_PASSWORD are both empty" in fail(auth="basic:PEOPLE_USER:PEOPLE_PASSWORD")
 
 
 def test_a_query_secret_is_added_last_and_takes_the_place_of_its_name(
@@ -129,12 +151,13 @@ def test_what_cannot_be_understood_is_not_shown(auth: str) -> None:
 def test_a_variable_that_holds_nothing_to_send_is_named(
     monkeypatch: pytest.MonkeyPatch, auth: str, value: str | None
 ) -> None:
-    """At once, before anything is sent, and without what it holds."""
-    monkeypatch.setenv("SET", "something")
+    """At once, before anything is sent, and without what it holds; one half of basic may be empty."""
+    monkeypatch.setenv("SET", "" if auth.startswith("basic") and value == "" else "something")
     if value is not None:
         monkeypatch.setenv("PEOPLE_TOKEN", value)
     line = fail(auth=auth.format("PEOPLE_TOKEN"))
-    assert "the environment variable PEOPLE_TOKEN" in line
+    assert re.search(r"the environment variables? .*PEOPLE_TOKEN", line)
+    assert ("not set" in line, "empty" in line) == (value is None, value == "")
     assert "lines" not in line
 
 

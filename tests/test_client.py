@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.source import Reading
 from pipeline.waits import find_wait
 from reading import DAY, People, fail, make_pages, read
-from server import Answer, Server
+from server import Answer, Request, Server
 
 SECRET = "s3cr3t/+tok&n"
 
@@ -39,6 +39,37 @@ def test_another_origin_is_refused(server: Server, monkeypatch: pytest.MonkeyPat
     assert re.search(f"leads to {away.partition('/users')[0].partition('/etc')[0]}", line)
     assert f"another origin than {server.url}" in line
     assert len(server.requests) == (2 if how == "redirect of a link" else 1)
+
+
+@pytest.mark.parametrize("origin", ["http://api-svc:8001", "https://api.example.com", "//internal", ""])
+@pytest.mark.parametrize("kind", ["link_header", "next_url", "auto"])
+def test_next_link_path_reads_a_source_behind_a_proxy(server: Server, origin: str, kind: str) -> None:
+    """Path and query of a link count; scheme, host and port are those of url."""
+
+    def respond(request: Request) -> Answer:
+        at = int(request.query.get("cursor", "0"))
+        link = f"{origin}/users?cursor={at + 1}&x=%2Fy#top" if at < 3 else None
+        if kind == "link_header":
+            return Answer([{"id": at}], headers={"Link": f'<{link}>; rel="next"'} if link else {})
+        return Answer({"results": [{"id": at}], "next": link})
+
+    keys = {"paginator": kind, "next_link": "path", "cursor_path": "next" if kind == "next_url" else ""}
+    records = read(server.on("/users", respond), params={"team": "7"}, **keys)
+    assert [record["id"] for record in records] == [0, 1, 2, 3]
+    assert server.requests[-1].target == "/users?cursor=3&x=%2Fy"
+    if origin.startswith("http"):
+        assert "another origin" in fail(server.on("/users", respond), **keys | {"next_link": "whole"})
+
+
+def test_next_link_path_follows_no_redirect_away(server: Server) -> None:
+    """A redirect may lead to a login page: it is refused as ever."""
+    away = server.url.replace("127.0.0.1", "localhost")
+    server.on("/two", Answer(status=302, headers={"Location": f"{away}/users"}))
+    link = Answer([{"id": 1}], headers={"Link": "<http://api-svc/two>; rel=next"})
+    line = fail(server.on("/users", link), next_link="path")
+    assert "a redirect from" in line
+    assert "another origin" in line
+    assert "next_link" not in line
 
 
 @pytest.mark.parametrize("trick", ["http://{other}\\@{own}/users", "http://{own}@{other}/users", "//{other}/users"])

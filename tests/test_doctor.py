@@ -159,6 +159,21 @@ def test_pages_without_end_are_unsure(server: Server, ask: Callable[..., str]) -
     assert "only registered.date: changes cannot be read by it" in find_row(text, "update field")
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        *((name, True) for name in ("last_edited_time", "editedAt", "lastEditedTime", "SystemModstamp", "updated_at")),
+        *((name, True) for name in ("LastModifiedDate", "date_modified", "changedOn")),
+        *((name, False) for name in ("credited_at", "expedited_at", "visited_at", "CreatedDate")),
+    ],
+)
+def test_update_field_is_known_by_its_name(server: Server, ask: Callable[..., str], name: str, found: bool) -> None:
+    """Notion and Salesforce have their own words; a word that only contains one is another field."""
+    users = [{"id": number, "CreatedDate": "2026-10-30", name: f"2026-10-31T06:00:0{number}Z"} for number in range(3)]
+    shown = find_row(ask(server.on("/users", Answer(users))), "update field").split()
+    assert shown[2] == (name if found else "none")
+
+
 def test_filter_with_two_bounds_is_a_day_window(server: Server, ask: Callable[..., str], configure: Configure) -> None:
     """Both bounds are proven: nobody changed after 2100 or before 1970."""
     shape = JsonServer(server, COUNT)
