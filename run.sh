@@ -12,6 +12,7 @@ usage() {
     cat <<'USAGE'
 ./run.sh                       load the last closed day, show status
 ./run.sh load DATE             load one day, as 2026-11-21
+                               (--module NAME: the datasets of another module; every command below takes it)
 ./run.sh backfill START STOP   load every missing day from START to the day before STOP (--workers N)
 ./run.sh plan START STOP       what a backfill would do, why, and at what cost; runs nothing
 ./run.sh status                how each day stands, and what came with it (--json, --max-age '36 hours': exits with 1)
@@ -28,6 +29,7 @@ usage() {
 ./run.sh bench [FLAG...]       measure it beside dlt, Singer, pandas, … (--help; --write keeps docs/benchmarks.md)
 ./run.sh test [ARGUMENT...]    lint, types and tests; arguments go to pytest
 ./run.sh TASK [FLAG...]        anything else goes to: luigi --module pipeline TASK FLAG...
+./run.sh COMMAND --help        the arguments of a command; ./run.sh --version: the version
 USAGE
 }
 
@@ -44,12 +46,16 @@ find_python() {
 # Install one of the two locks. Copies of them, and of the path, say what was installed where: a newer lock or a
 # folder that was moved is noticed.
 set_up() {
-    local lock=$1 python
+    local lock=$1 python site
     if [ ! -x .venv/bin/python ] || [ "$(cat .venv/installed.path 2>/dev/null)" != "$PWD" ]; then
         python=$(find_python)
         echo "run.sh: making .venv with $("$python" --version)" >&2
         "$python" -m venv --clear .venv
     fi
+    # Luigi's own command does not search the current folder for modules; the path file makes Python search it.
+    for site in .venv/lib/python3*/site-packages; do
+        [ "$(cat "$site/project_folder.pth" 2>/dev/null)" = "$PWD" ] || echo "$PWD" >"$site/project_folder.pth"
+    done
     cmp -s "$lock" ".venv/installed.$lock" && return
     echo "run.sh: installing $lock into .venv" >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$lock"
@@ -58,6 +64,18 @@ set_up() {
     cp requirements.txt .venv/installed.requirements.txt
     cp "$lock" ".venv/installed.$lock"
     echo "$PWD" >.venv/installed.path
+}
+
+# Print the commands that usage names.
+list_commands() {
+    usage | sed -n 's/^\.\/run\.sh \([a-z][a-z]*\) .*/\1/p'
+}
+
+# Print "did you mean X?" for the nearest of the further arguments, or nothing.
+suggest() {
+    python -I -S -c 'import difflib, sys
+near = difflib.get_close_matches(sys.argv[1].lower(), sys.argv[2:], n=1)
+print(f"did you mean ./run.sh {near[0]}? " if near else "")' "$@"
 }
 
 # Luigi only warns of a configuration that is not there, and goes on without it.
@@ -88,11 +106,7 @@ case "$command" in
     luigi --module pipeline LoadUsers
     exec python -m pipeline status
     ;;
-load)
-    [ $# -ge 2 ] || die "load needs a day: ./run.sh load 2026-11-21"
-    exec luigi --module pipeline LoadUsers --date "${@:2}"
-    ;;
-status | report | backfill | plan | doctor | check | reprocess | verify | rebuild | prune | forget | alert)
+load | status | report | backfill | plan | doctor | check | reprocess | verify | rebuild | prune | forget | alert)
     exec python -m pipeline "$@"
     ;;
 luigid)
@@ -108,6 +122,15 @@ test)
     # Tests that wait for servers leave a third of the cores idle: one process more than there are.
     exec pytest --numprocesses "$(python -c 'import os; print(os.cpu_count() + 1)')" --dist loadgroup "$@"
     ;;
-[a-z]*) die "there is no command $command: ./run.sh help lists them" ;;
-*) exec luigi --module pipeline "$@" ;;
+--version) exec python -m pipeline --version ;;
+-*) die "give a command or a task before the flag $command: ./run.sh help lists them" ;;
+*)
+    # shellcheck disable=SC2046 # a word each
+    if [[ $command == [a-z]* ]]; then
+        die "there is no command $command: $(suggest "$command" $(list_commands))./run.sh help lists all"
+    elif list_commands | grep -qixF -- "$command"; then
+        die "there is no task $command: $(suggest "$command" $(list_commands))./run.sh help lists all"
+    fi
+    exec luigi --module pipeline "$@"
+    ;;
 esac

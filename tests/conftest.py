@@ -178,7 +178,22 @@ def checkout(home: Path) -> Path:
         shutil.copy(ROOT / name, home)
     (home / ".venv").mkdir()
     for path in (ROOT / ".venv").iterdir():
-        (home / ".venv" / path.name).symlink_to(path)
+        if not path.name.startswith("lib") and path.name != "bin":
+            (home / ".venv" / path.name).symlink_to(path)
+    # Folders of its own: scripts name their Python, and run.sh writes into site-packages.
+    (home / ".venv" / "bin").mkdir()
+    for path in (ROOT / ".venv" / "bin").iterdir():
+        if not path.is_file() or path.is_symlink() or str(ROOT).encode() not in path.read_bytes():
+            (home / ".venv" / "bin" / path.name).symlink_to(path)
+        else:
+            script = shutil.copy(path, home / ".venv" / "bin" / path.name)
+            script.write_bytes(script.read_bytes().replace(str(ROOT).encode(), str(home).encode()))
+    (packages,) = (ROOT / ".venv" / "lib").glob("python3*/site-packages")
+    site = home / packages.relative_to(ROOT)
+    site.mkdir(parents=True)
+    for path in packages.iterdir():
+        if path.name != "project_folder.pth":
+            (site / path.name).symlink_to(path)
     (home / ".venv" / "installed.path").unlink()
     (home / ".venv" / "installed.path").write_text(f"{home}\n")
     return home

@@ -20,6 +20,7 @@ from pipeline.targets import CleanManifest, RawManifest
 from pipeline.transform import Reject
 from pipeline.users import Users
 from pipeline.users import table as users_table
+from server import Answer, Server
 
 README = (ROOT / "README.md").read_text()
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -152,16 +153,64 @@ def test_every_command_of_run_sh_is_in_its_help():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["load"], "load needs a day: ./run.sh load 2026-11-21"),
+        (["load"], "load: error: the following arguments are required: DATE"),
         (["backfill", "2026-11-01"], "the following arguments are required: STOP"),
+        (["lod"], "run.sh: there is no command lod: did you mean ./run.sh load? ./run.sh help lists all"),
+        (["Load"], "run.sh: there is no task Load: did you mean ./run.sh load? ./run.sh help lists all"),
+        (["STATUS"], "run.sh: there is no task STATUS: did you mean ./run.sh status? ./run.sh help lists all"),
+        (["benhc"], "did you mean ./run.sh bench?"),
+        (["xyz"], "run.sh: there is no command xyz: ./run.sh help lists all"),
+        (["--users-url", "x"], "run.sh: give a command or a task before the flag --users-url: ./run.sh help lists"),
+        (["status", "--dais", "3"], "status: error: there is no flag --dais: did you mean --days?"),
     ],
 )
 @pytest.mark.usefixtures("checkout")
 def test_a_command_that_lacks_something_says_what(arguments, line):
-    """One line, exit code 2."""
+    """One line, below the usage where a command is known; exit code 2."""
     result = subprocess.run(["./run.sh", *arguments], capture_output=True, text=True)
     assert result.returncode == 2
-    assert line in result.stderr
+    assert line in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_misspelt_task_is_one_line_of_luigi():
+    """Luigi names the nearest tasks."""
+    for line in ("./run.sh LodUsers", ". .venv/bin/activate && luigi --module pipeline LodUsers"):
+        result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert result.returncode != 0
+        assert result.stderr.splitlines()[-1].startswith("ERROR: No task LodUsers. Did you mean: LoadUsers")
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("checkout")
+def test_help_and_version_of_run_sh():
+    """They exit with 0 and print on standard output."""
+    shown = [subprocess.run(["./run.sh", word], capture_output=True, text=True) for word in ("help", "-h", "--version")]
+    assert [(each.returncode, each.stderr) for each in shown] == [(0, "")] * 3
+    assert shown[0].stdout == shown[1].stdout
+    assert shown[0].stdout.startswith("./run.sh   ")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", shown[2].stdout)
+
+
+def test_a_module_of_the_folder_is_found_by_every_command(checkout):
+    """By run.sh, and by Luigi's own command in the activated environment."""
+    text = (ROOT / "tests" / "orders.py").read_text()
+    (checkout / "todos.py").write_text(text.replace('"orders"', '"todos"').replace("LoadOrders", "LoadTodos"))
+    with Server() as server:
+        url = server.on("/todos", Answer([{"number": "A", "line": 1, "changed": "2026-11-20T10:00:00Z"}]))
+        (checkout / "luigi.cfg").write_text((ROOT / "luigi.cfg").read_text() + f"\n[todos]\nurl = {url}\n")
+        for number, line in enumerate(
+            (
+                "./run.sh load 2026-11-18 --module todos",
+                "./run.sh LoadTodos --module todos --date 2026-11-19",
+                ". .venv/bin/activate && luigi --module todos LoadTodos --date 2026-11-20",
+                ". .venv/bin/activate && python -m pipeline --module todos load 2026-11-21",
+            ),
+            start=1,
+        ):
+            result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+            assert query("select dataset, count(*) from loads group by dataset") == [("todos", number)]
 
 
 def test_what_was_installed_elsewhere_or_by_another_lock_is_installed_anew(checkout):
