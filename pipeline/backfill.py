@@ -61,7 +61,7 @@ class Backfill:
 
         try:
             if workers > 1 and self.todo:
-                prepare_children()
+                prepare_children(self.load.dataset)
             run_blocks(self.todo)
             if core().local_scheduler and 0 < len(self.failed) < len(self.todo) and not stop.asked:
                 days = count(len(self.failed), "day")

@@ -19,6 +19,8 @@ from luigi.scheduler import Scheduler
 from luigi.task_status import DONE, FAILED
 from luigi.worker import Worker
 
+from pipeline import stages
+from pipeline.dataset import Dataset
 from pipeline.logs import luigi_talk
 from pipeline.stop import Stop
 from pipeline.tasks import Load
@@ -43,11 +45,15 @@ def run_block(load: type[Load], days: Sequence[dt.date], workers: int, stop: Sto
         luigi.build([load(date=day) for day in days], factory, workers=workers)
 
 
-def prepare_children() -> None:
-    """Have the libraries of the stages at hand: each task is a child of its own, and would take seconds over them."""
+def prepare_children(dataset: Dataset) -> None:
+    """Import the libraries of the stages, and check the dataset: each task is a child that would do so again.
+
+    Raises DatasetError or ConfigError where no day of the dataset could be loaded.
+    """
     if multiprocessing.get_start_method() == "fork":
         for name in LIBRARIES:
             importlib.import_module(name)
+        stages.check_clean(dataset, dataset.config().deleted_when)
     else:  # it means nothing to spawn
         multiprocessing.set_forkserver_preload(["pipeline", *LIBRARIES])
 

@@ -28,7 +28,7 @@ from pipeline.auth import Auth, strip_userinfo
 from pipeline.client import AnswerError
 from pipeline.config import SNAPSHOT, Pipeline, Source
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, QualityError, SourceError
+from pipeline.errors import ConfigError, DatasetError, QualityError, SourceError
 from pipeline.extraction import extract_day
 from pipeline.lines import unpack
 from pipeline.logs import count
@@ -68,8 +68,9 @@ def check_source(dataset: Dataset, date: dt.date | None = None) -> dict[str, Fin
     """
     with tempfile.TemporaryDirectory() as folder, _listen() as log:
         try:
+            dataset.check()
             trial = _Trial(dataset, date, Path(folder), log)
-        except ConfigError as error:
+        except (ConfigError, DatasetError) as error:
             return {"configuration": Finding(FAILED, str(error))}
         trial.run()
         findings = {"configuration": Finding(OK, f"[{dataset.name}] is valid{trial.describe_auth()}")}

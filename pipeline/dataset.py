@@ -20,12 +20,15 @@ import luigi
 import msgspec
 
 from pipeline.config import Pipeline, Source
+from pipeline.contract import check_key
+from pipeline.errors import DatasetError
 from pipeline.targets import DayFolder, LoadMarker
 from pipeline.tombstones import Tombstones
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from pipeline.schema import Declared
     from pipeline.transform import Clean
     from pipeline.warehouse import Warehouse
 
@@ -59,8 +62,25 @@ class Dataset:
         own = ast.parse(inspect.getsource(module))
         own.body = [node for node in own.body if not _is_task(module, node)]
         # Not imported: transform brings pandas.
-        shared = [ast.parse(Path(__file__).with_name(f"{name}.py").read_text()) for name in ("records", "transform")]
+        shared = [
+            ast.parse(Path(__file__).with_name(f"{name}.py").read_text())
+            for name in ("contract", "records", "transform")
+        ]
         return json.dumps([_outline(own), _outline(shared)])
+
+    def check(self) -> "Declared":
+        """Read contract, key and table; raises DatasetError or ConfigError where a day of it could not be loaded."""
+        return self._declared
+
+    @functools.cached_property
+    def _declared(self) -> "Declared":
+        from pipeline.schema import Declared  # reads a table of SQLAlchemy
+
+        try:
+            check_key(self.contract, self.key)
+        except DatasetError as error:
+            raise DatasetError(f"dataset {self.name}: {error}") from error
+        return Declared.read(self.name, self.table)
 
     def folder(self, stage: Any, date: dt.date) -> DayFolder:
         return DayFolder(Pipeline().data_dir, stage, self.name, date)

@@ -16,6 +16,11 @@ from typing import TypeVar
 
 from pipeline.errors import EngineError
 
+KILLED = (
+    "a process of the engine was killed, perhaps for want of memory: run the day again, "
+    "with a smaller part_records or fewer engine_workers"
+)
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -33,6 +38,28 @@ def prepare(imports: Sequence[str]) -> None:
     if multiprocessing.parent_process() is None:
         CONTEXT.set_forkserver_preload(list(imports))
         forkserver.ensure_running()
+
+
+def start(function: Callable[[], object]) -> Callable[[], None]:
+    """Call a function in a process of its own; returns a function that raises its error, once there is one.
+
+    A process that was started for a task alone calls it itself, as it makes no others. Memory: a process.
+    """
+    if multiprocessing.parent_process() is not None:
+        function()
+        return lambda: None
+    pool = ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_begin)
+    future = pool.submit(function)
+    pool.shutdown(wait=False)
+
+    def look() -> None:
+        if future.done():
+            try:
+                future.result()
+            except BrokenProcessPool as error:
+                raise EngineError(KILLED) from error
+
+    return look
 
 
 def map_parts(
@@ -60,10 +87,7 @@ def map_parts(
         try:
             return list(pool.map(function, jobs))
         except BrokenProcessPool as error:
-            raise EngineError(
-                "a process of the engine was killed, perhaps for want of memory: run the day again, "
-                "with a smaller part_records or fewer engine_workers"
-            ) from error
+            raise EngineError(KILLED) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

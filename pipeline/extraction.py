@@ -36,8 +36,9 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
     """Read the source for `date` into its raw folder; the listeners hear of each page.
 
     A reading that was broken off goes on from its last finished part, where the source still gives the page at which
-    that ended. Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError.
+    that ended. Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError, DatasetError.
     """
+    dataset.check()
     settings, folder = dataset.config(), dataset.folder("raw", date)
     started_at = config.utc_now()
     settings.check_closed(date, started_at)

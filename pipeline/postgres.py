@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 300.0  # how long a load waits for another to end
 PATIENCE = 120.0  # how long a server that was reached before is waited for: a failover may take it away
-LONGEST_NAME = 63  # bytes; PostgreSQL would cut a longer one in silence
 ROWS_AT_ONCE = 10_000  # of a query whose rows are not kept
 NUMBER = "_number"  # the last column of what is staged: the place of the row among all
 DEFAULTS = {  # what libpq is told where the URL does not say it
@@ -381,11 +380,6 @@ class PostgreSQL:
         self._create(table, "pg_temp" if temporary else self.permanent)
 
     def _create(self, table: Table, schema: str, *, with_key: bool = True) -> None:
-        names = [table.name, *table.columns]
-        if long := [name for name in names if len(name.encode()) > LONGEST_NAME]:
-            raise ConfigError(
-                f"table {table.name}: the name {long[0]} is longer than PostgreSQL's {LONGEST_NAME} bytes"
-            )
         if schema == self.temporary:
             self.run(f'drop table if exists {schema}."{table.name}"')
         # Of text in a key counts only whether it is equal; any other order changes with the libraries of the server.

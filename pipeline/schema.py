@@ -46,8 +46,11 @@ REJECTS = Table(
 TEMPORARY = ("stage", "touched", "changed", "want", "was")
 # Besides those: temporary tables of audit.py and forget.py, and a query of merge.py. Each hides a table of its name.
 TAKEN = ("loads", "rejects", *TEMPORARY, "said", "should", "kept", "moved")
+LONGEST_NAME = 63  # bytes; PostgreSQL would cut a longer one in silence
+LONGEST_SUFFIX = "_not_understood"  # of the names that are made of that of the table
 TAKEN_BEGINNINGS = ("_", "pg_", "sqlite_")
 RESERVED_COLUMNS = {
+    "date",  # readers of the files would get the date of the folder
     *("gone", "at", "as_of", "until", "load_date", "ingested_at", "deleted", "valid_from", "valid_to"),
     *("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid"),  # PostgreSQL's own
     *("rowid", "oid"),  # SQLite's
@@ -80,6 +83,12 @@ class Declared:
             raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not {others}")
         if reserved := [c for c in kinds if c.lower() in RESERVED_COLUMNS or c.startswith("_") or '"' in c]:
             raise ConfigError(f"table {name}: the warehouse needs the name {', '.join(reserved)}: rename the column")
+        longest = max((f"{name}{LONGEST_SUFFIX}", *kinds), key=lambda text: len(text.encode()))
+        if len(longest.encode()) > LONGEST_NAME:
+            raise ConfigError(
+                f"table {name}: the name {longest} is longer than {LONGEST_NAME} bytes: choose a shorter name; "
+                f"a column may have {LONGEST_NAME} bytes, a table {LONGEST_NAME - len(LONGEST_SUFFIX)}"
+            )
         if len({column.lower() for column in kinds}) < len(kinds):
             raise ConfigError(f"table {name}: two columns differ in upper and lower case only: rename one")
         if not key or not set(key.values()) <= {"integer", "text"}:
@@ -162,13 +171,19 @@ def _find_kind(name: str, column: "sa.Column[Any]") -> str:
     if isinstance(column.type, sa.DateTime) and column.type.timezone:
         return "time"
     kinds = {sa.Boolean: "boolean", sa.Integer: "integer", sa.Float: "float", sa.Date: "date", sa.String: "text"}
-    for type_, kind in kinds.items():
-        if isinstance(column.type, type_):
-            return kind
-    raise ConfigError(
-        f"table {name}: column {column.name} cannot be stored as {column.type!r}: "
-        "use BigInteger, Text, Boolean, Float, Date or DateTime(timezone=True)"
-    )
+    kind = next((kind for type_, kind in kinds.items() if isinstance(column.type, type_)), None)
+    if kind is None or isinstance(column.type, sa.Enum):
+        fixes: dict[type[sa.types.TypeEngine[Any]], str] = {
+            sa.DateTime: "use DateTime(timezone=True); times without an offset are read in the section's timezone",
+            sa.Numeric: "use Text to keep each digit, or Float",
+            sa.JSON: "use a column for each field that you need; raw files keep the object",
+        }
+        fix = next((fix for type_, fix in fixes.items() if isinstance(column.type, type_)), "use Text")
+        raise ConfigError(
+            f"table {name}: column {column.name} cannot be stored as {column.type!r}: {fix} "
+            "(columns are BigInteger, Text, Boolean, Float, Date or DateTime(timezone=True))"
+        )
+    return kind
 
 
 INDEXES = {

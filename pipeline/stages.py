@@ -5,6 +5,7 @@ warehouse; when a stage runs is Luigi's. The libraries of a stage are imported w
 """
 
 import datetime as dt
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -95,20 +96,39 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
 
 
 def preparing(dataset: Dataset) -> "Callable[[Reading], None]":
-    """A function that is to hear of a reading after each page: it has ready what `transform_day` will need for it."""
+    """A function to call after each page: it checks `clean` after the first one, and prepares for a large day.
+
+    The processes that transform a large day start while it is read. They check `clean` too, so that this process,
+    whose memory is needed for the load, does not import pandas.
+    """
     from pipeline import engine
 
-    settings, is_ready = Pipeline(), False
+    settings, is_large = Pipeline(), False
+    check = functools.partial(check_clean, dataset, dataset.config().deleted_when)
+    look: Callable[[], None] | None = None
 
     def tell(reading: "Reading") -> None:
-        nonlocal is_ready
+        nonlocal is_large, look
         records = max(reading.records, reading.total or 0)
         parts = -(-records // settings.part_records)
-        if not is_ready and engine.count_workers(settings.engine_workers, parts) > 1:
+        if not is_large and engine.count_workers(settings.engine_workers, parts) > 1:
             engine.prepare(_name_imports(dataset))
-            is_ready = True
+            is_large = True
+        if look is None:
+            look = engine.start(check) if is_large else check
+        look()
 
     return tell
+
+
+@functools.cache
+def check_clean(dataset: Dataset, deleted_when: str) -> None:
+    """Clean no records; raises DatasetError where the columns that come back are not those of the table."""
+    from pipeline.transform import transform
+
+    declared = dataset.check()
+    rows, _ = transform([], dataset.contract, dataset.clean, tuple(declared.key), deleted_when)
+    to_arrow(rows, declared.key | declared.row)
 
 
 def transform_parts(
@@ -120,9 +140,8 @@ def transform_parts(
     """
     from pipeline.engine import map_parts
 
-    declared = Declared.read(dataset.name, dataset.table)
     rule = dataset.config().deleted_when
-    jobs = [PartJob(dataset, declared, raw, clean, number, part, rule) for number, part in enumerate(parts)]
+    jobs = [PartJob(dataset, dataset.check(), raw, clean, number, part, rule) for number, part in enumerate(parts)]
     return map_parts(transform_part, jobs, Pipeline().engine_workers, _name_imports(dataset), spark_master)
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pandas as pd
 import pyarrow as pa
-from msgspec import inspect
 
+from pipeline.contract import Leaf, list_leaves
 from pipeline.errors import DatasetError
 from pipeline.fields import load
 from pipeline.records import UNREADABLE, Deletion
@@ -27,13 +27,13 @@ Clean = Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[tuple[str, str], "pd.S
 # Lines decoded in one call: one bad record sends so many through the slower way, one by one.
 BLOCK = 256
 
-ARROW_TYPES: dict[type[inspect.Type], pa.DataType] = {
-    inspect.IntType: pa.int64(),
-    inspect.FloatType: pa.float64(),
-    inspect.BoolType: pa.bool_(),
-    inspect.StrType: pa.string(),
-    inspect.DateTimeType: pa.timestamp("us", tz="UTC"),
-    inspect.DateType: pa.date32(),
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "integer": pa.int64(),
+    "float": pa.float64(),
+    "boolean": pa.bool_(),
+    "text": pa.string(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "date": pa.date32(),
 }
 PANDAS_TYPES: dict[pa.DataType, Any] = {
     pa.int64(): pd.Int64Dtype(),
@@ -58,13 +58,6 @@ class Reject(NamedTuple):
     def describe(self) -> str:
         """Field and reason, as they are counted."""
         return f"{self.field}: {self.reason}" if self.field else self.reason
-
-
-class Column(NamedTuple):
-    """A leaf of the contract: `path` from the record down, `type` as Arrow keeps it (None: as it is)."""
-
-    path: tuple[str, ...]
-    type: pa.DataType | None
 
 
 @contextmanager
@@ -95,14 +88,14 @@ def transform(
     Every line ends in one of the two: len(rows) + len(rejects) == len(lines). Raises DatasetError
     where contract and `clean` do not fit together.
     """
-    columns = _walk(inspect.type_info(contract))
+    leaves = list_leaves(contract)
     records, refused = _decode(lines, contract)
     salvaged = {line: _salvage(lines[line - 1], contract) for line in refused}
-    keys = _read_keys(salvaged, columns, clean, key)
+    keys = _read_keys(salvaged, leaves, clean, key)
     gone = Deletion(deleted_when).find(lines)
     kept = {line: salvaged[line] for line in refused if gone[line - 1] and keys[line]}
     readable = dict(sorted((records | kept).items())) if kept else records
-    rows, broken = _clean(clean, key, _to_frame(readable, columns))
+    rows, broken = _clean(clean, key, _to_frame(readable, leaves))
     rejects = [
         Reject(line, *_explain(error), keys[line], lines[line - 1].decode(errors="replace"))
         for line, error in refused.items()
@@ -153,26 +146,18 @@ def _explain(error: Exception) -> tuple[str, str | None]:
     return reason, ".".join(filter(None, [path.strip(".`"), missing and missing[1]])) or None
 
 
-def _walk(node: inspect.Type, path: tuple[str, ...] = ()) -> list[Column]:
-    """The leaves below a type: a nested struct is a column for each of its own, anything else is one column."""
-    if isinstance(node, inspect.UnionType):
-        others = [kind for kind in node.types if not isinstance(kind, inspect.NoneType)]
-        node = others[0] if len(others) == 1 else inspect.AnyType()
-    if isinstance(node, inspect.StructType):
-        return [leaf for field in node.fields for leaf in _walk(field.type, (*path, field.name))]
-    return [Column(path, ARROW_TYPES.get(type(node)))]
-
-
-def _to_frame(records: Mapping[int, object], columns: Sequence[Column]) -> pd.DataFrame:
+def _to_frame(records: Mapping[int, object], leaves: Sequence[Leaf]) -> pd.DataFrame:
     """A column a leaf, named by its dotted path, and the line numbers as index; absent and null are missing."""
     series = {}
-    for path, kind in columns:
-        name = ".".join(path)
+    for leaf in leaves:
+        name = ".".join(leaf.path)
         values = list(records.values())
-        for step in path:
+        for step in leaf.path:
             values = _pick(values, step)
+        if leaf.is_enum:
+            values = _pick(values, "value")
         try:
-            series[name] = values if kind is None else pa.array(values, kind).to_pandas(types_mapper=PANDAS_TYPES.get)
+            series[name] = pa.array(values, ARROW_TYPES[leaf.kind]).to_pandas(types_mapper=PANDAS_TYPES.get)
         except OverflowError as error:
             raise DatasetError(
                 f"contract: `{name}` came with a number beyond 64 bits: give it bounds "
@@ -216,12 +201,12 @@ def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.Da
 
 
 def _read_keys(
-    salvaged: Mapping[int, object], columns: Sequence[Column], clean: Clean, key: Sequence[str]
+    salvaged: Mapping[int, object], leaves: Sequence[Leaf], clean: Clean, key: Sequence[str]
 ) -> dict[int, str | None]:
     """The natural keys of refused records by line, as far as they can be read from what was salvaged."""
     if not salvaged:
         return {}
-    rows, _ = _clean(clean, key, _to_frame(salvaged, columns))
+    rows, _ = _clean(clean, key, _to_frame(salvaged, leaves))
     return dict(zip(salvaged, map(_encode_key, rows[list(key)].itertuples(index=False)), strict=True))
 
 

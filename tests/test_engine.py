@@ -7,12 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from conftest import ROOT
+from pipeline import stages
+from pipeline.dataset import Dataset
 from pipeline.engine import FEW, map_parts
 from pipeline.errors import DatasetError, EngineError
+from pipeline.users import USERS
 
 
 def square(number: int) -> tuple[int, int]:
@@ -103,22 +109,22 @@ def is_alive(pid: int) -> bool:
 
 
 PREPARED = """
-import sys, threading
+import sys
 from multiprocessing import forkserver
 from types import SimpleNamespace
+from typing import Any
 from pipeline import engine, stages
 from pipeline.users import USERS
 
-threads, tell = threading.active_count(), stages.preparing(USERS)
+tell = stages.preparing(USERS)
 def prepare(records, total):
     tell(SimpleNamespace(records=records, total=total))
     return forkserver._forkserver._forkserver_pid
 
 few = engine.FEW * 16_000 - 16_000
-assert prepare(1000, None) is prepare(few, few) is None
 early = prepare(1000, few + 1)
 assert early and prepare(few + 1, None) == early
-assert not {"pandas", "pyarrow"} & set(sys.modules) and threading.active_count() == threads
+assert not {"pandas", "pyarrow"} & set(sys.modules)
 engine.map_parts(abs, range(engine.FEW), workers=2)
 assert forkserver._forkserver._forkserver_pid == early
 """
@@ -128,6 +134,34 @@ def test_what_workers_need_is_made_ready_while_a_large_day_is_read():
     """As soon as the source's word, or what came, says that there will be work for them; once, in another process."""
     done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+SMALL = PREPARED.partition("early =")[0] + "assert prepare(1000, None) is prepare(few, few) is None"
+
+
+def test_a_small_day_starts_no_process():
+    done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def misspell(_: pd.DataFrame) -> None:
+    raise DatasetError("clean: no column nmae")
+
+
+def test_a_large_day_checks_clean_in_another_process():
+    """This process, whose memory is needed for the load, need not import what cleaning takes."""
+    users = Dataset(USERS.config, USERS.contract, misspell, USERS.table, USERS.key)
+    tell, reading = stages.preparing(users), SimpleNamespace(records=1000, total=10**6)
+    tell(reading)
+    with pytest.raises(DatasetError, match="clean: no column nmae"):
+        tell_for_a_minute(tell, reading)
+
+
+def tell_for_a_minute(tell: Any, reading: Any) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        tell(reading)
+        time.sleep(0.05)
 
 
 ALONE = """

@@ -33,7 +33,7 @@ ROWS = [
     {"pages", "paginators", "demo", "logs", "mask", "lines", "waits", "days"},
     {"placeholders"},
     {"config"},
-    {"kinds"},
+    {"kinds", "contract"},
     {"errors", "fields", "files", "presets", "stop", "ahead", "parser"},
 ]
 WITH_LUIGI = {

@@ -334,8 +334,21 @@ def test_any_other_difference_from_the_declaration_is_refused(store: Store, colu
     [
         (declared()[:2], "it needs a column updated_at"),
         ([*declared(), sa.Column("gone", sa.Boolean)], "the warehouse needs the name gone"),
-        ([*declared(), sa.Column("data", sa.JSON)], "column data cannot be stored as JSON()"),
-        ([*declared(), sa.Column("seen", sa.DateTime)], "column seen cannot be stored as DateTime()"),
+        ([*declared(), sa.Column("date", sa.Date)], "the warehouse needs the name date"),
+        ([*declared(), sa.Column("deleted", sa.Boolean), sa.Column("at", sa.Text)], "needs the name deleted, at"),
+        ([*declared(), sa.Column("n" * 64, sa.Text)], "is longer than 63 bytes: choose a shorter name"),
+        (
+            [*declared(), sa.Column("v", sa.Numeric(12, 2))],
+            "column v cannot be stored as Numeric(precision=12, scale=2)",
+        ),
+        ([*declared(), sa.Column("v", sa.JSON)], "column v cannot be stored as JSON(): use a column for each field"),
+        ([*declared(), sa.Column("v", sa.DateTime)], "as DateTime(): use DateTime(timezone=True); times without"),
+        ([*declared(), sa.Column("v", sa.Uuid)], "column v cannot be stored as Uuid(): use Text"),
+        ([*declared(), sa.Column("v", sa.Time)], "column v cannot be stored as Time(): use Text"),
+        ([*declared(), sa.Column("v", sa.Interval)], "column v cannot be stored as Interval(): use Text"),
+        ([*declared(), sa.Column("v", sa.LargeBinary)], "column v cannot be stored as LargeBinary(): use Text"),
+        ([*declared(), sa.Column("v", sa.Enum("a", "b"))], "column v cannot be stored as Enum('a', 'b'): use Text"),
+        (declared(key=sa.Uuid), "column user_id cannot be stored as Uuid(): use Text"),
         (declared(key=sa.Float), "its primary key must be the natural key"),
     ],
 )

@@ -1,0 +1,144 @@
+"""Declarations that cannot be loaded are refused when they are read, before the source is asked."""
+
+import datetime as dt
+import decimal
+import enum
+import uuid
+from typing import Any, Literal, Optional
+
+import msgspec
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from things import load, make_dataset
+
+from pipeline.check import FAILED, check_source
+from pipeline.errors import ConfigError, DatasetError
+
+
+class State(enum.Enum):
+    OPEN = "open"
+    SHUT = "shut"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Mixed(enum.Enum):
+    ONE = 1
+    TWO = "two"
+
+
+class Item(msgspec.Struct):
+    sku: str
+
+
+class Pair(msgspec.Struct, array_like=True):
+    left: int
+
+
+class Node(msgspec.Struct):
+    inner: Optional["Node"] = None
+
+
+class Unknown:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (
+            {"field": decimal.Decimal},
+            "field value of contract Thing is declared Decimal, which cannot be stored: declare it str",
+        ),
+        ({"field": uuid.UUID}, "declared UUID, which cannot be stored: declare it str"),
+        ({"field": dt.time}, "declared time, which cannot be stored: declare it str"),
+        ({"field": dt.timedelta}, "declared timedelta, which cannot be stored: declare it str"),
+        ({"field": bytes}, "declared bytes, which cannot be stored: declare it int, float, bool, str, datetime, date"),
+        ({"field": dict}, "declared dict, which cannot be stored: declare a msgspec.Struct with the fields"),
+        ({"field": dict[str, int]}, "declared dict"),
+        ({"field": msgspec.Raw}, "declared Raw, which cannot be stored: declare a msgspec.Struct"),
+        ({"field": list[Item]}, "declared list, which cannot be stored: leave the field out; raw files keep it"),
+        ({"field": set[int]}, "declared set"),
+        ({"field": Any}, "declared Any, which cannot be stored: declare one type"),
+        ({"field": int | str | bool}, "declared int | str | bool, which cannot be stored: declare one type; records"),
+        ({"field": Item | list[int]}, "declared Item | list"),
+        ({"field": Literal["a", 1]}, "declared literal"),
+        ({"field": Mixed}, "Enums must contain either all str or all int values"),
+        ({"field": Pair}, "declared Pair, an array, which cannot be stored: leave array_like out"),
+        ({"field": Node}, "field value.inner of contract Thing is declared Node, which holds itself"),
+        ({"field": Unknown}, "declared custom"),
+        ({"array_like": True}, "contract Thing is declared Thing, an array, which cannot be stored"),
+        ({"id_types": (uuid.UUID, sa.Uuid)}, "field id of contract Thing is declared UUID"),
+        ({"key": ("uid",)}, "the key names uid, which is not among its fields: id, value, updated_at: name the fields"),
+        ({"key": ()}, "the key names nothing, which is not among"),
+        ({"rename": "upper"}, "the key names id, which is not among its fields: ID, VALUE, UPDATED_AT"),
+        ({"column": sa.Numeric(12, 2)}, "column value cannot be stored as Numeric(precision=12, scale=2)"),
+        ({"column": sa.DateTime}, "column value cannot be stored as DateTime()"),
+        ({"updated_at": None}, "table things: it needs a column updated_at"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_declaration_that_cannot_be_loaded_sends_no_request(declared, message, server, configure) -> None:
+    """Extract ends with one line, and so does `check`."""
+    dataset = make_dataset(**declared)
+    with pytest.raises((DatasetError, ConfigError)) as raised:
+        load(dataset, server, configure, [{"id": 1}])
+    assert message in str(raised.value)
+    assert "things" in str(raised.value)
+    assert list(check_source(dataset).items()) == [("configuration", (FAILED, str(raised.value), ""))]
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("field", "column", "sent", "stored"),
+    [
+        (State, sa.Text, ["open", None, "shut"], ["open", None, "shut"]),
+        (Level, sa.Integer, [2, None, 1], [2, None, 1]),
+        (Literal["a", "b"], sa.Text, [None, None], [None, None]),
+        (Literal["a", "b"], sa.Text, ["a", None], ["a", None]),
+        (Literal[1, 2], sa.BigInteger, [2, None], [2, None]),
+        (float, sa.Float, [12345678901234567890, 0.1], [1.2345678901234567e19, 0.1]),
+    ],
+)
+def test_a_type_of_few_values_is_stored_exactly(field, column, sent, stored, server, configure) -> None:
+    dataset = make_dataset(field, column)
+    records = [{"id": number, "value": value} for number, value in enumerate(sent)]
+    assert load(dataset, server, configure, records) == stored
+
+
+@pytest.mark.parametrize("value", ["open!", 1, True])
+def test_a_value_that_the_type_does_not_list_is_rejected(value, server, configure) -> None:
+    records = [{"id": number, "value": "open"} for number in range(30)]
+    rows = load(make_dataset(State), server, configure, [*records, {"id": 30, "value": value}])
+    assert rows == ["open"] * 30
+
+
+def drop_time(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
+    return frame[["id", "value"]], {}
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (
+            {"field": int, "column": sa.DateTime(timezone=True)},
+            "column value holds integer, the table declares time: for an",
+        ),
+        ({"field": int, "column": sa.Boolean}, "column value holds integer, the table declares boolean"),
+        ({"field": int, "column": sa.Float}, "column value holds integer, the table declares float: declare the field"),
+        ({"field": dt.datetime, "column": sa.Date}, "column value holds time, the table declares date: make dates"),
+        ({"field": str, "column": sa.Float}, "column value holds text, the table declares float"),
+        ({"clean": drop_time}, "the table declares updated_at, which is not among id, value"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_clean_that_does_not_fit_the_table_ends_after_a_page(declared, message, server, configure) -> None:
+    """Whatever the page holds: the types of the columns are known without a record."""
+    with pytest.raises(DatasetError, match=message):
+        load(make_dataset(**declared), server, configure, [])
+    assert len(server.requests) == 1
