@@ -268,6 +268,8 @@ def _ask_pages(trial: _Trial) -> Finding:
 
 def _ask_keys(trial: _Trial) -> Finding:
     records, key = trial.reading.records, ", ".join(trial.dataset.key)
+    if problem := trial.reading.census.explain_no_key():
+        return Finding(FAILED, problem)
     again = records - trial.reading.census.distinct
     if not again:
         return Finding(OK, f"{count(records, 'record')}, and no {key} twice") if records else NOTHING

@@ -54,6 +54,8 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
             folder.sweep()
             journal = Journal.open(folder, question, started_at)
             reading = _read(dataset, date, watermark, journal, listeners)
+        if problem := reading.census.explain_no_key():
+            raise QualityError(f"{dataset.name} {date}: {problem}")
         as_of = journal.started_at - settings.settle
         verdicts = gates.judge(date, settings, reading.census, as_of, lambda: dataset.warehouse().count())
         _check_verdicts(dataset, date, settings, verdicts)

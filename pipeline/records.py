@@ -5,6 +5,7 @@ and what becomes of it is the transform's business.
 """
 
 import json
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import msgspec
 from msgspec import inspect
 
-from pipeline.fields import find, is_true, load
+from pipeline.fields import find, is_true, load, walk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,7 @@ BLOCK = 1024  # records decoded in one call: one bad record sends so many throug
 SAMPLE = 100  # records of a page that are looked through for unknown fields,
 MANY, FEW = 100_000, 10  # and, once so many records are counted, so few of each page: a new field is rare by then
 MAX_UNKNOWN = 100  # where the names of fields are data there is no end of them
+DEEPEST_KEY, FEW_NAMES = 2, 5  # of the fields that are suggested as a key: names in a path, and how many fields
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 INTEGERS = range(-(2**63), 2**63)  # those that are their own key
 
@@ -104,6 +106,7 @@ class Census:
         self._unknown: set[str] = set()
         self._keys, self._gone = array("q"), bytearray()
         self._alone = self._alone_gone = 0
+        self._sample: list[Any] = []  # some of the first records of which one has no key
         self._counted = self._duplicates = 0
         self._latest: tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]] | None = None
 
@@ -114,6 +117,7 @@ class Census:
         found, gone = self._read_keys(records), self._deletion.find(records)
         if alone := found.count(None):
             self._alone += alone
+            self._sample = self._sample or list(map(load, records[:SAMPLE]))
             self._alone_gone += sum(deleted for key, deleted in zip(found, gone, strict=True) if key is None)
             gone = [deleted for key, deleted in zip(found, gone, strict=True) if key is not None]
             found = [key for key in found if key is not None]
@@ -143,6 +147,12 @@ class Census:
     def deleted(self) -> int:
         """How many keys are deleted."""
         return int(self._find_latest()[1].sum()) + self._alone_gone
+
+    def explain_no_key(self) -> str | None:
+        """What to say where records came and none of them has the key, which no guard could then compare."""
+        if not self.key or not self.records or self._alone < self.records:
+            return None
+        return f"no record has the key {', '.join(self.key)}: {_suggest_key(self._sample)}"
 
     @property
     def unknown(self) -> list[str]:
@@ -179,6 +189,24 @@ class Census:
             last = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
             self._latest = keys[last], gone[last]
         return self._latest
+
+
+def _suggest_key(records: Sequence[Any]) -> str:
+    """What to do about records without the key: the names of fields that could be it."""
+    if kinds := {type(record).__name__ for record in records if not isinstance(record, dict)}:
+        names = {"list": "arrays", "str": "texts", "NoneType": "no JSON"}
+        shown = ", ".join(sorted(names.get(kind, "numbers or booleans") for kind in kinds))
+        return f"there are records that are {shown}, and not objects: set data_selector to a list of objects"
+    values: dict[str, set[Any]] = {}
+    for record in records:
+        for path, value in walk(record):
+            if isinstance(value, int | str) and len(path) <= DEEPEST_KEY:
+                values.setdefault(".".join(path), set()).add(value)
+    alike = [name for name, found in values.items() if len(found) == len(records)]
+    likely = sorted(alike, key=lambda name: not re.search(r"(id|key|number|code|name)$", name, re.IGNORECASE))
+    if not likely:
+        return "no other field tells the records apart"
+    return f"name another field as the key of the dataset, such as {', '.join(likely[:FEW_NAMES])}"
 
 
 def _make_shape(path: str) -> type[msgspec.Struct]:

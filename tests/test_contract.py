@@ -10,10 +10,10 @@ import msgspec
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from things import load, make_dataset
+from things import TODAY, load, make_dataset
 
 from pipeline.check import FAILED, check_source
-from pipeline.errors import ConfigError, DatasetError
+from pipeline.errors import ConfigError, DatasetError, QualityError
 
 
 class State(enum.Enum):
@@ -142,3 +142,31 @@ def test_a_clean_that_does_not_fit_the_table_ends_after_a_page(declared, message
     with pytest.raises(DatasetError, match=message):
         load(make_dataset(**declared), server, configure, [])
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            [{"uid": number, "name": "x", "node": {"ref": f"n{number}"}} for number in (1, 2)],
+            "no record has the key id: name another field as the key of the dataset, such as uid, node.ref",
+        ),
+        ([{"name": "x"}, {"name": "x"}], "no record has the key id: no other field tells the records apart"),
+        ([[1, "Ada"], [2, "Bob"]], "records that are arrays, and not objects: set data_selector to a list of objects"),
+        ([{"id": None, "no": 1}], "no record has the key id: name another field as the key of the dataset, such as no"),
+    ],
+)
+def test_a_key_that_no_record_has_fails_the_day(body, message, server, configure) -> None:
+    """No guard compares anything then; `check` does not say ok either."""
+    dataset = make_dataset()
+    with pytest.raises(QualityError, match=message):
+        load(dataset, server, configure, {"items": body}, data_selector="items")
+    assert not dataset.folder("raw", TODAY).exists()
+    finding = check_source(dataset)["no key twice"]
+    assert finding.verdict == FAILED
+    assert message in finding.evidence
+
+
+def test_one_record_without_a_key_is_a_reject(server, configure) -> None:
+    records = [{"id": number, "value": "x"} for number in range(30)]
+    assert load(make_dataset(), server, configure, [*records, {"value": "y"}]) == ["x"] * 30
