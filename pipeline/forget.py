@@ -75,11 +75,15 @@ def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
     days: dict[dt.date, int] = {}
     ever: dict[dt.date, int] = {}
     problems: list[str] = []
-    for date in list_all_days(Pipeline().data_dir, dataset.name):
-        try:
-            days[date], ever[date] = _erase_day(dataset, date, finder, list(declared.key))
-        except FolderError as error:
-            problems.append(f"{dataset.name} {date}: {error}")
+    done: set[dt.date] = set()
+    # A day that another process began meanwhile may hold what it read before the tombstone was there.
+    while found := sorted({*list_all_days(Pipeline().data_dir, dataset.name)} - done):
+        for date in found:
+            try:
+                days[date], ever[date] = _erase_day(dataset, date, finder, list(declared.key))
+            except FolderError as error:
+                problems.append(f"{dataset.name} {date}: {error}")
+        done.update(found)
     rows = _erase_rows(dataset, declared, finder, ever, problems)
     try:
         failures.erase(Pipeline().data_dir, dataset.name)

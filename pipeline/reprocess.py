@@ -6,7 +6,7 @@ files is named and left to its Load task.
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pipeline import stages
 from pipeline.config import Pipeline
@@ -14,6 +14,9 @@ from pipeline.dataset import Dataset
 from pipeline.days import list_span
 from pipeline.errors import FolderError, PipelineError
 from pipeline.targets import DayFolder, RawManifest, list_days
+
+if TYPE_CHECKING:
+    from pipeline.warehouse import Load
 
 
 class Outcome(NamedTuple):
@@ -59,7 +62,10 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
                 stages.load_day(dataset, date)
                 yield Outcome(date, "done", stale.get(date, "asked for"))
             except PipelineError as error:
-                yield Outcome(date, "failed", str(error))
+                if dataset.folder("raw", date).exists():
+                    yield Outcome(date, "failed", str(error))
+                else:  # prune, or a person, removed its files meanwhile
+                    yield _pass_over(date, dataset.warehouse().find_marker(date))
 
 
 def _pass_over(date: dt.date, marker: dict[str, Any] | None) -> Outcome:
@@ -81,32 +87,51 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
     Raises PipelineError, and leaves the old one, where a day that is loaded has no raw files (unless `drop_missing`)
     or cannot be made again. A day that was never loaded and cannot be is told, and left out.
     """
-    warehouse, days = dataset.warehouse(), list_raw(dataset)
-    if not days:
-        folder, _, _ = str(dataset.folder("raw", dt.date.min)).rpartition("/")
-        raise FolderError(f"{folder}: no day has raw files to rebuild from")
-    if not drop_missing:
-        warehouse.check_kept(days)
-    loaded = {marker["date"] for marker in warehouse.loads()}
-    loads, outcomes = [], []
-    for date in days:
-        try:
-            _clean(dataset, date)
-            loads.append(stages.read_clean(dataset, date))
-            outcomes.append(Outcome(date, "done", "made anew"))
-        except PipelineError as error:
-            if date in loaded:
-                raise
-            outcomes.append(Outcome(date, "failed", str(error)))
-    warehouse.rebuild(sorted(loads, key=lambda load: load[0].as_of), drop_missing)
-    return outcomes
+    warehouse = dataset.warehouse()
+    loads: dict[dt.date, Load] = {}
+    failed: dict[dt.date, PipelineError] = {}
+    _list_raw_to_rebuild(dataset)
+    with dataset.folder("clean", dt.date.min).lock_all():  # a day is loaded under this lock: none is loaded meanwhile
+        kept = warehouse.find_days()
+        while True:
+            days = _list_raw_to_rebuild(dataset)
+            missing = kept.difference(days)
+            if missing and not drop_missing:
+                warehouse.refuse_to_lose(missing)
+            for date in days:
+                if date not in loads and date not in failed:
+                    try:
+                        _make_current(dataset, date)
+                        loads[date] = stages.read_clean(dataset, date)
+                    except PipelineError as error:
+                        failed[date] = error
+            for date in sorted(kept & failed.keys()):
+                raise failed[date]
+            lost = warehouse.rebuild(sorted(loads.values(), key=lambda load: load[0].as_of), missing)
+            if not lost:
+                break
+            kept |= lost  # in a bucket, which has no locks, they were loaded meanwhile
+    done = [Outcome(date, "done", "made anew") for date in loads]
+    return sorted([*done, *(Outcome(date, "failed", str(error)) for date, error in failed.items())])
+
+
+def _list_raw_to_rebuild(dataset: Dataset) -> list[dt.date]:
+    """The days with raw files; raises FolderError where there is none."""
+    if days := list_raw(dataset):
+        return days
+    folder, _, _ = str(dataset.folder("raw", dt.date.min)).rpartition("/")
+    raise FolderError(f"{folder}: no day has raw files to rebuild from")
 
 
 def _clean(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
     """Make the clean folder again where it is not current, alone among all processes, as a Transform task does."""
     with dataset.folder("clean", date).lock():
-        if everything or not stages.is_current(dataset, date):
-            stages.transform_day(dataset, date)
+        _make_current(dataset, date, everything)
+
+
+def _make_current(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
+    if everything or not stages.is_current(dataset, date):
+        stages.transform_day(dataset, date)
 
 
 def list_raw(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> list[dt.date]:

@@ -16,7 +16,7 @@ import tenacity
 
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
-from pipeline.errors import BrokenOffError, FolderError, QualityError
+from pipeline.errors import BrokenOffError, FolderError, PipelineError, QualityError
 from pipeline.kinds import to_arrow
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger, name_load
@@ -65,15 +65,21 @@ class PartResult(NamedTuple):
 def transform_day(dataset: Dataset, date: dt.date) -> None:
     """Make the clean folder of `date` from its raw folder, part by part.
 
-    Raises QualityError where too many records are rejected, DatasetError, FolderError.
+    The clean files that are there stay until the new ones are complete, and for good where this fails. Raises
+    QualityError where too many records are rejected, DatasetError, FolderError.
     """
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
     name_load(manifest.as_of)
-    clean.sweep()
+    clean.begin()
     settings = Pipeline()
     spark_master = settings.spark_master if settings.engine == "spark" else ""
-    results = transform_parts(dataset, raw, manifest.parts, clean, spark_master)
+    try:
+        results = transform_parts(dataset, raw, manifest.parts, clean, spark_master)
+    except PipelineError:
+        if clean.exists():
+            clean.discard()
+        raise
     reasons = sum((result.reasons for result in results), Counter[str]())
     records = manifest.records - manifest.forgotten
     accepted = _check_rejects(dataset, clean, records, reasons)

@@ -67,8 +67,11 @@ class LocalStorage:
         return name
 
     @contextlib.contextmanager
-    def lock(self, path: PurePath, number: int) -> Iterator[None]:
-        """Hold a folder, the `number`th of those beside it: another process waits until this one is done or dead."""
+    def lock(self, path: PurePath, number: int | None = None) -> Iterator[None]:
+        """Hold a folder, the `number`th of those beside it: another process waits until this one is done or dead.
+
+        Without a number hold all of them.
+        """
         with self._telling(path):
             above = Path(path.parent)
             files.make_folder(above, self.private)
@@ -76,12 +79,12 @@ class LocalStorage:
         with file:
             # One byte of one file stands for a folder: nothing to clean up, and the kernel lets go of it with the
             # process. A child that outlives its killed parent keeps it, so the next run waits for that child.
-            byte = (1, number)
+            byte = (0, 0) if number is None else (1, number)  # of length 0: all bytes
             with _explaining_locks(file.name):
                 try:
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *byte)
                 except BlockingIOError:
-                    logger.info("%s: waiting for the process that is working on it", path)
+                    logger.info("%s: waiting for the process that is working on it", path if number else path.parent)
                     fcntl.lockf(file, fcntl.LOCK_EX, *byte)
             yield
 
@@ -251,7 +254,7 @@ class ObjectStorage:
         return f"{stem}.{self.run}.{kind}"
 
     @contextlib.contextmanager
-    def lock(self, path: PurePath, number: int) -> Iterator[None]:  # noqa: ARG002 - as that of a folder
+    def lock(self, path: PurePath, number: int | None = None) -> Iterator[None]:  # noqa: ARG002 - as that of a folder
         """Hold nothing: another run writes under other names."""
         yield
 

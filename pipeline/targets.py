@@ -8,6 +8,7 @@ the business of storage. Asks the warehouse only whether a day is loaded, withou
 import contextlib
 import datetime as dt
 import hashlib
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -148,6 +149,10 @@ class DayFolder(luigi.Target):
         self._storage = open_storage(data_dir)
         self.path = self._storage.root / stage / dataset / f"date={date}"
         self._before: list[str] = []
+        self._published: bytes | None = None
+        """The manifest that `publish` replaces."""
+        self._taken: dict[str, str] = {}
+        """The parts that it names, with their sha256."""
 
     def __str__(self) -> str:
         return self._storage.show(self.path)
@@ -167,6 +172,10 @@ class DayFolder(luigi.Target):
         """The names of the parts that are there, whether or not the manifest names them."""
         return {name for name in self._storage.list_names(self.path) if name.startswith(PARTS)}
 
+    def lock_all(self) -> contextlib.AbstractContextManager[None]:
+        """Hold all days of the dataset at this stage, where they can be held. Take no other lock of them meanwhile."""
+        return self._storage.lock(self.path)
+
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the day at this stage, where it can be held: another process that wants it waits."""
         return self._storage.lock(self.path, self.date.toordinal())
@@ -176,11 +185,28 @@ class DayFolder(luigi.Target):
 
         In a bucket the parts of another run stay, which may be at work: `publish` drops them.
         """
+        self._published, self._taken = None, {}
         self._storage.make_folder(self.path)
         self._before = self._storage.list_names(self.path)
         names = [name for name in self._storage.list_leftovers(self.path) if name not in keep]
         for prefix in (MANIFEST, *(() if keep else (JOURNAL,)), *PARTS):
             self._remove(name for name in names if name.startswith(prefix))
+
+    def begin(self) -> None:
+        """Prepare to write the day anew. Its manifest, and the parts that it names, stay until `publish`."""
+        try:
+            manifest = self._storage.read(self.path / MANIFEST) if self.exists() else None
+            named = self._read_named() if manifest else []
+        except FolderError:  # a manifest that cannot be read: nothing is lost with it
+            manifest = None
+        self.sweep() if manifest is None else self.discard()
+        if manifest:
+            self._published, self._taken = manifest, {part.name: part.sha256 for part in named}
+            self._before = self._storage.list_names(self.path)
+
+    def discard(self) -> None:
+        """Remove the parts that this process has written, and those of killed ones; the day stays as published."""
+        self._remove(_find_strays(self._storage.list_leftovers(self.path), self._list_named()))
 
     def remove(self) -> None:
         """Have nothing of the day: first no manifest, then no parts and, where nothing else lies there, no folder."""
@@ -191,8 +217,11 @@ class DayFolder(luigi.Target):
         self._storage.remove_folder(self.path)
 
     def write(self, name: str, chunks: Iterable[tuple[int, bytes]]) -> Part:
-        """Write a part from chunks (records in it, bytes)."""
-        name = self._storage.name(name)
+        """Write a part from chunks (records in it, bytes). After `begin` it overwrites no part of the published day."""
+        name = wanted = self._storage.name(name)
+        if name in self._taken:
+            stem, _, kind = name.partition(".")
+            name = f"{stem}.{secrets.token_hex(6)}.{kind}"
         records, size, sha256 = 0, 0, hashlib.sha256()
 
         def tally() -> Iterator[bytes]:
@@ -203,6 +232,9 @@ class DayFolder(luigi.Target):
                 yield data
 
         self._storage.write(self.path / name, tally())
+        if self._taken.get(wanted) == sha256.hexdigest():  # the same part again
+            self._storage.rename(self.path / name, self.path / wanted)
+            name = wanted
         return Part(name, records, size, sha256.hexdigest())
 
     def read(self, part: Part) -> bytes:
@@ -241,12 +273,12 @@ class DayFolder(luigi.Target):
         self._remove(_find_strays(self._storage.list_names(self.path), keep))
 
     def publish(self, manifest: msgspec.Struct) -> None:
-        """Make the day exist: its manifest under its name, at once. What was there before this run is dropped.
+        """Make the day exist: its manifest under its name, at once. Then drop what was there before this run.
 
         Where nobody can hold the day, another run may have been first: then its day stays. Raises FolderError where
         one of them took the other's parts for strays, and there is no day.
         """
-        if self.exists():
+        if (self._storage.read(self.path / MANIFEST) if self.exists() else None) != self._published:
             logger.info("%s: another run was first: its files stay", self)
         else:
             self.replace(manifest)
@@ -281,8 +313,11 @@ class DayFolder(luigi.Target):
             ) from error
 
     def _list_named(self) -> set[str]:
+        return {part.name for part in self._read_named()}
+
+    def _read_named(self) -> list[Part]:
         manifest = self.read_manifest(Named)
-        return {part.name for part in (*manifest.parts, *manifest.rejects)}
+        return [*manifest.parts, *manifest.rejects]
 
     def _remove(self, names: Iterable[str]) -> None:
         self._storage.remove([self.path / name for name in sorted(names)])

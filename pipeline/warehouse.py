@@ -25,7 +25,7 @@ The SQL is one text for any database; what differs between databases is behind d
 import datetime as dt
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -103,33 +103,44 @@ class Warehouse:
             db.commit()
             return marker
 
-    def rebuild(self, loads: "Sequence[Load]", drop_missing: bool = False) -> None:
+    def rebuild(self, loads: "Sequence[Load]", give_up: Collection[dt.date] = ()) -> set[dt.date]:
         """Make the dataset's tables anew of these days, in their order, in one transaction; tombstones stay.
 
         Until it is committed others read the tables as they were, and those who write wait. The tables may be damaged,
-        or other than declared. Raises WarehouseError where a day that is loaded is not among these, unless
-        `drop_missing`; and as `load` does.
+        or other than declared. Where a day that is loaded is neither among these nor among those to `give_up`, nothing
+        is changed, and such days are returned. Raises WarehouseError as `load` does.
         """
         declared = Declared.read(self.name, self.table)
         with self.database.connect(create=True) as db:
             db.begin(self.name)
-            if not drop_missing:
-                _check_kept(db, self.name, [day.date for day, _, _ in loads])
+            if lost := _find_days(db, self.name) - {day.date for day, _, _ in loads} - {*give_up}:
+                return lost
             tombstones = _clear(db, declared)
             prepare(db, declared)
             self._bury(db, declared, [*tombstones, *self.tombstones()])
             for day, rows, rejects in loads:
                 _load(db, declared, day, rows, rejects)
             db.commit()
+            return set()
 
     def _bury(self, db: Connection, declared: Declared, keys: Iterable[Key]) -> None:
         db.insert(f"{self.name}_forgotten", declared.key, keys, skip_known=True)
 
-    def check_kept(self, dates: Iterable[dt.date]) -> None:
-        """Raise WarehouseError where a day that is loaded is not among `dates`: a rebuild of these would lose it."""
+    def find_days(self) -> set[dt.date]:
+        """The days in the tables: those that have a marker, and those whose marker somebody deleted."""
         with self._read() as db:
-            if db:
-                _check_kept(db, self.name, dates)
+            return _find_days(db, self.name) if db else set()
+
+    def refuse_to_lose(self, dates: Iterable[dt.date]) -> None:
+        """Raise WarehouseError: these days are loaded and have no raw files, so a rebuild would lose them."""
+        with self._read() as db:
+            markers = read_markers(db, self.name, "and pruned_at is not null") if db else []
+        pruned = {marker["date"] for marker in markers}.intersection(dates)
+        given_up = f" (prune has given up those of {name_days(pruned)})" if pruned else ""
+        raise WarehouseError(
+            f"{self.name} {name_days(dates)}: in {self.database}, but without raw files to be made of again{given_up}: "
+            "bring them back from a copy, or give these days up with --drop-missing"
+        )
 
     def _confirm(self, db: Connection, marker: dict[str, Any], day: Day) -> dict[str, Any]:
         """The marker of a day that is loaded as it is; it may have been made anew by other code, or let through."""
@@ -230,16 +241,6 @@ def _load(
     row = marker | {"details": json.dumps(marker["details"], ensure_ascii=False)}
     db.insert("loads", LOADS.columns, [tuple(map(db.encode, row.values()))])
     return marker
-
-
-def _check_kept(db: Connection, name: str, dates: Iterable[dt.date]) -> None:
-    if lost := _find_days(db, name).difference(dates):
-        pruned = {marker["date"] for marker in read_markers(db, name, "and pruned_at is not null")} & lost
-        given_up = f" (prune has given up those of {name_days(pruned)})" if pruned else ""
-        raise WarehouseError(
-            f"{name} {name_days(lost)}: in {db}, but without raw files to be made of again{given_up}: bring them "
-            "back from a copy, or give these days up with --drop-missing"
-        )
 
 
 def _find_days(db: Connection, name: str) -> set[dt.date]:

@@ -1,5 +1,6 @@
 """The warehouse made anew of all raw days: what it mends, what it leaves alone, and what others see meanwhile."""
 
+import contextlib
 import dataclasses
 import datetime as dt
 import random
@@ -7,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from orders import ORDERS
 
 import databases
 from conftest import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
-from pipeline import extraction, stages
+from pipeline import extraction, reprocess, stages
 from pipeline.config import Pipeline
 from pipeline.errors import FolderError, QualityError, WarehouseError
 from pipeline.reprocess import rebuild
+from pipeline.targets import DayFolder
 from pipeline.users import USERS, table
 from pipeline.verify import verify
 from server import Answer, Server
@@ -237,6 +240,62 @@ def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(
     with pytest.raises(QualityError, match=r"users 2026-10-01: .* records are rejected"):
         rebuild(USERS)
     assert dump() == straight
+
+
+LATE = DAYS[-1] + dt.timedelta(days=1)
+
+
+def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Have something happen after a rebuild has listed its days, while it looks at the first of them."""
+    acts, real = iter([act]), reprocess._make_current
+
+    def look(*args: Any) -> None:
+        next(acts, lambda: None)()
+        real(*args)
+
+    monkeypatch.setattr(reprocess, "_make_current", look)
+
+
+@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.parametrize("drop_missing", [False, True])
+def test_a_day_that_is_loaded_during_a_rebuild_stays(monkeypatch, configure, drop_missing):
+    """Its load waits for the rebuild; --drop-missing gives up no day that has raw files."""
+    configure("users", url=f"{URL}600")
+    loading = []
+
+    def load() -> None:
+        flags = ("--date", str(LATE), "--users-url", f"{URL}600", "--pipeline-database", Pipeline().database)
+        loading.append(start("luigi", "--module", "pipeline", "LoadUsers", *flags))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not USERS.folder("raw", LATE).exists():
+            time.sleep(0.05)
+        time.sleep(1)  # it would be loaded by now
+
+    act_while_cleaning(monkeypatch, load)
+    rebuild(USERS, drop_missing)
+    (process,) = loading
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert query("select date from loads order by 1") == [(str(day),) for day in [*DAYS, LATE]]
+    assert list(verify(USERS)) == []
+
+
+@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.parametrize("drop_missing", [False, True])
+def test_without_locks_a_day_that_is_loaded_meanwhile_is_rebuilt_too(monkeypatch, configure, drop_missing):
+    """As in a bucket: the days are compared again in the transaction."""
+    configure("users", url=f"{URL}600")
+    monkeypatch.setattr(DayFolder, "lock_all", lambda _: contextlib.nullcontext())
+
+    def load() -> None:
+        extraction.extract_day(USERS, LATE)
+        stages.transform_day(USERS, LATE)
+        stages.load_day(USERS, LATE)
+
+    act_while_cleaning(monkeypatch, load)
+    assert [outcome.date for outcome in rebuild(USERS, drop_missing)] == [*DAYS, LATE]
+    assert query("select date from loads order by 1") == [(str(day),) for day in [*DAYS, LATE]]
+    assert list(verify(USERS)) == []
 
 
 @pytest.mark.usefixtures("database", "files")

@@ -3,19 +3,22 @@
 import dataclasses
 import datetime as dt
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import points
 from conftest import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
 from pipeline import extraction, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError
-from pipeline.reprocess import find_stale, reprocess
-from pipeline.targets import RawManifest
+from pipeline.reprocess import find_stale, rebuild, reprocess
+from pipeline.targets import CleanManifest, RawManifest
 from pipeline.users import USERS, LoadUsers, User
 from pipeline.verify import verify
 from pipeline.warehouse import Rejected
+from points import Points
 from server import Answer, Server
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -63,6 +66,15 @@ def serve_days(server: Server, configure) -> None:
         )
 
     configure("users", url=server.on("/users", respond) + "?on={date}", max_reject_ratio=0.9)
+
+
+def clean_otherwise(users):
+    """A cleaning that gives other rows."""
+    rows, rules = USERS.clean(users)
+    return rows.assign(name="another"), rules
+
+
+OTHER = dataclasses.replace(USERS, contract=Lenient, clean=clean_otherwise)
 
 
 def tell(outcomes) -> list[tuple[str, str]]:
@@ -167,7 +179,7 @@ def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made
     assert query("select count(*) from loads") == [(3,)]
     (USERS.folder("raw", DAYS[0]).path / "manifest.json").write_text("{")
     damaged, *others = reprocess(USERS, DAYS[0], STOP)
-    assert [outcome.what for outcome in (damaged, *others)] == ["failed", "failed", "current"]
+    assert [outcome.what for outcome in (damaged, *others)] == ["failed", "current", "current"]
     assert "manifest.json is not a manifest" in damaged.why
 
 
@@ -229,3 +241,61 @@ def test_the_rejects_are_counted_by_reason(server, configure):
         Rejected("email: has no @", 3, 3),
         Rejected("id: Expected `int`, got `str`", 1, 1),
     ]
+
+
+def damage_raw(date: dt.date) -> None:
+    """Flip a bit in the middle of a raw part."""
+    folder = USERS.folder("raw", date)
+    path = Path(folder.path, folder.read_manifest(RawManifest).parts[-1].name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_damaged_raw_part_costs_no_clean_file(configure, everything):
+    """The day cannot be made again, so what was made of it before must last: it is enough for a rebuild."""
+    configure("pipeline", part_records=40)
+    load_days()
+    damage_raw(DAYS[0])
+    before, code = dump_tree("data/clean"), USERS if everything else MENDED
+    assert tell(reprocess(code, DAYS[0], DAYS[1], everything)) == [(str(DAYS[0]), "failed")]
+    assert dump_tree("data/clean") == before
+    remove_warehouse()
+    assert [outcome.what for outcome in rebuild(USERS)] == ["done"] * 3
+
+
+def test_clean_files_that_are_made_again_alike_keep_their_names():
+    """Also where one of them is damaged: it is replaced by a sound one."""
+    load_days()
+    before = dump_tree("data/clean")
+    (part, *_) = sorted(Path(USERS.folder("clean", DAYS[1]).path).glob("part-*"))
+    part.write_bytes(b"damaged")
+    assert {what for _, what in tell(reprocess(USERS, DAYS[0], STOP, everything=True))} == {"done"}
+    assert dump_tree("data/clean") == before
+    assert list(verify(USERS)) == []
+
+
+def test_a_reprocess_that_is_killed_anywhere_leaves_a_complete_clean_day(configure):
+    """The old one or the new one, and then a plain run makes the day whole."""
+    configure("pipeline", part_records=40, engine_workers=1)
+    load_days(days=DAYS[:1])
+    folder, kept = USERS.folder("clean", DAYS[0]), Path("aside")
+    shutil.copytree("data", kept)
+
+    def work() -> None:
+        stages.transform_day(OTHER, DAYS[0])
+
+    code, names = points.run(work, Points())
+    assert code == 0
+    for at in range(1, len(names) + 1):
+        shutil.rmtree("data")
+        shutil.copytree(kept, "data")
+        points.run(work, Points(at, "kill"))
+        read = stages.read_clean(OTHER, DAYS[0])
+        assert sum(batch.num_rows for batch in read[1]) + len(list(read[2])) == 100, names[at - 1]
+        assert folder.read_manifest(CleanManifest).transform_version in {USERS.version, OTHER.version}
+        work()
+        made = folder.read_manifest(CleanManifest)
+        assert made.transform_version == OTHER.version
+        assert folder.list_parts() == {part.name for part in (*made.parts, *made.rejects)}

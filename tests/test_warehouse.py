@@ -639,16 +639,18 @@ def test_a_user_who_goes_although_the_snapshot_lists_them_was_reverted_and_has_n
     assert (marker["vanished"], marker["reverted"], marker["stale"]) == (0, 1, 1)
 
 
-def test_a_rebuild_that_lacks_a_loaded_day_is_refused_unless_it_is_given_up(store: Store) -> None:
-    """It is asked once more within the transaction: a day may have been loaded since the files were looked at."""
+def test_a_rebuild_that_lacks_a_loaded_day_changes_nothing(store: Store) -> None:
+    """It returns the day. Only a day that is given up by its date goes: another may have been loaded since."""
     kept, lost = incremental(1, user(1, "a", 5)), incremental(2, user(2, "b", 30))
     for day in (kept, lost):
         store.load(day)
     before = store.dump_all()
-    with pytest.raises(WarehouseError, match=r"2026-11-02: .* without raw files"):
-        store.warehouse.rebuild([(describe(kept, extracted=1), store.batches(kept), [])])
-    assert store.dump_all() == before
-    store.warehouse.rebuild([(describe(kept, extracted=1), store.batches(kept), [])], drop_missing=True)
+    for give_up in ((), [dt.date(2026, 11, 3)]):
+        loads = [(describe(kept, extracted=1), store.batches(kept), [])]
+        assert store.warehouse.rebuild(loads, give_up) == {dt.date(2026, 11, 2)}
+        assert store.dump_all() == before
+    loads = [(describe(kept, extracted=1), store.batches(kept), [])]
+    assert store.warehouse.rebuild(loads, [dt.date(2026, 11, 2)]) == set()
     assert names(store) == {1: "a"}
 
 
