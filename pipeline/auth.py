@@ -16,6 +16,7 @@ from pipeline.config import Source
 from pipeline.errors import ConfigError
 from pipeline.mask import SHORTEST, Mask
 from pipeline.oauth2 import Tokens
+from pipeline.refresh import RefreshToken
 from pipeline.session import encode_basic
 
 
@@ -54,19 +55,19 @@ class Auth(AuthBase):
                 mask.add(value)
                 self._param = name, value
             case ["oauth2", *pieces, client, secret] if pieces:
-                url = ":".join(pieces)
-                if _split_url(config, "the token URL in auth", url, "http://", "https://").username is not None:
-                    raise ConfigError(f"[{config.section}] auth: the token URL holds a user: leave it out")
-                values = _read_variable(config, client), _read_variable(config, secret)
-                hint = f"check the token URL, and what {client} and {secret} hold"
-                self._tokens = Tokens(config, mask, url, values, hint)
+                self._use_oauth2(config, ":".join(pieces), client, secret)
+            case ["oauth2_refresh", *pieces, client, secret, refresh] if pieces:
+                self._use_oauth2(config, ":".join(pieces), client, secret, refresh)
             case _:  # not shown: it may be the secret itself
                 raise ConfigError(
                     f"[{config.section}] auth cannot be understood: write none, bearer:ENV, "
-                    "basic:USER_ENV:PASSWORD_ENV, header:NAME:ENV, query:NAME:ENV or "
-                    "oauth2:TOKEN_URL:ID_ENV:SECRET_ENV, where ENV is the name of the environment variable that holds "
-                    "the secret"
+                    "basic:USER_ENV:PASSWORD_ENV, header:NAME:ENV, query:NAME:ENV, "
+                    "oauth2:TOKEN_URL:ID_ENV:SECRET_ENV or "
+                    "oauth2_refresh:TOKEN_URL:ID_ENV:SECRET_ENV:REFRESH_ENV, where ENV is the name of the environment "
+                    "variable that holds the secret"
                 )
+        if config.token_file and not config.auth.startswith("oauth2_refresh:"):
+            raise ConfigError(f"[{config.section}] token_file needs auth = oauth2_refresh:…: set it, or leave it out")
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers.update(self._headers)
@@ -83,6 +84,18 @@ class Auth(AuthBase):
         refused = request.headers["Authorization"].removeprefix("Bearer ")
         self._tokens.drop(refused)
         return self._tokens.get() != refused
+
+    def _use_oauth2(self, config: Source, url: str, client: str, secret: str, refresh: str = "") -> None:
+        if _split_url(config, "the token URL in auth", url, "http://", "https://").username is not None:
+            raise ConfigError(f"[{config.section}] auth: the token URL holds a user: leave it out")
+        values = _read_variable(config, client), _read_variable(config, secret, may_be_empty=bool(refresh))
+        if refresh:
+            token = RefreshToken(config, self._mask, refresh, _read_variable(config, refresh))
+            hint = f"check the token URL, and what {client}, {secret} and {refresh} hold"
+            self._tokens = Tokens(config, self._mask, url, values, hint, token)
+        else:
+            hint = f"check the token URL, and what {client} and {secret} hold"
+            self._tokens = Tokens(config, self._mask, url, values, hint)
 
     def _use_basic(self, user: str, password: str) -> None:
         code = encode_basic(user, password)

@@ -237,8 +237,12 @@ class Source(Section):
     headers = luigi.DictParameter(default=NOTHING, description="request headers, a JSON object; values as in url")
     auth = luigi.Parameter(
         default="none",
-        description="none, bearer:ENV, basic:USER_ENV:PASSWORD_ENV, header:NAME:ENV, query:NAME:ENV or "
-        "oauth2:TOKEN_URL:ID_ENV:SECRET_ENV; ENV is the name of an environment variable",
+        description="none, bearer:ENV, basic:USER_ENV:PASSWORD_ENV, header:NAME:ENV, query:NAME:ENV, "
+        "oauth2:TOKEN_URL:ID_ENV:SECRET_ENV or oauth2_refresh:TOKEN_URL:ID_ENV:SECRET_ENV:REFRESH_ENV; ENV is the name "
+        "of an environment variable",
+    )
+    token_file = luigi.Parameter(
+        default="", description="file that keeps the newest refresh token, for an endpoint that replaces it"
     )
     data_selector = luigi.Parameter(default="auto", description="dotted path of the list of records in a page")
     paginator = luigi.ChoiceParameter(choices=PAGINATORS, default="auto", description="how a page says what follows")

@@ -27,7 +27,7 @@ from pipeline.source import MovedError, Reading
 from pipeline.targets import RawManifest, Verdict
 
 # What may change while a reading goes on: how patient it is, and what is made of what came.
-PATIENCE = {"auth", "timeout", "retries", "max_wait", "requests_per_second", "accept"}
+PATIENCE = {"auth", "token_file", "timeout", "retries", "max_wait", "requests_per_second", "accept"}
 
 Tell = Callable[[Reading], None]
 

@@ -1,9 +1,11 @@
-"""OAuth 2.0 client credentials (RFC 6749, 4.4): the tokens that requests carry, fetched anew when they run out.
+"""Fetch the OAuth 2.0 tokens that requests carry: by client credentials or a refresh token (RFC 6749, 4.4 and 6).
 
-Owns the conversation with a token endpoint. Refuses to follow a redirect, which would carry id and secret along, and
-a token that is of another kind than bearer.
+Responsibilities: the conversation with a token endpoint. It follows no redirect, which would carry id and secret
+along, and takes no token of another kind than bearer.
+Non-goals: to ask a person. The first refresh token comes from elsewhere.
 """
 
+import contextlib
 import re
 import threading
 import time
@@ -19,6 +21,7 @@ from pipeline.config import Source
 from pipeline.errors import SourceError
 from pipeline.mask import Mask
 from pipeline.pages import BadPageError, RecoverableError, explain, read_body, read_start
+from pipeline.refresh import RefreshToken
 from pipeline.session import Session, encode_basic, find_tls_problem
 from pipeline.waits import find_wait, is_limited
 
@@ -41,10 +44,20 @@ class Tokens:
     """The token of one client at one endpoint, for as long as it is good; several threads may ask at once.
 
     The scope that an endpoint wants stands in the query of its URL (`?scope=https://graph.microsoft.com/.default`);
-    it is taken out of there and sent in the body. `hint` says what to check where the endpoint refuses.
+    it is taken out of there and sent in the body. `hint` says what to check where the endpoint refuses. `refresh` is
+    the refresh token; without it, the client asks in its own name. A client whose secret is empty is a public one: it
+    sends its id alone.
     """
 
-    def __init__(self, config: Source, mask: Mask, url: str, client: tuple[str, str], hint: str) -> None:
+    def __init__(
+        self,
+        config: Source,
+        mask: Mask,
+        url: str,
+        client: tuple[str, str],
+        hint: str,
+        refresh: RefreshToken | None = None,
+    ) -> None:
         parts = urlsplit(url)
         params = parse_qsl(parts.query, keep_blank_values=True)
         self._scope = " ".join(value for name, value in params if name == "scope")
@@ -55,7 +68,8 @@ class Tokens:
         self._basic = encode_basic(quote_plus(self._id), quote_plus(self._secret))  # RFC 6749, 2.3.1
         mask.add(self._secret, self._basic)
         self._hint = hint
-        self._in_body = False
+        self._refresh = refresh
+        self._in_body = not self._secret
         self._lock = threading.Lock()
         self._token, self._ends = "", 0.0
 
@@ -78,27 +92,47 @@ class Tokens:
             return self._ask(self._in_body)
         except _RefusedError as refused:
             if self._in_body or refused.code not in UNSEEN:
-                raise self._fail(str(refused)) from None
+                raise self._fail(str(refused), self._find_hint(refused)) from None
             first = refused
         try:
             answer = self._ask(in_body=True)
         except _RefusedError as refused:
-            raise self._fail(f"{first}; with id and secret in the body {refused}") from None
+            raise self._fail(f"{first}; with id and secret in the body {refused}", self._find_hint(refused)) from None
         self._in_body = True
         return answer
 
     def _ask(self, in_body: bool) -> tuple[str, float]:
         asked_at = time.monotonic()
-        body = BackendApplicationClient(self._id).prepare_request_body(
-            scope=self._scope, include_client_id=in_body, client_secret=self._secret if in_body else None
-        )
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         if not in_body:
             headers["Authorization"] = f"Basic {self._basic}"
-        with Session() as session, self._post(session, body, headers) as response:
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(self._refresh.hold()) if self._refresh else None
+            session = stack.enter_context(Session())
+            response = stack.enter_context(self._post(session, self._write_body(in_body, held), headers))
             self._check_status(response)
             token, seconds = self._read(response)
         return token, asked_at + seconds
+
+    def _write_body(self, in_body: bool, refresh: str | None) -> str:
+        client = BackendApplicationClient(self._id)
+        secret = (self._secret or None) if in_body else None
+        if refresh is None:
+            body = client.prepare_request_body(scope=self._scope, include_client_id=in_body, client_secret=secret)
+        else:
+            own = {"client_id": self._id, "client_secret": secret} if in_body else {}
+            body = client.prepare_refresh_body(refresh_token=refresh, scope=self._scope, **own)
+        return str(body)
+
+    def _find_hint(self, refused: _RefusedError) -> str:
+        """Return the next step after a refusal; empty for the usual one."""
+        if self._refresh is None or refused.code != "invalid_grant":
+            return ""
+        variable = self._refresh.variable
+        return (
+            f"the refresh token has run out or was used up: authorise the application again and export the new one "
+            f"as {variable}" + ("" if self._config.token_file else "; if the endpoint replaces it, set token_file too")
+        )
 
     def _post(self, session: Session, body: str, headers: dict[str, str]) -> requests.Response:
         timeout = self._config.timeout
@@ -130,6 +164,11 @@ class Tokens:
             token = fields.get("access_token")
             if isinstance(token, str):
                 self._mask.add(token)  # before anything else happens with it
+            refresh = fields.get("refresh_token")
+            if isinstance(refresh, str) and refresh:
+                self._mask.add(refresh)
+                if self._refresh is not None and response.ok:
+                    self._refresh.replace(refresh)  # the one that was sent may be worth nothing now
             seconds = BackendApplicationClient(self._id).parse_request_body_response(body.decode()).get("expires_in")
         except RecoverableError as error:
             raise self._recover(f"{what}: {error}") from None

@@ -29,7 +29,7 @@ ROWS = [
     {"staging", "auth", "signs"},
     {"database"},
     {"sqlite", "postgres", "oauth2"},
-    {"schema", "session", "packing"},
+    {"schema", "session", "packing", "refresh"},
     {"pages", "paginators", "demo", "logs", "mask", "lines", "waits", "days"},
     {"placeholders"},
     {"config"},

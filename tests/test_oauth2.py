@@ -10,7 +10,7 @@ from collections.abc import Callable
 from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus
+from urllib.parse import quote, quote_plus
 
 import pytest
 import requests
@@ -23,8 +23,8 @@ from pipeline.pages import RecoverableError
 from pipeline.session import Session
 from reading import People, fail, make_pages, read
 from server import Answer, Request, Server
+from tokens import ID, SECRET, Caller
 
-ID, SECRET = "our:id", "s3cr3t/+tok&n é"
 BASIC = base64.b64encode(b"our%3Aid:s3cr3t%2F%2Btok%26n+%C3%A9").decode()
 
 
@@ -43,42 +43,6 @@ def issue(**fields: Any) -> Callable[[Request], Answer]:
 
 def refuse(code: str, status: int = 401, **fields: Any) -> Answer:
     return Answer({"error": code} | fields, status=status)
-
-
-class Caller:
-    """Someone who asks an API in the name of a client, with tokens from the endpoint `/token` of the same server."""
-
-    def __init__(
-        self, server: Server, *answers: Answer | Callable[[Request], Answer], query: str = "", **keys: Any
-    ) -> None:
-        self.server = server
-        self.url = server.on("/token", *answers)
-        server.on("/users", Answer([]))
-        self.mask = Mask()
-        auth = f"oauth2:{self.url}{query}:PEOPLE_ID:PEOPLE_SECRET"
-        self.auth = Auth(People(url="http://127.0.0.1/users", auth=auth, **keys), self.mask)
-
-    def ask(self) -> str:
-        """The token with which a request comes to the API."""
-        with Session(self.auth) as session:
-            response = session.get(self.server.url + "/users")
-        return str(response.request.headers["Authorization"]).removeprefix("Bearer ")
-
-    def fail(self) -> str:
-        """The line of a failure that asking again does not heal."""
-        with pytest.raises(SourceError) as caught:
-            self.ask()
-        line = str(caught.value)
-        assert line.startswith(f"[people] auth: POST {self.url}: ")
-        assert "PEOPLE_ID" in line
-        assert "PEOPLE_SECRET" in line
-        assert SECRET not in line
-        return line
-
-    @property
-    def asked(self) -> list[dict[str, str]]:
-        """The bodies of the requests for a token."""
-        return [dict(parse_qsl(each.body.decode())) for each in self.server.requests if each.path == "/token"]
 
 
 def test_a_token_is_asked_for_as_the_standard_says(server: Server) -> None:
