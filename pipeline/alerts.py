@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline import config
 from pipeline.config import Pipeline
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, spell_command
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.failures import Failure, add_line, find_path, read_lines
 from pipeline.logs import logger
@@ -74,7 +74,7 @@ def make_message(dataset: str, failure: Failure) -> dict[str, Any]:
         "dataset": dataset,
         **msgspec.to_builtins(failure),
         "host": host,
-        "more": f"on {host} in {Path.cwd()}: ./run.sh status",
+        "more": f"on {host} in {Path.cwd()}: {spell_command(dataset, 'status')}",
     }
 
 

@@ -19,6 +19,7 @@ from luigi.task_register import Register
 
 from pipeline import logs, ranges, screens
 from pipeline.config import Duration
+from pipeline.dataset import DEFAULT_MODULE
 from pipeline.errors import ConfigError
 from pipeline.parser import Parser, list_flags
 from pipeline.tasks import DayParameter, Load
@@ -70,7 +71,7 @@ def import_module(name: str) -> None:
 def make_module_parser() -> argparse.ArgumentParser:
     """Finds the one flag that stands before or behind a command: which flags there are else, the module decides."""
     parser = argparse.ArgumentParser(prog="python -m pipeline", add_help=False, allow_abbrev=False)
-    parser.add_argument("--module", default="pipeline", help="where the dataset's tasks are (default: pipeline)")
+    parser.add_argument("--module", default=DEFAULT_MODULE, help="where the dataset's tasks are (default: %(default)s)")
     return parser
 
 
@@ -120,7 +121,11 @@ def make_parser() -> Parser:
     )
     report = add("report", screens.show_report, "the same as a page with charts, in one file")
     report.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="where to write it (default: report.html in data_dir)"
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="where to write it (default: in data_dir, report.html, or report-MODULE.html with --module)",
     )
     report.add_argument(
         "--days", type=parse_positive, default=90, help="how many of the newest days the charts show (default: 90)"

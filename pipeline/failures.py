@@ -6,6 +6,7 @@ keeps the newest. Refuses to get in the way of the failure itself: one that cann
 
 import contextlib
 import datetime as dt
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ import msgspec
 
 from pipeline import config
 from pipeline.config import Pipeline
-from pipeline.dataset import Dataset
+from pipeline.dataset import DEFAULT_MODULE, Dataset
 from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.logs import logger
 from pipeline.mask import Mask, find_secrets
@@ -26,7 +27,7 @@ Line = TypeVar("Line", bound=msgspec.Struct)
 MAX_BYTES = 4_000_000  # of the file; what would pass it has the older half of the lines go
 LONGEST = 2_000  # characters of a cause
 ERASED = "what it was is erased, as it may have quoted somebody who is forgotten: run the day again to see it"
-PAGE = "report.html"  # in data_dir, where they are shown
+PAGES = re.compile(r"report(-[\w.]+)?\.html(\..*new)?")  # of `report`, in data_dir; with their temporary files
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -103,14 +104,12 @@ def add_line(storage: Storage, path: PurePath, line: bytes) -> None:
 def erase(data_dir: str, dataset: str) -> None:
     """Leave of each failure when, which day and at which stage: a cause may quote what a source sent.
 
-    What the webhook was told of them goes, and the page that shows them. Raises FolderError.
+    What the webhook was told of them goes, and the pages of `report`, which show them. Raises FolderError.
     """
     storage = open_storage(data_dir)
-    path, page = find_path(storage, dataset), storage.root / PAGE
+    path = find_path(storage, dataset)
     told = path.with_suffix(".told.jsonl")
-    storage.remove_temporary(page)
-    if storage.is_file(page):
-        storage.remove([page])
+    storage.remove([storage.root / name for name in storage.list_names(storage.root) if PAGES.fullmatch(name)])
     if not storage.is_folder(path.parent):
         return
     with storage.hold(path.with_name(".lock")):
@@ -122,6 +121,11 @@ def erase(data_dir: str, dataset: str) -> None:
         storage.remove([told, *([] if kept else [path])])
         if kept:
             storage.replace(path, b"".join(msgspec.json.encode(each) + b"\n" for each in kept))
+
+
+def name_page(module: str) -> str:
+    """Return the name of the page on which `report` shows the datasets of a module."""
+    return "report.html" if module == DEFAULT_MODULE else f"report-{module}.html"
 
 
 def _make_mask(dataset: Dataset) -> Mask:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipeline import progress
 from pipeline.backfill import Backfill
+from pipeline.dataset import DEFAULT_MODULE
 from pipeline.logs import count
 from pipeline.plan import Step, find_cost, plan
 from pipeline.prune import Outcome, prune
@@ -80,7 +81,7 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
 
 def _tell_again(options: argparse.Namespace) -> str:
     """The command with which to go on; the values of flags are left out, as who knows what they hold."""
-    module = "" if options.module == "pipeline" else f" --module {options.module}"
+    module = "" if options.module == DEFAULT_MODULE else f" --module {options.module}"
     workers = f" --workers {options.workers}" if options.workers else ""
     flags = " and the flags of this run" if options.flags else ""
     return f"python -m pipeline{module} backfill {options.start} {options.stop}{workers}{flags}"

@@ -17,9 +17,9 @@ import jinja2
 
 from pipeline.charts import Layer, draw_bars, draw_line
 from pipeline.config import Pipeline
-from pipeline.dataset import Dataset
+from pipeline.dataset import DEFAULT_MODULE, Dataset, spell_command
 from pipeline.days import list_span
-from pipeline.failures import PAGE, Failure
+from pipeline.failures import Failure, name_page
 from pipeline.logs import count
 from pipeline.stages import COUNTS
 from pipeline.status import DAY, STATES, State, Status, find_status, name_newest, tell_command, tell_span
@@ -83,21 +83,23 @@ class Sheet(NamedTuple):
     healed: list[Failure]
 
 
-def write_report(datasets: Sequence[Dataset], file: Path | None, days: int) -> str:
+def write_report(datasets: Sequence[Dataset], file: Path | None, days: int, module: str = DEFAULT_MODULE) -> str:
     """Write the page, at once, with charts of the newest `days`: into a file, or into data_dir. Returns its place.
 
+    Each module has a page of its own in data_dir: `report.html`, or `report-orders.html` for the module `orders`.
     Raises ConfigError, FolderError, WarehouseError.
     """
     sheets = [make_sheet(dataset, days) for dataset in datasets]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["command"] = spell_command
     environment.filters["span"] = lambda seconds: tell_span(dt.timedelta(seconds=seconds))
     environment.filters["time"] = lambda time: f"{time:%Y-%m-%d %H:%M} UTC"
     template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
     storage = open_storage("" if file else Pipeline().data_dir)
-    path = file or storage.root / PAGE
+    path = file or storage.root / name_page(module)
     storage.replace(path, page.encode())
     return storage.show(path)
 
@@ -129,28 +131,32 @@ def make_sheet(dataset: Dataset, number: int) -> Sheet:
 
 def list_remedies(status: Status) -> list[Remedy]:
     """What is to be done, the gravest first. A snapshot that was not taken is nothing: no source knows it now."""
-    failed = status.open_failures
+    name, failed = status.dataset, status.open_failures
+
+    def mend(state: State, days: Sequence[dt.date], why: str, command: str = "backfill") -> Remedy:
+        return Remedy(state, len(days), name_newest(days), why, tell_command(name, command, days))
+
     missing = [date for date in status.wanted if date not in status.failed]
     lacking = {*status.missing, *status.failed}
     stale = {date: why for date, why in status.stale.items() if date not in lacking}
     older = [failure.date for failure in failed[NEWEST:]]
     remedies = [
-        *(_mend("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]),
-        *([_mend("failed", older, "before these: ./run.sh status --json tells why")] if older else []),
-        *([_mend("missing", missing, "not loaded")] if missing else []),
+        *(mend("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]),
         *(
-            _mend("stale", [date for date, reason in stale.items() if reason == why], why, "reprocess")
+            [mend("failed", older, f"before these: {spell_command(name, 'status', '--json')} tells why")]
+            if older
+            else []
+        ),
+        *([mend("missing", missing, "not loaded")] if missing else []),
+        *(
+            mend("stale", [date for date, reason in stale.items() if reason == why], why, "reprocess")
             for why in dict.fromkeys(stale.values())
         ),
     ]
     if status.unforgotten:
         keys = count(status.unforgotten, "key")
-        remedies.append(Remedy("stale", 0, "every day", f"{keys} not wholly forgotten", "./run.sh forget"))
+        remedies.append(Remedy("stale", 0, "every day", f"{keys} not wholly forgotten", spell_command(name, "forget")))
     return remedies
-
-
-def _mend(state: State, days: Sequence[dt.date], why: str, command: str = "backfill") -> Remedy:
-    return Remedy(state, len(days), name_newest(days), why, tell_command(command, days))
 
 
 def judge(status: Status, remedies: Sequence[Remedy]) -> tuple[State, str]:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import alerts, config
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, spell_command
 from pipeline.errors import ConfigError
 from pipeline.failures import Failure
 from pipeline.logs import count, encode_json
@@ -73,7 +73,7 @@ def _show_status(status: "Status", days: int) -> None:
     console, name = open_console(), status.dataset
     if status.unforgotten:
         pending = count(status.unforgotten, "key")
-        console.print(f"{name}: {pending} not wholly forgotten: run python -m pipeline forget", soft_wrap=True)
+        console.print(f"{name}: {pending} not wholly forgotten: {spell_command(name, 'forget')}", soft_wrap=True)
     if status.first and status.newest and status.known_until:
         lacking = f"{count(len(status.missing), 'day')} missing up to the last closed one, {status.last_closed}"
         span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
@@ -89,7 +89,7 @@ def _show_status(status: "Status", days: int) -> None:
     if status.loads:
         _show_loads(console, status.loads[-days:])
     if status.missing:
-        next_ = tell_command("backfill", status.wanted) if status.wanted else "nothing knows now how these were"
+        next_ = tell_command(name, "backfill", status.wanted) if status.wanted else "nothing knows now how these were"
         console.print(f"missing: {name_newest(status.missing)}: {next_}", style="red", soft_wrap=True)
     for failure in status.failures[:FAILURES]:
         over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
@@ -158,19 +158,19 @@ def _tell_next(status: "Status") -> str:
     failed = {failure.date: failure for failure in status.open_failures}
     lacking = status.wanted or list(failed)
     if not lacking:
-        return "./run.sh status tells more"
+        return f"{spell_command(status.dataset, 'status')} tells more"
     missing = f"{count(len(lacking), 'day')} missing"
     if failure := failed.get(lacking[0]):
         before = f"{missing}, " if len(lacking) > 1 else ""
         return f"{before}{failure.date} failed, {failure.stage}: {failure.line}"
-    return f"{missing}: {tell_command('backfill', lacking)}"
+    return f"{missing}: {tell_command(status.dataset, 'backfill', lacking)}"
 
 
 def show_report(loads: Loads, options: argparse.Namespace) -> bool:
     """Where the page is that was written; it says whether all is well."""
     from pipeline.report import write_report
 
-    place = write_report([load.dataset for load in loads], options.file, options.days)
+    place = write_report([load.dataset for load in loads], options.file, options.days, options.module)
     open_console().print(f"{place}: open it in a browser", soft_wrap=True)
     return True
 

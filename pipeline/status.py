@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline import config
 from pipeline.config import SNAPSHOT, Pipeline, Source
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, spell_command
 from pipeline.failures import Failure, find_open, list_failures
 from pipeline.logs import count
 from pipeline.placeholders import find_placeholders
@@ -152,9 +152,9 @@ def name_newest(days: Iterable[dt.date]) -> str:
     return before + ", ".join(runs[-RUNS:])
 
 
-def tell_command(command: str, days: Sequence[dt.date]) -> str:
+def tell_command(dataset: str, command: str, days: Sequence[dt.date]) -> str:
     """The command that does something to these days; it leaves alone what needs nothing between them."""
-    return f"./run.sh {command} {min(days)} {max(days) + DAY}"
+    return spell_command(dataset, command, min(days), max(days) + DAY)
 
 
 def tell_time(time: dt.datetime) -> str:

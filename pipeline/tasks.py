@@ -21,7 +21,7 @@ from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
 from pipeline import alerts, config, failures, logs, progress, stages
-from pipeline.dataset import Dataset
+from pipeline.dataset import MODULES, Dataset
 from pipeline.errors import ConfigError, DayNotClosedError, FolderError, WarehouseError
 from pipeline.placeholders import find_placeholders
 from pipeline.targets import DayFolder, LoadMarker, find_loaded
@@ -193,6 +193,11 @@ class Load(DayTask):
     """The rows of a day in the warehouse."""
 
     stage = "load"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "dataset" in vars(cls):
+            MODULES.setdefault(cls.dataset.name, cls.__module__)
 
     def output(self) -> LoadMarker:
         return self.dataset.marker(self.date)

@@ -2,12 +2,13 @@
 
 import datetime as dt
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from conftest import ROOT, dump_tree, luigi_run, query, run
-from pipeline import dataset, stages
+from pipeline import dataset, failures, stages
 from pipeline.errors import FolderError
 from pipeline.users import USERS
 from server import Answer, Server
@@ -46,6 +47,46 @@ def test_a_second_dataset_is_one_file_and_one_section():
         assert "orders in sqlite:///data/warehouse.db: 1 day, " in status.stdout
         assert "users" not in status.stdout
     assert "users in sqlite:///data/warehouse.db: 1 day, " in run("python", "-m", "pipeline", "status").stdout
+
+
+def test_commands_and_pages_name_the_dataset_they_are_for(server):
+    """A printed command loads the days of its own dataset, and each module has a page of its own."""
+    url = server.on("/orders", Answer({"orders": ORDERS}))
+    section = f"\n[orders]\nurl = {url}\nmode = incremental\nmax_reject_ratio = 0.5\n"
+    Path("luigi.cfg").write_text(Path("luigi.cfg").read_text() + section)
+    luigi_run("LoadUsers", "--date", DAY)
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+
+    def ask(*words: str) -> "subprocess.CompletedProcess[str]":
+        return run("python", "-m", "pipeline", *words, "--module", "orders", **path)
+
+    assert ask("load", "2026-11-18").returncode == 0
+    late = ask("status", "--max-age", "1 minute")
+    (hint,) = (line.partition("./run.sh ")[2] for line in late.stdout.splitlines() if line.startswith("missing"))
+    assert hint.endswith(" --module orders")
+    assert late.stderr.splitlines()[-1].endswith(f"./run.sh {hint}")
+    assert run("python", "-m", "pipeline", *hint.split(), **path).returncode == 0
+    assert not [line for line in ask("status").stdout.splitlines() if line.startswith("missing")]
+    assert query("select count(*) from loads where dataset = 'users'") == [(1,)]
+
+    assert run("python", "-m", "pipeline", "report").returncode == 0
+    page = Path("data/report.html").read_bytes()
+    assert ask("report").stdout == "data/report-orders.html: open it in a browser\n"
+    assert Path("data/report.html").read_bytes() == page
+    failures.erase("data", "users")  # every page may quote a person
+    assert not list(Path("data").glob("report*"))
+
+
+def test_a_command_names_the_module_where_it_must(monkeypatch):
+    """The default module needs no name while it holds one dataset."""
+    days = ("backfill", "2026-11-18", "2026-11-20")
+    words = "./run.sh backfill 2026-11-18 2026-11-20"
+    monkeypatch.setattr(dataset, "MODULES", {"users": "pipeline.users", "orders": "orders"})
+    assert dataset.spell_command("users", *days) == words
+    assert dataset.spell_command("orders", *days) == f"{words} --module orders"
+    monkeypatch.setattr(dataset, "MODULES", {"users": "pipeline.users", "todos": "pipeline.todos"})
+    assert dataset.spell_command("users", *days) == f"{words} --module pipeline.users"
+    assert dataset.spell_command("todos", *days) == f"{words} --module pipeline.todos"
 
 
 def edit_users(old: str, new: str) -> dict[str, str]:
