@@ -146,6 +146,8 @@ class _Trial:
         self.dated = self.early = self.late = 0
         """How many rows have a time of change; of these, how many before `low`, and how many from `high` on."""
         self.reasons: Counter[str] = Counter()
+        self.cleaned = Census()
+        """The keys after cleaning, in mode snapshot."""
         self.error: SourceError | None = None
         """What ended the first reading."""
         self.failure: SourceError | QualityError | None = None
@@ -199,6 +201,8 @@ class _Trial:
 
         rows, rejects = transform(lines, self.dataset.contract, self.dataset.clean, key, self.settings.deleted_when)
         self.reasons.update(reject.describe() for reject in rejects)
+        if self.settings.mode == SNAPSHOT:
+            gates.add_cleaned(self.cleaned, rows, rejects, list(key))
         if "updated_at" in rows:
             changed = rows["updated_at"].dropna()
             self.dated += len(changed)
@@ -341,8 +345,8 @@ def _ask_again(trial: _Trial) -> Finding:
 
 def _ask_gates(trial: _Trial) -> Finding:
     as_of = trial.started_at - trial.settings.settle
-    known = trial.dataset.warehouse().count
-    verdicts = gates.judge(trial.date, trial.settings, trial.reading.census, as_of, known)
+    known = trial.dataset.warehouse()
+    verdicts = gates.judge(trial.date, trial.settings, trial.reading.census, as_of, known, lambda: trial.cleaned)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     return Finding(FAILED if failed else OK, "; ".join(map(str, failed or verdicts)))
 

@@ -57,7 +57,10 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
         if problem := reading.census.explain_no_key():
             raise QualityError(f"{dataset.name} {date}: {problem}")
         as_of = journal.started_at - settings.settle
-        verdicts = gates.judge(date, settings, reading.census, as_of, lambda: dataset.warehouse().count())
+        verdicts = gates.judge(
+            *(date, settings, reading.census, as_of, dataset.warehouse()),
+            lambda: gates.count_cleaned(dataset, folder, journal.parts),
+        )
         _check_verdicts(dataset, date, settings, verdicts)
     except (SourceError, QualityError) as error:
         if not isinstance(error, OutageError):

@@ -5,23 +5,28 @@ the first verdict that it did not pass, or lets it through where that was asked 
 """
 
 import datetime as dt
+import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
 from pipeline.config import SNAPSHOT, Pipeline, Source
+from pipeline.dataset import Dataset
 from pipeline.errors import FolderError
 from pipeline.lines import unpack
 from pipeline.logs import count, logger
-from pipeline.records import Census
+from pipeline.records import Census, hash_keys
 from pipeline.targets import DayFolder, Part, Verdict, list_days
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline.records import Keys
+    from pipeline.transform import Reject
 
 MEDIAN_OF = 7  # days
 MEDIAN_FROM = 3  # days; fewer say nothing of what is usual
@@ -45,20 +50,33 @@ class Earlier(NamedTuple):
     manifest: Manifest
 
 
-def judge(
-    date: dt.date, settings: Source, census: Census, as_of: dt.datetime, count_known: Callable[[], int]
-) -> list[Verdict]:
-    """What the gates of a dataset's section say of `date`, all of whose records are in `census`.
+class Known(Protocol):
+    """The users that the warehouse knows."""
 
-    It is compared with the dataset's other days in raw, of the same mode; those whose manifest cannot be read are
-    left out. `count_known` says how many users the warehouse has, and is asked only where records delete some.
-    A gate at 1, or with nothing to compare with, gives no verdict. Raises FolderError.
+    def count(self) -> int: ...
+    def read_keys(self) -> Iterable[tuple[Any, ...]]: ...
+
+
+def judge(
+    date: dt.date,
+    settings: Source,
+    census: Census,
+    as_of: dt.datetime,
+    known: Known,
+    count_cleaned: Callable[[], Census],
+) -> list[Verdict]:
+    """Judge `date`, all of whose records are in `census`, by the gates of a dataset's section.
+
+    The day is compared with the dataset's other days in raw, of the same mode, and with the `known` users. A day whose
+    manifest cannot be read is left out. `count_cleaned` counts the keys of the same records after `clean`; it is
+    called only if a snapshot seems to lack too many users. A gate at 1, or with nothing to compare with, gives no
+    verdict. Raises FolderError, WarehouseError.
     """
     before = _list_earlier(date, settings, as_of)
     if settings.mode == SNAPSHOT:
-        gone = _judge_vanished(settings, census, before)
+        gone = _judge_vanished(settings, census, before, known, count_cleaned)
     else:
-        gone = _judge_deletions(settings, census, count_known)
+        gone = _judge_deletions(settings, census, known.count)
     verdicts = [_judge_number(settings, census), _judge_drop(settings, census, before), gone]
     return [verdict for verdict in verdicts if verdict]
 
@@ -110,16 +128,69 @@ def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> 
     return _decide("max_drop_ratio", drop, limit, median, fact, passed=drop <= limit or usual)
 
 
-def _judge_vanished(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
-    """`max_delete_ratio` of a snapshot: the share of the keys of the one read before that are missing in this one.
+def _judge_vanished(
+    settings: Source,
+    census: Census,
+    before: Sequence[Earlier],
+    known: Known,
+    count_cleaned: Callable[[], Census],
+) -> Verdict | None:
+    """Judge a snapshot by `max_delete_ratio`: the share of the known users whom it does not list.
+
+    The table has the keys after `clean`, and the census those before. Where they are the same, as they usually are,
+    nothing needs cleaning. Rejected records list their users, as the load takes these for neither present nor absent.
+    """
+    limit = settings.max_delete_ratio
+    if limit == 1 or not census.key:
+        return None
+    keys = hash_keys(known.read_keys())
+    if not len(keys):
+        return _judge_by_snapshot(settings, census, before)
+    missing = _count_missing(keys, census)
+    if missing / len(keys) > limit:
+        missing = _count_missing(keys, count_cleaned())
+    share = missing / len(keys)
+    fact = f"{missing:,} of {count(len(keys), 'user')} in the warehouse are missing"
+    return _decide("max_delete_ratio", share, limit, len(keys), fact, passed=share <= limit)
+
+
+def _count_missing(keys: "Keys", census: Census) -> int:
+    """How many of these distinct keys are not present in a census."""
+    import numpy as np
+
+    return len(keys) - int(np.isin(keys, census.present_keys(), assume_unique=True).sum())
+
+
+def count_cleaned(dataset: Dataset, folder: DayFolder, parts: Iterable[Part]) -> Census:
+    """Count the keys that rows and rejects of raw parts have after `clean`. Raises DatasetError, FolderError."""
+    import sqlalchemy as sa
+
+    from pipeline.transform import transform
+
+    key = [column.name for column in dataset.table(sa.MetaData()).primary_key]
+    rule, census = dataset.config().deleted_when, Census()
+    for part in parts:
+        add_cleaned(census, *transform(unpack(folder.read(part)), dataset.contract, dataset.clean, key, rule), key)
+    return census
+
+
+def add_cleaned(census: Census, rows: "pd.DataFrame", rejects: Sequence["Reject"], key: list[str]) -> None:
+    """Add the keys of rows and rejects to a census; a row says more of its user than a reject."""
+    import pyarrow as pa
+
+    refused = [json.loads(reject.key) for reject in rejects if reject.key]
+    census.add_keys(hash_keys(refused).tolist(), [False] * len(refused))
+    columns = pa.Table.from_pandas(rows[key], preserve_index=False).columns
+    gone = rows["deleted"].tolist() if "deleted" in rows else [False] * len(rows)
+    census.add_keys(hash_keys(zip(*(column.to_pylist() for column in columns), strict=True)).tolist(), gone)
+
+
+def _judge_by_snapshot(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
+    """Judge a snapshot, if the warehouse knows nobody, by the share of the keys of the one read before that it lacks.
 
     A snapshot whose parts are damaged or missing is passed over with a warning, and the one before it compared with:
     today's cannot be read again tomorrow, and must not be lost for an old file; the gate stays shut all the same.
     """
-    import numpy as np
-
-    if settings.max_delete_ratio == 1 or not census.key:
-        return None
     for earlier in before:
         try:
             keys = _read_keys(earlier, census)
@@ -128,7 +199,7 @@ def _judge_vanished(settings: Source, census: Census, before: Sequence[Earlier])
                 "%s: the snapshot of %s is not compared with: %s", settings.section, earlier.folder.date, error
             )
             continue
-        missing = len(keys) - int(np.isin(keys, census.present_keys(), assume_unique=True).sum())
+        missing = _count_missing(keys, census)
         share, date = missing / max(len(keys), 1), str(earlier.folder.date)
         fact = f"{missing:,} of {count(len(keys), 'key')} of the snapshot read before ({date}) are missing"
         limit = settings.max_delete_ratio

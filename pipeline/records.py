@@ -7,9 +7,10 @@ and what becomes of it is the transform's business.
 import json
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
@@ -112,24 +113,29 @@ class Census:
 
     def add(self, records: Sequence[Record]) -> None:
         """Count these records, which came after those before."""
-        self._latest = None
         self.records += len(records)
-        found, gone = self._read_keys(records), self._deletion.find(records)
+        keys = self._read_keys(records)
+        if None in keys:
+            self._sample = self._sample or list(map(load, records[:SAMPLE]))
+        self.add_keys(keys, self._deletion.find(records))
+        if self._known and len(self._unknown) < MAX_UNKNOWN:
+            sample = SAMPLE if self.records <= MANY else FEW
+            self._unknown.update(_find_unknown(records[:sample], self._known))
+
+    def add_keys(self, found: Sequence[int | None], gone: Sequence[bool]) -> None:
+        """Count these hashed keys, None for one that cannot be read, and whether each is of a deletion."""
+        self._latest = None
         if alone := found.count(None):
             self._alone += alone
-            self._sample = self._sample or list(map(load, records[:SAMPLE]))
             self._alone_gone += sum(deleted for key, deleted in zip(found, gone, strict=True) if key is None)
             gone = [deleted for key, deleted in zip(found, gone, strict=True) if key is not None]
             found = [key for key in found if key is not None]
-        keys = cast(list[int], found)
+        keys = cast(Sequence[int], found)
         self._keys.extend(keys)
         if keys:
             low, high = self.span or (keys[0], keys[0])
             self.span = min(low, min(keys)), max(high, max(keys))
         self._gone.extend(gone)
-        if self._known and len(self._unknown) < MAX_UNKNOWN:
-            sample = SAMPLE if self.records <= MANY else FEW
-            self._unknown.update(_find_unknown(records[:sample], self._known))
 
     def has_at_least(self, number: int) -> bool:
         """Whether there are so many distinct keys: cheap to ask after every page."""
@@ -207,6 +213,19 @@ def _suggest_key(records: Sequence[Any]) -> str:
     if not likely:
         return "no other field tells the records apart"
     return f"name another field as the key of the dataset, such as {', '.join(likely[:FEW_NAMES])}"
+
+
+def hash_keys(keys: Iterable[Sequence[Any]]) -> "Keys":
+    """Hash keys as Census counts them. Each of `keys` holds the values of one key."""
+    import numpy as np
+
+    found, keys = array("q"), iter(keys)
+    while block := list(islice(keys, BLOCK)):
+        if set(map(len, block)) == {1} and set(map(type, values := list(chain.from_iterable(block)))) == {int}:
+            found.extend(values)  # most keys, and far faster than one by one
+        else:
+            found.extend(_hash(key[0] if len(key) == 1 else key) for key in block)
+    return np.array(found, np.int64)
 
 
 def _make_shape(path: str) -> type[msgspec.Struct]:

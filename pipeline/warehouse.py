@@ -208,6 +208,18 @@ class Warehouse:
             rows = db.run(sql).fetchall() if db and db.describe(f"{self.name}_history").columns else []
             return {dt.date.fromisoformat(date): change for date, change in rows}
 
+    def read_keys(self) -> Iterator[Key]:
+        """Stream the keys of all rows that the table has now. Raises WarehouseError where its key is another one."""
+        if not self.database.exists():
+            return
+        declared = Declared.read(self.name, self.table)
+        with self.database.connect(readonly=True) as db:
+            there = db.describe(self.name).columns
+            if there and not declared.key.keys() <= there.keys():
+                check_stored(db, declared.stored()[0])
+            if there:
+                yield from db.stream("select {key} from {present}".format_map(Words(declared)))
+
     def count(self) -> int:
         """How many rows the table has: what is there now."""
         with self._read() as db:

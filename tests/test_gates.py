@@ -5,6 +5,7 @@ import json
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,30 @@ def write(
     return folder
 
 
-def ask(census: Census, known: int = 0, as_of: dt.datetime = NOON, **keys: Any) -> dict[str, Verdict]:
-    """The verdicts on DAY, by gate."""
+class Users:
+    """What the warehouse knows: so many users, or those with these keys."""
 
-    def count_known() -> int:
-        assert census.deleted
-        return known
+    def __init__(self, number: int = 0, keys: Iterable[Any] = ()) -> None:
+        self.number, self.keys = number, keys
 
-    verdicts = judge(DAY, People(url="http://localhost/", **keys), census, as_of, count_known)
+    def count(self) -> int:
+        return self.number
+
+    def read_keys(self) -> list[tuple[Any, ...]]:
+        return [(key,) for key in self.keys]
+
+
+def ask(
+    census: Census,
+    known: int | Iterable[Any] = 0,
+    as_of: dt.datetime = NOON,
+    cleaned: Census | None = None,
+    **keys: Any,
+) -> dict[str, Verdict]:
+    """Judge DAY; returns the verdicts by gate. `known` are the users of the warehouse: their keys, or how many."""
+    users = Users(known) if isinstance(known, int) else Users(keys=known)
+    section = People(url="http://localhost/", **keys)
+    verdicts = judge(DAY, section, census, as_of, users, lambda: cleaned or census)
     return {verdict.gate: verdict for verdict in verdicts}
 
 
@@ -284,6 +301,34 @@ def test_a_ratio_of_one_switches_a_gate_off():
         write(DAY - days(number), *range(100))
     verdicts = ask(count(*range(20), deleted=range(20)), 10, max_drop_ratio=1, max_delete_ratio=1)
     assert set(verdicts) == {"min_records"}
+
+
+def test_snapshot_compares_with_the_users_of_the_warehouse():
+    """However they came; earlier snapshots in raw are not looked at then. New users do not make up for missing ones."""
+    write(DAY - days(1), *range(1000), mode="snapshot")
+    snapshot = count(*range(6), *range(100, 110))
+    verdict = ask(snapshot, range(10), mode="snapshot")["max_delete_ratio"]
+    assert (verdict.passed, verdict.value, verdict.reference) == (False, 0.4, 10)
+    assert str(verdict) == "4 of 10 users in the warehouse are missing; max_delete_ratio is 0.3"
+    assert ask(snapshot, range(6), mode="snapshot")["max_delete_ratio"].value == 0
+    assert "max_delete_ratio" not in ask(snapshot, range(10), mode="snapshot", max_delete_ratio=1)
+
+
+@pytest.mark.parametrize("percent", [10, 29, 30, 57])
+def test_snapshot_passes_exactly_at_the_limit(percent):
+    """And fails with one user fewer."""
+    for number, passed in ((1000 - 10 * percent, True), (999 - 10 * percent, False)):
+        verdict = ask(count(*range(number)), range(1000), mode="snapshot", max_delete_ratio=percent / 100)
+        assert verdict["max_delete_ratio"].passed is passed
+
+
+def test_keys_that_clean_changes_are_compared_after_it():
+    """Only if too many seem to be missing: to clean all records takes as long as the transform."""
+    raw, cleaned = count("a ", "b ", "c "), count("a", "b", "c")
+    known = ["a", "b", "c", "d"]
+    assert ask(raw, known, cleaned=cleaned, mode="snapshot")["max_delete_ratio"].value == 0.25
+    assert ask(raw, known, cleaned=count("a"), mode="snapshot")["max_delete_ratio"].value == 0.75
+    assert ask(cleaned, known, cleaned=count("a"), mode="snapshot")["max_delete_ratio"].value == 0.25
 
 
 def test_the_order_of_keys_in_a_snapshot_does_not_matter():
