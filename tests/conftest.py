@@ -24,6 +24,7 @@ import requests
 from luigi.configuration import get_config
 
 import databases
+from clones import make_clone
 from cluster import MEMORY, Cluster, find_program
 from pipeline import cli, client
 from pipeline.config import Pipeline
@@ -171,32 +172,8 @@ def postgresql(cluster: Cluster, home: Path, configure: Callable[..., None]) -> 
 
 @pytest.fixture
 def checkout(home: Path) -> Path:
-    """The files of a clone, with the environment that run.sh has made."""
-    if not (ROOT / ".venv" / "installed.requirements.txt").exists():
-        miss("./run.sh has made no .venv here")
-    for name in ("run.sh", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
-        shutil.copy(ROOT / name, home)
-    (home / ".venv").mkdir()
-    for path in (ROOT / ".venv").iterdir():
-        if not path.name.startswith("lib") and path.name != "bin":
-            (home / ".venv" / path.name).symlink_to(path)
-    # Folders of its own: scripts name their Python, and run.sh writes into site-packages.
-    (home / ".venv" / "bin").mkdir()
-    for path in (ROOT / ".venv" / "bin").iterdir():
-        if not path.is_file() or path.is_symlink() or str(ROOT).encode() not in path.read_bytes():
-            (home / ".venv" / "bin" / path.name).symlink_to(path)
-        else:
-            script = shutil.copy(path, home / ".venv" / "bin" / path.name)
-            script.write_bytes(script.read_bytes().replace(str(ROOT).encode(), str(home).encode()))
-    (packages,) = (ROOT / ".venv" / "lib").glob("python3*/site-packages")
-    site = home / packages.relative_to(ROOT)
-    site.mkdir(parents=True)
-    for path in packages.iterdir():
-        if path.name != "project_folder.pth":
-            (site / path.name).symlink_to(path)
-    (home / ".venv" / "installed.path").unlink()
-    (home / ".venv" / "installed.path").write_text(f"{home}\n")
-    return home
+    """A clean clone in the current folder, with the environment that run.sh makes."""
+    return make_clone(home)
 
 
 def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
