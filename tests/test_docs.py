@@ -13,9 +13,9 @@ import requests
 
 import databases
 from clones import make_clone
-from conftest import ROOT, need
+from conftest import ROOT, luigi_run, need, query
 from mailserver import MailServer
-from pages import Reader, read_blocks
+from pages import Reader, read_blocks, read_queries
 from peers import find_port
 from pipeline.config import Pipeline
 from pipeline.demo import DemoAdapter
@@ -53,6 +53,20 @@ def test_readme_examples_give_what_it_shows(server):
     replace = {"https://api.example.com/v1/users": users, "https://jsonplaceholder.typicode.com/users": shape.url}
     with Reader(replace) as reader:
         reader.follow(read_blocks("README.md"), NOT_RUN)
+
+
+def test_readme_query_finds_deleted_users():
+    """Its page has none: here a snapshot lists nobody of the day before."""
+    assert luigi_run("LoadUsers", "--date", "2026-11-20").returncode == 0
+    users = query("select user_id from users order by user_id")
+    url = "demo://users?as_of=2016-01-02T00:00:00Z"  # its first twenty users
+    snapshot = luigi_run(
+        "LoadUsers", "--date", "2026-11-21", "--users-url", url, "--users-mode", "snapshot", "--users-accept"
+    )
+    assert snapshot.returncode == 0, snapshot.stderr
+    ((as_of,),) = query("select as_of from loads where mode = 'snapshot'")
+    (block,) = (block for block in read_blocks("README.md") if "who was deleted" in block.text)
+    assert query(read_queries(block.text)[-1].code) == [(user_id, as_of) for (user_id,) in users]
 
 
 @pytest.mark.timeout(300)
