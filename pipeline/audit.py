@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.warehouse import Load
 
-MAY_BE_NULL = ("watermark", "pruned_at", "details")  # of a marker
+MAY_BE_NULL = ("watermark", "pruned_at", "details", "source")  # of a marker
 EXAMPLES = 10  # rows that are named, of all that differ in one comparison
 
 

@@ -14,10 +14,14 @@ from requests.auth import AuthBase
 
 from pipeline.config import Source
 from pipeline.errors import ConfigError
-from pipeline.mask import SHORTEST, Mask
+from pipeline.mask import SHORTEST, Mask, find_secrets
 from pipeline.oauth2 import Tokens
+from pipeline.placeholders import NAMES, PLACEHOLDER
 from pipeline.refresh import RefreshToken
 from pipeline.session import encode_basic
+
+SCHEMES = ("http://", "https://", "demo://")
+PORTS = {"http": 80, "https": 443}
 
 
 class Auth(AuthBase):
@@ -28,7 +32,7 @@ class Auth(AuthBase):
         self._param: tuple[str, str] | None = None
         self._tokens: Tokens | None = None
         self._mask = mask
-        parts = _split_url(config, "url", config.url, "http://", "https://", "demo://")
+        parts = _split_url(config, "url", config.url, *SCHEMES)
         if parts.username is not None:
             self._use_basic(unquote(parts.username), unquote(parts.password or ""))
         match config.auth.split(":"):
@@ -127,6 +131,19 @@ def _split_url(config: Source, what: str, url: str, *schemes: str) -> SplitResul
     # The URL is not shown: where it cannot be taken apart, nobody knows where a password in it ends.
     known = f"{', '.join(schemes[:-1])} or {schemes[-1]}"
     raise ConfigError(f"[{config.section}] {what} cannot be used: {problem}: write {known}, and a host")
+
+
+def name_source(config: Source) -> str:
+    """Name the source of a section: scheme, host, port and path of `url`, as configured.
+
+    Placeholders in the path stay as `{name}`, query and user are left out, and secrets are masked.
+    Raises ConfigError for an unusable URL.
+    """
+    parts = _split_url(config, "url", config.url, *SCHEMES)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = f":{parts.port}" if parts.port not in (None, PORTS.get(parts.scheme)) else ""
+    path = PLACEHOLDER.sub(lambda found: f"{{{found[1]}}}" if found[1] in NAMES else found[0], parts.path)
+    return Mask(find_secrets(config))(f"{parts.scheme}://{host}{port}{path.rstrip('/')}")
 
 
 def strip_userinfo(url: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from pipeline import config, gates
+from pipeline.auth import name_source
 from pipeline.client import OutageError
 from pipeline.config import Pipeline, Source
 from pipeline.dataset import Dataset
@@ -25,6 +26,7 @@ from pipeline.placeholders import find_placeholders
 from pipeline.records import Census
 from pipeline.source import MovedError, Reading
 from pipeline.targets import RawManifest, Verdict
+from pipeline.warehouse import tell_ways_out
 
 # What may change while a reading goes on: how patient it is, and what is made of what came.
 PATIENCE = {"auth", "token_file", "timeout", "retries", "max_wait", "requests_per_second", "accept"}
@@ -43,6 +45,11 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
     started_at = config.utc_now()
     settings.check_closed(date, started_at)
     _warn(settings, date, started_at)
+    source = name_source(settings)
+    another = gates.judge_source(source, dataset.warehouse().find_known())
+    verdicts = [another] if another else []
+    # Before the first request: nothing is asked of a source whose answer cannot be used.
+    _check_verdicts(dataset, date, settings, verdicts, tell_ways_out(dataset.name))
     watermark = dataset.warehouse().watermark_before(date) if "watermark" in find_placeholders(settings) else None
     question = _digest_question(settings, watermark)
     journal = Journal.open(folder, question, started_at)
@@ -57,11 +64,12 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
         if problem := reading.census.explain_no_key():
             raise QualityError(f"{dataset.name} {date}: {problem}")
         as_of = journal.started_at - settings.settle
-        verdicts = gates.judge(
+        judged = gates.judge(
             *(date, settings, reading.census, as_of, dataset.warehouse()),
             lambda: gates.count_cleaned(dataset, folder, journal.parts),
         )
-        _check_verdicts(dataset, date, settings, verdicts)
+        hint = f"find out where they went, or let this run through with --{dataset.name}-accept"
+        _check_verdicts(dataset, date, settings, judged, hint)
     except (SourceError, QualityError) as error:
         if not isinstance(error, OutageError):
             folder.sweep()  # nothing of what came is to be believed another time
@@ -75,6 +83,7 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
         window_stop=window.stop,
         watermark=watermark,
         url=reading.url,
+        source=source,
         paginator=reading.paginator,
         started_at=journal.started_at,
         extracted_at=config.utc_now(),
@@ -84,7 +93,7 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
         keys=reading.census.distinct,
         declared=reading.total,
         unknown_fields=reading.census.unknown,
-        gates=verdicts,
+        gates=[*verdicts, *judged],
         parts=journal.parts,
     )
     folder.drop_journal()
@@ -167,11 +176,10 @@ def _digest_question(settings: Source, watermark: dt.datetime | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_verdicts(dataset: Dataset, date: dt.date, settings: Source, verdicts: Iterable[Verdict]) -> None:
+def _check_verdicts(dataset: Dataset, date: dt.date, settings: Source, verdicts: Iterable[Verdict], hint: str) -> None:
     """Raise QualityError for the first gate that does not let the day through, unless this run is let through."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed and not settings.accept:
-        hint = f"find out where they went, or let this run through with --{dataset.name}-accept"
         raise QualityError(f"{dataset.name} {date}: {failed[0]}: {hint}")
     for verdict in failed:
         logger.warning("%s %s: let through by --%s-accept: %s", dataset.name, date, dataset.name, verdict)

@@ -21,6 +21,7 @@ from pipeline.lines import unpack
 from pipeline.logs import count, logger
 from pipeline.records import Census, hash_keys
 from pipeline.targets import DayFolder, Part, Verdict, list_days
+from pipeline.warehouse import SOURCE_GATE, KnownSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +80,14 @@ def judge(
         gone = _judge_deletions(settings, census, known.count)
     verdicts = [_judge_number(settings, census), _judge_drop(settings, census, before), gone]
     return [verdict for verdict in verdicts if verdict]
+
+
+def judge_source(source: str, known: KnownSource | None) -> Verdict | None:
+    """Judge whether the table that holds the source `known` may take records of `source`; None if it may."""
+    refusal = known.refuse(source) if known else None
+    if not known or not refusal:
+        return None
+    return Verdict(gate=SOURCE_GATE, value=1, limit=0, reference=known.source, passed=False, description=refusal)
 
 
 def _list_earlier(date: dt.date, settings: Source, as_of: dt.datetime) -> list[Earlier]:

@@ -5,15 +5,18 @@ files is named and left to its Load task.
 """
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pipeline import stages
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.days import list_span
-from pipeline.errors import FolderError, PipelineError
+from pipeline.errors import FolderError, PipelineError, QualityError
 from pipeline.targets import DayFolder, RawManifest, list_days
+from pipeline.warehouse import SOURCE_GATE, KnownSource, join_accepted, name_days, tell_ways_out
 
 if TYPE_CHECKING:
     from pipeline.warehouse import Load
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
 
 class Outcome(NamedTuple):
     """What became of a day, and why: it was made again, is current as it is, has no raw files (or prune has given it
-    up), or failed."""
+    up), was skipped as it comes from another source, or failed."""
 
     date: dt.date
-    what: Literal["done", "current", "missing", "pruned", "failed"]
+    what: Literal["done", "current", "missing", "pruned", "skipped", "failed"]
     why: str
 
 
@@ -51,9 +54,13 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
     days = list_span(start, stop)
     stale = find_stale(dataset, start, stop)
     markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
+    raw = [date for date in days if dataset.folder("raw", date).exists()]
+    others = {} if dataset.config().accept else _find_others(dataset, raw)
     for date in days:
-        if not dataset.folder("raw", date).exists():
+        if date not in raw:
             yield _pass_over(date, markers.get(date))
+        elif date in others:
+            yield Outcome(date, "skipped", others[date])
         elif date not in stale and not everything:
             yield Outcome(date, "current", "loaded as the code of today makes it")
         else:
@@ -85,7 +92,8 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
     """Make the warehouse of the dataset anew of all days with raw files, and put it in the old one's place at once.
 
     Raises PipelineError, and leaves the old one, where a day that is loaded has no raw files (unless `drop_missing`)
-    or cannot be made again. A day that was never loaded and cannot be is told, and left out.
+    or cannot be made again. A day that was never loaded is left out and named if it cannot be made again, or comes from
+    another source.
     """
     warehouse = dataset.warehouse()
     loads: dict[dt.date, Load] = {}
@@ -93,16 +101,20 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
     _list_raw_to_rebuild(dataset)
     with dataset.folder("clean", dt.date.min).lock_all():  # a day is loaded under this lock: none is loaded meanwhile
         kept = warehouse.find_days()
+        accepted = warehouse.find_let_through()
         while True:
             days = _list_raw_to_rebuild(dataset)
             missing = kept.difference(days)
             if missing and not drop_missing:
                 warehouse.refuse_to_lose(missing)
+            others = _find_others(dataset, days)
+            skipped = {} if dataset.config().accept else others
             for date in days:
-                if date not in loads and date not in failed:
+                if date not in loads and date not in failed and date not in skipped:
                     try:
                         _make_current(dataset, date)
-                        loads[date] = stages.read_clean(dataset, date)
+                        load = stages.read_clean(dataset, date)
+                        loads[date] = _let_through(load) if date in others or date in accepted else load
                     except PipelineError as error:
                         failed[date] = error
             for date in sorted(kept & failed.keys()):
@@ -112,7 +124,14 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
                 break
             kept |= lost  # in a bucket, which has no locks, they were loaded meanwhile
     done = [Outcome(date, "done", "made anew") for date in loads]
-    return sorted([*done, *(Outcome(date, "failed", str(error)) for date, error in failed.items())])
+    left = [Outcome(date, "skipped", why) for date, why in skipped.items()]
+    return sorted([*done, *left, *(Outcome(date, "failed", str(error)) for date, error in failed.items())])
+
+
+def _let_through(load: "Load") -> "Load":
+    """Note in a load that another source was let through."""
+    day, rows, rejects = load
+    return replace(day, accepted=join_accepted(day.accepted, SOURCE_GATE)), rows, rejects
 
 
 def _list_raw_to_rebuild(dataset: Dataset) -> list[dt.date]:
@@ -121,6 +140,29 @@ def _list_raw_to_rebuild(dataset: Dataset) -> list[dt.date]:
         return days
     folder, _, _ = str(dataset.folder("raw", dt.date.min)).rpartition("/")
     raise FolderError(f"{folder}: no day has raw files to rebuild from")
+
+
+def _find_others(dataset: Dataset, days: Sequence[dt.date]) -> dict[dt.date, str]:
+    """Find those of the days with raw files that were never loaded and come from another source; say so of each.
+
+    Raises QualityError if nothing is loaded that could tell which of several sources is meant, unless all are accepted.
+    """
+    warehouse = dataset.warehouse()
+    known, in_tables = warehouse.find_known(), warehouse.find_days()
+    sources: dict[str, list[dt.date]] = {}
+    for date in days:
+        with suppress(FolderError):  # a damaged manifest is told when the day is worked on
+            read = dataset.folder("raw", date).read_manifest(RawManifest)
+            let_through = any(verdict.gate == SOURCE_GATE for verdict in read.gates)
+            if read.source and date not in in_tables and not let_through:
+                sources.setdefault(read.source, []).append(date)
+    if not known and len(sources) > 1:
+        if not dataset.config().accept:
+            named = "; ".join(f"{source}: {name_days(dates)}" for source, dates in sources.items())
+            problem = f"{dataset.name}: the raw files come from several sources ({named})"
+            raise QualityError(f"{problem}: {tell_ways_out(dataset.name)}")
+        known = max(KnownSource(max(dates), source) for source, dates in sources.items())
+    return {date: why for source, dates in sources.items() for date in dates if known and (why := known.refuse(source))}
 
 
 def _clean(dataset: Dataset, date: dt.date, everything: bool = False) -> None:

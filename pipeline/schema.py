@@ -26,7 +26,7 @@ class Table(NamedTuple):
 CLASSES = ("rejected", "forgotten", "duplicate", "stale", "unchanged", "inserted", "updated", "deleted")
 LOADS = Table(
     "loads",
-    {"dataset": "text", "date": "date", "mode": "text"}
+    {"dataset": "text", "date": "date", "mode": "text", "source": "text"}
     | dict.fromkeys(("window_start", "window_stop", "started_at", "extracted_at", "as_of"), "time")
     | dict.fromkeys(("pages", "extracted", *CLASSES, "vanished", "reverted"), "integer")
     | {"watermark": "time"}
@@ -36,7 +36,7 @@ LOADS = Table(
     ("dataset", "date"),
 )
 # Columns of shared tables that warehouses made before them do not have; the next load adds them.
-ADDED = {"loads": ("details",)}
+ADDED = {"loads": ("details", "source")}
 REJECTS = Table(
     "rejects",
     {"dataset": "text", "load_date": "date", "part": "integer", "line": "integer"}

@@ -82,6 +82,8 @@ def _show_status(status: "Status", days: int) -> None:
             f"{name} in {status.database}: {span}; {lacking if status.missing else 'none is missing'}", soft_wrap=True
         )
         console.print(f"what changed before {tell_time(status.known_until)} is known, {age} ago", soft_wrap=True)
+        if status.source:
+            console.print(f"source: {status.source}", soft_wrap=True)
     else:
         console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
     if states := status.find_states():
@@ -183,7 +185,7 @@ def show_reprocessed(loads: Loads, options: argparse.Namespace) -> bool:
     for load in loads:
         outcomes = reprocess(load.dataset, options.start, options.stop, options.all)
         days = _show_outcomes(load.dataset, outcomes, each="made again from raw")
-        sound &= not days["missing"] and not days["failed"]
+        sound &= not days["missing"] and not days["failed"] and not days["skipped"]
     return sound
 
 
@@ -205,7 +207,9 @@ def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = 
     from pipeline.warehouse import name_days
 
     console = open_console()
-    days: dict[str, list[dt.date]] = {"done": [], "current": [], "missing": [], "pruned": [], "failed": []}
+    days: dict[str, list[dt.date]] = {
+        name: [] for name in ("done", "current", "missing", "pruned", "skipped", "failed")
+    }
     missing: dict[str, list[dt.date]] = {}
     for date, what, why in outcomes:
         days[what].append(date)
@@ -213,6 +217,8 @@ def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = 
             console.print(f"{dataset.name} {date}: {why}; {each}", soft_wrap=True)
         elif what == "failed":
             sys.stderr.write(f"ERROR: {why}\n")
+        elif what == "skipped":
+            sys.stderr.write(f"WARNING: {dataset.name} {date}: skipped: {why}\n")
         elif what == "missing":
             missing.setdefault(why, []).append(date)
     if days["current"]:

@@ -216,10 +216,15 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
 
 
 def tell_loaded(*markers: dict[str, Any]) -> str:
-    """Describe what the loads of these markers did: `loaded, 97 inserted, 2 stale; nulled: email 98, city 2`."""
+    """Describe what the loads of these markers did: `loaded, 97 inserted, 2 stale; nulled: email 98, city 2`.
+
+    The gates that were let through follow: `; let through: max_drop_ratio`.
+    """
     totals = {name: sum(marker[name] for marker in markers) for name in COUNTS}
     counts = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
-    return "; ".join([f"loaded, {counts or 'nothing new'}", *describe_removed(*markers)])
+    gates = dict.fromkeys(gate for marker in markers for gate in marker["accepted"].split(", ") if gate)
+    accepted = [f"let through: {', '.join(gates)}"] if gates else []
+    return "; ".join([f"loaded, {counts or 'nothing new'}", *describe_removed(*markers), *accepted])
 
 
 def describe_removed(*markers: dict[str, Any]) -> list[str]:
@@ -248,7 +253,7 @@ def _tell_again(state: tenacity.RetryCallState) -> None:
     reraise=True,
 )
 def _load(dataset: Dataset, date: dt.date) -> dict[str, Any]:
-    return dataset.warehouse().load(*read_clean(dataset, date))
+    return dataset.warehouse().load(*read_clean(dataset, date), accept=dataset.config().accept)
 
 
 def read_clean(dataset: Dataset, date: dt.date) -> "Load":
@@ -269,6 +274,7 @@ def read_clean(dataset: Dataset, date: dt.date) -> "Load":
         extracted_at=read.extracted_at,
         as_of=read.as_of,
         pages=read.pages,
+        source=read.source,
         extracted=read.records,
         rejected=made.rejected,
         forgotten=read.forgotten,

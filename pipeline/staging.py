@@ -51,6 +51,8 @@ class Day:
     accepted: str = ""
     forgotten: int = 0
     """How many of the records raw no longer has."""
+    source: str | None = None
+    """The source as the raw manifest names it; None for a day extracted before manifests named one."""
 
 
 class Statements:

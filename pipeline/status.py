@@ -47,6 +47,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How many are loaded, of which the next two are the oldest and the newest."""
     first: dt.date | None
     newest: dt.date | None
+    source: str | None
+    """The source of the newest loaded day of which the source is known."""
     known_until: dt.datetime | None
     """What changed before is known: the end of the last day before which none is missing, or a snapshot's `as_of`."""
     age_seconds: float | None
@@ -104,6 +106,7 @@ def find_status(dataset: Dataset) -> Status:
         days=len(loads),
         first=loaded[0] if loaded else None,
         newest=loaded[-1] if loaded else None,
+        source=next((marker["source"] for marker in reversed(loads) if marker["source"]), None),
         known_until=known_until,
         age_seconds=(now - known_until).total_seconds() if known_until else None,
         missing=_find_missing(loaded, last_closed),

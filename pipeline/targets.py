@@ -75,6 +75,8 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     window_stop: dt.datetime
     watermark: dt.datetime | None
     url: str
+    source: str | None = None
+    """The name of the source, as `auth.name_source` gives it; None in manifests of older versions."""
     paginator: str
     started_at: dt.datetime
     extracted_at: dt.datetime

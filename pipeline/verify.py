@@ -23,6 +23,7 @@ from pipeline.lines import unpack
 from pipeline.staging import Day
 from pipeline.storage import strip_run
 from pipeline.targets import MANIFEST, STAGES, CleanManifest, DayFolder, Part, RawManifest, Stage, list_all_days
+from pipeline.warehouse import join_accepted
 
 Manifest = TypeVar("Manifest", RawManifest, CleanManifest)
 
@@ -87,7 +88,10 @@ def _verify_files(
         others = ("transform_version", "rejected", "forgotten")
         should = {name: value for name, value in vars(day).items() if name not in others}
     if marker:
-        said = {name: value for name, value in marker.items() if value is not None}  # which audit.py names
+        if "accepted" in should and marker["accepted"]:  # a load may let another source through, too
+            should["accepted"] = join_accepted(should["accepted"], marker["accepted"])
+        # A null is named by audit.py, but in `source`, where it may be right.
+        said = {name: value for name, value in marker.items() if value is not None or name == "source"}
         yield from compare(date, "loads", said, {name: value for name, value in should.items() if name in said})
         if marker["transform_version"] != dataset.version:
             again = "its raw files are pruned" if pruned and not raw else "reprocess makes it again"

@@ -27,14 +27,14 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from pipeline import config
 from pipeline.database import Connection, find_database
-from pipeline.errors import WarehouseError
+from pipeline.errors import QualityError, WarehouseError
 from pipeline.merge import Merge
 from pipeline.schema import ADDED, HISTORY, INDEXES, LOADS, REJECTS, Declared, Table, Words
 from pipeline.staging import Day, Key, Reject, Staging
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     """A day to be loaded: what `Warehouse.load` takes."""
 
 
+SOURCE_GATE = "source"  # the quality gate by which a table holds one source
 TYPES = {"date": dt.date, "time": dt.datetime, "integer": int}  # what is told apart of a value that is read
 
 
@@ -57,6 +58,19 @@ class Rejected:
     reason: str
     records: int
     days: int
+
+
+class KnownSource(NamedTuple):
+    """The source of the newest loaded day of which the source is known."""
+
+    date: dt.date
+    source: str
+
+    def refuse(self, source: str | None) -> str | None:
+        """Say in one line why the table must not take records of `source`; None if it may."""
+        if source in (None, self.source):
+            return None
+        return f"it comes from {source}, and the newest loaded day ({self.date}) from {self.source}"
 
 
 class Warehouse:
@@ -79,17 +93,22 @@ class Warehouse:
         self.name, self.table, self.tombstones = name, table, tombstones
         self.database = find_database(url, private)
 
-    def load(self, day: Day, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> dict[str, Any]:
+    def load(
+        self, day: Day, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject], accept: bool = False
+    ) -> dict[str, Any]:
         """Make the warehouse say what this day says, in one transaction; returns the marker written with it.
 
         `rows` are batches with exactly the table's declared columns, in any order, and maybe `deleted` (bool: the
         record is a deletion). `rejects` are (part, line, reason, field, key, record), the key a JSON array of the
         primary key's values or None. Both are read once, a batch at a time. A day that was loaded before is replaced;
         where its marker has the same hashes and `as_of` nothing is read or changed, and that marker is returned.
+        A day of another source than the newest loaded day is refused, unless a person let it through: when it was
+        extracted, or now, by `accept`.
 
-        Raises ConfigError for a table that cannot be stored, WarehouseError for everything else that is expected:
-        a locked, foreign, full or read-only database, rows that do not fit, counts that do not add up. BrokenOffError
-        leaves open whether the day was committed: the same once more, with its rows anew, finds that out first.
+        Raises QualityError for another source, ConfigError for a table that cannot be stored, WarehouseError for
+        everything else that is expected: a locked, foreign, full or read-only database, rows that do not fit, counts
+        that do not add up. BrokenOffError leaves open whether the day was committed: the same once more, with its rows
+        anew, finds that out first.
         """
         declared = Declared.read(self.name, self.table)
         with self.database.connect(create=True) as db:
@@ -99,6 +118,10 @@ class Warehouse:
             loaded = read_markers(db, self.name, "and date = :date", date=day.date)
             if loaded and all(loaded[0][x] == getattr(day, x) for x in ("raw_sha256", "clean_sha256", "as_of")):
                 return self._confirm(db, loaded[0], day)
+            if loaded and loaded[0]["source"] == day.source:
+                day = replace(day, accepted=join_accepted(day.accepted, loaded[0]["accepted"] or ""))
+            else:
+                day = self._check_source(db, day, accept)
             marker = _load(db, declared, day, rows, rejects)
             db.commit()
             return marker
@@ -131,6 +154,17 @@ class Warehouse:
         with self._read() as db:
             return _find_days(db, self.name) if db else set()
 
+    def find_let_through(self) -> set[dt.date]:
+        """Find the loaded days of another source that a person let through."""
+        sql = "select date, accepted from loads where dataset = :name and accepted like '%source%'"
+        with self._read() as db:
+            rows = db.run(sql, name=self.name).fetchall() if db else []
+            return {
+                decode(db, f"{self.name}: a day in loads", date, "date")
+                for date, accepted in rows
+                if db and SOURCE_GATE in accepted.split(", ")
+            }
+
     def refuse_to_lose(self, dates: Iterable[dt.date]) -> None:
         """Raise WarehouseError: these days are loaded and have no raw files, so a rebuild would lose them."""
         with self._read() as db:
@@ -144,12 +178,28 @@ class Warehouse:
 
     def _confirm(self, db: Connection, marker: dict[str, Any], day: Day) -> dict[str, Any]:
         """The marker of a day that is loaded as it is; it may have been made anew by other code, or let through."""
-        said = {"transform_version": day.transform_version, "accepted": day.accepted}
+        accepted = join_accepted(day.accepted, marker["accepted"] or "")
+        said = {"transform_version": day.transform_version, "accepted": accepted, "source": day.source}
         if marker | said != marker:
             sets = ", ".join(f"{column} = :{column}" for column in said)
             db.run(f"update loads set {sets} where dataset = :dataset and date = :date", **marker | said)  # noqa: S608
             db.commit()
         return marker | said
+
+    def _check_source(self, db: Connection, day: Day, accept: bool) -> Day:
+        """Return the day, with the gate in its `accepted` if it is let through now. Raises QualityError."""
+        known = find_known(db, self.name)
+        refusal = known.refuse(day.source) if known else None
+        if not refusal or SOURCE_GATE in day.accepted.split(", "):
+            return day
+        if not accept:
+            raise QualityError(f"{self.name} {day.date}: {refusal}: {tell_ways_out(self.name)}")
+        return replace(day, accepted=join_accepted(day.accepted, SOURCE_GATE))
+
+    def find_known(self) -> KnownSource | None:
+        """Find the source of the newest loaded day; None if no loaded day names its source."""
+        with self._read() as db:
+            return find_known(db, self.name) if db else None
 
     def loads(self) -> list[dict[str, Any]]:
         """The markers of this dataset, by date, with dates and aware times. Empty where nothing is loaded."""
@@ -340,6 +390,30 @@ def parse_details(text: Any) -> dict[str, dict[str, int]] | None:
         return msgspec.json.decode(text, type=dict[str, dict[str, int]], strict=True)
     except (msgspec.DecodeError, TypeError) as error:
         raise WarehouseError(f"details is {text!r}, which is no JSON object of counts") from error
+
+
+def find_known(db: Connection, name: str) -> KnownSource | None:
+    """Find the newest marker that names its source."""
+    if "source" not in db.describe(LOADS.name).columns:
+        return None
+    sql = "select date, source from loads where dataset = :name and source is not null order by date desc limit 1"
+    row = db.run(sql, name=name).fetchone()
+    return KnownSource(decode(db, f"{name}: a day in loads", row[0], "date"), row[1]) if row else None
+
+
+def tell_ways_out(name: str) -> str:
+    """What to do with a day of another source."""
+    return (
+        "a table holds one source. Give this source its own data_dir and database, or let this run through with "
+        f"--{name}-accept"
+    )
+
+
+def join_accepted(accepted: str, others: str) -> str:
+    """Add SOURCE_GATE to the gates that were let through, if it is among the `others`."""
+    gates = [gate for gate in accepted.split(", ") if gate]
+    added = SOURCE_GATE in others.split(", ") and SOURCE_GATE not in gates
+    return ", ".join([*gates, *([SOURCE_GATE] if added else [])])
 
 
 def decode(db: Connection, column: str, value: Any, kind: str) -> Any:

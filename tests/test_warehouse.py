@@ -40,8 +40,8 @@ from store import (
 # -- random histories ---------------------------------------------------------------------------------------------
 
 LOADS = (
-    "dataset date mode window_start window_stop started_at extracted_at as_of pages extracted rejected forgotten "
-    "duplicate stale unchanged inserted updated deleted vanished reverted watermark raw_sha256 clean_sha256 "
+    "dataset date mode source window_start window_stop started_at extracted_at as_of pages extracted rejected "
+    "forgotten duplicate stale unchanged inserted updated deleted vanished reverted watermark raw_sha256 clean_sha256 "
     "transform_version accepted loaded_at seconds pruned_at details"
 )
 
