@@ -37,6 +37,7 @@ The map, from the outside in; imports run this way only:
       placeholders                      times in a request
       demo                              the embedded source demo://users
     transform                         raw lines to rows and rejects: pure
+      cleaning                          the clean of a dataset, called and checked
       contract                          the fields of a record, and the types that they may have
       kinds                             columns of rows compared with the table: names, kinds of values
     engine                            a function mapped over the parts of a day

@@ -28,8 +28,8 @@ from pipeline.tombstones import Tombstones
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from pipeline.cleaning import Clean
     from pipeline.schema import Declared
-    from pipeline.transform import Clean
     from pipeline.warehouse import Warehouse
 
 

@@ -7,7 +7,7 @@ for a column is the dataset's business (`clean` in users.py), not this file's.
 import gc
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
 from types import SimpleNamespace
@@ -17,12 +17,11 @@ import msgspec
 import pandas as pd
 import pyarrow as pa
 
+from pipeline.cleaning import Clean, run_clean
 from pipeline.contract import Leaf, list_leaves
 from pipeline.errors import DatasetError
 from pipeline.fields import load
 from pipeline.records import UNREADABLE, Deletion
-
-Clean = Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[tuple[str, str], "pd.Series[bool]"]]]
 
 # Lines decoded in one call: one bad record sends so many through the slower way, one by one.
 BLOCK = 256
@@ -176,17 +175,9 @@ def _pick(values: list[Any], name: str) -> list[Any]:
 
 def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
     """What `clean` makes of a frame; raises DatasetError where it lost rows, or has no column for the key."""
-    index = frame.index
-    rows, broken = clean(frame)
-    if not rows.index.equals(index):
-        raise DatasetError(
-            f"clean: {len(index)} records came in and {len(rows)} rows out, or in another order: "
-            f"keep the index, and name a rule for what is to be rejected"
-        )
+    rows, broken = run_clean(clean, frame)
     if missing := set(key) - set(rows.columns):
         raise DatasetError(f"clean: the key column {', '.join(sorted(missing))} is not among {', '.join(rows.columns)}")
-    # Of a null nobody can say that it breaks a rule.
-    broken = {name: pd.Series(rule, index).fillna(value=False).astype(bool) for name, rule in broken.items()}
     nulls = {(column, KEY_IS_NULL): rows[column].isna() for column in key}
     # JSON may write it, and not every database can keep it: what is loaded must not depend on that.
     texts = [str(column) for column in rows if isinstance(rows[column].dtype, pd.StringDtype)]

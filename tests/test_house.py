@@ -26,7 +26,7 @@ ROWS = [
     {"tombstones"},
     {"source", "transform", "engine", "warehouse", "targets"},
     {"client", "merge", "evidence", "records", "storage", "spark"},
-    {"staging", "auth", "signs"},
+    {"staging", "auth", "signs", "cleaning"},
     {"database"},
     {"sqlite", "postgres", "oauth2"},
     {"schema", "session", "packing", "refresh"},
