@@ -48,6 +48,14 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+FUTURE_TOLERANCE = dt.timedelta(minutes=5)  # how far the clocks of machines that share a data_dir may differ
+
+
+def is_future(time: dt.datetime) -> bool:
+    """Whether a time lies in the future of the clock. Nothing can have been read then: a clock was wrong."""
+    return time - utc_now() > FUTURE_TOLERANCE
+
+
 # What Luigi must be told, or it fails quietly; luigi.cfg may say otherwise. They hold without a luigi.cfg too.
 LUIGI_DEFAULTS = {
     # It exits 0 after a failure.

@@ -63,6 +63,11 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
             reading = _read(dataset, date, watermark, journal, listeners)
         if problem := reading.census.explain_no_key():
             raise QualityError(f"{dataset.name} {date}: {problem}")
+        if config.is_future(journal.started_at):
+            raise QualityError(
+                f"{dataset.name} {date}: the clock of this machine was set back while the day was read, which began at "
+                f"{journal.started_at:%Y-%m-%dT%H:%M:%SZ}: see that the clock is right, and run the day again"
+            )
         as_of = journal.started_at - settings.settle
         judged = gates.judge(
             *(date, settings, reading.census, as_of, dataset.warehouse()),

@@ -141,6 +141,7 @@ def list_remedies(status: Status) -> list[Remedy]:
     stale = {date: why for date, why in status.stale.items() if date not in lacking}
     older = [failure.date for failure in failed[NEWEST:]]
     remedies = [
+        *([_mend_future(status.future)] if status.future else []),
         *(mend("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]),
         *(
             [mend("failed", older, f"before these: {spell_command(name, 'status', '--json')} tells why")]
@@ -157,6 +158,11 @@ def list_remedies(status: Status) -> list[Remedy]:
         keys = count(status.unforgotten, "key")
         remedies.append(Remedy("stale", 0, "every day", f"{keys} not wholly forgotten", spell_command(name, "forget")))
     return remedies
+
+
+def _mend_future(days: Sequence[dt.date]) -> Remedy:
+    why = "read under a clock that was ahead: what is loaded later may change nothing"
+    return Remedy("failed", len(days), name_newest(days), why, "docs/operating.md, A wrong clock")
 
 
 def judge(status: Status, remedies: Sequence[Remedy]) -> tuple[State, str]:

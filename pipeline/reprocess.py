@@ -113,7 +113,7 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
                 if date not in loads and date not in failed and date not in skipped:
                     try:
                         _make_current(dataset, date)
-                        load = stages.read_clean(dataset, date)
+                        load = stages.read_to_load(dataset, date)
                         loads[date] = _let_through(load) if date in others or date in accepted else load
                     except PipelineError as error:
                         failed[date] = error

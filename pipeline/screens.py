@@ -42,6 +42,7 @@ LETTERS: "dict[State, tuple[str, str]]" = {
     "open": ("-", "dim"),
 }
 
+FUTURE = "docs/operating.md, A wrong clock"
 Loads = Sequence[type[Load]]
 
 
@@ -86,6 +87,8 @@ def _show_status(status: "Status", days: int) -> None:
             console.print(f"source: {status.source}", soft_wrap=True)
     else:
         console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
+    if status.future:
+        console.print(f"wrong clock: {_tell_future(status)}", style="red", soft_wrap=True)
     if states := status.find_states():
         console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
     if status.loads:
@@ -144,6 +147,8 @@ def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
     """That what is known ends longer ago than `max_age`, and why; None where it does not."""
     from pipeline.status import tell_span, tell_time
 
+    if max_age is not None and status.future:
+        return f"{status.dataset}: {_tell_future(status)}"
     if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
         return None
     known = "no day is loaded"
@@ -151,6 +156,14 @@ def _tell_late(status: "Status", max_age: dt.timedelta | None) -> str | None:
         age = tell_span(status.at - status.known_until)
         known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
     return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {_tell_next(status)}"
+
+
+def _tell_future(status: "Status") -> str:
+    """Name the days that were read under a wrong clock, and what to do."""
+    from pipeline.status import name_newest
+
+    days = name_newest(status.future)
+    return f"{days}: read under a clock that was ahead; what is loaded later may change nothing: {FUTURE}"
 
 
 def _tell_next(status: "Status") -> str:

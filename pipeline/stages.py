@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import tenacity
 
+from pipeline import config
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import BrokenOffError, FolderError, PipelineError, QualityError
@@ -253,7 +254,20 @@ def _tell_again(state: tenacity.RetryCallState) -> None:
     reraise=True,
 )
 def _load(dataset: Dataset, date: dt.date) -> dict[str, Any]:
-    return dataset.warehouse().load(*read_clean(dataset, date), accept=dataset.config().accept)
+    return dataset.warehouse().load(*read_to_load(dataset, date), accept=dataset.config().accept)
+
+
+def read_to_load(dataset: Dataset, date: dt.date) -> "Load":
+    """Read a clean day as `read_clean` does. Raises QualityError where it was read under a clock that was ahead."""
+    load = read_clean(dataset, date)
+    latest = max(load[0].started_at, load[0].extracted_at, load[0].as_of)
+    if config.is_future(latest):
+        raise QualityError(
+            f"{dataset.name} {date}: it was read at {latest:%Y-%m-%dT%H:%M:%SZ}, which lies in the future: correct the "
+            f"clock of this machine; if the clock was wrong then, delete {dataset.folder('raw', date)} and the day's "
+            f"row of loads, and run the day again"
+        )
+    return load
 
 
 def read_clean(dataset: Dataset, date: dt.date) -> "Load":

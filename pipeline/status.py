@@ -63,6 +63,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The loaded days whose files `prune` has given up."""
     failures: list[Failure]
     """The newest one of each day, whether it is loaded or not."""
+    future: list[dt.date]
+    """The loaded days that were read under a clock that was ahead: they supersede what is loaded later."""
     rejects: list[Rejected]
     """The most frequent first."""
     unforgotten: int
@@ -95,7 +97,9 @@ def find_status(dataset: Dataset) -> Status:
     loads = warehouse.loads()
     loaded = [marker["date"] for marker in loads]
     last_closed = dataset.config().last_closed_day(now)
-    known_until = max(map(_find_end, _find_unbroken(loads, _makes_up(dataset.config()))), default=None)
+    future = [marker["date"] for marker in loads if _is_of_future(marker)]
+    present = [marker for marker in loads if marker["date"] not in future]
+    known_until = max(map(_find_end, _find_unbroken(present, _makes_up(dataset.config()))), default=None)
     failures = list_failures(data_dir, dataset.name)
     newest = {failure.date: failure for failure in failures}
     return Status(
@@ -114,10 +118,17 @@ def find_status(dataset: Dataset) -> Status:
         stale=find_stale(dataset),
         pruned=[marker["date"] for marker in loads if marker["pruned_at"]],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
+        future=future,
         rejects=warehouse.summarise_rejects(),
         unforgotten=Tombstones(data_dir, dataset.name).count_pending(),
         loads=loads,
     )
+
+
+def _is_of_future(marker: dict[str, Any]) -> bool:
+    """Whether a day was read under a clock that was ahead."""
+    times = (marker["started_at"], marker["extracted_at"], marker["as_of"])
+    return any(time and config.is_future(time) for time in times)
 
 
 def _makes_up(settings: Source) -> bool:

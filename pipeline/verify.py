@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from pipeline import stages
+from pipeline import config, stages
 from pipeline.audit import Audit, Finding, compare
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
@@ -50,6 +50,7 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
             raw, clean = yield from _verify_files(dataset, date, marker)
             if audit and marker:
                 yield from audit.check_marker(marker)
+                yield from _check_clock(marker)
                 if clean and clean.sha256 == marker["clean_sha256"] and date not in audit.faults:
                     yield from _verify_rows(dataset, audit, marker, raw, clean)
             elif date not in folders:
@@ -97,6 +98,14 @@ def _verify_files(
             again = "its raw files are pruned" if pruned and not raw else "reprocess makes it again"
             yield Finding(date, "loads", f"the day was made by other code: {again}", remark=True)
     return None if raw_findings else raw, None if clean_findings else clean
+
+
+def _check_clock(marker: dict[str, Any]) -> Iterator[Finding]:
+    """Name the times of a marker that lie in the future."""
+    for name in ("started_at", "extracted_at", "as_of"):
+        if marker[name] and config.is_future(marker[name]):
+            what = f"{name} is {marker[name]:%Y-%m-%dT%H:%M:%SZ}, in the future: docs/operating.md, A wrong clock"
+            yield Finding(marker["date"], "loads", what)
 
 
 def _verify_rows(

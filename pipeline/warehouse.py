@@ -35,6 +35,7 @@ import msgspec
 from pipeline import config
 from pipeline.database import Connection, find_database
 from pipeline.errors import QualityError, WarehouseError
+from pipeline.logs import logger
 from pipeline.merge import Merge
 from pipeline.schema import ADDED, HISTORY, INDEXES, LOADS, REJECTS, Declared, Table, Words
 from pipeline.staging import Day, Key, Reject, Staging
@@ -124,6 +125,8 @@ class Warehouse:
                 day = self._check_source(db, day, accept)
             marker = _load(db, declared, day, rows, rejects)
             db.commit()
+            if day.mode == config.SNAPSHOT:
+                _warn_of_future(db, self.name, day)
             return marker
 
     def rebuild(self, loads: "Sequence[Load]", give_up: Collection[dt.date] = ()) -> set[dt.date]:
@@ -303,6 +306,16 @@ def _load(
     row = marker | {"details": json.dumps(marker["details"], ensure_ascii=False)}
     db.insert("loads", LOADS.columns, [tuple(map(db.encode, row.values()))])
     return marker
+
+
+def _warn_of_future(db: Connection, name: str, day: Day) -> None:
+    """Warn where a snapshot that was taken under a wrong clock keeps this one from changing anything."""
+    newest = read_markers(db, name, "and mode = :mode and as_of > :as_of", mode=day.mode, as_of=day.as_of)
+    if ahead := [marker for marker in newest if config.is_future(marker["as_of"])]:
+        logger.warning(
+            "%s %s: superseded by the snapshot of %s, which was taken under a wrong clock (%s): read that day again",
+            *(name, day.date, ahead[0]["date"], f"{ahead[0]['as_of']:%Y-%m-%dT%H:%M:%SZ}"),
+        )
 
 
 def _find_days(db: Connection, name: str) -> set[dt.date]:

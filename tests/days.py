@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline import config
 from pipeline.failures import Failure
 from pipeline.schema import CLASSES, LOADS, REJECTS, Declared
 from pipeline.targets import MANIFEST, CleanManifest, DayFolder, RawManifest, digest
@@ -71,7 +72,7 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
     """A row of `loads`: fewer records at weekends, and now and then a night with many rejects."""
     start = dt.datetime.combine(date, dt.time(), dt.UTC)
     stop = start + dt.timedelta(days=1)
-    began = stop + NIGHT
+    began = min(stop + NIGHT, config.utc_now())  # of a snapshot of today that is loaded already: now
     inserted = dice.randint(15, 30) // (2 if date.weekday() > 4 else 1)
     counts = dict.fromkeys((*CLASSES, "vanished", "reverted"), 0) | {
         "inserted": inserted,
