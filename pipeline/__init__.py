@@ -39,6 +39,7 @@ The map, from the outside in; imports run this way only:
     transform                         raw lines to rows and rejects: pure
       cleaning                          the clean of a dataset, called and checked
       contract                          the fields of a record, and the types that they may have
+      times                             fractions of seconds cut, local times placed in their zone
       kinds                             columns of rows compared with the table: names, kinds of values
     engine                            a function mapped over the parts of a day
       spark                             the same on Spark

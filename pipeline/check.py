@@ -199,7 +199,8 @@ class _Trial:
     def _clean(self, lines: Sequence[bytes], key: Sequence[str]) -> None:
         from pipeline.transform import transform
 
-        rows, rejects = transform(lines, self.dataset.contract, self.dataset.clean, key, self.settings.deleted_when)
+        rules = self.settings.deleted_when, self.settings.timezone
+        rows, rejects = transform(lines, self.dataset.contract, self.dataset.clean, key, *rules)
         self.reasons.update(reject.describe() for reject in rejects)
         if self.settings.mode == SNAPSHOT:
             gates.add_cleaned(self.cleaned, rows, rejects, list(key))

@@ -295,7 +295,9 @@ class Source(Section):
     lookback = Duration(
         default=dt.timedelta(0), description="how much earlier than the window to read, for late updates"
     )
-    timezone = luigi.Parameter(default="UTC", description="whose midnight ends a day")
+    timezone = luigi.Parameter(
+        default="UTC", description="whose midnight ends a day, and where times without an offset are read"
+    )
     settle = Duration(
         default=dt.timedelta(minutes=15), description="how late the source may show a change, clock skew included"
     )
@@ -352,6 +354,13 @@ class Source(Section):
         for name in ("params", "body", "headers"):
             if not isinstance(values[name], Mapping):
                 raise ConfigError(f'[{cls.section}] {name} is no JSON object: write it as {{"name": "value"}}')
+        try:
+            ZoneInfo(values["timezone"])
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            zone = values["timezone"]
+            raise ConfigError(
+                f"[{cls.section}] timezone = {zone!r} is not a time zone: use a name such as Europe/Berlin"
+            ) from error
         rule = values["deleted_when"]
         if rule and (rule.startswith("=") or set(rule) & set("'\"\\")):
             raise ConfigError(
@@ -396,9 +405,4 @@ class Source(Section):
             )
 
     def _zone(self) -> ZoneInfo:
-        try:
-            return ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ConfigError(
-                f"[{self.section}] timezone = {self.timezone!r} is not a time zone: use a name such as Europe/Berlin"
-            ) from error
+        return ZoneInfo(self.timezone)

@@ -41,8 +41,8 @@ class Leaf(NamedTuple):
 
     path: tuple[str, ...]
     """The attributes that lead to it."""
-    name: str
-    """Its dotted path in the JSON."""
+    names: tuple[str, ...]
+    """The names in the JSON that lead to it."""
     kind: str
     is_enum: bool
 
@@ -57,7 +57,7 @@ def list_leaves(contract: type[msgspec.Struct]) -> list[Leaf]:
 
 def check_key(contract: type[msgspec.Struct], key: Sequence[str]) -> None:
     """Raise DatasetError unless each name of the natural key is a field of the contract."""
-    names = [leaf.name for leaf in list_leaves(contract)]
+    names = [".".join(leaf.names) for leaf in list_leaves(contract)]
     if wrong := next((name for name in key if name not in names), None if key else "nothing"):
         raise DatasetError(
             f"contract {contract.__name__}: the key names {wrong}, which is not among its fields: {', '.join(names)}: "
@@ -90,7 +90,7 @@ def _walk(
     kind = _find_kind(node)
     if kind is None:
         raise _refuse(contract, names, _name_type(node), REFUSED.get(type(node), ("", OTHER))[1])
-    yield Leaf(attributes, ".".join(names), kind, isinstance(node, inspect.EnumType))
+    yield Leaf(attributes, names, kind, isinstance(node, inspect.EnumType))
 
 
 def _find_kind(node: inspect.Type) -> str | None:

@@ -69,9 +69,10 @@ class Dataset:
 
     @property
     def version(self) -> str:
-        """A digest of what makes rows of records: the code, less comments and formatting, and the rule of deletions."""
-        rule = self.config().deleted_when
-        return hashlib.sha256(f"{self._code} {rule}".encode()).hexdigest()[:16]
+        """A digest of what makes rows of records: the code less comments and formatting, deleted_when and timezone."""
+        settings = self.config()
+        rules = f"{settings.deleted_when} {settings.timezone}"
+        return hashlib.sha256(f"{self._code} {rules}".encode()).hexdigest()[:16]
 
     @functools.cached_property
     def _code(self) -> str:
@@ -81,7 +82,7 @@ class Dataset:
         # Not imported: transform brings pandas.
         shared = [
             ast.parse(Path(__file__).with_name(f"{name}.py").read_text())
-            for name in ("contract", "records", "transform")
+            for name in ("contract", "records", "times", "transform")
         ]
         return json.dumps([_outline(own), _outline(shared)])
 

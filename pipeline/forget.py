@@ -278,7 +278,9 @@ def _find_cleaned(dataset: Dataset, raw: DayFolder, lines: list[bytes], finder: 
     from pipeline.transform import transform
 
     try:
-        rows, rejects = transform(lines, dataset.contract, dataset.clean, key, dataset.config().deleted_when)
+        settings = dataset.config()
+        rules = settings.deleted_when, settings.timezone
+        rows, rejects = transform(lines, dataset.contract, dataset.clean, key, *rules)
         table = pa.Table.from_pandas(rows[key], preserve_index=False)
     except Exception as error:  # whatever `clean` raises, and in words that may be those of a record
         what = str(error) if isinstance(error, PipelineError) else type(error).__name__

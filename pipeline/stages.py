@@ -53,6 +53,7 @@ class PartJob(NamedTuple):
     number: int
     part: Part
     deleted_when: str
+    timezone: str
 
 
 class PartResult(NamedTuple):
@@ -147,8 +148,9 @@ def transform_parts(
     """
     from pipeline.engine import map_parts
 
-    rule = dataset.config().deleted_when
-    jobs = [PartJob(dataset, dataset.check(), raw, clean, number, part, rule) for number, part in enumerate(parts)]
+    settings, declared = dataset.config(), dataset.check()
+    rules = settings.deleted_when, settings.timezone
+    jobs = [PartJob(dataset, declared, raw, clean, number, part, *rules) for number, part in enumerate(parts)]
     return map_parts(transform_part, jobs, Pipeline().engine_workers, _name_imports(dataset), spark_master)
 
 
@@ -162,7 +164,8 @@ def transform_part(job: PartJob) -> PartResult:
     from pipeline.transform import transform
 
     lines, declared = unpack(job.raw.read(job.part)), job.declared
-    rows, rejects = transform(lines, job.dataset.contract, job.dataset.clean, tuple(declared.key), job.deleted_when)
+    rules = job.deleted_when, job.timezone
+    rows, rejects = transform(lines, job.dataset.contract, job.dataset.clean, tuple(declared.key), *rules)
     table = to_arrow(rows, declared.key | declared.row)
     clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), encode_rows(table))])
     kept = None

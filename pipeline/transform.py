@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pandas as pd
@@ -22,6 +23,7 @@ from pipeline.contract import Leaf, list_leaves
 from pipeline.errors import DatasetError
 from pipeline.fields import load
 from pipeline.records import UNREADABLE, Deletion
+from pipeline.times import cut_fractions, place_times
 
 # Lines decoded in one call: one bad record sends so many through the slower way, one by one.
 BLOCK = 256
@@ -40,6 +42,7 @@ PANDAS_TYPES: dict[pa.DataType, Any] = {
     pa.string(): pd.StringDtype(na_value=float("nan")),  # `str`; named, as an empty column would not be seen to be text
     pa.date32(): pd.ArrowDtype(pa.date32()),
 }
+UTC = ZoneInfo("UTC")
 KEY_IS_NULL = "is null, and it is the key"
 HAS_NUL, KEY_HAS_NUL = "has a NUL character", "has a NUL character, and it is the key"
 OUT_OF_RANGE = "is a time outside the years 1 to 9999"
@@ -78,23 +81,26 @@ def transform(
     clean: Clean,
     key: Sequence[str],
     deleted_when: str = "",
+    timezone: str = "UTC",
 ) -> tuple[pd.DataFrame, list[Reject]]:
     """The rows of a part, in the order of its lines, and its rejects, by line.
 
     `lines` holds one JSON record each; `key` names the columns of `clean`'s result that are the natural key.
     Where `deleted_when` says what a deletion is, rows have a last column `deleted`, and a deletion is a row
-    whatever else is wrong with it, as long as its key can be read.
+    whatever else is wrong with it, as long as its key can be read. Times without an offset are times of `timezone`.
     Every line ends in one of the two: len(rows) + len(rejects) == len(lines). Raises DatasetError
     where contract and `clean` do not fit together.
     """
-    leaves = list_leaves(contract)
-    records, refused = _decode(lines, contract)
-    salvaged = {line: _salvage(lines[line - 1], contract) for line in refused}
+    leaves, zone = list_leaves(contract), ZoneInfo(timezone)
+    exact = cut_fractions(lines, leaves)
+    records, refused = _decode(exact, contract)
+    salvaged = {line: _salvage(exact[line - 1], contract) for line in refused}
     keys = _read_keys(salvaged, leaves, clean, key)
     gone = Deletion(deleted_when).find(lines)
     kept = {line: salvaged[line] for line in refused if gone[line - 1] and keys[line]}
     readable = dict(sorted((records | kept).items())) if kept else records
-    rows, broken = _clean(clean, key, _to_frame(readable, leaves))
+    frame, skipped = _to_frame(readable, leaves, zone)
+    rows, broken = _clean(clean, key, frame)
     rejects = [
         Reject(line, *_explain(error), keys[line], lines[line - 1].decode(errors="replace"))
         for line, error in refused.items()
@@ -102,7 +108,7 @@ def transform(
     ]
     deleted = pd.Series([gone[line - 1] for line in rows.index] if any(gone) else False, rows.index, dtype=bool)
     bad = pd.Series(data=False, index=rows.index)
-    for (field, reason), rule in broken.items():
+    for (field, reason), rule in (skipped | broken).items():
         mask = rule if reason in (KEY_IS_NULL, KEY_HAS_NUL) else rule & ~deleted
         for line, *values in rows.loc[mask & ~bad, list(key)].itertuples():
             rejects.append(Reject(line, reason, field, _encode_key(values), lines[line - 1].decode()))
@@ -145,16 +151,28 @@ def _explain(error: Exception) -> tuple[str, str | None]:
     return reason, ".".join(filter(None, [path.strip(".`"), missing and missing[1]])) or None
 
 
-def _to_frame(records: Mapping[int, object], leaves: Sequence[Leaf]) -> pd.DataFrame:
-    """A column a leaf, named by its dotted path, and the line numbers as index; absent and null are missing."""
-    series = {}
+def _to_frame(
+    records: Mapping[int, object], leaves: Sequence[Leaf], zone: ZoneInfo = UTC
+) -> tuple[pd.DataFrame, dict[tuple[str, str], "pd.Series[bool]"]]:
+    """A column for each leaf, named by its dotted path, with the line numbers as index; absent and null are missing.
+
+    Also the rules that rows break: times that the clocks of `zone` skip are missing in the frame.
+    """
+    index = pd.Index(records, dtype="int64")
+    series, broken = {}, {}
     for leaf in leaves:
         name = ".".join(leaf.path)
-        values = list(records.values())
+        values: list[Any] = list(records.values())
         for step in leaf.path:
             values = _pick(values, step)
         if leaf.is_enum:
             values = _pick(values, "value")
+        if leaf.kind == "time" and zone != UTC:
+            values, skipped = place_times(values, zone)
+            if skipped:
+                broken[name, f"is a time that the clocks of {zone.key} skip"] = pd.Series(
+                    index.isin(index[skipped]), index
+                )
         try:
             series[name] = pa.array(values, ARROW_TYPES[leaf.kind]).to_pandas(types_mapper=PANDAS_TYPES.get)
         except OverflowError as error:
@@ -162,7 +180,7 @@ def _to_frame(records: Mapping[int, object], leaves: Sequence[Leaf]) -> pd.DataF
                 f"contract: `{name}` came with a number beyond 64 bits: give it bounds "
                 f"(Annotated[int, msgspec.Meta(ge=..., le=2**63 - 1)]), so that such a record is rejected"
             ) from error
-    return pd.DataFrame(series, dtype=None).set_axis(pd.Index(records, dtype="int64"))
+    return pd.DataFrame(series, dtype=None).set_axis(index), broken
 
 
 def _pick(values: list[Any], name: str) -> list[Any]:
@@ -197,7 +215,8 @@ def _read_keys(
     """The natural keys of refused records by line, as far as they can be read from what was salvaged."""
     if not salvaged:
         return {}
-    rows, _ = _clean(clean, key, _to_frame(salvaged, leaves))
+    frame, _ = _to_frame(salvaged, leaves)
+    rows, _ = _clean(clean, key, frame)
     return dict(zip(salvaged, map(_encode_key, rows[list(key)].itertuples(index=False)), strict=True))
 
 
