@@ -33,7 +33,7 @@ The map, from the outside in; imports run this way only:
       paginators                        how pages follow each other
       evidence, signs                   what a first page shows of that, and a few questions prove
       records                           keys, deletions and unknown fields of raw records
-      pages                             the bytes of a body to records
+      bodies, pages                     the bytes of a body to records
       placeholders                      times in a request
       demo                              the embedded source demo://users
     transform                         raw lines to rows and rejects: pure

@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from pipeline import config as settings
 from pipeline.auth import Auth
+from pipeline.bodies import unfold
 from pipeline.config import Source
 from pipeline.errors import SourceError
 from pipeline.logs import count, logger
@@ -28,6 +29,7 @@ from pipeline.pages import (
     START_BYTES,
     BadPageError,
     RecoverableError,
+    check_error,
     explain,
     read_body,
     read_start,
@@ -166,9 +168,17 @@ class Client:
             body = b""
             try:
                 body = read_body(response)
-                self.selector, content, fields = select_list(
-                    body, self.selector, self._config.error_path, self._config.total_path, self._config.section
+                unfolded = unfold(body, self.selector, response.headers.get("Content-Type", ""))
+                check_error(unfolded.said, self._config.error_path)
+                selector, content, fields = select_list(
+                    unfolded.body,
+                    unfolded.selector,
+                    self._config.error_path,
+                    self._config.total_path,
+                    self._config.section,
                 )
+                if self.selector is None:
+                    self.selector = selector
                 headers = CaseInsensitiveDict({name: _read_header(text) for name, text in response.headers.items()})
                 return Page(response.url, headers, split_list(content), fields, content)
             except RecoverableError as error:

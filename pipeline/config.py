@@ -241,7 +241,9 @@ class Source(Section):
     )
     method = luigi.ChoiceParameter(choices=["GET", "POST"], default="GET", description="how a page is asked for")
     params = luigi.DictParameter(default=NOTHING, description="query parameters, a JSON object; values as in url")
-    body = luigi.DictParameter(default=NOTHING, description="what a POST sends, a JSON object; values as in url")
+    body = luigi.DictParameter(
+        default=NOTHING, description="what a POST sends, a JSON object or list; values as in url"
+    )
     headers = luigi.DictParameter(default=NOTHING, description="request headers, a JSON object; values as in url")
     auth = luigi.Parameter(
         default="none",
@@ -252,7 +254,10 @@ class Source(Section):
     token_file = luigi.Parameter(
         default="", description="file that keeps the newest refresh token, for an endpoint that replaces it"
     )
-    data_selector = luigi.Parameter(default="auto", description="dotted path of the list of records in a page")
+    data_selector = luigi.Parameter(
+        default="auto",
+        description="dotted path of the list of records in a page; path.*: an object's members; @: the object itself",
+    )
     paginator = luigi.ChoiceParameter(choices=PAGINATORS, default="auto", description="how a page says what follows")
     next_link = luigi.ChoiceParameter(
         choices=["whole", "path"],
@@ -352,8 +357,11 @@ class Source(Section):
     @classmethod
     def _check_forms(cls, values: dict[str, Any]) -> None:
         for name in ("params", "body", "headers"):
-            if not isinstance(values[name], Mapping):
-                raise ConfigError(f'[{cls.section}] {name} is no JSON object: write it as {{"name": "value"}}')
+            if not isinstance(values[name], (Mapping, tuple) if name == "body" else Mapping):
+                kind = "object or list" if name == "body" else "object"
+                raise ConfigError(f'[{cls.section}] {name} is no JSON {kind}: write it as {{"name": "value"}}')
+        if values["cursor_in"] == "body" and isinstance(values["body"], tuple):
+            raise ConfigError(f"[{cls.section}] cursor_in = body needs a JSON object as body, and it is a list")
         try:
             ZoneInfo(values["timezone"])
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:

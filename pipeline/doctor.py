@@ -103,8 +103,9 @@ class _Examination:
         self._client = Client(_copy(config, retries=min(config.retries, 1)), settings.utc_now().date())
         self._paging = Paging.of(config)
         self._request = self._paging.ask_for_size(make_request(config, _list_values(config)))
-        self._where = "body" if config.method == "POST" else "query"
-        self._cursor_in: dict[str, Any] = {"cursor_in": "body"} if config.method == "POST" else {}
+        in_body = config.method == "POST" and isinstance(config.body, Mapping)
+        self._where = "body" if in_body else "query"
+        self._cursor_in: dict[str, Any] = {"cursor_in": "body"} if in_body else {}
         self._answers: dict[bytes, Page | None] = {}
         self._result = Diagnosis(config.section)
         self._keys: dict[str, Any] = {}

@@ -6,7 +6,7 @@ a page may be a full one, or has a place among others, and a filter, a shuffled 
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -101,7 +101,8 @@ class _Inquiry:
 
     def __init__(self, paging: Paging, request: Request, page: Page, probe: Probe) -> None:
         self._paging, self._request, self._page, self._probe = paging, request, page, probe
-        in_body = request.method == "POST" and paging.cursor_in == "query"  # a body is where it is looked for
+        # A body is where it is looked for, but not in a list.
+        in_body = request.method == "POST" and paging.cursor_in == "query" and isinstance(request.body, Mapping)
         self._where = "body" if in_body else paging.cursor_in
         self._place: Keys = {"cursor_in": "body"} if in_body else {}
         self._got = len(page.records)

@@ -33,10 +33,13 @@ START_BYTES = 2**14  # of an answer that is a failure anyway
 LINKS = ("link", "links")
 ERRORS = ("error", "errors")
 RECORDS = ("data", "items", "results", "records", "users")  # what many call their list
+OF_SCALARS = ("members", "ids", "keys", "values")  # and a list of texts or numbers
+VALUE = "value"  # the field of a record that came as a number or a text
 LIST = ("...",)  # stands for a list in which there is something: it is true, and neither a number nor a cursor
 FAILURES = ("error", "errors", "!ok", "!success")  # where no key says which field does
 BLANK = re.compile(r"[ \t\r\n]*")
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+LIST_END = re.compile(rb"\[[ \t\r\n]*\]")
 LIST_START = re.compile(rb"\[[ \t\r\n]*(.)", re.DOTALL)
 
 
@@ -133,7 +136,7 @@ def select_list(
     if kind == b"{" and selector != "":
         page = _split_object(body)
         fields = _read_fields(page)
-        _check_error(fields, error_path)
+        check_error(fields, error_path)
         if selector and total_path and find(fields, total_path) == 0 and _find_raw(page, selector) is None:
             return selector, b"[]", fields  # RFC 7644 lets a server leave out a list in which there is nothing
         selector = _guess_list(page, dataset) if selector is None else selector
@@ -144,7 +147,7 @@ def select_list(
     raise BadPageError(f"the body is {came} where {wanted} was expected", "check url and data_selector")
 
 
-def _check_error(fields: Mapping[str, object], error_path: str) -> None:
+def check_error(fields: Mapping[str, object], error_path: str) -> None:
     """Raise BadPageError where a page with a good status says itself that it is a failure."""
     for path in (error_path,) if error_path else FAILURES:
         if is_true(fields, path):
@@ -156,12 +159,23 @@ def _check_error(fields: Mapping[str, object], error_path: str) -> None:
 
 
 def split_list(content: bytes) -> list[msgspec.Raw]:
-    """The items of a JSON list, each the bytes that came, on one line. They are views of `content`, and keep it."""
+    """The items of a JSON list, each the bytes that came, on one line. They are views of `content`, and keep it.
+
+    In a list that holds no object and no list, each item becomes an object: `7` is the record `{"value": 7}`.
+    """
     records = _decode(content, list[msgspec.Raw])
+    if records and not _is_container(records[0]):
+        records = _wrap_scalars(records)
     if b"\n" in content or b"\r" in content:
         # Pretty-printed. Within a string JSON has no line breaks, or it would have been refused by now.
         return [msgspec.Raw(bytes(record).translate(ONE_LINE)) for record in records]
     return records
+
+
+def _wrap_scalars(items: list[msgspec.Raw]) -> list[msgspec.Raw]:
+    if any(map(_is_container, items)):
+        return items
+    return [msgspec.Raw(b'{"%b": %b}' % (VALUE.encode(), bytes(item))) for item in items]
 
 
 def digest(content: bytes) -> str:
@@ -185,6 +199,8 @@ def _decode(content: bytes | msgspec.Raw, kind: Callable[..., Split]) -> Split:
         if "truncated" in refused:
             raise RecoverableError("the body is cut: its JSON has no end") from None
         raise BadPageError(f"the body is no JSON ({refused})") from None
+    except UnicodeDecodeError:  # in the middle of a character: `read_body` has seen to the others
+        raise RecoverableError("the body is cut: its JSON has no end") from None
     except RecursionError:
         raise BadPageError("the body is nested too deeply") from None
 
@@ -221,16 +237,17 @@ def _scan(text: str) -> Iterator[msgspec.Raw | tuple[str, msgspec.Raw]]:
 def _guess_list(page: Mapping[str, msgspec.Raw], dataset: str) -> str:
     """The name of the page's only list that holds objects or nothing, but for those of errors and links.
 
+    A list of texts or numbers is taken only if there is no other list, and its name is a usual one.
+
     An empty list counts: on a day without users, another list of objects must not be taken for theirs. So does null
     where many have their list, or one named like the dataset, unless the list that is there has such a name.
     """
     starts = {name: LIST_START.match(raw) for name, raw in page.items()}
-    found = [
-        name
-        for name, start in starts.items()
-        if start and start[1] in (b"{", b"]") and name.strip("_").lower() not in (*ERRORS, *LINKS)
-    ]
+    lists = [name for name, start in starts.items() if start and name.strip("_").lower() not in (*ERRORS, *LINKS)]
+    found = [name for name in lists if (start := starts[name]) and start[1] in (b"{", b"]")]
     usual = (*RECORDS, dataset)
+    if len(lists) == 1 and not found and lists[0].lower() in (*usual, *OF_SCALARS):
+        found = lists
     nulls = [name for name, raw in page.items() if _starts(raw, b"n") and name.lower() in usual]
     if len(found) == 1 and (not nulls or found[0].lower() in usual):
         return found[0]
@@ -283,6 +300,10 @@ def _read_fields(page: Mapping[str, msgspec.Raw], depth: int = FIELDS_DEPTH) -> 
         elif (start := LIST_START.match(raw)) and start[1] != b"]":
             fields[name] = LIST
     return fields
+
+
+def _is_container(raw: msgspec.Raw) -> bool:
+    return _starts(raw, b"{") or _starts(raw, b"[")
 
 
 def _starts(raw: msgspec.Raw | None, char: bytes) -> bool:

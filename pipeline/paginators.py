@@ -29,7 +29,7 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     method: str = "GET"
-    body: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] | Sequence[Any] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
@@ -65,6 +65,7 @@ class Request:
         """The same with a value in its `query`, `body` (`name` is a dotted path) or `header`."""
         match where:
             case "body":
+                assert isinstance(self.body, Mapping)  # noqa: S101 - cursor_in = body is refused for a list
                 return replace(self, body=put(self.body, name, value))
             case "header":
                 text = _to_text(value).encode().decode("latin-1")  # in UTF-8, as http.client sends a byte a character

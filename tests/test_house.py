@@ -26,7 +26,7 @@ ROWS = [
     {"tombstones", "transform"},
     {"times", "source", "engine", "warehouse", "targets"},
     {"client", "merge", "evidence", "records", "storage", "spark"},
-    {"staging", "auth", "signs", "cleaning"},
+    {"staging", "auth", "signs", "cleaning", "bodies"},
     {"database"},
     {"sqlite", "postgres", "oauth2"},
     {"schema", "session", "packing", "refresh"},
