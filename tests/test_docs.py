@@ -32,6 +32,9 @@ README = (ROOT / "README.md").read_text()
 
 NOT_RUN = {
     "./run.sh test": "it runs these tests",
+    "ssh -N -L 8082:127.0.0.1:8082 scheduler.example.com         # on each of the others: luigid has no password": (
+        "there is one machine, and no server of ssh"
+    ),
 }
 """The commands of the pages that no test runs, each with the reason."""
 
@@ -100,6 +103,29 @@ def test_operating_examples_give_what_it_shows(checkout, server, tmp_path_factor
     assert "To: data@example.com" in mail
     assert "ExtractUsers" in mail
     assert len(databases.query(f"sqlite:///{place}/data/warehouse.db", "select date from loads")) == 3
+
+
+@pytest.mark.timeout(300)
+def test_scaling_examples_give_what_it_shows(checkout, cluster, running, spark):
+    """PostgreSQL, a bucket and luigid are real, on loopback. One part is too few for Spark to start."""
+    del spark
+    port = str(find_port())
+    (checkout / "central.cfg").write_text((ROOT / "central.cfg").read_text().replace("8082", port))
+    replace = {
+        "loader@db.example.com/warehouse?": f"page@/page?host={cluster.folder}&port={cluster.port}&",
+        "createuser loader": "createuser page",
+        "createdb --owner loader warehouse": "createdb --owner page page",
+        "s3://bucket/prefix": running.locate("bucket/page"),
+        "spark://host:7077": "local[2]",
+        "./run.sh luigid ": f"./run.sh luigid --port {port} ",
+        "scheduler_port = 8082": f"scheduler_port = {port}",
+    }
+    server = {"PGHOST": str(cluster.folder), "PGPORT": str(cluster.port), "PGUSER": "postgres"}
+    with Reader(replace, **server) as reader:
+        reader.follow(read_blocks("docs/scaling.md"), NOT_RUN)
+    url = f"postgresql+psycopg://page@/page?host={cluster.folder}&port={cluster.port}&options=-csearch_path=users"
+    assert len(databases.query(url, "select date from loads")) == 8
+    assert "raw/users/date=2026-11-18/manifest.json" in running.dump(running.locate("bucket/page"))
 
 
 def test_every_key_is_in_the_readme():
