@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from clones import make_clone
 from conftest import ROOT, dump_tree, dump_warehouse, luigi_run, miss, query
+from pages import Reader
 from peers import find_port
 from pipeline.demo import DemoAdapter
 from server import Answer, Request
@@ -239,6 +241,18 @@ def test_a_day_is_loaded_and_the_same_day_again_changes_nothing(airflow):
     again = airflow.run("airflow", "dags", "test", "users_etl", DAY)
     assert again.count("users 2026-11-20: loaded, nothing to do") == 3
     assert dump_all() == before
+
+
+def test_page_examples_run(airflow, tmp_path_factory, monkeypatch):
+    """The folders of the page are a clean clone. The backfill is created, not run: no scheduler is there."""
+    clone, dags = make_clone(tmp_path_factory.mktemp("clone")), airflow.home / "dags"
+    dags.mkdir()
+    monkeypatch.chdir(clone)
+    settings = {name: text for name, text in airflow.environment.items() if name.startswith("AIRFLOW")}
+    settings |= {"AIRFLOW__CORE__DAGS_FOLDER": str(dags), "PATH": f"/usr/local/bin:/usr/bin:/bin:{PROGRAMS}"}
+    with Reader({"/opt/users-pipeline": str(clone), "/srv/users-pipeline": str(clone)}, **settings) as reader:
+        reader.follow("docs/airflow.md")
+    assert query("select date from loads") == [(DAY,)]
 
 
 def call(airflow: Airflow, code: str) -> str:

@@ -30,15 +30,6 @@ from shapes import SHAPES
 README = (ROOT / "README.md").read_text()
 
 
-NOT_RUN = {
-    "./run.sh test": "it runs these tests",
-    "ssh -N -L 8082:127.0.0.1:8082 scheduler.example.com         # on each of the others: luigid has no password": (
-        "there is one machine, and no server of ssh"
-    ),
-}
-"""The commands of the pages that no test runs, each with the reason."""
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("checkout")
 def test_readme_examples_give_what_it_shows(server):
@@ -55,7 +46,7 @@ def test_readme_examples_give_what_it_shows(server):
     shape = SHAPES["jsonplaceholder"](server, 10)
     replace = {"https://api.example.com/v1/users": users, "https://jsonplaceholder.typicode.com/users": shape.url}
     with Reader(replace) as reader:
-        reader.follow(read_blocks("README.md"), NOT_RUN)
+        reader.follow("README.md")
 
 
 def test_readme_query_finds_deleted_users():
@@ -77,7 +68,7 @@ def test_readme_query_finds_deleted_users():
 def test_concepts_examples_give_what_it_shows():
     """Nothing is replaced."""
     with Reader() as reader:
-        reader.follow(read_blocks("docs/concepts.md"), NOT_RUN)
+        reader.follow("docs/concepts.md")
 
 
 @pytest.mark.timeout(300)
@@ -97,7 +88,7 @@ def test_operating_examples_give_what_it_shows(checkout, server, tmp_path_factor
             "host = smtp.example.com": f"host = 127.0.0.1\nport = {mails.port}",
         }
         with Reader(replace) as reader:
-            reader.follow(read_blocks("docs/operating.md"), NOT_RUN)
+            reader.follow("docs/operating.md")
     assert [json.loads(request.body)["stage"] for request in server.requests] == ["trial", "extract", "late"]
     (mail,) = mails.received
     assert "To: data@example.com" in mail
@@ -122,7 +113,7 @@ def test_scaling_examples_give_what_it_shows(checkout, cluster, running, spark):
     }
     server = {"PGHOST": str(cluster.folder), "PGPORT": str(cluster.port), "PGUSER": "postgres"}
     with Reader(replace, **server) as reader:
-        reader.follow(read_blocks("docs/scaling.md"), NOT_RUN)
+        reader.follow("docs/scaling.md")
     url = f"postgresql+psycopg://page@/page?host={cluster.folder}&port={cluster.port}&options=-csearch_path=users"
     assert len(databases.query(url, "select date from loads")) == 8
     assert "raw/users/date=2026-11-18/manifest.json" in running.dump(running.locate("bucket/page"))
