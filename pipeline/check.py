@@ -1,7 +1,8 @@
 """An acceptance test of a dataset's section against its living source: whether the source keeps what is relied upon.
 
 Owns what is asked, and what is concluded from the answers; printing is cli's. Refuses to leave anything behind: it
-writes into a folder of its own that is gone afterwards. The source is read twice, and a day far ahead is begun.
+writes into a folder of its own that is gone afterwards. The source is read twice, and a day far ahead is begun; what
+the second reading gives is transformed and loaded, into a SQLite database in that folder.
 """
 
 import base64
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,12 +24,12 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 from isal import igzip
 
-from pipeline import config, gates, progress
+from pipeline import config, gates, progress, stages
 from pipeline.auth import Auth, strip_userinfo
 from pipeline.client import AnswerError
 from pipeline.config import SNAPSHOT, Pipeline, Source
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, DatasetError, QualityError, SourceError
+from pipeline.errors import ConfigError, DatasetError, QualityError, SourceError, WarehouseError
 from pipeline.extraction import extract_day
 from pipeline.lines import unpack
 from pipeline.logs import count
@@ -37,6 +38,7 @@ from pipeline.placeholders import find_placeholders
 from pipeline.records import Census, Record
 from pipeline.source import Reading
 from pipeline.targets import DayFolder, RawManifest
+from pipeline.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,12 +98,19 @@ def _listen() -> Iterator[io.StringIO]:
 
 @dataclass(frozen=True)
 class _Elsewhere(Dataset):
-    """A dataset whose days lie in a folder of their own."""
+    """A dataset whose days lie in a folder of their own, and are loaded into a database in this folder."""
 
     data_dir: str
+    is_loading: bool = False
+    """Until then its warehouse is the configured one, with whose days the gates compare."""
 
     def folder(self, stage: Any, date: dt.date) -> DayFolder:
         return DayFolder(self.data_dir, stage, self.name, date)
+
+    def warehouse(self) -> Warehouse:
+        if not self.is_loading:
+            return super().warehouse()
+        return Warehouse(f"sqlite:///{self.data_dir}/check.db", self.name, self.table)
 
 
 class _Secrets(Mask):
@@ -150,8 +159,12 @@ class _Trial:
         """The keys after cleaning, in mode snapshot."""
         self.error: SourceError | None = None
         """What ended the first reading."""
-        self.failure: SourceError | QualityError | None = None
+        self.broken: DatasetError | None = None
+        """What is wrong with the dataset's code, as cleaning the first reading showed."""
+        self.failure: SourceError | QualityError | DatasetError | None = None
         """What ended the second."""
+        known = dataset.config, dataset.contract, dataset.clean, dataset.table, dataset.key
+        self.elsewhere = _Elsewhere(*known, str(folder))
 
     def run(self) -> None:
         """Read the day, and if that could be done, again."""
@@ -160,10 +173,24 @@ class _Trial:
         except SourceError as error:
             self.error = error
             return
+        if self.broken:
+            self.failure = self.broken
+            return
         try:
             self.census, self.hashes_again = self._extract()
-        except (SourceError, QualityError) as error:
+        except (SourceError, QualityError, DatasetError) as error:
             self.failure = error
+
+    def load(self) -> dict[str, Any]:
+        """Transform and load what the second reading extracted; returns the marker.
+
+        Raises QualityError, DatasetError, WarehouseError.
+        """
+        elsewhere = replace(self.elsewhere, is_loading=True)
+        stages.transform_day(elsewhere, self.date, engine="local")  # no other machine sees the folder
+        stages.load_day(elsewhere, self.date)
+        (marker,) = elsewhere.warehouse().loads()
+        return marker
 
     def describe_auth(self) -> str:
         auth = self.settings.auth
@@ -200,7 +227,11 @@ class _Trial:
         from pipeline.transform import transform
 
         rules = self.settings.deleted_when, self.settings.timezone
-        rows, rejects = transform(lines, self.dataset.contract, self.dataset.clean, key, *rules)
+        try:
+            rows, rejects = transform(lines, self.dataset.contract, self.dataset.clean, key, *rules)
+        except DatasetError as error:
+            self.broken = self.broken or error
+            return
         self.reasons.update(reject.describe() for reject in rejects)
         if self.settings.mode == SNAPSHOT:
             gates.add_cleaned(self.cleaned, rows, rejects, list(key))
@@ -214,11 +245,9 @@ class _Trial:
         """Extract the day into the folder; what its files hold then."""
         import numpy as np
 
-        known = self.dataset.config, self.dataset.contract, self.dataset.clean, self.dataset.table, self.dataset.key
-        elsewhere = _Elsewhere(*known, str(self.folder))
         with progress.follow() as tell:
-            extract_day(elsewhere, self.date, tell)
-        raw, census, hashes = elsewhere.folder("raw", self.date), self._make_census(), [_hash([])]
+            extract_day(self.elsewhere, self.date, tell)
+        raw, census, hashes = self.elsewhere.folder("raw", self.date), self._make_census(), [_hash([])]
         for part in raw.read_manifest(RawManifest).parts:
             lines = unpack(raw.read(part))
             census.add(lines)
@@ -301,6 +330,8 @@ def _ask_filter(trial: _Trial) -> Finding:
 
 
 def _ask_window(trial: _Trial) -> Finding:
+    if trial.broken:
+        return Finding(UNTESTED, "the records could not be cleaned")
     if not trial.dated:
         return Finding(UNTESTED, "no row has a time in updated_at") if trial.reading.records else NOTHING
     if trial.low is None:
@@ -319,12 +350,31 @@ def _ask_contract(trial: _Trial) -> Finding:
     records, rejects, limit = trial.reading.records, trial.reasons.total(), trial.settings.max_reject_ratio
     if not records:
         return NOTHING
+    if trial.broken:
+        return Finding(FAILED, str(trial.broken))
     reasons = "; ".join(f"{number:,} times {reason}" for reason, number in trial.reasons.most_common(3))
     evidence = f"{count(rejects, 'reject')} of {count(records, 'record')}, and max_reject_ratio is {limit:g}"
     evidence += f": {reasons}" if reasons else ""
     if rejects / records > limit:
         return Finding(FAILED, evidence, "mend the dataset's contract or its cleaning")
     return Finding(OK, evidence)
+
+
+def _ask_load(trial: _Trial) -> Finding:
+    if not trial.reading.records:
+        return NOTHING
+    if trial.broken:
+        return Finding(FAILED, str(trial.broken))
+    if trial.failure:
+        return Finding(UNTESTED, "the second reading, which is loaded, came to nothing")
+    try:
+        marker = trial.load()
+    except (DatasetError, WarehouseError) as error:
+        return Finding(FAILED, str(error))
+    except QualityError as error:
+        return Finding(UNTESTED, str(error))
+    other = "" if Pipeline().database.startswith("sqlite:") else "; the configured database was not tried"
+    return Finding(OK, f"{stages.tell_loaded(marker)}, into a temporary SQLite database{other}")
 
 
 def _ask_again(trial: _Trial) -> Finding:
@@ -356,7 +406,7 @@ def _ask_secrets(trial: _Trial) -> Finding:
     """Comes last, when everything is logged."""
     if not trial.secrets.told:
         return Finding(OK, "no secret is set")
-    log, files = trial.log.getvalue(), [path for path in trial.folder.rglob("*") if path.is_file()]
+    log, files = trial.log.getvalue(), [path for path in (trial.folder / "raw").rglob("*") if path.is_file()]
     places = [path.name for path in files if trial.secrets.are_in(_read(path))]
     places += ["the log"] if trial.secrets.are_in(log.encode()) else []
     searched = f"{count(len(files), 'file')} and {count(len(log.splitlines()), 'line')} of log"
@@ -377,6 +427,7 @@ QUESTIONS: dict[str, Callable[[_Trial], Finding]] = {
     "the filter filters": _ask_filter,
     "records of the window": _ask_window,
     "fits the contract": _ask_contract,
+    "loads": _ask_load,
     "reads twice the same": _ask_again,
     "gates": _ask_gates,
     "no secret is written": _ask_secrets,

@@ -64,8 +64,8 @@ class PartResult(NamedTuple):
     reasons: Counter[str]
 
 
-def transform_day(dataset: Dataset, date: dt.date) -> None:
-    """Make the clean folder of `date` from its raw folder, part by part.
+def transform_day(dataset: Dataset, date: dt.date, engine: str | None = None) -> None:
+    """Make the clean folder of `date` from its raw folder, part by part, with an engine or with the configured one.
 
     The clean files that are there stay until the new ones are complete, and for good where this fails. Raises
     QualityError where too many records are rejected, DatasetError, FolderError.
@@ -75,7 +75,7 @@ def transform_day(dataset: Dataset, date: dt.date) -> None:
     name_load(manifest.as_of)
     clean.begin()
     settings = Pipeline()
-    spark_master = settings.spark_master if settings.engine == "spark" else ""
+    spark_master = settings.spark_master if (engine or settings.engine) == "spark" else ""
     try:
         results = transform_parts(dataset, raw, manifest.parts, clean, spark_master)
     except PipelineError:

@@ -7,12 +7,13 @@ import logging
 from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 
-from conftest import dump_tree, run
+from conftest import dump_tree, has_table, run
 from pipeline import stages
 from pipeline.check import AHEAD, FAILED, OK, UNTESTED, Finding, check_source
 from pipeline.errors import DayNotClosedError
@@ -32,6 +33,7 @@ NAMES = [
     "the filter filters",
     "records of the window",
     "fits the contract",
+    "loads",
     "reads twice the same",
     "gates",
     "no secret is written",
@@ -386,7 +388,7 @@ def test_a_day_without_records_proves_little(server, configure):
     found = ask()
     assert not find_failed()
     untested = {name for name, finding in found.items() if finding.verdict == UNTESTED}
-    assert untested == {"no key twice", "the filter filters", "records of the window", "fits the contract"}
+    assert untested == {"no key twice", "the filter filters", "records of the window", "fits the contract", "loads"}
 
 
 def test_the_command_prints_a_table_and_exits_with_1_where_something_failed(server, configure):
@@ -401,3 +403,45 @@ def test_the_command_prints_a_table_and_exits_with_1_where_something_failed(serv
     bad = run("python", "-m", "pipeline", "check", "--date", str(DAY), "--users-paginator", "single", *flags)
     assert bad.returncode == 1
     assert "the source declares 30 records, and 10 came" in " ".join(bad.stdout.split())
+
+
+def break_clean(_: Any) -> Any:
+    return None
+
+
+def make_dates(users: Any) -> Any:
+    rows, rules = USERS.clean(users)
+    return rows.assign(city=rows["updated_at"]), rules
+
+
+@pytest.mark.parametrize(
+    ("clean", "line"),
+    [
+        (break_clean, "break_clean (test_check.py, line "),
+        (make_dates, "clean: column city holds time"),
+    ],
+)
+def test_a_dataset_that_cannot_be_loaded_fails(server, configure, clean, line):
+    """Whichever stage refuses it; nothing is written where days are loaded."""
+    serve(server, configure)
+    found = check_source(dataclasses.replace(USERS, clean=clean), DAY)
+    assert found["loads"].verdict == FAILED
+    assert line in found["loads"].evidence
+    assert not Path("data").exists()
+
+
+def test_the_day_is_loaded_elsewhere(server, configure, database):
+    """The configured database gets no table, and the finding says that it was not tried if it is PostgreSQL."""
+    serve(server, configure)
+    other = "" if database == "sqlite" else "; the configured database was not tried"
+    assert ask()["loads"] == (OK, f"loaded, 30 inserted, into a temporary SQLite database{other}", "")
+    assert not has_table("users")
+    assert not Path("data").exists()
+
+
+def test_a_key_that_no_record_has_fails(server, configure):
+    """Every guard over keys would find nothing to compare."""
+    serve(server, configure, lambda users, _: [{"uid": user["id"], "updated_at": user["updated_at"]} for user in users])
+    found = ask()
+    assert {name for name in found if found[name].verdict == FAILED} >= {"no key twice", "fits the contract"}
+    assert found["loads"].verdict == UNTESTED
