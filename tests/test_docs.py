@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from conftest import ROOT, luigi_run, need, query
 from mailserver import MailServer
 from pages import Reader, read_blocks, read_queries
 from peers import find_port
+from pipeline import cli
 from pipeline.config import Pipeline
 from pipeline.demo import DemoAdapter
 from pipeline.schema import LOADS, Declared
@@ -28,6 +30,7 @@ from server import Answer, Request, Server
 from shapes import SHAPES
 
 README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
 @pytest.mark.timeout(300)
@@ -117,6 +120,30 @@ def test_scaling_examples_give_what_it_shows(checkout, cluster, running, spark):
     url = f"postgresql+psycopg://page@/page?host={cluster.folder}&port={cluster.port}&options=-csearch_path=users"
     assert len(databases.query(url, "select date from loads")) == 8
     assert "raw/users/date=2026-11-18/manifest.json" in running.dump(running.locate("bucket/page"))
+
+
+def test_every_page_with_examples_is_followed():
+    """Here, or in test_airflow.py."""
+    tests = "".join((ROOT / "tests" / name).read_text() for name in ("test_docs.py", "test_airflow.py"))
+    for page in PAGES:
+        assert not read_blocks(page) or f'follow("{page}")' in tests, page
+
+
+def test_commands_in_the_text_of_the_pages_are_valid():
+    """Those of one word name a command; all others are read with their arguments and flags."""
+    stand_ins = {"START": "2026-11-20", "STOP": "2026-11-22", "URL": "demo://users"}
+    own = ("help", "test", "bench", "luigid")
+    seen = 0
+    for page in PAGES:
+        for text in re.findall(r"`\./run\.sh ([^`…]+)`", (ROOT / page).read_text()):
+            words = [stand_ins.get(word, word) for word in shlex.split(text)]
+            if words[0] in own:
+                continue
+            assert words[0] in cli.make_parser().commands, text
+            if len(words) > 1:
+                cli.parse(words)
+                seen += 1
+    assert seen > 5
 
 
 def test_every_key_is_in_the_readme():
