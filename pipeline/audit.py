@@ -9,7 +9,7 @@ on what was loaded before.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +17,8 @@ from pipeline import config
 from pipeline.database import Connection
 from pipeline.errors import WarehouseError
 from pipeline.schema import CLASSES, HISTORY, LOADS, REJECTS, Declared, Table, Words
-from pipeline.staging import Staging
-from pipeline.warehouse import check_stored, decode, read_markers, scan_markers
+from pipeline.staging import Day, Staging
+from pipeline.warehouse import check_stored, decode, scan_markers
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -51,11 +51,18 @@ def compare(date: dt.date, thing: str, said: Mapping[str, Any], should: Mapping[
 class Audit:
     """What the warehouse says of a dataset, at one moment."""
 
-    def __init__(self, db: Connection, declared: Declared) -> None:
-        self.db, self.declared = db, declared
+    def __init__(self, db: Connection, declared: Declared, missing: Collection[str] = ()) -> None:
+        """Take the tables as declared; an empty temporary one stands for each that is `missing`."""
+        self.db, self.declared, self.missing = db, declared, missing
         self.words = Words(declared)
         self.words["known"] = " or ".join(f'c."{column}" is not null' for column in declared.row)
         self.words["stored_rejects"] = f"{db.permanent}.{REJECTS.name}"
+        for table in (LOADS, *declared.stored()):
+            if table.name in missing:
+                self._create(table)
+        if REJECTS.name in missing:  # a temporary table of this name is used to compare
+            self._create(REJECTS, "_rejects")
+            self.words["stored_rejects"] = "_rejects"
         self.markers: dict[dt.date, dict[str, Any]] = {}
         self.faults: dict[dt.date, list[str]] = {}
         self.days: set[dt.date] = set()
@@ -66,22 +73,42 @@ class Audit:
     def open(cls, db: Connection, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Audit | None":
         """The tables of a dataset, None where nothing of it was ever loaded. The connection is one for reading.
 
-        Raises WarehouseError where a table is missing, or other than declared.
+        Raises WarehouseError where a table is other than declared.
         """
-        if not check_stored(db, LOADS):
-            return None
+        is_loaded = check_stored(db, LOADS) and _has_markers(db, name)
         declared = Declared.read(name, table)
-        tables = [*declared.stored(), REJECTS]
+        tables = [LOADS, *declared.stored(), REJECTS]
         missing = [table.name for table in tables if not check_stored(db, table, may_be_added=declared.row)]
-        if len(missing) >= len(tables) - 1 and not read_markers(db, name):
+        if not is_loaded and {table.name for table in declared.stored()} <= {*missing}:
             return None
-        if missing:
-            raise WarehouseError(f"{db}: there is no table {', '.join(missing)}: rebuild makes it again")
         # A column that is declared but not there yet comes with the next load.
-        there = db.describe(name).columns
-        return cls(
-            db, replace(declared, row={column: kind for column, kind in declared.row.items() if column in there})
-        )
+        there = next(filter(None, (db.describe(table.name).columns for table in declared.stored()[:1])), declared.row)
+        row = {column: kind for column, kind in declared.row.items() if column in there}
+        return cls(db, replace(declared, row=row), missing)
+
+    def is_there(self, *suffixes: str) -> bool:
+        """Whether these tables of the dataset are stored; no suffix means the table of the present."""
+        return not any(f"{self.declared.name}{suffix}" in self.missing for suffix in suffixes)
+
+    def check_tables(self) -> Iterator[Finding]:
+        """Name the tables that are missing."""
+        if self.missing:
+            what = f"{self.db}: there is no table {', '.join(self.missing)}: rebuild makes it again"
+            yield Finding(None, self.declared.name, what)
+
+    def find_reading(self, date: dt.date) -> tuple[Any, ...] | None:
+        """Which reading of a day its rows are of, by the table of days: mode, `as_of` (of a snapshot), `extracted_at`.
+
+        None if the day has no rows.
+        """
+        sql = "select mode, as_of, extracted_at from {days} where load_date = :date"
+        row: tuple[Any, ...] | None = self._run(sql, date=date).fetchone()
+        return row
+
+    def name_reading(self, day: Day) -> tuple[Any, ...]:
+        """The same of a day as its manifests describe it."""
+        as_of = self.db.encode(day.as_of) if day.mode == config.SNAPSHOT else None
+        return day.mode, as_of, self.db.encode(day.extracted_at)
 
     def _read_days(self) -> None:
         """Find the markers, what of them is not fit to be held against anything, and the days in the table of days."""
@@ -108,6 +135,8 @@ class Audit:
         total = sum(marker[name] for name in CLASSES)
         if total != marker["extracted"]:
             yield Finding(date, "loads", f"extracted is {marker['extracted']}, the counts add up to {total}")
+        if not self.is_there("_days"):
+            return
         should = {name: self.db.encode(marker[name]) for name in ("mode", "as_of", "extracted_at")}
         if marker["mode"] != config.SNAPSHOT:
             should["as_of"] = None
@@ -117,16 +146,23 @@ class Audit:
         else:
             yield Finding(date, days, "the day is missing")
 
-    def check_rows(self, marker: dict[str, Any], load: "Load") -> Iterator[Finding]:
+    def check_rows(self, marker: dict[str, Any] | None, load: "Load") -> Iterator[Finding]:
         """Hold what the tables say of a day against the rows and rejects it was loaded from.
 
-        Raises WarehouseError where these do not fit the table, FolderError where they cannot be read.
+        Raises WarehouseError where these do not fit the table, FolderError where they cannot be read. The connection
+        can be used all the same.
         """
+        with self.db.savepoint():
+            yield from self._check_rows(marker, load)
+
+    def _check_rows(self, marker: dict[str, Any] | None, load: "Load") -> Iterator[Finding]:
         day, rows, rejects = load
         stage = self.declared.temporary(day.mode == config.SNAPSHOT)[0]
         self._create(REJECTS)
         counts = Staging(self.db, self.declared, day).stage(rows, rejects)
-        if counts["forgotten"] == day.forgotten:  # else there are lines of forgotten users, which were kept perhaps
+        if (
+            marker and counts["forgotten"] == day.forgotten
+        ):  # else there are lines of forgotten users, which were kept perhaps
             names = ["rejected", "forgotten", "duplicate"]
             newest = counts["watermark"]
             # The newest record may be one of those that were erased.
@@ -134,13 +170,15 @@ class Audit:
                 names.append("watermark")
             yield from compare(day.date, "loads", marker, {name: counts[name] for name in names})
         self._create(stage, "said")
-        if day.mode == config.SNAPSHOT:
+        if day.mode == config.SNAPSHOT and self.is_there("_changes"):
             self._run("delete from stage where gone = 1")  # to leave a user out says the same
             self._run(SAID_BY_SNAPSHOT, as_of=day.as_of)
             yield from self._compare_tables(day.date, f"{self.declared.name}_changes", stage, "said", "stage")
-        else:
+        elif day.mode != config.SNAPSHOT and self.is_there("_events"):
             self._run(SAID_BY_RECORDS, date=day.date)
             yield from self._compare_tables(day.date, f"{self.declared.name}_events", stage, "said", "stage")
+        if REJECTS.name in self.missing:
+            return
         self._create(REJECTS, "said")
         self._run(
             "insert into said select * from {stored_rejects} where dataset = :name and load_date = :date",
@@ -152,7 +190,7 @@ class Audit:
     def check_days(self) -> Iterator[Finding]:
         """Name the days of which there are rows that no load has left there."""
         yield from self._lost
-        for table, sql in ORPHANS.items():
+        for table, sql in ORPHANS.items() if self.is_there("_days") else ():
             for (day,) in self._run(sql, name=self.declared.name).fetchall():
                 thing = table.format(self.declared.name)
                 yield Finding(None, thing, f"has rows of {day}, which is not in {self.declared.name}_days")
@@ -166,6 +204,8 @@ class Audit:
 
     def check_present(self) -> Iterator[Finding]:
         """Hold the present against what the store says is there."""
+        if not self.is_there("", "_days", "_events", "_changes"):
+            return
         present = self.declared.stored()[0]
         self._create(present, "should")
         self._run(PRESENT)
@@ -174,6 +214,8 @@ class Audit:
     def check_history(self) -> Iterator[Finding]:
         """Name the view of the history where it is not as a load makes it."""
         view = f"{self.declared.name}_history"
+        if not self.is_there("_days", "_events", "_changes"):
+            return  # it is dropped with them, and comes again with them
         if not self.db.has_view(view, HISTORY.format_map(self.words)):
             what = "the view is missing, or another one: the next day that is loaded, or rebuild, makes it again"
             yield Finding(None, view, what)
@@ -203,6 +245,10 @@ class Audit:
         columns = [*key, *row]
         number = len(columns)
         return _name_some(date, thing, (_describe(columns, len(key), row[:number], row[number:]) for row in rows))
+
+
+def _has_markers(db: Connection, name: str) -> bool:
+    return db.run("select 1 from loads where dataset = :name limit 1", name=name).fetchone() is not None
 
 
 def _name_some(date: dt.date | None, thing: str, rows: Iterable[str]) -> Iterator[Finding]:

@@ -49,6 +49,9 @@ class Connection(Protocol):
 
     def commit(self) -> None: ...
 
+    def savepoint(self) -> AbstractContextManager[Any]:
+        """A block within the transaction. An error in it is raised, and the transaction can go on after the block."""
+
     def run(self, sql: str, **params: Any) -> Rows:
         """Run one statement."""
 

@@ -28,7 +28,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.lines import pack, unpack
 from pipeline.records import INTEGERS
-from pipeline.schema import CLASSES, REJECTS, Declared, Table, Words
+from pipeline.schema import CLASSES, LOADS, REJECTS, Declared, Table, Words
 from pipeline.stages import encode_rows
 from pipeline.storage import strip_run
 from pipeline.targets import (
@@ -349,8 +349,9 @@ def _erase_rows(
         erased = _delete_rows(db, declared, finder) + _delete_rejects(db, dataset, finder)
         columns = ("date", "mode", "raw_sha256", "clean_sha256", "extracted", *CLASSES)
         sql = f"select {', '.join(columns)} from loads where dataset = :name"  # noqa: S608
-        for date, *values in db.run(sql, name=dataset.name).fetchall():
-            marker = dict(zip(columns, (decode(db, "a day in loads", date, "date"), *values), strict=True))
+        for row in db.run(sql, name=dataset.name).fetchall():
+            pairs = zip(columns, row, strict=True)
+            marker = {name: decode(db, f"{name} in loads", value, LOADS.columns[name]) for name, value in pairs}
             if marker["date"] in days:
                 _mend_marker(db, dataset, declared, marker)
         db.commit()
@@ -378,7 +379,8 @@ def _delete_rejects(db: Connection, dataset: Dataset, finder: Finder) -> int:
     gone: list[tuple[Any, ...]] = []
     while some := list(islice(rejects, 10_000)):
         found = finder.find_rejects(reject[3] for reject in some)
-        found |= {line - 1 for line in finder.find_lines([reject[4].encode() for reject in some])}
+        records = [decode(db, "record in rejects", reject[4], "text") for reject in some]
+        found |= {line - 1 for line in finder.find_lines([record.encode() for record in records])}
         gone += [some[number][:3] for number in found]
     for date, part, line in gone:
         place = {"name": dataset.name, "date": date, "part": part, "line": line}

@@ -62,8 +62,10 @@ SETTINGS = {
     "seq_page_cost": "0.1",
     "random_page_cost": "0.1",
 }
+VIEWS = ("v", "m")
 COLUMNS = """
-select a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum)
+select a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum),
+       c.relkind::text
   from pg_class c
   join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
   left join pg_index i on i.indrelid = c.oid and i.indisprimary
@@ -121,8 +123,10 @@ NEXT_STEPS = {
     "22P05": "the database cannot hold every character: choose one that was created with encoding 'UTF8'",
     "42809": "its name is taken by another program: choose another schema or database",
     "54000": "a key is too long for an index: reject such records in cleaning",
+    "53": "the server lacks a resource: raise its limit, and run again",
     "53100": "free space on the disk of the server, and run again",
     "53200": "the server is short of memory: lower its work_mem or max_connections, and run again",
+    "53400": "raise that limit of the server for this role, and run again",
     "58030": "look at the disk of the server, and run again",
     "XX001": "a table is damaged: restore the database from a backup, or rebuild it",
     "XX002": "an index is damaged: reindex it, and run again",
@@ -272,6 +276,9 @@ class PostgreSQL:
     def commit(self) -> None:
         self.run("commit")
 
+    def savepoint(self) -> "contextlib.AbstractContextManager[psycopg.Transaction]":
+        return self.connection.transaction()
+
     def run(self, sql: str, **params: Any) -> "psycopg.Cursor[Any]":
         return self.connection.execute(_place(sql), params) if params else self.connection.execute(sql)
 
@@ -316,7 +323,7 @@ class PostgreSQL:
         key = join_names(table.key)
         add_key = f'alter table "{table.name}" add primary key ({key})'
         try:
-            with self.connection.transaction():  # a savepoint
+            with self.savepoint():
                 self.run(add_key)
         except errors.UniqueViolation:
             self.run(f"""
@@ -371,8 +378,9 @@ class PostgreSQL:
 
     def describe(self, name: str) -> Table:
         columns = self.run(COLUMNS, schema=self.permanent, name=name).fetchall()
-        key = sorted((position, column) for column, _, position in columns if position is not None)
-        return Table(name, {column: type_ for column, type_, _ in columns}, tuple(column for _, column in key))
+        key = sorted((position, column) for column, _, position, _ in columns if position is not None)
+        kind = "view" if any(relkind in VIEWS for *_, relkind in columns) else "table"
+        return Table(name, {column: type_ for column, type_, *_ in columns}, tuple(column for _, column in key), kind)
 
     def create(self, table: Table, *, temporary: bool = False) -> None:
         if not temporary:
@@ -406,7 +414,7 @@ class PostgreSQL:
             return
         create = f'view "{view}" as {select}'
         try:
-            with self.connection.transaction():  # a savepoint
+            with self.savepoint():
                 self.run(f"create or replace {create}")  # keeps the rights to it, and what stands on it
         except errors.InvalidTableDefinition:  # other columns
             self.run(f'drop view "{view}"')

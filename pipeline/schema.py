@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class Table(NamedTuple):
-    """A stored table: its columns with their kinds, and its primary key."""
+    """A stored table: its columns with their kinds, and its primary key; or a view, which has no key."""
 
     name: str
     columns: dict[str, str]
     key: tuple[str, ...]
+    kind: str = "table"
 
 
 # The classes a record can be in: together they are `extracted`.

@@ -130,6 +130,10 @@ class SQLite:
                 code, problem = sqlite3.SQLITE_CANTOPEN, "unable to open database file"
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
                 problem = "a trigger raises an error"  # whose words may tell of a user
+            if getattr(error, "sqlite_errorcode", 0) in LOCK_ERRORS:
+                code = sqlite3.SQLITE_PROTOCOL
+            if NOT_TEXT in problem:
+                raise WarehouseError(f"{path}: a value is not text: correct it, or rebuild the warehouse") from error
             if code not in NEXT_STEPS:
                 raise
             raise WarehouseError(f"{path}: {problem}: {NEXT_STEPS[code]}") from error
@@ -173,6 +177,9 @@ class SQLite:
         """Of the schema: 0 where nothing was ever made. That of the user is for programs to choose."""
         version: int = self.run(f"pragma {which}_version").fetchone()[0]
         return version
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        return nullcontext()  # an error ends a statement, not the transaction
 
     def run(self, sql: str, **params: Any) -> sqlite3.Cursor:
         return self.connection.execute(sql, {name: self.encode(value) for name, value in params.items()})
@@ -321,7 +328,9 @@ class SQLite:
     def describe(self, name: str) -> Table:
         columns = self.run("select name, type, pk from pragma_table_info(:name)", name=name).fetchall()
         key = sorted((position, column) for column, _, position in columns if position)
-        return Table(name, {column: type_ for column, type_, _ in columns}, tuple(column for _, column in key))
+        view = self.run("select 1 from sqlite_master where name = :name and type = 'view'", name=name).fetchone()
+        found = Table(name, {column: type_ for column, type_, _ in columns}, tuple(column for _, column in key))
+        return found._replace(kind="view") if view else found
 
     def create(self, table: Table, *, temporary: bool = False) -> None:
         key = join_names(table.key)
@@ -398,7 +407,17 @@ def _is_sorted(batch: "pa.RecordBatch", key: Iterable[str]) -> bool:
     return bool(pc.all(pc.less(order[:-1], order[1:]), min_count=0).as_py())
 
 
+NOT_TEXT = "Could not decode to UTF-8"
+# Of file systems that cannot lock, such as NFS without its lock service.
+LOCK_ERRORS = {
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_UNLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+}
 NEXT_STEPS = {
+    sqlite3.SQLITE_PROTOCOL: "the file system cannot lock files: move the database to a local disk",
     sqlite3.SQLITE_BUSY: "another program is writing to it: wait for that to end, or end it, and run again",
     sqlite3.SQLITE_LOCKED: "another program is writing to it: wait for that to end, or end it, and run again",
     sqlite3.SQLITE_READONLY: "give this user the right to write the file and its folder, and run again",

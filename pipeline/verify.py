@@ -9,9 +9,9 @@ import datetime as dt
 import re
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import config, stages
 from pipeline.audit import Audit, Finding, compare
@@ -25,13 +25,17 @@ from pipeline.storage import strip_run
 from pipeline.targets import MANIFEST, STAGES, CleanManifest, DayFolder, Part, RawManifest, Stage, list_all_days
 from pipeline.warehouse import join_accepted
 
+if TYPE_CHECKING:
+    from pipeline.warehouse import Load
+
 Manifest = TypeVar("Manifest", RawManifest, CleanManifest)
 
 
 def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> Iterator[Finding]:
     """Compare the days from `start` to the one before `stop` of which there is any trace, and then the present.
 
-    What is read of the warehouse is of one moment; a day that is worked on meanwhile may be named without need.
+    What is read of the warehouse is of one moment. A day that is loaded meanwhile is a remark. A day without a marker
+    is not loaded: its rows, if it has any, are held against its files all the same.
     """
     check_span(start, stop)
     database = dataset.warehouse().database
@@ -43,26 +47,48 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
             readable = False
             yield Finding(None, dataset.name, str(error))
         markers = audit.markers if audit else {}
+        yield from audit.check_tables() if audit else ()
         folders = set(list_all_days(Pipeline().data_dir, dataset.name))
         days = audit.days if audit else set()
         for date in sorted(date for date in folders | markers.keys() | days if start <= date < stop):
             marker = markers.get(date)
-            raw, clean = yield from _verify_files(dataset, date, marker)
-            if audit and marker:
-                yield from audit.check_marker(marker)
-                yield from _check_clock(marker)
-                if clean and clean.sha256 == marker["clean_sha256"] and date not in audit.faults:
-                    yield from _verify_rows(dataset, audit, marker, raw, clean)
-            elif date not in folders:
+            found = list(_verify_day(dataset, date, marker, audit))
+            if marker is None and date not in folders:
                 what = "neither a marker in loads nor files: bring the row back from a copy, or rebuild --drop-missing"
-                yield Finding(date, f"{dataset.name}_days", f"the day has {what}")
-            elif readable:
-                yield Finding(date, "loads", "the day is not loaded", remark=True)
+                found.append(Finding(date, f"{dataset.name}_days", f"the day has {what}"))
+            elif marker is None and readable and "loads" not in (audit.missing if audit else ()):
+                found.append(Finding(date, "loads", "the day is not loaded", remark=True))
+            if audit and not all(finding.remark for finding in found) and _is_changed(dataset, date, marker):
+                found = [Finding(date, "loads", "the day was loaded during this: run verify again", remark=True)]
+            yield from found
         if audit:
             yield from audit.check_days()
             yield from audit.check_changes()
             yield from audit.check_present()
             yield from audit.check_history()
+
+
+def _verify_day(
+    dataset: Dataset, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None
+) -> Iterator[Finding]:
+    """Hold the files of a day, its marker and its rows against each other."""
+    raw, clean = yield from _verify_files(dataset, date, marker)
+    if audit and marker:
+        yield from audit.check_marker(marker)
+        yield from _check_clock(marker)
+        if clean and clean.sha256 == marker["clean_sha256"] and date not in audit.faults:
+            yield from _verify_rows(dataset, audit, marker, raw, clean)
+    elif audit and raw and clean and clean.raw_sha256 == [part.sha256 for part in raw.parts]:
+        load = stages.read_clean(dataset, date)
+        if audit.find_reading(date) == audit.name_reading(load[0]):  # else it was read again, and is not loaded yet
+            yield from _compare_rows(dataset, audit, None, load)
+
+
+def _is_changed(dataset: Dataset, date: dt.date, marker: dict[str, Any] | None) -> bool:
+    """Whether the marker of a day is another by now: what is read of the warehouse is of an earlier moment."""
+    with suppress(WarehouseError):  # it cannot be read, then as now
+        return dataset.warehouse().find_marker(date) != marker
+    return False
 
 
 def _verify_files(
@@ -118,10 +144,15 @@ def _verify_rows(
     left = clean.rows + clean.rejected
     day = Day(**said | {"extracted": left + erased, "rejected": clean.rejected, "forgotten": erased})
     rows, rejects = stages.read_rows(folder, clean.parts), stages.read_rejects(dataset, folder, clean.rejects)
+    yield from _compare_rows(dataset, audit, marker, (day, rows, rejects))
+
+
+def _compare_rows(dataset: Dataset, audit: Audit, marker: dict[str, Any] | None, load: "Load") -> Iterator[Finding]:
+    """Hold the tables against a day as it would be loaded."""
     try:
-        yield from audit.check_rows(marker, (day, rows, rejects))
+        yield from audit.check_rows(marker, load)
     except PipelineError as error:
-        yield Finding(marker["date"], dataset.name, str(error))
+        yield Finding(load[0].date, dataset.name, str(error))
 
 
 def _read_folder(

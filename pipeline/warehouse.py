@@ -49,7 +49,14 @@ if TYPE_CHECKING:
 
 
 SOURCE_GATE = "source"  # the quality gate by which a table holds one source
-TYPES = {"date": dt.date, "time": dt.datetime, "integer": int}  # what is told apart of a value that is read
+# What a value of a kind must be that is read: SQLite stores any value in any column.
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "date": dt.date,
+    "time": dt.datetime,
+    "integer": int,
+    "float": (int, float),
+    "text": str,
+}
 
 
 @dataclass(frozen=True)
@@ -347,7 +354,10 @@ def _clear(db: Connection, declared: Declared) -> list[tuple[Any, ...]]:
             f"({', '.join(declared.key)}): bring that table into the new form, or what is forgotten would come back"
         )
     wanted = [table._replace(columns={c: db.types[kind] for c, kind in table.columns.items()}) for table in tables]
-    if [db.describe(table.name) for table in tables] == wanted:  # whoever reads need not wait
+    stored = [db.describe(table.name) for table in tables]
+    for view in (table.name for table in stored if table.kind == "view"):
+        raise WarehouseError(f"{db}: {view} is a view, not a table: drop it, or choose another database")
+    if stored == wanted:  # whoever reads need not wait
         for table in tables:
             db.run(f'delete from "{table.name}"')  # noqa: S608
     else:
@@ -476,6 +486,8 @@ def prepare(db: Connection, declared: Declared) -> None:
             continue
         check_stored(db, table, may_be_added=declared.row)
         _add_columns(db, table)
+    if db.describe(view).columns and db.describe(view).kind != "view":
+        raise WarehouseError(f"{db}: {view} is a table, not a view: drop it, or choose another database")
     words = Words(declared)
     for suffix, sql in INDEXES.items():
         db.create_index(f"{declared.name}_{suffix}", sql.format_map(words))
@@ -495,6 +507,8 @@ def check_stored(db: Connection, table: Table, may_be_added: Iterable[str] = ())
     found = db.describe(table.name)
     if not found.columns:
         return False
+    if found.kind != "table":
+        raise WarehouseError(f"{db}: {table.name} is a view, not a table: drop it, or choose another database")
     may_be_added = {*may_be_added, *ADDED.get(table.name, ())}
     wanted = {column: db.types[kind] for column, kind in table.columns.items()}
     differences = [f"no column {c}" for c in wanted if c not in found.columns and c not in may_be_added]

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from conftest import dump_tree, execute, has_table, query, run_here
 from pipeline import config, extraction, stages
+from pipeline import verify as verify_module
 from pipeline.audit import EXAMPLES, Audit, Finding
 from pipeline.config import Pipeline
 from pipeline.errors import WarehouseError
@@ -629,6 +630,69 @@ def test_tables_of_another_shape_are_named_and_the_files_are_compared_all_the_sa
     found = list(verify(USERS))
     check(tell(found), [f"None users: .*: {what}", f"{RECORDS} raw: .*"])
     assert tell(found, remark=True) == []
+
+
+NAMES = "None users: user_id .*: name is 'x', should be .*"
+GONE = "None users: user_id .*: the row is missing"
+OTHER = "where user_id = (select min(user_id) from users)"
+LOST = {
+    "all markers": (["delete from loads"], []),
+    "the table of markers": (["drop table loads"], ["None users: .*: there is no table loads: rebuild makes it again"]),
+    "the rejects": (["drop table rejects"], ["None users: .*: there is no table rejects: rebuild makes it again"]),
+}
+
+
+@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.parametrize("lost", LOST)
+def test_what_is_left_is_compared_when_markers_are_missing(lost):
+    """The present with the facts, and the facts of each day with its files, in both directions."""
+    statements, lines = LOST[lost]
+    execute(*statements)
+    check(tell(verify(USERS)), lines)
+    execute(
+        f"update users_events set name = 'x' {EVENT}",
+        f"delete from users {USER}",
+        f"update users set name = 'x' {OTHER}",
+    )
+    found = tell(verify(USERS))
+    event = rf"{RECORDS} users_events: .*: name is 'x', should be .*"
+    for pattern in (*lines, event, NAMES, GONE):
+        assert any(re.fullmatch(pattern, line) for line in found), (pattern, found)
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
+    """Its files are newer than what is read of the warehouse."""
+    day, real = dt.date.fromisoformat(RECORDS), verify_module._verify_files
+
+    def look(dataset, date, marker):
+        if date == day:
+            execute(f"update loads set raw_sha256 = 'x', clean_sha256 = 'x' where date = '{date}'")
+            marker = marker | {"raw_sha256": "older"}
+        return (yield from real(dataset, date, marker))
+
+    monkeypatch.setattr(verify_module, "_verify_files", look)
+    assert [finding for finding in verify(USERS) if finding.date == day] == [
+        Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
+    ]
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_verify_goes_on_after_a_day_that_does_not_fit_the_table():
+    """On PostgreSQL an error within COPY had ended the transaction. The days after it are compared, and the present."""
+    kind = "integer" if Pipeline().database.startswith("sqlite") else "bigint"
+    execute(*(f"alter table users{suffix} add column age {kind}" for suffix in ("", "_events", "_changes")))
+
+    def with_age(metadata: sa.MetaData) -> sa.Table:
+        users = table(metadata)
+        users.append_column(sa.Column("age", sa.Integer))
+        return users
+
+    execute(f"delete from users {USER}")
+    found = tell(verify(dataclasses.replace(USERS, table=with_age)))
+    for day in DAYS:
+        assert any(re.match(rf"{day} users: .*: the rows have the columns ", line) for line in found)
+    assert any(re.fullmatch(GONE, line) for line in found)
 
 
 @pytest.mark.usefixtures("loaded")
