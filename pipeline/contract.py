@@ -45,6 +45,8 @@ class Leaf(NamedTuple):
     """The names in the JSON that lead to it."""
     kind: str
     is_enum: bool
+    has_default: bool
+    """Whether a record without it has another value than null."""
 
 
 def list_leaves(contract: type[msgspec.Struct]) -> list[Leaf]:
@@ -71,6 +73,7 @@ def _walk(
     attributes: tuple[str, ...],
     names: tuple[str, ...],
     within: tuple[type, ...] = (),
+    has_default: bool = False,
 ) -> Iterator[Leaf]:
     if isinstance(node, inspect.UnionType):
         others = [kind for kind in node.types if not isinstance(kind, inspect.NoneType)]
@@ -85,12 +88,13 @@ def _walk(
             raise _refuse(contract, names, f"{node.cls.__name__}, which holds itself", "leave the field out")
         for field in node.fields:
             path = (*attributes, field.name), (*names, field.encode_name)
-            yield from _walk(contract, field.type, *path, (*within, node.cls))
+            default = has_default or bool({field.default, field.default_factory} - {None, msgspec.NODEFAULT})
+            yield from _walk(contract, field.type, *path, (*within, node.cls), default)
         return
     kind = _find_kind(node)
     if kind is None:
         raise _refuse(contract, names, _name_type(node), REFUSED.get(type(node), ("", OTHER))[1])
-    yield Leaf(attributes, names, kind, isinstance(node, inspect.EnumType))
+    yield Leaf(attributes, names, kind, isinstance(node, inspect.EnumType), has_default)
 
 
 def _find_kind(node: inspect.Type) -> str | None:

@@ -65,8 +65,8 @@ class Deletion:
     """
 
     def __init__(self, deleted_when: str) -> None:
-        path, equals, text = deleted_when.removeprefix("!").partition("=")
-        self._field = Field(path) if path else None
+        self.path, equals, text = deleted_when.removeprefix("!").partition("=")
+        self._field = Field(self.path) if self.path else None
         self._negated = deleted_when.startswith("!")
         self._wanted: list[Any] = [text] if equals else []
         if equals:
@@ -75,9 +75,15 @@ class Deletion:
 
     def find(self, records: Sequence[Record]) -> list[bool]:
         """Whether each of the records is a deletion."""
-        if self._field is None:
-            return [False] * len(records)
-        return [value is not None and self._matches(value) != self._negated for value in self._field.read(records)]
+        return self.judge(self.read(records))
+
+    def read(self, records: Sequence[Record]) -> list[Any]:
+        """Read the field that says so; None where there is none."""
+        return self._field.read(records) if self._field else [None] * len(records)
+
+    def judge(self, values: Sequence[Any]) -> list[bool]:
+        """Whether each value of that field makes its record a deletion."""
+        return [value is not None and self._matches(value) != self._negated for value in values]
 
     def _matches(self, value: Any) -> bool:
         if self._wanted:

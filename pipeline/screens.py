@@ -356,5 +356,5 @@ def _show_loads(console: Console, markers: Sequence[dict[str, Any]]) -> None:
     if zero:
         console.print(f"0 on all these days: {', '.join(zero)}", style="dim", soft_wrap=True)
     for marker in markers:
-        for line in describe_removed(marker):
-            console.print(f"{marker['date']} {line}", style="yellow", soft_wrap=True)
+        if removed := describe_removed(marker):
+            console.print(f"{marker['date']} {removed}", style="yellow", soft_wrap=True)

@@ -8,13 +8,13 @@ import datetime as dt
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import tenacity
 
-from pipeline import config
+from pipeline import config, gates
 from pipeline.config import Pipeline
 from pipeline.dataset import Dataset
 from pipeline.errors import BrokenOffError, FolderError, PipelineError, QualityError
@@ -22,7 +22,7 @@ from pipeline.kinds import to_arrow
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger, name_load
 from pipeline.schema import Declared
-from pipeline.targets import CleanManifest, DayFolder, Part, RawManifest
+from pipeline.targets import CleanManifest, DayFolder, Part, Presence, RawManifest
 from pipeline.tombstones import Finder, Tombstones
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class PartResult(NamedTuple):
     clean: Part
     rejects: Part | None
     reasons: Counter[str]
+    fields: dict[str, tuple[int, int]]
+    """By field: how many records could have it, and how many do."""
 
 
 def transform_day(dataset: Dataset, date: dt.date, engine: str | None = None) -> None:
@@ -85,6 +87,12 @@ def transform_day(dataset: Dataset, date: dt.date, engine: str | None = None) ->
     reasons = sum((result.reasons for result in results), Counter[str]())
     records = manifest.records - manifest.forgotten
     accepted = _check_rejects(dataset, clean, records, reasons)
+    fields = {
+        name: Presence(*map(sum, zip(*(result.fields[name] for result in results), strict=True)))
+        for name in (results[0].fields if results else ())
+    }
+    absent = gates.find_absent(dataset, date, fields)
+    accepted += _check_fields(dataset, manifest, raw, clean, absent)
     clean.publish(
         CleanManifest(
             dataset=dataset.name,
@@ -97,6 +105,8 @@ def transform_day(dataset: Dataset, date: dt.date, engine: str | None = None) ->
             accepted=accepted,
             parts=[result.clean for result in results],
             rejects=[result.rejects for result in results if result.rejects],
+            fields=fields,
+            absent={found.field: fields[found.field].records for found in absent},
         )
     )
     rows, rejects = records - reasons.total(), reasons.total()
@@ -161,11 +171,11 @@ def _name_imports(dataset: Dataset) -> list[str]:
 
 def transform_part(job: PartJob) -> PartResult:
     """Write the clean part and the rejects of one raw part."""
-    from pipeline.transform import transform
+    from pipeline.transform import transform_and_count
 
-    lines, declared = unpack(job.raw.read(job.part)), job.declared
+    lines, declared, dataset = unpack(job.raw.read(job.part)), job.declared, job.dataset
     rules = job.deleted_when, job.timezone
-    rows, rejects = transform(lines, job.dataset.contract, job.dataset.clean, tuple(declared.key), *rules)
+    rows, rejects, fields = transform_and_count(lines, dataset.contract, dataset.clean, tuple(declared.key), *rules)
     table = to_arrow(rows, declared.key | declared.row)
     clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), encode_rows(table))])
     kept = None
@@ -175,7 +185,7 @@ def transform_part(job: PartJob) -> PartResult:
             f"rejects-{job.number:05d}.jsonl.gz",
             pack([msgspec.json.encode(day | reject._asdict())] for reject in rejects),
         )
-    return PartResult(clean, kept, Counter(reject.describe() for reject in rejects))
+    return PartResult(clean, kept, Counter(reject.describe() for reject in rejects), fields)
 
 
 def encode_rows(table: "pa.Table") -> bytes:
@@ -226,21 +236,21 @@ def tell_loaded(*markers: dict[str, Any]) -> str:
     """
     totals = {name: sum(marker[name] for marker in markers) for name in COUNTS}
     counts = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
-    gates = dict.fromkeys(gate for marker in markers for gate in marker["accepted"].split(", ") if gate)
-    accepted = [f"let through: {', '.join(gates)}"] if gates else []
-    return "; ".join([f"loaded, {counts or 'nothing new'}", *describe_removed(*markers), *accepted])
+    passed = dict.fromkeys(gate for marker in markers for gate in marker["accepted"].split(", ") if gate)
+    accepted = f"let through: {', '.join(passed)}" if passed else ""
+    return "; ".join(filter(None, [f"loaded, {counts or 'nothing new'}", describe_removed(*markers), accepted]))
 
 
-def describe_removed(*markers: dict[str, Any]) -> list[str]:
-    """Describe what `details` of these markers says: `nulled: email 98, city 2`."""
+def describe_removed(*markers: dict[str, Any]) -> str:
+    """Describe what `details` of these markers says: `nulled: email 98, city 2`; empty if they say nothing."""
     kinds: dict[str, Counter[str]] = {}
     for marker in markers:
         for kind, counts in (marker["details"] or {}).items():
             kinds.setdefault(kind, Counter()).update(counts)
-    return [
+    return "; ".join(
         f"{kind}: {', '.join(f'{name} {number:,}' for name, number in found.most_common())}"
         for kind, found in kinds.items()
-    ]
+    )
 
 
 def _tell_again(state: tenacity.RetryCallState) -> None:
@@ -298,6 +308,7 @@ def read_clean(dataset: Dataset, date: dt.date) -> "Load":
         raw_sha256=read.sha256,
         clean_sha256=made.sha256,
         transform_version=made.transform_version,
+        absent=made.absent,
         accepted=", ".join([*(verdict.gate for verdict in read.gates if not verdict.passed), *made.accepted]),
     )
     return day, read_rows(clean, made.parts), read_rejects(dataset, clean, made.rejects)
@@ -321,6 +332,41 @@ def _check_rejects(dataset: Dataset, clean: DayFolder, records: int, reasons: Co
         )
     logger.warning("%s: let through by --%s-accept", what, dataset.name)
     return ["max_reject_ratio"]
+
+
+def _check_fields(
+    dataset: Dataset, manifest: RawManifest, raw: DayFolder, clean: DayFolder, absent: Sequence[gates.Absent]
+) -> list[str]:
+    """Raise QualityError if fields stopped coming; returns the name of the gate if the day is let through.
+
+    The raw files stay, as a mistaken record class can be fixed. A day that was let through once is not failed again.
+    """
+    if not absent:
+        return []
+    new = ", ".join(gates.list_new_fields(dataset, raw.date, manifest.unknown_fields)) or "none"
+    what = f"{dataset.name} {raw.date}: no record has {', '.join(map(str, absent))}; new fields: {new}"
+    if not any(found.is_proven for found in absent):
+        logger.warning("%s: to fail the day, this gate (fields) needs %d days before it", what, gates.MEDIAN_FROM)
+        return []
+    if dataset.config().accept:
+        logger.warning("%s: let through by --%s-accept", what, dataset.name)
+    elif _is_judged(manifest, clean) or dataset.marker(raw.date).exists():
+        logger.warning("%s: the day was let through before", what)
+    else:
+        raise QualityError(
+            f"{what} (gate fields). If the source renamed them, change the record class and run the day again; if its "
+            f"answers were wrong, delete {raw} and run the day again; or let this run through with "
+            f"--{dataset.name}-accept"
+        )
+    return ["fields"]
+
+
+def _is_judged(raw: RawManifest, clean: DayFolder) -> bool:
+    """Whether these raw files became a clean day before."""
+    try:
+        return clean.exists() and clean.read_manifest(CleanManifest).raw_sha256 == [part.sha256 for part in raw.parts]
+    except FolderError:  # of an older shape, or damaged
+        return False
 
 
 def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBatch]":

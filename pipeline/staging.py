@@ -7,7 +7,7 @@ depend on the day alone.
 import datetime as dt
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,8 @@ class Day:
     """How many of the records raw no longer has."""
     source: str | None = None
     """The source as the raw manifest names it; None for a day extracted before manifests named one."""
+    absent: dict[str, int] = field(default_factory=dict)
+    """Fields that no record has though they usually come, for the marker's `details`."""
 
 
 class Statements:

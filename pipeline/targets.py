@@ -100,6 +100,13 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
         return digest(self.parts)
 
 
+class Presence(msgspec.Struct, frozen=True):
+    """Of so many `records` that could have a field, `present` have it, and not null."""
+
+    records: int
+    present: int
+
+
 class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a raw day: the parts it came from, the code that read them, rows, and rejects by reason."""
 
@@ -116,6 +123,10 @@ class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
     rejects: list[Part]
     erasures: list[Erasure] = []
     """Of rows and rejects, since the day was cleaned."""
+    fields: dict[str, Presence] = {}
+    """How often each field of the contract, and of `deleted_when`, came. Empty if an older version wrote it."""
+    absent: dict[str, int] = {}
+    """Fields that no record has though they usually come, and how many records could have them."""
 
     @property
     def sha256(self) -> str:

@@ -22,7 +22,7 @@ from pipeline.cleaning import Clean, run_clean
 from pipeline.contract import Leaf, list_leaves
 from pipeline.errors import DatasetError
 from pipeline.fields import load
-from pipeline.records import UNREADABLE, Deletion
+from pipeline.records import UNREADABLE, Deletion, Field
 from pipeline.times import cut_fractions, place_times
 
 # Lines decoded in one call: one bad record sends so many through the slower way, one by one.
@@ -62,6 +62,15 @@ class Reject(NamedTuple):
         return f"{self.field}: {self.reason}" if self.field else self.reason
 
 
+class Cleaned(NamedTuple):
+    """What becomes of the lines of a part."""
+
+    rows: pd.DataFrame
+    rejects: list[Reject]
+    fields: dict[str, tuple[int, int]]
+    """By field: how many records could have it, and in how many it is present and not null."""
+
+
 @contextmanager
 def _without_collector() -> Iterator[None]:
     """Records of JSON are no cycles: to look for some in each new one takes as long as to decode them all."""
@@ -74,7 +83,6 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-@_without_collector()
 def transform(
     lines: Sequence[bytes],
     contract: type[msgspec.Struct],
@@ -91,15 +99,34 @@ def transform(
     Every line ends in one of the two: len(rows) + len(rejects) == len(lines). Raises DatasetError
     where contract and `clean` do not fit together.
     """
+    cleaned = transform_and_count(lines, contract, clean, key, deleted_when, timezone)
+    return cleaned.rows, cleaned.rejects
+
+
+@_without_collector()
+def transform_and_count(
+    lines: Sequence[bytes],
+    contract: type[msgspec.Struct],
+    clean: Clean,
+    key: Sequence[str],
+    deleted_when: str = "",
+    timezone: str = "UTC",
+) -> Cleaned:
+    """Do what `transform` does, and count the records that have each field of the contract, and of `deleted_when`."""
     leaves, zone = list_leaves(contract), ZoneInfo(timezone)
     exact = cut_fractions(lines, leaves)
     records, refused = _decode(exact, contract)
     salvaged = {line: _salvage(exact[line - 1], contract) for line in refused}
     keys = _read_keys(salvaged, leaves, clean, key)
-    gone = Deletion(deleted_when).find(lines)
+    deletion = Deletion(deleted_when)
+    said = deletion.read(lines)
+    gone = deletion.judge(said)
     kept = {line: salvaged[line] for line in refused if gone[line - 1] and keys[line]}
     readable = dict(sorted((records | kept).items())) if kept else records
     frame, skipped = _to_frame(readable, leaves, zone)
+    fields = _count_fields(frame, leaves, lines, gone)
+    if deletion.path:
+        fields[deletion.path] = len(lines), len(lines) - said.count(None)
     rows, broken = _clean(clean, key, frame)
     rejects = [
         Reject(line, *_explain(error), keys[line], lines[line - 1].decode(errors="replace"))
@@ -117,7 +144,23 @@ def transform(
             rows[field] = rows[field].mask(rule)  # of a deletion, which needs neither
     if deleted_when:
         rows = rows.assign(deleted=deleted)
-    return rows[~bad], sorted(rejects)
+    return Cleaned(rows[~bad], sorted(rejects), fields)
+
+
+def _count_fields(
+    frame: pd.DataFrame, leaves: Sequence[Leaf], lines: Sequence[bytes], gone: Sequence[bool]
+) -> dict[str, tuple[int, int]]:
+    """Count the records that could have a field, and those where it is present and not null.
+
+    A deletion need not have more than its key, so it does not count. Nor does a record that does not fit the contract.
+    """
+    live = frame[[not gone[line - 1] for line in frame.index]] if any(gone) else frame
+    present = dict(zip(live.columns, live.count(), strict=True))
+    fields = {".".join(leaf.names): (len(live), int(present[".".join(leaf.path)])) for leaf in leaves}
+    if defaults := [".".join(leaf.names) for leaf in leaves if leaf.has_default]:
+        records = [lines[line - 1] for line in live.index]  # only the record itself says if it has such a field
+        fields |= {name: (len(records), len(records) - Field(name).read(records).count(None)) for name in defaults}
+    return fields
 
 
 def _decode(

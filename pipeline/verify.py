@@ -138,7 +138,8 @@ def _verify_rows(
     dataset: Dataset, audit: Audit, marker: dict[str, Any], raw: RawManifest | None, clean: CleanManifest
 ) -> Iterator[Finding]:
     """Hold the tables against the clean files that the day was loaded from."""
-    folder, said = dataset.folder("clean", marker["date"]), {field.name: marker[field.name] for field in fields(Day)}
+    folder = dataset.folder("clean", marker["date"])
+    said = {field.name: marker[field.name] for field in fields(Day) if field.name in marker}
     # Of other raw files than those that were loaded only the marker can tell how many lines had been erased.
     erased = raw.forgotten if raw and raw.sha256 == marker["raw_sha256"] else marker["forgotten"]
     left = clean.rows + clean.rejected

@@ -310,6 +310,8 @@ def _load(
     marker |= {"loaded_at": config.utc_now(), "seconds": round(time.perf_counter() - clock, 3), "pruned_at": None}
     marker = {column: marker[column] for column in LOADS.columns}
     db.run("delete from loads where dataset = :dataset and date = :date", **marker)
+    if day.absent:
+        marker["details"] |= {"absent": day.absent}
     row = marker | {"details": json.dumps(marker["details"], ensure_ascii=False)}
     db.insert("loads", LOADS.columns, [tuple(map(db.encode, row.values()))])
     return marker
@@ -403,7 +405,7 @@ def scan_markers(
 
 
 def parse_details(text: Any) -> dict[str, dict[str, int]] | None:
-    """Parse the column `details` of a marker: `{"nulled": {column: values}}`. None if an older version wrote it.
+    """Parse the column `details` of a marker, as `{"nulled": {column: values}}`. None if an older version wrote it.
 
     Raises WarehouseError for anything else.
     """
