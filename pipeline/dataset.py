@@ -82,7 +82,7 @@ class Dataset:
         # Not imported: transform brings pandas.
         shared = [
             ast.parse(Path(__file__).with_name(f"{name}.py").read_text())
-            for name in ("contract", "records", "times", "transform")
+            for name in ("cleaning", "contract", "records", "times", "transform")
         ]
         return json.dumps([_outline(own), _outline(shared)])
 

@@ -212,8 +212,10 @@ def _judge_by_snapshot(settings: Source, census: Census, before: Sequence[Earlie
                 "%s: the snapshot of %s is not compared with: %s", settings.section, earlier.folder.date, error
             )
             continue
+        if not len(keys):
+            return None
         missing = _count_missing(keys, census)
-        share, date = missing / max(len(keys), 1), str(earlier.folder.date)
+        share, date = missing / len(keys), str(earlier.folder.date)
         fact = f"{missing:,} of {count(len(keys), 'key')} of the snapshot read before ({date}) are missing"
         limit = settings.max_delete_ratio
         return _decide("max_delete_ratio", share, limit, date, fact, passed=share <= limit)

@@ -22,7 +22,7 @@ from pipeline.cleaning import Clean, run_clean
 from pipeline.contract import Leaf, list_leaves
 from pipeline.errors import DatasetError
 from pipeline.fields import load
-from pipeline.records import UNREADABLE, Deletion, Field
+from pipeline.records import INTEGERS, UNREADABLE, Deletion, Field
 from pipeline.times import cut_fractions, place_times
 
 # Lines decoded in one call: one bad record sends so many through the slower way, one by one.
@@ -45,6 +45,7 @@ PANDAS_TYPES: dict[pa.DataType, Any] = {
 UTC = ZoneInfo("UTC")
 KEY_IS_NULL = "is null, and it is the key"
 HAS_NUL, KEY_HAS_NUL = "has a NUL character", "has a NUL character, and it is the key"
+TOO_LARGE = "is an integer of more than 64 bits"
 OUT_OF_RANGE = "is a time outside the years 1 to 9999"
 
 
@@ -199,7 +200,8 @@ def _to_frame(
 ) -> tuple[pd.DataFrame, dict[tuple[str, str], "pd.Series[bool]"]]:
     """A column for each leaf, named by its dotted path, with the line numbers as index; absent and null are missing.
 
-    Also the rules that rows break: times that the clocks of `zone` skip are missing in the frame.
+    Also the rules that rows break: integers of more than 64 bits, and times that the clocks of `zone` skip, are
+    missing in the frame.
     """
     index = pd.Index(records, dtype="int64")
     series, broken = {}, {}
@@ -217,12 +219,12 @@ def _to_frame(
                     index.isin(index[skipped]), index
                 )
         try:
-            series[name] = pa.array(values, ARROW_TYPES[leaf.kind]).to_pandas(types_mapper=PANDAS_TYPES.get)
-        except OverflowError as error:
-            raise DatasetError(
-                f"contract: `{name}` came with a number beyond 64 bits: give it bounds "
-                f"(Annotated[int, msgspec.Meta(ge=..., le=2**63 - 1)]), so that such a record is rejected"
-            ) from error
+            column = pa.array(values, ARROW_TYPES[leaf.kind])
+        except OverflowError:
+            large = [value is not None and value not in INTEGERS for value in values]
+            broken[name, TOO_LARGE] = pd.Series(large, index)
+            column = pa.array([None if out else value for value, out in zip(values, large, strict=True)], pa.int64())
+        series[name] = column.to_pandas(types_mapper=PANDAS_TYPES.get)
     return pd.DataFrame(series, dtype=None).set_axis(index), broken
 
 

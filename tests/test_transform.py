@@ -168,10 +168,17 @@ def test_every_type_of_the_contract_has_its_column():
     assert frame.iloc[1].isna().tolist() == [False, False, True, True, True]
 
 
-def test_a_number_beyond_64_bits_where_the_contract_sets_no_bound_is_one_clear_line():
-    """It cannot be kept, and the contract did not say to reject it."""
-    with pytest.raises(DatasetError, match="`size` came with a number beyond 64 bits: give it bounds"):
-        transform([b'{"id":"a","size":%d}' % 2**70], Tall, lambda frame: (frame, {}), ["id"])
+def test_an_integer_of_more_than_64_bits_is_rejected():
+    """Also where the contract sets no bounds; a deletion with one is a row without it."""
+    lines = [b'{"id":"a","size":%d%s}' % (2**63, gone) for gone in (b"", b',"gone":true')]
+    frame, rejects = transform(
+        [*lines, b'{"id":"b","size":-9223372036854775808}'], Tall, lambda frame: (frame, {}), ["id"], "gone"
+    )
+    assert frame["size"].isna().tolist() == [True, False]
+    assert frame["size"].iloc[1] == -(2**63)
+    assert [(reject.line, reject.field, reject.reason, reject.key) for reject in rejects] == [
+        (1, "size", "is an integer of more than 64 bits", '["a"]')
+    ]
 
 
 def test_a_clean_that_loses_rows_is_an_error():

@@ -58,11 +58,13 @@ def make_dataset(
     return Dataset(Things, contract, clean, table, tuple(key))
 
 
-def load(dataset: Dataset, server: Server, configure: Callable[..., None], body: Any, **keys: Any) -> list[Any]:
-    """Load a snapshot of today with these records, or this body; the column `value` of all rows, by key."""
+def load(
+    dataset: Dataset, server: Server, configure: Callable[..., None], body: Any, column: str = "value", **keys: Any
+) -> list[Any]:
+    """Load a snapshot of today with these records, or this body; a column of all rows, by key."""
     answer = Answer(body if isinstance(body, bytes) else json.dumps(body).encode())
     configure("things", url=server.on("/things", answer), mode="snapshot", paginator="single", **keys)
     extract_day(dataset, TODAY, preparing(dataset))
     transform_day(dataset, TODAY)
     load_day(dataset, TODAY)
-    return [value for (value,) in query("select value from things order by id")]
+    return [value for (value,) in query(f"select {column} from things order by id")]
