@@ -14,8 +14,7 @@ The map, from the outside in; imports run this way only:
       doctor, check                     what a URL is as a source; whether a source keeps its section's word
       reprocess, verify                 days made again from raw; what differs in files and warehouse
       prune                             the files of old days given up
-      lookup                            what is known of a key
-        forget                            a user erased everywhere, for good
+      forget                            a user erased everywhere, for good
     scheduler                         luigid
     tasks                             Luigi: a stage of a day, ranges of days
     extraction                        the first stage: a day's pages into its raw folder, or an error
@@ -35,6 +34,7 @@ The map, from the outside in; imports run this way only:
       evidence, signs                   what a first page shows of that, and a few questions prove
       records                           keys, deletions and unknown fields of raw records
       bodies, pages                     the bytes of a body to records
+        body_errors                       whether a body with a good status says that the request failed
       placeholders                      times in a request
       demo                              the embedded source demo://users
     transform                         raw lines to rows and rejects: pure

@@ -6,11 +6,11 @@ origin, where it would carry the token along. Several threads may fetch at once.
 
 import contextlib
 import datetime as dt
+import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError
 from pipeline import config as settings
 from pipeline.auth import Auth
 from pipeline.bodies import unfold
+from pipeline.body_errors import BodyErrors
 from pipeline.config import Source
 from pipeline.errors import SourceError
 from pipeline.logs import count, logger
@@ -28,13 +29,16 @@ from pipeline.mask import Mask, find_secrets
 from pipeline.pages import (
     START_BYTES,
     BadPageError,
+    MissingListError,
     RecoverableError,
-    check_error,
+    RefusedPageError,
     explain,
     read_body,
     read_start,
+    refuse,
     select_list,
     split_list,
+    suggest_end,
 )
 from pipeline.paginators import Page, Request
 from pipeline.session import Session, find_tls_problem
@@ -46,11 +50,13 @@ MAX_BACKOFF = 60.0
 EXCERPT = 120  # characters of a body in an error
 CLOCK_TOLERANCE = dt.timedelta(seconds=5)  # a Date header has whole seconds, and the answer takes its time
 
-WHOLE = frozenset({200, 203})  # the other 2xx say that this is not the answer, or not all of it
+WHOLE = frozenset({200, 203, 206})  # a page is a part; the other 2xx say that this is not the answer
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REPEATING = frozenset({307, 308})  # the redirects after which a POST is a POST still
 BROKEN = frozenset({500, 501})  # what some answer to a parameter that they do not expect
 RECOVERABLE = frozenset({408, 425, 429})
+GONE = frozenset({400, 404, 410, 422})  # what an expired cursor is answered with
+PROBLEM = re.compile(r"application/problem\+\w+", re.IGNORECASE)  # RFC 9457
 HINTS = {
     400: "check url, params, body and headers",
     401: "check auth, and the secret it names",
@@ -67,6 +73,25 @@ class AnswerError(SourceError):
 class OutageError(SourceError):
     """No answer came, or one that may be another time: what came before it is as good as ever."""
 
+    is_refusal = False
+    """Whether the source answered, and refused this request: what an expired cursor gets."""
+
+
+class _OddAnswerError(RecoverableError):
+    """An answer that fails at once on a first page, and is asked for again behind it."""
+
+    def __init__(self, what: str, hint: str, status: int = 0, *, is_refusal: bool = False) -> None:
+        super().__init__(what, status=status)
+        self.hint, self.is_refusal = hint, is_refusal
+
+
+class _DoubtfulPageError(RecoverableError):
+    """A page that may be right, and is worth asking for again."""
+
+    def __init__(self, what: str, page: Page) -> None:
+        super().__init__(what)
+        self.page = page
+
 
 class Client:
     """Fetches pages from the origin of one URL, and from no other, with patience and without a word of secrets."""
@@ -77,6 +102,7 @@ class Client:
         self.mask = Mask(find_secrets(config))
         self._auth = Auth(config, self.mask)
         self.selector = None if config.data_selector == "auto" else config.data_selector
+        self._errors, self._ends = BodyErrors(config.error_path, config.ok_when), config.ends
         self._pace = threading.Lock()
         self._free_at = 0.0
 
@@ -97,10 +123,58 @@ class Client:
 
     def fail(self, what: str, kind: type[SourceError] = SourceError) -> SourceError:
         """The error that `what` is, to be raised."""
-        return kind(f"{self._name}: {self.mask(what)}")
+        return kind(self._describe(what))
 
-    def fetch(self, request: Request) -> Page:
-        """The page that answers `request`. Raises SourceError, if need be after retries."""
+    def _describe(self, what: str) -> str:
+        return f"{self._name}: {self.mask(what)}"
+
+    def fetch(self, request: Request, *, is_first: bool = False) -> Page:
+        """The page that answers `request`. Raises SourceError, if need be after retries.
+
+        On a first page an answer that cannot be used is an AnswerError at once. Behind it the client retries such an
+        answer as it retries a 503.
+        """
+
+        def fetch() -> Page:
+            try:
+                return self._fetch_once(request, is_first=is_first)
+            except _OddAnswerError as error:
+                if is_first:
+                    raise self._refuse(error) from None
+                raise
+
+        return self._retry(fetch)
+
+    def ask_again(self, request: Request, page: Page, doubt: Callable[[Page], str]) -> Page:
+        """Ask for a page again while `doubt` names what is wrong with it, as often as after a 503; the last that came.
+
+        Raises SourceError.
+        """
+        came = [page]
+
+        def fetch() -> Page:
+            page = came.pop() if came else self._fetch_once(request)
+            if what := doubt(page):
+                raise _DoubtfulPageError(f"{request}: {what}", page)
+            return page
+
+        return self._retry(fetch)
+
+    def probe(self, request: Request) -> Page | None:
+        """The page that answers `request`; None where the source refuses it, breaks on it or sends what is no page."""
+        try:
+            return self._fetch_once(request)
+        except _OddAnswerError:
+            return None
+        except RecoverableError as error:
+            if error.status in BROKEN:
+                return None
+        try:
+            return self.fetch(request, is_first=True)
+        except AnswerError:
+            return None
+
+    def _retry(self, fetch: Callable[[], Page]) -> Page:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RecoverableError),
             stop=self._is_enough,
@@ -109,17 +183,10 @@ class Client:
             before_sleep=self._log_retry,
             retry_error_callback=self._give_up,
         )
-        return retrying(self._fetch_once, request)
+        return retrying(fetch)
 
-    def probe(self, request: Request) -> Page | None:
-        """The page that answers `request`; None where the source refuses it, breaks on it or sends what is no page."""
-        try:
-            try:
-                return self._fetch_once(request)
-            except RecoverableError as error:
-                return None if error.status in BROKEN else self.fetch(request)
-        except AnswerError:
-            return None
+    def _refuse(self, error: _OddAnswerError) -> SourceError:
+        return self.fail(f"{error}: {error.hint}", AnswerError)
 
     def _sleep(self, seconds: float) -> None:
         """Wait, but not for a reading that is over: a thread that fetched ahead would hold up the process."""
@@ -145,8 +212,10 @@ class Client:
     def _is_too_long(self, state: tenacity.RetryCallState) -> bool:
         return _get_error(state).wait > self._config.max_wait.total_seconds()
 
-    def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
+    def _give_up(self, state: tenacity.RetryCallState) -> Page:
         error = _get_error(state)
+        if isinstance(error, _DoubtfulPageError):
+            return error.page
         if self._is_too_long(state):
             asked = dt.timedelta(seconds=round(error.wait))
             raise self.fail(
@@ -154,28 +223,34 @@ class Client:
                 "run it again after that, or set max_wait higher",
                 OutageError,
             )
-        raise self.fail(
-            f"{error}; given up after {count(state.attempt_number, 'attempt')}: {_find_hint(error.status)}",
-            OutageError,
-        )
+        odd = error if isinstance(error, _OddAnswerError) else None
+        hint = odd.hint if odd else _find_hint(error.status)
+        failure = OutageError(self._describe(f"{error}; failed after {count(state.attempt_number, 'attempt')}: {hint}"))
+        failure.is_refusal = odd is not None and odd.is_refusal
+        raise failure
 
-    def _fetch_once(self, request: Request) -> Page:
+    def _fetch_once(self, request: Request, *, is_first: bool = False) -> Page:
+        """The answer to `request`; one that `end_when` takes for the end is asked for twice before it is believed."""
+        page = self._ask(request, is_first=is_first)
+        return self._ask(request, is_first=is_first) if page.end else page
+
+    def _ask(self, request: Request, *, is_first: bool) -> Page:
         what = f"{request.method} {request.target}"
         with self._authorised(request) as response:
             self._check_headers(what, response)
-            self._check_status(what, response)
+            if end := self._check_status(what, response, is_first=is_first):
+                return Page(response.url, {}, [], end=end)
             self._check_clock(what, response)
             body = b""
             try:
                 body = read_body(response)
+                if PROBLEM.match(response.headers.get("Content-Type", "")):
+                    raise RefusedPageError("the body is a problem report (RFC 9457)", "find out why")
                 unfolded = unfold(body, self.selector, response.headers.get("Content-Type", ""))
-                check_error(unfolded.said, self._config.error_path)
+                refuse(self._errors.find_in_object(unfolded.said))
                 selector, content, fields = select_list(
-                    unfolded.body,
-                    unfolded.selector,
-                    self._config.error_path,
-                    self._config.total_path,
-                    self._config.section,
+                    *(unfolded.body, unfolded.selector, self._errors),
+                    *(self._config.total_path, self._config.section),
                 )
                 if self.selector is None:
                     self.selector = selector
@@ -184,8 +259,11 @@ class Client:
             except RecoverableError as error:
                 raise RecoverableError(f"{what}: {error}") from None
             except BadPageError as error:
+                if isinstance(error, MissingListError) and "missing_list" in self._ends:
+                    return Page(response.url, response.headers, [], error.fields, end="missing_list")
                 came = f"{response.status_code} {response.reason}: {self._quote(error.body or body)}"
-                raise self.fail(f"{what}: {error} ({came}): {error.hint}", AnswerError) from None
+                refused = isinstance(error, RefusedPageError)
+                raise _OddAnswerError(f"{what}: {error} ({came})", error.hint, is_refusal=refused) from None
 
     def _authorised(self, request: Request) -> requests.Response:
         """The answer to `request`, asked for once more with a new token where the one that was sent has run out."""
@@ -261,16 +339,23 @@ class Client:
         if message is not None and message.defects:
             raise RecoverableError(f"{what}: a line in the headers of the answer is no header")
 
-    def _check_status(self, what: str, response: requests.Response) -> None:
+    def _check_status(self, what: str, response: requests.Response, *, is_first: bool) -> str:
+        """Fail where a status says that this is not the page; the word of `end_when` by which it is the end, if any."""
         status = response.status_code
         if status in WHOLE:
-            return
+            return ""
+        end = str(status) if status == 204 or (status in (400, 404) and not is_first) else ""
+        if end in self._ends:
+            return end
         what = f"{what}: {status} {response.reason}: {self._quote(read_start(response))}"
         limited = status == 403 and is_limited(response.headers)
         if limited or status in RECOVERABLE or status >= 500:
             raise RecoverableError(what, find_wait(status, response.headers), status)
-        kind = OutageError if status in (401, 403) else AnswerError
-        raise self.fail(f"{what}: {HINTS.get(status, 'check url and params')}", kind)
+        hint = HINTS.get(status, "check url and params")
+        if status in (401, 403):
+            raise self.fail(f"{what}: {hint}", OutageError)
+        hint += f"; {suggest_end(end)}" if end else ""
+        raise _OddAnswerError(what, hint, status, is_refusal=status in GONE)
 
     def _check_clock(self, what: str, response: requests.Response) -> None:
         """Fail where the source's clock and ours are too far apart for `settle` to make up for it."""

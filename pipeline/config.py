@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError, DayNotClosedError
 SNAPSHOT = "snapshot"
 INCREMENTAL = "incremental"
 PAGINATORS = ["auto", "single", "link_header", "next_url", "cursor", "page", "offset", "last_id"]
+ENDS = ("204", "404", "400", "missing_list", "same_cursor", "repeated_page")  # the words of end_when
 NOTHING: dict[str, Any] = {}
 MAY_BE_SECRET = ("url", "params", "body", "headers", "auth", "webhook")  # not shown where they cannot be read
 
@@ -165,6 +166,11 @@ class Section(luigi.Config):
                 raise ConfigError(f"[{cls.section}] {name}{shown} cannot be used: {error}") from error
 
 
+def split_words(text: str) -> list[str]:
+    """Return the words of a comma separated list."""
+    return [word for word in (part.strip() for part in text.split(",")) if word]
+
+
 def _suggest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f": did you mean '{near[0]}'?" if near else f"; it has: {', '.join(sorted(known))}"
@@ -288,7 +294,15 @@ class Source(Section):
         default="", description="field that says how many records there are; pages:field: pages"
     )
     total_header = luigi.Parameter(default="", description="the same of a header")
-    error_path = luigi.Parameter(default="", description="field whose truth in an answer with status 200 is a failure")
+    error_path = luigi.Parameter(
+        default="", description="field, or field=value, by which an answer with status 200 is a failure"
+    )
+    ok_when = luigi.Parameter(
+        default="", description="field=value, with commas between: words that look like a failure and are none"
+    )
+    end_when = luigi.Parameter(
+        default="", description=f"answers that mean that there is nothing more, with commas: {', '.join(ENDS)}"
+    )
     deleted_when = luigi.Parameter(default="", description="field, or field=value, by which a record is a deletion")
     ceiling = bounded(
         int, 0, 10**12, default=0, description="so many records are where the source stops in silence; 0: none"
@@ -369,10 +383,22 @@ class Source(Section):
             raise ConfigError(
                 f"[{cls.section}] timezone = {zone!r} is not a time zone: use a name such as Europe/Berlin"
             ) from error
-        rule = values["deleted_when"]
-        if rule and (rule.startswith("=") or set(rule) & set("'\"\\")):
+        for name in ("deleted_when", "error_path"):
+            rule = values[name]
+            if rule and (rule.removeprefix("!").lstrip().startswith("=") or set(rule) & set("'\"\\")):
+                raise ConfigError(
+                    f"[{cls.section}] {name} = {rule} cannot be used: write field or field=value, without quotes"
+                )
+        for rule in split_words(values["ok_when"]):
+            path, _, text = rule.partition("=")
+            if not path.strip() or not text.strip() or set(rule) & set("'\"\\"):
+                raise ConfigError(
+                    f"[{cls.section}] ok_when = {values['ok_when']} cannot be used: write field=value, without quotes "
+                    "(field=* for any value), with commas between several"
+                )
+        if unknown := [word for word in split_words(values["end_when"]) if word not in ENDS]:
             raise ConfigError(
-                f"[{cls.section}] deleted_when = {rule} cannot be used: write field or field=value, without quotes"
+                f"[{cls.section}] end_when = {values['end_when']}: '{unknown[0]}' is not known; use {', '.join(ENDS)}"
             )
 
     @classmethod
@@ -411,6 +437,11 @@ class Source(Section):
                 f"(mode {self.mode}, timezone {self.timezone}, settle {self.settle}); "
                 f"the newest day that can be is {self.last_closed_day(now)}"
             )
+
+    @property
+    def ends(self) -> frozenset[str]:
+        """The words of `end_when`."""
+        return frozenset(split_words(self.end_when))
 
     def _zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pipeline.fields import find, has
+from pipeline.fields import find, has, simplify
 from pipeline.logs import count
 from pipeline.paginators import ENDS, TOTALS, Page, Paging, Request, find_next_link, to_number
 from pipeline.signs import (
@@ -30,7 +30,6 @@ from pipeline.signs import (
     is_url,
     list_params,
     load_records,
-    simplify,
 )
 
 MOST_PROBES = 12  # for one decision
@@ -235,7 +234,7 @@ class _Inquiry:
         if self._has_total() or says_more(second):
             return False
         control = self._ask(self._request.put(self._where, keys["cursor_param"], "no-such-cursor"))
-        return control is None or bool(control.records)
+        return control is None or bool(control.records or control.end)
 
     def _try_places(self) -> Decision | None:
         """Page, offset or last_id, by the names that the source itself uses, then by the usual ones."""

@@ -15,21 +15,30 @@ import msgspec
 
 from pipeline import config, gates
 from pipeline.auth import name_source
-from pipeline.client import OutageError
 from pipeline.config import Pipeline, Source
 from pipeline.dataset import Dataset
-from pipeline.errors import QualityError, SourceError
+from pipeline.errors import QualityError
 from pipeline.journal import Journal
 from pipeline.lines import pack
 from pipeline.logs import count, logger, name_load
 from pipeline.placeholders import find_placeholders
 from pipeline.records import Census
-from pipeline.source import MovedError, Reading
+from pipeline.source import MovedError, Reading, WrongSourceError
 from pipeline.targets import RawManifest, Verdict
 from pipeline.warehouse import tell_ways_out
 
-# What may change while a reading goes on: how patient it is, and what is made of what came.
-PATIENCE = {"auth", "token_file", "timeout", "retries", "max_wait", "requests_per_second", "accept"}
+# What may change while a reading goes on: how patient it is, what it takes for the end, and what is made of what came.
+PATIENCE = {
+    "auth",
+    "token_file",
+    "timeout",
+    "retries",
+    "max_wait",
+    "requests_per_second",
+    "accept",
+    "end_when",
+    "ok_when",
+}
 
 Tell = Callable[[Reading], None]
 
@@ -37,8 +46,10 @@ Tell = Callable[[Reading], None]
 def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
     """Read the source for `date` into its raw folder; the listeners hear of each page.
 
-    A reading that was broken off goes on from its last finished part, where the source still gives the page at which
-    that ended. Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError, DatasetError.
+    An interrupted extraction resumes after its last finished part, where the source still gives the page at which that
+    part ended. Finished parts are deleted only where what came is proven wrong.
+
+    Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError, DatasetError.
     """
     dataset.check()
     settings, folder = dataset.config(), dataset.folder("raw", date)
@@ -75,9 +86,8 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
         )
         hint = f"find out where they went, or let this run through with --{dataset.name}-accept"
         _check_verdicts(dataset, date, settings, judged, hint)
-    except (SourceError, QualityError) as error:
-        if not isinstance(error, OutageError):
-            folder.sweep()  # nothing of what came is to be believed another time
+    except (WrongSourceError, QualityError):
+        folder.sweep()  # no page of this reading can be used again
         raise
     window = settings.window(date)
     manifest = RawManifest(

@@ -90,6 +90,11 @@ def walk(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         yield path, value
 
 
+def simplify(name: str) -> str:
+    """Return the small letters and digits of a name: `error_code` and `ErrorCode` are `errorcode`."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
 def split_path(path: str) -> Iterator[tuple[str, str]]:
     """Every way to cut a path in two at a dot, the longest first name first."""
     at = path.rfind(".")

@@ -84,8 +84,8 @@ class Journal:
         position = reading.position if len(self._steps) == len(self.parts) - 1 else None
         if position is None:
             if len(self._steps) == len(self.parts) - 1:
-                what = "if this reading is broken off it starts over, as a link looks as if it held a secret"
-                logger.info("%s: %s", self._folder.day, what)
+                why = reading.gap or "a link looks as if it held a secret"
+                logger.info("%s: an interruption from here on costs more requests, as %s", self._folder.day, why)
             return
         step = Step(part, position, taken, reading.seen(self._seen, position.seen))
         head = [] if self._steps else [msgspec.json.encode((self._question, self.started_at))]

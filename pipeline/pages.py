@@ -18,7 +18,8 @@ import msgspec
 import requests
 from urllib3.exceptions import HTTPError
 
-from pipeline.fields import Number, find, is_true, split_path
+from pipeline.body_errors import BodyErrors, Complaint, show
+from pipeline.fields import Number, find, split_path
 
 MAX_BODY = 256 * 2**20  # bytes of a page, as they come and decompressed
 MAX_SECONDS = 1800  # for a body that comes byte by byte, each within the timeout
@@ -32,11 +33,11 @@ _values = msgspec.json.Decoder(float_hook=Number)
 START_BYTES = 2**14  # of an answer that is a failure anyway
 LINKS = ("link", "links")
 ERRORS = ("error", "errors")
+NOTHING = (b"{}", b"false", b'""')  # what some send in the place of an empty list
 RECORDS = ("data", "items", "results", "records", "users")  # what many call their list
 OF_SCALARS = ("members", "ids", "keys", "values")  # and a list of texts or numbers
 VALUE = "value"  # the field of a record that came as a number or a text
 LIST = ("...",)  # stands for a list in which there is something: it is true, and neither a number nor a cursor
-FAILURES = ("error", "errors", "!ok", "!success")  # where no key says which field does
 BLANK = re.compile(r"[ \t\r\n]*")
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 LIST_END = re.compile(rb"\[[ \t\r\n]*\]")
@@ -61,6 +62,23 @@ class BadPageError(Exception):
         super().__init__(what)
         self.body = body
         self.hint = hint
+
+
+class RefusedPageError(BadPageError):
+    """A page that says itself that the request failed."""
+
+
+class MissingListError(BadPageError):
+    """A page without a list, or with `{}`, `false` or "" in its place; `fields` is what the page has beside it."""
+
+    def __init__(self, what: str, hint: str, fields: dict[str, object]) -> None:
+        super().__init__(what, f"{hint}; {suggest_end('missing_list')}")
+        self.fields = fields
+
+
+def suggest_end(word: str) -> str:
+    """Return the advice to take an answer for the end."""
+    return f"if this answer means that there is nothing more, set end_when = {word}"
 
 
 def read_body(response: requests.Response) -> bytes:
@@ -120,42 +138,52 @@ def _stream(response: requests.Response) -> Iterator[bytes]:
 
 
 def select_list(
-    body: bytes, selector: str | None, error_path: str = "", total_path: str = "", dataset: str = ""
+    body: bytes, selector: str | None, errors: BodyErrors, total_path: str = "", dataset: str = ""
 ) -> tuple[str, bytes, dict[str, object]]:
     """The list of records in a page: its dotted path (empty: the page itself), its bytes, and what stands beside it.
 
     `selector` is that path; None takes the page itself, or its only list of objects. Go writes null for an empty list,
-    and so it is one at `selector`. Raises BadPageError, also where the page says at `error_path` that it is a failure,
-    and RecoverableError where the JSON just ends.
+    and so it is one at `selector`. Raises BadPageError, also where `errors` finds that the page says that it failed,
+    MissingListError where there is no list, and RecoverableError where the JSON just ends.
     """
     kind = body[:1]
     if not body:
         raise BadPageError("the body is empty")
     if kind == b"[" and not selector:
+        refuse(errors.find_in_list(body))
         return "", body, {}
     if kind == b"{" and selector != "":
         page = _split_object(body)
         fields = _read_fields(page)
-        check_error(fields, error_path)
-        if selector and total_path and find(fields, total_path) == 0 and _find_raw(page, selector) is None:
-            return selector, b"[]", fields  # RFC 7644 lets a server leave out a list in which there is nothing
-        selector = _guess_list(page, dataset) if selector is None else selector
-        return selector, _find_list(page, selector), fields
+        refuse(errors.find_always(fields))
+        path, found = _find_list(page, fields, selector, errors, total_path, dataset)
+        null = _starts(found, b"n")
+        content = b"[]" if found is None or null else bytes(found)
+        if LIST_END.fullmatch(content):
+            refuse(errors.find_without_records(fields, missing=found is None, null=null))
+        else:
+            refuse(errors.find_in_list(content))
+        return path, content, fields
     names = {b"[": "a list", b"{": "an object", b"<": "HTML or XML"}
     wanted = f"an object with a list at '{selector}'" if selector else "a list of records"
     came = names.get(kind, "no JSON list or object")
-    raise BadPageError(f"the body is {came} where {wanted} was expected", "check url and data_selector")
+    what, hint = f"the body is {came} where {wanted} was expected", "check url and data_selector"
+    if LIST_END.fullmatch(body):  # PHP writes an empty object as an empty list
+        raise MissingListError(what, hint, {})
+    raise BadPageError(what, hint)
 
 
-def check_error(fields: Mapping[str, object], error_path: str) -> None:
+def refuse(complaint: Complaint | None) -> None:
     """Raise BadPageError where a page with a good status says itself that it is a failure."""
-    for path in (error_path,) if error_path else FAILURES:
-        if is_true(fields, path):
-            named = path.removeprefix("!")
-            raise BadPageError(
-                f"the page says that it failed: '{named}' is {json.dumps(find(fields, named))[:80]}",
-                "find out why, or set error_path to the field that tells a failure",
-            )
+    if complaint is None:
+        return
+    path, value = complaint
+    text = show(value)
+    excuse = text if text and not isinstance(value, (Mapping, list, tuple)) and "," not in text else "*"
+    raise RefusedPageError(
+        f"the page says that it failed: '{path}' is {json.dumps(value, default=str)[:80]}",
+        f"find out why, or set ok_when = {path}={excuse[:80]} if that is no failure",
+    )
 
 
 def split_list(content: bytes) -> list[msgspec.Raw]:
@@ -234,7 +262,44 @@ def _scan(text: str) -> Iterator[msgspec.Raw | tuple[str, msgspec.Raw]]:
         raise json.JSONDecodeError("more than one value", text, at)
 
 
-def _guess_list(page: Mapping[str, msgspec.Raw], dataset: str) -> str:
+def _find_list(
+    page: Mapping[str, msgspec.Raw],
+    fields: dict[str, object],
+    selector: str | None,
+    errors: BodyErrors,
+    total_path: str,
+    dataset: str,
+) -> tuple[str, msgspec.Raw | None]:
+    """The path of a page's list, and its bytes, which may be null; None where a total of 0 stands for it.
+
+    Raises BadPageError or MissingListError where there is none.
+    """
+    if selector is None:
+        path, hint = _guess_list(page, dataset), "set data_selector to its path"
+        if path is not None:
+            return path, page[path]
+    else:
+        path, hint = selector, "check url and data_selector"
+    found = None if path is None else _find_raw(page, path)
+    if path is not None and (_starts(found, b"[") or _starts(found, b"n")):
+        return path, found
+    paths = ", ".join(f"'{each}'" for each in _walk_lists(page)) or "none at all"
+    if path is not None and found is None and total_path and find(fields, total_path) == 0:
+        return path, None  # RFC 7644 lets a server leave out a list in which there is nothing
+    is_missing = found is None or bytes(found) in NOTHING
+    if path is None:
+        nulls = [name for name, raw in page.items() if _starts(raw, b"n") and name.lower() in (*RECORDS, dataset)]
+        is_missing = paths == "none at all" and not nulls
+        what = f"it is not clear which list holds the records: there are {paths}"
+        what += "".join(f", and null at '{name}'" for name in nulls)
+    else:
+        what = f"there is no list at '{path}': there are {paths}"
+    if is_missing or path is not None or paths == "none at all":
+        refuse(errors.find_without_records(fields, missing=is_missing, null=True))
+    raise MissingListError(what, hint, fields) if is_missing else BadPageError(what, hint)
+
+
+def _guess_list(page: Mapping[str, msgspec.Raw], dataset: str) -> str | None:
     """The name of the page's only list that holds objects or nothing, but for those of errors and links.
 
     A list of texts or numbers is taken only if there is no other list, and its name is a usual one.
@@ -249,23 +314,7 @@ def _guess_list(page: Mapping[str, msgspec.Raw], dataset: str) -> str:
     if len(lists) == 1 and not found and lists[0].lower() in (*usual, *OF_SCALARS):
         found = lists
     nulls = [name for name, raw in page.items() if _starts(raw, b"n") and name.lower() in usual]
-    if len(found) == 1 and (not nulls or found[0].lower() in usual):
-        return found[0]
-    paths = ", ".join(f"'{path}'" for path in _walk_lists(page)) or "none at all"
-    paths += "".join(f", and null at '{name}'" for name in nulls)
-    raise BadPageError(
-        f"it is not clear which list holds the records: there are {paths}", "set data_selector to its path"
-    )
-
-
-def _find_list(page: Mapping[str, msgspec.Raw], selector: str) -> bytes:
-    found = _find_raw(page, selector)
-    if _starts(found, b"n"):
-        return b"[]"
-    if not _starts(found, b"["):
-        paths = ", ".join(f"'{path}'" for path in _walk_lists(page)) or "none at all"
-        raise BadPageError(f"there is no list at '{selector}': there are {paths}", "check url and data_selector")
-    return bytes(cast(msgspec.Raw, found))
+    return found[0] if len(found) == 1 and (not nulls or found[0].lower() in usual) else None
 
 
 def _find_raw(page: Mapping[str, msgspec.Raw], path: str) -> msgspec.Raw | None:

@@ -7,7 +7,7 @@ it does not guess: a word of the source that there is more, and no way to get it
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Protocol, Self
 from urllib.parse import quote, unquote_plus, urljoin, urlsplit, urlunsplit
@@ -92,6 +92,8 @@ class Page:
     fields: Mapping[str, object] = field(default_factory=dict)
     content: bytes = b""
     """The bytes of its list."""
+    end: str = ""
+    """The word of `end_when` by which this answer, which has no list, means that there is nothing more."""
 
 
 class Paginator(Protocol):
@@ -354,12 +356,27 @@ _LINK_PARAM = re.compile(r';\s*([^\s=;,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,
 
 
 def find_next_link(header: str) -> str | None:
-    """The target of the first link whose relation is `next`, as it stands in a Link header."""
-    for target, params in _LINK.findall(header):
-        for name, quoted, bare in _LINK_PARAM.findall(params):
-            if name.lower() == "rel" and "next" in (quoted or bare.strip("'")).lower().split():
-                return str(target)
-    return None
+    """The target of the first link whose relation is `next`, as it stands in a Link header.
+
+    A link with the parameter `results="false"`, as Sentry sends it, leads to an empty page and is none.
+    """
+    return next((target for target, results in _find_next_links(header) if results != "false"), None)
+
+
+def is_last_link(header: str) -> bool:
+    """Return whether a Link header says that its link to the next page leads to nothing."""
+    found = [results for _, results in _find_next_links(header)]
+    return bool(found) and set(found) == {"false"}
+
+
+def _find_next_links(header: str) -> Iterator[tuple[str, str]]:
+    """Yield the target of each link whose relation is `next`, and its parameter `results`."""
+    for target, text in _LINK.findall(header):
+        params: dict[str, str] = {}
+        for name, quoted, bare in _LINK_PARAM.findall(text):
+            params.setdefault(name.lower(), (quoted or bare.strip("'")).lower())
+        if "next" in params.get("rel", "").split():
+            yield str(target), params.get("results", "")
 
 
 def is_garbled(header: str) -> bool:

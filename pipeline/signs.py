@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from pipeline.fields import find, load, walk
-from pipeline.pages import VALUE
-from pipeline.paginators import ENDS, Page, Request, find_next_link, is_garbled, to_number
+from pipeline.fields import find, load, simplify, walk
+from pipeline.paginators import ENDS, Page, Request, find_next_link, is_garbled, is_last_link, to_number
 
 # Names of headers, fields and parameters, as `simplify` leaves them: small letters and digits.
 MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
@@ -88,10 +87,6 @@ class Place(NamedTuple):
     start: int
 
 
-def simplify(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
 def find_fields(page: Page) -> list[Word]:
     """The fields of a page that a dotted path leads to: to what stands in a list none does."""
     words = [Word(".".join(path), value) for path, value in walk(page.fields)]
@@ -124,7 +119,8 @@ def find_nexts(page: Page) -> list[Word]:
 def find_ends(page: Page) -> list[str]:
     """What says that no page follows by being empty or not there, where it would stand if one did."""
     found = [word.path for word in find_nexts(page) if word.value in ENDS and "next" in simplify(word.path)]
-    if re.search(r"\brel=\"?(first|prev|last)\b", page.headers.get("Link", "")):
+    header = page.headers.get("Link", "")
+    if re.search(r"\brel=\"?(first|prev|last)\b", header) or is_last_link(header):
         found.append("Link")
     # OData names the next page wherever there is one, but where no more than $top were asked for.
     asked = "top" in (simplify(name) for name, _ in parse_qsl(urlsplit(page.url).query))
@@ -191,7 +187,7 @@ def find_keys(records: Sequence[Any]) -> list[str]:
     apart = [
         path
         for path, each in values.items()
-        if (KEY.search(path) or [*values] == [VALUE])  # a list of texts or numbers has nothing else
+        if KEY.search(path)
         and len(each) == len(records) == len({str(value) for value in each if value not in (None, "")})
         and all(find(record, path) == value for record, value in zip(records, each, strict=True))
     ]

@@ -18,16 +18,24 @@ import msgspec
 
 from pipeline import evidence
 from pipeline.auth import strip_userinfo
-from pipeline.client import AnswerError, Client
+from pipeline.client import Client, OutageError
 from pipeline.config import Source
 from pipeline.errors import SourceError
-from pipeline.pages import digest
+from pipeline.pages import digest, suggest_end
 from pipeline.paginators import Page, Paging, Request
 from pipeline.placeholders import EPOCH, find_placeholders, render, render_all
 from pipeline.records import Census
+from pipeline.signs import find_flags
 
 MAX_EMPTY = 100  # empty pages in a row
 WIDTH = 4  # pages asked for at a time, where requests_per_second says what the source bears
+
+
+STATUS_ENDS = ("204", "404", "400")  # the ends that are no page
+
+
+class WrongSourceError(SourceError):
+    """What the source sent is proven wrong: no page of this reading can be used again."""
 
 
 class MovedError(SourceError):
@@ -72,6 +80,8 @@ class Reading:
     """That of the page that came last; None where it cannot be kept, as a link holds a secret."""
     skipped: int
     """How many records of that page an earlier reading has taken."""
+    gap: str
+    """The first page without records where the source declares more; an interrupted reading resumes before it."""
 
     def __init__(
         self, config: Source, date: dt.date, watermark: dt.datetime | None = None, census: Census | None = None
@@ -84,7 +94,7 @@ class Reading:
             "day_stop": config.localize(window.stop),
             "watermark": config.localize(EPOCH if watermark is None else watermark - config.lookback),
         }
-        self._config = config
+        self._config, self._ends = config, config.ends
         self._client = Client(config, date)
         self._paging = Paging.of(config)
         self._paginator = self._paging.make()
@@ -97,6 +107,9 @@ class Reading:
         self._total_pages: int | None = None
         self.census = census or Census()
         self.position = None
+        self.gap, self._gap_at = "", (0, 0)
+        self._before = b""
+        """The list of the page that came last."""
         self._seen: dict[str, str] = {}
         self._uncounted: tuple[Request, Page] | None = None
         self._span: tuple[int, int] | None = None
@@ -132,8 +145,11 @@ class Reading:
                     yield page.records
                     if following is None:
                         break
+                    last = page
                     request, future = queue.popleft()
-                    page, self.skipped = future.result(), 0
+                    page, self.skipped = self._settle(request, future.result()), 0
+                    if self._is_end(request, page, last):
+                        break
             finally:
                 for _, future in queue:
                     future.cancel()
@@ -144,15 +160,99 @@ class Reading:
         position = self._resumed
         if position is None:
             self._check_new(digest(self._first.identity), 1, self._first, "was asked for before, as")
-            return self._first, self._client.fetch(self._first)
+            return self._first, self._client.fetch(self._first, is_first=True)
         request = Request(**position.request, headers={**self._first.headers, **position.headers})
         try:
             page = self._client.fetch(request)
-        except AnswerError as error:
-            raise MovedError(str(error)) from None
+        except OutageError as error:
+            if error.is_refusal:
+                raise MovedError(str(error)) from None
+            raise
         if digest(page.content) != position.digest:
             raise self._client.fail(f"page {position.pages + 1} ({request}) has other records than before", MovedError)
         return request, page
+
+    def _settle(self, request: Request, page: Page) -> Page:
+        """Ask again for a page behind the first that cannot be right.
+
+        Raises OutageError if it stays without records; of a resumed reading MovedError, as its list may have shrunk.
+        """
+
+        def doubt(page: Page) -> str:
+            return self._find_doubt(request, page)
+
+        if self._is_repeated_end(page):
+            page = self._client.fetch(request)  # an end by `end_when` is asked for twice
+        if self.gap or not doubt(page):
+            return page
+        page = self._client.ask_again(request, page, doubt)
+        what, own = doubt(page), self._paging.find_total(page)
+        fell = any(
+            0 < (now or 0) < (before or 0) for now, before in zip(own, (self.total, self._total_pages), strict=True)
+        )
+        if what and not fell and (not page.records or self._is_repeated_end(page)):
+            self.gap, self._gap_at = f"page {self.pages + 1} ({request}): {what}", (self.pages + 1, self.records)
+            if page.records or page.end in STATUS_ENDS or 0 in own or not self._paginator.positional:
+                raise self._fail_at_gap(f"{self.gap}: the source is in trouble: run it again later")
+        return page
+
+    def _fail_at_gap(self, what: str) -> SourceError:
+        """The error of a reading that lacks what the source declares: the finished parts count once more, not twice."""
+        return self._client.fail(what, MovedError if self._resumed else OutageError)
+
+    def _find_doubt(self, request: Request, page: Page) -> str:
+        """Why a page behind the first cannot be right; empty where it may be."""
+        if self._is_repeated_end(page) or page.end in STATUS_ENDS:
+            return self._find_missing()
+        if page.records and page.content == self._before:
+            return "it has the same records as the page before"
+        try:
+            more = self._read_more(page)
+            if more is None and self._paginator.positional and not page.records:
+                more = evidence.says_more(page) or None
+            following = self._paginator.next(request, page, more)
+        except ValueError as error:
+            return str(error)
+        if following is None and (path := self._find_contradiction(page)):
+            return f"'{path}' says that there is more, and nothing leads to it"
+        return self._find_missing() if following is None and not page.records else ""
+
+    def _find_missing(self) -> str:
+        """What the source declares and has not sent yet, as a reason to doubt that there is nothing more."""
+        if self.total is not None and self.records >= self.total:
+            return ""
+        if self._total_pages is not None and self.pages < self._total_pages:
+            return f"it has nothing new, and the source declares {self._total_pages} pages"
+        if self.total is not None:
+            return f"it has nothing new, and the source declares {self.total} records, of which {self.records} came"
+        return ""
+
+    def _is_repeated_end(self, page: Page) -> bool:
+        """Whether a page has the records of an earlier one, and `end_when` takes such a page for the end."""
+        return "repeated_page" in self._ends and bool(page.records) and digest(page.content) in self._seen
+
+    def _is_end(self, request: Request, page: Page, last: Page) -> bool:
+        """Whether an answer behind the first page is none, and the end by `end_when`."""
+        end = "repeated_page" if self._is_repeated_end(page) else page.end
+        if end not in (*STATUS_ENDS, "repeated_page"):
+            return False
+        flags = [] if self._paging.more_path else [word.path for word in find_flags(last) if word.value]
+        if path := self._paging.more_path if self._read_more(last) else next(iter(flags), ""):
+            raise self._client.fail(
+                f"page {self.pages + 1} ({request}): the end by end_when = {end}, and '{path}' of the page before says "
+                "that there is more: run it again later, or check end_when",
+                OutageError,
+            )
+        return True
+
+    def _read_more(self, page: Page) -> bool | None:
+        """Whether the source says by `more_path` that there is more; None also for a page without a list."""
+        try:
+            return self._paging.says_more(page)
+        except ValueError:
+            if page.end:
+                return None
+            raise
 
     def _look_ahead(self, pool: ThreadPoolExecutor, queue: "Queue", following: Request | None) -> None:
         """Have `following` fetched, and those after it that are sure to come, as far as the source bears it."""
@@ -178,14 +278,14 @@ class Reading:
     def _take(self, request: Request, page: Page) -> Request | None:
         """Check a page; the request after it. What takes long is left to be done while that is answered."""
         self.position = self._find_position(request)
-        self._uncounted = request, page
+        self._uncounted, self._before = (request, page), page.content
         self.pages += 1
         self.records += len(page.records)
         self._largest = max(self._largest, len(page.records))
         self._empty = 0 if page.records else self._empty + 1
         if self._empty > MAX_EMPTY:
             raise self._client.fail(f"{self._empty} pages in a row are empty, and each says that there is more")
-        if self._config.paginator == "auto" and self.pages == 1:
+        if self._config.paginator == "auto" and self.pages == 1 and page.end not in STATUS_ENDS:
             request = self._decide(request, page)
         self._note_total(page)
         self._check_ceiling()
@@ -193,8 +293,11 @@ class Reading:
             following = self._paginator.next(request, page, self._says_more(page))
         except ValueError as error:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
+        if following is not None and following.identity == request.identity and "same_cursor" in self._ends:
+            return None
         if following is not None:
-            self._check_new(digest(following.identity), self.pages + 1, following, "was asked for before, as")
+            same = f"; {suggest_end('same_cursor')}" if following.identity == request.identity else ""
+            self._check_new(digest(following.identity), self.pages + 1, following, "was asked for before, as", same)
         elif path := self._find_contradiction(page):
             raise self._client.fail(
                 f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' says "
@@ -213,7 +316,8 @@ class Reading:
         if self.position is not None:
             self.position = msgspec.structs.replace(self.position, digest=seen)
         if page.records:
-            self._check_new(seen, self.pages, request, "has the same records as")
+            hint = f"; {suggest_end('repeated_page')}"
+            self._check_new(seen, self.pages, request, "has the same records as", hint)
         self.census.add(page.records[self.skipped :])
         if page.records and self.pages >= self._counted_at + max(MAX_EMPTY, self._counted_at // 10):
             # A key beyond all before it is new: only where none came are they told apart, which takes longer.
@@ -221,7 +325,8 @@ class Reading:
             if known and known == self._known:
                 raise self._client.fail(
                     f"the last {self.pages - self._counted_at} pages brought nobody new ({request} is one of them): "
-                    "the source repeats itself; check paginator and its keys"
+                    "the source repeats itself; check paginator and its keys",
+                    WrongSourceError,
                 )
             self._span, self._known, self._counted_at = self.census.span, known, self.pages
 
@@ -238,12 +343,15 @@ class Reading:
         if beyond and beyond.records and digest(beyond.content) not in self._seen:
             raise self._client.fail(
                 f"{self.records} records came, as many as the source declares, and there are more behind them: leave "
-                "the total out, or set ceiling"
+                "the total out, or set ceiling",
+                WrongSourceError,
             )
 
     def _find_position(self, request: Request) -> Position | None:
         """Where this reading stands before a page; the digest of that is not known yet."""
         sent = {"url": request.url, "params": request.params, "method": request.method, "body": request.body}
+        if self.gap:
+            return None
         own = {name: value for name, value in request.headers.items() if self._first.headers.get(name) != value}
         if (text := json.dumps([sent, own], default=dict)) != self._client.mask(text):
             return None
@@ -259,14 +367,15 @@ class Reading:
             decision=self.paginator,
         )
 
-    def _check_new(self, digest: str, number: int, request: Request, what: str) -> None:
+    def _check_new(self, digest: str, number: int, request: Request, what: str, hint: str = "") -> None:
         """Fail where the request for a page, or its answer's records, came before in this reading."""
         name = f"page {number}"
         if digest in self._seen:
             self._count_in()  # what is wrong with the page itself is said before what is wrong with the one after it
             raise self._client.fail(
                 f"{name} ({request}) {what} {self._seen[digest]}: the source repeats itself; "
-                "check paginator and its keys"
+                f"check paginator and its keys{hint}",
+                WrongSourceError,
             )
         self._seen[digest] = name
 
@@ -283,7 +392,7 @@ class Reading:
 
     def _note_total(self, page: Page) -> None:
         total, pages = self._paging.find_total(page, self._total_pages)
-        if self.pages == 1 and (path := self._paging.total_path) and total is None and pages is None:
+        if self.pages == 1 and not page.end and (path := self._paging.total_path) and total is None and pages is None:
             raise self._client.fail(
                 f"{self.url}: total_path = {path}, and the page has no number there: set it to the field that "
                 "says how many records there are, or leave it out"
@@ -300,7 +409,8 @@ class Reading:
         if before is not None and now is not None and now < before:
             raise self._client.fail(
                 f"page {self.pages}: the source declared {before} {what}, and now {now}: its list became "
-                "shorter while it was read, and others moved up unseen; run it again, or ask for an order that stays"
+                "shorter while it was read, and others moved up unseen; run it again, or ask for an order that stays",
+                WrongSourceError,
             )
 
     def _check_ceiling(self) -> None:
@@ -315,7 +425,7 @@ class Reading:
 
     def _says_more(self, page: Page) -> bool | None:
         """Whether there is more after `page`: by the key for it, else, where pages are counted off, by the totals."""
-        more = self._paging.says_more(page)
+        more = self._read_more(page)
         if more is not None or not self._paginator.positional:
             return more
         if self._total_pages is not None:
@@ -335,14 +445,24 @@ class Reading:
         paging = self._paging
         if self._config.paginator == "single" and not (paging.total_path or paging.total_header):
             return
+        page, records = self._gap_at
+        missing = ""
         if self._total_pages is not None and self.pages < self._total_pages:
-            raise self._client.fail(f"the source declares {self._total_pages} pages, and {self.pages} came")
-        if self.total is not None and self.census.distinct != self.total:
+            missing = f"the source declares {self._total_pages} pages, and {self.pages} came"
+        elif self.gap and page < (self._total_pages or 0) and self.records == records:
+            missing = "no page behind an empty one has records"
+        elif self.total is not None and self.census.distinct != self.total:
             twice = self.records - self.census.distinct
-            raise self._client.fail(
+            missing = (
                 f"{self.url}: the source declares {self.total} records, and {self.census.distinct} came on "
                 f"{self.pages} pages{f', and {twice} of them again' if twice else ''}: its list changed while it was "
                 "read, or paginator and its keys are wrong"
+            )
+        if missing:
+            raise (
+                self._fail_at_gap(f"{missing}; {self.gap}")
+                if self.gap
+                else self._client.fail(missing, WrongSourceError)
             )
 
 

@@ -222,37 +222,6 @@ def test_a_filter_that_is_ignored_is_none(server: Server, ask: Callable[..., str
     assert parse(text)["mode"] == "snapshot"
 
 
-def test_doctor_names_the_key_for_a_source_behind_a_proxy(server: Server, ask: Callable[..., str]) -> None:
-    """Its links lead to another host, and with the key the section reads all pages."""
-    users = [{"id": number} for number in range(10)]
-    first, last = Answer({"users": users[:5], "next": "http://api-svc/two"}), Answer({"users": users[5:], "next": None})
-    server.on("/two", last)
-    url = server.on("/users", first)
-    assert "set next_link = path" in find_row(ask(url), "unsure: ")
-    section = parse(ask(url, "--users-next-link", "path"))
-    assert (section["paginator"], section["next_link"]) == ("next_url", "path")
-
-
-@pytest.mark.parametrize(
-    ("body", "selector", "key"),
-    [
-        ({"members": ["U1", "U2"]}, "members", "value"),
-        ({"users": {"u1": {"name": "Ada"}, "u2": {"name": "Bob"}}}, "users.*", "_key"),
-        ({"id": 1, "name": "Ada", "total": 7}, "@", "id"),
-        ('{"id": 1}\n{"id": 2}', "", "id"),
-    ],
-)
-def test_doctor_keeps_the_selector_of_other_bodies(
-    server: Server, ask: Callable[..., str], body: Any, selector: str, key: str
-) -> None:
-    """The section that it prints reads the source as it did."""
-    flags = ("--users-data-selector", selector) if selector in ("users.*", "@") else ()
-    text = ask(server.on("/users", Answer(body)), *flags)
-    assert find_row(text, "list").split()[1] == (f"'{selector}'" if selector else "the")
-    assert find_row(text, "key").split()[1] == key
-    assert parse(text).get("data_selector", "") == selector
-
-
 def test_a_list_that_came_at_once_is_unsure(server: Server, ask: Callable[..., str]) -> None:
     """How another page would follow was not seen; so the section leaves it to each day, which decides anew."""
     text = ask(server.on("/users", Answer([{"id": 1}])))
@@ -388,7 +357,7 @@ def test_a_secret_in_the_url_is_not_shown(server: Server, ask: Callable[..., str
         (Answer({"message": "no"}, status=404), "404"),
         (Answer("<html>"), "HTML"),
         (Answer({"users": [{"id": 1}], "teams": [{"id": 2}]}), "'users', 'teams'"),
-        (Answer(reset=True), "given up"),
+        (Answer(reset=True), "failed after"),
     ],
 )
 def test_a_url_that_gives_nothing_is_one_line(

@@ -123,7 +123,7 @@ def test_an_outage_is_retried_then_one_line(server: Server, configure: Configure
     """Asked three times; and when the source is well again, the day is loaded."""
     configure("users", timeout=0.5)
     server.on("/users", trouble)
-    assert "given up after 3 attempts" in fail()
+    assert "failed after 3 attempts" in fail()
     assert len(server.requests) == 3
     server.on("/users", trouble, trouble, Answer(LARGE))
     work()
@@ -135,14 +135,14 @@ def test_a_refused_connection_is_retried_then_one_line(configure: Configure) -> 
     with Server() as closed:
         configure("users", url=f"{closed.url}/users")
     line = fail()
-    assert "refused; given up after 3 attempts" in line
+    assert "refused; failed after 3 attempts" in line
 
 
 def test_a_reset_within_the_body_is_retried_then_one_line(configure: Configure) -> None:
     """The connection breaks when half of the body is here."""
     with answer_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b'[{"id": 7}' * 50) as url:
         configure("users", url=url)
-        assert "given up after 3 attempts" in fail()
+        assert "failed after 3 attempts" in fail()
 
 
 def say_later(status: int) -> Callable[[Request], Answer]:

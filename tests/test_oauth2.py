@@ -340,7 +340,7 @@ def test_an_endpoint_that_is_down_for_a_moment_does_not_fail_a_reading(server: S
     auth = f"oauth2:{server.url}/token:PEOPLE_ID:PEOPLE_SECRET"
     assert read(url, auth=auth, paginator="single", retries=2) == [{"id": 1}]
     server.on("/token", Answer(status=503))
-    assert f"POST {server.url}/token: 503 Service Unavailable; given up after 1 attempt:" in fail(url, auth=auth)
+    assert f"POST {server.url}/token: 503 Service Unavailable; failed after 1 attempt:" in fail(url, auth=auth)
 
 
 def test_a_date_in_retry_after_is_understood(server: Server) -> None:

@@ -126,18 +126,18 @@ def test_a_list_that_is_not_clear_is_an_error(server: Server, body: object, sele
         ({"meta": {"fault": {"code": 7}}}, "meta.fault", "'meta.fault' is .*7"),
         ({"status": "false"}, "!status", "'status' is \"false\""),
         ({"error": None, "errors": [], "ok": True, "success": "true"}, "", None),
-        ({"error": "none, really"}, "meta.fault", None),
+        ({"error": "none, really"}, "meta.fault", "'error' is \"none, really\""),
     ],
 )
 def test_a_page_that_says_that_it_failed_fails(
     server: Server, said: dict[str, object], error_path: str, words: str | None
 ) -> None:
-    """An error with a good status is one, beside a list of records too; `error_path` names another field for it."""
+    """An error with a good status is one, beside a list of records too; `error_path` names one more field for it."""
     url = server.on("/users", Answer({"users": [{"id": 1}], **said}))
     if words is None:
         assert read(url, error_path=error_path) == [{"id": 1}]
     else:
-        assert re.search(f"the page says that it failed: {words}.*set error_path", fail(url, error_path=error_path))
+        assert re.search(f"the page says that it failed: {words}.*set ok_when", fail(url, error_path=error_path))
 
 
 def test_a_name_with_dots_in_it_is_found(server: Server) -> None:

@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from test_completeness import EXAMPLES
 
 from conftest import dump_tree, luigi_run, start
-from pipeline import config
+from pipeline import client, config
+from pipeline.client import AnswerError, OutageError
 from pipeline.errors import QualityError, SourceError
 from pipeline.extraction import extract_day
 from pipeline.lines import unpack
+from pipeline.source import WrongSourceError
 from pipeline.targets import JOURNAL, RawManifest
 from pipeline.users import USERS
 from reading import DAY
 from server import Answer, Request, Server
-from sources import POINTERS, POSITIONS, Listing
+from sources import POINTERS, POSITIONS, Listing, Step
 
 Configure = Callable[..., None]
 
@@ -298,19 +300,177 @@ def test_what_a_gate_refused_is_not_gone_on_with(server: Server, configure: Conf
         assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize(
-    "trouble", [Answer("<html>"), Answer(status=404), Answer([{"id": 1}])], ids=["html", "404", "same"]
-)
-def test_what_an_answer_spoilt_is_not_gone_on_with(
+ODD = {
+    "empty body": Answer(""),
+    "HTML": Answer("<html>one moment please</html>"),
+    "error": Answer({"error": "temporarily unavailable"}),
+    "weak error": Answer({"data": None, "status": "error"}),
+    "no list": Answer({"page": 6}),
+    "another body": Answer([{"id": 1}]),
+    "no JSON": Answer("Service down"),
+    **{str(status): Answer(status=status) for status in (202, 204, 400, 404, 405, 409, 410, 418, 423)},
+}
+
+
+@pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
+def test_odd_answer_is_retried(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, trouble: Answer
+) -> None:
+    """One odd answer behind the first page costs one request."""
+    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    listing, odd = Listing("query", count=20, size=3), [trouble]
+    set_source(configure, Flaky(server, listing), retries=1)
+    server.on("/users", lambda request: odd.pop() if listing.asked == 5 and odd else listing.respond(request))
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 8
+    assert read_ids() == list(range(1, 21))
+
+
+@pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
+def test_odd_answer_that_persists_is_an_outage(
     server: Server, configure: Configure, folder: Path, trouble: Answer
 ) -> None:
-    """An answer that cannot be used casts doubt on those before it; an outage does not."""
+    """The finished parts are kept, and the next run asks from the page of the last one on."""
     source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
     source.trouble = trouble
     set_source(configure, source)
-    with pytest.raises(SourceError):
+    with pytest.raises(OutageError, match="failed after 1 attempt"):
         extract_day(USERS, DAY)
-    assert not list(folder.iterdir())
+    assert (folder / JOURNAL).exists()
+    source.mend()
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 4
+    assert read_ids() == list(range(1, 21))
+
+
+@pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
+def test_odd_first_page_fails_at_once(server: Server, configure: Configure, trouble: Answer) -> None:
+    """Nothing is lost by it, and who runs this for the first time wants to know."""
+    source = Flaky(server, Listing("query", count=20, size=3), broken_at=0)
+    source.trouble = trouble
+    set_source(configure, source, retries=3)
+    with pytest.raises(AnswerError):
+        extract_day(USERS, DAY)
+    assert len(server.requests) == 1
+
+
+def test_resumed_reading_asks_for_few_pages(server: Server, configure: Configure) -> None:
+    """61 pages, of which page 50 is odd in the first run: the second run asks for pages 45 to 61 only."""
+    broken = Answer({"error": "temporarily unavailable"})
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        users = [{"id": page * 10 + number} for number in range(10 if page <= 60 else 0)]
+        return broken if page == 50 and broken else Answer(users)
+
+    configure("pipeline", part_records=50)
+    configure("users", url=server.on("/users", respond), paginator="page", retries=0, data_selector="auto")
+    with pytest.raises(OutageError, match="page=50"):
+        extract_day(USERS, DAY)
+    assert len(server.requests) == 50
+    broken, server.requests[:] = None, []
+    extract_day(USERS, DAY)
+    assert [int(request.query["page"]) for request in server.requests] == list(range(45, 62))
+    assert read_ids() == list(range(10, 610))
+
+
+@pytest.mark.parametrize("trouble", [Answer("<html>"), Answer(status=409), Answer(status=423)], ids=str)
+def test_outage_of_a_resumed_reading_keeps_its_parts(server: Server, configure: Configure, trouble: Answer) -> None:
+    """The source is still in trouble in the second run; the third resumes where the first ended."""
+    source = break_off(server, configure)
+    source.trouble, source.broken_at = trouble, 0
+    with pytest.raises(OutageError):
+        extract_day(USERS, DAY)
+    source.mend()
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 4
+
+
+def test_empty_page_before_the_declared_end_is_retried(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source declares more users than came: an empty page is odd."""
+    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    listing, empty = Listing("page1", count=20, size=3, total="field"), [True]
+
+    def respond(request: Request) -> Answer:
+        answer = listing.respond(request)
+        return Answer(answer.body | {"data": []}) if request.query["page"] == "4" and empty and empty.pop() else answer
+
+    set_source(configure, Flaky(server, listing), retries=1)
+    server.on("/users", respond)
+    extract_day(USERS, DAY)
+    assert read_ids() == list(range(1, 21))
+
+
+@pytest.mark.parametrize("kind", ["page1", "offset0", "query", "link_header"])
+@pytest.mark.parametrize("total", [20, 0, None])
+def test_empty_page_that_persists_is_an_outage(
+    server: Server, configure: Configure, kind: str, total: int | None
+) -> None:
+    """Whatever it declares itself; the next run resumes before it."""
+    listing = Listing(kind, count=20, size=3, total="field")
+    source = Flaky(server, listing)
+    respond = listing.respond
+
+    def empty(request: Request) -> Answer:
+        answer = respond(request)
+        if answer.body["data"][:1] != [{"id": 10, "version": 10}]:
+            return answer
+        return Answer({"data": [], "meta": {} if total is None else {"total": total}})
+
+    listing.respond = empty  # type: ignore[method-assign]
+    set_source(configure, source, total_path="meta.total")
+    with pytest.raises(OutageError, match="the source declares 20 records"):
+        extract_day(USERS, DAY)
+    listing.respond = respond  # type: ignore[method-assign]
+    source.mend()
+    extract_day(USERS, DAY)
+    assert len(server.requests) == 5  # from page three on
+    assert read_ids() == list(range(1, 21))
+
+
+@pytest.mark.parametrize("everywhere", [True, False], ids=["each page", "first page"])
+def test_list_that_shrank_is_read_again(server: Server, configure: Configure, everywhere: bool) -> None:
+    """A user is deleted during the first run: an empty last page short of the total is right, and the next run ends."""
+    listing = Listing("last_id", count=20, size=3, total="field", drift=[Step(3, "delete", 19)])
+    source = Flaky(server, listing)
+    respond = listing.respond
+
+    def declare(request: Request) -> Answer:
+        answer = respond(request)
+        return answer if everywhere or "since" not in request.query else Answer({"data": answer.body["data"]})
+
+    listing.respond = declare  # type: ignore[method-assign]
+    set_source(configure, source, total_path="meta.total")
+    with pytest.raises(SourceError, match="the source declares 20 records"):
+        extract_day(USERS, DAY)
+    extract_day(USERS, DAY)
+    assert read_ids() == list(range(1, 20))
+
+
+def test_repeated_page_is_retried(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a cache that gives the page before; one that persists is a cycle, and nothing of it is kept."""
+    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    listing = Listing("page1", count=20, size=3)
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        return listing.respond(
+            replace(request, query={"page": str(page - (page == 5 and bool(stale) and stale.pop()))})
+        )
+
+    for stale in ([True], [True] * 3):
+        set_source(configure, Flaky(server, listing), retries=1)
+        server.on("/users", respond)
+        if len(stale) == 1:
+            extract_day(USERS, DAY)
+            assert read_ids() == list(range(1, 21))
+            USERS.folder("raw", DAY).path.joinpath("manifest.json").unlink()
+        else:
+            with pytest.raises(WrongSourceError, match=r"has the same records as page 4.*set end_when = repeated_page"):
+                extract_day(USERS, DAY)
+            assert not list(USERS.folder("raw", DAY).path.iterdir())
 
 
 @pytest.mark.parametrize("status", [401, 403])
