@@ -8,10 +8,11 @@ from a source, a file or an error is escaped, and the page's policy lets no scri
 import calendar
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 
@@ -21,13 +22,18 @@ from pipeline.dataset import DEFAULT_MODULE, Dataset, spell_command
 from pipeline.days import list_span
 from pipeline.failures import Failure, name_page
 from pipeline.logs import count
-from pipeline.stages import COUNTS
+from pipeline.stages import COUNTS, describe_removed
 from pipeline.status import DAY, STATES, State, Status, find_status, name_newest, tell_command, tell_span
 from pipeline.storage import open_storage
 
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named
 REASONS = 12  # for rejects
+LARGE = 0.3  # the share of the rows, or of a column's values, whose loss is told first
+FEW_LOST = 5  # rows or values; so few may go
+LOSSES = 2  # in the headline
+PAST = "not loaded, and past snapshots cannot be fetched again"
+LOST = "docs/operating.md, a day was read while the source was wrong"
 
 Values = list[float | None]
 
@@ -35,11 +41,12 @@ Values = list[float | None]
 class Remedy(NamedTuple):
     """What is not well, of how many days and which, and the command that mends it."""
 
-    state: State
+    state: "State | Literal['lost']"
     number: int
     days: str
     why: str
     command: str
+    """Empty if nothing can be done."""
 
 
 class Chart(NamedTuple):
@@ -94,6 +101,7 @@ def write_report(datasets: Sequence[Dataset], file: Path | None, days: int, modu
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["command"] = spell_command
+    environment.filters["removed"] = describe_removed
     environment.filters["span"] = lambda seconds: tell_span(dt.timedelta(seconds=seconds))
     environment.filters["time"] = lambda time: f"{time:%Y-%m-%d %H:%M} UTC"
     template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
@@ -107,8 +115,7 @@ def write_report(datasets: Sequence[Dataset], file: Path | None, days: int, modu
 def make_sheet(dataset: Dataset, number: int) -> Sheet:
     """What the page says of a dataset, with charts of the newest `number` of days."""
     status = find_status(dataset)
-    states, remedies = status.find_states(), list_remedies(status)
-    grade, headline = judge(status, remedies)
+    states, losses = status.find_states(), list[Remedy]()
     figures, charts, shown = {}, [], ""
     if status.first and status.newest:
         first = max(status.first, status.last_closed - dt.timedelta(days=number - 1))
@@ -116,12 +123,16 @@ def make_sheet(dataset: Dataset, number: int) -> Sheet:
         totals = add_up(dataset.warehouse().find_growth(), status.first, status.newest)
         charts = [*make_charts(status, days), draw_growth(dataset.name, status.first, totals)]
         shown = f"{days[0]} to {days[-1]}"
+        by_day = {status.first + number * DAY: total for number, total in enumerate(totals)}
+        losses = list_losses(status, by_day, first)
         figures = {
             dataset.name: f"{totals[-1]:,}",
             "days loaded": f"{status.days:,}",
             "newest day": str(status.newest),
             "records, newest day": f"{status.loads[-1]['extracted']:,}",
         }
+    remedies = list_remedies(status, losses)
+    grade, headline = judge(status, remedies)
     healed = [failure for failure in status.failures if failure.date not in status.failed][:NEWEST]
     return Sheet(
         status, grade, headline, remedies, figures, make_months(status, states), Counter(states.values()), charts,
@@ -129,14 +140,15 @@ def make_sheet(dataset: Dataset, number: int) -> Sheet:
     )  # fmt: skip
 
 
-def list_remedies(status: Status) -> list[Remedy]:
-    """What is to be done, the gravest first. A snapshot that was not taken is nothing: no source knows it now."""
+def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]:
+    """What is to be done, the gravest first, with these `losses`. Nothing can be done for a snapshot not taken."""
     name, failed = status.dataset, status.open_failures
 
     def mend(state: State, days: Sequence[dt.date], why: str, command: str = "backfill") -> Remedy:
         return Remedy(state, len(days), name_newest(days), why, tell_command(name, command, days))
 
     missing = [date for date in status.wanted if date not in status.failed]
+    past = [date for date in status.missing if date not in {*status.wanted, *status.failed}]
     lacking = {*status.missing, *status.failed}
     stale = {date: why for date, why in status.stale.items() if date not in lacking}
     older = [failure.date for failure in failed[NEWEST:]]
@@ -149,6 +161,8 @@ def list_remedies(status: Status) -> list[Remedy]:
             else []
         ),
         *([mend("missing", missing, "not loaded")] if missing else []),
+        *([Remedy("missing", len(past), name_newest(past), PAST, "")] if past else []),
+        *losses,
         *(
             mend("stale", [date for date, reason in stale.items() if reason == why], why, "reprocess")
             for why in dict.fromkeys(stale.values())
@@ -165,14 +179,32 @@ def _mend_future(days: Sequence[dt.date]) -> Remedy:
     return Remedy("failed", len(days), name_newest(days), why, "docs/operating.md, A wrong clock")
 
 
-def judge(status: Status, remedies: Sequence[Remedy]) -> tuple[State, str]:
+def list_losses(status: Status, totals: Mapping[dt.date, int], first: dt.date) -> list[Remedy]:
+    """List the days since `first` on which a large share of the rows, or of a column's values, was lost.
+
+    `totals` are the rows at the end of each day.
+    """
+    found: list[tuple[dt.date, str]] = []
+    for (_, before), (date, after) in pairwise(totals.items()):
+        if date >= first and before - after >= max(FEW_LOST, LARGE * before):
+            found.append((date, f"{status.dataset} fell from {before:,} to {after:,} rows"))
+    for marker in status.loads:
+        for column, number in (marker["details"] or {}).get("nulled", {}).items():
+            if marker["date"] >= first and number >= max(FEW_LOST, LARGE * max(totals.values())):
+                found.append((marker["date"], f"{count(number, 'value')} of {column} became null"))
+    return [Remedy("lost", 1, str(date), why, LOST) for date, why in sorted(found, reverse=True)[:NEWEST]]
+
+
+def judge(status: Status, remedies: Sequence[Remedy]) -> tuple[str, str]:
     """The gravest state, and the verdict in words."""
     if not remedies:
         return ("loaded", "All is well") if status.loads else ("open", "Nothing is loaded yet")
-    days: Counter[State] = Counter()
+    days: Counter[str] = Counter()
     for remedy in remedies:
         days[remedy.state] += remedy.number
-    told = [f"{count(number, 'day')} {state}" for state, number in days.items() if number]
+    lost = [f"{remedy.why} on {remedy.days}" for remedy in remedies if remedy.state == "lost"]
+    told = [f"{count(number, 'day')} {state}" for state, number in days.items() if number and state != "lost"]
+    told += [*lost[:LOSSES], *([f"{len(lost) - LOSSES} more losses"] if len(lost) > LOSSES else [])]
     return remedies[0].state, ", ".join(told or [remedies[0].why])
 
 

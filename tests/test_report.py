@@ -308,8 +308,8 @@ def tell_remedies() -> tuple[str, list[tuple[str, str]]]:
     return judge(status, remedies)[1], [(remedy.state, remedy.days) for remedy in remedies]
 
 
-def test_a_snapshot_that_was_not_taken_is_nothing_to_mend(configure):
-    """Only today's can be made up for."""
+def test_a_snapshot_that_was_not_taken_is_missing_for_good(configure):
+    """Only today's can be made up for; the headline does not say that all is well above a missing day."""
     make_days(LAST - dt.timedelta(days=4), 5)
     change("delete from loads where date = '2026-11-22'")
     shutil.rmtree(USERS.folder("raw", dt.date(2026, 11, 22)).path)
@@ -317,10 +317,39 @@ def test_a_snapshot_that_was_not_taken_is_nothing_to_mend(configure):
     change("update loads set mode = 'snapshot'")
     configure("users", mode="snapshot", settle="4 hours")
     today = str(NOW.date())
-    assert tell_remedies() == ("1 day missing", [("missing", today)])
+    assert tell_remedies() == ("2 days missing", [("missing", today), ("missing", "2026-11-22")])
     make_days(NOW.date(), 1)
     change("update loads set mode = 'snapshot'")
-    assert tell_remedies() == ("All is well", [])
+    assert tell_remedies() == ("1 day missing", [("missing", "2026-11-22")])
+    assert [remedy.command for remedy in list_remedies(find_status(USERS))] == [""]
+
+
+def test_all_is_not_well_above_a_collapse(browser):
+    """A day on which many rows, or many values of a column, were lost comes before the charts that show it."""
+    make_days(LAST - dt.timedelta(days=9), 10)
+    before, total = add_up(USERS.warehouse().find_growth(), LAST - dt.timedelta(days=9), LAST)[-2:]
+    at, date = f"{LAST}T12:00:00.000000Z", str(LAST)
+    change(
+        "insert or replace into users_events (load_date, user_id, at, gone) "
+        "select ?, user_id, ?, 1 from users_history where valid_to is null order by user_id limit ?",
+        *(date, at, total - 20),
+    )
+    details = f'{{"nulled": {{"email": {total - 20}, "city": 4}}, "absent": {{"email": 100}}}}'
+    change("update loads set vanished = ?, details = ? where date = ?", total - 20, details, date)
+    write_report([USERS], Path("data/report.html"), 90)
+    page = open_page(browser)
+    lost = f"users fell from {before} to 20 rows", f"{total - 20} values of email became null"
+    assert page.evaluate("document.querySelector('h1').innerText") == ", ".join(f"{loss} on {LAST}" for loss in lost)
+    remedies = page.evaluate("[...document.querySelectorAll('.remedies li')].map(item => item.innerText)")
+    pointer = "docs/operating.md, a day was read while the source was wrong"
+    assert [re.sub(r"\s+", " ", remedy) for remedy in remedies] == [f"lost {LAST} {loss} {pointer}" for loss in lost]
+    row = page.evaluate("[...document.querySelector('.loads tbody tr').cells].map(cell => cell.innerText)")
+    heads = page.evaluate("[...document.querySelectorAll('.loads thead th')].map(cell => cell.innerText)")
+    shown = dict(zip(heads, row, strict=True))
+    assert (shown["vanished"], shown["removed"]) == (
+        str(total - 20),
+        f"nulled: email {total - 20}, city 4; absent: email 100",
+    )
 
 
 def test_a_day_with_raw_files_that_is_not_loaded_is_told_once():
