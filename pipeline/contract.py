@@ -5,7 +5,7 @@ Non-goals: reading records (transform.py), and the columns of the table (schema.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import inspect
@@ -19,6 +19,14 @@ KINDS: dict[type[inspect.Type], str] = {
     inspect.StrType: "text",
     inspect.DateTimeType: "time",
     inspect.DateType: "date",
+}
+EXAMPLES: dict[str, Any] = {
+    "integer": 1,
+    "float": 1.5,
+    "boolean": True,
+    "text": "a",
+    "time": "2026-11-20T10:00:00Z",
+    "date": "2026-11-20",
 }
 NO_OBJECT = "declare a msgspec.Struct with the fields that you need, or leave the field out; raw files keep it"
 REFUSED: dict[type[inspect.Type], tuple[str, str]] = {
@@ -55,6 +63,17 @@ def list_leaves(contract: type[msgspec.Struct]) -> list[Leaf]:
         return list(_walk(contract.__name__, inspect.type_info(contract), (), ()))
     except (TypeError, NameError) as error:
         raise DatasetError(f"contract {contract.__name__} cannot be read: {error}") from error
+
+
+def make_example(contract: type[msgspec.Struct]) -> bytes:
+    """Make a record with a value in each field, as JSON. A contract with bounds or enums may refuse it."""
+    record: dict[str, Any] = {}
+    for leaf in list_leaves(contract):
+        node = record
+        for name in leaf.names[:-1]:
+            node = node.setdefault(name, {})
+        node[leaf.names[-1]] = None if leaf.is_enum else EXAMPLES[leaf.kind]
+    return msgspec.json.encode(record)
 
 
 def check_key(contract: type[msgspec.Struct], key: Sequence[str]) -> None:

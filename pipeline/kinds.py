@@ -27,6 +27,20 @@ FIXES = {
 OTHER_FIX = "declare the same type for the field and for the column, or convert the column in clean"
 
 
+def list_arrow_types() -> dict[str, "pa.DataType"]:
+    """List the Arrow type of each kind."""
+    import pyarrow as pa
+
+    return {
+        "integer": pa.int64(),
+        "float": pa.float64(),
+        "boolean": pa.bool_(),
+        "text": pa.string(),
+        "time": pa.timestamp("us", tz="UTC"),
+        "date": pa.date32(),
+    }
+
+
 def find_kind(type_: "pa.DataType") -> str | None:
     """The kind of values that an Arrow type holds, None for a column of nulls; a type of no kind is named itself."""
     import pyarrow as pa
@@ -58,11 +72,11 @@ def describe_difference(name: str, column: Any, kind: str) -> str | None:
     return f"column {name} holds {found}{shown}, the table declares {kind}: {FIXES.get((found, kind), OTHER_FIX)}"
 
 
-def to_arrow(rows: "pd.DataFrame", kinds: Mapping[str, str]) -> "pa.Table":
+def to_arrow(rows: "pd.DataFrame", kinds: Mapping[str, str], invented: bool = False) -> "pa.Table":
     """The rows that cleaning returns as Arrow, without its index.
 
-    Raises DatasetError unless the columns are those in `kinds`, each with values of its kind. A last column `deleted`
-    is passed on.
+    Raises DatasetError unless the columns are those in `kinds`, each with values of its kind. A column without a value
+    gets the type of its kind. A last column `deleted` is passed on. Errors do not show values that are `invented`.
     """
     import pyarrow as pa
 
@@ -83,8 +97,13 @@ def to_arrow(rows: "pd.DataFrame", kinds: Mapping[str, str]) -> "pa.Table":
             f"clean: a value cannot be stored: {'; '.join(map(str, error.args))}: {OTHER_FIX}"
         ) from error
     for name, kind in kinds.items():
-        if difference := describe_difference(name, table.column(name), kind):
-            raise DatasetError(f"clean: {difference}")
+        column = table.column(name)
+        if difference := describe_difference(name, column.slice(0, 0) if invented else column, kind):
+            if column.null_count < len(column):
+                raise DatasetError(f"clean: {difference}")
+            # Without a value pandas has to guess the type, as of a list that is empty.
+            nulls = pa.nulls(len(column), list_arrow_types()[kind])
+            table = table.set_column(table.column_names.index(name), name, nulls)
     return table
 
 

@@ -16,8 +16,9 @@ import tenacity
 
 from pipeline import config, gates
 from pipeline.config import Pipeline
+from pipeline.contract import make_example
 from pipeline.dataset import Dataset
-from pipeline.errors import BrokenOffError, FolderError, PipelineError, QualityError
+from pipeline.errors import BrokenOffError, DatasetError, FolderError, PipelineError, QualityError
 from pipeline.kinds import to_arrow
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger, name_load
@@ -141,12 +142,18 @@ def preparing(dataset: Dataset) -> "Callable[[Reading], None]":
 
 @functools.cache
 def check_clean(dataset: Dataset, deleted_when: str) -> None:
-    """Clean no records; raises DatasetError where the columns that come back are not those of the table."""
+    """Clean no record, then an invented one; raises DatasetError if the columns are not those of the table."""
     from pipeline.transform import transform
 
     declared = dataset.check()
-    rows, _ = transform([], dataset.contract, dataset.clean, tuple(declared.key), deleted_when)
-    to_arrow(rows, declared.key | declared.row)
+    for lines in ([], [make_example(dataset.contract)]):
+        try:
+            rows, _ = transform(lines, dataset.contract, dataset.clean, tuple(declared.key), deleted_when)
+        except DatasetError:
+            if lines:  # no source need send such values: the true records tell
+                return
+            raise
+        to_arrow(rows, declared.key | declared.row, invented=True)
 
 
 def transform_parts(

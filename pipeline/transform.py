@@ -22,20 +22,14 @@ from pipeline.cleaning import Clean, run_clean
 from pipeline.contract import Leaf, list_leaves
 from pipeline.errors import DatasetError
 from pipeline.fields import load
+from pipeline.kinds import list_arrow_types
 from pipeline.records import INTEGERS, UNREADABLE, Deletion, Field
 from pipeline.times import cut_fractions, place_times
 
 # Lines decoded in one call: one bad record sends so many through the slower way, one by one.
 BLOCK = 256
 
-ARROW_TYPES: dict[str, pa.DataType] = {
-    "integer": pa.int64(),
-    "float": pa.float64(),
-    "boolean": pa.bool_(),
-    "text": pa.string(),
-    "time": pa.timestamp("us", tz="UTC"),
-    "date": pa.date32(),
-}
+ARROW_TYPES = list_arrow_types()
 PANDAS_TYPES: dict[pa.DataType, Any] = {
     pa.int64(): pd.Int64Dtype(),
     pa.bool_(): pd.BooleanDtype(),

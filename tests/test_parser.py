@@ -2,6 +2,7 @@
 
 import argparse
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -124,5 +125,10 @@ def test_load_takes_flags_and_gives_the_exit_codes_of_luigi():
     loaded = run("python", "-m", "pipeline", "load", "2026-11-20", "--pipeline-database", DATABASE)
     assert loaded.returncode == 0, loaded.stderr
     assert databases.query(DATABASE, "select count(*) from loads") == [(1,)]
+    flags = ("--pipeline-database", DATABASE, "--users-settle", "20 minutes")
+    shown = run("python", "-m", "pipeline", "status", *flags)
+    assert "my warehouse.db: 1 day, 2026-11-20" in shown.stdout
+    assert run("python", "-m", "pipeline", "report", *flags).stdout.startswith("data/report.html:")
+    assert not Path("20 minutes").exists()
     early = run("python", "-m", "pipeline", "load", "2099-01-01")
     assert early.returncode == 30
