@@ -55,6 +55,7 @@ The map, from the outside in; imports run this way only:
       storage                           where the folder lies: on this machine, or in a bucket
     stop, days                        how a long run is asked to stop; days from one to another
     logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs
+    outage                            that a source cannot be reached, for the next days of a run
     fields, ahead, errors             places in a JSON object; one thing ahead; what can go wrong
     files                             files and folders of this machine, and who may read them
 

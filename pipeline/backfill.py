@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 from luigi.interface import core
 
-from pipeline import config
+from pipeline import config, outage
 from pipeline.block import Tell, prepare_children, run_block
 from pipeline.days import list_span
 from pipeline.logs import count, logger
 from pipeline.stop import Stop
-from pipeline.tasks import Load
+from pipeline.tasks import UNREACHABLE, Load
 
 BLOCK = 20  # days
+NOT_RUN = ": not run, as"  # in the cause of a day that was not tried
 BLOCK_OF_A_WORKER = 10  # days at least: at the end of a block workers wait for each other
 
 
@@ -44,26 +45,43 @@ class Backfill:
     def run(self, workers: int, stop: Stop, tell: Tell) -> None:
         """Load the days, the oldest first; `tell` hears of each.
 
+        If the source cannot be reached, the days that follow are not run: the run ends with the first such day, or with
+        the second in a row after days that were loaded.
         Those that failed are tried once more at the end, as an outage may be over by then: but not where all failed,
         nor under luigid, which has tried them again meanwhile. What became of the days is known even where this raises.
         """
 
+        loaded_here: set[dt.date] = set()
+
         def hear(day: dt.date, cause: str | None) -> None:
-            if cause is not None:
+            if cause is None:
+                loaded_here.add(day)
+            elif NOT_RUN in cause:  # by a worker that had the day already
+                return
+            else:
                 self.failed[day] = cause
+                if cause.startswith(UNREACHABLE) and core().local_scheduler:
+                    stop.outage = cause
             tell(day, cause)
 
         def run_blocks(days: Sequence[dt.date]) -> None:
             size = max(BLOCK, BLOCK_OF_A_WORKER * workers)
             for number in range(0, len(days), size):
-                if not stop.asked:
+                if not stop:
                     run_block(self.load, days[number : number + size], workers, stop, hear)
 
         try:
             if workers > 1 and self.todo:
                 prepare_children(self.load.dataset)
             run_blocks(self.todo)
-            if core().local_scheduler and 0 < len(self.failed) < len(self.todo) and not stop.asked:
+            tried = 0
+            while stop.outage and not stop.asked and len(loaded_here) > tried:
+                tried = len(loaded_here)
+                logger.warning("%s: %s; the next day is tried", self.load.dataset.name, stop.outage)
+                stop.outage = None
+                outage.forget()
+                run_blocks([day for day in self.todo if day not in loaded_here and day not in self.failed])
+            if core().local_scheduler and 0 < len(self.failed) < len(self.todo) and not stop:
                 days = count(len(self.failed), "day")
                 logger.warning("%s: %s failed; once more, as an outage may be over", self.load.dataset.name, days)
                 run_blocks(sorted(self.failed))

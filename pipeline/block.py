@@ -104,7 +104,7 @@ class _Listener:
         return self._scheduler.announce_scheduling_failure(**said)
 
     def get_work(self, **asked: Any) -> Any:
-        if self._stop.asked and len(self._open) <= len(asked["current_tasks"]):
+        if self._stop and len(self._open) <= len(asked["current_tasks"]):
             return NOTHING_MORE
         work = self._scheduler.get_work(**asked)
         # What another worker of luigid has is waited for too, or it would be missing here and be loaded a moment later.

@@ -23,7 +23,7 @@ from pipeline.auth import Auth
 from pipeline.bodies import unfold
 from pipeline.body_errors import BodyErrors
 from pipeline.config import Source
-from pipeline.errors import SourceError
+from pipeline.errors import OutageError, SourceError, UnreachableError
 from pipeline.logs import count, logger
 from pipeline.mask import Mask, find_secrets
 from pipeline.pages import (
@@ -41,7 +41,7 @@ from pipeline.pages import (
     suggest_end,
 )
 from pipeline.paginators import Page, Request
-from pipeline.session import Session, find_tls_problem
+from pipeline.session import Session, find_tls_problem, is_unreachable
 from pipeline.waits import find_time, find_wait, is_limited
 
 MAX_REDIRECTS = 10
@@ -68,13 +68,6 @@ HINTS = {
 
 class AnswerError(SourceError):
     """An answer came that cannot be used, and would not be another time."""
-
-
-class OutageError(SourceError):
-    """No answer came, or one that may be another time: what came before it is as good as ever."""
-
-    is_refusal = False
-    """Whether the source answered, and refused this request: what an expired cursor gets."""
 
 
 class _OddAnswerError(RecoverableError):
@@ -225,7 +218,8 @@ class Client:
             )
         odd = error if isinstance(error, _OddAnswerError) else None
         hint = odd.hint if odd else _find_hint(error.status)
-        failure = OutageError(self._describe(f"{error}; failed after {count(state.attempt_number, 'attempt')}: {hint}"))
+        kind = UnreachableError if error.unreachable else OutageError
+        failure = kind(self._describe(f"{error}; failed after {count(state.attempt_number, 'attempt')}: {hint}"))
         failure.is_refusal = odd is not None and odd.is_refusal
         raise failure
 
@@ -313,9 +307,9 @@ class Client:
             if origin == self._origin:
                 return self._session.send(prepared, timeout=self._config.timeout, allow_redirects=False)
         except (requests.ConnectionError, requests.Timeout) as error:
-            failure: Exception = RecoverableError(f"{what}: {explain(error)}")
+            failure: Exception = RecoverableError(f"{what}: {explain(error)}", unreachable=is_unreachable(error))
             if problem := find_tls_problem(error):
-                failure = self.fail(f"{what}: {problem.what}: {problem.hint}", OutageError)
+                failure = self.fail(f"{what}: {problem.what}: {problem.hint}", UnreachableError)
         except (OSError, ValueError, HTTPError) as error:
             failure = self.fail(f"{what} cannot be sent: {error}: check url, headers, proxies and REQUESTS_CA_BUNDLE")
         else:

@@ -24,6 +24,21 @@ class SourceError(PipelineError):
     """The API failed, refused, or said something that cannot be true: the day is not extracted."""
 
 
+class OutageError(SourceError):
+    """No answer came, or one that may be another time: what came before it is as good as ever."""
+
+    is_refusal = False
+    """Whether the source answered, and refused this request: what an expired cursor gets."""
+
+
+class UnreachableError(OutageError):
+    """No connection to the source, or no answer in time, after all retries: other days would fare no better."""
+
+
+class NotRunError(PipelineError):
+    """A day that was not tried, as the source cannot be reached."""
+
+
 class QualityError(PipelineError):
     """The data arrived but a gate of luigi.cfg does not let it through."""
 

@@ -22,7 +22,7 @@ from pipeline.errors import SourceError
 from pipeline.mask import Mask
 from pipeline.pages import BadPageError, RecoverableError, explain, read_body, read_start
 from pipeline.refresh import RefreshToken
-from pipeline.session import Session, encode_basic, find_tls_problem
+from pipeline.session import Session, encode_basic, find_tls_problem, is_unreachable
 from pipeline.waits import find_wait, is_limited
 
 MARGIN = 10.0  # seconds before its end from which on a token is not sent any more
@@ -141,7 +141,7 @@ class Tokens:
         except (requests.ConnectionError, requests.Timeout) as error:
             if problem := find_tls_problem(error):
                 raise self._fail(problem.what, problem.hint) from None
-            raise self._recover(explain(error)) from None
+            raise self._recover(explain(error), unreachable=is_unreachable(error)) from None
         except (OSError, ValueError, HTTPError) as error:
             raise self._fail(
                 f"it cannot be sent: {error}", "check the token URL and the proxy and CA settings"
@@ -189,8 +189,8 @@ class Tokens:
     def _quote(self, text: str) -> str:
         return repr(self._mask(text)[:EXCERPT])
 
-    def _recover(self, what: str, wait: float = 0.0) -> RecoverableError:
-        return RecoverableError(self._mask(f"POST {self._url}: {what}"), wait)
+    def _recover(self, what: str, wait: float = 0.0, unreachable: bool = False) -> RecoverableError:
+        return RecoverableError(self._mask(f"POST {self._url}: {what}"), wait, unreachable=unreachable)
 
     def _fail(self, what: str, hint: str = "") -> SourceError:
         return SourceError(self._mask(f"[{self._config.section}] auth: POST {self._url}: {what}: {hint or self._hint}"))

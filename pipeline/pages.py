@@ -47,12 +47,12 @@ LIST_START = re.compile(rb"\[[ \t\r\n]*(.)", re.DOTALL)
 class RecoverableError(Exception):
     """A request failed in a way that may pass; the source asked to be left alone for `wait` seconds.
 
-    `status` is that of the answer, 0 where there was none.
+    `status` is that of the answer, 0 where there was none. `unreachable`: nobody answered at all.
     """
 
-    def __init__(self, what: str, wait: float = 0.0, status: int = 0) -> None:
+    def __init__(self, what: str, wait: float = 0.0, status: int = 0, unreachable: bool = False) -> None:
         super().__init__(what)
-        self.wait, self.status = wait, status
+        self.wait, self.status, self.unreachable = wait, status, unreachable
 
 
 class BadPageError(Exception):

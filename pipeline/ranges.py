@@ -69,7 +69,7 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
         _add_days(table, "failed", [day], backfill.failed[day], "red")
     _add_days(table, "failed", failed[FAILED_DAYS:], "each is named above", "red")
     granted = "the scheduler did not grant them, or another worker has them: run this again"
-    _add_days(table, "not run", backfill.left, "stopped before" if stop.asked else granted, "yellow")
+    _add_days(table, "not run", backfill.left, "stopped before" if stop.asked else stop.outage or granted, "yellow")
     newest = f"the newest day that can be loaded is {backfill.last_closed}"
     _add_days(table, "not closed", backfill.early, newest, "yellow")
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import requests
+from urllib3.exceptions import ProtocolError
 
 USER_AGENT = "users-pipeline"
 EXPIRED, NOT_YET, HOST, ADDRESS = 10, 9, 62, 64  # verify codes of OpenSSL
@@ -45,6 +46,14 @@ class Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the overridden one's
         return None
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Return whether a request met nobody, or waited in vain; a connection that broke does not count."""
+    return isinstance(error, requests.Timeout) or not any(
+        isinstance(cause, (ConnectionError, ProtocolError)) and not isinstance(cause, ConnectionRefusedError)
+        for cause in _walk_causes(error)
+    )
 
 
 def find_tls_problem(error: Exception) -> TlsProblem | None:

@@ -18,9 +18,9 @@ import msgspec
 
 from pipeline import evidence
 from pipeline.auth import strip_userinfo
-from pipeline.client import Client, OutageError
+from pipeline.client import Client
 from pipeline.config import Source
-from pipeline.errors import SourceError
+from pipeline.errors import OutageError, SourceError
 from pipeline.pages import digest, suggest_end
 from pipeline.paginators import Page, Paging, Request
 from pipeline.placeholders import EPOCH, find_placeholders, render, render_all

@@ -16,9 +16,13 @@ from multiprocessing import resource_tracker
 
 
 class Stop:
-    """Whether a run is to stop: `asked` is the signal that said so."""
+    """Whether a run is to stop: `asked` is the signal that said so, `outage` why the source cannot be reached."""
 
     asked: signal.Signals | None = None
+    outage: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.asked is not None or self.outage is not None
 
 
 @contextlib.contextmanager

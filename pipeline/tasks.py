@@ -20,11 +20,13 @@ from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
-from pipeline import alerts, config, failures, logs, progress, stages
+from pipeline import alerts, config, failures, logs, outage, progress, stages
 from pipeline.dataset import MODULES, Dataset
-from pipeline.errors import ConfigError, DayNotClosedError, FolderError, WarehouseError
+from pipeline.errors import ConfigError, DayNotClosedError, FolderError, NotRunError, UnreachableError, WarehouseError
 from pipeline.placeholders import find_placeholders
 from pipeline.targets import DayFolder, LoadMarker, find_loaded
+
+UNREACHABLE = "source unreachable"  # how the explanation of a failure begins, for those who hear of it
 
 
 class DayParameter(luigi.DateParameter):
@@ -86,7 +88,8 @@ class DayTask(luigi.Task):
 
     def on_failure(self, exception: BaseException) -> str:
         """What the visualiser shows: the line of an expected error, the traceback of a bug."""
-        return logs.tell(exception) or traceback.format_exc()
+        line = logs.tell(exception) or traceback.format_exc()
+        return f"{UNREACHABLE}: {line}" if isinstance(exception, UnreachableError) else line
 
     def __getstate__(self) -> dict[str, Any]:
         """A child process that is not forked knows nothing of this one's command line: the task takes it along."""
@@ -124,7 +127,7 @@ def note_success(task: DayTask) -> None:
 
 def note_failure(task: DayTask, error: BaseException) -> None:
     """Have it on record that a task failed, or could not be scheduled. This runs where the error was met."""
-    if not isinstance(error, DayNotClosedError):  # nothing failed: it was asked for too early
+    if not isinstance(error, (DayNotClosedError, NotRunError)):  # nothing failed: it was not tried
         _note(task.dataset, task.date, task.stage, error)
 
 
@@ -168,7 +171,7 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         with self.output().lock():
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
-                with progress.follow(*setters) as tell:
+                with outage.watch(self.dataset.name, self.date), progress.follow(*setters) as tell:
                     extraction.extract_day(self.dataset, self.date, tell, stages.preparing(self.dataset))
 
 

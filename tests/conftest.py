@@ -26,7 +26,7 @@ from luigi.configuration import get_config
 import databases
 from clones import make_clone
 from cluster import MEMORY, Cluster, find_program
-from pipeline import cli, client
+from pipeline import cli, client, outage
 from pipeline.config import Pipeline
 from pipeline.database import find_database
 from pipeline.targets import DayFolder
@@ -61,6 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test waits for long before it asks again, or goes through a proxy of this machine."""
     monkeypatch.setattr(client, "BACKOFF", 0.01)
+    outage.forget()
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -520,3 +520,46 @@ def measure_children() -> float:
     """Seconds of processors that the processes have had that this one has started, and their own."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+DEAD = ("--users-timeout", "0.2", "--users-retries", "1")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_dead_source_costs_one_day(server, workers):
+    """The days that follow are not asked for, and named with the cause."""
+    url = serve_days(server, lambda _: None, wait=5)
+    result = backfill(*span(30), "--users-url", url, "--workers", str(workers), *DEAD)
+    assert result.returncode == 1
+    days = sorted(set(asked_for(server)))
+    assert 1 <= len(days) <= workers
+    rows = rows_of(result.stdout)
+    assert rows["not run"].startswith(f"not run {30 - len(days)} ")
+    assert "source unreachable: users 2016-01-0" in rows["not run"]
+    assert "users: 0 of 30 days are loaded" in result.stdout
+
+
+def test_dead_source_costs_one_day_under_luigi(server):
+    """The memory of an outage is shared within a run; a single day is asked for again at once."""
+    url = serve_days(server, lambda _: None, wait=5)
+    start, stop = span(8)
+    result = luigi_run("BackfillUsers", "--start", start, "--stop", stop, "--users-url", url, *DEAD)
+    assert result.returncode == 30
+    assert asked_for(server) == [start, start]
+    assert result.stderr.count("not run, as the source cannot be reached: users 2016-01-01: GET") == 7
+    assert not Path("data/failures/users.jsonl").read_text().count("not run")
+    again = luigi_run("LoadUsers", "--date", "2016-01-05", "--users-url", url, *DEAD)
+    assert again.returncode == 30
+    assert asked_for(server)[2:] == ["2016-01-05"] * 2
+
+
+def test_outage_in_the_middle_is_passed(server):
+    """After days that were loaded the next day is tried, and the failed day at the end once more."""
+    url = serve_days(server, lambda day: Answer(wait=5) if day == "2016-01-03" else None)
+    result = backfill(*span(6), "--users-url", url, *DEAD)
+    assert result.returncode == 1
+    rows = rows_of(result.stdout)
+    assert rows["failed"].startswith("failed 1 2016-01-03 source unreachable: users 2016-01-03: GET")
+    assert "not run" not in rows
+    assert asked_for(server).count("2016-01-03") == 4
+    assert "users: 5 of 6 days are loaded" in result.stdout

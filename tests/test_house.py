@@ -33,7 +33,7 @@ ROWS = [
     {"pages", "paginators", "demo", "logs", "mask", "lines", "waits", "days"},
     {"placeholders", "body_errors"},
     {"config"},
-    {"kinds", "contract"},
+    {"kinds", "contract", "outage"},
     {"errors", "fields", "files", "presets", "stop", "ahead", "parser"},
 ]
 WITH_LUIGI = {

@@ -18,8 +18,8 @@ from test_completeness import EXAMPLES
 
 from conftest import dump_tree, luigi_run, start
 from pipeline import client, config
-from pipeline.client import AnswerError, OutageError
-from pipeline.errors import QualityError, SourceError
+from pipeline.client import AnswerError
+from pipeline.errors import OutageError, QualityError, SourceError
 from pipeline.extraction import extract_day
 from pipeline.lines import unpack
 from pipeline.source import WrongSourceError
