@@ -292,6 +292,9 @@ def _find_list(
         is_missing = paths == "none at all" and not nulls
         what = f"it is not clear which list holds the records: there are {paths}"
         what += "".join(f", and null at '{name}'" for name in nulls)
+        if paths == "none at all" and page:
+            members = "".join(f" or {name}.* (its members)" for name, raw in page.items() if _holds_objects(raw))
+            hint += f",{members} or @ (the object itself), if that is a record"
     else:
         what = f"there is no list at '{path}': there are {paths}"
     if is_missing or path is not None or paths == "none at all":
@@ -325,6 +328,13 @@ def _find_raw(page: Mapping[str, msgspec.Raw], path: str) -> msgspec.Raw | None:
         if _starts(page.get(name), b"{") and (found := _find_raw(_split_object(page[name]), rest)) is not None:
             return found
     return None
+
+
+def _holds_objects(raw: msgspec.Raw) -> bool:
+    """Whether a member of a page is an object in which there are objects, and nothing else."""
+    return (
+        _starts(raw, b"{") and bool(inner := _split_object(raw)) and all(_starts(each, b"{") for each in inner.values())
+    )
 
 
 def _walk_lists(page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = FIELDS_DEPTH) -> Iterator[str]:

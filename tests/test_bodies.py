@@ -114,6 +114,8 @@ def test_a_single_object_is_a_record_where_the_key_says_so(server: Server) -> No
     assert json.loads(record)["total"] == 50
     assert b"\n" not in record
     assert "not clear which list" in fail(server.on("/users", Answer({"id": 1, "name": "Ada"})))
+    job = {"id": 1, "status": "error", "name": "nightly"}
+    assert read(server.on("/jobs/1", Answer(job)), data_selector="@") == [job]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,7 @@ def test_a_single_object_is_a_record_where_the_key_says_so(server: Server) -> No
     [
         ({"error": "busy"}, "says that it failed"),
         ({"ok": False, "id": 1}, "says that it failed"),
+        ({"status": "error", "message": "Too many requests"}, "says that it failed"),
         ([{"id": 1}], "not the single object that data_selector = @ takes"),
         ("<html>", "not the single object"),
         ('{"id": 1', "the body is cut"),
@@ -182,6 +185,15 @@ def test_a_member_that_is_no_object_is_a_value(server: Server) -> None:
 def test_an_object_of_objects_that_is_none_fails(server: Server, selector: str, body: Any, words: str) -> None:
     """The line says what came in its place."""
     assert words in fail(server.on("/users", Answer(body)), data_selector=selector)
+
+
+def test_the_line_about_a_missing_list_names_the_other_selectors(server: Server) -> None:
+    """What they would take is not guessed."""
+    body = {"users": {"u1": {"name": "Ada"}, "u2": {"name": "Bob"}}, "meta": {"took": 7}, "empty": {}}
+    line = fail(server.on("/users.json", Answer(body)))
+    assert (
+        "set data_selector to its path, or users.* (its members) or @ (the object itself), if that is a record" in line
+    )
 
 
 def test_members_say_nothing_of_further_pages(server: Server) -> None:
