@@ -18,14 +18,13 @@ from pipeline.database import Connection
 from pipeline.errors import WarehouseError
 from pipeline.schema import CLASSES, HISTORY, LOADS, REJECTS, Declared, Table, Words
 from pipeline.staging import Day, Staging
-from pipeline.warehouse import check_stored, decode, scan_markers
+from pipeline.warehouse import MAY_BE_NULL, check_stored, decode, scan_markers
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from pipeline.warehouse import Load
 
-MAY_BE_NULL = ("watermark", "pruned_at", "details", "source")  # of a marker
 EXAMPLES = 10  # rows that are named, of all that differ in one comparison
 
 

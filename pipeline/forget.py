@@ -378,8 +378,8 @@ def _delete_rejects(db: Connection, dataset: Dataset, finder: Finder) -> int:
     rejects = db.stream(sql, name=dataset.name)
     gone: list[tuple[Any, ...]] = []
     while some := list(islice(rejects, 10_000)):
-        found = finder.find_rejects(reject[3] for reject in some)
-        records = [decode(db, "record in rejects", reject[4], "text") for reject in some]
+        found = finder.find_rejects(decode(db, "key in rejects", reject[3], "text") for reject in some)
+        records = [decode(db, "record in rejects", reject[4], "text") or "{}" for reject in some]
         found |= {line - 1 for line in finder.find_lines([record.encode() for record in records])}
         gone += [some[number][:3] for number in found]
     for date, part, line in gone:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline import config, stages
 from pipeline.audit import Audit, Finding, compare
 from pipeline.config import Pipeline
+from pipeline.database import Connection
 from pipeline.dataset import Dataset
 from pipeline.days import check_span
-from pipeline.errors import FolderError, PipelineError, WarehouseError
+from pipeline.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
 from pipeline.lines import unpack
 from pipeline.staging import Day
 from pipeline.storage import strip_run
@@ -38,34 +39,44 @@ def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.da
     is not loaded: its rows, if it has any, are held against its files all the same.
     """
     check_span(start, stop)
-    database = dataset.warehouse().database
-    with database.connect(readonly=True) if database.exists() else nullcontext() as db:
-        audit, readable = None, True
-        try:
-            audit = Audit.open(db, dataset.name, dataset.table) if db else None
-        except WarehouseError as error:
-            readable = False
-            yield Finding(None, dataset.name, str(error))
-        markers = audit.markers if audit else {}
-        yield from audit.check_tables() if audit else ()
-        folders = set(list_all_days(Pipeline().data_dir, dataset.name))
-        days = audit.days if audit else set()
-        for date in sorted(date for date in folders | markers.keys() | days if start <= date < stop):
-            marker = markers.get(date)
-            found = list(_verify_day(dataset, date, marker, audit))
-            if marker is None and date not in folders:
-                what = "neither a marker in loads nor files: bring the row back from a copy, or rebuild --drop-missing"
-                found.append(Finding(date, f"{dataset.name}_days", f"the day has {what}"))
-            elif marker is None and readable and "loads" not in (audit.missing if audit else ()):
-                found.append(Finding(date, "loads", "the day is not loaded", remark=True))
-            if audit and not all(finding.remark for finding in found) and _is_changed(dataset, date, marker):
-                found = [Finding(date, "loads", "the day was loaded during this: run verify again", remark=True)]
-            yield from found
-        if audit:
-            yield from audit.check_days()
-            yield from audit.check_changes()
-            yield from audit.check_present()
-            yield from audit.check_history()
+    database, is_open = dataset.warehouse().database, False
+    try:
+        with database.connect(readonly=True) if database.exists() else nullcontext() as db:
+            is_open = True
+            yield from _compare(dataset, db, start, stop)
+    except WarehouseError as error:
+        if not is_open or isinstance(error, BrokenOffError):
+            raise
+        yield Finding(None, dataset.name, str(error))  # what a table holds cannot be read
+
+
+def _compare(dataset: Dataset, db: Connection | None, start: dt.date, stop: dt.date) -> Iterator[Finding]:
+    audit, readable = None, True
+    try:
+        audit = Audit.open(db, dataset.name, dataset.table) if db else None
+    except WarehouseError as error:
+        readable = False
+        yield Finding(None, dataset.name, str(error))
+    markers = audit.markers if audit else {}
+    yield from audit.check_tables() if audit else ()
+    folders = set(list_all_days(Pipeline().data_dir, dataset.name))
+    days = audit.days if audit else set()
+    for date in sorted(date for date in folders | markers.keys() | days if start <= date < stop):
+        marker = markers.get(date)
+        found = list(_verify_day(dataset, date, marker, audit))
+        if marker is None and date not in folders:
+            what = "neither a marker in loads nor files: bring the row back from a copy, or rebuild --drop-missing"
+            found.append(Finding(date, f"{dataset.name}_days", f"the day has {what}"))
+        elif marker is None and readable and "loads" not in (audit.missing if audit else ()):
+            found.append(Finding(date, "loads", "the day is not loaded", remark=True))
+        if audit and not all(finding.remark for finding in found) and _is_changed(dataset, date, marker):
+            found = [Finding(date, "loads", "the day was loaded during this: run verify again", remark=True)]
+        yield from found
+    if audit:
+        yield from audit.check_days()
+        yield from audit.check_changes()
+        yield from audit.check_present()
+        yield from audit.check_history()
 
 
 def _verify_day(

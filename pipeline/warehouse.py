@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 
 SOURCE_GATE = "source"  # the quality gate by which a table holds one source
+MAY_BE_NULL = ("watermark", "pruned_at", "details", "source")  # of a marker
 # What a value of a kind must be that is read: SQLite stores any value in any column.
 TYPES: dict[str, type | tuple[type, ...]] = {
     "date": dt.date,
@@ -238,7 +239,7 @@ class Warehouse:
     def summarise_rejects(self) -> list[Rejected]:
         """The reasons for which records are rejected, each with its field, the most frequent first."""
         sql = """
-            select coalesce(field || ': ', '') || reason, count(*), count(distinct load_date)
+            select coalesce(field || ': ', '') || coalesce(reason, ''), count(*), count(distinct load_date)
               from rejects where dataset = :dataset group by 1
         """
         with self._read() as db:
@@ -265,7 +266,7 @@ class Warehouse:
              group by 1 order by 1
         """  # noqa: S608
         with self._read() as db:
-            rows = db.run(sql).fetchall() if db and db.describe(f"{self.name}_history").columns else []
+            rows = db.run(sql).fetchall() if db and _check_view(db, f"{self.name}_history") else []
             return {dt.date.fromisoformat(date): change for date, change in rows}
 
     def read_keys(self) -> Iterator[Key]:
@@ -376,7 +377,8 @@ def read_markers(db: Connection, name: str, condition: str = "", **params: Any) 
     """Markers by date, with dates and aware times; raises WarehouseError where one holds something else."""
     markers = []
     for marker, faults in scan_markers(db, name, condition, **params):
-        if faults:
+        nulls = [column for column, value in marker.items() if value is None and column not in MAY_BE_NULL]
+        if faults := faults or {column: f"{column} is null" for column in nulls}:
             day, fault = marker["date"] or "of no day", next(iter(faults.values()))
             raise WarehouseError(
                 f"{db}: loads, {name} {day}: {fault}: put that right, or delete the row and run the day again"
@@ -488,8 +490,7 @@ def prepare(db: Connection, declared: Declared) -> None:
             continue
         check_stored(db, table, may_be_added=declared.row)
         _add_columns(db, table)
-    if db.describe(view).columns and db.describe(view).kind != "view":
-        raise WarehouseError(f"{db}: {view} is a table, not a view: drop it, or choose another database")
+    _check_view(db, view)
     words = Words(declared)
     for suffix, sql in INDEXES.items():
         db.create_index(f"{declared.name}_{suffix}", sql.format_map(words))
@@ -502,6 +503,14 @@ def _add_columns(db: Connection, table: Table) -> None:
     for column in table.columns:
         if column not in there:
             db.add_column(table, column)
+
+
+def _check_view(db: Connection, view: str) -> bool:
+    """Whether the view exists; raises WarehouseError if a table has its name."""
+    found = db.describe(view)
+    if found.columns and found.kind != "view":
+        raise WarehouseError(f"{db}: {view} is a table, not a view: drop it, or choose another database")
+    return bool(found.columns)
 
 
 def check_stored(db: Connection, table: Table, may_be_added: Iterable[str] = ()) -> bool:

@@ -22,7 +22,7 @@ from cluster import PASSWORD, USER, Cluster, find_port
 from conftest import ROOT, luigi_run, query, run
 from model import Record
 from pipeline import extraction, packing, postgres, stages
-from pipeline.database import find_database
+from pipeline.database import Database, find_database
 from pipeline.errors import BrokenOffError, ConfigError, WarehouseError
 from pipeline.forget import forget
 from pipeline.targets import LoadMarker, find_loaded
@@ -172,6 +172,23 @@ def test_a_statement_that_is_cancelled_is_one_line(store: Store, monkeypatch: py
         WarehouseError, match="canceling statement due to statement timeout: somebody cancelled it there"
     ):
         store.load(incremental(1, *(user(key, "a", 5) for key in range(5000))))
+
+
+def sort(database: Database) -> None:
+    """Sort more than fits into the memory that is allowed."""
+    with database.connect(create=True) as db:
+        db.run("set work_mem = '64kB'")
+        db.run("select count(*) from (select n from generate_series(1, 100000) n order by n desc) numbers")
+
+
+def test_a_limit_of_temporary_files_is_one_line(cluster: Cluster) -> None:
+    """Any statement that sorts may reach it, such as those of forget."""
+    cluster.execute(f"alter role {USER} set temp_file_limit = 0")
+    try:
+        with pytest.raises(WarehouseError, match=r"temp_file_limit .*: raise that limit of the server for this role"):
+            sort(find_database(cluster.make_url()))
+    finally:
+        cluster.execute(f"alter role {USER} reset temp_file_limit")
 
 
 def test_a_name_that_postgresql_would_cut_is_refused(store: Store) -> None:

@@ -494,6 +494,45 @@ def test_what_cannot_be_read_of_a_marker_is_named(damage, capsys):
     assert run_here(capsys, "status")[1:] == (error, 1)
 
 
+def replace_by_view(name: str) -> list[str]:
+    """Statements that put a view in the place of a table."""
+    return [
+        "drop view users_history",
+        f"alter table {name} rename to moved_away",
+        f"create view {name} as select * from moved_away",
+    ]
+
+
+MISFITS = {
+    "text in loads.extracted": [f"update loads set extracted = 'many' where date = '{SNAPSHOT}'"],
+    "text in loads.seconds": [f"update loads set seconds = 'long' where date = '{SNAPSHOT}'"],
+    "a null in loads.pages": [f"update loads set pages = null where date = '{SNAPSHOT}'"],
+    "a blob in rejects.record": [f"update rejects set record = x'ff00', key = 1.5 {REJECT}"],
+    "bytes that are no text in rejects": [f"update rejects set reason = cast(x'ff' as text) {REJECT}"],
+    **{f"a view {name}": replace_by_view(name) for name in ("loads", "rejects", "users", "users_days")},
+    "a table users_history": ["drop view users_history", "create table users_history (user_id integer)"],
+}
+EVERY_COMMAND = [
+    *(["status"], ["report"], ["plan", "2026-10-01", "2026-10-05"], ["reprocess", "2026-10-01", "2026-10-05", "--all"]),
+    *(["rebuild"], ["prune", "--older-than", "1", "--keep", "0"], ["forget", "5"]),
+]
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_does_not_belong_into_a_table_is_named_and_no_traceback(misfit, capsys):
+    """SQLite takes any value, and somebody may have changed a table. What a command needs it names in one line."""
+    execute(*MISFITS[misfit])
+    assert tell(verify(USERS)) != []
+    shutil.copytree("data", "kept")
+    for command in EVERY_COMMAND:
+        _, error, code = run_here(capsys, *command)  # raises what would be a traceback
+        assert code == int(bool(error)), command
+        assert all(line.startswith(("ERROR: ", "WARNING: ")) for line in error.splitlines()), command
+        shutil.rmtree("data")
+        shutil.copytree("kept", "data")
+
+
 @pytest.mark.usefixtures("loaded")
 def test_a_row_of_no_day_is_named(capsys):
     """Neither is a reason for a traceback elsewhere."""
