@@ -81,7 +81,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     options.flags = parser.given
     if options.command == "forget":
-        known = {"--module", *(flag for flag, _ in list_flags())}
+        known = parser.commands["forget"].list_own_flags() | {flag for flag, _ in list_flags()}
         if taken := [key for key in options.keys if key.partition("=")[0] in known]:
             parser.error(f"an argument behind -- is a KEY: give the flag {taken[0]} before --")
     return options

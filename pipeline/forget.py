@@ -25,7 +25,7 @@ from pipeline import config, failures
 from pipeline.config import SNAPSHOT, Pipeline
 from pipeline.database import Connection
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, FolderError, PipelineError
+from pipeline.errors import ConfigError, FolderError
 from pipeline.lines import pack, unpack
 from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, LOADS, REJECTS, Declared, Table, Words
@@ -283,10 +283,10 @@ def _find_cleaned(dataset: Dataset, raw: DayFolder, lines: list[bytes], finder: 
         rows, rejects = transform(lines, dataset.contract, dataset.clean, key, *rules)
         table = pa.Table.from_pandas(rows[key], preserve_index=False)
     except Exception as error:  # whatever `clean` raises, and in words that may be those of a record
-        what = str(error) if isinstance(error, PipelineError) else type(error).__name__
+        what = type(error.__cause__ or error).__name__
         raise FolderError(
-            f"{raw} has no clean files, and cannot be cleaned to see whose its lines are ({what}): mend the contract "
-            f"or the cleaning, and run this again"
+            f"{raw} has no clean files, and cannot be cleaned to see whose its lines are ({what}): correct the record "
+            f"class or clean, and run this again"
         ) from error
     found = finder.find(zip(*(column.to_pylist() for column in table.columns), strict=True))
     refused = finder.find_rejects(reject.key for reject in rejects)

@@ -7,7 +7,7 @@
 import argparse
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from luigi.task_register import Register
@@ -23,9 +23,15 @@ class Parser(argparse.ArgumentParser):
     commands; it is empty in the parser of a command.
     """
 
-    def __init__(self, given: list[str], commands: Collection[str] = (), **kwargs: Any) -> None:
+    commands: "Mapping[str, Parser]" = {}  # noqa: RUF012 - replaced in the parser of the program
+
+    def __init__(self, given: list[str], **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
-        self.given, self.commands = given, commands
+        self.given = given
+
+    def list_own_flags(self) -> set[str]:
+        """List the flags of the command itself."""
+        return set(self._option_string_actions)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse the words `args`. An unknown flag or an argument too many is a usage error."""
