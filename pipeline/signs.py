@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from pipeline.fields import find, load, simplify, walk
+from pipeline.pages import VALUE
 from pipeline.paginators import ENDS, Page, Request, find_next_link, is_garbled, is_last_link, to_number
 
 # Names of headers, fields and parameters, as `simplify` leaves them: small letters and digits.
@@ -187,7 +188,7 @@ def find_keys(records: Sequence[Any]) -> list[str]:
     apart = [
         path
         for path, each in values.items()
-        if KEY.search(path)
+        if (KEY.search(path) or [*values] == [VALUE])  # a list of texts or numbers has nothing else
         and len(each) == len(records) == len({str(value) for value in each if value not in (None, "")})
         and all(find(record, path) == value for record, value in zip(records, each, strict=True))
     ]

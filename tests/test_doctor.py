@@ -222,6 +222,26 @@ def test_a_filter_that_is_ignored_is_none(server: Server, ask: Callable[..., str
     assert parse(text)["mode"] == "snapshot"
 
 
+@pytest.mark.parametrize(
+    ("body", "selector", "key"),
+    [
+        ({"members": ["U1", "U2"]}, "members", "value"),
+        ({"users": {"u1": {"name": "Ada"}, "u2": {"name": "Bob"}}}, "users.*", "_key"),
+        ({"id": 1, "name": "Ada", "total": 7}, "@", "id"),
+        ('{"id": 1}\n{"id": 2}', "", "id"),
+    ],
+)
+def test_doctor_keeps_the_selector_of_other_bodies(
+    server: Server, ask: Callable[..., str], body: Any, selector: str, key: str
+) -> None:
+    """The section that it prints reads the source as it did."""
+    flags = ("--users-data-selector", selector) if selector in ("users.*", "@") else ()
+    text = ask(server.on("/users", Answer(body)), *flags)
+    assert find_row(text, "list").split()[1] == (f"'{selector}'" if selector else "the")
+    assert find_row(text, "key").split()[1] == key
+    assert parse(text).get("data_selector", "") == selector
+
+
 def test_a_list_that_came_at_once_is_unsure(server: Server, ask: Callable[..., str]) -> None:
     """How another page would follow was not seen; so the section leaves it to each day, which decides anew."""
     text = ask(server.on("/users", Answer([{"id": 1}])))
