@@ -21,7 +21,7 @@ usage() {
 ./run.sh verify [START STOP]   name what differs in files and warehouse; changes nothing
 ./run.sh rebuild               make the warehouse anew of all raw days, swapped in at once
 ./run.sh prune --older-than N  give up files of days N or more days old (--yes: do it; --keep N: not the newest)
-./run.sh forget KEY...         erase users from raw and clean files, tables and rejects, for good
+./run.sh forget KEY...         erase users from every file and table, for good (asks first; --yes: do not ask)
 ./run.sh doctor URL            what a URL is as a source, and the section of luigi.cfg that reads it
 ./run.sh check                 whether the source keeps what its section says; writes nothing
 ./run.sh alert                 send a trial message to the webhook that is told of failures

@@ -14,7 +14,8 @@ The map, from the outside in; imports run this way only:
       doctor, check                     what a URL is as a source; whether a source keeps its section's word
       reprocess, verify                 days made again from raw; what differs in files and warehouse
       prune                             the files of old days given up
-      forget                            a user erased everywhere, for good
+      lookup                            what is known of a key
+        forget                            a user erased everywhere, for good
     scheduler                         luigid
     tasks                             Luigi: a stage of a day, ranges of days
     extraction                        the first stage: a day's pages into its raw folder, or an error

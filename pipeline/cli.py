@@ -153,6 +153,8 @@ def make_parser() -> Parser:
         metavar="KEY",
         help="of a user, a JSON array where it has several columns; behind -- a key may begin with a dash",
     )
+    forget.add_argument("--yes", action="store_true", help="erase without asking; required where nobody can answer")
+    forget.add_argument("--unknown", action="store_true", help="also keep out keys that no file and no table has")
     prune = add("prune", ranges.show_pruned, "give up the raw and clean files of old days; rows and markers stay")
     prune.add_argument(
         "--older-than",

@@ -14,7 +14,7 @@ again. A loaded one is not read again, so what is left of its files is a person'
 import datetime as dt
 import json
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
     no key, FolderError, WarehouseError.
     """
     declared = Declared.read(dataset.name, dataset.table)
-    asked = {_parse_key(declared, text): text for text in keys}
+    asked = {parse_key(declared, text): text for text in keys}
     tombstones = _bury(dataset, declared, asked)
     finder = Finder(dataset.key, tombstones)
     days: dict[dt.date, int] = {}
@@ -145,7 +145,7 @@ class CleanPart:
         return new, reasons
 
 
-def _parse_key(declared: Declared, text: str) -> Key:
+def parse_key(declared: Declared, text: str) -> Key:
     """A key as the table has it; raises ConfigError where it can have no such key."""
     kinds = [TYPES[kind] for kind in declared.key.values()]
     with suppress(ValueError):
@@ -253,14 +253,9 @@ def _write_parts(
     dataset: Dataset,
 ) -> tuple[dict[Part, Part | None], Counter[str]]:
     """Write the parts without the lines, beside those with them: which stands for which; the rejects gone by reason."""
-    rejects = {_find_number(part): part for part in made.rejects} if made else {}
     new: dict[Part, Part | None] = {}
     reasons: Counter[str] = Counter()
-    for number, part in enumerate(read.parts):
-        lines = unpack(raw.read(part))
-        gone = finder.find_lines(lines)
-        cleaned = CleanPart(clean, made.parts[number], rejects.get(number), len(lines)) if made else None
-        gone |= cleaned.find(finder, key) if cleaned else _find_cleaned(dataset, raw, lines, finder, key)
+    for part, lines, gone, cleaned in find_gone(raw, clean, read, made, finder, key, dataset):
         if gone:
             kept = [line for line_number, line in enumerate(lines, 1) if line_number not in gone]
             new[part] = raw.write(_next_name(part), pack([kept]))
@@ -269,6 +264,28 @@ def _write_parts(
             new |= parts
             reasons.update(why)
     return new, reasons
+
+
+def find_gone(
+    raw: DayFolder,
+    clean: DayFolder,
+    read: RawManifest,
+    made: CleanManifest | None,
+    finder: Finder,
+    key: list[str],
+    dataset: Dataset,
+) -> Iterator[tuple[Part, list[bytes], set[int], CleanPart | None]]:
+    """Yield each raw part, its lines, the numbers of those with a key of the finder, and what was made of the part.
+
+    Raises FolderError.
+    """
+    rejects = {_find_number(part): part for part in made.rejects} if made else {}
+    for number, part in enumerate(read.parts):
+        lines = unpack(raw.read(part))
+        gone = finder.find_lines(lines)
+        cleaned = CleanPart(clean, made.parts[number], rejects.get(number), len(lines)) if made else None
+        gone |= cleaned.find(finder, key) if cleaned else _find_cleaned(dataset, raw, lines, finder, key)
+        yield part, lines, gone, cleaned
 
 
 def _find_cleaned(dataset: Dataset, raw: DayFolder, lines: list[bytes], finder: Finder, key: list[str]) -> set[int]:

@@ -5,6 +5,7 @@ takes the Load tasks of the module's datasets and the options of its command.
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -262,14 +263,19 @@ def show_findings(loads: Loads, options: argparse.Namespace) -> bool:
 
 
 def show_forgotten(loads: Loads, options: argparse.Namespace) -> bool:
-    """In how many lines of which days users are forgotten; whether all of it could be done."""
+    """In how many lines of which days users are forgotten; whether all of it could be done.
+
+    Raises ConfigError unless a person confirms the keys that are not forgotten yet.
+    """
     from pipeline.forget import forget
 
     if len(loads) > 1:
         names = ", ".join(load.dataset.name for load in loads)
         raise ConfigError(f"a key is that of one dataset, and there are {names}: name a module of one with --module")
     dataset = loads[0].dataset
-    done, console = forget(dataset, options.keys), open_console()
+    console = open_console()
+    _confirm_keys(dataset, options, console)
+    done = forget(dataset, options.keys)
     days = "".join(f"\n  {date}: {count(lines, 'line')}" for date, lines in done.days.items())
     lines, rows = count(sum(done.days.values()), "line"), count(done.rows, "row")
     console.print(f"{dataset.name}: {lines} of the files and {rows} of the warehouse are erased{days}")
@@ -278,6 +284,32 @@ def show_forgotten(loads: Loads, options: argparse.Namespace) -> bool:
     for problem in done.problems:
         sys.stderr.write(f"ERROR: {problem}\n")
     return not done.problems
+
+
+def _confirm_keys(dataset: Dataset, options: argparse.Namespace, console: Console) -> None:
+    """Show what is known of the keys, and have a person confirm them. Raises ConfigError otherwise."""
+    from pipeline.lookup import look_up
+
+    traces = look_up(dataset, options.keys)  # of an interrupted run, which goes on, nothing is asked again
+    if (unknown := [trace.text for trace in traces if not trace.is_known]) and not options.unknown:
+        raise ConfigError(
+            f"{dataset.name}: no file and no table has the key {', '.join(unknown)}: check the spelling, or keep it "
+            "out for good with --unknown. Nothing is erased"
+        )
+    for trace in traces:
+        known = f"{count(trace.rows, 'row')} of the warehouse, {count(len(trace.days), 'day')}"
+        console.print(f"{trace.text}: {known}", soft_wrap=True)
+    if not traces or options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("forget cannot be undone, and nobody can be asked here: run it again with --yes")
+    what = count(len(traces), "key")
+    sys.stderr.write(f"Erase {what} from every file and table of {dataset.name}, for good? [y/N] ")
+    sys.stderr.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return
+    raise ConfigError("nothing is erased")
 
 
 def show_diagnosis(loads: Loads, options: argparse.Namespace) -> bool:

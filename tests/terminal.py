@@ -14,10 +14,10 @@ from pathlib import Path
 from conftest import ROOT
 
 
-def run_on_terminal(*command: str, out: int | None = None, columns: int = 100) -> tuple[int, str]:
+def run_on_terminal(*command: str, out: int | None = None, columns: int = 100, says: str = "") -> tuple[int, str]:
     """Exit code of a command whose terminal is so many columns wide, and what it wrote there, less its colours.
 
-    Its standard output goes to `out`, if that is given.
+    Its standard output goes to `out`, if that is given; `says` is what a person types.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -28,6 +28,7 @@ def run_on_terminal(*command: str, out: int | None = None, columns: int = 100) -
         [program, *command[1:]], env=env, stdin=theirs, stdout=out or theirs, stderr=theirs
     ) as process:
         os.close(theirs)
+        os.write(ours, says.encode())
         written = b"".join(read_all(ours))
     os.close(ours)
     return process.returncode, re.sub(r"\x1b\[[0-9;]*m", "", written.decode())

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import orders
 import pytest
 
-from conftest import query, remove_warehouse, run
+from conftest import ROOT, dump_tree, execute, query, remove_warehouse, run, run_line
 from forgetting import (
     DAYS,
     MARK,
@@ -27,7 +28,7 @@ from forgetting import (
     read_clean,
     read_raw,
 )
-from pipeline import alerts, config, failures, forget, stages
+from pipeline import alerts, config, failures, forget, lookup, stages
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DatasetError, SourceError
 from pipeline.extraction import extract_day
@@ -35,6 +36,7 @@ from pipeline.targets import CleanManifest, RawManifest, digest
 from pipeline.tombstones import Done, Finder, Tombstones
 from pipeline.users import USERS
 from server import Answer, Server
+from terminal import run_on_terminal
 
 
 @pytest.fixture(params=["incremental", "snapshot"])
@@ -395,10 +397,11 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
     path = raw.path / raw.read_manifest(RawManifest).parts[0].name
     content = path.read_bytes()
     path.write_bytes(b"")
-    result = run(*command, "42", "4711", "--pipeline-data-dir", "data")
+    result = run(*command, "42", "4711", "--pipeline-data-dir", "data", "--yes", "--unknown")
     assert result.returncode == 1
     assert "users: 4 lines of the files and " in result.stdout
     assert f"\n  {DAYS[1]}: 2 lines\n" in result.stdout
+    assert re.search(r"^42: \d rows of the warehouse, \d days?$", result.stdout, re.MULTILINE)
     assert "4711: found in no day" in result.stdout
     assert result.stderr.startswith(f"ERROR: users {DAYS[2]}: {path}: the bytes are not those")
     assert "2 keys not wholly forgotten" in run("python", "-m", "pipeline", "status").stdout
@@ -408,3 +411,61 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
     assert "users: 1 line of the files and 0 rows of the warehouse" in again.stdout
     assert "not wholly" not in run("python", "-m", "pipeline", "status").stdout
     assert MARK not in result.stdout + result.stderr + again.stdout
+
+
+@pytest.mark.parametrize("place", ["table", "reject", "raw file"])
+@pytest.mark.usefixtures("loaded")
+def test_key_found_anywhere_is_known(place):
+    """In a table, among the rejects, or in the files of a day that is not loaded."""
+    key = {"table": "42", "reject": "9", "raw file": "42"}[place]
+    if place == "raw file":
+        execute(*(f"delete from {table}" for table in ("users", "users_events", "users_changes", "rejects")))
+    (found,) = lookup.look_up(USERS, [key])
+    assert found.is_known
+    assert not lookup.look_up(USERS, ["4711"])[0].is_known
+
+
+@pytest.mark.usefixtures("loaded")
+def test_unknown_key_is_refused():
+    """A mistyped key would be kept out for good: nothing happens to the others either."""
+    before = dump_tree("data")
+    result = run("python", "-m", "pipeline", "forget", "42", "4711", "--yes")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "ERROR: users: no file and no table has the key 4711: check the spelling, or keep it out for good with "
+        "--unknown. Nothing is erased\n"
+    )
+    assert dump_tree("data") == before
+
+
+@pytest.mark.usefixtures("loaded")
+def test_forget_needs_a_word():
+    """Where nobody can be asked, that is --yes."""
+    before = dump_tree("data")
+    result = run_line("python -m pipeline forget 42 < /dev/null", PYTHONPATH=str(ROOT))
+    assert result.returncode == 1
+    assert result.stderr == "ERROR: forget cannot be undone, and nobody can be asked here: run it again with --yes\n"
+    assert dump_tree("data") == before
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, False), ("n", 1, True), ("", 1, True)])
+@pytest.mark.usefixtures("loaded")
+def test_forget_asks_on_a_terminal(answer, code, left):
+    """It shows the key with its rows and days. Anything but yes leaves all as it is."""
+    exit_code, written = run_on_terminal("python", "-m", "pipeline", "forget", "42", says=f"{answer}\n")
+    assert exit_code == code
+    assert re.search(r"^42: \d rows of the warehouse, \d days?\r$", written, re.MULTILINE)
+    assert "Erase 1 key from every file and table of users, for good? [y/N]" in written
+    assert bool(find_mark()) is left
+
+
+@pytest.mark.usefixtures("loaded")
+def test_interrupted_forget_continues_without_a_word(monkeypatch):
+    """The key was confirmed: neither with it nor without a key is it asked for again, though no table has it."""
+    monkeypatch.setattr(forget, "_erase_day", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        forget.forget(USERS, ["42"])
+    for keys in (["42"], []):
+        result = run_line(f"python -m pipeline forget {' '.join(keys)} < /dev/null", PYTHONPATH=str(ROOT))
+        assert (result.returncode, result.stderr) == (0, "")
+    assert find_mark() == []

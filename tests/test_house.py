@@ -15,7 +15,7 @@ ROWS = [
     {"ranges"},
     {"screens"},
     {"report", "backfill", "plan"},
-    {"status", "charts", "block"},
+    {"status", "charts", "block", "lookup"},
     {"doctor", "check", "forget", "prune", "reprocess", "verify", "__init__"},
     {"users"},
     {"tasks"},
