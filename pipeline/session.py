@@ -15,6 +15,7 @@ from urllib3.exceptions import ProtocolError
 USER_AGENT = "users-pipeline"
 EXPIRED, NOT_YET, HOST, ADDRESS = 10, 9, 62, 64  # verify codes of OpenSSL
 PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # a connection that broke off
+PASSING_REASONS = ("internal error", "bad record mac")  # a server in trouble, a damaged packet
 
 
 class TlsProblem(NamedTuple):
@@ -64,6 +65,8 @@ def find_tls_problem(error: Exception) -> TlsProblem | None:
         return None
     by_proxy = any(isinstance(each, requests.exceptions.ProxyError) for each in causes)
     reason = (problem.reason or str(problem)).replace("_", " ").lower()
+    if reason.endswith(PASSING_REASONS):
+        return None
     if isinstance(problem, ssl.SSLCertVerificationError):
         whose = "the proxy's certificate" if by_proxy else "the certificate"
         return TlsProblem(f"{whose} is not trusted: {problem.verify_message}", _find_hint(problem.verify_code))

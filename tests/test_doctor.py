@@ -222,6 +222,17 @@ def test_a_filter_that_is_ignored_is_none(server: Server, ask: Callable[..., str
     assert parse(text)["mode"] == "snapshot"
 
 
+def test_doctor_names_the_key_for_a_source_behind_a_proxy(server: Server, ask: Callable[..., str]) -> None:
+    """Its links lead to another host, and with the key the section reads all pages."""
+    users = [{"id": number} for number in range(10)]
+    first, last = Answer({"users": users[:5], "next": "http://api-svc/two"}), Answer({"users": users[5:], "next": None})
+    server.on("/two", last)
+    url = server.on("/users", first)
+    assert "set next_link = path" in find_row(ask(url), "unsure: ")
+    section = parse(ask(url, "--users-next-link", "path"))
+    assert (section["paginator"], section["next_link"]) == ("next_url", "path")
+
+
 @pytest.mark.parametrize(
     ("body", "selector", "key"),
     [

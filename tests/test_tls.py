@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from conftest import need
 from pipeline.alerts import post
 from pipeline.errors import SourceError
+from pipeline.session import find_tls_problem
 from reading import fail, read
 from server import Answer, Server
 
@@ -189,6 +191,23 @@ def test_no_hint_sends_the_token_in_the_clear(
         server.on("/two", Answer([{"id": 2}]))
         keys = {"auth": "bearer:PEOPLE_TOKEN", "next_link": "path"}
         assert read(server.url + "/users", **keys) == [{"id": 1}, {"id": 2}]
+
+
+@pytest.mark.parametrize(
+    ("reason", "fatal"),
+    [
+        ("TLSV1_ALERT_INTERNAL_ERROR", False),
+        ("SSLV3_ALERT_BAD_RECORD_MAC", False),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", True),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", True),
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", True),
+    ],
+)
+def test_an_alert_of_a_server_in_trouble_may_pass(reason: str, fatal: bool) -> None:
+    """The other alerts stay as they are."""
+    error = ssl.SSLError(1, f"[SSL: {reason}] an alert")
+    error.reason = reason
+    assert (find_tls_problem(requests.exceptions.SSLError(error)) is not None) == fatal
 
 
 def test_a_token_endpoint_and_a_webhook_say_the_same(
