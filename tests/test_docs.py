@@ -289,8 +289,12 @@ def test_every_column_and_field_is_in_the_dictionary():
         assert f"`{field}`" in sections["A reject"]
 
 
-def test_the_pages_lead_to_what_is_there():
-    """Every relative link of the README and of the pages is a file of the repository."""
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", page.read_text()):
-            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+def test_links_of_the_pages_lead_to_a_file_and_a_heading():
+    """Relative ones; an anchor is the heading in small letters, with dashes for spaces."""
+    for page in map(ROOT.__truediv__, PAGES):
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+            path = page.parent / target if target else page
+            assert path.exists(), f"{page.name}: {target}"
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
+            slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert not anchor or anchor in slugs, f"{page.name}: {target}#{anchor}"
