@@ -45,9 +45,11 @@ def test_readme_examples_give_what_it_shows(server):
         known = request.headers.get("Authorization") == "Bearer 0123456789abcdef"
         return Answer(response.content, response.status_code if known else 401, dict(response.headers))
 
-    users = server.on("/v1/users", show_demo)
+    server.on("/v1/users", show_demo)
+    changed = {"changed": "2026-11-20T10:00:00Z"}
+    server.on("/v1/orders", Answer([{"number": "A", "line": line, **changed} for line in (1, 2)]))
     shape = SHAPES["jsonplaceholder"](server, 10)
-    replace = {"https://api.example.com/v1/users": users, "https://jsonplaceholder.typicode.com/users": shape.url}
+    replace = {"https://api.example.com": server.url, "https://jsonplaceholder.typicode.com/users": shape.url}
     with Reader(replace) as reader:
         reader.follow("README.md")
 
