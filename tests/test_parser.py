@@ -57,7 +57,8 @@ def test_flags_stand_before_or_behind_the_command():
 
 
 @pytest.mark.parametrize(
-    "flag", [["--pipeline-database", "sqlite:///x.db"], ["--pipeline-database=x"], ["--module", "x"], ["--no-lock"]]
+    "flag",
+    [["--pipeline-database", "sqlite:///x.db"], ["--pipeline-database=x"], ["--module", "x"], ["--no-lock"], ["--yes"]],
 )
 def test_a_known_flag_is_never_a_key(capsys, flag):
     """Behind -- it would have no effect, and the command would change another warehouse."""
