@@ -49,6 +49,7 @@ class Backfill:
         the second in a row after days that were loaded.
         Those that failed are tried once more at the end, as an outage may be over by then: but not where all failed,
         nor under luigid, which has tried them again meanwhile. What became of the days is known even where this raises.
+        Raises DatasetError or ConfigError where no day of the dataset could be loaded.
         """
 
         loaded_here: set[dt.date] = set()
@@ -71,6 +72,8 @@ class Backfill:
                     run_block(self.load, days[number : number + size], workers, stop, hear)
 
         try:
+            if self.todo:
+                self.load.dataset.check()
             if workers > 1 and self.todo:
                 prepare_children(self.load.dataset)
             run_blocks(self.todo)

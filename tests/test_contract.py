@@ -4,16 +4,19 @@ import datetime as dt
 import decimal
 import enum
 import uuid
+from pathlib import Path
 from typing import Any, Literal, Optional
 
 import msgspec
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from things import TODAY, load, make_dataset
+from things import TIME, TODAY, load, make_dataset
 
+from conftest import ROOT, query, run
 from pipeline.check import FAILED, check_source
 from pipeline.errors import ConfigError, DatasetError, QualityError
+from server import Answer
 
 
 class State(enum.Enum):
@@ -118,6 +121,32 @@ def test_a_value_that_the_type_does_not_list_is_rejected(value, server, configur
     assert rows == ["open"] * 30
 
 
+@pytest.mark.parametrize(
+    ("field", "column", "sent", "stored", "reason"),
+    [
+        (bool, sa.Boolean, [1, 0, True], [1], "Expected `bool | null`, got `int`"),
+        (int, sa.BigInteger, [12.0, 12], [12], "Expected `int | null`, got `float`"),
+        (int, sa.BigInteger, ["12", 12], [12], "Expected `int | null`, got `str`"),
+        (float, sa.Float, ["10.5", 10.5], [10.5], "Expected `float | null`, got `str`"),
+        (dt.datetime, TIME, ["", "2026-11-20T10:00:00+0100"], ["2026-11-20T09:00:00.000000Z"], "Invalid RFC3339"),
+        (dt.datetime, TIME, ["2026-11-20", "0000-00-00 00:00:00"], [], "Invalid RFC3339 encoded datetime"),
+        (dt.datetime, TIME, ["Wed Oct 10 20:19:24 +0000 2018"], [], "Invalid RFC3339 encoded datetime"),
+        (dt.datetime, TIME, [1795168815], [], "Expected `datetime | null`, got `int`"),
+        (dt.date, sa.Date, ["2026-11-20T00:00:00Z", "2026-11-20"], ["2026-11-20"], "Invalid RFC3339 encoded date"),
+    ],
+)
+def test_a_value_of_another_type_is_rejected_with_the_reason(
+    field, column, sent, stored, reason, server, configure
+) -> None:
+    """Nothing is converted: what the source means by such a value is for `clean` to say."""
+    records = [{"id": number, "value": value} for number, value in enumerate(sent)]
+    assert load(make_dataset(field, column), server, configure, records, max_reject_ratio=1) == stored
+    rejects = query("select field, reason from rejects")
+    assert len(rejects) == len(sent) - len(stored)
+    assert {name for name, _ in rejects} == {"value"}
+    assert all(found.startswith(reason) for _, found in rejects)
+
+
 def drop_time(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
     return frame[["id", "value"]], {}
 
@@ -199,3 +228,22 @@ def test_a_key_that_no_record_has_fails_the_day(body, message, server, configure
 def test_one_record_without_a_key_is_a_reject(server, configure) -> None:
     records = [{"id": number, "value": "x"} for number in range(30)]
     assert load(make_dataset(), server, configure, [*records, {"value": "y"}]) == ["x"] * 30
+
+
+@pytest.mark.parametrize("command", ["LoadOrders", "backfill"])
+def test_a_command_refuses_a_declaration_in_one_line(command, server) -> None:
+    """No traceback, no request, no file, and an exit code that is not zero."""
+    text = (ROOT / "tests" / "orders.py").read_text().replace("sa.Float", "sa.Numeric(12, 2)")
+    Path("bills.py").write_text(text.replace("orders", "bills").replace("Orders", "Bills"))
+    url = server.on("/bills", Answer([]))
+    Path("luigi.cfg").write_text(f"{Path('luigi.cfg').read_text()}\n[bills]\nurl = {url}?since={{day_start}}\n")
+    words = {
+        "LoadOrders": ("luigi", "--module", "bills", "LoadBills", "--date", "2026-11-20"),
+        "backfill": ("python", "-m", "pipeline", "--module", "bills", "backfill", "2026-11-01", "2026-11-21"),
+    }
+    result = run(*words[command], PYTHONPATH=f"{ROOT}:{Path.cwd()}")
+    assert result.returncode != 0
+    assert result.stderr.count("column amount cannot be stored as Numeric(precision=12, scale=2): use Text") == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    assert server.requests == []
+    assert not list(Path("data").rglob("part-*"))
