@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from conftest import luigi_run, query
 from pipeline import check, client
 from pipeline.check import OK
 from pipeline.errors import SourceError
@@ -238,6 +239,26 @@ def test_full_page_with_a_link_without_results_is_all(server: Server) -> None:
 )
 def test_results_of_a_link(header: str, target: str | None) -> None:
     assert find_next_link(header) == target
+
+
+QUIET = {
+    "204": ("204", {}, Answer(status=204)),
+    "list left out": ("missing_list", {"data_selector": "users"}, Answer({"kind": "directory#users", "etag": "x"})),
+}
+
+
+@pytest.mark.parametrize(("end", "keys", "answer"), QUIET.values(), ids=QUIET)
+def test_quiet_day_is_loaded(server: Server, end: str, keys: dict[str, str], answer: Answer) -> None:
+    """By configuration alone a day without records gets its marker; without the key the run exits with an error."""
+    server.on("/users", answer)
+    flags = [text for name, value in keys.items() for text in (f"--users-{name.replace('_', '-')}", value)]
+    command = ("LoadUsers", "--date", str(DAY), "--users-url", f"{server.url}/users", *flags)
+    failed = luigi_run(*command)
+    assert failed.returncode == 30
+    assert f"set end_when = {end}" in failed.stderr
+    loaded = luigi_run(*command, "--users-end-when", end)
+    assert loaded.returncode == 0, loaded.stderr
+    assert query("select extracted, inserted from loads") == [(0, 0)]
 
 
 def test_check_reads_with_end_when(server: Server, configure: Callable[..., None]) -> None:
