@@ -7,6 +7,7 @@ A truthy `error` or `errors`, or a false `ok` or `success`, always counts. The o
 an honest page (a status, a country's code), so they count only where the list is missing, null or empty.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -158,15 +159,13 @@ class BodyErrors:
 
     def find_in_list(self, content: bytes) -> Complaint | None:
         """Return the first error of a list that holds nothing but errors: `[{"errorCode": …, "message": …}]`."""
-        if len(content) > MOST_BYTES or not re.search(rb"err|fault|exception", content, re.IGNORECASE):
+        lowered = content.lower() if len(content) <= MOST_BYTES else b""
+        if not any(word in lowered for word in (b"err", b"fault", b"exception")) or not _begins_with_error(content):
             return None
-        items = load(content)
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            return None
-        found = None
-        for item in items:
-            said = [Complaint(name, value) for name, value in item.items() if _is_said(simplify(name), value)]
-            if not said or not all(simplify(name) in OF_AN_ERROR for name in item):
+        items, found = load(content), None
+        for item in items if isinstance(items, list) else []:
+            said = _list_said(item)
+            if not said:
                 return None
             found = found or self._pick(item, iter(said))
         return found
@@ -195,6 +194,22 @@ class BodyErrors:
             and text in (ANY, show(value))
             for path, text in self._excuses
         )
+
+
+def _begins_with_error(content: bytes) -> bool:
+    """Whether the first item of a list is an error: of most lists there is no need to read more."""
+    text = content.decode(errors="replace")
+    with contextlib.suppress(ValueError, RecursionError):
+        item, _ = json.JSONDecoder().raw_decode(text, len(text) - len(text[1:].lstrip()))
+        return bool(_list_said(item))
+    return False
+
+
+def _list_said(item: object) -> list[Complaint]:
+    """Return the words of an item that is nothing but an error."""
+    if not isinstance(item, dict) or not all(simplify(name) in OF_AN_ERROR for name in item):
+        return []
+    return [Complaint(name, value) for name, value in item.items() if _is_said(simplify(name), value)]
 
 
 def show(value: object) -> str:
