@@ -23,7 +23,8 @@ BLOCK_OF_A_WORKER = 10  # days at least: at the end of a block workers wait for 
 
 
 class Backfill:
-    """The days of a range: `skipped` are loaded already, `early` are not closed yet, `todo` are to be run.
+    """The days of a range: `skipped` are loaded already, `early` are not closed yet, `past` cannot be read any more,
+    `todo` are to be run.
 
     Of these in the end `done` are loaded, `failed` are not, and why, and `left` were not run.
     """
@@ -33,10 +34,13 @@ class Backfill:
         days = list_span(start, stop)
         loaded = set(load.bulk_complete(days))
         missing = [day for day in days if day not in loaded]
+        settings, now = load.dataset.config(), config.utc_now()
         self.load = load
-        self.last_closed = load.dataset.config().last_closed_day(config.utc_now())
+        self.last_closed = settings.last_closed_day(now)
+        self.past = load.dataset.list_past(missing, now)
+        self.why_past = settings.describe_past(now)
         self.skipped = [day for day in days if day in loaded]
-        self.todo = [day for day in missing if day <= self.last_closed]
+        self.todo = [day for day in missing if day <= self.last_closed and day not in self.past]
         self.early = [day for day in missing if day > self.last_closed]
         self.done: list[dt.date] = []
         self.failed: dict[dt.date, str] = {}

@@ -428,6 +428,17 @@ class Source(Section):
             return now.astimezone(self._zone()).date()
         return (now - self.settle).astimezone(self._zone()).date() - dt.timedelta(days=1)
 
+    def is_past(self, date: dt.date, now: dt.datetime) -> bool:
+        """Return whether a snapshot can no longer stand for `date`: the day after it is over, too."""
+        return self.mode == SNAPSHOT and date < self.last_closed_day(now) - dt.timedelta(days=1)
+
+    def describe_past(self, now: dt.datetime) -> str:
+        """Say why a range refuses its past days, and which day to ask for."""
+        return (
+            "a snapshot shows everybody as of now, so nobody can read past days any more. "
+            f"Ask for {self.last_closed_day(now)}"
+        )
+
     def check_closed(self, date: dt.date, now: dt.datetime) -> None:
         """Raise DayNotClosedError where `date` may not be extracted yet at `now`."""
         if date > self.last_closed_day(now):

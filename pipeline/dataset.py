@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,11 @@ class Dataset:
 
     def folder(self, stage: Any, date: dt.date) -> DayFolder:
         return DayFolder(Pipeline().data_dir, stage, self.name, date)
+
+    def list_past(self, days: Iterable[dt.date], now: dt.datetime) -> list[dt.date]:
+        """List those of the days that a range cannot load any more: past snapshots without raw files."""
+        settings = self.config()
+        return [day for day in days if settings.is_past(day, now) and not self.folder("raw", day).exists()]
 
     def marker(self, date: dt.date) -> LoadMarker:
         return LoadMarker(Pipeline().database, self.name, date)

@@ -20,6 +20,10 @@ class DayNotClosedError(PipelineError):
     """A day that has not ended yet, or whose changes the source may still be showing late."""
 
 
+class PastDayError(PipelineError):
+    """Days of a range that a snapshot cannot show any more."""
+
+
 class SourceError(PipelineError):
     """The API failed, refused, or said something that cannot be true: the day is not extracted."""
 

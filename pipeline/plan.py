@@ -24,11 +24,11 @@ class Step(NamedTuple):
     """What is to be done for a day, and why.
 
     `read`: everything; `clean`: all but reading; `load`: that alone; `reprocess`: nothing by a backfill, which takes it
-    as loaded; `nothing`: it is loaded; `wait`: it is not closed.
+    as loaded; `nothing`: it is loaded; `wait`: it is not closed; `past`: nobody can read it any more.
     """
 
     date: dt.date
-    what: Literal["read", "clean", "load", "reprocess", "nothing", "wait"]
+    what: Literal["read", "clean", "load", "reprocess", "nothing", "wait", "past"]
     why: str
 
 
@@ -43,9 +43,11 @@ class Cost(NamedTuple):
 def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
     """A step for each day from `start` to the day before `stop`, the oldest first."""
     days = list_span(start, stop)
-    last_closed = dataset.config().last_closed_day(config.utc_now())
+    settings, now = dataset.config(), config.utc_now()
+    last_closed = settings.last_closed_day(now)
     markers, stale = dataset.warehouse().loads(), find_stale(dataset, start, stop)
     loaded = {marker["date"] for marker in markers}
+    past = set(dataset.list_past([day for day in days if day not in loaded], now))
     failed = find_open(list_failures(Pipeline().data_dir, dataset.name), markers)
 
     def plan_day(date: dt.date) -> Step:
@@ -53,6 +55,8 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
             return (
                 Step(date, "reprocess", f"stale, {stale[date]}") if date in stale else Step(date, "nothing", "loaded")
             )
+        if date in past:
+            return Step(date, "past", settings.describe_past(now))
         if date > last_closed:
             return Step(date, "wait", f"not closed; the newest day that is: {last_closed}")
         what, why = _find_step(dataset, date)

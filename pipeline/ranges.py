@@ -37,7 +37,7 @@ def show_backfill(loads: Loads, options: argparse.Namespace) -> bool:
                 _run_backfill(backfill, workers, stop)
             finally:
                 show_outcome(backfill, stop)
-            sound &= not (backfill.failed or backfill.left or backfill.early)
+            sound &= not (backfill.failed or backfill.left or backfill.early or backfill.past)
     if stop.asked and not sound:
         sys.stderr.write(f"stopped by {stop.asked.name}: go on with {_tell_again(options)}\n")
         sys.exit(128 + stop.asked)
@@ -70,10 +70,11 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
     _add_days(table, "failed", failed[FAILED_DAYS:], "each is named above", "red")
     granted = "the scheduler did not grant them, or another worker has them: run this again"
     _add_days(table, "not run", backfill.left, "stopped before" if stop.asked else stop.outage or granted, "yellow")
+    _add_days(table, "past", backfill.past, backfill.why_past, "red")
     newest = f"the newest day that can be loaded is {backfill.last_closed}"
     _add_days(table, "not closed", backfill.early, newest, "yellow")
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)
-    days = loaded + len(failed) + len(backfill.left) + len(backfill.early)
+    days = loaded + len(failed) + len(backfill.left) + len(backfill.early) + len(backfill.past)
     console.print(table)
     verb = "is" if days == 1 else "are"
     console.print(f"{dataset.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")

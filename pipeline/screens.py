@@ -94,9 +94,12 @@ def _show_status(status: "Status", days: int) -> None:
         console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
     if status.loads:
         _show_loads(console, status.loads[-days:])
-    if status.missing:
-        next_ = tell_command(name, "backfill", status.wanted) if status.wanted else "nothing knows now how these were"
-        console.print(f"missing: {name_newest(status.missing)}: {next_}", style="red", soft_wrap=True)
+    if status.wanted:
+        next_ = tell_command(name, "backfill", status.wanted)
+        console.print(f"missing: {name_newest(status.wanted)}: {next_}", style="red", soft_wrap=True)
+    if status.past:
+        past = f"past: {name_newest(status.past)}: past snapshots cannot be fetched again"
+        console.print(past, style="red", soft_wrap=True)
     for failure in status.failures[:FAILURES]:
         over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
         what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"

@@ -55,6 +55,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How long ago that was."""
     missing: list[dt.date]
     """The days that are not loaded, from the first loaded one to the last closed one."""
+    past: list[dt.date]
+    """Those of the missing days that nobody can read any more: past snapshots."""
     failed: list[dt.date]
     """The days that failed and are not loaded."""
     stale: dict[dt.date, str]
@@ -74,9 +76,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wanted(self) -> list[dt.date]:
-        """The missing days to be loaded: of snapshots the last closed one alone, as no source knows others now."""
-        snapshots = self.loads and self.loads[-1]["mode"] == SNAPSHOT
-        return [date for date in self.missing if date == self.last_closed] if snapshots else self.missing
+        """The missing days to be loaded: of snapshots those that are not past."""
+        return [date for date in self.missing if date not in self.past]
 
     @property
     def open_failures(self) -> list[Failure]:
@@ -100,6 +101,7 @@ def find_status(dataset: Dataset) -> Status:
     future = [marker["date"] for marker in loads if _is_of_future(marker)]
     present = [marker for marker in loads if marker["date"] not in future]
     known_until = max(map(_find_end, _find_unbroken(present, _makes_up(dataset.config()))), default=None)
+    missing = _find_missing(loaded, last_closed)
     failures = list_failures(data_dir, dataset.name)
     newest = {failure.date: failure for failure in failures}
     return Status(
@@ -113,7 +115,8 @@ def find_status(dataset: Dataset) -> Status:
         source=next((marker["source"] for marker in reversed(loads) if marker["source"]), None),
         known_until=known_until,
         age_seconds=(now - known_until).total_seconds() if known_until else None,
-        missing=_find_missing(loaded, last_closed),
+        missing=missing,
+        past=dataset.list_past(missing, now),
         failed=list(find_open(failures, loads)),
         stale=find_stale(dataset),
         pruned=[marker["date"] for marker in loads if marker["pruned_at"]],

@@ -22,7 +22,15 @@ from luigi.tools import range as ranges
 
 from pipeline import alerts, config, failures, logs, outage, progress, stages
 from pipeline.dataset import MODULES, Dataset
-from pipeline.errors import ConfigError, DayNotClosedError, FolderError, NotRunError, UnreachableError, WarehouseError
+from pipeline.errors import (
+    ConfigError,
+    DayNotClosedError,
+    FolderError,
+    NotRunError,
+    PastDayError,
+    UnreachableError,
+    WarehouseError,
+)
 from pipeline.placeholders import find_placeholders
 from pipeline.targets import DayFolder, LoadMarker, find_loaded
 
@@ -253,6 +261,7 @@ class RangeDaily(ranges.RangeDaily):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Raise ConfigError where the section of the dataset cannot be used: a range makes nothing before that."""
         super().__init__(*args, **kwargs)
+        self._past: list[dt.date] = []
         if issubclass(self.of, DayTask):
             self.of.dataset.config()
 
@@ -270,6 +279,29 @@ class RangeDaily(ranges.RangeDaily):
                 f"{stop - dt.timedelta(days=1)}: give --stop {stop} (the day after the last one), or leave --stop out"
             )
         return super().requires()
+
+    def missing_datetimes(self, finite_datetimes: Any) -> list[dt.datetime]:
+        """The missing days, less those of snapshots that are past. `run` fails on these, after the others."""
+        missing = super().missing_datetimes(finite_datetimes)
+        if issubclass(self.of, DayTask):
+            self._past = self.of.dataset.list_past(sorted(day.date() for day in missing), config.utc_now())
+            if self._past:  # also if another day fails, and this task is not run
+                logs.logger.error("", exc_info=self._refuse_past())
+        return [day for day in missing if day.date() not in self._past]
+
+    def complete(self) -> bool:
+        return bool(super().complete()) and not self._past
+
+    def run(self) -> None:
+        """Fail if days were left out."""
+        if self._past:
+            raise self._refuse_past()
+
+    def _refuse_past(self) -> PastDayError:
+        from pipeline.warehouse import name_days  # which a range without past days does not need
+
+        settings = self.of.dataset.config()
+        return PastDayError(f"{settings.section} {name_days(self._past)}: {settings.describe_past(config.utc_now())}")
 
     def moving_start(self, now: dt.datetime) -> dt.datetime:  # noqa: ARG002 - Luigi's
         """The first day asked for, however long ago."""

@@ -563,3 +563,58 @@ def test_outage_in_the_middle_is_passed(server):
     assert "not run" not in rows
     assert asked_for(server).count("2016-01-03") == 4
     assert "users: 5 of 6 days are loaded" in result.stdout
+
+
+def today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
+
+
+def serve_everybody(server: Server) -> tuple[str, ...]:
+    url = server.on("/users", lambda _: Answer([make_user(n, "2016-01-01T10:00:00Z") for n in (1, 2)]))
+    return ("--users-url", url, "--users-mode", "snapshot", "--users-settle", "0 seconds")
+
+
+def test_backfill_refuses_past_snapshots(server):
+    """Yesterday and today are read; the days before are named, with the day to ask for, by plan and status too."""
+    flags, (start, stop) = serve_everybody(server), span(30, today() - dt.timedelta(days=29))
+    planned = run("python", "-m", "pipeline", "plan", start, stop, *flags).stdout
+    assert re.search(r"^past +28 .*nobody can read", planned, re.MULTILINE)
+    assert re.search(r"^read +2 ", planned, re.MULTILINE)
+    result = backfill(start, stop, *flags)
+    assert (result.returncode, len(server.requests)) == (1, 2)
+    past = rows_of(result.stdout)["past"]
+    assert past.startswith(f"past 28 {start}..{today() - dt.timedelta(days=2)} a snapshot shows everybody as of now")
+    assert f"Ask for {today()}" in re.sub(r"\s+", " ", result.stdout)
+    assert "users: 2 of 30 days are loaded" in result.stdout
+    past_day = today() - dt.timedelta(days=5)
+    alone = luigi_run("LoadUsers", "--date", str(past_day), *flags)
+    assert alone.returncode == 0
+    assert "it is recorded as of now" in alone.stderr
+    status = run("python", "-m", "pipeline", "status", *flags).stdout
+    assert f"past: {past_day + dt.timedelta(days=1)}.." in status
+    assert "past snapshots cannot be fetched again" in status
+    assert "missing: " not in status
+
+
+@pytest.mark.parametrize("task", [("BackfillUsers",), ("RangeDaily", "--of", "LoadUsers")], ids=lambda task: task[0])
+def test_range_of_luigi_refuses_past_snapshots(server, task):
+    """What can be loaded is loaded; then the range fails, with one line. Without past days it is well."""
+    flags, start, stop = serve_everybody(server), today() - dt.timedelta(days=3), today() + dt.timedelta(days=1)
+    for _ in range(2):
+        result = luigi_run(*task, "--start", str(start), "--stop", str(stop), *flags)
+        assert result.returncode == 30
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
+        past = f"users {start}..{today() - dt.timedelta(days=2)}"
+        why = f"a snapshot shows everybody as of now, so nobody can read past days any more. Ask for {today()}"
+        assert lines == [f"ERROR: {past}: {why}"]
+        assert query("select count(*) from loads") == [(2,)]
+    again = luigi_run(*task, "--start", str(today() - dt.timedelta(days=1)), "--stop", str(stop), *flags)
+    assert again.returncode == 0
+
+
+def test_past_snapshot_with_files_is_loaded(server):
+    """Nobody has to read it: its raw files are there."""
+    flags, past = serve_everybody(server), today() - dt.timedelta(days=5)
+    assert luigi_run("ExtractUsers", "--date", str(past), *flags).returncode == 0
+    result = backfill(str(past), str(past + dt.timedelta(days=1)), *flags)
+    assert result.returncode == 0, result.stdout
