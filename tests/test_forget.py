@@ -342,7 +342,7 @@ def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch)
     quoted = json.dumps({"error": MARK})
     monkeypatch.setenv("HOOK", server.on("/hook", lambda _: Answer(b"ok")))
     configure("pipeline", webhook="HOOK")
-    configure("users", url=server.on("/refused", lambda _: Answer(quoted.encode(), status=400)))
+    configure("users", url=server.on("/days", lambda _: Answer(quoted.encode(), status=400)))
     with pytest.raises(SourceError) as caught:
         extract_day(USERS, day)
     alerts.tell(USERS, failures.note(USERS, day, "extract", str(caught.value)))
