@@ -125,5 +125,6 @@ def _write_value(value: Any) -> str:
 def _read_key(text: str | None) -> list[Any]:
     """The key of a reject; nothing where it has none, or one with a number that Python does not read."""
     with suppress(ValueError):
-        return json.loads(text or "[]")
+        key = json.loads(text or "[]")
+        return key if isinstance(key, list) else []
     return []
