@@ -98,9 +98,10 @@ def edit_users(old: str, new: str) -> dict[str, str]:
     return {"PYTHONPATH": "own"}
 
 
-def test_a_column_is_added_in_users_alone():
+def test_a_column_is_added_in_users_alone(server):
     """The contract, the cleaning and the table gain a line each; the day is made again from raw; the table grows."""
-    luigi_run("LoadUsers", "--date", DAY)
+    url = server.on("/users", Answer([{"id": 1, "phone": " 1-2 ", "updated_at": "2026-11-19T10:00:00Z"}]))
+    luigi_run("LoadUsers", "--date", DAY, "--users-url", url)
     edit_users(
         "    updated_at: dt.datetime | None = None",
         "    phone: str | None = None\n    updated_at: dt.datetime | None = None",
@@ -112,9 +113,7 @@ def test_a_column_is_added_in_users_alone():
         '        sa.Column("city", sa.Text),\n        sa.Column("phone", sa.Text),',
     )
     Path("own/pipeline/users.py").write_text(text)
-    with Server() as server:
-        url = server.on("/users", Answer([{"id": 1, "phone": " 1-2 ", "updated_at": "2026-11-19T10:00:00Z"}]))
-        result = luigi_run("LoadUsers", "--date", "2026-11-19", "--users-url", url, PYTHONPATH="own")
+    result = luigi_run("LoadUsers", "--date", "2026-11-19", "--users-url", url, PYTHONPATH="own")
     assert result.returncode == 0, result.stderr
     assert query("select phone from users where user_id = 1") == [("1-2",)]
 

@@ -181,13 +181,14 @@ def test_a_server_that_fails_once_does_not_fail_the_day():
     ],
     ids=["500", "404", "html", "not-ok", "empty", "all-rejected"],
 )
-def test_a_source_that_fails_or_sends_garbage_is_one_line_and_changes_nothing(answer, line):
+def test_a_source_that_fails_or_sends_garbage_is_one_line_and_changes_nothing(server, answer, line):
     """Non-zero exit, one line that names task and cause, no day of files made of it, the warehouse as it was."""
-    assert luigi_run("LoadUsers", "--date", "2026-11-19").returncode == 0
+    good = Answer([make_user(1, "2026-11-19T10:00:00Z")])
+    url = server.on("/users", good)
+    assert luigi_run("LoadUsers", "--date", "2026-11-19", "--users-url", url).returncode == 0
     before = dump_warehouse()
-    with Server() as server:
-        url = server.on("/users", answer)
-        result = luigi_run(*LOAD, "--users-url", url, "--users-retries", "1")
+    server.on("/users", answer)
+    result = luigi_run(*LOAD, "--users-url", url, "--users-retries", "1")
     assert result.returncode == 30
     (error,) = error_lines(result.stderr)
     assert re.match(rf"ERROR: (Extract|Transform)Users\(date={DAY}\) failed: users {DAY}: ", error)
@@ -195,7 +196,8 @@ def test_a_source_that_fails_or_sends_garbage_is_one_line_and_changes_nothing(an
     assert "Traceback" not in result.stderr
     assert dump_warehouse() == before
     assert not Path(f"data/clean/users/date={DAY}/manifest.json").exists()
-    assert luigi_run(*LOAD).returncode == (30 if "rejected" in line else 0)
+    server.on("/users", good)
+    assert luigi_run(*LOAD, "--users-url", url).returncode == (30 if "rejected" in line else 0)
 
 
 def test_a_snapshot_without_records_is_a_failure():

@@ -72,10 +72,11 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     out, err, code = run_here(capsys, "status", "--days", "2")
     assert (err, code) == ("", 0)
     lines = [line.rstrip() for line in out.splitlines()]
-    assert lines[:9] == [
+    assert lines[:10] == [
         "users in sqlite:///data/warehouse.db: 17 days, 2026-11-05 to 2026-11-23; "
         "3 days missing up to the last closed one, 2026-11-24",
         "what changed before 2026-11-18T00:00:00Z is known, 7 days 3 hours ago",
+        "source: demo://users",
         "",
         "week of      Mon   Tue   Wed   Thu   Fri   Sat   Sun",
         "2026-11-02                     5 .   6 .   7 .   8 .",
@@ -84,8 +85,8 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
         "2026-11-23  23 .  24 F  25 -  26 -  27 -  28 -  29 -",
         ". loaded   p loaded, raw files given up   S stale   F failed   M missing   - not over yet",
     ]
-    assert [line.split()[0] for line in lines[11:13]] == ["2026-11-22", "2026-11-23"]
-    rest = lines[13:]
+    assert [line.split()[0] for line in lines[12:14]] == ["2026-11-22", "2026-11-23"]
+    rest = lines[14:]
     assert rest[:5] == [
         "missing: 2026-11-18, 2026-11-20, 2026-11-24: ./run.sh backfill 2026-11-18 2026-11-25",
         "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
