@@ -16,7 +16,8 @@ import pytest
 
 from conftest import luigi_run, run, run_here
 from pipeline import failures
-from pipeline.errors import FolderError
+from pipeline.database import find_database
+from pipeline.errors import FolderError, WarehouseError
 from pipeline.storage import LocalStorage
 from pipeline.users import USERS, ExtractUsers
 
@@ -181,3 +182,15 @@ def test_a_load_without_locks_is_one_line() -> None:
     assert line.startswith(
         f"ERROR: ExtractUsers(date={DAY}) failed: data/raw/users/.lock: this file system cannot lock"
     )
+
+
+def test_a_database_on_a_file_system_without_locks_is_one_line() -> None:
+    """SQLite reports an error of input and output."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_LOCK
+    database = find_database("sqlite:///data/warehouse.db")
+    with (
+        pytest.raises(WarehouseError, match=r"the file system cannot lock files: move the database"),
+        database.connect(create=True),
+    ):
+        raise error

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from conftest import ROOT, luigi_run, need, run_here
+from pipeline import files
 from pipeline.errors import ConfigError, FolderError, WarehouseError
 from pipeline.targets import MADE_AGAIN, CleanManifest, DayFolder, LoadMarker, digest, find_loaded
 
@@ -49,6 +50,20 @@ def test_a_day_exists_when_its_manifest_does(folder):
     folder.publish(MANIFEST)
     assert folder.exists()
     assert folder.read_manifest(CleanManifest) == MANIFEST
+
+
+def test_names_of_parts_are_synced_before_the_manifest(folder, monkeypatch):
+    """After a power cut no manifest names a part that is missing."""
+    done = []
+    for name in ("sync_folder", "write"):
+        real = getattr(files, name)
+        monkeypatch.setattr(
+            files, name, lambda path, *rest, name=name, real=real: (done.append((name, path.name)), real(path, *rest))
+        )
+    folder.write("part-00000.parquet", [(1, b"x")])
+    folder.publish(MANIFEST)
+    acts = [(name, path.split(".json")[0]) for name, path in done]
+    assert acts[:3] == [("write", "part-00000.parquet"), ("sync_folder", f"date={DAY}"), ("write", "manifest")]
 
 
 def test_a_part_says_what_it_holds(folder):
