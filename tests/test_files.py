@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,10 @@ def test_only_this_user_may_read_unless_file_mode_says_otherwise(
     assert {"warehouse.db", "warehouse.db-wal", "warehouse.db-shm", ".lock", "users.jsonl", "report.html"} <= names
 
 
-def write_page(letter: str) -> None:
-    """Write the report again and again, each time with one letter only."""
+def write_page(letter: str, start: Barrier) -> None:
+    """Write the report again and again, each time with one letter only, once all processes are there."""
     storage = LocalStorage("data")
+    start.wait(60)
     for _ in range(30):
         storage.replace(storage.root / "report.html", letter.encode() * 200_000)
 
@@ -77,7 +79,8 @@ def test_processes_that_replace_one_file_at_once_share_no_temporary_file() -> No
     """A reader sees the whole of one of them, and no process fails."""
     LocalStorage("data").make_folder(Path("data"))
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=write_page, args=(letter,)) for letter in "abc"]
+    together = context.Barrier(3)
+    processes = [context.Process(target=write_page, args=(letter, together)) for letter in "abc"]
     for process in processes:
         process.start()
     while any(process.is_alive() for process in processes):
