@@ -371,8 +371,8 @@ def _ask_load(trial: _Trial) -> Finding:
         marker = trial.load()
     except (DatasetError, WarehouseError) as error:
         return Finding(FAILED, str(error))
-    except QualityError as error:
-        return Finding(UNTESTED, str(error))
+    except QualityError as error:  # too many rejects are told of the contract
+        return Finding(UNTESTED if _ask_contract(trial).verdict == FAILED else FAILED, str(error))
     other = "" if Pipeline().database.startswith("sqlite:") else "; the configured database was not tried"
     return Finding(OK, f"{stages.tell_loaded(marker)}, into a temporary SQLite database{other}")
 

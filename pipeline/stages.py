@@ -353,11 +353,11 @@ def _check_fields(
     new = ", ".join(gates.list_new_fields(dataset, raw.date, manifest.unknown_fields)) or "none"
     what = f"{dataset.name} {raw.date}: no record has {', '.join(map(str, absent))}; new fields: {new}"
     if not any(found.is_proven for found in absent):
-        logger.warning("%s: to fail the day, this gate (fields) needs %d days before it", what, gates.MEDIAN_FROM)
+        logger.warning("%s. The gate fields fails a day only if %d days before it are known", what, gates.MEDIAN_FROM)
         return []
     if dataset.config().accept:
         logger.warning("%s: let through by --%s-accept", what, dataset.name)
-    elif _is_judged(manifest, clean) or dataset.marker(raw.date).exists():
+    elif _is_judged(manifest, clean) or dataset.warehouse().find_marker(raw.date):
         logger.warning("%s: the day was let through before", what)
     else:
         raise QualityError(

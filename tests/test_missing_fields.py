@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +121,7 @@ def hold(configure: Any, numbers: Any, shares: Any, before: list[int], last: int
         assert (made.accepted, made.absent) == ([], {})
 
 
+@pytest.mark.timeout(120 + 3 * EXAMPLES)
 def test_field_that_stops_coming_fails_the_day(configure: Callable[..., None]) -> None:
     """Renamed, nested elsewhere or dropped, and whichever share of the records had it."""
     configure("users", deleted_when="gone", max_reject_ratio=0.05)

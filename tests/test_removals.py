@@ -13,6 +13,7 @@ import pytest
 
 from conftest import luigi_run, query, run, run_here
 from pipeline import gates, stages
+from pipeline.check import FAILED, check_source
 from pipeline.errors import QualityError
 from pipeline.extraction import extract_day
 from pipeline.forget import forget
@@ -176,11 +177,20 @@ class RenamedUser(msgspec.Struct):
     updated_at: dt.datetime | None = None
 
 
+def test_check_finds_a_field_that_stopped_coming(source):
+    """Also of a day that is loaded, which no transform fails any more."""
+    make_days(source, 4)
+    serve(source.server, source.configure, json.dumps(RENAMED).encode())
+    findings = check_source(USERS, DAY + dt.timedelta(days=3))
+    failed = [finding.evidence for finding in findings.values() if finding.verdict == FAILED]
+    assert any("no record has email (in 45 of 45 records of the 3 days before)" in evidence for evidence in failed)
+
+
 def test_before_three_days_a_missing_field_is_a_warning(source, caplog, capsys):
     """It is in the marker, too, so that `status` shows it."""
     source.run(0, (make_user(user, is_gone=False) for user in range(1, 44)), deleted_when="is_gone")
     source.run(1, (make_user(user, gone=user < 4, updated_at="2026-11-21T00:00:00Z") for user in range(1, 44)))
-    line = "no record has is_gone (in 43 of 43 records of the day before); new fields: gone: to fail the day, this gate"
+    line = "no record has is_gone (in 43 of 43 records of the day before); new fields: gone. The gate fields fails"
     assert [line in record.getMessage() for record in caplog.records if "gate" in record.getMessage()] == [True]
     assert "\n2026-11-11 absent: is_gone 43\n" in run_here(capsys, "status")[0]
 
