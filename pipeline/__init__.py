@@ -30,6 +30,7 @@ The map, from the outside in; imports run this way only:
     source                            every record of an API for a day, page by page, or an error
       client                            over HTTP: patience, redirects, clocks
         session, waits                    what is sent of us; what headers say about time
+          deadline                          connections that end a request in time
         auth, oauth2, refresh, mask       secrets into a request, and out of every text
       paginators                        how pages follow each other
       evidence, signs                   what a first page shows of that, and a few questions prove

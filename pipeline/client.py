@@ -19,10 +19,12 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
 from pipeline import config as settings
+from pipeline import pages
 from pipeline.auth import Auth
 from pipeline.bodies import unfold
 from pipeline.body_errors import BodyErrors
 from pipeline.config import Source
+from pipeline.deadline import limit, pause
 from pipeline.errors import OutageError, SourceError, UnreachableError
 from pipeline.logs import count, logger
 from pipeline.mask import Mask, find_secrets
@@ -229,6 +231,11 @@ class Client:
         return self._ask(request, is_first=is_first) if page.end else page
 
     def _ask(self, request: Request, *, is_first: bool) -> Page:
+        """The answer to `request`. Redirects, a renewed token and the body share one deadline."""
+        with limit(pages.MAX_SECONDS):
+            return self._read_answer(request, is_first=is_first)
+
+    def _read_answer(self, request: Request, *, is_first: bool) -> Page:
         what = f"{request.method} {request.target}"
         with self._authorised(request) as response:
             self._check_headers(what, response)
@@ -292,7 +299,8 @@ class Client:
 
     def _send(self, request: Request, came_from: str, is_link: bool) -> requests.Response:
         """The one place where anything is sent: to the first URL's origin, and the URL is read as requests will."""
-        self._keep_pace()
+        with pause():
+            self._keep_pace()
         what = f"{request.method} {request.url}"
         headers = {**({"Content-Type": "application/json"} if request.content else {}), **request.headers}
         try:

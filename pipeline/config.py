@@ -308,7 +308,7 @@ class Source(Section):
         int, 0, 10**12, default=0, description="so many records are where the source stops in silence; 0: none"
     )
     requests_per_second = bounded(float, 0, 10**6, default=0.0, description="at most so many; 0: no limit")
-    timeout = bounded(float, 0.001, 86400, default=30.0, description="seconds without a byte, then it is given up")
+    timeout = bounded(float, 0.001, 1800, default=30.0, description="seconds without a byte before a request fails")
     retries = bounded(int, 0, 1000, default=5, description="how often a request that may succeed later is made again")
     max_wait = Duration(default=dt.timedelta(minutes=10), description="the longest wait a source may ask for")
     lookback = Duration(

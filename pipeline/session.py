@@ -7,10 +7,13 @@ a password in ~/.netrc does not.
 import base64
 import ssl
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import requests
 from urllib3.exceptions import ProtocolError
+
+from pipeline import pages
+from pipeline.deadline import DeadlineAdapter, SlowError, limit
 
 USER_AGENT = "users-pipeline"
 EXPIRED, NOT_YET, HOST, ADDRESS = 10, 9, 62, 64  # verify codes of OpenSSL
@@ -32,6 +35,8 @@ class Session(requests.Session):
         self, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] = lambda request: request
     ) -> None:
         super().__init__()
+        self.mount("https://", DeadlineAdapter())
+        self.mount("http://", DeadlineAdapter())
         self.auth = auth  # never None: requests would look for a password in ~/.netrc
         self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"})
         self.headers["Cache-Control"] = "no-cache"  # a cache between is to ask the source
@@ -45,15 +50,23 @@ class Session(requests.Session):
             setattr(self, name, value)
         self.trust_env = False
 
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a request that ends, with its body, after MAX_SECONDS or at the end of the `limit` around it."""
+        with limit(pages.MAX_SECONDS):
+            return super().send(request, **kwargs)
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the overridden one's
         return None
 
 
 def is_unreachable(error: Exception) -> bool:
     """Return whether a request met nobody, or waited in vain; a connection that broke does not count."""
-    return isinstance(error, requests.Timeout) or not any(
+    causes = list(_walk_causes(error))
+    if isinstance(error, requests.Timeout) or any(isinstance(cause, SlowError) for cause in causes):
+        return True
+    return not any(
         isinstance(cause, (ConnectionError, ProtocolError)) and not isinstance(cause, ConnectionRefusedError)
-        for cause in _walk_causes(error)
+        for cause in causes
     )
 
 

@@ -164,3 +164,48 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
         """Nothing on stderr: the requests are kept."""
+
+
+class Dripper:
+    """A server that reads a request, sends a start at once and repeats the rest byte by byte, or without a pause."""
+
+    def __init__(self, start: bytes, rest: bytes, pause: float = 0.02, tls: ssl.SSLContext | None = None) -> None:
+        self._start, self._rest, self._pause, self._tls = start, rest, pause, tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/users"
+        self._closed = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self.count = 0
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.count += 1
+                self._threads.append(threading.Thread(target=self._drip, args=(client,)))
+                self._threads[-1].start()
+
+    def _drip(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            client = stack.enter_context(self._tls.wrap_socket(client, server_side=True) if self._tls else client)
+            client.recv(65536)
+            client.sendall(self._start)
+            while not self._closed.is_set():
+                for byte in self._rest:
+                    client.sendall(bytes([byte]) if self._pause else self._rest)
+                    if self._closed.wait(self._pause):
+                        break
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()

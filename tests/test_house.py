@@ -30,7 +30,7 @@ ROWS = [
     {"database"},
     {"sqlite", "postgres", "oauth2"},
     {"schema", "session", "packing", "refresh"},
-    {"pages", "paginators", "demo", "logs", "mask", "lines", "waits", "days"},
+    {"pages", "paginators", "deadline", "demo", "logs", "mask", "lines", "waits", "days"},
     {"placeholders", "body_errors"},
     {"config"},
     {"kinds", "contract", "outage"},

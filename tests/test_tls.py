@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pipeline.alerts import post
 from pipeline.errors import SourceError
 from pipeline.session import find_tls_problem
 from reading import fail, read
-from server import Answer, Server
+from server import Answer, Dripper, Server
 
 Serve = Callable[..., Server]
 KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -155,6 +156,17 @@ def test_a_tls_connection_that_breaks_off_is_tried_again() -> None:
     thread.join()
     listener.close()
     assert "failed after 2 attempts" in line
+
+
+def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
+    monkeypatch.setattr("pipeline.pages.MAX_SECONDS", 0.5)
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+    with Dripper(start, b" ", tls=authorities[0].make_context()) as dripper:
+        started = time.monotonic()
+        line = fail(f"https://localhost:{dripper.port}/users")
+    assert "the request took longer than 0.5 seconds" in line
+    assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize(
