@@ -60,6 +60,7 @@ The map, from the outside in; imports run this way only:
     outage                            that a source cannot be reached, for the next days of a run
     fields, ahead, errors             places in a JSON object; one thing ahead; what can go wrong
     files                             files and folders of this machine, and who may read them
+    sanitize                          text of others, fit for a terminal, a log line or a chat
 
 `luigi --module pipeline LoadUsers --date 2026-11-21` finds its tasks here.
 """

@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.failures import Failure, add_line, find_path, read_lines
 from pipeline.logs import logger
 from pipeline.mask import Mask
+from pipeline.sanitize import clean_chat
 from pipeline.storage import open_storage
 
 LATE = "late"  # the stage of a day that is told of because it is not there in time
@@ -67,10 +68,10 @@ def note_loaded(dataset: Dataset, date: dt.date) -> None:
 
 
 def make_message(dataset: str, failure: Failure) -> dict[str, Any]:
-    """What is told of a failure. `text` is what Slack, Mattermost and their like show."""
+    """What is told of a failure. `text` is for a chat: the cause in it mentions nobody and is no link."""
     host = socket.gethostname()
     return {
-        "text": f"{dataset} {failure.date} {failure.stage}: {failure.line}",
+        "text": f"{dataset} {failure.date} {failure.stage}: {clean_chat(failure.line)}",
         "dataset": dataset,
         **msgspec.to_builtins(failure),
         "host": host,

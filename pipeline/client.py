@@ -43,6 +43,7 @@ from pipeline.pages import (
     suggest_end,
 )
 from pipeline.paginators import Page, Request
+from pipeline.sanitize import clean_line
 from pipeline.session import Session, find_tls_problem, is_unreachable
 from pipeline.waits import find_time, find_wait, is_limited
 
@@ -374,7 +375,7 @@ class Client:
     def _quote(self, body: bytes) -> str:
         """The first characters of a body, fit for a line."""
         text = self.mask(body[:START_BYTES].decode("utf-8", "replace"))
-        text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+        text = clean_line(text)
         return f"'{text[:EXCERPT]}…'" if len(text) > EXCERPT else f"'{text}'"
 
 

@@ -81,7 +81,7 @@ class Dataset:
         own.body = [node for node in own.body if not _is_task(module, node)]
         # Not imported: transform brings pandas.
         shared = [
-            ast.parse(Path(__file__).with_name(f"{name}.py").read_text())
+            ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
             for name in ("cleaning", "contract", "records", "times", "transform")
         ]
         return json.dumps([_outline(own), _outline(shared)])

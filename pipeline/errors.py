@@ -4,12 +4,14 @@ Owns the classes, and nothing else. A message names the thing, the value and the
 prints it prints no traceback. Any other exception is a bug of ours and keeps its traceback.
 """
 
+from pipeline.sanitize import clean_line
+
 
 class PipelineError(Exception):
-    """An expected failure. Its text is one line, whatever it was made from."""
+    """An expected failure. Its text is one line without control characters, whatever a source put into it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(clean_line(message))
 
 
 class ConfigError(PipelineError):

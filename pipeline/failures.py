@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, FolderError, PipelineError
 from pipeline.logs import logger
 from pipeline.mask import Mask, find_secrets
 from pipeline.records import UNREADABLE
+from pipeline.sanitize import clean_line
 from pipeline.storage import NO_LOCKS, Storage, open_storage
 
 Line = TypeVar("Line", bound=msgspec.Struct)
@@ -41,7 +42,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 def note(dataset: Dataset, date: dt.date, stage: str, cause: str) -> Failure:
     """Write down that a day failed just now. Where that cannot be, a warning says why."""
-    line = " ".join(_make_mask(dataset)(cause).split())[:LONGEST]
+    line = clean_line(_make_mask(dataset)(cause))[:LONGEST]
     failure = Failure(config.utc_now(), date, stage, line)
     try:
         storage = open_storage(Pipeline().data_dir)

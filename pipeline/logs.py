@@ -1,8 +1,8 @@
 """What is printed: a line an event, a line for an expected error, a traceback for a bug.
 
 Owns the logger (Luigi's own, so that luigi.cfg and `--log-level` rule it), where its lines go and in which form, and
-the filters on it: one shortens Luigi's tracebacks where the error is one a user can act on, the other leaves out what
-Luigi says of itself.
+the filters on it: one shortens Luigi's tracebacks where the error is one a user can act on, one leaves out what
+Luigi says of itself, one cleans text of others.
 """
 
 import contextlib
@@ -28,11 +28,14 @@ from luigi.task_register import TaskClassException
 
 from pipeline.config import Pipeline
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.sanitize import clean_line, clean_lines
 
 EXPECTED = (PipelineError, ParameterException, RPCError, TaskClassException)
 
 # What Luigi says where it cannot use a value of its own sections; the cause says which value.
 UNUSABLE = re.compile(r"(\w+)\[.*]: Error when parsing the default value of '(\w+)'", re.DOTALL)
+
+LUIGI = str(Path(luigi.__file__).parent)
 
 logger = logging.getLogger("luigi-interface")
 
@@ -46,8 +49,8 @@ about: dict[str, Any] = {}
 def tell(error: BaseException) -> str | None:
     """The one line of an expected error; None for a bug."""
     if isinstance(error, RPCError):
-        return f"{error}: is luigid running? Start it with ./run.sh luigid, or add --local-scheduler"
-    line = " ".join(str(error).split())
+        return f"{clean_line(str(error))}: is luigid running? Start it with ./run.sh luigid, or add --local-scheduler"
+    line = clean_line(str(error))
     if isinstance(error, ValueError) and (found := UNUSABLE.fullmatch(line)):
         return f"[{found[1]}] {found[2]} cannot be used: {error.__cause__}: mend it in luigi.cfg, or in the flag"
     return line if isinstance(error, EXPECTED) else None
@@ -67,7 +70,9 @@ def describe_import_failure(error: BaseException) -> str:
         what = str(error)
         bodies = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
         where = locate(error.__traceback__, bodies[-1].filename) if bodies else "before its first line"
-    return f"cannot import a module: {where}: {type(error).__name__}: {what}. Correct the file, then run again"
+    return clean_line(
+        f"cannot import a module: {where}: {type(error).__name__}: {what}. Correct the file, then run again"
+    )
 
 
 def _is_import_failure(trace: TracebackType | None) -> bool:
@@ -111,7 +116,6 @@ class LuigiTalk(logging.Filter):
     Of its summary a line stays where nothing else says how it went.
     """
 
-    _home = str(Path(luigi.__file__).parent)
     _summarise = True
 
     @contextlib.contextmanager
@@ -126,7 +130,7 @@ class LuigiTalk(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno > logging.INFO or logger.isEnabledFor(logging.DEBUG):
             return True
-        if not record.pathname.startswith(self._home):
+        if not record.pathname.startswith(LUIGI):
             return True
         text = str(record.msg) if self._summarise else ""
         if ":(" not in text and "were left pending" in text:  # Luigi smiles at a task that another worker has
@@ -140,6 +144,19 @@ class LuigiTalk(logging.Filter):
 
 
 luigi_talk = LuigiTalk()
+
+
+class CleanText(logging.Filter):
+    """Cleans what a record says, for whichever handler. Only texts of Luigi and tracebacks have several lines."""
+
+    _formatter = logging.Formatter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        clean = clean_lines if record.pathname.startswith(LUIGI) else clean_line
+        record.msg, record.args = clean(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text = clean_lines(self._formatter.formatException(record.exc_info))
+        return True
 
 
 class Output(logging.Handler):
@@ -178,7 +195,7 @@ class JsonLines(logging.Formatter):
         at = dt.datetime.fromtimestamp(record.created, dt.UTC)
         line = {"at": at, "level": record.levelname, **about, "message": record.getMessage()}
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = record.exc_text or self.formatException(record.exc_info)
         return encode_json(line)
 
 
@@ -223,7 +240,7 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
     if line := describe_import_failure(error) if _is_import_failure(trace) else tell(error):
         sys.stderr.write(f"ERROR: {line}\n")
     else:
-        sys.__excepthook__(kind, error, trace)
+        sys.stderr.write(clean_lines("".join(traceback.format_exception(kind, error, trace))))
 
 
 # Where they are closed Python has none, and whatever file is opened next would be taken for them by a child.
@@ -233,6 +250,7 @@ for _stream in (sys.stdout, sys.stderr):
         _stream.reconfigure(errors="backslashreplace")
 logger.addFilter(ExpectedErrors())
 logger.addFilter(luigi_talk)
+logger.addFilter(CleanText())  # the last one: the others look at what the texts are made from
 InterfaceLogging._default = classmethod(_set_up_for_luigi)  # type: ignore[method-assign, assignment]
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where a service has no home for its cache
 sys.excepthook = show_uncaught

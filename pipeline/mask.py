@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 from pipeline.config import Source
 from pipeline.placeholders import walk_texts
+from pipeline.sanitize import clean_line
 
 SECRETIVE = "(?:token|key|secret|passw|pwd|signature|credential|auth|session|jwt|cookie)"
 # What only leads to the next page is none, whatever it is called: an error names it, and a reading goes on by it.
@@ -67,7 +68,7 @@ class Mask:
                 each.removeFilter(rewrite)
 
     def _rewrite(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args, record.exc_info = self(record.getMessage()), (), None
+        record.msg, record.args, record.exc_info = clean_line(self(record.getMessage())), (), None
         return True
 
 

@@ -23,6 +23,7 @@ from tornado.web import RequestHandler
 
 from pipeline.config import Pipeline
 from pipeline.errors import ConfigError
+from pipeline.sanitize import clean_line
 
 OWN_PARTS_ONLY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
 # Those of central.cfg, for a configuration in its place that gives none.
@@ -59,7 +60,7 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"ERROR: luigid cannot start: {error}")
     except (configparser.Error, SQLAlchemyError) as error:
-        line = " ".join(str(error).split())
+        line = clean_line(str(error))
         sys.exit(f"ERROR: luigid cannot start: {line}: mend [scheduler] and [task_history] of its configuration")
 
 

@@ -24,6 +24,7 @@ from pipeline.dataset import Dataset, spell_command
 from pipeline.errors import ConfigError
 from pipeline.failures import Failure
 from pipeline.logs import count, encode_json
+from pipeline.sanitize import clean_lines
 from pipeline.stages import COUNTS, describe_removed
 from pipeline.tasks import Load
 
@@ -371,7 +372,14 @@ def show_trial(loads: Loads, _: argparse.Namespace) -> bool:
 
 def open_console() -> Console:
     """Standard output: as wide as the terminal, or wide enough for whoever reads it from a file."""
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    return _Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False, emoji=False)
+
+
+class _Console(Console):
+    """A console that cleans each text: rich lets through what moves the cursor or changes colours."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(clean_lines(text), **how)
 
 
 def _show_loads(console: Console, markers: Sequence[dict[str, Any]]) -> None:

@@ -32,6 +32,7 @@ from pipeline.errors import (
     WarehouseError,
 )
 from pipeline.placeholders import find_placeholders
+from pipeline.sanitize import clean_lines
 from pipeline.targets import DayFolder, LoadMarker, find_loaded
 
 UNREACHABLE = "source unreachable"  # how the explanation of a failure begins, for those who hear of it
@@ -96,7 +97,7 @@ class DayTask(luigi.Task):
 
     def on_failure(self, exception: BaseException) -> str:
         """What the visualiser shows: the line of an expected error, the traceback of a bug."""
-        line = logs.tell(exception) or traceback.format_exc()
+        line = logs.tell(exception) or clean_lines(traceback.format_exc())
         return f"{UNREACHABLE}: {line}" if isinstance(exception, UnreachableError) else line
 
     def __getstate__(self) -> dict[str, Any]:

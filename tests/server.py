@@ -60,6 +60,8 @@ class Answer:
     """No answer: the connection is reset."""
     noise: str = ""
     """A line before the headers that is no header."""
+    raw: bytes = b""
+    """All of the answer, from its status line on, in the place of everything else."""
 
     def encode(self) -> bytes:
         """The body as it goes over the wire, but for chunks."""
@@ -134,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(answer.wait)
         if answer.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+        elif answer.raw:
+            self.wfile.write(answer.raw)
             self.close_connection = True
         else:
             self._send(answer)

@@ -17,6 +17,7 @@ import pytest
 from conftest import execute, luigi_run, run_line
 from pipeline import alerts, cli, config
 from pipeline.failures import Failure
+from pipeline.sanitize import clean_chat
 from pipeline.users import USERS
 from server import Answer, Server
 
@@ -54,7 +55,7 @@ def test_a_day_that_failed_is_told_and_not_again_by_the_next_run(server, workers
     assert told.keys() == {"text", "dataset", "at", "date", "stage", "line", "host", "more"}
     assert (told["dataset"], told["date"], told["stage"]) == ("users", str(DAY), "extract")
     assert f"ERROR: ExtractUsers(date={DAY}) failed: {told['line']}\n" in first.stderr
-    assert told["text"] == f"users {DAY} extract: {told['line']}"
+    assert told["text"] == f"users {DAY} extract: {clean_chat(told['line'])}"
     assert told["more"] == f"on {socket.gethostname()} in {Path.cwd()}: ./run.sh status"
 
 

@@ -35,6 +35,7 @@ ROWS = [
     {"config"},
     {"kinds", "contract", "outage"},
     {"errors", "fields", "files", "presets", "stop", "ahead", "parser"},
+    {"sanitize"},
 ]
 WITH_LUIGI = {
     "__init__",
