@@ -263,7 +263,8 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(server, confi
 
 def kill_at_every_step() -> None:
     """Forget user 42 in a copy of `data`, killed at the first step, the second, …; prints how many there were."""
-    config.utc_now = lambda: dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
+    now = config.utc_now()
+    config.utc_now = lambda: now
     get_config().set("users", "max_reject_ratio", "1")
     Path("data").rename("before")
     shutil.copytree("before", "data")
