@@ -12,6 +12,7 @@ The map, from the outside in; imports run this way only:
       report                            a page of it, with charts
       status                            how each day stands, how old the newest is
       doctor, check                     what a URL is as a source; whether a source keeps its section's word
+        sections                          a section of luigi.cfg as text
       reprocess, verify                 days made again from raw; what differs in files and warehouse
       prune                             the files of old days given up
       lookup                            what is known of a key

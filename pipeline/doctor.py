@@ -24,6 +24,7 @@ from pipeline.fields import find
 from pipeline.logs import count
 from pipeline.paginators import TOTALS, Page, Paging, Request
 from pipeline.placeholders import EPOCH, find_placeholders, render
+from pipeline.sections import escape_json, write_section, write_value
 from pipeline.signs import (
     ADDRESSES,
     CREATED,
@@ -81,9 +82,8 @@ class Diagnosis:
 
     @property
     def section(self) -> str:
-        """The section to paste into luigi.cfg, where a % is written twice."""
-        lines = [f"{name} = {text.replace('%', '%%')}" for name, text in self.keys.items()]
-        return "\n".join([f"[{self.name}]", *lines])
+        """The section to paste into luigi.cfg."""
+        return write_section(self.name, self.keys)
 
 
 def diagnose(config: Source, contract: type[msgspec.Struct]) -> Diagnosis:
@@ -462,11 +462,25 @@ class _Examination:
                 values["mode"] = INCREMENTAL
         values = {"url": values.pop("url"), **values}
         params = dict(self._config.get_params())
-        texts = {name: params[name].serialize(value) for name, value in values.items()}
+        texts = {name: _serialize(params[name], value) for name, value in values.items()}
         masked = {name: self._client.mask(text) for name, text in texts.items()}
         if masked != texts:
             self._doubt("a secret stood in the url, params, body or headers, here ***: name it in auth instead")
-        return masked
+        return {name: text for name, text in masked.items() if self._can_write(name, text)}
+
+    def _can_write(self, name: str, text: str) -> bool:
+        """Whether luigi.cfg can hold a value. Many are names that the source chose."""
+        try:
+            write_value(text)
+        except ValueError as error:
+            self._doubt(f"luigi.cfg cannot hold {name} = {text!r}, so the section lacks this key: {error}")
+            return False
+        return True
+
+
+def _serialize(param: Any, value: Any) -> str:
+    text = param.serialize(value)
+    return escape_json(text) if isinstance(value, (Mapping, tuple)) else text
 
 
 def _list_values(config: Source) -> dict[str, dt.datetime | dt.date]:

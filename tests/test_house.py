@@ -32,7 +32,7 @@ ROWS = [
     {"schema", "session", "packing", "refresh"},
     {"pages", "paginators", "deadline", "demo", "logs", "mask", "lines", "waits", "days"},
     {"placeholders", "body_errors"},
-    {"config"},
+    {"config", "sections"},
     {"kinds", "contract", "outage"},
     {"errors", "fields", "files", "presets", "stop", "ahead", "parser"},
     {"sanitize"},
@@ -53,6 +53,7 @@ WITH_LUIGI = {
     "logs",
     "config",
     "parser",
+    "sections",
 }
 
 
