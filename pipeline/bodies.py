@@ -21,8 +21,11 @@ from pipeline.pages import (
     VALUE,
     BadPageError,
     RecoverableError,
+    _find_raw,
     _read_fields,
     _split_object,
+    check_members,
+    check_names,
 )
 
 OBJECT = "@"  # the data_selector that takes the JSON value of the body, or of each of its lines, for a record
@@ -40,6 +43,7 @@ class Unfolded(NamedTuple):
     body: bytes
     selector: str | None
     said: Mapping[str, object] = {}
+    is_lines: bool = False
 
 
 def unfold(body: bytes, selector: str | None, content_type: str) -> Unfolded:
@@ -86,11 +90,15 @@ def _join_lines(lines: Sequence[bytes]) -> Unfolded:
         shared = first.keys() & last.keys() - set(ERRORS)
         if len(lines) == 1 or not shared:  # a stream may end with the error that broke it off
             said = _read_fields(last)
-    return Unfolded(b"[%b]" % b",".join(lines), "", said)
+    return Unfolded(b"[%b]" % b",".join(lines), "", said, is_lines=True)
 
 
 def _list_members(body: bytes, path: str) -> Unfolded:
     page = _split_object(body)
+    members = _find_raw(page, path) if path else msgspec.Raw(body)
+    if members is not None and bytes(memoryview(members)[:1]) == b"{":
+        check_members(members)
+        check_names(body, [members])
     if path:
         listed = _replace(page, path)
         return Unfolded(body if listed is None else listed, path)

@@ -34,6 +34,7 @@ from pipeline.pages import (
     MissingListError,
     RecoverableError,
     RefusedPageError,
+    check_end,
     explain,
     read_body,
     read_start,
@@ -249,6 +250,8 @@ class Client:
                 if PROBLEM.match(response.headers.get("Content-Type", "")):
                     raise RefusedPageError("the body is a problem report (RFC 9457)", "find out why")
                 unfolded = unfold(body, self.selector, response.headers.get("Content-Type", ""))
+                if unfolded.is_lines:
+                    check_end(response)
                 refuse(self._errors.find_in_object(unfolded.said))
                 selector, content, fields = select_list(
                     *(unfolded.body, unfolded.selector, self._errors),

@@ -32,6 +32,10 @@ class BrokenChunkError(http.client.HTTPException):
     """The size of a chunk is negative."""
 
 
+class CutHeadError(http.client.HTTPException):
+    """The connection ended within the headers of an answer, which http.client takes for their end."""
+
+
 class Deadline:
     """The end of a request: `seconds` from now, and never later than `outer`."""
 
@@ -87,17 +91,22 @@ class _Reader(io.RawIOBase):
         self._since: float | None = None
         self._received = 0
         self.is_head = True
+        self.is_over = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self.is_over:
+            return 0
         self._shorten_timeout()
         try:
             size = self._raw.readinto(buffer)
         except TimeoutError:
             self._shorten_timeout()
             raise
+        if not size and self.is_head and self._received:
+            raise CutHeadError("the headers of the answer are cut")
         self._check_rate(size or 0)
         return size
 
@@ -140,6 +149,9 @@ class _Socket:
 
 
 class _Response(http.client.HTTPResponse):
+    has_rest = False
+    """Whether bytes came behind the end of the body."""
+
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self._reader = _Reader(sock, _current.get())
         super().__init__(_Socket(self._reader), *args, **kwargs)  # type: ignore[arg-type]
@@ -147,6 +159,11 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         self._reader.is_head = False
+
+    def _close_conn(self) -> None:
+        self._reader.is_over = True
+        self.has_rest = bool(self.fp.peek(1))  # of what is in memory: nothing is waited for
+        super()._close_conn()  # type: ignore[misc]
 
     def _read_next_chunk_size(self) -> int:
         size: int = super()._read_next_chunk_size()  # type: ignore[misc]

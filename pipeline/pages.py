@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar, cast
 
 import msgspec
@@ -29,6 +30,7 @@ Split = TypeVar("Split")
 
 _values = msgspec.json.Decoder(float_hook=Number)
 
+KNOWN = 64  # bytes by whose equality a part of a page is found in it
 START_BYTES = 2**14  # of an answer that is a failure anyway
 LINKS = ("link", "links")
 ERRORS = ("error", "errors")
@@ -93,6 +95,24 @@ def read_body(response: requests.Response) -> bytes:
     return b"".join(pieces).removeprefix(codecs.BOM_UTF8).strip(b" \t\r\n")
 
 
+def check_end(response: requests.Response) -> None:
+    """Check that a body which was read is whole although its format has no end, as JSON lines have none.
+
+    Raises BadPageError if only the end of the connection ends the body, as it would if the body were cut, and
+    RecoverableError if more bytes came than the headers declare.
+    """
+    original = getattr(response.raw, "_original_response", None)
+    if original is None:
+        return
+    if not any(name in response.headers for name in ("Content-Length", "Transfer-Encoding", "Content-Encoding")):
+        raise BadPageError(
+            "the body is JSON lines without a declared length, so a cut would not be seen",
+            "have the source send Content-Length, chunks, gzip or one JSON list",
+        )
+    if getattr(original, "has_rest", False):
+        raise RecoverableError("the answer is longer than its headers declare, so JSON lines may be missing")
+
+
 def read_start(response: requests.Response) -> bytes:
     """What an answer that is a failure anyway begins with; whatever is wrong with the rest changes nothing."""
     start = b""
@@ -153,6 +173,7 @@ def select_list(
         fields = _read_fields(page)
         refuse(errors.find_always(fields))
         path, found = _find_list(page, fields, selector, errors, total_path, dataset)
+        check_names(body, [raw for raw in (*page.values(), found) if raw is not None and _starts(raw, b"[")])
         null = _starts(found, b"n")
         content = b"[]" if found is None or null else bytes(found)
         if LIST_END.fullmatch(content):
@@ -167,6 +188,54 @@ def select_list(
     if LIST_END.fullmatch(body):  # PHP writes an empty object as an empty list
         raise MissingListError(what, hint, {})
     raise BadPageError(what, hint)
+
+
+def check_names(body: bytes, large: Iterable[msgspec.Raw]) -> None:
+    """Check that no object of a page has two members of one name: a decoder would drop all but the last one.
+
+    `large` are the parts of the page that are not looked into, as its records. Raises BadPageError.
+    """
+
+    def check(members: list[tuple[str, object]]) -> None:
+        names = Counter(name for name, _ in members)
+        if len(names) < len(members):
+            name = names.most_common(1)[0][0]
+            raise BadPageError(
+                f"the page has the name {json.dumps(name)} twice in one object", "report it to the source"
+            )
+
+    spans = [(at, at + len(memoryview(raw))) for raw in large if (at := _locate(body, raw)) >= 0]
+    pieces, start = [], 0
+    for begin, end in sorted(spans):
+        if begin >= start:
+            pieces.append(body[start:begin])
+            start = end
+    text = b"0".join([*pieces, body[start:]]).decode()
+    try:
+        json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise BadPageError("the body is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise BadPageError(f"the body is no JSON ({error})") from None
+
+
+def check_members(content: bytes | msgspec.Raw) -> None:
+    """Check the same of the members of one object, and of nothing within them."""
+    seen: set[str] = set()
+    for name, _ in cast(Iterator[tuple[str, msgspec.Raw]], _scan(bytes(content).decode())):
+        if name in seen:
+            raise BadPageError(f"two members have the name {json.dumps(name)}", "report it to the source")
+        seen.add(name)
+
+
+def _locate(body: bytes, raw: msgspec.Raw) -> int:
+    """The place of a part in a page; -1 where it is so short that it may as well be read."""
+    view = memoryview(raw)
+    head, tail, size = bytes(view[:KNOWN]), bytes(view[-KNOWN:]), len(view)
+    at = -1 if size < KNOWN else body.find(head)
+    while at >= 0 and not body.startswith(tail, at + size - KNOWN):
+        at = body.find(head, at + 1)
+    return at
 
 
 def refuse(complaint: Complaint | None) -> None:

@@ -13,8 +13,10 @@ from pipeline.pages import BadPageError, RecoverableError, split_list
 from pipeline.source import Reading
 from reading import DAY, People, fail, read
 from server import Answer, Server
+from wire import Raw, Wire
 
 NDJSON = {"Content-Type": "application/x-ndjson; charset=utf-8"}
+NO_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
 LINES = [
     "application/ndjson",
     "application/x-ndjson",
@@ -54,6 +56,30 @@ def test_pages_of_lines_follow_a_link(server: Server) -> None:
     first = Answer('{"id": 1}\n{"id": 2}\n', headers=NDJSON | {"Link": "</two>; rel=next"})
     server.on("/two", Answer('{"id": 3}\n', headers=NDJSON))
     assert read(server.on("/users", first)) == [{"id": 1}, {"id": 2}, {"id": 3}]
+
+
+def test_lines_without_a_declared_length_fail() -> None:
+    """A connection that breaks behind a line looks like the end. A JSON list has an end of its own."""
+    with Wire() as wire:
+        for head in (NO_LENGTH, NO_LENGTH.replace(b"x-ndjson", b"json")):
+            wire.show({"/users": [Raw(head + b'{"id": 1}\n{"id": 2}\n')]})
+            assert "JSON lines without a declared length" in fail(f"{wire.url}/users")
+        wire.show({"/users": [Raw(NO_LENGTH.replace(b"x-ndjson", b"json") + b'[{"id": 1}]')]})
+        assert read(f"{wire.url}/users") == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [b'Content-Length: 10\r\n\r\n{"id": 1}\n', b'Transfer-Encoding: chunked\r\n\r\na\r\n{"id": 1}\n\r\n0\r\n\r\n'],
+)
+def test_lines_behind_the_declared_end_are_no_loss(cut: bytes) -> None:
+    """The client retries an answer that is longer than it says."""
+    head, line = NO_LENGTH.removesuffix(b"\r\n"), b'{"id": 2}\n'
+    with Wire() as wire:
+        wire.show({"/users": [Raw(head + cut + line)]})
+        assert "the answer is longer than its headers declare" in fail(f"{wire.url}/users")
+        wire.show({"/users": [Raw(head + cut)]})
+        assert read(f"{wire.url}/users") == [{"id": 1}]
 
 
 @pytest.mark.parametrize("headers", [{}, NDJSON])

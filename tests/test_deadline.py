@@ -11,6 +11,7 @@ import pytest
 from pipeline import alerts, deadline, pages
 from reading import fail, read
 from server import Answer, Dripper, Server
+from wire import Raw, Wire
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -166,3 +167,14 @@ def test_malformed_chunks_fail_in_one_line(framing: bytes, words: str) -> None:
         thread.join()
     assert words in line
     assert "failed after 2 attempts" in line
+
+
+@pytest.mark.parametrize("cut", [b"HTTP/1.1 200 OK\r\n", OK + b"Content-Type: application/x-ndjson\r\nX: 1", OK + b"X"])
+def test_cut_headers_are_retried(cut: bytes) -> None:
+    """http.client takes the end of the connection for the end of the headers: JSON lines would be an empty day."""
+    whole = OK + b"Content-Length: 9\r\n\r\n" + b'[{"a":1}]'
+    with Wire() as wire:
+        wire.show({"/users": [Raw(cut), Raw(whole)]})
+        assert read(f"{wire.url}/users", retries=1) == [{"a": 1}]
+        wire.show({"/users": [Raw(cut)]})
+        assert "the headers of the answer are cut" in fail(f"{wire.url}/users")

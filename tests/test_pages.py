@@ -140,6 +140,40 @@ def test_a_page_that_says_that_it_failed_fails(
         assert re.search(f"the page says that it failed: {words}.*set ok_when", fail(url, error_path=error_path))
 
 
+@pytest.mark.parametrize(
+    ("body", "selector", "name"),
+    [
+        ('{"data": [{"id": 1}], "data": []}', "data", "data"),
+        ('{"data": [{"id": 1}], "data": [{"id": 1}]}', "auto", "data"),
+        ('{"data": [{"id": 1}], "next": "/two", "next": null}', "auto", "next"),
+        ('{"has_more": true, "data": [{"id": 1}], "has_more": false}', "data", "has_more"),
+        ('{"error": "busy", "data": [{"id": 1}], "error": null}', "data", "error"),
+        ('{"data": [{"id": 1}], "meta": {"total": 2, "t\\u006ftal": 1}}', "auto", "total"),
+        ('{"a": {"data": [{"id": 1}], "data": [{"id": 2}]}}', "a.data", "data"),
+        (
+            '{{"data": [{{"id": 1, "text": "{}"}}], "data": [{{"id": 2, "text": "{}"}}]}}'.format("x" * 99, "x" * 99),
+            "data",
+            "data",
+        ),
+        ('{"a": {"id": 1}, "a": {"id": 2}}', "*", "a"),
+        ('{"users": {"a": {"id": 1}, "a": {"id": 2}}}', "users.*", "a"),
+        ('{"users": {"a": {"id": 1}}, "users": {}}', "users.*", "users"),
+    ],
+)
+def test_name_twice_in_a_page_fails(server: Server, body: str, selector: str, name: str) -> None:
+    """The last value would win, and the records or the sign of the other one would be lost without a word."""
+    line = fail(server.on("/users", Answer(body)), data_selector=selector)
+    assert re.search(f'the name "{name}"', line)
+
+
+def test_name_twice_in_a_record_is_kept(server: Server) -> None:
+    """The page is sound, and the bytes of its records are not looked into."""
+    record = '{"id": 1, "a": 1, "a": "%s"}' % ("x" * 99)
+    url = server.on("/users", Answer(f'{{"data": [{record}], "note": "[]"}}'))
+    (page,) = Reading(People(url=url), DAY)
+    assert [bytes(each).decode() for each in page] == [record]
+
+
 def test_a_name_with_dots_in_it_is_found(server: Server) -> None:
     """A path is not cut where the name itself has a dot."""
     url = server.on("/users", Answer({"@odata.page": {"the.users": [{"id": 1}]}, "teams": [{}]}))
