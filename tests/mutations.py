@@ -154,7 +154,7 @@ def _make_bodies(dice: random.Random, kind: str) -> list[tuple[str, Any]]:
         for page in range(dice.randint(2, 3) if several else 1)
     ]
     targets = [f"/u?page={n}" for n in range(1, 9)] if kind == "pages" else ["/u", "/p1", "/p2"]
-    total = sum(map(len, pages))
+    total, has_flag = sum(map(len, pages)), dice.random() < 0.3
     bodies: list[tuple[str, Any]] = []
     for number, (target, users) in enumerate(zip(targets, pages, strict=False)):
         body: Any = {"data": users}
@@ -162,7 +162,7 @@ def _make_bodies(dice: random.Random, kind: str) -> list[tuple[str, Any]]:
             body = users
         elif kind in ("next", "next_auto"):
             following = targets[number + 1] if number + 1 < len(pages) else None
-            body |= {"next": following} | ({"has_more": following is not None} if dice.random() < 0.3 else {})
+            body |= {"next": following} | ({"has_more": following is not None} if has_flag else {})
         elif kind == "pages":
             body["total"] = total
         elif dice.random() < 0.5:

@@ -30,7 +30,7 @@ from pipeline.users import ExtractUsers, LoadUsers, TransformUsers
 from wire import Wire
 
 DAY = dt.date(2026, 10, 31)
-CASES = int(os.environ.get("PIPELINE_FUZZ", "150"))
+CASES = int(os.environ.get("PIPELINE_FUZZ", "100"))
 SEED = os.environ.get("PIPELINE_FUZZ_SEED", "0-")
 SECONDS = 60.0  # for a case; each of its few requests ends after LIMIT seconds at the latest
 LIMIT = 3.0
