@@ -148,6 +148,20 @@ def test_commands_in_the_text_of_the_pages_are_valid():
     assert seen > 5
 
 
+def test_each_row_of_the_threat_model_names_a_test():
+    """And the README leads to the page."""
+    assert "(docs/threat-model.md)" in README
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    rows = [
+        line for line in text.splitlines() if line.startswith("|") and not re.match(r"\|(---| an? .* can \|)", line)
+    ]
+    assert len(rows) > 40
+    for row in rows:
+        found = re.search(r"\| `(test_\w+\.py)::(test_\w+)` \|$", row)
+        assert found, row
+        assert re.search(rf"^def {found[2]}\(", (ROOT / "tests" / found[1]).read_text(), re.MULTILINE), row
+
+
 def test_every_key_is_in_the_readme():
     """Of the sections [users] and [pipeline]."""
     for section in (Users, Pipeline):
