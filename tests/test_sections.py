@@ -72,7 +72,7 @@ def lead_on(request: Request) -> Answer:
 
 def filter_users(request: Request) -> Answer:
     """A filter by a field that is named after a variable."""
-    future = any(name.startswith("updated_") and text > "2050" for name, text in request.query.items())
+    future = any(name.endswith("}_gte") and text > "2050" for name, text in request.query.items())
     users = [{"id": n, "name": f"n{n}", f"updated_{VARIABLE}": f"2026-11-20T10:0{n}:00Z"} for n in (1, 2, 3)]
     return Answer([] if future else users)
 
