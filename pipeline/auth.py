@@ -14,7 +14,7 @@ from requests.auth import AuthBase
 
 from pipeline.config import Source
 from pipeline.errors import ConfigError
-from pipeline.mask import SHORTEST, Mask, find_secrets
+from pipeline.mask import SHORTEST, Mask, find_secrets, hides_userinfo
 from pipeline.oauth2 import Tokens
 from pipeline.placeholders import NAMES, PLACEHOLDER
 from pipeline.refresh import RefreshToken
@@ -122,6 +122,8 @@ def _split_url(config: Source, what: str, url: str, *schemes: str) -> SplitResul
             problem = "it has no scheme"
         elif f"{parts.scheme}://" not in schemes:
             problem = "its scheme is none that can be used"
+        elif hides_userinfo(url):
+            problem = "a / ? # in a user or password is written %2F %3F %23, and an @ behind the host %40"
         elif parts.hostname and parts.port != -1:
             return parts
         else:

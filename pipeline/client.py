@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http import HTTPStatus
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -60,12 +61,14 @@ REPEATING = frozenset({307, 308})  # the redirects after which a POST is a POST 
 BROKEN = frozenset({500, 501})  # what some answer to a parameter that they do not expect
 RECOVERABLE = frozenset({408, 425, 429})
 GONE = frozenset({400, 404, 410, 422})  # what an expired cursor is answered with
+SILENT = frozenset({401, 403, 407})  # nothing that such an answer says is shown: many repeat what was sent
 PROBLEM = re.compile(r"application/problem\+\w+", re.IGNORECASE)  # RFC 9457
 HINTS = {
     400: "check url, params, body and headers",
     401: "check auth, and the secret it names",
     403: "check auth, and what its secret may read",
     404: "check url",
+    407: "check the user and password in HTTP_PROXY or HTTPS_PROXY",
     410: "check url",
 }
 
@@ -353,7 +356,8 @@ class Client:
         end = str(status) if status == 204 or (status in (400, 404) and not is_first) else ""
         if end in self._ends:
             return end
-        what = f"{what}: {status} {response.reason}: {self._quote(read_start(response))}"
+        said = f"{status} {response.reason}: {self._quote(read_start(response))}"
+        what = f"{what}: {f'{status} {HTTPStatus(status).phrase}' if status in SILENT else said}"
         limited = status == 403 and is_limited(response.headers)
         if limited or status in RECOVERABLE or status >= 500:
             raise RecoverableError(what, find_wait(status, response.headers), status)

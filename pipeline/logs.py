@@ -28,6 +28,7 @@ from luigi.task_register import TaskClassException
 
 from pipeline.config import Pipeline
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.mask import Mask
 from pipeline.sanitize import clean_line, clean_lines
 
 EXPECTED = (PipelineError, ParameterException, RPCError, TaskClassException)
@@ -38,6 +39,7 @@ UNUSABLE = re.compile(r"(\w+)\[.*]: Error when parsing the default value of '(\w
 LUIGI = str(Path(luigi.__file__).parent)
 
 logger = logging.getLogger("luigi-interface")
+mask = Mask()  # of user info and of parameters that look secret, whoever prints them
 
 about: dict[str, Any] = {}
 """What this process is working on: dataset, date, stage and load, for lines in JSON.
@@ -48,9 +50,9 @@ about: dict[str, Any] = {}
 
 def tell(error: BaseException) -> str | None:
     """The one line of an expected error; None for a bug."""
+    line = clean_line(mask(str(error)))
     if isinstance(error, RPCError):
-        return f"{clean_line(str(error))}: is luigid running? Start it with ./run.sh luigid, or add --local-scheduler"
-    line = clean_line(str(error))
+        return f"{line}: is luigid running? Start it with ./run.sh luigid, or add --local-scheduler"
     if isinstance(error, ValueError) and (found := UNUSABLE.fullmatch(line)):
         return f"[{found[1]}] {found[2]} cannot be used: {error.__cause__}: mend it in luigi.cfg, or in the flag"
     return line if isinstance(error, EXPECTED) else None
@@ -147,15 +149,15 @@ luigi_talk = LuigiTalk()
 
 
 class CleanText(logging.Filter):
-    """Cleans what a record says, for whichever handler. Only texts of Luigi and tracebacks have several lines."""
+    """Cleans and masks a record, for whichever handler. Only texts of Luigi and tracebacks have several lines."""
 
     _formatter = logging.Formatter()
 
     def filter(self, record: logging.LogRecord) -> bool:
         clean = clean_lines if record.pathname.startswith(LUIGI) else clean_line
-        record.msg, record.args = clean(record.getMessage()), ()
+        record.msg, record.args = clean(mask(record.getMessage())), ()
         if record.exc_info:
-            record.exc_text = clean_lines(self._formatter.formatException(record.exc_info))
+            record.exc_text = clean_lines(mask(self._formatter.formatException(record.exc_info)))
         return True
 
 
@@ -240,7 +242,7 @@ def show_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
     if line := describe_import_failure(error) if _is_import_failure(trace) else tell(error):
         sys.stderr.write(f"ERROR: {line}\n")
     else:
-        sys.stderr.write(clean_lines("".join(traceback.format_exception(kind, error, trace))))
+        sys.stderr.write(clean_lines(mask("".join(traceback.format_exception(kind, error, trace)))))
 
 
 # Where they are closed Python has none, and whatever file is opened next would be taken for them by a child.

@@ -9,6 +9,7 @@ import contextlib
 import re
 import threading
 import time
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
 
@@ -30,6 +31,10 @@ LONGEST = 10**9  # seconds that a token lives where the endpoint does not say
 EXCERPT = 200  # characters of what the endpoint says, in an error
 RECOVERABLE = frozenset({408, 425, 429})
 UNSEEN = frozenset({"invalid_client", "invalid_request"})  # what an endpoint says that looks for the id in the body
+
+
+CODES = UNSEEN | {"invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "access_denied"}
+SILENT = frozenset({401, 403})
 
 
 class _RefusedError(Exception):
@@ -157,7 +162,8 @@ class Tokens:
 
     def _read(self, response: requests.Response) -> tuple[str, float]:
         """The token in an answer, and the seconds that it lives. Raises _RefusedError where there is none."""
-        what = f"{response.status_code} {response.reason}"
+        status = response.status_code
+        what = f"{status} {HTTPStatus(status).phrase if status in SILENT else response.reason}"
         try:
             body = read_body(response) if response.ok else read_start(response)
             fields = msgspec.json.decode(body, type=dict[str, Any])
@@ -173,8 +179,7 @@ class Tokens:
         except RecoverableError as error:
             raise self._recover(f"{what}: {error}") from None
         except OAuth2Error as error:
-            said = self._quote(f"{error.error}: {error.description}")
-            raise _RefusedError(f"{what}: {said}", str(error.error)) from None
+            raise _RefusedError(f"{what}: {self._quote_error(response, error)}", str(error.error)) from None
         except BadPageError as error:
             raise _RefusedError(f"{what}: {error}") from None
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -185,6 +190,12 @@ class Tokens:
         if not (response.ok and isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
             raise _RefusedError(f"{what}: there is no token that a header can carry")
         return token, min(seconds or LONGEST, LONGEST)
+
+    def _quote_error(self, response: requests.Response, error: OAuth2Error) -> str:
+        """What the endpoint says. Of a 401 or 403 only a code of the standard: many repeat what was sent."""
+        if response.status_code not in SILENT:
+            return self._quote(f"{error.error}: {error.description}")
+        return f"'{error.error}'" if str(error.error) in CODES else "it says why, which is not shown"
 
     def _quote(self, text: str) -> str:
         return repr(self._mask(text)[:EXCERPT])

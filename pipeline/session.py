@@ -8,12 +8,14 @@ import base64
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import ProtocolError
 
 from pipeline import pages
 from pipeline.deadline import DeadlineAdapter, SlowError, limit
+from pipeline.mask import hides_userinfo
 
 USER_AGENT = "users-pipeline"
 EXPIRED, NOT_YET, HOST, ADDRESS = 10, 9, 62, 64  # verify codes of OpenSSL
@@ -55,8 +57,27 @@ class Session(requests.Session):
         with limit(pages.MAX_SECONDS):
             return super().send(request, **kwargs)
 
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """Take proxies and certificates from the environment. Raises ValueError for a proxy that is no URL."""
+        settings = super().merge_environment_settings(url, proxies, stream, verify, cert)
+        for scheme, proxy in settings["proxies"].items():
+            _check_proxy(scheme, proxy)
+        return settings
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the overridden one's
         return None
+
+
+def _check_proxy(scheme: str, proxy: str) -> None:
+    try:
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        if parts.hostname and parts.port != -1 and not hides_userinfo(proxy):
+            return
+    except ValueError:  # which quotes the URL
+        pass
+    raise ValueError(
+        f"the proxy for {scheme} in the environment is no URL: in a user or password write / ? # @ as %2F %3F %23 %40"
+    )
 
 
 def is_unreachable(error: Exception) -> bool:

@@ -224,7 +224,7 @@ class ObjectStorage:
         place, _, query = uri.partition("?")
         scheme, _, bucket = place.partition("://")
         names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
-        if ":" in bucket.rpartition("@")[0] or any(map(SECRET_NAME.search, names)):
+        if ":" in uri.partition("://")[2].rpartition("@")[0] or any(map(SECRET_NAME.search, names)):
             raise ConfigError(
                 f"[pipeline] data_dir = {scheme}://…: a secret does not belong there: give it as the programs of that "
                 f"cloud find it, for s3 in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"

@@ -300,7 +300,10 @@ def test_a_refused_connection_fails_with_its_cause() -> None:
 def test_what_cannot_pass_is_not_retried(server: Server, status: int) -> None:
     """Any other 4xx fails at once, and says what came and what to check."""
     url = server.on("/users", Answer({"error": "no\n  way" + " " * 300}, status=status))
-    assert re.search(rf"{status} .*no\\n  way|{status} .*no.*way.*: check", fail(url, retries=3))
+    line = fail(url, retries=3)
+    quoted = "no" in line.partition(f": {status} ")[2]
+    assert quoted == (status not in (401, 403))  # many an answer to a wrong secret repeats it
+    assert ": check " in line
     assert len(server.requests) == 1
 
 

@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import logging
+import re
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.mask import Mask, find_secrets
+from pipeline.mask import SHORTEST, Mask, find_secrets
 from reading import People
 
 
@@ -24,7 +25,7 @@ from reading import People
         ("next=%2Fusers%3Fkey%3Da%252Fb%2520c", "next=%2Fusers%3Fkey%3D***"),
         (r"a\/b c and a\u002Fb\u0020c", "*** and ***"),
         ("a&#47;b&#32;c and a&#x2F;b c", "*** and ***"),
-        ("abcdef abc", "*** ***"),
+        ("abcdef abcd", "*** ***"),
         ("GET http://ann:pw@h/?id_token=x1&q=2: no", "GET http://***@h/?id_token=***&q=2: no"),
         ("/?q=2&X-Amz-Signature=x1 and ?sig=x1", "/?q=2&X-Amz-Signature=*** and ?sig=***"),
         ("/?design=x1&code=x1&zipcode=x1", "/?design=x1&code=***&zipcode=x1"),
@@ -36,11 +37,14 @@ from reading import People
 )
 def test_secrets_are_masked_in_any_form(said: str, shown: str) -> None:
     """Those that are known in any encoding, the longest first; those of a URL by their place; no pointer to a page."""
-    assert Mask(["a/b c", "abc", "abcdef"])(said) == shown
+    assert Mask(["a/b c", "abcd", "abcdef"])(said) == shown
+
+
+SECRETS = st.text(st.sampled_from("aé\\&<>\"'/+% *") | st.characters(exclude_categories=["Cs", "Z", "C"]), min_size=4)
 
 
 @settings(deadline=None)
-@given(secret=st.text(st.sampled_from("aé\\&<>\"'/+% *") | st.characters(exclude_categories=["Cs"]), min_size=1))
+@given(secret=SECRETS.filter(lambda text: text == text.strip(" \\+") and len(re.sub(r"[ \\]", "", text)) >= SHORTEST))
 def test_no_encoding_of_a_secret_comes_through(secret: str) -> None:
     """As it is, as URLs write it, once and twice, and as JSON and HTML do."""
     forms = [secret, quote(secret), quote(secret, safe=""), quote_plus(secret), quote(quote(secret, safe=""), safe="")]
