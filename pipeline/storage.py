@@ -89,6 +89,22 @@ class LocalStorage:
             yield
 
     @contextlib.contextmanager
+    def watch(self, path: PurePath, number: int) -> Iterator[bool]:
+        """Keep other processes from locking the `number`th folder, without changing a file. False if one has locked it.
+
+        If there are no locks, no process is kept from anything.
+        """
+        with contextlib.ExitStack() as stack:
+            is_free = True
+            with contextlib.suppress(OSError):  # nobody has ever locked a folder here, or nobody can
+                file = stack.enter_context(Path(path.parent / ".lock").open("rb"))
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, number)
+                except BlockingIOError:
+                    is_free = False
+            yield is_free
+
+    @contextlib.contextmanager
     def hold(self, path: PurePath) -> Iterator[None]:
         """Hold a file that is there for this alone: another process, or thread, that wants it waits."""
         with self._telling(path):
@@ -257,6 +273,11 @@ class ObjectStorage:
     def lock(self, path: PurePath, number: int | None = None) -> Iterator[None]:  # noqa: ARG002 - as that of a folder
         """Hold nothing: another run writes under other names."""
         yield
+
+    @contextlib.contextmanager
+    def watch(self, path: PurePath, number: int) -> Iterator[bool]:  # noqa: ARG002 - as that of a folder
+        """Keep nobody from anything: nothing can be locked."""
+        yield True
 
     @contextlib.contextmanager
     def hold(self, path: PurePath) -> Iterator[None]:  # noqa: ARG002 - as that of a folder

@@ -193,6 +193,10 @@ class DayFolder(luigi.Target):
         """Hold the day at this stage, where it can be held: another process that wants it waits."""
         return self._storage.lock(self.path, self.date.toordinal())
 
+    def watch(self) -> contextlib.AbstractContextManager[bool]:
+        """Keep other processes from working on the day, without changing a file. False if one is working on it."""
+        return self._storage.watch(self.path, self.date.toordinal())
+
     def sweep(self, keep: Collection[str] = ()) -> None:
         """Make the folder unfinished and, but for the parts to `keep` and their journal, empty: no manifest first.
 

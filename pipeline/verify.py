@@ -17,7 +17,7 @@ from pipeline import config, stages
 from pipeline.audit import Audit, Finding, compare
 from pipeline.config import Pipeline
 from pipeline.database import Connection
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, spell_command
 from pipeline.days import check_span
 from pipeline.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
 from pipeline.lines import unpack
@@ -63,7 +63,7 @@ def _compare(dataset: Dataset, db: Connection | None, start: dt.date, stop: dt.d
     days = audit.days if audit else set()
     for date in sorted(date for date in folders | markers.keys() | days if start <= date < stop):
         marker = markers.get(date)
-        found = list(_verify_day(dataset, date, marker, audit))
+        found = _look_at(dataset, date, marker, audit)
         if marker is None and date not in folders:
             what = "neither a marker in loads nor files: bring the row back from a copy, or rebuild --drop-missing"
             found.append(Finding(date, f"{dataset.name}_days", f"the day has {what}"))
@@ -77,6 +77,28 @@ def _compare(dataset: Dataset, db: Connection | None, start: dt.date, stop: dt.d
         yield from audit.check_changes()
         yield from audit.check_present()
         yield from audit.check_history()
+
+
+def _look_at(dataset: Dataset, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None) -> list[Finding]:
+    """Verify a day. If something differs, verify it again while no other process can work on its files."""
+    found = _list_findings(dataset, date, marker, audit)
+    if all(finding.remark for finding in found):
+        return found
+    raw, clean = (dataset.folder(stage, date) for stage in STAGES)
+    with raw.watch() as raw_is_free, clean.watch() as clean_is_free:
+        if raw_is_free and clean_is_free:
+            return _list_findings(dataset, date, marker, audit)
+    busy = "another process is working on the day: run verify again"
+    return [Finding(date, "clean" if raw_is_free else "raw", busy, remark=True)]
+
+
+def _list_findings(
+    dataset: Dataset, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None
+) -> list[Finding]:
+    try:
+        return list(_verify_day(dataset, date, marker, audit))
+    except FolderError as error:  # files may vanish while they are read
+        return [Finding(date, dataset.name, str(error))]
 
 
 def _verify_day(
@@ -126,6 +148,11 @@ def _verify_files(
         others = ("transform_version", "rejected", "forgotten")
         should = {name: value for name, value in vars(day).items() if name not in others}
     if marker:
+        behind = _find_behind(marker, raw, clean)
+        if behind:
+            should = {name: value for name, value in should.items() if name not in behind}
+            what = "forget has erased lines of its files, and not yet of the tables: run it again: "
+            yield Finding(date, "loads", what + spell_command(dataset.name, "forget"))
         if "accepted" in should and marker["accepted"]:  # a load may let another source through, too
             should["accepted"] = join_accepted(should["accepted"], marker["accepted"])
         # A null is named by audit.py, but in `source`, where it may be right.
@@ -135,6 +162,18 @@ def _verify_files(
             again = "its raw files are pruned" if pruned and not raw else "reprocess makes it again"
             yield Finding(date, "loads", f"the day was made by other code: {again}", remark=True)
     return None if raw_findings else raw, None if clean_findings else clean
+
+
+def _find_behind(marker: dict[str, Any], raw: RawManifest | None, clean: CleanManifest | None) -> set[str]:
+    """Return the digests of the marker that are those before an erasure: `forget` is at work, or was interrupted."""
+    manifests = {"raw_sha256": raw, "clean_sha256": clean}
+    return {
+        name
+        for name, manifest in manifests.items()
+        if manifest
+        and marker[name] != manifest.sha256
+        and marker[name] in {erasure.sha256 for erasure in manifest.erasures}
+    }
 
 
 def _check_clock(marker: dict[str, Any]) -> Iterator[Finding]:

@@ -6,6 +6,8 @@ import datetime as dt
 import gzip
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import sqlalchemy as sa
 
 from conftest import dump_tree, execute, has_table, query, run_here
 from pipeline import config, extraction, stages
+from pipeline import forget as forget_module
 from pipeline import verify as verify_module
 from pipeline.audit import EXAMPLES, Audit, Finding
 from pipeline.config import Pipeline
@@ -715,6 +718,62 @@ def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
     assert [finding for finding in verify(USERS) if finding.date == day] == [
         Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
     ]
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("stage", ["raw", "clean"])
+def test_day_in_another_process_is_a_remark(stage):
+    """The part that another process is writing is no difference. Once that process is dead, the part is one."""
+    day = dt.date.fromisoformat(RECORDS)
+    folder = USERS.folder(stage, day)
+    (folder.path / "part-00007.new.gz").write_bytes(b"")
+    code = "import fcntl, sys; file = open(sys.argv[1], 'ab'); "
+    code += "fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2])); print('held', flush=True); sys.stdin.read()"
+    where = [str(folder.path.parent / ".lock"), str(day.toordinal())]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, *where], text=True, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        busy = "another process is working on the day: run verify again"
+        assert list(verify(USERS)) == [Finding(day, stage, busy, remark=True)]
+        other.stdin.close()
+    assert list(verify(USERS)) == [Finding(day, stage, "part-00007.new.gz: the manifest does not name it")]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
+    """As if prune had removed the files of a day after its manifest was read. The other days are compared."""
+    day, read_clean = dt.date.fromisoformat(RECORDS), stages.read_clean
+
+    def vanish(dataset, date):
+        if date == day:
+            for stage in ("clean", "raw"):
+                USERS.folder(stage, date).remove()
+            execute(f"update loads set pruned_at = loaded_at where date = '{date}'")
+        return read_clean(dataset, date)
+
+    monkeypatch.setattr(stages, "read_clean", vanish)
+    assert list(verify(USERS)) == [
+        Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
+    ]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_interrupted_forget_is_named_with_its_command(monkeypatch):
+    """The files lack lines that the tables still have. The next forget completes the erasure."""
+    ((key,),) = query("select min(user_id) from users_events where load_date = ?", RECORDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(forget_module, "_erase_rows", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            forget(USERS, [str(key)])
+    what = "forget has erased lines of its files, and not yet of the tables: run it again: ./run.sh forget"
+    assert Finding(dt.date.fromisoformat(RECORDS), "loads", what) in list(verify(USERS))
+    assert {finding.what for finding in verify(USERS)} == {what}
+    forget(USERS, [])
+    assert list(verify(USERS)) == []
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("database", "loaded")
