@@ -57,6 +57,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the test in a folder in memory, if there is one: SIGKILL loses nothing that was written to a disk either."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        monkeypatch.chdir(folder)
+        yield
+        monkeypatch.undo()
+
+
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test waits for long before it asks again, or goes through a proxy of this machine."""

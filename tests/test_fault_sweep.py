@@ -11,8 +11,7 @@ import os
 import random
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +36,10 @@ EARLIER = [DAY - dt.timedelta(days=2), DAY - dt.timedelta(days=1)]
 TABLES = "users", "users_history", "users_days", "users_events", "users_changes"
 PAGE = 4
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="points are told apart by /proc")
+pytestmark = [
+    pytest.mark.usefixtures("memory"),
+    pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="points are told apart by /proc"),
+]
 
 Dump = dict[str, list[tuple[Any, ...]]]
 
@@ -155,15 +157,6 @@ class Sweep:
     def finish(self) -> None:
         print(f"{self.runs} runs")
         assert not self.problems, "\n".join(self.problems)
-
-
-@pytest.fixture(autouse=True)
-def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder in memory, where there is one: a killed process loses nothing of what it wrote to a disk either."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
-        monkeypatch.chdir(folder)
-        yield
-        monkeypatch.undo()
 
 
 class Keep:
