@@ -355,6 +355,13 @@ class Source(Section):
         return list(values.items())
 
     @classmethod
+    def has_url(cls) -> bool:
+        """Whether a flag or luigi.cfg names a source. Without one nothing may be made, not even a note of a failure."""
+        parser = CmdlineParser.get_instance()
+        flag = getattr(parser.known_args, f"{cls.section}_url", None) if parser else None
+        return bool((flag or get_config().get(cls.section, "url", "", raw=True)).strip())
+
+    @classmethod
     def _miss_url(cls) -> ConfigError:
         """Say where `url` was looked for. Luigi reads luigi.cfg in the current folder only."""
         file = Path.cwd() / "luigi.cfg"

@@ -77,10 +77,10 @@ class DayTask(luigi.Task):
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-        """Without a date, the last closed day. A section that cannot be used fails every task, before it is asked."""
-        settings = cls.dataset.config()
+        """Take the last closed day if no date is given. Raises ConfigError if the section names no source."""
+        check_section(cls.dataset)
         if not args and not kwargs and not cls.date.has_task_value(cls.get_task_family(), "date"):
-            kwargs = {"date": settings.last_closed_day(config.utc_now())}
+            kwargs = {"date": cls.dataset.config().last_closed_day(config.utc_now())}
         return super().get_param_values(params, args, kwargs)
 
     def complete(self) -> bool:
@@ -110,6 +110,15 @@ class DayTask(luigi.Task):
         if CmdlineParser.get_instance() is None and cmdline is not None:
             CmdlineParser._instance = cmdline
             InterfaceLogging.setup(core())
+
+
+def check_section(dataset: Dataset) -> None:
+    """Raise ConfigError if the section of a dataset names no source, before a task makes anything.
+
+    Any other mistake in the section fails the task, so that it is noted as a failure of its day and sent as an alert.
+    """
+    if not dataset.config.has_url():
+        dataset.config()
 
 
 def _note(dataset: Dataset, date: dt.date, stage: str, cause: BaseException | str) -> None:
@@ -260,11 +269,11 @@ class RangeDaily(ranges.RangeDaily):
     days_forward = _keep_to_ourselves(ranges.RangeDaily.days_forward)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Raise ConfigError where the section of the dataset cannot be used: a range makes nothing before that."""
+        """Raise ConfigError if the section of the dataset names no source."""
         super().__init__(*args, **kwargs)
         self._past: list[dt.date] = []
         if issubclass(self.of, DayTask):
-            self.of.dataset.config()
+            check_section(self.of.dataset)
 
     def requires(self) -> Any:
         if not self.start:

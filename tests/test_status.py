@@ -107,7 +107,7 @@ def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
     (at,) = (number for number, line in enumerate(lines) if line.startswith("date "))
     assert lines[at].split() == ["date", "extracted", "inserted", "updated", "unchanged", "rejected", "seconds"]
     assert [line.split()[2] for line in lines[at + 1 : at + 4]] == ["1,234,567"] * 3
-    assert lines[at + 4] == "0 on all these days: deleted, stale, duplicate, forgotten"
+    assert lines[at + 4] == "0 on all these days: deleted, vanished, reverted, stale, duplicate, forgotten"
     legend = lines[at - 3 : at - 1]
     assert re.split(" {3,}", "   ".join(legend)) == [
         ". loaded", "p loaded, raw files given up", "S stale", "F failed", "M missing", "- not over yet",
