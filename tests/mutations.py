@@ -25,21 +25,8 @@ KINDS: dict[str, dict[str, Any]] = {
 ODD: list[Any] = [None, True, False, 0, -1, 7, 2**63, 10**40, 1.5, 1e400, float("nan"), [], {}, [{}], {"id": 1}, [[]]]
 ODD += ["", "7", " 3 ", "\0", "\ud800", "é\u2028", "next", "x" * 300, "true", "null", "/p1", "\ufeff", "\x1b[31m"]
 ODD += ["2026-13-40T25:00:00Z"]
-NAMES = [
-    "id",
-    "data",
-    "next",
-    "total",
-    "has_more",
-    "error",
-    "errors",
-    "ok",
-    "success",
-    "status",
-    "code",
-    "users",
-    "items",
-]
+NAMES = ["id", "data", "next", "total", "has_more", "error", "errors", "ok", "success", "status", "code", "users"]
+NAMES += ["items"]
 HEADERS = [b"X-A: 1", b'Link: </p1>; rel="self"', b"Set-Cookie: a=b", b"Retry-After: 1", b"X-Total-Count: 3"]
 HEADERS += [b"ETag: \xe9", b"Server: \x1b[2J", b"Connection: close", b"Date: Sat, 01 Jan 2000 00:00:00 GMT"]
 FRAMES = [b"\r\n", b"\n", b"\r", b"0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"\0"]

@@ -5,6 +5,7 @@ Non-goals: to say which of several readings is right. A loss is whatever is none
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
@@ -114,12 +115,15 @@ def read_pages(kind: str, said: Said, target: str, body: bytes) -> Iterator[Page
     lists: list[tuple[list[Any], Mapping[str, Any]]] = []
     try:
         framed = said.headers.keys() & {"content-length", "transfer-encoding", "content-encoding"} and not said.has_rest
+        is_named = bool(
+            re.match(r"(application|text)/(x-)?ndjson\b", said.headers.get("content-type", ""), re.IGNORECASE)
+        )
         lines = [decode(line) for line in body.replace(b"\r", b"\n").split(b"\n") if line.strip(b" \t")]
-        is_empty = not lines and not body.strip() and kind == "lines"
+        is_empty = is_named and not lines
         if is_empty or (
             lines and all(isinstance(line, Pairs) for line in lines) and (kind == "lines" or len(lines) > 1)
         ):
-            lists += [(lines, {})] if framed else []
+            lists += [(lines, {})] if framed or (len(lines) == 1 and not is_named) else []
     except (ValueError, RecursionError):
         pass
     try:
