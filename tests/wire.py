@@ -115,7 +115,7 @@ def read_answer(raw: Raw) -> Said | None:
             return None
         head, tail = data[: found.start()], data[found.end() :]
         first, *lines = re.split(rb"\r?\n", head)
-        status = re.fullmatch(rb"HTTP/1\.\S*\s+(\d{3})(?:\s.*)?", first, re.DOTALL)
+        status = re.fullmatch(rb"HTTP/\S*\s+(\d{3})(?:\s.*)?", first, re.DOTALL)
         if status is None or status[1] not in (b"100",):
             break
         data = tail
