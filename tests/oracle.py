@@ -183,10 +183,12 @@ def _find_link(said: Said) -> str | None:
     return head.lstrip().removeprefix("<") if rest.replace(" ", "") in (';rel="next"', ";rel=next") else None
 
 
-def find_row(record: str | bytes) -> tuple[Any, ...] | str | None:
+def find_row(record: bytes) -> tuple[Any, ...] | str | None:
     """The row of a record, None for a certain reject, or "?" where Python's json cannot tell."""
+    if re.search(rb"NaN|Infinity|\\u[dD][89a-fA-F]", record):
+        return "?"  # no JSON, and half a character
     try:
-        value = decode(record if isinstance(record, bytes) else record.encode())
+        value = decode(record)
     except (ValueError, RecursionError):
         return "?"
     if not isinstance(value, Pairs):
