@@ -147,7 +147,7 @@ def run(
             "root": root,
             "server": server,
             "schema": SCHEMA,
-            "url": f"{root}/users/{size}/{scenario.kind}?latency={scenario.latency}",
+            "url": f"{root}/users/{size}?kind={scenario.kind}&latency={scenario.latency}",
             "date": str(today),
             "start": str(FIRST_DAY),
             "stop": str(FIRST_DAY + dt.timedelta(size if scenario.needs == BACKFILL else 0)),
@@ -157,7 +157,7 @@ def run(
             if scenario.needs == POSTGRES:
                 empty(server)
             if scenario.before:
-                yesterday = {"url": f"{root}/users/{size}/{scenario.before}?", "date": str(today - dt.timedelta(1))}
+                yesterday = {"url": f"{root}/users/{size}?kind={scenario.before}", "date": str(today - dt.timedelta(1))}
                 start(contender, FIRST, words | yesterday, size)
             if scenario.needs == SKIP and FIRST in contender.commands:
                 start(contender, FIRST, words, size)

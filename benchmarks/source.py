@@ -1,6 +1,6 @@
 """The source that every contender reads: pages of users on loopback, out of a file, as fast as a socket takes them.
 
-Answers `GET /users/<number>/<kind>?page=1` with a JSON list of a thousand, `X-Total-Count` and a `Link` to the next.
+Answers `GET /users/<number>?kind=<kind>&page=1` with a JSON list of 1,000, `X-Total-Count` and a `Link` to the next.
 A kind is `first` (everybody) or `changed` (everybody, one in a hundred with another city and a later `updated_at`).
 `&latency=0.05` has each answer wait. `GET /days/<date>` is one page, of the hundred users of that day. The bytes are
 written to a file once, and sent from there by the kernel: the source costs next to nothing beside who reads it.
@@ -119,7 +119,8 @@ class Handler(socketserver.StreamRequestHandler):
     def _answer(self, method: str, target: str) -> None:
         url = urlsplit(target)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-        pages = self.server.find(url.path)
+        kind = query.get("kind", "")
+        pages = self.server.find(f"{url.path}/{kind}" if kind else url.path)
         if pages is None:
             self._send(404, b"{}")
             return
@@ -132,7 +133,7 @@ class Handler(socketserver.StreamRequestHandler):
         if page < pages.count:
             host = "http://{}:{}".format(*self.server.server_address)
             latency = f"&latency={query['latency']}" if "latency" in query else ""
-            headers.append(f'Link: <{host}{url.path}?page={page + 1}{latency}>; rel="next"')
+            headers.append(f'Link: <{host}{url.path}?kind={kind}&page={page + 1}{latency}>; rel="next"')
         start, end = pages.ends[page - 1], pages.ends[page]
         self._head(200, end - start, headers)
         if method != "HEAD":

@@ -48,7 +48,7 @@ def look_up(dataset: Dataset, keys: Sequence[str]) -> list[Trace]:
     traces = {key: Trace(text) for key, text in asked.items() if key not in forgotten}
     database = dataset.warehouse().database
     if traces and database.exists():
-        with database.connect() as db:
+        with database.connect(readonly=True) as db:
             _search_tables(db, declared, traces)
             _search_rejects(db, dataset, traces)
     if unknown := [key for key, trace in traces.items() if not trace.is_known]:

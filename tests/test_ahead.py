@@ -19,7 +19,7 @@ PATIENCE = 20  # seconds for what is sure to happen
 
 
 def make_row(key: int) -> pa.RecordBatch:
-    return pa.record_batch({"user_id": [key], "name": ["a"], "updated_at": pa.nulls(1, pa.timestamp("us"))})
+    return pa.record_batch({"user_id": [key], "name": ["a"], "updated_at": pa.nulls(1, pa.timestamp("us", "UTC"))})
 
 
 def test_the_next_is_made_while_the_one_before_is_worked_on() -> None:

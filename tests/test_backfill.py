@@ -154,7 +154,11 @@ def test_days_that_are_not_closed_are_one_line():
         (("2026-11-01", "tomorrow"), 2, "'tomorrow' is not a day: give it as 2026-11-21"),
         (("1066-10-14", "1066-10-15"), 2, "1066-10-14 is no day of a source: give one from 1970 on"),
         (("2026-11-01", "2026-11-02", "--workers", "0"), 2, "0 is not 1 or more"),
-        (("2026-11-01", "2026-11-02", "--users-modes", "snapshot"), 2, "unrecognized arguments: --users-modes"),
+        (
+            ("2026-11-01", "2026-11-02", "--users-modes", "snapshot"),
+            2,
+            "there is no flag --users-modes: did you mean --users-mode?",
+        ),
         (("2026-11-01", "2026-11-02", "--users-timezone", "Berlin"), 1, "timezone = 'Berlin' is not a time zone"),
     ],
     ids=" ".join(["reversed empty one-day no-day too-early no-worker no-flag no-zone"]).split(),

@@ -102,6 +102,7 @@ def test_parts_reach_the_disk_before_the_manifest_and_the_manifest_before_the_da
         "progress.jsonl",
         "part-00001.jsonl.gz",
         f"date={DAY}",  # which has no progress.jsonl any more
+        f"date={DAY}",  # which holds the names of the parts
         "manifest.json.new",
         f"date={DAY}",
     ]

@@ -68,7 +68,7 @@ def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str
         ("unchanged snapshot", 45),
         ("snapshot with a reject", 45),
         ("changed snapshot", 50),
-        ("late snapshot", 48),
+        ("late snapshot", 50),
         ("first incremental", 70),
         ("small incremental", 10),
     ],

@@ -94,7 +94,10 @@ def measure_room() -> int:
 
 
 def test_a_disk_that_is_full_at_any_moment_is_one_line_and_loses_nothing(whole: Rows) -> None:
-    """Whether there is room for nothing, for the raw files, for the clean ones, or for most of the rows."""
+    """With room for nothing, for the raw files, for the clean ones, or for most of the rows.
+
+    With room for nothing, the warehouse fails first: Extract asks it for the source of the day before.
+    """
     before, told = dump_warehouse(), []
     Path("data").rename("kept")
     Path("data").mkdir()
@@ -113,8 +116,8 @@ def test_a_disk_that_is_full_at_any_moment_is_one_line_and_loses_nothing(whole: 
             filler.unlink()
             finish(before, whole)
     stages_told = [re.search(r"data/(raw|clean|warehouse)", line)[1] for line in told]
-    assert stages_told == sorted(stages_told, key=["raw", "clean", "warehouse"].index)
-    assert set(stages_told) == {"raw", "clean", "warehouse"}, told
+    assert stages_told[0] == stages_told[-1] == "warehouse"
+    assert "clean" in stages_told, told
     assert all(re.search(r"No space left on device: .*mend that|is full: free space|disk I/O error", x) for x in told)
 
 
@@ -221,7 +224,7 @@ def drop(table: str) -> Callable[[], None]:
         pytest.param(lead_nowhere, "unable to open database file: it must be a file", id="a link to nowhere"),
         pytest.param(
             replace_by("create table loads (truck text)"),
-            "no such column: date: if the table loads is another program's",
+            "the table loads has no column dataset, .* a column truck too many, .* or choose another database",
             id="another's loads",
         ),
         pytest.param(
