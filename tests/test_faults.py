@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from conftest import dump_tree, dump_warehouse, luigi_run, query, run
+from conftest import dump_tree, dump_warehouse, execute, luigi_run, query, run
 from pipeline import pages, sqlite, stages
 from pipeline.errors import PipelineError, SourceError, WarehouseError
 from pipeline.extraction import extract_day
@@ -48,6 +48,11 @@ def _loaded(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatc
     configure("users", url=url, auth="bearer:USERS_API_TOKEN", retries=2)
     work(BEFORE)
     server.requests.clear()
+
+
+def forget_source() -> None:
+    """Let the test read another server: a marker of an older version names no source."""
+    execute("update loads set source = null")
 
 
 def work(day: dt.date = DAY) -> None:
@@ -133,7 +138,8 @@ def test_an_outage_is_retried_then_one_line(server: Server, configure: Configure
 def test_a_refused_connection_is_retried_then_one_line(configure: Configure) -> None:
     """Nobody listens."""
     with Server() as closed:
-        configure("users", url=f"{closed.url}/users", accept=True)  # it is another source than that of the day before
+        configure("users", url=f"{closed.url}/users")
+    forget_source()
     line = fail()
     assert "refused; failed after 3 attempts" in line
 
@@ -141,7 +147,8 @@ def test_a_refused_connection_is_retried_then_one_line(configure: Configure) -> 
 def test_a_reset_within_the_body_is_retried_then_one_line(configure: Configure) -> None:
     """The connection breaks when half of the body is here."""
     with answer_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b'[{"id": 7}' * 50) as url:
-        configure("users", url=url, accept=True)  # it is another source than that of the day before
+        configure("users", url=url)
+        forget_source()
         assert "failed after 3 attempts" in fail()
 
 
