@@ -104,7 +104,7 @@ def _send(url: str, message: dict[str, Any]) -> str | None:
             Session() as session,
             session.post(url, json=message, timeout=2 * PATIENCE, stream=True) as response,
         ):
-            return None if response.status_code // 100 == 2 else f"{response.status_code} {response.reason}"
+            return None if response.status_code // 100 == 2 else mask(f"{response.status_code} {response.reason}")
     except (OSError, ValueError) as error:  # of requests, with the URL in their words
         if problem := find_tls_problem(error):
             return f"{problem.what}: {problem.hint}"

@@ -15,7 +15,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from pipeline.config import Source
 from pipeline.placeholders import walk_texts
@@ -44,12 +44,12 @@ PART = 8  # characters of a secret that nobody may see
 ENTITIES = {name.rstrip(";"): char for name, char in html.entities.html5.items() if len(char) == 1 and ord(char) < 256}
 ENTITIES |= {name.lower(): ENTITIES.get(name.lower(), char) for name, char in ENTITIES.items()}
 ESCAPE = re.compile(
-    r"%(?:25)*(?P<byte>[0-9a-f]{2})"
+    r"%(?P<byte>[0-9a-f]{2})"
     r"|(?<!\\)\\+(?:"
     r"u(?P<high>d[89ab][0-9a-f]{2})\\+u(?P<low>d[c-f][0-9a-f]{2})"
     r"|u\{(?P<braced>[0-9a-f]{1,6})\}|(?-i:U)(?P<long>[0-9a-f]{8})|u(?P<short>[0-9a-f]{4})"
     r"|x(?P<hex>[0-9a-f]{2})|(?P<octal>[0-7]{3})|(?P<char>[\"'/bfnrt]))"
-    r"|&(?:amp;)*(?:\#0*(?P<decimal>\d{1,7});?|\#x0*(?P<hexadecimal>[0-9a-f]{1,6});?"
+    r"|&(?:\#0*(?P<decimal>\d{1,7});?|\#x0*(?P<hexadecimal>[0-9a-f]{1,6});?"
     rf"|(?P<name>{'|'.join(sorted(ENTITIES, key=len, reverse=True))});)"
     r"|=[ \t]*\r?\n",
     re.IGNORECASE,
@@ -154,10 +154,11 @@ def _to_bytes(text: str) -> str:
 @functools.lru_cache(64)
 def _cut(secret: str) -> frozenset[str]:
     """Cut a secret, in each spelling that no escape makes, into the pieces that count as the whole."""
-    raw = secret.encode("utf-8", "surrogatepass")
-    wholes = {layer for layer, _ in _decode_layers(_to_bytes(secret))}
-    wholes |= {_to_bytes(raw.decode("latin-1")), secret.encode("latin-1", "replace").decode("latin-1"), raw.hex()}
-    wholes |= {each for data in (raw, secret.encode("utf-16-le", "surrogatepass")) for each in _list_base64(data)}
+    wholes = {secret.encode("latin-1", "replace").decode("latin-1")}
+    for layer, _ in _decode_layers(_to_bytes(secret)):  # it may be known as a URL writes it
+        raw = layer.encode("latin-1")
+        wide = raw.decode("utf-8", "replace").encode("utf-16-le")
+        wholes |= {layer, _to_bytes(layer), raw.hex(), *_list_base64(raw), *_list_base64(wide)}
     wholes |= {whole[::-1] for whole in wholes}
     pieces: set[str] = set()
     for whole in wholes:
@@ -230,7 +231,7 @@ def find_userinfo(url: str) -> Iterator[str]:
     userinfo, at, _ = url.rpartition("@")
     if at:
         user, _, password = userinfo.rpartition("//")[2].partition(":")
-        yield from {password or user, unquote(password or user)}
+        yield password or user
 
 
 def hides_userinfo(url: str) -> bool:
