@@ -23,7 +23,6 @@ from pipeline import alerts, tasks
 from pipeline.config import Pipeline
 from pipeline.database import find_database
 from pipeline.errors import PipelineError
-from pipeline.mask import PART
 from pipeline.pages import START_BYTES
 from pipeline.storage import open_storage
 from pipeline.users import ExtractUsers
@@ -31,6 +30,7 @@ from server import Answer, Server
 
 SECRET = 'Gq7/x+Rt&9 "Zk=Lm2\\Pw%41Vb_5'
 CODE = base64.b64encode(f"ann:{SECRET}".encode()).decode()
+PART = 8  # characters of a secret that nobody may see
 FIRST = dt.date(2026, 1, 1)
 USER = {"id": 1}
 
