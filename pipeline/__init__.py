@@ -62,6 +62,7 @@ The map, from the outside in; imports run this way only:
     fields, ahead, errors             places in a JSON object; one thing ahead; what can go wrong
     files                             files and folders of this machine, and who may read them
     sanitize                          text of others, fit for a terminal, a log line or a chat
+    depth, scan                       how deep JSON may be nested; what msgspec refuses, read all the same
 
 `luigi --module pipeline LoadUsers --date 2026-11-21` finds its tasks here.
 """

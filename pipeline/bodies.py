@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline import pages
 from pipeline.fields import split_path
 from pipeline.pages import (
     ERRORS,
@@ -21,11 +22,9 @@ from pipeline.pages import (
     VALUE,
     BadPageError,
     RecoverableError,
-    _find_raw,
     _read_fields,
-    _split_object,
-    check_members,
-    check_names,
+    split_envelope,
+    split_object,
 )
 
 OBJECT = "@"  # the data_selector that takes the JSON value of the body, or of each of its lines, for a record
@@ -54,11 +53,13 @@ def unfold(body: bytes, selector: str | None, content_type: str) -> Unfolded:
     if LINES.match(content_type) or _has_lines(body):
         if selector not in (None, "", OBJECT):
             raise BadPageError("the body is JSON lines", f"leave data_selector out, or set it to {OBJECT}")
+        if max(body.count(b"\n"), body.count(b"\r")) > pages.MAX_RECORDS:
+            raise BadPageError(f"the body has more than {pages.MAX_RECORDS:,} lines", "ask for smaller pages")
         return _join_lines([line for line in body.splitlines() if line.strip(SPACE)])
     if selector == OBJECT and body:
         if body[:1] != b"{":
             raise BadPageError("the body is not the single object that data_selector = @ takes", "check data_selector")
-        return Unfolded(b"[%b]" % body, "", _read_fields(_split_object(body)))
+        return Unfolded(b"[%b]" % body, "", _read_fields(split_envelope(body)))
     if selector is not None and f".{selector}".endswith(f".{MEMBERS}") and body[:1] == b"{":
         return _list_members(body, selector.removesuffix(MEMBERS).removesuffix("."))
     return Unfolded(body, selector)
@@ -70,7 +71,7 @@ def _has_lines(body: bytes) -> bool:
     if not rest or not first.rstrip(SPACE).endswith(b"}"):
         return False
     with contextlib.suppress(BadPageError, RecoverableError):
-        _split_object(first)
+        split_object(first)
         return True
     return False
 
@@ -83,10 +84,10 @@ def _join_lines(lines: Sequence[bytes]) -> Unfolded:
         _lines.decode_lines(b"\n".join(lines))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         for line in lines:  # NaN and its like are let pass here
-            _split_object(line)
+            split_object(line)
     said: dict[str, object] = {}
     if lines:
-        first, last = _split_object(lines[0]), _split_object(lines[-1])
+        first, last = split_object(lines[0]), split_object(lines[-1])
         shared = first.keys() & last.keys() - set(ERRORS)
         if len(lines) == 1 or not shared:  # a stream may end with the error that broke it off
             said = _read_fields(last)
@@ -94,11 +95,7 @@ def _join_lines(lines: Sequence[bytes]) -> Unfolded:
 
 
 def _list_members(body: bytes, path: str) -> Unfolded:
-    page = _split_object(body)
-    members = _find_raw(page, path) if path else msgspec.Raw(body)
-    if members is not None and bytes(memoryview(members)[:1]) == b"{":
-        check_members(members)
-        check_names(body, [members])
+    page = split_envelope(body)
     if path:
         listed = _replace(page, path)
         return Unfolded(body if listed is None else listed, path)
@@ -112,13 +109,13 @@ def _replace(page: Mapping[str, msgspec.Raw], path: str) -> bytes | None:
     if path in page:
         raw = page[path]
         if bytes(raw).startswith(b"{"):
-            new[path] = _join_members(_split_object(raw))
+            new[path] = _join_members(split_envelope(raw))
         elif LIST_START.match(raw) and not LIST_END.fullmatch(raw):  # PHP writes an empty object as an empty list
             raise BadPageError(f"there is a list at '{path}', and no object", "set data_selector to the list's path")
     else:
         for name, rest in split_path(path):
             if name in page and bytes(page[name]).startswith(b"{"):
-                inner = _replace(_split_object(page[name]), rest)
+                inner = _replace(split_envelope(page[name]), rest)
                 if inner is not None:
                     new[name] = inner
                     break
@@ -137,7 +134,7 @@ def _add_key(name: str, raw: bytes) -> bytes:
     key = b'"%b":%b' % (KEY.encode(), json.dumps(name).encode())
     if not raw.startswith(b"{"):
         return b'{%b,"%b":%b}' % (key, VALUE.encode(), raw)
-    if b'"_key"' in raw and KEY in _split_object(raw):
+    if b'"_key"' in raw and KEY in split_object(raw):
         return raw
     rest = raw[1:].lstrip(SPACE)
     return b"{%b%b%b" % (key, b"" if rest.startswith(b"}") else b",", rest)

@@ -18,6 +18,7 @@ from pipeline import config as settings
 from pipeline import presets
 from pipeline.client import AnswerError, Client
 from pipeline.config import INCREMENTAL, SNAPSHOT, Source
+from pipeline.depth import TOO_DEEP, is_deep
 from pipeline.errors import SourceError
 from pipeline.evidence import Decision, EndlessError, UndecidedError, decide, says_more
 from pipeline.fields import find
@@ -383,7 +384,10 @@ class _Examination:
         refused: Counter[str] = Counter()
         for record in self._raw:
             try:
-                msgspec.json.decode(record, type=self._contract)
+                if is_deep(record):
+                    refused[TOO_DEEP] += 1
+                else:
+                    msgspec.json.decode(record, type=self._contract)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 refused[str(error)] += 1
         good = len(self._raw) - refused.total()

@@ -345,7 +345,10 @@ class _Inquiry:
     def _continues(self, param: str) -> bool:
         """Whether the last record comes again after the one before it."""
         before = find(load_records(self._page)[-2:][0], self._key or "")
-        page = self._ask(self._request.put(self._where, param, before))
+        try:
+            page = self._ask(self._request.put(self._where, param, before))
+        except ValueError:  # it cannot be sent
+            return False
         return page is not None and self._read_keys(page)[:1] == self._keys[-1:]
 
     def _ask_next(self, keys: Keys) -> Page | None:

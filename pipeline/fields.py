@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
+from pipeline.depth import is_deep
+
 FALSE = ("false", "no", "n", "off", "null", "none")  # as text
 NEVER = re.compile(  # the zero of a clock: that of MySQL, of Go and .NET, of Unix
     r"(0000-00-00|0001-01-01|1970-01-01)([t ]00:00(:00(\.0+)?)?( ?(z|utc|[+-]\d\d(:?\d\d)?))*)?"
@@ -30,13 +32,19 @@ class Number(float):
         return self.text
 
 
-def load(record: Any) -> Any:
-    """The bytes of a record as Python reads them, with NaN and lone surrogates, which msgspec refuses; None: no JSON.
+class Unreadable(str):
+    """The JSON text of a value that has no exact meaning: NaN, or text with half a surrogate pair."""
 
-    Nor is a number of thousands of digits, to Python.
+    __slots__ = ()
+
+
+def load(record: Any) -> Any:
+    """Return a record as Python reads it, with NaN and lone surrogates, which msgspec refuses.
+
+    None: it is no JSON, or has a number of thousands of digits, or is nested too deeply.
     """
-    with suppress(ValueError, RecursionError):
-        return json.loads(bytes(record))
+    with suppress(ValueError):
+        return None if is_deep(record) else json.loads(bytes(record))
 
 
 def find(fields: object, path: str) -> Any:

@@ -10,8 +10,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
 import msgspec
@@ -19,18 +18,20 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from pipeline.body_errors import BodyErrors, Complaint, show
-from pipeline.fields import Number, find, split_path
+from pipeline.depth import MAX_DEPTH, is_deep
+from pipeline.fields import Number, Unreadable, find, split_path
+from pipeline.scan import count_items, scan
 
 MAX_BODY = 256 * 2**20  # bytes of a page, as they come and decompressed
+MAX_RECORDS = 1_000_000  # of a page: a short body may hold many
 MAX_SECONDS = 1800  # for a request, from the first byte sent to the last byte of the body
 CHUNK = 2**18
 FIELDS_DEPTH = 20  # how deep a page's object is looked into, beside its records
 
-Split = TypeVar("Split")
+Split = TypeVar("Split", list[msgspec.Raw], dict[str, msgspec.Raw])
 
 _values = msgspec.json.Decoder(float_hook=Number)
 
-KNOWN = 64  # bytes by whose equality a part of a page is found in it
 START_BYTES = 2**14  # of an answer that is a failure anyway
 LINKS = ("link", "links")
 ERRORS = ("error", "errors")
@@ -39,7 +40,8 @@ RECORDS = ("data", "items", "results", "records", "users")  # what many call the
 OF_SCALARS = ("members", "ids", "keys", "values")  # and a list of texts or numbers
 VALUE = "value"  # the field of a record that came as a number or a text
 LIST = ("...",)  # stands for a list in which there is something: it is true, and neither a number nor a cursor
-BLANK = re.compile(r"[ \t\r\n]*")
+MEMBER = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
+END = re.compile(rb"[ \t\r\n]*}[ \t\r\n]*")
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 LIST_END = re.compile(rb"\[[ \t\r\n]*\]")
 LIST_START = re.compile(rb"\[[ \t\r\n]*(.)", re.DOTALL)
@@ -67,6 +69,14 @@ class BadPageError(Exception):
 
 class RefusedPageError(BadPageError):
     """A page that says itself that the request failed."""
+
+
+class TooManyError(Exception):
+    """A list or an object has more than MAX_RECORDS items."""
+
+
+class _Empty(msgspec.Struct, frozen=True, gc=False):
+    """Stands for any object."""
 
 
 class MissingListError(BadPageError):
@@ -169,11 +179,11 @@ def select_list(
         refuse(errors.find_in_list(body))
         return "", body, {}
     if kind == b"{" and selector != "":
-        page = _split_object(body)
+        page = split_envelope(body)
         fields = _read_fields(page)
         refuse(errors.find_always(fields))
         path, found = _find_list(page, fields, selector, errors, total_path, dataset)
-        check_names(body, [raw for raw in (*page.values(), found) if raw is not None and _starts(raw, b"[")])
+        _refuse_deep(page, path)
         null = _starts(found, b"n")
         content = b"[]" if found is None or null else bytes(found)
         if LIST_END.fullmatch(content):
@@ -188,54 +198,6 @@ def select_list(
     if LIST_END.fullmatch(body):  # PHP writes an empty object as an empty list
         raise MissingListError(what, hint, {})
     raise BadPageError(what, hint)
-
-
-def check_names(body: bytes, large: Iterable[msgspec.Raw]) -> None:
-    """Check that no object of a page has two members of one name: a decoder would drop all but the last one.
-
-    `large` are the parts of the page that are not looked into, as its records. Raises BadPageError.
-    """
-
-    def check(members: list[tuple[str, object]]) -> None:
-        names = Counter(name for name, _ in members)
-        if len(names) < len(members):
-            name = names.most_common(1)[0][0]
-            raise BadPageError(
-                f"the page has the name {json.dumps(name)} twice in one object", "report it to the source"
-            )
-
-    spans = [(at, at + len(memoryview(raw))) for raw in large if (at := _locate(body, raw)) >= 0]
-    pieces, start = [], 0
-    for begin, end in sorted(spans):
-        if begin >= start:
-            pieces.append(body[start:begin])
-            start = end
-    text = b"0".join([*pieces, body[start:]]).decode()
-    try:
-        json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
-    except RecursionError:
-        raise BadPageError("the body is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise BadPageError(f"the body is no JSON ({error})") from None
-
-
-def check_members(content: bytes | msgspec.Raw) -> None:
-    """Check the same of the members of one object, and of nothing within them."""
-    seen: set[str] = set()
-    for name, _ in cast(Iterator[tuple[str, msgspec.Raw]], _scan(bytes(content).decode())):
-        if name in seen:
-            raise BadPageError(f"two members have the name {json.dumps(name)}", "report it to the source")
-        seen.add(name)
-
-
-def _locate(body: bytes, raw: msgspec.Raw) -> int:
-    """The place of a part in a page; -1 where it is so short that it may as well be read."""
-    view = memoryview(raw)
-    head, tail, size = bytes(view[:KNOWN]), bytes(view[-KNOWN:]), len(view)
-    at = -1 if size < KNOWN else body.find(head)
-    while at >= 0 and not body.startswith(tail, at + size - KNOWN):
-        at = body.find(head, at + 1)
-    return at
 
 
 def refuse(complaint: Complaint | None) -> None:
@@ -276,55 +238,82 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _split_object(content: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+def split_object(content: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """Return the members of an object, each the bytes that came. Of members with the same name the last one counts."""
     return _decode(content, dict[str, msgspec.Raw])
 
 
-def _decode(content: bytes | msgspec.Raw, kind: Callable[..., Split]) -> Split:
+def split_envelope(content: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """Return the members of a page's object. Raises BadPageError where two members have the same name."""
+    members, text, at = split_object(content), bytes(content), 0
+    for name, raw in members.items():
+        # The members stand in the text one after the other, unless one of them was replaced by a later one.
+        found = MEMBER.match(text, at)
+        if found is None or _read_name(found[1]) != name or not text.startswith(raw, found.end()):
+            _refuse_duplicates([name for name, _ in scan(text.decode())])
+            break
+        at = found.end() + len(raw)
+    if members and not END.fullmatch(text, at):
+        _refuse_duplicates([name for name, _ in scan(text.decode())])
+    return members
+
+
+def _read_name(token: bytes) -> str:
+    try:
+        return msgspec.json.decode(token, type=str)
+    except msgspec.DecodeError:
+        name = ascii(json.loads(token))[:80]
+        raise BadPageError(f"the page has a member {name}, whose name has half a surrogate pair") from None
+
+
+def _refuse_duplicates(names: list[str]) -> None:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise BadPageError(
+            f"the page has the name {json.dumps(twice[0])} twice in one object", "report it to the source"
+        )
+
+
+def _decode(content: bytes | msgspec.Raw, kind: type[Split]) -> Split:
     try:
         try:
-            return cast(Split, msgspec.json.decode(content, type=kind))
+            _check_count(content, kind)
+            return msgspec.json.decode(content, type=kind)
         except msgspec.DecodeError as error:
             refused = str(error)
-        # msgspec refuses a page for one NaN or half a surrogate pair in one record; Python reads over them.
-        return kind(_scan(bytes(content).decode()))
+        except RecursionError:
+            refused = "nested too deeply"
+        # msgspec refuses a page for one NaN, half a surrogate pair or a deep value in one record.
+        items: list[tuple[str, msgspec.Raw]] = []
+        for item in scan(bytes(content).decode()):
+            items.append(item)
+            if len(items) > MAX_RECORDS:
+                raise TooManyError
+        return cast(Split, [raw for _, raw in items] if kind == list[msgspec.Raw] else dict(items))
+    except TooManyError:
+        raise _complain_of_size() from None
     except json.JSONDecodeError:
         if "truncated" in refused:
             raise RecoverableError("the body is cut: its JSON has no end") from None
         raise BadPageError(f"the body is no JSON ({refused})") from None
     except UnicodeDecodeError:  # in the middle of a character: `read_body` has seen to the others
         raise RecoverableError("the body is cut: its JSON has no end") from None
-    except RecursionError:
-        raise BadPageError("the body is nested too deeply") from None
 
 
-def _scan(text: str) -> Iterator[msgspec.Raw | tuple[str, msgspec.Raw]]:
-    """The items of the JSON list `text`, or the name and value of each of the JSON object's. Raises JSONDecodeError."""
-    decoder = json.JSONDecoder(parse_int=str, parse_float=str)  # numbers of any length
-    is_object, close = text[0] == "{", {"{": "}", "[": "]"}[text[0]]
+def _complain_of_size() -> BadPageError:
+    return BadPageError(f"the body has more than {MAX_RECORDS:,} records", "ask for smaller pages")
 
-    def expect(wanted: str, at: int) -> int:
-        at = BLANK.match(text, at).end()  # type: ignore[union-attr]  # it matches everywhere
-        if not text.startswith(wanted, at):
-            raise json.JSONDecodeError(f"no {wanted}", text, at)
-        return BLANK.match(text, at + len(wanted)).end()  # type: ignore[union-attr]
 
-    at = expect(text[0], 0)
-    more = not text.startswith(close, at)
-    while more:
-        name = ""
-        if is_object:
-            name, at = decoder.raw_decode(text, at)
-            at = expect(":", at)
-        _, end = decoder.raw_decode(text, at)
-        raw = msgspec.Raw(text[at:end].encode())
-        yield (name, raw) if is_object else raw
-        at = expect("", end)
-        more = not text.startswith(close, at)
-        if more:
-            at = expect(",", at)
-    if expect(close, at) != len(text):
-        raise json.JSONDecodeError("more than one value", text, at)
+def _check_count(content: bytes | msgspec.Raw, kind: object) -> None:
+    """Raise TooManyError where the items would take too much memory. Most pages are too short for that."""
+    if len(content) < 2 * MAX_RECORDS or (text := bytes(content)).count(b",") < MAX_RECORDS:
+        return
+    if kind == list[msgspec.Raw] and text.count(b"{") <= MAX_RECORDS:
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            msgspec.json.decode(text, type=list[_Empty])  # each item is an object: the faster way to know
+            return
+    if count_items(text, MAX_RECORDS) > MAX_RECORDS:
+        raise TooManyError
 
 
 def _find_list(
@@ -348,12 +337,12 @@ def _find_list(
     found = None if path is None else _find_raw(page, path)
     if path is not None and (_starts(found, b"[") or _starts(found, b"n")):
         return path, found
-    paths = ", ".join(f"'{each}'" for each in _walk_lists(page)) or "none at all"
+    paths = ", ".join(f"'{each}'" for each, _ in _walk_lists(page)) or "none at all"
     if path is not None and found is None and total_path and find(fields, total_path) == 0:
         return path, None  # RFC 7644 lets a server leave out a list in which there is nothing
     is_missing = found is None or bytes(found) in NOTHING
     if path is None:
-        nulls = [name for name, raw in page.items() if _starts(raw, b"n") and name.lower() in (*RECORDS, dataset)]
+        nulls = _list_nulls(page, (*RECORDS, dataset))
         is_missing = paths == "none at all" and not nulls
         what = f"it is not clear which list holds the records: there are {paths}"
         what += "".join(f", and null at '{name}'" for name in nulls)
@@ -368,21 +357,61 @@ def _find_list(
 
 
 def _guess_list(page: Mapping[str, msgspec.Raw], dataset: str) -> str | None:
-    """The name of the page's only list that holds objects or nothing, but for those of errors and links.
+    """Return the name of the list that can only be the one of the records; None if another list may be it.
 
-    A list of texts or numbers is taken only if there is no other list, and its name is a usual one.
-
-    An empty list counts: on a day without users, another list of objects must not be taken for theirs. So does null
-    where many have their list, or one named like the dataset, unless the list that is there has such a name.
+    A list counts if it holds objects, lists or nothing, or begins with null, wherever it stands in the page; those of
+    errors and links do not. Null in the place of a list counts if many call their list so, or if it has the name of the
+    dataset. A list of objects with such a name wins over all but another list of objects beside it. A list of texts or
+    numbers is taken only if there is no other list, and its name is a usual one.
     """
-    starts = {name: LIST_START.match(raw) for name, raw in page.items()}
-    lists = [name for name, start in starts.items() if start and name.strip("_").lower() not in (*ERRORS, *LINKS)]
-    found = [name for name in lists if (start := starts[name]) and start[1] in (b"{", b"]")]
     usual = (*RECORDS, dataset)
-    if len(lists) == 1 and not found and lists[0].lower() in (*usual, *OF_SCALARS):
-        found = lists
-    nulls = [name for name, raw in page.items() if _starts(raw, b"n") and name.lower() in usual]
-    return found[0] if len(found) == 1 and (not nulls or found[0].lower() in usual) else None
+    lists = {path: raw for path, raw in _walk_lists(page) if not _is_beside(path)}
+    found = {path: raw for path, raw in lists.items() if _may_hold_records(raw)}
+    names = [name for name in page if name in found and _holds_objects_or_nothing(found[name])]
+    if len(lists) == 1 and not found and (name := next(iter(lists))).lower() in (*usual, *OF_SCALARS):
+        return name
+    if len(names) != 1:
+        return None
+    doubts = len(found) > 1 or bool(_list_nulls(page, usual))
+    return None if doubts and names[0].lower() not in usual else names[0]
+
+
+def _is_beside(path: str) -> bool:
+    """Return whether a list stands below a name for errors or links."""
+    return any(name.strip("_").lower() in (*ERRORS, *LINKS) for name in path.split("."))
+
+
+def _may_hold_records(raw: msgspec.Raw) -> bool:
+    start = LIST_START.match(raw)
+    return bool(start and start[1] in b"{[]n") or _holds_objects_or_nothing(raw)
+
+
+def _holds_objects_or_nothing(raw: msgspec.Raw) -> bool:
+    """Return whether a list is empty or has an object, not necessarily at its beginning."""
+    start = LIST_START.match(raw)
+    if start and start[1] in b"{]":
+        return True
+    return b"{" in bytes(raw) and any(_starts(item, b"{") for item in _decode(raw, list[msgspec.Raw]))
+
+
+def _list_nulls(page: Mapping[str, msgspec.Raw], usual: Sequence[str], prefix: str = "") -> list[str]:
+    """Return the paths of null where many have their list."""
+    found = []
+    for name, raw in page.items():
+        if _starts(raw, b"n") and name.lower() in usual:
+            found.append(prefix + name)
+        elif _starts(raw, b"{") and not _is_beside(name) and prefix.count(".") < FIELDS_DEPTH:
+            found += _list_nulls(split_envelope(raw), usual, f"{prefix}{name}.")
+    return found
+
+
+def _refuse_deep(page: Mapping[str, msgspec.Raw], path: str) -> None:
+    """Raise BadPageError where anything but the list at `path` is nested too deeply."""
+    for name, raw in page.items():
+        if path.startswith(f"{name}.") and _starts(raw, b"{"):
+            _refuse_deep(split_envelope(raw), path.removeprefix(f"{name}."))
+        elif name != path and is_deep(raw):
+            raise BadPageError(f"'{name}' is nested more than {MAX_DEPTH} levels deep")
 
 
 def _find_raw(page: Mapping[str, msgspec.Raw], path: str) -> msgspec.Raw | None:
@@ -390,7 +419,7 @@ def _find_raw(page: Mapping[str, msgspec.Raw], path: str) -> msgspec.Raw | None:
     if path in page:
         return page[path]
     for name, rest in split_path(path):
-        if _starts(page.get(name), b"{") and (found := _find_raw(_split_object(page[name]), rest)) is not None:
+        if _starts(page.get(name), b"{") and (found := _find_raw(split_envelope(page[name]), rest)) is not None:
             return found
     return None
 
@@ -398,16 +427,20 @@ def _find_raw(page: Mapping[str, msgspec.Raw], path: str) -> msgspec.Raw | None:
 def _holds_objects(raw: msgspec.Raw) -> bool:
     """Whether a member of a page is an object in which there are objects, and nothing else."""
     return (
-        _starts(raw, b"{") and bool(inner := _split_object(raw)) and all(_starts(each, b"{") for each in inner.values())
+        _starts(raw, b"{")
+        and bool(inner := split_envelope(raw))
+        and all(_starts(each, b"{") for each in inner.values())
     )
 
 
-def _walk_lists(page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = FIELDS_DEPTH) -> Iterator[str]:
+def _walk_lists(
+    page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = FIELDS_DEPTH
+) -> Iterator[tuple[str, msgspec.Raw]]:
     for name, raw in page.items():
         if _starts(raw, b"["):
-            yield prefix + name
+            yield prefix + name, raw
         elif _starts(raw, b"{") and depth > 1:
-            yield from _walk_lists(_split_object(raw), f"{prefix}{name}.", depth - 1)
+            yield from _walk_lists(split_envelope(raw), f"{prefix}{name}.", depth - 1)
 
 
 def _read_fields(page: Mapping[str, msgspec.Raw], depth: int = FIELDS_DEPTH) -> dict[str, object]:
@@ -415,15 +448,28 @@ def _read_fields(page: Mapping[str, msgspec.Raw], depth: int = FIELDS_DEPTH) -> 
     fields: dict[str, object] = {}
     for name, raw in page.items():
         if _starts(raw, b"{"):
-            fields[name] = _read_fields(_split_object(raw), depth - 1) if depth > 1 else {}
+            fields[name] = _read_fields(split_envelope(raw), depth - 1) if depth > 1 else {}
         elif not _starts(raw, b"[") or name.strip("_").lower() in (*LINKS, *ERRORS):
-            try:
-                fields[name] = _values.decode(raw)
-            except msgspec.DecodeError:  # a NaN, half a surrogate pair: as it stands, or a cursor would look like none
-                fields[name] = bytes(raw).decode()
+            fields[name] = _read_value(name, raw)
         elif (start := LIST_START.match(raw)) and start[1] != b"]":
             fields[name] = LIST
     return fields
+
+
+def _read_value(name: str, raw: msgspec.Raw) -> object:
+    """Return a value of a page, or the whole list of its errors or links."""
+    if _starts(raw, b"["):
+        if bytes(raw).count(b",") > MAX_RECORDS:
+            raise _complain_of_size()
+        if is_deep(raw):
+            raise BadPageError(f"'{name}' is nested more than {MAX_DEPTH} levels deep")
+        json.loads(
+            bytes(raw), parse_int=str, object_pairs_hook=lambda pairs: _refuse_duplicates([each for each, _ in pairs])
+        )
+    try:
+        return _values.decode(raw)
+    except msgspec.DecodeError:
+        return Unreadable(bytes(raw).decode())
 
 
 def _is_container(raw: msgspec.Raw) -> bool:

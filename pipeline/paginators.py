@@ -16,9 +16,10 @@ import msgspec
 
 from pipeline.config import Source
 from pipeline.errors import ConfigError
-from pipeline.fields import Number, find, has, is_true, load, put
+from pipeline.fields import Number, Unreadable, find, has, is_true, load, put
 
 ENDS = (None, "", False, 0, "0")  # a cursor that is one of these leads nowhere
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,12 @@ class Request:
         return f"{self.method} {self.target}" + (f" {_to_text(self.body)}" if self.method == "POST" else "")
 
     def put(self, where: str, name: str, value: object) -> "Request":
-        """The same with a value in its `query`, `body` (`name` is a dotted path) or `header`."""
+        """Return the same with a value in its `query`, `body` (`name` is a dotted path) or `header`.
+
+        Raises ValueError where the value cannot be sent.
+        """
+        if isinstance(value, Unreadable) or (isinstance(value, str) and HALF_PAIR.search(value)):
+            raise ValueError(f"{ascii(value)[:80]} cannot be sent as '{name}': it is no text")
         match where:
             case "body":
                 assert isinstance(self.body, Mapping)  # noqa: S101 - cursor_in = body is refused for a list
@@ -405,7 +411,7 @@ def _find_cursor(page: Page, path: str, more: bool | None) -> str | None:
         if more:
             raise ValueError(f"the source says that there is more, and '{path}' leads nowhere: check cursor_path")
         return None
-    if not isinstance(cursor, (str, int, float)):
+    if not isinstance(cursor, (str, int, float)) or isinstance(cursor, Unreadable):
         raise ValueError(f"'{path}' is {_to_text(cursor)[:80]}, which is no link and no cursor: check cursor_path")
     return _to_text(cursor)
 

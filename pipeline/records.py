@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import msgspec
 from msgspec import inspect
 
+from pipeline.depth import hide_deep
 from pipeline.fields import find, is_true, load, walk
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Census:
     def add(self, records: Sequence[Record]) -> None:
         """Count these records, which came after those before."""
         self.records += len(records)
+        records = hide_deep(records)
         keys = self._read_keys(records)
         if None in keys:
             self._sample = self._sample or list(map(load, records[:SAMPLE]))

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline.depth import hide_deep
 from pipeline.errors import FolderError
 from pipeline.records import UNREADABLE, Field
 from pipeline.storage import open_storage
@@ -84,6 +85,7 @@ class Finder:
 
     def find_lines(self, lines: Sequence[bytes]) -> set[int]:
         """The numbers, from 1, of the lines with such a key."""
+        lines = hide_deep(lines)
         return {number + 1 for number in self.find(zip(*(field.read(lines) for field in self._fields), strict=True))}
 
     def find_rejects(self, keys: Iterable[str | None]) -> set[int]:
@@ -102,7 +104,8 @@ class Finder:
         """The forgotten key of a record, as a JSON array: also where it stands there as another type."""
         if not self.keys:
             return None
-        (values,) = zip(*(field.read([record.encode()]) for field in self._fields), strict=True)
+        records = hide_deep([record.encode()])
+        (values,) = zip(*(field.read(records) for field in self._fields), strict=True)
         key = self._by_text.get(_as_text(values))
         return None if key is None else json.dumps(key, ensure_ascii=False)
 

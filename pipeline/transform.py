@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from pipeline.cleaning import Clean, run_clean
 from pipeline.contract import Leaf, list_leaves
+from pipeline.depth import TOO_DEEP, hide_deep
 from pipeline.errors import DatasetError
 from pipeline.fields import load
 from pipeline.kinds import list_arrow_types
@@ -55,6 +56,10 @@ class Reject(NamedTuple):
     def describe(self) -> str:
         """Field and reason, as they are counted."""
         return f"{self.field}: {self.reason}" if self.field else self.reason
+
+
+class _TooDeepError(Exception):
+    """A record is nested too deeply."""
 
 
 class Cleaned(NamedTuple):
@@ -109,12 +114,17 @@ def transform_and_count(
 ) -> Cleaned:
     """Do what `transform` does, and count the records that have each field of the contract, and of `deleted_when`."""
     leaves, zone = list_leaves(contract), ZoneInfo(timezone)
-    exact = cut_fractions(lines, leaves)
+    shown = hide_deep(lines)
+    exact = cut_fractions(shown, leaves)
     records, refused = _decode(exact, contract)
+    if shown is not lines:
+        for line in [number for number, line in enumerate(lines, 1) if shown[number - 1] is not line]:
+            records.pop(line, None)
+            refused[line] = _TooDeepError()
     salvaged = {line: _salvage(exact[line - 1], contract) for line in refused}
     keys = _read_keys(salvaged, leaves, clean, key)
     deletion = Deletion(deleted_when)
-    said = deletion.read(lines)
+    said = deletion.read(shown)
     gone = deletion.judge(said)
     kept = {line: salvaged[line] for line in refused if gone[line - 1] and keys[line]}
     readable = dict(sorted((records | kept).items())) if kept else records
@@ -182,6 +192,8 @@ def _decode(
 
 def _explain(error: Exception) -> tuple[str, str | None]:
     """Reason and field of a refusal, out of msgspec's message: what was expected, and the path from `$` on."""
+    if isinstance(error, _TooDeepError):
+        return TOO_DEEP, None
     if not isinstance(error, msgspec.ValidationError):
         return "JSON that cannot be kept exactly (NaN, a lone surrogate, bytes that are not UTF-8)", None
     reason, _, path = str(error).partition(" - at `$")

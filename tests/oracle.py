@@ -19,6 +19,7 @@ BASE = "http://source.example"
 USUAL = ("data", "items", "results", "records", "users")
 NO_LISTS_OF_RECORDS = ("error", "errors", "link", "links")
 MOST = 200  # readings of a source
+DEEPEST = 200  # levels of a record that can be a row
 
 
 class Number(str):
@@ -191,7 +192,7 @@ def find_row(record: bytes) -> tuple[Any, ...] | str | None:
         value = decode(record)
     except (ValueError, RecursionError):
         return "?"
-    if not isinstance(value, Pairs):
+    if not isinstance(value, Pairs) or _measure(value) > DEEPEST:
         return None
     fields = value.fields
     if fields is None:
@@ -213,6 +214,13 @@ def find_row(record: bytes) -> tuple[Any, ...] | str | None:
     if "?" in texts or "updated_at" in fields or (email is not None and "@" not in email):
         return "?"
     return int(number), texts[0], email.lower() if email else email, texts[2]
+
+
+def _measure(value: Any) -> int:
+    """The levels of lists and objects in one another."""
+    if isinstance(value, Pairs):
+        return 1 + max((_measure(inner) for _, inner in value), default=0)
+    return 1 + max(map(_measure, value), default=0) if isinstance(value, list) else 0
 
 
 def _read_text(fields: Mapping[str, Any], name: str) -> str | None:

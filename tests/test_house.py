@@ -37,6 +37,8 @@ ROWS = [
     {"kinds", "contract", "outage"},
     {"errors", "fields", "files", "presets", "stop", "ahead", "parser"},
     {"sanitize"},
+    {"depth"},
+    {"scan"},
 ]
 WITH_LUIGI = {
     "__init__",

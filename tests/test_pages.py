@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import pages
-from pipeline.pages import split_list
+from pipeline.bodies import unfold
+from pipeline.body_errors import BodyErrors
+from pipeline.pages import BadPageError, select_list, split_envelope, split_list
+from pipeline.scan import count_items
 from pipeline.source import Reading
 from reading import DAY, People, fail, read
 from server import Answer, Server
@@ -333,6 +336,156 @@ def test_null_beside_the_list_is_nothing(server: Server, name: str) -> None:
 def test_lists_of_text_and_of_links_are_no_records(server: Server, body: Any) -> None:
     """What is left is the list, though it is empty."""
     assert read(server.on("/users", Answer(body))) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ('{"a":1,"a":1,"data":[{"id":1}],"a":1}', "a"),
+        ('{"n":12,"n":1,"x":2,"data":[{"id":1}]}', "n"),
+        ('{"n":"a,\\"n\\":","n":1,"data":[{"id":1}]}', "n"),
+        ('{"data":[{"id":1}],"meta":{"page":{"next":1,"next":2}}}', "next"),
+        ('{"data":[{"id":1}],"links":[{"rel":"next","href":"/a","href":"/b"}]}', "href"),
+        ('{"data":[{"id":1}],"x":NaN,"total":2,"total":1}', "total"),
+    ],
+)
+@pytest.mark.parametrize("selector", ["data", "auto"])
+def test_duplicate_member_of_a_page_is_refused(server: Server, body: str, name: str, selector: str) -> None:
+    """Wherever the two stand, and whatever stands between them."""
+    line = fail(server.on("/users", Answer(body)), data_selector=selector)
+    assert f'the name "{name}" twice' in line
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", 'c"', "ä\\", ""]), JSON_VALUES), max_size=5), st.booleans())
+def test_envelope_has_no_duplicates_or_is_refused(pairs: list[tuple[str, Any]], spaced: bool) -> None:
+    """Whatever names and values stand there, and however they are written."""
+    comma, colon = (" ,\n ", "\t: ") if spaced else (",", ":")
+    text = comma.join(f"{json.dumps(name)}{colon}{json.dumps(value)}" for name, value in pairs)
+    body = f"{{{text}}}".encode()
+    if len(dict(pairs)) == len(pairs):
+        members = split_envelope(body)
+        assert json.dumps({name: json.loads(bytes(raw)) for name, raw in members.items()}) == json.dumps(dict(pairs))
+    else:
+        with pytest.raises(BadPageError, match="twice in one object"):
+            split_envelope(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "candidates"),
+    [
+        ({"result": {"users": [{"id": 1}]}, "groups": [{"id": 7}]}, "'result.users', 'groups'"),
+        ({"result": {"users": []}, "groups": [{"id": 7}]}, "'result.users', 'groups'"),
+        ({"result": {"users": None}, "groups": [{"id": 7}]}, "'groups', and null at 'result.users'"),
+        ({"people_list": [None, {"id": 1}], "groups": [{"id": 7}]}, "'people_list', 'groups'"),
+        ({"people_list": [None], "groups": [{"id": 7}]}, "'people_list', 'groups'"),
+        ({"people_list": [7, {"id": 1}], "groups": [{"id": 7}]}, "'people_list', 'groups'"),
+        ({"meta": [{"name": "id"}], "rows": [[1], [2]]}, "'meta', 'rows'"),
+    ],
+)
+def test_another_list_is_not_taken_for_the_records(server: Server, body: Any, candidates: str) -> None:
+    """A list counts wherever it stands, and whatever it begins with."""
+    line = fail(server.on("/users", Answer(body)))
+    assert f"not clear which list holds the records: there are {candidates}" in line
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"meta": {"facets": [{"value": "x"}]}},
+        {"errors": {"list": [{}][:0]}, "_links": {"curies": [{"name": "doc"}]}},
+        {"tags": ["a{b}", "c"], "counts": [1, 2]},
+        {"bbox": [[1, 2], [3, 4]], "more": [None]},
+    ],
+)
+def test_list_with_a_usual_name_wins_over_nested_lists(server: Server, beside: Any) -> None:
+    assert read(server.on("/users", Answer({"data": [{"id": 1}], **beside}))) == [{"id": 1}]
+
+
+@pytest.mark.parametrize("depth", [200, 201, 990, 5000, 100_000])
+@pytest.mark.parametrize("open_close", ["[]", '{"a":,}'])
+def test_deep_record_is_a_record_of_its_page(server: Server, depth: int, open_close: str) -> None:
+    """The page is split in the same way however deep its records are; the transform rejects the deep ones."""
+    start, end = ("[", "]") if open_close == "[]" else ('{"a":', "}")
+    deep = '{"id":2,"x":' + start * (depth - 2) + "[]" + end * (depth - 2) + "}"
+    body = f'[{{"id":1}},{deep},{{"id":3,"x":"]"}}]'
+    (page,) = Reading(People(url=server.on("/users", Answer(body))), DAY)
+    assert [bytes(record).decode() for record in page] == ['{"id":1}', deep, '{"id":3,"x":"]"}']
+
+
+@pytest.mark.parametrize(
+    "inside", ["1 2", "1,", ",1", '"a":1', "tru", '"\n"', "01", "{1:2}", '{"a"}', '{"a":1,}', "]["]
+)
+def test_deep_record_that_is_no_json_fails_its_page(server: Server, inside: str) -> None:
+    body = f'[{{"id":1}},{"[" * 5000}{inside}{"]" * 5000}]'
+    assert "the body is no JSON" in fail(server.on("/users", Answer(body)))
+
+
+@pytest.mark.parametrize("name", ["meta", "links", "errors"])
+def test_deep_envelope_is_refused(server: Server, name: str) -> None:
+    """Its depth does not depend on that of the records."""
+    deep = '{"id":1,"x":%s}' % ("[" * 300 + "]" * 300)
+    for depth in (201, 5000):
+        body = f'{{"data":[{deep}],"{name}":{"[" * depth}{"]" * depth}}}'
+        assert f"'{name}' is nested more than 200 levels deep" in fail(
+            server.on("/users", Answer(body)), data_selector="data"
+        )
+    url = server.on("/users", Answer(f'{{"data":[{deep}],"meta":{"[" * 200}{"]" * 200}}}'))
+    assert len(read(url, data_selector="data")) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"1," * 100_000 + b"1]",
+        b"[" + b"{}," * 100_000 + b"{}]",
+        b"[{}" + b",1" * 100_000 + b"]",
+        b"[" + b"NaN," * 100_000 + b"1]",
+        b'{"data":[' + b"1," * 100_000 + b"1]}",
+        b"{" + b"".join(b'"%d":1,' % number for number in range(100_000)) + b'"data":[]}',
+        b"{}\n" * 100_000,
+        b'{"data":[],"errors":[' + b"[]," * 100_000 + b"[]]}",
+    ],
+    ids=["numbers", "objects", "mixed", "NaN", "nested", "members", "lines", "errors"],
+)
+def test_page_with_too_many_records_fails(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    """A short body may hold many records, and each takes memory of its own."""
+    monkeypatch.setattr(pages, "MAX_RECORDS", 10_000)
+
+    def split() -> None:
+        unfolded = unfold(body, None, "")
+        split_list(select_list(unfolded.body, None, BodyErrors())[1])
+
+    count_items(b"[]", 1)  # it imports NumPy
+    tracemalloc.start()
+    with pytest.raises(BadPageError, match=r"more than 10,000 (records|lines)"):
+        split()
+    assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    tracemalloc.stop()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(JSON_VALUES, min_size=1, max_size=5), st.integers(5, 30), st.sampled_from([None, 1]))
+def test_items_are_counted_as_python_counts_them(values: list[Any], chunk: int, indent: int | None) -> None:
+    """Brackets, commas and quotes within strings do not count, wherever a chunk ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.scan.CHUNK", chunk)
+        for value in (values, dict(zip(map(str, values), values, strict=True))):
+            assert count_items(
+                json.dumps(value, indent=indent, ensure_ascii=False).encode(errors="replace"), 99
+            ) == len(value)
+
+
+@pytest.mark.parametrize("count", [9, 10, 11])
+def test_records_are_counted_and_not_commas(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Wide records have many commas."""
+    monkeypatch.setattr(pages, "MAX_RECORDS", 10)
+    body = json.dumps([{"id": number, "tags": ["a", "b"], "name": "x"} for number in range(count)]).encode()
+    if count > 10:
+        with pytest.raises(BadPageError, match="more than 10 records"):
+            split_list(body)
+    else:
+        assert len(split_list(body)) == count
 
 
 def test_a_page_is_split_at_the_speed_of_msgspec() -> None:

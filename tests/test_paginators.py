@@ -1,6 +1,7 @@
 """What a paginator asks for next, on plain values."""
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,8 @@ from requests.structures import CaseInsensitiveDict
 
 from pipeline.errors import ConfigError
 from pipeline.paginators import LinkHeader, Page, Paging, Param, Request, Single, find_next_link
-from reading import People
+from reading import People, fail
+from server import Answer, Server
 
 URL = "https://api.example/users"
 RECORD = msgspec.Raw(b'{"id":1}')
@@ -256,3 +258,32 @@ def test_a_key_that_needs_another_says_so(keys: dict[str, Any], words: str) -> N
 def test_a_hostile_header_takes_no_time() -> None:
     """Its links are found, or none, without going back over it again and again."""
     assert find_next_link("<" * 65_000) is None
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', "NaN"])
+@pytest.mark.parametrize(
+    ("paginator", "words"),
+    [("last_id", "last record|cannot be sent"), ("cursor", "no cursor"), ("next_url", "no link")],
+)
+@pytest.mark.parametrize("where", ["query", "header", "body"])
+def test_cursor_that_is_no_text_is_an_error(server: Server, value: str, paginator: str, words: str, where: str) -> None:
+    """Half a surrogate pair and NaN can be sent in no request."""
+    url = server.on("/users", Answer(f'{{"users":[{{"id":{value}}}],"next":{value}}}'))
+    keys = {"cursor_param": "after", "cursor_in": where, "cursor_path": "id" if paginator == "last_id" else "next"}
+    line = fail(url, method="POST", data_selector="users", paginator=paginator, **keys)
+    assert re.search(words, line)
+    assert line.isascii()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("records", [1, 3])
+def test_auto_sends_no_half_surrogate_pair(server: Server, records: int) -> None:
+    """No guess about paging ends in a traceback."""
+    users = ",".join(f'{{"id":"\\udfff{number}"}}' for number in range(records))
+    url = server.on("/users", Answer(f'{{"users":[{users}],"has_more":true,"next_cursor":"\\ud800"}}'))
+    assert fail(url).isascii()
+
+
+def test_page_with_a_name_that_is_no_text_is_refused(server: Server) -> None:
+    line = fail(server.on("/users", Answer('{"\\ud800":[{"id":1}]}')))
+    assert "a member '\\ud800', whose name has half a surrogate pair" in line
