@@ -78,12 +78,11 @@ class Mask:
 
     def add(self, *secrets: str) -> None:
         """Mask these too from now on; several threads may add at once."""
-        pieces = [piece for secret in secrets if len(secret) >= SHORTEST for piece in _cut(secret)]
+        cut = [_cut(secret) for secret in secrets if len(secret) >= SHORTEST]
         with self._lock:
             windows = dict(self._windows)
-            for length in {len(piece) for piece in pieces}:
-                known = windows.get(length, frozenset())
-                windows[length] = known.union(piece for piece in pieces if len(piece) == length)
+            for length, pieces in (item for each in cut for item in each.items()):
+                windows[length] = windows[length] | pieces if length in windows else pieces
             self._windows = windows
 
     def __call__(self, text: str) -> str:
@@ -152,8 +151,11 @@ def _to_bytes(text: str) -> str:
 
 
 @functools.lru_cache(64)
-def _cut(secret: str) -> frozenset[str]:
-    """Cut a secret, in each spelling that no escape makes, into the pieces that count as the whole."""
+def _cut(secret: str) -> dict[int, frozenset[str]]:
+    """Cut a secret, in each spelling that no escape makes, into the pieces that count as the whole; by their length.
+
+    Kept, as each day of a backfill has a mask of the same secrets.
+    """
     wholes = {secret.encode("latin-1", "replace").decode("latin-1")}
     for layer, _ in _decode_layers(_to_bytes(secret)):  # it may be known as a URL writes it
         raw = layer.encode("latin-1")
@@ -166,7 +168,7 @@ def _cut(secret: str) -> frozenset[str]:
         for form in (text, text.translate(DROP)):
             if len(form) >= SHORTEST:
                 pieces.update(form[at : at + PART] for at in range(max(1, len(form) - PART + 1)))
-    return frozenset(pieces)
+    return {size: frozenset(piece for piece in pieces if len(piece) == size) for size in {*map(len, pieces)}}
 
 
 def _list_base64(data: bytes) -> Iterator[str]:

@@ -53,6 +53,26 @@ def test_no_encoding_of_a_secret_comes_through(secret: str) -> None:
     assert [mask(form) for form in forms] == ["***"] * len(forms)
 
 
+@pytest.mark.parametrize("secret", ["a", "ab", "1", " ", "\\", "é"])
+def test_a_short_secret_garbles_nothing(secret: str) -> None:
+    """A password of one letter would turn every line into stars."""
+    line = "users 2026-11-20: GET http://h/abé: 500 a b é \\: check auth"
+    assert Mask([secret])(line) == line
+
+
+def test_a_part_of_eight_characters_is_masked() -> None:
+    """Fewer tell too little, and would be found where they mean something else."""
+    assert Mask(["s3cr3t-t0k3n"])("s3cr3t-t and cr3t-t0k3 and s3cr3t-") == "*** and *** and s3cr3t-"
+
+
+def test_text_escaped_too_deep_is_not_shown() -> None:
+    """Who could read it could read a secret in it."""
+    text = "s3cr3t-t0k3n"
+    for _ in range(20):
+        text = quote(f"%{text}", safe="")
+    assert Mask(["s3cr3t-t0k3n"])(text) == "***"
+
+
 def test_a_mask_grows_while_threads_use_it() -> None:
     """A token that is learnt in the middle is masked from then on, and none that was known before is forgotten."""
     mask = Mask(["first!"])

@@ -15,7 +15,7 @@ from conftest import ask_scheduler, luigi_run, query, start_scheduler
 from reading import make_user
 from server import Answer, Request, Server
 
-SECRET, PASSWORD = "s3cr3t/+tok&n=", "p4ss/w0rd+é"
+SECRET, PASSWORD, REFRESH = "s3cr3t/+tok&n=", "p4ss/w0rd+é", "r3fr3sh/+tok&n="
 CODE = base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
 CLIENT = base64.b64encode(f"us:{quote_plus(SECRET)}".encode()).decode()
 
@@ -107,6 +107,13 @@ def read_everything() -> Iterator[tuple[str, bytes]]:
             yield str(path), gzip.decompress(content) if path.suffix == ".gz" else content
 
 
+def read_arguments() -> Iterator[str]:
+    """The arguments of every process, as `ps` shows them."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+
+
 def spell(secret: str) -> set[bytes]:
     """The forms in which a secret may turn up."""
     raw = secret.encode()
@@ -132,14 +139,21 @@ def spell(secret: str) -> set[bytes]:
         ("header:X-Token:A_TOKEN", [SECRET]),
         ("query:api_key:A_TOKEN", [SECRET]),
         ("oauth2:{url}/token?scope=all:A_CLIENT:A_TOKEN", [SECRET, CLIENT, "t0k3n/"]),
+        ("oauth2_refresh:{url}/token:A_CLIENT:A_TOKEN:A_REFRESH", [SECRET, CLIENT, "t0k3n/", REFRESH]),
     ],
     ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
 )
 def test_no_secret_is_left_behind(auth: str, secrets: list[str]) -> None:
-    """Not in a log at DEBUG, a file, the warehouse, the scheduler or what it tells, of days done and days failed."""
+    """Not in a log at DEBUG, a file, the warehouse, luigid or what it tells, or `ps`, of days done and days failed."""
     count = itertools.count(1)
     with Server() as server, run_scheduler() as environment:
-        url = server.on("/users", respond)
+        arguments: set[str] = set()
+
+        def watch(request: Request) -> Answer:
+            arguments.update(read_arguments())
+            return respond(request)
+
+        url = server.on("/users", watch)
         server.on("/token", lambda _: Answer({"access_token": f"t0k3n/+{next(count)}=", "token_type": "bearer"}))
         result = luigi_run(
             *("BackfillUsers", "--start", "2026-11-01", "--stop", "2026-11-07", "--log-level", "DEBUG"),
@@ -151,10 +165,12 @@ def test_no_secret_is_left_behind(auth: str, secrets: list[str]) -> None:
             A_USER="ann",
             A_PASSWORD=PASSWORD,
             A_CLIENT="us",
+            A_REFRESH=REFRESH,
         )
         told = ask_everything()
         carried = {find_carried(request) for request in server.requests if request.path == "/users"}
-    Path("told.txt").write_text("\n".join([told, result.stdout, result.stderr]))
+    Path("told.txt").write_text("\n".join([told, result.stdout, result.stderr, *arguments]))
+    assert any("BackfillUsers" in each for each in arguments)
     assert result.returncode == 30
     assert query("select date, extracted from loads") == [("2026-11-01", 5)]
     assert all(any(secret in each for secret in secrets) for each in carried), "the source did get it"
