@@ -7,6 +7,7 @@ A process imports the pipeline once, and forks for each command: a command costs
 """
 
 import contextlib
+import datetime as dt
 import importlib
 import os
 import random
@@ -21,13 +22,15 @@ from typing import Any
 
 import msgspec
 
-from conftest import ROOT, run
-from pipeline import cli
+from conftest import ROOT, start
+from pipeline import cli, config
 from pipeline.targets import MANIFEST, DayFolder, RawManifest
+from pipeline.users import USERS
 
 PROCESSES = 3
 KILLED = 0.6  # the share of commands that are meant to be killed; some end before
-LOG = Path("storm.jsonl")
+ROUND = 30  # commands; then all processes have ended, and days that are lost can be told from unfinished ones
+LOG, UNLOADED = Path("storm.jsonl"), Path("unloaded.jsonl")
 READINGS = Path("readings")
 LIBRARIES = (
     *("extraction", "forget", "plan", "postgres", "prune", "report", "reprocess", "sqlite", "status", "transform"),
@@ -36,12 +39,21 @@ LIBRARIES = (
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """A command that ended: its words, its exit code (negative if killed), its seconds, and what it printed."""
+    """A command that ended: its words, its exit code (negative if killed), start, seconds, and what it printed."""
 
     words: list[str]
     code: int
+    began: dt.datetime
     seconds: float
     output: str
+
+
+class Unloaded(msgspec.Struct, frozen=True):
+    """A day that has raw files and no marker, and when it was seen so."""
+
+    date: dt.date
+    extracted_at: dt.datetime
+    at: dt.datetime
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -55,13 +67,18 @@ class Plan(msgspec.Struct, frozen=True):
     """The words of the command `prune`."""
 
 
-def run_storm(plan: Plan) -> list[Operation]:
-    """Run a storm in the current folder, until its last process is dead; returns the commands in order of their end."""
-    LOG.touch()
+def run_storm(plan: Plan) -> tuple[list[Operation], list[Unloaded]]:
+    """Run a storm in the current folder, until its last process is dead.
+
+    Returns the commands in order of their end, and the days that were not loaded at the end of each round.
+    """
     code = "import storm; storm.rage()"
-    result = run("python", "-c", code, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}", STORM=msgspec.json.encode(plan).decode())
-    assert (result.returncode, result.stderr) == (0, "")
-    return [msgspec.json.decode(line, type=Operation) for line in LOG.read_bytes().splitlines()]
+    said = msgspec.json.encode(plan).decode()
+    with start("python", "-c", code, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}", STORM=said) as process:
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    operations = [msgspec.json.decode(line, type=Operation) for line in LOG.read_bytes().splitlines()]
+    return operations, [msgspec.json.decode(line, type=Unloaded) for line in UNLOADED.read_bytes().splitlines()]
 
 
 def find_reading(date: str, extracted_at: Any) -> Path:
@@ -75,15 +92,37 @@ def rage() -> None:
     for name in LIBRARIES:
         importlib.import_module(f"pipeline.{name}")
     DayFolder.publish = publish_and_keep  # type: ignore[method-assign]
-    children = []
+    for first in range(0, plan.size, ROUND):
+        _rage_once(plan, first)
+        with UNLOADED.open("ab", 0) as file:
+            file.writelines(msgspec.json.encode(day) + b"\n" for day in _find_unloaded(plan))
+
+
+def _rage_once(plan: Plan, first: int) -> None:
+    """Fork the processes for one round of commands, and wait until each process that they started has ended."""
+    stop, children = min(first + ROUND, plan.size), []
+    alive, end = os.pipe()
     for number in range(PROCESSES):
         if not (child := os.fork()):
-            _run_some(plan, random.Random(f"{plan.seed} {number}"), len(range(number, plan.size, PROCESSES)))
+            chance = random.Random(f"{plan.seed} {first} {number}")
+            _run_some(plan, chance, len(range(first + number, stop, PROCESSES)))
             os._exit(0)
         children.append(child)
+    os.close(end)
+    with open(alive, "rb") as pipe:  # noqa: PTH123 - a file descriptor
+        pipe.read()  # ends when the last process that has the other end is dead
     codes = [os.waitpid(child, 0)[1] for child in children]
     if any(codes):
         sys.exit("a process of the storm failed")
+
+
+def _find_unloaded(plan: Plan) -> list[Unloaded]:
+    unloaded = []
+    for date in map(dt.date.fromisoformat, plan.days[:-1]):
+        raw = USERS.folder("raw", date)
+        if raw.exists() and not USERS.marker(date).exists():
+            unloaded.append(Unloaded(date, raw.read_manifest(RawManifest).extracted_at, config.utc_now()))
+    return unloaded
 
 
 publish = DayFolder.publish
@@ -129,7 +168,7 @@ def choose(plan: Plan, chance: random.Random, number: int) -> Iterator[list[str]
 
 def _run_command(words: list[str], wait: float | None, kill: Any) -> Operation:
     """Run a command in a child, and after `wait` seconds kill it: the child alone, or all that it started."""
-    output, began = Path(f"output-{os.getpid()}"), time.monotonic()
+    output, began = Path(f"output-{os.getpid()}"), config.utc_now()
     child = os.fork()
     if not child:
         os.setpgid(0, 0)
@@ -141,12 +180,11 @@ def _run_command(words: list[str], wait: float | None, kill: Any) -> Operation:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     said = output.read_text(errors="replace") if output.exists() else ""
     output.unlink(missing_ok=True)
-    return Operation(words, code, time.monotonic() - began, said)
+    return Operation(words, code, began, (config.utc_now() - began).total_seconds(), said)
 
 
 def _be_command(words: Sequence[str], output: Path) -> int:
     """Run a command with its output in a file; returns its exit code."""
-    os.dup(1)  # whoever waits for the end of the storm's output waits for the children of a killed command, too
     with output.open("w") as sys.stdout, contextlib.redirect_stderr(sys.stdout):
         for stream in (1, 2):
             os.dup2(sys.stdout.fileno(), stream)

@@ -69,6 +69,25 @@ def make_source(server: Server, mode: str) -> Callable[[Request], Answer]:
     return respond
 
 
+def find_lost(
+    operations: list[storm.Operation], unloaded: list[storm.Unloaded]
+) -> list[tuple[storm.Unloaded, storm.Operation]]:
+    """The days without a marker that a command had loaded from the files that are there, with that command."""
+    return [
+        (day, done)
+        for day in unloaded
+        for done in operations
+        if day.extracted_at < done.began < day.at and has_loaded(done, day.date)
+    ]
+
+
+def has_loaded(done: storm.Operation, day: dt.date) -> bool:
+    command, *words = done.words
+    return done.code == 0 and (
+        (command == "load" and words[0] == str(day)) or (command == "backfill" and words[0] <= str(day) < words[1])
+    )
+
+
 def load(day: dt.date) -> None:
     """Do what Luigi does: whatever is not complete."""
     if not LoadUsers(date=day).complete():
@@ -147,10 +166,11 @@ def test_storm_leaves_the_warehouse_of_a_serial_run(
         prune=["prune", "--older-than", str(KEPT), "--keep", str(KEPT), "--yes"],
     )
     began = time.monotonic()
-    operations = storm.run_storm(plan)
+    operations, unloaded = storm.run_storm(plan)
     report(operations, time.monotonic() - began)
     assert len(operations) == plan.size
     assert [done for done in operations if done.code not in EXPECTED or "Traceback" in done.output] == []
+    assert find_lost(operations, unloaded) == []
     monkeypatch.setattr(DayFolder, "publish", storm.publish_and_keep)
     for day in days:
         load(day)
