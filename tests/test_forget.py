@@ -414,7 +414,7 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
 
 
 @pytest.mark.parametrize("place", ["table", "reject", "raw file"])
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("database", "loaded")
 def test_key_found_anywhere_is_known(place):
     """In a table, among the rejects, or in the files of a day that is not loaded."""
     key = {"table": "42", "reject": "9", "raw file": "42"}[place]
