@@ -25,6 +25,7 @@ from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 from luigi.setup_logging import InterfaceLogging
 from luigi.task_register import TaskClassException
+from luigi.worker import TaskException
 
 from pipeline.config import Pipeline
 from pipeline.errors import ConfigError, PipelineError
@@ -37,6 +38,11 @@ EXPECTED = (PipelineError, ParameterException, RPCError, TaskClassException)
 UNUSABLE = re.compile(r"(\w+)\[.*]: Error when parsing the default value of '(\w+)'", re.DOTALL)
 
 LUIGI = str(Path(luigi.__file__).parent)
+
+# What Luigi raises if the files of a task that ran are gone again: of this task, or of one that this task needs.
+GONE_AGAIN = re.compile(
+    r"Task finished running, but complete\(\) is still returning false\.|Unfulfilled dependenc(?:y|ies) at run time: .+"
+)
 
 logger = logging.getLogger("luigi-interface")
 mask = Mask()  # of user info and of parameters that look secret, whoever prints them
@@ -55,6 +61,8 @@ def tell(error: BaseException) -> str | None:
         return f"{line}: is luigid running? Start it with ./run.sh luigid, or add --local-scheduler"
     if isinstance(error, ValueError) and (found := UNUSABLE.fullmatch(line)):
         return f"[{found[1]}] {found[2]} cannot be used: {error.__cause__}: mend it in luigi.cfg, or in the flag"
+    if isinstance(error, RuntimeError | TaskException) and GONE_AGAIN.fullmatch(line):
+        return "another process removed files of the day meanwhile: run the day again"
     return line if isinstance(error, EXPECTED) else None
 
 

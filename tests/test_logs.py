@@ -37,6 +37,25 @@ def test_a_day_that_failed_is_its_one_line_on_standard_error():
     assert result.stdout == f"INFO: users {DAY}: extracted 100 records, 1 page\n"
 
 
+@pytest.mark.parametrize(("event", "task"), [("PROGRESS", "TransformUsers"), ("SUCCESS", "LoadUsers")])
+def test_files_that_another_process_removed_are_one_line(event, task):
+    """As if `forget` swept the day before its task has ended, or behind it. Luigi raises errors of its own."""
+    code = f"""
+from luigi import Event
+from pipeline import TransformUsers, cli
+run = TransformUsers.run
+def run_and_tell(task):
+    run(task)
+    task.trigger_event(Event.PROGRESS, task)
+TransformUsers.run = run_and_tell
+TransformUsers.event_handler(Event.{event})(lambda task: task.output().sweep())
+cli.main(["load", "{DAY}"])
+"""
+    result = run("python", "-c", code, **QUIET)
+    line = f"ERROR: {task}(date={DAY}) failed: another process removed files of the day meanwhile: run the day again\n"
+    assert (result.returncode, result.stderr) == (30, line)
+
+
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
 def test_a_day_is_loaded_without_anywhere_to_write_a_line(closed):
     """As a daemon has it; and no file of the day is taken for the one or the other."""
