@@ -146,9 +146,8 @@ def read_pages(kind: str, said: Said, target: str, body: bytes) -> Iterator[Page
             continue
         total = fields.get("total")
         number = int(total) if isinstance(total, Number) and total.isdecimal() and len(total) < 20 else None
-        ids = [
-            repr(dict(each).get("id", at)) if isinstance(each, Pairs) else f"at {at}" for at, each in enumerate(kept)
-        ]
+        keys = [dict(each).get("id") if isinstance(each, Pairs) else None for each in kept]
+        ids = [f"{target} {at}" if key is None else repr(key) for at, key in enumerate(keys)]
         yield Page(tuple(map(repr, kept)), tuple(ids), following, number)
 
 
@@ -179,9 +178,8 @@ def _walk_lists(fields: Mapping[str, Any]) -> Iterator[list[Any]]:
 
 
 def _find_link(said: Said) -> str | None:
-    text = said.headers.get("link", "")
-    head, _, rest = text.partition(">")
-    return head.lstrip().removeprefix("<") if rest.replace(" ", "") in (';rel="next"', ";rel=next") else None
+    found = re.search(r"""<([^<>]*)>\s*;\s*rel\s*=\s*"?next\b""", said.headers.get("link", ""), re.IGNORECASE)
+    return found[1] if found else None
 
 
 def find_row(record: bytes) -> tuple[Any, ...] | str | None:

@@ -127,7 +127,8 @@ def read_answer(raw: Raw) -> Said | None:
         sound = sound and bool(colon) and bool(re.fullmatch(rb"[!-9;-~]+", name)) and b"\0" not in value
         if key in headers and key in ("content-length", "transfer-encoding", "content-encoding", "location"):
             sound = False
-        headers.setdefault(key, value.strip(b" \t").decode("latin-1"))
+        text = value.strip(b" \t").decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key == "link" and key in headers else headers.get(key, text)
     code = int(status[1]) if status else 0
     body, rest = _frame(headers, tail, raw.then) if sound else (None, b"")
     body = None if body is None else _unpack(headers, body)
