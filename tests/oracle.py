@@ -34,6 +34,9 @@ class Number(str):
 class Pairs(list[tuple[str, Any]]):
     """The members of a JSON object, each of them, also where two have one name."""
 
+    def __repr__(self) -> str:
+        return f"Pairs{super().__repr__()}"
+
     @property
     def fields(self) -> dict[str, Any] | None:
         """The members by name; None where a name comes twice."""
