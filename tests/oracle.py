@@ -142,6 +142,8 @@ def read_pages(kind: str, said: Said, target: str, body: bytes) -> Iterator[Page
         scalars = records and not any(isinstance(record, list) for record in records)
         kept = [Pairs([("value", record)]) for record in records] if scalars else records
         link = fields.get("next") if kind.startswith("next") else _find_link(said) if kind == "link" else None
+        if isinstance(link, Pairs) and kind == "next_auto":
+            link = dict(link).get("next")
         if link not in (None, "", False) and not isinstance(link, str):
             continue
         following = _resolve(target, link) if link and not isinstance(link, Number) else None
