@@ -342,6 +342,7 @@ def test_lists_of_text_and_of_links_are_no_records(server: Server, body: Any) ->
     ("body", "name"),
     [
         ('{"a":1,"a":1,"data":[{"id":1}],"a":1}', "a"),
+        ('{"a":1,"b":{"x":1,      "b":0},"a":"0123456789"}', "a"),  # the lengths alone would fit
         ('{"n":12,"n":1,"x":2,"data":[{"id":1}]}', "n"),
         ('{"n":"a,\\"n\\":","n":1,"data":[{"id":1}]}', "n"),
         ('{"data":[{"id":1}],"meta":{"page":{"next":1,"next":2}}}', "next"),
