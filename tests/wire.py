@@ -167,7 +167,7 @@ def _join_chunks(tail: bytes) -> tuple[bytes | None, bytes]:
 def _join_odd_chunks(tail: bytes) -> bytes:
     """What a reader makes of chunks that takes whatever looks like a size, up to where there is none."""
     body = b""
-    while found := re.match(rb"[ \t+]*(?:0x)?([0-9a-fA-F_]+)[^\n]*\n", tail):
+    while found := re.match(rb"[\s+]*(?:0x)?([0-9a-fA-F_]+)[^\n]*\n", tail):
         size, rest = int(found[1].replace(b"_", b"") or b"0", 16), tail[found.end() :]
         if not size:
             break
