@@ -271,7 +271,7 @@ def find_absent(dataset: Dataset, date: dt.date, fields: Mapping[str, Presence])
     """Find the fields that records of the seven cleaned days before `date` usually had, and that none of it has.
 
     `fields` counts the records of the day. Chance must not explain it, by the share of the records before that lack
-    the field. It takes three days to fail a day.
+    the field. It takes three days to fail a day, or a field that each record before had.
     """
     lacking = {name: found.records for name, found in fields.items() if found.records and not found.present}
     if not lacking:
@@ -285,7 +285,7 @@ def find_absent(dataset: Dataset, date: dt.date, fields: Mapping[str, Presence])
         lack = (records - had + 1) / (records + 2)
         usual = 2 * sum(day.present > 0 for day in days) > len(days)
         if usual and records >= FIELDS_FROM and lack**number < CHANCE:
-            found.append(Absent(name, had, records, len(days), len(days) >= MEDIAN_FROM))
+            found.append(Absent(name, had, records, len(days), len(days) >= MEDIAN_FROM or had == records))
     return found
 
 

@@ -353,7 +353,10 @@ def _check_fields(
     new = ", ".join(gates.list_new_fields(dataset, raw.date, manifest.unknown_fields)) or "none"
     what = f"{dataset.name} {raw.date}: no record has {', '.join(map(str, absent))}; new fields: {new}"
     if not any(found.is_proven for found in absent):
-        logger.warning("%s. The gate fields fails a day only if %d days before it are known", what, gates.MEDIAN_FROM)
+        logger.warning(
+            "%s. With fewer than %d days before it, the gate fields fails a day only for a field that all records had",
+            *(what, gates.MEDIAN_FROM),
+        )
         return []
     if dataset.config().accept:
         logger.warning("%s: let through by --%s-accept", what, dataset.name)

@@ -188,11 +188,19 @@ def test_check_finds_a_field_that_stopped_coming(source):
 
 def test_before_three_days_a_missing_field_is_a_warning(source, caplog, capsys):
     """It is in the marker, too, so that `status` shows it."""
-    source.run(0, (make_user(user, is_gone=False) for user in range(1, 44)), deleted_when="is_gone")
+    before = [make_user(1), *(make_user(user, is_gone=False) for user in range(2, 44))]
+    source.run(0, before, deleted_when="is_gone")
     source.run(1, (make_user(user, gone=user < 4, updated_at="2026-11-21T00:00:00Z") for user in range(1, 44)))
-    line = "no record has is_gone (in 43 of 43 records of the day before); new fields: gone. The gate fields fails"
+    line = "no record has is_gone (in 42 of 43 records of the day before); new fields: gone. With fewer than 3 days"
     assert [line in record.getMessage() for record in caplog.records if "gate" in record.getMessage()] == [True]
     assert "\n2026-11-11 absent: is_gone 43\n" in run_here(capsys, "status")[0]
+
+
+def test_field_that_all_records_had_fails_the_second_day(source):
+    """One day is enough where no record lacked it."""
+    source.run(0, (make_user(user, is_gone=False) for user in range(1, 44)), deleted_when="is_gone")
+    with pytest.raises(QualityError, match=r"no record has is_gone \(in 43 of 43 records of the day before\)"):
+        source.run(1, (make_user(user, gone=user < 4) for user in range(1, 44)))
 
 
 def test_missing_field_of_deletions_fails_the_day(source):
@@ -246,8 +254,9 @@ def rename_key(users: pd.DataFrame) -> Any:
         ([(10, 10)] * 3, 1, False),  # one record may lack what 30 had
         ([(1000, 1000)] * 3, 1, True),
         ([(9, 9)] * 3, 100, False),  # fewer than 30 records
-        ([(50, 50)] * 2, 100, False),  # fewer than three days
-        ([(50, 50)] * 2 + [(0, 0)] * 5, 100, False),  # on which records came
+        ([(50, 49)] * 2, 100, False),  # fewer than three days
+        ([(50, 50)] * 2, 100, True),  # but no record lacked it
+        ([(50, 49)] * 2 + [(0, 0)] * 5, 100, False),  # fewer than three days on which records came
         ([(100, 50)] * 7, 9, False),
         ([(100, 50)] * 7, 10, True),
         ([(100, 1)] * 7, 300, False),
