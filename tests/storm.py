@@ -28,7 +28,7 @@ from pipeline.targets import MANIFEST, DayFolder, RawManifest
 from pipeline.users import USERS
 
 PROCESSES = 3
-KILLED = 0.6  # the share of commands that are meant to be killed; some end before
+KILLED = 0.5  # the share of commands that are meant to be killed; some end before
 ROUND = 30  # commands; then all processes have ended, and days that are lost can be told from unfinished ones
 LOG, UNLOADED = Path("storm.jsonl"), Path("unloaded.jsonl")
 READINGS = Path("readings")
