@@ -183,7 +183,7 @@ def _walk_lists(fields: Mapping[str, Any]) -> Iterator[list[Any]]:
 
 
 def _find_link(said: Said) -> str | None:
-    found = re.search(r"""<([^<>]*)>\s*;\s*rel\s*=\s*"?next\b""", said.headers.get("link", ""), re.IGNORECASE)
+    found = re.search(r"""<([^<>]*)>[^,]*;\s*rel\s*=\s*"?next\b""", said.headers.get("link", ""), re.IGNORECASE)
     return found[1] if found else None
 
 
