@@ -490,10 +490,10 @@ def test_records_are_counted_and_not_commas(monkeypatch: pytest.MonkeyPatch, cou
 
 
 def test_a_page_is_split_at_the_speed_of_msgspec() -> None:
-    """A record costs a view of the page, not an object of its fields: 200,000 in well under a fifth of a second."""
+    """A record costs a view of the page, not an object: 200,000 take under a fifth of a second of processor time."""
     page = b"[" + b",".join(b'{"id":%d,"name":"user"}' % number for number in range(200_000)) + b"]"
-    started = time.perf_counter()
+    started = time.process_time()
     records = split_list(page)
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 0.2
     assert len(records) == 200_000
     assert isinstance(records[0], msgspec.Raw)
