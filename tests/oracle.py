@@ -221,9 +221,11 @@ def find_row(record: bytes) -> tuple[Any, ...] | str | None:
 
 def _measure(value: Any) -> int:
     """The levels of lists and objects in one another."""
-    if isinstance(value, Pairs):
-        return 1 + max((_measure(inner) for _, inner in value), default=0)
-    return 1 + max(map(_measure, value), default=0) if isinstance(value, list) else 0
+    deepest, level = 0, [value]
+    while nested := [each for each in level if isinstance(each, (Pairs, list))]:
+        deepest += 1
+        level = [inner for each in nested for inner in ((x for _, x in each) if isinstance(each, Pairs) else each)]
+    return deepest
 
 
 def _read_text(fields: Mapping[str, Any], name: str) -> str | None:

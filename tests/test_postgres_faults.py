@@ -257,7 +257,7 @@ def test_a_connection_that_is_lost_at_the_commit_asks_for_the_marker_before_it_l
     assert len(copies) == {"before": 2, "after": 1}[moment]
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == 1
-    assert told[0].startswith(f"users {DAY}: postgresql+psycopg://loader:***@/warehouse")
+    assert told[0].startswith(f"users {DAY}: postgresql+psycopg://***@/warehouse")
     assert told[0].endswith("the transaction was broken off: run again; it is loaded again")
     assert query("select inserted > 200 from loads where date = ?", str(DAY)) == [(1,)]
 

@@ -232,4 +232,4 @@ def test_g8_a_secret_is_in_no_log_file_table_or_error(auth, files):
         assert token not in result.stdout + result.stderr
     for path, content in (dump_tree(".") | files.dump()).items():
         assert token.encode() not in content, path
-    assert "*** is not welcome" in results[0].stderr
+    assert "is not welcome" not in results[0].stderr
