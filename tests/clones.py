@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +36,9 @@ def make_clone(folder: Path) -> Path:
         _copy(path, venv)
     lock = (folder / "requirements.txt").read_text()
     link(venv, re.findall(r"^[\w.-]+==.*", lock, re.MULTILINE))
-    for path in metadata.distribution(PROJECT).files or ():
+    # Not the metadata that setuptools leaves in the repository: it lists the files there.
+    (installed,) = metadata.distributions(name=PROJECT, path=[sysconfig.get_path("purelib")])
+    for path in installed.files or ():
         _copy(Path(str(path.locate())), venv)
     (venv / "bin" / "pip").write_text(PIP.format(python=sys.executable, tests=str(ROOT / "tests"), venv=str(venv)))
     (venv / "bin" / "pip").chmod(0o755)

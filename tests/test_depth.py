@@ -110,7 +110,7 @@ def test_deep_line_that_is_no_object_is_a_reject(record: bytes) -> None:
 
 
 def test_check_of_depth_costs_little() -> None:
-    """Less than a tenth of what it takes to decode the records, which is a small part of a run."""
+    """Less than a fifth of what it takes to decode the records, which is a small part of a run."""
     records = [json.dumps(make_user(number)).encode() for number in range(1, 100_001)]
     text, decode = b"\n".join(records), msgspec.json.Decoder(User).decode_lines
 
@@ -120,4 +120,4 @@ def test_check_of_depth_costs_little() -> None:
         return time.process_time() - started
 
     checking = min(take(lambda: hide_deep(records)) for _ in range(5))
-    assert checking < 0.1 * min(take(lambda: decode(text)) for _ in range(5))
+    assert checking < 0.2 * min(take(lambda: decode(text)) for _ in range(5))
