@@ -68,7 +68,7 @@ def note_loaded(dataset: Dataset, date: dt.date) -> None:
 
 
 def make_message(dataset: str, failure: Failure) -> dict[str, Any]:
-    """What is told of a failure. `text` is for a chat: the cause in it mentions nobody and is no link."""
+    """Build the alert for a failure. `text` is for a chat: its cause cannot mention a person or form a link."""
     host = socket.gethostname()
     return {
         "text": f"{dataset} {failure.date} {failure.stage}: {clean_chat(failure.line)}",

@@ -160,7 +160,7 @@ class _Trial:
         self.error: SourceError | None = None
         """What ended the first reading."""
         self.broken: DatasetError | None = None
-        """What is wrong with the dataset's code, as cleaning the first reading showed."""
+        """The error in the dataset's code that cleaning the first reading found."""
         self.failure: SourceError | QualityError | DatasetError | None = None
         """What ended the second."""
         known = dataset.config, dataset.contract, dataset.clean, dataset.table, dataset.key

@@ -151,8 +151,8 @@ def _format_time(value: dt.datetime, form: str, is_lower: bool) -> str:
 def _round(value: dt.datetime, unit: dt.timedelta, is_lower: bool) -> dt.datetime:
     """Round a time on the clock of its zone to `unit`: a lower bound down and one unit lower, an upper bound up.
 
-    Where clocks are put back an hour is there twice, where they are put forward one is missing. The result is before
-    (an upper bound: not before) `value` in either reading.
+    When clocks go back, an hour comes twice; when they go forward, an hour is missing. The result is before `value`
+    in both cases; for an upper bound, it is not before `value`.
     """
     wall = value.replace(fold=0)  # Python calculates with the hands of the clock as long as the zone is the same
     beyond = (wall - dt.datetime.min.replace(tzinfo=value.tzinfo)) % unit

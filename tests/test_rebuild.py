@@ -246,7 +246,7 @@ LATE = DAYS[-1] + dt.timedelta(days=1)
 
 
 def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-    """Have something happen after a rebuild has listed its days, while it looks at the first of them."""
+    """Call `act` after a rebuild has listed its days, when it reads the first one."""
     acts, real = iter([act]), reprocess._make_current
 
     def look(*args: Any) -> None:
@@ -259,7 +259,7 @@ def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None])
 @pytest.mark.usefixtures("database", "loaded")
 @pytest.mark.parametrize("drop_missing", [False, True])
 def test_a_day_that_is_loaded_during_a_rebuild_stays(monkeypatch, configure, drop_missing):
-    """Its load waits for the rebuild; --drop-missing gives up no day that has raw files."""
+    """Its load waits for the rebuild; --drop-missing drops only days without raw files."""
     configure("users", url=f"{URL}600")
     loading = []
 

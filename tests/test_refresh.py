@@ -89,7 +89,7 @@ def test_endpoint_may_want_the_secret_in_the_body(server: Server) -> None:
 
 
 def test_replaced_token_is_kept_in_a_private_file(server: Server, tmp_path: Path) -> None:
-    """Each run goes on with the newest; the file is for its owner alone, and nothing else is left in its folder."""
+    """Each run uses the newest token; only the owner can read the file, and its folder holds nothing else."""
     path = tmp_path / "secrets" / "people.json"
     endpoint = Endpoint()
     for number in range(1, 4):
@@ -204,7 +204,7 @@ def test_refused_token_says_what_to_do(server: Server, token_file: str) -> None:
 
 
 def test_replaced_token_that_nothing_keeps_is_a_warning(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """The run goes on with it; the line names the key."""
+    """The run uses it; the line names the key."""
     caplog.set_level(logging.DEBUG)
     caller = Caller(server, Endpoint(), auth=AUTH)
     for number in (1, 2, 3):
