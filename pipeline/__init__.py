@@ -54,7 +54,7 @@ The map, from the outside in; imports run this way only:
       schema                            the tables
       database                          what every database can do, and which one a URL names
         sqlite; postgres, packing         the two that there are
-    targets, lines                    Luigi: a day's folder, a day's marker; the lines of a part
+    targets, lines, parquet           Luigi: a day's folder, a day's marker; the lines and rows of a part
       storage                           where the folder lies: on this machine, or in a bucket
     stop, days                        how a long run is asked to stop; days from one to another
     logs, config, presets             one line an event; the keys of luigi.cfg; those of known APIs

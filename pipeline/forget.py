@@ -27,9 +27,9 @@ from pipeline.database import Connection
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, FolderError
 from pipeline.lines import pack, unpack
+from pipeline.parquet import encode_rows, open_rows
 from pipeline.records import INTEGERS
 from pipeline.schema import CLASSES, LOADS, REJECTS, Declared, Table, Words
-from pipeline.stages import encode_rows
 from pipeline.storage import strip_run
 from pipeline.targets import (
     MADE_AGAIN,
@@ -114,10 +114,7 @@ class CleanPart:
 
     def find(self, finder: Finder, columns: Sequence[str]) -> set[int]:
         """The numbers of the lines whose row or reject has a forgotten key."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        table = parquet.read_table(pa.BufferReader(self._data), columns=columns)
+        table = open_rows(self._data).read(columns=list(columns))
         keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
         rejects = finder.find_rejects(reject["key"] for reject in self._refused)
         return {self._lines[row] for row in finder.find(keys)} | {self._refused[number]["line"] for number in rejects}
@@ -125,11 +122,10 @@ class CleanPart:
     def write_without(self, gone: set[int]) -> tuple[dict[Part, Part | None], list[str]]:
         """Write the rest as new parts: which stands for which, None for no rejects at all; why those gone were one."""
         import pyarrow as pa
-        from pyarrow import parquet
 
         from pipeline.transform import Reject
 
-        table = parquet.read_table(pa.BufferReader(self._data)).filter(pa.array([n not in gone for n in self._lines]))
+        table = open_rows(self._data).read().filter(pa.array([n not in gone for n in self._lines]))
         chunks = [(len(table), encode_rows(table))]
         new: dict[Part, Part | None] = {self._rows: self._folder.write(_next_name(self._rows), chunks)}
         kept, reasons = [], []
@@ -453,13 +449,10 @@ def _count_events(db: Connection, declared: Declared, date: dt.date) -> int:
 
 def _count_keys(db: Connection, declared: Declared, clean: DayFolder, made: CleanManifest) -> int:
     """How many records of a snapshot were kept: one a key."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     keys = Table("kept", declared.key, tuple(declared.key))
     db.create(keys, temporary=True)
     for part in made.parts:
-        table = parquet.read_table(pa.BufferReader(clean.read(part)), columns=list(declared.key))
+        table = open_rows(clean.read(part)).read(columns=list(declared.key))
         rows = zip(*(table.column(name).to_pylist() for name in declared.key), strict=True)
         db.insert(keys.name, keys.columns, rows, skip_known=True)
     number = db.run("select count(*) from kept").fetchone()[0]

@@ -22,6 +22,7 @@ from pipeline.errors import BrokenOffError, DatasetError, FolderError, PipelineE
 from pipeline.kinds import to_arrow
 from pipeline.lines import pack, unpack
 from pipeline.logs import count, logger, name_load
+from pipeline.parquet import encode_rows, open_rows
 from pipeline.schema import Declared
 from pipeline.targets import CleanManifest, DayFolder, Part, Presence, RawManifest
 from pipeline.tombstones import Finder, Tombstones
@@ -193,17 +194,6 @@ def transform_part(job: PartJob) -> PartResult:
             pack([msgspec.json.encode(day | reject._asdict())] for reject in rejects),
         )
     return PartResult(clean, kept, Counter(reject.describe() for reject in rejects), fields)
-
-
-def encode_rows(table: "pa.Table") -> bytes:
-    """The rows of a part as the bytes of its file: the same rows give the same bytes."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    buffer = pa.BufferOutputStream()
-    # Most columns hold as many values as rows: a dictionary takes twice the time, and zstd packs them better without.
-    parquet.write_table(table, buffer, compression="zstd", use_dictionary=False)
-    return bytes(buffer.getvalue())
 
 
 def is_current(dataset: Dataset, date: dt.date) -> bool:
@@ -381,11 +371,8 @@ def _is_judged(raw: RawManifest, clean: DayFolder) -> bool:
 
 def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBatch]":
     """The rows of clean parts, some at a time."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     for part in parts:
-        yield from parquet.ParquetFile(pa.BufferReader(clean.read(part))).iter_batches(ROWS_AT_ONCE)
+        yield from open_rows(clean.read(part)).iter_batches(ROWS_AT_ONCE)
 
 
 def read_rejects(dataset: Dataset, clean: DayFolder, parts: Iterable[Part]) -> "Iterator[Reject]":

@@ -21,6 +21,7 @@ from pipeline.dataset import Dataset, spell_command
 from pipeline.days import check_span
 from pipeline.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
 from pipeline.lines import unpack
+from pipeline.parquet import open_rows
 from pipeline.staging import Day
 from pipeline.storage import strip_run
 from pipeline.targets import MANIFEST, STAGES, CleanManifest, DayFolder, Part, RawManifest, Stage, list_all_days
@@ -256,10 +257,7 @@ def _check_part(folder: DayFolder, part: Part) -> str | None:
 def _count_records(name: str, data: bytes) -> int:
     if not name.endswith(".parquet"):
         return len(unpack(data))
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    return int(parquet.read_metadata(pa.BufferReader(data)).num_rows)
+    return int(open_rows(data).metadata.num_rows)
 
 
 def _make_again(
@@ -292,7 +290,4 @@ def _hold_same(name: str, one: bytes, other: bytes) -> bool:
     """Whether two clean parts hold the same; another version of a library may write that in other bytes."""
     if not name.endswith(".parquet"):
         return unpack(one) == unpack(other)
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    return bool(parquet.read_table(pa.BufferReader(one)).equals(parquet.read_table(pa.BufferReader(other))))
+    return bool(open_rows(one).read().equals(open_rows(other).read()))

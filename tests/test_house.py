@@ -30,7 +30,7 @@ ROWS = [
     {"database"},
     {"sqlite", "postgres", "oauth2"},
     {"schema", "session", "packing", "refresh"},
-    {"pages", "paginators", "deadline", "demo", "logs", "lines", "waits", "days"},
+    {"pages", "paginators", "deadline", "demo", "logs", "lines", "parquet", "waits", "days"},
     {"mask"},
     {"placeholders", "body_errors"},
     {"config", "sections"},
