@@ -144,7 +144,9 @@ def read_pages(kind: str, said: Said, target: str, body: bytes) -> Iterator[Page
         link = fields.get("next") if kind.startswith("next") else _find_link(said) if kind == "link" else None
         if isinstance(link, Pairs) and kind == "next_auto":
             link = dict(link).get("next")
-        if link not in (None, "", False) and not isinstance(link, str):
+        if link in (False, "0"):  # many sources end so
+            link = None
+        if link not in (None, "") and not isinstance(link, str):
             continue
         following = _resolve(target, link) if link and not isinstance(link, Number) else None
         if (link and following is None) or (fields.get("has_more") is True and not link):
