@@ -104,14 +104,14 @@ done
 case "$command" in
 "")
     luigi --module pipeline LoadUsers
-    exec python -m pipeline status
+    exec python -m wholeday status
     ;;
 load | status | report | backfill | plan | doctor | check | reprocess | verify | rebuild | prune | forget | alert)
-    exec python -m pipeline "$@"
+    exec python -m wholeday "$@"
     ;;
 luigid)
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
-    exec python -m pipeline.scheduler "${@:2}"
+    exec python -m wholeday.scheduler "${@:2}"
     ;;
 bench) exec python -m benchmarks.run "${@:2}" ;;
 test)
@@ -122,7 +122,7 @@ test)
     # Tests that wait for servers leave a third of the cores idle: one process more than there are.
     exec pytest --numprocesses "$(python -c 'import os; print(os.cpu_count() + 1)')" --dist loadgroup "$@"
     ;;
---version) exec python -m pipeline --version ;;
+--version) exec python -m wholeday --version ;;
 -*) die "give a command or a task before the flag $command: ./run.sh help lists them" ;;
 *)
     # shellcheck disable=SC2046 # a word each

@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import INCREMENTAL, SNAPSHOT
 from pipeline.users import USERS
-from pipeline.warehouse import Day, Warehouse
+from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.load.warehouse import Day, Warehouse
 
 START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 PER_BATCH = 16_000

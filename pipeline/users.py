@@ -11,9 +11,9 @@ import luigi
 import msgspec
 from luigi.util import requires
 
-from pipeline.config import Source
-from pipeline.dataset import Dataset
-from pipeline.tasks import Extract, Load, RangeDaily, Transform
+from wholeday.config.settings import Source
+from wholeday.tasks.dataset import Dataset
+from wholeday.tasks.day_tasks import Extract, Load, RangeDaily, Transform
 
 if TYPE_CHECKING:
     import pandas as pd

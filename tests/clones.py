@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 VENV = Path(sys.prefix)
-PROJECT = "users-pipeline"
+PROJECT = "wholeday"
 PIP = """#!{python}
 import sys
 sys.path.insert(0, {tests!r})

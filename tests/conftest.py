@@ -26,11 +26,13 @@ from luigi.configuration import get_config
 import databases
 from clones import make_clone
 from cluster import MEMORY, Cluster, find_program
-from pipeline import cli, client, outage
-from pipeline.config import Pipeline
-from pipeline.database import find_database
-from pipeline.targets import DayFolder
 from server import Server
+from wholeday.commands import cli
+from wholeday.config.settings import Pipeline
+from wholeday.extract import outage
+from wholeday.extract.http import client
+from wholeday.load.database import find_database
+from wholeday.storage.targets import DayFolder
 
 if TYPE_CHECKING:
     from bucket import Bucket
@@ -208,7 +210,7 @@ def run_line(line: str, **environment: str) -> "subprocess.CompletedProcess[str]
 
 
 def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
-    """`python -m pipeline` and what follows, in this process and by the test's clock: stdout, stderr, exit code."""
+    """`python -m wholeday` and what follows, in this process and by the test's clock: stdout, stderr, exit code."""
     try:
         cli.main(arguments)
         code: Any = 0
@@ -234,7 +236,7 @@ def start_scheduler() -> Iterator[dict[str, str]]:
         Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
     url, environment = urlsplit(find_scheduler()), {"LUIGI_CONFIG_PATH": "central.cfg"}
     with Path("luigid.log").open("a") as log:  # it is talkative: a pipe that nobody reads would hold it up
-        daemon = start("python", "-m", "pipeline.scheduler", "--port", str(url.port), output=log, **environment)
+        daemon = start("python", "-m", "wholeday.tasks.scheduler", "--port", str(url.port), output=log, **environment)
     try:
         deadline = time.monotonic() + 20
         while not _listens(url.port):

@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 
-from pipeline import postgres, sqlite
-from pipeline.database import find_database
+from wholeday.load import postgres, sqlite
+from wholeday.load.database import find_database
 
 Rows = list[tuple[Any, ...]]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from pipeline import config
-from pipeline.failures import Failure
-from pipeline.schema import CLASSES, LOADS, REJECTS, Declared
-from pipeline.targets import MANIFEST, CleanManifest, DayFolder, RawManifest, digest
 from pipeline.users import USERS
-from pipeline.warehouse import prepare
+from wholeday import clock
+from wholeday.load.warehouse import prepare
+from wholeday.schema.tables import CLASSES, LOADS, REJECTS, Declared
+from wholeday.storage.targets import MANIFEST, CleanManifest, DayFolder, RawManifest, digest
+from wholeday.tasks.failures import Failure
 
 NIGHT = dt.timedelta(minutes=20)  # after midnight, when a day is loaded
 COLUMNS = {
@@ -72,7 +72,7 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
     """A row of `loads`: fewer records at weekends, and now and then a night with many rejects."""
     start = dt.datetime.combine(date, dt.time(), dt.UTC)
     stop = start + dt.timedelta(days=1)
-    began = min(stop + NIGHT, config.utc_now())  # of a snapshot of today that is loaded already: now
+    began = min(stop + NIGHT, clock.utc_now())  # of a snapshot of today that is loaded already: now
     inserted = dice.randint(15, 30) // (2 if date.weekday() > 4 else 1)
     counts = dict.fromkeys((*CLASSES, "vanished", "reverted"), 0) | {
         "inserted": inserted,
@@ -81,10 +81,10 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
         "unchanged": dice.randint(0, 5),
         "rejected": dice.choice([0, 0, 0, 0, 1, 1, 2, 12]),
     }
-    clock = {"started_at": began, "extracted_at": began + dt.timedelta(seconds=dice.uniform(2, 6))}
+    times = {"started_at": began, "extracted_at": began + dt.timedelta(seconds=dice.uniform(2, 6))}
     return (
         counts
-        | clock
+        | times
         | {
             "dataset": "users",
             "date": date,

@@ -7,15 +7,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from conftest import dump_tree, query
-from pipeline import stages
-from pipeline.dataset import Dataset
-from pipeline.extraction import extract_day
-from pipeline.lines import unpack
-from pipeline.targets import CleanManifest, RawManifest, digest
 from pipeline.users import USERS
-from pipeline.verify import verify
 from reading import make_user
 from server import Answer, Server
+from wholeday.commands.verify import verify
+from wholeday.extract.extraction import extract_day
+from wholeday.storage.lines import unpack
+from wholeday.storage.targets import CleanManifest, RawManifest, digest
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform import stages
 
 DAYS = [dt.date(2026, 11, number) for number in range(1, 6)]
 MARK = "Kowalczyk"  # in every record of user 42, and in no other

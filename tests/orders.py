@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from luigi.util import requires
 
-from pipeline.config import Source
-from pipeline.dataset import Dataset
-from pipeline.tasks import Extract, Load, Transform
+from wholeday.config.settings import Source
+from wholeday.tasks.dataset import Dataset
+from wholeday.tasks.day_tasks import Extract, Load, Transform
 
 if TYPE_CHECKING:
     import pandas as pd

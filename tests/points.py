@@ -22,8 +22,8 @@ from typing import Any, Literal
 import psycopg
 import requests
 
-from pipeline import stages
-from pipeline.errors import PipelineError
+from wholeday.errors import PipelineError
+from wholeday.transform import stages
 
 How = Literal["raise", "kill", "kill half", "kill parent"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Source
-from pipeline.errors import SourceError
-from pipeline.source import Reading
 from server import Answer, Request, Server
+from wholeday.config.settings import Source
+from wholeday.errors import SourceError
+from wholeday.extract.reader import Reading
 
 DAY = dt.date(2026, 10, 31)
 

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 import databases
 from model import ReadDay, Record
-from pipeline.errors import ConfigError, WarehouseError
-from pipeline.warehouse import Day, Warehouse
+from wholeday.errors import ConfigError, WarehouseError
+from wholeday.load.warehouse import Day, Warehouse
 
 MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 

@@ -23,9 +23,10 @@ from typing import Any
 import msgspec
 
 from conftest import ROOT, start
-from pipeline import cli, config
-from pipeline.targets import MANIFEST, DayFolder, RawManifest
 from pipeline.users import USERS
+from wholeday import clock
+from wholeday.commands import cli
+from wholeday.storage.targets import MANIFEST, DayFolder, RawManifest
 
 PROCESSES = 3
 KILLED = 0.5  # the share of commands that are meant to be killed; some end before
@@ -121,7 +122,7 @@ def _find_unloaded(plan: Plan) -> list[Unloaded]:
     for date in map(dt.date.fromisoformat, plan.days[:-1]):
         raw = USERS.folder("raw", date)
         if raw.exists() and not USERS.marker(date).exists():
-            unloaded.append(Unloaded(date, raw.read_manifest(RawManifest).extracted_at, config.utc_now()))
+            unloaded.append(Unloaded(date, raw.read_manifest(RawManifest).extracted_at, clock.utc_now()))
     return unloaded
 
 
@@ -168,7 +169,7 @@ def choose(plan: Plan, chance: random.Random, number: int) -> Iterator[list[str]
 
 def _run_command(words: list[str], wait: float | None, kill: Any) -> Operation:
     """Run a command in a child, and after `wait` seconds kill it: the child alone, or all that it started."""
-    output, began = Path(f"output-{os.getpid()}"), config.utc_now()
+    output, began = Path(f"output-{os.getpid()}"), clock.utc_now()
     child = os.fork()
     if not child:
         os.setpgid(0, 0)
@@ -180,7 +181,7 @@ def _run_command(words: list[str], wait: float | None, kill: Any) -> Operation:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     said = output.read_text(errors="replace") if output.exists() else ""
     output.unlink(missing_ok=True)
-    return Operation(words, code, began, (config.utc_now() - began).total_seconds(), said)
+    return Operation(words, code, began, (clock.utc_now() - began).total_seconds(), said)
 
 
 def _be_command(words: Sequence[str], output: Path) -> int:

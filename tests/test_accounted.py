@@ -19,13 +19,14 @@ from rich.console import Console
 
 from conftest import execute, has_table, query
 from histories import EXAMPLES, limit_examples, steps, take
-from pipeline import screens, stages
-from pipeline.errors import PipelineError
-from pipeline.extraction import extract_day
 from pipeline.users import USERS
 from reading import serve
 from server import Server
 from store import Store
+from wholeday.commands import screens
+from wholeday.errors import PipelineError
+from wholeday.extract.extraction import extract_day
+from wholeday.transform import stages
 
 COLUMNS = "name", "email", "city", "updated_at"
 DAY = dt.date(2026, 11, 10)

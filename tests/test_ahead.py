@@ -9,11 +9,11 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from pipeline.ahead import read_ahead
-from pipeline.packing import HEADER
-from pipeline.sqlite import SQLite
-from pipeline.warehouse import Warehouse
 from store import TABLES, describe, snapshot
+from wholeday.load.ahead import read_ahead
+from wholeday.load.packing import HEADER
+from wholeday.load.sqlite import SQLite
+from wholeday.load.warehouse import Warehouse
 
 PATIENCE = 20  # seconds for what is sure to happen
 

@@ -26,8 +26,8 @@ from clones import make_clone
 from conftest import ROOT, dump_tree, dump_warehouse, luigi_run, miss, query
 from pages import Reader
 from peers import find_port
-from pipeline.demo import DemoAdapter
 from server import Answer, Request
+from wholeday.extract.http.demo import DemoAdapter
 
 # One at a time: each of these keeps both cores of a small machine busy.
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
@@ -250,7 +250,7 @@ def test_page_examples_run(airflow, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(clone)
     settings = {name: text for name, text in airflow.environment.items() if name.startswith("AIRFLOW")}
     settings |= {"AIRFLOW__CORE__DAGS_FOLDER": str(dags), "PATH": f"/usr/local/bin:/usr/bin:/bin:{PROGRAMS}"}
-    with Reader({"/opt/users-pipeline": str(clone), "/srv/users-pipeline": str(clone)}, **settings) as reader:
+    with Reader({"/opt/wholeday": str(clone), "/srv/wholeday": str(clone)}, **settings) as reader:
         reader.follow("docs/airflow.md")
     assert query("select date from loads") == [(DAY,)]
 

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from conftest import execute, luigi_run, run_line
-from pipeline import alerts, cli, config
-from pipeline.failures import Failure
-from pipeline.sanitize import clean_chat
 from pipeline.users import USERS
 from server import Answer, Server
+from wholeday import clock
+from wholeday.commands import cli
+from wholeday.tasks import alerts
+from wholeday.tasks.failures import Failure
+from wholeday.text import clean_chat
 
 DAY = dt.date(2026, 11, 20)
 UNREACHABLE = (
@@ -31,7 +33,7 @@ NOBODY = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
 
 def fail(line: str = "why", date: dt.date = DAY, stage: str = "extract") -> None:
     """Have a day fail now, as far as the webhook is concerned."""
-    alerts.tell(USERS, Failure(config.utc_now(), date, stage, line))
+    alerts.tell(USERS, Failure(clock.utc_now(), date, stage, line))
 
 
 @pytest.fixture
@@ -99,16 +101,16 @@ def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypat
     """A few seconds and a warning; it is left alone for a minute, and then told what it did not hear."""
     server.on("/services/s3cr3t", Answer("late", wait=30))
     monkeypatch.setattr(alerts, "PATIENCE", 0.3)
-    clock = time.monotonic()
+    began = time.monotonic()
     for n in range(20):
         fail(date=DAY - dt.timedelta(days=n))
-    assert time.monotonic() - clock < 3
+    assert time.monotonic() - began < 3
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == f"users {DAY}: that it failed is not told: the webhook of A_HOOK: no answer in 0 s"
     server.on("/services/s3cr3t", Answer("ok"))
-    now = config.utc_now() + alerts.PAUSE
-    monkeypatch.setattr(config, "utc_now", lambda: now)
+    now = clock.utc_now() + alerts.PAUSE
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
     fail()
     fail()
     assert hook() == ["why", "why"]
@@ -116,12 +118,12 @@ def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypat
 
 def test_a_clock_that_was_ahead_for_a_while_silences_nothing(hook, monkeypatch):
     """A webhook that did not answer then is told of what fails now."""
-    url, now = os.environ["A_HOOK"], config.utc_now()
+    url, now = os.environ["A_HOOK"], clock.utc_now()
     monkeypatch.setenv("A_HOOK", "http://127.0.0.1:9/s3cr3t")
-    monkeypatch.setattr(config, "utc_now", lambda: now + dt.timedelta(days=365))
+    monkeypatch.setattr(clock, "utc_now", lambda: now + dt.timedelta(days=365))
     fail()
     monkeypatch.setenv("A_HOOK", url)
-    monkeypatch.setattr(config, "utc_now", lambda: now)
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
     fail("another")
     assert hook() == ["another"]
 
@@ -130,7 +132,7 @@ def test_a_clock_that_was_ahead_for_a_while_silences_nothing(hook, monkeypatch):
 def test_what_is_late_is_told_where_nothing_can_be_shown(server):
     """A full disk under the log of a monitor is when somebody is to know."""
     url = server.on("/services/s3cr3t", Answer("ok"))
-    command = "python -m pipeline status --max-age '1 day' --pipeline-webhook A_HOOK > /dev/full"
+    command = "python -m wholeday status --max-age '1 day' --pipeline-webhook A_HOOK > /dev/full"
     result = run_line(command, A_HOOK=url)
     late, full = result.stderr.splitlines()
     assert (result.returncode, len(server.requests)) == (1, 1)
@@ -186,12 +188,12 @@ def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
     for age in ("30 hours", "1 day"):
         with pytest.raises(SystemExit):
             cli.main(["status", "--max-age", age])
-    alerts.note_loaded(USERS, USERS.config().last_closed_day(config.utc_now()))  # what is late is so all the same
+    alerts.note_loaded(USERS, USERS.config().last_closed_day(clock.utc_now()))  # what is late is so all the same
     with pytest.raises(SystemExit):
         cli.main(["status", "--max-age", "30 hours"])
     assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: ./run.sh status tells more"]
-    tomorrow = config.utc_now() + dt.timedelta(days=1)
-    monkeypatch.setattr(config, "utc_now", lambda: tomorrow)
+    tomorrow = clock.utc_now() + dt.timedelta(days=1)
+    monkeypatch.setattr(clock, "utc_now", lambda: tomorrow)
     with pytest.raises(SystemExit):
         cli.main(["status", "--max-age", "30 hours"])
     assert len(hook()) == 2

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from test_cases import CASES, ORDERS
 
 from histories import EXAMPLES, limit_examples, steps, take
-from pipeline.audit import Audit, Finding
-from pipeline.warehouse import Day
 from store import TABLES, Store, incremental, snapshot, user
+from wholeday.load.audit import Audit, Finding
+from wholeday.load.warehouse import Day
 
 
 class Watched(Store):

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import requests
 
-from pipeline.auth import Auth
-from pipeline.errors import ConfigError, SourceError
-from pipeline.mask import Mask
-from pipeline.session import Session
-from pipeline.source import Reading
 from reading import DAY, People, read
 from server import Answer, Request, Server
+from wholeday.errors import ConfigError, SourceError
+from wholeday.extract.http.auth import Auth
+from wholeday.extract.http.session import Session
+from wholeday.extract.reader import Reading
+from wholeday.redaction import Mask
 
 SECRET = "s3cr3t/+tok&n"
 

@@ -20,23 +20,23 @@ from luigi.interface import InterfaceLogging
 from luigi.util import requires
 
 from conftest import dump_warehouse, luigi_run, query, run, start, start_scheduler
-from pipeline.backfill import Backfill
-from pipeline.block import Tell
-from pipeline.ranges import show_outcome
-from pipeline.stop import Stop
-from pipeline.tasks import DayTask, Load
 from pipeline.users import USERS, LoadUsers
 from reading import make_user
 from server import Answer, Request, Server
 from terminal import look_at, run_on_terminal
+from wholeday.commands.ranges import show_outcome
+from wholeday.tasks.backfill import Backfill
+from wholeday.tasks.block import Tell
+from wholeday.tasks.day_tasks import DayTask, Load
+from wholeday.tasks.stop import Stop
 
 SCALE = int(os.environ.get("PIPELINE_BACKFILL", "6"))  # 400 for what is promised
 KILLS = int(os.environ.get("PIPELINE_KILLS", "2"))
 FIRST = dt.date(2016, 1, 1)
-MAIN = "import runpy, sys; sys.argv[0] = 'pipeline'; runpy.run_module('pipeline', run_name='__main__')"
+MAIN = "import runpy, sys; sys.argv[0] = 'wholeday'; runpy.run_module('wholeday', run_name='__main__')"
 IN_A_GROUP = f"import os; os.setsid(); {MAIN}"
 BUG = """
-from pipeline import stages
+from wholeday.transform import stages
 load_day = stages.load_day
 def load(dataset, date):
     if date.day == 4:
@@ -49,7 +49,7 @@ TINY = (*TINY, "--users-max-reject-ratio", "1")  # one record in 400 is rejected
 
 
 def backfill(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return run("python", "-m", "pipeline", "backfill", *arguments, **environment)
+    return run("python", "-m", "wholeday", "backfill", *arguments, **environment)
 
 
 def span(days: int, first: dt.date = FIRST) -> tuple[str, str]:
@@ -242,7 +242,7 @@ def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(numb
     assert rows.keys() == {"done", "not run", "users:"}
     *_, stopping, last = stderr.splitlines()
     assert stopping.startswith("stopping: ")
-    again = f"python -m pipeline backfill 2016-01-01 2016-02-10 --workers {workers} and the flags of this run"
+    again = f"python -m wholeday backfill 2016-01-01 2016-02-10 --workers {workers} and the flags of this run"
     assert last == f"stopped by {number.name}: go on with {again}"
     assert "Traceback" not in stderr
 
@@ -256,7 +256,7 @@ def test_once_it_is_to_stop_no_other_block_is_begun(monkeypatch):
         tell(days[0], "410 Gone")
         stop.asked = signal.SIGINT
 
-    monkeypatch.setattr("pipeline.backfill.run_block", run_block)
+    monkeypatch.setattr("wholeday.tasks.backfill.run_block", run_block)
     backfill = Backfill(LoadUsers, FIRST, FIRST + dt.timedelta(days=45))
     backfill.run(1, Stop(), lambda *_: None)
     assert (blocks, len(backfill.failed), len(backfill.left)) == ([20], 1, 44)
@@ -278,7 +278,7 @@ def test_a_second_signal_ends_at_once_and_the_next_run_goes_on():
     with Server() as server:
         slow = iter([Answer([], wait=60)])
         url = serve_days(server, lambda day: next(slow, None) if day == "2016-01-03" else None)
-        command = start("python", "-m", "pipeline", "backfill", *span(5), "--workers", "2", "--users-url", url)
+        command = start("python", "-m", "wholeday", "backfill", *span(5), "--workers", "2", "--users-url", url)
         wait_until(lambda: len(asked_for(server)) >= 3 and len(query_or_none("select * from loads")) == 2)
         command.send_signal(signal.SIGINT)
         time.sleep(0.5)
@@ -349,7 +349,7 @@ def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
     quiet = dump()
     shutil.rmtree("data")
     with start_scheduler() as environment:
-        command = ("python", "-m", "pipeline", "backfill", *days, "--workers", str(workers))
+        command = ("python", "-m", "wholeday", "backfill", *days, "--workers", str(workers))
         commands = [start(*command, **environment) for _ in range(processes)]
         results = [(*each.communicate(timeout=500), each.returncode) for each in commands]
     for stdout, stderr, code in results:
@@ -391,7 +391,7 @@ def test_a_terminal_shows_days_done_rate_and_time_left_and_then_the_table():
     with Server() as server:
         url = serve_days(server, answer, wait=0.1)
         code, written = run_on_terminal(
-            "python", "-m", "pipeline", "backfill", *span(12), "--workers", "2", "--users-url", url
+            "python", "-m", "wholeday", "backfill", *span(12), "--workers", "2", "--users-url", url
         )
     assert code == 1, written
     bars = re.findall(
@@ -420,7 +420,7 @@ def test_a_slow_day_has_its_own_bar_below():
 
         url = server.on("/users", respond) + "?on={date}"
         flags = ("--users-url", url, "--users-paginator", "page", "--users-total-header", "X-Total-Count")
-        code, written = run_on_terminal("python", "-m", "pipeline", "backfill", *span(2), *flags)
+        code, written = run_on_terminal("python", "-m", "wholeday", "backfill", *span(2), *flags)
     assert code == 0, written
     assert re.search(r"━ +50% [\d:-]+ users, 1 of 2 days, [^\n]*\n━[^\n]* 6 pages, 60 of 80 records", written)
     assert not [line for line in look_at(written) if "━" in line]
@@ -581,7 +581,7 @@ def serve_everybody(server: Server) -> tuple[str, ...]:
 def test_backfill_refuses_past_snapshots(server):
     """Yesterday and today are read; the days before are named, with the day to ask for, by plan and status too."""
     flags, (start, stop) = serve_everybody(server), span(30, today() - dt.timedelta(days=29))
-    planned = run("python", "-m", "pipeline", "plan", start, stop, *flags).stdout
+    planned = run("python", "-m", "wholeday", "plan", start, stop, *flags).stdout
     assert re.search(r"^past +28 .*nobody can read", planned, re.MULTILINE)
     assert re.search(r"^read +2 ", planned, re.MULTILINE)
     result = backfill(start, stop, *flags)
@@ -594,7 +594,7 @@ def test_backfill_refuses_past_snapshots(server):
     alone = luigi_run("LoadUsers", "--date", str(past_day), *flags)
     assert alone.returncode == 0
     assert "it is recorded as of now" in alone.stderr
-    status = run("python", "-m", "pipeline", "status", *flags).stdout
+    status = run("python", "-m", "wholeday", "status", *flags).stdout
     assert f"past: {past_day + dt.timedelta(days=1)}.." in status
     assert "past snapshots cannot be fetched again" in status
     assert "missing: " not in status

@@ -16,9 +16,9 @@ from benchmarks.results import Failure, Group, Measure, Results
 from benchmarks.source import make_day, make_everybody
 from cluster import DATABASE, PASSWORD, USER
 from conftest import ROOT
-from pipeline.config import INCREMENTAL, SNAPSHOT
 from pipeline.users import USERS
-from pipeline.warehouse import Warehouse
+from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.load.warehouse import Warehouse
 
 SIZE = 1200
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.bodies import unfold
-from pipeline.errors import ConfigError
-from pipeline.pages import BadPageError, RecoverableError, split_list
-from pipeline.source import Reading
 from reading import DAY, People, fail, read
 from server import Answer, Server
+from wholeday.errors import ConfigError
+from wholeday.extract.http.bodies import unfold
+from wholeday.extract.http.pages import BadPageError, RecoverableError, split_list
+from wholeday.extract.reader import Reading
 from wire import Raw, Wire
 
 NDJSON = {"Content-Type": "application/x-ndjson; charset=utf-8"}

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.fields import find
 from reading import People, fail, read
 from server import Answer, Server
+from wholeday.errors import ConfigError
+from wholeday.schema.paths import find
 
 FAILURES: list[tuple[str, str, Any]] = [
     ("Slack", "members", {"ok": False, "error": "invalid_auth"}),

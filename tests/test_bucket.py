@@ -21,23 +21,25 @@ import pytest
 import points
 from bucket import ENVIRONMENT, VICTIM, Bucket, How
 from conftest import dump_warehouse, luigi_run, query, run
-from pipeline import config, failures
-from pipeline import forget as forget_module
-from pipeline.errors import ConfigError, FolderError, PipelineError, SourceError
-from pipeline.extraction import extract_day
-from pipeline.failures import list_failures
-from pipeline.forget import forget
-from pipeline.lines import pack
-from pipeline.prune import prune
-from pipeline.reprocess import rebuild, reprocess
-from pipeline.status import find_status
-from pipeline.storage import open_storage, strip_run
-from pipeline.targets import JOURNAL, MANIFEST, CleanManifest, DayFolder, RawManifest, list_days
-from pipeline.tombstones import Tombstones
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
-from pipeline.verify import verify
 from points import Points
 from server import Answer, Request, Server
+from wholeday import clock
+from wholeday.commands import forget as forget_module
+from wholeday.commands.forget import forget
+from wholeday.commands.prune import prune
+from wholeday.commands.reprocess import rebuild, reprocess
+from wholeday.commands.status import find_status
+from wholeday.commands.verify import verify
+from wholeday.config.settings import Pipeline
+from wholeday.errors import ConfigError, FolderError, PipelineError, SourceError
+from wholeday.extract.extraction import extract_day
+from wholeday.storage.backends import open_storage, strip_run
+from wholeday.storage.lines import pack
+from wholeday.storage.targets import JOURNAL, MANIFEST, CleanManifest, DayFolder, RawManifest, list_days
+from wholeday.storage.tombstones import Tombstones
+from wholeday.tasks import failures
+from wholeday.tasks.failures import list_failures
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 ROUNDS = int(os.environ.get("PIPELINE_KILLS", "5")) // 2
@@ -91,7 +93,7 @@ def dump_rows() -> dict[str, Any]:
 @contextlib.contextmanager
 def elsewhere(folder: str, configure: Configure, data_dir: str = "data") -> Iterator[None]:
     """Another folder to stand in, with a data_dir of its own."""
-    before = config.Pipeline().data_dir
+    before = Pipeline().data_dir
     Path(folder).mkdir(exist_ok=True)
     configure("pipeline", data_dir=data_dir)
     with contextlib.chdir(folder):
@@ -106,7 +108,7 @@ def live() -> Iterator[Any]:
     key = str(query("select user_id from users where load_date = ? order by 1 limit 1", str(DAY))[0][0])
     open_storage.cache_clear()
     forgotten = forget(USERS, [key])
-    yield forgotten, dump_rows(), dump_parts(), Tombstones(config.Pipeline().data_dir, "users").count_pending()
+    yield forgotten, dump_rows(), dump_parts(), Tombstones(Pipeline().data_dir, "users").count_pending()
     open_storage.cache_clear()
     yield list(reprocess(USERS, BEFORE, DAY, everything=True)), dump_rows(), dump_parts()
     Path("data/warehouse.db").unlink()
@@ -114,7 +116,7 @@ def live() -> Iterator[Any]:
     yield rebuild(USERS), dump_rows(), list(verify(USERS))
     open_storage.cache_clear()
     pruned = list(prune(USERS, older_than=1, keep=1, only_look=False))
-    left = [list(list_days(config.Pipeline().data_dir, stage, "users")) for stage in ("raw", "clean")]
+    left = [list(list_days(Pipeline().data_dir, stage, "users")) for stage in ("raw", "clean")]
     yield pruned, left, dump_rows(), dump_parts(), list(verify(USERS))
 
 
@@ -142,9 +144,9 @@ def test_the_commands_work_on_a_bucket(bucket: Bucket, configure: Configure) -> 
     assert "nothing to do" in luigi_run(*days).stdout
     configure("pipeline", data_dir=place)
     assert [key for key in bucket.dump(place) if "/date=" not in key] == []
-    status = run("python", "-m", "pipeline", "status", *flags)
+    status = run("python", "-m", "wholeday", "status", *flags)
     assert (status.returncode, "stale" in status.stdout.partition("seconds")[2]) == (0, False), status.stdout
-    report = run("python", "-m", "pipeline", "report", *flags)
+    report = run("python", "-m", "wholeday", "report", *flags)
     assert "/report.html: open it in a browser" in report.stdout, report.stderr
     assert b"</html>" in bucket.dump(place)["report.html"]
     assert [path for path in Path.cwd().iterdir() if path.name.startswith("s3")] == []
@@ -168,7 +170,7 @@ def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
     configure("pipeline", part_records=4)
     with pytest.raises(SourceError, match="503"):
         extract_day(USERS, DAY)
-    assert [key.rpartition("/")[2] for key in bucket.dump(config.Pipeline().data_dir) if key.endswith(JOURNAL)]
+    assert [key.rpartition("/")[2] for key in bucket.dump(Pipeline().data_dir) if key.endswith(JOURNAL)]
     down = False
     server.requests.clear()
     open_storage.cache_clear()  # another run
@@ -187,7 +189,7 @@ def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
     for stage in ("extract", "load"):
         open_storage.cache_clear()  # another run
         failures.note(USERS, DAY, stage, f"{stage} went wrong")
-    found = list_failures(config.Pipeline().data_dir, "users")
+    found = list_failures(Pipeline().data_dir, "users")
     assert [(failure.date, failure.line) for failure in found] == [
         (DAY, "extract went wrong"),
         (DAY, "load went wrong"),
@@ -195,9 +197,7 @@ def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
     assert find_status(USERS).failed == [DAY]
     work()
     assert find_status(USERS).failed == []
-    assert [key for key in bucket.dump(config.Pipeline().data_dir) if key.startswith("failures/")] == [
-        "failures/users.jsonl"
-    ]
+    assert [key for key in bucket.dump(Pipeline().data_dir) if key.startswith("failures/")] == ["failures/users.jsonl"]
 
 
 # What goes wrong
@@ -386,8 +386,8 @@ def test_a_run_sweeps_what_is_its_own_or_old_and_leaves_what_another_may_be_writ
     second.sweep()
     assert not first.exists()
     assert first.list_parts() == {manifest.parts[0].name}
-    later = config.utc_now() + dt.timedelta(days=2)
-    monkeypatch.setattr(config, "utc_now", lambda: later)
+    later = clock.utc_now() + dt.timedelta(days=2)
+    monkeypatch.setattr(clock, "utc_now", lambda: later)
     second.sweep()
     assert first.list_parts() == set()
 
@@ -473,7 +473,7 @@ def test_what_a_killed_run_left_is_forgotten_too(bucket: Bucket) -> None:
         folder.add_to_journal(lost)
     manifest = write(at_work, b"of somebody")
     assert forget(USERS, [key]).problems == []
-    assert not [key for key, content in bucket.dump(config.Pipeline().data_dir).items() if lost[0] in content]
+    assert not [key for key, content in bucket.dump(Pipeline().data_dir).items() if lost[0] in content]
     dump_parts()
     with pytest.raises(FolderError, match="at the same time"):
         at_work.publish(manifest)
@@ -494,8 +494,8 @@ def test_a_day_that_changes_while_it_is_forgotten_is_told_and_done_again(
     monkeypatch.setattr(forget_module, "_write_parts", come_between)
     (problem,) = forget(USERS, [key]).problems
     assert "was changed by another run meanwhile: run this again" in problem
-    assert Tombstones(config.Pipeline().data_dir, "users").count_pending() == 1
+    assert Tombstones(Pipeline().data_dir, "users").count_pending() == 1
     monkeypatch.undo()
     assert forget(USERS, []).problems == []
-    assert Tombstones(config.Pipeline().data_dir, "users").count_pending() == 0
+    assert Tombstones(Pipeline().data_dir, "users").count_pending() == 0
     assert bucket.door.names

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipeline.charts import HEIGHT, WIDTH, Layer, draw_bars, draw_line, tell_number
+from wholeday.commands.charts import HEIGHT, WIDTH, Layer, draw_bars, draw_line, tell_number
 
 DAYS = [dt.date(2026, 8, 27) + dt.timedelta(days=number) for number in range(90)]
 

@@ -14,13 +14,13 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from conftest import dump_tree, has_table, run
-from pipeline import stages
-from pipeline.check import AHEAD, FAILED, OK, UNTESTED, Finding, check_source
-from pipeline.errors import DayNotClosedError
-from pipeline.extraction import extract_day
 from pipeline.users import USERS
 from reading import make_user
 from server import Answer, Request, Server
+from wholeday.commands.check import AHEAD, FAILED, OK, UNTESTED, Finding, check_source
+from wholeday.errors import DayNotClosedError
+from wholeday.extract.extraction import extract_day
+from wholeday.transform import stages
 
 DAY = dt.date(2026, 11, 20)
 SECRET = 's3cr3t/+to "k&n='
@@ -395,12 +395,12 @@ def test_the_command_prints_a_table_and_exits_with_1_where_something_failed(serv
     """In a pipe too, a line an answer; flags hold as everywhere."""
     serve(server, configure)
     flags = ("--users-url", f"{server.url}/users?since={{day_start}}&until={{day_stop}}", "--users-total-path", "total")
-    good = run("python", "-m", "pipeline", "check", "--date", str(DAY), "--users-paginator", "page", *flags)
+    good = run("python", "-m", "wholeday", "check", "--date", str(DAY), "--users-paginator", "page", *flags)
     assert good.returncode == 0, good.stderr
     assert [line[: len(name)] for line, name in zip(good.stdout.splitlines(), NAMES, strict=True)] == NAMES
     assert "30 records, and no id twice" in good.stdout
     assert good.stderr == ""
-    bad = run("python", "-m", "pipeline", "check", "--date", str(DAY), "--users-paginator", "single", *flags)
+    bad = run("python", "-m", "wholeday", "check", "--date", str(DAY), "--users-paginator", "single", *flags)
     assert bad.returncode == 1
     assert "the source declares 30 records, and 10 came" in " ".join(bad.stdout.split())
 

@@ -9,8 +9,8 @@ import pytest
 from test_datasets import DAY, edit_users
 
 from conftest import luigi_run, query
-from pipeline.cleaning import run_clean
-from pipeline.errors import DatasetError
+from wholeday.errors import DatasetError
+from wholeday.transform.cleaning import run_clean
 
 FRAME = pd.DataFrame({"id": [1, 2], "email": ["a@b", None]}, index=[1, 3])
 

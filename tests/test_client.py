@@ -13,12 +13,13 @@ from unittest.mock import Mock
 import pytest
 import requests
 
-from pipeline import client, config
-from pipeline.errors import ConfigError
-from pipeline.source import Reading
-from pipeline.waits import find_wait
 from reading import DAY, People, fail, make_pages, read
 from server import Answer, Request, Server
+from wholeday import clock
+from wholeday.errors import ConfigError
+from wholeday.extract.http import client
+from wholeday.extract.http.waits import find_wait
+from wholeday.extract.reader import Reading
 
 SECRET = "s3cr3t/+tok&n"
 
@@ -155,7 +156,7 @@ def test_a_request_says_who_asks_and_for_what(server: Server, monkeypatch: pytes
     monkeypatch.setenv("PEOPLE_KEY", SECRET)
     read(server.on("/users", Answer([])), auth="header:X-Api-Key:PEOPLE_KEY", headers={"X-Tenant": "7"})
     headers = server.requests[0].headers
-    assert headers["User-Agent"] == "users-pipeline"
+    assert headers["User-Agent"] == "wholeday"
     assert headers["Accept"] == "application/json"
     assert headers["Accept-Encoding"] == "gzip"
     assert headers["X-Tenant"] == "7"
@@ -417,7 +418,7 @@ def test_a_clock_that_settle_does_not_cover_fails_the_day(
 ) -> None:
     """The source's Date, with the Age of a cache, may differ from our clock by settle and no more."""
     now = dt.datetime(2026, 11, 2, 12, tzinfo=dt.UTC)
-    monkeypatch.setattr(config, "utc_now", lambda: now)
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
     date = format_datetime(now + dt.timedelta(seconds=offset), usegmt=True)
     url = server.on("/users", Answer([], headers={"Date": date, "Age": str(age)}))
     if good:

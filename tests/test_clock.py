@@ -8,13 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from conftest import execute, query, run_here
-from pipeline import config, extraction, stages
-from pipeline.errors import QualityError
-from pipeline.reprocess import rebuild, reprocess
-from pipeline.status import find_status
 from pipeline.users import USERS
-from pipeline.verify import verify
 from server import Answer, Request, Server
+from wholeday import clock
+from wholeday.commands.reprocess import rebuild, reprocess
+from wholeday.commands.status import find_status
+from wholeday.commands.verify import verify
+from wholeday.errors import QualityError
+from wholeday.extract import extraction
+from wholeday.transform import stages
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -36,11 +38,11 @@ def take(database: str, server: Server, configure: Callable[..., None], monkeypa
 
     url = server.on("/users", answer)
     configure("users", url=url + "?on={date}", mode="snapshot", paginator="single")
-    monkeypatch.setattr(config, "utc_now", lambda: NOW)
+    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
 
     def load(day: dt.date, ahead: dt.timedelta = dt.timedelta(0)) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(config, "utc_now", lambda: NOW + ahead)
+            patch.setattr(clock, "utc_now", lambda: NOW + ahead)
             extraction.extract_day(USERS, day)
             stages.transform_day(USERS, day)
             stages.load_day(USERS, day)
@@ -57,7 +59,7 @@ def test_a_day_that_was_read_in_the_future_is_not_loaded(take: Take, monkeypatch
     """By no command."""
     take(YESTERDAY, -DAY)
     with monkeypatch.context() as patch:
-        patch.setattr(config, "utc_now", lambda: NOW + dt.timedelta(minutes=6))
+        patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=6))
         extraction.extract_day(USERS, TODAY)
         stages.transform_day(USERS, TODAY)
     before = query("select date, as_of from loads")
@@ -74,7 +76,7 @@ def test_a_day_that_was_read_in_the_future_is_not_loaded(take: Take, monkeypatch
 def test_clocks_of_two_machines_may_differ_by_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     """One machine reads a day, another one loads it."""
     with monkeypatch.context() as patch:
-        patch.setattr(config, "utc_now", lambda: NOW + dt.timedelta(minutes=5))
+        patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=5))
         extraction.extract_day(USERS, TODAY)
         stages.transform_day(USERS, TODAY)
     stages.load_day(USERS, TODAY)
@@ -85,11 +87,11 @@ def test_a_clock_that_is_set_back_during_a_day_fails_the_day(
     server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The day would seem to be read in the future. Nothing of it stays."""
-    clock = [NOW + YEAR]
-    monkeypatch.setattr(config, "utc_now", lambda: clock[0])
+    times = [NOW + YEAR]
+    monkeypatch.setattr(clock, "utc_now", lambda: times[0])
 
     def answer(_: object) -> Answer:
-        clock[0] = NOW
+        times[0] = NOW
         return Answer([{"id": 1}], headers=NO_DATE)
 
     configure("users", url=server.on("/users", answer) + "?on={date}", paginator="single")

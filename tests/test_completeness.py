@@ -15,15 +15,16 @@ import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from pipeline import client, stages
-from pipeline.errors import SourceError
-from pipeline.extraction import extract_day
-from pipeline.records import Census
-from pipeline.source import Reading
 from pipeline.users import USERS
 from reading import DAY, People
 from server import Answer, Request, Server
 from sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
+from wholeday.errors import SourceError
+from wholeday.extract.extraction import extract_day
+from wholeday.extract.http import client
+from wholeday.extract.reader import Reading
+from wholeday.schema.records import Census
+from wholeday.transform import stages
 
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -9,9 +9,9 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from conftest import run
-from pipeline.config import Pipeline
-from pipeline.errors import ConfigError, DayNotClosedError
 from pipeline.users import Users
+from wholeday.config.settings import Pipeline
+from wholeday.errors import ConfigError, DayNotClosedError
 
 UTC = dt.UTC
 

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from things import TIME, TODAY, load, make_dataset
 
 from conftest import ROOT, query, run
-from pipeline.check import FAILED, check_source
-from pipeline.errors import ConfigError, DatasetError, QualityError
 from server import Answer
+from wholeday.commands.check import FAILED, check_source
+from wholeday.errors import ConfigError, DatasetError, QualityError
 
 
 class State(enum.Enum):
@@ -239,7 +239,7 @@ def test_a_command_refuses_a_declaration_in_one_line(command, server) -> None:
     Path("luigi.cfg").write_text(f"{Path('luigi.cfg').read_text()}\n[bills]\nurl = {url}?since={{day_start}}\n")
     words = {
         "LoadOrders": ("luigi", "--module", "bills", "LoadBills", "--date", "2026-11-20"),
-        "backfill": ("python", "-m", "pipeline", "--module", "bills", "backfill", "2026-11-01", "2026-11-21"),
+        "backfill": ("python", "-m", "wholeday", "--module", "bills", "backfill", "2026-11-01", "2026-11-21"),
     }
     result = run(*words[command], PYTHONPATH=f"{ROOT}:{Path.cwd()}")
     assert result.returncode != 0

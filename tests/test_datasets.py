@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, dump_tree, luigi_run, query, run
-from pipeline import dataset, failures, stages
-from pipeline.errors import FolderError
 from pipeline.users import USERS
 from server import Answer, Server
+from wholeday.errors import FolderError
+from wholeday.tasks import dataset, failures
+from wholeday.transform import stages
 
 DAY = "2026-11-20"
 ORDERS = [
@@ -43,10 +44,10 @@ def test_a_second_dataset_is_one_file_and_one_section():
         ("orders", "is negative", '["A-2", 1]')
     ]
     for words in (("--module", "orders", "status"), ("status", "--module", "orders"), ("status", "--module=orders")):
-        status = run("python", "-m", "pipeline", *words, PYTHONPATH=path)
+        status = run("python", "-m", "wholeday", *words, PYTHONPATH=path)
         assert "orders in sqlite:///data/warehouse.db: 1 day, " in status.stdout
         assert "users" not in status.stdout
-    assert "users in sqlite:///data/warehouse.db: 1 day, " in run("python", "-m", "pipeline", "status").stdout
+    assert "users in sqlite:///data/warehouse.db: 1 day, " in run("python", "-m", "wholeday", "status").stdout
 
 
 def test_commands_and_pages_name_the_dataset_they_are_for(server):
@@ -58,18 +59,18 @@ def test_commands_and_pages_name_the_dataset_they_are_for(server):
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
     def ask(*words: str) -> "subprocess.CompletedProcess[str]":
-        return run("python", "-m", "pipeline", *words, "--module", "orders", **path)
+        return run("python", "-m", "wholeday", *words, "--module", "orders", **path)
 
     assert ask("load", "2026-11-18").returncode == 0
     late = ask("status", "--max-age", "1 minute")
     (hint,) = (line.partition("./run.sh ")[2] for line in late.stdout.splitlines() if line.startswith("missing"))
     assert hint.endswith(" --module orders")
     assert late.stderr.splitlines()[-1].endswith(f"./run.sh {hint}")
-    assert run("python", "-m", "pipeline", *hint.split(), **path).returncode == 0
+    assert run("python", "-m", "wholeday", *hint.split(), **path).returncode == 0
     assert not [line for line in ask("status").stdout.splitlines() if line.startswith("missing")]
     assert query("select count(*) from loads where dataset = 'users'") == [(1,)]
 
-    assert run("python", "-m", "pipeline", "report").returncode == 0
+    assert run("python", "-m", "wholeday", "report").returncode == 0
     page = Path("data/report.html").read_bytes()
     assert ask("report").stdout == "data/report-orders.html: open it in a browser\n"
     assert Path("data/report.html").read_bytes() == page
@@ -133,9 +134,9 @@ def test_a_mended_transform_makes_the_clean_day_again_without_the_api():
 def test_status_names_the_days_that_other_code_made():
     """They are what a reprocess would redo."""
     luigi_run("LoadUsers", "--date", DAY)
-    assert "made by other code" not in run("python", "-m", "pipeline", "status").stdout
+    assert "made by other code" not in run("python", "-m", "wholeday", "status").stdout
     changed = edit_users(".str.lower()", ".str.upper()")
-    assert "made by other code" in run("python", "-m", "pipeline", "status", **changed).stdout
+    assert "made by other code" in run("python", "-m", "wholeday", "status", **changed).stdout
 
 
 def test_the_version_changes_with_the_code_and_not_with_its_comments(monkeypatch):
@@ -184,11 +185,17 @@ def test_a_clean_day_of_another_raw_day_is_made_again():
 
 
 BROKEN = {
-    "names.py": ("import pipeline.tasks\n\nmising\n", "names.py, line 3: NameError: name 'mising' is not defined"),
+    "names.py": (
+        "import wholeday.tasks.day_tasks\n\nmising\n",
+        "names.py, line 3: NameError: name 'mising' is not defined",
+    ),
     "syntax.py": ("def f(:\n", "syntax.py, line 1: SyntaxError: invalid syntax"),
-    "needs.py": ("import pipeline.tasks\nimport nothere\n", "needs.py, line 2: ModuleNotFoundError: No module named"),
+    "needs.py": (
+        "import wholeday.tasks.day_tasks\nimport nothere\n",
+        "needs.py, line 2: ModuleNotFoundError: No module named",
+    ),
     "inside.py": (
-        "import luigi\nfrom pipeline.tasks import Load\n\n\nclass L(Load):\n    date = luigi.Paramter()\n",
+        "import luigi\nfrom wholeday.tasks.day_tasks import Load\n\n\nclass L(Load):\n    date = luigi.Paramter()\n",
         "inside.py, line 6: AttributeError: module 'luigi' has no attribute 'Paramter'",
     ),
 }
@@ -200,7 +207,7 @@ def test_a_module_that_fails_on_import_is_one_line(home, name):
     code, line = BROKEN[name]
     (home / name).write_text(code)
     module = name.removesuffix(".py")
-    results = [run("python", "-m", "pipeline", "status", "--module", module)]
+    results = [run("python", "-m", "wholeday", "status", "--module", module)]
     if module != "syntax":
         results.append(run("luigi", "--module", module, "LoadX", PYTHONPATH=f"{home}:{ROOT}"))
     for result in results:
@@ -212,7 +219,7 @@ def test_a_module_that_fails_on_import_is_one_line(home, name):
 def test_a_broken_users_py_is_one_line():
     """It is imported before any command runs."""
     changed = edit_users("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = 2**63 - one")
-    for command in (("python", "-m", "pipeline", "status"), ("luigi", "--module", "pipeline", "LoadUsers")):
+    for command in (("python", "-m", "wholeday", "status"), ("luigi", "--module", "pipeline", "LoadUsers")):
         result = run(*command, **changed)
         assert (result.returncode, result.stdout) == (1, "")
         (line,) = result.stderr.splitlines()

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline import alerts, deadline, pages
 from reading import fail, read
 from server import Answer, Dripper, Server
+from wholeday.extract.http import deadline, pages
+from wholeday.tasks import alerts
 from wire import Raw, Wire
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -19,7 +19,8 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import config, demo
+from wholeday import clock
+from wholeday.extract.http import demo
 
 Record = dict[str, Any]
 NOW = dt.datetime(2026, 11, 22, 10, 30, 0, 250_000, tzinfo=dt.UTC)
@@ -29,11 +30,11 @@ DAY = dt.timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
+def program_clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
     """The program's clock, standing at NOW until a test moves it."""
-    clock = Clock()
-    monkeypatch.setattr(config, "utc_now", lambda: clock.now)
-    return clock
+    program_clock = Clock()
+    monkeypatch.setattr(clock, "utc_now", lambda: program_clock.now)
+    return program_clock
 
 
 class Clock:
@@ -107,12 +108,12 @@ def history(session: requests.Session) -> list[list[Record]]:
     return read_history(session, 100)
 
 
-def test_a_window_that_is_over_reads_the_same_for_ever(session: requests.Session, clock: Clock) -> None:
+def test_a_window_that_is_over_reads_the_same_for_ever(session: requests.Session, program_clock: Clock) -> None:
     """Body, links and total of a past window do not depend on when it is read."""
     window = {"updated_since": LONG_AGO, "updated_before": LONG_AGO + DAY, "per_page": 50}
-    clock.now = LONG_AGO + DAY
+    program_clock.now = LONG_AGO + DAY
     early = get(session, **window)
-    clock.now = NOW
+    program_clock.now = NOW
     late = get(session, **window)
     assert len(early.json()) == 50
     assert early.content == late.content
@@ -266,7 +267,7 @@ def test_a_snapshot_far_in_the_life_of_a_large_population_agrees_with_its_last_c
         assert record in instant
 
 
-def test_nothing_is_shown_from_after_now(session: requests.Session, clock: Clock) -> None:
+def test_nothing_is_shown_from_after_now(session: requests.Session, program_clock: Clock) -> None:
     """Today is partial and grows with the clock, tomorrow is empty, and a snapshot of the future is one of now."""
     midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
     partial = read_day(session, midnight, midnight + DAY, 1000)
@@ -274,13 +275,13 @@ def test_nothing_is_shown_from_after_now(session: requests.Session, clock: Clock
     assert max(r["updated_at"] for r in partial if not is_rejected(r)) < "2026-11-22T10:30:00.250Z"
     assert count(session, updated_since=NOW) == 0
     assert count(session, as_of=NOW + DAY) == count(session)
-    clock.now = NOW + DAY
+    program_clock.now = NOW + DAY
     whole = read_day(session, midnight, midnight + DAY, 1000)
     assert whole[: len(partial)] == partial
     assert len(whole) == 1000
 
 
-def test_the_pages_of_a_moving_population_show_one_instant(session: requests.Session, clock: Clock) -> None:
+def test_the_pages_of_a_moving_population_show_one_instant(session: requests.Session, program_clock: Clock) -> None:
     """Links fix the time of the first page: users who change while they are read neither double nor drop out."""
     url = "demo://users?per_page=1000&as_of=2031-01-01"
     records = []
@@ -288,8 +289,8 @@ def test_the_pages_of_a_moving_population_show_one_instant(session: requests.Ses
         response = session.get(url)
         records += response.json()
         url = response.links.get("next", {}).get("url", "")
-        clock.now += dt.timedelta(hours=1)
-    assert clock.now > NOW + 3 * DAY
+        program_clock.now += dt.timedelta(hours=1)
+    assert program_clock.now > NOW + 3 * DAY
     assert len(by_user(records)) == len(records) == int(response.headers["X-Total-Count"])
     assert records == read(session, as_of=NOW)
 
@@ -450,9 +451,9 @@ def test_a_response_is_a_stream_like_one_from_a_network(session: requests.Sessio
         assert response.raw.read() == whole.content[7:]
 
 
-def test_the_date_header_is_the_programs_clock(session: requests.Session, clock: Clock) -> None:
+def test_the_date_header_is_the_programs_clock(session: requests.Session, program_clock: Clock) -> None:
     """Date says when the answer was given, on errors too."""
-    clock.now = LONG_AGO
+    program_clock.now = LONG_AGO
     for url in ("demo://users?per_page=1", "demo://orders"):
         assert parsedate_to_datetime(session.get(url).headers["Date"]) == LONG_AGO
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.depth import BLOCK, MAX_DEPTH, hide_deep, is_deep
-from pipeline.records import Census
-from pipeline.tombstones import Finder
-from pipeline.transform import Reject, transform
 from pipeline.users import User, clean
 from reading import make_user
+from wholeday.schema.depth import BLOCK, MAX_DEPTH, hide_deep, is_deep
+from wholeday.schema.records import Census
+from wholeday.storage.tombstones import Finder
+from wholeday.transform.rows import Reject, transform
 
 
 def nest(levels: int, key: int = 5, **fields: object) -> bytes:
@@ -44,7 +44,7 @@ def test_depth_is_that_of_python(value: Any, limit: int, is_ascii: bool) -> None
     """Brackets, quotes and backslashes within strings do not count."""
     text = json.dumps(value, ensure_ascii=is_ascii).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.depth.MAX_DEPTH", limit)
+        patch.setattr("wholeday.schema.depth.MAX_DEPTH", limit)
         assert is_deep(text) == (measure(value) > limit and len(text) > 2 * limit)
 
 

@@ -18,16 +18,16 @@ from conftest import ROOT, luigi_run, need, query
 from mailserver import MailServer
 from pages import Reader, read_blocks, read_queries
 from peers import find_port
-from pipeline import cli
-from pipeline.config import Pipeline
-from pipeline.demo import DemoAdapter
-from pipeline.schema import LOADS, Declared
-from pipeline.targets import CleanManifest, RawManifest
-from pipeline.transform import Reject
 from pipeline.users import Users
 from pipeline.users import table as users_table
 from server import Answer, Request, Server
 from shapes import SHAPES
+from wholeday.commands import cli
+from wholeday.config.settings import Pipeline
+from wholeday.extract.http.demo import DemoAdapter
+from wholeday.schema.tables import LOADS, Declared
+from wholeday.storage.targets import CleanManifest, RawManifest
+from wholeday.transform.rows import Reject
 
 README = (ROOT / "README.md").read_text()
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -86,7 +86,7 @@ def test_operating_examples_give_what_it_shows(checkout, server, tmp_path_factor
     start = Users().last_closed_day(dt.datetime.now(dt.UTC)) - dt.timedelta(days=2)
     with MailServer() as mails:
         replace = {
-            "/opt/users-pipeline": str(place),
+            "/opt/wholeday": str(place),
             "--start 2026-11-01": f"--start {start}",
             "https://hooks.example.com/services/T0/B0/secret": hook,
             "./run.sh luigid ": f"./run.sh luigid --port {port} ",
@@ -235,7 +235,7 @@ def test_a_module_of_the_folder_is_found_by_every_command(checkout):
                 "./run.sh load 2026-11-18 --module todos",
                 "./run.sh LoadTodos --module todos --date 2026-11-19",
                 ". .venv/bin/activate && luigi --module todos LoadTodos --date 2026-11-20",
-                ". .venv/bin/activate && python -m pipeline --module todos load 2026-11-21",
+                ". .venv/bin/activate && python -m wholeday --module todos load 2026-11-21",
             ),
             start=1,
         ):

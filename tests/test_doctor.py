@@ -1,4 +1,4 @@
-"""`python -m pipeline doctor URL`: the section that it prints is pasted and read by, and every user must arrive."""
+"""`python -m wholeday doctor URL`: the section that it prints is pasted and read by, and every user must arrive."""
 
 import datetime as dt
 import json
@@ -12,14 +12,14 @@ import pytest
 from orders import Order, Orders
 
 from conftest import luigi_run, query, run
-from pipeline import cli, doctor
-from pipeline.doctor import MOST_REQUESTS
-from pipeline.source import Reading
 from pipeline.users import User, Users
 from reading import DAY, make_pages
 from server import Answer, Request, Server
 from shapes import SHAPES, JsonServer
 from vendor import Shape, find
+from wholeday.commands import cli, doctor
+from wholeday.commands.doctor import MOST_REQUESTS
+from wholeday.extract.reader import Reading
 
 COUNT = 145
 Configure = Callable[..., None]
@@ -416,7 +416,7 @@ def test_a_question_that_breaks_the_source_is_not_the_end(server: Server, ask: C
 def test_the_command_prints_a_section_on_a_pipe(server: Server) -> None:
     """As a person runs it: exit code 0, no line of the section broken."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "total": 1})) + "?team=" + "x" * 200
-    ran = run("python", "-m", "pipeline", "doctor", url)
+    ran = run("python", "-m", "wholeday", "doctor", url)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert parse(ran.stdout)["url"] == url
 
@@ -427,7 +427,7 @@ def test_printed_section_pasted_into_luigi_cfg_loads_the_source(server: Server, 
     kind = {"jsonserver": JsonServer, **SHAPES}[name]
     shape = kind(server, COUNT, path="/people")
     flags = [] if shape.auth == "none" else ["--users-auth", shape.auth]
-    printed = run("python", "-m", "pipeline", "doctor", shape.url, *flags)
+    printed = run("python", "-m", "wholeday", "doctor", shape.url, *flags)
     assert printed.returncode == 0, printed.stderr
     config = Path("luigi.cfg").read_text()
     pasted = printed.stdout[printed.stdout.index("[users]\n") :]

@@ -19,14 +19,14 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from conftest import run_here
-from pipeline import alerts, tasks
-from pipeline.config import Pipeline
-from pipeline.database import find_database
-from pipeline.errors import PipelineError
-from pipeline.pages import START_BYTES
-from pipeline.storage import open_storage
 from pipeline.users import ExtractUsers
 from server import Answer, Server
+from wholeday.config.settings import Pipeline
+from wholeday.errors import PipelineError
+from wholeday.extract.http.pages import START_BYTES
+from wholeday.load.database import find_database
+from wholeday.storage.backends import open_storage
+from wholeday.tasks import alerts, day_tasks
 
 SECRET = 'Gq7/x+Rt&9 "Zk=Lm2\\Pw%41Vb_5'
 CODE = base64.b64encode(f"ann:{SECRET}".encode()).decode()
@@ -157,7 +157,7 @@ def fail(date: dt.date) -> str:
     try:
         task.run()
     except PipelineError as error:
-        tasks.note_failure(task, error)
+        day_tasks.note_failure(task, error)
         return f"{error} {task.on_failure(error)}"
     raise AssertionError("the day did not fail")
 

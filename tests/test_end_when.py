@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from conftest import luigi_run, query
-from pipeline import check, client
-from pipeline.check import OK
-from pipeline.errors import SourceError
-from pipeline.paginators import find_next_link
-from pipeline.source import Reading
 from pipeline.users import USERS
 from reading import DAY, People, fail, make_user, read
 from server import Answer, Request, Server
+from wholeday.commands import check
+from wholeday.commands.check import OK
+from wholeday.errors import SourceError
+from wholeday.extract.http import client
+from wholeday.extract.paginators import find_next_link
+from wholeday.extract.reader import Reading
 
 ENDS = {
     "204": Answer(status=204),

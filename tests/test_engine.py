@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from pipeline import stages
-from pipeline.dataset import Dataset
-from pipeline.engine import FEW, map_parts
-from pipeline.errors import DatasetError, EngineError
 from pipeline.users import USERS
+from wholeday.errors import DatasetError, EngineError
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform import stages
+from wholeday.transform.engine import FEW, map_parts
 
 
 def square(number: int) -> tuple[int, int]:
@@ -74,7 +74,7 @@ def test_a_process_that_is_killed_is_one_line():
 PARENT = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from pipeline.engine import map_parts
+from wholeday.transform.engine import map_parts
 from test_engine import tell_and_wait
 map_parts(tell_and_wait, range(8), workers=2)
 """
@@ -113,7 +113,7 @@ import sys
 from multiprocessing import forkserver
 from types import SimpleNamespace
 from typing import Any
-from pipeline import engine, stages
+from wholeday.transform import engine, stages
 from pipeline.users import USERS
 
 tell = stages.preparing(USERS)
@@ -167,7 +167,7 @@ def tell_for_a_minute(tell: Any, reading: Any) -> None:
 ALONE = """
 import multiprocessing
 from multiprocessing import forkserver
-from pipeline import engine
+from wholeday.transform import engine
 
 def prepare():
     engine.prepare([])

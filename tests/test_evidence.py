@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from pipeline.evidence import MOST_PROBES, Decision, UndecidedError, decide, says_more
-from pipeline.paginators import Page, Paging, Request
+from wholeday.extract.detection import MOST_PROBES, Decision, UndecidedError, decide, says_more
+from wholeday.extract.paginators import Page, Paging, Request
 
 URL = "https://api.example/users"
 Answer = Callable[[dict[str, str]], Page | None]

@@ -13,7 +13,7 @@ from pipeline.users import Users
 from reading import make_user
 from server import Answer, Request, Server
 
-PLACE = "/opt/users-pipeline"
+PLACE = "/opt/wholeday"
 YESTERDAY = Users().last_closed_day(dt.datetime.now(dt.UTC))
 DAYS = [str(YESTERDAY - dt.timedelta(days=n)) for n in (2, 1, 0)]
 
@@ -84,7 +84,7 @@ def test_systemd_takes_the_units_and_what_it_starts_loads_what_is_missing(checko
     """As far as systemd can tell without being asked to run them."""
     units = tmp_path / "units"
     units.mkdir()
-    for name in ("users-pipeline.service", "users-pipeline.timer"):
+    for name in ("wholeday.service", "wholeday.timer"):
         (units / name).write_text(adapt(name, checkout))
     verified = subprocess.run(
         [need("systemd-analyze"), "verify", *map(str, units.iterdir())], capture_output=True, text=True
@@ -92,7 +92,7 @@ def test_systemd_takes_the_units_and_what_it_starts_loads_what_is_missing(checko
     assert (verified.returncode, verified.stderr) == (0, "")
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read(units / "users-pipeline.service")
+    unit.read(units / "wholeday.service")
     service = unit["Service"]
     assert service["Type"] == "oneshot"  # while one goes on systemd starts no second one
     result = subprocess.run(
@@ -109,7 +109,7 @@ def test_systemd_takes_the_units_and_what_it_starts_loads_what_is_missing(checko
 def test_the_timer_waits_until_the_day_may_be_read():
     """Its time is later than the end of a day and `settle`, as they are by default."""
     (time_of_day,) = re.findall(
-        r"^OnCalendar=\*-\*-\* ([0-9:]+) UTC$", (ROOT / "examples/users-pipeline.timer").read_text(), re.M
+        r"^OnCalendar=\*-\*-\* ([0-9:]+) UTC$", (ROOT / "examples/wholeday.timer").read_text(), re.M
     )
     opens = Users().window(YESTERDAY).stop + Users().settle
     assert dt.time.fromisoformat(time_of_day) > opens.timetz().replace(tzinfo=None)

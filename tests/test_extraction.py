@@ -7,13 +7,13 @@ import re
 import pytest
 
 from conftest import luigi_run, query
-from pipeline import config
-from pipeline.errors import ConfigError, QualityError, SourceError
-from pipeline.extraction import extract_day
-from pipeline.lines import unpack
-from pipeline.targets import DayFolder, RawManifest
 from pipeline.users import USERS
 from reading import serve
+from wholeday import clock
+from wholeday.errors import ConfigError, QualityError, SourceError
+from wholeday.extract.extraction import extract_day
+from wholeday.storage.lines import unpack
+from wholeday.storage.targets import DayFolder, RawManifest
 
 DAY = dt.date(2026, 11, 20)
 
@@ -56,14 +56,14 @@ def test_a_part_holds_so_many_records_however_the_source_pages(server, configure
 
 def test_the_raw_manifest_says_what_was_read_and_when(server, configure):
     """Window and times of the reading, `as_of` being its start less settle, and the counts of the files."""
-    before = config.utc_now()
+    before = clock.utc_now()
     serve(server, configure, make_page(1, 3), make_page(3, 4), settle="20 minutes", timezone="Europe/Berlin")
     extract_day(USERS, DAY)
     manifest = USERS.folder("raw", DAY).read_manifest(RawManifest)
     assert (manifest.dataset, manifest.date, manifest.mode) == ("users", DAY, "incremental")
     assert manifest.window_start == dt.datetime(2026, 11, 19, 23, tzinfo=dt.UTC)
     assert manifest.window_stop == dt.datetime(2026, 11, 20, 23, tzinfo=dt.UTC)
-    assert before <= manifest.started_at <= manifest.extracted_at <= config.utc_now()
+    assert before <= manifest.started_at <= manifest.extracted_at <= clock.utc_now()
     assert manifest.as_of == manifest.started_at - dt.timedelta(minutes=20)
     assert (manifest.pages, manifest.records, manifest.watermark) == (2, 3, None)
     assert manifest.url == f"{server.url}/users"
@@ -133,7 +133,7 @@ def test_a_day_that_is_not_what_it_seems_is_told(server, configure, caplog, mode
     """A snapshot of the past, and changes of a day for which nobody asks: read all the same, with a warning."""
     serve(server, configure, make_page(1, 3), mode=mode)
     configure("users", url=f"{server.url}/users{query}")
-    date = USERS.config().last_closed_day(config.utc_now()) - dt.timedelta(days=days)
+    date = USERS.config().last_closed_day(clock.utc_now()) - dt.timedelta(days=days)
     extract_day(USERS, date)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [told in line and line.startswith(f"users {date}: ") for line in warnings] == [True] * bool(told)

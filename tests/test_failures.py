@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, luigi_run, run, run_here
-from pipeline import failures
-from pipeline.errors import FolderError
-from pipeline.failures import Failure, find_open, list_failures
 from pipeline.users import USERS
+from wholeday.errors import FolderError
+from wholeday.tasks import failures
+from wholeday.tasks.failures import Failure, find_open, list_failures
 
 DAY = dt.date(2026, 11, 20)
 FILE = Path("data/failures/users.jsonl")
@@ -68,7 +68,7 @@ def test_a_process_that_was_killed_is_written_down_by_the_one_that_started_it():
     """Nobody else is left to tell; and the log has its line."""
     Path("dying.py").write_text(
         "import os, signal\n"
-        "from pipeline import tasks, users\n"
+        "from pipeline import users; from wholeday.tasks import day_tasks as tasks\n"
         "class ExtractDying(tasks.Extract):\n"
         "    dataset = users.USERS\n"
         "    def run(self): os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -85,7 +85,7 @@ def test_a_process_that_was_killed_is_written_down_by_the_one_that_started_it():
 def test_a_bug_is_written_down_by_its_name():
     """Its traceback is in the log."""
     code = (
-        "from luigi.cmdline import luigi_run; from pipeline import extraction\n"
+        "from luigi.cmdline import luigi_run; from wholeday.extract import extraction\n"
         "def broken(*_): raise ZeroDivisionError('a bug\\nof two lines')\n"
         "extraction.extract_day = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}'])"

@@ -22,12 +22,14 @@ from luigi.configuration import get_config
 import points
 from cluster import Cluster
 from conftest import dump_tree, dump_warehouse, has_table, query
-from pipeline import config, engine, stages
-from pipeline.errors import PipelineError
-from pipeline.targets import MANIFEST
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
 from points import Points
 from server import Answer, Request, Server
+from wholeday import clock
+from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.errors import PipelineError
+from wholeday.storage.targets import MANIFEST
+from wholeday.transform import engine, stages
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 LONG = 7200 if ALL else 900
@@ -56,7 +58,7 @@ def list_users(day: dt.date, mode: str) -> list[dict[str, Any]]:
     if day == first:
         return old
     if day == second:
-        return [make_user(1, day), make_user(8, day), *(old[1:] if mode == config.SNAPSHOT else [])]
+        return [make_user(1, day), make_user(8, day), *(old[1:] if mode == SNAPSHOT else [])]
     news = [
         make_user(1, day),
         make_user(9, day, name="before"),
@@ -66,7 +68,7 @@ def list_users(day: dt.date, mode: str) -> list[dict[str, Any]]:
         make_user(9, day),
         make_user(11, day),
     ]
-    return [*news, *(old[3:] if mode == config.SNAPSHOT else [make_user(3, day, deleted=True), make_user(12, day)])]
+    return [*news, *(old[3:] if mode == SNAPSHOT else [make_user(3, day, deleted=True), make_user(12, day)])]
 
 
 class State(NamedTuple):
@@ -196,7 +198,7 @@ def begin(
 
     def start(mode: str, earlier: list[dt.date]) -> Sweep:
         now = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC)]
-        monkeypatch.setattr(config, "utc_now", lambda: now[0])
+        monkeypatch.setattr(clock, "utc_now", lambda: now[0])
 
         def respond(request: Request) -> Answer:
             page = int(request.query.get("page", "1"))
@@ -237,7 +239,7 @@ def test_a_fault_at_any_point_of_a_day_leaves_all_or_nothing_and_the_next_run_he
     begin: Callable[..., Sweep], database: str, case: str, how: points.How
 ) -> None:
     """With earlier days loaded, in both modes; and on the very first day, when there is no folder and no database."""
-    mode = config.SNAPSHOT if case == "snapshot" else config.INCREMENTAL
+    mode = SNAPSHOT if case == "snapshot" else INCREMENTAL
     sweep = begin(mode, [] if case == "first" else EARLIER)
     sweep.reset()
     _, names = points.run(work, Points())
@@ -264,7 +266,7 @@ def test_a_fault_in_a_process_of_the_engine_leaves_all_or_nothing_and_the_next_r
     begin: Callable[..., Sweep], how: points.How
 ) -> None:
     """Whether a part fails, its process is killed, or that which waits for it."""
-    sweep = begin(config.INCREMENTAL, EARLIER)
+    sweep = begin(INCREMENTAL, EARLIER)
 
     def extract() -> None:
         sweep.reset()
@@ -292,7 +294,7 @@ def test_a_fault_around_the_processes_of_the_engine_leaves_all_or_nothing_and_th
     begin: Callable[..., Sweep], how: points.How
 ) -> None:
     """Before they are started, and when all parts are there."""
-    sweep = begin(config.INCREMENTAL, EARLIER)
+    sweep = begin(INCREMENTAL, EARLIER)
     job = functools.partial(transform_in_pool, stages.transform_part)
     sweep.reset()
     ExtractUsers(date=DAY).run()

@@ -22,13 +22,15 @@ from typing import Any
 import pytest
 
 from conftest import dump_tree, dump_warehouse, execute, luigi_run, query, run
-from pipeline import pages, sqlite, stages
-from pipeline.errors import PipelineError, SourceError, WarehouseError
-from pipeline.extraction import extract_day
-from pipeline.targets import RawManifest
 from pipeline.users import USERS
 from reading import DAY
 from server import Answer, Request, Server
+from wholeday.errors import PipelineError, SourceError, WarehouseError
+from wholeday.extract.extraction import extract_day
+from wholeday.extract.http import pages
+from wholeday.load import sqlite
+from wholeday.storage.targets import RawManifest
+from wholeday.transform import stages
 
 BEFORE = DAY - dt.timedelta(days=1)
 TOKEN = "t0k3n-of-the-source"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.fields import find, has, is_true, load, put
+from wholeday.schema.paths import find, has, is_true, load, put
 
 FALSE = [False, 0, "", " ", "0", "false", "False", "no", "N", "off", "null", "0000-00-00 00:00:00", [], {}]
 NEVER = [

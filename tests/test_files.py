@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from conftest import luigi_run, run, run_here
-from pipeline import failures
-from pipeline.database import find_database
-from pipeline.errors import FolderError, WarehouseError
-from pipeline.storage import LocalStorage
 from pipeline.users import USERS, ExtractUsers
+from wholeday.errors import FolderError, WarehouseError
+from wholeday.load.database import find_database
+from wholeday.storage.backends import LocalStorage
+from wholeday.tasks import failures
 
 DAY = "2026-11-20"
 PARTS = ("--pipeline-part-records", "10")  # enough of them for processes of the engine
@@ -56,7 +56,7 @@ def test_only_this_user_may_read_unless_file_mode_says_otherwise(
     assert luigi_run("LoadUsers", "--date", DAY, *PARTS, *flags).returncode == 0
     assert luigi_run("LoadUsers", "--date", "2026-11-21", *FAILING, *flags).returncode == 30
     for command in (["forget", "42", "--yes", "--unknown"], ["report"]):
-        assert run("python", "-m", "pipeline", *command, *flags).returncode == 0
+        assert run("python", "-m", "wholeday", *command, *flags).returncode == 0
     with closing(sqlite3.connect("data/warehouse.db", isolation_level=None)) as db:
         db.execute("begin immediate")
         db.execute("update loads set seconds = 1")
@@ -114,7 +114,7 @@ def test_forget_removes_temporary_files_that_may_quote_a_person() -> None:
     for name in ("report.html", "failures/users.jsonl", "failures/users.told.jsonl"):
         for temporary in (f"{name}.new", f"{name}.0123456789ab.new"):
             Path("data", temporary).write_text("Jane Hidden")
-    assert run("python", "-m", "pipeline", "forget", "42", "--yes", "--unknown").returncode == 0
+    assert run("python", "-m", "wholeday", "forget", "42", "--yes", "--unknown").returncode == 0
     left = [str(path) for path in Path("data").rglob("*") if path.is_file() and b"Jane Hidden" in path.read_bytes()]
     assert left == []
     assert not list(Path("data").rglob("*.new"))

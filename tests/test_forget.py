@@ -28,15 +28,18 @@ from forgetting import (
     read_clean,
     read_raw,
 )
-from pipeline import alerts, config, failures, forget, lookup, stages
-from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, DatasetError, SourceError
-from pipeline.extraction import extract_day
-from pipeline.targets import CleanManifest, RawManifest, digest
-from pipeline.tombstones import Done, Finder, Tombstones
 from pipeline.users import USERS
 from server import Answer, Server
 from terminal import run_on_terminal
+from wholeday import clock
+from wholeday.commands import forget, lookup
+from wholeday.errors import ConfigError, DatasetError, SourceError
+from wholeday.extract.extraction import extract_day
+from wholeday.storage.targets import CleanManifest, RawManifest, digest
+from wholeday.storage.tombstones import Done, Finder, Tombstones
+from wholeday.tasks import alerts, failures
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform import stages
 
 
 @pytest.fixture(params=["incremental", "snapshot"])
@@ -139,7 +142,7 @@ def test_a_forgotten_user_is_not_brought_back():
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
     """The warehouse can be thrown away: they come from data_dir with the first load."""
-    Tombstones("data", "users").add([forget.Tombstone((42,), config.utc_now())])
+    Tombstones("data", "users").add([forget.Tombstone((42,), clock.utc_now())])
     remove_warehouse()
     for day in DAYS:
         stages.load_day(USERS, day)
@@ -190,7 +193,7 @@ def test_each_time_it_was_done_is_noted_without_the_user():
     assert second.days == {DAYS[0]: 2, DAYS[1]: 3, DAYS[2]: 2, DAYS[3]: 2, DAYS[4]: 1}
     assert (third.tombstones, third.days) == (second.tombstones, second.days)
     assert tombstones.keys() == [(42,), (4711,), (1,)]
-    tombstones.add([forget.Tombstone((7,), config.utc_now())])
+    tombstones.add([forget.Tombstone((7,), clock.utc_now())])
     assert tombstones.count_pending() == 1
 
 
@@ -338,7 +341,7 @@ def test_an_array_that_can_be_no_key_is_refused(text):
 @pytest.mark.usefixtures("loaded")
 def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch):
     """When, which day and at which stage stays; what the webhook was told goes, and the page until it is asked for."""
-    at, day = config.utc_now(), DAYS[4] + dt.timedelta(days=1)
+    at, day = clock.utc_now(), DAYS[4] + dt.timedelta(days=1)
     quoted = json.dumps({"error": MARK})
     monkeypatch.setenv("HOOK", server.on("/hook", lambda _: Answer(b"ok")))
     configure("pipeline", webhook="HOOK")
@@ -346,7 +349,7 @@ def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch)
     with pytest.raises(SourceError) as caught:
         extract_day(USERS, day)
     alerts.tell(USERS, failures.note(USERS, day, "extract", str(caught.value)))
-    run("python", "-m", "pipeline", "report")
+    run("python", "-m", "wholeday", "report")
     path = Path("data/failures/users.jsonl")
     with path.open("a") as file:
         file.write(f"cut, with {MARK}")
@@ -392,7 +395,7 @@ def test_a_record_without_a_key_is_nobodys(server, configure):
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_the_command_says_what_is_done_and_nothing_of_the_user():
     """Lines by day, keys of which there was nothing, problems with exit code 1; status knows what is not completed."""
-    command = ("python", "-m", "pipeline", "forget")
+    command = ("python", "-m", "wholeday", "forget")
     raw = USERS.folder("raw", DAYS[2])
     path = raw.path / raw.read_manifest(RawManifest).parts[0].name
     content = path.read_bytes()
@@ -404,12 +407,12 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
     assert re.search(r"^42: \d rows of the warehouse, \d days?$", result.stdout, re.MULTILINE)
     assert "4711: found in no day" in result.stdout
     assert result.stderr.startswith(f"ERROR: users {DAYS[2]}: {path}: the bytes are not those")
-    assert "2 keys not wholly forgotten" in run("python", "-m", "pipeline", "status").stdout
+    assert "2 keys not wholly forgotten" in run("python", "-m", "wholeday", "status").stdout
     path.write_bytes(content)
     again = run(*command)
     assert (again.returncode, again.stderr) == (0, "")
     assert "users: 1 line of the files and 0 rows of the warehouse" in again.stdout
-    assert "not wholly" not in run("python", "-m", "pipeline", "status").stdout
+    assert "not wholly" not in run("python", "-m", "wholeday", "status").stdout
     assert MARK not in result.stdout + result.stderr + again.stdout
 
 
@@ -434,7 +437,7 @@ def dump_kept() -> dict[str, bytes]:
 def test_unknown_key_is_refused():
     """A mistyped key would be kept out for good: nothing happens to the others either."""
     before = dump_kept()
-    result = run("python", "-m", "pipeline", "forget", "42", "4711", "--yes")
+    result = run("python", "-m", "wholeday", "forget", "42", "4711", "--yes")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         "ERROR: users: no file and no table has the key 4711: check the spelling, or keep it out for good with "
@@ -447,7 +450,7 @@ def test_unknown_key_is_refused():
 def test_forget_needs_a_word():
     """Where nobody can be asked, that is --yes."""
     before = dump_kept()
-    result = run_line("python -m pipeline forget 42 < /dev/null", PYTHONPATH=str(ROOT))
+    result = run_line("python -m wholeday forget 42 < /dev/null", PYTHONPATH=str(ROOT))
     assert result.returncode == 1
     assert result.stderr == "ERROR: forget cannot be undone, and nobody can be asked here: run it again with --yes\n"
     assert dump_kept() == before
@@ -457,7 +460,7 @@ def test_forget_needs_a_word():
 @pytest.mark.usefixtures("loaded")
 def test_forget_asks_on_a_terminal(answer, code, left):
     """It shows the key with its rows and days. Anything but yes leaves all as it is."""
-    exit_code, written = run_on_terminal("python", "-m", "pipeline", "forget", "42", says=f"{answer}\n")
+    exit_code, written = run_on_terminal("python", "-m", "wholeday", "forget", "42", says=f"{answer}\n")
     assert exit_code == code
     assert re.search(r"^42: \d rows of the warehouse, \d days?\r$", written, re.MULTILINE)
     assert "Erase 1 key from every file and table of users, for good? [y/N]" in written
@@ -471,6 +474,6 @@ def test_interrupted_forget_continues_without_a_word(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         forget.forget(USERS, ["42"])
     for keys in (["42"], []):
-        result = run_line(f"python -m pipeline forget {' '.join(keys)} < /dev/null", PYTHONPATH=str(ROOT))
+        result = run_line(f"python -m wholeday forget {' '.join(keys)} < /dev/null", PYTHONPATH=str(ROOT))
         assert (result.returncode, result.stderr) == (0, "")
     assert find_mark() == []

@@ -31,17 +31,20 @@ from forgetting import (
     make_records,
     read_raw,
 )
-from pipeline import config, forget, postgres, sqlite, stages
-from pipeline.config import Pipeline
-from pipeline.errors import FolderError
-from pipeline.extraction import extract_day
-from pipeline.lines import pack
-from pipeline.reprocess import find_stale
-from pipeline.targets import CleanManifest, DayFolder, RawManifest
-from pipeline.tombstones import Tombstones
 from pipeline.users import USERS
 from reading import make_user
 from server import Server
+from wholeday import clock
+from wholeday.commands import forget
+from wholeday.commands.reprocess import find_stale
+from wholeday.config.settings import Pipeline
+from wholeday.errors import FolderError
+from wholeday.extract.extraction import extract_day
+from wholeday.load import postgres, sqlite
+from wholeday.storage.lines import pack
+from wholeday.storage.targets import CleanManifest, DayFolder, RawManifest
+from wholeday.storage.tombstones import Tombstones
+from wholeday.transform import stages
 
 
 @pytest.fixture(params=["incremental", "snapshot"])
@@ -263,8 +266,8 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(server, confi
 
 def kill_at_every_step() -> None:
     """Forget user 42 in a copy of `data`, killed at the first step, the second, …; prints how many there were."""
-    now = config.utc_now()
-    config.utc_now = lambda: now
+    now = clock.utc_now()
+    clock.utc_now = lambda: now
     get_config().set("users", "max_reject_ratio", "1")
     Path("data").rename("before")
     shutil.copytree("before", "data")

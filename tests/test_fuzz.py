@@ -25,9 +25,11 @@ from conftest import luigi_run
 from mutations import KINDS as SECTIONS
 from mutations import Case, make_case
 from oracle import canonicalise, find_row, read_days
-from pipeline import client, logs, outage, pages
-from pipeline.lines import unpack
 from pipeline.users import ExtractUsers, LoadUsers, TransformUsers
+from wholeday import log
+from wholeday.extract import outage
+from wholeday.extract.http import client, pages
+from wholeday.storage.lines import unpack
 from wire import Wire
 
 DAY = dt.date(2026, 10, 31)
@@ -120,7 +122,7 @@ class Fuzz:
         if error is None:
             self.outcomes["loaded"] += 1
             return self._find_loss(case)
-        line = logs.tell(error)
+        line = log.tell(error)
         self.outcomes["failed"] += 1
         if line is None:
             return "a traceback"

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.gates import FEW_DELETIONS, judge
-from pipeline.lines import pack
-from pipeline.records import Census
-from pipeline.targets import DayFolder, RawManifest, Verdict, list_days
 from reading import People
+from wholeday.extract.gates import FEW_DELETIONS, judge
+from wholeday.schema.records import Census
+from wholeday.storage.lines import pack
+from wholeday.storage.targets import DayFolder, RawManifest, Verdict, list_days
 
 DAY = dt.date(2026, 11, 21)
 NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)

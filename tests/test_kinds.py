@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import DatasetError
-from pipeline.kinds import to_arrow
+from wholeday.errors import DatasetError
+from wholeday.transform.kinds import to_arrow
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 VALUES: dict[str, Any] = {

@@ -42,7 +42,8 @@ def test_files_that_another_process_removed_are_one_line(event, task):
     """As if `forget` swept the day before its task has ended, or behind it. Luigi raises errors of its own."""
     code = f"""
 from luigi import Event
-from pipeline import TransformUsers, cli
+from pipeline.users import TransformUsers
+from wholeday.commands import cli
 run = TransformUsers.run
 def run_and_tell(task):
     run(task)
@@ -60,7 +61,7 @@ cli.main(["load", "{DAY}"])
 def test_a_day_is_loaded_without_anywhere_to_write_a_line(closed):
     """As a daemon has it; and no file of the day is taken for the one or the other."""
     for number, command in enumerate(
-        ("luigi --module pipeline LoadUsers --date {}", "python -m pipeline backfill {} {}")
+        ("luigi --module pipeline LoadUsers --date {}", "python -m wholeday backfill {} {}")
     ):
         days = [f"2026-11-1{2 * number + n}" for n in range(2)]
         result = run_line(f"{command.format(*days)} {closed}")
@@ -105,7 +106,7 @@ def test_json_has_day_stage_and_load_of_every_line():
 def test_json_has_a_failure_and_even_a_traceback_in_one_line():
     """A collector of logs takes a line for an event."""
     code = (
-        "from luigi.cmdline import luigi_run; from pipeline import stages\n"
+        "from luigi.cmdline import luigi_run; from wholeday.transform import stages\n"
         "def broken(dataset, date): raise ZeroDivisionError('a bug')\n"
         "stages.load_day = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}', '--pipeline-log-format', 'json'])"
@@ -169,7 +170,7 @@ def test_letters_that_the_output_cannot_show_are_escaped(server, encoding):
     results = [
         luigi_run("LoadUsers", "--date", days[0], "--users-url", url, **encoding),
         *(
-            run("python", "-m", "pipeline", *words, **encoding)
+            run("python", "-m", "wholeday", *words, **encoding)
             for words in (("backfill", *days, "--users-url", url), ("status",), ("plan", *days), ("doctor", good))
         ),
     ]
@@ -177,7 +178,7 @@ def test_letters_that_the_output_cannot_show_are_escaped(server, encoding):
     assert not [result for result in results if "UnicodeEncodeError" in result.stderr]
     for result in results[:4]:
         assert escaped in result.stdout + result.stderr
-    machine = run("python", "-m", "pipeline", "status", "--json", **encoding)
+    machine = run("python", "-m", "wholeday", "status", "--json", **encoding)
     assert WORDS in json.loads(machine.stdout)["datasets"][0]["failures"][0]["line"]
     lines = luigi_run(
         "LoadUsers", "--date", DAY, "--pipeline-log-format", "json", "--users-url", url, **QUIET, **encoding

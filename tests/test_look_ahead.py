@@ -12,11 +12,11 @@ from contextlib import closing
 import msgspec
 import pytest
 
-from pipeline.errors import SourceError
-from pipeline.records import Census
-from pipeline.source import Reading
 from reading import DAY, People
 from server import Answer, Request, Server
+from wholeday.errors import SourceError
+from wholeday.extract.reader import Reading
+from wholeday.schema.records import Census
 
 PATIENCE = 20  # seconds for what is sure to happen
 

@@ -272,7 +272,7 @@ def test_a_failure_is_a_failure_without_a_luigi_cfg_too():
 def test_a_bug_keeps_its_traceback():
     """What nobody expected must be found."""
     code = (
-        "from luigi.cmdline import luigi_run; from pipeline import extraction\n"
+        "from luigi.cmdline import luigi_run; from wholeday.extract import extraction\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
         "extraction.extract_day = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}'])"
@@ -400,12 +400,12 @@ def test_status_shows_what_is_loaded_and_what_is_missing(home):
     """One line a day, the gaps, and which warehouse it is about."""
     luigi_run("BackfillUsers", "--start", "2026-11-01", "--stop", "2026-11-03")
     luigi_run("LoadUsers", "--date", "2026-11-06")
-    result = run("python", "-m", "pipeline", "status")
+    result = run("python", "-m", "wholeday", "status")
     assert result.returncode == 0, result.stderr
     assert "users in sqlite:///data/warehouse.db: 3 days, 2026-11-01 to 2026-11-06; " in result.stdout
     assert "missing: 2026-11-03..2026-11-05, 2026-11-07.." in result.stdout
     assert "2026-11-02" in result.stdout
-    other = run("python", "-m", "pipeline", "status", "--pipeline-database", "sqlite:///other.db")
+    other = run("python", "-m", "wholeday", "status", "--pipeline-database", "sqlite:///other.db")
     assert other.stdout.splitlines() == [
         "users: no day is loaded in sqlite:///other.db",
         "stale, not loaded: 2026-11-01..2026-11-02, 2026-11-06",

@@ -15,9 +15,9 @@ from bucket import ENVIRONMENT, open_bucket
 from cluster import Cluster
 from conftest import dump_warehouse, find_scheduler, has_table, query, run, start_scheduler
 from machines import Rack
-from pipeline.storage import strip_run
 from pipeline.users import USERS
-from pipeline.verify import verify
+from wholeday.commands.verify import verify
+from wholeday.storage.backends import strip_run
 
 NUMBER = int(os.environ.get("PIPELINE_MACHINES", "5"))
 FIRST = dt.date(2026, 11, 20) - dt.timedelta(days=NUMBER)
@@ -31,7 +31,7 @@ def test_three_machines_of_which_one_dies_make_the_warehouse_of_one(
     cluster: Cluster, configure: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same rows, and the same parts in the bucket as in the folder; the days of the dead one are made by others."""
-    assert run("python", "-m", "pipeline", "backfill", *SPAN, *SOURCE, *SETTINGS).returncode == 0
+    assert run("python", "-m", "wholeday", "backfill", *SPAN, *SOURCE, *SETTINGS).returncode == 0
     rows = dump_warehouse()
     parts = {str(path.relative_to("data")): path.read_bytes() for path in Path("data").glob("*/users/*/part-*")}
     assert len(rows["loads"]) == NUMBER
@@ -49,7 +49,7 @@ def test_three_machines_of_which_one_dies_make_the_warehouse_of_one(
             machines = []
             for name in "abc":
                 shutil.copytree(".", tmp_path / name, ignore=shutil.ignore_patterns("data", "?"))
-                command = ("python", "-m", "pipeline", "backfill", *SPAN, *SOURCE, *SETTINGS, *shared)
+                command = ("python", "-m", "wholeday", "backfill", *SPAN, *SOURCE, *SETTINGS, *shared)
                 machines.append(rack.start(tmp_path / name, *command, **environment))
             wait_for_loads(1)
             rack.kill(machines[0])

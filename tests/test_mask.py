@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.mask import SHORTEST, Mask, find_secrets
 from reading import People
+from wholeday.redaction import SHORTEST, Mask, find_secrets
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from histories import EXAMPLES
-from pipeline import stages
-from pipeline.errors import QualityError
-from pipeline.lines import pack
-from pipeline.records import Census
-from pipeline.targets import CleanManifest, RawManifest
 from pipeline.users import USERS
+from wholeday.errors import QualityError
+from wholeday.schema.records import Census
+from wholeday.storage.lines import pack
+from wholeday.storage.targets import CleanManifest, RawManifest
+from wholeday.transform import stages
 
 DAY = dt.date(2026, 11, 10)
 FIELDS = ("id", "name", "email", "address.city", "address", "updated_at", "gone")

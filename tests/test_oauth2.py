@@ -15,15 +15,15 @@ from urllib.parse import quote, quote_plus
 import pytest
 import requests
 
-from pipeline import oauth2
-from pipeline.auth import Auth
-from pipeline.errors import SourceError
-from pipeline.mask import Mask
-from pipeline.pages import RecoverableError
-from pipeline.session import Session
 from reading import People, fail, make_pages, read
 from server import Answer, Request, Server
 from tokens import ID, SECRET, Caller
+from wholeday.errors import SourceError
+from wholeday.extract.http import oauth2
+from wholeday.extract.http.auth import Auth
+from wholeday.extract.http.pages import RecoverableError
+from wholeday.extract.http.session import Session
+from wholeday.redaction import Mask
 
 BASIC = base64.b64encode(b"our%3Aid:s3cr3t%2F%2Btok%26n+%C3%A9").decode()
 
@@ -253,7 +253,7 @@ def test_an_endpoint_that_is_not_there_may_come() -> None:
 
 def test_an_endless_answer_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the bound of every body."""
-    monkeypatch.setattr("pipeline.pages.MAX_BODY", 1000)
+    monkeypatch.setattr("wholeday.extract.http.pages.MAX_BODY", 1000)
     assert "the body is larger than" in Caller(server, Answer("x" * 5000)).fail()
 
 

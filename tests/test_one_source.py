@@ -12,15 +12,15 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from conftest import ROOT, dump_tree, execute, luigi_run, query, run, run_here
-from pipeline import stages
-from pipeline.auth import name_source
-from pipeline.config import utc_now
-from pipeline.errors import ConfigError, QualityError
-from pipeline.extraction import extract_day
-from pipeline.targets import RawManifest
 from pipeline.users import USERS, Users
 from reading import People
 from server import Answer, Server
+from wholeday.clock import utc_now
+from wholeday.errors import ConfigError, QualityError
+from wholeday.extract.extraction import extract_day
+from wholeday.extract.http.auth import name_source
+from wholeday.storage.targets import RawManifest
+from wholeday.transform import stages
 
 DAY = "2026-11-20"
 CALM = {"PYTHONWARNINGS": "ignore"}  # without [core] Luigi warns of a default of its own
@@ -99,7 +99,7 @@ def test_installed_package_needs_a_configuration(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     site = CALM | {"PYTHONPATH": str(tmp_path / "site")}
-    for command in (["luigi", "--module", "pipeline", "LoadUsers"], ["python", "-m", "pipeline", "status"]):
+    for command in (["luigi", "--module", "pipeline", "LoadUsers"], ["python", "-m", "wholeday", "status"]):
         result = run(*command, **site)
         assert result.returncode != 0
         assert len(result.stderr.splitlines()) == 1

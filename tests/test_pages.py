@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import pages
-from pipeline.bodies import unfold
-from pipeline.body_errors import BodyErrors
-from pipeline.pages import BadPageError, select_list, split_envelope, split_list
-from pipeline.scan import count_items
-from pipeline.source import Reading
 from reading import DAY, People, fail, read
 from server import Answer, Server
+from wholeday.extract.http import pages
+from wholeday.extract.http.bodies import unfold
+from wholeday.extract.http.body_errors import BodyErrors
+from wholeday.extract.http.pages import BadPageError, select_list, split_envelope, split_list
+from wholeday.extract.reader import Reading
+from wholeday.schema.scan import count_items
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_page_with_too_many_records_fails(monkeypatch: pytest.MonkeyPatch, body:
 def test_items_are_counted_as_python_counts_them(values: list[Any], chunk: int, indent: int | None) -> None:
     """Brackets, commas and quotes within strings do not count, wherever a chunk ends."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.scan.CHUNK", chunk)
+        patch.setattr("wholeday.schema.scan.CHUNK", chunk)
         for value in (values, dict(zip(map(str, values), values, strict=True))):
             assert count_items(
                 json.dumps(value, indent=indent, ensure_ascii=False).encode(errors="replace"), 99

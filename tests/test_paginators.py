@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from pipeline.errors import ConfigError
-from pipeline.paginators import LinkHeader, Page, Paging, Param, Request, Single, find_next_link
 from reading import People, fail
 from server import Answer, Server
+from wholeday.errors import ConfigError
+from wholeday.extract.paginators import LinkHeader, Page, Paging, Param, Request, Single, find_next_link
 
 URL = "https://api.example/users"
 RECORD = msgspec.Raw(b'{"id":1}')

@@ -5,7 +5,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from pipeline.parquet import encode_rows, open_rows
+from wholeday.storage.parquet import encode_rows, open_rows
 
 TABLE = pa.table({"user_id": [1, 2, 3], "name": ["Ada", None, "Grace"]})
 

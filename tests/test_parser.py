@@ -8,7 +8,7 @@ import pytest
 
 import databases
 from conftest import ROOT, run
-from pipeline import cli
+from wholeday.commands import cli
 
 DATABASE = "sqlite:///data/my warehouse.db"
 
@@ -87,7 +87,7 @@ def test_a_wrong_word_is_a_usage_error(capsys, words, line):
     """It names the word and the nearest known one; the usage is that of the command."""
     lines = fail(capsys, *words)
     assert line in lines[-1]
-    assert lines[0].startswith(f"usage: python -m pipeline{' ' + words[0] if ' error' in line[:15] else ''}")
+    assert lines[0].startswith(f"usage: python -m wholeday{' ' + words[0] if ' error' in line[:15] else ''}")
 
 
 def test_every_command_has_help(capsys):
@@ -98,7 +98,7 @@ def test_every_command_has_help(capsys):
             cli.parse([command, "--help"])
         assert end.value.code == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert shown.startswith(f"usage: python -m pipeline {command} [-h]")
+        assert shown.startswith(f"usage: python -m wholeday {command} [-h]")
         assert "Every key of luigi.cfg is a flag too" in shown
 
 
@@ -115,7 +115,7 @@ def test_version(capsys):
 def test_a_wrong_flag_changes_nothing(home):
     """Neither a file nor a table is made."""
     before = sorted(home.rglob("*"))
-    result = run("python", "-m", "pipeline", "report", "--users-settel", "20 minutes")
+    result = run("python", "-m", "wholeday", "report", "--users-settel", "20 minutes")
     assert (result.returncode, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
     assert sorted(home.rglob("*")) == before
@@ -123,13 +123,13 @@ def test_a_wrong_flag_changes_nothing(home):
 
 def test_load_takes_flags_and_gives_the_exit_codes_of_luigi():
     """The database of a flag is used, whatever its name holds; a day that is not over yet is Luigi's 35."""
-    loaded = run("python", "-m", "pipeline", "load", "2026-11-20", "--pipeline-database", DATABASE)
+    loaded = run("python", "-m", "wholeday", "load", "2026-11-20", "--pipeline-database", DATABASE)
     assert loaded.returncode == 0, loaded.stderr
     assert databases.query(DATABASE, "select count(*) from loads") == [(1,)]
     flags = ("--pipeline-database", DATABASE, "--users-settle", "20 minutes")
-    shown = run("python", "-m", "pipeline", "status", *flags)
+    shown = run("python", "-m", "wholeday", "status", *flags)
     assert "my warehouse.db: 1 day, 2026-11-20" in shown.stdout
-    assert run("python", "-m", "pipeline", "report", *flags).stdout.startswith("data/report.html:")
+    assert run("python", "-m", "wholeday", "report", *flags).stdout.startswith("data/report.html:")
     assert not Path("20 minutes").exists()
-    early = run("python", "-m", "pipeline", "load", "2099-01-01")
+    early = run("python", "-m", "wholeday", "load", "2099-01-01")
     assert early.returncode == 30

@@ -12,8 +12,8 @@ import requests
 
 from conftest import luigi_run, query
 from peers import find_port, install_npm, install_pip, serve
-from pipeline.source import Reading
 from reading import DAY, People, fail, read
+from wholeday.extract.reader import Reading
 
 # In one process: each package is installed once.
 pytestmark = [pytest.mark.xdist_group("peers"), pytest.mark.timeout(300)]

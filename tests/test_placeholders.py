@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.placeholders import EPOCH, find_placeholders, render
-from pipeline.source import Reading
 from reading import DAY, People, read
 from server import Answer, Server
+from wholeday.config.placeholders import EPOCH, find_placeholders, render
+from wholeday.errors import ConfigError
+from wholeday.extract.reader import Reading
 
 DAY_LONG = dt.timedelta(days=1)
 START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)

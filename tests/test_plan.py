@@ -10,11 +10,13 @@ import pytest
 
 from conftest import dump_tree, run
 from days import change, make_days
-from pipeline import config, extraction, stages
-from pipeline.failures import Failure
-from pipeline.plan import Cost, find_cost, plan
-from pipeline.targets import DayFolder
 from pipeline.users import USERS
+from wholeday import clock
+from wholeday.commands.plan import Cost, find_cost, plan
+from wholeday.extract import extraction
+from wholeday.storage.targets import DayFolder
+from wholeday.tasks.failures import Failure
+from wholeday.transform import stages
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(8)]
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=25&per_page=10"
@@ -40,9 +42,9 @@ def made(configure, monkeypatch) -> None:
     Path(f"data/raw/users/date={DAYS[4]}/manifest.json").write_text("{")
     shutil.rmtree(f"data/clean/users/date={DAYS[1]}")
     configure("users", url="http://127.0.0.1:9/nobody-listens")
-    monkeypatch.setattr(config, "utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC))
+    monkeypatch.setattr(clock, "utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC))
     Path("data/failures").mkdir()
-    failures = [Failure(config.utc_now(), day, "extract", "404 Not Found") for day in (DAYS[0], DAYS[5])]
+    failures = [Failure(clock.utc_now(), day, "extract", "404 Not Found") for day in (DAYS[0], DAYS[5])]
     Path("data/failures/users.jsonl").write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in failures))
 
 
@@ -80,7 +82,7 @@ def test_it_looks_at_the_files_of_its_own_days_alone(monkeypatch):
 def test_it_touches_nothing_and_asks_nothing():
     """Every file and table is as it was, and the source was out of reach."""
     before = dump_tree("data")
-    result = run("python", "-m", "pipeline", "plan", "2026-10-01", "2026-10-06", "--users-url", "http://127.0.0.1:9/")
+    result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06", "--users-url", "http://127.0.0.1:9/")
     assert (result.returncode, result.stderr) == (0, "")
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert rows[0] == "to do days which why"
@@ -98,7 +100,7 @@ def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
     assert cost is not None
     assert (cost.of, cost.pages) == (3, 3)
     assert 0 < cost.seconds < 30
-    result = run("python", "-m", "pipeline", "plan", "2026-09-01", "2026-10-04")
+    result = run("python", "-m", "wholeday", "plan", "2026-09-01", "2026-10-04")
     said = result.stdout.splitlines()[-1]
     assert said.startswith("users: about 90 requests and 0:0")
     assert said.endswith(" with one worker to read 30 days, by the median of 3 loaded days")
@@ -146,7 +148,7 @@ def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(mon
 
 def test_without_a_warehouse_it_says_that_the_cost_is_not_known():
     """And makes none."""
-    result = run("python", "-m", "pipeline", "plan", "2026-10-01", "2026-10-06")
+    result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06")
     assert result.returncode == 0, result.stderr
     assert " ".join(result.stdout.splitlines()[1].split()) == "read 5 2026-10-01..2026-10-05 missing"
     assert result.stdout.splitlines()[-1] == "users: no day is loaded from which to learn what 5 days may cost"

@@ -21,13 +21,15 @@ import databases
 from cluster import PASSWORD, USER, Cluster, find_port
 from conftest import ROOT, luigi_run, query, run
 from model import Record
-from pipeline import extraction, packing, postgres, stages
-from pipeline.database import Database, find_database
-from pipeline.errors import BrokenOffError, ConfigError, WarehouseError
-from pipeline.forget import forget
-from pipeline.targets import LoadMarker, find_loaded
 from pipeline.users import USERS
 from store import MISCHIEF, Store, at, declare, declared, describe, fails, incremental, names, snapshot, user
+from wholeday.commands.forget import forget
+from wholeday.errors import BrokenOffError, ConfigError, WarehouseError
+from wholeday.extract import extraction
+from wholeday.load import packing, postgres
+from wholeday.load.database import Database, find_database
+from wholeday.storage.targets import LoadMarker, find_loaded
+from wholeday.transform import stages
 
 DAY = dt.date(2026, 11, 21)
 
@@ -87,7 +89,7 @@ def test_a_url_that_cannot_be_read_is_one_line_without_its_password(url: str) ->
 
 def test_the_urls_of_the_documentation_are_understood() -> None:
     """Those of the page on growing, of the README and of errors; what is asked of libpq by them is known to it."""
-    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "pipeline/postgres.py"))
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "wholeday/load/postgres.py"))
     urls = {url.rstrip("`'…") for url in re.findall(r"postgresql\+psycopg://[^\s`;)\"]+", text)}
     assert len(urls) > 4
     for url in urls:
@@ -562,12 +564,12 @@ def test_the_password_is_in_no_log_file_table_or_error(cluster: Cluster, home: P
     (home / "luigi.cfg").write_text(text.replace("sqlite:///data/warehouse.db", url.replace("%", "%%")))
     load = ("LoadUsers", "--date", "2026-11-20", "--log-level", "DEBUG")
     results = [luigi_run(*load), luigi_run(*load)]
-    results += [run("python", "-m", "pipeline", command) for command in ("status", "verify", "rebuild")]
-    results += [run("python", "-m", "pipeline", "forget", "1", "--yes", "--unknown")]
+    results += [run("python", "-m", "wholeday", command) for command in ("status", "verify", "rebuild")]
+    results += [run("python", "-m", "wholeday", "forget", "1", "--yes", "--unknown")]
     assert [result.returncode for result in results] == [0] * 6
     assert f"users in {url.replace('p%40ss%2Fw%3Ard', '***')}: 1 day" in results[2].stdout
     (home / "luigi.cfg").write_text((home / "luigi.cfg").read_text().replace(f"port={cluster.port}", "port=1"))
-    results += [luigi_run(*load), run("python", "-m", "pipeline", "status")]
+    results += [luigi_run(*load), run("python", "-m", "wholeday", "status")]
     assert [result.returncode for result in results[6:]] == [30, 1] or results[6].returncode in (25, 35)
     (home / "luigi.cfg").unlink()
     secrets = (PASSWORD, "p%40ss", "p%%40ss", "w:rd", "w%3Ard")

@@ -25,11 +25,13 @@ import databases
 from cluster import Cluster
 from conftest import ROOT, dump_warehouse, execute, need, query
 from model import ReadDay
-from pipeline import extraction, postgres, stages
-from pipeline.errors import BrokenOffError, WarehouseError
 from pipeline.users import USERS
 from proxy import Moment, Proxy
 from store import Store, describe, incremental, snapshot, user
+from wholeday.errors import BrokenOffError, WarehouseError
+from wholeday.extract import extraction
+from wholeday.load import postgres
+from wholeday.transform import stages
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
-from pipeline import presets
-from pipeline.config import Source
-from pipeline.errors import ConfigError
-from pipeline.placeholders import find_placeholders
 from reading import People
+from wholeday.config import presets
+from wholeday.config.placeholders import find_placeholders
+from wholeday.config.settings import Source
+from wholeday.errors import ConfigError
 
 NAMES = [
     *("jsonplaceholder", "dummyjson", "reqres", "randomuser", "github", "gitlab"),

@@ -10,13 +10,13 @@ import pytest
 from luigi.rpc import RPCError
 
 from conftest import ask_scheduler, luigi_run, query, start, start_scheduler
-from pipeline import progress
-from pipeline.records import Census
-from pipeline.source import Reading
 from reading import DAY as OTHER_DAY
 from reading import People, make_pages, make_user
 from server import Answer, Request, Server
 from terminal import look_at, run_on_terminal
+from wholeday.extract.reader import Reading
+from wholeday.schema.records import Census
+from wholeday.tasks import progress
 
 DAY = "2026-11-20"
 PAGES, SIZE = 10, 50

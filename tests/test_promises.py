@@ -28,10 +28,11 @@ from conftest import (
     remove_warehouse,
     start,
 )
-from pipeline import extraction, stages
-from pipeline.storage import strip_run
 from pipeline.users import USERS
 from server import Answer, Server
+from wholeday.extract import extraction
+from wholeday.storage.backends import strip_run
+from wholeday.transform import stages
 
 pytestmark = [pytest.mark.usefixtures("files"), pytest.mark.xdist_group("promises")]  # one bucket for all of them
 

@@ -11,13 +11,14 @@ import pytest
 
 import points
 from conftest import dump_tree, dump_warehouse, query, run, start
-from pipeline import extraction, stages
-from pipeline.errors import FolderError, WarehouseError
-from pipeline.forget import forget
-from pipeline.prune import Outcome, prune
-from pipeline.reprocess import rebuild, reprocess
 from pipeline.users import USERS, LoadUsers, TransformUsers
-from pipeline.verify import verify
+from wholeday.commands.forget import forget
+from wholeday.commands.prune import Outcome, prune
+from wholeday.commands.reprocess import rebuild, reprocess
+from wholeday.commands.verify import verify
+from wholeday.errors import FolderError, WarehouseError
+from wholeday.extract import extraction
+from wholeday.transform import stages
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
 OLD, LATER = DAYS[:3], DAYS[3:]
@@ -74,7 +75,7 @@ def test_old_days_are_given_up_and_their_rows_stay():
 def test_a_day_is_old_by_the_last_closed_one_and_the_newest_are_kept(monkeypatch):
     """A day lies so many days before the last closed one; however old they are, the newest stay."""
     monkeypatch.setattr(
-        "pipeline.config.utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC)
+        "wholeday.config.settings.utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC)
     )  # closed: the 6th
     for older_than, keep, days in [
         (3, 0, [1, 2, 3]),
@@ -89,7 +90,7 @@ def test_a_day_is_old_by_the_last_closed_one_and_the_newest_are_kept(monkeypatch
 def test_without_yes_nothing_is_touched():
     """The command says what it would do; with the flag it does it."""
     files, rows = dump_tree("data/raw") | dump_tree("data/clean"), query("select * from loads")
-    command = ("python", "-m", "pipeline", "prune", "--older-than", "10", "--keep", "3")
+    command = ("python", "-m", "wholeday", "prune", "--older-than", "10", "--keep", "3")
     looked = run(*command)
     assert looked.returncode == 0, looked.stderr
     size = looked.stdout.split(", ")[1]
@@ -111,7 +112,7 @@ def test_without_yes_nothing_is_touched():
 )
 def test_bad_input_is_one_line(arguments, line):
     """And exit code 2."""
-    result = run("python", "-m", "pipeline", "prune", *arguments)
+    result = run("python", "-m", "wholeday", "prune", *arguments)
     assert result.returncode == 2
     assert line in result.stderr.splitlines()[-1]
 
@@ -165,7 +166,7 @@ def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, only_look):
 def test_a_day_that_is_worked_on_is_waited_for(stage):
     """What another process reads or cleans just now is looked at when that is done."""
     with USERS.folder(stage, OLD[0]).lock():
-        pruning = start("python", "-m", "pipeline", "prune", "--older-than", "0", "--keep", "3", "--yes")
+        pruning = start("python", "-m", "wholeday", "prune", "--older-than", "0", "--keep", "3", "--yes")
         with pytest.raises(subprocess.TimeoutExpired):
             pruning.wait(4)
         assert list_files(OLD[0])
@@ -178,7 +179,7 @@ def test_a_file_that_cannot_be_removed_is_told_and_the_others_go():
     """The day that is stuck is named, with exit code 1; the next run completes it."""
     stuck = Path(f"data/clean/users/date={OLD[1]}/part-of-something-else")
     stuck.mkdir()
-    command = ("python", "-m", "pipeline", "prune", "--older-than", "10", "--keep", "3", "--yes")
+    command = ("python", "-m", "wholeday", "prune", "--older-than", "10", "--keep", "3", "--yes")
     result = run(*command)
     assert result.returncode == 1
     assert result.stderr.startswith(f"ERROR: users {OLD[1]}: failed, {stuck}: ")
@@ -194,10 +195,10 @@ def test_a_day_that_is_given_up_is_loaded_and_nothing_reads_it_again():
     assert LoadUsers(date=OLD[0]).complete()
     assert not TransformUsers(date=OLD[0]).complete()
     nowhere = ("--users-url", "http://127.0.0.1:9/nobody-listens")
-    result = run("python", "-m", "pipeline", "backfill", str(DAYS[0]), str(DAYS[-1]), "--workers", "2", *nowhere)
+    result = run("python", "-m", "wholeday", "backfill", str(DAYS[0]), str(DAYS[-1]), "--workers", "2", *nowhere)
     assert (result.returncode, result.stderr) == (0, "")
     assert "users: 5 of 5 days are loaded" in result.stdout
-    planned = run("python", "-m", "pipeline", "plan", str(DAYS[0]), str(DAYS[-1]))
+    planned = run("python", "-m", "wholeday", "plan", str(DAYS[0]), str(DAYS[-1]))
     assert " ".join(planned.stdout.split()).endswith("why nothing 5 2026-10-01..2026-10-05 loaded")
     assert list_files(OLD[0]) == []
 
@@ -231,7 +232,7 @@ def test_reprocess_names_a_day_that_was_given_up_and_makes_the_others():
     execute(f"update loads set pruned_at = loaded_at where date = '{LATER[0]}'")  # whose files were brought back
     outcomes = list(reprocess(USERS, DAYS[0], DAYS[-1], everything=True))
     assert [outcome.what for outcome in outcomes] == ["pruned"] * 3 + ["done"] * 2
-    result = run("python", "-m", "pipeline", "reprocess", str(DAYS[0]), str(DAYS[-1]))
+    result = run("python", "-m", "wholeday", "reprocess", str(DAYS[0]), str(DAYS[-1]))
     assert result.returncode == 0, result.stderr
     assert "users 2026-10-01..2026-10-03: given up by prune, left as loaded" in result.stdout
     execute(f"delete from loads where date = '{OLD[0]}'")

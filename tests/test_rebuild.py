@@ -19,23 +19,25 @@ from orders import ORDERS
 
 import databases
 from conftest import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
-from pipeline import extraction, reprocess, stages
-from pipeline.config import Pipeline
-from pipeline.errors import FolderError, QualityError, WarehouseError
-from pipeline.reprocess import rebuild
-from pipeline.targets import DayFolder
 from pipeline.users import USERS, table
-from pipeline.verify import verify
 from server import Answer, Server
+from wholeday.commands import reprocess
+from wholeday.commands.reprocess import rebuild
+from wholeday.commands.verify import verify
+from wholeday.config.settings import Pipeline
+from wholeday.errors import FolderError, QualityError, WarehouseError
+from wholeday.extract import extraction
+from wholeday.storage.targets import DayFolder
+from wholeday.transform import stages
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day="
 HISTORY = "select * from users_history order by user_id, valid_from"
 REBUILD = """
 from pathlib import Path
-from pipeline.reprocess import rebuild
+from wholeday.commands.reprocess import rebuild
 from pipeline.users import USERS
-from pipeline.warehouse import Warehouse
+from wholeday.load.warehouse import Warehouse
 Warehouse.rebuild = (lambda real: lambda *loads: (Path("began").touch(), real(*loads)))(Warehouse.rebuild)
 rebuild(USERS)
 """

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
-from pipeline.errors import ConfigError, SourceError
-from pipeline.pages import RecoverableError
 from reading import People, fail, read
 from server import Answer, Request, Server
 from tokens import SECRET, Caller
+from wholeday.errors import ConfigError, SourceError
+from wholeday.extract.http.pages import RecoverableError
 
 AUTH = "oauth2_refresh:{url}:PEOPLE_ID:PEOPLE_SECRET:PEOPLE_REFRESH"
 

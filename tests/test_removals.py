@@ -12,17 +12,18 @@ import pandas as pd
 import pytest
 
 from conftest import luigi_run, query, run, run_here
-from pipeline import gates, stages
-from pipeline.check import FAILED, check_source
-from pipeline.errors import QualityError
-from pipeline.extraction import extract_day
-from pipeline.forget import forget
-from pipeline.reprocess import reprocess
-from pipeline.targets import CleanManifest, DayFolder, Presence
 from pipeline.users import USERS
-from pipeline.verify import verify
 from reading import make_user, serve
 from server import Server
+from wholeday.commands.check import FAILED, check_source
+from wholeday.commands.forget import forget
+from wholeday.commands.reprocess import reprocess
+from wholeday.commands.verify import verify
+from wholeday.errors import QualityError
+from wholeday.extract import gates
+from wholeday.extract.extraction import extract_day
+from wholeday.storage.targets import CleanManifest, DayFolder, Presence
+from wholeday.transform import stages
 
 DAY = dt.date(2026, 11, 10)
 
@@ -141,8 +142,8 @@ def test_accepted_day_says_what_it_nulled(source):
     assert accepted == "fields"
     shown = {"nulled": {"email": 15, "city": 15}, "absent": {"email": 15, "address.city": 15}}
     assert json.loads(details) == shown
-    assert f"\n{date} {line}\n" in run("python", "-m", "pipeline", "status").stdout
-    status = json.loads(run("python", "-m", "pipeline", "status", "--json").stdout)
+    assert f"\n{date} {line}\n" in run("python", "-m", "wholeday", "status").stdout
+    status = json.loads(run("python", "-m", "wholeday", "status", "--json").stdout)
     assert status["datasets"][0]["loads"][-1]["details"] == shown
     stages.transform_day(USERS, DAY + dt.timedelta(days=3))
     shutil.rmtree("data/clean")

@@ -13,12 +13,12 @@ from orders import ORDERS
 from browser import Browser, Page
 from conftest import query, run, run_here
 from days import change, make_days, note
-from pipeline import config
-from pipeline.failures import Failure
-from pipeline.report import add_up, judge, list_remedies, make_charts, make_months, write_report
-from pipeline.status import find_status
-from pipeline.tombstones import Tombstone, Tombstones
 from pipeline.users import USERS
+from wholeday import clock
+from wholeday.commands.report import add_up, judge, list_remedies, make_charts, make_months, write_report
+from wholeday.commands.status import find_status
+from wholeday.storage.tombstones import Tombstone, Tombstones
+from wholeday.tasks.failures import Failure
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)
 LAST = dt.date(2026, 11, 24)
@@ -52,7 +52,7 @@ CONTRAST = """
 
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "utc_now", lambda: NOW)
+    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_a_folder_in_the_place_of_the_page_is_named_and_nothing_is_left_beside_i
 
 def test_a_service_without_a_home_can_make_the_page():
     """In a process of its own, with nothing on stderr."""
-    result = run("python", "-m", "pipeline", "report", HOME="/proc/nobody")
+    result = run("python", "-m", "wholeday", "report", HOME="/proc/nobody")
     assert (result.stdout, result.stderr, result.returncode) == ("data/report.html: open it in a browser\n", "", 0)
 
 

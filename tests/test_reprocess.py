@@ -11,16 +11,17 @@ import pytest
 
 import points
 from conftest import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
-from pipeline import extraction, stages
-from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, FolderError
-from pipeline.reprocess import find_stale, rebuild, reprocess
-from pipeline.targets import CleanManifest, RawManifest
 from pipeline.users import USERS, LoadUsers
-from pipeline.verify import verify
-from pipeline.warehouse import Rejected
 from points import Points
 from server import Answer, Server
+from wholeday.commands.reprocess import find_stale, rebuild, reprocess
+from wholeday.commands.verify import verify
+from wholeday.errors import ConfigError, FolderError
+from wholeday.extract import extraction
+from wholeday.load.warehouse import Rejected
+from wholeday.storage.targets import CleanManifest, RawManifest
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform import stages
 
 pytestmark = pytest.mark.usefixtures("database")
 

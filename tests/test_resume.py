@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 from test_completeness import EXAMPLES
 
 from conftest import dump_tree, luigi_run, start
-from pipeline import client, config
-from pipeline.client import AnswerError
-from pipeline.errors import OutageError, QualityError, SourceError
-from pipeline.extraction import extract_day
-from pipeline.lines import unpack
-from pipeline.source import WrongSourceError
-from pipeline.targets import JOURNAL, RawManifest
 from pipeline.users import USERS
 from reading import DAY
 from server import Answer, Request, Server
 from sources import POINTERS, POSITIONS, Listing, Step
+from wholeday import clock
+from wholeday.errors import OutageError, QualityError, SourceError
+from wholeday.extract.extraction import extract_day
+from wholeday.extract.http import client
+from wholeday.extract.http.client import AnswerError
+from wholeday.extract.reader import WrongSourceError
+from wholeday.storage.lines import unpack
+from wholeday.storage.targets import JOURNAL, RawManifest
 
 Configure = Callable[..., None]
 
@@ -87,9 +88,9 @@ def test_a_reading_that_was_broken_off_goes_on_where_its_last_part_ends(
 ) -> None:
     """The page in which that part ended is asked for again, and no other; the day is as old as its first request."""
     caplog.set_level(logging.INFO, "luigi-interface")
-    before = config.utc_now()
+    before = clock.utc_now()
     break_off(server, configure)
-    broken_off = config.utc_now()
+    broken_off = clock.utc_now()
     assert sorted(path.name for path in folder.iterdir()) == [f"part-{n:05d}.jsonl.gz" for n in range(4)] + [JOURNAL]
     parts = {path.name: path.read_bytes() for path in folder.glob("part-0000[012]*")}
     extract_day(USERS, DAY)
@@ -171,7 +172,7 @@ def test_a_source_that_does_not_go_on_is_read_from_the_beginning(
     caplog.set_level(logging.INFO, "luigi-interface")
     source = break_off(server, configure)
     change(source)
-    between = config.utc_now()
+    between = clock.utc_now()
     extract_day(USERS, DAY)
     assert any(why in line and "it starts over" in line for line in caplog.messages)
     assert len(server.requests) == 1 + 7
@@ -268,7 +269,7 @@ def test_another_watermark_is_another_question(
 ) -> None:
     """Where another day was loaded meanwhile, the source is asked for other changes."""
     marks = iter([dt.datetime(2026, 10, day, tzinfo=dt.UTC) for day in (18, 19)])
-    monkeypatch.setattr("pipeline.warehouse.Warehouse.watermark_before", lambda *_: next(marks))
+    monkeypatch.setattr("wholeday.load.warehouse.Warehouse.watermark_before", lambda *_: next(marks))
     break_off(server, configure, params='{"since": "{watermark}"}')
     extract_day(USERS, DAY)
     assert [request.query["since"] for request in server.requests] == ["2026-10-18T23:59:59Z"] * 7
@@ -280,8 +281,8 @@ def test_a_reading_is_not_gone_on_with_after_a_day(
 ) -> None:
     """Then what was read first is too old to stand beside what is read last; nor where a clock was set back."""
     with monkeypatch.context() as patch:
-        then = config.utc_now() - dt.timedelta(hours=hours)
-        patch.setattr(config, "utc_now", lambda: then)
+        then = clock.utc_now() - dt.timedelta(hours=hours)
+        patch.setattr(clock, "utc_now", lambda: then)
         break_off(server, configure, settle="2 days")
     extract_day(USERS, DAY)
     assert len(server.requests) == requests

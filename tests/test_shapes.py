@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import SourceError
-from pipeline.records import Census
-from pipeline.source import Reading
 from reading import DAY, People, fail
 from server import Server
 from shapes import SHAPES, HubSpot, JsonServer, Keycloak
 from vendor import MORNING, Shape, find
+from wholeday.errors import SourceError
+from wholeday.extract.reader import Reading
+from wholeday.schema.records import Census
 
 QUICK = {"page_size": 3, "requests_per_second": 0.0}  # in small pages, without the pace that a vendor asks for
 HOUR = dt.timedelta(hours=1)

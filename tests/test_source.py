@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import source
-from pipeline.errors import ConfigError, SourceError
-from pipeline.source import Reading
 from reading import DAY, People, fail, make_pages, read
 from server import Answer, Request, Server
+from wholeday.errors import ConfigError, SourceError
+from wholeday.extract import reader
+from wholeday.extract.reader import Reading
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(s
 
 def test_empty_pages_without_end_fail(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that says for ever that there is more, and sends nothing, is given up."""
-    monkeypatch.setattr(source, "MAX_EMPTY", 5)
+    monkeypatch.setattr(reader, "MAX_EMPTY", 5)
     url = server.on("/users", lambda r: Answer({"data": [], "has_more": True, "page": r.query["page"]}))
     assert "6 pages in a row are empty" in fail(url, paginator="page")
     assert len(server.requests) == 6

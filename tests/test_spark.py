@@ -21,13 +21,13 @@ from luigi.configuration import get_config
 from bucket import ENVIRONMENT, open_bucket
 from conftest import dump_tree, dump_warehouse, luigi_run, start
 from peers import find_port
-from pipeline import stages
-from pipeline.engine import FEW, map_parts
-from pipeline.errors import DatasetError, EngineError
-from pipeline.extraction import extract_day
-from pipeline.stages import PartJob, PartResult
-from pipeline.storage import strip_run
 from pipeline.users import USERS
+from wholeday.errors import DatasetError, EngineError
+from wholeday.extract.extraction import extract_day
+from wholeday.storage.backends import strip_run
+from wholeday.transform import stages
+from wholeday.transform.engine import FEW, map_parts
+from wholeday.transform.stages import PartJob, PartResult
 
 DAY = dt.date(2026, 10, 31)
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=500"

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from pipeline.transform import transform
 from pipeline.users import User, clean
 from reading import make_pages, read
 from server import Server
+from wholeday.transform.rows import transform
 
 
 def test_the_bytes_of_a_page_are_hashed_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

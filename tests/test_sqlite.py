@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from cluster import MEMORY
-from pipeline import schema, sqlite, warehouse
-from pipeline.errors import ConfigError, WarehouseError
 from store import Store, fails, incremental, names, user
+from wholeday.errors import ConfigError, WarehouseError
+from wholeday.load import sqlite, warehouse
+from wholeday.schema import tables
 
 
 @pytest.fixture
@@ -273,7 +274,7 @@ def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch
     store.load(incremental(1, user(1, "a", 5)))
     prepare = warehouse.prepare
 
-    def limit(db: sqlite.SQLite, declared: schema.Declared) -> None:
+    def limit(db: sqlite.SQLite, declared: tables.Declared) -> None:
         prepare(db, declared)
         db.run("pragma max_page_count = 1")
 

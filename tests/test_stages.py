@@ -6,13 +6,13 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import stages
-from pipeline.errors import QualityError
-from pipeline.extraction import extract_day
-from pipeline.schema import CLASSES
-from pipeline.targets import CleanManifest, RawManifest
 from pipeline.users import USERS
 from reading import serve
+from wholeday.errors import QualityError
+from wholeday.extract.extraction import extract_day
+from wholeday.schema.tables import CLASSES
+from wholeday.storage.targets import CleanManifest, RawManifest
+from wholeday.transform import stages
 
 DAY = dt.date(2026, 11, 20)
 

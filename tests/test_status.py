@@ -11,11 +11,11 @@ import pytest
 
 from conftest import ROOT, luigi_run, run, run_here
 from days import change, make_days, note
-from pipeline import config
-from pipeline.failures import Failure
-from pipeline.status import Status, find_status, tell_span
 from pipeline.users import USERS
 from terminal import look_at, run_on_terminal
+from wholeday import clock
+from wholeday.commands.status import Status, find_status, tell_span
+from wholeday.tasks.failures import Failure
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # a Wednesday
 FIRST, LAST = dt.date(2026, 11, 5), dt.date(2026, 11, 24)
@@ -24,7 +24,7 @@ NOTHING = "ERROR: users: no day is loaded, and --max-age allows 1 day: ./run.sh 
 
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "utc_now", lambda: NOW)
+    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
 
 
 def make_every_state() -> None:
@@ -101,7 +101,7 @@ def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
     """What is 0 throughout is told in a line, and gives its room to the rest; else the names of counts are broken."""
     make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
     change("update loads set deleted = 0, stale = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
-    code, written = run_on_terminal("python", "-m", "pipeline", "status", "--days", "3", columns=80)
+    code, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
     assert code == 0, written
     lines = [line.rstrip() for line in look_at(written)]
     (at,) = (number for number, line in enumerate(lines) if line.startswith("date "))
@@ -113,7 +113,7 @@ def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
         ". loaded", "p loaded, raw files given up", "S stale", "F failed", "M missing", "- not over yet",
     ]  # fmt: skip
     change("update loads set deleted = 1, stale = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321")
-    _, written = run_on_terminal("python", "-m", "pipeline", "status", "--days", "3", columns=80)
+    _, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
     rows = re.findall(r"^[\d-]{10} +\d+ +7,654,321 .* 98,765 +4,321 .*\r$", written, re.MULTILINE)
     assert (len(rows), max(map(len, rows))) == (3, 81)
 
@@ -239,9 +239,9 @@ def test_what_is_known_ends_with_the_window_or_with_the_reading_of_a_snapshot(co
 def test_ten_years_of_days_are_told_in_a_second_or_two():
     """luigi.cfg and the code are asked once, and each manifest is read once."""
     make_days(LAST - dt.timedelta(days=3651), 3652)
-    clock = time.process_time()
+    began = time.process_time()
     status = find_status(USERS)
-    assert time.process_time() - clock < 2
+    assert time.process_time() - began < 2
     assert (status.days, status.missing, status.stale, status.pruned) == (3652, [], {}, [])
 
 
@@ -288,7 +288,7 @@ def test_failures_that_cannot_be_read_are_one_line(capsys):
 def test_a_day_that_was_really_loaded_is_neither_stale_nor_missing():
     """In processes of their own, by today's clock."""
     assert luigi_run("LoadUsers").returncode == 0
-    result = run("python", "-m", "pipeline", "status", "--json", "--max-age", "2 days")
+    result = run("python", "-m", "wholeday", "status", "--json", "--max-age", "2 days")
     assert result.returncode == 0, result.stderr
     (users,) = json.loads(result.stdout)["datasets"]
     assert users["days"] == 1

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.stop import watch
+from wholeday.tasks.stop import watch
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 

@@ -22,10 +22,11 @@ import pytest
 
 import points
 from conftest import dump_tree, dump_warehouse
-from pipeline import sqlite, stages
-from pipeline.errors import WarehouseError
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
 from points import Points
+from wholeday.errors import WarehouseError
+from wholeday.load import sqlite
+from wholeday.transform import stages
 
 BEFORE, DAY = dt.date(2026, 10, 30), dt.date(2026, 10, 31)
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300"

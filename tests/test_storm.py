@@ -21,13 +21,15 @@ from luigi.configuration import get_config
 import storm
 from conftest import dump_tree, query, remove_warehouse
 from forgetting import MARK, find_mark
-from pipeline import config, forget, prune
-from pipeline.reprocess import reprocess
-from pipeline.targets import DayFolder
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
-from pipeline.verify import verify
 from reading import make_user
 from server import Answer, Request, Server
+from wholeday import clock
+from wholeday.commands import forget, prune
+from wholeday.commands.reprocess import reprocess
+from wholeday.commands.verify import verify
+from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.storage.targets import DayFolder
 
 SIZE = int(os.environ.get("PIPELINE_STORM", "40"))
 EXPECTED = {0, 1, 30, -9}
@@ -44,9 +46,9 @@ pytestmark = pytest.mark.usefixtures("memory")
 def list_users(day: dt.date, mode: str) -> list[dict[str, Any]]:
     """What the source says of a day, always the same: changes, deletions, duplicates and records to be rejected."""
     chance, users = random.Random(f"{day} {mode}"), []
-    known = range(1, 21) if mode == config.SNAPSHOT else chance.choices(range(1, 21), k=9)
+    known = range(1, 21) if mode == SNAPSHOT else chance.choices(range(1, 21), k=9)
     for number in known:
-        if mode == config.INCREMENTAL or chance.random() < 0.9:  # the others vanished
+        if mode == INCREMENTAL or chance.random() < 0.9:  # the others vanished
             time = f"{day - dt.timedelta(days=chance.randrange(3))}T{chance.randrange(22):02}:00:00Z"
             users.append(make_user(number, time, city=chance.choice("ab"), deleted=chance.random() < 0.1))
     for number in chance.sample(PERSONS, 3):
@@ -150,7 +152,7 @@ def report(operations: list[storm.Operation], seconds: float) -> None:
 
 
 @pytest.mark.timeout(120 + SIZE)
-@pytest.mark.parametrize("mode", [config.INCREMENTAL, config.SNAPSHOT])
+@pytest.mark.parametrize("mode", [INCREMENTAL, SNAPSHOT])
 def test_storm_leaves_the_warehouse_of_a_serial_run(
     mode: str, database: str, server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +163,7 @@ def test_storm_leaves_the_warehouse_of_a_serial_run(
     configure("users", url=server.on("/users", respond) + "?on={date}", mode=mode, deleted_when="deleted", **gates)
     with Path("luigi.cfg").open("w") as file:
         get_config().write(file)
-    last = USERS.config().last_closed_day(config.utc_now())
+    last = USERS.config().last_closed_day(clock.utc_now())
     days = [last - dt.timedelta(days=number) for number in reversed(range(6))]
     plan = storm.Plan(
         seed=f"{SIZE} {mode} {database}",

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from conftest import ROOT, luigi_run, need, run_here
-from pipeline import files
-from pipeline.errors import ConfigError, FolderError, WarehouseError
-from pipeline.targets import MADE_AGAIN, CleanManifest, DayFolder, LoadMarker, digest, find_loaded
+from wholeday.errors import ConfigError, FolderError, WarehouseError
+from wholeday.storage import files
+from wholeday.storage.targets import MADE_AGAIN, CleanManifest, DayFolder, LoadMarker, digest, find_loaded
 
 DAY = dt.date(2026, 11, 21)
 MANIFEST = CleanManifest(
@@ -161,7 +161,7 @@ def test_an_error_of_the_work_is_not_taken_for_one_of_the_lock():
 
 HOLD = """
 import datetime as dt, sys, time
-from pipeline.targets import DayFolder
+from wholeday.storage.targets import DayFolder
 with DayFolder("data", "raw", "users", dt.date.fromisoformat(sys.argv[1])).lock():
     print("held", flush=True)
     time.sleep(60)

@@ -10,10 +10,11 @@ import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
-from pipeline import extraction, stages
-from pipeline.errors import ConfigError, DayNotClosedError
-from pipeline.tasks import DayParameter, RangeDaily
 from pipeline.users import USERS, BackfillUsers, ExtractUsers, LoadUsers, TransformUsers, Users
+from wholeday.errors import ConfigError, DayNotClosedError
+from wholeday.extract import extraction
+from wholeday.tasks.day_tasks import DayParameter, RangeDaily
+from wholeday.transform import stages
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 

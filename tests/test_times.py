@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from things import TIME, TODAY, load, make_dataset
 
 from conftest import query
-from pipeline.check import OK, check_source
-from pipeline.contract import list_leaves
-from pipeline.stages import is_current
-from pipeline.times import cut_fractions
-from pipeline.transform import Reject, transform
+from wholeday.commands.check import OK, check_source
+from wholeday.schema.record import list_leaves
+from wholeday.transform.rows import Reject, transform
+from wholeday.transform.stages import is_current
+from wholeday.transform.times import cut_fractions
 
 BERLIN = "Europe/Berlin"
 FIRST, LAST = map(dt.datetime.fromisoformat, ("1900-01-02", "9999-12-30"))

@@ -13,11 +13,11 @@ import pytest
 import requests
 
 from conftest import need
-from pipeline.alerts import post
-from pipeline.errors import SourceError
-from pipeline.session import find_tls_problem
 from reading import fail, read
 from server import Answer, Dripper, Server
+from wholeday.errors import SourceError
+from wholeday.extract.http.session import find_tls_problem
+from wholeday.tasks.alerts import post
 
 Serve = Callable[..., Server]
 KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -160,7 +160,7 @@ def test_a_tls_connection_that_breaks_off_is_tried_again() -> None:
 
 def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
-    monkeypatch.setattr("pipeline.pages.MAX_SECONDS", 0.5)
+    monkeypatch.setattr("wholeday.extract.http.pages.MAX_SECONDS", 0.5)
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     with Dripper(start, b" ", tls=authorities[0].make_context()) as dripper:
         started = time.monotonic()

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import ROOT
-from pipeline.errors import DatasetError
-from pipeline.transform import BLOCK, Reject, transform
 from pipeline.users import User, clean
+from wholeday.errors import DatasetError
+from wholeday.transform.rows import BLOCK, Reject, transform
 
 GOLDEN = ROOT / "tests" / "golden"
 GOOD = {

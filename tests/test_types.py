@@ -18,9 +18,9 @@ from things import TIME, Things, keep, load, make_dataset
 
 from conftest import query
 from histories import EXAMPLES
-from pipeline.dataset import Dataset
-from pipeline.errors import DatasetError
-from pipeline.stages import check_clean
+from wholeday.errors import DatasetError
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform.stages import check_clean
 
 REJECT = object()
 FIRST = [Phase.explicit, Phase.generate]  # the difference is short already

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from things import TIME, TODAY
 
 from conftest import luigi_run, query
-from pipeline.config import Source
-from pipeline.dataset import Dataset
-from pipeline.extraction import extract_day
-from pipeline.stages import load_day, preparing, transform_day
 from reading import fail, make_user
 from server import Answer, Request, Server
+from wholeday.config.settings import Source
+from wholeday.extract.extraction import extract_day
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform.stages import load_day, preparing, transform_day
 
 Configure = Callable[..., None]
 

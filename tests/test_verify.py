@@ -19,17 +19,19 @@ import pytest
 import sqlalchemy as sa
 
 from conftest import dump_tree, execute, has_table, query, run_here
-from pipeline import config, extraction, stages
-from pipeline import forget as forget_module
-from pipeline import verify as verify_module
-from pipeline.audit import EXAMPLES, Audit, Finding
-from pipeline.config import Pipeline
-from pipeline.errors import WarehouseError
-from pipeline.forget import forget
-from pipeline.schema import Declared
-from pipeline.targets import CleanManifest
 from pipeline.users import USERS, table
-from pipeline.verify import verify
+from wholeday import clock
+from wholeday.commands import forget as forget_module
+from wholeday.commands import verify as verify_module
+from wholeday.commands.forget import forget
+from wholeday.commands.verify import verify
+from wholeday.config.settings import Pipeline
+from wholeday.errors import WarehouseError
+from wholeday.extract import extraction
+from wholeday.load.audit import EXAMPLES, Audit, Finding
+from wholeday.schema.tables import Declared
+from wholeday.storage.targets import CleanManifest
+from wholeday.transform import stages
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(4)]
 SNAPSHOT, RECORDS = map(str, DAYS[2:])  # the last of each mode
@@ -51,7 +53,7 @@ def loaded(configure, monkeypatch, made) -> None:
         shutil.copytree(kept, "data")
     for n, day in enumerate(DAYS):
         now = dt.datetime.combine(day, dt.time(1), dt.UTC) + dt.timedelta(days=1)
-        monkeypatch.setattr(config, "utc_now", lambda now=now: now)
+        monkeypatch.setattr(clock, "utc_now", lambda now=now: now)
         mode, window = list(MODES.items())[n % 2]
         configure("users", mode=mode, url=f"demo://users?per_day=10{window}")
         if not USERS.marker(day).exists():

@@ -18,9 +18,6 @@ from hypothesis import strategies as st
 import databases
 from histories import EXAMPLES, limit_examples, steps, take
 from model import Record
-from pipeline import stages, staging
-from pipeline.errors import ConfigError, WarehouseError
-from pipeline.schema import Declared
 from store import (
     MIDNIGHT,
     MISCHIEF,
@@ -36,6 +33,10 @@ from store import (
     snapshot,
     user,
 )
+from wholeday.errors import ConfigError, WarehouseError
+from wholeday.load import staging
+from wholeday.schema.tables import Declared
+from wholeday.transform import stages
 
 # -- random histories ---------------------------------------------------------------------------------------------
 

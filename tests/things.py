@@ -11,11 +11,11 @@ import pandas as pd
 import sqlalchemy as sa
 
 from conftest import query
-from pipeline.config import Source
-from pipeline.dataset import Dataset
-from pipeline.extraction import extract_day
-from pipeline.stages import load_day, preparing, transform_day
 from server import Answer, Server
+from wholeday.config.settings import Source
+from wholeday.extract.extraction import extract_day
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform.stages import load_day, preparing, transform_day
 
 TODAY = dt.datetime.now(dt.UTC).date()
 TIME = sa.DateTime(timezone=True)

@@ -7,12 +7,12 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from pipeline.auth import Auth
-from pipeline.errors import SourceError
-from pipeline.mask import Mask
-from pipeline.session import Session
 from reading import People
 from server import Answer, Request, Server
+from wholeday.errors import SourceError
+from wholeday.extract.http.auth import Auth
+from wholeday.extract.http.session import Session
+from wholeday.redaction import Mask
 
 ID, SECRET = "our:id", "s3cr3t/+tok&n é"
 

@@ -40,7 +40,7 @@ def give(command: tuple[str, ...], *abilities: str) -> dict[str, tuple[str, ...]
 
 
 LUIGI = ("{bin}/luigi", "--module", "pipeline")
-BACK = ("{bin}/python", "-m", "pipeline", "backfill")
+BACK = ("{bin}/python", "-m", "wholeday", "backfill")
 SETTINGS = ("--pipeline-data-dir", "{folder}/data", "--local-scheduler", "--log-level", "WARNING")
 SQLITE = ("--pipeline-database", "sqlite:///{database}")
 SERVER = ("--pipeline-database", "postgresql+psycopg://{server}?options=-csearch_path={schema}")

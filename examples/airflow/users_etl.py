@@ -26,7 +26,7 @@ AWAY = dt.timedelta(seconds=20)
 RUN_STAGE = """
 import sys
 from luigi.cmdline import luigi_run
-from pipeline import LoadUsers
+from pipeline.users import LoadUsers
 stage, day = sys.argv[1:]
 if LoadUsers(LoadUsers.date.parse(day)).complete():
     print(f"users {day}: loaded, nothing to do")
@@ -56,7 +56,7 @@ class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are 
     def __init__(self, *, stage: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
-        self.folder = "{{ var.value.get('users_pipeline', '/opt/users-pipeline') }}"
+        self.folder = "{{ var.value.get('wholeday', '/opt/wholeday') }}"
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Any) -> None:
@@ -76,7 +76,7 @@ class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are 
         if not python.exists():
             raise AirflowException(
                 f"{python} is not there: run ./run.sh status once in the folder of the pipeline, "
-                "and name that folder in the Airflow Variable users_pipeline"
+                "and name that folder in the Airflow Variable wholeday"
             )
         return subprocess.Popen(  # noqa: S603 - the pipeline's own program
             [str(python), "-c", RUN_STAGE, self.stage, day],

@@ -1,0 +1,95 @@
+"""What a backfill of some days would do, and what that would cost, by what earlier days cost.
+
+Owns the state of each day and the estimate. Refuses to run anything, and to ask the source.
+"""
+
+import datetime as dt
+import statistics
+from typing import Any, Literal, NamedTuple
+
+from wholeday import clock
+from wholeday.commands.reprocess import find_stale
+from wholeday.commands.status import tell_time
+from wholeday.config.settings import Pipeline
+from wholeday.errors import FolderError
+from wholeday.tasks.dataset import Dataset
+from wholeday.tasks.days import list_span
+from wholeday.tasks.failures import find_open, list_failures
+from wholeday.transform import stages
+
+LEARN_FROM = 30  # days: the newest of the same mode
+AT_ONCE = dt.timedelta(hours=1)  # a day that is loaded later than that was read by another run
+
+
+class Step(NamedTuple):
+    """What is to be done for a day, and why.
+
+    `read`: everything; `clean`: all but reading; `load`: that alone; `reprocess`: nothing by a backfill, which takes it
+    as loaded; `nothing`: it is loaded; `wait`: it is not closed; `past`: nobody can read it any more.
+    """
+
+    date: dt.date
+    what: Literal["read", "clean", "load", "reprocess", "nothing", "wait", "past"]
+    why: str
+
+
+class Cost(NamedTuple):
+    """What the median of the newest loaded days cost, and of how many: requests, and seconds from first to last."""
+
+    of: int
+    pages: float
+    seconds: float
+
+
+def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
+    """A step for each day from `start` to the day before `stop`, the oldest first."""
+    days = list_span(start, stop)
+    settings, now = dataset.config(), clock.utc_now()
+    last_closed = settings.last_closed_day(now)
+    markers, stale = dataset.warehouse().loads(), find_stale(dataset, start, stop)
+    loaded = {marker["date"] for marker in markers}
+    past = set(dataset.list_past([day for day in days if day not in loaded], now))
+    failed = find_open(list_failures(Pipeline().data_dir, dataset.name), markers)
+
+    def plan_day(date: dt.date) -> Step:
+        if date in loaded:
+            return (
+                Step(date, "reprocess", f"stale, {stale[date]}") if date in stale else Step(date, "nothing", "loaded")
+            )
+        if date in past:
+            return Step(date, "past", settings.describe_past(now))
+        if date > last_closed:
+            return Step(date, "wait", f"not closed; the newest day that is: {last_closed}")
+        what, why = _find_step(dataset, date)
+        if failure := failed.get(date):
+            why = f"failed at {tell_time(failure.at)}, {failure.stage}: {failure.line}"
+        return Step(date, what, why)
+
+    return [plan_day(day) for day in days]
+
+
+def _find_step(dataset: Dataset, date: dt.date) -> tuple[Literal["read", "clean", "load"], str]:
+    """Where a day that is not loaded is to be taken up."""
+    if not dataset.folder("raw", date).exists():
+        return "read", "missing"
+    try:
+        return ("load", "read and cleaned") if stages.is_current(dataset, date) else ("clean", "read")
+    except FolderError as error:
+        return "clean", str(error)
+
+
+def find_cost(dataset: Dataset) -> Cost | None:
+    """What a day costs, as the markers of the newest loaded days say; None where none says anything."""
+    mode = dataset.config().mode
+    markers = [marker for marker in dataset.warehouse().loads() if marker["mode"] == mode][-LEARN_FROM:]
+    if not markers:
+        return None
+    pages, seconds = [marker["pages"] for marker in markers], map(_find_seconds, markers)
+    return Cost(len(markers), statistics.median(pages), statistics.median(seconds))
+
+
+def _find_seconds(marker: dict[str, Any]) -> float:
+    """How long a day took: of one that was loaded some time after it was read, to read it and to load it."""
+    at_once = marker["loaded_at"] - marker["extracted_at"] < AT_ONCE
+    until = marker["loaded_at"] if at_once else marker["extracted_at"] + dt.timedelta(seconds=marker["seconds"])
+    return float((until - marker["started_at"]).total_seconds())

@@ -1,0 +1,82 @@
+"""The files of old days given up, raw and clean; their rows and markers stay.
+
+Owns which days may go: those that are old enough, and none of the newest, with which the gates compare what comes.
+Refuses a day that the warehouse does not hold: a day goes only where its marker names the very files that are there.
+
+First the marker says that the files are given up (`pruned_at`), then they go, the clean ones before the raw ones, each
+manifest before its parts. Cut off at any instant, it is completed by the next run; and a day without raw files is
+either given up or lost, never in doubt. A day that is given up is loaded all the same, so nothing reads it again.
+"""
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from wholeday import clock
+from wholeday.config.settings import Pipeline
+from wholeday.errors import FolderError
+from wholeday.storage.targets import CleanManifest, DayFolder, RawManifest, list_all_days
+from wholeday.tasks.dataset import Dataset
+
+
+class Outcome(NamedTuple):
+    """What becomes of an old day, and why: its files go, of so many bytes, are kept, or cannot be removed."""
+
+    date: dt.date
+    what: Literal["pruned", "kept", "failed"]
+    why: str = ""
+    bytes: int = 0
+
+
+def prune(dataset: Dataset, older_than: int, keep: int, only_look: bool) -> Iterator[Outcome]:
+    """Give up the files of the days that lie `older_than` or more days before the last closed one, the oldest first.
+
+    But those of the newest `keep` days that have files; and with `only_look` nothing is changed.
+    """
+    last = dataset.config().last_closed_day(clock.utc_now())
+    days = list_all_days(Pipeline().data_dir, dataset.name)
+    for date in days[: max(0, len(days) - keep)]:
+        if (last - date).days >= older_than:
+            try:
+                yield _look_at(dataset, date)[1] if only_look else _give_up(dataset, date)
+            except FolderError as error:
+                yield Outcome(date, "failed", str(error))
+
+
+def _give_up(dataset: Dataset, date: dt.date) -> Outcome:
+    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
+    with raw.lock(), clean.lock():
+        marker, outcome = _look_at(dataset, date)
+        if not marker or outcome.what != "pruned":
+            return outcome
+        if not dataset.warehouse().note_pruned(marker):
+            return Outcome(date, "kept", "it was loaded again meanwhile")
+        clean.remove()
+        raw.remove()
+        return outcome
+
+
+def _look_at(dataset: Dataset, date: dt.date) -> tuple[dict[str, Any] | None, Outcome]:
+    """The marker of a day, and what is to become of its files. Raises FolderError."""
+    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
+    marker, size = dataset.warehouse().find_marker(date), 0
+    if not marker:
+        return None, Outcome(date, "kept", "not loaded")
+    files: dict[str, Any] = {}
+    if raw.exists():
+        read = raw.read_manifest(RawManifest)
+        files |= {"raw_sha256": read.sha256, "as_of": read.as_of}
+        size += sum(part.bytes for part in read.parts)
+    if clean.exists():
+        made = clean.read_manifest(CleanManifest)
+        files |= {"clean_sha256": made.sha256}
+        size += sum(part.bytes for part in (*made.parts, *made.rejects))
+    if marker | files != marker:
+        return marker, Outcome(date, "kept", "loaded from other files")
+    if not marker["pruned_at"] and any(_is_unfinished(folder) for folder in (raw, clean)):
+        return marker, Outcome(date, "kept", "its files are not finished")
+    return marker, Outcome(date, "pruned", bytes=size)
+
+
+def _is_unfinished(folder: DayFolder) -> bool:
+    return folder.has_folder() and not folder.exists()

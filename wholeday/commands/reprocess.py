@@ -1,0 +1,200 @@
+"""Days made again from their raw files, without the source: one by one in place, or the whole warehouse at once.
+
+Owns which days are stale, and what becomes of each day that is asked for. Refuses the source: a day without raw
+files is named and left to its Load task.
+"""
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from wholeday.config.settings import Pipeline
+from wholeday.errors import FolderError, PipelineError, QualityError
+from wholeday.load.warehouse import SOURCE_GATE, KnownSource, join_accepted, name_days, tell_ways_out
+from wholeday.storage.targets import DayFolder, RawManifest, list_days
+from wholeday.tasks.dataset import Dataset
+from wholeday.tasks.days import list_span
+from wholeday.transform import stages
+
+if TYPE_CHECKING:
+    from wholeday.load.warehouse import Load
+
+
+class Outcome(NamedTuple):
+    """What became of a day, and why: it was made again, is current as it is, has no raw files (or prune has given it
+    up), was skipped as it comes from another source, or failed."""
+
+    date: dt.date
+    what: Literal["done", "current", "missing", "pruned", "skipped", "failed"]
+    why: str
+
+
+def find_stale(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> dict[dt.date, str]:
+    """The days with raw files that are not loaded as the code of today makes them of these, and why; oldest first.
+
+    Of those from `start` to the day before `stop`; the files of others are not looked at.
+    """
+    markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
+    data_dir, version = Pipeline().data_dir, dataset.version  # to ask luigi.cfg for every day costs more than the days
+    stale = {}
+    for date in list_raw(dataset, start, stop):
+        raw, clean = (DayFolder(data_dir, stage, dataset.name, date) for stage in ("raw", "clean"))
+        if reason := _find_reason(raw, clean, markers.get(date), version):
+            stale[date] = reason
+    return stale
+
+
+def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool = False) -> Iterator[Outcome]:
+    """Make the stale days from `start` to the day before `stop` again, the oldest first, or with `everything` each.
+
+    A day that fails does not keep the others from being made: what became of each is told as it happens.
+    """
+    days = list_span(start, stop)
+    stale = find_stale(dataset, start, stop)
+    markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
+    raw = [date for date in days if dataset.folder("raw", date).exists()]
+    others = {} if dataset.config().accept else _find_others(dataset, raw)
+    for date in days:
+        if date not in raw:
+            yield _pass_over(date, markers.get(date))
+        elif date in others:
+            yield Outcome(date, "skipped", others[date])
+        elif date not in stale and not everything:
+            yield Outcome(date, "current", "loaded as the code of today makes it")
+        else:
+            try:
+                _clean(dataset, date, everything)
+                stages.load_day(dataset, date)
+                yield Outcome(date, "done", stale.get(date, "asked for"))
+            except PipelineError as error:
+                if dataset.folder("raw", date).exists():
+                    yield Outcome(date, "failed", str(error))
+                else:  # prune, or a person, removed its files meanwhile
+                    yield _pass_over(date, dataset.warehouse().find_marker(date))
+
+
+def _pass_over(date: dt.date, marker: dict[str, Any] | None) -> Outcome:
+    """What becomes of a day without raw files."""
+    if not marker:
+        return Outcome(date, "missing", "no raw files: its Load task reads them from the source")
+    if marker["pruned_at"]:
+        return Outcome(date, "pruned", "its files are given up: it stays as it was loaded")
+    return Outcome(
+        date,
+        "missing",
+        "its raw files are gone: bring them back from a copy, or delete its row of loads, and run the day again",
+    )
+
+
+def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
+    """Make the warehouse of the dataset anew of all days with raw files, and put it in the old one's place at once.
+
+    Raises PipelineError, and leaves the old one, where a day that is loaded has no raw files (unless `drop_missing`)
+    or cannot be made again. A day that was never loaded is left out and named if it cannot be made again, or comes from
+    another source.
+    """
+    warehouse = dataset.warehouse()
+    loads: dict[dt.date, Load] = {}
+    failed: dict[dt.date, PipelineError] = {}
+    _list_raw_to_rebuild(dataset)
+    with dataset.folder("clean", dt.date.min).lock_all():  # a day is loaded under this lock: none is loaded meanwhile
+        kept = warehouse.find_days()
+        accepted = warehouse.find_let_through()
+        while True:
+            days = _list_raw_to_rebuild(dataset)
+            missing = kept.difference(days)
+            if missing and not drop_missing:
+                warehouse.refuse_to_lose(missing)
+            others = _find_others(dataset, days)
+            skipped = {} if dataset.config().accept else others
+            for date in days:
+                if date not in loads and date not in failed and date not in skipped:
+                    try:
+                        _make_current(dataset, date)
+                        load = stages.read_to_load(dataset, date)
+                        loads[date] = _let_through(load) if date in others or date in accepted else load
+                    except PipelineError as error:
+                        failed[date] = error
+            for date in sorted(kept & failed.keys()):
+                raise failed[date]
+            lost = warehouse.rebuild(sorted(loads.values(), key=lambda load: load[0].as_of), missing)
+            if not lost:
+                break
+            kept |= lost  # in a bucket, which has no locks, they were loaded meanwhile
+    done = [Outcome(date, "done", "made anew") for date in loads]
+    left = [Outcome(date, "skipped", why) for date, why in skipped.items()]
+    return sorted([*done, *left, *(Outcome(date, "failed", str(error)) for date, error in failed.items())])
+
+
+def _let_through(load: "Load") -> "Load":
+    """Note in a load that another source was let through."""
+    day, rows, rejects = load
+    return replace(day, accepted=join_accepted(day.accepted, SOURCE_GATE)), rows, rejects
+
+
+def _list_raw_to_rebuild(dataset: Dataset) -> list[dt.date]:
+    """The days with raw files; raises FolderError where there is none."""
+    if days := list_raw(dataset):
+        return days
+    folder, _, _ = str(dataset.folder("raw", dt.date.min)).rpartition("/")
+    raise FolderError(f"{folder}: no day has raw files to rebuild from")
+
+
+def _find_others(dataset: Dataset, days: Sequence[dt.date]) -> dict[dt.date, str]:
+    """Find those of the days with raw files that were never loaded and come from another source; say so of each.
+
+    Raises QualityError if nothing is loaded that could tell which of several sources is meant, unless all are accepted.
+    """
+    warehouse = dataset.warehouse()
+    known, in_tables = warehouse.find_known(), warehouse.find_days()
+    sources: dict[str, list[dt.date]] = {}
+    for date in days:
+        with suppress(FolderError):  # a damaged manifest is told when the day is worked on
+            read = dataset.folder("raw", date).read_manifest(RawManifest)
+            let_through = any(verdict.gate == SOURCE_GATE for verdict in read.gates)
+            if read.source and date not in in_tables and not let_through:
+                sources.setdefault(read.source, []).append(date)
+    if not known and len(sources) > 1:
+        if not dataset.config().accept:
+            named = "; ".join(f"{source}: {name_days(dates)}" for source, dates in sources.items())
+            problem = f"{dataset.name}: the raw files come from several sources ({named})"
+            raise QualityError(f"{problem}: {tell_ways_out(dataset.name)}")
+        known = max(KnownSource(max(dates), source) for source, dates in sources.items())
+    return {date: why for source, dates in sources.items() for date in dates if known and (why := known.refuse(source))}
+
+
+def _clean(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
+    """Make the clean folder again where it is not current, alone among all processes, as a Transform task does."""
+    with dataset.folder("clean", date).lock():
+        _make_current(dataset, date, everything)
+
+
+def _make_current(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
+    if everything or not stages.is_current(dataset, date):
+        stages.transform_day(dataset, date)
+
+
+def list_raw(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> list[dt.date]:
+    """The days from `start` to the day before `stop` that have all of their raw files, the oldest first."""
+    data_dir = Pipeline().data_dir
+    days = sorted(date for date in list_days(data_dir, "raw", dataset.name) if start <= date < stop)
+    return [date for date in days if DayFolder(data_dir, "raw", dataset.name, date).exists()]
+
+
+def _find_reason(raw: DayFolder, clean: DayFolder, marker: dict[str, Any] | None, version: str) -> str | None:
+    """Why a day with raw files is stale; None where it is not."""
+    if not marker:
+        return "not loaded"
+    if marker["transform_version"] != version:
+        return "made by other code"
+    try:
+        read = raw.read_manifest(RawManifest)
+    except FolderError as error:
+        return str(error)
+    made = stages.read_current(read, clean, version)
+    if not made:
+        return "its clean files are not what the code of today makes of its raw files"
+    files = {"raw_sha256": read.sha256, "clean_sha256": made.sha256, "as_of": read.as_of}
+    return None if marker | files == marker else "loaded from other files"

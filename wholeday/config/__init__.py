@@ -1,0 +1,1 @@
+"""Read the sections of luigi.cfg, presets and placeholders."""

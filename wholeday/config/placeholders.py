@@ -1,0 +1,191 @@
+"""Render the times of a day in the url, params, body and headers of a source: `{day_start}`, `{watermark:epoch}`.
+
+Responsibilities: which braces are placeholders, and how a source reads a time. A lower bound is always a little too
+low: a record that comes twice is harmless, a record that a filter leaves out is lost.
+Non-goals: other braces, as in GraphQL or a formula. They are text.
+"""
+
+import datetime as dt
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote as percent_encode
+
+from wholeday.config.settings import SNAPSHOT, Source
+from wholeday.errors import ConfigError
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+MICROSECOND, SECOND, DAY = dt.timedelta(microseconds=1), dt.timedelta(seconds=1), dt.timedelta(days=1)
+UNITS = {"iso": SECOND, "date": DAY, "epoch": SECOND, "epoch_ms": dt.timedelta(milliseconds=1)}
+LOWER_BOUNDS = ("day_start", "watermark")
+NAMES = ("date", "day_start", "day_stop", "watermark")
+PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w-]*)(?::([^{}]*))?\}")
+DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
+
+# Words that nobody writes for anything else, with the name that they mean. `date` is not among them: `{Date}` is a
+# field of many tables, and `{data}` of many answers.
+MEANT = {"daystart": "day_start", "daystop": "day_stop", "dayend": "day_stop", "watermark": "watermark"}
+NEAR = 0.8  # how alike a misspelt name is
+
+# The directives of strftime whose time can be read back without a doubt, in groups that say the same thing.
+YEAR, HOUR, HALF, AM_PM, MINUTE, SECONDS, FRACTION = "%Y", "%H", "%I", "%p", "%M", "%S", "%f"
+MONTHS, DAY_OF_MONTH, DAY_OF_YEAR = ("%m", "%b", "%B"), "%d", "%j"
+PLAIN = ("%%", "%a", "%A", "%z", "%Z")  # a percent sign, and what follows from the time
+DIRECTIVES = (YEAR, *MONTHS, DAY_OF_MONTH, DAY_OF_YEAR, HOUR, HALF, AM_PM, MINUTE, SECONDS, FRACTION, *PLAIN)
+
+
+def render(text: str, values: Mapping[str, dt.datetime | dt.date], quote: bool = False) -> str:
+    """Replace the placeholders `{name}` and `{name:format}` in `text` by `values`; with `quote`, percent-encode these.
+
+    Formats: iso (2026-10-31T00:00:00Z, the default), date, epoch, epoch_ms, or directives of strftime. A lower bound
+    is rounded down to the unit of its format, less one unit, so that no comparison at the source loses a record at the
+    bound. An upper bound is rounded up. Times are in UTC, but strftime writes them in the time zone of the value.
+    A day of the calendar is written as 2026-10-31. Raises ConfigError for a misspelt name or an unusable format.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        if (found := _check_placeholder(match)) is None:
+            return match[0]
+        name, form = found
+        value = values[name]
+        if isinstance(value, dt.datetime):
+            shown = _format_time(value, form, is_lower=name in LOWER_BOUNDS)
+        else:
+            shown = value.strftime(form) if "%" in form else value.isoformat()
+        return percent_encode(shown, safe="") if quote else shown
+
+    return PLACEHOLDER.sub(replace, text)
+
+
+def find_placeholders(config: Source) -> set[str]:
+    """List the names of the placeholders in `url`, `params`, `body` and `headers`.
+
+    Raises ConfigError for a misspelt name or an unusable format, and in mode snapshot for a placeholder that filters.
+    """
+    names = set()
+    for text in walk_texts([config.url, config.params, config.body, config.headers]):
+        for match in PLACEHOLDER.finditer(text):
+            if (found := _check_placeholder(match)) is None:
+                continue
+            if config.mode == SNAPSHOT and found[0] != "date":
+                raise ConfigError(
+                    f"[{config.section}] {match[0]} cannot be used in mode snapshot, which reads everybody: whoever a "
+                    "filter leaves out would look gone. Leave it out, or set mode = incremental"
+                )
+            names.add(found[0])
+    return names
+
+
+def _check_placeholder(match: re.Match[str]) -> tuple[str, str] | None:
+    """Return name and format of a placeholder; None if the braces are text. Raises ConfigError for a likely mistake."""
+    name, form = match[1], match[2] if match[2] is not None else "iso"
+    if name not in NAMES:
+        word = re.sub(r"[^a-z]", "", name.lower())
+        if near := difflib.get_close_matches(word, MEANT, n=1, cutoff=NEAR):
+            raise ConfigError(
+                f"there is no placeholder {match[0]}: did you mean {{{MEANT[near[0]]}}}? "
+                "A space after the brace makes it text"
+            )
+        return None
+    if "%" in form:
+        _find_unit(match[0], form, name)
+    elif form not in UNITS or (name == "date" and form not in ("iso", "date")):
+        known = ", ".join(UNITS if name != "date" else ("date",))
+        raise ConfigError(
+            f"{match[0]} has no format '{form}': use {known} or directives of strftime, as %Y-%m-%d"
+            f"{_suggest(form)}. A space after the brace makes it text"
+        )
+    return name, form
+
+
+def _suggest(form: str) -> str:
+    near = difflib.get_close_matches(form.lower(), UNITS, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _find_unit(text: str, form: str, name: str = "") -> dt.timedelta:
+    """Return the smallest step that a strftime format shows.
+
+    Raises ConfigError, which quotes the placeholder `text`, if the format leaves a doubt about the time: each unit
+    needs the next larger one, up to the year. `date` has no time of day.
+    """
+    used = {match[0] for match in DIRECTIVE.finditer(form)}
+    hours, finer = {HOUR, HALF} & used, [each for each in (MINUTE, SECONDS, FRACTION) if each in used]
+    unknown = sorted(used - set(DIRECTIVES))
+    problem = ""
+    if unknown:
+        problem = f"{unknown[0]} cannot be used: use {' '.join(DIRECTIVES)}"
+    elif YEAR not in used:
+        problem = f"it has no year: add {YEAR}"
+    elif DAY_OF_YEAR not in used and not (used & set(MONTHS) and DAY_OF_MONTH in used):
+        problem = f"it has no day: add %m and {DAY_OF_MONTH}, or {DAY_OF_YEAR}"
+    elif HALF in used and AM_PM not in used:
+        problem = f"{HALF} does not tell morning from evening: write {HOUR}, or add {AM_PM}"
+    elif finer and not hours:
+        problem = f"{finer[0]} needs the hour: add {HOUR}"
+    elif finer != [MINUTE, SECONDS, FRACTION][: len(finer)]:
+        problem = f"{finer[-1]} needs the larger units too: add {MINUTE}" + (
+            f" and {SECONDS}" if FRACTION in used else ""
+        )
+    elif name == "date" and (hours or AM_PM in used or {"%z", "%Z"} & used):
+        problem = "a date has no time of day: use {day_start}"
+    if problem:
+        raise ConfigError(f"{text}: {problem}")
+    return (DAY, dt.timedelta(hours=1), dt.timedelta(minutes=1), SECOND, MICROSECOND)[len(finer) + 1 if hours else 0]
+
+
+def _format_time(value: dt.datetime, form: str, is_lower: bool) -> str:
+    if "%" in form:
+        return _round(value, _find_unit("", form), is_lower).strftime(form)
+    value = _round(value.astimezone(dt.UTC), UNITS[form], is_lower)
+    match form:
+        case "date":
+            return f"{value:%Y-%m-%d}"
+        case "iso":
+            return f"{value:%Y-%m-%dT%H:%M:%SZ}"
+        case _:
+            return str((value - EPOCH) // UNITS[form])
+
+
+def _round(value: dt.datetime, unit: dt.timedelta, is_lower: bool) -> dt.datetime:
+    """Round a time on the clock of its zone to `unit`: a lower bound down and one unit lower, an upper bound up.
+
+    When clocks go back, an hour comes twice; when they go forward, an hour is missing. The result is before `value`
+    in both cases; for an upper bound, it is not before `value`.
+    """
+    wall = value.replace(fold=0)  # Python calculates with the hands of the clock as long as the zone is the same
+    beyond = (wall - dt.datetime.min.replace(tzinfo=value.tzinfo)) % unit
+    if is_lower:
+        wall -= beyond
+        if value > EPOCH:  # nothing changed before it, and many a source refuses a negative number
+            wall -= unit
+    elif beyond:
+        wall += unit - beyond
+    early, late = sorted(wall.replace(fold=fold).astimezone(dt.UTC) for fold in (0, 1))
+    step = -(-(late - early) // unit) * unit
+    if is_lower and late >= value > EPOCH:
+        wall -= step
+    elif not is_lower and early < value:
+        wall += step
+    return wall
+
+
+def walk_texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from walk_texts(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from walk_texts(item)
+
+
+def render_all(value: Any, values: Mapping[str, dt.datetime | dt.date]) -> Any:
+    if isinstance(value, str):
+        return render(value, values)
+    if isinstance(value, Mapping):
+        return {name: render_all(item, values) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [render_all(item, values) for item in value]
+    return value

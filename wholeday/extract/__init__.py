@@ -1,0 +1,1 @@
+"""Extract a day: from the source to raw files."""

@@ -1,0 +1,169 @@
+"""Secrets: out of the environment and into a request, in the way that `auth` names.
+
+Owns what is sent to prove who asks, and tells the mask of each secret before it is used. Refuses a URL that cannot be
+taken apart, for nobody knows where a password in it ends.
+"""
+
+import os
+import re
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit, urlunsplit
+from urllib.parse import quote as percent_encode
+
+import requests
+from requests.auth import AuthBase
+
+from wholeday.config.placeholders import NAMES, PLACEHOLDER
+from wholeday.config.settings import Source
+from wholeday.errors import ConfigError
+from wholeday.extract.http.oauth2 import Tokens
+from wholeday.extract.http.refresh import RefreshToken
+from wholeday.extract.http.session import encode_basic
+from wholeday.redaction import SHORTEST, Mask, find_secrets, hides_userinfo
+
+SCHEMES = ("http://", "https://", "demo://")
+PORTS = {"http": 80, "https": 443}
+
+
+class Auth(AuthBase):
+    """Puts the secrets that `auth` names, or the URL carries, into a request; tells `mask` what they are."""
+
+    def __init__(self, config: Source, mask: Mask) -> None:
+        self._headers: dict[str, str] = {}
+        self._param: tuple[str, str] | None = None
+        self._tokens: Tokens | None = None
+        self._mask = mask
+        parts = _split_url(config, "url", config.url, *SCHEMES)
+        if parts.username is not None:
+            self._use_basic(unquote(parts.username), unquote(parts.password or ""))
+        match config.auth.split(":"):
+            case ["none"]:
+                pass
+            case ["bearer", variable]:
+                token = _read_variable(config, variable, in_header=True)
+                mask.add(token)
+                self._headers["Authorization"] = f"Bearer {token}"
+            case ["basic", user, password]:
+                name, word = (_read_variable(config, each, may_be_empty=True) for each in (user, password))
+                if not (name or word):
+                    raise ConfigError(
+                        f"[{config.section}] auth: the environment variables {user} and {password} are both empty: "
+                        "export what they should hold"
+                    )
+                self._use_basic(name, word)
+            case ["header", name, variable] if re.fullmatch(r"[\w-]+", name, re.ASCII):
+                value = _read_variable(config, variable, in_header=True)
+                mask.add(value, *(word for word in value.split() if len(word) >= SHORTEST))
+                self._headers[name] = value
+            case ["query", name, variable] if re.fullmatch(r"[^\s&=#]+", name):
+                value = _read_variable(config, variable)
+                mask.add(value)
+                self._param = name, value
+            case ["oauth2", *pieces, client, secret] if pieces:
+                self._use_oauth2(config, ":".join(pieces), client, secret)
+            case ["oauth2_refresh", *pieces, client, secret, refresh] if pieces:
+                self._use_oauth2(config, ":".join(pieces), client, secret, refresh)
+            case _:  # not shown: it may be the secret itself
+                raise ConfigError(
+                    f"[{config.section}] auth cannot be understood: write none, bearer:ENV, "
+                    "basic:USER_ENV:PASSWORD_ENV, header:NAME:ENV, query:NAME:ENV, "
+                    "oauth2:TOKEN_URL:ID_ENV:SECRET_ENV or "
+                    "oauth2_refresh:TOKEN_URL:ID_ENV:SECRET_ENV:REFRESH_ENV, where ENV is the name of the environment "
+                    "variable that holds the secret"
+                )
+        if config.token_file and not config.auth.startswith("oauth2_refresh:"):
+            raise ConfigError(f"[{config.section}] token_file needs auth = oauth2_refresh:…: set it, or leave it out")
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.update(self._headers)
+        if self._tokens is not None:
+            request.headers["Authorization"] = f"Bearer {self._tokens.get()}"
+        if self._param is not None:
+            request.url = _set_param(request.url or "", *self._param)
+        return request
+
+    def renew(self, request: requests.PreparedRequest) -> bool:
+        """Whether there is another token now than the one in `request`, which the API refused."""
+        if self._tokens is None:
+            return False
+        refused = request.headers["Authorization"].removeprefix("Bearer ")
+        self._tokens.drop(refused)
+        return self._tokens.get() != refused
+
+    def _use_oauth2(self, config: Source, url: str, client: str, secret: str, refresh: str = "") -> None:
+        if _split_url(config, "the token URL in auth", url, "http://", "https://").username is not None:
+            raise ConfigError(f"[{config.section}] auth: the token URL holds a user: leave it out")
+        values = _read_variable(config, client), _read_variable(config, secret, may_be_empty=bool(refresh))
+        if refresh:
+            token = RefreshToken(config, self._mask, refresh, _read_variable(config, refresh))
+            hint = f"check the token URL, and what {client}, {secret} and {refresh} hold"
+            self._tokens = Tokens(config, self._mask, url, values, hint, token)
+        else:
+            hint = f"check the token URL, and what {client} and {secret} hold"
+            self._tokens = Tokens(config, self._mask, url, values, hint)
+
+    def _use_basic(self, user: str, password: str) -> None:
+        code = encode_basic(user, password)
+        self._mask.add(password or user, code)
+        self._headers["Authorization"] = f"Basic {code}"
+
+
+def _set_param(url: str, name: str, value: str) -> str:
+    """`url` with a query parameter in the place of those of its name; the others stay as they are written."""
+    parts = urlsplit(url)
+    pairs = [pair for pair in parts.query.split("&") if pair and unquote_plus(pair.partition("=")[0]) != name]
+    pairs.append(f"{percent_encode(name, safe='')}={percent_encode(value, safe='')}")
+    return urlunsplit(parts._replace(query="&".join(pairs)))
+
+
+def _split_url(config: Source, what: str, url: str, *schemes: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if not parts.scheme:
+            problem = "it has no scheme"
+        elif f"{parts.scheme}://" not in schemes:
+            problem = "its scheme is none that can be used"
+        elif hides_userinfo(url):
+            problem = "a / ? # in a user or password is written %2F %3F %23, and an @ behind the host %40"
+        elif parts.hostname and parts.port != -1:
+            return parts
+        else:
+            problem = "it has no host"
+    except ValueError:
+        problem = "its host or port cannot be read"
+    # The URL is not shown: where it cannot be taken apart, nobody knows where a password in it ends.
+    known = f"{', '.join(schemes[:-1])} or {schemes[-1]}"
+    raise ConfigError(f"[{config.section}] {what} cannot be used: {problem}: write {known}, and a host")
+
+
+def name_source(config: Source) -> str:
+    """Name the source of a section: scheme, host, port and path of `url`, as configured.
+
+    Placeholders in the path stay as `{name}`, query and user are left out, and secrets are masked.
+    Raises ConfigError for an unusable URL.
+    """
+    parts = _split_url(config, "url", config.url, *SCHEMES)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = f":{parts.port}" if parts.port not in (None, PORTS.get(parts.scheme)) else ""
+    path = PLACEHOLDER.sub(lambda found: f"{{{found[1]}}}" if found[1] in NAMES else found[0], parts.path)
+    return Mask(find_secrets(config))(f"{parts.scheme}://{host}{port}{path.rstrip('/')}")
+
+
+def strip_userinfo(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+
+
+def _read_variable(config: Source, variable: str, in_header: bool = False, may_be_empty: bool = False) -> str:
+    # Whoever writes the secret in the place of its name is not to find it in the log.
+    name = variable if re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) else "that it names (not shown: it may be the secret)"
+    value = os.environ.get(variable)
+    if value is None:
+        raise ConfigError(f"[{config.section}] auth: the environment variable {name} is not set: export it")
+    if not value and not may_be_empty:
+        raise ConfigError(f"[{config.section}] auth: the environment variable {name} is empty: export its value")
+    if not value.isprintable() or value != value.strip() or (in_header and not value.isascii()):
+        raise ConfigError(
+            f"[{config.section}] auth: the environment variable {name} holds a line break, a space at an end or "
+            "another character that a header cannot carry: export it without"
+        )
+    return value

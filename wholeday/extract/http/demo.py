@@ -1,0 +1,351 @@
+"""The embedded source `demo://users`: a requests transport adapter, so that the pipeline runs with nothing around it.
+
+Owns a made-up population and the API over it. Refuses a server, the network, randomness and state: an
+answer is computed from the URL and the clock alone. Mount it: `session.mount("demo://", DemoAdapter())`.
+
+The API answers GET with a JSON list in the order of `updated_at`, `X-Total-Count`, `Date` and, but on the
+last page, `Link: <demo://users?...&page=2>; rel="next"`. Its query parameters, all optional:
+
+    updated_since    users changed after this time, exclusive; without it: everybody
+    updated_before   users as they were before this time, exclusive
+    as_of            users as they were at this time, inclusive
+    page, per_page   from 1; at most 10,000 records, by default 1,000
+    per_day          the scale: how many users are created or changed in a day, by default 100
+
+A time is ISO 8601, in UTC unless it has an offset. A parameter that makes no sense is a 400, another list a 404.
+
+An answer is what this API would have said at the earliest of `updated_before`, `as_of` and now: each user
+once, as it was then, if its last change lies after `updated_since`. So a window that is over reads the same
+for ever, and a day that is read late still shows its own changes, not later ones. Where it is now that ends an
+answer, the `next` links carry it as `as_of`: all pages show one instant of a moving population.
+
+The population is empty before 2016-01-01 (UTC). From then on `per_day` *slots* lie evenly over each day, with
+jitter. One slot in five creates a user, with the next id; the other four are changes of email or city. A user
+changes four times, two days to ten months apart, so never twice in a day. A slot is empty where its user would
+be older than the population: the first day has a fifth of `per_day`, every day since June 2017 all of it. At 100 a
+day there are 73,060 users after ten years. Times have milliseconds, before 04:00 whole seconds; none is a whole
+quarter of an hour, so that exclusive bounds lose nothing at anyone's midnight. One record in 203 is wrong as real
+ones are, every second of those so that it must be rejected.
+"""
+
+import datetime as dt
+import json
+import re
+import sys
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterator
+from email.utils import format_datetime
+from functools import lru_cache
+from http import HTTPStatus
+from io import BytesIO
+from itertools import islice
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from requests import PreparedRequest, Response
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
+from urllib3.response import HTTPResponse
+
+from wholeday import clock
+
+START = dt.datetime(2016, 1, 1, tzinfo=dt.UTC)
+MICROSECOND = dt.timedelta(microseconds=1)
+DAY_MS = 86_400_000
+QUARTER_MS = 900_000
+BATCH_MS = 4 * 3_600_000
+
+TIMES = ("updated_since", "updated_before", "as_of")
+LIMITS = {"page": (1, 10**12), "per_page": (1, 10_000), "per_day": (1, 10_000_000)}
+DEFAULTS = {"page": "1", "per_page": "1000", "per_day": "100"}
+
+# A user's life has five stages, its creation and four changes, a slot each. There are sixteen lives, taken in turn;
+# they differ in the hours from one stage to the next: base + step * (life * factor % 16), these three for each change.
+# Every such interval is rounded up to whole cycles and one slot, so that slot % CYCLE tells the life and the stage.
+STAGES = 5
+LIVES = 16
+CYCLE = STAGES * LIVES
+HOURS = ((48, 29, 1), (200, 97, 3), (700, 211, 5), (1500, 389, 7))
+
+# The records that are wrong, one in 203 with each of these by turns; those in even places must be rejected. 203 and
+# STAGES have no common factor, so that each place has its stage: an id as text is always a user's last change, and
+# no correct record of that user comes after it. No day of 50 records or more has over 2 % of them, at any scale.
+WRONG_EVERY = 203
+WRONG_FIRST = 99
+WRONGS = (
+    "id as text",
+    "name null",
+    "updated_at not a time",
+    "unknown field",
+    "email without @",
+    "address null",
+    "email without @",
+    "email missing",
+    "updated_at not a time",
+    "unknown field",
+)
+
+WORDS = """
+Aïcha, Ana, Andrés, Anouk, Béla, Björk, Carmen, Chidi, Chloé, Dafydd, Dimitra, Elif, Emeka, Eszter, Fatou,
+Fionn, Giulia, Håkan, Hanna, Inês, Ivana, Jiří, João, Kaito, Katarína, Léa, Lwazi, Maëlle, Mehmet, Mirela, Noé,
+Ngozi, Olena, Priya, Renée, Rūta, Şirin, Tomás, Ximena, Zoë
+
+Abebe, Andersson, Bakker, Balogun, Čermák, Costa, Demir, Dlamini, Eriksen, Fernández, Fischer, García, Groß,
+Haddad, Horváth, Ibrahim, Jansen, Kaya, Kovač, Łukasik, Laurent, Mäkinen, Moreau, Müller, Nakamura, Nguyễn,
+Núñez, O'Brien, Okafor, Øvergård, Papadaki, Petrescu, Rossi, Şahin, Šimić, Silva, Sørensen, Tremblay, Virtanen,
+Wójcik
+
+Accra, Århus, Αθήνα, Belém, Београд, Bogotá, Brașov, Cape Town, Córdoba, Daegu, Dakar, Gdańsk, Genève,
+Göteborg, Győr, Hanoi, İzmir, Jyväskylä, Київ, Kraków, Kuala Lumpur, Lagos, Liège, Łódź, Málaga, Montréal,
+München, Nairobi, 대전, Olomouc, Pune, Quito, Reykjavík, São Paulo, 仙台, Тбилиси, Tromsø, Valparaíso, Zürich,
+Žilina
+
+Acacia Road, Baker Lane, Calle Mayor, Canal Walk, Drottninggatan, Elm Close, Gartenweg, Harbour Street, Hlavní,
+Kirkegade, Lindenallee, Market Square, Mill Lane, Rua da Praia, Rue des Écoles, Station Road, Ulica Długa,
+Via Roma, Vineyard Way, Zahradní
+
+Alder & Finch, Baltic Freight, Bluestone Labs, Cortado Coffee, Delta Weaving, Ember Foods, Fjord Systems,
+Granit AG, Hällmark AB, Iberia Óptica, Juniper Books, Kite & Sons, Lumen Energy, Mosaic Travel, Nordlicht GmbH,
+Orchard Bank, Pelican Tools, Quartz Media, Riverside Clinic, Tundra Outdoor
+
+example.com, Example.org, mail.example.net, post.example, EXAMPLE.net, office.example.com, Uni.Example.org,
+home.example
+"""
+FIRST_NAMES, LAST_NAMES, CITIES, STREETS, COMPANIES, DOMAINS = (
+    re.split(r",\s+", words) for words in WORDS.strip().split("\n\n")
+)
+LOGINS = [
+    (str.lower, str.title, str.lower, str.upper)[n % 4](
+        unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    )
+    for n, name in enumerate(FIRST_NAMES)
+]
+
+# The pieces of a record as they stand in its JSON, where no word above needs escaping. Some names have spaces around.
+PEOPLE = [
+    f'"name":"{" " * (n == 23)}{name} {family}{"  " * (n == 7)}","email":"{login}.'.encode()
+    for n, family in enumerate(LAST_NAMES)
+    for name, login in zip(FIRST_NAMES, LOGINS, strict=True)
+]
+MAILBOXES = [f'@{domain}"'.encode() for domain in DOMAINS]
+PLACES = [f' {street}","city":"{city}","zipcode":"'.encode() for street in STREETS for city in CITIES]
+WORKPLACES = [f'"}},"company":{{"name":"{company}"}},"updated_at":"'.encode() for company in COMPANIES]
+MINUTES = [f"T{minute // 60:02}:{minute % 60:02}:".encode() for minute in range(1440)]
+SECONDS = [f"{second:02}".encode() for second in range(60)]
+FRACTIONS = [b"Z", *(f".{ms:03}Z".encode() for ms in range(1, 1000))]
+
+
+class DemoAdapter(BaseAdapter):
+    """Answers the `demo://` requests of a session; raises nothing: a wrong one gets a status and a JSON error."""
+
+    def send(self, request: PreparedRequest, *_args: Any, **_options: Any) -> Response:
+        """The response, its `raw` a stream as from a network; the options of a transport mean nothing here."""
+        now = clock.utc_now()
+        headers = {"Content-Type": "application/json", "Date": format_datetime(now, usegmt=True)}
+        try:
+            status, body = HTTPStatus.OK, _answer(request, _to_microseconds(now), headers)
+        except _RefusedError as error:
+            status, body = error.status, _dump({"error": str(error)})
+        headers["Content-Length"] = str(len(body))
+
+        response = Response()
+        response.status_code = status.value
+        response.reason = status.phrase
+        response.headers = CaseInsensitiveDict(headers)
+        response.encoding = get_encoding_from_headers(response.headers)
+        response.raw = HTTPResponse(BytesIO(body), headers, status.value, preload_content=False, decode_content=False)
+        response.url = request.url or ""
+        response.request = request
+        return response
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _RefusedError(Exception):
+    def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _answer(request: PreparedRequest, now: int, headers: dict[str, str]) -> bytes:
+    """The body of a page; the headers that belong to it are added to `headers`."""
+    url = urlsplit(request.url or "")
+    if url.netloc != "users" or url.path not in ("", "/"):
+        place = f"demo://{url.netloc}{url.path}"
+        raise _RefusedError(f"{place} does not exist: there is demo://users", HTTPStatus.NOT_FOUND)
+    if request.method != "GET":
+        raise _RefusedError(f"{request.method} is not possible: use GET", HTTPStatus.METHOD_NOT_ALLOWED)
+    query = _parse_query(url.query)
+    page, size, per_day = (_parse_number(name, query.get(name, default)) for name, default in DEFAULTS.items())
+    times = {name: _parse_time(name, query[name]) for name in TIMES if name in query}
+
+    as_of = min(times.get("as_of", now), now)
+    start = times["updated_since"] + 1 if "updated_since" in times else 0
+    stop = min(times.get("updated_before", as_of + 1), as_of + 1)
+    population = _population(per_day)
+    states = States(population, population.count_slots(start), population.count_slots(stop))
+
+    total = states.count(states.stop)
+    headers["X-Total-Count"] = str(total)
+    if page * size < total:
+        if stop > as_of:
+            query["as_of"] = (START + as_of * MICROSECOND).isoformat().replace("+00:00", "Z")
+        following = urlencode(query | {"page": str(page + 1)}, safe=":")
+        headers["Link"] = f'<demo://users?{following}>; rel="next"'
+    return b"[%b]" % b",".join(map(population.record, states.page(page, size)))
+
+
+def _parse_query(text: str) -> dict[str, str]:
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if name not in TIMES and name not in LIMITS:
+            raise _RefusedError(f"there is no parameter {name!r}: there are {', '.join((*TIMES, *LIMITS))}")
+        if name in query:
+            raise _RefusedError(f"{name} is given twice: give it once")
+        query[name] = value
+    return query
+
+
+def _parse_time(name: str, value: str) -> int:
+    try:
+        time = dt.datetime.fromisoformat(value)
+    except ValueError as error:
+        raise _RefusedError(f"{name}={value!r} is not a time: write it as 2026-11-21T00:00:00Z") from error
+    return _to_microseconds(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
+
+
+def _parse_number(name: str, value: str) -> int:
+    low, high = LIMITS[name]
+    if not re.fullmatch("[0-9]{1,15}", value) or not low <= int(value) <= high:
+        raise _RefusedError(f"{name}={value!r} is not a number from {low} to {high}")
+    return int(value)
+
+
+def _to_microseconds(time: dt.datetime) -> int:
+    return (time - START) // MICROSECOND
+
+
+class Population:
+    """The slots since 2016, `per_day` a day and numbered from 0, and the record that each of them made."""
+
+    def __init__(self, per_day: int) -> None:
+        self.per_day = per_day
+        # By slot % CYCLE: slots since the user was created, and until it changes again; endless after the last change.
+        self.ages = [0] * CYCLE
+        self.rests = [sys.maxsize] * CYCLE
+        for life in range(LIVES):
+            for stage, (base, step, factor) in enumerate(HOURS):
+                hours = base + step * (life * factor % LIVES)
+                cycles = -(-hours * per_day // (24 * CYCLE))
+                place = life * STAGES + stage
+                self.rests[place] = cycles * CYCLE + 1
+                self.ages[place + 1] = self.ages[place] + self.rests[place]
+
+    def count_slots(self, stop: int) -> int:
+        """How many slots lie before `stop`, in microseconds since 2016; so also the first that does not."""
+        day, rest = divmod(stop, DAY_MS * 1000)
+        if day < 0:
+            return 0
+        slots = range(day * self.per_day, (day + 1) * self.per_day)
+        return slots.start + bisect_left(slots, rest, key=lambda slot: self.time_of_day(slot) * 1000)
+
+    def time_of_day(self, slot: int) -> int:
+        """The time of a slot in milliseconds since midnight. Within a day it never falls from a slot to the next."""
+        time = (slot % self.per_day * DAY_MS + _hash(slot) % DAY_MS) // self.per_day
+        unit = 1000 if time < BATCH_MS else 1
+        time -= time % unit
+        return time if time % QUARTER_MS else time + unit
+
+    def record(self, slot: int) -> bytes:
+        """The JSON of a slot's user, as it is from this slot until the user's next."""
+        life, stage = divmod(slot % CYCLE, STAGES)
+        user = (slot - self.ages[slot % CYCLE]) // STAGES + 1
+        mix = _hash(user)
+        # A change goes on to the next in a list: of cities and mailboxes by turns, in one life of family names as well.
+        moves = (stage + 1) // 2
+        mailboxes = stage // 2
+        marriages = life == 6 and stage > 2
+        seconds, ms = divmod(self.time_of_day(slot), 1000)
+        record = b'{"id":%d,%b%d%b%b,"address":{"street":"%d%b%05d%b%b%b%b%b"}' % (
+            user,
+            PEOPLE[(mix + marriages * len(FIRST_NAMES)) % len(PEOPLE)],
+            user,
+            MAILBOXES[(mix // 1600 + mailboxes) % len(MAILBOXES)],
+            b',"phone":"+%d %d"' % (mix % 90 + 10, mix % 8_999_993 + 1_000_000) if mix % 7 > 1 else b"",
+            mix % 199 + 1,
+            PLACES[(mix // 12_800 + moves * (len(CITIES) + 1)) % len(PLACES)],
+            (mix + moves) % 99_991,
+            WORKPLACES[mix // 10_240_000 % len(WORKPLACES)],
+            _date(slot // self.per_day),
+            MINUTES[seconds // 60],
+            SECONDS[seconds % 60],
+            FRACTIONS[ms],
+        )
+        if slot % WRONG_EVERY == WRONG_FIRST:
+            return _spoil(record, WRONGS[slot // WRONG_EVERY % len(WRONGS)])
+        return record
+
+
+class States:
+    """The slots from `start` on that made the states of slot `stop`: before it, their users did not change again."""
+
+    def __init__(self, population: Population, start: int, stop: int) -> None:
+        self.stop = stop
+        # By slot % CYCLE: the first slot that belongs here. With it, all later ones of its kind do.
+        self.firsts = [
+            first + (place - first) % CYCLE
+            for place, (age, rest) in enumerate(zip(population.ages, population.rests, strict=True))
+            for first in [max(start, age, stop - rest)]
+        ]
+
+    def count(self, stop: int) -> int:
+        """How many there are before slot `stop`."""
+        return sum((stop - first + CYCLE - 1) // CYCLE for first in self.firsts if first < stop)
+
+    def page(self, number: int, size: int) -> Iterator[int]:
+        """The slots of page `number`, from 1, of `size` each; found without a walk through the pages before."""
+        start = bisect_left(range(self.stop), (number - 1) * size + 1, key=lambda slot: self.count(slot + 1))
+        return islice((slot for slot in range(start, self.stop) if slot >= self.firsts[slot % CYCLE]), size)
+
+
+@lru_cache(maxsize=16)
+def _population(per_day: int) -> Population:
+    return Population(per_day)
+
+
+@lru_cache
+def _date(day: int) -> bytes:
+    return (START + dt.timedelta(days=day)).date().isoformat().encode()
+
+
+def _hash(number: int) -> int:
+    """32 bits that look random: the middle of a product with an odd constant, and of its square."""
+    middle = number * 0x9E3779B97F4A7C15 >> 27 & 0xFFFFFFFF
+    return middle * middle >> 16 & 0xFFFFFFFF
+
+
+def _spoil(text: bytes, wrong: str) -> bytes:
+    record = json.loads(text)
+    match wrong:
+        case "id as text":
+            record["id"] = str(record["id"])
+        case "email without @":
+            record["email"] = record["email"].replace("@", " at ")
+        case "email missing":
+            del record["email"]
+        case "name null":
+            record["name"] = None
+        case "address null":
+            record["address"] = None
+        case "updated_at not a time":
+            record["updated_at"] = "0000-00-00 00:00:00"
+        case "unknown field":
+            record["newsletter"] = True
+    return _dump(record)
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

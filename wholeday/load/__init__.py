@@ -1,0 +1,1 @@
+"""Load a day: from clean files to tables, in one transaction."""

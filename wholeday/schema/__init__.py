@@ -1,0 +1,1 @@
+"""Declare what a record is: its fields, their types, and the tables they become."""

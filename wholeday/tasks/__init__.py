@@ -1,0 +1,1 @@
+"""Run the stages with Luigi: tasks of a day, ranges, backfills, alerts, luigid."""

@@ -1,0 +1,1 @@
+"""Transform a day: from raw files to clean files."""

@@ -1,0 +1,294 @@
+"""Raw lines of a part to a clean frame and its rejects: a pure function, no I/O, no clock, no randomness.
+
+Owns how a contract becomes columns, why a record is rejected, and how little is enough of a deletion. What is right
+for a column is the dataset's business (`clean` in users.py), not this file's.
+"""
+
+import gc
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from operator import attrgetter
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pandas as pd
+import pyarrow as pa
+
+from wholeday.errors import DatasetError
+from wholeday.schema.depth import TOO_DEEP, hide_deep
+from wholeday.schema.paths import load
+from wholeday.schema.record import Leaf, list_leaves
+from wholeday.schema.records import INTEGERS, UNREADABLE, Deletion, Field
+from wholeday.transform.cleaning import Clean, run_clean
+from wholeday.transform.kinds import list_arrow_types
+from wholeday.transform.times import cut_fractions, place_times
+
+# Lines decoded in one call: one bad record sends so many through the slower way, one by one.
+BLOCK = 256
+
+ARROW_TYPES = list_arrow_types()
+PANDAS_TYPES: dict[pa.DataType, Any] = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+    pa.string(): pd.StringDtype(na_value=float("nan")),  # `str`; named, as an empty column would not be seen to be text
+    pa.date32(): pd.ArrowDtype(pa.date32()),
+}
+UTC = ZoneInfo("UTC")
+KEY_IS_NULL = "is null, and it is the key"
+HAS_NUL, KEY_HAS_NUL = "has a NUL character", "has a NUL character, and it is the key"
+TOO_LARGE = "is an integer of more than 64 bits"
+OUT_OF_RANGE = "is a time outside the years 1 to 9999"
+
+
+class Reject(NamedTuple):
+    """A record that does not become a row."""
+
+    line: int  # in the part, from 1
+    reason: str
+    field: str | None  # dotted path in the record, or a column
+    key: str | None  # the natural key as a JSON array, where it can be read
+    record: str  # as the source sent it
+
+    def describe(self) -> str:
+        """Field and reason, as they are counted."""
+        return f"{self.field}: {self.reason}" if self.field else self.reason
+
+
+class _TooDeepError(Exception):
+    """A record is nested too deeply."""
+
+
+class Cleaned(NamedTuple):
+    """What becomes of the lines of a part."""
+
+    rows: pd.DataFrame
+    rejects: list[Reject]
+    fields: dict[str, tuple[int, int]]
+    """By field: how many records could have it, and in how many it is present and not null."""
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Records of JSON are no cycles: to look for some in each new one takes as long as to decode them all."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def transform(
+    lines: Sequence[bytes],
+    contract: type[msgspec.Struct],
+    clean: Clean,
+    key: Sequence[str],
+    deleted_when: str = "",
+    timezone: str = "UTC",
+) -> tuple[pd.DataFrame, list[Reject]]:
+    """The rows of a part, in the order of its lines, and its rejects, by line.
+
+    `lines` holds one JSON record each; `key` names the columns of `clean`'s result that are the natural key.
+    Where `deleted_when` says what a deletion is, rows have a last column `deleted`, and a deletion is a row
+    whatever else is wrong with it, as long as its key can be read. Times without an offset are times of `timezone`.
+    Every line ends in one of the two: len(rows) + len(rejects) == len(lines). Raises DatasetError
+    where contract and `clean` do not fit together.
+    """
+    cleaned = transform_and_count(lines, contract, clean, key, deleted_when, timezone)
+    return cleaned.rows, cleaned.rejects
+
+
+@_without_collector()
+def transform_and_count(
+    lines: Sequence[bytes],
+    contract: type[msgspec.Struct],
+    clean: Clean,
+    key: Sequence[str],
+    deleted_when: str = "",
+    timezone: str = "UTC",
+) -> Cleaned:
+    """Do what `transform` does, and count the records that have each field of the contract, and of `deleted_when`."""
+    leaves, zone = list_leaves(contract), ZoneInfo(timezone)
+    shown = hide_deep(lines)
+    exact = cut_fractions(shown, leaves)
+    records, refused = _decode(exact, contract)
+    if shown is not lines:
+        for line in [number for number, line in enumerate(lines, 1) if shown[number - 1] is not line]:
+            records.pop(line, None)
+            refused[line] = _TooDeepError()
+    salvaged = {line: _salvage(exact[line - 1], contract) for line in refused}
+    keys = _read_keys(salvaged, leaves, clean, key)
+    deletion = Deletion(deleted_when)
+    said = deletion.read(shown)
+    gone = deletion.judge(said)
+    kept = {line: salvaged[line] for line in refused if gone[line - 1] and keys[line]}
+    readable = dict(sorted((records | kept).items())) if kept else records
+    frame, skipped = _to_frame(readable, leaves, zone)
+    fields = _count_fields(frame, leaves, lines, gone)
+    if deletion.path:
+        fields[deletion.path] = len(lines), len(lines) - said.count(None)
+    rows, broken = _clean(clean, key, frame)
+    rejects = [
+        Reject(line, *_explain(error), keys[line], lines[line - 1].decode(errors="replace"))
+        for line, error in refused.items()
+        if line not in kept
+    ]
+    deleted = pd.Series([gone[line - 1] for line in rows.index] if any(gone) else False, rows.index, dtype=bool)
+    bad = pd.Series(data=False, index=rows.index)
+    for (field, reason), rule in (skipped | broken).items():
+        mask = rule if reason in (KEY_IS_NULL, KEY_HAS_NUL) else rule & ~deleted
+        for line, *values in rows.loc[mask & ~bad, list(key)].itertuples():
+            rejects.append(Reject(line, reason, field, _encode_key(values), lines[line - 1].decode()))
+        bad |= mask
+        if reason in (HAS_NUL, OUT_OF_RANGE):
+            rows[field] = rows[field].mask(rule)  # of a deletion, which needs neither
+    if deleted_when:
+        rows = rows.assign(deleted=deleted)
+    return Cleaned(rows[~bad], sorted(rejects), fields)
+
+
+def _count_fields(
+    frame: pd.DataFrame, leaves: Sequence[Leaf], lines: Sequence[bytes], gone: Sequence[bool]
+) -> dict[str, tuple[int, int]]:
+    """Count the records that could have a field, and those where it is present and not null.
+
+    A deletion need not have more than its key, so it does not count. Nor does a record that does not fit the contract.
+    """
+    live = frame[[not gone[line - 1] for line in frame.index]] if any(gone) else frame
+    present = dict(zip(live.columns, live.count(), strict=True))
+    fields = {".".join(leaf.names): (len(live), int(present[".".join(leaf.path)])) for leaf in leaves}
+    if defaults := [".".join(leaf.names) for leaf in leaves if leaf.has_default]:
+        records = [lines[line - 1] for line in live.index]  # only the record itself says if it has such a field
+        fields |= {name: (len(records), len(records) - Field(name).read(records).count(None)) for name in defaults}
+    return fields
+
+
+def _decode(
+    lines: Sequence[bytes], contract: type[msgspec.Struct]
+) -> tuple[dict[int, msgspec.Struct], dict[int, Exception]]:
+    """The records that fit the contract and the errors of those that do not, each by line."""
+    decoder = msgspec.json.Decoder(contract)
+    records: dict[int, msgspec.Struct] = {}
+    refused: dict[int, Exception] = {}
+    for start in range(0, len(lines), BLOCK):
+        block = lines[start : start + BLOCK]
+        with suppress(*UNREADABLE):
+            fitting = decoder.decode_lines(b"\n".join(block))
+            if len(fitting) == len(block):
+                records.update(enumerate(fitting, start + 1))
+                continue
+        for number, line in enumerate(block, start + 1):
+            try:
+                records[number] = decoder.decode(line)
+            except UNREADABLE as error:
+                refused[number] = error
+    return records, refused
+
+
+def _explain(error: Exception) -> tuple[str, str | None]:
+    """Reason and field of a refusal, out of msgspec's message: what was expected, and the path from `$` on."""
+    if isinstance(error, _TooDeepError):
+        return TOO_DEEP, None
+    if not isinstance(error, msgspec.ValidationError):
+        return "JSON that cannot be kept exactly (NaN, a lone surrogate, bytes that are not UTF-8)", None
+    reason, _, path = str(error).partition(" - at `$")
+    missing = re.search(r"missing required field `(.+)`", reason)
+    return reason, ".".join(filter(None, [path.strip(".`"), missing and missing[1]])) or None
+
+
+def _to_frame(
+    records: Mapping[int, object], leaves: Sequence[Leaf], zone: ZoneInfo = UTC
+) -> tuple[pd.DataFrame, dict[tuple[str, str], "pd.Series[bool]"]]:
+    """A column for each leaf, named by its dotted path, with the line numbers as index; absent and null are missing.
+
+    Also the rules that rows break: integers of more than 64 bits, and times that the clocks of `zone` skip, are
+    missing in the frame.
+    """
+    index = pd.Index(records, dtype="int64")
+    series, broken = {}, {}
+    for leaf in leaves:
+        name = ".".join(leaf.path)
+        values: list[Any] = list(records.values())
+        for step in leaf.path:
+            values = _pick(values, step)
+        if leaf.is_enum:
+            values = _pick(values, "value")
+        if leaf.kind == "time" and zone != UTC:
+            values, skipped = place_times(values, zone)
+            if skipped:
+                broken[name, f"is a time that the clocks of {zone.key} skip"] = pd.Series(
+                    index.isin(index[skipped]), index
+                )
+        try:
+            column = pa.array(values, ARROW_TYPES[leaf.kind])
+        except OverflowError:
+            large = [value is not None and value not in INTEGERS for value in values]
+            broken[name, TOO_LARGE] = pd.Series(large, index)
+            column = pa.array([None if out else value for value, out in zip(values, large, strict=True)], pa.int64())
+        series[name] = column.to_pandas(types_mapper=PANDAS_TYPES.get)
+    return pd.DataFrame(series, dtype=None).set_axis(index), broken
+
+
+def _pick(values: list[Any], name: str) -> list[Any]:
+    """The attribute of each of the values; None where there is none."""
+    try:
+        return list(map(attrgetter(name), values))
+    except AttributeError:
+        return [getattr(value, name, None) for value in values]
+
+
+def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
+    """What `clean` makes of a frame; raises DatasetError where it lost rows, or has no column for the key."""
+    rows, broken = run_clean(clean, frame)
+    if missing := set(key) - set(rows.columns):
+        raise DatasetError(f"clean: the key column {', '.join(sorted(missing))} is not among {', '.join(rows.columns)}")
+    nulls = {(column, KEY_IS_NULL): rows[column].isna() for column in key}
+    # JSON may write it, and not every database can keep it: what is loaded must not depend on that.
+    texts = [str(column) for column in rows if isinstance(rows[column].dtype, pd.StringDtype)]
+    nuls = {
+        (column, KEY_HAS_NUL if column in key else HAS_NUL): rows[column].str.contains("\0", regex=False, na=False)
+        for column in texts
+    }
+    # RFC 3339 may write it: the first and the last hours of these years, in a zone where UTC is in another year.
+    times = [str(column) for column in rows if rows[column].dtype.kind == "M"]
+    out = {(column, OUT_OF_RANGE): rows[column].notna() & ~rows[column].dt.year.between(1, 9999) for column in times}
+    return rows, nulls | broken | nuls | out
+
+
+def _read_keys(
+    salvaged: Mapping[int, object], leaves: Sequence[Leaf], clean: Clean, key: Sequence[str]
+) -> dict[int, str | None]:
+    """The natural keys of refused records by line, as far as they can be read from what was salvaged."""
+    if not salvaged:
+        return {}
+    frame, _ = _to_frame(salvaged, leaves)
+    rows, _ = _clean(clean, key, frame)
+    return dict(zip(salvaged, map(_encode_key, rows[list(key)].itertuples(index=False)), strict=True))
+
+
+def _salvage(line: bytes, contract: type[msgspec.Struct]) -> SimpleNamespace:
+    """Those top-level fields of a refused record that fit the contract by themselves."""
+    fields = {}
+    record = load(line)
+    if isinstance(record, dict):
+        for field in msgspec.structs.fields(contract):
+            with suppress(msgspec.ValidationError, UnicodeEncodeError):
+                value = msgspec.convert(record.get(field.encode_name), field.type)
+                msgspec.json.encode(value)  # a lone surrogate is a str, but not text
+                fields[field.name] = value
+    return SimpleNamespace(**fields)
+
+
+def _encode_key(values: Sequence[Any]) -> str | None:
+    """The values of a natural key as a JSON array, or None where one is missing."""
+    return None if pd.isna(list(values)).any() else json.dumps(list(values), default=_to_json, ensure_ascii=False)
+
+
+def _to_json(value: Any) -> Any:
+    """A value that JSON does not know: NumPy's numbers as numbers, dates and times as text."""
+    return value.item() if hasattr(value, "item") else str(value)
