@@ -56,13 +56,13 @@ set_up() {
     for site in .venv/lib/python3*/site-packages; do
         [ "$(cat "$site/project_folder.pth" 2>/dev/null)" = "$PWD" ] || echo "$PWD" >"$site/project_folder.pth"
     done
-    cmp -s "$lock" ".venv/installed.$lock" && return
+    cmp -s "$lock" ".venv/installed.${lock##*/}" && return
     echo "run.sh: installing $lock into .venv" >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$lock"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
     # The lock for development holds all of the other.
     cp requirements.txt .venv/installed.requirements.txt
-    cp "$lock" ".venv/installed.$lock"
+    cp "$lock" ".venv/installed.${lock##*/}"
     echo "$PWD" >.venv/installed.path
 }
 
@@ -88,7 +88,7 @@ help | -h | --help)
     usage
     exit
     ;;
-test | bench) set_up requirements-dev.txt ;;
+test | bench) set_up requirements/dev.txt ;;
 *) set_up requirements.txt ;;
 esac
 export PATH="$PWD/.venv/bin:$PATH"

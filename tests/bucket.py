@@ -175,7 +175,7 @@ class Bucket:
 def open_bucket(folder: Path) -> Iterator[Bucket]:
     """A bucket, for as long as it is needed; the credentials for it are to be in the environment."""
     if find_spec("moto") is None or find_spec("flask_cors") is None:
-        miss("moto's server is not installed: .venv/bin/pip install -r requirements-scaling.txt")
+        miss("moto's server is not installed: .venv/bin/pip install -r requirements/scaling.txt")
     port = find_port()
     command = Path(sys.executable).with_name("moto_server"), "-H", "127.0.0.1", "-p", str(port)
     with serve(port, *command, folder=folder), Door(port) as door:

@@ -129,7 +129,7 @@ def cluster() -> Iterator[Cluster]:
 def spark(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Spark for the commands of a test: small, and on loopback."""
     if find_spec("pyspark") is None:
-        miss("pyspark is not installed: .venv/bin/pip install -r requirements-scaling.txt")
+        miss("pyspark is not installed: .venv/bin/pip install -r requirements/scaling.txt")
     if shutil.which("java") is None:
         miss("java is not installed")
     conf = tmp_path_factory.mktemp("conf")

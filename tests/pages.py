@@ -40,7 +40,7 @@ NOT_RUN = {
         "there is one machine, and no server of ssh"
     ),
     "python3 -m venv .venv-airflow": "it takes minutes; .ci/run does it",
-    ".venv-airflow/bin/pip install --requirement requirements-airflow.txt": "it takes minutes; .ci/run does it",
+    ".venv-airflow/bin/pip install --requirement requirements/airflow.txt": "it takes minutes; .ci/run does it",
     "./run.sh test tests/test_airflow.py": "it runs these tests",
 }
 
