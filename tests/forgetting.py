@@ -29,7 +29,7 @@ def make_person(day: dt.date, **fields: Any) -> dict[str, Any]:
 
 
 def make_records() -> Records:
-    """Days on which user 42 changes, comes twice, is rejected by a rule and by the contract, and does not come."""
+    """Days on which user 42 changes, comes twice, is rejected by a rule and by the record class, and does not come."""
     days: Records = {day: [make_user(n, f"{day}T0{n}:00:00Z", city=str(day)) for n in range(1, 8)] for day in DAYS}
     days[DAYS[0]][3:3] = [make_person(DAYS[0])]
     days[DAYS[1]][2:2] = [make_person(DAYS[1]), make_person(DAYS[1]), make_user(8, email="no address")]

@@ -59,7 +59,7 @@ def serve(server: Server, configure: Callable[..., None], *pages: bytes, **keys:
 
 
 def make_user(number: int, updated_at: str = "2026-11-20T10:00:00Z", **fields: object) -> dict[str, object]:
-    """A record of the users' contract."""
+    """A record that fits the record class `User`."""
     return {
         "id": number,
         "name": f"User {number}",

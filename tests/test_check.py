@@ -32,7 +32,7 @@ NAMES = [
     "no key twice",
     "the filter filters",
     "records of the window",
-    "fits the contract",
+    "fits the record class",
     "loads",
     "reads twice the same",
     "gates",
@@ -90,7 +90,7 @@ def test_a_good_source_is_found_good(server, configure):
     assert found["records of the window"].evidence == (
         "30 of 30 rows changed from 2026-11-19T00:00Z on and before 2026-11-22T00:00Z"
     )
-    assert found["fits the contract"].evidence == "0 rejects of 30 records, and max_reject_ratio is 0.05"
+    assert found["fits the record class"].evidence == "0 rejects of 30 records, and max_reject_ratio is 0.05"
     assert found["reads twice the same"].evidence == "30 records, and the same the second time"
     assert found["gates"].evidence == "30 records came; min_records is 0"
 
@@ -237,7 +237,7 @@ def test_records_that_do_not_fit_are_found(server, configure):
 
     serve(server, configure, change)
     bad = 2
-    assert find_failed()["fits the contract"].evidence == (
+    assert find_failed()["fits the record class"].evidence == (
         "2 rejects of 30 records, and max_reject_ratio is 0.05: 2 times email: has no @"
     )
     bad = 1
@@ -253,7 +253,7 @@ def test_exactly_as_many_rejects_as_are_allowed_are_good(server, configure):
 
     serve(server, configure, change, max_reject_ratio=0.58)
     for bad, verdict in ((29, OK), (30, FAILED)):
-        finding = ask()["fits the contract"]
+        finding = ask()["fits the record class"]
         assert finding.verdict == verdict
         assert finding.evidence.startswith(f"{bad} rejects of 50 records, and max_reject_ratio is 0.58: ")
 
@@ -388,7 +388,7 @@ def test_a_day_without_records_proves_little(server, configure):
     found = ask()
     assert not find_failed()
     untested = {name for name, finding in found.items() if finding.verdict == UNTESTED}
-    assert untested == {"no key twice", "the filter filters", "records of the window", "fits the contract", "loads"}
+    assert untested == {"no key twice", "the filter filters", "records of the window", "fits the record class", "loads"}
 
 
 def test_the_command_prints_a_table_and_exits_with_1_where_something_failed(server, configure):
@@ -443,5 +443,5 @@ def test_a_key_that_no_record_has_fails(server, configure):
     """Every guard over keys would find nothing to compare."""
     serve(server, configure, lambda users, _: [{"uid": user["id"], "updated_at": user["updated_at"]} for user in users])
     found = ask()
-    assert {name for name in found if found[name].verdict == FAILED} >= {"no key twice", "fits the contract"}
+    assert {name for name in found if found[name].verdict == FAILED} >= {"no key twice", "fits the record class"}
     assert found["loads"].verdict == UNTESTED

@@ -55,7 +55,7 @@ class Unknown:
     [
         (
             {"field": decimal.Decimal},
-            "field value of contract Thing is declared Decimal, which cannot be stored: declare it str",
+            "field value of record class Thing is declared Decimal, which cannot be stored: declare it str",
         ),
         ({"field": uuid.UUID}, "declared UUID, which cannot be stored: declare it str"),
         ({"field": dt.time}, "declared time, which cannot be stored: declare it str"),
@@ -72,10 +72,10 @@ class Unknown:
         ({"field": Literal["a", 1]}, "declared literal"),
         ({"field": Mixed}, "Enums must contain either all str or all int values"),
         ({"field": Pair}, "declared Pair, an array, which cannot be stored: leave array_like out"),
-        ({"field": Node}, "field value.inner of contract Thing is declared Node, which holds itself"),
+        ({"field": Node}, "field value.inner of record class Thing is declared Node, which holds itself"),
         ({"field": Unknown}, "declared custom"),
-        ({"array_like": True}, "contract Thing is declared Thing, an array, which cannot be stored"),
-        ({"id_types": (uuid.UUID, sa.Uuid)}, "field id of contract Thing is declared UUID"),
+        ({"array_like": True}, "record class Thing is declared Thing, an array, which cannot be stored"),
+        ({"id_types": (uuid.UUID, sa.Uuid)}, "field id of record class Thing is declared UUID"),
         ({"key": ("uid",)}, "the key names uid, which is not among its fields: id, value, updated_at: name the fields"),
         ({"key": ()}, "the key names nothing, which is not among"),
         ({"rename": "upper"}, "the key names id, which is not among its fields: ID, VALUE, UPDATED_AT"),

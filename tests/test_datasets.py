@@ -100,7 +100,7 @@ def edit_users(old: str, new: str) -> dict[str, str]:
 
 
 def test_a_column_is_added_in_users_alone(server):
-    """The contract, the cleaning and the table gain a line each; the day is made again from raw; the table grows."""
+    """Record class, cleaning and table gain a line each; the day is reprocessed from raw; the table grows."""
     url = server.on("/users", Answer([{"id": 1, "phone": " 1-2 ", "updated_at": "2026-11-19T10:00:00Z"}]))
     luigi_run("LoadUsers", "--date", DAY, "--users-url", url)
     edit_users(
@@ -145,7 +145,7 @@ def test_the_version_changes_with_the_code_and_not_with_its_comments(monkeypatch
 
     def version_of(text: str) -> str:
         monkeypatch.setattr(dataset.inspect, "getsource", lambda _: text)
-        return dataset.Dataset(USERS.config, USERS.contract, USERS.clean, USERS.table, USERS.key).version
+        return dataset.Dataset(USERS.config, USERS.record_class, USERS.clean, USERS.table, USERS.key).version
 
     same = [
         source.replace("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = (\n    2**63 - 1  # the largest\n)"),

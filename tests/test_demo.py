@@ -89,7 +89,7 @@ def by_user(records: list[Record]) -> dict[int, Record]:
 
 
 def is_rejected(record: Record) -> bool:
-    """Whether the contract of users must refuse the record."""
+    """Whether the record class of users must refuse the record."""
     try:
         dt.datetime.fromisoformat(record["updated_at"])
     except ValueError:

@@ -120,7 +120,7 @@ def test_an_api_at_another_address_is_found_out(
 
 
 def test_what_is_found_is_shown_with_its_evidence(server: Server, ask: Callable[..., str]) -> None:
-    """List, paginator, page size, key, total: each with what shows it; a contract that fits leaves nothing unsure."""
+    """Show list, paginator, page size, key and total, each with its evidence; a class that fits leaves no doubt."""
     shape = SHAPES["dummyjson"](server, COUNT)
     text = ask(shape.url)
     assert "'users'" in find_row(text, "list")
@@ -128,7 +128,7 @@ def test_what_is_found_is_shown_with_its_evidence(server: Server, ask: Callable[
     assert "asked for 500 with limit, 145 came" in find_row(text, "page size")
     assert "id  " in find_row(text, "key")
     assert "if 145 distinct keys come" in find_row(text, "complete")
-    assert "145 of 145 records fit" in find_row(text, "contract")
+    assert "145 of 145 records fit" in find_row(text, "record class")
     assert "no record has name, updated_at" in find_row(text, "unsure")
 
 
@@ -326,16 +326,16 @@ def test_deletions_are_pointed_out(server: Server, ask: Callable[..., str]) -> N
 def test_a_contract_that_does_not_fit_is_named(server: Server, ask: Callable[..., str]) -> None:
     """What the API sends is held against users.py before the first day is read."""
     text = ask(server.on("/users", Answer([{"name": "Ada"}, {"id": "x"}])))
-    assert "0 of 2 records fit" in find_row(text, "contract")
+    assert "0 of 2 records fit" in find_row(text, "record class")
     assert "missing required field `id`" in text
-    assert "the contract User does not fit" in text
+    assert "the record class User does not fit" in text
 
 
 def test_a_field_that_no_record_has_is_told_with_the_module_to_edit(server: Server) -> None:
     """That of the dataset which is asked for."""
     url = server.on("/list", Answer([{"id": 1, "number": "a", "line": 1}]))
-    for section, contract, module in ((Users, User, "pipeline.users"), (Orders, Order, "orders")):
-        unsure = doctor.diagnose(section(url=url), contract).unsure
+    for section, record_class, module in ((Users, User, "pipeline.users"), (Orders, Order, "orders")):
+        unsure = doctor.diagnose(section(url=url), record_class).unsure
         assert any(re.search(rf"^no record has .* stays empty: edit the module {module}$", line) for line in unsure)
 
 

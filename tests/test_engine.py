@@ -150,7 +150,7 @@ def misspell(_: pd.DataFrame) -> None:
 
 def test_a_large_day_checks_clean_in_another_process():
     """This process, whose memory is needed for the load, need not import what cleaning takes."""
-    users = Dataset(USERS.config, USERS.contract, misspell, USERS.table, USERS.key)
+    users = Dataset(USERS.config, USERS.record_class, misspell, USERS.table, USERS.key)
     tell, reading = stages.preparing(users), SimpleNamespace(records=1000, total=10**6)
     tell(reading)
     with pytest.raises(DatasetError, match="clean: no column nmae"):

@@ -293,7 +293,7 @@ def test_a_key_that_cleaning_changes_is_found_where_there_are_no_clean_files(ser
 
 
 @pytest.mark.usefixtures("database_on_request")
-@pytest.mark.parametrize("error", [DatasetError("clean: no email"), ValueError(MARK)], ids=["a contract", "a bug"])
+@pytest.mark.parametrize("error", [DatasetError("clean: no email"), ValueError(MARK)], ids=["a record class", "a bug"])
 def test_a_day_whose_lines_cannot_be_cleaned_is_left_to_a_person(server, configure, error):
     """Nobody knows whether the user is in it, so it is not said to be done; once `clean` is mended, it is."""
     broken: list[Exception] = []

@@ -62,7 +62,7 @@ def transform(number: int, records: list[dict[str, Any]]) -> None:
     folder = USERS.folder("raw", date)
     folder.sweep()
     lines = [msgspec.json.encode(record) for record in records]
-    census = Census(USERS.contract, USERS.key, "gone")
+    census = Census(USERS.record_class, USERS.key, "gone")
     census.add(lines)
     parts = [
         folder.write(f"part-{place:05d}.jsonl.gz", pack([lines[start : start + 20]]))

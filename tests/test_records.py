@@ -207,7 +207,7 @@ def test_fields_that_the_contract_does_not_name_are_told():
 
 
 def test_a_contract_that_names_all_leaves_nothing_unknown():
-    """Nor does a census without a contract."""
+    """Nor does a census without a record class."""
     record = {"id": 1, "name": "x", "address": {"city": "y"}}
     assert count(record).unknown == []
     census = Census(User)

@@ -92,7 +92,7 @@ def clean_text(users: pd.DataFrame) -> Any:
 
 def test_keys_that_clean_changes_are_not_missing(source):
     """The gate cleans the records itself if it finds too few of the users."""
-    source.dataset = dataclasses.replace(USERS, contract=TextUser, clean=clean_text)
+    source.dataset = dataclasses.replace(USERS, record_class=TextUser, clean=clean_text)
     source.run(0, ({"id": f" {number}"} for number in range(1, 11)))
     source.run(1, ({"id": f"{number} "} for number in range(1, 8)), mode="snapshot")
     assert query("select vanished, unchanged from loads where mode = 'snapshot'") == [(3, 7)]
@@ -158,7 +158,7 @@ def test_renamed_field_is_read_by_a_changed_class(source):
     make_days(source, 3)
     with pytest.raises(QualityError):
         source.run(3, RENAMED)
-    fixed = dataclasses.replace(USERS, contract=RenamedUser)
+    fixed = dataclasses.replace(USERS, record_class=RenamedUser)
     stages.transform_day(fixed, DAY + dt.timedelta(days=3))
     stages.load_day(fixed, DAY + dt.timedelta(days=3))
     assert query("select count(email), count(city) from users") == [(15, 15)]
@@ -237,7 +237,7 @@ class ActiveUser(msgspec.Struct):
 
 def test_default_does_not_hide_that_a_field_is_missing(source):
     """The record says if a field came, and not the value that stands for it."""
-    source.dataset = dataclasses.replace(USERS, contract=ActiveUser, clean=rename_key)
+    source.dataset = dataclasses.replace(USERS, record_class=ActiveUser, clean=rename_key)
     for number in range(3):
         source.run(number, (make_user(user, city="Oslo") for user in range(1, 16)))
     with pytest.raises(QualityError, match=r"no record has city \(in 45 of 45 records"):

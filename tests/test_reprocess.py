@@ -32,7 +32,7 @@ HISTORY = "select user_id, name, email, city, updated_at, valid_from, valid_to f
 
 
 class Fixed(msgspec.Struct):
-    """The contract after it was fixed: the source sends some addresses as text, and nobody needs them."""
+    """The record class after it was fixed: the source sends some addresses as text, and nobody needs them."""
 
     id: int
     name: str | None = None
@@ -45,7 +45,7 @@ def clean(users):
     return USERS.clean(users.assign(**{"address.city": pd.Series(None, users.index, dtype="str")}))
 
 
-FIXED = dataclasses.replace(USERS, contract=Fixed, clean=clean)
+FIXED = dataclasses.replace(USERS, record_class=Fixed, clean=clean)
 
 
 def load_days(dataset: Dataset = USERS, days: list[dt.date] = DAYS) -> None:
@@ -79,7 +79,7 @@ def clean_otherwise(users):
     return rows.assign(name="another"), rules
 
 
-OTHER = dataclasses.replace(USERS, contract=Fixed, clean=clean_otherwise)
+OTHER = dataclasses.replace(USERS, record_class=Fixed, clean=clean_otherwise)
 
 
 def tell(outcomes) -> list[tuple[str, str]]:

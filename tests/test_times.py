@@ -134,7 +134,7 @@ def test_naive_times_are_stored_by_the_timezone_of_the_section(server, configure
     rows = load(dataset, server, configure, body, timezone="America/New_York")
     assert rows == ["2026-11-20T15:00:00.000000Z", "2026-11-20T09:00:00.000000Z", "2026-11-20T15:00:00.000000Z"]
     assert query("select watermark from loads") == [("2026-11-20T15:00:00.000000Z",)]
-    assert check_source(dataset)["fits the contract"].verdict == OK
+    assert check_source(dataset)["fits the record class"].verdict == OK
     assert is_current(dataset, TODAY)
     configure("things", timezone="UTC")
     assert not is_current(dataset, TODAY)

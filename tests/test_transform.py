@@ -133,7 +133,7 @@ def test_every_line_is_a_row_or_a_reject(lines):
 
 
 def test_an_empty_part_has_the_columns_and_types_of_a_full_one():
-    """Types come from the contract, not from what happens to be in a part."""
+    """Types come from the record class, not from what happens to be in a part."""
     empty, _ = transform([], User, clean, ["user_id"])
     full, _ = transform([json.dumps(GOOD).encode()], User, clean, ["user_id"])
     assert dict(empty.dtypes) == dict(full.dtypes)
@@ -169,7 +169,7 @@ def test_every_type_of_the_contract_has_its_column():
 
 
 def test_an_integer_of_more_than_64_bits_is_rejected():
-    """Also where the contract sets no bounds; a deletion with one is a row without it."""
+    """Also where the record class sets no bounds; a deletion with one is a row without it."""
     lines = [b'{"id":"a","size":%d%s}' % (2**63, gone) for gone in (b"", b',"gone":true')]
     frame, rejects = transform(
         [*lines, b'{"id":"b","size":-9223372036854775808}'], Tall, lambda frame: (frame, {}), ["id"], "gone"
@@ -266,7 +266,7 @@ def test_without_a_rule_for_deletions_there_is_no_column_for_them():
     ("change", "lost"),
     [
         ({"email": "anonymised"}, None),  # a rule of `clean`
-        ({"address": "gone"}, "city"),  # the contract
+        ({"address": "gone"}, "city"),  # the record class
         ({"updated_at": "never"}, "updated_at"),
         ({"name": float("nan")}, "name"),
         ({"name": "\ud800"}, "name"),

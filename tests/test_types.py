@@ -38,14 +38,14 @@ RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]
 def make_types() -> Dataset:
     """Records of a field of each type, and a table with a column for each."""
     fields = [(name, field | None, None) for name, (field, _) in TYPES.items()]
-    contract = msgspec.defstruct("Thing", [("id", int), *fields], module=__name__)
+    record_class = msgspec.defstruct("Thing", [("id", int), *fields], module=__name__)
 
     def table(metadata: sa.MetaData) -> sa.Table:
         columns = [sa.Column(name, column) for name, (_, column) in TYPES.items()]
         key = sa.Column("id", sa.BigInteger, primary_key=True)
         return sa.Table("things", metadata, key, *columns, sa.Column("updated_at", TIME))
 
-    return Dataset(Things, contract, lambda rows: (rows.assign(updated_at=None), {}), table, ("id",))
+    return Dataset(Things, record_class, lambda rows: (rows.assign(updated_at=None), {}), table, ("id",))
 
 
 def store(name: str, text: str) -> Any:

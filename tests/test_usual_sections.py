@@ -69,7 +69,7 @@ class Member(msgspec.Struct):
 
 def load(
     configure: Configure,
-    contract: type[msgspec.Struct],
+    record_class: type[msgspec.Struct],
     key: Sequence[str],
     columns: Mapping[str, Any],
     names: Mapping[str, str] = {},
@@ -91,7 +91,7 @@ def load(
         parts = [sa.Column(name, kind, primary_key=at < len(key)) for at, (name, kind) in enumerate(columns.items())]
         return sa.Table("gh-members", metadata, *parts, sa.Column("updated_at", TIME))
 
-    dataset = Dataset(Members, contract, clean, table, tuple(key))
+    dataset = Dataset(Members, record_class, clean, table, tuple(key))
     texts = {name: json.dumps(value) if isinstance(value, (dict, list)) else value for name, value in section.items()}
     configure("gh-members", **{"mode": "snapshot", "paginator": "single", **texts})
     extract_day(dataset, TODAY, preparing(dataset))

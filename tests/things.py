@@ -49,13 +49,13 @@ def make_dataset(
         ("value", field | None if field else None, None),
         ("updated_at", dt.datetime | None, None),
     ]
-    contract = msgspec.defstruct("Thing", fields, module=__name__, **options)
+    record_class = msgspec.defstruct("Thing", fields, module=__name__, **options)
 
     def table(metadata: sa.MetaData) -> sa.Table:
         columns = [sa.Column("id", id_types[1], primary_key=True), sa.Column("value", column)]
         return sa.Table("things", metadata, *columns, *([sa.Column("updated_at", updated_at)] if updated_at else []))
 
-    return Dataset(Things, contract, clean, table, tuple(key))
+    return Dataset(Things, record_class, clean, table, tuple(key))
 
 
 def load(

@@ -54,7 +54,7 @@ class FolderError(PipelineError):
 
 
 class DatasetError(PipelineError):
-    """A dataset's contract, cleaning and table do not fit together."""
+    """A dataset's record class, cleaning and table do not fit together."""
 
 
 class EngineError(PipelineError):

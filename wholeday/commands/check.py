@@ -166,7 +166,7 @@ class _Trial:
         """The error in the dataset's code that cleaning the first reading found."""
         self.failure: SourceError | QualityError | DatasetError | None = None
         """What ended the second."""
-        known = dataset.config, dataset.contract, dataset.clean, dataset.table, dataset.key
+        known = dataset.config, dataset.record_class, dataset.clean, dataset.table, dataset.key
         self.elsewhere = _Elsewhere(*known, str(folder))
 
     def run(self) -> None:
@@ -200,7 +200,7 @@ class _Trial:
         return "" if auth == "none" else f", and what auth = {self.secrets(auth)} names is set"
 
     def _make_census(self) -> Census:
-        return Census(self.dataset.contract, self.dataset.key, self.settings.deleted_when)
+        return Census(self.dataset.record_class, self.dataset.key, self.settings.deleted_when)
 
     def _find_bounds(self) -> tuple[dt.datetime | None, dt.datetime | None]:
         """Between which times the changes lie that the filter asks for, as far as it has bounds."""
@@ -231,7 +231,7 @@ class _Trial:
 
         rules = self.settings.deleted_when, self.settings.timezone
         try:
-            rows, rejects = transform(lines, self.dataset.contract, self.dataset.clean, key, *rules)
+            rows, rejects = transform(lines, self.dataset.record_class, self.dataset.clean, key, *rules)
         except DatasetError as error:
             self.broken = self.broken or error
             return
@@ -349,7 +349,7 @@ def _ask_window(trial: _Trial) -> Finding:
     return Finding(OK, evidence)
 
 
-def _ask_contract(trial: _Trial) -> Finding:
+def _ask_record_class(trial: _Trial) -> Finding:
     records, rejects, limit = trial.reading.records, trial.reasons.total(), trial.settings.max_reject_ratio
     if not records:
         return NOTHING
@@ -359,7 +359,7 @@ def _ask_contract(trial: _Trial) -> Finding:
     evidence = f"{count(rejects, 'reject')} of {count(records, 'record')}, and max_reject_ratio is {limit:g}"
     evidence += f": {reasons}" if reasons else ""
     if rejects / records > limit:
-        return Finding(FAILED, evidence, "mend the dataset's contract or its cleaning")
+        return Finding(FAILED, evidence, "fix the dataset's record class or its `clean`")
     return Finding(OK, evidence)
 
 
@@ -374,8 +374,8 @@ def _ask_load(trial: _Trial) -> Finding:
         marker = trial.load()
     except (DatasetError, WarehouseError) as error:
         return Finding(FAILED, str(error))
-    except QualityError as error:  # too many rejects are told of the contract
-        return Finding(UNTESTED if _ask_contract(trial).verdict == FAILED else FAILED, str(error))
+    except QualityError as error:  # too many rejects are told of the record class
+        return Finding(UNTESTED if _ask_record_class(trial).verdict == FAILED else FAILED, str(error))
     other = "" if Pipeline().database.startswith("sqlite:") else "; the configured database was not tried"
     return Finding(OK, f"{stages.tell_loaded(marker)}, into a temporary SQLite database{other}")
 
@@ -429,7 +429,7 @@ QUESTIONS: dict[str, Callable[[_Trial], Finding]] = {
     "no key twice": _ask_keys,
     "the filter filters": _ask_filter,
     "records of the window": _ask_window,
-    "fits the contract": _ask_contract,
+    "fits the record class": _ask_record_class,
     "loads": _ask_load,
     "reads twice the same": _ask_again,
     "gates": _ask_gates,

@@ -87,20 +87,20 @@ class Diagnosis:
         return write_section(self.name, self.keys)
 
 
-def diagnose(config: Source, contract: type[msgspec.Struct]) -> Diagnosis:
+def diagnose(config: Source, record_class: type[msgspec.Struct]) -> Diagnosis:
     """Ask a source what it is. Raises SourceError where its first page cannot be read."""
     name = _find_by_address(config.url)
     if name and not config.preset and not _find_clash(config, name):
         with contextlib.suppress(AnswerError):
-            return _Examination(_copy(config, preset=name), contract).run()
-    return _Examination(config, contract).run()
+            return _Examination(_copy(config, preset=name), record_class).run()
+    return _Examination(config, record_class).run()
 
 
 class _Examination:
     """The questions to one source, and what they cost."""
 
-    def __init__(self, config: Source, contract: type[msgspec.Struct]) -> None:
-        self._config, self._contract = config, contract
+    def __init__(self, config: Source, record_class: type[msgspec.Struct]) -> None:
+        self._config, self._record_class = config, record_class
         self._client = Client(_copy(config, retries=min(config.retries, 1)), clock.utc_now().date())
         self._paging = Paging.of(config)
         self._request = self._paging.ask_for_size(make_request(config, _list_values(config)))
@@ -387,19 +387,21 @@ class _Examination:
                 if is_deep(record):
                     refused[TOO_DEEP] += 1
                 else:
-                    msgspec.json.decode(record, type=self._contract)
+                    msgspec.json.decode(record, type=self._record_class)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 refused[str(error)] += 1
         good = len(self._raw) - refused.total()
         reasons = "; ".join(f"{number} times: {reason}" for reason, number in refused.most_common(3))
-        self._tell("contract", f"{good} of {len(self._raw)} records fit", reasons)
-        names = [field.encode_name for field in msgspec.structs.fields(self._contract)]
+        self._tell("record class", f"{good} of {len(self._raw)} records fit", reasons)
+        names = [field.encode_name for field in msgspec.structs.fields(self._record_class)]
         if never := [name for name in names if all(find(record, name) is None for record in self._records)]:
             missing = ", ".join(never)
-            where = f"edit the module {self._contract.__module__}"
+            where = f"edit the module {self._record_class.__module__}"
             self._doubt(f"no record has {missing}: what the table takes from there stays empty: {where}")
         if refused and refused.total() / len(self._raw) > self._config.max_reject_ratio:
-            self._doubt(f"the contract {self._contract.__name__} does not fit, so records would be rejected: edit it")
+            self._doubt(
+                f"the record class {self._record_class.__name__} does not fit, so records would be rejected: edit it"
+            )
 
     def _describe_limits(self) -> None:
         named = [name for name in self._page.headers if re.search(r"rate-?limit|retry-after", name, re.IGNORECASE)]
@@ -435,7 +437,7 @@ class _Examination:
             self._doubt(f"it looks like the preset {name}: leave out {', '.join(clash)} to see it read by that")
             return
         try:
-            pages = _Examination(_copy(self._config, preset=name), self._contract).take_two()
+            pages = _Examination(_copy(self._config, preset=name), self._record_class).take_two()
         except SourceError as error:
             self._doubt(f"it looks like the preset {name}, and cannot be read by it: {error}")
             return

@@ -294,7 +294,7 @@ def _find_cleaned(dataset: Dataset, raw: DayFolder, lines: list[bytes], finder: 
     try:
         settings = dataset.config()
         rules = settings.deleted_when, settings.timezone
-        rows, rejects = transform(lines, dataset.contract, dataset.clean, key, *rules)
+        rows, rejects = transform(lines, dataset.record_class, dataset.clean, key, *rules)
         table = pa.Table.from_pandas(rows[key], preserve_index=False)
     except Exception as error:  # whatever `clean` raises, and in words that may be those of a record
         what = type(error.__cause__ or error).__name__

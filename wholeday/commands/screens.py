@@ -325,7 +325,7 @@ def show_diagnosis(loads: Loads, options: argparse.Namespace) -> bool:
     load, dataset = loads[0], loads[0].dataset
     get_config().remove_section(dataset.name)
     with CmdlineParser.global_instance([load.task_family, f"--{dataset.name}-url", options.url, *options.flags]):
-        diagnosis = diagnose(dataset.config(), dataset.contract)
+        diagnosis = diagnose(dataset.config(), dataset.record_class)
     console = open_console()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")

@@ -128,7 +128,7 @@ def _read(
     """Read the source to its end into parts, from where the journal ends."""
     settings, folder = dataset.config(), dataset.folder("raw", date)
     name_load(journal.started_at - settings.settle)
-    reading = Reading(settings, date, watermark, Census(dataset.contract, dataset.key, settings.deleted_when))
+    reading = Reading(settings, date, watermark, Census(dataset.record_class, dataset.key, settings.deleted_when))
     journal.resume(reading)
     with closing(iter(reading)) as pages:  # now, not when Python finds the time: a thread may be waiting for its page
         size, records = Pipeline().part_records, _Records(reading, pages, listeners)

@@ -183,7 +183,9 @@ def count_cleaned(dataset: Dataset, folder: DayFolder, parts: Iterable[Part]) ->
     settings, census = dataset.config(), Census()
     rules = settings.deleted_when, settings.timezone
     for part in parts:
-        add_cleaned(census, *transform(unpack(folder.read(part)), dataset.contract, dataset.clean, key, *rules), key)
+        add_cleaned(
+            census, *transform(unpack(folder.read(part)), dataset.record_class, dataset.clean, key, *rules), key
+        )
     return census
 
 
@@ -313,7 +315,7 @@ def list_new_fields(dataset: Dataset, date: dt.date, unknown: Iterable[str]) -> 
 
 
 class Unknown(msgspec.Struct):
-    """The fields of a day that the contract does not name."""
+    """The fields of a day that the record class does not name."""
 
     unknown_fields: list[str]
 

@@ -57,18 +57,18 @@ class Leaf(NamedTuple):
     """Whether a record without it has another value than null."""
 
 
-def list_leaves(contract: type[msgspec.Struct]) -> list[Leaf]:
-    """The fields of a contract, those of nested structs each for itself; raises DatasetError for one of no kind."""
+def list_leaves(record_class: type[msgspec.Struct]) -> list[Leaf]:
+    """The fields of a record class, those of nested structs each for itself; raises DatasetError for one of no kind."""
     try:
-        return list(_walk(contract.__name__, inspect.type_info(contract), (), ()))
+        return list(_walk(record_class.__name__, inspect.type_info(record_class), (), ()))
     except (TypeError, NameError) as error:
-        raise DatasetError(f"contract {contract.__name__} cannot be read: {error}") from error
+        raise DatasetError(f"record class {record_class.__name__} cannot be read: {error}") from error
 
 
-def make_example(contract: type[msgspec.Struct]) -> bytes:
-    """Make a record with a value in each field, as JSON. A contract with bounds or enums may refuse it."""
+def make_example(record_class: type[msgspec.Struct]) -> bytes:
+    """Make a record with a value in each field, as JSON. A record class with bounds or enums may refuse it."""
     record: dict[str, Any] = {}
-    for leaf in list_leaves(contract):
+    for leaf in list_leaves(record_class):
         node = record
         for name in leaf.names[:-1]:
             node = node.setdefault(name, {})
@@ -76,18 +76,19 @@ def make_example(contract: type[msgspec.Struct]) -> bytes:
     return msgspec.json.encode(record)
 
 
-def check_key(contract: type[msgspec.Struct], key: Sequence[str]) -> None:
-    """Raise DatasetError unless each name of the natural key is a field of the contract."""
-    names = [".".join(leaf.names) for leaf in list_leaves(contract)]
+def check_key(record_class: type[msgspec.Struct], key: Sequence[str]) -> None:
+    """Raise DatasetError unless each name of the natural key is a field of the record class."""
+    names = [".".join(leaf.names) for leaf in list_leaves(record_class)]
     if wrong := next((name for name in key if name not in names), None if key else "nothing"):
         raise DatasetError(
-            f"contract {contract.__name__}: the key names {wrong}, which is not among its fields: {', '.join(names)}: "
+            f"record class {record_class.__name__}: the key names {wrong}, which is not among its fields: "
+            f"{', '.join(names)}: "
             "name the fields that identify a record"
         )
 
 
 def _walk(
-    contract: str,
+    record_class: str,
     node: inspect.Type,
     attributes: tuple[str, ...],
     names: tuple[str, ...],
@@ -98,21 +99,23 @@ def _walk(
         others = [kind for kind in node.types if not isinstance(kind, inspect.NoneType)]
         if len(others) > 1:
             shown = " | ".join(_name_type(kind) for kind in others)
-            raise _refuse(contract, names, shown, "declare one type; records with another one are then rejected")
+            raise _refuse(record_class, names, shown, "declare one type; records with another one are then rejected")
         node = others[0]
     if isinstance(node, inspect.StructType):
         if node.array_like:
-            raise _refuse(contract, names, f"{node.cls.__name__}, an array", "leave array_like out: fields need names")
+            raise _refuse(
+                record_class, names, f"{node.cls.__name__}, an array", "leave array_like out: fields need names"
+            )
         if node.cls in within:
-            raise _refuse(contract, names, f"{node.cls.__name__}, which holds itself", "leave the field out")
+            raise _refuse(record_class, names, f"{node.cls.__name__}, which holds itself", "leave the field out")
         for field in node.fields:
             path = (*attributes, field.name), (*names, field.encode_name)
             default = has_default or bool({field.default, field.default_factory} - {None, msgspec.NODEFAULT})
-            yield from _walk(contract, field.type, *path, (*within, node.cls), default)
+            yield from _walk(record_class, field.type, *path, (*within, node.cls), default)
         return
     kind = _find_kind(node)
     if kind is None:
-        raise _refuse(contract, names, _name_type(node), REFUSED.get(type(node), ("", OTHER))[1])
+        raise _refuse(record_class, names, _name_type(node), REFUSED.get(type(node), ("", OTHER))[1])
     yield Leaf(attributes, names, kind, isinstance(node, inspect.EnumType), has_default)
 
 
@@ -132,6 +135,6 @@ def _name_type(node: inspect.Type) -> str:
     return known[0] if known else type(node).__name__.removesuffix("Type").lower()
 
 
-def _refuse(contract: str, names: Sequence[str], shown: str, fix: str) -> DatasetError:
-    field = f"field {'.'.join(names)} of contract {contract}" if names else f"contract {contract}"
+def _refuse(record_class: str, names: Sequence[str], shown: str, fix: str) -> DatasetError:
+    field = f"field {'.'.join(names)} of record class {record_class}" if names else f"record class {record_class}"
     return DatasetError(f"{field} is declared {shown}, which cannot be stored: {fix}")

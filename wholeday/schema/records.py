@@ -104,13 +104,13 @@ class Census:
     """The lowest and the highest key, as they are counted."""
 
     def __init__(
-        self, contract: type[msgspec.Struct] | None = None, key: Sequence[str] = (), deleted_when: str = ""
+        self, record_class: type[msgspec.Struct] | None = None, key: Sequence[str] = (), deleted_when: str = ""
     ) -> None:
         self.records, self.span = 0, None
         self.key, self.deleted_when = tuple(key), deleted_when
         self._fields = [Field(path) for path in key]
         self._deletion = Deletion(deleted_when)
-        self._known = _name_fields(inspect.type_info(contract)) if contract else {}
+        self._known = _name_fields(inspect.type_info(record_class)) if record_class else {}
         self._unknown: set[str] = set()
         self._keys, self._gone = array("q"), bytearray()
         self._alone = self._alone_gone = 0
@@ -170,7 +170,7 @@ class Census:
 
     @property
     def unknown(self) -> list[str]:
-        """Dotted names of fields that the contract does not name."""
+        """Dotted names of fields that the record class does not name."""
         return sorted(self._unknown)[:MAX_UNKNOWN]
 
     def present_keys(self) -> "Keys":

@@ -124,7 +124,7 @@ class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
     erasures: list[Erasure] = []
     """Of rows and rejects, since the day was cleaned."""
     fields: dict[str, Presence] = {}
-    """How often each field of the contract, and of `deleted_when`, came. Empty if an older version wrote it."""
+    """How often each field of the record class, and of `deleted_when`, came. Empty if an older version wrote it."""
     absent: dict[str, int] = {}
     """Fields that no record has though they usually come, and how many records could have them."""
 

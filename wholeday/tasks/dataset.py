@@ -54,13 +54,13 @@ def spell_command(dataset: str, *words: Any) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A section of luigi.cfg, a contract, a cleaning and a table: all that is particular to the records of an API.
+    """A section of luigi.cfg, a record class, a cleaning and a table: all that is particular to the records of an API.
 
     `key` names the fields of a record that are its natural key, nested ones by a dotted path.
     """
 
     config: type[Source]
-    contract: type[msgspec.Struct]
+    record_class: type[msgspec.Struct]
     clean: "Clean"
     table: "Callable[[sa.MetaData], sa.Table]"
     key: tuple[str, ...]
@@ -78,7 +78,7 @@ class Dataset:
 
     @functools.cached_property
     def _code(self) -> str:
-        module = sys.modules[self.contract.__module__]
+        module = sys.modules[self.record_class.__module__]
         own = ast.parse(inspect.getsource(module))
         own.body = [node for node in own.body if not _is_task(module, node)]
         # Not imported: transform brings pandas.
@@ -92,7 +92,7 @@ class Dataset:
         return json.dumps([_outline(own), _outline(shared)])
 
     def check(self) -> "Declared":
-        """Read contract, key and table; raises DatasetError or ConfigError where a day of it could not be loaded."""
+        """Read record class, key and table. Raise DatasetError or ConfigError if no day could be loaded."""
         return self._declared
 
     @functools.cached_property
@@ -100,7 +100,7 @@ class Dataset:
         from wholeday.schema.tables import Declared
 
         try:
-            check_key(self.contract, self.key)
+            check_key(self.record_class, self.key)
         except DatasetError as error:
             raise DatasetError(f"dataset {self.name}: {error}") from error
         return Declared.read(self.name, self.table)

@@ -1,6 +1,6 @@
 """Raw lines of a part to a clean frame and its rejects: a pure function, no I/O, no clock, no randomness.
 
-Owns how a contract becomes columns, why a record is rejected, and how little is enough of a deletion. What is right
+Owns how a record class becomes columns, why a record is rejected, and how little is enough of a deletion. What is right
 for a column is the dataset's business (`clean` in users.py), not this file's.
 """
 
@@ -85,7 +85,7 @@ def _without_collector() -> Iterator[None]:
 
 def transform(
     lines: Sequence[bytes],
-    contract: type[msgspec.Struct],
+    record_class: type[msgspec.Struct],
     clean: Clean,
     key: Sequence[str],
     deleted_when: str = "",
@@ -97,31 +97,31 @@ def transform(
     Where `deleted_when` says what a deletion is, rows have a last column `deleted`, and a deletion is a row
     whatever else is wrong with it, as long as its key can be read. Times without an offset are times of `timezone`.
     Every line ends in one of the two: len(rows) + len(rejects) == len(lines). Raises DatasetError
-    where contract and `clean` do not fit together.
+    where record class and `clean` do not fit together.
     """
-    cleaned = transform_and_count(lines, contract, clean, key, deleted_when, timezone)
+    cleaned = transform_and_count(lines, record_class, clean, key, deleted_when, timezone)
     return cleaned.rows, cleaned.rejects
 
 
 @_without_collector()
 def transform_and_count(
     lines: Sequence[bytes],
-    contract: type[msgspec.Struct],
+    record_class: type[msgspec.Struct],
     clean: Clean,
     key: Sequence[str],
     deleted_when: str = "",
     timezone: str = "UTC",
 ) -> Cleaned:
-    """Do what `transform` does, and count the records that have each field of the contract, and of `deleted_when`."""
-    leaves, zone = list_leaves(contract), ZoneInfo(timezone)
+    """Do what `transform` does, and count the records that have each field of the class, and of `deleted_when`."""
+    leaves, zone = list_leaves(record_class), ZoneInfo(timezone)
     shown = hide_deep(lines)
     exact = cut_fractions(shown, leaves)
-    records, refused = _decode(exact, contract)
+    records, refused = _decode(exact, record_class)
     if shown is not lines:
         for line in [number for number, line in enumerate(lines, 1) if shown[number - 1] is not line]:
             records.pop(line, None)
             refused[line] = _TooDeepError()
-    salvaged = {line: _salvage(exact[line - 1], contract) for line in refused}
+    salvaged = {line: _salvage(exact[line - 1], record_class) for line in refused}
     keys = _read_keys(salvaged, leaves, clean, key)
     deletion = Deletion(deleted_when)
     said = deletion.read(shown)
@@ -157,7 +157,7 @@ def _count_fields(
 ) -> dict[str, tuple[int, int]]:
     """Count the records that could have a field, and those where it is present and not null.
 
-    A deletion need not have more than its key, so it does not count. Nor does a record that does not fit the contract.
+    A deletion needs only its key, so it does not count. Nor does a record that does not fit the record class.
     """
     live = frame[[not gone[line - 1] for line in frame.index]] if any(gone) else frame
     present = dict(zip(live.columns, live.count(), strict=True))
@@ -169,10 +169,10 @@ def _count_fields(
 
 
 def _decode(
-    lines: Sequence[bytes], contract: type[msgspec.Struct]
+    lines: Sequence[bytes], record_class: type[msgspec.Struct]
 ) -> tuple[dict[int, msgspec.Struct], dict[int, Exception]]:
-    """The records that fit the contract and the errors of those that do not, each by line."""
-    decoder = msgspec.json.Decoder(contract)
+    """The records that fit the record class and the errors of those that do not, each by line."""
+    decoder = msgspec.json.Decoder(record_class)
     records: dict[int, msgspec.Struct] = {}
     refused: dict[int, Exception] = {}
     for start in range(0, len(lines), BLOCK):
@@ -271,12 +271,12 @@ def _read_keys(
     return dict(zip(salvaged, map(_encode_key, rows[list(key)].itertuples(index=False)), strict=True))
 
 
-def _salvage(line: bytes, contract: type[msgspec.Struct]) -> SimpleNamespace:
-    """Those top-level fields of a refused record that fit the contract by themselves."""
+def _salvage(line: bytes, record_class: type[msgspec.Struct]) -> SimpleNamespace:
+    """Those top-level fields of a refused record that fit the record class by themselves."""
     fields = {}
     record = load(line)
     if isinstance(record, dict):
-        for field in msgspec.structs.fields(contract):
+        for field in msgspec.structs.fields(record_class):
             with suppress(msgspec.ValidationError, UnicodeEncodeError):
                 value = msgspec.convert(record.get(field.encode_name), field.type)
                 msgspec.json.encode(value)  # a lone surrogate is a str, but not text

@@ -148,9 +148,9 @@ def check_clean(dataset: Dataset, deleted_when: str) -> None:
     from wholeday.transform.rows import transform
 
     declared = dataset.check()
-    for lines in ([], [make_example(dataset.contract)]):
+    for lines in ([], [make_example(dataset.record_class)]):
         try:
-            rows, _ = transform(lines, dataset.contract, dataset.clean, tuple(declared.key), deleted_when)
+            rows, _ = transform(lines, dataset.record_class, dataset.clean, tuple(declared.key), deleted_when)
         except DatasetError:
             if lines:  # no source need send such values: the true records tell
                 return
@@ -175,7 +175,7 @@ def transform_parts(
 
 def _name_imports(dataset: Dataset) -> list[str]:
     """The modules of which `transform_part` has need."""
-    return [__name__, "wholeday.transform.rows", "pyarrow.parquet", dataset.contract.__module__]
+    return [__name__, "wholeday.transform.rows", "pyarrow.parquet", dataset.record_class.__module__]
 
 
 def transform_part(job: PartJob) -> PartResult:
@@ -184,7 +184,7 @@ def transform_part(job: PartJob) -> PartResult:
 
     lines, declared, dataset = unpack(job.raw.read(job.part)), job.declared, job.dataset
     rules = job.deleted_when, job.timezone
-    rows, rejects, fields = transform_and_count(lines, dataset.contract, dataset.clean, tuple(declared.key), *rules)
+    rows, rejects, fields = transform_and_count(lines, dataset.record_class, dataset.clean, tuple(declared.key), *rules)
     table = to_arrow(rows, declared.key | declared.row)
     clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), encode_rows(table))])
     kept = None
@@ -325,7 +325,7 @@ def _check_rejects(dataset: Dataset, clean: DayFolder, records: int, reasons: Co
     )
     if not settings.accept:
         raise QualityError(
-            f"{what}. They are in {clean}/rejects-*: mend the contract or the cleaning, or let this run through with "
+            f"{what}. They are in {clean}/rejects-*: fix the record class or `clean`, or let this run through with "
             f"--{dataset.name}-accept"
         )
     logger.warning("%s: let through by --%s-accept", what, dataset.name)

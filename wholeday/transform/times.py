@@ -26,7 +26,7 @@ _join = msgspec.json.Encoder().encode
 def cut_fractions(lines: Sequence[bytes], leaves: Sequence[Leaf]) -> Sequence[bytes]:
     """The records with no time finer than a microsecond, as msgspec would round 23:59:59.9999999 to the next day.
 
-    Only the fields that the contract declares as times are cut. Costs 3 µs for each record with such a time, and next
+    Only fields that the record class declares as times are cut. Costs 3 µs for each record with such a time, and next
     to nothing otherwise.
     """
     tree: dict[str, Any] = {}
