@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from wholeday.extract.detection import MOST_PROBES, Decision, UndecidedError, decide, says_more
-from wholeday.extract.paginators import Page, Paging, Request
+from wholeday.extract.http.page import Page
+from wholeday.extract.http.request import Request
+from wholeday.extract.paginators import Paging
 
 URL = "https://api.example/users"
 Answer = Callable[[dict[str, str]], Page | None]

@@ -15,7 +15,9 @@ from requests.structures import CaseInsensitiveDict
 from reading import People, fail
 from server import Answer, Server
 from wholeday.errors import ConfigError
-from wholeday.extract.paginators import LinkHeader, Page, Paging, Param, Request, Single, find_next_link
+from wholeday.extract.http.page import Page
+from wholeday.extract.http.request import Request
+from wholeday.extract.paginators import LinkHeader, Paging, Param, Single, find_next_link
 
 URL = "https://api.example/users"
 RECORD = msgspec.Raw(b'{"id":1}')

@@ -22,7 +22,9 @@ from wholeday.config.writer import escape_json, write_section, write_value
 from wholeday.errors import SourceError
 from wholeday.extract.detection import Decision, EndlessError, UndecidedError, decide, says_more
 from wholeday.extract.http.client import AnswerError, Client
-from wholeday.extract.paginators import TOTALS, Page, Paging, Request
+from wholeday.extract.http.page import Page
+from wholeday.extract.http.request import Request
+from wholeday.extract.paginators import TOTALS, Paging
 from wholeday.extract.reader import make_request
 from wholeday.extract.vocabulary import (
     ADDRESSES,

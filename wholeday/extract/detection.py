@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from wholeday.extract.paginators import ENDS, TOTALS, Page, Paging, Request, find_next_link, to_number
+from wholeday.extract.http.page import Page
+from wholeday.extract.http.request import Request
+from wholeday.extract.paginators import ENDS, TOTALS, Paging, find_next_link, to_number
 from wholeday.extract.vocabulary import (
     COUNT,
     PAGE,

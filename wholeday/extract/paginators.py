@@ -5,101 +5,19 @@ sends anything and never judges where a link leads: whoever sends the request do
 it does not guess: a word of the source that there is more, and no way to get it, is an error.
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, Self
-from urllib.parse import quote, unquote_plus, urljoin, urlsplit, urlunsplit
-
-import msgspec
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Protocol, Self
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from wholeday.config.settings import Source
 from wholeday.errors import ConfigError
-from wholeday.schema.paths import Number, Unreadable, find, has, is_true, load, put
+from wholeday.extract.http.page import Page
+from wholeday.extract.http.request import Request, join_query, parse_param_name, split_query, to_text
+from wholeday.schema.paths import Unreadable, find, has, is_true, load
 
 ENDS = (None, "", False, 0, "0")  # a cursor that is one of these leads nowhere
-HALF_PAIR = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A page to be asked for: its URL, the query parameters added to it, its headers, the JSON that a POST sends."""
-
-    url: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    method: str = "GET"
-    body: Mapping[str, Any] | Sequence[Any] = field(default_factory=dict)
-
-    @property
-    def target(self) -> str:
-        """The whole URL, percent-encoded. A parameter replaces those of its name in the URL's own query.
-
-        A string is sent as it is, a list repeats its name, anything else is sent as JSON.
-        """
-        if not self.params:
-            return self.url
-        own = [pair for pair in _split_query(self.url) if _name(pair) not in self.params]
-        added = [
-            f"{quote(name, safe='')}={quote(_to_text(item), safe='')}"
-            for name, value in self.params.items()
-            for item in (value if isinstance(value, (list, tuple)) else [value])
-        ]
-        return _join_query(self.url, own + added)
-
-    @property
-    def content(self) -> bytes | None:
-        """What a POST sends."""
-        return _to_text(self.body).encode() if self.method == "POST" else None
-
-    @property
-    def identity(self) -> bytes:
-        """What tells this request from others."""
-        return "\n".join([self.target, _to_text(self.body), _to_text(self.headers)]).encode()
-
-    def __str__(self) -> str:
-        """The request in an error, less its headers."""
-        return f"{self.method} {self.target}" + (f" {_to_text(self.body)}" if self.method == "POST" else "")
-
-    def put(self, where: str, name: str, value: object) -> "Request":
-        """Return the same with a value in its `query`, `body` (`name` is a dotted path) or `header`.
-
-        Raises ValueError where the value cannot be sent.
-        """
-        if isinstance(value, Unreadable) or (isinstance(value, str) and HALF_PAIR.search(value)):
-            raise ValueError(f"{ascii(value)[:80]} cannot be sent as '{name}': it is no text")
-        match where:
-            case "body":
-                assert isinstance(self.body, Mapping)  # noqa: S101 - cursor_in = body is refused for a list
-                return replace(self, body=put(self.body, name, value))
-            case "header":
-                text = _to_text(value).encode().decode("latin-1")  # in UTF-8, as http.client sends a byte a character
-                return replace(self, headers={**self.headers, name: text})
-            case _:
-                return replace(self, params={**self.params, name: value})
-
-    def get(self, where: str, name: str) -> Any:
-        """What `put` put there."""
-        return find(self.body, name) if where == "body" else {"header": self.headers}.get(where, self.params)[name]
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a source answered: from which URL, its headers (names in any case), its records, and the rest of its object.
-
-    `fields` is the page's object without its lists, but for those of links and errors; empty where the page is the
-    list itself.
-    """
-
-    url: str
-    headers: Mapping[str, str]
-    records: Sequence[msgspec.Raw]
-    fields: Mapping[str, object] = field(default_factory=dict)
-    content: bytes = b""
-    """The bytes of its list."""
-    end: str = ""
-    """The word of `end_when` by which this answer, which has no list, means that there is nothing more."""
 
 
 class Paginator(Protocol):
@@ -177,9 +95,9 @@ class Param:
 
     def put(self, request: Request, value: object) -> Request:
         if not self.keep_params:
-            own = [pair for pair in _split_query(request.url) if _name(pair) == self.size_param]
+            own = [pair for pair in split_query(request.url) if parse_param_name(pair) == self.size_param]
             params = {name: value for name, value in request.params.items() if name == self.size_param}
-            request = replace(request, url=_join_query(request.url, own), params=params)
+            request = replace(request, url=join_query(request.url, own), params=params)
         return request.put(self.where, self.name, value)
 
     def get(self, request: Request) -> int:
@@ -412,8 +330,8 @@ def _find_cursor(page: Page, path: str, more: bool | None) -> str | None:
             raise ValueError(f"the source says that there is more, and '{path}' leads nowhere: check cursor_path")
         return None
     if not isinstance(cursor, (str, int, float)) or isinstance(cursor, Unreadable):
-        raise ValueError(f"'{path}' is {_to_text(cursor)[:80]}, which is no link and no cursor: check cursor_path")
-    return _to_text(cursor)
+        raise ValueError(f"'{path}' is {to_text(cursor)[:80]}, which is no link and no cursor: check cursor_path")
+    return to_text(cursor)
 
 
 def _resolve(base: str, link: str, keep_origin: bool) -> str:
@@ -427,21 +345,3 @@ def _resolve(base: str, link: str, keep_origin: bool) -> str:
         return url
     own = urlsplit(base)
     return urlunsplit(parts._replace(scheme=own.scheme, netloc=own.netloc, path=parts.path or "/"))
-
-
-def _split_query(url: str) -> list[str]:
-    return [pair for pair in urlsplit(url).query.split("&") if pair]
-
-
-def _join_query(url: str, pairs: Sequence[str]) -> str:
-    return urlunsplit(urlsplit(url)._replace(query="&".join(pairs)))
-
-
-def _name(pair: str) -> str:
-    return unquote_plus(pair.partition("=")[0])
-
-
-def _to_text(value: object) -> str:
-    if isinstance(value, (str, Number)):
-        return str(value)
-    return json.dumps(value, separators=(",", ":"), default=dict)

@@ -22,8 +22,10 @@ from wholeday.errors import OutageError, SourceError
 from wholeday.extract import detection
 from wholeday.extract.http.auth import strip_userinfo
 from wholeday.extract.http.client import Client
+from wholeday.extract.http.page import Page
 from wholeday.extract.http.pages import digest, suggest_end
-from wholeday.extract.paginators import Page, Paging, Request
+from wholeday.extract.http.request import Request
+from wholeday.extract.paginators import Paging
 from wholeday.extract.vocabulary import find_flags
 from wholeday.schema.records import Census
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from wholeday.extract.http.page import Page
 from wholeday.extract.http.pages import VALUE
-from wholeday.extract.paginators import ENDS, Page, Request, find_next_link, is_garbled, is_last_link, to_number
+from wholeday.extract.http.request import Request
+from wholeday.extract.paginators import ENDS, find_next_link, is_garbled, is_last_link, to_number
 from wholeday.schema.paths import find, load, simplify, walk
 
 # Names of headers, fields and parameters, as `simplify` leaves them: small letters and digits.

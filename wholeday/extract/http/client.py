@@ -27,6 +27,7 @@ from wholeday.extract.http.auth import Auth
 from wholeday.extract.http.bodies import unfold
 from wholeday.extract.http.body_errors import BodyErrors
 from wholeday.extract.http.deadline import limit, pause
+from wholeday.extract.http.page import Page
 from wholeday.extract.http.pages import (
     START_BYTES,
     BadPageError,
@@ -42,9 +43,9 @@ from wholeday.extract.http.pages import (
     split_list,
     suggest_end,
 )
+from wholeday.extract.http.request import Request
 from wholeday.extract.http.session import Session, find_tls_problem, is_unreachable
 from wholeday.extract.http.waits import find_time, find_wait, is_limited
-from wholeday.extract.paginators import Page, Request
 from wholeday.log import count, logger
 from wholeday.redaction import Mask, find_secrets
 from wholeday.text import clean_line

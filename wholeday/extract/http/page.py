@@ -1,0 +1,24 @@
+"""Describe a page: the answer to one request."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+
+@dataclass(frozen=True)
+class Page:
+    """The answer to a request for one page."""
+
+    url: str
+    """The URL that answered, after redirects."""
+    headers: Mapping[str, str]
+    """The headers. Their names match in any case."""
+    records: Sequence[msgspec.Raw]
+    """The records, each as the bytes that the source sent."""
+    fields: Mapping[str, object] = field(default_factory=dict)
+    """The object around the records, without its lists other than links and errors; empty if the page is a list."""
+    content: bytes = b""
+    """The bytes of the list of records."""
+    end: str = ""
+    """The word of `end_when` that makes this answer the end of the data; empty if the answer has a list."""
