@@ -32,7 +32,7 @@ from wholeday.config.settings import Pipeline
 from wholeday.extract import outage
 from wholeday.extract.http import client
 from wholeday.load.database import find_database
-from wholeday.storage.targets import DayFolder
+from wholeday.storage.day_folder import DayFolder
 
 if TYPE_CHECKING:
     from bucket import Bucket

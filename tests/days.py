@@ -16,7 +16,8 @@ from pipeline.users import USERS
 from wholeday import clock
 from wholeday.load.warehouse import prepare
 from wholeday.schema.tables import CLASSES, LOADS, REJECTS, Declared
-from wholeday.storage.targets import MANIFEST, CleanManifest, DayFolder, RawManifest, digest
+from wholeday.storage.day_folder import MANIFEST, DayFolder
+from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.tasks.failures import Failure
 
 NIGHT = dt.timedelta(minutes=20)  # after midnight, when a day is loaded

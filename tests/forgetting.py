@@ -11,11 +11,12 @@ from pipeline.users import USERS
 from reading import make_user
 from server import Answer, Server
 from wholeday.commands.verify import verify
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
 from wholeday.storage.lines import unpack
-from wholeday.storage.targets import CleanManifest, RawManifest, digest
+from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.tasks.dataset import Dataset
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 DAYS = [dt.date(2026, 11, number) for number in range(1, 6)]
 MARK = "Kowalczyk"  # in every record of user 42, and in no other
@@ -51,8 +52,8 @@ def answer(
 def make(dataset: Dataset, days: list[dt.date]) -> None:
     for day in days:
         extract_day(dataset, day)
-        stages.transform_day(dataset, day)
-        stages.load_day(dataset, day)
+        transform_stage.transform_day(dataset, day)
+        load_stage.load_day(dataset, day)
 
 
 def load_days(server: Server, configure: Callable[..., None], mode: str) -> Records:
@@ -61,9 +62,9 @@ def load_days(server: Server, configure: Callable[..., None], mode: str) -> Reco
     answer(server, configure, days, mode=mode)
     for day in DAYS:
         extract_day(USERS, day)
-        stages.transform_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
     for day in [*DAYS[2:], *DAYS[:2]]:
-        stages.load_day(USERS, day)
+        load_stage.load_day(USERS, day)
     return days
 
 
@@ -130,7 +131,7 @@ def check_markers(dataset: Dataset = USERS) -> None:
         read = dataset.folder("raw", day).read_manifest(RawManifest)
         made = dataset.folder("clean", day).read_manifest(CleanManifest)
         assert (raw_sha256, clean_sha256) == (digest(read.parts), digest([*made.parts, *made.rejects]))
-        assert stages.is_current(dataset, day)
+        assert transform_stage.is_current(dataset, day)
         assert query("select count(*) from rejects where dataset = ? and load_date = ?", dataset.name, date) == [
             (rejected,)
         ]

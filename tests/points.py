@@ -23,7 +23,7 @@ import psycopg
 import requests
 
 from wholeday.errors import PipelineError
-from wholeday.transform import stages
+from wholeday.transform import parts
 
 How = Literal["raise", "kill", "kill half", "kill parent"]
 
@@ -163,8 +163,8 @@ def run(work: Callable[[], None], points: Points) -> tuple[int, list[str]]:
     return os.waitstatus_to_exitcode(status), Path(REPORT).read_text().splitlines()
 
 
-def transform_part(number: int, at: int, how: How, job: stages.PartJob) -> stages.PartResult:
+def transform_part(number: int, at: int, how: How, job: parts.PartJob) -> parts.PartResult:
     """The work of a process of the engine, in which something goes wrong at a point of job `number`."""
     if job.number == number:
         Points(at, how).install()
-    return stages.transform_part(job)
+    return parts.transform_part(job)

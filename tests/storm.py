@@ -26,7 +26,8 @@ from conftest import ROOT, start
 from pipeline.users import USERS
 from wholeday import clock
 from wholeday.commands import cli
-from wholeday.storage.targets import MANIFEST, DayFolder, RawManifest
+from wholeday.storage.day_folder import MANIFEST, DayFolder
+from wholeday.storage.manifest import RawManifest
 
 PROCESSES = 3
 KILLED = 0.5  # the share of commands that are meant to be killed; some end before
@@ -34,8 +35,9 @@ ROUND = 30  # commands; then all processes have ended, and days that are lost ca
 LOG, UNLOADED = Path("storm.jsonl"), Path("unloaded.jsonl")
 READINGS = Path("readings")
 LIBRARIES = (
-    *("extraction", "forget", "plan", "postgres", "prune", "report", "reprocess", "sqlite", "status", "transform"),
-    *("users", "verify", "warehouse"),
+    *(f"wholeday.commands.{name}" for name in ("forget", "plan", "prune", "report", "reprocess", "status", "verify")),
+    *("wholeday.extract.day", "wholeday.transform.rows", "wholeday.load.warehouse"),
+    *("wholeday.load.postgres", "wholeday.load.sqlite", "pipeline.users"),
 )
 
 
@@ -91,7 +93,7 @@ def rage() -> None:
     """Fork the processes of a storm, and wait for them."""
     plan = msgspec.json.decode(os.environ["STORM"], type=Plan)
     for name in LIBRARIES:
-        importlib.import_module(f"pipeline.{name}")
+        importlib.import_module(name)
     DayFolder.publish = publish_and_keep  # type: ignore[method-assign]
     for first in range(0, plan.size, ROUND):
         _rage_once(plan, first)

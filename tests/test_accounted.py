@@ -25,8 +25,9 @@ from server import Server
 from store import Store
 from wholeday.commands import screens
 from wholeday.errors import PipelineError
-from wholeday.extract.extraction import extract_day
-from wholeday.transform import stages
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
 
 COLUMNS = "name", "email", "city", "updated_at"
 DAY = dt.date(2026, 11, 10)
@@ -73,7 +74,7 @@ def test_each_load_accounts_for_what_it_removes(name: str, new_database: Callabl
             if step[0] != "forget":
                 marker = store.warehouse.find_marker(dt.date(2026, 11, step[1]))
                 assert marker
-                check(before, after, ("name", "updated_at"), marker, stages.tell_loaded(marker))
+                check(before, after, ("name", "updated_at"), marker, load_stage.tell_loaded(marker))
             before = after
 
     hold()
@@ -136,8 +137,8 @@ def test_each_day_accounts_for_what_it_removes(
             try:
                 with accepting(accept):
                     extract_day(USERS, date)
-                    stages.transform_day(USERS, date)
-                    stages.load_day(USERS, date)
+                    transform_stage.transform_day(USERS, date)
+                    load_stage.load_day(USERS, date)
             except PipelineError:
                 assert read_users() == before
                 continue

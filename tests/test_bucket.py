@@ -33,10 +33,11 @@ from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
 from wholeday.config.settings import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError, SourceError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
 from wholeday.storage.backends import open_storage, strip_run
+from wholeday.storage.day_folder import JOURNAL, MANIFEST, DayFolder, list_days
 from wholeday.storage.lines import pack
-from wholeday.storage.targets import JOURNAL, MANIFEST, CleanManifest, DayFolder, RawManifest, list_days
+from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Tombstones
 from wholeday.tasks import failures
 from wholeday.tasks.failures import list_failures

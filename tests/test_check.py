@@ -19,8 +19,9 @@ from reading import make_user
 from server import Answer, Request, Server
 from wholeday.commands.check import AHEAD, FAILED, OK, UNTESTED, Finding, check_source
 from wholeday.errors import DayNotClosedError
-from wholeday.extract.extraction import extract_day
-from wholeday.transform import stages
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
 
 DAY = dt.date(2026, 11, 20)
 SECRET = 's3cr3t/+to "k&n='
@@ -102,7 +103,7 @@ def test_nothing_is_left_behind_and_the_source_is_read_twice(server, configure):
     ask()
     assert dump_tree(".") == before
     assert len(server.requests) == 4 + 4 + 1  # each asks for one page behind the last, which is full
-    for work in (extract_day, stages.transform_day, stages.load_day):
+    for work in (extract_day, transform_stage.transform_day, load_stage.load_day):
         work(USERS, DAY)
     before = dump_tree(".")
     assert "data/warehouse.db" in before

@@ -15,8 +15,9 @@ from wholeday.commands.reprocess import rebuild, reprocess
 from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
 from wholeday.errors import QualityError
-from wholeday.extract import extraction
-from wholeday.transform import stages
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -43,9 +44,9 @@ def take(database: str, server: Server, configure: Callable[..., None], monkeypa
     def load(day: dt.date, ahead: dt.timedelta = dt.timedelta(0)) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(clock, "utc_now", lambda: NOW + ahead)
-            extraction.extract_day(USERS, day)
-            stages.transform_day(USERS, day)
-            stages.load_day(USERS, day)
+            extract_stage.extract_day(USERS, day)
+            transform_stage.transform_day(USERS, day)
+            load_stage.load_day(USERS, day)
 
     return load
 
@@ -60,12 +61,12 @@ def test_a_day_that_was_read_in_the_future_is_not_loaded(take: Take, monkeypatch
     take(YESTERDAY, -DAY)
     with monkeypatch.context() as patch:
         patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=6))
-        extraction.extract_day(USERS, TODAY)
-        stages.transform_day(USERS, TODAY)
+        extract_stage.extract_day(USERS, TODAY)
+        transform_stage.transform_day(USERS, TODAY)
     before = query("select date, as_of from loads")
     line = r"^users 2026-11-20: it was read at 2026-11-20T12:06:00Z, which lies in the future: correct the clock"
     with pytest.raises(QualityError, match=line):
-        stages.load_day(USERS, TODAY)
+        load_stage.load_day(USERS, TODAY)
     for outcome in (*reprocess(USERS, TODAY, TODAY + DAY), rebuild(USERS)[-1]):
         assert (outcome.date, outcome.what) == (TODAY, "failed")
         assert re.match(line, outcome.why)
@@ -77,9 +78,9 @@ def test_clocks_of_two_machines_may_differ_by_five_minutes(monkeypatch: pytest.M
     """One machine reads a day, another one loads it."""
     with monkeypatch.context() as patch:
         patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=5))
-        extraction.extract_day(USERS, TODAY)
-        stages.transform_day(USERS, TODAY)
-    stages.load_day(USERS, TODAY)
+        extract_stage.extract_day(USERS, TODAY)
+        transform_stage.transform_day(USERS, TODAY)
+    load_stage.load_day(USERS, TODAY)
     assert names() == {str(TODAY)}
 
 
@@ -96,7 +97,7 @@ def test_a_clock_that_is_set_back_during_a_day_fails_the_day(
 
     configure("users", url=server.on("/users", answer) + "?on={date}", paginator="single")
     with pytest.raises(QualityError, match="the clock of this machine was set back while the day was read"):
-        extraction.extract_day(USERS, YESTERDAY)
+        extract_stage.extract_day(USERS, YESTERDAY)
     assert USERS.folder("raw", YESTERDAY).list_parts() == set()
 
 

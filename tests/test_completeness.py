@@ -20,11 +20,12 @@ from reading import DAY, People
 from server import Answer, Request, Server
 from sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
 from wholeday.errors import SourceError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.census import Census
+from wholeday.extract.day import extract_day
 from wholeday.extract.http import client
 from wholeday.extract.reader import Reading
-from wholeday.schema.records import Census
-from wholeday.transform import stages
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
 
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -146,8 +147,8 @@ def test_a_marker_says_that_all_users_are_in_the_warehouse(
         ids = str(error)
         assert not USERS.folder("raw", DAY).exists()
     else:
-        stages.transform_day(USERS, DAY)
-        stages.load_day(USERS, DAY)
+        transform_stage.transform_day(USERS, DAY)
+        load_stage.load_day(USERS, DAY)
         with closing(sqlite3.connect(f"{folder}/warehouse.db")) as db:
             ids = {user for (user,) in db.execute("select user_id from users")}
     assert USERS.marker(DAY).exists() == (not isinstance(ids, str))

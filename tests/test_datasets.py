@@ -11,8 +11,9 @@ from conftest import ROOT, dump_tree, luigi_run, query, run
 from pipeline.users import USERS
 from server import Answer, Server
 from wholeday.errors import FolderError
+from wholeday.load import day as load_stage
 from wholeday.tasks import dataset, failures
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 DAY = "2026-11-20"
 ORDERS = [
@@ -169,19 +170,19 @@ def test_a_clean_day_of_another_raw_day_is_made_again():
     """Raw read anew, clean as it was: the clean day is not what it says it is, so it is redone."""
     day = dt.date.fromisoformat(DAY)
     luigi_run("TransformUsers", "--date", DAY)
-    assert stages.is_current(USERS, day)
+    assert transform_stage.is_current(USERS, day)
     shutil.rmtree("data/raw")
-    assert not stages.is_current(USERS, day)
+    assert not transform_stage.is_current(USERS, day)
     luigi_run("ExtractUsers", "--date", DAY, "--users-url", "demo://users?updated_before={day_start}&per_day=7")
-    assert not stages.is_current(USERS, day)
+    assert not transform_stage.is_current(USERS, day)
     with pytest.raises(FolderError, match=r"clean/users/date=2026-11-20 was not made of data/raw"):
-        stages.load_day(USERS, day)
+        load_stage.load_day(USERS, day)
     assert not USERS.marker(day).exists()
     assert luigi_run("LoadUsers", "--date", DAY).returncode == 0
-    assert stages.is_current(USERS, day)
+    assert transform_stage.is_current(USERS, day)
     manifest = USERS.folder("clean", day).path / "manifest.json"
     manifest.write_text(manifest.read_text().replace("transform_version", "version_of_old"))
-    assert not stages.is_current(USERS, day)
+    assert not transform_stage.is_current(USERS, day)
 
 
 BROKEN = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.users import User, clean
 from reading import make_user
+from wholeday.extract.census import Census
 from wholeday.schema.depth import BLOCK, MAX_DEPTH, hide_deep, is_deep
-from wholeday.schema.records import Census
 from wholeday.storage.tombstones import Finder
 from wholeday.transform.rows import Reject, transform
 

@@ -26,7 +26,7 @@ from wholeday.commands import cli
 from wholeday.config.settings import Pipeline
 from wholeday.extract.http.demo import DemoAdapter
 from wholeday.schema.tables import LOADS, Declared
-from wholeday.storage.targets import CleanManifest, RawManifest
+from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.transform.rows import Reject
 
 README = (ROOT / "README.md").read_text()

@@ -11,9 +11,10 @@ from pipeline.users import USERS
 from reading import serve
 from wholeday import clock
 from wholeday.errors import ConfigError, QualityError, SourceError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
+from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
-from wholeday.storage.targets import DayFolder, RawManifest
+from wholeday.storage.manifest import RawManifest
 
 DAY = dt.date(2026, 11, 20)
 

@@ -85,9 +85,9 @@ def test_a_process_that_was_killed_is_written_down_by_the_one_that_started_it():
 def test_a_bug_is_written_down_by_its_name():
     """Its traceback is in the log."""
     code = (
-        "from luigi.cmdline import luigi_run; from wholeday.extract import extraction\n"
+        "from luigi.cmdline import luigi_run; from wholeday.extract import day as extract_stage\n"
         "def broken(*_): raise ZeroDivisionError('a bug\\nof two lines')\n"
-        "extraction.extract_day = broken\n"
+        "extract_stage.extract_day = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}'])"
     )
     assert run("python", "-c", code).returncode == 30

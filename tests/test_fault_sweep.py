@@ -28,8 +28,8 @@ from server import Answer, Request, Server
 from wholeday import clock
 from wholeday.config.settings import INCREMENTAL, SNAPSHOT
 from wholeday.errors import PipelineError
-from wholeday.storage.targets import MANIFEST
-from wholeday.transform import engine, stages
+from wholeday.storage.day_folder import MANIFEST
+from wholeday.transform import engine, parts
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 LONG = 7200 if ALL else 900
@@ -251,9 +251,9 @@ def test_a_fault_at_any_point_of_a_day_leaves_all_or_nothing_and_the_next_run_he
     sweep.finish()
 
 
-def transform_in_pool(part: Callable[[stages.PartJob], stages.PartResult]) -> None:
+def transform_in_pool(part: Callable[[parts.PartJob], parts.PartResult]) -> None:
     """The second stage in two processes of the engine."""
-    stages.transform_part = part
+    parts.transform_part = part
     engine.FEW = 2
     get_config().set("pipeline", "engine_workers", "2")
     TransformUsers(date=DAY).run()
@@ -295,7 +295,7 @@ def test_a_fault_around_the_processes_of_the_engine_leaves_all_or_nothing_and_th
 ) -> None:
     """Before they are started, and when all parts are there."""
     sweep = begin(INCREMENTAL, EARLIER)
-    job = functools.partial(transform_in_pool, stages.transform_part)
+    job = functools.partial(transform_in_pool, parts.transform_part)
     sweep.reset()
     ExtractUsers(date=DAY).run()
     _, names = points.run(job, Points())

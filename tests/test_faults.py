@@ -26,11 +26,12 @@ from pipeline.users import USERS
 from reading import DAY
 from server import Answer, Request, Server
 from wholeday.errors import PipelineError, SourceError, WarehouseError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
 from wholeday.extract.http import pages
+from wholeday.load import day as load_stage
 from wholeday.load import sqlite
-from wholeday.storage.targets import RawManifest
-from wholeday.transform import stages
+from wholeday.storage.manifest import RawManifest
+from wholeday.transform import day as transform_stage
 
 BEFORE = DAY - dt.timedelta(days=1)
 TOKEN = "t0k3n-of-the-source"
@@ -60,8 +61,8 @@ def forget_source() -> None:
 def work(day: dt.date = DAY) -> None:
     """All stages of a day."""
     extract_day(USERS, day)
-    stages.transform_day(USERS, day)
-    stages.load_day(USERS, day)
+    transform_stage.transform_day(USERS, day)
+    load_stage.load_day(USERS, day)
 
 
 def fail(error: type[PipelineError] = SourceError) -> str:
@@ -454,7 +455,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing() -> None:
 def test_a_warehouse_without_room_is_one_line_and_loses_nothing() -> None:
     """The files of the day stay, the warehouse is as it was."""
     extract_day(USERS, DAY)
-    stages.transform_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
     before, files = dump_warehouse(), dump_tree("data/raw") | dump_tree("data/clean")
     with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
         db.execute("select * from loads")

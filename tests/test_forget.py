@@ -34,12 +34,13 @@ from terminal import run_on_terminal
 from wholeday import clock
 from wholeday.commands import forget, lookup
 from wholeday.errors import ConfigError, DatasetError, SourceError
-from wholeday.extract.extraction import extract_day
-from wholeday.storage.targets import CleanManifest, RawManifest, digest
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.storage.tombstones import Done, Finder, Tombstones
 from wholeday.tasks import alerts, failures
 from wholeday.tasks.dataset import Dataset
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 
 @pytest.fixture(params=["incremental", "snapshot"])
@@ -90,10 +91,10 @@ def test_what_is_left_is_what_the_lines_that_are_left_make():
     tables, clean = dump_tables(), {day: read_clean(USERS, day) for day in DAYS}
     remove_warehouse()
     for day in DAYS:
-        stages.load_day(USERS, day)
+        load_stage.load_day(USERS, day)
     assert dump_tables() == tables
     for day in DAYS:
-        stages.transform_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
         assert read_clean(USERS, day) == clean[day]
 
 
@@ -125,8 +126,8 @@ def test_a_forgotten_user_is_not_brought_back():
     """Not by cleaning or loading again, nor by the source, which sends the user as before; running it again does it."""
     forget.forget(USERS, ["42"])
     for day in DAYS:
-        stages.transform_day(USERS, day)
-        stages.load_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
+        load_stage.load_day(USERS, day)
     assert find_mark() == []
     USERS.folder("raw", DAYS[0]).sweep()
     make(USERS, DAYS[:1])
@@ -145,7 +146,7 @@ def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
     Tombstones("data", "users").add([forget.Tombstone((42,), clock.utc_now())])
     remove_warehouse()
     for day in DAYS:
-        stages.load_day(USERS, day)
+        load_stage.load_day(USERS, day)
     assert query("select count(*) from users where user_id = 42") == [(0,)]
     assert query("select user_id from users_forgotten") == [(42,)]
 
@@ -287,8 +288,8 @@ def test_a_key_that_cleaning_changes_is_found_where_there_are_no_clean_files(ser
     result = forget.forget(dataset, ['["a-3", 1]'])
     assert (result.days, result.problems) == ({DAYS[0]: 2}, [])
     assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
-    stages.transform_day(dataset, DAYS[0])
-    stages.load_day(dataset, DAYS[0])
+    transform_stage.transform_day(dataset, DAYS[0])
+    load_stage.load_day(dataset, DAYS[0])
     check_markers(dataset)
 
 

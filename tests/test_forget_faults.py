@@ -39,12 +39,14 @@ from wholeday.commands import forget
 from wholeday.commands.reprocess import find_stale
 from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
 from wholeday.load import postgres, sqlite
+from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack
-from wholeday.storage.targets import CleanManifest, DayFolder, RawManifest
+from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Tombstones
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 
 @pytest.fixture(params=["incremental", "snapshot"])
@@ -186,13 +188,13 @@ def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
     loaded[DAYS[0]].append(make_user(10, f"{DAYS[0]}T10:00:00Z"))
     USERS.folder("raw", DAYS[0]).sweep()
     extract_day(USERS, DAYS[0])
-    stages.transform_day(USERS, DAYS[0])
+    transform_stage.transform_day(USERS, DAYS[0])
     hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
     before = query(hashes, str(DAYS[0]))
     forget.forget(USERS, ["42"])
     assert query(hashes, str(DAYS[0])) == before
     assert find_stale(USERS) == {DAYS[0]: "loaded from other files"}
-    stages.load_day(USERS, DAYS[0])
+    load_stage.load_day(USERS, DAYS[0])
     check_markers()
 
 
@@ -249,7 +251,7 @@ def test_a_file_of_tombstones_that_cannot_be_read_stops_a_load(content):
     Path("data/forgotten").mkdir()
     Path("data/forgotten/users.jsonl").write_bytes(content)
     with pytest.raises(FolderError, match=r"users\.jsonl: the keys that are forgotten cannot be read"):
-        stages.load_day(USERS, DAYS[0])
+        load_stage.load_day(USERS, DAYS[0])
 
 
 def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(server, configure):
@@ -314,16 +316,16 @@ def check_state(step: int) -> None:
     for day in (DAYS[1], DAYS[3]):
         raw = USERS.folder("raw", day)
         assert [raw.read(part) for part in raw.read_manifest(RawManifest).parts], step
-        for clean in [USERS.folder("clean", day)] * stages.is_current(USERS, day):
+        for clean in [USERS.folder("clean", day)] * transform_stage.is_current(USERS, day):
             made = clean.read_manifest(CleanManifest)
             assert [clean.read(part) for part in (*made.parts, *made.rejects)], step
     shutil.copytree("data", "killed")
     for path in Path("data").glob("warehouse.db*"):
         path.unlink()
     for day in [DAYS[1], DAYS[3]] * bool(Tombstones("data", "users").keys()):
-        if not stages.is_current(USERS, day):
-            stages.transform_day(USERS, day)
-        stages.load_day(USERS, day)
+        if not transform_stage.is_current(USERS, day):
+            transform_stage.transform_day(USERS, day)
+        load_stage.load_day(USERS, day)
         assert query("select count(*) from users_history where user_id = 42") == [(0,)], step
         assert query("select count(*) from loads where forgotten = 0") == [(0,)], step
     shutil.rmtree("data")
@@ -370,8 +372,8 @@ def load_again_and_again() -> None:
             execute(f"delete from loads where date = '{day}'")
             if number % 3 == 0:
                 with USERS.folder("clean", day).lock():
-                    stages.transform_day(USERS, day)
-            stages.load_day(USERS, day)
+                    transform_stage.transform_day(USERS, day)
+            load_stage.load_day(USERS, day)
         if number == 0:
             print("first round", flush=True)
         if Path("stop").exists():

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from reading import People
+from wholeday.extract.census import Census
 from wholeday.extract.gates import FEW_DELETIONS, judge
-from wholeday.schema.records import Census
+from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.lines import pack
-from wholeday.storage.targets import DayFolder, RawManifest, Verdict, list_days
+from wholeday.storage.manifest import RawManifest, Verdict
 
 DAY = dt.date(2026, 11, 21)
 NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)

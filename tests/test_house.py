@@ -19,7 +19,7 @@ def test_the_tasks_are_found_without_the_libraries_of_the_work():
         "matplotlib",
         "jinja2",
         "oauthlib",
-        "wholeday.extract.extraction",
+        "wholeday.extract.day",
     }
     code = "import datetime as dt, sys; from pipeline.users import USERS; day = dt.date(2026, 10, 31);"
     code += "USERS.marker(day).exists(), USERS.folder('raw', day).exists();"

@@ -15,8 +15,8 @@ import pytest
 from reading import DAY, People
 from server import Answer, Request, Server
 from wholeday.errors import SourceError
+from wholeday.extract.census import Census
 from wholeday.extract.reader import Reading
-from wholeday.schema.records import Census
 
 PATIENCE = 20  # seconds for what is sure to happen
 

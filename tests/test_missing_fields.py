@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from histories import EXAMPLES
 from pipeline.users import USERS
 from wholeday.errors import QualityError
-from wholeday.schema.records import Census
+from wholeday.extract.census import Census
 from wholeday.storage.lines import pack
-from wholeday.storage.targets import CleanManifest, RawManifest
-from wholeday.transform import stages
+from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.transform import day as transform_stage
 
 DAY = dt.date(2026, 11, 10)
 FIELDS = ("id", "name", "email", "address.city", "address", "updated_at", "gone")
@@ -89,7 +89,7 @@ def transform(number: int, records: list[dict[str, Any]]) -> None:
         parts=parts,
     )
     folder.publish(manifest)
-    stages.transform_day(USERS, date)
+    transform_stage.transform_day(USERS, date)
 
 
 @given(

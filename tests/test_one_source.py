@@ -17,10 +17,11 @@ from reading import People
 from server import Answer, Server
 from wholeday.clock import utc_now
 from wholeday.errors import ConfigError, QualityError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
 from wholeday.extract.http.auth import name_source
-from wholeday.storage.targets import RawManifest
-from wholeday.transform import stages
+from wholeday.load import day as load_stage
+from wholeday.storage.manifest import RawManifest
+from wholeday.transform import day as transform_stage
 
 DAY = "2026-11-20"
 CALM = {"PYTHONWARNINGS": "ignore"}  # without [core] Luigi warns of a default of its own
@@ -170,7 +171,7 @@ def read(configure, server: Server):
         configure("users", url=f"{url}?since={{day_start}}", paginator="single")
         with CmdlineParser.global_instance(["LoadUsers", *flags]):
             extract_day(USERS, on(day))
-            stages.transform_day(USERS, on(day))
+            transform_stage.transform_day(USERS, on(day))
 
     return extract
 
@@ -181,7 +182,7 @@ def on(day: int) -> dt.date:
 
 def load(day: int, *flags: str) -> None:
     with CmdlineParser.global_instance(["LoadUsers", *flags]):
-        stages.load_day(USERS, on(day))
+        load_stage.load_day(USERS, on(day))
 
 
 def list_loads() -> list[tuple[int, str, str]]:
@@ -295,7 +296,7 @@ def test_two_loads_of_two_sources_at_once(read):
     read(20, "/a")
     read(21, "/b")
     with ThreadPoolExecutor(2) as pool:
-        loads = [pool.submit(stages.load_day, USERS, on(day)) for day in (20, 21)]
+        loads = [pool.submit(load_stage.load_day, USERS, on(day)) for day in (20, 21)]
         errors = [error for error in (each.exception() for each in loads) if error]
     assert [type(error) for error in errors] == [QualityError]
     assert len(query("select * from loads")) == len(query("select * from users")) == 1

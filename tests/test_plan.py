@@ -13,21 +13,22 @@ from days import change, make_days
 from pipeline.users import USERS
 from wholeday import clock
 from wholeday.commands.plan import Cost, find_cost, plan
-from wholeday.extract import extraction
-from wholeday.storage.targets import DayFolder
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.storage.day_folder import DayFolder
 from wholeday.tasks.failures import Failure
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(8)]
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=25&per_page=10"
 
 
 def make(day: dt.date, upto: str = "load") -> None:
-    extraction.extract_day(USERS, day)
+    extract_stage.extract_day(USERS, day)
     if upto != "extract":
-        stages.transform_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
     if upto == "load":
-        stages.load_day(USERS, day)
+        load_stage.load_day(USERS, day)
 
 
 @pytest.fixture

@@ -25,11 +25,13 @@ from pipeline.users import USERS
 from store import MISCHIEF, Store, at, declare, declared, describe, fails, incremental, names, snapshot, user
 from wholeday.commands.forget import forget
 from wholeday.errors import BrokenOffError, ConfigError, WarehouseError
-from wholeday.extract import extraction
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
 from wholeday.load import packing, postgres
 from wholeday.load.database import Database, find_database
-from wholeday.storage.targets import LoadMarker, find_loaded
-from wholeday.transform import stages
+from wholeday.load.markers import find_loaded
+from wholeday.tasks.targets import LoadMarker
+from wholeday.transform import day as transform_stage
 
 DAY = dt.date(2026, 11, 21)
 
@@ -586,9 +588,9 @@ def test_no_byte_of_a_forgotten_user_is_left_in_a_table(cluster: Cluster, config
     url = cluster.make_url().replace("/warehouse?", "/erased?")
     configure("pipeline", database=url)
     configure("users", url="demo://users?per_day=50&updated_since={day_start}&updated_before={day_stop}")
-    extraction.extract_day(USERS, DAY)
-    stages.transform_day(USERS, DAY)
-    stages.load_day(USERS, DAY)
+    extract_stage.extract_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
     ((key,),) = query("select max(user_id) from users")
     for name in (f"{mark} once", f"{mark} twice"):
         changes = [f"update {table} set name = '{name}' where user_id = {key}" for table in ("users", "users_events")]
@@ -606,9 +608,9 @@ def test_a_transaction_that_can_still_see_a_forgotten_user_is_named(
 ) -> None:
     """It need not touch the tables: what it might still ask for is kept for it."""
     monkeypatch.setattr(postgres, "BUSY_SECONDS", 0.1)
-    extraction.extract_day(USERS, DAY)
-    stages.transform_day(USERS, DAY)
-    stages.load_day(USERS, DAY)
+    extract_stage.extract_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
     ((key,),) = query("select max(user_id) from users")
     with databases.connect(postgresql) as reader:
         reader.execute("begin isolation level repeatable read")

@@ -29,9 +29,10 @@ from pipeline.users import USERS
 from proxy import Moment, Proxy
 from store import Store, describe, incremental, snapshot, user
 from wholeday.errors import BrokenOffError, WarehouseError
-from wholeday.extract import extraction
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
 from wholeday.load import postgres
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))
@@ -230,8 +231,8 @@ def files(configure: Callable[..., None]) -> list[dt.date]:
     configure("users", url="demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300")
     days = [DAY - dt.timedelta(days=1), DAY]
     for day in days:
-        extraction.extract_day(USERS, day)
-        stages.transform_day(USERS, day)
+        extract_stage.extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
     return days
 
 
@@ -240,9 +241,9 @@ def whole(files: list[dt.date], configure: Callable[..., None], cluster: Cluster
     """What the warehouse is to say in the end. It lies behind the proxy, and the day before is loaded."""
     for port in (cluster.port, proxy.port):
         configure("pipeline", database=cluster.make_url(port))
-        stages.load_day(USERS, files[0])
+        load_stage.load_day(USERS, files[0])
         if port == cluster.port:
-            stages.load_day(USERS, DAY)
+            load_stage.load_day(USERS, DAY)
             whole = dump_warehouse()
     return whole
 
@@ -253,7 +254,7 @@ def test_a_connection_that_is_lost_at_the_commit_asks_for_the_marker_before_it_l
 ) -> None:
     """Where the server heard of it the day is loaded: its rows are not read again, and its marker stays as it is."""
     proxy.cut_at_commit = moment
-    stages.load_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
     assert dump_warehouse() == whole
     copies = [sql for sql in watch.statements if sql.startswith('copy "stage"')]
     assert len(copies) == {"before": 2, "after": 1}[moment]
@@ -271,7 +272,7 @@ def test_a_network_that_is_cut_in_the_middle_is_no_reason_to_fail(
     for number in choose(list(range(2, 60)), 3, "cut"):
         execute(f"delete from loads where date = '{DAY}'")
         watch.expect(number, proxy.cut)
-        stages.load_day(USERS, DAY)
+        load_stage.load_day(USERS, DAY)
         assert dump_warehouse() == whole, watch.statements[number - 1]
 
 
@@ -287,11 +288,11 @@ def test_a_network_that_breaks_every_time_is_given_up_in_one_line(
 
     watch.expect(10, cut_again)
     with pytest.raises(BrokenOffError, match=r"the transaction was broken off: run again$"):
-        stages.load_day(USERS, DAY)
+        load_stage.load_day(USERS, DAY)
     assert caplog.text.count("it is loaded again") == 2
     watch.expect(0, lambda: None)
     assert dump_warehouse() == before
-    stages.load_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
     assert dump_warehouse() == whole
 
 
@@ -304,7 +305,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(whole: dict[str, Any], 
 
     timer = threading.Timer(1, cluster.start)
     watch.expect(40, go_away)
-    stages.load_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
     timer.join()
     assert dump_warehouse() == whole
 
@@ -318,12 +319,12 @@ def test_a_server_that_stays_away_is_given_up_in_one_line(
     watch.expect(40, cluster.kill)
     try:
         with pytest.raises(WarehouseError, match=": see that it runs, and that ") as caught:
-            stages.load_day(USERS, DAY)
+            load_stage.load_day(USERS, DAY)
     finally:
         cluster.start()
     assert "\n" not in str(caught.value)
     assert dump_warehouse() == before
-    stages.load_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
     assert dump_warehouse() == whole
 
 
@@ -334,7 +335,7 @@ def test_a_failover_in_the_middle_of_a_load_ends_on_the_other_server(
     """A standby that has every commit takes over, and is found by the same URL: no loaded day is missing there."""
     configure("pipeline", database=cluster.make_url())
     for day in files:
-        stages.load_day(USERS, day)
+        load_stage.load_day(USERS, day)
     whole = dump_warehouse()
     with cluster.follow() as standby:
         url = f"{cluster.make_url(cluster.port, standby.port)}&target_session_attrs=read-write"
@@ -342,14 +343,14 @@ def test_a_failover_in_the_middle_of_a_load_ends_on_the_other_server(
         cluster.execute("alter system set synchronous_standby_names = '*'")
         cluster.execute("select pg_reload_conf()")
         try:
-            stages.load_day(USERS, files[0])
+            load_stage.load_day(USERS, files[0])
 
             def fail_over() -> None:
                 cluster.kill()
                 standby.execute("select pg_promote()")
 
             watch.expect(40, fail_over)
-            stages.load_day(USERS, DAY)
+            load_stage.load_day(USERS, DAY)
             assert dump_warehouse() == whole
             ((port,),) = databases.query(url, "select current_setting('port')")
             assert int(port) == standby.port

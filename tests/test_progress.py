@@ -14,8 +14,8 @@ from reading import DAY as OTHER_DAY
 from reading import People, make_pages, make_user
 from server import Answer, Request, Server
 from terminal import look_at, run_on_terminal
+from wholeday.extract.census import Census
 from wholeday.extract.reader import Reading
-from wholeday.schema.records import Census
 from wholeday.tasks import progress
 
 DAY = "2026-11-20"

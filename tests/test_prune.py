@@ -17,8 +17,9 @@ from wholeday.commands.prune import Outcome, prune
 from wholeday.commands.reprocess import rebuild, reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import FolderError, WarehouseError
-from wholeday.extract import extraction
-from wholeday.transform import stages
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
 OLD, LATER = DAYS[:3], DAYS[3:]
@@ -30,9 +31,9 @@ def loaded(configure) -> None:
     """Six days, loaded; from then on the source is out of reach."""
     configure("users", url=URL)
     for day in DAYS:
-        extraction.extract_day(USERS, day)
-        stages.transform_day(USERS, day)
-        stages.load_day(USERS, day)
+        extract_stage.extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
+        load_stage.load_day(USERS, day)
     configure("users", url="http://127.0.0.1:9/nobody-listens")
 
 
@@ -256,9 +257,9 @@ def test_a_day_that_is_read_again_is_no_longer_given_up(configure):
     prune_old()
     execute(f"delete from loads where date = '{OLD[0]}'")
     configure("users", url=URL)
-    extraction.extract_day(USERS, OLD[0])
-    stages.transform_day(USERS, OLD[0])
-    stages.load_day(USERS, OLD[0])
+    extract_stage.extract_day(USERS, OLD[0])
+    transform_stage.transform_day(USERS, OLD[0])
+    load_stage.load_day(USERS, OLD[0])
     assert query(f"select pruned_at from loads where date = '{OLD[0]}'") == [(None,)]
     assert list(verify(USERS)) == []
 

@@ -26,9 +26,10 @@ from wholeday.commands.reprocess import rebuild
 from wholeday.commands.verify import verify
 from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError, QualityError, WarehouseError
-from wholeday.extract import extraction
-from wholeday.storage.targets import DayFolder
-from wholeday.transform import stages
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.storage.day_folder import DayFolder
+from wholeday.transform import day as transform_stage
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day="
@@ -48,8 +49,8 @@ def files(configure) -> list[dt.date]:
     """Some days with raw and clean folders, on which many users change more than once; none is loaded."""
     configure("users", url=f"{URL}600")
     for day in DAYS:
-        extraction.extract_day(USERS, day)
-        stages.transform_day(USERS, day)
+        extract_stage.extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
     configure("users", url="http://127.0.0.1:9/nobody-listens")
     return DAYS
 
@@ -58,7 +59,7 @@ def files(configure) -> list[dt.date]:
 def loaded(files) -> None:
     """The same, loaded, the days in disorder."""
     for day in files[::2] + files[1::2]:
-        stages.load_day(USERS, day)
+        load_stage.load_day(USERS, day)
 
 
 def dump() -> tuple[object, ...]:
@@ -99,7 +100,7 @@ def test_a_warehouse_that_is_gone_is_made_of_raw_alone(configure):
     """The file and the clean folders: neither is needed. The days come in the order in which they were read."""
     configure("users", url=f"{URL}600")
     USERS.folder("raw", DAYS[0]).sweep()
-    extraction.extract_day(USERS, DAYS[0])
+    extract_stage.extract_day(USERS, DAYS[0])
     straight = dump()
     shutil.rmtree("data/clean")
     remove_warehouse()
@@ -127,7 +128,7 @@ def test_a_table_that_is_declared_otherwise_is_made_so():
     other = dataclasses.replace(USERS, table=with_text_key, clean=with_text_ids)
     execute(f"delete from loads where date = '{DAYS[0]}'")
     with pytest.raises(WarehouseError, match=r"(?i)the table users has user_id as (integer|bigint), not text"):
-        stages.load_day(other, DAYS[0])
+        load_stage.load_day(other, DAYS[0])
     shutil.rmtree("data/clean")
     rebuild(other)
     found = query(
@@ -187,9 +188,9 @@ def test_another_dataset_in_the_file_is_not_touched(configure):
     with Server() as server:
         rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
         configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
-        extraction.extract_day(ORDERS, DAYS[0])
-        stages.transform_day(ORDERS, DAYS[0])
-        stages.load_day(ORDERS, DAYS[0])
+        extract_stage.extract_day(ORDERS, DAYS[0])
+        transform_stage.transform_day(ORDERS, DAYS[0])
+        load_stage.load_day(ORDERS, DAYS[0])
     tables = [
         "orders",
         "orders_days",
@@ -227,7 +228,7 @@ def test_a_loaded_day_without_raw_files_is_not_given_up_unasked():
 def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(configure, capsys):
     """What was loaded must not be lost; what never was is told, and the others are made."""
     for day in DAYS[:-1]:
-        stages.load_day(USERS, day)
+        load_stage.load_day(USERS, day)
     straight = dump()
     shutil.rmtree(USERS.folder("clean", DAYS[-1]).path)
     configure("users", max_reject_ratio=0)
@@ -290,9 +291,9 @@ def test_without_locks_a_day_that_is_loaded_meanwhile_is_rebuilt_too(monkeypatch
     monkeypatch.setattr(DayFolder, "lock_all", lambda _: contextlib.nullcontext())
 
     def load() -> None:
-        extraction.extract_day(USERS, LATE)
-        stages.transform_day(USERS, LATE)
-        stages.load_day(USERS, LATE)
+        extract_stage.extract_day(USERS, LATE)
+        transform_stage.transform_day(USERS, LATE)
+        load_stage.load_day(USERS, LATE)
 
     act_while_cleaning(monkeypatch, load)
     assert [outcome.date for outcome in rebuild(USERS, drop_missing)] == [*DAYS, LATE]

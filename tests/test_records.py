@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from conftest import ROOT
 from pipeline.users import User
+from wholeday.extract.census import FEW, MANY, MAX_UNKNOWN, SAMPLE, Census
 from wholeday.schema.paths import find
-from wholeday.schema.records import BLOCK, FEW, INTEGERS, MANY, MAX_UNKNOWN, SAMPLE, Census, Deletion, Field
+from wholeday.schema.raw_fields import BLOCK, INTEGERS, Deletion, Field
 
 # Bytes that are no record with a key, as a page or a part may hold them.
 BROKEN = [b"", b"7", b"[1]", b'"x"', b"null", b"{", b'{"other":1}', b'{"id":null}']
@@ -83,7 +84,7 @@ def test_an_integer_is_its_own_key_and_anything_else_eight_bytes_of_a_hash():
 def test_a_key_is_the_same_in_every_process():
     """Python's own hash() of a text is not."""
     code = (
-        "from wholeday.schema.records import Census; c = Census(None, ('id', 'n'));"
+        "from wholeday.extract.census import Census; c = Census(None, ('id', 'n'));"
         """c.add([b'{"id":"a","n":{"y":1,"x":2}}']); print(c.present_keys()[0])"""
     )
     found = {subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)}

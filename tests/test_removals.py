@@ -20,10 +20,12 @@ from wholeday.commands.forget import forget
 from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import QualityError
-from wholeday.extract import gates
-from wholeday.extract.extraction import extract_day
-from wholeday.storage.targets import CleanManifest, DayFolder, Presence
-from wholeday.transform import stages
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.storage.day_folder import DayFolder
+from wholeday.storage.manifest import CleanManifest, Presence
+from wholeday.transform import day as transform_stage
+from wholeday.transform import fields_gate
 
 DAY = dt.date(2026, 11, 10)
 
@@ -39,8 +41,8 @@ class Source:
         serve(self.server, self.configure, json.dumps(list(records)).encode(), **keys)
         date = DAY + dt.timedelta(days=number)
         extract_day(self.dataset, date)
-        stages.transform_day(self.dataset, date)
-        stages.load_day(self.dataset, date)
+        transform_stage.transform_day(self.dataset, date)
+        load_stage.load_day(self.dataset, date)
 
 
 @pytest.fixture
@@ -145,7 +147,7 @@ def test_accepted_day_says_what_it_nulled(source):
     assert f"\n{date} {line}\n" in run("python", "-m", "wholeday", "status").stdout
     status = json.loads(run("python", "-m", "wholeday", "status", "--json").stdout)
     assert status["datasets"][0]["loads"][-1]["details"] == shown
-    stages.transform_day(USERS, DAY + dt.timedelta(days=3))
+    transform_stage.transform_day(USERS, DAY + dt.timedelta(days=3))
     shutil.rmtree("data/clean")
     span = DAY, DAY + dt.timedelta(days=4)
     assert [outcome.what for outcome in reprocess(USERS, *span, everything=True)] == ["done"] * 4
@@ -159,8 +161,8 @@ def test_renamed_field_is_read_by_a_changed_class(source):
     with pytest.raises(QualityError):
         source.run(3, RENAMED)
     fixed = dataclasses.replace(USERS, record_class=RenamedUser)
-    stages.transform_day(fixed, DAY + dt.timedelta(days=3))
-    stages.load_day(fixed, DAY + dt.timedelta(days=3))
+    transform_stage.transform_day(fixed, DAY + dt.timedelta(days=3))
+    load_stage.load_day(fixed, DAY + dt.timedelta(days=3))
     assert query("select count(email), count(city) from users") == [(15, 15)]
 
 
@@ -275,5 +277,5 @@ def test_field_is_missing_if_chance_does_not_explain_it(before, records, fails):
         folder.sweep()
         known = {"fields": {"email": Presence(came, had)}, "parts": [], "rejects": []}
         folder.publish(CleanManifest(**dict.fromkeys(CleanManifest.__struct_fields__) | known))
-    found = gates.find_absent(USERS, DAY, {"email": Presence(records, 0), "name": Presence(records, 1)})
+    found = fields_gate.find_absent(USERS, DAY, {"email": Presence(records, 0), "name": Presence(records, 1)})
     assert [absent.field for absent in found if absent.is_proven] == ["email"] * fails

@@ -17,11 +17,12 @@ from server import Answer, Server
 from wholeday.commands.reprocess import find_stale, rebuild, reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import ConfigError, FolderError
-from wholeday.extract import extraction
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
 from wholeday.load.warehouse import Rejected
-from wholeday.storage.targets import CleanManifest, RawManifest
+from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.tasks.dataset import Dataset
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -51,9 +52,9 @@ FIXED = dataclasses.replace(USERS, record_class=Fixed, clean=clean)
 def load_days(dataset: Dataset = USERS, days: list[dt.date] = DAYS) -> None:
     for day in days:
         if not dataset.folder("raw", day).exists():
-            extraction.extract_day(dataset, day)
-        stages.transform_day(dataset, day)
-        stages.load_day(dataset, day)
+            extract_stage.extract_day(dataset, day)
+        transform_stage.transform_day(dataset, day)
+        load_stage.load_day(dataset, day)
 
 
 def serve_days(server: Server, configure) -> None:
@@ -161,13 +162,13 @@ def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
 def test_a_day_is_held_while_it_is_cleaned_again(monkeypatch):
     """As by its Transform task: nobody else cleans it, loads it or takes lines out of it meanwhile."""
     load_days(days=DAYS[:1])
-    transform_day, held = stages.transform_day, []
+    transform_day, held = transform_stage.transform_day, []
 
     def watch(dataset: Dataset, date: dt.date) -> None:
         held.append(is_held(dataset.folder("clean", date)))
         transform_day(dataset, date)
 
-    monkeypatch.setattr(stages, "transform_day", watch)
+    monkeypatch.setattr(transform_stage, "transform_day", watch)
     assert tell(reprocess(USERS, DAYS[0], DAYS[1], everything=True)) == [(str(DAYS[0]), "done")]
     assert held == [True]
 
@@ -289,7 +290,7 @@ def test_a_reprocess_that_is_killed_anywhere_leaves_a_complete_clean_day(configu
     shutil.copytree("data", kept)
 
     def work() -> None:
-        stages.transform_day(OTHER, DAYS[0])
+        transform_stage.transform_day(OTHER, DAYS[0])
 
     code, names = points.run(work, Points())
     assert code == 0
@@ -297,7 +298,7 @@ def test_a_reprocess_that_is_killed_anywhere_leaves_a_complete_clean_day(configu
         shutil.rmtree("data")
         shutil.copytree(kept, "data")
         points.run(work, Points(at, "kill"))
-        read = stages.read_clean(OTHER, DAYS[0])
+        read = load_stage.read_clean(OTHER, DAYS[0])
         assert sum(batch.num_rows for batch in read[1]) + len(list(read[2])) == 100, names[at - 1]
         assert folder.read_manifest(CleanManifest).transform_version in {USERS.version, OTHER.version}
         work()

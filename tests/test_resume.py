@@ -23,12 +23,13 @@ from server import Answer, Request, Server
 from sources import POINTERS, POSITIONS, Listing, Step
 from wholeday import clock
 from wholeday.errors import OutageError, QualityError, SourceError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
 from wholeday.extract.http import client
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.reader import WrongSourceError
+from wholeday.storage.day_folder import JOURNAL
 from wholeday.storage.lines import unpack
-from wholeday.storage.targets import JOURNAL, RawManifest
+from wholeday.storage.manifest import RawManifest
 
 Configure = Callable[..., None]
 

@@ -12,8 +12,8 @@ from server import Server
 from shapes import SHAPES, HubSpot, JsonServer, Keycloak
 from vendor import MORNING, Shape, find
 from wholeday.errors import SourceError
+from wholeday.extract.census import Census
 from wholeday.extract.reader import Reading
-from wholeday.schema.records import Census
 
 QUICK = {"page_size": 3, "requests_per_second": 0.0}  # in small pages, without the pace that a vendor asks for
 HOUR = dt.timedelta(hours=1)

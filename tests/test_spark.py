@@ -23,11 +23,12 @@ from conftest import dump_tree, dump_warehouse, luigi_run, start
 from peers import find_port
 from pipeline.users import USERS
 from wholeday.errors import DatasetError, EngineError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
 from wholeday.storage.backends import strip_run
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
+from wholeday.transform import parts
 from wholeday.transform.engine import FEW, map_parts
-from wholeday.transform.stages import PartJob, PartResult
+from wholeday.transform.parts import PartJob, PartResult
 
 DAY = dt.date(2026, 10, 31)
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=500"
@@ -94,15 +95,15 @@ def transform_part_slowly(job: PartJob) -> PartResult:
     """The work of an executor, which leaves a note of who did it."""
     time.sleep(0.2)
     Path(job.clean.path, f"note-{job.number}-{os.getpid()}").touch()
-    return stages.transform_part(job)
+    return parts.transform_part(job)
 
 
 def transform(master: str) -> None:
     """The second stage, on a cluster."""
     for key, value in {"engine": "spark", "spark_master": master}.items():
         get_config().set("pipeline", key, value)
-    stages.transform_part = transform_part_slowly
-    stages.transform_day(USERS, DAY)
+    parts.transform_part = transform_part_slowly
+    transform_stage.transform_day(USERS, DAY)
 
 
 @pytest.mark.timeout(300)
@@ -110,7 +111,7 @@ def transform(master: str) -> None:
 def test_a_worker_killed_in_the_middle_of_a_day_changes_no_byte_of_it(configure: Configure, tmp_path: Path) -> None:
     """Both workers of a cluster have done parts when one is killed, with all it runs; Spark redoes what it began."""
     extract(configure)
-    stages.transform_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
     clean = USERS.folder("clean", DAY).path
     local = dump_tree(str(clean))
     shutil.rmtree(clean)

@@ -9,10 +9,11 @@ import pytest
 from pipeline.users import USERS
 from reading import serve
 from wholeday.errors import QualityError
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
 from wholeday.schema.tables import CLASSES
-from wholeday.storage.targets import CleanManifest, RawManifest
-from wholeday.transform import stages
+from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.transform import day as transform_stage
 
 DAY = dt.date(2026, 11, 20)
 
@@ -23,7 +24,7 @@ def test_the_clean_manifest_says_what_became_of_every_record(server, configure):
     body = b'[{"id":1},{"id":"2"},{"id":3},{"id":4,"email":"x"},{"id":5}]'
     serve(server, configure, body, max_reject_ratio=0.5)
     extract_day(USERS, DAY)
-    stages.transform_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
     raw = USERS.folder("raw", DAY).read_manifest(RawManifest)
     folder = USERS.folder("clean", DAY)
     clean = folder.read_manifest(CleanManifest)
@@ -41,8 +42,8 @@ def test_a_day_without_records_is_a_day(server, configure):
     """It exists at every stage, with no parts, and is marked as loaded."""
     serve(server, configure, b"[]")
     extract_day(USERS, DAY)
-    stages.transform_day(USERS, DAY)
-    stages.load_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
     assert USERS.folder("raw", DAY).read_manifest(RawManifest).parts == []
     assert USERS.marker(DAY).exists()
 
@@ -54,7 +55,7 @@ def test_too_many_rejects_fail_the_day_and_leave_them_to_be_looked_at(server, co
     with pytest.raises(
         QualityError, match=r"2 of 3 records are rejected.*\(2\): id: Expected `int`.*rejects-\*"
     ) as caught:
-        stages.transform_day(USERS, DAY)
+        transform_stage.transform_day(USERS, DAY)
     assert "--users-accept" in str(caught.value)
     folder = USERS.folder("clean", DAY)
     assert not folder.exists()
@@ -69,12 +70,12 @@ def test_exactly_as_many_rejects_as_are_allowed_pass(server, configure, bad, lim
         body = json.dumps([{"id": number} for number in some]).encode()
         serve(server, configure, body, paginator="single", max_reject_ratio=limit)
         extract_day(USERS, date)
-    stages.transform_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
     assert USERS.folder("clean", DAY).read_manifest(CleanManifest).rejected == bad
     with pytest.raises(QualityError, match=f"{bad + 1} of 100 records are rejected, more than"):
-        stages.transform_day(USERS, date)
+        transform_stage.transform_day(USERS, date)
 
 
 def test_every_count_of_a_marker_is_told():
     """The line of a load and the table of `status` leave out none of the classes of a record."""
-    assert sorted(stages.COUNTS) == sorted([*CLASSES, "vanished", "reverted"])
+    assert sorted(load_stage.COUNTS) == sorted([*CLASSES, "vanished", "reverted"])

@@ -29,7 +29,7 @@ from wholeday.commands import forget, prune
 from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.config.settings import INCREMENTAL, SNAPSHOT
-from wholeday.storage.targets import DayFolder
+from wholeday.storage.day_folder import DayFolder
 
 SIZE = int(os.environ.get("PIPELINE_STORM", "40"))
 EXPECTED = {0, 1, 30, -9}

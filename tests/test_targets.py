@@ -13,8 +13,11 @@ import pytest
 
 from conftest import ROOT, luigi_run, need, run_here
 from wholeday.errors import ConfigError, FolderError, WarehouseError
+from wholeday.load.markers import find_loaded
 from wholeday.storage import files
-from wholeday.storage.targets import MADE_AGAIN, CleanManifest, DayFolder, LoadMarker, digest, find_loaded
+from wholeday.storage.day_folder import MADE_AGAIN, DayFolder
+from wholeday.storage.manifest import CleanManifest, digest
+from wholeday.tasks.targets import LoadMarker
 
 DAY = dt.date(2026, 11, 21)
 MANIFEST = CleanManifest(
@@ -161,7 +164,7 @@ def test_an_error_of_the_work_is_not_taken_for_one_of_the_lock():
 
 HOLD = """
 import datetime as dt, sys, time
-from wholeday.storage.targets import DayFolder
+from wholeday.storage.day_folder import DayFolder
 with DayFolder("data", "raw", "users", dt.date.fromisoformat(sys.argv[1])).lock():
     print("held", flush=True)
     time.sleep(60)

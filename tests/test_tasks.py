@@ -12,9 +12,10 @@ from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.users import USERS, BackfillUsers, ExtractUsers, LoadUsers, TransformUsers, Users
 from wholeday.errors import ConfigError, DayNotClosedError
-from wholeday.extract import extraction
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
 from wholeday.tasks.day_tasks import DayParameter, RangeDaily
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 
@@ -23,9 +24,9 @@ DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 def loaded() -> list[dt.date]:
     """Three of the five days, loaded."""
     for day in DAYS[::2]:
-        extraction.extract_day(USERS, day)
-        stages.transform_day(USERS, day)
-        stages.load_day(USERS, day)
+        extract_stage.extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
+        load_stage.load_day(USERS, day)
     return DAYS[::2]
 
 

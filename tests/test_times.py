@@ -14,8 +14,8 @@ from things import TIME, TODAY, load, make_dataset
 from conftest import query
 from wholeday.commands.check import OK, check_source
 from wholeday.schema.record import list_leaves
+from wholeday.transform.day import is_current
 from wholeday.transform.rows import Reject, transform
-from wholeday.transform.stages import is_current
 from wholeday.transform.times import cut_fractions
 
 BERLIN = "Europe/Berlin"

@@ -20,7 +20,7 @@ from conftest import query
 from histories import EXAMPLES
 from wholeday.errors import DatasetError
 from wholeday.tasks.dataset import Dataset
-from wholeday.transform.stages import check_clean
+from wholeday.transform.parts import check_clean
 
 REJECT = object()
 FIRST = [Phase.explicit, Phase.generate]  # the difference is short already

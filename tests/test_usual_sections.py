@@ -16,9 +16,10 @@ from conftest import luigi_run, query
 from reading import fail, make_user
 from server import Answer, Request, Server
 from wholeday.config.settings import Source
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
+from wholeday.load.day import load_day
 from wholeday.tasks.dataset import Dataset
-from wholeday.transform.stages import load_day, preparing, transform_day
+from wholeday.transform.day import preparing, transform_day
 
 Configure = Callable[..., None]
 

@@ -27,11 +27,12 @@ from wholeday.commands.forget import forget
 from wholeday.commands.verify import verify
 from wholeday.config.settings import Pipeline
 from wholeday.errors import WarehouseError
-from wholeday.extract import extraction
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
 from wholeday.load.audit import EXAMPLES, Audit, Finding
 from wholeday.schema.tables import Declared
-from wholeday.storage.targets import CleanManifest
-from wholeday.transform import stages
+from wholeday.storage.manifest import CleanManifest
+from wholeday.transform import day as transform_stage
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(4)]
 SNAPSHOT, RECORDS = map(str, DAYS[2:])  # the last of each mode
@@ -57,9 +58,9 @@ def loaded(configure, monkeypatch, made) -> None:
         mode, window = list(MODES.items())[n % 2]
         configure("users", mode=mode, url=f"demo://users?per_day=10{window}")
         if not USERS.marker(day).exists():
-            extraction.extract_day(USERS, day)
-            stages.transform_day(USERS, day)
-            stages.load_day(USERS, day)
+            extract_stage.extract_day(USERS, day)
+            transform_stage.transform_day(USERS, day)
+            load_stage.load_day(USERS, day)
     if kept is made and not made.exists():
         shutil.copytree("data", made)
 
@@ -643,7 +644,7 @@ def test_the_same_rows_in_other_bytes_are_a_remark():
     """Another version of a library writes other bytes: no row is lost by that."""
     pq.write_table(pq.read_table(path("clean", RECORDS)), path("clean", RECORDS), compression="gzip")
     adopt(RECORDS)
-    stages.load_day(USERS, dt.date.fromisoformat(RECORDS))
+    load_stage.load_day(USERS, dt.date.fromisoformat(RECORDS))
     found = list(verify(USERS))
     assert tell(found) == []
     assert tell(found, remark=True) == [
@@ -745,7 +746,7 @@ def test_day_in_another_process_is_a_remark(stage):
 @pytest.mark.usefixtures("loaded")
 def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
     """As if prune had removed the files of a day after its manifest was read. The other days are compared."""
-    day, read_clean = dt.date.fromisoformat(RECORDS), stages.read_clean
+    day, read_clean = dt.date.fromisoformat(RECORDS), load_stage.read_clean
 
     def vanish(dataset, date):
         if date == day:
@@ -754,7 +755,7 @@ def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
             execute(f"update loads set pruned_at = loaded_at where date = '{date}'")
         return read_clean(dataset, date)
 
-    monkeypatch.setattr(stages, "read_clean", vanish)
+    monkeypatch.setattr(load_stage, "read_clean", vanish)
     assert list(verify(USERS)) == [
         Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
     ]
@@ -833,7 +834,7 @@ def test_a_dataset_that_was_never_loaded_differs_in_nothing():
 def test_without_a_warehouse_there_is_nothing_to_compare_with():
     """No file is made; the days that have files are remarked."""
     assert list(verify(USERS)) == []
-    extraction.extract_day(USERS, DAYS[0])
+    extract_stage.extract_day(USERS, DAYS[0])
     USERS.folder("clean", DAYS[1]).sweep()
     remarks = [Finding(day, "loads", "the day is not loaded", remark=True) for day in DAYS[:2]]
     assert list(verify(USERS)) == remarks

@@ -34,9 +34,9 @@ from store import (
     user,
 )
 from wholeday.errors import ConfigError, WarehouseError
+from wholeday.load import day as load_stage
 from wholeday.load import staging
 from wholeday.schema.tables import Declared
-from wholeday.transform import stages
 
 # -- random histories ---------------------------------------------------------------------------------------------
 
@@ -517,7 +517,7 @@ def test_details_count_the_values_that_a_load_nulls(store: Store) -> None:
     nulls = snapshot(2, 40, user(1, None, 30), user(2, None), user(3, "a", 5), user(4, "a", 5))
     marker = store.load(nulls)
     assert (marker["vanished"], marker["details"]) == (1, {"nulled": {"name": 2, "updated_at": 1}})
-    assert stages.tell_loaded(marker) == "loaded, 2 updated, 1 vanished, 2 unchanged; nulled: name 2, updated_at 1"
+    assert load_stage.tell_loaded(marker) == "loaded, 2 updated, 1 vanished, 2 unchanged; nulled: name 2, updated_at 1"
     again = snapshot(2, 41, user(1, "a", 5), user(2, "a", 5), user(3, None, 5), user(4, "b", None))
     marker = store.load(again)
     assert marker["details"] == {"nulled": {"name": 1, "updated_at": 1}}

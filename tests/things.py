@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from conftest import query
 from server import Answer, Server
 from wholeday.config.settings import Source
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.day import extract_day
+from wholeday.load.day import load_day
 from wholeday.tasks.dataset import Dataset
-from wholeday.transform.stages import load_day, preparing, transform_day
+from wholeday.transform.day import preparing, transform_day
 
 TODAY = dt.datetime.now(dt.UTC).date()
 TIME = sa.DateTime(timezone=True)

@@ -29,19 +29,23 @@ from wholeday.config.placeholders import find_placeholders
 from wholeday.config.settings import SNAPSHOT, Pipeline, Source
 from wholeday.errors import ConfigError, DatasetError, QualityError, SourceError, WarehouseError
 from wholeday.extract import gates
-from wholeday.extract.extraction import extract_day
+from wholeday.extract.census import Census
+from wholeday.extract.day import extract_day
 from wholeday.extract.http.auth import Auth, strip_userinfo
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.reader import Reading
+from wholeday.load import day as load_stage
 from wholeday.load.warehouse import Warehouse
 from wholeday.log import count
 from wholeday.redaction import SHORTEST, Mask, find_secrets
-from wholeday.schema.records import Census, Record
+from wholeday.schema.raw_fields import Record
+from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
-from wholeday.storage.targets import DayFolder, RawManifest
+from wholeday.storage.manifest import RawManifest
 from wholeday.tasks import progress
 from wholeday.tasks.dataset import Dataset
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
+from wholeday.transform import keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,8 +194,8 @@ class _Trial:
         Raises QualityError, DatasetError, WarehouseError.
         """
         elsewhere = replace(self.elsewhere, is_loading=True)
-        stages.transform_day(elsewhere, self.date, engine="local")  # no other machine sees the folder
-        stages.load_day(elsewhere, self.date)
+        transform_stage.transform_day(elsewhere, self.date, engine="local")  # no other machine sees the folder
+        load_stage.load_day(elsewhere, self.date)
         (marker,) = elsewhere.warehouse().loads()
         return marker
 
@@ -237,7 +241,7 @@ class _Trial:
             return
         self.reasons.update(reject.describe() for reject in rejects)
         if self.settings.mode == SNAPSHOT:
-            gates.add_cleaned(self.cleaned, rows, rejects, list(key))
+            keys.add_cleaned(self.cleaned, rows, rejects, list(key))
         if "updated_at" in rows:
             changed = rows["updated_at"].dropna()
             self.dated += len(changed)
@@ -377,7 +381,7 @@ def _ask_load(trial: _Trial) -> Finding:
     except QualityError as error:  # too many rejects are told of the record class
         return Finding(UNTESTED if _ask_record_class(trial).verdict == FAILED else FAILED, str(error))
     other = "" if Pipeline().database.startswith("sqlite:") else "; the configured database was not tried"
-    return Finding(OK, f"{stages.tell_loaded(marker)}, into a temporary SQLite database{other}")
+    return Finding(OK, f"{load_stage.tell_loaded(marker)}, into a temporary SQLite database{other}")
 
 
 def _ask_again(trial: _Trial) -> Finding:

@@ -26,22 +26,13 @@ from wholeday.config.settings import SNAPSHOT, Pipeline
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load.database import Connection
 from wholeday.load.warehouse import decode, prepare
-from wholeday.schema.records import INTEGERS
+from wholeday.schema.raw_fields import INTEGERS
 from wholeday.schema.tables import CLASSES, LOADS, REJECTS, Declared, Table, Words
 from wholeday.storage.backends import strip_run
+from wholeday.storage.day_folder import MADE_AGAIN, MANIFEST, DayFolder, list_all_days
 from wholeday.storage.lines import pack, unpack
+from wholeday.storage.manifest import CleanManifest, Erasure, Part, RawManifest, digest
 from wholeday.storage.parquet import encode_rows, open_rows
-from wholeday.storage.targets import (
-    MADE_AGAIN,
-    MANIFEST,
-    CleanManifest,
-    DayFolder,
-    Erasure,
-    Part,
-    RawManifest,
-    digest,
-    list_all_days,
-)
 from wholeday.storage.tombstones import Done, Finder, Key, Tombstone, Tombstones
 from wholeday.tasks import failures
 from wholeday.tasks.dataset import Dataset

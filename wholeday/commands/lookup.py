@@ -16,7 +16,8 @@ from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError
 from wholeday.load.database import Connection
 from wholeday.schema.tables import REJECTS, Declared
-from wholeday.storage.targets import CleanManifest, DayFolder, RawManifest, list_days
+from wholeday.storage.day_folder import DayFolder, list_days
+from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Finder, Key, Tombstones
 from wholeday.tasks.dataset import Dataset
 

@@ -15,7 +15,7 @@ from wholeday.errors import FolderError
 from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.days import list_span
 from wholeday.tasks.failures import find_open, list_failures
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 LEARN_FROM = 30  # days: the newest of the same mode
 AT_ONCE = dt.timedelta(hours=1)  # a day that is loaded later than that was read by another run
@@ -73,7 +73,7 @@ def _find_step(dataset: Dataset, date: dt.date) -> tuple[Literal["read", "clean"
     if not dataset.folder("raw", date).exists():
         return "read", "missing"
     try:
-        return ("load", "read and cleaned") if stages.is_current(dataset, date) else ("clean", "read")
+        return ("load", "read and cleaned") if transform_stage.is_current(dataset, date) else ("clean", "read")
     except FolderError as error:
         return "clean", str(error)
 

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 from wholeday import clock
 from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError
-from wholeday.storage.targets import CleanManifest, DayFolder, RawManifest, list_all_days
+from wholeday.storage.day_folder import DayFolder, list_all_days
+from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.tasks.dataset import Dataset
 
 

@@ -15,13 +15,13 @@ from rich.table import Table
 from wholeday.commands.plan import Step, find_cost, plan
 from wholeday.commands.prune import Outcome, prune
 from wholeday.commands.screens import Loads, open_console
+from wholeday.load.day import tell_loaded
 from wholeday.load.warehouse import name_days
 from wholeday.log import count
 from wholeday.tasks import progress
 from wholeday.tasks.backfill import Backfill
 from wholeday.tasks.dataset import DEFAULT_MODULE
 from wholeday.tasks.stop import Stop, watch
-from wholeday.transform.stages import tell_loaded
 
 FAILED_DAYS = 50  # that a backfill names at its end
 STOPPING = "stopping: the days that are begun are finished first; once more ends at once, and loses nothing"

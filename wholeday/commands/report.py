@@ -19,12 +19,12 @@ import jinja2
 from wholeday.commands.charts import Layer, draw_bars, draw_line
 from wholeday.commands.status import DAY, STATES, State, Status, find_status, name_newest, tell_command, tell_span
 from wholeday.config.settings import Pipeline
+from wholeday.load.day import COUNTS, describe_removed
 from wholeday.log import count
 from wholeday.storage.backends import open_storage
 from wholeday.tasks.dataset import DEFAULT_MODULE, Dataset, spell_command
 from wholeday.tasks.days import list_span
 from wholeday.tasks.failures import Failure, name_page
-from wholeday.transform.stages import COUNTS, describe_removed
 
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError, PipelineError, QualityError
+from wholeday.load import day as load_stage
 from wholeday.load.warehouse import SOURCE_GATE, KnownSource, join_accepted, name_days, tell_ways_out
-from wholeday.storage.targets import DayFolder, RawManifest, list_days
+from wholeday.storage.day_folder import DayFolder, list_days
+from wholeday.storage.manifest import RawManifest
 from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.days import list_span
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 if TYPE_CHECKING:
     from wholeday.load.warehouse import Load
@@ -66,7 +68,7 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
         else:
             try:
                 _clean(dataset, date, everything)
-                stages.load_day(dataset, date)
+                load_stage.load_day(dataset, date)
                 yield Outcome(date, "done", stale.get(date, "asked for"))
             except PipelineError as error:
                 if dataset.folder("raw", date).exists():
@@ -113,7 +115,7 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
                 if date not in loads and date not in failed and date not in skipped:
                     try:
                         _make_current(dataset, date)
-                        load = stages.read_to_load(dataset, date)
+                        load = load_stage.read_to_load(dataset, date)
                         loads[date] = _let_through(load) if date in others or date in accepted else load
                     except PipelineError as error:
                         failed[date] = error
@@ -172,8 +174,8 @@ def _clean(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
 
 
 def _make_current(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
-    if everything or not stages.is_current(dataset, date):
-        stages.transform_day(dataset, date)
+    if everything or not transform_stage.is_current(dataset, date):
+        transform_stage.transform_day(dataset, date)
 
 
 def list_raw(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> list[dt.date]:
@@ -193,7 +195,7 @@ def _find_reason(raw: DayFolder, clean: DayFolder, marker: dict[str, Any] | None
         read = raw.read_manifest(RawManifest)
     except FolderError as error:
         return str(error)
-    made = stages.read_current(read, clean, version)
+    made = transform_stage.read_current(read, clean, version)
     if not made:
         return "its clean files are not what the code of today makes of its raw files"
     files = {"raw_sha256": read.sha256, "clean_sha256": made.sha256, "as_of": read.as_of}

@@ -22,13 +22,13 @@ from rich.text import Text
 from wholeday import clock
 from wholeday.config.settings import Pipeline
 from wholeday.errors import ConfigError
+from wholeday.load.day import COUNTS, describe_removed
 from wholeday.log import count, encode_json
 from wholeday.tasks import alerts
 from wholeday.tasks.dataset import Dataset, spell_command
 from wholeday.tasks.day_tasks import Load
 from wholeday.tasks.failures import Failure
 from wholeday.text import clean_lines
-from wholeday.transform.stages import COUNTS, describe_removed
 
 if TYPE_CHECKING:
     from wholeday.commands.reprocess import Outcome

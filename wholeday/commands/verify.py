@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wholeday import clock
 from wholeday.config.settings import Pipeline
 from wholeday.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
+from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare
 from wholeday.load.database import Connection
 from wholeday.load.staging import Day
 from wholeday.load.warehouse import join_accepted
 from wholeday.storage.backends import strip_run
+from wholeday.storage.day_folder import MANIFEST, STAGES, DayFolder, Stage, list_all_days
 from wholeday.storage.lines import unpack
+from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.parquet import open_rows
-from wholeday.storage.targets import MANIFEST, STAGES, CleanManifest, DayFolder, Part, RawManifest, Stage, list_all_days
 from wholeday.tasks.dataset import Dataset, spell_command
 from wholeday.tasks.days import check_span
-from wholeday.transform import stages
+from wholeday.transform import parts
 
 if TYPE_CHECKING:
     from wholeday.load.warehouse import Load
@@ -114,7 +116,7 @@ def _verify_day(
         if clean and clean.sha256 == marker["clean_sha256"] and date not in audit.faults:
             yield from _verify_rows(dataset, audit, marker, raw, clean)
     elif audit and raw and clean and clean.raw_sha256 == [part.sha256 for part in raw.parts]:
-        load = stages.read_clean(dataset, date)
+        load = load_stage.read_clean(dataset, date)
         if audit.find_reading(date) == audit.name_reading(load[0]):  # else it was read again, and is not loaded yet
             yield from _compare_rows(dataset, audit, None, load)
 
@@ -146,7 +148,7 @@ def _verify_files(
         if clean.transform_version == dataset.version and not [*raw_findings, *clean_findings]:
             yield from _make_again(dataset, raw_folder, raw, clean_folder, clean)
         # The marker's `rejected` leaves out those of forgotten keys that are in the files; its `forgotten` has them.
-        day, _, _ = stages.read_clean(dataset, date)
+        day, _, _ = load_stage.read_clean(dataset, date)
         others = ("transform_version", "rejected", "forgotten")
         should = {name: value for name, value in vars(day).items() if name not in others}
     if marker:
@@ -196,7 +198,7 @@ def _verify_rows(
     erased = raw.forgotten if raw and raw.sha256 == marker["raw_sha256"] else marker["forgotten"]
     left = clean.rows + clean.rejected
     day = Day(**said | {"extracted": left + erased, "rejected": clean.rejected, "forgotten": erased})
-    rows, rejects = stages.read_rows(folder, clean.parts), stages.read_rejects(dataset, folder, clean.rejects)
+    rows, rejects = load_stage.read_rows(folder, clean.parts), load_stage.read_rejects(dataset, folder, clean.rejects)
     yield from _compare_rows(dataset, audit, marker, (day, rows, rejects))
 
 
@@ -269,7 +271,7 @@ def _make_again(
         again = DayFolder(scratch, "clean", dataset.name, raw.date)
         again.sweep()
         try:
-            results = stages.transform_parts(dataset, raw_folder, raw.parts, again)
+            results = parts.transform_parts(dataset, raw_folder, raw.parts, again)
         except PipelineError as error:
             yield Finding(raw.date, "clean", f"the raw files cannot be cleaned again: {error}")
             return

@@ -11,9 +11,10 @@ import msgspec
 from wholeday.errors import FolderError
 from wholeday.extract.reader import MovedError, Position, Reading
 from wholeday.log import count, logger
-from wholeday.schema.records import UNREADABLE
+from wholeday.schema.raw_fields import UNREADABLE
+from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
-from wholeday.storage.targets import DayFolder, Part
+from wholeday.storage.manifest import Part
 
 RESUME_WITHIN = dt.timedelta(days=1)
 

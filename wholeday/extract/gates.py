@@ -1,15 +1,9 @@
-"""The gates between a source and the warehouse, judged once: when a day has been read, and before it exists.
-
-Owns what a day is compared with, and what is said of it. Refuses nothing itself: whoever reads the day fails it by
-the first verdict that it did not pass, or lets it through where that was asked for, and keeps all of them.
-"""
+"""Judge a day that was extracted, before it exists: the quality gates of a section."""
 
 import datetime as dt
-import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,24 +11,25 @@ import msgspec
 
 from wholeday.config.settings import SNAPSHOT, Pipeline, Source
 from wholeday.errors import FolderError
+from wholeday.extract.census import Census, hash_keys
 from wholeday.load.warehouse import SOURCE_GATE, KnownSource
 from wholeday.log import count, logger
-from wholeday.schema.records import Census, hash_keys
+from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.lines import unpack
-from wholeday.storage.targets import DayFolder, Part, Presence, Verdict, list_days
-from wholeday.tasks.dataset import Dataset
+from wholeday.storage.manifest import Part, Verdict
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from wholeday.schema.records import Keys
-    from wholeday.transform.rows import Reject
+    from wholeday.schema.raw_fields import Keys
 
 MEDIAN_OF = 7  # days
+
+
 MEDIAN_FROM = 3  # days; fewer say nothing of what is usual
+
+
 NOISE = 3  # standard deviations of a number of independent events, which is its square root
-FIELDS_FROM = 30  # records; fewer say nothing of how often a field is missing
-CHANCE = 0.001
+
+
 FEW_DELETIONS = 5  # fewer in a day's records are no accident, however few users are known
 
 
@@ -173,33 +168,6 @@ def _count_missing(keys: "Keys", census: Census) -> int:
     return len(keys) - int(np.isin(keys, census.present_keys(), assume_unique=True).sum())
 
 
-def count_cleaned(dataset: Dataset, folder: DayFolder, parts: Iterable[Part]) -> Census:
-    """Count the keys that rows and rejects of raw parts have after `clean`. Raises DatasetError, FolderError."""
-    import sqlalchemy as sa
-
-    from wholeday.transform.rows import transform
-
-    key = [column.name for column in dataset.table(sa.MetaData()).primary_key]
-    settings, census = dataset.config(), Census()
-    rules = settings.deleted_when, settings.timezone
-    for part in parts:
-        add_cleaned(
-            census, *transform(unpack(folder.read(part)), dataset.record_class, dataset.clean, key, *rules), key
-        )
-    return census
-
-
-def add_cleaned(census: Census, rows: "pd.DataFrame", rejects: Sequence["Reject"], key: list[str]) -> None:
-    """Add the keys of rows and rejects to a census; a row says more of its user than a reject."""
-    import pyarrow as pa
-
-    refused = [json.loads(reject.key) for reject in rejects if reject.key]
-    census.add_keys(hash_keys(refused).tolist(), [False] * len(refused))
-    columns = pa.Table.from_pandas(rows[key], preserve_index=False).columns
-    gone = rows["deleted"].tolist() if "deleted" in rows else [False] * len(rows)
-    census.add_keys(hash_keys(zip(*(column.to_pylist() for column in columns), strict=True)).tolist(), gone)
-
-
 def _judge_by_snapshot(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
     """Judge a snapshot, if the warehouse knows nobody, by the share of the keys of the one read before that it lacks.
 
@@ -246,78 +214,6 @@ def _judge_deletions(settings: Source, census: Census, count_known: Callable[[],
     fact = f"{count(census.deleted, 'key')} came as deleted, and {known:,} are known"
     passed = share <= limit or census.deleted < FEW_DELETIONS
     return _decide("max_delete_ratio", share, limit, known, fact, passed=passed)
-
-
-class Absent(NamedTuple):
-    """A field that no record of a day has, and that `had` of the `records` of so many `days` before had."""
-
-    field: str
-    had: int
-    records: int
-    days: int
-    is_proven: bool
-    """Whether it fails the day."""
-
-    def __str__(self) -> str:
-        before = "the day" if self.days == 1 else f"the {self.days} days"
-        return f"{self.field} (in {self.had:,} of {count(self.records, 'record')} of {before} before)"
-
-
-class Cleaned(msgspec.Struct):
-    """What is asked of the manifest of a day that was cleaned before."""
-
-    fields: dict[str, Presence] = {}
-
-
-def find_absent(dataset: Dataset, date: dt.date, fields: Mapping[str, Presence]) -> list[Absent]:
-    """Find the fields that records of the seven cleaned days before `date` usually had, and that none of it has.
-
-    `fields` counts the records of the day. Chance must not explain it, by the share of the records before that lack
-    the field. It takes three days to fail a day, or a field that each record before had.
-    """
-    lacking = {name: found.records for name, found in fields.items() if found.records and not found.present}
-    if not lacking:
-        return []
-    before = list(islice(_read_cleaned(dataset, date), MEDIAN_OF))
-    found = []
-    for name, number in lacking.items():
-        days = [day.fields[name] for day in before if name in day.fields and day.fields[name].records]
-        records, had = sum(day.records for day in days), sum(day.present for day in days)
-        # By the rule of succession: where all of 30 records had it, the next one may lack it all the same.
-        lack = (records - had + 1) / (records + 2)
-        usual = 2 * sum(day.present > 0 for day in days) > len(days)
-        if usual and records >= FIELDS_FROM and lack**number < CHANCE:
-            found.append(Absent(name, had, records, len(days), len(days) >= MEDIAN_FROM or had == records))
-    return found
-
-
-def _read_cleaned(dataset: Dataset, date: dt.date) -> Iterator[Cleaned]:
-    """The cleaned days before `date`, the nearest first."""
-    data_dir = Pipeline().data_dir
-    for day in list_days(data_dir, "clean", dataset.name):
-        folder = DayFolder(data_dir, "clean", dataset.name, day)
-        if day < date and folder.exists():
-            try:
-                yield folder.read_manifest(Cleaned)
-            except FolderError as error:
-                logger.warning("%s: the day %s is not compared with: %s", dataset.name, day, error)
-
-
-def list_new_fields(dataset: Dataset, date: dt.date, unknown: Iterable[str]) -> list[str]:
-    """Those of the `unknown` fields of a day that no day shortly before it had."""
-    data_dir, known = Pipeline().data_dir, set[str]()
-    before = (day for day in list_days(data_dir, "raw", dataset.name) if day < date)
-    for day in islice(before, MEDIAN_OF):
-        folder = DayFolder(data_dir, "raw", dataset.name, day)
-        with suppress(FolderError):  # it only narrows a hint
-            known.update(folder.read_manifest(Unknown).unknown_fields)
-    return [name for name in unknown if name not in known]
-
-
-class Unknown(msgspec.Struct):
-    """The fields of a day that the record class does not name."""
-
-    unknown_fields: list[str]
 
 
 def _decide(

@@ -20,6 +20,7 @@ from wholeday.config.placeholders import EPOCH, find_placeholders, render, rende
 from wholeday.config.settings import Source
 from wholeday.errors import OutageError, SourceError
 from wholeday.extract import detection
+from wholeday.extract.census import Census
 from wholeday.extract.http.auth import strip_userinfo
 from wholeday.extract.http.client import Client
 from wholeday.extract.http.page import Page
@@ -27,7 +28,6 @@ from wholeday.extract.http.pages import digest, suggest_end
 from wholeday.extract.http.request import Request
 from wholeday.extract.paginators import Paging
 from wholeday.extract.vocabulary import find_flags
-from wholeday.schema.records import Census
 
 MAX_EMPTY = 100  # empty pages in a row
 WIDTH = 4  # pages asked for at a time, where requests_per_second says what the source bears

@@ -15,7 +15,7 @@ import msgspec
 
 from wholeday.errors import FolderError
 from wholeday.schema.depth import hide_deep
-from wholeday.schema.records import UNREADABLE, Field
+from wholeday.schema.raw_fields import UNREADABLE, Field
 from wholeday.storage.backends import open_storage
 
 Key = tuple[int | str, ...]

@@ -23,7 +23,7 @@ from wholeday.log import luigi_talk
 from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.day_tasks import Load
 from wholeday.tasks.stop import Stop
-from wholeday.transform import stages
+from wholeday.transform import parts
 
 Tell = Callable[[dt.date, str | None], None]
 """Hears of a day that it is loaded, or for what cause it failed."""
@@ -53,7 +53,7 @@ def prepare_children(dataset: Dataset) -> None:
     if multiprocessing.get_start_method() == "fork":
         for name in LIBRARIES:
             importlib.import_module(name)
-        stages.check_clean(dataset, dataset.config().deleted_when)
+        parts.check_clean(dataset, dataset.config().deleted_when)
     else:  # it means nothing to spawn
         multiprocessing.set_forkserver_preload(["pipeline", *LIBRARIES])
 

@@ -23,8 +23,9 @@ import wholeday
 from wholeday.config.settings import Pipeline, Source
 from wholeday.errors import DatasetError
 from wholeday.schema.record import check_key
-from wholeday.storage.targets import DayFolder, LoadMarker
+from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.tombstones import Tombstones
+from wholeday.tasks.targets import LoadMarker
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -85,7 +86,7 @@ class Dataset:
         shared = [
             ast.parse((LIBRARY / name).read_text(encoding="utf-8"))
             for name in (
-                *("schema/record.py", "schema/records.py"),
+                *("schema/record.py", "schema/raw_fields.py"),
                 *("transform/cleaning.py", "transform/rows.py", "transform/times.py"),
             )
         ]

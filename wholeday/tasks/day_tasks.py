@@ -33,11 +33,14 @@ from wholeday.errors import (
     WarehouseError,
 )
 from wholeday.extract import outage
-from wholeday.storage.targets import DayFolder, LoadMarker, find_loaded
+from wholeday.load import day as load_stage
+from wholeday.load.markers import find_loaded
+from wholeday.storage.day_folder import DayFolder
 from wholeday.tasks import alerts, failures, progress
 from wholeday.tasks.dataset import MODULES, Dataset
+from wholeday.tasks.targets import LoadMarker
 from wholeday.text import clean_lines
-from wholeday.transform import stages
+from wholeday.transform import day as transform_stage
 
 UNREACHABLE = "source unreachable"  # how the explanation of a failure begins, for those who hear of it
 
@@ -188,13 +191,13 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         return self.dataset.folder("raw", self.date)
 
     def run(self) -> None:
-        from wholeday.extract import extraction
+        from wholeday.extract import day as extract_stage
 
         with self.output().lock():
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
                 with outage.watch(self.dataset.name, self.date), progress.follow(*setters) as tell:
-                    extraction.extract_day(self.dataset, self.date, tell, stages.preparing(self.dataset))
+                    extract_stage.extract_day(self.dataset, self.date, tell, transform_stage.preparing(self.dataset))
 
 
 class Transform(MixinNaiveBulkComplete, DayTask):
@@ -206,12 +209,12 @@ class Transform(MixinNaiveBulkComplete, DayTask):
         return self.dataset.folder("clean", self.date)
 
     def is_done(self) -> bool:
-        return stages.is_current(self.dataset, self.date)
+        return transform_stage.is_current(self.dataset, self.date)
 
     def run(self) -> None:
         with self.output().lock():
             if not self.is_done():
-                stages.transform_day(self.dataset, self.date)
+                transform_stage.transform_day(self.dataset, self.date)
 
 
 class Load(DayTask):
@@ -228,7 +231,7 @@ class Load(DayTask):
         return self.dataset.marker(self.date)
 
     def run(self) -> None:
-        stages.load_day(self.dataset, self.date)
+        load_stage.load_day(self.dataset, self.date)
 
     @classmethod
     def bulk_complete(cls, parameter_tuples: Iterable[dt.date]) -> list[dt.date]:

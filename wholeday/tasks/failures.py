@@ -18,7 +18,7 @@ from wholeday.config.settings import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError
 from wholeday.log import logger
 from wholeday.redaction import Mask, find_secrets
-from wholeday.schema.records import UNREADABLE
+from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.backends import NO_LOCKS, Storage, open_storage
 from wholeday.tasks.dataset import DEFAULT_MODULE, Dataset
 from wholeday.text import clean_line

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.schema.record import Leaf
-from wholeday.schema.records import UNREADABLE
 
 FINE = re.compile(rb"\.\d{7}")  # quick to search for; a coordinate may have as many digits
 FINE_TIME = re.compile(rb":\d\d\.\d{7}")

@@ -1,8 +1,6 @@
-"""What exists when a task is done: a folder of parts for files (DayFolder), a row in `loads` for rows (LoadMarker).
+"""Keep the files of a day at one stage: parts first, the manifest last.
 
-Owns what the files of a day are and when it counts as being there: parts first, the manifest last;
-a folder without a manifest is unfinished work and is swept by whoever takes it up again. Where the folder lies is
-the business of storage. Asks the warehouse only whether a day is loaded, without the libraries that loading needs.
+A folder without a manifest is unfinished; whoever works on the day next clears it.
 """
 
 import contextlib
@@ -16,128 +14,30 @@ import luigi
 import msgspec
 
 from wholeday.errors import FolderError
-from wholeday.load.database import find_database
 from wholeday.log import logger
-from wholeday.schema.records import UNREADABLE
-from wholeday.storage.backends import open_storage, strip_run
+from wholeday.schema.raw_fields import UNREADABLE
+from wholeday.storage.backends import open_storage
+from wholeday.storage.manifest import Part
 
 Stage = Literal["raw", "clean"]
+
+
 STAGES: tuple[Stage, ...] = ("raw", "clean")
+
+
 Manifest = TypeVar("Manifest", bound=msgspec.Struct)
 
+
 MANIFEST = "manifest.json"
+
+
 PREPARED = f"{MANIFEST}.new"
+
+
 JOURNAL = "progress.jsonl"
+
+
 PARTS = ("part-", "rejects-")
-
-
-class Part(msgspec.Struct, frozen=True):
-    """A file of a day: its name, the records or rows in it, its size in bytes and its sha256."""
-
-    name: str
-    records: int
-    bytes: int
-    sha256: str
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate (`gate` is its key) said of a day when it was read: `value` is what is held against the `limit`.
-
-    `reference` is what the day was compared with: the date of a snapshot, a median, a number of users.
-    """
-
-    gate: str
-    value: float
-    limit: float
-    reference: str | float | None
-    passed: bool
-    description: str
-
-    def __str__(self) -> str:
-        return self.description
-
-
-class Erasure(msgspec.Struct, frozen=True, kw_only=True):
-    """That forgotten lines were taken out of a day: how many, its digest before, and the parts that were replaced."""
-
-    lines: int
-    sha256: str
-    parts: list[Part]
-
-
-class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of a source for a day. Times are UTC; up to `as_of` the source's answer is complete."""
-
-    dataset: str
-    date: dt.date
-    mode: str
-    window_start: dt.datetime
-    window_stop: dt.datetime
-    watermark: dt.datetime | None
-    url: str
-    source: str | None = None
-    """The name of the source, as `auth.name_source` gives it; None in manifests of older versions."""
-    paginator: str
-    started_at: dt.datetime
-    extracted_at: dt.datetime
-    as_of: dt.datetime
-    pages: int
-    records: int
-    keys: int
-    """Distinct ones; a record whose key cannot be read counts as one of its own."""
-    declared: int | None
-    """How many records there are, by the source's own word."""
-    unknown_fields: list[str]
-    gates: list[Verdict]
-    parts: list[Part]
-    forgotten: int = 0
-    """How many of the records are no longer in the parts."""
-    erasures: list[Erasure] = []
-
-    @property
-    def sha256(self) -> str:
-        """That of all its files, as a marker has it."""
-        return digest(self.parts)
-
-
-class Presence(msgspec.Struct, frozen=True):
-    """Of so many `records` that could have a field, `present` have it, and not null."""
-
-    records: int
-    present: int
-
-
-class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a raw day: the parts it came from, the code that read them, rows, and rejects by reason."""
-
-    dataset: str
-    date: dt.date
-    raw_sha256: list[str]
-    transform_version: str
-    rows: int
-    rejected: int
-    reasons: dict[str, int]
-    accepted: list[str]
-    """The gates that did not pass, and were let through."""
-    parts: list[Part]
-    rejects: list[Part]
-    erasures: list[Erasure] = []
-    """Of rows and rejects, since the day was cleaned."""
-    fields: dict[str, Presence] = {}
-    """How often each field of the record class, and of `deleted_when`, came. Empty if an older version wrote it."""
-    absent: dict[str, int] = {}
-    """Fields that no record has though they usually come, and how many records could have them."""
-
-    @property
-    def sha256(self) -> str:
-        """That of all its files, as a marker has it."""
-        return digest([*self.parts, *self.rejects])
-
-
-def digest(parts: Iterable[Part]) -> str:
-    """One sha256 for the parts of a day, in their order: that of `sha256sum part-*`'s output in a folder."""
-    lines = "".join(f"{part.sha256}  {strip_run(part.name)}\n" for part in parts)
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 class Named(msgspec.Struct):
@@ -358,25 +258,6 @@ def list_days(data_dir: str, stage: Stage, dataset: str) -> Iterator[dt.date]:
 def list_all_days(data_dir: str, dataset: str) -> list[dt.date]:
     """The days that have a folder at any stage, the oldest first."""
     return sorted({date for stage in STAGES for date in list_days(data_dir, stage, dataset)})
-
-
-class LoadMarker(luigi.Target):
-    """The row of a day in the table `loads` of the warehouse."""
-
-    def __init__(self, database: str, dataset: str, date: dt.date) -> None:
-        self.database, self.dataset, self.date = database, dataset, date
-
-    def exists(self) -> bool:
-        return bool(find_loaded(self.database, self.dataset, [self.date]))
-
-
-def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt.date]:
-    """Those of `dates` that the warehouse at the URL `database` holds: one SELECT, whatever their number.
-
-    A database that is not there holds nothing, and is not made by being asked.
-    """
-    dates = set(dates)
-    return dates & find_database(database).find_loaded(dataset, min(dates), max(dates)) if dates else dates
 
 
 def _encode(manifest: msgspec.Struct) -> bytes:

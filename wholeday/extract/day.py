@@ -18,15 +18,16 @@ from wholeday.config.placeholders import find_placeholders
 from wholeday.config.settings import SNAPSHOT, Pipeline, Source
 from wholeday.errors import QualityError
 from wholeday.extract import gates
+from wholeday.extract.census import Census
 from wholeday.extract.checkpoints import Journal
 from wholeday.extract.http.auth import name_source
 from wholeday.extract.reader import MovedError, Reading, WrongSourceError
 from wholeday.load.warehouse import tell_ways_out
 from wholeday.log import count, logger, name_load
-from wholeday.schema.records import Census
 from wholeday.storage.lines import pack
-from wholeday.storage.targets import RawManifest, Verdict
+from wholeday.storage.manifest import RawManifest, Verdict
 from wholeday.tasks.dataset import Dataset
+from wholeday.transform import keys
 
 # What may change while a reading goes on: how patient it is, what it takes for the end, and what is made of what came.
 PATIENCE = {
@@ -83,7 +84,7 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
         as_of = journal.started_at - settings.settle
         judged = gates.judge(
             *(date, settings, reading.census, as_of, dataset.warehouse()),
-            lambda: gates.count_cleaned(dataset, folder, journal.parts),
+            lambda: keys.count_cleaned(dataset, folder, journal.parts),
         )
         hint = f"find out where they went, or let this run through with --{dataset.name}-accept"
         _check_verdicts(dataset, date, settings, judged, hint)

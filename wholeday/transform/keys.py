@@ -1,0 +1,43 @@
+"""Count the keys that raw records have after `clean`."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from wholeday.extract.census import Census, hash_keys
+from wholeday.storage.day_folder import DayFolder
+from wholeday.storage.lines import unpack
+from wholeday.storage.manifest import Part
+from wholeday.tasks.dataset import Dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from wholeday.transform.rows import Reject
+
+
+def count_cleaned(dataset: Dataset, folder: DayFolder, parts: Iterable[Part]) -> Census:
+    """Count the keys that rows and rejects of raw parts have after `clean`. Raises DatasetError, FolderError."""
+    import sqlalchemy as sa
+
+    from wholeday.transform.rows import transform
+
+    key = [column.name for column in dataset.table(sa.MetaData()).primary_key]
+    settings, census = dataset.config(), Census()
+    rules = settings.deleted_when, settings.timezone
+    for part in parts:
+        add_cleaned(
+            census, *transform(unpack(folder.read(part)), dataset.record_class, dataset.clean, key, *rules), key
+        )
+    return census
+
+
+def add_cleaned(census: Census, rows: "pd.DataFrame", rejects: Sequence["Reject"], key: list[str]) -> None:
+    """Add the keys of rows and rejects to a census; a row says more of its user than a reject."""
+    import pyarrow as pa
+
+    refused = [json.loads(reject.key) for reject in rejects if reject.key]
+    census.add_keys(hash_keys(refused).tolist(), [False] * len(refused))
+    columns = pa.Table.from_pandas(rows[key], preserve_index=False).columns
+    gone = rows["deleted"].tolist() if "deleted" in rows else [False] * len(rows)
+    census.add_keys(hash_keys(zip(*(column.to_pylist() for column in columns), strict=True)).tolist(), gone)
