@@ -1,0 +1,251 @@
+"""Whoever is to know of a day that failed is told, once, and no run waits for it."""
+
+import datetime as dt
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.users import USERS
+from tests.support.project import execute, luigi_run, run_line
+from tests.support.server import Answer, Server
+from wholeday import clock
+from wholeday.commands import cli
+from wholeday.tasks import alerts
+from wholeday.tasks.failures import Failure
+from wholeday.text import clean_chat
+
+DAY = dt.date(2026, 11, 20)
+UNREACHABLE = (
+    "the webhook of A_HOOK: it cannot be reached: check its host and port, the network, and the proxy and CA settings"
+)
+NO_URL = "the webhook of A_HOOK: what it holds is no URL: export one with https:// and a host"
+NOBODY = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
+
+
+def fail(line: str = "why", date: dt.date = DAY, stage: str = "extract") -> None:
+    """Have a day fail now, as far as the webhook is concerned."""
+    alerts.tell(USERS, Failure(clock.utc_now(), date, stage, line))
+
+
+@pytest.fixture
+def hook(server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """A webhook that takes what it is told; a function that says which lines these were."""
+    monkeypatch.setenv("A_HOOK", server.on("/services/s3cr3t", Answer("ok")))
+    configure("pipeline", webhook="A_HOOK")
+    return lambda: [json.loads(request.body)["line"] for request in server.requests]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_day_that_failed_is_told_and_not_again_by_the_next_run(server, workers):
+    """What failed, when, where and why, and how to see more; by whichever process met it."""
+    command = ("LoadUsers", "--date", str(DAY), "--workers", workers, *NOBODY, "--pipeline-webhook", "A_HOOK")
+    environment = {"A_HOOK": server.on("/services/s3cr3t", Answer("ok"))}
+    first, again = (luigi_run(*command, **environment) for _ in range(2))
+    assert (first.returncode, again.returncode) == (30, 30)
+    (request,) = server.requests
+    told: dict[str, Any] = json.loads(request.body)
+    assert (request.method, request.headers["Content-Type"]) == ("POST", "application/json")
+    assert told.keys() == {"text", "dataset", "at", "date", "stage", "line", "host", "more"}
+    assert (told["dataset"], told["date"], told["stage"]) == ("users", str(DAY), "extract")
+    assert f"ERROR: ExtractUsers(date={DAY}) failed: {told['line']}\n" in first.stderr
+    assert told["text"] == f"users {DAY} extract: {clean_chat(told['line'])}"
+    assert told["more"] == f"on {socket.gethostname()} in {Path.cwd()}: ./run.sh status"
+
+
+def test_a_cause_is_told_once_for_a_day(hook):
+    """Whatever the numbers in its line; another cause, another stage and another day are told."""
+    fail("503 after 2.1 s, request 7f3a")
+    fail("503 after 9.8 s, request 01bc")
+    fail("connection refused")
+    fail("503 after 2.1 s, request 7f3a")
+    fail("503 after 2.1 s, request 7f3a", stage="load")
+    fail("503 after 2.1 s, request 7f3a", date=DAY - dt.timedelta(days=1))
+    lines = hook()
+    assert lines == ["503 after 2.1 s, request 7f3a", "connection refused", *["503 after 2.1 s, request 7f3a"] * 2]
+
+
+def test_what_fails_again_after_it_was_loaded_is_told_again(server):
+    """It was well meanwhile; its marker was deleted, as one does to have a day read again."""
+    flags = ("LoadUsers", "--date", str(DAY), "--pipeline-webhook", "A_HOOK")
+    environment = {"A_HOOK": server.on("/services/s3cr3t", Answer("ok"))}
+    for url in (NOBODY, (), NOBODY, NOBODY):
+        result = luigi_run(*flags, *url, **environment)
+        assert result.returncode == (30 if url else 0)
+        if not url:
+            execute("delete from loads")
+            shutil.rmtree("data/raw")
+    assert len(server.requests) == 2
+
+
+def tell_some(number: int) -> None:
+    fail(f"why {number}")
+
+
+def test_many_processes_tell_of_a_day_once(hook):
+    """Retries, and runs that cross each other, are not a storm."""
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.map(tell_some, range(8))
+    assert len(hook()) == 1
+
+
+def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypatch, caplog):
+    """A few seconds and a warning; it is left alone for a minute, and then told what it did not hear."""
+    server.on("/services/s3cr3t", Answer("late", wait=30))
+    monkeypatch.setattr(alerts, "PATIENCE", 0.3)
+    began = time.monotonic()
+    for n in range(20):
+        fail(date=DAY - dt.timedelta(days=n))
+    assert time.monotonic() - began < 3
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == f"users {DAY}: that it failed is not told: the webhook of A_HOOK: no answer in 0 s"
+    server.on("/services/s3cr3t", Answer("ok"))
+    now = clock.utc_now() + alerts.PAUSE
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
+    fail()
+    fail()
+    assert hook() == ["why", "why"]
+
+
+def test_a_clock_that_was_ahead_for_a_while_silences_nothing(hook, monkeypatch):
+    """A webhook that did not answer then is told of what fails now."""
+    url, now = os.environ["A_HOOK"], clock.utc_now()
+    monkeypatch.setenv("A_HOOK", "http://127.0.0.1:9/s3cr3t")
+    monkeypatch.setattr(clock, "utc_now", lambda: now + dt.timedelta(days=365))
+    fail()
+    monkeypatch.setenv("A_HOOK", url)
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
+    fail("another")
+    assert hook() == ["another"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which takes nothing")
+def test_what_is_late_is_told_where_nothing_can_be_shown(server):
+    """A full disk under the log of a monitor is when somebody is to know."""
+    url = server.on("/services/s3cr3t", Answer("ok"))
+    command = "python -m wholeday status --max-age '1 day' --pipeline-webhook A_HOOK > /dev/full"
+    result = run_line(command, A_HOOK=url)
+    late, full = result.stderr.splitlines()
+    assert (result.returncode, len(server.requests)) == (1, 1)
+    assert late.startswith("ERROR: users: no day is loaded")
+    assert full == "ERROR: stdout cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "[pipeline] webhook: the environment variable A_HOOK is not set: export it"),
+        ("http://127.0.0.1:9/s3cr3t", UNREACHABLE),
+        ("http://no-such-host.invalid/s3cr3t", "the webhook of A_HOOK: "),
+        ("http://127.0.0.1:s3cr3t/", UNREACHABLE),
+        ("{server}/half/s3cr3t", UNREACHABLE),
+        ("hooks.example/s3cr3t", NO_URL),
+        ("ftp://hooks.example/s3cr3t", NO_URL),
+        ("https:///s3cr3t", NO_URL),
+        ("{server}/gone/s3cr3t", "the webhook of A_HOOK: 404 Not Found"),
+        ("{server}/moved/s3cr3t", "the webhook of A_HOOK: 302 Found"),
+    ],
+)
+@pytest.mark.usefixtures("hook")
+def test_a_webhook_that_cannot_be_told_is_a_warning(server, monkeypatch, caplog, url, problem):
+    """In words that do not hold its URL: whoever knows that may write there."""
+    server.on("/moved/s3cr3t", Answer(status=302, headers={"Location": "/services/s3cr3t"}))
+    server.on("/half/s3cr3t", Answer(reset=True))
+    monkeypatch.setenv("A_HOOK", url.format(server=server.url))
+    caplog.set_level(logging.DEBUG)
+    fail()
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.startswith(f"users {DAY}: that it failed is not told: {problem}")
+    assert "s3cr3t" not in caplog.text
+    assert Path("data/failures/users.told.jsonl").read_text().count("s3cr3t") == 0
+
+
+def test_where_nothing_can_be_written_it_is_told_all_the_same(hook):
+    """Better twice than not at all: a full disk is a cause of failures."""
+    Path("data").mkdir()
+    Path("data/failures").write_text("a file where the folder should be")
+    fail()
+    assert hook() == ["why"]
+
+
+def test_without_a_webhook_nothing_is_remembered():
+    """Nor made."""
+    fail()
+    assert not Path("data").exists()
+
+
+def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
+    """By the `status` of a monitor, however often it asks, and in whatever words."""
+    for age in ("30 hours", "1 day"):
+        with pytest.raises(SystemExit):
+            cli.main(["status", "--max-age", age])
+    alerts.note_loaded(USERS, USERS.config().last_closed_day(clock.utc_now()))  # what is late is so all the same
+    with pytest.raises(SystemExit):
+        cli.main(["status", "--max-age", "30 hours"])
+    assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: ./run.sh status tells more"]
+    tomorrow = clock.utc_now() + dt.timedelta(days=1)
+    monkeypatch.setattr(clock, "utc_now", lambda: tomorrow)
+    with pytest.raises(SystemExit):
+        cli.main(["status", "--max-age", "30 hours"])
+    assert len(hook()) == 2
+    assert capsys.readouterr().err.count("ERROR: users: no day is loaded") == 4
+
+
+def test_a_trial_is_sent_and_says_how_it_went(hook, capsys, monkeypatch):
+    """Before the night on which it is needed."""
+    cli.main(["alert"])
+    assert hook() == ["nothing failed: this is a trial"]
+    assert capsys.readouterr() == ("the webhook of A_HOOK took a trial message\n", "")
+    monkeypatch.setenv("A_HOOK", "http://127.0.0.1:9/s3cr3t")
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["alert"])
+    assert exit_.value.code == 1
+    assert capsys.readouterr() == ("", f"ERROR: {UNREACHABLE}\n")
+
+
+@pytest.mark.usefixtures("hook")
+def test_a_webhook_whose_certificate_cannot_be_checked_is_told_in_words(monkeypatch):
+    """requests has an error of no kind of its own for a file that is not there."""
+    monkeypatch.setenv("A_HOOK", "https://127.0.0.1:9/s3cr3t")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "nowhere.pem")
+    assert alerts.post({}) == UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("webhook", "line"),
+    [
+        ("", r"\[pipeline\] webhook is not set"),
+        ("https://hooks.example/s3cr3t", r"^ERROR: \[pipeline\] webhook cannot be used: write the name of an env"),
+    ],
+)
+def test_a_webhook_that_is_none_is_refused_by_day(configure, webhook, line):
+    """A URL in the place of its name is not shown: it is the secret."""
+    configure("pipeline", webhook=webhook)
+    with pytest.raises(SystemExit, match=line) as exit_:
+        cli.main(["alert"])
+    assert "s3cr3t" not in str(exit_.value)
+
+
+def test_a_scheduler_that_is_not_there_is_told_of_a_range(server):
+    """No day of it could even be tried: the newest is late."""
+    text = Path("central.cfg").read_text().replace("scheduler_port = 8082", "scheduler_port = 9")
+    Path("central.cfg").write_text(text.replace("[core]", "[core]\nrpc_retry_wait = 0"))
+    result = luigi_run(
+        *("BackfillUsers", "--start", "2026-11-18", "--stop", "2026-11-21", "--pipeline-webhook", "A_HOOK"),
+        LUIGI_CONFIG_PATH="central.cfg",
+        A_HOOK=server.on("/services/s3cr3t", Answer("ok")),
+    )
+    assert result.returncode == 40
+    (request,) = server.requests
+    told = json.loads(request.body)
+    assert (told["date"], told["stage"]) == (str(DAY), "load")
+    assert "is luigid running?" in told["line"]

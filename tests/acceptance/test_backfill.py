@@ -1,0 +1,624 @@
+"""Backfills: any number of days, some of which fail, stopped and killed at any moment, with workers and luigid."""
+
+import contextlib
+import datetime as dt
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from luigi.cmdline_parser import CmdlineParser
+from luigi.interface import InterfaceLogging
+from luigi.util import requires
+
+from pipeline.users import USERS, LoadUsers
+from tests.support.project import dump_warehouse, luigi_run, query, run, start, start_scheduler
+from tests.support.reading import make_user
+from tests.support.server import Answer, Request, Server
+from tests.support.terminal import look_at, run_on_terminal
+from wholeday.commands.ranges import show_outcome
+from wholeday.tasks.backfill import Backfill
+from wholeday.tasks.block import Tell
+from wholeday.tasks.day_tasks import DayTask, Load
+from wholeday.tasks.stop import Stop
+
+SCALE = int(os.environ.get("PIPELINE_BACKFILL", "6"))  # 400 for what is promised
+KILLS = int(os.environ.get("PIPELINE_KILLS", "2"))
+FIRST = dt.date(2016, 1, 1)
+MAIN = "import runpy, sys; sys.argv[0] = 'wholeday'; runpy.run_module('wholeday', run_name='__main__')"
+IN_A_GROUP = f"import os; os.setsid(); {MAIN}"
+BUG = """
+from wholeday.load import day as load_stage
+load_day = load_stage.load_day
+def load(dataset, date):
+    if date.day == 4:
+        1 / 0
+    load_day(dataset, date)
+load_stage.load_day = load
+"""
+TINY = ("--users-url", "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=1")
+TINY = (*TINY, "--users-max-reject-ratio", "1")  # one record in 400 is rejected, and it is all of its day
+
+
+def backfill(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return run("python", "-m", "wholeday", "backfill", *arguments, **environment)
+
+
+def span(days: int, first: dt.date = FIRST) -> tuple[str, str]:
+    return str(first), str(first + dt.timedelta(days=days))
+
+
+def rows_of(stdout: str) -> dict[str, str]:
+    """The rows of the table at the end, less their widths, by their first word."""
+    table = re.split(r"^what +days +which +why *\n", stdout, flags=re.MULTILINE)[1]
+    rows = [re.sub(r" +", " ", line).strip() for line in table.splitlines()]
+    return {re.match(r"\D*", row)[0].strip(): row for row in rows}  # type: ignore[index]
+
+
+def serve_days(server: Server, answers: Callable[[str], Answer | None], wait: float = 0.0) -> str:
+    """A source with a user a day; a day of which something else is to be said gets that."""
+
+    def respond(request: Request) -> Answer:
+        day = request.query["on"]
+        user = make_user(int(day.replace("-", "")), f"{day}T10:00:00Z")
+        return answers(day) or Answer([user], wait=wait)
+
+    return server.on("/users", respond) + "?on={date}"
+
+
+def asked_for(server: Server) -> list[str]:
+    return [request.query["on"] for request in server.requests]
+
+
+def test_a_range_is_loaded_and_the_second_run_skips_it():
+    """A line an event and nothing on stderr; a table and exit 0; then nothing is run, for no heavy library's price."""
+    first = backfill("2026-10-05", "2026-10-08")
+    assert (first.returncode, first.stderr) == (0, "")
+    *lines, _, _, said = first.stdout.splitlines()
+    assert [line.split(", ")[0] for line in lines if "loaded" in line] == [
+        f"INFO: users 2026-10-0{n}: loaded" for n in (5, 6, 7)
+    ]
+    assert len(lines) == 9  # one an event: extracted, cleaned, loaded
+    assert re.fullmatch(r"done 3 2026-10-05\.\.2026-10-07 loaded, \d+ inserted,.*", rows_of(first.stdout)["done"])
+    assert said == "users: 3 of 3 days are loaded"
+    before = dump_warehouse()
+    told = "import atexit; atexit.register(lambda: print({'pandas', 'pyarrow', 'sqlalchemy'} & {*sys.modules}))"
+    arguments = ("backfill", "2026-10-05", "2026-10-08", "--users-url", "http://127.0.0.1:9/nobody-listens")
+    again = run("python", "-c", f"{told}; {MAIN}", *arguments)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert rows_of(again.stdout)["skipped"] == "skipped 3 2026-10-05..2026-10-07 loaded before"
+    assert again.stdout.endswith("users: 3 of 3 days are loaded\nset()\n")
+    assert dump_warehouse() == before
+
+
+def test_a_day_that_fails_for_ever_is_the_only_one_missing_and_one_that_fails_once_is_not():
+    """Every other day is loaded; the table says why, the exit code that; the second run asks for the missing day."""
+    bad, once = "2016-01-03", iter([Answer(status=404)])
+    with Server() as server:
+        url = serve_days(
+            server,
+            lambda day: Answer(status=410) if day == bad else next(once, None) if day == "2016-01-11" else None,
+        )
+        result = backfill(*span(22), "--workers", "2", "--users-url", url)
+        assert result.returncode == 1
+        rows = rows_of(result.stdout)
+        assert rows["done"].startswith("done 21 2016-01-01..2016-01-02, 2016-01-04..2016-01-22 loaded, 21 inserted")
+        assert rows["failed"].startswith(f"failed 1 {bad} users {bad}: GET ")
+        assert "410 Gone" in " ".join(result.stdout.split())
+        assert result.stdout.endswith("users: 21 of 22 days are loaded\n")
+        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+        assert [
+            bool(re.match(rf"ERROR: ExtractUsers\(date={bad}\) failed: users {bad}: ", line)) for line in errors
+        ] == [
+            True,
+            False,
+            True,
+        ]
+        assert "WARNING: users: 2 days failed; once more, as an outage may be over" in result.stderr
+        assert query("select count(*) from users") == [(21,)]
+        server.requests.clear()
+        again = backfill(*span(22), "--users-url", url)
+        assert again.returncode == 1
+        assert rows_of(again.stdout)["skipped"].startswith("skipped 21 ")
+        assert asked_for(server) == [bad]
+
+
+def test_days_that_are_not_closed_are_one_line():
+    """The others are loaded; but not all that was asked for is."""
+    today = dt.datetime.now(dt.UTC).date()
+    yesterday = today - dt.timedelta(days=1)
+    result = backfill(str(yesterday - dt.timedelta(days=1)), str(today + dt.timedelta(days=40)))
+    assert result.returncode == 1
+    assert "loaded, " in rows_of(result.stdout)["done"]
+    assert "failed" not in rows_of(result.stdout)
+    last = today + dt.timedelta(days=39)
+    said = rf"not closed \d+ {today}\.\.{last} the newest day that can be loaded is {yesterday}"
+    assert re.fullmatch(said, rows_of(result.stdout)["not closed"]) or dt.datetime.now(dt.UTC).date() != today
+    assert query("select count(*) from loads")[0][0] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (("2026-11-03", "2026-11-01"), 1, "ERROR: STOP 2026-11-01 is not after START 2026-11-03"),
+        (("2026-11-01", "2026-11-01"), 1, "ERROR: STOP 2026-11-01 is not after START 2026-11-01"),
+        (("2026-11-01",), 2, "the following arguments are required: STOP"),
+        (("2026-11-01", "tomorrow"), 2, "'tomorrow' is not a day: give it as 2026-11-21"),
+        (("1066-10-14", "1066-10-15"), 2, "1066-10-14 is no day of a source: give one from 1970 on"),
+        (("2026-11-01", "2026-11-02", "--workers", "0"), 2, "0 is not 1 or more"),
+        (
+            ("2026-11-01", "2026-11-02", "--users-modes", "snapshot"),
+            2,
+            "there is no flag --users-modes: did you mean --users-mode?",
+        ),
+        (("2026-11-01", "2026-11-02", "--users-timezone", "Berlin"), 1, "timezone = 'Berlin' is not a time zone"),
+    ],
+    ids=" ".join(["reversed empty one-day no-day too-early no-worker no-flag no-zone"]).split(),
+)
+def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, code, line):
+    """Nothing is made."""
+    result = backfill(*arguments)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert line in result.stderr.splitlines()[-1]
+    assert not Path("data").exists()
+
+
+def test_a_day_that_cannot_be_scheduled_fails_alone_and_a_bug_is_told_by_its_last_line():
+    """One has a damaged manifest, which Luigi meets before it runs anything; a bug keeps its traceback in the log."""
+    with Server() as server:
+        url = serve_days(server, lambda _: None)
+        assert luigi_run("ExtractUsers", "--date", "2016-01-02", "--users-url", url).returncode == 0
+        Path("data/raw/users/date=2016-01-02/manifest.json").write_text("{")
+        result = run("python", "-c", f"{BUG}{MAIN}", "backfill", *span(5), "--users-url", url)
+    assert result.returncode == 1
+    text = " ".join(result.stdout.split())
+    assert "done 3 2016-01-01, 2016-01-03, 2016-01-05 loaded" in text
+    assert "failed 1 2016-01-02 data/raw/users/date=2016-01-02/manifest.json is not a manifest" in text
+    assert "failed 1 2016-01-04 ZeroDivisionError: division by zero" in text
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_flags_reach_the_children_however_they_are_started(method):
+    """Or a child would read its own default source into its own default warehouse; and none of them chatters."""
+    with Server() as server:
+        url = serve_days(server, lambda _: None)
+        code = f"import multiprocessing; multiprocessing.set_start_method('{method}'); {MAIN}"
+        flags = ("--workers", "2", "--users-url", url, "--pipeline-database", "sqlite:///elsewhere.db")
+        result = run("python", "-c", code, "backfill", *span(1), *flags, PYTHONWARNINGS="ignore")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert asked_for(server) == ["2016-01-01"]
+    assert not Path("data/warehouse.db").exists()
+    shutil.copy("elsewhere.db", "data/warehouse.db")
+    assert query("select count(*) from users") == [(1,)]
+
+
+def test_with_a_watermark_days_run_in_order_across_blocks():
+    """Whatever the workers: each starts from what the day before it brought."""
+    with Server() as server:
+        url = serve_days(server, lambda _: None) + "&since={watermark:date}"
+        result = backfill(*span(22), "--workers", "2", "--users-url", url)
+        assert result.returncode == 0, result.stderr
+        days = [str(FIRST + dt.timedelta(days=n)) for n in range(22)]
+        before = ["1970-01-01", "2015-12-31", *days[:-2]]
+        assert [(request.query["on"], request.query["since"]) for request in server.requests] == list(
+            zip(days, before, strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("number", "method", "workers"),
+    [
+        (signal.SIGINT, "fork", 1),
+        (signal.SIGTERM, "fork", 2),
+        (signal.SIGINT, "spawn", 2),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(number, method, workers):
+    """The days that are begun are loaded wholly, in this process and in its children; no other is begun."""
+    with Server() as server:
+        url = serve_days(server, lambda _: None, wait=0.3)
+        code = f"import multiprocessing; multiprocessing.set_start_method('{method}'); {IN_A_GROUP}"
+        arguments = ("backfill", *span(40), "--workers", str(workers), "--users-url", url)
+        command = start("python", "-c", code, *arguments, PYTHONWARNINGS="ignore")
+        wait_until(lambda: len(server.requests) > workers)
+        os.killpg(command.pid, number)
+        stdout, stderr = command.communicate(timeout=60)
+        assert command.returncode == 128 + number, stderr
+        begun = sorted(set(asked_for(server)))
+    assert [date for (date,) in query("select date from loads order by 1")] == begun
+    rows = rows_of(stdout)
+    assert rows["done"].startswith(f"done {len(begun)} ")
+    assert rows["not run"].startswith(f"not run {40 - len(begun)} ")
+    assert rows.keys() == {"done", "not run", "users:"}
+    *_, stopping, last = stderr.splitlines()
+    assert stopping.startswith("stopping: ")
+    again = f"python -m wholeday backfill 2016-01-01 2016-02-10 --workers {workers} and the flags of this run"
+    assert last == f"stopped by {number.name}: go on with {again}"
+    assert "Traceback" not in stderr
+
+
+def test_once_it_is_to_stop_no_other_block_is_begun(monkeypatch):
+    """Nothing would run in it, but years of days would still be scheduled, and a failed one tried again."""
+    blocks = []
+
+    def run_block(_: object, days: Sequence[dt.date], __: int, stop: Stop, tell: Tell) -> None:
+        blocks.append(len(days))
+        tell(days[0], "410 Gone")
+        stop.asked = signal.SIGINT
+
+    monkeypatch.setattr("wholeday.tasks.backfill.run_block", run_block)
+    backfill = Backfill(LoadUsers, FIRST, FIRST + dt.timedelta(days=45))
+    backfill.run(1, Stop(), lambda *_: None)
+    assert (blocks, len(backfill.failed), len(backfill.left)) == ([20], 1, 44)
+
+
+def test_a_day_that_is_cleaned_by_many_processes_is_not_disturbed_either():
+    """Those of the engine, too, are sent what a terminal sends."""
+    flags = ("--users-url", f"{TINY[1].replace('per_day=1', 'per_day=2000')}", "--pipeline-part-records", "200")
+    command = start("python", "-c", IN_A_GROUP, "backfill", *span(3, dt.date(2026, 10, 1)), *flags)
+    wait_until(lambda: bool(list(Path("data").glob("clean/*/date=*/part-*"))))
+    os.killpg(command.pid, signal.SIGINT)
+    stdout, stderr = command.communicate(timeout=60)
+    assert command.returncode == 128 + signal.SIGINT, stderr
+    assert rows_of(stdout)["done"].startswith("done 1 2026-10-01 loaded, ")
+
+
+def test_a_second_signal_ends_at_once_and_the_next_run_goes_on():
+    """Whatever was going on; nothing is lost by it."""
+    with Server() as server:
+        slow = iter([Answer([], wait=60)])
+        url = serve_days(server, lambda day: next(slow, None) if day == "2016-01-03" else None)
+        command = start("python", "-m", "wholeday", "backfill", *span(5), "--workers", "2", "--users-url", url)
+        wait_until(lambda: len(asked_for(server)) >= 3 and len(query_or_none("select * from loads")) == 2)
+        command.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        command.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        command.communicate(timeout=60)
+        assert time.monotonic() - began < 10
+        assert command.returncode == 128 + signal.SIGTERM
+        result = backfill(*span(5), "--users-url", url)
+        assert result.returncode == 0, result.stderr
+    assert query("select count(*) from users") == [(5,)]
+
+
+def query_or_none(sql: str) -> list[tuple[Any, ...]]:
+    with contextlib.suppress(Exception):
+        return query(sql)
+    return []
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def dump() -> tuple[object, ...]:
+    history = (
+        query("select * from users_history order by 1, 2, 3, 4, 5, 6, 7") if Path("data/warehouse.db").exists() else []
+    )
+    return dump_warehouse(), history
+
+
+@pytest.mark.timeout(120 + 20 * KILLS)
+def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it():
+    """SIGKILL, time and again, with two workers; then a plain run: the warehouse is as if undisturbed."""
+    days = span(8 if KILLS < 50 else 24, dt.date(2026, 10, 1))
+    began = time.monotonic()
+    assert backfill(*days, "--workers", "2").returncode == 0
+    length = time.monotonic() - began
+    whole = dump()
+    shutil.rmtree("data")
+    chance, loaded = random.Random(KILLS), []
+    for number in range(KILLS):
+        command = start("python", "-c", IN_A_GROUP, "backfill", *days, "--workers", "2")
+        time.sleep(chance.uniform(0.1 * length, 0.6 * length))
+        if number % 2:
+            command.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
+        command.communicate()
+        loaded.append(len(query_or_none("select * from loads")))
+        if loaded[-1] == len(whole[0]["loads"]):
+            shutil.rmtree("data", ignore_errors=True)
+    print(f"days loaded at each kill: {loaded}")
+    result = backfill(*days)
+    assert result.returncode == 0, result.stderr
+    assert dump() == whole
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("processes", "workers"), [(1, 4), (4, 1)])
+def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
+    """In one process, and in four that are given the same days: no error, and the rows of a quiet run."""
+    days = span(max(4, SCALE // 4), dt.date(2026, 6, 1))
+    assert backfill(*days).returncode == 0
+    quiet = dump()
+    shutil.rmtree("data")
+    with start_scheduler() as environment:
+        command = ("python", "-m", "wholeday", "backfill", *days, "--workers", str(workers))
+        commands = [start(*command, **environment) for _ in range(processes)]
+        results = [(*each.communicate(timeout=500), each.returncode) for each in commands]
+    for stdout, stderr, code in results:
+        assert (code, stderr) == (0, ""), stdout
+    assert dump() == quiet
+
+
+def test_luigid_tries_a_day_again_in_the_same_run():
+    """By the settings of central.cfg: the failure is in the log, and the day is done."""
+    with start_scheduler() as environment, Server() as server:
+        once = iter([Answer(status=404)])
+        url = serve_days(server, lambda day: next(once, None) if day == "2016-01-02" else None)
+        text = Path("central.cfg").read_text().replace("retry_delay = 5", "retry_delay = 1")
+        Path("central.cfg").write_text(text)
+        result = backfill(*span(3), "--users-url", url, **environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr.count("404 Not Found") == 1
+    assert rows_of(result.stdout)["done"].startswith("done 3 2016-01-01..2016-01-03 loaded")
+
+
+def test_a_scheduler_that_is_not_there_is_one_line():
+    """With what to do about it."""
+    text = Path("central.cfg").read_text().replace("scheduler_port = 8082", "scheduler_port = 9")
+    Path("central.cfg").write_text(text.replace("[core]", "[core]\nrpc_retry_wait = 0\nrpc_log_retries = false"))
+    result = backfill(*span(3), LUIGI_CONFIG_PATH="central.cfg")
+    assert result.returncode == 1
+    assert (
+        "is luigid running? Start it with ./run.sh luigid, or add --local-scheduler" in result.stderr.splitlines()[-1]
+    )
+
+
+def test_a_terminal_shows_days_done_rate_and_time_left_and_then_the_table():
+    """A bar that is gone at the end; of a failed day the line stays above it, and one that is mended counts once."""
+    once = iter([Answer(status=404)])
+
+    def answer(day: str) -> Answer | None:
+        return next(once, None) if day == "2016-01-06" else Answer(status=404) if day == "2016-01-04" else None
+
+    with Server() as server:
+        url = serve_days(server, answer, wait=0.1)
+        code, written = run_on_terminal(
+            "python", "-m", "wholeday", "backfill", *span(12), "--workers", "2", "--users-url", url
+        )
+    assert code == 1, written
+    bars = re.findall(
+        r"━ +(\d+)% (?:\d+:\d\d:\d\d|-:--:--) users, (\d+) of 12 days, (?:(\d) failed, )?[\d.]+ days/(?:s|min)", written
+    )
+    assert len(bars) > 3
+    assert all(int(share) == round(100 * (int(loaded) + int(failed or 0)) / 12) for share, loaded, failed in bars)
+    assert bars[-1] == ("100", "11", "1")
+    lines = look_at(written)
+    assert not [line for line in lines if "━" in line]
+    assert [line for line in lines if line.startswith("ERROR: ExtractUsers(date=2016-01-04)")]
+    assert not [line for line in lines if line.startswith("users 2016")]
+    assert "users: 11 of 12 days are loaded" in lines
+
+
+def test_a_slow_day_has_its_own_bar_below():
+    """With one worker, whose days are read in this process; nothing of either is left."""
+    with Server() as server:
+
+        def respond(request: Request) -> Answer:
+            page = int(request.query.get("page", 1))
+            users = (
+                [make_user(10 * page + n, f"{request.query['on']}T10:00:00Z") for n in range(10)] if page < 9 else []
+            )
+            return Answer(users, headers={"X-Total-Count": "80"}, wait=0.15)
+
+        url = server.on("/users", respond) + "?on={date}"
+        flags = ("--users-url", url, "--users-paginator", "page", "--users-total-header", "X-Total-Count")
+        code, written = run_on_terminal("python", "-m", "wholeday", "backfill", *span(2), *flags)
+    assert code == 0, written
+    assert re.search(r"━ +50% [\d:-]+ users, 1 of 2 days, [^\n]*\n━[^\n]* 6 pages, 60 of 80 records", written)
+    assert not [line for line in look_at(written) if "━" in line]
+
+
+class ExtractNothing(DayTask):
+    """A day whose work costs nothing: what is left is Luigi's."""
+
+    dataset = USERS
+    done: ClassVar[set[tuple[str, dt.date]]] = set()
+
+    def complete(self) -> bool:
+        return (self.task_family, self.date) in self.done
+
+    def run(self) -> None:
+        self.done.add((self.task_family, self.date))
+
+
+@requires(ExtractNothing)
+class TransformNothing(ExtractNothing):
+    """Its second stage."""
+
+
+@requires(TransformNothing)
+class LoadNothing(Load):
+    """Its third."""
+
+    dataset = USERS
+    complete = ExtractNothing.complete
+    run = ExtractNothing.run
+    done = ExtractNothing.done
+
+    @classmethod
+    def bulk_complete(cls, parameter_tuples: Any) -> list[dt.date]:
+        return [day for day in parameter_tuples if ("LoadNothing", day) in cls.done]
+
+
+@pytest.fixture
+def quiet(monkeypatch) -> Iterator[None]:
+    ExtractNothing.done.clear()
+    monkeypatch.setattr(InterfaceLogging, "_configured", True)
+    with CmdlineParser.global_instance(["LoadNothing", "--local-scheduler"]):
+        yield
+
+
+@pytest.mark.usefixtures("quiet")
+def test_what_luigi_costs_is_linear_in_the_days():
+    """Four times the days, at most 4.6 times the time; given all at once they would take sixteen times."""
+    seconds = []
+    for days in (few := max(SCALE, 60), 4 * few):
+        ExtractNothing.done.clear()
+        backfill = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=days))
+        began = time.process_time()
+        backfill.run(1, Stop(), lambda _day, _cause: None)
+        seconds.append(time.process_time() - began)
+        assert (len(backfill.done), backfill.failed, backfill.left) == (days, {}, [])
+    print(f"{1000 * seconds[0] / few:.1f} and {1000 * seconds[1] / few / 4:.1f} ms a day")
+    assert seconds[1] <= 4.6 * seconds[0]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_of_very_many_days_that_failed_the_table_names_the_first_fifty(capsys):
+    """The others in one row: the log has a line for each."""
+    backfill = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=60))
+    backfill.failed = dict.fromkeys(backfill.todo, "503")
+    show_outcome(backfill, Stop())
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:51] == [f"failed 1 {day} 503" for day in backfill.todo[:50]]
+    assert rows[51:] == [
+        "failed 10 2016-02-20..2016-02-29 each is named above",
+        "users: 0 of 60 days are loaded",
+    ]
+
+
+@pytest.mark.timeout(7200)
+def test_any_number_of_days_is_linear_and_to_find_them_done_takes_no_time():
+    """The real work of so many days and of four times as many; at PIPELINE_BACKFILL=400 then ten years of it.
+
+    What is compared is the time of processors: that on the wall is shown, as others may have the machine too.
+    """
+    cost = []
+    for days in (SCALE, 4 * SCALE):
+        shutil.rmtree("data", ignore_errors=True)
+        began, before = time.monotonic(), measure_children()
+        result = backfill(*span(days), *TINY)
+        cost.append(measure_children() - before)
+        print(f"{days} days: {time.monotonic() - began:.1f} s, {cost[-1]:.1f} s of processors")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.endswith(f"users: {days:,} of {days:,} days are loaded\n")
+    assert cost[1] <= 4.6 * cost[0]
+    days = 3652 if SCALE >= 400 else 4 * SCALE
+    assert backfill(*span(days), *TINY).returncode == 0
+    before = measure_children()
+    again = backfill(*span(days), *TINY)
+    assert again.stdout.endswith(f"users: {days:,} of {days:,} days are loaded\n")
+    print(f"{measure_children() - before:.2f} s of processors to find {days} days done")
+    assert measure_children() - before < 2
+
+
+def measure_children() -> float:
+    """Seconds of processors that the processes have had that this one has started, and their own."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+DEAD = ("--users-timeout", "0.2", "--users-retries", "1")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_dead_source_costs_one_day(server, workers):
+    """The days that follow are not asked for, and named with the cause."""
+    url = serve_days(server, lambda _: None, wait=5)
+    result = backfill(*span(30), "--users-url", url, "--workers", str(workers), *DEAD)
+    assert result.returncode == 1
+    days = sorted(set(asked_for(server)))
+    assert 1 <= len(days) <= workers
+    rows = rows_of(result.stdout)
+    assert rows["not run"].startswith(f"not run {30 - len(days)} ")
+    assert "source unreachable: users 2016-01-0" in rows["not run"]
+    assert "users: 0 of 30 days are loaded" in result.stdout
+
+
+def test_dead_source_costs_one_day_under_luigi(server):
+    """The memory of an outage is shared within a run; a single day is asked for again at once."""
+    url = serve_days(server, lambda _: None, wait=5)
+    start, stop = span(8)
+    result = luigi_run("BackfillUsers", "--start", start, "--stop", stop, "--users-url", url, *DEAD)
+    assert result.returncode == 30
+    assert asked_for(server) == [start, start]
+    assert result.stderr.count("not run, as the source cannot be reached: users 2016-01-01: GET") == 7
+    assert not Path("data/failures/users.jsonl").read_text().count("not run")
+    again = luigi_run("LoadUsers", "--date", "2016-01-05", "--users-url", url, *DEAD)
+    assert again.returncode == 30
+    assert asked_for(server)[2:] == ["2016-01-05"] * 2
+
+
+def test_outage_in_the_middle_is_passed(server):
+    """After days that were loaded the next day is tried, and the failed day at the end once more."""
+    url = serve_days(server, lambda day: Answer(wait=5) if day == "2016-01-03" else None)
+    result = backfill(*span(6), "--users-url", url, *DEAD)
+    assert result.returncode == 1
+    rows = rows_of(result.stdout)
+    assert rows["failed"].startswith("failed 1 2016-01-03 source unreachable: users 2016-01-03: GET")
+    assert "not run" not in rows
+    assert asked_for(server).count("2016-01-03") == 4
+    assert "users: 5 of 6 days are loaded" in result.stdout
+
+
+def today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
+
+
+def serve_everybody(server: Server) -> tuple[str, ...]:
+    url = server.on("/users", lambda _: Answer([make_user(n, "2016-01-01T10:00:00Z") for n in (1, 2)]))
+    return ("--users-url", url, "--users-mode", "snapshot", "--users-settle", "0 seconds")
+
+
+def test_backfill_refuses_past_snapshots(server):
+    """Yesterday and today are read; the days before are named, with the day to ask for, by plan and status too."""
+    flags, (start, stop) = serve_everybody(server), span(30, today() - dt.timedelta(days=29))
+    planned = run("python", "-m", "wholeday", "plan", start, stop, *flags).stdout
+    assert re.search(r"^past +28 .*nobody can read", planned, re.MULTILINE)
+    assert re.search(r"^read +2 ", planned, re.MULTILINE)
+    result = backfill(start, stop, *flags)
+    assert (result.returncode, len(server.requests)) == (1, 2)
+    past = rows_of(result.stdout)["past"]
+    assert past.startswith(f"past 28 {start}..{today() - dt.timedelta(days=2)} a snapshot shows everybody as of now")
+    assert f"Ask for {today()}" in re.sub(r"\s+", " ", result.stdout)
+    assert "users: 2 of 30 days are loaded" in result.stdout
+    past_day = today() - dt.timedelta(days=5)
+    alone = luigi_run("LoadUsers", "--date", str(past_day), *flags)
+    assert alone.returncode == 0
+    assert "it is recorded as of now" in alone.stderr
+    status = run("python", "-m", "wholeday", "status", *flags).stdout
+    assert f"past: {past_day + dt.timedelta(days=1)}.." in status
+    assert "past snapshots cannot be fetched again" in status
+    assert "missing: " not in status
+
+
+@pytest.mark.parametrize("task", [("BackfillUsers",), ("RangeDaily", "--of", "LoadUsers")], ids=lambda task: task[0])
+def test_range_of_luigi_refuses_past_snapshots(server, task):
+    """What can be loaded is loaded; then the range fails, with one line. Without past days it is well."""
+    flags, start, stop = serve_everybody(server), today() - dt.timedelta(days=3), today() + dt.timedelta(days=1)
+    for _ in range(2):
+        result = luigi_run(*task, "--start", str(start), "--stop", str(stop), *flags)
+        assert result.returncode == 30
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
+        past = f"users {start}..{today() - dt.timedelta(days=2)}"
+        why = f"a snapshot shows everybody as of now, so nobody can read past days any more. Ask for {today()}"
+        assert lines == [f"ERROR: {past}: {why}"]
+        assert query("select count(*) from loads") == [(2,)]
+    again = luigi_run(*task, "--start", str(today() - dt.timedelta(days=1)), "--stop", str(stop), *flags)
+    assert again.returncode == 0
+
+
+def test_past_snapshot_with_files_is_loaded(server):
+    """Nobody has to read it: its raw files are there."""
+    flags, past = serve_everybody(server), today() - dt.timedelta(days=5)
+    assert luigi_run("ExtractUsers", "--date", str(past), *flags).returncode == 0
+    result = backfill(str(past), str(past + dt.timedelta(days=1)), *flags)
+    assert result.returncode == 0, result.stdout

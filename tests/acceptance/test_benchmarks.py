@@ -1,0 +1,162 @@
+"""The benchmarks: the harness runs as it is documented, and believes no run whose table is wrong."""
+
+import datetime as dt
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from benchmarks import load, report, run
+from benchmarks.contenders import CONTENDERS, FIRST, FLOOR, IN_SQLITE, OURS, Contender
+from benchmarks.results import Failure, Group, Measure, Results
+from benchmarks.source import make_day, make_everybody
+from pipeline.users import USERS
+from tests.support import ROOT
+from tests.support.cluster import DATABASE, PASSWORD, USER
+from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.load.warehouse import Warehouse
+
+SIZE = 1200
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[str]:
+    """The URL of a source of SIZE users."""
+    with run.serve(tmp_path, [SIZE]) as root:
+        yield root
+
+
+def attempt(contender: Contender, scenario: str, size: int, folder: Path, root: str) -> Measure | Failure:
+    return run.run(contender, run.SCENARIOS[scenario], size, folder, root)
+
+
+def test_the_command_measures_ours_beside_the_floor_and_keeps_what_it_measured(tmp_path):
+    """From the source to the table on the screen, in processes of their own."""
+    kept = tmp_path / "kept.json"
+    flags = ("--scenarios", "1 % changed", "--sizes", str(SIZE), "--rounds", "1", "--results", str(kept))
+    command = (sys.executable, "-m", "benchmarks.run", *flags, "--only", OURS.name, FLOOR.name)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"1 % changed, {SIZE:,} users" in done.stdout
+    group = Results.read(kept).groups["1 % changed"][SIZE]
+    assert {name: [type(run) for run in found] for name, found in group.runs.items()} == {
+        OURS.name: [Measure],
+        FLOOR.name: [Measure],
+    }
+    assert all(run.seconds > 0 and (run.cpu, run.bytes) == (0, 0) for (run,) in group.runs.values())
+    assert group.watched.keys() == group.runs.keys()
+    assert all(run.cpu > 0 and run.bytes > 10e6 for run in group.watched.values())
+
+
+@pytest.mark.parametrize("contender", [OURS, FLOOR])
+def test_a_backfill_brings_every_day(root, tmp_path, contender):
+    """A hundred users of each of the days."""
+    assert isinstance(attempt(contender, "backfill", 3, tmp_path, root), Measure)
+
+
+def test_a_warehouse_in_postgresql_is_filled_anew_and_read_back(root, tmp_path, cluster):
+    """Beside the same in SQLite."""
+    server = f"{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{cluster.port}/{DATABASE}"
+    for contender in (OURS, OURS, IN_SQLITE):
+        found = run.run(contender, run.SCENARIOS["postgresql"], SIZE, tmp_path, root, server)
+        assert isinstance(found, Measure), found
+
+
+def test_without_a_server_nothing_is_measured_in_postgresql():
+    """Rather than what is in a file."""
+    command = (sys.executable, "-m", "benchmarks.run", "--scenarios", "postgresql")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs --postgresql user:password@host:port/name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (SIZE - 1, f"the table has {SIZE - 1} users, 0 of them changed; should be {SIZE}, 0"),
+        (SIZE + 1, f"the table has {SIZE + 1} users, 0 of them changed; should be {SIZE}, 0"),
+        (None, "the table cannot be read: no such table: users"),
+    ],
+)
+def test_a_wrong_table_is_no_result(root, tmp_path, rows, why):
+    """However fast it was made."""
+    code = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1])\n"
+        f"if {rows}: db.execute('create table users (updated_at)')\n"
+        f"if {rows}: db.executemany('insert into users values (?)', [('2025-01-01',)] * {rows}); db.commit()"
+    )
+    liar = Contender("liar", {FIRST: ("{bin}/python", "-c", code, "{database}")}, "the work")
+    assert attempt(liar, "first", SIZE, tmp_path, root) == Failure(why)
+
+
+def test_a_contender_that_fails_or_is_not_installed_is_named_with_why(root, tmp_path):
+    """The last line that it printed, or what is missing."""
+    fails = Contender("fails", {FIRST: ("{bin}/python", "-c", "raise SystemExit('no disk')")}, "")
+    missing = Contender("missing", fails.commands, "", programs=("no-such-program",))
+    failures = [attempt(contender, "first", SIZE, tmp_path, root) for contender in (fails, missing)]
+    assert failures == [Failure("failed (1): no disk"), Failure("no-such-program not installed")]
+
+
+def test_the_source_changes_one_in_a_hundred_and_dates_each_day():
+    """What `check` relies on."""
+    users = [user for page in make_everybody(SIZE, "changed") for user in page]
+    changed = [user["id"] for user in users if user["updated_at"] >= run.CHANGED_FROM]
+    assert (len(users), changed) == (SIZE, list(range(100, SIZE + 1, 100)))
+    (day,) = make_day(dt.date(2015, 1, 2))
+    assert {str(user["updated_at"])[:10] for user in day} == {"2015-01-02"}
+    assert [day[0]["id"], day[-1]["id"]] == [101, 200]
+
+
+def test_the_page_tells_medians_ratios_within_rounds_and_failures(tmp_path, monkeypatch):
+    """A machine that was slow for a round is slow for both: the ratio is that of the round."""
+    monkeypatch.setattr(report, "describe_versions", lambda: ["versions"])
+    runs = {
+        OURS.name: [Measure(seconds) for seconds in (2.0, 20.0, 2.2)],
+        FLOOR.name: [Measure(seconds) for seconds in (1.0, 10.0, 2.0)],
+        "dlt, REST source": [Failure("failed (1): a | b")],
+    }
+    many = {OURS.name: [Measure(22.0)], FLOOR.name: [Measure(20.0)]}
+    watched = {OURS.name: Measure(9.0, 1.5, 10**8), FLOOR.name: Failure("killed")}
+    few = Group(0.5, runs, watched | {"dlt, REST source": Failure("failed (1)")})
+    report.write(Results({"first": {1000: few, 10_000: Group(0.5, many, watched)}}), tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "| this pipeline | 2.20 | 1.00 | 2.00 | 1.50 | 100 | nothing |" in page
+    assert re.search(r"\| the floor \| 2\.00 \| 0\.50 \| 1\.00 \| - \| - \| .*; and once: killed \|", page)
+    assert "| dlt, REST source | - | - | - | - | - | failed (1): a / b |" in page
+    assert "- first, this pipeline, 1,000 to 10,000: size to the power of 1.00" in page
+    assert re.findall(r">(this pipeline|the floor|dlt, REST source)<", (tmp_path / "benchmarks.svg").read_text()) == [
+        "this pipeline",
+        "the floor",
+    ]
+
+
+def test_every_contender_says_what_it_leaves_out_and_is_there():
+    """A command names a script of the folder."""
+    for contender in CONTENDERS:
+        assert contender.leaves_out, contender.name
+        for command in contender.commands.values():
+            assert all(Path(word).is_file() for word in command if word.startswith(str(ROOT))), contender.name
+
+
+def test_each_load_is_measured_beside_a_bare_upsert():
+    """Every case, of a day that the warehouse takes as it would take one that was read."""
+    found = load.measure(2 * load.EVERY, 1)
+    assert found.keys() == load.CASES.keys()
+    assert all(seconds > 0 and ratio > 0 for seconds, ratio in found.values())
+
+
+def test_the_days_of_a_load_are_what_they_are_called(tmp_path):
+    """One in a hundred has changed, and they are all there."""
+    store = Warehouse(f"sqlite:///{tmp_path}/w.db", "users", USERS.table)
+    parts = {who: load.make_rows(1000, who) for who in ("all", "changed", "some")}
+    inserted, updated = [], []
+    for day in (load.FIRST, (2, SNAPSHOT, "changed"), (3, INCREMENTAL, "some")):
+        load.load(store, day, parts)
+        marker = store.loads()[-1]
+        inserted.append(marker["inserted"])
+        updated.append(marker["updated"])
+    assert (inserted, updated) == ([1000, 0, 0], [0, 10, 0])

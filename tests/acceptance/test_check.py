@@ -1,0 +1,448 @@
+"""What `check` says of good sources and of bad ones."""
+
+import dataclasses
+import datetime as dt
+import itertools
+import logging
+from base64 import b64encode
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from pipeline.users import USERS
+from tests.support.project import dump_tree, has_table, run
+from tests.support.reading import make_user
+from tests.support.server import Answer, Request, Server
+from wholeday.commands.check import AHEAD, FAILED, OK, UNTESTED, Finding, check_source
+from wholeday.errors import DayNotClosedError
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
+
+DAY = dt.date(2026, 11, 20)
+SECRET = 's3cr3t/+to "k&n='
+WINDOW = '{"since": "{day_start}", "until": "{day_stop}"}'
+NAMES = [
+    "configuration",
+    "authenticates",
+    "pages to the end",
+    "no key twice",
+    "the filter filters",
+    "records of the window",
+    "fits the record class",
+    "loads",
+    "reads twice the same",
+    "gates",
+    "no secret is written",
+]
+
+Users = list[dict[str, Any]]
+Change = Callable[[Users, Request], Users | Answer]
+
+
+def serve(
+    server: Server, configure: Callable[..., None], change: Change = lambda users, _: users, **keys: object
+) -> None:
+    """A source of 30 users, ten a page, who changed on DAY; `change` is what it makes of those that it is asked for."""
+
+    def respond(request: Request) -> Answer:
+        users = [make_user(number) for number in range(1, 31)]
+        since, until = request.query.get("since", ""), request.query.get("until", "9")
+        users = [user for user in users if since <= str(user["updated_at"]) < until]
+        page = int(request.query.get("page", 1))
+        shown = change(users, request)
+        if isinstance(shown, Answer):
+            return shown
+        return Answer({"total": len(shown), "data": shown[10 * page - 10 : 10 * page]})
+
+    keys = {"params": WINDOW, "paginator": "page", "total_path": "total", "retries": 0} | keys
+    configure("users", **{"url": server.on("/users", respond)} | keys)
+
+
+def ask() -> dict[str, Finding]:
+    return check_source(USERS, DAY)
+
+
+def find_failed() -> dict[str, Finding]:
+    return {name: finding for name, finding in ask().items() if finding.verdict == FAILED}
+
+
+def demand_secret(users: Users, request: Request) -> Users | Answer:
+    """A source that answers nobody but the bearer of SECRET."""
+    known = request.headers["Authorization"] == f"Bearer {SECRET}"
+    return users if known else Answer({"error": "who are you?"}, status=401)
+
+
+def test_a_good_source_is_found_good(server, configure):
+    """Every question has its answer, and what shows it."""
+    serve(server, configure)
+    found = ask()
+    assert list(found) == NAMES
+    assert {finding.verdict for finding in found.values()} == {OK}
+    assert found["configuration"].evidence == "[users] is valid"
+    assert found["pages to the end"].evidence.startswith("3 pages, 30 records in 0.")
+    assert found["pages to the end"].evidence.endswith(" s; the source declares 30; page")
+    assert found["no key twice"].evidence == "30 records, and no id twice"
+    assert found["the filter filters"].evidence == f"nothing comes for {DAY + AHEAD}"
+    assert found["records of the window"].evidence == (
+        "30 of 30 rows changed from 2026-11-19T00:00Z on and before 2026-11-22T00:00Z"
+    )
+    assert found["fits the record class"].evidence == "0 rejects of 30 records, and max_reject_ratio is 0.05"
+    assert found["reads twice the same"].evidence == "30 records, and the same the second time"
+    assert found["gates"].evidence == "30 records came; min_records is 0"
+
+
+def test_nothing_is_left_behind_and_the_source_is_read_twice(server, configure):
+    """And of the day far ahead one page: files, warehouse and days that are there stay as they are."""
+    serve(server, configure)
+    before = dump_tree(".")
+    ask()
+    assert dump_tree(".") == before
+    assert len(server.requests) == 4 + 4 + 1  # each asks for one page behind the last, which is full
+    for work in (extract_day, transform_stage.transform_day, load_stage.load_day):
+        work(USERS, DAY)
+    before = dump_tree(".")
+    assert "data/warehouse.db" in before
+    ask()
+    assert dump_tree(".") == before
+
+
+def test_the_last_closed_day_is_asked_for_by_default(server, configure):
+    """A day that is not over is none to be asked for."""
+    serve(server, configure)
+    check_source(USERS)
+    last = USERS.config().last_closed_day(dt.datetime.now(dt.UTC))
+    assert server.requests[0].query["until"] == f"{last + dt.timedelta(days=1)}T00:00:00Z"
+    with pytest.raises(DayNotClosedError):
+        check_source(USERS, dt.date(2100, 1, 1))
+
+
+def test_a_filter_that_is_ignored_is_found(server, configure):
+    """The day far ahead has the records of this one."""
+    serve(server, configure, params='{"from": "{day_start}"}')
+    (name, finding), *others = find_failed().items()
+    assert (name, others) == ("the filter filters", [])
+    assert finding.evidence == f"10 records came on a page for {DAY + AHEAD}, as for {DAY}: the filter is ignored"
+
+
+def test_a_source_that_has_records_of_the_future_is_found(server, configure):
+    """And not only those of the day: its filter does something else."""
+    future = str(DAY + AHEAD)
+
+    def change(users: Users, _: Request) -> Users:
+        return users or [make_user(1), make_user(99, future)]
+
+    serve(server, configure, change)
+    assert find_failed()["the filter filters"].evidence == f"2 records came on a page for {future}"
+
+
+def test_no_filter_at_all_is_found(server, configure):
+    """Everybody would be read each day; the source is not asked what the section says."""
+    serve(server, configure, params="{}")
+    assert "ask for no day" in find_failed()["the filter filters"].evidence
+    assert len(server.requests) == 8
+
+
+def test_a_source_that_refuses_the_far_future_cannot_be_tested(server, configure):
+    """That says nothing of its filter."""
+    serve(server, configure, lambda users, request: Answer(status=422) if request.query["since"] > "2030" else users)
+    found = ask()["the filter filters"]
+    assert found.verdict == UNTESTED
+    assert "422" in found.evidence
+
+
+def test_a_filter_by_watermark_is_tested_too(server, configure):
+    """The watermark is that of a day far ahead; where none is loaded there is no lower bound."""
+    serve(server, configure, params='{"since": "{watermark}"}')
+    found = ask()
+    assert found["the filter filters"] == (OK, f"nothing comes for {DAY + AHEAD}", "")
+    assert found["records of the window"].verdict == UNTESTED
+    serve(server, configure, params='{"from": "{watermark}"}')
+    assert set(find_failed()) == {"the filter filters"}
+
+
+def test_a_source_that_is_asked_for_a_day_has_both_bounds(server, configure):
+    """`{date}` is a window too."""
+    serve(server, configure, params='{"since": "{date}", "until": "{date}T99"}')
+    assert ask()["records of the window"].evidence.endswith("T00:00Z on and before 2026-11-22T00:00Z")
+
+
+def test_records_from_before_the_window_are_found(server, configure):
+    """Later ones are not wrong where the source filters by when a user was created."""
+
+    def change(users: Users, _: Request) -> Users:
+        return [user | {"updated_at": "2026-11-01T00:00:00Z"} if user["id"] in moved else user for user in users]
+
+    moved = {1, 2}
+    serve(server, configure, change)
+    assert find_failed()["records of the window"].evidence == (
+        "28 of 30 rows changed from 2026-11-19T00:00Z on and before 2026-11-22T00:00Z, 2 earlier"
+    )
+    configure("users", lookback="30 days")
+    assert not find_failed()
+    serve(server, configure, lambda users, _: [user | {"updated_at": "2026-11-23T00:00:00Z"} for user in users])
+    found = ask()["records of the window"]
+    assert found.verdict == OK
+    assert found.evidence.startswith("0 of 30 rows")
+    assert found.evidence.endswith(", 30 later")
+
+
+def test_another_answer_the_second_time_is_found(server, configure):
+    """With how many records differ, and whether the keys do."""
+    reads = itertools.count()
+
+    def change(users: Users, _: Request) -> Users:
+        number = next(reads) // 3
+        return [user | ({"email": f"new{number}@example.com"} if user["id"] == 7 else {}) for user in users]
+
+    serve(server, configure, change)
+    (name, finding), *others = find_failed().items()
+    assert (name, others) == ("reads twice the same", [])
+    assert finding.evidence == "1 of 30 records did not come again, 1 others did; 0 keys differ"
+
+
+def test_users_that_change_in_a_snapshot_are_told_and_no_failure(server, configure):
+    """Its source is alive; and there is no window to be asked about."""
+    reads = itertools.count()
+
+    def change(users: Users, _: Request) -> Users:
+        return [*users, make_user(99)] if next(reads) >= 4 else users
+
+    serve(server, configure, change, mode="snapshot", params="{}")
+    found = ask()
+    assert list(found) == [name for name in NAMES if name not in ("the filter filters", "records of the window")]
+    assert found["reads twice the same"] == (
+        OK,
+        "0 of 30 records did not come again, 1 others did; 1 keys differ",
+        "nothing, if so many users change meanwhile",
+    )
+
+
+def test_a_key_that_comes_twice_is_found(server, configure):
+    """As when users move up while pages are turned."""
+    serve(server, configure, lambda users, _: [*users, *users[:2]], total_path="")
+    (name, finding), *others = find_failed().items()
+    assert (name, others) == ("no key twice", [])
+    assert finding.evidence == "2 of 32 records with a key (id) that came before"
+
+
+def test_records_that_do_not_fit_are_found(server, configure):
+    """By reason; a few are let through by max_reject_ratio."""
+
+    def change(users: Users, _: Request) -> Users:
+        return [user | ({"email": "nowhere"} if int(str(user["id"])) <= bad else {}) for user in users]
+
+    serve(server, configure, change)
+    bad = 2
+    assert find_failed()["fits the record class"].evidence == (
+        "2 rejects of 30 records, and max_reject_ratio is 0.05: 2 times email: has no @"
+    )
+    bad = 1
+    assert not find_failed()
+
+
+def test_exactly_as_many_rejects_as_are_allowed_are_good(server, configure):
+    """The answer of `check` is that of a day."""
+
+    def change(users: Users, _: Request) -> Users:
+        emails = ["nowhere"] * bad + ["a@example.com"] * (50 - bad)
+        return [make_user(number, email=email) for number, email in enumerate(emails, 1)] if users else []
+
+    serve(server, configure, change, max_reject_ratio=0.58)
+    for bad, verdict in ((29, OK), (30, FAILED)):
+        finding = ask()["fits the record class"]
+        assert finding.verdict == verdict
+        assert finding.evidence.startswith(f"{bad} rejects of 50 records, and max_reject_ratio is 0.58: ")
+
+
+@pytest.mark.parametrize("part_records", [7, 1000])
+def test_a_secret_is_asked_for_and_nowhere_written(server, configure, monkeypatch, part_records):
+    """The source refuses whoever has none."""
+    monkeypatch.setenv("USERS_TOKEN", SECRET)
+    configure("pipeline", part_records=part_records)
+    serve(server, configure, demand_secret, auth="bearer:USERS_TOKEN")
+    found = ask()
+    assert {finding.verdict for finding in found.values()} == {OK}
+    assert found["configuration"].evidence == "[users] is valid, and what auth = bearer:USERS_TOKEN names is set"
+    assert found["authenticates"].evidence == "the first page came; without the secret the source refuses, with 401"
+    files = -(-30 // part_records) + 1
+    assert found["no secret is written"].evidence.startswith(f"{files} files and ")
+    assert found["records of the window"].evidence.startswith("30 of 30 rows")
+    assert SECRET not in repr(found)
+
+
+def test_a_source_that_answers_anybody_is_told(server, configure, monkeypatch):
+    """It may be meant to be so: no failure."""
+    monkeypatch.setenv("USERS_TOKEN", SECRET)
+    serve(server, configure, auth="bearer:USERS_TOKEN")
+    found = ask()["authenticates"]
+    assert found.verdict == OK
+    assert "answers without the secret as well" in found.evidence
+    assert {request.headers["Authorization"] for request in server.requests} == {f"Bearer {SECRET}", None}
+
+
+@pytest.mark.parametrize(("status", "verdict"), [(404, OK), (503, UNTESTED)])
+def test_no_answer_without_the_secret_is_told_as_it_is(server, configure, monkeypatch, status, verdict):
+    """Some say that there is nothing there, which hides it as well; from a source in trouble nothing can be learnt."""
+    monkeypatch.setenv("USERS_TOKEN", SECRET)
+    known = f"Bearer {SECRET}"
+    serve(
+        server,
+        configure,
+        lambda users, request: users if request.headers["Authorization"] == known else Answer(status=status),
+        auth="bearer:USERS_TOKEN",
+    )
+    found = ask()["authenticates"]
+    assert found.verdict == verdict
+    assert f"without the secret none does: users {DAY}: " in found.evidence
+    assert f": {status} " in found.evidence
+
+
+def test_a_user_in_the_url_is_left_out_too(server, configure):
+    """The password there is a secret like another."""
+    serve(server, configure, lambda users, request: users if request.headers["Authorization"] else Answer(status=403))
+    configure("users", url=f"{server.url}/users".replace("//", "//ann:p4ssw0rd@"))
+    found = ask()
+    assert found["authenticates"].evidence == "the first page came; without the secret the source refuses, with 403"
+    assert found["no secret is written"].evidence.startswith("2 files and ")
+
+
+def test_a_wrong_secret_ends_the_questions(server, configure, monkeypatch):
+    """Without a page nothing else can be tested."""
+    monkeypatch.setenv("USERS_TOKEN", "another")
+    serve(server, configure, demand_secret, auth="bearer:USERS_TOKEN")
+    found = ask()
+    assert found["authenticates"].verdict == FAILED
+    assert "401" in found["authenticates"].evidence
+    others = {name: finding.verdict for name, finding in found.items() if name in NAMES[2:-1]}
+    assert others == dict.fromkeys(NAMES[2:-1], UNTESTED)
+    assert found["no secret is written"].verdict == OK
+    assert len(server.requests) == 1
+
+
+def test_a_secret_that_is_not_set_is_a_fault_of_the_configuration(server, configure):
+    """Nobody is asked anything."""
+    serve(server, configure, auth="bearer:USERS_TOKEN")
+    found = ask()
+    assert [(name, finding.verdict) for name, finding in found.items()] == [("configuration", FAILED)]
+    assert "USERS_TOKEN is not set" in found["configuration"].evidence
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "write",
+    [str, quote, partial(quote, safe=""), quote_plus, str.upper, lambda text: b64encode(text.encode()).decode()],
+    ids=["plain", "path", "percent", "plus", "case", "base64"],
+)
+def test_a_secret_that_the_source_sends_back_is_found(server, configure, monkeypatch, write):
+    """In whatever form: it would lie in every raw file."""
+    monkeypatch.setenv("USERS_TOKEN", SECRET)
+    note = {"note": f"https://example.com/?again={write(SECRET)}"}
+    serve(server, configure, lambda users, _: [user | note for user in users], auth="bearer:USERS_TOKEN")
+    (name, finding), *others = find_failed().items()
+    assert (name, others) == ("no secret is written", [])
+    assert finding.evidence.startswith("it stands in part-00000.jsonl.gz (2 files and ")
+
+
+@pytest.mark.parametrize("name", ["luigi-interface", "of.a.package"])
+def test_a_secret_in_the_log_is_found(server, configure, monkeypatch, name):
+    """Whoever says it, and however softly."""
+    monkeypatch.setenv("USERS_TOKEN", SECRET)
+    serve(server, configure, auth="bearer:USERS_TOKEN")
+
+    def clean(users: Any) -> Any:
+        logging.getLogger(name).debug("asked with %s", SECRET)
+        return USERS.clean(users)
+
+    found = check_source(dataclasses.replace(USERS, clean=clean), DAY)["no secret is written"]
+    assert found.verdict == FAILED
+    assert found.evidence.startswith("it stands in the log (2 files and ")
+
+
+def test_what_a_gate_would_say_is_said(server, configure):
+    """By the days that are there; the second reading is not kept then."""
+    serve(server, configure)
+    configure("users", min_records=31)
+    found = ask()
+    assert found["gates"].verdict == FAILED
+    assert found["gates"].evidence.startswith("30 records came; min_records is 31")
+    assert found["reads twice the same"].verdict == UNTESTED
+
+
+def test_a_reading_that_breaks_off_is_told_with_its_line(server, configure):
+    """The first page came, so whoever asks is known."""
+    serve(server, configure, lambda users, request: users[: 29 if request.query.get("page") == "3" else 30])
+    found = ask()
+    assert found["authenticates"].verdict == OK
+    assert found["pages to the end"].verdict == FAILED
+    assert "the source declared 30 records, and now 29" in found["pages to the end"].evidence
+    assert found["no key twice"] == (UNTESTED, "the day was not read to its end", "")
+
+
+def test_a_day_without_records_proves_little(server, configure):
+    """What cannot be tested is no failure."""
+    serve(server, configure, lambda *_: [])
+    found = ask()
+    assert not find_failed()
+    untested = {name for name, finding in found.items() if finding.verdict == UNTESTED}
+    assert untested == {"no key twice", "the filter filters", "records of the window", "fits the record class", "loads"}
+
+
+def test_the_command_prints_a_table_and_exits_with_1_where_something_failed(server, configure):
+    """In a pipe too, a line an answer; flags hold as everywhere."""
+    serve(server, configure)
+    flags = ("--users-url", f"{server.url}/users?since={{day_start}}&until={{day_stop}}", "--users-total-path", "total")
+    good = run("python", "-m", "wholeday", "check", "--date", str(DAY), "--users-paginator", "page", *flags)
+    assert good.returncode == 0, good.stderr
+    assert [line[: len(name)] for line, name in zip(good.stdout.splitlines(), NAMES, strict=True)] == NAMES
+    assert "30 records, and no id twice" in good.stdout
+    assert good.stderr == ""
+    bad = run("python", "-m", "wholeday", "check", "--date", str(DAY), "--users-paginator", "single", *flags)
+    assert bad.returncode == 1
+    assert "the source declares 30 records, and 10 came" in " ".join(bad.stdout.split())
+
+
+def break_clean(_: Any) -> Any:
+    return None
+
+
+def make_dates(users: Any) -> Any:
+    rows, rules = USERS.clean(users)
+    return rows.assign(city=rows["updated_at"]), rules
+
+
+@pytest.mark.parametrize(
+    ("clean", "line"),
+    [
+        (break_clean, "break_clean (test_check.py, line "),
+        (make_dates, "clean: column city holds time"),
+    ],
+)
+def test_a_dataset_that_cannot_be_loaded_fails(server, configure, clean, line):
+    """Whichever stage refuses it; nothing is written where days are loaded."""
+    serve(server, configure)
+    found = check_source(dataclasses.replace(USERS, clean=clean), DAY)
+    assert found["loads"].verdict == FAILED
+    assert line in found["loads"].evidence
+    assert not Path("data").exists()
+
+
+def test_the_day_is_loaded_elsewhere(server, configure, database):
+    """The configured database gets no table, and the finding says that it was not tried if it is PostgreSQL."""
+    serve(server, configure)
+    other = "" if database == "sqlite" else "; the configured database was not tried"
+    assert ask()["loads"] == (OK, f"loaded, 30 inserted, into a temporary SQLite database{other}", "")
+    assert not has_table("users")
+    assert not Path("data").exists()
+
+
+def test_a_key_that_no_record_has_fails(server, configure):
+    """Every guard over keys would find nothing to compare."""
+    serve(server, configure, lambda users, _: [{"uid": user["id"], "updated_at": user["updated_at"]} for user in users])
+    found = ask()
+    assert {name for name in found if found[name].verdict == FAILED} >= {"no key twice", "fits the record class"}
+    assert found["loads"].verdict == UNTESTED

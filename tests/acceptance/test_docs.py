@@ -1,0 +1,317 @@
+"""The README and the pages in docs/: their commands run as written, and say what is shown."""
+
+import datetime as dt
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+import requests
+
+from pipeline.users import Users
+from pipeline.users import table as users_table
+from tests.support import ROOT, databases
+from tests.support.clones import make_clone
+from tests.support.mailserver import MailServer
+from tests.support.pages import Reader, read_blocks, read_queries
+from tests.support.peers import find_port
+from tests.support.project import luigi_run, need, query
+from tests.support.server import Answer, Request, Server
+from tests.support.shapes import SHAPES
+from wholeday.commands import cli
+from wholeday.config.settings import Pipeline
+from wholeday.extract.http.demo import DemoAdapter
+from wholeday.schema.tables import LOADS, Declared
+from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.transform.rows import Reject
+
+README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("checkout")
+def test_readme_examples_give_what_it_shows(server):
+    """Its API answers on loopback, with the records of the demo."""
+
+    def show_demo(request: Request) -> Answer:
+        with requests.Session() as session:
+            session.mount("demo://", DemoAdapter())
+            response = session.get(f"demo://users?{urlsplit(request.target).query}")
+        known = request.headers.get("Authorization") == "Bearer 0123456789abcdef"
+        return Answer(response.content, response.status_code if known else 401, dict(response.headers))
+
+    server.on("/v1/users", show_demo)
+    changed = {"changed": "2026-11-20T10:00:00Z"}
+    server.on("/v1/orders", Answer([{"number": "A", "line": line, **changed} for line in (1, 2)]))
+    shape = SHAPES["jsonplaceholder"](server, 10)
+    replace = {"https://api.example.com": server.url, "https://jsonplaceholder.typicode.com/users": shape.url}
+    with Reader(replace) as reader:
+        reader.follow("README.md")
+
+
+def test_readme_query_finds_deleted_users():
+    """Its page has none: here a snapshot lists nobody of the day before."""
+    assert luigi_run("LoadUsers", "--date", "2026-11-20").returncode == 0
+    users = query("select user_id from users order by user_id")
+    url = "demo://users?as_of=2016-01-02T00:00:00Z"  # its first twenty users
+    snapshot = luigi_run(
+        "LoadUsers", "--date", "2026-11-21", "--users-url", url, "--users-mode", "snapshot", "--users-accept"
+    )
+    assert snapshot.returncode == 0, snapshot.stderr
+    ((as_of,),) = query("select as_of from loads where mode = 'snapshot'")
+    (block,) = (block for block in read_blocks("README.md") if "who was deleted" in block.text)
+    assert query(read_queries(block.text)[-1].code) == [(user_id, as_of) for (user_id,) in users]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("checkout")
+def test_concepts_examples_give_what_it_shows():
+    """Nothing is replaced."""
+    with Reader() as reader:
+        reader.follow("docs/concepts.md")
+
+
+@pytest.mark.timeout(300)
+def test_operating_examples_give_what_it_shows(checkout, server, tmp_path_factory):
+    """Cron has a clone of its own, and loads three days; webhook and mail go to loopback, where each comes once."""
+    hook = server.on("/services", Answer("ok"))
+    place, port = make_clone(tmp_path_factory.mktemp("opt")), str(find_port())
+    central = checkout / "central.cfg"
+    central.write_text(central.read_text().replace("8082", port))
+    start = Users().last_closed_day(dt.datetime.now(dt.UTC)) - dt.timedelta(days=2)
+    with MailServer() as mails:
+        replace = {
+            "/opt/wholeday": str(place),
+            "--start 2026-11-01": f"--start {start}",
+            "https://hooks.example.com/services/T0/B0/secret": hook,
+            "./run.sh luigid ": f"./run.sh luigid --port {port} ",
+            "host = smtp.example.com": f"host = 127.0.0.1\nport = {mails.port}",
+        }
+        with Reader(replace) as reader:
+            reader.follow("docs/operating.md")
+    assert [json.loads(request.body)["stage"] for request in server.requests] == ["trial", "extract", "late"]
+    (mail,) = mails.received
+    assert "To: data@example.com" in mail
+    assert "ExtractUsers" in mail
+    assert len(databases.query(f"sqlite:///{place}/data/warehouse.db", "select date from loads")) == 3
+
+
+@pytest.mark.timeout(300)
+def test_scaling_examples_give_what_it_shows(checkout, cluster, running, spark):
+    """PostgreSQL, a bucket and luigid are real, on loopback. One part is too few for Spark to start."""
+    del spark
+    port = str(find_port())
+    (checkout / "central.cfg").write_text((ROOT / "central.cfg").read_text().replace("8082", port))
+    replace = {
+        "loader@db.example.com/warehouse?": f"page@/page?host={cluster.folder}&port={cluster.port}&",
+        "createuser loader": "createuser page",
+        "createdb --owner loader warehouse": "createdb --owner page page",
+        "s3://bucket/prefix": running.locate("bucket/page"),
+        "spark://host:7077": "local[2]",
+        "./run.sh luigid ": f"./run.sh luigid --port {port} ",
+        "scheduler_port = 8082": f"scheduler_port = {port}",
+    }
+    server = {"PGHOST": str(cluster.folder), "PGPORT": str(cluster.port), "PGUSER": "postgres"}
+    with Reader(replace, **server) as reader:
+        reader.follow("docs/scaling.md")
+    url = f"postgresql+psycopg://page@/page?host={cluster.folder}&port={cluster.port}&options=-csearch_path=users"
+    assert len(databases.query(url, "select date from loads")) == 8
+    assert "raw/users/date=2026-11-18/manifest.json" in running.dump(running.locate("bucket/page"))
+
+
+def test_every_page_with_examples_is_followed():
+    """Here, or in test_airflow.py."""
+    tests = "".join(Path(__file__).with_name(name).read_text() for name in ("test_docs.py", "test_airflow.py"))
+    for page in PAGES:
+        assert not read_blocks(page) or f'follow("{page}")' in tests, page
+
+
+def test_commands_in_the_text_of_the_pages_are_valid():
+    """Those of one word name a command; all others are read with their arguments and flags."""
+    stand_ins = {"START": "2026-11-20", "STOP": "2026-11-22", "URL": "demo://users"}
+    own = ("help", "test", "bench", "luigid")
+    seen = 0
+    for page in PAGES:
+        for text in re.findall(r"`\./run\.sh ([^`…]+)`", (ROOT / page).read_text()):
+            words = [stand_ins.get(word, word) for word in shlex.split(text)]
+            if words[0] in own:
+                continue
+            assert words[0] in cli.make_parser().commands, text
+            if len(words) > 1:
+                cli.parse(words)
+                seen += 1
+    assert seen > 5
+
+
+def test_each_row_of_the_threat_model_names_a_test():
+    """And the README leads to the page."""
+    assert "(docs/threat-model.md)" in README
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    rows = [
+        line for line in text.splitlines() if line.startswith("|") and not re.match(r"\|(---| an? .* can \|)", line)
+    ]
+    assert len(rows) > 40
+    for row in rows:
+        found = re.search(r"\| `(test_\w+\.py)::(test_\w+)` \|$", row)
+        assert found, row
+        (path,) = (ROOT / "tests").rglob(found[1])
+        assert re.search(rf"^def {found[2]}\(", path.read_text(), re.MULTILINE), row
+
+
+def test_every_key_is_in_the_readme():
+    """Of the sections [users] and [pipeline]."""
+    for section in (Users, Pipeline):
+        for name, _ in section.get_params():
+            assert f"`{name}`" in README, name
+
+
+def test_every_command_of_run_sh_is_in_its_help():
+    """And what is not a command goes to Luigi."""
+    script = (ROOT / "run.sh").read_text()
+    (body,) = re.findall(r'^case "\$command" in\n"".*?^esac', script, re.DOTALL | re.MULTILINE)
+    commands = [
+        name for names in re.findall(r"^(\w+(?: \| \w+)*)\)", body, re.MULTILINE) for name in names.split(" | ")
+    ]
+    assert len(commands) == 16
+    for command in commands:
+        assert f"./run.sh {command}" in script.split("USAGE")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["load"], "load: error: the following arguments are required: DATE"),
+        (["backfill", "2026-11-01"], "the following arguments are required: STOP"),
+        (["lod"], "run.sh: there is no command lod: did you mean ./run.sh load? ./run.sh help lists all"),
+        (["Load"], "run.sh: there is no task Load: did you mean ./run.sh load? ./run.sh help lists all"),
+        (["STATUS"], "run.sh: there is no task STATUS: did you mean ./run.sh status? ./run.sh help lists all"),
+        (["benhc"], "did you mean ./run.sh bench?"),
+        (["xyz"], "run.sh: there is no command xyz: ./run.sh help lists all"),
+        (["--users-url", "x"], "run.sh: give a command or a task before the flag --users-url: ./run.sh help lists"),
+        (["status", "--dais", "3"], "status: error: there is no flag --dais: did you mean --days?"),
+    ],
+)
+@pytest.mark.usefixtures("checkout")
+def test_a_command_that_lacks_something_says_what(arguments, line):
+    """One line, below the usage where a command is known; exit code 2."""
+    result = subprocess.run(["./run.sh", *arguments], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert line in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_misspelt_task_is_one_line_of_luigi():
+    """Luigi names the nearest tasks."""
+    for line in ("./run.sh LodUsers", ". .venv/bin/activate && luigi --module pipeline LodUsers"):
+        result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert result.returncode != 0
+        assert result.stderr.splitlines()[-1].startswith("ERROR: No task LodUsers. Did you mean: LoadUsers")
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("checkout")
+def test_help_and_version_of_run_sh():
+    """They exit with 0 and print on standard output."""
+    shown = [subprocess.run(["./run.sh", word], capture_output=True, text=True) for word in ("help", "-h", "--version")]
+    assert [(each.returncode, each.stderr) for each in shown] == [(0, "")] * 3
+    assert shown[0].stdout == shown[1].stdout
+    assert shown[0].stdout.startswith("./run.sh   ")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", shown[2].stdout)
+
+
+def test_a_module_of_the_folder_is_found_by_every_command(checkout):
+    """By run.sh, and by Luigi's own command in the activated environment."""
+    text = (ROOT / "tests" / "support" / "orders.py").read_text()
+    (checkout / "todos.py").write_text(text.replace('"orders"', '"todos"').replace("LoadOrders", "LoadTodos"))
+    with Server() as server:
+        url = server.on("/todos", Answer([{"number": "A", "line": 1, "changed": "2026-11-20T10:00:00Z"}]))
+        (checkout / "luigi.cfg").write_text((ROOT / "luigi.cfg").read_text() + f"\n[todos]\nurl = {url}\n")
+        for number, line in enumerate(
+            (
+                "./run.sh load 2026-11-18 --module todos",
+                "./run.sh LoadTodos --module todos --date 2026-11-19",
+                ". .venv/bin/activate && luigi --module todos LoadTodos --date 2026-11-20",
+                ". .venv/bin/activate && python -m wholeday --module todos load 2026-11-21",
+            ),
+            start=1,
+        ):
+            result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+            assert query("select dataset, count(*) from loads group by dataset") == [("todos", number)]
+
+
+def test_what_was_installed_elsewhere_or_by_another_lock_is_installed_anew(checkout):
+    """A folder that was moved has dead paths in its .venv; a newer lock has other versions."""
+    (checkout / "bin").mkdir()
+    for tool in ("bash", "cat", "cmp", "dirname"):
+        (checkout / "bin" / tool).symlink_to(need(tool))
+    env = {"PATH": f"{checkout}/bin"}  # no Python but that of .venv
+
+    def run_status(**more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["./run.sh", "status"], env=env | more, capture_output=True, text=True)
+
+    assert "users: no day is loaded" in run_status().stdout
+    (checkout / ".venv" / "installed.path").write_text("/somewhere/else\n")
+    moved = run_status()
+    assert moved.returncode == 2
+    assert "no Python 3.11 to 3.13" in moved.stderr
+    (checkout / ".venv" / "installed.path").write_text(f"{checkout}\n")
+    (checkout / "requirements.txt").write_text("no-such-package-of-ours==0\n")
+    changed = run_status(PIP_NO_INDEX="1")
+    assert changed.returncode != 0
+    assert "installing requirements.txt into .venv" in changed.stderr
+
+
+@pytest.mark.parametrize(("name", "problem"), [("centrall.cfg", "which is not there"), (".venv", "which is no file")])
+@pytest.mark.usefixtures("checkout")
+def test_a_configuration_that_is_not_there_stops_run_sh(monkeypatch, name, problem):
+    """Luigi would warn and go on with the local one."""
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", name)
+    result = subprocess.run(["./run.sh", "status"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert f"LUIGI_CONFIG_PATH names {name}, {problem}" in result.stderr
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_configuration_that_begins_with_no_section_is_told_what_may_be_wrong_with_it(monkeypatch):
+    """Where, in the words of Python; then what it can be."""
+    Path("my.cfg").write_text("local_scheduler = true\n")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", "my.cfg")
+    result = subprocess.run(["./run.sh", "status"], capture_output=True, text=True)
+    assert result.returncode == 2
+    where, line = result.stderr.splitlines()
+    assert "line: 1 'local_scheduler = true" in where
+    assert line.startswith("run.sh: my.cfg cannot be read: a line stands before the first [section], ")
+
+
+def test_every_column_and_field_is_in_the_dictionary():
+    """Of every stored table, of the view, of both manifests and of a reject."""
+    declared = Declared.read("users", users_table)
+    page = (ROOT / "docs" / "data.md").read_text()
+    sections = dict(re.findall(r"^###? (.+)\n((?:(?!##).*\n)+)", page, re.MULTILINE))
+    for table in (*declared.stored(), LOADS):
+        for column in table.columns:
+            assert f"`{column}`" in sections[table.name], f"{table.name}.{column}"
+    for column in ("user_id", *declared.row, "valid_from", "valid_to"):
+        assert f"`{column}`" in sections["users_history"]
+    for name, kind in (("The raw manifest", RawManifest), ("The clean manifest", CleanManifest)):
+        for field in msgspec.structs.fields(kind):
+            assert f"`{field.name}`" in sections[name], f"{name}: {field.name}"
+    for field in ("date", "part", *Reject._fields):
+        assert f"`{field}`" in sections["A reject"]
+
+
+def test_links_of_the_pages_lead_to_a_file_and_a_heading():
+    """Relative ones; an anchor is the heading in small letters, with dashes for spaces."""
+    for page in map(ROOT.__truediv__, PAGES):
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+            path = page.parent / target if target else page
+            assert path.exists(), f"{page.name}: {target}"
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
+            slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert not anchor or anchor in slugs, f"{page.name}: {target}#{anchor}"

@@ -1,0 +1,116 @@
+"""The files in examples/ as they are used: the crontab's line through sh, twice at once; what systemd says and runs."""
+
+import configparser
+import datetime as dt
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+from pipeline.users import Users
+from tests.support import ROOT
+from tests.support.project import need, query
+from tests.support.reading import make_user
+from tests.support.server import Answer, Request, Server
+
+PLACE = "/opt/wholeday"
+YESTERDAY = Users().last_closed_day(dt.datetime.now(dt.UTC))
+DAYS = [str(YESTERDAY - dt.timedelta(days=n)) for n in (2, 1, 0)]
+
+
+def adapt(name: str, checkout: Path) -> str:
+    """An example for this checkout, and for the last three closed days."""
+    text = (ROOT / "examples" / name).read_text()
+    assert "--start 2026-11-01" in text or name.endswith(".timer")
+    return text.replace(PLACE, str(checkout)).replace("--start 2026-11-01", f"--start {DAYS[0]}")
+
+
+def point_at(url: str) -> None:
+    """Have luigi.cfg read this source, a day by its date."""
+    text = Path("luigi.cfg").read_text()
+    Path("luigi.cfg").write_text(re.sub(r"^url = .*$", f"url = {url}?on={{date}}", text, flags=re.MULTILINE))
+
+
+def run_as_cron(line: str) -> "subprocess.Popen[str]":
+    """A command of a crontab in the environment that cron gives it."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "SHELL": "/bin/sh", "LOGNAME": "root"}
+    return subprocess.Popen(
+        ["/bin/sh", "-c", line], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_the_line_of_the_crontab_loads_what_is_missing_says_nothing_and_runs_once_at_a_time(checkout):
+    """The second leaves at once; a night that was missed is made up for; a failure is what cron has mail of."""
+    need("flock")
+    (line,) = re.findall(r"^20 0 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
+    page = (ROOT / "docs" / "operating.md").read_text()
+    assert line.replace(str(checkout), PLACE).replace(DAYS[0], "2026-11-01") in page
+    (ask,) = re.findall(r"^0 8 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
+    asked = run_as_cron(ask)
+    out, err = asked.communicate(timeout=60)
+    assert (out, asked.returncode) == ("", 1)
+    assert err.startswith("ERROR: users: no day is loaded, and --max-age allows 1 day 6 hours: ")
+    failing: set[str] = {DAYS[1]}
+
+    def respond(request: Request) -> Answer:
+        day = request.query["on"]
+        wait = 2 * (day == DAYS[0])
+        return Answer(status=401) if day in failing else Answer([make_user(1, f"{day}T10:00:00Z")], wait=wait)
+
+    with Server() as server:
+        point_at(server.on("/users", respond))
+        first = run_as_cron(line)
+        deadline = time.monotonic() + 60
+        while not server.requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        second = run_as_cron(line)
+        assert (*second.communicate(timeout=60), second.returncode) == ("", "", 1)
+        out, err = first.communicate(timeout=120)
+        assert (out, first.returncode) == ("", 30), err
+        (problem,) = err.splitlines()
+        assert problem.startswith(f"ERROR: ExtractUsers(date={DAYS[1]}) failed: ")
+        assert query("select date from loads order by 1") == [(DAYS[0],), (DAYS[2],)]
+        failing.clear()
+        third = run_as_cron(line)
+        assert (*third.communicate(timeout=120), third.returncode) == ("", "", 0)
+    assert query("select date from loads order by 1") == [(day,) for day in DAYS]
+    asked = run_as_cron(ask)
+    assert (*asked.communicate(timeout=60), asked.returncode) == ("", "", 0)
+    log = Path("cron.log").read_text()
+    assert [len(re.findall(f"^INFO: users {day}: ", log, re.MULTILINE)) for day in DAYS] == [3, 3, 3]
+
+
+def test_systemd_takes_the_units_and_what_it_starts_loads_what_is_missing(checkout, tmp_path):
+    """As far as systemd can tell without being asked to run them."""
+    units = tmp_path / "units"
+    units.mkdir()
+    for name in ("wholeday.service", "wholeday.timer"):
+        (units / name).write_text(adapt(name, checkout))
+    verified = subprocess.run(
+        [need("systemd-analyze"), "verify", *map(str, units.iterdir())], capture_output=True, text=True
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(units / "wholeday.service")
+    service = unit["Service"]
+    assert service["Type"] == "oneshot"  # while one goes on systemd starts no second one
+    result = subprocess.run(
+        shlex.split(service["ExecStart"]),
+        cwd=service["WorkingDirectory"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home())},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert query("select date from loads order by 1") == [(day,) for day in DAYS]
+
+
+def test_the_timer_waits_until_the_day_may_be_read():
+    """Its time is later than the end of a day and `settle`, as they are by default."""
+    (time_of_day,) = re.findall(
+        r"^OnCalendar=\*-\*-\* ([0-9:]+) UTC$", (ROOT / "examples/wholeday.timer").read_text(), re.M
+    )
+    opens = Users().window(YESTERDAY).stop + Users().settle
+    assert dt.time.fromisoformat(time_of_day) > opens.timetz().replace(tzinfo=None)

@@ -1,0 +1,233 @@
+"""Real servers that others wrote: the keys that are in them are those that arrive."""
+
+import datetime as dt
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.peers import find_port, install_npm, install_pip, serve
+from tests.support.project import luigi_run, query
+from tests.support.reading import DAY, People, fail, read
+from wholeday.extract.reader import Reading
+
+# In one process: each package is installed once.
+pytestmark = [pytest.mark.xdist_group("peers"), pytest.mark.timeout(300)]
+
+Users = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def jsonplaceholder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
+    """The data and the server behind the public API of that name: its URL, and its users as they stand in the data."""
+    folder, port = tmp_path_factory.mktemp("jsonplaceholder"), find_port()
+    node = install_npm(folder, "jsonplaceholder@0.3.3")
+    code = f"require('jsonplaceholder/src/app').listen({port}, '127.0.0.1')"
+    data = json.loads((folder / "node_modules/jsonplaceholder/data.json").read_text())
+    with serve(port, node, "-e", code, folder=folder) as url:
+        yield f"{url}/users", data["users"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--users-params", '{"_page": 1, "_limit": 3}')], ids=["at-once", "in-pages"])
+def test_jsonplaceholder_gives_exactly_its_ten_users_twice_over(jsonplaceholder, flags):
+    """The README's next step: emails lower-cased, cities out of the address, whether in one page or by Link headers."""
+    url, users = jsonplaceholder
+    expected = [(user["id"], user["name"], user["email"].lower(), user["address"]["city"]) for user in users]
+    assert len(expected) == 10
+    for date in ("2026-11-20", "2026-11-21"):
+        result = luigi_run("LoadUsers", "--date", date, "--users-url", url, "--users-mode", "snapshot", *flags)
+        assert result.returncode == 0, result.stderr
+        assert query("select user_id, name, email, city from users order by user_id") == expected
+    assert query("select inserted, unchanged, pages from loads order by date") == [
+        (10, 0, 4 if flags else 1),
+        (0, 10, 4 if flags else 1),
+    ]
+
+
+NOON = dt.datetime.combine(DAY, dt.time(12), dt.UTC)
+
+
+def make_users(count: int) -> Users:
+    """Users, each changed an hour after the one before, half of them before `NOON`."""
+    moments = [NOON + dt.timedelta(hours=number - count // 2) for number in range(count)]
+    return [
+        {"id": number, "name": f"User {number}", "email": f"{number}@b", "updated_at": f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
+        for number, moment in enumerate(moments, start=1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
+    """json-server over 105 users."""
+    folder, port = tmp_path_factory.mktemp("json-server"), find_port()
+    node = install_npm(folder, "json-server@0.17.4")
+    users = make_users(105)
+    (folder / "db.json").write_text(json.dumps({"users": users}))
+    program = folder / "node_modules/json-server/lib/cli/bin.js"
+    command = (node, program, "--host", "127.0.0.1", "--port", str(port), "--quiet", "db.json")
+    with serve(port, *command, folder=folder) as url:
+        yield f"{url}/users", users
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"preset": "jsonplaceholder"},
+        {"preset": "jsonplaceholder", "page_size": 7},
+        {"params": {"_page": "1"}},
+        {"params": {"_page": "1", "_limit": "10"}},
+        {"params": {"_limit": "10"}},
+        {"paginator": "page", "page_param": "_page", "size_param": "_limit", "page_size": 20},
+        {"paginator": "page", "page_param": "_page", "requests_per_second": 1e6},
+        {"paginator": "offset", "offset_param": "_start", "size_param": "_limit", "page_size": 20},
+    ],
+    ids=lambda keys: " ".join(f"{name}={value}" for name, value in keys.items()) or "auto",
+)  # fmt: skip
+def test_json_server_gives_everybody(json_server: tuple[str, Users], keys: dict[str, Any]) -> None:
+    """At once, by its links, by its numbers, and by what auto makes of it."""
+    url, users = json_server
+    assert read(url, **keys) == users
+
+
+@pytest.mark.parametrize("size", [5, 100])
+def test_json_server_gives_who_changed_in_the_day(json_server: tuple[str, Users], size: int) -> None:
+    """Its filters include their bounds: of the next day the first second comes too."""
+    url, users = json_server
+    params = {"_page": "1", "updated_at_gte": "{day_start}", "updated_at_lte": "{day_stop}"}
+    keys = {"preset": "jsonplaceholder", "mode": "incremental", "params": params, "page_size": size}
+    days = [record["updated_at"][:10] for record in read(url, **keys)]
+    assert days == [str(DAY)] * 24 + [str(DAY + dt.timedelta(days=1))]
+    assert sum(user["updated_at"].startswith(str(DAY)) for user in users) == 24
+
+
+@pytest.fixture(scope="module")
+def next_json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
+    """json-server 1, which is another API: a page is an object, and behind the last one the last one comes again."""
+    folder, port = tmp_path_factory.mktemp("json-server-1"), find_port()
+    node = install_npm(folder, "json-server@1.0.0-beta.3")
+    users = [user | {"id": str(user["id"])} for user in make_users(105)]
+    (folder / "db.json").write_text(json.dumps({"users": users}))
+    program = folder / "node_modules/json-server/lib/bin.js"
+    with serve(port, node, program, "--host", "127.0.0.1", "--port", str(port), "db.json", folder=folder) as url:
+        yield f"{url}/users", users
+
+
+PAGED = {"paginator": "page", "page_param": "_page", "size_param": "_per_page", "data_selector": "data"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"params": {"_page": "1"}},
+        {"params": {"_page": "1", "_per_page": "21"}},
+        {**PAGED, "page_size": 20, "total_path": "items"},
+        {**PAGED, "page_size": 21, "total_path": "pages:pages", "requests_per_second": 1e6},
+        {**PAGED, "page_size": 21, "more_path": "next"},
+        {"params": {"_page": "1"}, "paginator": "cursor", "cursor_path": "next", "cursor_param": "_page"},
+    ],
+    ids=lambda keys: " ".join(f"{name}={value}" for name, value in keys.items()) or "auto",
+)
+def test_json_server_1_gives_everybody(next_json_server: tuple[str, Users], keys: dict[str, Any]) -> None:
+    """At once, by its numbers of pages and of items, by its next page, and by what auto makes of it."""
+    url, users = next_json_server
+    assert read(url, **keys) == users
+
+
+def test_json_server_1_repeats_its_last_page(next_json_server: tuple[str, Users]) -> None:
+    """Where no key says what tells the end, a full last page is held against the one behind it, which is the same."""
+    url, _ = next_json_server
+    assert "has the same records as page 5: the source repeats itself" in fail(url, **PAGED, page_size=21)
+
+
+@pytest.fixture(scope="module")
+def scim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], tuple[str, Users]]]:
+    """scim2-server, which keeps its users in memory: its URL, and all users, once there are so many."""
+    folder, port = tmp_path_factory.mktemp("scim"), find_port()
+    programs = install_pip(folder / "venv", "scim2-server==0.8.3")
+    headers = {"Authorization": "Bearer scim-t0ken", "Content-Type": "application/scim+json"}
+    users: Users = []
+    command = (programs / "scim2-server", "--port", str(port), "--bearer-token", "scim-t0ken")
+    with serve(port, *command, folder=folder) as url:
+
+        def fill(number: int) -> tuple[str, Users]:
+            while len(users) < number:
+                name = f"user-{len(users)}"
+                user = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": name}
+                answer = requests.post(f"{url}/v2/Users", json=user, headers=headers, timeout=10)
+                answer.raise_for_status()
+                users.append(answer.json())
+            return f"{url}/v2/Users", users
+
+        yield fill
+
+
+@pytest.fixture
+def _token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCIM_TOKEN", "scim-t0ken")
+
+
+SCIM = {"preset": "scim", "auth": "bearer:SCIM_TOKEN"}
+
+
+@pytest.mark.usefixtures("_token")
+@pytest.mark.parametrize("keys", [{}, {"page_size": 4}, {"page_size": 1, "requests_per_second": 1e6}], ids=str)
+def test_scim_gives_everybody(scim: Callable[[int], tuple[str, Users]], keys: dict[str, Any]) -> None:
+    """As the preset reads it, in one page and in many, one after the other and ahead."""
+    url, users = scim(13)
+    records = read(url, **SCIM, mode="snapshot", params={}, **keys)
+    assert sorted(record["id"] for record in records) == sorted(user["id"] for user in users)
+
+
+@pytest.mark.usefixtures("_token")
+def test_scim_gives_who_changed_since_the_watermark(scim: Callable[[int], tuple[str, Users]]) -> None:
+    """Its filter on meta.lastModified leaves out whom it should, and nobody else."""
+    url, users = scim(13)
+    moments = sorted(dt.datetime.fromisoformat(user["meta"]["lastModified"]) for user in users)
+    for watermark, number in ((moments[0], 13), (moments[-1] + dt.timedelta(hours=1), 0)):
+        reading = Reading(People(url=url, **SCIM), DAY, watermark)
+        assert sum(len(page) for page in reading) == number
+
+
+def test_scim_wants_its_token(scim: Callable[[int], tuple[str, Users]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong one fails at once, and is not shown."""
+    url, _ = scim(1)
+    monkeypatch.setenv("SCIM_TOKEN", "another-t0ken")
+    line = fail(url, **SCIM)
+    assert ": 401 " in line
+    assert "another-t0ken" not in line
+
+
+@pytest.fixture(scope="module")
+def datasette(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Datasette over 105 users in a table of SQLite."""
+    folder, port = tmp_path_factory.mktemp("datasette"), find_port()
+    programs = install_pip(folder / "venv", "datasette==0.65")
+    with closing(sqlite3.connect(folder / "people.db")) as db, db:
+        db.execute("create table users (id integer primary key, name text, email text, updated_at text)")
+        db.executemany("insert into users values (:id, :name, :email, :updated_at)", make_users(105))
+    with serve(port, programs / "datasette", "people.db", "--port", str(port), folder=folder) as url:
+        yield f"{url}/people/users.json"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"paginator": "next_url", "cursor_path": "next_url"},
+        {"paginator": "next_url", "cursor_path": "next_url", "total_path": "filtered_table_rows_count"},
+        {"paginator": "cursor", "cursor_path": "next", "cursor_param": "_next"},
+        {"paginator": "link_header"},
+    ],
+    ids=lambda keys: " ".join(f"{name}={value}" for name, value in keys.items()) or "auto",
+)
+@pytest.mark.parametrize("size", ["10", "21", "105", "1000"])
+def test_datasette_gives_everybody(datasette: str, size: str, keys: dict[str, Any]) -> None:
+    """By its URL of the next page, its cursor and its Link, and by what auto makes of them."""
+    params = {"_shape": "objects", "_size": size}
+    assert read(datasette, data_selector="rows", params=params, **keys) == make_users(105)

@@ -1,0 +1,156 @@
+"""What plan says of each day, and that it neither runs nor asks anything."""
+
+import datetime as dt
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline.users import USERS
+from tests.support.days import change, make_days
+from tests.support.project import dump_tree, run
+from wholeday import clock
+from wholeday.commands.plan import Cost, find_cost, plan
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.storage.day_folder import DayFolder
+from wholeday.tasks.failures import Failure
+from wholeday.transform import day as transform_stage
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(8)]
+URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=25&per_page=10"
+
+
+def make(day: dt.date, upto: str = "load") -> None:
+    extract_stage.extract_day(USERS, day)
+    if upto != "extract":
+        transform_stage.transform_day(USERS, day)
+    if upto == "load":
+        load_stage.load_day(USERS, day)
+
+
+@pytest.fixture
+def made(configure, monkeypatch) -> None:
+    """A day in each state; the last closed one is the sixth."""
+    configure("users", url=URL)
+    for day in DAYS[:2]:
+        make(day)
+    make(DAYS[2], "transform")
+    make(DAYS[3], "extract")
+    make(DAYS[4], "transform")
+    Path(f"data/raw/users/date={DAYS[4]}/manifest.json").write_text("{")
+    shutil.rmtree(f"data/clean/users/date={DAYS[1]}")
+    configure("users", url="http://127.0.0.1:9/nobody-listens")
+    monkeypatch.setattr(clock, "utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC))
+    Path("data/failures").mkdir()
+    failures = [Failure(clock.utc_now(), day, "extract", "404 Not Found") for day in (DAYS[0], DAYS[5])]
+    Path("data/failures/users.jsonl").write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in failures))
+
+
+@pytest.mark.usefixtures("made")
+def test_each_day_has_its_step_and_its_reason():
+    """Loaded (after it failed), stale, cleaned, read, damaged, failed, not closed."""
+    stale = "stale, its clean files are not what the code of today makes of its raw files"
+    steps = plan(USERS, DAYS[0], DAYS[-1])
+    assert "is not a manifest" in steps[4].why
+    assert [(step.date, step.what, step.why) for step in (*steps[:4], *steps[5:])] == [
+        (DAYS[0], "nothing", "loaded"),
+        (DAYS[1], "reprocess", stale),
+        (DAYS[2], "load", "read and cleaned"),
+        (DAYS[3], "clean", "read"),
+        (DAYS[5], "read", "failed at 2026-10-07T01:00:00Z, extract: 404 Not Found"),
+        (DAYS[6], "wait", "not closed; the newest day that is: 2026-10-06"),
+    ]
+
+
+@pytest.mark.usefixtures("made")
+def test_it_looks_at_the_files_of_its_own_days_alone(monkeypatch):
+    """A week of ten years is planned by what a week holds."""
+    looked, read = set(), DayFolder.read_manifest
+
+    def read_manifest(folder: DayFolder, kind: type[Any]) -> Any:
+        looked.add(folder.date)
+        return read(folder, kind)
+
+    monkeypatch.setattr(DayFolder, "read_manifest", read_manifest)
+    plan(USERS, DAYS[1], DAYS[3])
+    assert looked == {DAYS[1], DAYS[2]}
+
+
+@pytest.mark.usefixtures("made")
+def test_it_touches_nothing_and_asks_nothing():
+    """Every file and table is as it was, and the source was out of reach."""
+    before = dump_tree("data")
+    result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06", "--users-url", "http://127.0.0.1:9/")
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert rows[0] == "to do days which why"
+    assert "load 1 2026-10-03 read and cleaned" in rows
+    assert dump_tree("data") == before
+
+
+def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
+    """The median of pages; and of the seconds from the first request to the marker."""
+    configure("users", url=URL)
+    assert find_cost(USERS) is None
+    for day in DAYS[:3]:
+        make(day)
+    cost = find_cost(USERS)
+    assert cost is not None
+    assert (cost.of, cost.pages) == (3, 3)
+    assert 0 < cost.seconds < 30
+    result = run("python", "-m", "wholeday", "plan", "2026-09-01", "2026-10-04")
+    said = result.stdout.splitlines()[-1]
+    assert said.startswith("users: about 90 requests and 0:0")
+    assert said.endswith(" with one worker to read 30 days, by the median of 3 loaded days")
+
+
+def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
+    """A source that has become slower, and one that was read whole before, cost what they cost now."""
+    make_days(dt.date(2026, 9, 1), 56)
+    change("update loads set pages = 90 where date < '2026-09-21'")
+    change("update loads set pages = 7 where date >= '2026-09-21'")
+    change("update loads set pages = 500, mode = 'snapshot' where date > '2026-10-10'")
+    cost = find_cost(USERS)
+    assert cost is not None
+    assert (cost.of, cost.pages) == (30, 7)
+
+
+def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(monkeypatch):
+    """Else a reprocess would make the days after it look as long as the time between."""
+    start = dt.datetime(2026, 10, 2, tzinfo=dt.UTC)
+
+    def mark(minutes: float) -> dict[str, object]:
+        read = start + dt.timedelta(seconds=20)
+        loaded = read + dt.timedelta(minutes=minutes)
+        return {
+            "mode": "incremental",
+            "pages": 7,
+            "started_at": start,
+            "extracted_at": read,
+            "loaded_at": loaded,
+            "seconds": 3.0,
+        }
+
+    class Loaded:
+        def __init__(self, *minutes: float) -> None:
+            self.minutes = minutes
+
+        def loads(self) -> list[dict[str, object]]:
+            return [mark(minutes) for minutes in self.minutes]
+
+    monkeypatch.setattr(type(USERS), "warehouse", lambda _: Loaded(1))
+    assert find_cost(USERS) == Cost(1, 7, 80)
+    monkeypatch.setattr(type(USERS), "warehouse", lambda _: Loaded(9000))
+    assert find_cost(USERS) == Cost(1, 7, 23)
+
+
+def test_without_a_warehouse_it_says_that_the_cost_is_not_known():
+    """And makes none."""
+    result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06")
+    assert result.returncode == 0, result.stderr
+    assert " ".join(result.stdout.splitlines()[1].split()) == "read 5 2026-10-01..2026-10-05 missing"
+    assert result.stdout.splitlines()[-1] == "users: no day is loaded from which to learn what 5 days may cost"
+    assert not Path("data").exists()

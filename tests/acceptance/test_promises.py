@@ -1,0 +1,236 @@
+"""What the pipeline promises, each promise by its number; what a module's own tests show is not repeated here.
+
+The same on each database, and with the files in a folder and in a bucket.
+"""
+
+import datetime as dt
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from pipeline.users import USERS
+from tests.support.bucket import Bucket
+from tests.support.databases import DATABASES, ON_REQUEST
+from tests.support.project import (
+    dump_tree,
+    dump_warehouse,
+    execute,
+    has_table,
+    luigi_run,
+    query,
+    remove_warehouse,
+    start,
+)
+from tests.support.server import Answer, Server
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.storage.backends import strip_run
+from wholeday.transform import day as transform_stage
+
+pytestmark = [pytest.mark.usefixtures("files"), pytest.mark.xdist_group("promises")]  # one bucket for all of them
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
+KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))
+URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day="
+
+
+class Folder:
+    """The files of days on this machine."""
+
+    def dump(self) -> dict[str, bytes]:
+        """Every file, by path."""
+        return {path.removeprefix("data/"): content for path, content in dump_tree("data").items() if is_of_a_day(path)}
+
+    def remove(self, *stages: str) -> None:
+        for stage in stages:
+            shutil.rmtree(f"data/{stage}")
+
+
+class Elsewhere:
+    """The files of days in a bucket, without the names of runs."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket, self.place = bucket, bucket.make_place()
+
+    def dump(self) -> dict[str, bytes]:
+        """Every file, by path."""
+        found = {key: content for key, content in self.bucket.dump(self.place).items() if is_of_a_day(key)}
+        return {
+            strip_run(key): strip_run(content.decode()).encode() if key.endswith("manifest.json") else content
+            for key, content in found.items()
+        }
+
+    def remove(self, *stages: str) -> None:
+        system, prefix = fs.FileSystem.from_uri(self.place)
+        for stage in stages:
+            system.delete_dir_contents(f"{prefix}/{stage}", missing_dir_ok=True)
+
+
+def is_of_a_day(path: str) -> bool:
+    return "/date=" in path
+
+
+SETUPS = [*((database, "folder") for database in DATABASES), *((database, "bucket") for database in ON_REQUEST)]
+
+
+@pytest.fixture(params=SETUPS, ids=" ".join)
+def files(request: pytest.FixtureRequest, home: Path, configure: Callable[..., None]) -> Folder | Elsewhere:
+    """Run the test on each database, and with the files in each kind of place, which are those of luigi.cfg."""
+    database, place = request.param
+    if database == "postgresql":
+        request.getfixturevalue("postgresql")
+    if place == "folder":
+        return Folder()
+    there = Elsewhere(request.getfixturevalue("running"))
+    text = (home / "luigi.cfg").read_text()
+    (home / "luigi.cfg").write_text(text.replace("data_dir = data\n", f"data_dir = {there.place}\n"))
+    configure("pipeline", data_dir=there.place)
+    return there
+
+
+def make_files(configure, days=DAYS, per_day=600) -> None:
+    """Raw and clean folders of some days of a demo source in which many users change more than once."""
+    configure("users", url=URL + str(per_day))
+    for day in days:
+        extract_stage.extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
+
+
+@pytest.mark.timeout(60 + 20 * KILLS)
+def test_g1_a_marker_is_there_if_and_only_if_all_rows_are(files):
+    """SIGKILL at any instant of a run, time and again: no half a day; then a plain run completes it."""
+    day, flags = "2026-10-01", ("--users-url", URL + "20000", "--pipeline-part-records", "4000")
+    began = time.monotonic()
+    assert luigi_run("LoadUsers", "--date", day, *flags).returncode == 0
+    length = time.monotonic() - began
+    whole, names = dump_warehouse(), set(files.dump())
+    assert names
+    throw_away(files)
+    chance = random.Random(KILLS)
+    for _ in range(KILLS if isinstance(files, Folder) else KILLS // 2):
+        command = start("luigi", "--module", "pipeline", "LoadUsers", "--date", day, *flags)
+        time.sleep(chance.uniform(0.2 * length, length))
+        command.send_signal(signal.SIGKILL)
+        command.communicate()
+        # In one query: a server may be about to commit for a client that is gone.
+        counts = "select (select count(*) from loads), (select count(*) from users)"
+        markers, rows = query(counts)[0] if has_table("loads") else (0, 0)
+        assert rows == markers * len(whole["users"])
+        if markers:
+            throw_away(files)
+    assert luigi_run("LoadUsers", "--date", day, *flags).returncode == 0
+    assert dump_warehouse() == whole
+    assert set(files.dump()) == names
+
+
+def throw_away(files: Folder | Elsewhere) -> None:
+    """Have neither files nor a warehouse."""
+    files.remove("raw", "clean")
+    remove_warehouse()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_g2_any_order_and_repetition_of_days_gives_the_same_warehouse(configure, seed):
+    """The same files, loaded straight, and loaded shuffled with days again whose markers were deleted."""
+    make_files(configure)
+    for day in DAYS:
+        load_stage.load_day(USERS, day)
+    straight, view = dump_warehouse(), query("select * from users_history order by 1, 2, 3, 4, 5, 6, 7")
+    remove_warehouse()
+    chance = random.Random(seed)
+    for day in chance.sample([*DAYS, *chance.sample(DAYS, 3)], len(DAYS) + 3):
+        if has_table("loads"):
+            execute(f"delete from loads where date = '{day}'")
+        load_stage.load_day(USERS, day)
+    assert dump_warehouse() == straight
+    assert query("select * from users_history order by 1, 2, 3, 4, 5, 6, 7") == view
+
+
+def test_g3_an_older_fact_never_overwrites_a_newer_one(configure):
+    """The newest day first: no user goes back when the older days come."""
+    make_files(configure)
+    newest: dict[int, str] = {}
+    for day in reversed(DAYS):
+        load_stage.load_day(USERS, day)
+        for user, updated_at in query("select user_id, updated_at from users"):
+            assert updated_at >= newest.get(user, "")
+            newest[user] = updated_at
+    assert query("select count(*) from loads where stale > 0")[0][0] > 0
+
+
+def test_g4_every_extracted_record_is_in_exactly_one_count(configure):
+    """In every marker, whatever the order of loading."""
+    make_files(configure)
+    for day in [*DAYS[::2], *DAYS[1::2]]:
+        load_stage.load_day(USERS, day)
+    assert query(
+        "select count(*) from loads where extracted = "
+        "rejected + forgotten + duplicate + stale + unchanged + inserted + updated + deleted"
+    ) == [(len(DAYS),)]
+    assert query("select sum(rejected) from loads") == query("select count(*) from rejects")
+    assert query("select sum(rejected) > 0, sum(updated) > 0 from loads") == [(1, 1)]
+
+
+def test_g5_a_run_that_leaves_a_day_undone_says_which_and_exits_non_zero():
+    """The days around it are loaded; the next run does the missing one only."""
+    with Server() as server:
+        bad = {"2026-11-02"}
+        answer = {True: Answer(status=404), False: Answer([{"id": 1}])}
+        url = server.on("/users", lambda request: answer[request.query["on"] in bad]) + "?on={date}"
+        span = ("BackfillUsers", "--start", "2026-11-01", "--stop", "2026-11-04", "--users-url", url)
+        result = luigi_run(*span)
+        assert result.returncode == 30
+        assert "ERROR: ExtractUsers(date=2026-11-02) failed: users 2026-11-02: " in result.stderr
+        assert query("select date from loads order by 1") == [("2026-11-01",), ("2026-11-03",)]
+        bad.clear()
+        server.requests.clear()
+        assert luigi_run(*span).returncode == 0
+        assert [request.query["on"] for request in server.requests] == ["2026-11-02"]
+
+
+@pytest.mark.parametrize(
+    ("files", "engine"),
+    [*((setup, "local") for setup in SETUPS), *((setup, "spark") for setup in SETUPS if setup[0] in ON_REQUEST)],
+    indirect=["files"],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_g6_raw_is_never_changed_and_is_enough(files, engine, request):
+    """Clean files and warehouse thrown away: made again from raw alone, alike, by each engine."""
+    span = ("BackfillUsers", "--start", "2026-10-01", "--stop", "2026-10-03", "--pipeline-part-records", "10")
+    assert luigi_run(*span).returncode == 0
+    before, rows = files.dump(), dump_warehouse()
+    assert len([path for path in before if "/part-" in path]) == 2 * len(rows["loads"]) * 10
+    files.remove("clean")
+    remove_warehouse()
+    if engine == "spark":
+        request.getfixturevalue("spark")
+        span += ("--pipeline-engine", "spark", "--pipeline-spark-master", "local[2]")
+    assert luigi_run(*span, "--users-url", "http://127.0.0.1:9/nobody-listens").returncode == 0
+    assert (files.dump(), dump_warehouse()) == (before, rows)
+
+
+@pytest.mark.parametrize(
+    "auth", ["bearer:USERS_API_TOKEN", "header:X-Api-Key:USERS_API_TOKEN"], ids=["bearer", "header"]
+)
+def test_g8_a_secret_is_in_no_log_file_table_or_error(auth, files):
+    """A run that fails and one that succeeds, at log level DEBUG: the token goes to the source, and nowhere else."""
+    token = "s3cr3t-t0k3n-of-the-api"
+    with Server() as server:
+        echo = {"error": f"{token} is not welcome"}
+        url = server.on("/users", Answer(echo, status=401), Answer([{"id": 1, "name": "x"}]))
+        flags = ("--users-url", url, "--users-auth", auth, "--log-level", "DEBUG")
+        results = [luigi_run("LoadUsers", "--date", "2026-10-01", *flags, USERS_API_TOKEN=token) for _ in range(2)]
+        assert [result.returncode for result in results] == [30, 0]
+        assert all(any(token in value for value in request.headers.values()) for request in server.requests)
+    for result in results:
+        assert token not in result.stdout + result.stderr
+    for path, content in (dump_tree(".") | files.dump()).items():
+        assert token.encode() not in content, path
+    assert "is not welcome" not in results[0].stderr

@@ -1,0 +1,281 @@
+"""Promise G10: what a day removes or nulls fails the day, or is shown. From the source to the warehouse."""
+
+import dataclasses
+import datetime as dt
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+import pandas as pd
+import pytest
+
+from pipeline.users import USERS
+from tests.support.project import luigi_run, query, run, run_here
+from tests.support.reading import make_user, serve
+from tests.support.server import Server
+from wholeday.commands.check import FAILED, check_source
+from wholeday.commands.forget import forget
+from wholeday.commands.reprocess import reprocess
+from wholeday.commands.verify import verify
+from wholeday.errors import QualityError
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.storage.day_folder import DayFolder
+from wholeday.storage.manifest import CleanManifest, Presence
+from wholeday.transform import day as transform_stage
+from wholeday.transform import fields_gate
+
+DAY = dt.date(2026, 11, 10)
+
+
+class Source:
+    """The API of `users`; a test says what it answers, and runs a day."""
+
+    def __init__(self, server: Server, configure: Callable[..., None]) -> None:
+        self.server, self.configure, self.dataset = server, configure, USERS
+
+    def run(self, number: int, records: Iterable[dict[str, Any]], **keys: Any) -> None:
+        """Extract, transform and load the day `number` days after DAY."""
+        serve(self.server, self.configure, json.dumps(list(records)).encode(), **keys)
+        date = DAY + dt.timedelta(days=number)
+        extract_day(self.dataset, date)
+        transform_stage.transform_day(self.dataset, date)
+        load_stage.load_day(self.dataset, date)
+
+
+@pytest.fixture
+def source(server: Server, configure: Callable[..., None]) -> Source:
+    configure("users", paginator="single", max_drop_ratio=1, max_reject_ratio=1)
+    return Source(server, configure)
+
+
+@pytest.mark.usefixtures("database")
+def test_first_snapshot_is_compared_with_incremental_users(source):
+    """It fails if too many are missing, and `--users-accept` says how many went."""
+    source.run(0, map(make_user, range(1, 6)))
+    with pytest.raises(QualityError, match=r"4 of 5 users in the warehouse are missing; .* --users-accept$"):
+        source.run(1, [make_user(1)], mode="snapshot")
+    assert query("select count(*) from users") == [(5,)]
+    result = luigi_run(
+        *("LoadUsers", "--date", str(DAY + dt.timedelta(days=1)), "--users-url", f"{source.server.url}/users"),
+        *("--users-paginator", "single"),
+        *("--users-mode", "snapshot", "--users-accept"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "loaded, 4 vanished, 1 unchanged" in result.stdout
+    assert query("select vanished, accepted from loads where vanished > 0") == [(4, "max_delete_ratio")]
+
+
+def test_rejected_and_forgotten_users_are_not_missing(source):
+    """A snapshot does not understand the first, who stay; the warehouse does not know the second."""
+    source.run(0, map(make_user, range(1, 11)))
+    forget(USERS, ["9", "10"])
+    rejected = [make_user(number, email="none") for number in range(1, 6)]
+    source.run(1, [*rejected, make_user(6)], mode="snapshot")  # 7 and 8 are missing: 2 of 8
+    assert query("select vanished, rejected from loads where mode = 'snapshot'") == [(2, 5)]
+    assert query("select user_id from users order by 1") == [(number,) for number in range(1, 7)]
+    with pytest.raises(QualityError, match="3 of 6 users in the warehouse are missing"):
+        source.run(2, rejected[:3], mode="snapshot")
+
+
+class TextUser(msgspec.Struct):
+    """A user whose key is text until it is cleaned."""
+
+    id: str
+    updated_at: dt.datetime | None = None
+
+
+def clean_text(users: pd.DataFrame) -> Any:
+    rows = pd.DataFrame({"user_id": users["id"].str.strip().astype("Int64"), "updated_at": users["updated_at"]})
+    return rows.assign(name=None, email=None, city=None).astype(dict.fromkeys(("name", "email", "city"), "str")), {}
+
+
+def test_keys_that_clean_changes_are_not_missing(source):
+    """The gate cleans the records itself if it finds too few of the users."""
+    source.dataset = dataclasses.replace(USERS, record_class=TextUser, clean=clean_text)
+    source.run(0, ({"id": f" {number}"} for number in range(1, 11)))
+    source.run(1, ({"id": f"{number} "} for number in range(1, 8)), mode="snapshot")
+    assert query("select vanished, unchanged from loads where mode = 'snapshot'") == [(3, 7)]
+    with pytest.raises(QualityError, match="3 of 7 users in the warehouse are missing"):
+        source.run(2, ({"id": f" {number}"} for number in range(4, 8)))
+
+
+def make_days(source: Source, days: int, **fields: object) -> None:
+    """Load days of fifteen users each, who have these fields too."""
+    for number in range(days):
+        source.run(number, (make_user(user, address={"city": "Oslo"}, **fields) for user in range(1, 16)))
+
+
+RENAMED = [{"email_address" if name == "email" else name: value for name, value in make_user(user).items()}
+           | {"address": {"town": "Oslo"}} for user in range(1, 16)]  # fmt: skip
+
+
+@pytest.mark.usefixtures("database")
+def test_renamed_fields_fail_the_day_and_are_named(source):
+    """With their likely new names and each way out; the raw files stay, and no row changes."""
+    make_days(source, 3)
+    with pytest.raises(QualityError) as caught:
+        source.run(3, RENAMED)
+    date = DAY + dt.timedelta(days=3)
+    before = "in 45 of 45 records of the 3 days before"
+    assert str(caught.value) == (
+        f"users {date}: no record has email ({before}), address.city ({before}); new fields: address.town, "
+        "email_address (gate fields). If the source renamed them, change the record class and run the day again; if "
+        f"its answers were wrong, delete data/raw/users/date={date} and run the day again; or let this run through "
+        "with --users-accept"
+    )
+    assert query("select count(email), count(city) from users") == [(15, 15)]
+    assert USERS.folder("raw", date).exists()
+    assert not USERS.folder("clean", date).exists()
+
+
+def test_accepted_day_says_what_it_nulled(source):
+    """In its log line, in its marker and in `status`; a later transform of a loaded day does not fail it."""
+    make_days(source, 3)
+    with pytest.raises(QualityError):
+        source.run(3, RENAMED)
+    date = str(DAY + dt.timedelta(days=3))
+    result = luigi_run("LoadUsers", "--date", date, "--users-url", f"{source.server.url}/users", "--users-accept")
+    line = "nulled: email 15, city 15; absent: email 15, address.city 15"
+    assert f"loaded, 15 updated; {line}" in result.stdout
+    ((accepted, details),) = query("select accepted, details from loads where date = ?", date)
+    assert accepted == "fields"
+    shown = {"nulled": {"email": 15, "city": 15}, "absent": {"email": 15, "address.city": 15}}
+    assert json.loads(details) == shown
+    assert f"\n{date} {line}\n" in run("python", "-m", "wholeday", "status").stdout
+    status = json.loads(run("python", "-m", "wholeday", "status", "--json").stdout)
+    assert status["datasets"][0]["loads"][-1]["details"] == shown
+    transform_stage.transform_day(USERS, DAY + dt.timedelta(days=3))
+    shutil.rmtree("data/clean")
+    span = DAY, DAY + dt.timedelta(days=4)
+    assert [outcome.what for outcome in reprocess(USERS, *span, everything=True)] == ["done"] * 4
+    assert query("select accepted, details from loads where date = ?", date) == [("fields", details)]
+    assert list(verify(USERS)) == []
+
+
+def test_renamed_field_is_read_by_a_changed_class(source):
+    """The raw files stay, so the day is transformed again without the source."""
+    make_days(source, 3)
+    with pytest.raises(QualityError):
+        source.run(3, RENAMED)
+    fixed = dataclasses.replace(USERS, record_class=RenamedUser)
+    transform_stage.transform_day(fixed, DAY + dt.timedelta(days=3))
+    load_stage.load_day(fixed, DAY + dt.timedelta(days=3))
+    assert query("select count(email), count(city) from users") == [(15, 15)]
+
+
+class Town(msgspec.Struct):
+    city: str | None = msgspec.field(name="town", default=None)
+
+
+class RenamedUser(msgspec.Struct):
+    """A user after the source has renamed two fields."""
+
+    id: int
+    name: str | None = None
+    email: str | None = msgspec.field(name="email_address", default=None)
+    address: Town | None = None
+    updated_at: dt.datetime | None = None
+
+
+def test_check_finds_a_field_that_stopped_coming(source):
+    """Also of a day that is loaded, which no transform fails any more."""
+    make_days(source, 4)
+    serve(source.server, source.configure, json.dumps(RENAMED).encode())
+    findings = check_source(USERS, DAY + dt.timedelta(days=3))
+    failed = [finding.evidence for finding in findings.values() if finding.verdict == FAILED]
+    assert any("no record has email (in 45 of 45 records of the 3 days before)" in evidence for evidence in failed)
+
+
+def test_before_three_days_a_missing_field_is_a_warning(source, caplog, capsys):
+    """It is in the marker, too, so that `status` shows it."""
+    before = [make_user(1), *(make_user(user, is_gone=False) for user in range(2, 44))]
+    source.run(0, before, deleted_when="is_gone")
+    source.run(1, (make_user(user, gone=user < 4, updated_at="2026-11-21T00:00:00Z") for user in range(1, 44)))
+    line = "no record has is_gone (in 42 of 43 records of the day before); new fields: gone. With fewer than 3 days"
+    assert [line in record.getMessage() for record in caplog.records if "gate" in record.getMessage()] == [True]
+    assert "\n2026-11-11 absent: is_gone 43\n" in run_here(capsys, "status")[0]
+
+
+def test_field_that_all_records_had_fails_the_second_day(source):
+    """One day is enough where no record lacked it."""
+    source.run(0, (make_user(user, is_gone=False) for user in range(1, 44)), deleted_when="is_gone")
+    with pytest.raises(QualityError, match=r"no record has is_gone \(in 43 of 43 records of the day before\)"):
+        source.run(1, (make_user(user, gone=user < 4) for user in range(1, 44)))
+
+
+def test_missing_field_of_deletions_fails_the_day(source):
+    """Else nobody would hear of them any more."""
+    source.configure("users", deleted_when="is_gone")
+    make_days(source, 3, is_gone=False)
+    with pytest.raises(QualityError, match=r"no record has is_gone \(in 45 of 45 .*; new fields: gone \(gate fields\)"):
+        source.run(3, (make_user(user, address={"city": "Oslo"}, gone=True) for user in range(1, 16)))
+
+
+def test_deletions_need_no_more_than_a_key(source):
+    """They say nothing of the other fields."""
+    source.configure("users", deleted_when="is_gone", max_delete_ratio=1)
+    make_days(source, 3, is_gone=False, updated_at="2026-11-01T00:00:00Z")
+    gone = [{"id": user, "is_gone": True} for user in range(1, 8)]
+    source.run(3, gone)
+    assert query("select deleted, details from loads order by date desc limit 1") == [(7, "{}")]
+    fields = USERS.folder("clean", DAY + dt.timedelta(days=3)).read_manifest(CleanManifest).fields
+    assert (fields["email"], fields["is_gone"]) == (Presence(0, 0), Presence(7, 7))
+    with pytest.raises(QualityError, match=r"no record has name .*, email .*, address.city .*, updated_at "):
+        source.run(4, [*gone, *({"id": user, "is_gone": False} for user in range(8, 11))])
+
+
+class ActiveUser(msgspec.Struct):
+    """A user with a default that is not null."""
+
+    id: int
+    name: str | None = None
+    email: str | None = None
+    city: str = "unknown"
+    updated_at: dt.datetime | None = None
+
+
+def test_default_does_not_hide_that_a_field_is_missing(source):
+    """The record says if a field came, and not the value that stands for it."""
+    source.dataset = dataclasses.replace(USERS, record_class=ActiveUser, clean=rename_key)
+    for number in range(3):
+        source.run(number, (make_user(user, city="Oslo") for user in range(1, 16)))
+    with pytest.raises(QualityError, match=r"no record has city \(in 45 of 45 records"):
+        source.run(3, (make_user(user, town="Oslo") for user in range(1, 16)))
+
+
+def rename_key(users: pd.DataFrame) -> Any:
+    return users.rename(columns={"id": "user_id"}), {}
+
+
+@pytest.mark.parametrize(
+    ("before", "records", "fails"),
+    [
+        ([(10, 10)] * 3, 2, True),
+        ([(10, 10)] * 3, 1, False),  # one record may lack what 30 had
+        ([(1000, 1000)] * 3, 1, True),
+        ([(9, 9)] * 3, 100, False),  # fewer than 30 records
+        ([(50, 49)] * 2, 100, False),  # fewer than three days
+        ([(50, 50)] * 2, 100, True),  # but no record lacked it
+        ([(50, 49)] * 2 + [(0, 0)] * 5, 100, False),  # fewer than three days on which records came
+        ([(100, 50)] * 7, 9, False),
+        ([(100, 50)] * 7, 10, True),
+        ([(100, 1)] * 7, 300, False),
+        ([(100, 1)] * 7, 1000, True),
+        ([(100, 100)] * 3 + [(100, 0)] * 4, 100, False),  # not usual
+        ([(100, 100)] * 4 + [(100, 0)] * 3, 100, True),
+        ([(100, 0)] * 7, 10**6, False),
+        ([(100, 0)] * 7 + [(100, 100)] * 7, 100, False),  # only the seven days before count
+    ],
+)
+def test_field_is_missing_if_chance_does_not_explain_it(before, records, fails):
+    """By how many of the records before had it, and on how many days."""
+    for number, (came, had) in enumerate(before, 1):
+        folder = DayFolder("data", "clean", "users", DAY - dt.timedelta(days=number))
+        folder.sweep()
+        known = {"fields": {"email": Presence(came, had)}, "parts": [], "rejects": []}
+        folder.publish(CleanManifest(**dict.fromkeys(CleanManifest.__struct_fields__) | known))
+    found = fields_gate.find_absent(USERS, DAY, {"email": Presence(records, 0), "name": Presence(records, 1)})
+    assert [absent.field for absent in found if absent.is_proven] == ["email"] * fails

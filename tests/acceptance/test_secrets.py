@@ -1,0 +1,181 @@
+"""A secret of the environment is sent to the source, and is nowhere else when the command is over."""
+
+import base64
+import contextlib
+import gzip
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from tests.support.project import ask_scheduler, luigi_run, query, start_scheduler
+from tests.support.reading import make_user
+from tests.support.server import Answer, Request, Server
+
+SECRET, PASSWORD, REFRESH = "s3cr3t/+tok&n=", "p4ss/w0rd+é", "r3fr3sh/+tok&n="
+CODE = base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
+CLIENT = base64.b64encode(f"us:{quote_plus(SECRET)}".encode()).decode()
+
+LOGGING = """
+[loggers]
+keys = root, luigi, urllib3
+[handlers]
+keys = file
+[formatters]
+keys =
+[logger_root]
+level = DEBUG
+handlers = file
+[logger_luigi]
+level = DEBUG
+handlers =
+qualname = luigi-interface
+[logger_urllib3]
+level = DEBUG
+handlers =
+qualname = urllib3
+[handler_file]
+class = FileHandler
+args = ("debug.log",)
+"""
+
+
+def find_carried(request: Request) -> str:
+    """The secret with which a request came."""
+    code = (request.headers["Authorization"] or "").rpartition(" ")[2]
+    return str(request.query.get("api_key") or request.headers["X-Token"] or code)
+
+
+def respond(request: Request) -> Answer:
+    """A source that repeats the secret wherever it can; each day fails in its own way, but for the first."""
+    carried, date = find_carried(request), request.query["date"]
+    echo = f"{quote(carried)}&access_token={quote(carried, safe='')}&api_key={quote(carried)}"
+    said = f"{carried} {request.target} {dict(request.headers)}"
+    page = int(request.query.get("page", 1))
+    match date, page:
+        case (("2026-11-01" | "2026-11-03"), (1 | 2)):
+            link = f'</users?date={date}&page={page + 1}&again={echo}>; rel="next"'
+            users = [make_user(10 * page + number, f"{date}T10:00:00Z") for number in (1, 2)]
+            return Answer(users, headers={"Link": link, "X-Echo": carried, "Set-Cookie": f"session={quote(carried)}"})
+        case "2026-11-01", _:
+            return Answer([make_user(31, f"{date}T10:00:00Z")])
+        case "2026-11-02", _:
+            return Answer({"error": said, "access_token": carried}, status=401)
+        case "2026-11-03", _:
+            return Answer(f"<html>{said}", status=500)
+        case "2026-11-04", _:
+            link = f'<http://{quote(carried, safe="")}@other.invalid/{quote(carried)}?x={echo}>; rel="next"'
+            return Answer([make_user(1)], headers={"Link": link})
+        case "2026-11-05", 1:
+            return Answer(status=302, headers={"Location": f"/users?date={date}&page=2&again={echo}"})
+        case "2026-11-05", _:
+            return Answer({"errors": [said]}, status=404)
+        case _:
+            return Answer(status=307, headers={"Location": f"//other.invalid/{quote(carried)}?x={echo}"})
+
+
+@contextlib.contextmanager
+def run_scheduler() -> Iterator[dict[str, str]]:
+    """luigid, which keeps its state in a file, with every logger at DEBUG; the environment of its commands."""
+    Path("logging.conf").write_text(LOGGING)
+    text = Path("central.cfg").read_text().replace("keep_alive = true", "keep_alive = false")
+    text = text.replace("[core]", "[core]\nlogging_conf_file = logging.conf")
+    text = text.replace("retry_delay = 5", "retry_delay = 600")  # what failed is to be there when it is asked for
+    Path("central.cfg").write_text(text)
+    with start_scheduler() as environment:
+        yield environment
+
+
+def ask_everything() -> str:
+    """What luigid tells of every task: its lists, the graph and each error."""
+    failed = ask_scheduler("task_list", status="FAILED", upstream_status="")
+    told = [failed, ask_scheduler("task_list", status="", upstream_status="")]
+    told += [ask_scheduler("worker_list"), ask_scheduler("graph")]
+    told += [ask_scheduler("fetch_error", task_id=task_id) for task_id in failed]
+    assert len(told) == 4 + 5, "one error for each day that failed"
+    return json.dumps(told, ensure_ascii=False)
+
+
+def read_everything() -> Iterator[tuple[str, bytes]]:
+    """The name and content of every file in the current folder, unpacked."""
+    for path in Path().rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            yield str(path), gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def read_arguments() -> Iterator[str]:
+    """The arguments of every process, as `ps` shows them."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+
+
+def spell(secret: str) -> set[bytes]:
+    """The forms in which a secret may turn up."""
+    raw = secret.encode()
+    texts = [
+        secret,
+        quote(secret),
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        ascii(secret)[1:-1],
+    ]
+    return {text.encode() for text in texts} | {
+        base64.b64encode(raw).rstrip(b"="),
+        base64.urlsafe_b64encode(raw).rstrip(b"="),
+    }
+
+
+@pytest.mark.parametrize(
+    ("auth", "secrets"),
+    [
+        ("bearer:A_TOKEN", [SECRET]),
+        ("basic:A_USER:A_PASSWORD", [PASSWORD, CODE]),
+        ("header:X-Token:A_TOKEN", [SECRET]),
+        ("query:api_key:A_TOKEN", [SECRET]),
+        ("oauth2:{url}/token?scope=all:A_CLIENT:A_TOKEN", [SECRET, CLIENT, "t0k3n/"]),
+        ("oauth2_refresh:{url}/token:A_CLIENT:A_TOKEN:A_REFRESH", [SECRET, CLIENT, "t0k3n/", REFRESH]),
+    ],
+    ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
+)
+def test_no_secret_is_left_behind(auth: str, secrets: list[str]) -> None:
+    """Not in a log at DEBUG, a file, the warehouse, luigid or what it tells, or `ps`, of days done and days failed."""
+    count = itertools.count(1)
+    with Server() as server, run_scheduler() as environment:
+        arguments: set[str] = set()
+
+        def watch(request: Request) -> Answer:
+            arguments.update(read_arguments())
+            return respond(request)
+
+        url = server.on("/users", watch)
+        server.on("/token", lambda _: Answer({"access_token": f"t0k3n/+{next(count)}=", "token_type": "bearer"}))
+        result = luigi_run(
+            *("BackfillUsers", "--start", "2026-11-01", "--stop", "2026-11-07", "--log-level", "DEBUG"),
+            *("--users-url", f"{url}?date={{date}}", "--users-auth", auth.format(url=server.url)),
+            *("--users-paginator", "link_header", "--users-retries", "1", "--users-max-wait", "0"),
+            *("--pipeline-part-records", "1"),
+            **environment,
+            A_TOKEN=SECRET,
+            A_USER="ann",
+            A_PASSWORD=PASSWORD,
+            A_CLIENT="us",
+            A_REFRESH=REFRESH,
+        )
+        told = ask_everything()
+        carried = {find_carried(request) for request in server.requests if request.path == "/users"}
+    Path("told.txt").write_text("\n".join([told, result.stdout, result.stderr, *arguments]))
+    assert any("BackfillUsers" in each for each in arguments)
+    assert result.returncode == 30
+    assert query("select date, extracted from loads") == [("2026-11-01", 5)]
+    assert all(any(secret in each for secret in secrets) for each in carried), "the source did get it"
+    assert "GET /users?date=2026-11-03&page=3&again=***&access_token=***" in Path("debug.log").read_text()
+    for name, content in read_everything():
+        for secret in secrets:
+            for form in spell(secret):
+                assert form not in content, name

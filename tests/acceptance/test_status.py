@@ -1,0 +1,296 @@
+"""`status`: how each day stands and how old the newest is, for people, for machines and for monitors."""
+
+import datetime as dt
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.users import USERS
+from tests.support import ROOT
+from tests.support.days import change, make_days, note
+from tests.support.project import luigi_run, run, run_here
+from tests.support.terminal import look_at, run_on_terminal
+from wholeday import clock
+from wholeday.commands.status import Status, find_status, tell_span
+from wholeday.tasks.failures import Failure
+
+NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # a Wednesday
+FIRST, LAST = dt.date(2026, 11, 5), dt.date(2026, 11, 24)
+NOTHING = "ERROR: users: no day is loaded, and --max-age allows 1 day: ./run.sh status tells more"
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
+
+
+def make_every_state() -> None:
+    """A day of each: loaded; pruned 9th; stale 11th; 17th failed, then loaded; missing 18th; failed 20th and 24th."""
+    make_days(FIRST, 19)
+    shutil.rmtree(USERS.folder("raw", dt.date(2026, 11, 9)).path)
+    change("update loads set pruned_at = loaded_at where date = '2026-11-09'")
+    change("update loads set transform_version = 'older' where date = '2026-11-11'")
+    for day in ("2026-11-18", "2026-11-20"):
+        change("delete from loads where date = ?", day)
+        shutil.rmtree(USERS.folder("raw", dt.date.fromisoformat(day)).path)
+    at = dt.datetime(2026, 11, 18, 0, 5, tzinfo=dt.UTC)
+    note(
+        Failure(at, dt.date(2026, 11, 17), "extract", "503 for 5 tries"),
+        Failure(at + dt.timedelta(days=3), dt.date(2026, 11, 20), "extract", "a first cause"),
+        Failure(at + dt.timedelta(days=3, hours=1), dt.date(2026, 11, 20), "transform", "too many [rejects]"),
+        Failure(at + dt.timedelta(days=7), LAST, "load", "disk is full"),
+    )
+
+
+def test_every_day_has_a_state():
+    """Where several are true the gravest: what failed is missing too, what is stale or pruned is loaded."""
+    make_every_state()
+    status = find_status(USERS)
+    days = {FIRST + dt.timedelta(days=number) for number in range(20)}
+    states = status.find_states()
+    assert states.keys() == days
+    other = {date.day: state for date, state in states.items() if state != "loaded"}
+    assert other == {9: "pruned", 11: "stale", 18: "missing", 20: "failed", 24: "failed"}
+    assert [day.day for day in status.missing] == [18, 20, 24]
+    assert [day.day for day in status.failed] == [20, 24]
+    assert [day.day for day in status.pruned] == [9]
+    assert status.stale == {dt.date(2026, 11, 11): "made by other code"}
+    assert [(failure.date.day, failure.line) for failure in status.failures] == [
+        (24, "disk is full"),
+        (20, "too many [rejects]"),
+        (17, "503 for 5 tries"),
+    ]
+    assert (status.days, status.first, status.newest, status.last_closed) == (17, FIRST, dt.date(2026, 11, 23), LAST)
+
+
+def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
+    """A row a week from Monday on, a letter a day; then the newest loads, and a line for all that is not well."""
+    make_every_state()
+    out, err, code = run_here(capsys, "status", "--days", "2")
+    assert (err, code) == ("", 0)
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert lines[:10] == [
+        "users in sqlite:///data/warehouse.db: 17 days, 2026-11-05 to 2026-11-23; "
+        "3 days missing up to the last closed one, 2026-11-24",
+        "what changed before 2026-11-18T00:00:00Z is known, 7 days 3 hours ago",
+        "source: demo://users",
+        "",
+        "week of      Mon   Tue   Wed   Thu   Fri   Sat   Sun",
+        "2026-11-02                     5 .   6 .   7 .   8 .",
+        "2026-11-09   9 p  10 .  11 S  12 .  13 .  14 .  15 .",
+        "2026-11-16  16 .  17 .  18 M  19 .  20 F  21 .  22 .",
+        "2026-11-23  23 .  24 F  25 -  26 -  27 -  28 -  29 -",
+        ". loaded   p loaded, raw files given up   S stale   F failed   M missing   - not over yet",
+    ]
+    assert [line.split()[0] for line in lines[12:14]] == ["2026-11-22", "2026-11-23"]
+    rest = lines[14:]
+    assert rest[:5] == [
+        "missing: 2026-11-18, 2026-11-20, 2026-11-24: ./run.sh backfill 2026-11-18 2026-11-25",
+        "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
+        "failed at 2026-11-21T01:05:00Z: 2026-11-20, transform: too many [rejects]",
+        "failed at 2026-11-18T00:05:00Z, loaded now: 2026-11-17, extract: 503 for 5 tries",
+        "stale, made by other code: 2026-11-11",
+    ]
+    assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[5])
+
+
+def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
+    """What is 0 throughout is told in a line, and gives its room to the rest; else the names of counts are broken."""
+    make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
+    change("update loads set deleted = 0, stale = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
+    code, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
+    assert code == 0, written
+    lines = [line.rstrip() for line in look_at(written)]
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("date "))
+    assert lines[at].split() == ["date", "extracted", "inserted", "updated", "unchanged", "rejected", "seconds"]
+    assert [line.split()[2] for line in lines[at + 1 : at + 4]] == ["1,234,567"] * 3
+    assert lines[at + 4] == "0 on all these days: deleted, vanished, reverted, stale, duplicate, forgotten"
+    legend = lines[at - 3 : at - 1]
+    assert re.split(" {3,}", "   ".join(legend)) == [
+        ". loaded", "p loaded, raw files given up", "S stale", "F failed", "M missing", "- not over yet",
+    ]  # fmt: skip
+    change("update loads set deleted = 1, stale = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321")
+    _, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
+    rows = re.findall(r"^[\d-]{10} +\d+ +7,654,321 .* 98,765 +4,321 .*\r$", written, re.MULTILINE)
+    assert (len(rows), max(map(len, rows))) == (3, 81)
+
+
+def test_the_calendar_is_as_long_as_the_days_known_and_six_weeks_at_most(capsys):
+    """No week before the first known day, and nothing for a day of which nothing is known."""
+    assert "Mon" not in run_here(capsys, "status")[0]
+    note(Failure(NOW, LAST, "extract", "no route to host"), Failure(NOW, dt.date(2026, 11, 18), "extract", "no"))
+    out, _, _ = run_here(capsys, "status")
+    assert re.findall(r"^(2026\S+) +(.*?) *$", out, re.MULTILINE) == [
+        ("2026-11-16", "18 F"),
+        ("2026-11-23", "24 F  25 -  26 -  27 -  28 -  29 -"),
+    ]
+    assert "no route to host" in out
+    shutil.rmtree("data")
+    make_days(LAST - dt.timedelta(days=99), 100)
+    out, _, _ = run_here(capsys, "status", "--days", "1")
+    assert re.findall(r"^(2026\S+) +\d+ \.", out, re.MULTILINE) == [
+        "2026-10-19", "2026-10-26", "2026-11-02", "2026-11-09", "2026-11-16", "2026-11-23",
+    ]  # fmt: skip
+
+
+def test_for_machines_there_is_one_document_with_the_keys_that_are_explained(capsys):
+    """Times and dates as text, the newest loads only; every key is explained."""
+    make_every_state()
+    out, err, code = run_here(capsys, "status", "--json", "--days", "3")
+    assert (err, code) == ("", 0)
+    (users,) = json.loads(out)["datasets"]
+    assert list(users) == list(Status.__struct_fields__)
+    assert (users["known_until"], users["age_seconds"]) == ("2026-11-18T00:00:00Z", 171.5 * 3600)
+    assert users["missing"] == ["2026-11-18", "2026-11-20", "2026-11-24"]
+    assert users["stale"] == {"2026-11-11": "made by other code"}
+    assert users["failures"][0] == {
+        "at": "2026-11-25T00:05:00Z", "date": "2026-11-24", "stage": "load", "line": "disk is full",
+    }  # fmt: skip
+    assert users["rejects"][0].keys() == {"reason", "records", "days"}
+    assert [(load["date"], load["inserted"] > 0) for load in users["loads"]] == [
+        ("2026-11-21", True), ("2026-11-22", True), ("2026-11-23", True),
+    ]  # fmt: skip
+    page = (ROOT / "docs" / "operating.md").read_text()
+    for key in users:
+        assert f"`{key}`" in page, key
+
+
+def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
+    """To the second; one line with the cause, after all that status says anyway; with nothing loaded too."""
+    out, err, code = run_here(capsys, "status", "--max-age", "1 day")
+    assert (err.strip(), code) == (NOTHING, 1)
+    assert "no day is loaded" in out
+    make_days(FIRST, 19)
+    assert run_here(capsys, "status", "--max-age", "27 hours 30 minutes")[1:] == ("", 0)
+    ends = "ERROR: users: what is known ends with 2026-11-24T00:00:00Z, 1 day 3 hours ago"
+    line, next_ = (
+        f"{ends}, and --max-age allows 1 day 3 hours",
+        "1 day missing: ./run.sh backfill 2026-11-24 2026-11-25",
+    )
+    out, err, code = run_here(capsys, "status", "--json", "--max-age", "27 hours 29 minutes 59 seconds")
+    assert (err.strip(), code) == (f"{line}: {next_}", 1)
+    assert json.loads(out)["datasets"][0]["days"] == 19
+    note(Failure(NOW, LAST, "extract", "503 for 5 tries"))
+    _, err, code = run_here(capsys, "status", "--max-age", "1 day 3 hours")
+    assert (err.strip(), code) == (f"{line}: 2026-11-24 failed, extract: 503 for 5 tries", 1)
+
+
+def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(capsys):
+    """A monitor must not be calmed by the newest day while one before it is missing."""
+    make_days(FIRST, 20)
+    assert run_here(capsys, "status", "--max-age", "1 day 4 hours")[1:] == ("", 0)
+    change("delete from loads where date in ('2026-11-12', '2026-11-20')")
+    status = find_status(USERS)
+    assert (status.newest, status.known_until) == (LAST, dt.datetime(2026, 11, 12, tzinfo=dt.UTC))
+    ends = "ERROR: users: what is known ends with 2026-11-12T00:00:00Z, 13 days 3 hours ago"
+    _, err, code = run_here(capsys, "status", "--max-age", "1 day 4 hours")
+    next_ = "2 days missing: ./run.sh backfill 2026-11-12 2026-11-21"
+    assert (err.strip(), code) == (f"{ends}, and --max-age allows 1 day 4 hours: {next_}", 1)
+    later, oldest = (dt.date(2026, 11, day) for day in (20, 12))
+    note(Failure(NOW, later, "extract", "503"))
+    assert next_ in run_here(capsys, "status", "--max-age", "1 day")[1]
+    shutil.rmtree("data/failures")
+    note(Failure(NOW, later, "extract", "503"), Failure(NOW, oldest, "extract", "404 Not Found"))
+    _, err, _ = run_here(capsys, "status", "--max-age", "1 day")
+    assert err.strip().endswith("allows 1 day: 2 days missing, 2026-11-12 failed, extract: 404 Not Found")
+
+
+@pytest.mark.parametrize(
+    ("settings", "snapshots", "known"),
+    [
+        ({"url": "http://127.0.0.1:9/?since={day_start}"}, "", 12),
+        ({"url": "http://127.0.0.1:9/?since={watermark}"}, "", 23),
+        ({"url": "http://127.0.0.1:9/?since={watermark}&day={date}"}, "", 12),
+        ({"mode": "snapshot"}, "'2026-11-11' and '2026-11-23'", 23),
+        ({"mode": "snapshot"}, "'2026-11-15' and '2026-11-18'", 20),
+    ],
+)
+def test_a_later_day_makes_up_for_a_missing_one_where_it_was_read_from_before_it(configure, settings, snapshots, known):
+    """Windows do not; a watermark does, and a snapshot is whole by itself, as far as days follow without a gap."""
+    make_days(FIRST, 19)
+    configure("users", **settings)
+    change("delete from loads where date in ('2026-11-12', '2026-11-20')")
+    if snapshots:
+        change(f"update loads set mode = 'snapshot' where date between {snapshots}")
+    status = find_status(USERS)
+    assert status.known_until
+    assert status.known_until.date() == dt.date(2026, 11, known + (known == 23))
+    wanted = [date.day for date in status.wanted]
+    assert wanted == ([12, 20, 24, 25] if snapshots else [12, 20, 24])  # the files of the first two are there
+
+
+@pytest.mark.parametrize(
+    ("mode", "known"), [("incremental", "2026-11-23T23:00:00+00:00"), ("snapshot", "2026-11-24T00:05:00+00:00")]
+)
+def test_what_is_known_ends_with_the_window_or_with_the_reading_of_a_snapshot(configure, mode, known):
+    """A snapshot of a day says how it was when it was read, and not how it will be when the day ends."""
+    make_days(FIRST, 19)
+    configure("users", timezone="Europe/Berlin", mode=mode)
+    change("update loads set mode = ?, window_stop = '2026-11-23T23:00:00.000000Z' where date = '2026-11-23'", mode)
+    change("delete from loads where date < '2026-11-23'")
+    status = find_status(USERS)
+    assert status.known_until == dt.datetime.fromisoformat(known)
+    assert status.last_closed == dt.date(2026, 11, 25 if mode == "snapshot" else 24)
+
+
+def test_ten_years_of_days_are_told_in_a_second_or_two():
+    """luigi.cfg and the code are asked once, and each manifest is read once."""
+    make_days(LAST - dt.timedelta(days=3651), 3652)
+    began = time.process_time()
+    status = find_status(USERS)
+    assert time.process_time() - began < 2
+    assert (status.days, status.missing, status.stale, status.pruned) == (3652, [], {}, [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0 seconds"),
+        (0, "0 seconds"),
+        (1, "1 second"),
+        (119.6, "2 minutes"),
+        (3661, "1 hour 1 minute"),
+        (86400, "1 day"),
+        (90061, "1 day 1 hour"),
+        (3 * 86400 + 60, "3 days"),
+    ],
+)
+def test_a_length_of_time_is_told_by_its_two_largest_units(seconds, words):
+    assert tell_span(dt.timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--max-age", "soon"], "argument --max-age: 'soon': write it as 15 minutes, 2 hours or 1 day"),
+        (["--max-age", "36", "hours"], "unexpected argument 'hours'"),
+    ],
+)
+def test_a_duration_that_is_none_is_refused(capsys, arguments, line):
+    """A number without a unit must not be taken for seconds because the shell split the words."""
+    _, err, code = run_here(capsys, "status", *arguments)
+    assert code == 2
+    assert line in err
+
+
+def test_failures_that_cannot_be_read_are_one_line(capsys):
+    """What is wrong, with which file, and what to do."""
+    Path("data/failures").mkdir(parents=True)
+    Path("data/failures/users.jsonl").write_text("{}\n")
+    _, err, code = run_here(capsys, "status")
+    assert code == 1
+    assert re.fullmatch(r"ERROR: data/failures/users.jsonl: what failed cannot be read \(.*\): move the file away", err)
+
+
+def test_a_day_that_was_really_loaded_is_neither_stale_nor_missing():
+    """In processes of their own, by today's clock."""
+    assert luigi_run("LoadUsers").returncode == 0
+    result = run("python", "-m", "wholeday", "status", "--json", "--max-age", "2 days")
+    assert result.returncode == 0, result.stderr
+    (users,) = json.loads(result.stdout)["datasets"]
+    assert users["days"] == 1
+    assert [users[key] for key in ("missing", "failed", "stale", "pruned")] == [[], [], {}, []]

@@ -1,0 +1,90 @@
+"""The tables of a dataset held against the days it was loaded from, after histories that are easy to get wrong."""
+
+import datetime as dt
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.integration.test_cases import CASES, ORDERS
+from tests.support.histories import EXAMPLES, limit_examples, steps, take
+from tests.support.store import TABLES, Store, incremental, snapshot, user
+from wholeday.load.audit import Audit, Finding
+from wholeday.load.warehouse import Day
+
+
+class Watched(Store):
+    """A warehouse that remembers what it was loaded with."""
+
+    def __init__(self, url: str, name: str = "users") -> None:
+        super().__init__(url, name)
+        self.loads: dict[dt.date, tuple[Day, list[Any], list[Any]]] = {}
+        load = self.warehouse.load
+
+        def keep(day: Day, rows: Iterable[Any], rejects: Iterable[Any]) -> dict[str, Any]:
+            self.loads[day.date] = day, list(rows), list(rejects)
+            return load(*self.loads[day.date])
+
+        self.warehouse.load = keep  # type: ignore[method-assign]
+
+    def audit(self) -> list[Finding]:
+        with self.warehouse.database.connect(readonly=True) as db:
+            audit = Audit.open(db, self.name, TABLES[self.name])
+            assert audit
+            findings = [*audit.check_days(), *audit.check_changes(), *audit.check_present(), *audit.check_history()]
+            for date, marker in audit.markers.items():
+                findings += [*audit.check_marker(marker), *audit.check_rows(marker, self.loads[date])]
+            return findings
+
+
+HARD = {name: case.days for name, case in CASES.items()} | {
+    "the same record on two days": [incremental(2, user(1, "a", 5)), incremental(1, user(1, "a", 5))],
+    "two records of one time, the one of the earlier day read later": [
+        incremental(1, user(1, "a", 5), read=99),
+        incremental(2, user(1, "b", 5)),
+    ],
+    "two days read at one instant, on which a user has one time": [
+        incremental(1, user(1, "a", 5), read=50),
+        incremental(2, user(1, "b", 5), read=50),
+    ],
+    "a record between a snapshot that does not understand and one that does": [
+        snapshot(1, 10, user(1, "?", rejected=True)),
+        snapshot(2, 30, user(1, "a", 5)),
+        incremental(3, user(1, "b", 20)),
+    ],
+    "a record between a snapshot and one that does not understand": [
+        snapshot(1, 10, user(1, "a", 5)),
+        snapshot(2, 30, user(1, "?", rejected=True)),
+        incremental(3, user(1, "b", 20)),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_a_history_that_is_easy_to_get_wrong_differs_in_nothing(new_database, case):
+    """However the days came, what the tables say of each is what it was loaded from, and the present follows."""
+    most = ORDERS[Store(new_database()).kind]
+    for order in itertools.islice(itertools.permutations(HARD[case]), most):
+        store = Watched(new_database())
+        for day in order:
+            store.load(day)
+            assert store.audit() == []
+
+
+@pytest.mark.parametrize("name", ["users", "orders"])
+@pytest.mark.timeout(120 + EXAMPLES)
+def test_any_history_differs_in_nothing(name: str, new_database: Callable[[], str]) -> None:
+    """The same of random ones, with days loaded again, replaced and read again, and forgotten users."""
+
+    @given(st.lists(steps, min_size=4, max_size=10))
+    @limit_examples(new_database)
+    def hold(steps: list[Any]) -> None:
+        store, days, forgotten = Watched(new_database(), name), {}, set()
+        for step in steps:
+            take(step, store, days, forgotten)
+            assert not store.loads or store.audit() == []
+
+    hold()

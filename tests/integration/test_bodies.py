@@ -1,0 +1,278 @@
+"""Bodies of other shapes: JSON lines, a single object, an object of objects, a list of texts or numbers."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.reading import DAY, People, fail, read
+from tests.support.server import Answer, Server
+from tests.support.wire import Raw, Wire
+from wholeday.errors import ConfigError
+from wholeday.extract.http.bodies import unfold
+from wholeday.extract.http.pages import BadPageError, RecoverableError, split_list
+from wholeday.extract.reader import Reading
+
+NDJSON = {"Content-Type": "application/x-ndjson; charset=utf-8"}
+NO_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
+LINES = [
+    "application/ndjson",
+    "application/x-ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+    "application/json-lines",
+    "application/stream+json",
+    "text/x-ndjson",
+]
+
+
+def take(url: str, **keys: Any) -> list[bytes]:
+    """The records of a reading, as they would lie in a raw file."""
+    return [bytes(record) for page in Reading(People(url=url, **keys), DAY) for record in page]
+
+
+@pytest.mark.parametrize("kind", ["application/json", *LINES])
+@pytest.mark.parametrize("selector", ["auto", "@"])
+def test_lines_are_records(server: Server, kind: str, selector: str) -> None:
+    """The bytes stay; blank lines and line ends of Windows are nothing."""
+    body = '{"id": 1,  "a": 1.0}\r\n\n  \n{"id": 2}\n{"b": {}, "id": 3}'
+    url = server.on("/users", Answer(body, headers={"Content-Type": kind}))
+    assert take(url, data_selector=selector) == [b'{"id": 1,  "a": 1.0}', b'{"id": 2}', b'{"b": {}, "id": 3}']
+
+
+def test_a_single_line_is_a_record_by_its_content_type(server: Server) -> None:
+    """Else by data_selector = @ only: a list within it is no list of records. An empty body has no lines."""
+    body = '{"id": 1, "items": [{"id": 7}]}\n'
+    url = server.on("/users", Answer(body, headers=NDJSON))
+    assert read(url) == [{"id": 1, "items": [{"id": 7}]}]
+    assert read(server.on("/users", Answer("", headers=NDJSON))) == []
+    assert "the body is empty" in fail(server.on("/users", Answer("")), data_selector="@")
+
+
+def test_pages_of_lines_follow_a_link(server: Server) -> None:
+    """Every page is read like the first."""
+    first = Answer('{"id": 1}\n{"id": 2}\n', headers=NDJSON | {"Link": "</two>; rel=next"})
+    server.on("/two", Answer('{"id": 3}\n', headers=NDJSON))
+    assert read(server.on("/users", first)) == [{"id": 1}, {"id": 2}, {"id": 3}]
+
+
+def test_lines_without_a_declared_length_fail() -> None:
+    """A connection that breaks behind a line looks like the end. A JSON list has an end of its own."""
+    with Wire() as wire:
+        for head in (NO_LENGTH, NO_LENGTH.replace(b"x-ndjson", b"json")):
+            wire.show({"/users": [Raw(head + b'{"id": 1}\n{"id": 2}\n')]})
+            assert "JSON lines without a declared length" in fail(f"{wire.url}/users")
+        wire.show({"/users": [Raw(NO_LENGTH.replace(b"x-ndjson", b"json") + b'[{"id": 1}]')]})
+        assert read(f"{wire.url}/users") == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [b'Content-Length: 10\r\n\r\n{"id": 1}\n', b'Transfer-Encoding: chunked\r\n\r\na\r\n{"id": 1}\n\r\n0\r\n\r\n'],
+)
+def test_lines_behind_the_declared_end_are_no_loss(cut: bytes) -> None:
+    """The client retries an answer that is longer than it says."""
+    head, line = NO_LENGTH.removesuffix(b"\r\n"), b'{"id": 2}\n'
+    with Wire() as wire:
+        wire.show({"/users": [Raw(head + cut + line)]})
+        assert "the answer is longer than its headers declare" in fail(f"{wire.url}/users")
+        wire.show({"/users": [Raw(head + cut)]})
+        assert read(f"{wire.url}/users") == [{"id": 1}]
+
+
+@pytest.mark.parametrize("headers", [{}, NDJSON])
+def test_a_cut_last_line_is_asked_for_again(server: Server, headers: dict[str, str]) -> None:
+    """And fails the page when it stays so."""
+    cut, whole = ['{"id": 1}\n{"id": 2, "na', '{"id": 1}\n{"id": 2, "name": "B"}']
+    url = server.on("/users", Answer(cut, headers=headers), Answer(whole, headers=headers))
+    assert read(url) == [{"id": 1}, {"id": 2, "name": "B"}]
+    assert "the body is cut: its JSON has no end" in fail(server.on("/users", Answer(cut, headers=headers)))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"id": 1}\n7\n', "a line of the body is no JSON object"),
+        ('{"id": 1}\n[{"id": 2}]\n', "a line of the body is no JSON object"),
+        ('{"id": 1}\n<html>', "a line of the body is no JSON object"),
+        ('{"id": 1}\n{id: 2}\n{"id": 3}', "the body is no JSON"),
+        ('{"id": 1}\n{"id": 2},{"id": 3}\n{"id": 4}', "the body is no JSON"),
+        ('{"id": 1}\n{"a": [{"id": 2}\n{"id": 3}]}', "the body is"),
+    ],
+)
+def test_lines_that_are_no_objects_fail(server: Server, body: str, words: str) -> None:
+    """Nothing is passed over."""
+    assert words in fail(server.on("/users", Answer(body)))
+
+
+def test_an_error_at_the_end_of_the_lines_fails(server: Server) -> None:
+    """A stream that broke off says so where its next record would stand; a field of that name in records is theirs."""
+    body = '{"id": 1, "error": "a past one"}\n{"id": 2, "error": "another"}\n'
+    url = server.on("/users", Answer(body))
+    assert len(read(url)) == 2
+    assert "says that it failed: 'error' is" in fail(server.on("/users", Answer(body + '{"error": "timeout"}')))
+    assert "says that it failed" in fail(server.on("/users", Answer('{"error": "busy"}', headers=NDJSON)))
+
+
+def test_lines_have_no_path_to_a_list(server: Server) -> None:
+    """The line names the key."""
+    line = fail(server.on("/users", Answer('{"users": []}\n{"users": []}')), data_selector="users")
+    assert "the body is JSON lines" in line
+    assert "leave data_selector out, or set it to @" in line
+
+
+@pytest.mark.parametrize("bad", ["NaN", '"\\ud800"', "1e999"])
+def test_a_line_with_a_value_that_few_can_read_is_kept(server: Server, bad: str) -> None:
+    """As in a list."""
+    assert take(server.on("/users", Answer(f'{{"id": 1}}\n{{"x": {bad}}}'))) == [
+        b'{"id": 1}',
+        f'{{"x": {bad}}}'.encode(),
+    ]
+
+
+def test_a_single_object_is_a_record_where_the_key_says_so(server: Server) -> None:
+    """On one line; it is never guessed, and its fields say nothing of further pages."""
+    body = '{\n  "id": 1,\n  "total": 50, "has_more": true, "next": "/two", "items": [{"id": 7}]\n}'
+    url = server.on("/users", Answer(body))
+    (record,) = take(url, data_selector="@")
+    assert json.loads(record)["total"] == 50
+    assert b"\n" not in record
+    assert "not clear which list" in fail(server.on("/users", Answer({"id": 1, "name": "Ada"})))
+    job = {"id": 1, "status": "error", "name": "nightly"}
+    assert read(server.on("/jobs/1", Answer(job)), data_selector="@") == [job]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": "busy"}, "says that it failed"),
+        ({"ok": False, "id": 1}, "says that it failed"),
+        ({"status": "error", "message": "Too many requests"}, "says that it failed"),
+        ([{"id": 1}], "not the single object that data_selector = @ takes"),
+        ("<html>", "not the single object"),
+        ('{"id": 1', "the body is cut"),
+    ],
+)
+def test_what_is_no_single_object_fails(server: Server, body: Any, words: str) -> None:
+    """An error looks much like a record."""
+    assert words in fail(server.on("/users", Answer(body)), data_selector="@")
+
+
+@pytest.mark.parametrize(
+    ("selector", "body"),
+    [
+        ("users.*", '{"users": {"u1": {"name": "Ada"}, "ü2": {"_key": "own", "n": 1}, "u3": {}}, "count": 3}'),
+        (
+            "data.users.*",
+            '{"data": {"x": 1, "users": {"u1": {"name": "Ada"}, "ü2": {"_key": "own", "n": 1}, "u3": {}}}}',
+        ),
+        ("a.b.*", '{"a.b": {"u1": {"name": "Ada"}, "ü2": {"_key": "own", "n": 1}, "u3": { }}}'),
+        ("*", '{"u1": {"name": "Ada"}, "ü2": {"_key": "own", "n": 1}, "u3": {}}'),
+    ],
+)
+def test_the_members_of_an_object_are_records(server: Server, selector: str, body: str) -> None:
+    """Each has its name as _key, before the bytes that came, unless it has a _key."""
+    assert take(server.on("/users", Answer(body)), data_selector=selector) == [
+        b'{"_key":"u1","name": "Ada"}',
+        b'{"_key": "own", "n": 1}',
+        b'{"_key":"u3"}',
+    ]
+
+
+@pytest.mark.parametrize("members", ["{}", "[]", "null"])
+def test_an_object_without_members_is_an_empty_list(server: Server, members: str) -> None:
+    """PHP writes `[]` for it, and Go null."""
+    assert read(server.on("/users", Answer(f'{{"users": {members}}}')), data_selector="users.*") == []
+
+
+def test_a_member_that_is_no_object_is_a_value(server: Server) -> None:
+    """As in a table of rates."""
+    url = server.on("/rates", Answer('{"rates": {"EUR": 1.10, "JPY": [1, 2], "XXX": null}}'))
+    assert take(url, data_selector="rates.*") == [
+        b'{"_key":"EUR","value":1.10}',
+        b'{"_key":"JPY","value":[1, 2]}',
+        b'{"_key":"XXX","value":null}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("selector", "body", "words"),
+    [
+        ("users.*", {"users": [{"id": 1}]}, "there is a list at 'users', and no object"),
+        ("users.*", {"teams": {}}, "there is no list at 'users'"),
+        ("users.*", {"users": {"u1": {"id": 1}}, "error": "busy"}, "says that it failed"),
+        ("*", {"error": {"code": 7}}, "says that it failed"),
+        ("*", {"ok": False}, "says that it failed"),
+        ("*", [{"id": 1}], "the body is a list"),
+    ],
+)
+def test_an_object_of_objects_that_is_none_fails(server: Server, selector: str, body: Any, words: str) -> None:
+    """The line says what came in its place."""
+    assert words in fail(server.on("/users", Answer(body)), data_selector=selector)
+
+
+def test_the_line_about_a_missing_list_names_the_other_selectors(server: Server) -> None:
+    """What they would take is not guessed."""
+    body = {"users": {"u1": {"name": "Ada"}, "u2": {"name": "Bob"}}, "meta": {"took": 7}, "empty": {}}
+    line = fail(server.on("/users.json", Answer(body)))
+    assert (
+        "set data_selector to its path, or users.* (its members) or @ (the object itself), if that is a record" in line
+    )
+
+
+def test_members_say_nothing_of_further_pages(server: Server) -> None:
+    """Their fields are theirs; what stands beside them is the page's."""
+    member = {"total": 50, "has_more": True, "next": "/three"}
+    pages = [Answer({"users": {"u1": member}, "next": "/two"}), Answer({"users": {"u2": member}, "next": None})]
+    server.on("/two", pages[1])
+    records = read(server.on("/users", pages[0]), data_selector="users.*", paginator="next_url", cursor_path="next")
+    assert [record["_key"] for record in records] == ["u1", "u2"]
+
+
+def test_a_list_of_texts_or_numbers_has_a_value_each(server: Server) -> None:
+    """The bytes of each stay; in a list with an object or a list in it, every item stays as it is."""
+    url = server.on("/ids", Answer('{"ok": true, "members": ["U0\\u00e9", 1.50, null], "meta": {"next": ""}}'))
+    shown = [b'{"value": "U0\\u00e9"}', b'{"value": 1.50}', b'{"value": null}']
+    assert take(url, data_selector="members") == take(url) == shown
+    assert take(server.on("/ids", Answer("[7, 8]"))) == [b'{"value": 7}', b'{"value": 8}']
+    assert take(server.on("/ids", Answer('[7, {"id": 8}]'))) == [b"7", b'{"id": 8}']
+
+
+def test_a_list_of_texts_is_taken_only_under_a_usual_name(server: Server) -> None:
+    """Tags are no users: where the list of users was left out, nothing is loaded in its place."""
+    assert "'tags'" in fail(server.on("/users", Answer({"tags": ["a"]})))
+    assert read(server.on("/users", Answer({"people": ["a"], "total": 1}))) == [{"value": "a"}]
+    assert read(server.on("/users", Answer({"members": [], "tags": ["x"]}))) == []
+
+
+OBJECTS = st.lists(
+    st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.booleans(), max_size=2), max_size=4),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(OBJECTS, st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\n"]), st.booleans())
+def test_lines_keep_every_record(records: list[dict[str, Any]], between: str, ends: bool) -> None:
+    """Whatever stands in them; cut anywhere within the last one they fail."""
+    lines = [json.dumps(record, ensure_ascii=ends).encode("utf-8", "surrogatepass") for record in records]
+    body = between.encode().join(lines) + (between.encode() if ends else b"")
+    assert [bytes(raw) for raw in split_list(unfold(body, None, LINES[0]).body)] == lines
+    for size in range(1, min(len(lines[-1]), 20)):
+        with pytest.raises((RecoverableError, BadPageError)):
+            unfold(between.encode().join([*lines[:-1], lines[-1][:-size]]), None, LINES[0])
+
+
+def test_a_post_sends_a_list(server: Server) -> None:
+    """With its placeholders; a cursor in it has no name to stand under."""
+    keys: dict[str, Any] = {"method": "POST", "body": [{"path": "/users?since={date}"}, {"path": "/teams"}]}
+    assert read(server.on("/batch", Answer([{"id": number} for number in range(10)])), paginator="single", **keys)
+    assert json.loads(server.requests[0].body) == [{"path": f"/users?since={DAY}"}, {"path": "/teams"}]
+    assert read(server.on("/batch", Answer([{"id": 1}])), **keys) == [{"id": 1}]
+    with pytest.raises(ConfigError, match="cursor_in = body needs a JSON object as body"):
+        read(server.url, cursor_in="body", paginator="cursor", cursor_path="a", cursor_param="b", **keys)
+    with pytest.raises(ConfigError, match="body is no JSON object or list"):
+        read(server.url, method="POST", body="text")

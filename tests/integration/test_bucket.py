@@ -1,0 +1,502 @@
+"""The same pipeline with its files in a bucket: the same rows and the same bytes, whoever fails and whoever is at it.
+
+The bucket is moto's server of S3 on loopback; bucket.py says how it is disturbed.
+"""
+
+import contextlib
+import datetime as dt
+import logging
+import os
+import pickle
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
+from tests.support import points
+from tests.support.bucket import ENVIRONMENT, VICTIM, Bucket, How
+from tests.support.points import Points
+from tests.support.project import dump_warehouse, luigi_run, query, run
+from tests.support.server import Answer, Request, Server
+from wholeday import clock
+from wholeday.commands import forget as forget_module
+from wholeday.commands.forget import forget
+from wholeday.commands.prune import prune
+from wholeday.commands.reprocess import rebuild, reprocess
+from wholeday.commands.status import find_status
+from wholeday.commands.verify import verify
+from wholeday.config.settings import Pipeline
+from wholeday.errors import ConfigError, FolderError, PipelineError, SourceError
+from wholeday.extract.day import extract_day
+from wholeday.storage.backends import open_storage, strip_run
+from wholeday.storage.day_folder import JOURNAL, MANIFEST, DayFolder, list_days
+from wholeday.storage.lines import pack
+from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.storage.tombstones import Tombstones
+from wholeday.tasks import failures
+from wholeday.tasks.failures import list_failures
+
+ALL = os.environ.get("PIPELINE_FAULTS") == "all"
+ROUNDS = int(os.environ.get("PIPELINE_KILLS", "5")) // 2
+DAYS = [dt.date(2026, 10, 30), dt.date(2026, 10, 31)]
+BEFORE, DAY = DAYS
+URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=150"
+
+Configure = Callable[..., None]
+
+pytestmark = pytest.mark.xdist_group("bucket")  # one server for all of them
+
+
+@pytest.fixture
+def bucket(running: Bucket, configure: Configure) -> Bucket:
+    """The bucket, with an empty place in it for the days of this test, which are small ones of the demo source."""
+    running.door.open()
+    configure("users", url=URL)
+    configure("pipeline", data_dir=running.make_place(), part_records=100, engine_workers=1)
+    return running
+
+
+def work(*days: dt.date) -> None:
+    """What Luigi does of days: whatever is not complete."""
+    for day in days or [DAY]:
+        for task in (ExtractUsers(date=day), TransformUsers(date=day), LoadUsers(date=day)):
+            if not task.complete():
+                task.run()
+
+
+def dump_parts() -> dict[str, bytes]:
+    """The parts of all days, by path, without the names of runs: only what a manifest names, and all that is there."""
+    parts = {}
+    for stage, kind in (("raw", RawManifest), ("clean", CleanManifest)):
+        for day in DAYS:
+            folder = USERS.folder(stage, day)
+            if folder.exists():
+                manifest = folder.read_manifest(kind)
+                named = [*manifest.parts, *getattr(manifest, "rejects", [])]
+                assert folder.list_parts() == {part.name for part in named}
+                parts |= {f"{stage} {day} {strip_run(part.name)}": folder.read(part) for part in named}
+    return parts
+
+
+def dump_rows() -> dict[str, Any]:
+    """The warehouse, with the hashes of the files that each day was loaded from."""
+    if not Path("data/warehouse.db").exists() or not query("select 1 from sqlite_master where name = 'loads'"):
+        return {}
+    return dump_warehouse() | {"hashes": query("select date, raw_sha256, clean_sha256 from loads order by date")}
+
+
+@contextlib.contextmanager
+def elsewhere(folder: str, configure: Configure, data_dir: str = "data") -> Iterator[None]:
+    """Another folder to stand in, with a data_dir of its own."""
+    before = Pipeline().data_dir
+    Path(folder).mkdir(exist_ok=True)
+    configure("pipeline", data_dir=data_dir)
+    with contextlib.chdir(folder):
+        yield
+    configure("pipeline", data_dir=before)
+
+
+def live() -> Iterator[Any]:
+    """All that can be done with days, each by another run, and what is there after each step."""
+    work(DAY, BEFORE)
+    yield dump_rows(), dump_parts()
+    key = str(query("select user_id from users where load_date = ? order by 1 limit 1", str(DAY))[0][0])
+    open_storage.cache_clear()
+    forgotten = forget(USERS, [key])
+    yield forgotten, dump_rows(), dump_parts(), Tombstones(Pipeline().data_dir, "users").count_pending()
+    open_storage.cache_clear()
+    yield list(reprocess(USERS, BEFORE, DAY, everything=True)), dump_rows(), dump_parts()
+    Path("data/warehouse.db").unlink()
+    open_storage.cache_clear()
+    yield rebuild(USERS), dump_rows(), list(verify(USERS))
+    open_storage.cache_clear()
+    pruned = list(prune(USERS, older_than=1, keep=1, only_look=False))
+    left = [list(list_days(Pipeline().data_dir, stage, "users")) for stage in ("raw", "clean")]
+    yield pruned, left, dump_rows(), dump_parts(), list(verify(USERS))
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_life_in_a_bucket_is_one_in_a_folder(configure: Configure) -> None:
+    """Loaded, forgotten, reprocessed, rebuilt, pruned: the same rows, hashes and bytes after every step."""
+    with elsewhere("local", configure):
+        local = list(live())
+    for number, (here, there) in enumerate(zip(live(), local, strict=True)):
+        assert here == there, number
+    assert [each.what for each in local[-1][0]] == ["pruned"]
+    assert local[-1][-1] == local[-2][-1] == []
+    assert not list(Path("data").glob("raw*"))
+
+
+@pytest.mark.timeout(180)
+def test_the_commands_work_on_a_bucket(bucket: Bucket, configure: Configure) -> None:
+    """In two processes of Luigi, forked while the connection is open; then there is nothing to do."""
+    place = bucket.make_place()
+    flags = f"--users-url={URL}", f"--pipeline-data-dir={place}"
+    days = ("BackfillUsers", "--start", str(BEFORE), "--stop", "2026-11-01", *flags)
+    made = luigi_run(*days, "--workers", "2")
+    assert made.returncode == 0, made.stderr
+    assert query("select date from loads order by 1") == [(str(day),) for day in DAYS]
+    assert "nothing to do" in luigi_run(*days).stdout
+    configure("pipeline", data_dir=place)
+    assert [key for key in bucket.dump(place) if "/date=" not in key] == []
+    status = run("python", "-m", "wholeday", "status", *flags)
+    assert (status.returncode, "stale" in status.stdout.partition("seconds")[2]) == (0, False), status.stdout
+    report = run("python", "-m", "wholeday", "report", *flags)
+    assert "/report.html: open it in a browser" in report.stdout, report.stderr
+    assert b"</html>" in bucket.dump(place)["report.html"]
+    assert [path for path in Path.cwd().iterdir() if path.name.startswith("s3")] == []
+
+
+def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
+    bucket: Bucket, server: Server, configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The journal is in the bucket too; when the day is there it is gone."""
+    caplog.set_level(logging.INFO, "luigi-interface")
+    down = True
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query.get("page", "1"))
+        if down and page == 4:
+            return Answer(status=503)
+        link = f'<{server.url}/users?page={page + 1}>; rel="next"'
+        return Answer([{"id": page * 10 + n} for n in range(3)], headers={"Link": link} if page < 6 else {})
+
+    configure("users", url=server.on("/users", respond), retries=0)
+    configure("pipeline", part_records=4)
+    with pytest.raises(SourceError, match="503"):
+        extract_day(USERS, DAY)
+    assert [key.rpartition("/")[2] for key in bucket.dump(Pipeline().data_dir) if key.endswith(JOURNAL)]
+    down = False
+    server.requests.clear()
+    open_storage.cache_clear()  # another run
+    extract_day(USERS, DAY)
+    assert "goes on after 2 parts of a reading that was broken off" in caplog.text
+    assert [request.query.get("page") for request in server.requests] == ["3", "4", "5", "6"]
+    assert sorted(map(strip_run, bucket.dump(str(USERS.folder("raw", DAY)) + "?"))) == [
+        MANIFEST,
+        *(f"part-{number:05d}.jsonl.gz" for number in range(5)),
+    ]
+    assert USERS.folder("raw", DAY).read_manifest(RawManifest).records == 18
+
+
+def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
+    """Whoever asks there is told; the day is over when it is loaded."""
+    for stage in ("extract", "load"):
+        open_storage.cache_clear()  # another run
+        failures.note(USERS, DAY, stage, f"{stage} went wrong")
+    found = list_failures(Pipeline().data_dir, "users")
+    assert [(failure.date, failure.line) for failure in found] == [
+        (DAY, "extract went wrong"),
+        (DAY, "load went wrong"),
+    ]
+    assert find_status(USERS).failed == [DAY]
+    work()
+    assert find_status(USERS).failed == []
+    assert [key for key in bucket.dump(Pipeline().data_dir) if key.startswith("failures/")] == ["failures/users.jsonl"]
+
+
+# What goes wrong
+
+
+@pytest.fixture
+def whole(bucket: Bucket, configure: Configure) -> list[Any]:
+    """What is to be there when the day is loaded, rows and parts, and which requests it took."""
+    if not bucket.known:
+        with elsewhere("whole", configure, bucket.make_place()):
+            work()
+            names = bucket.door.names[:]
+            bucket.known += dump_rows(), dump_parts(), names
+    return bucket.known
+
+
+def work_watched() -> None:
+    Path(VICTIM).write_text(str(os.getpid()))
+    work()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("how", ["refuse", "lose", "cut", "kill", "kill after"])
+def test_a_fault_at_any_request_leaves_all_or_nothing_and_the_next_run_heals(
+    bucket: Bucket, configure: Configure, whole: list[Any], how: How
+) -> None:
+    """Whether the storage denies, dies or the process does, and whether or not the request was done by then."""
+    rows, parts, names = whole
+    problems = []
+    numbers = [at for at, name in enumerate(names, 1) if name.startswith("PUT" if how == "cut" else "")]
+    for at in numbers if ALL else random.Random(how).sample(numbers, min(3, len(numbers))):
+        shutil.rmtree("data", ignore_errors=True)
+        configure("pipeline", data_dir=bucket.make_place())
+        bucket.door.shut(at, how)
+        code, said = points.run(work_watched, Points())
+        name = bucket.door.names[at - 1]
+        bucket.door.open()
+        marked, seen = dump_rows(), look()
+        work()
+        checks = {
+            "told in one line": code == -9 or (code, len(said)) == (1, 1),
+            "the warehouse is empty or whole": marked in ({}, rows),
+            "a day is not there or whole": seen.items() <= parts.items(),
+            "the next run gives the same rows": dump_rows() == rows,
+            "the next run gives the same parts, and no others": dump_parts() == parts,
+        }
+        problems += [f"{how} at {at}, {name}: not so: {rule} ({code}: {said})" for rule, ok in checks.items() if not ok]
+    assert not problems, "\n".join(problems)
+
+
+def look() -> dict[str, bytes]:
+    """The parts of days that are there; of what a killed run left beside them nothing is said."""
+    seen = {}
+    for stage, kind in (("raw", RawManifest), ("clean", CleanManifest)):
+        folder = USERS.folder(stage, DAY)
+        if folder.exists():
+            manifest = folder.read_manifest(kind)
+            for part in [*manifest.parts, *getattr(manifest, "rejects", [])]:
+                seen[f"{stage} {DAY} {strip_run(part.name)}"] = folder.read(part)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere/x", r"^s3://nowhere/x/raw/users/.*NO_SUCH_BUCKET"),
+        ("bucket/denied", r"^s3://bucket/denied/raw/users/.*ACCESS_DENIED"),
+        ("bucket/nobody", r"^s3://bucket/nobody/raw/users/.*ACCESS_DENIED"),
+    ],
+)
+def test_what_a_storage_refuses_is_one_line(
+    bucket: Bucket, configure: Configure, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    """The object, the reason and what to mend: a bucket that is not there, no right to it, no credentials at all."""
+    configure("pipeline", data_dir=bucket.locate(place))
+    if place == "bucket/denied":
+        bucket.door.shut(1, "refuse")
+    if place == "bucket/nobody":
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "nowhere")
+    with pytest.raises(FolderError, match=f"{words}.*mend that .the bucket, its endpoint, the credentials") as caught:
+        work()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_an_endpoint_where_nobody_listens_is_one_line() -> None:
+    """A command that does not come to its work exits with it, too, and says no secret."""
+    flags = ("--log-level", "DEBUG", "--pipeline-data-dir", "s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:1")
+    result = luigi_run("ExtractUsers", "--date", str(DAY), "--users-url", URL, *flags)
+    assert result.returncode in (20, 25, 30, 35)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+    assert "s3://bucket/x/raw/users/date=2026-10-31/manifest.json: " in line
+    assert "Could not connect to server" in line
+    assert "Traceback" not in result.stderr
+    assert not [word for word in ENVIRONMENT.values() if len(word) > 8 and word in result.stdout + result.stderr]
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("s3://key:s3cr3t@bucket/x", "a secret does not belong there: .* AWS_ACCESS_KEY_ID"),
+        ("s3://key:s3cr/3t@bucket/x", "a secret does not belong there"),
+        ("abfss://c:s3cr3t@account.dfs.core.windows.net/x", "a secret does not belong there"),
+        ("abfss://c@a.dfs.core.windows.net/x?client_secret=s3cr3t", "a secret does not belong there"),
+        ("s3://bucket/x?secret_key=s3cr3t", "a secret does not belong there"),
+        ("s3://bucket/x?endpoint=s3cr3t", "s3://bucket/x: it cannot be used: Unexpected query parameter.*'endpoint'"),
+        ("s3:///x", "Missing bucket name"),
+        ("file:///tmp/x", "give a folder, or s3://bucket/prefix, gs://"),
+        ("S3://bucket/x", "give a folder, or s3://bucket/prefix, gs://"),
+    ],
+)
+def test_a_uri_that_cannot_be_used_is_one_line_without_secrets(uri: str, words: str) -> None:
+    """Before anything is asked of anybody, or made in a folder `s3:` here."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        DayFolder(uri, "raw", "users", DAY).exists()
+    assert "s3cr" not in str(caught.value)
+    assert not [path for path in Path.cwd().iterdir() if path.is_dir()]
+
+
+@pytest.mark.usefixtures("bucket")
+def test_credentials_do_not_go_to_the_processes_of_the_engine() -> None:
+    """They find them as this one did; what they write is of the same run."""
+    folder = USERS.folder("raw", DAY)
+    folder.exists()
+    message = pickle.dumps(folder)
+    assert not [word for word in ENVIRONMENT.values() if word.encode() in message]
+    assert pickle.loads(message).write("part-00000.x", []).name == folder.write("part-00000.x", []).name
+
+
+# Two at once
+
+
+def test_a_forked_process_asks_on_a_connection_of_its_own(bucket: Bucket) -> None:
+    """Two that share one read the answers to each other, as Luigi's workers would."""
+    folder = USERS.folder("raw", DAY)
+    folder.exists()
+    ours = set(bucket.door.clients)
+    os.waitpid(fork(lambda: folder.exists() and None, Path("said")), 0)
+    theirs = set(bucket.door.clients[len(bucket.door.clients) // 2 :])
+    folder.exists()
+    assert theirs
+    assert not ours & theirs
+    assert bucket.door.clients[-1] in ours
+
+
+def open_day(stage: Any = "raw") -> DayFolder:
+    """The folder of the day, for another run."""
+    open_storage.cache_clear()
+    return USERS.folder(stage, DAY)
+
+
+def write(folder: DayFolder, content: bytes) -> CleanManifest:
+    """Write a part; the manifest that names it."""
+    parts = [folder.write("part-00000.x", [(1, content)])]
+    rest = {"raw_sha256": [], "transform_version": "1", "reasons": {}, "accepted": [], "rejects": []}
+    return CleanManifest(dataset="users", date=DAY, rows=1, rejected=0, parts=parts, **rest)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_of_two_runs_that_make_a_day_the_first_stays() -> None:
+    """Neither writes over the other's parts; those of the second, and of one killed before, are gone in the end."""
+    write(open_day(), b"of a killed run")
+    first, second = open_day(), open_day()
+    first.sweep()
+    one, two = write(first, b"one"), write(second, b"two")
+    assert len(first.list_parts()) == 3
+    first.publish(one)
+    assert first.list_parts() == {one.parts[0].name, two.parts[0].name}
+    second.publish(two)
+    assert second.read_manifest(CleanManifest) == one
+    assert second.read(one.parts[0]) == b"one"
+    assert second.list_parts() == {one.parts[0].name}
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_run_sweeps_what_is_its_own_or_old_and_leaves_what_another_may_be_writing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The day is unfinished after it all the same."""
+    first, second = open_day(), open_day()
+    manifest = write(first, b"one")
+    write(second, b"two")
+    first.publish(manifest)
+    write(second, b"two")
+    second.sweep()
+    assert not first.exists()
+    assert first.list_parts() == {manifest.parts[0].name}
+    later = clock.utc_now() + dt.timedelta(days=2)
+    monkeypatch.setattr(clock, "utc_now", lambda: later)
+    second.sweep()
+    assert first.list_parts() == set()
+
+
+@pytest.mark.usefixtures("bucket")
+def test_two_runs_that_publish_in_the_same_moment_leave_no_day_without_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where one takes the other's parts for strays, one of the two says so, and the day is to be made again."""
+    first, second = open_day(), open_day()
+    two = write(second, b"two")
+    first.sweep()
+    one, remove = write(first, b"one"), first._storage.remove
+
+    def come_between(paths: Any) -> None:
+        second.replace(two)
+        remove(paths)
+
+    monkeypatch.setattr(first._storage, "remove", come_between)
+    with pytest.raises(FolderError, match="another run made this day at the same time: run it again"):
+        first.publish(one)
+    assert not second.exists()
+
+    two = write(second, b"two")
+    open_day().drop_strays(keep=())
+    with pytest.raises(FolderError, match="at the same time"):
+        second.publish(two)
+    assert not second.exists()
+
+
+def fork(job: Callable[[], None], said: Path) -> int:
+    """A process of its own that does a job: it exits with 0, with 1 and a line, or with 2."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the others are the door's
+        process = os.fork()
+    if process == 0:
+        code = 2
+        try:
+            job()
+            code = 0
+        except PipelineError as error:
+            said.write_text(str(error))
+            code = 1
+        finally:
+            os._exit(code)
+    return process
+
+
+def work_as_another_run() -> None:
+    open_storage.cache_clear()
+    work()
+
+
+@pytest.mark.timeout(60 + 20 * ROUNDS)
+def test_processes_that_make_the_same_day_at_once_never_corrupt_it(
+    bucket: Bucket, configure: Configure, whole: list[Any]
+) -> None:
+    """Each ends well or with one line; what is there then is whole, and a plain run makes the rest."""
+    failed = 0
+    for number in range(ROUNDS):
+        shutil.rmtree("data", ignore_errors=True)
+        configure("pipeline", data_dir=bucket.make_place())
+        processes = [fork(work_as_another_run, Path(f"said-{number}-{n}")) for n in range(3)]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+        assert set(codes) <= {0, 1}, codes
+        failed += sum(codes)
+        assert look().items() <= whole[1].items()
+        assert dump_rows() in ({}, whole[0])
+        work_as_another_run()
+        assert [dump_rows(), look()] == whole[:2]
+    print(f"{failed} of {3 * ROUNDS} failed:", *{path.read_text() for path in Path.cwd().glob("said-*")}, sep="\n")
+
+
+def test_what_a_killed_run_left_is_forgotten_too(bucket: Bucket) -> None:
+    """In a day that is there, and in one that is not finished; a run that is at it is told that its parts are gone."""
+    work()
+    key = str(query("select min(user_id) from users")[0][0])
+    lost = [b"of somebody"]
+    at_work = USERS.folder("raw", BEFORE)
+    open_storage.cache_clear()
+    for folder in (USERS.folder("raw", BEFORE), open_day(), open_day("clean")):
+        folder.write("part-00007.jsonl.gz", pack([lost]))
+        folder.add_to_journal(lost)
+    manifest = write(at_work, b"of somebody")
+    assert forget(USERS, [key]).problems == []
+    assert not [key for key, content in bucket.dump(Pipeline().data_dir).items() if lost[0] in content]
+    dump_parts()
+    with pytest.raises(FolderError, match="at the same time"):
+        at_work.publish(manifest)
+
+
+def test_a_day_that_changes_while_it_is_forgotten_is_told_and_done_again(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the lines of which another run had just been rid would be back."""
+    work()
+    key = str(query("select min(user_id) from users")[0][0])
+    write_parts = forget_module._write_parts
+
+    def come_between(raw: DayFolder, clean: DayFolder, read: RawManifest, *rest: Any) -> Any:
+        raw.replace(msgspec.structs.replace(read, pages=99))
+        return write_parts(raw, clean, read, *rest)
+
+    monkeypatch.setattr(forget_module, "_write_parts", come_between)
+    (problem,) = forget(USERS, [key]).problems
+    assert "was changed by another run meanwhile: run this again" in problem
+    assert Tombstones(Pipeline().data_dir, "users").count_pending() == 1
+    monkeypatch.undo()
+    assert forget(USERS, []).problems == []
+    assert Tombstones(Pipeline().data_dir, "users").count_pending() == 0
+    assert bucket.door.names

@@ -1,0 +1,449 @@
+"""Pages over HTTP, from one origin, with patience."""
+
+import datetime as dt
+import itertools
+import json
+import logging
+import re
+import time
+from email.utils import format_datetime
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import requests
+
+from tests.support.reading import DAY, People, fail, make_pages, read
+from tests.support.server import Answer, Request, Server
+from wholeday import clock
+from wholeday.errors import ConfigError
+from wholeday.extract.http import client
+from wholeday.extract.http.waits import find_wait
+from wholeday.extract.reader import Reading
+
+SECRET = "s3cr3t/+tok&n"
+
+
+@pytest.mark.parametrize(
+    "target", ["http://localhost:{port}/users", "https://127.0.0.1:{port}/users", "file:///etc/passwd"]
+)
+@pytest.mark.parametrize("how", ["link", "redirect", "redirect of a link"])
+def test_another_origin_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch, target: str, how: str) -> None:
+    """Neither a link nor a redirect leads away, and the token goes nowhere."""
+    monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
+    away = target.format(port=server.url.rpartition(":")[2])
+    redirect = Answer(status=307, headers={"Location": away})
+    link = Answer([{"id": 1}], headers={"Link": f"<{away if how == 'link' else '/two'}>; rel=next"})
+    url = server.on("/users", redirect if how == "redirect" else link)
+    server.on("/two", redirect)
+    line = fail(url, auth="bearer:PEOPLE_TOKEN")
+    assert re.search(f"leads to {away.partition('/users')[0].partition('/etc')[0]}", line)
+    assert f"another origin than {server.url}" in line
+    assert len(server.requests) == (2 if how == "redirect of a link" else 1)
+
+
+@pytest.mark.parametrize("origin", ["http://api-svc:8001", "https://api.example.com", "//internal", ""])
+@pytest.mark.parametrize("kind", ["link_header", "next_url", "auto"])
+def test_next_link_path_reads_a_source_behind_a_proxy(server: Server, origin: str, kind: str) -> None:
+    """Path and query of a link count; scheme, host and port are those of url."""
+
+    def respond(request: Request) -> Answer:
+        at = int(request.query.get("cursor", "0"))
+        link = f"{origin}/users?cursor={at + 1}&x=%2Fy#top" if at < 3 else None
+        if kind == "link_header":
+            return Answer([{"id": at}], headers={"Link": f'<{link}>; rel="next"'} if link else {})
+        return Answer({"results": [{"id": at}], "next": link})
+
+    keys = {"paginator": kind, "next_link": "path", "cursor_path": "next" if kind == "next_url" else ""}
+    records = read(server.on("/users", respond), params={"team": "7"}, **keys)
+    assert [record["id"] for record in records] == [0, 1, 2, 3]
+    assert server.requests[-1].target == "/users?cursor=3&x=%2Fy"
+    if origin.startswith("http"):
+        assert "another origin" in fail(server.on("/users", respond), **keys | {"next_link": "whole"})
+
+
+def test_next_link_path_follows_no_redirect_away(server: Server) -> None:
+    """A redirect may lead to a login page: it is refused as ever."""
+    away = server.url.replace("127.0.0.1", "localhost")
+    server.on("/two", Answer(status=302, headers={"Location": f"{away}/users"}))
+    link = Answer([{"id": 1}], headers={"Link": "<http://api-svc/two>; rel=next"})
+    line = fail(server.on("/users", link), next_link="path")
+    assert "a redirect from" in line
+    assert "another origin" in line
+    assert "next_link" not in line
+
+
+@pytest.mark.parametrize("trick", ["http://{other}\\@{own}/users", "http://{own}@{other}/users", "//{other}/users"])
+def test_the_origin_is_read_as_it_will_be_used(server: Server, trick: str) -> None:
+    """A URL that two parsers read differently leads nowhere that the sender would go but the judge did not see."""
+    with Server() as other:
+        names = {"own": server.url.removeprefix("http://"), "other": other.url.removeprefix("http://")}
+        link = {"Link": f"<{trick.format(**names)}>; rel=next"}
+        fail(server.on("/users", Answer([{"id": 1}], headers=link)))
+        assert not other.requests
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_within_the_origin_is_followed_with_the_token(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """At home a redirect is followed, and what it leads to is asked for in our name."""
+    monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
+    url = server.on("/old", Answer(status=status, headers={"Location": "v2/users?a=b"}))
+    server.on("/v2/users", Answer([{"id": 1}]))
+    assert read(url, auth="bearer:PEOPLE_TOKEN") == [{"id": 1}]
+    assert [request.headers["Authorization"] for request in server.requests] == [f"Bearer {SECRET}"] * 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_post_is_not_redirected_to_a_get(server: Server, status: int) -> None:
+    """By 307 and 308 all of it is sent again; the others would drop the filter that is in it, and are refused."""
+    url = server.on("/old", Answer(status=status, headers={"Location": "/users"}))
+    server.on("/users", Answer([{"id": 1}]))
+    if status in (307, 308):
+        assert read(url, method="POST", body={"team": 7}) == [{"id": 1}]
+        assert [(request.method, request.body) for request in server.requests] == [("POST", b'{"team":7}')] * 2
+    else:
+        assert f"a redirect from {url} ({status}) would drop what POST sends" in fail(url, method="POST")
+        assert len(server.requests) == 1
+
+
+def garble(text: str) -> str:
+    """UTF-8 as http.client and http.server hold it."""
+    return text.encode().decode("latin-1")
+
+
+CITY = "M%C3%BCnchen"  # München
+
+
+@pytest.mark.parametrize("header", [garble("München"), "München", CITY], ids=["UTF-8", "Latin-1", "ASCII"])
+def test_a_link_in_utf_8_is_followed_as_it_is_meant(server: Server, header: str) -> None:
+    """Many a framework writes the query that came into the Link as text; Latin-1 is what HTTP once said."""
+    link = Answer([{"id": 1}], headers={"Link": f'</users?city={header}&page=2>; rel="next"'})
+    assert read(server.on("/users", link, Answer([{"id": 2}]))) == [{"id": 1}, {"id": 2}]
+    assert server.requests[1].target == f"/users?city={CITY}&page=2"
+
+
+@pytest.mark.parametrize("header", [garble("/Straße/Москва"), "/Stra%C3%9Fe/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0"])
+def test_a_redirect_in_utf_8_is_followed_as_it_is_meant(server: Server, header: str) -> None:
+    """As browsers follow it."""
+    target = "/Stra%C3%9Fe/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0"
+    server.on(target, Answer([{"id": 1}]))
+    assert read(server.on("/users", Answer(status=302, headers={"Location": header}))) == [{"id": 1}]
+
+
+@pytest.mark.parametrize("cursor", ["Jürgen", "Ångström", "Київ", "a b"])
+@pytest.mark.parametrize("where", ["query", "header", "body"])
+def test_a_cursor_in_a_header_comes_back_as_the_same_bytes(server: Server, cursor: str, where: str) -> None:
+    """It is UTF-8 wherever it goes."""
+    url = server.on("/users", Answer([{"id": 1}], headers={"X-Next": garble(cursor)}), Answer([]))
+    keys = {"paginator": "cursor", "cursor_path": "X-Next", "cursor_param": "after", "cursor_in": where}
+    assert read(url, method="POST", **keys) == [{"id": 1}]
+    sent = server.requests[1]
+    found = {"query": sent.query, "header": sent.headers, "body": json.loads(sent.body)}[where]
+    assert found["after"] == (garble(cursor) if where == "header" else cursor)
+
+
+def test_redirects_come_to_an_end(server: Server) -> None:
+    """Ten redirects are followed, the eleventh is not."""
+    line = fail(server.on("/users", Answer(status=302, headers={"Location": "/users"})))
+    assert "more than 10 redirects" in line
+    assert len(server.requests) == 11
+
+
+def test_a_request_says_who_asks_and_for_what(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our name, JSON, gzip and the configured headers; a token where it belongs."""
+    monkeypatch.setenv("PEOPLE_KEY", SECRET)
+    read(server.on("/users", Answer([])), auth="header:X-Api-Key:PEOPLE_KEY", headers={"X-Tenant": "7"})
+    headers = server.requests[0].headers
+    assert headers["User-Agent"] == "wholeday"
+    assert headers["Accept"] == "application/json"
+    assert headers["Accept-Encoding"] == "gzip"
+    assert headers["X-Tenant"] == "7"
+    assert headers["X-Api-Key"] == SECRET
+    assert "Authorization" not in headers
+
+
+@pytest.mark.parametrize("own", [{}, {"cache-control": "max-age=60"}])
+def test_a_cache_between_is_asked_for_a_fresh_answer(server: Server, own: dict[str, str]) -> None:
+    """With every page, and where a redirect leads; a header of the section goes before it."""
+    answers = [Answer([{"id": 1}], headers={"Link": "</old>; rel=next"}), Answer([])]
+    server.on("/old", Answer(status=302, headers={"Location": "/users"}))
+    read(server.on("/users", *answers), headers=own)
+    sent = [request.headers.get_all("Cache-Control") for request in server.requests]
+    assert sent == [[own.get("cache-control", "no-cache")]] * 3
+
+
+def test_a_password_in_the_url_is_sent_but_never_shown(server: Server) -> None:
+    """The user and password of a URL become a header."""
+    url = server.on("/users", Answer([])).replace("http://", "http://ann:hunter22@")
+    reading = Reading(People(url=url), DAY)
+    assert list(reading) == [[]]
+    assert server.requests[0].headers["Authorization"] == "Basic YW5uOmh1bnRlcjIy"
+    assert reading.url == server.url + "/users"
+
+
+def test_netrc_is_left_alone(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A password that lies about for curl is not sent by us."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password hunter22\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    read(server.on("/users", Answer([])))
+    assert "Authorization" not in server.requests[0].headers
+
+
+def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only a proxy leads out, it is asked."""
+    monkeypatch.setenv("http_proxy", server.url)
+    server.on("/users", Answer([{"id": 1}]))
+    assert read("http://api.invalid/users") == [{"id": 1}]
+    assert server.requests[0].target == "http://api.invalid/users"
+
+
+def test_the_environment_is_asked_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look through it for each page would take as long as to read the page."""
+    ask = Mock(wraps=requests.utils.getproxies)
+    monkeypatch.setattr(requests.utils, "getproxies", ask)
+    assert len(read(server.on("/users", make_pages(5, 1, server, "")), paginator="page")) == 5
+    assert ask.call_count == 1
+
+
+def test_a_ca_bundle_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The certificates that the environment names are the ones that count."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "company.pem"))
+    assert "company.pem" in fail("https://127.0.0.1:9/users")
+
+
+def test_the_pace_is_kept(server: Server) -> None:
+    """At five a second each of four requests comes a fifth of one after the other, and without a limit they do not."""
+    url = server.on("/users", make_pages(3, 1, server, ""))
+    gaps = []
+    for rate in (5.0, 0.0):
+        server.requests.clear()
+        read(url, paginator="page", requests_per_second=rate)
+        gaps.append([later.at - earlier.at for earlier, later in itertools.pairwise(server.requests)])
+    assert [len(each) for each in gaps] == [3, 3]
+    assert sum(gaps[0]) > 0.55
+    assert min(gaps[1]) < 0.15
+
+
+@pytest.mark.parametrize(
+    "auth", ["bearer", "bearer:", "basic:A:B", "eyJhbGciOi.secret", "header:X:", "header::A", "none:x"]
+)
+def test_an_auth_that_cannot_be_understood_is_an_error(auth: str) -> None:
+    """It is not repeated in the error: it may be the secret itself."""
+    with pytest.raises(ConfigError, match="auth") as caught:
+        Reading(People(url="http://a/", auth=auth), DAY)
+    assert "eyJ" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, "", "abc\n", " abc", "ab\x00c", "gehe\u00efm"])
+def test_a_secret_that_cannot_be_sent_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    """A variable that is unset, empty or no header is an error before the first request."""
+    monkeypatch.setattr("os.environ", {} if value is None else {"PEOPLE_TOKEN": value})
+    with pytest.raises(ConfigError, match="PEOPLE_TOKEN") as caught:
+        Reading(People(url="http://a/", auth="bearer:PEOPLE_TOKEN"), DAY)
+    assert not value or value.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["users", "ftp://a/users", "http:///users", "http://a:9x/", "http://ann:hunter/22@a/", "http://[a/"]
+)
+def test_a_url_that_cannot_be_used_is_an_error(url: str) -> None:
+    """Nothing of it is shown: nobody knows where its password ends."""
+    with pytest.raises(ConfigError, match="url") as caught:
+        Reading(People(url=url), DAY)
+    assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Answer(status=408),
+        Answer(status=425),
+        Answer(status=429),
+        Answer(status=500),
+        Answer(status=503, headers={"Retry-After": "0"}),
+        Answer(status=403, headers={"X-RateLimit-Remaining": "0"}),
+        Answer(reset=True),
+        Answer([1] * 5000, cut=10),
+        Answer([1] * 5000, cut=0),
+        Answer([1] * 5000, chunked=True, cut=1005),
+        Answer([1] * 5000, chunked=True, cut=1700),
+        Answer([1] * 5000, compress=True, chunked=True, cut=20),
+        Answer([1], length=100),
+        Answer([1], length=2),
+        Answer(Answer([1] * 5000, compress=True).encode()[:-9], headers={"Content-Encoding": "gzip"}),
+        Answer(b"no gzip", headers={"Content-Encoding": "gzip"}),
+        Answer([1], wait=0.4),
+    ],
+)
+def test_what_may_pass_is_retried(server: Server, caplog: pytest.LogCaptureFixture, trouble: Answer) -> None:
+    """A failure that may pass is retried, with a line each; one that does not fails with a line."""
+    caplog.set_level(logging.INFO, "luigi-interface")
+    url = server.on("/users", trouble, trouble, Answer([{"id": 1}]))
+    assert read(url, timeout=0.2) == [{"id": 1}]
+    assert len(server.requests) == 3
+    assert [record.levelname for record in caplog.records] == ["INFO"] * 2
+    assert "retry 2 of 5 in " in caplog.messages[1]
+    server.on("/users", trouble)
+    assert "failed after 2 attempts" in fail(url, timeout=0.2, retries=1)
+
+
+def test_a_refused_connection_fails_with_its_cause() -> None:
+    """Nobody listens: retried, then one line with the address."""
+    with Server() as closed:
+        url = closed.url
+    line = fail(url, retries=1)
+    assert re.search(r"GET http://127.0.0.1:\d+: Failed to establish a new connection.*refused; failed after 2", line)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418])
+def test_what_cannot_pass_is_not_retried(server: Server, status: int) -> None:
+    """Any other 4xx fails at once, and says what came and what to check."""
+    url = server.on("/users", Answer({"error": "no\n  way" + " " * 300}, status=status))
+    line = fail(url, retries=3)
+    quoted = "no" in line.partition(f": {status} ")[2]
+    assert quoted == (status not in (401, 403))  # many an answer to a wrong secret repeats it
+    assert ": check " in line
+    assert len(server.requests) == 1
+
+
+def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wait is about twice the one before."""
+    monkeypatch.setattr(client, "BACKOFF", 0.05)
+    fail(server.on("/users", Answer(status=500)), retries=4)
+    times = [request.at for request in server.requests]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(wait > 0.05 * 2**number for number, wait in enumerate(waits))
+
+
+def test_no_wait_is_longer_than_max_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the jitter: whoever may wait for a second only is not made to wait for a minute."""
+    monkeypatch.setattr(client, "BACKOFF", 0.2)
+    fail(server.on("/users", Answer(status=500)), retries=4, max_wait=dt.timedelta(0))
+    assert server.requests[-1].at - server.requests[-2].at < 1.0  # of itself it would be 1.6
+
+
+def say_later(kind: str) -> dict[str, str]:
+    """Headers that ask to come back in one to two seconds, seen from a server whose clock is three minutes ahead."""
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(minutes=3)
+    then = now + dt.timedelta(seconds=1)
+    headers = {
+        "seconds": {"Retry-After": "1"},
+        "date": {"Retry-After": format_datetime(then, usegmt=True)},
+        "reset epoch": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(then.timestamp()))},
+        "reset milliseconds": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(then.timestamp() * 1000))},
+        "reset seconds": {"RateLimit-Remaining": "0", "RateLimit-Reset": "1"},
+        "ISO": {"Retry-After": then.isoformat().replace("+00:00", "Z")},
+        "reset ISO": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": then.replace(tzinfo=None).isoformat(" ")},
+        "twice": {"Retry-After": "1, 0, 1"},
+    }[kind]
+    return {"Date": format_datetime(now, usegmt=True)} | headers
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *[(429, "seconds"), (503, "date"), (403, "reset epoch"), (429, "reset milliseconds"), (403, "reset seconds")],
+        *[(429, "ISO"), (403, "reset ISO"), (503, "twice")],
+    ],
+)
+def test_the_source_is_waited_for_as_long_as_it_asks(server: Server, status: int, kind: str) -> None:
+    """A wait in seconds, as a date or as an epoch is obeyed in full, by the source's own clock."""
+    url = server.on("/users", Answer(status=status, headers=say_later(kind)), Answer([{"id": 1}]))
+    assert read(url) == [{"id": 1}]
+    assert 1.0 <= server.requests[1].at - server.requests[0].at < 2.0
+
+
+DATE, ISO = "Sun, 29 Nov 2026 14:14:02 GMT", "2026-11-29T14:14:02"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *[
+            ("2", 2),
+            (" 2.5 ", 2.5),
+            ("2, 2", 2),
+            ("2,7,5", 7),
+            ("7, soon", 7),
+            ("soon", 0),
+            ("", 0),
+            (",", 0),
+            ("-5", 0),
+        ],
+        *[(DATE, 60), (f"{DATE}, {DATE}", 60), (f"30, {DATE}", 60), (f"{DATE}, 90", 90)],
+        *[("Sunday, 29-Nov-26 14:14:02 GMT", 60), ("Sun Nov 29 14:14:02 2026", 60)],
+        *[(ISO, 60), (f"{ISO}Z", 60), (f"{ISO}.250Z", 60.25), (f"{ISO}+00:00, {ISO}Z", 60), (f"5, {ISO}Z", 60)],
+        *[("2026-11-29T15:14:02+01:00", 60), ("2026-11-29 14:14:02Z", 60), ("2026-11-29T14:00:00Z", 0)],
+        *[("1795961642", 60), ("1795961642000", 60), ("0001-01-01T00:00:00+01:00", 0), ("2026-02-30T00:00:00Z", 0)],
+    ],
+)
+def test_a_wait_is_read_however_it_is_said(text: str, seconds: float) -> None:
+    """In seconds, as an epoch, or as the time of HTTP or ISO, which is UTC where it names no zone; the longest of many.
+
+    What says neither says nothing, and what is past is now.
+    """
+    clock = {"Date": "Sun, 29 Nov 2026 14:13:02 GMT"}
+    assert find_wait(503, clock | {"Retry-After": text}) == seconds
+    assert find_wait(429, clock | {"X-RateLimit-Reset": text}) == seconds
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+def test_a_wait_beyond_max_wait_fails_at_once(server: Server, status: int) -> None:
+    """Nobody sits there for hours: the line says how long the source asked for."""
+    line = fail(server.on("/users", Answer(status=status, headers={"Retry-After": "7200"})), retries=3)
+    assert "asks to wait 2:00:00" in line
+    assert "max_wait 0:10:00" in line
+    assert len(server.requests) == 1
+
+
+def test_a_limit_that_is_not_exhausted_is_not_waited_for(server: Server) -> None:
+    """A reset in an hour is no reason to wait where the server merely failed."""
+    headers = {"X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": str(int(time.time()) + 3600)}
+    assert read(server.on("/users", Answer(status=502, headers=headers), Answer([]))) == []
+
+
+@pytest.mark.parametrize(("offset", "age", "settle", "good"), [
+    (0, 0, 0, True),
+    (-600, 0, 900, True),
+    (-1200, 0, 900, False),
+    (1200, 0, 900, False),
+    (-30, 0, 0, False),
+    (-1200, 1190, 0, False),
+    (-1200, 1199, 0, True),
+])  # fmt: skip
+def test_a_clock_that_settle_does_not_cover_fails_the_day(
+    server: Server, monkeypatch: pytest.MonkeyPatch, offset: int, age: int, settle: int, good: bool
+) -> None:
+    """The source's Date, with the Age of a cache, may differ from our clock by settle and no more."""
+    now = dt.datetime(2026, 11, 2, 12, tzinfo=dt.UTC)
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
+    date = format_datetime(now + dt.timedelta(seconds=offset), usegmt=True)
+    url = server.on("/users", Answer([], headers={"Date": date, "Age": str(age)}))
+    if good:
+        assert read(url, settle=dt.timedelta(seconds=settle)) == []
+    else:
+        side = "ahead of" if offset > 0 else "behind"
+        assert f"is {abs(offset + age)} s {side} ours" in fail(url, settle=dt.timedelta(seconds=settle))
+
+
+def test_a_line_among_the_headers_that_is_none_is_retried_and_then_fails(server: Server) -> None:
+    """What stood after it, as a Link, is lost: the answer cannot be believed."""
+    link = {"Link": '</users?page=2>; rel="next"'}
+    url = server.on("/users", Answer([{"id": 1}], headers=link, noise="no header"), Answer([{"id": 1}]))
+    assert read(url, retries=1) == [{"id": 1}]
+    assert len(server.requests) == 2
+    assert "no header" in fail(server.on("/users", Answer([{"id": 1}], headers=link, noise="no header")))
+
+
+@pytest.mark.parametrize("status", [201, 202, 204])
+def test_a_success_that_is_no_page_fails(server: Server, status: int) -> None:
+    """The page of a 202 is not there yet, and a 204 has none."""
+    assert f": {status} " in fail(server.on("/users", Answer([{"id": 1}], status=status)))
+
+
+def test_a_date_beyond_all_dates_is_no_clock() -> None:
+    """A source that says no time that can be read says none."""
+    assert client.find_time({"Date": "Fri, 31 Dec 9999 23:59:59 GMT", "Age": "99999999"}) is None
+    assert client.find_time({"Date": "Nov +9999 99999999999999 00:00:00"}) is None

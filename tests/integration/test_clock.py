@@ -1,0 +1,163 @@
+"""A clock that is wrong: what is refused, what is named, and how a day that was read so is removed."""
+
+import datetime as dt
+import re
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.users import USERS
+from tests.support.project import execute, query, run_here
+from tests.support.server import Answer, Request, Server
+from wholeday import clock
+from wholeday.commands.reprocess import rebuild, reprocess
+from wholeday.commands.status import find_status
+from wholeday.commands.verify import verify
+from wholeday.errors import QualityError
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
+
+pytestmark = pytest.mark.usefixtures("database")
+
+NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
+YESTERDAY, TODAY = NOW.date() - dt.timedelta(days=1), NOW.date()
+YEAR, DAY = dt.timedelta(days=365), dt.timedelta(days=1)
+
+NO_DATE = {"Date": "unknown"}  # a source that tells its own time shows that a clock is wrong
+
+Take = Callable[[dt.date, dt.timedelta], None]
+
+
+@pytest.fixture
+def take(database: str, server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Take:  # noqa: ARG001
+    """Load a snapshot under a clock that is ahead by so much; its users are called after the day."""
+
+    def answer(request: Request) -> Answer:
+        return Answer([{"id": n, "name": request.query["on"]} for n in (1, 2, 3)], headers=NO_DATE)
+
+    url = server.on("/users", answer)
+    configure("users", url=url + "?on={date}", mode="snapshot", paginator="single")
+    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
+
+    def load(day: dt.date, ahead: dt.timedelta = dt.timedelta(0)) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(clock, "utc_now", lambda: NOW + ahead)
+            extract_stage.extract_day(USERS, day)
+            transform_stage.transform_day(USERS, day)
+            load_stage.load_day(USERS, day)
+
+    return load
+
+
+def names() -> set[str]:
+    """The names of all users."""
+    return {name for (name,) in query("select name from users")}
+
+
+def test_a_day_that_was_read_in_the_future_is_not_loaded(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By no command."""
+    take(YESTERDAY, -DAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=6))
+        extract_stage.extract_day(USERS, TODAY)
+        transform_stage.transform_day(USERS, TODAY)
+    before = query("select date, as_of from loads")
+    line = r"^users 2026-11-20: it was read at 2026-11-20T12:06:00Z, which lies in the future: correct the clock"
+    with pytest.raises(QualityError, match=line):
+        load_stage.load_day(USERS, TODAY)
+    for outcome in (*reprocess(USERS, TODAY, TODAY + DAY), rebuild(USERS)[-1]):
+        assert (outcome.date, outcome.what) == (TODAY, "failed")
+        assert re.match(line, outcome.why)
+    assert query("select date, as_of from loads") == before
+
+
+@pytest.mark.usefixtures("take")
+def test_clocks_of_two_machines_may_differ_by_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine reads a day, another one loads it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=5))
+        extract_stage.extract_day(USERS, TODAY)
+        transform_stage.transform_day(USERS, TODAY)
+    load_stage.load_day(USERS, TODAY)
+    assert names() == {str(TODAY)}
+
+
+def test_a_clock_that_is_set_back_during_a_day_fails_the_day(
+    server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The day would seem to be read in the future. Nothing of it stays."""
+    times = [NOW + YEAR]
+    monkeypatch.setattr(clock, "utc_now", lambda: times[0])
+
+    def answer(_: object) -> Answer:
+        times[0] = NOW
+        return Answer([{"id": 1}], headers=NO_DATE)
+
+    configure("users", url=server.on("/users", answer) + "?on={date}", paginator="single")
+    with pytest.raises(QualityError, match="the clock of this machine was set back while the day was read"):
+        extract_stage.extract_day(USERS, YESTERDAY)
+    assert USERS.folder("raw", YESTERDAY).list_parts() == set()
+
+
+@pytest.fixture
+def frozen(take: Take, caplog: pytest.LogCaptureFixture) -> None:
+    """A snapshot that was taken a year ahead, and two right ones around it, the later one without effect."""
+    take(YESTERDAY, -DAY)
+    take(TODAY, YEAR)
+    caplog.clear()
+    take(YESTERDAY - DAY)
+    assert names() == {str(TODAY)}
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"][-1:]
+    assert line == (
+        f"users {YESTERDAY - DAY}: superseded by the snapshot of {TODAY}, which was taken under a wrong clock "
+        f"(2027-11-20T11:45:00Z): read that day again"
+    )
+
+
+@pytest.mark.usefixtures("frozen")
+def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.CaptureFixture[str]) -> None:
+    """And a monitor fails, however new the day seems."""
+    status = find_status(USERS)
+    assert status.future == [TODAY]
+    assert status.known_until == NOW - dt.timedelta(minutes=15)
+    out, _, code = run_here(capsys, "status")
+    assert code == 0
+    assert f"wrong clock: {TODAY}: read under a clock that was ahead" in out
+    _, error, code = run_here(capsys, "status", "--max-age", "900 days")
+    assert code == 1
+    assert error.startswith(f"ERROR: users: {TODAY}: read under a clock that was ahead")
+    found = [finding.what for finding in verify(USERS) if (finding.date, finding.remark) == (TODAY, False)]
+    assert [what.split(":")[0] for what in found] == [
+        f"{name} is 2027-11-20T{hour}" for name, hour in (("started_at", 12), ("extracted_at", 12), ("as_of", 11))
+    ]
+
+
+def check_thawed() -> None:
+    """Nothing is left of the snapshot of the future."""
+    assert list(verify(USERS)) == []
+    assert find_status(USERS).future == []
+    assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(0,)]
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_day_of_the_future_is_replaced_by_reading_it_again(take: Take) -> None:
+    """The marker alone is not enough: the facts of the day stay, and go only with a new reading."""
+    execute(f"delete from loads where date = '{TODAY}'")
+    assert names() == {str(TODAY)}
+    assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(3,)]
+    shutil.rmtree(USERS.folder("raw", TODAY).path)
+    take(TODAY, dt.timedelta(minutes=1))
+    assert query("select as_of from loads where date = ?", str(TODAY)) == [("2026-11-20T11:46:00.000000Z",)]
+    check_thawed()
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_day_of_the_future_is_removed_by_a_rebuild_without_its_files() -> None:
+    """Where it cannot be read again."""
+    for stage in ("raw", "clean"):
+        shutil.rmtree(USERS.folder(stage, TODAY).path)
+    rebuild(USERS, drop_missing=True)
+    assert names() == {str(YESTERDAY - DAY)}
+    check_thawed()

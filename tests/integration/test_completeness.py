@@ -1,0 +1,204 @@
+"""Whatever a source does while it is read: all of its users, or an error, and never some of them.
+
+The property knows what no client can see, and excuses exactly that, by name (`find_excuse`).
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+
+from pipeline.users import USERS
+from tests.support.reading import DAY, People
+from tests.support.server import Answer, Request, Server
+from tests.support.sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
+from wholeday.errors import SourceError
+from wholeday.extract.census import Census
+from wholeday.extract.day import extract_day
+from wholeday.extract.http import client
+from wholeday.extract.reader import Reading
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
+
+EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
+SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+pytestmark = pytest.mark.timeout(120 + EXAMPLES)
+ENOUGH = 400  # requests; a reading that needs more would never end
+
+KINDS = ("single", "last_id", *POINTERS, *POSITIONS)
+LOSSES = ("skip", "forget")
+FAULTS = (*PASSING, *PASSING, *FATAL, "repeat", "ignore", *LOSSES)
+MOVES = ("create", "change", "delete")
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is asked for again at once."""
+    monkeypatch.setattr(client, "BACKOFF", 0.001)
+
+
+@st.composite
+def listings(
+    draw: st.DrawFn, moves: tuple[str, ...] = MOVES, faults: tuple[str, ...] = FAULTS, **fixed: Any
+) -> Listing:
+    """Any source whose list moves and fails in these ways, with the traits that are given."""
+    # Sampled, for Hypothesis prefers small numbers, and a list of one page cannot go wrong.
+    step = st.builds(Step, st.sampled_from(range(1, 7)), st.sampled_from(moves or MOVES), st.sampled_from(range(60)))
+    count = draw(st.sampled_from(range(61)))
+    traits: dict[str, Any] = {
+        "kind": draw(st.sampled_from(KINDS)),
+        "count": count,
+        "size": draw(st.sampled_from(range(1, 13))),
+        "order": draw(st.sampled_from(list(ORDERS))),
+        "keyset": draw(st.booleans()),
+        "total": draw(st.sampled_from(["", "field", "header"])),
+        "more": draw(st.booleans()),
+        "hidden": draw(st.just(frozenset()) | st.frozensets(st.integers(1, max(1, count)), max_size=20)),
+        "drift": draw(st.lists(step, max_size=4)) if moves else (),
+        "faults": draw(st.just({}) | st.dictionaries(st.integers(0, 7), st.sampled_from(faults), max_size=3)),
+        **fixed,
+    }
+    if traits["kind"] == "last_id":
+        traits |= {"order": "id", "keyset": True}
+    return Listing(**traits)
+
+
+def read_ids(server: Server, listing: Listing, **keys: Any) -> set[int] | str:
+    """The users that arrive, or the line with which the day fails."""
+
+    def respond(request: Request) -> Answer:
+        return listing.respond(request) if listing.asked < ENOUGH else Answer(status=404)
+
+    server.requests.clear()
+    source = People(url=server.on("/users", respond), retries=4, **keys)
+    reading = Reading(source, DAY, None, Census(None, ["id"], ""))
+    try:
+        ids = {json.loads(bytes(record))["id"] for page in list(reading) for record in page}
+    except SourceError as error:
+        assert listing.asked < ENOUGH, "the reading does not end"
+        return str(error)
+    return ids
+
+
+def find_excuse(listing: Listing) -> str:
+    """Why no client can know that some users are missing; empty where it can."""
+    faults, moves = set(listing.faults.values()), {step.what for step in listing.drift}
+    positional = listing.kind in POSITIONS or not listing.keyset
+    shifts = positional and bool(moves & {"change", "delete"})
+    jumps = listing.order == "newest" and "change" in moves
+    if listing.total == "field" or (listing.total and listing.kind != "single"):
+        lost = shifts or jumps or faults & {*LOSSES}
+        return "the total grew by as many as were lost" if lost and "create" in moves else ""
+    if "skip" in faults:
+        return "a page is left out, and nothing counts"
+    if "forget" in faults and not listing.more:
+        return "the pointer to the next page is left out, and nothing counts or says that there is more"
+    if shifts:
+        return "users move up to places that were read, and nothing counts"
+    if jumps:
+        return "users move to the front, which was read, and nothing counts"
+    if listing.hidden and not listing.more and listing.kind in (*POSITIONS, "last_id"):
+        return "an empty page is the end, where nothing says otherwise"
+    return ""
+
+
+def judge(listing: Listing, ids: set[int] | str, excuse: str) -> None:
+    """Nobody is missing without an excuse, and nobody came who never was, unless the day failed."""
+    if isinstance(ids, str):
+        event("failed")
+        return
+    assert ids <= listing.ever
+    event("whole" if listing.steady <= ids else f"some users are missing: {excuse}")
+    assert listing.steady <= ids or excuse
+
+
+@SETTINGS
+@given(listing=listings(), ahead=st.booleans())
+def test_all_users_arrive_or_the_day_fails(server: Server, listing: Listing, ahead: bool) -> None:
+    """Who was there all the while has arrived, and nobody who never was, however far it is read ahead."""
+    rate = 10.0**6 if ahead else 0.0
+    judge(listing, read_ids(server, listing, requests_per_second=rate, **listing.keys), find_excuse(listing))
+
+
+DAYS = count()
+
+
+@settings(SETTINGS, max_examples=EXAMPLES // 2)
+@given(listing=listings(), part_records=st.sampled_from([3, 10, 1000]))
+def test_a_marker_says_that_all_users_are_in_the_warehouse(
+    server: Server, configure: Callable[..., None], listing: Listing, part_records: int
+) -> None:
+    """G9, the same of a whole day: where it fails there is no raw day and no marker."""
+    folder = f"day-{next(DAYS)}"
+    configure("pipeline", data_dir=folder, database=f"sqlite:///{folder}/warehouse.db")
+    configure("pipeline", part_records=part_records, engine_workers=1)
+    configure("users", **listing.section, url=server.on("/users", listing.respond), retries=4)
+    ids: set[int] | str
+    try:
+        extract_day(USERS, DAY)
+    except SourceError as error:
+        ids = str(error)
+        assert not USERS.folder("raw", DAY).exists()
+    else:
+        transform_stage.transform_day(USERS, DAY)
+        load_stage.load_day(USERS, DAY)
+        with closing(sqlite3.connect(f"{folder}/warehouse.db")) as db:
+            ids = {user for (user,) in db.execute("select user_id from users")}
+    assert USERS.marker(DAY).exists() == (not isinstance(ids, str))
+    judge(listing, ids, find_excuse(listing))
+
+
+@SETTINGS
+@given(listing=listings(moves=()))
+def test_auto_finds_all_users_or_the_day_fails(server: Server, listing: Listing) -> None:
+    """The same where the first page is all that there is to go by."""
+    keys = {"method": "POST", "body": {"sort": "id"}} if listing.kind == "body" else {}
+    silent = not (listing.total or listing.more or listing.kind in POINTERS)
+    excuse = "nothing in the first page says that there is more" if silent else find_excuse(listing)
+    judge(listing, read_ids(server, listing, **keys), excuse)
+
+
+@SETTINGS
+@given(listing=listings(moves=(), faults=tuple(PASSING)))
+def test_a_source_that_stays_as_it_is_and_recovers_is_read_to_its_end(server: Server, listing: Listing) -> None:
+    """No false alarm: neither failures that pass, nor short and empty pages where a pointer says what follows."""
+    assume(listing.kind in POINTERS or not listing.hidden)
+    assert read_ids(server, listing, **listing.keys) == listing.steady
+
+
+@SETTINGS
+@given(listing=listings(faults=tuple(PASSING), order="id", keyset=True, total="", more=False))
+def test_a_pointer_to_the_last_user_is_right_however_the_list_moves(server: Server, listing: Listing) -> None:
+    """No false alarm either where users come, change and go before and behind it."""
+    assume(listing.kind in POINTERS)
+    ids = read_ids(server, listing, **listing.keys)
+    assert listing.steady <= set(ids) <= listing.ever
+
+
+@pytest.mark.parametrize("kind", ["link_header", "next_url", "query", "page1", "offset0"])
+def test_a_source_that_shows_the_same_users_for_ever_fails_whatever_else_is_new(server: Server, kind: str) -> None:
+    """A record that has the time in it, or a pointer that is new each time, does not make it another page."""
+    listing = Listing(kind, count=5, size=2, volatile=True, faults={0: "ignore"})
+    line = str(read_ids(server, listing, **listing.keys))
+    assert "the source repeats itself" in line
+
+
+def test_who_is_new_does_not_make_up_for_who_was_missed(server: Server) -> None:
+    """Where users are counted off: one who was read is deleted, another moves up unseen, and then one is created."""
+    drift = [Step(1, "delete", 0), Step(2, "create", 0)]
+    listing = Listing("page1", count=10, size=3, total="header", drift=drift)
+    line = str(read_ids(server, listing, **listing.keys))
+    assert "the source declared 10 records, and now 9: its list became shorter while it was read" in line
+
+
+def test_auto_holds_a_source_to_a_total_that_shrinks(server: Server) -> None:
+    """A user who was read is deleted, another moves up unseen, and the total says so."""
+    listing = Listing("next_url", count=5, size=2, keyset=False, total="field", drift=[Step(1, "delete", 0)])
+    assert "declare" in str(read_ids(server, listing))

@@ -1,0 +1,250 @@
+"""Declarations that cannot be loaded are refused when they are read, before the source is asked."""
+
+import datetime as dt
+import decimal
+import enum
+import uuid
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import msgspec
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from tests.support import ROOT
+from tests.support.project import query, run
+from tests.support.server import Answer
+from tests.support.things import TIME, TODAY, load, make_dataset
+from wholeday.commands.check import FAILED, check_source
+from wholeday.errors import ConfigError, DatasetError, QualityError
+
+
+class State(enum.Enum):
+    OPEN = "open"
+    SHUT = "shut"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Mixed(enum.Enum):
+    ONE = 1
+    TWO = "two"
+
+
+class Item(msgspec.Struct):
+    sku: str
+
+
+class Pair(msgspec.Struct, array_like=True):
+    left: int
+
+
+class Node(msgspec.Struct):
+    inner: Optional["Node"] = None
+
+
+class Unknown:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (
+            {"field": decimal.Decimal},
+            "field value of record class Thing is declared Decimal, which cannot be stored: declare it str",
+        ),
+        ({"field": uuid.UUID}, "declared UUID, which cannot be stored: declare it str"),
+        ({"field": dt.time}, "declared time, which cannot be stored: declare it str"),
+        ({"field": dt.timedelta}, "declared timedelta, which cannot be stored: declare it str"),
+        ({"field": bytes}, "declared bytes, which cannot be stored: declare it int, float, bool, str, datetime, date"),
+        ({"field": dict}, "declared dict, which cannot be stored: declare a msgspec.Struct with the fields"),
+        ({"field": dict[str, int]}, "declared dict"),
+        ({"field": msgspec.Raw}, "declared Raw, which cannot be stored: declare a msgspec.Struct"),
+        ({"field": list[Item]}, "declared list, which cannot be stored: leave the field out; raw files keep it"),
+        ({"field": set[int]}, "declared set"),
+        ({"field": Any}, "declared Any, which cannot be stored: declare one type"),
+        ({"field": int | str | bool}, "declared int | str | bool, which cannot be stored: declare one type; records"),
+        ({"field": Item | list[int]}, "declared Item | list"),
+        ({"field": Literal["a", 1]}, "declared literal"),
+        ({"field": Mixed}, "Enums must contain either all str or all int values"),
+        ({"field": Pair}, "declared Pair, an array, which cannot be stored: leave array_like out"),
+        ({"field": Node}, "field value.inner of record class Thing is declared Node, which holds itself"),
+        ({"field": Unknown}, "declared custom"),
+        ({"array_like": True}, "record class Thing is declared Thing, an array, which cannot be stored"),
+        ({"id_types": (uuid.UUID, sa.Uuid)}, "field id of record class Thing is declared UUID"),
+        ({"key": ("uid",)}, "the key names uid, which is not among its fields: id, value, updated_at: name the fields"),
+        ({"key": ()}, "the key names nothing, which is not among"),
+        ({"rename": "upper"}, "the key names id, which is not among its fields: ID, VALUE, UPDATED_AT"),
+        ({"column": sa.Numeric(12, 2)}, "column value cannot be stored as Numeric(precision=12, scale=2)"),
+        ({"column": sa.DateTime}, "column value cannot be stored as DateTime()"),
+        ({"updated_at": None}, "table things: it needs a column updated_at"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_declaration_that_cannot_be_loaded_sends_no_request(declared, message, server, configure) -> None:
+    """Extract ends with one line, and so does `check`."""
+    dataset = make_dataset(**declared)
+    with pytest.raises((DatasetError, ConfigError)) as raised:
+        load(dataset, server, configure, [{"id": 1}])
+    assert message in str(raised.value)
+    assert "things" in str(raised.value)
+    assert list(check_source(dataset).items()) == [("configuration", (FAILED, str(raised.value), ""))]
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("field", "column", "sent", "stored"),
+    [
+        (State, sa.Text, ["open", None, "shut"], ["open", None, "shut"]),
+        (Level, sa.Integer, [2, None, 1], [2, None, 1]),
+        (Literal["a", "b"], sa.Text, [None, None], [None, None]),
+        (Literal["a", "b"], sa.Text, ["a", None], ["a", None]),
+        (Literal[1, 2], sa.BigInteger, [2, None], [2, None]),
+        (float, sa.Float, [12345678901234567890, 0.1], [1.2345678901234567e19, 0.1]),
+    ],
+)
+def test_a_type_of_few_values_is_stored_exactly(field, column, sent, stored, server, configure) -> None:
+    dataset = make_dataset(field, column)
+    records = [{"id": number, "value": value} for number, value in enumerate(sent)]
+    assert load(dataset, server, configure, records) == stored
+
+
+@pytest.mark.parametrize("value", ["open!", 1, True])
+def test_a_value_that_the_type_does_not_list_is_rejected(value, server, configure) -> None:
+    records = [{"id": number, "value": "open"} for number in range(30)]
+    rows = load(make_dataset(State), server, configure, [*records, {"id": 30, "value": value}])
+    assert rows == ["open"] * 30
+
+
+@pytest.mark.parametrize(
+    ("field", "column", "sent", "stored", "reason"),
+    [
+        (bool, sa.Boolean, [1, 0, True], [1], "Expected `bool | null`, got `int`"),
+        (int, sa.BigInteger, [12.0, 12], [12], "Expected `int | null`, got `float`"),
+        (int, sa.BigInteger, ["12", 12], [12], "Expected `int | null`, got `str`"),
+        (float, sa.Float, ["10.5", 10.5], [10.5], "Expected `float | null`, got `str`"),
+        (dt.datetime, TIME, ["", "2026-11-20T10:00:00+0100"], ["2026-11-20T09:00:00.000000Z"], "Invalid RFC3339"),
+        (dt.datetime, TIME, ["2026-11-20", "0000-00-00 00:00:00"], [], "Invalid RFC3339 encoded datetime"),
+        (dt.datetime, TIME, ["Wed Oct 10 20:19:24 +0000 2018"], [], "Invalid RFC3339 encoded datetime"),
+        (dt.datetime, TIME, [1795168815], [], "Expected `datetime | null`, got `int`"),
+        (dt.date, sa.Date, ["2026-11-20T00:00:00Z", "2026-11-20"], ["2026-11-20"], "Invalid RFC3339 encoded date"),
+    ],
+)
+def test_a_value_of_another_type_is_rejected_with_the_reason(
+    field, column, sent, stored, reason, server, configure
+) -> None:
+    """Nothing is converted: what the source means by such a value is for `clean` to say."""
+    records = [{"id": number, "value": value} for number, value in enumerate(sent)]
+    assert load(make_dataset(field, column), server, configure, records, max_reject_ratio=1) == stored
+    rejects = query("select field, reason from rejects")
+    assert len(rejects) == len(sent) - len(stored)
+    assert {name for name, _ in rejects} == {"value"}
+    assert all(found.startswith(reason) for _, found in rejects)
+
+
+def drop_time(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
+    return frame[["id", "value"]], {}
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (
+            {"field": int, "column": sa.DateTime(timezone=True)},
+            "column value holds integer, the table declares time: for an",
+        ),
+        ({"field": int, "column": sa.Boolean}, "column value holds integer, the table declares boolean"),
+        ({"field": int, "column": sa.Float}, "column value holds integer, the table declares float: declare the field"),
+        ({"field": dt.datetime, "column": sa.Date}, "column value holds time, the table declares date: make dates"),
+        ({"field": str, "column": sa.Float}, "column value holds text, the table declares float"),
+        ({"clean": drop_time}, "the table declares updated_at, which is not among id, value"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_clean_that_does_not_fit_the_table_ends_after_a_page(declared, message, server, configure) -> None:
+    """Whatever the page holds: the types of the columns are known without a record."""
+    with pytest.raises(DatasetError, match=message):
+        load(make_dataset(**declared), server, configure, [])
+    assert len(server.requests) == 1
+
+
+def spell_numbers(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
+    return frame.assign(value=[f"n{number}" for number in frame["id"]]), {}
+
+
+def map_numbers(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
+    return frame.assign(value=frame["id"].map("n{}".format)), {}
+
+
+def demand_names(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
+    return frame.assign(value=frame["value"].map({"one": "n1", "two": "n2"}.__getitem__)), {}
+
+
+@pytest.mark.parametrize("clean", [spell_numbers, map_numbers, demand_names])
+def test_a_clean_whose_types_need_records_is_not_refused(clean, server, configure) -> None:
+    """Without a record pandas guesses the type; with an invented value `clean` may fail. Neither says anything."""
+    records = [{"id": 1, "value": "one"}, {"id": 2, "value": "two"}]
+    assert load(make_dataset(clean=clean), server, configure, records) == ["n1", "n2"]
+
+
+def test_a_column_without_values_has_the_declared_type(server, configure) -> None:
+    """As of a day on which the source sends nulls only, which pandas takes for floats."""
+
+    def count_letters(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
+        return frame.assign(value=[len(text) if isinstance(text, str) else None for text in frame["value"]]), {}
+
+    dataset = make_dataset(column=sa.BigInteger, clean=count_letters)
+    assert load(dataset, server, configure, [{"id": 1, "value": None}]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            [{"uid": number, "name": "x", "node": {"ref": f"n{number}"}} for number in (1, 2)],
+            "no record has the key id: name another field as the key of the dataset, such as uid, node.ref",
+        ),
+        ([{"name": "x"}, {"name": "x"}], "no record has the key id: no other field tells the records apart"),
+        ([[1, "Ada"], [2, "Bob"]], "records that are arrays, and not objects: set data_selector to a list of objects"),
+        ([{"id": None, "no": 1}], "no record has the key id: name another field as the key of the dataset, such as no"),
+    ],
+)
+def test_a_key_that_no_record_has_fails_the_day(body, message, server, configure) -> None:
+    """No guard compares anything then; `check` does not say ok either."""
+    dataset = make_dataset()
+    with pytest.raises(QualityError, match=message):
+        load(dataset, server, configure, {"items": body}, data_selector="items")
+    assert not dataset.folder("raw", TODAY).exists()
+    finding = check_source(dataset)["no key twice"]
+    assert finding.verdict == FAILED
+    assert message in finding.evidence
+
+
+def test_one_record_without_a_key_is_a_reject(server, configure) -> None:
+    records = [{"id": number, "value": "x"} for number in range(30)]
+    assert load(make_dataset(), server, configure, [*records, {"value": "y"}]) == ["x"] * 30
+
+
+@pytest.mark.parametrize("command", ["LoadOrders", "backfill"])
+def test_a_command_refuses_a_declaration_in_one_line(command, server) -> None:
+    """No traceback, no request, no file, and an exit code that is not zero."""
+    text = (ROOT / "tests" / "support" / "orders.py").read_text().replace("sa.Float", "sa.Numeric(12, 2)")
+    Path("bills.py").write_text(text.replace("orders", "bills").replace("Orders", "Bills"))
+    url = server.on("/bills", Answer([]))
+    Path("luigi.cfg").write_text(f"{Path('luigi.cfg').read_text()}\n[bills]\nurl = {url}?since={{day_start}}\n")
+    words = {
+        "LoadOrders": ("luigi", "--module", "bills", "LoadBills", "--date", "2026-11-20"),
+        "backfill": ("python", "-m", "wholeday", "--module", "bills", "backfill", "2026-11-01", "2026-11-21"),
+    }
+    result = run(*words[command], PYTHONPATH=f"{ROOT}:{Path.cwd()}")
+    assert result.returncode != 0
+    assert result.stderr.count("column amount cannot be stored as Numeric(precision=12, scale=2): use Text") == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    assert server.requests == []
+    assert not list(Path("data").rglob("part-*"))

@@ -1,0 +1,181 @@
+"""A request ends at its deadline, and earlier where the source sends too slowly, in every phase."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.reading import fail, read
+from tests.support.server import Answer, Dripper, Server
+from tests.support.wire import Raw, Wire
+from wholeday.extract.http import deadline, pages
+from wholeday.tasks import alerts
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+LENGTH = b"Content-Length: 1000000\r\n\r\n"
+
+# What comes at once, and what then comes byte by byte, for ever.
+PHASES = {
+    "TLS handshake": (b"", b"\x16\x03\x03\x40\x00" + b"\x02\x00\x3f\x00" + bytes(16000)),
+    "status line": (b"", b"HTTP/1.1 200 " + b"O" * 60000),
+    "headers": (OK, b"X-Header: value\r\n"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "chunk size": (CHUNKED, b"1;" + b"x" * 60000),
+    "chunks": (CHUNKED, b"1\r\n \r\n"),
+    "trailers": (CHUNKED + b"2\r\n[]\r\n0\r\n", b"X-Trailer: value\r\n"),
+    "body": (OK + LENGTH, b" "),
+    "body without length": (OK + b"\r\n", b" "),
+    "body of an error": (b"HTTP/1.1 503 Busy\r\n" + LENGTH, b"x"),
+    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: /users\r\n", b"X-Header: value\r\n"),
+}
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline of half a second, and no minimum rate."""
+    monkeypatch.setattr(pages, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(deadline, "MIN_RATE", 0)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """The block takes at most so long, with some allowance for a busy machine."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds + 2
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("phase", PHASES)
+def test_slow_source_fails_at_the_deadline(phase: str) -> None:
+    scheme = "https" if phase == "TLS handshake" else "http"
+    with Dripper(*PHASES[phase]) as dripper, within(1):
+        line = fail(f"{scheme}://127.0.0.1:{dripper.port}/users", retries=1)
+    assert "failed after 2 attempts" in line
+    if phase == "TLS handshake":
+        assert "timed out" in line
+    elif phase != "body of an error":
+        assert "the request took longer than 0.5 seconds" in line
+    assert dripper.count == 2
+
+
+@pytest.mark.parametrize("phase", sorted(PHASES.keys() - {"TLS handshake"}))
+def test_slow_source_fails_below_the_minimum_rate(phase: str) -> None:
+    """The rate is measured over each period of `timeout`, and the deadline is far away."""
+    with Dripper(*PHASES[phase]) as dripper, within(0.8):
+        line = fail(dripper.url, timeout=0.4)
+    if phase != "body of an error":
+        assert "the source sends less than 100 bytes a second" in line
+    assert "failed after 1 attempt" in line
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_deadline_holds_through_a_proxy(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """For https the answer to CONNECT is the slow one."""
+    with Dripper(OK, b"X-Header: value\r\n") as dripper, within(0.5):
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{dripper.port}")
+        assert "longer than 0.5 seconds" in fail(f"{scheme}://api.example.com/users")
+
+
+@pytest.mark.usefixtures("short")
+def test_deadline_holds_for_a_source_that_does_not_read() -> None:
+    """A large request waits for the source to take it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, within(0.5):
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/users"
+        assert "failed after 1 attempt" in fail(url, method="POST", body={"filter": "x" * 2**23})
+
+
+@pytest.mark.usefixtures("short")
+def test_redirects_share_one_deadline(server: Server) -> None:
+    """A chain of redirects, each in time, takes no longer than one request."""
+    url = server.on("/users", Answer(status=307, headers={"Location": "/users"}, wait=0.2))
+    with within(0.5):
+        assert "longer than 0.5 seconds" in fail(url)
+    assert len(server.requests) <= 3
+
+
+@pytest.mark.usefixtures("short")
+def test_time_of_the_pace_does_not_count(server: Server) -> None:
+    url = server.on("/users", Answer(status=307, headers={"Location": "/list"}))
+    server.on("/list", Answer([{"id": 1}]))
+    assert read(url, requests_per_second=1.5) == [{"id": 1}]
+
+
+@pytest.mark.usefixtures("short")
+def test_deadline_holds_for_a_token_endpoint(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEOPLE_ID", "id")
+    monkeypatch.setenv("PEOPLE_SECRET", "long-secret")
+    with Dripper(OK + LENGTH, b" ") as dripper, within(0.5):
+        auth = f"oauth2:{dripper.url}:PEOPLE_ID:PEOPLE_SECRET"
+        assert "longer than 0.5 seconds" in fail(server.on("/users", Answer([])), auth=auth)
+    assert not server.requests
+
+
+@pytest.mark.usefixtures("short")
+def test_deadline_holds_for_a_webhook() -> None:
+    with Dripper(b"", b"HTTP/1.1 100 Continue\r\n\r\n") as dripper, within(0.5):
+        assert alerts._send(dripper.url, {}) is not None
+
+
+def test_endless_interim_answers_end_at_a_bound() -> None:
+    """A source that sends them fast keeps the minimum rate, so their bytes are bounded too."""
+    with Dripper(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, pause=0) as dripper, within(5):
+        assert "headers of the answer are larger than 1 MiB" in fail(dripper.url)
+
+
+def test_slow_but_honest_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body may take many times the timeout if it comes at the minimum rate."""
+    monkeypatch.setattr(deadline, "MIN_RATE", 20)
+    with Dripper(OK + b"Content-Length: 42\r\n\r\n", b"[" + b" " * 40 + b"]") as dripper:
+        assert read(dripper.url, timeout=0.2) == []
+
+
+def test_source_may_think_for_the_whole_timeout(server: Server) -> None:
+    """The rate is measured from the first byte on."""
+    url = server.on("/users", Answer([{"id": 1}], wait=0.7))
+    assert read(url, timeout=1) == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    ("framing", "words"),
+    [
+        (b"-1\r\n[]\r\n0\r\n\r\n", "a chunk has the size -1"),
+        (b"-5\r\n[]\r\n0\r\n\r\n", "a chunk has the size -5"),
+        (b"zz\r\n[]\r\n0\r\n\r\n", "cut or damaged"),
+        (b"f" * 400 + b"\r\n[]\r\n0\r\n\r\n", "cut or damaged"),
+        (b"2\r\n[]", "cut or damaged"),
+    ],
+)
+def test_malformed_chunks_fail_in_one_line(framing: bytes, words: str) -> None:
+    """The client retries them as it retries any body that is cut."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):
+                client, _ = listener.accept()
+                with client:
+                    client.recv(65536)
+                    client.sendall(CHUNKED + framing)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        line = fail(f"http://127.0.0.1:{listener.getsockname()[1]}/users", retries=1)
+        thread.join()
+    assert words in line
+    assert "failed after 2 attempts" in line
+
+
+@pytest.mark.parametrize("cut", [b"HTTP/1.1 200 OK\r\n", OK + b"Content-Type: application/x-ndjson\r\nX: 1", OK + b"X"])
+def test_cut_headers_are_retried(cut: bytes) -> None:
+    """http.client takes the end of the connection for the end of the headers: JSON lines would be an empty day."""
+    whole = OK + b"Content-Length: 9\r\n\r\n" + b'[{"a":1}]'
+    with Wire() as wire:
+        wire.show({"/users": [Raw(cut), Raw(whole)]})
+        assert read(f"{wire.url}/users", retries=1) == [{"a": 1}]
+        wire.show({"/users": [Raw(cut)]})
+        assert "the headers of the answer are cut" in fail(f"{wire.url}/users")

@@ -1,0 +1,284 @@
+"""Answers that mean "no more": with `end_when` they are the end of a list or a day without records."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline.users import USERS
+from tests.support.project import luigi_run, query
+from tests.support.reading import DAY, People, fail, make_user, read
+from tests.support.server import Answer, Request, Server
+from wholeday.commands import check
+from wholeday.commands.check import OK
+from wholeday.errors import SourceError
+from wholeday.extract.http import client
+from wholeday.extract.paginators import find_next_link
+from wholeday.extract.reader import Reading
+
+ENDS = {
+    "204": Answer(status=204),
+    "404": Answer({"detail": "Invalid page."}, status=404),
+    "400": Answer({"code": "invalid_page_number"}, status=400),
+    "missing_list": Answer({"kind": "users"}),
+}
+EMPTY = {
+    "left out": Answer({"kind": "users"}),
+    "empty object": Answer({}),
+    "empty body of PHP": Answer([]),
+    "object for a list": Answer({"users": {}}),
+    "false for a list": Answer({"users": False}),
+    "text for a list": Answer({"users": ""}),
+    "null above it": Answer({"data": None}),
+}
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry at once."""
+    monkeypatch.setattr(client, "BACKOFF", 0.001)
+
+
+def serve_pages(server: Server, last: Answer, sizes: tuple[int, ...] = (10, 4), **beside: Any) -> str:
+    """Serve pages of so many users, and `last` behind them."""
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query.get("page", 1))
+        if page > len(sizes):
+            return last
+        first = sum(sizes[: page - 1])
+        return Answer({"users": [{"id": first + number} for number in range(sizes[page - 1])], **beside})
+
+    return server.on("/users", respond)
+
+
+@pytest.mark.parametrize("paginator", ["page", "auto"])
+@pytest.mark.parametrize("end", ENDS)
+def test_end_behind_the_last_page(server: Server, end: str, paginator: str) -> None:
+    """The end is asked for twice before it is believed; without the key the line names the key that accepts it."""
+    url = serve_pages(server, ENDS[end])
+    keys = {"data_selector": "users", "paginator": paginator}
+    reading = Reading(People(url=url, end_when=f" {end} ,same_cursor", **keys), DAY)
+    assert sum(len(page) for page in reading) == 14
+    if paginator == "page":
+        assert len(server.requests) == 4
+    line = fail(url, retries=1, **keys)
+    assert "failed after 2 attempts: " in line
+    assert line.endswith(f"if this answer means that there is nothing more, set end_when = {end}")
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_end_that_came_once_is_no_end(server: Server, end: str) -> None:
+    """One odd answer in the middle does not cut the list, though `end_when` names it."""
+    odd = [ENDS[end]]
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        if page == 3 and odd:
+            return odd.pop()
+        return Answer({"users": [{"id": page}] if page <= 5 else []})
+
+    url = server.on("/users", respond)
+    assert len(read(url, data_selector="users", paginator="page", end_when=end)) == 5
+
+
+@pytest.mark.parametrize("end", ["404", "400"])
+def test_error_on_the_first_page_is_no_end(server: Server, end: str) -> None:
+    """A wrong URL is not a day without records."""
+    assert f": {end} " in fail(server.on("/users", ENDS[end]), paginator="page", end_when=end, retries=3)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("keys", [{}, {"paginator": "page"}, {"paginator": "cursor"}, {"more_path": "more"}], ids=str)
+@pytest.mark.parametrize("total", ["", "total"])
+@pytest.mark.parametrize("end", ["204", "missing_list"])
+def test_first_page_without_records(server: Server, end: str, total: str, keys: dict[str, str]) -> None:
+    """A quiet day is a day without records, whatever else the keys expect on a page."""
+    keys = {"data_selector": "users", "cursor_path": "next", "cursor_param": "c", "total_path": total, **keys}
+    if keys.get("more_path") and end == "missing_list":
+        keys["paginator"] = "page"
+    assert read(server.on("/users", ENDS[end]), end_when=end, **keys) == []
+    assert f"set end_when = {end}" in fail(f"{server.url}/users", **keys)
+
+
+@pytest.mark.parametrize("answer", EMPTY.values(), ids=EMPTY)
+def test_missing_list(server: Server, answer: Answer) -> None:
+    """Left out, or with an empty object, false or "" in its place; never a list in another place."""
+    selector = "data.users" if answer.body == {"data": None} else "users"
+    url = server.on("/users", answer)
+    assert read(url, data_selector=selector, end_when="missing_list") == []
+    assert "set end_when = missing_list" in fail(url, data_selector=selector)
+    for body in ({"users": {"id": 1}}, {"users": "maintenance"}, {"users": 7}):
+        server.on("/users", Answer(body))
+        line = fail(url, data_selector=selector if selector == "users" else "users", end_when="missing_list")
+        assert "no list at 'users'" in line
+
+
+def test_missing_list_is_not_guessed_away(server: Server) -> None:
+    """With `data_selector = auto` a list in another place is no missing list."""
+    url = server.on("/users", Answer({"data": {"people": [{"id": 1}]}}))
+    assert "not clear which list" in fail(url, end_when="missing_list")
+    assert read(server.on("/users", Answer({"kind": "users"})), end_when="missing_list") == []
+
+
+def test_missing_list_with_a_cursor_goes_on(server: Server) -> None:
+    """Google leaves out an empty list in the middle too: its token leads on."""
+    pages = [{"users": [{"id": 1}], "nextPageToken": "a"}, {"nextPageToken": "b"}, {"users": [{"id": 2}]}]
+
+    def respond(request: Request) -> Answer:
+        return Answer(pages[["", "a", "b"].index(request.query.get("pageToken", ""))])
+
+    keys = {"paginator": "cursor", "cursor_path": "nextPageToken", "cursor_param": "pageToken"}
+    url = server.on("/users", respond)
+    assert read(url, data_selector="users", end_when="missing_list", **keys) == [{"id": 1}, {"id": 2}]
+
+
+@pytest.mark.parametrize("users", [[], [{"id": 2}]], ids=["empty", "with records"])
+def test_same_cursor(server: Server, users: list[Any]) -> None:
+    """A page whose cursor leads to itself is the last."""
+
+    def respond(request: Request) -> Answer:
+        if "after" not in request.query:
+            return Answer({"users": [{"id": 1}], "next": "x"})
+        return Answer({"users": users, "next": "x"})
+
+    keys = {"paginator": "cursor", "cursor_path": "next", "cursor_param": "after"}
+    url = server.on("/users", respond)
+    assert read(url, end_when="same_cursor", **keys) == [{"id": 1}, *users]
+    assert re.search("was asked for before, as page 2.*set end_when = same_cursor", fail(url, **keys))
+
+
+def test_cursor_of_an_earlier_page_is_a_cycle(server: Server) -> None:
+    """`same_cursor` accepts a cursor that leads to its own page, and no other."""
+
+    def respond(request: Request) -> Answer:
+        after = int(request.query.get("after", 0))
+        return Answer({"users": [{"id": after}], "next": after % 3 + 1})
+
+    keys = {"paginator": "cursor", "cursor_path": "next", "cursor_param": "after"}
+    line = fail(server.on("/users", respond), end_when="same_cursor", **keys)
+    assert "was asked for before, as page 2" in line
+    assert "same_cursor" not in line
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["last page", "first page"])
+def test_repeated_page(server: Server, first: bool) -> None:
+    """Behind the end the source repeats its last page, or the first."""
+    bodies = [[{"id": 1}, {"id": 2}], [{"id": 3}]]
+    url = server.on("/users", lambda r: Answer([*bodies, bodies[0 if first else 1]][min(3, int(r.query["page"])) - 1]))
+    assert read(url, paginator="page", end_when="repeated_page") == [{"id": 1}, {"id": 2}, {"id": 3}]
+    assert len(server.requests) == 4
+    assert re.search("has the same records as page .*set end_when = repeated_page", fail(url, paginator="page"))
+
+
+@pytest.mark.parametrize("total", ["total", "pages:pages"])
+@pytest.mark.parametrize("end", [*ENDS, "repeated_page"])
+def test_totals_hold_with_end_when(server: Server, end: str, total: str) -> None:
+    """An end before the declared end is an outage, and no shorter list."""
+    beside = {"total": 20, "pages": 4}
+    last = ENDS.get(end) or Answer({"users": [{"id": 10 + number} for number in range(4)], **beside})
+    url = serve_pages(server, last, **beside)
+    keys = {"data_selector": "users", "paginator": "page", "total_path": total, "end_when": end}
+    line = fail(url, retries=1, **keys)
+    assert "the source declares" in line
+    assert "page 3 " in line
+    complete = serve_pages(server, last, total=14, pages=2)
+    assert len(read(complete, **keys)) == 14
+
+
+@pytest.mark.parametrize("more_path", ["", "has_more"])
+def test_word_of_more_holds_with_end_when(server: Server, more_path: str) -> None:
+    """The page before says that there is more."""
+    url = serve_pages(server, ENDS["404"], has_more=True)
+    line = fail(url, data_selector="users", paginator="page", end_when="404", more_path=more_path)
+    assert "the end by end_when = 404, and 'has_more' of the page before says that there is more" in line
+
+
+def test_pages_with_status_206(server: Server) -> None:
+    """A page is a part of the list."""
+    link = {"Link": '</users?page=2>; rel="next"'}
+    url = server.on("/users", Answer([{"id": 1}], status=206, headers=link), Answer([{"id": 2}], status=206))
+    assert read(url) == [{"id": 1}, {"id": 2}]
+
+
+SENTRY = (
+    '<{url}/users?cursor=0:0:1>; rel="previous"; results="false"; cursor="0:0:1", '
+    '<{url}/users?cursor=0:{at}:0>; rel="next"; results="{more}"; cursor="0:{at}:0"'
+)
+
+
+@pytest.mark.parametrize("paginator", ["link_header", "auto"])
+def test_link_without_results_is_the_end(server: Server, paginator: str) -> None:
+    """Sentry always sends a link to the next page, and says with it whether that has records."""
+
+    def respond(request: Request) -> Answer:
+        at = int(request.query.get("cursor", "0:0:0").split(":")[1])
+        more = str(at < 2).lower()
+        return Answer([{"id": at}], headers={"Link": SENTRY.format(url=server.url, at=at + 1, more=more)})
+
+    assert read(server.on("/users", respond), paginator=paginator) == [{"id": 0}, {"id": 1}, {"id": 2}]
+    assert len(server.requests) == 3
+
+
+def test_full_page_with_a_link_without_results_is_all(server: Server) -> None:
+    """With `auto` a round number of records is no reason to doubt it."""
+    users = [{"id": number} for number in range(100)]
+    headers = {"Link": SENTRY.format(url=server.url, at=1, more="false")}
+    assert len(read(server.on("/users", Answer(users, headers=headers)))) == 100
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "target"),
+    [
+        ('</a>; rel="next"; results="false", </b>; rel="next"; results="true"', "/b"),
+        ("</a>; results=false; rel=next", None),
+        ('</a>; rel="next"; results="true"', "/a"),
+        ('</a>; rel="prev"; results="false", </b>; rel="next"', "/b"),
+    ],
+)
+def test_results_of_a_link(header: str, target: str | None) -> None:
+    assert find_next_link(header) == target
+
+
+QUIET = {
+    "204": ("204", {}, Answer(status=204)),
+    "list left out": ("missing_list", {"data_selector": "users"}, Answer({"kind": "directory#users", "etag": "x"})),
+}
+
+
+@pytest.mark.parametrize(("end", "keys", "answer"), QUIET.values(), ids=QUIET)
+def test_quiet_day_is_loaded(server: Server, end: str, keys: dict[str, str], answer: Answer) -> None:
+    """By configuration alone a day without records gets its marker; without the key the run exits with an error."""
+    server.on("/users", answer)
+    flags = [text for name, value in keys.items() for text in (f"--users-{name.replace('_', '-')}", value)]
+    command = ("LoadUsers", "--date", str(DAY), "--users-url", f"{server.url}/users", *flags)
+    failed = luigi_run(*command)
+    assert failed.returncode == 30
+    assert f"set end_when = {end}" in failed.stderr
+    loaded = luigi_run(*command, "--users-end-when", end)
+    assert loaded.returncode == 0, loaded.stderr
+    assert query("select extracted, inserted from loads") == [(0, 0)]
+
+
+def test_check_reads_with_end_when(server: Server, configure: Callable[..., None]) -> None:
+    """It reads as a load does."""
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        return Answer({"users": [make_user(page)]}) if page <= 2 else ENDS["404"]
+
+    keys = {"mode": "snapshot", "paginator": "page", "data_selector": "users", "end_when": "404"}
+    configure("users", url=server.on("/users", respond), **keys)
+    findings = check.check_source(USERS)
+    assert findings["pages to the end"].verdict == OK, findings
+    assert findings["reads twice the same"].verdict == OK, findings
+
+
+def test_unconfigured_end_is_an_error(server: Server) -> None:
+    """Each of them fails without its own word."""
+    for end, answer in ENDS.items():
+        others = ",".join(word for word in ENDS if word != end)
+        with pytest.raises(SourceError):
+            read(serve_pages(server, answer), data_selector="users", paginator="page", end_when=others, retries=0)

@@ -1,0 +1,186 @@
+"""A function mapped over parts on this machine's cores."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.users import USERS
+from tests.support import ROOT
+from wholeday.errors import DatasetError, EngineError
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform import day as transform_stage
+from wholeday.transform.engine import FEW, map_parts
+
+
+def square(number: int) -> tuple[int, int]:
+    return number * number, os.getpid()
+
+
+def square_in_company(number: int) -> tuple[int, int]:
+    """Not done before two processes have come to do it."""
+    Path(f"pid-{os.getpid()}").touch()
+    deadline = time.monotonic() + 20
+    while len(list(Path.cwd().glob("pid-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return square(number)
+
+
+def fail(number: int) -> int:
+    if number == 3:
+        raise DatasetError("part 3 is wrong")
+    return number
+
+
+def test_results_come_in_the_order_of_the_jobs_from_several_processes():
+    """The order of parts is the order of a day, whoever did them."""
+    results = map_parts(square_in_company, range(20), workers=2)
+    assert [value for value, _ in results] == [n * n for n in range(20)]
+    assert len({pid for _, pid in results}) == 2
+    assert os.getpid() not in {pid for _, pid in results}
+
+
+def test_few_parts_are_done_here():
+    """A process of its own would cost more than it gains."""
+    assert {pid for _, pid in map_parts(square, range(FEW - 1), workers=2)} == {os.getpid()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_error_of_a_part_is_the_error_of_the_day(workers):
+    """It comes as it was raised, and no process is left behind."""
+    with pytest.raises(DatasetError, match="part 3 is wrong"):
+        map_parts(fail, range(20), workers=workers)
+    assert multiprocessing.active_children() == []
+
+
+def kill_oneself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_one_line():
+    """As the system does where memory runs out."""
+    with pytest.raises(EngineError, match="a process of the engine was killed, perhaps for want of memory"):
+        map_parts(kill_oneself, range(8), workers=2)
+
+
+PARENT = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from wholeday.transform.engine import map_parts
+from tests.integration.test_engine import tell_and_wait
+map_parts(tell_and_wait, range(8), workers=2)
+"""
+
+
+def tell_and_wait(_: int) -> None:
+    os.write(1, f"{os.getpid()}\n".encode())  # whole, beside another's
+    time.sleep(60)
+
+
+def test_workers_end_with_a_killed_parent():
+    """SIGKILL of the run leaves no process that holds memory or writes into the next run."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(ROOT)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(map(is_alive, workers)):
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+PREPARED = """
+import sys
+from multiprocessing import forkserver
+from types import SimpleNamespace
+from typing import Any
+from wholeday.transform import day as transform_stage
+from wholeday.transform import engine
+from pipeline.users import USERS
+
+tell = transform_stage.preparing(USERS)
+def prepare(records, total):
+    tell(SimpleNamespace(records=records, total=total))
+    return forkserver._forkserver._forkserver_pid
+
+few = engine.FEW * 16_000 - 16_000
+early = prepare(1000, few + 1)
+assert early and prepare(few + 1, None) == early
+assert not {"pandas", "pyarrow"} & set(sys.modules)
+engine.map_parts(abs, range(engine.FEW), workers=2)
+assert forkserver._forkserver._forkserver_pid == early
+"""
+
+
+def test_what_workers_need_is_made_ready_while_a_large_day_is_read():
+    """As soon as the source's word, or what came, says that there will be work for them; once, in another process."""
+    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+SMALL = PREPARED.partition("early =")[0] + "assert prepare(1000, None) is prepare(few, few) is None"
+
+
+def test_a_small_day_starts_no_process():
+    done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def misspell(_: pd.DataFrame) -> None:
+    raise DatasetError("clean: no column nmae")
+
+
+def test_a_large_day_checks_clean_in_another_process():
+    """This process, whose memory is needed for the load, need not import what cleaning takes."""
+    users = Dataset(USERS.config, USERS.record_class, misspell, USERS.table, USERS.key)
+    tell, reading = transform_stage.preparing(users), SimpleNamespace(records=1000, total=10**6)
+    tell(reading)
+    with pytest.raises(DatasetError, match="clean: no column nmae"):
+        tell_for_a_minute(tell, reading)
+
+
+def tell_for_a_minute(tell: Any, reading: Any) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        tell(reading)
+        time.sleep(0.05)
+
+
+ALONE = """
+import multiprocessing
+from multiprocessing import forkserver
+from wholeday.transform import engine
+
+def prepare():
+    engine.prepare([])
+    print(forkserver._forkserver._forkserver_pid)
+
+process = multiprocessing.get_context("fork").Process(target=prepare)
+process.start()
+process.join()
+"""
+
+
+def test_a_process_that_has_but_one_task_makes_nothing_ready():
+    """Luigi's workers are such: the next stage of the day is another process's."""
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("None\n", "")

@@ -1,0 +1,199 @@
+"""Files and folders of this machine: who may read them, temporary files, and locks."""
+
+import datetime as dt
+import errno
+import fcntl
+import multiprocessing
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from pipeline.users import USERS, ExtractUsers
+from tests.support.project import luigi_run, run, run_here
+from wholeday.errors import FolderError, WarehouseError
+from wholeday.load.database import find_database
+from wholeday.storage.backends import LocalStorage
+from wholeday.tasks import failures
+
+DAY = "2026-11-20"
+PARTS = ("--pipeline-part-records", "10")  # enough of them for processes of the engine
+FAILING = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
+PAGE = Path("data/report.html")
+
+
+@pytest.fixture(autouse=True)
+def usual_umask() -> Iterator[None]:
+    """The umask of most systems, whoever runs the tests."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def list_modes(kind: str) -> dict[str, str]:
+    """The mode of each file, or folder, below data, data included."""
+    paths = [Path("data"), *Path("data").rglob("*")]
+    return {
+        str(path): oct(stat.S_IMODE(path.stat().st_mode)) for path in paths if kind == ("d" if path.is_dir() else "f")
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "file", "folder"),
+    [((), "0o600", "0o700"), (("--pipeline-file-mode", "umask"), "0o644", "0o755")],
+    ids=["private", "umask"],
+)
+def test_only_this_user_may_read_unless_file_mode_says_otherwise(
+    flags: tuple[str, ...], file: str, folder: str
+) -> None:
+    """Raw and clean days, the database, locks, failures, tombstones and the report."""
+    assert luigi_run("LoadUsers", "--date", DAY, *PARTS, *flags).returncode == 0
+    assert luigi_run("LoadUsers", "--date", "2026-11-21", *FAILING, *flags).returncode == 30
+    for command in (["forget", "42", "--yes", "--unknown"], ["report"]):
+        assert run("python", "-m", "wholeday", *command, *flags).returncode == 0
+    with closing(sqlite3.connect("data/warehouse.db", isolation_level=None)) as db:
+        db.execute("begin immediate")
+        db.execute("update loads set seconds = 1")
+        files = list_modes("f")
+    assert set(files.values()) == {file}
+    assert set(list_modes("d").values()) == {folder}
+    names = {Path(path).name for path in files}
+    assert {"warehouse.db", "warehouse.db-wal", "warehouse.db-shm", ".lock", "users.jsonl", "report.html"} <= names
+
+
+def write_page(letter: str, start: Barrier) -> None:
+    """Write the report again and again, each time with one letter only, once all processes are there."""
+    storage = LocalStorage("data")
+    start.wait(60)
+    for _ in range(30):
+        storage.replace(storage.root / "report.html", letter.encode() * 200_000)
+
+
+def test_processes_that_replace_one_file_at_once_share_no_temporary_file() -> None:
+    """A reader sees the whole of one of them, and no process fails."""
+    LocalStorage("data").make_folder(Path("data"))
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(3)
+    processes = [context.Process(target=write_page, args=(letter, together)) for letter in "abc"]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        if PAGE.exists():
+            content = PAGE.read_bytes()
+            assert content == content[:1] * 200_000
+        time.sleep(0.001)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert list(Path("data").iterdir()) == [PAGE]
+
+
+def test_temporary_files_of_killed_processes_go_after_a_day() -> None:
+    """One that a process may still be writing stays."""
+    storage = LocalStorage("data")
+    storage.replace(storage.root / "report.html", b"x")
+    old, young, other = (
+        Path(f"data/{name}") for name in ("report.html.0123456789ab.new", "report.html.ba9876543210.new", "a.new")
+    )
+    for path in (old, young, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    storage.replace(storage.root / "report.html", b"y")
+    assert sorted(Path("data").iterdir()) == sorted([PAGE, young, other])
+
+
+def test_forget_removes_temporary_files_that_may_quote_a_person() -> None:
+    """Processes that were killed left them: of the failures, of what the webhook was told, and of the report."""
+    failures.note(USERS, dt.date(2026, 11, 21), "load", "Jane Hidden")
+    assert luigi_run("LoadUsers", "--date", DAY).returncode == 0
+    for name in ("report.html", "failures/users.jsonl", "failures/users.told.jsonl"):
+        for temporary in (f"{name}.new", f"{name}.0123456789ab.new"):
+            Path("data", temporary).write_text("Jane Hidden")
+    assert run("python", "-m", "wholeday", "forget", "42", "--yes", "--unknown").returncode == 0
+    left = [str(path) for path in Path("data").rglob("*") if path.is_file() and b"Jane Hidden" in path.read_bytes()]
+    assert left == []
+    assert not list(Path("data").rglob("*.new"))
+
+
+@pytest.mark.parametrize("code", ["ENOLCK", "ENOTSUP", "ENOSYS", "EACCES", "EIO"])
+def test_a_lock_that_is_refused_is_one_line(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Of a day, and of a file that several processes write. An error of the work keeps its own words."""
+    storage = LocalStorage("data")
+    storage.make_folder(storage.root / "raw")
+    refuse_locks(monkeypatch, code)
+    with pytest.raises(
+        FolderError, match=r"data/\.lock: this file system cannot lock files .* move \[pipeline\] data_dir"
+    ):
+        storage.lock(storage.root / "raw", 1).__enter__()
+    with pytest.raises(FolderError, match=r"data/raw/\.lock: this file system cannot lock files"):
+        storage.hold(storage.root / "raw" / ".lock").__enter__()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["reprocess", DAY, "2026-11-21", "--all"],
+        ["rebuild"],
+        ["prune", "--older-than", "1", "--keep", "0", "--yes"],
+        ["forget", "42", "--yes", "--unknown"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_names_the_key_to_change_without_locks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """One line, and a failure."""
+    ExtractUsers(date=dt.date.fromisoformat(DAY)).run()
+    refuse_locks(monkeypatch, "ENOLCK")
+    _, error, exit_code = run_here(capsys, *command)
+    assert exit_code == 1
+    assert "move [pipeline] data_dir to one that can" in error
+    assert error.count("cannot lock files") == len(error.splitlines()) == 1
+
+
+def refuse_locks(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Have the file system answer every request for a lock with this error."""
+
+    def refuse(*_: object) -> None:
+        number = getattr(errno, code)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+NO_LOCKS = """
+import errno, fcntl, os, sys
+def refuse(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.lockf = fcntl.flock = refuse
+from luigi.cmdline import luigi_run
+luigi_run(["--module", "pipeline", *sys.argv[1:]])
+"""
+
+
+def test_a_load_without_locks_is_one_line() -> None:
+    """It is not followed by a line that the failure cannot be recorded for the same reason."""
+    result = run("python", "-c", NO_LOCKS, "LoadUsers", "--date", DAY)
+    assert result.returncode == 30
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        f"ERROR: ExtractUsers(date={DAY}) failed: data/raw/users/.lock: this file system cannot lock"
+    )
+
+
+def test_a_database_on_a_file_system_without_locks_is_one_line() -> None:
+    """SQLite reports an error of input and output."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_LOCK
+    database = find_database("sqlite:///data/warehouse.db")
+    with (
+        pytest.raises(WarehouseError, match=r"the file system cannot lock files: move the database"),
+        database.connect(create=True),
+    ):
+        raise error

@@ -1,0 +1,480 @@
+"""A user who is forgotten is in no file and no table, and stays out; nobody else is touched."""
+
+import contextlib
+import datetime as dt
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.users import USERS
+from tests.support import ROOT, orders
+from tests.support.forgetting import (
+    DAYS,
+    MARK,
+    Records,
+    answer,
+    check_markers,
+    dump_days,
+    dump_tables,
+    find_mark,
+    load_days,
+    make,
+    make_records,
+    read_clean,
+    read_raw,
+)
+from tests.support.project import dump_tree, execute, query, remove_warehouse, run, run_line
+from tests.support.server import Answer, Server
+from tests.support.terminal import run_on_terminal
+from wholeday import clock
+from wholeday.commands import forget, lookup
+from wholeday.errors import ConfigError, DatasetError, SourceError
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.storage.manifest import CleanManifest, RawManifest, digest
+from wholeday.storage.tombstones import Done, Finder, Tombstones
+from wholeday.tasks import alerts, failures
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform import day as transform_stage
+
+
+@pytest.fixture(params=["incremental", "snapshot"])
+def loaded(request: pytest.FixtureRequest, server: Server, configure: Callable[..., None]) -> Records:
+    """Five days of users."""
+    return load_days(server, configure, request.param)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_no_byte_of_a_forgotten_user_is_left():
+    """Neither in raw or clean files, unpacked, nor in the database, where what was deleted left it."""
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
+        db.execute("pragma secure_delete = off")  # as most SQLites are made
+        db.execute("create table copy as select * from users_events union all select null, * from users_changes")
+        db.execute("drop table copy")
+    assert len([path for path in find_mark() if "date=" in path]) == 10
+    assert "data/warehouse.db" in find_mark()
+    held = [query(f"select * from {table} where user_id = 42") for table in ("users", "users_events", "users_changes")]
+    held.append(query("select * from rejects where record like ?", f"%{MARK}%"))
+    result = forget.forget(USERS, ["42"])
+    assert find_mark() == []
+    assert (result.problems, result.unknown) == ([], [])
+    assert result.days == {DAYS[0]: 1, DAYS[1]: 2, DAYS[2]: 1, DAYS[3]: 1}
+    assert result.rows == sum(map(len, held)) > 0
+    assert query("select * from users where user_id = 42") == query("select * from users_history where user_id = 42")
+
+
+@pytest.mark.usefixtures("database")
+def test_nobody_else_is_touched(loaded):
+    """Their lines are the same bytes in the same order, their rows and history what they were."""
+    before = dump_tables()
+    forget.forget(USERS, ["42"])
+    for day in DAYS:
+        others = [record for record in loaded[day] if str(record.get("id")) != "42"]
+        assert read_raw(USERS, day) == [json.dumps(record).encode() for record in others]
+    after = dump_tables()
+    for table in ("users", "users_events", "users_changes", "users_history"):
+        assert after[table] == [row for row in before[table] if 42 not in row]
+    assert len(after["users_history"]) == len(before["users_history"]) - 2
+    assert [row[4:] for row in after["rejects"]] == [row[4:] for row in before["rejects"] if MARK not in row[7]]
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_what_is_left_is_what_the_lines_that_are_left_make():
+    """G2, G4: files cleaned and days loaded anew from raw, in another order, say the same to the byte."""
+    forget.forget(USERS, ["42"])
+    check_markers()
+    tables, clean = dump_tables(), {day: read_clean(USERS, day) for day in DAYS}
+    remove_warehouse()
+    for day in DAYS:
+        load_stage.load_day(USERS, day)
+    assert dump_tables() == tables
+    for day in DAYS:
+        transform_stage.transform_day(USERS, day)
+        assert read_clean(USERS, day) == clean[day]
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_the_manifests_say_what_was_taken_out(loaded):
+    """How many lines, the hash of the day before, and of each part that was replaced; what came stays said."""
+    before = {day: USERS.folder("raw", day).read_manifest(RawManifest) for day in DAYS}
+    forget.forget(USERS, ["42"])
+    for day in DAYS:
+        after = USERS.folder("raw", day).read_manifest(RawManifest)
+        taken = sum(str(record.get("id")) == "42" for record in loaded[day])
+        assert (after.records, after.keys) == (before[day].records, before[day].keys)
+        assert after.forgotten == taken == after.records - sum(part.records for part in after.parts)
+        if not taken:
+            assert after == before[day]
+            continue
+        (erasure,) = after.erasures
+        assert (erasure.lines, erasure.sha256) == (taken, digest(before[day].parts))
+        assert {part.name for part in before[day].parts} - {part.name for part in after.parts} == {
+            part.name for part in erasure.parts
+        }
+        assert all(part in before[day].parts for part in erasure.parts)
+    second = USERS.folder("raw", DAYS[1]).read_manifest(RawManifest)
+    assert [part.name for part in second.parts][:2] == ["part-00000-r1.jsonl.gz", "part-00001-r1.jsonl.gz"]
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_a_forgotten_user_is_not_brought_back():
+    """Not by cleaning or loading again, nor by the source, which sends the user as before; running it again does it."""
+    forget.forget(USERS, ["42"])
+    for day in DAYS:
+        transform_stage.transform_day(USERS, day)
+        load_stage.load_day(USERS, day)
+    assert find_mark() == []
+    USERS.folder("raw", DAYS[0]).sweep()
+    make(USERS, DAYS[:1])
+    assert not [path for path in find_mark() if "warehouse" in path]
+    assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
+    check_markers()
+    assert forget.forget(USERS, []).days == {DAYS[0]: 1}
+    assert find_mark() == []
+    assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
+    check_markers()
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
+    """The warehouse can be thrown away: they come from data_dir with the first load."""
+    Tombstones("data", "users").add([forget.Tombstone((42,), clock.utc_now())])
+    remove_warehouse()
+    for day in DAYS:
+        load_stage.load_day(USERS, day)
+    assert query("select count(*) from users where user_id = 42") == [(0,)]
+    assert query("select user_id from users_forgotten") == [(42,)]
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_tombstones_in_the_warehouse_are_kept_in_the_files_too():
+    """Where data_dir is another one, the next run writes them there."""
+    forget.forget(USERS, ["42"])
+    Path("data/forgotten/users.jsonl").unlink()
+    forget.forget(USERS, ["4711"])
+    assert Tombstones("data", "users").keys() == [(42,), (4711,)]
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_a_second_user_is_forgotten_after_the_first(loaded):
+    """Parts are replaced again, and the markers follow."""
+    forget.forget(USERS, ["42"])
+    result = forget.forget(USERS, ["1", "9", "2"])
+    assert result.days == {day: sum(r.get("id") in (1, 2, 9) for r in loaded[day]) for day in DAYS}
+    check_markers()
+    assert query("select distinct user_id from users_history order by 1") == [(n,) for n in range(3, 8)]
+    names = [part.name for part in USERS.folder("raw", DAYS[1]).read_manifest(RawManifest).parts]
+    assert names[0] == "part-00000-r2.jsonl.gz"
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_an_unknown_user_is_forgotten_ahead():
+    """Nothing is found and no file changes; who comes tomorrow is kept out."""
+    before, folders = dump_tables(), dump_days()
+    result = forget.forget(USERS, ["4711"])
+    assert (result.days, result.rows, result.unknown, result.problems) == ({}, 0, ["4711"], [])
+    assert dump_days() == folders
+    assert dump_tables() == before | {"users_forgotten": [(4711,)]}
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_each_time_it_was_done_is_noted_without_the_user():
+    """When, for how many keys, and how many lines of which day are gone; there is nothing pending then."""
+    for keys in (["42", "4711"], ["1"], []):
+        forget.forget(USERS, keys)
+    tombstones = Tombstones("data", "users")
+    first, second, third = (line for line in tombstones.read() if isinstance(line, Done))
+    assert (first.tombstones, second.tombstones, tombstones.count_pending()) == (2, 3, 0)
+    assert first.days == {DAYS[0]: 1, DAYS[1]: 2, DAYS[2]: 1, DAYS[3]: 1}
+    assert second.days == {DAYS[0]: 2, DAYS[1]: 3, DAYS[2]: 2, DAYS[3]: 2, DAYS[4]: 1}
+    assert (third.tombstones, third.days) == (second.tombstones, second.days)
+    assert tombstones.keys() == [(42,), (4711,), (1,)]
+    tombstones.add([forget.Tombstone((7,), clock.utc_now())])
+    assert tombstones.count_pending() == 1
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_rows_made_by_other_code_stay_as_they_are(monkeypatch):
+    """No day is cleaned anew: version, other rows and other rejects are those that are loaded."""
+    tables = dump_tables()
+    before = {day: USERS.folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
+    monkeypatch.setattr(Dataset, "version", "of tomorrow")
+    forget.forget(USERS, ["42"])
+    after = {day: USERS.folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
+    assert {made.transform_version for made in after.values()} == {before[DAYS[0]].transform_version}
+    assert after[DAYS[4]] == before[DAYS[4]]
+    assert after[DAYS[2]].reasons == {"email: has no @": 1}
+    assert dump_tables()["users"] == [row for row in tables["users"] if 42 not in row]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_key_of_two_columns_is_an_array(server, configure):
+    """One line of an order goes, the other stays; a reject of that key goes too."""
+    days: Records = {
+        day: [
+            {"number": "A-1", "line": 1, "amount": 1.5, "changed": f"{day}T08:00:00Z"},
+            {"number": "A-1", "line": 2, "amount": 2.5, "changed": f"{day}T08:00:00Z"},
+            {"number": "A-1", "line": 2, "amount": -1, "changed": f"{day}T09:00:00Z"},
+        ]
+        for day in DAYS[:2]
+    }
+    answer(server, configure, days, orders.ORDERS, mode="incremental")
+    make(orders.ORDERS, DAYS[:2])
+    result = forget.forget(orders.ORDERS, ['["A-1", 2]'])
+    assert result.days == {DAYS[0]: 2, DAYS[1]: 2}
+    assert query("select number, line from orders") == [("A-1", 1)]
+    assert query("select count(*) from rejects") == [(0,)]
+    assert query("select distinct number, line from orders_events") == [("A-1", 1)]
+    assert [len(read_raw(orders.ORDERS, day)) for day in DAYS[:2]] == [1, 1]
+    check_markers(orders.ORDERS)
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_another_dataset_in_the_warehouse_is_not_touched(server, configure):
+    """Not even where it rejected a record at the same place, and its records have a field of that name."""
+    answer(server, configure, make_records(), mode="incremental")
+    make(USERS, [DAYS[3]])
+    days: Records = {DAYS[3]: [{"number": "A-1", "line": line, "amount": -1, "id": 42} for line in range(1, 6)]}
+    answer(server, configure, days, orders.ORDERS, mode="incremental")
+    make(orders.ORDERS, [DAYS[3]])
+    tables = [f"select * from {name} where dataset = 'orders' order by 1, 2, 3, 4" for name in ("loads", "rejects")]
+    before = [query(sql) for sql in tables]
+    assert [len(rows) for rows in before] == [1, 5]
+    assert forget.forget(USERS, ["42"]).rows == 1
+    assert [query(sql) for sql in tables] == before
+    check_markers()
+
+
+def make_lowered(server: Server, configure: Callable[..., None], clean: Callable[[Any], Any] = orders.clean) -> Dataset:
+    """A day of orders whose numbers are lowered and stripped in cleaning; of a-3 it has a row and a reject."""
+
+    def lower(rows: Any) -> Any:
+        cleaned, broken = clean(rows)
+        cleaned["number"] = cleaned["number"].str.strip().str.lower()
+        return cleaned, broken
+
+    dataset = Dataset(orders.Orders, orders.Order, lower, orders.table, orders.ORDERS.key)
+    days: Records = {DAYS[0]: [{"number": f" A-{n}", "line": 1, "changed": "2026-11-01T08:00:00Z"} for n in range(5)]}
+    days[DAYS[0]].insert(0, {"number": "A-3", "line": 1, "amount": -1})
+    answer(server, configure, days, dataset, mode="incremental")
+    make(dataset, DAYS[:1])
+    return dataset
+
+
+def read_numbers(dataset: Dataset) -> list[str]:
+    return [json.loads(line)["number"] for line in read_raw(dataset, DAYS[0])]
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
+    """Where the table says a-1, raw says ` A-1`: the line that made the row goes."""
+    dataset = make_lowered(server, configure)
+    assert forget.forget(dataset, ['["a-3", 1]']).days == {DAYS[0]: 2}
+    assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
+    check_markers(dataset)
+
+
+@pytest.mark.usefixtures("database_on_request")
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")], ids=["lost", "damaged"])
+def test_a_key_that_cleaning_changes_is_found_where_there_are_no_clean_files(server, configure, damage):
+    """Its lines are cleaned to see whose they are; the day can be made again, and does not bring the user back."""
+    dataset = make_lowered(server, configure)
+    damage(dataset.folder("clean", DAYS[0]).path / "manifest.json")
+    result = forget.forget(dataset, ['["a-3", 1]'])
+    assert (result.days, result.problems) == ({DAYS[0]: 2}, [])
+    assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
+    transform_stage.transform_day(dataset, DAYS[0])
+    load_stage.load_day(dataset, DAYS[0])
+    check_markers(dataset)
+
+
+@pytest.mark.usefixtures("database_on_request")
+@pytest.mark.parametrize("error", [DatasetError("clean: no email"), ValueError(MARK)], ids=["a record class", "a bug"])
+def test_a_day_whose_lines_cannot_be_cleaned_is_left_to_a_person(server, configure, error):
+    """Nobody knows whether the user is in it, so it is not said to be done; once `clean` is mended, it is."""
+    broken: list[Exception] = []
+
+    def clean(rows: Any) -> Any:
+        for each in broken:
+            raise each
+        return orders.clean(rows)
+
+    dataset = make_lowered(server, configure, clean)
+    dataset.folder("clean", DAYS[0]).sweep()
+    broken.append(error)
+    (problem,) = forget.forget(dataset, ['["a-3", 1]']).problems
+    assert f"orders {DAYS[0]}: {dataset.folder('raw', DAYS[0])} has no clean files, and cannot be cleaned" in problem
+    assert MARK not in problem
+    assert Tombstones("data", "orders").count_pending() == 1
+    assert len(read_numbers(dataset)) == 6
+    broken.clear()
+    assert forget.forget(dataset, []).days == {DAYS[0]: 2}
+    assert Tombstones("data", "orders").count_pending() == 0
+
+
+def test_a_key_is_found_however_it_is_written():
+    """As a number, with a point or without, or as text; what Python does not read is nobody's."""
+    finder = Finder(["id"], [(42,)])
+    assert finder.find_lines([b'{"id": 42}', b'{"id": 42.0}', b'{"id": "42"}', b'{"id": 420}', b"{}"]) == {1, 2, 3}
+    assert finder.find_rejects(["[42]", None, f"[{'9' * 5000}]"]) == {0}
+
+
+@pytest.mark.parametrize("text", ["", "x", "4.5", "[42, 1]", '"42"', "042", str(2**63), "true", "null"])
+def test_what_can_be_no_key_is_refused(text):
+    """One line that says what a key is; nothing is written."""
+    with pytest.raises(ConfigError, match=r"is no key of users: give user_id \(integer\) as it stands there"):
+        forget.forget(USERS, ["42", text])
+    assert not Path("data").exists()
+
+
+@pytest.mark.parametrize("text", ["A-1", '["A-1"]', '["A-1", "2"]', '[1, "A-1"]', r'["\ud800", 1]', r'["\u0000", 1]'])
+def test_an_array_that_can_be_no_key_is_refused(text):
+    """Its values are of the columns' kinds, in their order."""
+    with pytest.raises(ConfigError, match=r"give number \(text\), line \(integer\) as a JSON array"):
+        forget.forget(orders.ORDERS, [text])
+
+
+@pytest.mark.usefixtures("loaded")
+def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch):
+    """When, which day and at which stage stays; what the webhook was told goes, and the page until it is asked for."""
+    at, day = clock.utc_now(), DAYS[4] + dt.timedelta(days=1)
+    quoted = json.dumps({"error": MARK})
+    monkeypatch.setenv("HOOK", server.on("/hook", lambda _: Answer(b"ok")))
+    configure("pipeline", webhook="HOOK")
+    configure("users", url=server.on("/days", lambda _: Answer(quoted.encode(), status=400)))
+    with pytest.raises(SourceError) as caught:
+        extract_day(USERS, day)
+    alerts.tell(USERS, failures.note(USERS, day, "extract", str(caught.value)))
+    run("python", "-m", "wholeday", "report")
+    path = Path("data/failures/users.jsonl")
+    with path.open("a") as file:
+        file.write(f"cut, with {MARK}")
+    quoting = {"data/report.html", str(path), "data/failures/users.told.jsonl"}
+    assert quoting <= set(find_mark())
+    assert forget.forget(USERS, ["42"]).problems == []
+    assert find_mark() == []
+    (failure,) = failures.list_failures("data", "users")
+    assert (failure.date, failure.stage, failure.line) == (day, "extract", failures.ERASED)
+    assert failure.at >= at
+    path.write_text(f"damaged, with {MARK}\n")
+    assert forget.forget(USERS, []).problems == []
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_failures_that_cannot_be_erased_are_a_problem():
+    """What is done is not noted before they are."""
+    failures.note(USERS, DAYS[4], "load", MARK)
+    Path("data/failures/users.jsonl.new").mkdir()
+    (problem,) = forget.forget(USERS, ["42"]).problems
+    assert problem.startswith("users: data/failures/users.jsonl.new: Is a directory")
+    assert Tombstones("data", "users").count_pending() == 1
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_nobody_to_forget_is_said():
+    """Without a key it completes what was begun; there must be something."""
+    with pytest.raises(ConfigError, match="nobody was forgotten so far"):
+        forget.forget(USERS, [])
+
+
+@pytest.mark.usefixtures("database_on_request")
+def test_a_record_without_a_key_is_nobodys(server, configure):
+    """Not even that of a user with the key `null`."""
+    days: Records = {DAYS[0]: [{"number": None, "line": 1}, {"line": 1}, {"number": "null", "line": 1}]}
+    answer(server, configure, days, orders.ORDERS, mode="incremental")
+    make(orders.ORDERS, DAYS[:1])
+    assert forget.forget(orders.ORDERS, ['["null", 1]']).days == {DAYS[0]: 1}
+    assert query("select count(*) from rejects") == [(2,)]
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+def test_the_command_says_what_is_done_and_nothing_of_the_user():
+    """Lines by day, keys of which there was nothing, problems with exit code 1; status knows what is not completed."""
+    command = ("python", "-m", "wholeday", "forget")
+    raw = USERS.folder("raw", DAYS[2])
+    path = raw.path / raw.read_manifest(RawManifest).parts[0].name
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    result = run(*command, "42", "4711", "--pipeline-data-dir", "data", "--yes", "--unknown")
+    assert result.returncode == 1
+    assert "users: 4 lines of the files and " in result.stdout
+    assert f"\n  {DAYS[1]}: 2 lines\n" in result.stdout
+    assert re.search(r"^42: \d rows of the warehouse, \d days?$", result.stdout, re.MULTILINE)
+    assert "4711: found in no day" in result.stdout
+    assert result.stderr.startswith(f"ERROR: users {DAYS[2]}: {path}: the bytes are not those")
+    assert "2 keys not wholly forgotten" in run("python", "-m", "wholeday", "status").stdout
+    path.write_bytes(content)
+    again = run(*command)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "users: 1 line of the files and 0 rows of the warehouse" in again.stdout
+    assert "not wholly" not in run("python", "-m", "wholeday", "status").stdout
+    assert MARK not in result.stdout + result.stderr + again.stdout
+
+
+@pytest.mark.parametrize("place", ["table", "reject", "raw file"])
+@pytest.mark.usefixtures("database", "loaded")
+def test_key_found_anywhere_is_known(place):
+    """In a table, among the rejects, or in the files of a day that is not loaded."""
+    key = {"table": "42", "reject": "9", "raw file": "42"}[place]
+    if place == "raw file":
+        execute(*(f"delete from {table}" for table in ("users", "users_events", "users_changes", "rejects")))
+    (found,) = lookup.look_up(USERS, [key])
+    assert found.is_known
+    assert not lookup.look_up(USERS, ["4711"])[0].is_known
+
+
+def dump_kept() -> dict[str, bytes]:
+    """The files below `data`, less those that SQLite makes for whoever reads."""
+    return {path: data for path, data in dump_tree("data").items() if not path.endswith(("-shm", "-wal"))}
+
+
+@pytest.mark.usefixtures("loaded")
+def test_unknown_key_is_refused():
+    """A mistyped key would be kept out for good: nothing happens to the others either."""
+    before = dump_kept()
+    result = run("python", "-m", "wholeday", "forget", "42", "4711", "--yes")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "ERROR: users: no file and no table has the key 4711: check the spelling, or keep it out for good with "
+        "--unknown. Nothing is erased\n"
+    )
+    assert dump_kept() == before
+
+
+@pytest.mark.usefixtures("loaded")
+def test_forget_needs_a_word():
+    """Where nobody can be asked, that is --yes."""
+    before = dump_kept()
+    result = run_line("python -m wholeday forget 42 < /dev/null", PYTHONPATH=str(ROOT))
+    assert result.returncode == 1
+    assert result.stderr == "ERROR: forget cannot be undone, and nobody can be asked here: run it again with --yes\n"
+    assert dump_kept() == before
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, False), ("n", 1, True), ("", 1, True)])
+@pytest.mark.usefixtures("loaded")
+def test_forget_asks_on_a_terminal(answer, code, left):
+    """It shows the key with its rows and days. Anything but yes leaves all as it is."""
+    exit_code, written = run_on_terminal("python", "-m", "wholeday", "forget", "42", says=f"{answer}\n")
+    assert exit_code == code
+    assert re.search(r"^42: \d rows of the warehouse, \d days?\r$", written, re.MULTILINE)
+    assert "Erase 1 key from every file and table of users, for good? [y/N]" in written
+    assert bool(find_mark()) is left
+
+
+@pytest.mark.usefixtures("loaded")
+def test_interrupted_forget_continues_without_a_word(monkeypatch):
+    """The key was confirmed: neither with it nor without a key is it asked for again, though no table has it."""
+    monkeypatch.setattr(forget, "_erase_day", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        forget.forget(USERS, ["42"])
+    for keys in (["42"], []):
+        result = run_line(f"python -m wholeday forget {' '.join(keys)} < /dev/null", PYTHONPATH=str(ROOT))
+        assert (result.returncode, result.stderr) == (0, "")
+    assert find_mark() == []

@@ -1,0 +1,155 @@
+"""Pages that are sure to come are asked for ahead, where the source says how many it bears."""
+
+import datetime as dt
+import itertools
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+
+import msgspec
+import pytest
+
+from tests.support.reading import DAY, People
+from tests.support.server import Answer, Request, Server
+from wholeday.errors import SourceError
+from wholeday.extract.census import Census
+from wholeday.extract.reader import Reading
+
+PATIENCE = 20  # seconds for what is sure to happen
+
+
+def serve_slowly(server: Server, wait: float, pages: int = 8, **answers: Answer) -> str:
+    """So many pages of two users, each after `wait` seconds; `p3` is what answers the request for page three."""
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        users = [{"id": 2 * page - 1}, {"id": 2 * page}] if page <= pages else []
+        whole = Answer(users, headers={"X-Total-Count": str(2 * pages)}, wait=wait)
+        return answers.get(f"p{page}", whole)
+
+    return server.on("/users", respond)
+
+
+def test_pages_are_asked_for_ahead_and_come_in_order(server: Server) -> None:
+    """Where source and rate allow it several at a time, and one more behind a last page that is full."""
+    wait = 0.2
+    reading = Reading(People(url=serve_slowly(server, wait), paginator="page", requests_per_second=1000), DAY)
+    assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(1, 17))
+    assert sorted(int(request.query["page"]) for request in server.requests) == list(range(1, 10))
+    times = sorted(request.at for request in server.requests)
+    together = [later - earlier < wait for earlier, later in itertools.pairwise(times)]
+    assert together.count(True) >= 4  # one after the other none would be
+
+
+def test_records_are_counted_while_the_next_page_is_made(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one page leads to the next: to ask for that needs nothing of what takes long."""
+    asked, counted, add = threading.Event(), [], Census.add
+
+    def respond(request: Request) -> Answer:
+        if "page" in request.query:
+            asked.set()
+            return Answer([{"id": 2}])
+        return Answer([{"id": 1}], headers={"Link": f'<{server.url}/users?page=2>; rel="next"'})
+
+    def add_late(census: Census, records: Sequence[msgspec.Raw]) -> None:
+        counted.append(asked.wait(PATIENCE))
+        add(census, records)
+
+    monkeypatch.setattr(Census, "add", add_late)
+    reading = Reading(People(url=server.on("/users", respond), paginator="link_header"), DAY)
+    assert [len(page) for page in reading] == [1, 1]
+    assert counted == [True, True]
+
+
+def test_a_short_page_moves_those_behind_it(server: Server) -> None:
+    """What was asked for ahead, where a full page was foreseen, is asked for anew from where the short one ends."""
+
+    def respond(request: Request) -> Answer:
+        at = int(request.query["offset"])
+        users = [{"id": number} for number in range(40)][at:][: 1 if at == 8 else 4]
+        return Answer({"users": users, "total": 40})
+
+    url = server.on("/users", respond)
+    reading = Reading(People(url=url, paginator="offset", total_path="total", requests_per_second=1000), DAY)
+    assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(40))
+    assert {"12", "9"} <= {request.query["offset"] for request in server.requests}
+
+
+def test_without_a_rate_one_page_is_asked_for_at_a_time(server: Server) -> None:
+    """Nobody knows what the source bears: each request comes after the answer to the one before."""
+    wait = 0.03
+    list(Reading(People(url=serve_slowly(server, wait), paginator="page"), DAY))
+    times = [request.at for request in server.requests]
+    assert all(later - earlier >= wait for earlier, later in itertools.pairwise(times))
+
+
+def test_the_rate_holds_for_all_pages_together(server: Server) -> None:
+    """However many are under way."""
+    list(Reading(People(url=serve_slowly(server, 0.2), paginator="page", requests_per_second=20), DAY))
+    times = sorted(request.at for request in server.requests)
+    assert all(at - times[0] >= number / 20 - 0.02 for number, at in enumerate(times))
+
+
+@pytest.mark.parametrize(
+    "trouble", [Answer(status=404), Answer("<html>"), Answer(status=500)], ids=["404", "html", "500"]
+)
+def test_an_error_in_a_page_ahead_fails_the_day(server: Server, trouble: Answer) -> None:
+    """When its turn comes: the pages before it are given out, and none behind it."""
+    url = serve_slowly(server, 0.05, p5=trouble)
+    came: list[int] = []
+    pages = iter(Reading(People(url=url, paginator="page", requests_per_second=1000, retries=1), DAY))
+    with pytest.raises(SourceError, match="page=5"):
+        came.extend(json.loads(bytes(record))["id"] for page in pages for record in page)
+    assert came == list(range(1, 9))
+    assert not find_fetchers()
+
+
+def test_who_stops_reading_leaves_no_thread_behind(server: Server) -> None:
+    """Not even one that was asked to wait for an hour."""
+    busy = Answer(status=429, headers={"Retry-After": "3600"})
+    url = serve_slowly(server, 0.0, p3=busy)
+    source = People(url=url, paginator="page", requests_per_second=1000, max_wait=dt.timedelta(hours=2))
+    pages = iter(Reading(source, DAY))
+    next(pages)
+    time.sleep(0.1)
+    assert find_fetchers()
+    began, asked = time.monotonic(), len(server.requests)
+    pages.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 1
+    assert not find_fetchers()
+    assert len(server.requests) == asked
+
+
+@pytest.mark.parametrize("rate", [0.0, 1000.0])
+def test_what_is_still_under_way_says_no_secret(
+    server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    """Whoever stops reading waits for the pages that were asked for, and what is logged of them is masked too."""
+    monkeypatch.setenv("PEOPLE_KEY", "s3cr3t-key")
+    caplog.set_level(logging.DEBUG)
+    asked = threading.Event()
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        if page > 1:
+            asked.set()
+        return Answer([{"id": page}], headers={"X-Total-Count": "9"}, wait=0.5 if page > 1 else 0.0)
+
+    source = People(
+        url=server.on("/users", respond), paginator="page", requests_per_second=rate, auth="query:api_key:PEOPLE_KEY"
+    )
+    with closing(iter(Reading(source, DAY))) as pages:
+        next(pages)
+        assert asked.wait(PATIENCE)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("urllib3")]
+    assert any("page=2&api_key=*** HTTP/1.1" in line for line in said)
+    assert "s3cr3t" not in caplog.text
+    assert not logging.getLogger("urllib3.connectionpool").filters
+
+
+def find_fetchers() -> list[str]:
+    """The threads that fetch pages."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch")]

@@ -1,0 +1,499 @@
+"""The bytes of an answer to records."""
+
+import json
+import re
+import time
+import tracemalloc
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.reading import DAY, People, fail, read
+from tests.support.server import Answer, Server
+from wholeday.extract.http import pages
+from wholeday.extract.http.bodies import unfold
+from wholeday.extract.http.body_errors import BodyErrors
+from wholeday.extract.http.pages import BadPageError, select_list, split_envelope, split_list
+from wholeday.extract.reader import Reading
+from wholeday.schema.scan import count_items
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer('\ufeff[{"id": 1}, {"id": 2}]'),
+        Answer(' \r\n[{"id": 1}, {"id": 2}]\n'),
+        Answer([{"id": 1}, {"id": 2}], compress=True),
+        Answer([{"id": 1}, {"id": 2}], chunked=True),
+        Answer([{"id": 1}, {"id": 2}], compress=True, chunked=True),
+        Answer({"data": [{"id": 1}, {"id": 2}], "errors": [], "tags": ["a"]}),
+        Answer({"data": [{"id": 1}, {"id": 2}], "took": float("nan")}),
+    ],
+)
+def test_a_list_is_found_however_it_is_wrapped(server: Server, answer: Answer) -> None:
+    """A byte-order mark, white space, gzip, chunks, an object around the list: the records are the same."""
+    assert read(server.on("/users", answer)) == [{"id": 1}, {"id": 2}]
+
+
+def test_several_gzip_members_are_one_body(server: Server) -> None:
+    """A gzip stream may be made of several."""
+    body = Answer('[{"id": 1},', compress=True).encode() + Answer('{"id": 2}]', compress=True).encode()
+    assert read(server.on("/users", Answer(body, headers={"Content-Encoding": "gzip"}))) == [{"id": 1}, {"id": 2}]
+
+
+def test_a_record_is_the_bytes_that_came_on_one_line(server: Server) -> None:
+    """Nothing is re-serialised: order, numbers, escapes and spaces stay; line breaks become spaces."""
+    body = '[\n {"b": 1.0,\r\n\t"a": "\\u00e9\\n", "big": 123456789012345678901234567890} ,\n 7, null]'
+    (page,) = Reading(People(url=server.on("/users", Answer(body))), DAY)
+    assert [bytes(record) for record in page] == [
+        b'{"b": 1.0,  \t"a": "\\u00e9\\n", "big": 123456789012345678901234567890}',
+        b"7",
+        b"null",
+    ]
+
+
+@pytest.mark.parametrize("bad", ["NaN", "-Infinity", '"\\ud800"', "1" * 5000, "1e999"])
+@pytest.mark.parametrize(
+    "page", ['[{"id":1},{"x":%s},{"id":3}]', '{"n":{"m":%s},"users":[{"id":1},{"x":%s},{"id":3}]}']
+)
+def test_a_value_that_few_can_read_does_not_harm_its_neighbours(server: Server, bad: str, page: str) -> None:
+    """What Python APIs emit beyond JSON, and numbers of any size, is passed on in its own record."""
+    (records,) = Reading(People(url=server.on("/users", Answer(page.replace("%s", bad)))), DAY)
+    assert [bytes(record).decode() for record in records] == ['{"id":1}', f'{{"x":{bad}}}', '{"id":3}']
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(JSON_VALUES, max_size=5), st.sampled_from([None, 1]))
+def test_splitting_keeps_every_value(values: list[Any], indent: int | None) -> None:
+    """The parts of a list, NaN and all, pretty or not, are its values in order, each on one line."""
+    records = [bytes(record) for record in split_list(json.dumps(values, indent=indent).encode())]
+    if not any(isinstance(value, (dict, list)) for value in values):
+        values = [{"value": value} for value in values]
+    assert json.dumps([json.loads(record) for record in records]) == json.dumps(values)
+    assert not any(b"\n" in record for record in records)
+
+
+@pytest.mark.parametrize(
+    ("body", "selector", "count"),
+    [
+        ({"data": {"users": [1, 2]}, "other": [{}]}, "data.users", 2),
+        ({"users": [{}], "teams": [{}, {}]}, "teams", 2),
+        ({"users": []}, "auto", 0),
+        ({"users": [{}], "tags": ["x"]}, "auto", 1),
+    ],
+)
+def test_the_list_is_selected(server: Server, body: object, selector: str, count: int) -> None:
+    """A dotted path leads to the list; auto takes the only one that it can be."""
+    assert len(read(server.on("/users", Answer(body)), data_selector=selector)) == count
+
+
+@pytest.mark.parametrize(
+    ("body", "selector", "words"),
+    [
+        ({"users": [{}], "teams": [{}]}, "auto", "'users', 'teams'.*set data_selector"),
+        ({"data": {"users": [{}]}}, "auto", "'data.users'.*set data_selector"),
+        ({"users": [], "teams": []}, "auto", "'users', 'teams'.*set data_selector"),
+        ({"tags": ["x"]}, "auto", "'tags'.*set data_selector"),
+        ({"errors": []}, "auto", "'errors'.*set data_selector"),
+        ({"ok": True}, "auto", "none at all.*set data_selector"),
+        ({"users": 7}, "users", "no list at 'users'.*check"),
+        ({"users": None}, "data.users", "no list at 'data.users'"),
+        ({"data": None}, "data.users", "no list at 'data.users'"),
+        ({"users": None}, "auto", "none at all, and null at 'users'.*set data_selector"),
+        ({"users": [{}]}, "data.users", "no list at 'data.users': there are 'users'"),
+        ([{}], "users", "a list where an object with a list at 'users'"),
+    ],
+)
+def test_a_list_that_is_not_clear_is_an_error(server: Server, body: object, selector: str, words: str) -> None:
+    """Nothing is guessed: the candidates are named."""
+    assert re.search(words, fail(server.on("/users", Answer(body)), data_selector=selector))
+
+
+@pytest.mark.parametrize(
+    ("said", "error_path", "words"),
+    [
+        ({"ok": False}, "", "'ok' is false"),
+        ({"success": False}, "", "'success' is false"),
+        ({"error": "busy"}, "", "'error' is \"busy\""),
+        ({"errors": [{"code": 7}]}, "", "'errors' is .*7"),
+        ({"meta": {"fault": {"code": 7}}}, "meta.fault", "'meta.fault' is .*7"),
+        ({"status": "false"}, "!status", "'status' is \"false\""),
+        ({"error": None, "errors": [], "ok": True, "success": "true"}, "", None),
+        ({"error": "none, really"}, "meta.fault", "'error' is \"none, really\""),
+    ],
+)
+def test_a_page_that_says_that_it_failed_fails(
+    server: Server, said: dict[str, object], error_path: str, words: str | None
+) -> None:
+    """An error with a good status is one, beside a list of records too; `error_path` names one more field for it."""
+    url = server.on("/users", Answer({"users": [{"id": 1}], **said}))
+    if words is None:
+        assert read(url, error_path=error_path) == [{"id": 1}]
+    else:
+        assert re.search(f"the page says that it failed: {words}.*set ok_when", fail(url, error_path=error_path))
+
+
+@pytest.mark.parametrize(
+    ("body", "selector", "name"),
+    [
+        ('{"data": [{"id": 1}], "data": []}', "data", "data"),
+        ('{"data": [{"id": 1}], "data": [{"id": 1}]}', "auto", "data"),
+        ('{"data": [{"id": 1}], "next": "/two", "next": null}', "auto", "next"),
+        ('{"has_more": true, "data": [{"id": 1}], "has_more": false}', "data", "has_more"),
+        ('{"error": "busy", "data": [{"id": 1}], "error": null}', "data", "error"),
+        ('{"data": [{"id": 1}], "meta": {"total": 2, "t\\u006ftal": 1}}', "auto", "total"),
+        ('{"a": {"data": [{"id": 1}], "data": [{"id": 2}]}}', "a.data", "data"),
+        (
+            '{{"data": [{{"id": 1, "text": "{}"}}], "data": [{{"id": 2, "text": "{}"}}]}}'.format("x" * 99, "x" * 99),
+            "data",
+            "data",
+        ),
+        ('{"a": {"id": 1}, "a": {"id": 2}}', "*", "a"),
+        ('{"users": {"a": {"id": 1}, "a": {"id": 2}}}', "users.*", "a"),
+        ('{"users": {"a": {"id": 1}}, "users": {}}', "users.*", "users"),
+    ],
+)
+def test_name_twice_in_a_page_fails(server: Server, body: str, selector: str, name: str) -> None:
+    """The last value would win, and the records or the sign of the other one would be lost without a word."""
+    line = fail(server.on("/users", Answer(body)), data_selector=selector)
+    assert re.search(f'the name "{name}"', line)
+
+
+def test_name_twice_in_a_record_is_kept(server: Server) -> None:
+    """The page is sound, and the bytes of its records are not looked into."""
+    record = '{"id": 1, "a": 1, "a": "%s"}' % ("x" * 99)
+    url = server.on("/users", Answer(f'{{"data": [{record}], "note": "[]"}}'))
+    (page,) = Reading(People(url=url), DAY)
+    assert [bytes(each).decode() for each in page] == [record]
+
+
+def test_a_name_with_dots_in_it_is_found(server: Server) -> None:
+    """A path is not cut where the name itself has a dot."""
+    url = server.on("/users", Answer({"@odata.page": {"the.users": [{"id": 1}]}, "teams": [{}]}))
+    assert read(url, data_selector="@odata.page.the.users") == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["1732872345.1234564", "1e2", "-1.50E+3", "0.10", "1732872345.123456789", "12345678901234567890123", "7"]
+)
+@pytest.mark.parametrize("where", ["query", "header", "body"])
+def test_a_number_that_leads_on_goes_out_as_it_came(server: Server, cursor: str, where: str) -> None:
+    """Digit by digit: one that is rounded, or written in another way, asks for other records."""
+    first, last = Answer(f'{{"users":[{{"id":1}}],"at":{{"next":{cursor}}}}}'), Answer({"users": [], "at": {}})
+    keys = {"paginator": "cursor", "cursor_path": "at.next", "cursor_param": "after", "cursor_in": where}
+    read(server.on("/users", first, last), method="POST", **keys)
+    sent = server.requests[1]
+    found = {"query": sent.query, "header": sent.headers, "body": json.loads(sent.body)}[where]
+    assert found["after"] == cursor
+
+
+@pytest.mark.parametrize(
+    ("total", "more", "end"), [("2.0", "0.5", "0.0"), ("2e0", "1e-1", "0e7"), ("20E-1", "1e9", "-0.0")]
+)
+def test_a_number_is_a_number_however_it_is_written(server: Server, total: str, more: str, end: str) -> None:
+    """A total, and a word for there being more, of which zero is none."""
+    pages = [("[1]", more), ("[2]", end), ("[]", end)]
+    answers = [Answer(f'{{"users":{users},"n":{total},"more":{word}}}') for users, word in pages]
+    url = server.on("/users", *answers)
+    assert read(url, data_selector="users", paginator="page", more_path="more", total_path="n") == [
+        {"value": 1},
+        {"value": 2},
+    ]
+
+
+def test_later_pages_are_shaped_like_the_first(server: Server) -> None:
+    """An error object with a list of its own does not pass for a page."""
+    first = Answer([{"id": 1}], headers={"Link": "</users?page=2>; rel=next"})
+    line = fail(server.on("/users", first, Answer({"details": [{"why": "busy"}]})))
+    assert "an object where a list of records was expected" in line
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("<!doctype html>\n<title>Log in</title>", "HTML.*Log in"),
+        ("", "empty"),
+        ("  \n", "empty"),
+        (b'[{"name": "\xff"}]', "not UTF-8"),
+        ("[]".encode("utf-16"), "not UTF-8"),
+        ("3", "no JSON list or object"),
+        ('"x"', "no JSON list or object"),
+        ("[{'id': 1}]", "no JSON"),
+        ('[{"a": "line\nbreak"}]', "no JSON"),
+        ("[1] [2]", "no JSON"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_body_that_is_no_page_fails_at_once(server: Server, body: str | bytes, words: str) -> None:
+    """A good status does not make a page; the line shows what came, and nothing is retried."""
+    line = fail(server.on("/users", Answer(body)), retries=3)
+    assert re.search(words, line)
+    assert f"GET {server.url}/users" in line
+    assert "200 OK" in line
+    assert len(server.requests) == 1
+
+
+def test_a_body_beyond_the_bound_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decompression bomb, plain or of endless empty members, and a large plain body end at the bound."""
+    monkeypatch.setattr(pages, "MAX_BODY", 2**20)
+    packed = {"Content-Encoding": "gzip"}
+    bomb = Answer(Answer(b"[" + b" " * 2**26 + b"]", compress=True).encode(), headers=packed)
+    empty = Answer(Answer(b"", compress=True).encode() * 2**16, headers=packed)
+    for answer in (bomb, empty, Answer(b" " * (2**20 + 1))):
+        url = server.on("/users", answer)
+        tracemalloc.start()
+        assert "larger than 1 MiB" in fail(url, retries=3)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+        tracemalloc.stop()
+    assert len(server.requests) == 3
+
+
+def test_a_redirect_is_not_read_ahead(server: Server) -> None:
+    """The body of a redirect is nobody's business, however long it is."""
+    url = server.on("/old", Answer(b" " * 2**26, status=302, headers={"Location": "/users"}))
+    server.on("/users", Answer([{"id": 1}]))
+    tracemalloc.start()
+    assert read(url) == [{"id": 1}]
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()
+
+
+def test_an_empty_list_beside_another_is_not_passed_over(server: Server) -> None:
+    """On a day without users, another list of objects is not taken for theirs."""
+    assert "not clear which list" in fail(server.on("/users", Answer({"users": [], "teams": [{"id": 7}]})))
+    assert "not clear which list" in fail(server.on("/users", Answer({"users": [{"id": 7}], "teams": []})))
+    url = server.on("/users", Answer({"users": [], "teams": [{"id": 7}]}))
+    assert read(url, data_selector="users") == []
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_null_in_the_place_of_the_list_is_an_empty_one(server: Server, indent: int | None) -> None:
+    """Go writes it for a list that nobody made, on a quiet day or on the page after the last."""
+    body = json.dumps({"data": {"users": None}, "total": 0, "teams": [{"id": 7}]}, indent=indent)
+    url = server.on("/users", Answer(body))
+    assert read(url, data_selector="data.users", total_path="total") == []
+    pages = [Answer({"users": users}) for users in ([{"id": 1}], [{"id": 2}], None)]
+    for selector in ("users", "auto"):
+        assert read(server.on("/users", *pages), data_selector=selector, paginator="page") == [{"id": 1}, {"id": 2}]
+    failed = Answer({"users": None, "error": "busy"})
+    assert "says that it failed" in fail(server.on("/users", failed), data_selector="users")
+
+
+@pytest.mark.parametrize(
+    ("body", "null"),
+    [
+        ({"users": None, "groups": [{"id": 7}]}, "users"),
+        ({"data": None, "included": [{"id": 7}]}, "data"),
+        ({"Items": None, "facets": [{"id": 7}], "next": None}, "Items"),
+        ({"people": None, "teams": [{"id": 7}]}, "people"),
+    ],
+)
+def test_null_in_the_place_of_the_list_is_not_passed_over(server: Server, body: Any, null: str) -> None:
+    """No more than an empty list: nobody's groups are loaded as users."""
+    line = fail(server.on("/users", Answer(body)))
+    assert f"not clear which list holds the records: there are '{[*body][1]}', and null at '{null}'" in line
+    assert read(server.on("/users", Answer(body)), data_selector=null) == []
+
+
+BESIDE = ["next", "prev", "error", "errors", "message", "meta", "links", "_links", "paging", "pagination", "cursor"]
+BESIDE += [
+    "next_cursor",
+    "nextPageToken",
+    "warnings",
+    "total",
+    "query",
+    "sort",
+    "filter",
+    "included",
+    "support",
+    "page",
+]
+
+
+@pytest.mark.parametrize("name", ["data", "users", "items", "results", "Resources", "value", "employees", "people"])
+def test_null_beside_the_list_is_nothing(server: Server, name: str) -> None:
+    """Many a page has it for a link, a cursor or an error that is not there, and for a list that was not asked for."""
+    url = server.on("/users", Answer({**dict.fromkeys(BESIDE), name: [{"id": 1}]}))
+    assert read(url) == [{"id": 1}]
+    if name in {"data", "users", "items", "results", "people"}:
+        url = server.on("/users", Answer({**dict.fromkeys(["data", "users", "records", "people"]), name: [{"id": 1}]}))
+        assert read(url) == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    "body", [{"schemas": ["urn:x"], "totalResults": 0, "Resources": []}, {"users": [], "links": [{"rel": "self"}]}]
+)
+def test_lists_of_text_and_of_links_are_no_records(server: Server, body: Any) -> None:
+    """What is left is the list, though it is empty."""
+    assert read(server.on("/users", Answer(body))) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ('{"a":1,"a":1,"data":[{"id":1}],"a":1}', "a"),
+        ('{"a":1,"b":{"x":1,      "b":0},"a":"0123456789"}', "a"),  # the lengths alone would fit
+        ('{"n":12,"n":1,"x":2,"data":[{"id":1}]}', "n"),
+        ('{"n":"a,\\"n\\":","n":1,"data":[{"id":1}]}', "n"),
+        ('{"data":[{"id":1}],"meta":{"page":{"next":1,"next":2}}}', "next"),
+        ('{"data":[{"id":1}],"links":[{"rel":"next","href":"/a","href":"/b"}]}', "href"),
+        ('{"data":[{"id":1}],"x":NaN,"total":2,"total":1}', "total"),
+    ],
+)
+@pytest.mark.parametrize("selector", ["data", "auto"])
+def test_duplicate_member_of_a_page_is_refused(server: Server, body: str, name: str, selector: str) -> None:
+    """Wherever the two stand, and whatever stands between them."""
+    line = fail(server.on("/users", Answer(body)), data_selector=selector)
+    assert f'the name "{name}" twice' in line
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", 'c"', "ä\\", ""]), JSON_VALUES), max_size=5), st.booleans())
+def test_envelope_has_no_duplicates_or_is_refused(pairs: list[tuple[str, Any]], spaced: bool) -> None:
+    """Whatever names and values stand there, and however they are written."""
+    comma, colon = (" ,\n ", "\t: ") if spaced else (",", ":")
+    text = comma.join(f"{json.dumps(name)}{colon}{json.dumps(value)}" for name, value in pairs)
+    body = f"{{{text}}}".encode()
+    if len(dict(pairs)) == len(pairs):
+        members = split_envelope(body)
+        assert json.dumps({name: json.loads(bytes(raw)) for name, raw in members.items()}) == json.dumps(dict(pairs))
+    else:
+        with pytest.raises(BadPageError, match="twice in one object"):
+            split_envelope(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "candidates"),
+    [
+        ({"result": {"users": [{"id": 1}]}, "groups": [{"id": 7}]}, "'result.users', 'groups'"),
+        ({"result": {"users": []}, "groups": [{"id": 7}]}, "'result.users', 'groups'"),
+        ({"result": {"users": None}, "groups": [{"id": 7}]}, "'groups', and null at 'result.users'"),
+        ({"people_list": [None, {"id": 1}], "groups": [{"id": 7}]}, "'people_list', 'groups'"),
+        ({"people_list": [None], "groups": [{"id": 7}]}, "'people_list', 'groups'"),
+        ({"people_list": [7, {"id": 1}], "groups": [{"id": 7}]}, "'people_list', 'groups'"),
+        ({"meta": [{"name": "id"}], "rows": [[1], [2]]}, "'meta', 'rows'"),
+    ],
+)
+def test_another_list_is_not_taken_for_the_records(server: Server, body: Any, candidates: str) -> None:
+    """A list counts wherever it stands, and whatever it begins with."""
+    line = fail(server.on("/users", Answer(body)))
+    assert f"not clear which list holds the records: there are {candidates}" in line
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"meta": {"facets": [{"value": "x"}]}},
+        {"errors": {"list": [{}][:0]}, "_links": {"curies": [{"name": "doc"}]}},
+        {"tags": ["a{b}", "c"], "counts": [1, 2]},
+        {"bbox": [[1, 2], [3, 4]], "more": [None]},
+    ],
+)
+def test_list_with_a_usual_name_wins_over_nested_lists(server: Server, beside: Any) -> None:
+    assert read(server.on("/users", Answer({"data": [{"id": 1}], **beside}))) == [{"id": 1}]
+
+
+@pytest.mark.parametrize("depth", [200, 201, 990, 5000, 100_000])
+@pytest.mark.parametrize("open_close", ["[]", '{"a":,}'])
+def test_deep_record_is_a_record_of_its_page(server: Server, depth: int, open_close: str) -> None:
+    """The page is split in the same way however deep its records are; the transform rejects the deep ones."""
+    start, end = ("[", "]") if open_close == "[]" else ('{"a":', "}")
+    deep = '{"id":2,"x":' + start * (depth - 2) + "[]" + end * (depth - 2) + "}"
+    body = f'[{{"id":1}},{deep},{{"id":3,"x":"]"}}]'
+    (page,) = Reading(People(url=server.on("/users", Answer(body))), DAY)
+    assert [bytes(record).decode() for record in page] == ['{"id":1}', deep, '{"id":3,"x":"]"}']
+
+
+@pytest.mark.parametrize(
+    "inside", ["1 2", "1,", ",1", '"a":1', "tru", '"\n"', "01", "{1:2}", '{"a"}', '{"a":1,}', "]["]
+)
+def test_deep_record_that_is_no_json_fails_its_page(server: Server, inside: str) -> None:
+    body = f'[{{"id":1}},{"[" * 5000}{inside}{"]" * 5000}]'
+    assert "the body is no JSON" in fail(server.on("/users", Answer(body)))
+
+
+@pytest.mark.parametrize("name", ["meta", "links", "errors"])
+def test_deep_envelope_is_refused(server: Server, name: str) -> None:
+    """Its depth does not depend on that of the records."""
+    deep = '{"id":1,"x":%s}' % ("[" * 300 + "]" * 300)
+    for depth in (201, 5000):
+        body = f'{{"data":[{deep}],"{name}":{"[" * depth}{"]" * depth}}}'
+        assert f"'{name}' is nested more than 200 levels deep" in fail(
+            server.on("/users", Answer(body)), data_selector="data"
+        )
+    url = server.on("/users", Answer(f'{{"data":[{deep}],"meta":{"[" * 200}{"]" * 200}}}'))
+    assert len(read(url, data_selector="data")) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"1," * 100_000 + b"1]",
+        b"[" + b"{}," * 100_000 + b"{}]",
+        b"[{}" + b",1" * 100_000 + b"]",
+        b"[" + b"NaN," * 100_000 + b"1]",
+        b'{"data":[' + b"1," * 100_000 + b"1]}",
+        b"{" + b"".join(b'"%d":1,' % number for number in range(100_000)) + b'"data":[]}',
+        b"{}\n" * 100_000,
+        b'{"data":[],"errors":[' + b"[]," * 100_000 + b"[]]}",
+    ],
+    ids=["numbers", "objects", "mixed", "NaN", "nested", "members", "lines", "errors"],
+)
+def test_page_with_too_many_records_fails(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    """A short body may hold many records, and each takes memory of its own."""
+    monkeypatch.setattr(pages, "MAX_RECORDS", 10_000)
+
+    def split() -> None:
+        unfolded = unfold(body, None, "")
+        split_list(select_list(unfolded.body, None, BodyErrors())[1])
+
+    count_items(b"[]", 1)  # it imports NumPy
+    tracemalloc.start()
+    with pytest.raises(BadPageError, match=r"more than 10,000 (records|lines)"):
+        split()
+    assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    tracemalloc.stop()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(JSON_VALUES, min_size=1, max_size=5), st.integers(5, 30), st.sampled_from([None, 1]))
+def test_items_are_counted_as_python_counts_them(values: list[Any], chunk: int, indent: int | None) -> None:
+    """Brackets, commas and quotes within strings do not count, wherever a chunk ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wholeday.schema.scan.CHUNK", chunk)
+        for value in (values, dict(zip(map(str, values), values, strict=True))):
+            assert count_items(
+                json.dumps(value, indent=indent, ensure_ascii=False).encode(errors="replace"), 99
+            ) == len(value)
+
+
+@pytest.mark.parametrize("count", [9, 10, 11])
+def test_records_are_counted_and_not_commas(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Wide records have many commas."""
+    monkeypatch.setattr(pages, "MAX_RECORDS", 10)
+    body = json.dumps([{"id": number, "tags": ["a", "b"], "name": "x"} for number in range(count)]).encode()
+    if count > 10:
+        with pytest.raises(BadPageError, match="more than 10 records"):
+            split_list(body)
+    else:
+        assert len(split_list(body)) == count
+
+
+def test_a_page_is_split_at_the_speed_of_msgspec() -> None:
+    """A record costs a view of the page, not an object: 200,000 take under a fifth of a second of processor time."""
+    page = b"[" + b",".join(b'{"id":%d,"name":"user"}' % number for number in range(200_000)) + b"]"
+    started = time.process_time()
+    records = split_list(page)
+    assert time.process_time() - started < 0.2
+    assert len(records) == 200_000
+    assert isinstance(records[0], msgspec.Raw)

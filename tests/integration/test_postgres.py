@@ -1,0 +1,643 @@
+"""A warehouse in PostgreSQL: what is particular to it. What it says of days is tested where SQLite's is."""
+
+import datetime as dt
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psycopg
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.users import USERS
+from tests.support import ROOT, databases
+from tests.support.cluster import PASSWORD, USER, Cluster, find_port
+from tests.support.model import Record
+from tests.support.project import luigi_run, query, run
+from tests.support.store import (
+    MISCHIEF,
+    Store,
+    at,
+    declare,
+    declared,
+    describe,
+    fails,
+    incremental,
+    names,
+    snapshot,
+    user,
+)
+from wholeday.commands.forget import forget
+from wholeday.errors import BrokenOffError, ConfigError, WarehouseError
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.load import packing, postgres
+from wholeday.load.database import Database, find_database
+from wholeday.load.markers import find_loaded
+from wholeday.tasks.targets import LoadMarker
+from wholeday.transform import day as transform_stage
+
+DAY = dt.date(2026, 11, 21)
+
+
+@pytest.fixture
+def store(cluster: Cluster) -> Store:
+    return Store(cluster.make_url())
+
+
+# -- what a URL may say -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "params"),
+    [
+        ("postgresql+psycopg://me@db:5433/w", "postgresql+psycopg://me@db:5433/w", "me - db 5433 w"),
+        ("postgresql://me:p%40%2F@db/w", "postgresql://me:***@db/w", "me p@/ db - w"),
+        ("postgresql://me:p%3Aq:r@[::1]/w%20x", "postgresql://me:***@[::1]/w%20x", "me p:q:r ::1 - w x"),
+        ("postgresql:///w?host=/run/pg&port=1", "postgresql:///w?host=/run/pg&port=1", "- - /run/pg 1 w"),
+        ("postgresql:///w?host=a,b&password=hush", "postgresql:///w?host=a,b&password=***", "- hush a,b - w"),
+        ("postgresql://db/w?user=me&options=-csearch_path=x", None, "me - db - w"),
+    ],
+)
+def test_a_url_is_read_as_sqlalchemy_reads_it_and_shown_without_its_password(
+    url: str, shown: str | None, params: str
+) -> None:
+    """What libpq knows may stand in the query."""
+    database = postgres.Database(url)
+    assert str(database) == (shown or url)
+    said = [database.params.get(name, "-") for name in ("user", "password", "host", "port", "dbname")]
+    assert " ".join(said) == params
+    read = sa.make_url(url.replace("postgresql:", "postgresql+psycopg:"))
+    options = read.translate_connect_args(username="user", database="dbname") | dict(read.query)
+    assert {name: str(value) for name, value in options.items()}.items() <= database.params.items()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hush/x@db/w",
+        "postgresql://me:hush#x@db/w",
+        "postgresql://me:hush?x@db/w",
+        "postgresql://me:hush@db:port/w",
+        "postgresql://me:hush@[db/w",
+        "postgresql://me:hush@db/w#x",
+        "postgresql://me:hush@db/w?x",
+        "postgresql://me:hush@db/w?password=hush",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_one_line_without_its_password(url: str) -> None:
+    """A password with a slash in it would be taken for a host, and shown."""
+    with pytest.raises(ConfigError) as caught:
+        find_database(url)
+    assert str(caught.value).startswith("[pipeline] database = postgresql://")
+    assert "hush" not in str(caught.value)
+
+
+def test_the_urls_of_the_documentation_are_understood() -> None:
+    """Those of the page on growing, of the README and of errors; what is asked of libpq by them is known to it."""
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "wholeday/load/postgres.py"))
+    urls = {url.rstrip("`'…") for url in re.findall(r"postgresql\+psycopg://[^\s`;)\"]+", text)}
+    assert len(urls) > 4
+    for url in urls:
+        params = postgres.Database(url).params
+        assert psycopg.conninfo.conninfo_to_dict(**params) == params
+
+
+def test_the_extra_is_named_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a day is asked for or loaded; to name such a database costs nothing."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    marker = LoadMarker("postgresql+psycopg://db/w", "users", DAY)
+    with pytest.raises(ConfigError, match=r"PostgreSQL needs the extra postgres, .*pip install -e '\.\[postgres\]'$"):
+        marker.exists()
+
+
+# -- what cannot be reached, or not be done -----------------------------------------------------------------------
+
+
+def refuse(url: str) -> str:
+    """The line of asking for a day, which is that of loading one."""
+    with pytest.raises((ConfigError, WarehouseError)) as asked:
+        find_loaded(url, "users", [DAY])
+    with pytest.raises((ConfigError, WarehouseError)) as loaded:
+        Store(url).load(incremental(1))
+    assert type(asked.value) is type(loaded.value)
+    assert str(asked.value) == str(loaded.value)
+    assert not {PASSWORD, "p%40ss"} & set(str(asked.value).split())
+    return str(asked.value)
+
+
+def test_a_server_that_cannot_be_reached_is_one_line_at_once(cluster: Cluster) -> None:
+    """Nobody listens; the host has no address; the password is wrong; there is no such database, role or setting."""
+    began = time.monotonic()
+    url = cluster.make_url(cluster.port)
+    port = find_port()
+    lines = {
+        cluster.make_url(port): f'server at "127.0.0.1", port {port} failed: Connection refused: see that it runs',
+        url.replace("127.0.0.1", "nowhere.invalid"): "failed to resolve host 'nowhere.invalid'",
+        url.replace("%40", "%41"): 'password authentication failed for user "loader": see that it runs, and that',
+        url.replace("/warehouse", "/nothing"): 'database "nothing" does not exist: see that it runs',
+        url.replace("loader:", "nobody:"): 'password authentication failed for user "nobody"',
+        url.replace("-csearch_path", "-cno_such"): 'unrecognized configuration parameter "no_such"',
+        url.replace("options=", "optoins="): 'invalid connection option "optoins": leave that out',
+    }
+    for bad, words in lines.items():
+        line = refuse(bad)
+        assert words in line
+        assert "loader:***@/" in line or "nobody:***@/" in line
+    assert time.monotonic() - began < 20
+
+
+def test_what_the_role_may_not_do_is_one_line(cluster: Cluster, store: Store) -> None:
+    """Make a schema, or write in one."""
+    cluster.execute("create role guest login")
+    url = store.url.replace("//loader@", "//guest@")
+    line = "permission denied for database warehouse: grant this role the right, and run again"
+    with pytest.raises(WarehouseError, match=line):
+        Store(url).load(incremental(1))
+    store.load(incremental(1))
+    with pytest.raises(
+        WarehouseError, match=r"permission denied for schema s\d+: grant this role the right, and run again"
+    ):
+        Store(url).load(incremental(1))
+    reading = f"{store.url} -cdefault_transaction_read_only=on"
+    with pytest.raises(WarehouseError, match="in a read-only transaction: it is a standby, or may only be read: name"):
+        Store(reading).load(incremental(2))
+
+
+def test_a_search_path_without_a_schema_is_one_line(cluster: Cluster) -> None:
+    """Where the first is the role's own, and there is none, and no other."""
+    url = cluster.make_url().replace("search_path=", "search_path=$user,no")
+    with pytest.raises(
+        WarehouseError, match=r"the search path names no schema that is there: name one with \?options="
+    ):
+        Store(url).load(incremental(1))
+
+
+def test_a_statement_that_is_cancelled_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand, or by a timeout of the role's."""
+    monkeypatch.setitem(postgres.SETTINGS, "statement_timeout", "1ms")
+    with pytest.raises(
+        WarehouseError, match="canceling statement due to statement timeout: somebody cancelled it there"
+    ):
+        store.load(incremental(1, *(user(key, "a", 5) for key in range(5000))))
+
+
+def sort(database: Database) -> None:
+    """Sort more than fits into the memory that is allowed."""
+    with database.connect(create=True) as db:
+        db.run("set work_mem = '64kB'")
+        db.run("select count(*) from (select n from generate_series(1, 100000) n order by n desc) numbers")
+
+
+def test_a_limit_of_temporary_files_is_one_line(cluster: Cluster) -> None:
+    """Any statement that sorts may reach it, such as those of forget."""
+    cluster.execute(f"alter role {USER} set temp_file_limit = 0")
+    try:
+        with pytest.raises(WarehouseError, match=r"temp_file_limit .*: raise that limit of the server for this role"):
+            sort(find_database(cluster.make_url()))
+    finally:
+        cluster.execute(f"alter role {USER} reset temp_file_limit")
+
+
+def test_a_name_that_postgresql_would_cut_is_refused(store: Store) -> None:
+    """It keeps 63 bytes, and says nothing."""
+    declare(store, *declared(), sa.Column("ü" * 32, sa.Text))
+    day = incremental(1)
+    with pytest.raises(ConfigError, match=f"table users: the name {'ü' * 32} is longer than 63 bytes: choose"):
+        store.warehouse.load(describe(day), [], [])
+
+
+def test_a_key_that_is_too_long_for_an_index_is_one_line(cluster: Cluster) -> None:
+    """And the day before it stays."""
+    store = Store(cluster.make_url(), "orders")
+    store.load(incremental(1, Record(("a", 1), at(5), "a")))
+    with pytest.raises(WarehouseError, match=r"index row .* maximum .*: a key is too long for an index: reject"):
+        store.load(incremental(2, Record(("".join(map(chr, range(1000, 9000))), 1), at(30), "b")))
+    assert names(store) == {("a", 1): "a"}
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["alter table users alter name set not null"], 'column "name" of relation "users" violates not-null'),
+        (["alter table users add constraint short check (length(name) < 3)"], 'violates check constraint "short"'),
+        (
+            ["create table orders (buyer bigint references users)", "insert into orders values (2)"],
+            'foreign key constraint "orders_buyer_fkey" on table "orders"',
+        ),
+    ],
+    ids=["null", "check", "reference"],
+)
+def test_a_constraint_that_somebody_added_is_named_in_one_line(
+    store: Store, statements: list[str], message: str
+) -> None:
+    """Without the row that PostgreSQL shows with it."""
+    store.load(snapshot(1, 1, user(1, "a", 0), user(2, "b", 0)))
+    store.execute(*statements)
+    line = fails(store, snapshot(2, 30, user(1, None if "null" in message else "Kowalczyk", 29)))
+    assert message in line
+    assert ": a constraint or trigger in the database stands in the way: drop it" in line
+    assert "Kowalczyk" not in line
+    assert "row contains" not in line
+
+
+def test_a_database_that_cannot_hold_every_character_is_one_line(cluster: Cluster) -> None:
+    """One of the server's old encodings."""
+    cluster.execute(f"create database latin owner {USER} encoding 'LATIN1' template template0")
+    store = Store(cluster.make_url().replace("/warehouse?", "/latin?"))
+    store.load(incremental(1, user(1, "Zoë", 5)))
+    with pytest.raises(WarehouseError, match="cannot hold every character: choose one that was created with encoding"):
+        store.load(incremental(2, user(1, "Київ", 30)))
+    assert names(store) == {1: "Zoë"}
+
+
+# -- schemas ------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_schema_of_the_search_path_is_made_and_nothing_is_looked_for_elsewhere(store: Store) -> None:
+    """Tables of the next one, though they are a warehouse's, are neither read nor written."""
+    store.load(incremental(1, user(1, "a", 5)))
+    before = store.dump_all()
+    first = f'"My ""Own"" {id(store)}"'
+    other = Store(store.url.replace("search_path=", f"search_path={first.replace(' ', chr(92) + ' ')},"))
+    assert find_loaded(other.url, "users", [dt.date(2026, 11, 1)]) == set()
+    assert other.warehouse.loads() == []
+    other.load(incremental(1, user(2, "b", 5)))
+    assert names(other) == {2: "b"}
+    assert store.dump_all() == before
+    assert find_loaded(other.url, "users", [dt.date(2026, 11, 1)]) == {dt.date(2026, 11, 1)}
+
+
+def test_without_a_schema_in_the_url_it_is_the_role_s_own_or_public(cluster: Cluster) -> None:
+    """As anywhere in PostgreSQL."""
+    cluster.execute("create role plain login")
+    cluster.execute("create database plain owner plain")
+    url = cluster.make_url().replace("loader@/warehouse", "plain@/plain").partition("&options")[0]
+    Store(url).load(incremental(1, user(1, "a", 5)))
+    assert databases.query(url, "select schemaname from pg_tables where tablename = 'users'") == [("public",)]
+    databases.execute(url, "create schema plain")
+    assert find_loaded(url, "users", [dt.date(2026, 11, 1)]) == set()
+
+
+def test_another_program_s_table_loads_is_one_line(store: Store) -> None:
+    """It has no column `date` to be asked for."""
+    store.make_room()
+    store.execute("create table loads (truck text)")
+    with pytest.raises(
+        WarehouseError,
+        match=r'cannot ask which days are loaded: column "date" does not exist: if the table loads is another program',
+    ):
+        find_loaded(store.url, "users", [DAY])
+
+
+# -- what is stored -----------------------------------------------------------------------------------------------
+
+
+def test_columns_have_the_types_of_postgresql(store: Store) -> None:
+    """Times with their zone, dates, booleans; every whole number has 64 bits."""
+    columns = [sa.Column("yes", sa.Boolean), sa.Column("real", sa.Float), sa.Column("day", sa.Date)]
+    declare(store, *declared(), *columns)
+    store.warehouse.load(describe(incremental(1)), [], [])
+    types = "select column_name, data_type from information_schema.columns where table_name = '{}' and table_schema = "
+    assert dict(store.query(types.format("users") + "current_schema()")) == {
+        "user_id": "bigint",
+        "name": "text",
+        "updated_at": "timestamp with time zone",
+        "yes": "boolean",
+        "real": "double precision",
+        "day": "date",
+        "ingested_at": "timestamp with time zone",
+        "load_date": "date",
+    }
+
+
+def test_text_in_a_key_is_compared_by_its_bytes(cluster: Cluster) -> None:
+    """In every table, the temporary ones included, or two of them could not be compared at all."""
+    store = Store(cluster.make_url(), "orders")
+    for number, key in enumerate(("a", "A", "ä", "Z"), 1):
+        store.load(snapshot(number, 24 * number, Record((key, 1), at(number), "a"), Record((key, 2), None, "b")))
+    columns = "select distinct column_name, collation_name from information_schema.columns where table_schema = "
+    found = store.query(f"{columns} current_schema() and data_type = 'text' and table_name like 'orders%' order by 1")
+    assert [tuple(row) for row in found] == [("mode", None), ("name", None), ("shop", "C")]
+
+
+def test_a_commit_is_on_the_disk_whatever_the_role_does_as_a_rule(store: Store) -> None:
+    """A day that was told to be loaded is there after a power cut."""
+    with find_database(f"{store.url} -csynchronous_commit=off").connect(create=True) as db:
+        assert db.run("show synchronous_commit").fetchone() == ("on",)
+
+
+@pytest.mark.parametrize("counts", ["on", "off"])
+def test_users_who_come_and_go_are_counted_whether_the_server_keeps_counts_or_not(
+    cluster: Cluster, counts: str
+) -> None:
+    """Its own are of what a transaction did to a table; without them the rows are counted."""
+    store = Store(cluster.make_url())
+    cluster.execute(f"alter role {USER} set track_counts = {counts}")
+    try:
+        store.load(snapshot(1, 30, user(1, "a", 5), user(2, "a", 5)))
+        assert store.query("select current_setting('track_counts')") == [(counts,)]
+        store.load(snapshot(2, 60, user(2, "b", 50), user(3, "a", 50), user(4, "a", 50)))
+        store.execute(*MISCHIEF["postgresql"])
+        assert "the table has grown by 0 rows" in fails(store, incremental(3, user(5, "a", 70)))
+    finally:
+        cluster.execute(f"alter role {USER} reset track_counts")
+
+
+def test_a_table_in_partitions_is_loaded_as_any_other(store: Store) -> None:
+    """The server keeps its counts by partitions, which are somebody else's."""
+    store.load(incremental(1, user(1, "a", 5), user(2, "a", 5)))
+    store.execute(
+        "alter table users rename to whole",
+        "alter table whole rename constraint users_pkey to whole_pkey",
+        "create table users (like whole including all) partition by hash (user_id)",
+        "create table users_even partition of users for values with (modulus 2, remainder 0)",
+        "create table users_odd partition of users for values with (modulus 2, remainder 1)",
+        "insert into users select * from whole",
+        "drop table whole",
+    )
+    assert store.load(incremental(2, user(3, "a", 30), user(1, "b", 30)))["inserted"] == 1
+
+
+def test_sqlalchemy_and_pandas_read_by_the_same_url(store: Store) -> None:
+    """Schema included."""
+    store.load(snapshot(1, 10, user(1, "a", 5)))
+    engine = sa.create_engine(store.url, poolclass=sa.NullPool)
+    frame = pd.read_sql("select * from users", engine)
+    assert frame[["user_id", "name"]].to_dict("records") == [{"user_id": 1, "name": "a"}]
+    assert frame["updated_at"][0] == at(5)
+
+
+def test_the_first_day_leaves_the_indexes_that_any_other_does(store: Store, cluster: Cluster) -> None:
+    """It fills tables without them, where there was never a row; those of other programs are made again too."""
+    store.load(snapshot(1, 10, user(1, "a", 5)))
+    found = "from pg_indexes where schemaname = current_schema() order by 1"
+    other = Store(cluster.make_url())
+    other.load(incremental(1))
+    other.execute("create index mine on users (lower(name))")
+    other.execute("delete from users_days", "delete from loads")
+    other.load(snapshot(1, 10, user(1, "a", 5)))
+    first, second = (
+        each.query(f"select indexname, replace(indexdef, current_schema(), '') {found}") for each in (store, other)
+    )
+    assert [index for index in second if index[0] != "mine"] == first
+    assert len(second) == len(first) + 1
+    keys = "select conname from pg_constraint where connamespace = current_schema()::regnamespace order by 1"
+    assert store.query(keys) == other.query(keys)
+    assert len(store.query(keys)) == 7
+
+
+def test_rights_and_views_of_others_outlast_newer_code_and_a_rebuild(store: Store) -> None:
+    """Nothing is dropped where what is there will do."""
+    day = snapshot(1, 10, user(1, "a", 5))
+    store.load(day)
+    store.execute(
+        "create view mine as select h.name from users u join users_history h using (user_id)",
+        "grant select on users, users_history to public",
+        "comment on view users_history is 'made by code of yesterday'",
+    )
+    store.load(snapshot(2, 40, user(1, "b", 35)))
+    loads = [
+        (describe(each, extracted=1), list(store.batches(each)), []) for each in (day, snapshot(2, 40, user(1, "c")))
+    ]
+    store.warehouse.rebuild(loads)
+    assert store.query("select name from mine order by 1") == [("a",), ("c",)]
+    grants = "select table_name from information_schema.role_table_grants where grantee = 'PUBLIC' and table_schema = "
+    assert store.query(f"{grants} current_schema() order by 1") == [("users",), ("users_history",)]
+
+
+def test_a_view_of_the_history_that_was_changed_is_made_anew(store: Store) -> None:
+    """Though its comment is the one that was given to it."""
+    store.load(snapshot(1, 10, user(1, "a", 5)))
+    columns = "user_id, name, updated_at, updated_at as valid_from, updated_at as valid_to"
+    store.execute(f"create or replace view users_history as select {columns} from users")
+    assert store.history() != {(1, "a", at(5), at(5), None)}
+    store.load(snapshot(2, 40, user(1, "a", 5)))
+    assert store.history() == {(1, "a", at(5), at(5), None)}
+
+
+def test_a_column_more_stands_in_the_way_of_a_view_on_the_history_and_says_so(store: Store) -> None:
+    """The view has its columns in the middle: it is dropped and made, unless another stands on it."""
+    store.load(incremental(1, user(1, "a", 5)))
+    store.execute("create view mine as select * from users_history")
+    declare(store, *declared(), sa.Column("age", sa.Integer))
+    assert "other objects depend on it: drop what stands on it, and make that again afterwards" in fails(
+        store, incremental(2), rows=[]
+    )
+    store.execute("drop view mine")
+    store.warehouse.load(describe(incremental(2)), [], [])
+    assert databases.list_columns(store.url, "users_history")[2:4] == ["updated_at", "age"]
+
+
+VALUES = {
+    "integer": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    "text": (pa.string(), st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))),
+    "float": (pa.float64(), st.floats(allow_nan=False)),
+    "boolean": (pa.bool_(), st.booleans()),
+    "date": (pa.date32(), st.dates()),
+    "time": (pa.timestamp("us", "UTC"), st.datetimes(timezones=st.just(dt.UTC))),
+}
+
+
+def test_what_is_staged_is_what_was_given(cluster: Cluster) -> None:
+    """Any value of any kind, in batches of any length, comes back as it was, with the number of its row."""
+    types = ", ".join(f'"{kind}" {postgres.PostgreSQL.types[kind]}' for kind in VALUES)
+    rows = st.tuples(*(st.none() | values for _, values in VALUES.values()))
+
+    @given(st.lists(st.lists(rows, max_size=4), max_size=3))
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    def hold(batches: list[list[tuple[Any, ...]]]) -> None:
+        columns = [list(zip(*batch, strict=True)) or [()] * len(VALUES) for batch in batches]
+        given_ = [
+            pa.record_batch([pa.array(c, t) for c, (t, _) in zip(some, VALUES.values(), strict=True)], list(VALUES))
+            for some in columns
+        ]
+        kinds = {kind: kind for kind in VALUES} | {"number": "integer"}
+        connection.execute("truncate t")
+        with connection.cursor().copy("copy t from stdin (format binary)") as copy:
+            for data in packing.pack_rows(given_, kinds, "number"):
+                copy.write(data)
+        found = connection.execute("select * from t order by number").fetchall()
+        assert found == [(*row, n) for n, row in enumerate(row for batch in batches for row in batch)]
+
+    with databases.connect(cluster.make_url()) as connection:
+        connection.execute(f"create temporary table t ({types}, number bigint)")
+        hold()
+
+
+# -- who waits for whom -------------------------------------------------------------------------------------------
+
+
+def hold_back(store: Store, day: Any) -> tuple[threading.Thread, threading.Event]:
+    """A load that has come to its rows and waits for the event."""
+    came, go = threading.Event(), threading.Event()
+
+    def wait() -> Iterator[pa.RecordBatch]:
+        came.set()
+        assert go.wait(30)
+        yield from store.batches(day)
+
+    thread = threading.Thread(
+        target=lambda: store.warehouse.load(describe(day, extracted=len(day.records)), wait(), [])
+    )
+    thread.start()
+    assert came.wait(30)
+    return thread, go
+
+
+def test_a_load_that_does_not_end_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for another load of the dataset is bounded; loads of another dataset do not wait at all."""
+    store.load(incremental(1, user(1, "a", 5)))
+    thread, go = hold_back(store, incremental(2, user(1, "b", 30)))
+    Store(store.url, "orders").load(incremental(1, Record(("a", 1), at(5), "a")))
+    monkeypatch.setattr(postgres, "BUSY_SECONDS", 0.2)
+    with pytest.raises(WarehouseError, match="due to lock timeout: another program is writing to it: wait for that"):
+        store.load(incremental(3, user(1, "c", 50)))
+    go.set()
+    thread.join()
+    assert names(store) == {1: "b"}
+
+
+def test_the_first_loads_of_two_datasets_at_once_make_the_tables_of_all_once(store: Store) -> None:
+    """Who comes second waits until they are there, and is no error."""
+    thread, go = hold_back(store, incremental(1, user(1, "a", 5)))
+    orders = Store(store.url, "orders")
+    other = threading.Thread(target=orders.load, args=(incremental(1, Record(("a", 1), at(5), "a")),))
+    other.start()
+    waiting = "select 1 from pg_locks where not granted and locktype = 'advisory'"
+    while not store.query(waiting):
+        time.sleep(0.01)
+    go.set()
+    for each in (thread, other):
+        each.join()
+    assert len(store.warehouse.loads()) == len(orders.warehouse.loads()) == 1
+
+
+def test_a_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
+    """Nothing keeps it out until the commit, though the tables are emptied and filled."""
+    day = snapshot(1, 10, user(1, "a", 5))
+    store.load(day)
+    seen = []
+
+    def look() -> Iterator[pa.RecordBatch]:
+        with databases.connect(store.url) as reader:
+            reader.execute("set statement_timeout = '5s'")
+            for table in ("users", "users_history", "users_days", "loads", "rejects"):
+                seen.append(reader.execute(f"select count(*) from {table}").fetchone())
+        yield from store.batches(day)
+
+    after = snapshot(2, 40, user(1, "b", 5))
+    store.warehouse.rebuild(
+        [(describe(each, extracted=1), rows, []) for each, rows in ((day, look()), (after, store.batches(after)))],
+    )
+    assert seen == [(1,), (1,), (1,), (1,), (0,)]
+    assert names(store) == {1: "b"}
+
+
+def test_two_transactions_that_wait_for_each_other_are_told_to_try_again(store: Store) -> None:
+    """A deadlock passes: it is the kind of error after which a load is repeated."""
+    store.load(incremental(1, user(1, "a", 5)))
+    with databases.connect(store.url) as other:
+        other.execute("begin; lock table loads in exclusive mode")
+        errors: list[BaseException] = []
+
+        def load() -> None:
+            try:
+                store.load(incremental(2, user(1, "b", 30)))
+            except WarehouseError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        blocked = "select 1 from pg_locks where not granted and relation = 'loads'::regclass"
+        while not other.execute(blocked).fetchone():
+            time.sleep(0.01)
+        other.execute("update users set name = name")  # which the load has changed
+        thread.join()
+    assert [type(error) for error in errors] == [BrokenOffError]
+    assert "deadlock detected" in str(errors[0])
+    store.load(incremental(2, user(1, "b", 30)))
+    assert names(store) == {1: "b"}
+
+
+# -- secrets, and those who are forgotten -------------------------------------------------------------------------
+
+
+def test_the_password_is_in_no_log_file_table_or_error(cluster: Cluster, home: Path) -> None:
+    """G8: of commands that succeed, fail, and show; it stands in luigi.cfg alone."""
+    url = cluster.make_url(cluster.port)
+    text = (home / "luigi.cfg").read_text()
+    (home / "luigi.cfg").write_text(text.replace("sqlite:///data/warehouse.db", url.replace("%", "%%")))
+    load = ("LoadUsers", "--date", "2026-11-20", "--log-level", "DEBUG")
+    results = [luigi_run(*load), luigi_run(*load)]
+    results += [run("python", "-m", "wholeday", command) for command in ("status", "verify", "rebuild")]
+    results += [run("python", "-m", "wholeday", "forget", "1", "--yes", "--unknown")]
+    assert [result.returncode for result in results] == [0] * 6
+    assert f"users in {url.replace('p%40ss%2Fw%3Ard', '***')}: 1 day" in results[2].stdout
+    (home / "luigi.cfg").write_text((home / "luigi.cfg").read_text().replace(f"port={cluster.port}", "port=1"))
+    results += [luigi_run(*load), run("python", "-m", "wholeday", "status")]
+    assert [result.returncode for result in results[6:]] == [30, 1] or results[6].returncode in (25, 35)
+    (home / "luigi.cfg").unlink()
+    secrets = (PASSWORD, "p%40ss", "p%%40ss", "w:rd", "w%3Ard")
+    printed = [result.stdout + result.stderr for result in results]
+    kept = [path.read_bytes().decode(errors="replace") for path in home.rglob("*") if path.is_file()]
+    for text in (*printed, *kept, *databases.dump(url)):
+        assert not [secret for secret in secrets if secret in text]
+
+
+def test_no_byte_of_a_forgotten_user_is_left_in_a_table(cluster: Cluster, configure: Callable[..., None]) -> None:
+    """Not where the rows were, nor where copies of them were: the tables are written anew, and their statistics."""
+    mark = "Kowalczyk"
+    cluster.execute("create database erased owner loader")
+    url = cluster.make_url().replace("/warehouse?", "/erased?")
+    configure("pipeline", database=url)
+    configure("users", url="demo://users?per_day=50&updated_since={day_start}&updated_before={day_stop}")
+    extract_stage.extract_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
+    ((key,),) = query("select max(user_id) from users")
+    for name in (f"{mark} once", f"{mark} twice"):
+        changes = [f"update {table} set name = '{name}' where user_id = {key}" for table in ("users", "users_events")]
+        databases.execute(url, *changes)
+    with databases.connect(url) as connection:
+        connection.execute("analyze")
+    assert {"users", "users_events"} <= set(find_in_files(cluster, "erased", mark))
+    assert forget(USERS, [str(key)]).problems == []
+    # Only a superuser could write the statistics of columns anew; the page that says so is docs/scaling.md.
+    assert set(find_in_files(cluster, "erased", mark)) <= {"pg_statistic"}
+
+
+def test_a_transaction_that_can_still_see_a_forgotten_user_is_named(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not touch the tables: what it might still ask for is kept for it."""
+    monkeypatch.setattr(postgres, "BUSY_SECONDS", 0.1)
+    extract_stage.extract_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
+    ((key,),) = query("select max(user_id) from users")
+    with databases.connect(postgresql) as reader:
+        reader.execute("begin isolation level repeatable read")
+        ((pid,),) = reader.execute("select pg_backend_pid()").fetchall()
+        (problem,) = forget(USERS, [str(key)]).problems
+    assert f"another program is reading the warehouse (process {pid}, loader, since 2" in problem
+    assert forget(USERS, []).problems == []
+
+
+def find_in_files(cluster: Cluster, database: str, text: str) -> list[str]:
+    """The files of a database's tables and indexes that hold a text."""
+    cluster.execute("checkpoint")
+    with psycopg.connect(host=str(cluster.folder), port=cluster.port, user="postgres", dbname=database) as connection:
+        ((oid,),) = connection.execute("select oid from pg_database where datname = current_database()").fetchall()
+        paths = (cluster.data / "base" / str(oid)).iterdir()
+        found = [int(path.name.partition(".")[0]) for path in paths if text.encode() in path.read_bytes()]
+        names = "select relname from pg_class where pg_relation_filenode(oid) = any(%s) order by 1"
+        return [name for (name,) in connection.execute(names, [found]).fetchall()]

@@ -1,0 +1,360 @@
+"""PostgreSQL, or the network to it, goes away in the middle of a load: never half a day, and the next run heals.
+
+By default at a few statements and instants; at every statement with PIPELINE_FAULTS=all, and at PIPELINE_KILLS instants
+of a commit.
+"""
+
+import contextlib
+import datetime as dt
+import functools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+
+from pipeline.users import USERS
+from tests.support import ROOT, databases
+from tests.support.cluster import Cluster
+from tests.support.model import ReadDay
+from tests.support.project import dump_warehouse, execute, need, query
+from tests.support.proxy import Moment, Proxy
+from tests.support.store import Store, describe, incremental, snapshot, user
+from wholeday.errors import BrokenOffError, WarehouseError
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.load import postgres
+from wholeday.transform import day as transform_stage
+
+ALL = os.environ.get("PIPELINE_FAULTS") == "all"
+KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))
+EARLIER = [snapshot(1, 10, user(1, "a", 5), user(2, "a", 5)), incremental(2, user(1, "b", 30), user(3, "a", 40))]
+CASES = {
+    "snapshot": snapshot(3, 60, user(1, "c", 50), user(3, "a", 40), user(4, "?", rejected=True)),
+    "incremental": incremental(3, user(1, "c", 50), user(2, "c", 51, deleted=True), user(3, "?", rejected=True)),
+}
+
+
+class Watch:
+    """Counts the statements that are run, and does something before one of them."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.at, self.act = 0, lambda: None
+
+    def expect(self, at: int, act: Callable[[], None]) -> None:
+        """Have something done before statement number `at` from now on."""
+        self.statements.clear()
+        self.at, self.act = at, act
+
+    def reach(self, sql: str) -> None:
+        self.statements.append(sql)
+        if len(self.statements) == self.at:
+            self.act()
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Watch every statement of this process but those of the superuser."""
+        execute, copy = psycopg.Connection.execute, psycopg.Cursor.copy
+
+        def run(connection: Any, sql: Any, *rest: Any, **more: Any) -> Any:
+            if connection.info.user != "postgres":
+                self.reach(sql)
+            return execute(connection, sql, *rest, **more)
+
+        def start_copy(cursor: Any, sql: Any, *rest: Any, **more: Any) -> Any:
+            self.reach(sql)
+            return copy(cursor, sql, *rest, **more)
+
+        monkeypatch.setattr(psycopg.Connection, "execute", run)
+        monkeypatch.setattr(psycopg.Cursor, "copy", start_copy)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    watch = Watch()
+    watch.install(monkeypatch)
+    return watch
+
+
+def choose(numbers: list[int], few: int, seed: str) -> list[int]:
+    """All of the numbers, or a few of them, the same in every run."""
+    return numbers if ALL else sorted(random.Random(seed).sample(numbers, min(few, len(numbers))))
+
+
+def prepare(cluster: Cluster) -> Store:
+    """A warehouse with the days before that which is disturbed."""
+    store = Store(cluster.make_url())
+    for day in EARLIER:
+        store.load(day)
+    return store
+
+
+def look(store: Store, day: ReadDay) -> tuple[bool, dict[str, Any]]:
+    """Whether there is a marker, and all that the tables say, at one moment."""
+    return store.query(f"select count(*) from loads where date = '{day.date}'") == [(1,)], store.dump()
+
+
+@pytest.mark.timeout(60 + 600 * ALL)
+@pytest.mark.parametrize("case", CASES)
+def test_a_server_that_is_killed_at_any_statement_of_a_load_leaves_all_or_nothing(
+    cluster: Cluster, watch: Watch, case: str
+) -> None:
+    """G1: SIGKILL to all its processes; it recovers, and the next load makes the day whole."""
+    day = CASES[case]
+    store = prepare(cluster)
+    before = look(store, day)
+    watch.expect(0, lambda: None)
+    store.load(day)
+    steps = watch.statements[: watch.statements.index("commit") + 1]
+    after = look(store, day)
+    assert len(steps) > 50
+    for number in [*choose(list(range(2, len(steps))), 3, case), len(steps)]:
+        store = prepare(cluster)
+        watch.expect(number, cluster.restart)
+        with pytest.raises(BrokenOffError, match="the transaction was broken off: run again"):
+            store.load(day)
+        assert look(store, day) == before, steps[number - 1]
+        store.load(day)
+        assert look(store, day) == after, steps[number - 1]
+
+
+@pytest.mark.timeout(60 + 3 * KILLS)
+def test_a_server_that_is_killed_in_the_instant_of_a_commit_has_both_rows_and_marker_or_neither(
+    cluster: Cluster, watch: Watch
+) -> None:
+    """G1: the process that commits dies by SIGKILL some microseconds after it was told to; then all others do."""
+    day, found = CASES["snapshot"], Counter[bool]()
+    store = prepare(cluster)
+    before = look(store, day)
+    watch.expect(0, lambda: None)
+    store.load(day)
+    steps, after = watch.statements.index("commit") + 1, look(store, day)
+    chance = random.Random(KILLS)
+    for _ in range(KILLS):
+        store = prepare(cluster)
+        watch.expect(steps, functools.partial(kill_soon, cluster, chance.uniform(0, 0.002)))
+        with contextlib.suppress(BrokenOffError):
+            store.load(day)
+        cluster.restart()
+        state = look(store, day)
+        assert state in (before, after)
+        found[state[0]] += 1
+        store.load(day)
+        assert look(store, day) == after
+    print(found)
+
+
+def kill_soon(cluster: Cluster, delay: float) -> None:
+    """Have the process that serves the one connection there is killed, after so many seconds."""
+    with psycopg.connect(host=str(cluster.folder), port=cluster.port, user="postgres") as connection:
+        ((pid,),) = connection.execute("select pid from pg_stat_activity where usename = 'loader'").fetchall()
+
+    def strike() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    threading.Timer(delay, strike).start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a network to itself")
+def test_a_network_that_loses_everything_without_a_word_is_noticed() -> None:
+    """In a network of its own, which is switched off in the middle of a load: not for ever, and no lock is left."""
+    code = "from tests.integration import test_postgres_faults as faults; faults.lose_every_packet()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    need("ip")
+    command = [need("unshare"), "--net", sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    if "unshare failed" in done.stderr:
+        pytest.skip(f"no network can be made here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+
+
+def lose_every_packet() -> None:
+    """With shorter times than those that are shipped."""
+    for name in ("keepalives_idle", "keepalives_interval", "keepalives_count"):
+        postgres.DEFAULTS[name] = postgres.SETTINGS[f"tcp_{name}"] = "1"
+    postgres.DEFAULTS["tcp_user_timeout"] = "2000"
+    switch = functools.partial(subprocess.run, check=True)
+    switch(["ip", "link", "set", "lo", "up"])
+    with Cluster.make() as cluster, pytest.MonkeyPatch.context() as patch:
+        store, watch = Store(cluster.make_url(cluster.port)), Watch()
+        watch.install(patch)
+        store.load(EARLIER[0])
+        watch.expect(30, lambda: switch(["ip", "link", "set", "lo", "down"]))
+        with pytest.raises(BrokenOffError, match="Connection timed out"):
+            store.load(EARLIER[1])
+        switch(["ip", "link", "set", "lo", "up"])
+        store.load(EARLIER[1])
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_server_that_restarts_while_rows_are_copied_loses_nothing(cluster: Cluster, rows: int) -> None:
+    """With a copy begun, and with some of its rows sent."""
+    store, day = prepare(cluster), CASES["incremental"]
+    before = look(store, day)
+
+    def break_off() -> Iterator[pa.RecordBatch]:
+        batches = list(store.batches(day))
+        yield from batches[:rows]
+        cluster.restart()
+        yield from batches[rows:]
+
+    with pytest.raises(BrokenOffError):
+        store.warehouse.load(describe(day, extracted=3, rejected=1), break_off(), [])
+    assert look(store, day) == before
+    store.load(day)
+
+
+# -- what Luigi's task does then ----------------------------------------------------------------------------------
+
+
+DAY = dt.date(2026, 10, 31)
+
+
+@pytest.fixture
+def proxy(cluster: Cluster) -> Iterator[Proxy]:
+    with Proxy.open(cluster.port) as opened:
+        yield opened
+
+
+@pytest.fixture
+def files(configure: Callable[..., None]) -> list[dt.date]:
+    """DAY, and one before it, as files."""
+    configure("users", url="demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300")
+    days = [DAY - dt.timedelta(days=1), DAY]
+    for day in days:
+        extract_stage.extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
+    return days
+
+
+@pytest.fixture
+def whole(files: list[dt.date], configure: Callable[..., None], cluster: Cluster, proxy: Proxy) -> dict[str, Any]:
+    """What the warehouse is to say in the end. It lies behind the proxy, and the day before is loaded."""
+    for port in (cluster.port, proxy.port):
+        configure("pipeline", database=cluster.make_url(port))
+        load_stage.load_day(USERS, files[0])
+        if port == cluster.port:
+            load_stage.load_day(USERS, DAY)
+            whole = dump_warehouse()
+    return whole
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_connection_that_is_lost_at_the_commit_asks_for_the_marker_before_it_loads_again(
+    whole: dict[str, Any], proxy: Proxy, watch: Watch, caplog: pytest.LogCaptureFixture, moment: Moment
+) -> None:
+    """Where the server heard of it the day is loaded: its rows are not read again, and its marker stays as it is."""
+    proxy.cut_at_commit = moment
+    load_stage.load_day(USERS, DAY)
+    assert dump_warehouse() == whole
+    copies = [sql for sql in watch.statements if sql.startswith('copy "stage"')]
+    assert len(copies) == {"before": 2, "after": 1}[moment]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1
+    assert told[0].startswith(f"users {DAY}: postgresql+psycopg://***@/warehouse")
+    assert told[0].endswith("the transaction was broken off: run again; it is loaded again")
+    assert query("select inserted > 200 from loads where date = ?", str(DAY)) == [(1,)]
+
+
+def test_a_network_that_is_cut_in_the_middle_is_no_reason_to_fail(
+    whole: dict[str, Any], proxy: Proxy, watch: Watch
+) -> None:
+    """At any statement; the load is done by the same run."""
+    for number in choose(list(range(2, 60)), 3, "cut"):
+        execute(f"delete from loads where date = '{DAY}'")
+        watch.expect(number, proxy.cut)
+        load_stage.load_day(USERS, DAY)
+        assert dump_warehouse() == whole, watch.statements[number - 1]
+
+
+def test_a_network_that_breaks_every_time_is_given_up_in_one_line(
+    whole: dict[str, Any], proxy: Proxy, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After three loads; the next run does it."""
+    before = dump_warehouse()
+
+    def cut_again() -> None:
+        proxy.cut()
+        watch.expect(10, cut_again)
+
+    watch.expect(10, cut_again)
+    with pytest.raises(BrokenOffError, match=r"the transaction was broken off: run again$"):
+        load_stage.load_day(USERS, DAY)
+    assert caplog.text.count("it is loaded again") == 2
+    watch.expect(0, lambda: None)
+    assert dump_warehouse() == before
+    load_stage.load_day(USERS, DAY)
+    assert dump_warehouse() == whole
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(whole: dict[str, Any], cluster: Cluster, watch: Watch) -> None:
+    """Killed in the middle of a load, and up again after a second."""
+
+    def go_away() -> None:
+        cluster.kill()
+        timer.start()
+
+    timer = threading.Timer(1, cluster.start)
+    watch.expect(40, go_away)
+    load_stage.load_day(USERS, DAY)
+    timer.join()
+    assert dump_warehouse() == whole
+
+
+def test_a_server_that_stays_away_is_given_up_in_one_line(
+    whole: dict[str, Any], cluster: Cluster, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a time that is bounded; one that never was there is not waited for at all."""
+    before = dump_warehouse()
+    monkeypatch.setattr(postgres, "PATIENCE", 0.5)
+    watch.expect(40, cluster.kill)
+    try:
+        with pytest.raises(WarehouseError, match=": see that it runs, and that ") as caught:
+            load_stage.load_day(USERS, DAY)
+    finally:
+        cluster.start()
+    assert "\n" not in str(caught.value)
+    assert dump_warehouse() == before
+    load_stage.load_day(USERS, DAY)
+    assert dump_warehouse() == whole
+
+
+@pytest.mark.timeout(180)
+def test_a_failover_in_the_middle_of_a_load_ends_on_the_other_server(
+    cluster: Cluster, watch: Watch, configure: Callable[..., None], files: list[dt.date]
+) -> None:
+    """A standby that has every commit takes over, and is found by the same URL: no loaded day is missing there."""
+    configure("pipeline", database=cluster.make_url())
+    for day in files:
+        load_stage.load_day(USERS, day)
+    whole = dump_warehouse()
+    with cluster.follow() as standby:
+        url = f"{cluster.make_url(cluster.port, standby.port)}&target_session_attrs=read-write"
+        configure("pipeline", database=url)
+        cluster.execute("alter system set synchronous_standby_names = '*'")
+        cluster.execute("select pg_reload_conf()")
+        try:
+            load_stage.load_day(USERS, files[0])
+
+            def fail_over() -> None:
+                cluster.kill()
+                standby.execute("select pg_promote()")
+
+            watch.expect(40, fail_over)
+            load_stage.load_day(USERS, DAY)
+            assert dump_warehouse() == whole
+            ((port,),) = databases.query(url, "select current_setting('port')")
+            assert int(port) == standby.port
+        finally:
+            cluster.start(synchronous_standby_names="")
+            cluster.execute("alter system reset synchronous_standby_names")
+            cluster.restart()

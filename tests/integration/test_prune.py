@@ -1,0 +1,293 @@
+"""What prune gives up and what it keeps, and that everything else knows a day given up from a day lost."""
+
+import contextlib
+import datetime as dt
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.users import USERS, LoadUsers, TransformUsers
+from tests.support import points
+from tests.support.project import dump_tree, dump_warehouse, query, run, start
+from wholeday.commands.forget import forget
+from wholeday.commands.prune import Outcome, prune
+from wholeday.commands.reprocess import rebuild, reprocess
+from wholeday.commands.verify import verify
+from wholeday.errors import FolderError, WarehouseError
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.transform import day as transform_stage
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
+OLD, LATER = DAYS[:3], DAYS[3:]
+URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=200"
+
+
+@pytest.fixture(autouse=True)
+def loaded(configure) -> None:
+    """Six days, loaded; from then on the source is out of reach."""
+    configure("users", url=URL)
+    for day in DAYS:
+        extract_stage.extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
+        load_stage.load_day(USERS, day)
+    configure("users", url="http://127.0.0.1:9/nobody-listens")
+
+
+def execute(*statements: str) -> None:
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db, db:
+        for statement in statements:
+            assert db.execute(statement).rowcount > 0
+
+
+def prune_old(keep: int = 3) -> list[Outcome]:
+    return list(prune(USERS, 0, keep, only_look=False))
+
+
+def list_files(day: dt.date) -> list[str]:
+    return [path for path in dump_tree("data") if f"date={day}" in path]
+
+
+def tell(outcomes: list[Outcome]) -> dict[int, str]:
+    return {outcome.date.day: f"{outcome.what} {outcome.why}".strip() for outcome in outcomes}
+
+
+def dump() -> tuple[object, ...]:
+    return dump_warehouse(), query("select * from users_history order by user_id, valid_from")
+
+
+def test_old_days_are_given_up_and_their_rows_stay():
+    """Raw and clean, folder and all; the marker stands, and says when."""
+    before = dump()
+    found = prune_old()
+    assert tell(found) == {1: "pruned", 2: "pruned", 3: "pruned"}
+    assert all(outcome.bytes > 5000 for outcome in found)
+    assert [list_files(day) for day in OLD] == [[], [], []]
+    assert not list(Path("data").rglob(f"date={OLD[0]}"))
+    assert all(len(list_files(day)) >= 4 for day in LATER)
+    assert query("select date from loads where pruned_at is not null order by 1") == [(str(day),) for day in OLD]
+    assert dump() == before
+    assert prune_old() == []
+
+
+def test_a_day_is_old_by_the_last_closed_one_and_the_newest_are_kept(monkeypatch):
+    """A day lies so many days before the last closed one; however old they are, the newest stay."""
+    monkeypatch.setattr(
+        "wholeday.config.settings.utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC)
+    )  # closed: the 6th
+    for older_than, keep, days in [
+        (3, 0, [1, 2, 3]),
+        (3, 4, [1, 2]),
+        (0, 0, [1, 2, 3, 4, 5, 6]),
+        (6, 0, []),
+        (0, 9, []),
+    ]:
+        assert [outcome.date.day for outcome in prune(USERS, older_than, keep, only_look=True)] == days
+
+
+def test_without_yes_nothing_is_touched():
+    """The command says what it would do; with the flag it does it."""
+    files, rows = dump_tree("data/raw") | dump_tree("data/clean"), query("select * from loads")
+    command = ("python", "-m", "wholeday", "prune", "--older-than", "10", "--keep", "3")
+    looked = run(*command)
+    assert looked.returncode == 0, looked.stderr
+    size = looked.stdout.split(", ")[1]
+    days = "users 2026-10-01..2026-10-03: 3 days"
+    assert looked.stdout == f"{days}, {size}, would be pruned; nothing is touched without --yes\n"
+    assert (dump_tree("data/raw") | dump_tree("data/clean"), query("select * from loads")) == (files, rows)
+    done = run(*command, "--yes")
+    assert (done.returncode, done.stdout) == (0, f"{days}, {size}, pruned\n")
+    assert run(*command).stdout == "users: no day is to be pruned\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "the following arguments are required: --older-than"),
+        (("--older-than", "-1"), "-1 is not 0 or more"),
+        (("--older-than", "30", "--keep", "x"), "argument --keep: 'x' is no whole number"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, line):
+    """And exit code 2."""
+    result = run("python", "-m", "wholeday", "prune", *arguments)
+    assert result.returncode == 2
+    assert line in result.stderr.splitlines()[-1]
+
+
+def read_again(day: dt.date) -> None:
+    shutil.rmtree(f"data/raw/users/date={day}")
+    Path(f"data/raw/users/date={OLD[1]}").rename(f"data/raw/users/date={day}")
+
+
+NOT_HELD = {
+    "never loaded": (lambda day: execute(f"delete from loads where date = '{day}'"), "not loaded"),
+    "other raw files": (lambda day: read_again(day), "loaded from other files"),
+    "the same from another reading": (
+        lambda day: execute(f"update loads set as_of = '2026-10-01T12:00:00.000000Z' where date = '{day}'"),
+        "loaded from other files",
+    ),
+    "a clean day of other code": (
+        lambda day: execute(f"update loads set clean_sha256 = 'x' where date = '{day}'"),
+        "loaded from other files",
+    ),
+    "being read": (
+        lambda day: Path(f"data/raw/users/date={day}/manifest.json").unlink(),
+        "its files are not finished",
+    ),
+    "being cleaned": (
+        lambda day: Path(f"data/clean/users/date={day}/manifest.json").unlink(),
+        "its files are not finished",
+    ),
+    "a damaged manifest": (
+        lambda day: Path(f"data/clean/users/date={day}/manifest.json").write_text("{"),
+        "is not a manifest",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", NOT_HELD)
+@pytest.mark.parametrize("only_look", [True, False])
+def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, only_look):
+    """Its files may be all there is of it."""
+    change, why = NOT_HELD[how]
+    change(OLD[0])
+    files = list_files(OLD[0])
+    found = tell(list(prune(USERS, 0, 5 if how == "other raw files" else 4, only_look)))
+    assert why in found.pop(1)
+    assert set(found.values()) <= {"pruned"}
+    assert list_files(OLD[0]) == files
+    assert query(f"select pruned_at from loads where date = '{OLD[0]}'") in ([], [(None,)])
+
+
+@pytest.mark.parametrize("stage", ["raw", "clean"])
+def test_a_day_that_is_worked_on_is_waited_for(stage):
+    """What another process reads or cleans just now is looked at when that is done."""
+    with USERS.folder(stage, OLD[0]).lock():
+        pruning = start("python", "-m", "wholeday", "prune", "--older-than", "0", "--keep", "3", "--yes")
+        with pytest.raises(subprocess.TimeoutExpired):
+            pruning.wait(4)
+        assert list_files(OLD[0])
+    _, err = pruning.communicate(timeout=60)
+    assert (pruning.returncode, err) == (0, "")
+    assert not list_files(OLD[0])
+
+
+def test_a_file_that_cannot_be_removed_is_told_and_the_others_go():
+    """The day that is stuck is named, with exit code 1; the next run completes it."""
+    stuck = Path(f"data/clean/users/date={OLD[1]}/part-of-something-else")
+    stuck.mkdir()
+    command = ("python", "-m", "wholeday", "prune", "--older-than", "10", "--keep", "3", "--yes")
+    result = run(*command)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"ERROR: users {OLD[1]}: failed, {stuck}: ")
+    assert result.stdout.startswith(f"users {OLD[0]}, {OLD[2]}: 2 days, ")
+    stuck.rmdir()
+    assert tell(prune_old()) == {2: "pruned"}
+    assert list_files(OLD[1]) == []
+
+
+def test_a_day_that_is_given_up_is_loaded_and_nothing_reads_it_again():
+    """Its Load task is complete by the marker; its files are not there, and no backfill asks for them."""
+    prune_old()
+    assert LoadUsers(date=OLD[0]).complete()
+    assert not TransformUsers(date=OLD[0]).complete()
+    nowhere = ("--users-url", "http://127.0.0.1:9/nobody-listens")
+    result = run("python", "-m", "wholeday", "backfill", str(DAYS[0]), str(DAYS[-1]), "--workers", "2", *nowhere)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "users: 5 of 5 days are loaded" in result.stdout
+    planned = run("python", "-m", "wholeday", "plan", str(DAYS[0]), str(DAYS[-1]))
+    assert " ".join(planned.stdout.split()).endswith("why nothing 5 2026-10-01..2026-10-05 loaded")
+    assert list_files(OLD[0]) == []
+
+
+def test_verify_knows_a_day_that_was_given_up_from_one_that_is_lost():
+    """The one is nothing to speak of, the other a difference; and the tables are held against each other as before."""
+    prune_old()
+    assert list(verify(USERS)) == []
+    shutil.rmtree(f"data/raw/users/date={LATER[0]}")
+    lost = [(finding.date, finding.what, finding.remark) for finding in verify(USERS)]
+    assert lost == [(LATER[0], "the files are gone: bring them back from a copy", False)]
+    execute("update users_events set city = 'x' where load_date = '2026-10-01'")
+    assert len(list(verify(USERS))) > 1
+
+
+def test_rebuild_refuses_to_lose_a_day_that_was_given_up_and_says_so():
+    """Unless it is told to; then the days that have files are there."""
+    prune_old()
+    before = dump()
+    days = r"2026-10-01\.\.2026-10-03"
+    with pytest.raises(WarehouseError, match=rf"users {days}: .* \(prune has given up those of {days}\): .*--drop-"):
+        rebuild(USERS)
+    assert dump() == before
+    rebuild(USERS, drop_missing=True)
+    assert query("select date, pruned_at from loads order by 1") == [(str(day), None) for day in LATER]
+
+
+def test_reprocess_names_a_day_that_was_given_up_and_makes_the_others():
+    """It stays as it was loaded; without a marker it would be missing."""
+    prune_old()
+    execute(f"update loads set pruned_at = loaded_at where date = '{LATER[0]}'")  # whose files were brought back
+    outcomes = list(reprocess(USERS, DAYS[0], DAYS[-1], everything=True))
+    assert [outcome.what for outcome in outcomes] == ["pruned"] * 3 + ["done"] * 2
+    result = run("python", "-m", "wholeday", "reprocess", str(DAYS[0]), str(DAYS[-1]))
+    assert result.returncode == 0, result.stderr
+    assert "users 2026-10-01..2026-10-03: given up by prune, left as loaded" in result.stdout
+    execute(f"delete from loads where date = '{OLD[0]}'")
+    assert next(iter(reprocess(USERS, DAYS[0], DAYS[-1]))).what == "missing"
+
+
+def test_a_user_is_forgotten_in_days_that_were_given_up():
+    """From the tables, which are all that is left of them; nothing differs afterwards."""
+    (user,) = query(f"select user_id from users_events where load_date = '{OLD[0]}' limit 1")[0]
+    prune_old()
+    done = forget(USERS, [str(user)])
+    assert (done.problems, done.unknown) == ([], [])
+    for table in ("users", "users_history", "users_events"):
+        assert query(f"select count(*) from {table} where user_id = {user}") == [(0,)]
+    assert list(verify(USERS)) == []
+    assert not list_files(OLD[0])
+
+
+def test_a_day_that_is_read_again_is_no_longer_given_up(configure):
+    """Its new marker says nothing of it."""
+    prune_old()
+    execute(f"delete from loads where date = '{OLD[0]}'")
+    configure("users", url=URL)
+    extract_stage.extract_day(USERS, OLD[0])
+    transform_stage.transform_day(USERS, OLD[0])
+    load_stage.load_day(USERS, OLD[0])
+    assert query(f"select pruned_at from loads where date = '{OLD[0]}'") == [(None,)]
+    assert list(verify(USERS)) == []
+
+
+@pytest.mark.parametrize("how", ["raise", "kill"])
+def test_cut_off_at_any_point_the_day_is_given_up_or_not_and_the_next_run_completes_it(how):
+    """No day is lost: where files are missing the marker says so; nothing differs at any time, and no row changes."""
+    before, point, code = dump(), 0, 1
+    whole = shutil.copytree("data", "whole")
+    while code:
+        point += 1
+        shutil.rmtree("data")
+        shutil.copytree(whole, "data")
+        code, said = points.run(lambda: raise_failed(prune_old(keep=5)), points.Points(point, how))
+        assert [finding for finding in verify(USERS, OLD[0], OLD[1]) if not finding.remark] == [], said
+        ((pruned_at,),) = query(f"select pruned_at from loads where date = '{OLD[0]}'")
+        raw, clean = USERS.folder("raw", OLD[0]), USERS.folder("clean", OLD[0])
+        assert pruned_at or (raw.exists() and clean.exists()), said
+        assert raw.exists() or not clean.has_folder(), said  # no clean day without the raw one: forget must reach both
+        assert dump() == before
+        prune_old(keep=5)
+        assert list_files(OLD[0]) == []
+    assert list(verify(USERS)) == []
+    assert point > 15
+
+
+def raise_failed(outcomes: list[Outcome]) -> None:
+    """Have a day that could not be pruned be the end of this process too."""
+    for outcome in outcomes:
+        if outcome.what == "failed":
+            raise FolderError(outcome.why)

@@ -1,0 +1,320 @@
+"""The warehouse made anew of all raw days: what it mends, what it leaves alone, and what others see meanwhile."""
+
+import contextlib
+import dataclasses
+import datetime as dt
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from pipeline.users import USERS, table
+from tests.support import databases
+from tests.support.orders import ORDERS
+from tests.support.project import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
+from tests.support.server import Answer, Server
+from wholeday.commands import reprocess
+from wholeday.commands.reprocess import rebuild
+from wholeday.commands.verify import verify
+from wholeday.config.settings import Pipeline
+from wholeday.errors import FolderError, QualityError, WarehouseError
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.storage.day_folder import DayFolder
+from wholeday.transform import day as transform_stage
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
+URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day="
+HISTORY = "select * from users_history order by user_id, valid_from"
+REBUILD = """
+from pathlib import Path
+from wholeday.commands.reprocess import rebuild
+from pipeline.users import USERS
+from wholeday.load.warehouse import Warehouse
+Warehouse.rebuild = (lambda real: lambda *loads: (Path("began").touch(), real(*loads)))(Warehouse.rebuild)
+rebuild(USERS)
+"""
+
+
+@pytest.fixture
+def files(configure) -> list[dt.date]:
+    """Some days with raw and clean folders, on which many users change more than once; none is loaded."""
+    configure("users", url=f"{URL}600")
+    for day in DAYS:
+        extract_stage.extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
+    configure("users", url="http://127.0.0.1:9/nobody-listens")
+    return DAYS
+
+
+@pytest.fixture
+def loaded(files) -> None:
+    """The same, loaded, the days in disorder."""
+    for day in files[::2] + files[1::2]:
+        load_stage.load_day(USERS, day)
+
+
+def dump() -> tuple[object, ...]:
+    return dump_warehouse(), query(HISTORY)
+
+
+THEN = "1999-01-01T00:00:00.000000Z"
+MANGLED = {
+    "rows": [
+        "update users set name = 'x'",
+        "delete from users where user_id % 2 = 1",
+        "delete from users_events where gone = 1",
+    ],
+    "the store": ["delete from users_events where user_id % 3 = 0", f"update users_days set extracted_at = '{THEN}'"],
+    "a table that is gone": ["drop view users_history", "drop table users_events"],
+    "the present that is gone": ["drop table users"],
+    "a column too many": ["alter table users add column age integer"],
+    "the history": ["drop view users_history", "create view users_history as select * from users"],
+    "markers and rejects": ["delete from loads", "delete from rejects"],
+    "all that says what was loaded": ["delete from loads", "delete from users_days"],
+    "nothing": [],
+}
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.parametrize("mangled", MANGLED)
+def test_what_was_mangled_is_as_if_filled_straight(mangled):
+    """Whatever was done to the tables by hand, with the source out of reach."""
+    straight = dump()
+    execute(*MANGLED[mangled])
+    assert [(outcome.date, outcome.what) for outcome in rebuild(USERS)] == [(day, "done") for day in DAYS]
+    assert dump() == straight
+    assert list(verify(USERS)) == []
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_a_warehouse_that_is_gone_is_made_of_raw_alone(configure):
+    """The file and the clean folders: neither is needed. The days come in the order in which they were read."""
+    configure("users", url=f"{URL}600")
+    USERS.folder("raw", DAYS[0]).sweep()
+    extract_stage.extract_day(USERS, DAYS[0])
+    straight = dump()
+    shutil.rmtree("data/clean")
+    remove_warehouse()
+    rebuild(USERS)
+    assert dump() == straight
+    assert query("select date from loads order by loaded_at") == [(str(day),) for day in (*DAYS[1:], DAYS[0])]
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_a_table_that_is_declared_otherwise_is_made_so():
+    """A load refuses a changed type, and names it; a rebuild makes the table anew. What is forgotten stays so."""
+    rows = query("select user_id, name from users where user_id > 70000 order by 1")
+    forgotten = query("select max(user_id) from users")[0][0]
+    execute(f"insert into users_forgotten values ({forgotten})")
+
+    def with_text_key(metadata: sa.MetaData) -> sa.Table:
+        users = table(metadata)
+        users.c.user_id.type = sa.Text()
+        return users
+
+    def with_text_ids(users: pd.DataFrame) -> Any:
+        rows, rules = USERS.clean(users)
+        return rows.assign(user_id=rows["user_id"].astype("string")), rules
+
+    other = dataclasses.replace(USERS, table=with_text_key, clean=with_text_ids)
+    execute(f"delete from loads where date = '{DAYS[0]}'")
+    with pytest.raises(WarehouseError, match=r"(?i)the table users has user_id as (integer|bigint), not text"):
+        load_stage.load_day(other, DAYS[0])
+    shutil.rmtree("data/clean")
+    rebuild(other)
+    found = query(
+        "select user_id, name from users where cast(user_id as bigint) > 70000 order by cast(user_id as bigint)"
+    )
+    assert found == [(str(user), name) for user, name in rows if user != forgotten]
+    assert query("select user_id from users_forgotten") == [(str(forgotten),)]
+    assert query("select sum(forgotten) > 0 from loads") == [(1,)]
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_a_reader_never_sees_less_than_all_users():
+    """Until the commit it reads the old tables, after it the new ones, and nothing in between."""
+    whole = query("select count(*) from users"), query("select count(*) from loads")
+    execute("update users set name = 'old'")
+    seen, done = set(), threading.Event()
+
+    def poll() -> None:
+        with databases.connect(Pipeline().database) as reader:
+            while not done.is_set():
+                seen.add(reader.execute("select count(*), count(nullif(name = 'old', false)) from users").fetchone())
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    time.sleep(0.05)
+    rebuild(USERS)
+    time.sleep(0.05)
+    done.set()
+    reader.join()
+    ((number,),), _ = whole
+    assert seen == {(number, number), (number, 0)}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("database", "loaded")
+def test_a_kill_leaves_the_old_warehouse_or_the_new_one():
+    """SIGKILL at any instant; after it the next rebuild does the whole of it."""
+    straight = dump()
+    execute("update users set name = 'old'")
+    old, chance = dump(), random.Random(4)
+    for _ in range(6):
+        command = start("python", "-c", REBUILD)
+        while not Path("began").exists():
+            time.sleep(0.001)
+        Path("began").unlink()
+        time.sleep(chance.uniform(0, 0.3))
+        command.send_signal(signal.SIGKILL)
+        command.communicate()
+        assert dump() in (old, straight)
+    rebuild(USERS)
+    assert dump() == straight
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_another_dataset_in_the_file_is_not_touched(configure):
+    """Its tables, markers and rejects are as they were, to the byte."""
+    with Server() as server:
+        rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
+        configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
+        extract_stage.extract_day(ORDERS, DAYS[0])
+        transform_stage.transform_day(ORDERS, DAYS[0])
+        load_stage.load_day(ORDERS, DAYS[0])
+    tables = [
+        "orders",
+        "orders_days",
+        "orders_events",
+        "loads where dataset = 'orders'",
+        "rejects where dataset = 'orders'",
+    ]
+    before = [query(f"select * from {name}") for name in tables]
+    assert all(before)
+    rebuild(USERS)
+    assert [query(f"select * from {name}") for name in tables] == before
+    rebuild(ORDERS)
+    assert list(verify(ORDERS)) == []
+    assert list(verify(USERS)) == []
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_a_loaded_day_without_raw_files_is_not_given_up_unasked():
+    """One line names the days, and nothing is changed; they can be given up. A marker that was deleted hides none."""
+    for day in (DAYS[0], DAYS[1], DAYS[3]):
+        shutil.rmtree(USERS.folder("raw", day).path)
+    execute(f"delete from loads where date = '{DAYS[3]}'")
+    shutil.rmtree(USERS.folder("clean", DAYS[4]).path)
+    before = dump()
+    with pytest.raises(WarehouseError, match=r"^users 2026-10-01\.\.2026-10-02, 2026-10-04: .* --drop-missing$"):
+        rebuild(USERS)
+    assert dump() == before
+    assert not USERS.folder("clean", DAYS[4]).exists()  # nor was a day cleaned for nothing
+    rebuild(USERS, drop_missing=True)
+    assert query("select date from loads order by 1") == [(str(DAYS[2]),), (str(DAYS[4]),)]
+    assert list(verify(USERS, DAYS[2], DAYS[3])) == []
+
+
+@pytest.mark.usefixtures("database", "files")
+def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(configure, capsys):
+    """What was loaded must not be lost; what never was is told, and the others are made."""
+    for day in DAYS[:-1]:
+        load_stage.load_day(USERS, day)
+    straight = dump()
+    shutil.rmtree(USERS.folder("clean", DAYS[-1]).path)
+    configure("users", max_reject_ratio=0)
+    outcomes = rebuild(USERS)
+    assert [outcome.what for outcome in outcomes] == ["done"] * 4 + ["failed"]
+    assert "records are rejected, more than max_reject_ratio 0.0" in outcomes[-1].why
+    assert dump() == straight
+    made = f"users {DAYS[0]}..{DAYS[3]}: the warehouse is made anew of these\n"
+    assert run_here(capsys, "rebuild") == (made, f"ERROR: {outcomes[-1].why}\n", 1)
+    assert dump() == straight
+    shutil.rmtree(USERS.folder("clean", DAYS[0]).path)
+    with pytest.raises(QualityError, match=r"users 2026-10-01: .* records are rejected"):
+        rebuild(USERS)
+    assert dump() == straight
+
+
+LATE = DAYS[-1] + dt.timedelta(days=1)
+
+
+def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Call `act` after a rebuild has listed its days, when it reads the first one."""
+    acts, real = iter([act]), reprocess._make_current
+
+    def look(*args: Any) -> None:
+        next(acts, lambda: None)()
+        real(*args)
+
+    monkeypatch.setattr(reprocess, "_make_current", look)
+
+
+@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.parametrize("drop_missing", [False, True])
+def test_a_day_that_is_loaded_during_a_rebuild_stays(monkeypatch, configure, drop_missing):
+    """Its load waits for the rebuild; --drop-missing drops only days without raw files."""
+    configure("users", url=f"{URL}600")
+    loading = []
+
+    def load() -> None:
+        flags = ("--date", str(LATE), "--users-url", f"{URL}600", "--pipeline-database", Pipeline().database)
+        loading.append(start("luigi", "--module", "pipeline", "LoadUsers", *flags))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not USERS.folder("raw", LATE).exists():
+            time.sleep(0.05)
+        time.sleep(1)  # it would be loaded by now
+
+    act_while_cleaning(monkeypatch, load)
+    rebuild(USERS, drop_missing)
+    (process,) = loading
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert query("select date from loads order by 1") == [(str(day),) for day in [*DAYS, LATE]]
+    assert list(verify(USERS)) == []
+
+
+@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.parametrize("drop_missing", [False, True])
+def test_without_locks_a_day_that_is_loaded_meanwhile_is_rebuilt_too(monkeypatch, configure, drop_missing):
+    """As in a bucket: the days are compared again in the transaction."""
+    configure("users", url=f"{URL}600")
+    monkeypatch.setattr(DayFolder, "lock_all", lambda _: contextlib.nullcontext())
+
+    def load() -> None:
+        extract_stage.extract_day(USERS, LATE)
+        transform_stage.transform_day(USERS, LATE)
+        load_stage.load_day(USERS, LATE)
+
+    act_while_cleaning(monkeypatch, load)
+    assert [outcome.date for outcome in rebuild(USERS, drop_missing)] == [*DAYS, LATE]
+    assert query("select date from loads order by 1") == [(str(day),) for day in [*DAYS, LATE]]
+    assert list(verify(USERS)) == []
+
+
+@pytest.mark.usefixtures("database", "files")
+def test_a_table_of_another_program_is_not_dropped():
+    """Where no day is loaded, a table `users` is not ours: the line says what is in the way."""
+    with USERS.warehouse().database.connect(create=True):
+        pass
+    execute("create table users (id integer)", "insert into users values (7)")
+    with pytest.raises(WarehouseError, match=r"there is no table users_days, .*: if they are another program's"):
+        rebuild(USERS)
+    assert query("select * from users") == [(7,)]
+
+
+@pytest.mark.usefixtures("database")
+def test_without_raw_days_there_is_nothing_to_rebuild_from():
+    """One line, and no empty warehouse in the old one's place."""
+    with pytest.raises(FolderError, match="data/raw/users: no day has raw files to rebuild from"):
+        rebuild(USERS)
+    assert not has_table("users")

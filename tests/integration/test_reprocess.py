@@ -1,0 +1,307 @@
+"""Days made again from raw: which are stale, what becomes of each, and that the source is not asked."""
+
+import dataclasses
+import datetime as dt
+import shutil
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+
+from pipeline.users import USERS, LoadUsers
+from tests.support import points
+from tests.support.points import Points
+from tests.support.project import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
+from tests.support.server import Answer, Server
+from wholeday.commands.reprocess import find_stale, rebuild, reprocess
+from wholeday.commands.verify import verify
+from wholeday.errors import ConfigError, FolderError
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.load.warehouse import Rejected
+from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform import day as transform_stage
+
+pytestmark = pytest.mark.usefixtures("database")
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(3)]
+STOP = DAYS[-1] + dt.timedelta(days=1)
+OTHER_CODE = "made by other code"
+HISTORY = "select user_id, name, email, city, updated_at, valid_from, valid_to from users_history order by 1, 6"
+
+
+class Fixed(msgspec.Struct):
+    """The record class after it was fixed: the source sends some addresses as text, and nobody needs them."""
+
+    id: int
+    name: str | None = None
+    email: str | None = None
+    updated_at: dt.datetime | None = None
+
+
+def clean(users):
+    """The same cleaning, without a city."""
+    return USERS.clean(users.assign(**{"address.city": pd.Series(None, users.index, dtype="str")}))
+
+
+FIXED = dataclasses.replace(USERS, record_class=Fixed, clean=clean)
+
+
+def load_days(dataset: Dataset = USERS, days: list[dt.date] = DAYS) -> None:
+    for day in days:
+        if not dataset.folder("raw", day).exists():
+            extract_stage.extract_day(dataset, day)
+        transform_stage.transform_day(dataset, day)
+        load_stage.load_day(dataset, day)
+
+
+def serve_days(server: Server, configure) -> None:
+    """Each day users 1 and 7 change. On the second day the address of user 7 is text; the email of user 9 is wrong."""
+
+    def respond(request):
+        day = dt.date.fromisoformat(request.query["on"])
+        name, time = {"name": ["first", "second", "third"][DAYS.index(day)]}, {"updated_at": f"{day}T09:00:00Z"}
+        return Answer(
+            [
+                {"id": 1} | name | time,
+                {"id": 7} | name | time | ({"address": "Lima"} if day == DAYS[1] else {}),
+                {"id": 9, "email": "nobody"} | time,
+            ]
+        )
+
+    configure("users", url=server.on("/users", respond) + "?on={date}", max_reject_ratio=0.9)
+
+
+def clean_otherwise(users):
+    """A cleaning that gives other rows."""
+    rows, rules = clean(users)
+    return rows.assign(name="another"), rules
+
+
+OTHER = dataclasses.replace(USERS, record_class=Fixed, clean=clean_otherwise)
+
+
+def tell(outcomes) -> list[tuple[str, str]]:
+    return [(str(outcome.date), outcome.what) for outcome in outcomes]
+
+
+def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
+    """Nothing else changes, the API is not called, and the warehouse is that of days cleaned so from the start."""
+    serve_days(server, configure)
+    load_days()
+    before, raw = query(HISTORY), dump_tree("data/raw")
+    first, second, third = (f"{day}T09:00:00.000000Z" for day in DAYS)
+    assert [row for row in before if row[0] == 7] == [
+        (7, "first", None, None, first, first, third),
+        (7, "third", None, None, third, third, None),
+    ]
+    server.requests.clear()
+    assert find_stale(FIXED) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert [(date, remark) for date, _, _, remark in verify(FIXED)] == [(day, True) for day in DAYS]
+    assert tell(reprocess(FIXED, DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
+    assert server.requests == []
+    assert dump_tree("data/raw") == raw
+    after = query(HISTORY)
+    assert [row for row in after if row[0] == 7] == [
+        (7, "first", None, None, first, first, second),
+        (7, "second", None, None, second, second, third),
+        (7, "third", None, None, third, third, None),
+    ]
+    assert [row for row in after if row[0] != 7] == [row for row in before if row[0] != 7]
+    assert query("select field, count(*) from rejects group by 1") == [("email", 3)]
+    assert list(verify(FIXED)) == []
+    fixed = dump_warehouse()
+    remove_warehouse()
+    load_days(FIXED)
+    assert (dump_warehouse(), query(HISTORY)) == (fixed, after)
+
+
+def test_a_day_is_stale_for_a_reason():
+    """Not loaded; made by other code; cleaned otherwise, or not at all; loaded from other files; else not stale."""
+    load_days()
+    assert find_stale(USERS) == {}
+    assert find_stale(FIXED) == dict.fromkeys(DAYS, OTHER_CODE)
+    execute(
+        f"delete from loads where date = '{DAYS[0]}'", f"update loads set clean_sha256 = 'x' where date = '{DAYS[1]}'"
+    )
+    shutil.rmtree(USERS.folder("clean", DAYS[2]).path)
+    unfinished = USERS.folder("raw", DAYS[2] + dt.timedelta(days=1))
+    unfinished.sweep()
+    assert find_stale(USERS) == {
+        DAYS[0]: "not loaded",
+        DAYS[1]: "loaded from other files",
+        DAYS[2]: "its clean files are not what the code of today makes of its raw files",
+    }
+    reasons = list(find_stale(USERS).values())
+    assert [outcome.why for outcome in reprocess(USERS, DAYS[0], STOP)] == reasons
+    assert find_stale(USERS) == {}
+    # The same bytes, read at another time; the same rows, of other bytes.
+    execute(
+        f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'",
+        f"update loads set raw_sha256 = 'x' where date = '{DAYS[2]}'",
+    )
+    assert find_stale(USERS) == dict.fromkeys(DAYS[1:], "loaded from other files")
+    assert find_stale(USERS, DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
+
+
+def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
+    """A day is cleaned again only where something would come of it; with everything, each."""
+    load_days()
+    manifest = USERS.folder("clean", DAYS[0]).path / "manifest.json"
+    written = manifest.stat().st_mtime_ns
+    assert tell(reprocess(USERS, DAYS[0], STOP)) == [(str(day), "current") for day in DAYS]
+    assert manifest.stat().st_mtime_ns == written
+    before = dump_warehouse()
+    assert tell(reprocess(USERS, DAYS[0], STOP, everything=True)) == [(str(day), "done") for day in DAYS]
+    assert manifest.stat().st_mtime_ns > written
+    assert dump_warehouse() == before
+
+
+def test_a_day_is_held_while_it_is_cleaned_again(monkeypatch):
+    """As by its Transform task: nobody else cleans it, loads it or takes lines out of it meanwhile."""
+    load_days(days=DAYS[:1])
+    transform_day, held = transform_stage.transform_day, []
+
+    def watch(dataset: Dataset, date: dt.date) -> None:
+        held.append(is_held(dataset.folder("clean", date)))
+        transform_day(dataset, date)
+
+    monkeypatch.setattr(transform_stage, "transform_day", watch)
+    assert tell(reprocess(USERS, DAYS[0], DAYS[1], everything=True)) == [(str(DAYS[0]), "done")]
+    assert held == [True]
+
+
+def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made(server, configure):
+    """Each says what became of it; the gates hold; the oldest comes first."""
+    serve_days(server, configure)
+    load_days()
+    configure("users", max_reject_ratio=0.4)  # the second day alone has more, as user 7 is rejected, too
+    outcomes = list(reprocess(USERS, DAYS[0] - dt.timedelta(days=1), STOP, everything=True))
+    assert [outcome.what for outcome in outcomes] == ["missing", "done", "failed", "done"]
+    assert outcomes[0].why == "no raw files: its Load task reads them from the source"
+    assert "2 of 3 records are rejected, more than max_reject_ratio 0.4" in outcomes[2].why
+    assert query("select count(*) from loads") == [(3,)]
+    (USERS.folder("raw", DAYS[0]).path / "manifest.json").write_text("{")
+    damaged, *others = reprocess(USERS, DAYS[0], STOP)
+    assert [outcome.what for outcome in (damaged, *others)] == ["failed", "current", "current"]
+    assert "manifest.json is not a manifest" in damaged.why
+
+
+def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configure, capsys):
+    """Each of the two is a line on stderr; what is made or current is none."""
+    serve_days(server, configure)
+    load_days()
+    configure("users", max_reject_ratio=0.4)
+    first, second, third = map(str, DAYS)
+    done = f"users {first}: asked for; made again from raw\n"
+    assert run_here(capsys, "reprocess", first, second, "--all") == (done, "", 0)
+    assert run_here(capsys, "reprocess", first, second) == (f"users {first}: current, left as it is\n", "", 0)
+    out, err, code = run_here(capsys, "reprocess", second, third, "--all")
+    assert (out, code) == ("", 1)
+    assert err.startswith(f"ERROR: users {second}: 2 of 3 records are rejected")
+    out, err, code = run_here(capsys, "reprocess", "2026-09-29", second, "--all")
+    missing = "ERROR: users 2026-09-29..2026-09-30: no raw files: its Load task reads them from the source\n"
+    assert (out, err, code) == (done, missing, 1)
+    shutil.rmtree(USERS.folder("raw", DAYS[0]).path)
+    out, err, code = run_here(capsys, "reprocess", first, second)
+    gone = "its raw files are gone: bring them back from a copy, or delete its row of loads, and run the day again"
+    assert (out, err, code) == ("", f"ERROR: users {first}: {gone}\n", 1)
+
+
+@pytest.mark.parametrize("stage", ["raw", "clean"])
+def test_a_damaged_day_is_made_again_as_its_error_says(server, configure, stage):
+    """A loaded day too: of raw files its marker goes as well, as nothing asks the source for a day that is loaded."""
+    serve_days(server, configure)
+    load_days()
+    folder, before = USERS.folder(stage, DAYS[0]), query(HISTORY)
+    (folder.path / "manifest.json").write_text("{")
+    with pytest.raises(FolderError) as damage:
+        folder.read_manifest(RawManifest)
+    shutil.rmtree(folder.path)
+    if stage == "raw":
+        assert str(damage.value).endswith("delete its folder and the day's row of loads, and run the day again")
+        execute(f"delete from loads where date = '{DAYS[0]}'")
+        assert not LoadUsers(DAYS[0]).complete()
+        load_days(days=DAYS[:1])
+    else:
+        assert str(damage.value).endswith("delete its folder, and reprocess the day")
+        assert tell(reprocess(USERS, DAYS[0], DAYS[0] + dt.timedelta(days=1))) == [(str(DAYS[0]), "done")]
+    assert query(HISTORY) == before
+    assert list(verify(USERS)) == []
+
+
+def test_a_range_without_a_day_is_an_error():
+    """STOP is the day after the last one."""
+    with pytest.raises(ConfigError, match="STOP 2026-10-01 is not after START 2026-10-01: it is the day after"):
+        list(reprocess(USERS, DAYS[0], DAYS[0]))
+
+
+def test_the_rejects_are_counted_by_reason(server, configure):
+    """Field and reason as in the clean manifest, how many records, on how many days; the most frequent first."""
+    assert USERS.warehouse().summarise_rejects() == []
+    serve_days(server, configure)
+    load_days()
+    assert USERS.warehouse().summarise_rejects() == [
+        Rejected("email: has no @", 3, 3),
+        Rejected("address: Expected `object | null`, got `str`", 1, 1),
+    ]
+
+
+def damage_raw(date: dt.date) -> None:
+    """Flip a bit in the middle of a raw part."""
+    folder = USERS.folder("raw", date)
+    path = Path(folder.path, folder.read_manifest(RawManifest).parts[-1].name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_damaged_raw_part_costs_no_clean_file(configure, everything):
+    """The day cannot be made again, so what was made of it before must last: it is enough for a rebuild."""
+    configure("pipeline", part_records=40)
+    load_days()
+    damage_raw(DAYS[0])
+    before, code = dump_tree("data/clean"), USERS if everything else FIXED
+    assert tell(reprocess(code, DAYS[0], DAYS[1], everything)) == [(str(DAYS[0]), "failed")]
+    assert dump_tree("data/clean") == before
+    remove_warehouse()
+    assert [outcome.what for outcome in rebuild(USERS)] == ["done"] * 3
+
+
+def test_clean_files_that_are_made_again_alike_keep_their_names():
+    """Also where one of them is damaged: it is replaced by a sound one."""
+    load_days()
+    before = dump_tree("data/clean")
+    (part, *_) = sorted(Path(USERS.folder("clean", DAYS[1]).path).glob("part-*"))
+    part.write_bytes(b"damaged")
+    assert {what for _, what in tell(reprocess(USERS, DAYS[0], STOP, everything=True))} == {"done"}
+    assert dump_tree("data/clean") == before
+    assert list(verify(USERS)) == []
+
+
+def test_a_reprocess_that_is_killed_anywhere_leaves_a_complete_clean_day(configure):
+    """The old one or the new one, and then a plain run makes the day whole."""
+    configure("pipeline", part_records=40, engine_workers=1)
+    load_days(days=DAYS[:1])
+    folder, kept = USERS.folder("clean", DAYS[0]), Path("aside")
+    shutil.copytree("data", kept)
+
+    def work() -> None:
+        transform_stage.transform_day(OTHER, DAYS[0])
+
+    code, names = points.run(work, Points())
+    assert code == 0
+    for at in range(1, len(names) + 1):
+        shutil.rmtree("data")
+        shutil.copytree(kept, "data")
+        points.run(work, Points(at, "kill"))
+        read = load_stage.read_clean(OTHER, DAYS[0])
+        assert sum(batch.num_rows for batch in read[1]) + len(list(read[2])) == 100, names[at - 1]
+        assert folder.read_manifest(CleanManifest).transform_version in {USERS.version, OTHER.version}
+        work()
+        made = folder.read_manifest(CleanManifest)
+        assert made.transform_version == OTHER.version
+        assert folder.list_parts() == {part.name for part in (*made.parts, *made.rejects)}

@@ -1,0 +1,43 @@
+"""What a large day costs. PIPELINE_SCALE=1000000 runs it in full size; the default is small."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.run import Watch
+from tests.support.project import query
+
+SCALE = int(os.environ.get("PIPELINE_SCALE", "40000"))
+
+
+def measure_load(records: int, part_records: int) -> float:
+    """The memory, in MiB, of all processes of a run that loads a day of so many demo users, at its highest."""
+    shutil.rmtree("data", ignore_errors=True)
+    url = f"demo://users?updated_since={{day_start}}&updated_before={{day_stop}}&per_day={records}&per_page=10000"
+    flags = ("--users-url", url, "--pipeline-part-records", str(part_records), "--pipeline-engine-workers", "2")
+    luigi = str(Path(sys.executable).with_name("luigi"))
+    with Path("output").open("w+") as output:
+        command = [luigi, "--module", "pipeline", "LoadUsers", "--date", "2026-11-20", *flags]
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        watch = Watch(process.pid)
+        code = process.wait()
+        watch.stop()
+    assert code == 0, Path("output").read_text()
+    ((extracted,),) = query("select extracted from loads")
+    assert extracted == pytest.approx(records, rel=0.01)
+    return watch.peak / 2**20
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what processes share")
+def test_memory_is_bounded_by_a_part_and_not_by_a_day():
+    """Four times the records, the same memory but for a tenth; below 350 MiB, workers included."""
+    part_records = min(16_000, SCALE // 32)
+    quarter, whole = (measure_load(records, part_records) for records in (SCALE // 4, SCALE))
+    print(f"all processes: {quarter:.0f} MiB at {SCALE // 4:,}, {whole:.0f} MiB at {SCALE:,}")
+    assert whole <= 1.1 * quarter
+    assert whole < 350

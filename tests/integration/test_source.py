@@ -1,0 +1,258 @@
+"""The order of pages, and when all has come."""
+
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.reading import DAY, People, fail, make_pages, read
+from tests.support.server import Answer, Request, Server
+from wholeday.errors import ConfigError, SourceError
+from wholeday.extract import reader
+from wholeday.extract.reader import Reading
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '<{url}/users?page={page}&per_page={per_page}>; rel="next"',
+        '<{url}/users?page=1>; rel="first", </users?page={page}&per_page={per_page}>; rel="next"',
+        "<?page={page}&per_page={per_page}>;rel=next",
+    ],
+)
+def test_auto_follows_links(server: Server, link: str) -> None:
+    """A Link to the next page, absolute or relative, is followed to the last, and the reading says why."""
+    url = server.on("/users", make_pages(5, 2, server, link))
+    reading = Reading(People(url=url), DAY)
+    assert [len(page) for page in reading] == [2, 2, 1]
+    assert reading.paginator == "link_header: the Link header names the next"
+    assert (reading.pages, reading.records) == (3, 5)
+
+
+def test_auto_takes_a_page_without_a_sign_of_more_for_all(server: Server) -> None:
+    """One page is enough where nothing speaks against it."""
+    reading = Reading(People(url=server.on("/users", Answer({"users": [{"id": 1}], "total": 1}))), DAY)
+    assert [len(page) for page in reading] == [1]
+    assert reading.paginator == "single: 1 record came, and nothing says that there are more; total 1 at 'total'"
+
+
+def test_auto_does_not_guess(server: Server) -> None:
+    """A first page that speaks of more fails the day, and names what it saw and the key to set."""
+    url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 7}}))
+    assert re.search("'meta.total' is 7 and 1 record came, and none of .* leads to others: set paginator", fail(url))
+    assert read(url, paginator="single") == [{"id": 1}]
+
+
+@pytest.mark.parametrize("size", [{}, {"size_param": "per_page", "page_size": 3}])
+def test_page_goes_on_until_an_empty_page(server: Server, size: dict[str, Any]) -> None:
+    """Neither a short page nor a full one is the end; the size is asked for from the first request on."""
+    url = server.on("/users", make_pages(7, 2, server, ""))
+    assert read(url, paginator="page", **size) == [{"id": number} for number in range(7)]
+    assert {request.query.get("per_page") for request in server.requests} == {"3" if size else None}
+
+
+def test_a_link_is_followed_past_an_empty_page(server: Server) -> None:
+    """An empty page is not the end where the source says that there is more."""
+    url = server.on(
+        "/users",
+        Answer([{"id": 1}], headers={"Link": "</users?page=2>; rel=next"}),
+        Answer([], headers={"Link": "</users?page=3>; rel=next"}),
+        Answer([], headers={"Link": "</users?page=4>; rel=next"}),
+        Answer([{"id": 2}]),
+    )
+    assert read(url) == [{"id": 1}, {"id": 2}]
+
+
+def test_size_param_without_page_size_is_an_error() -> None:
+    """A name without a number would ask for nothing."""
+    with pytest.raises(ConfigError, match="page_size"):
+        Reading(People(url="http://a/", size_param="limit"), DAY)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(0, 30), size=st.integers(1, 9), first=st.sampled_from(["page", "link_header", "auto"]))
+def test_the_population_arrives_exactly(server: Server, count: int, size: int, first: str) -> None:
+    """Whatever the number of users and the size of a page, each user comes once."""
+    link = "" if first == "page" else '</users?page={page}&per_page={per_page}>; rel="next"'
+    url = server.on("/users", make_pages(count, size, server, link))
+    assert read(url, paginator=first) == [{"id": number} for number in range(count)]
+
+
+def test_the_demo_is_a_source_like_any_other() -> None:
+    """demo:// needs no server, and is read by the same code."""
+    reading = Reading(People(url="demo://users", params={"updated_before": "{day_stop}", "per_day": 2}), DAY)
+    assert sum(len(page) for page in reading) == reading.records > 1000
+    assert reading.pages > 1
+
+
+@pytest.mark.parametrize("cycle", [1, 2, 7])
+def test_a_cycle_of_pages_fails_the_day(server: Server, cycle: int) -> None:
+    """A page that was asked for before is not asked for again, however far back it lies."""
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query.get("page", 0))
+        return Answer([{"id": page}], headers={"Link": f"</users?page={(page + 1) % cycle}>; rel=next"})
+
+    line = fail(server.on("/users", respond) + "?page=0")
+    assert re.search(rf"page {cycle + 1} \(GET .*page=0\) was asked for before, as page 1", line)
+    assert len(server.requests) == cycle
+
+
+@pytest.mark.parametrize("cycle", [1, 2, 7])
+def test_the_same_records_under_new_urls_fail_the_day(server: Server, cycle: int) -> None:
+    """A source that ignores the page number, in whatever envelope, is found out."""
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        return Answer({"users": [{"id": page % cycle}], "page": page, "at": time.time()})
+
+    line = fail(server.on("/users", respond), paginator="page")
+    assert re.search(rf"page {cycle + 1} \(.*\) has the same records as page 1", line)
+
+
+def test_fewer_records_than_the_source_declares_fail_with_both_numbers(server: Server) -> None:
+    """As where a Link was lost on the way."""
+    link = {"Link": '</users?page=2>; rel="next"', "X-Total-Count": "9"}
+    url = server.on("/users", lambda r: Answer([{"id": len(r.query)}], headers={} if r.query else link))
+    assert "the source declares 9 records, and 2 came on 2 pages" in fail(url)
+    assert "declares 9" in fail(url, paginator="link_header")
+    server.on("/users", Answer([{"id": 1}], headers={"X-Total-Count": "9"}))
+    assert read(url, paginator="single") == [{"id": 1}]
+
+
+def test_fewer_pages_than_the_source_declares_fail_with_both_numbers(server: Server) -> None:
+    """The same where it says how many pages there are."""
+
+    def respond(request: Request) -> Answer:
+        link = {} if request.query else {"Link": '</users?page=2>; rel="next"'}
+        return Answer({"users": [{"id": len(request.query)}], "total_pages": 3}, headers=link)
+
+    line = fail(server.on("/users", respond), paginator="link_header", total_path="pages:total_pages")
+    assert "the source declares 3 pages, and 2 came" in line
+
+
+@pytest.mark.parametrize("name", ["total_pages", "pageCount", "X-Total-Pages"])
+@pytest.mark.parametrize(
+    ("paginator", "link"),
+    [("page", ""), ("link_header", "Link"), ("next_url", "next"), ("auto", ""), ("auto", "Link"), ("auto", "next")],
+)
+def test_a_number_of_pages_that_falls_fails_the_day(server: Server, paginator: str, link: str, name: str) -> None:
+    """A user who was read is deleted, another moves up unseen, and as many pages come as are declared by then."""
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query.get("page", 1))
+        users = [{"id": number} for number in range(1, 6)][page > 1 :]
+        pages = -(-len(users) // 2)
+        fields: dict[str, Any] = {"users": users[2 * page - 2 : 2 * page], name: pages}
+        headers = {name: str(pages)} if "-" in name else {}
+        if link and page < pages:
+            following = {"next": f"/users?page={page + 1}", "Link": f'</users?page={page + 1}>; rel="next"'}[link]
+            (headers if link == "Link" else fields)[link] = following
+        return Answer({key: fields[key] for key in fields if key not in headers}, headers=headers)
+
+    keys = {"total_header" if "-" in name else "total_path": f"pages:{name}", "cursor_path": "next"}
+    line = fail(server.on("/users", respond), **({"paginator": paginator, **keys} if paginator != "auto" else {}))
+    assert "page 2: the source declared 3 pages, and now 2: its list became shorter while it was read" in line
+
+
+def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(server: Server) -> None:
+    """Read on, whatever the paginator; an empty page that says nothing is the end."""
+    pages = {"1": [{"id": 1}], "2": [], "3": [{"id": 3}], "4": []}
+    url = server.on(
+        "/users", lambda r: Answer({"data": pages[r.query["page"]], "has_more": r.query["page"] in ("1", "2")})
+    )
+    assert read(url, paginator="page") == [{"id": 1}, {"id": 3}]
+
+
+def test_empty_pages_without_end_fail(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that says for ever that there is more, and sends nothing, is given up."""
+    monkeypatch.setattr(reader, "MAX_EMPTY", 5)
+    url = server.on("/users", lambda r: Answer({"data": [], "has_more": True, "page": r.query["page"]}))
+    assert "6 pages in a row are empty" in fail(url, paginator="page")
+    assert len(server.requests) == 6
+
+
+def test_reaching_the_ceiling_fails(server: Server) -> None:
+    """Whether the source stopped there or has no end cannot be known."""
+    url = server.on("/users", lambda request: Answer([{"id": int(request.query["page"])}]))
+    assert "5 records came, and ceiling is 5" in fail(url, paginator="page", ceiling=5)
+    assert len(server.requests) == 5
+    server.on("/users", Answer([{"id": 1}, {"id": 2}]))
+    assert len(read(url, ceiling=3)) == 2
+
+
+def test_the_page_size_is_asked_for_whatever_params_say(server: Server) -> None:
+    """`size_param` and `page_size` are the words for it."""
+    read(server.on("/users", Answer([])), params={"per_page": 50}, size_param="per_page", page_size=2)
+    assert server.requests[0].query == {"per_page": "2"}
+
+
+@pytest.mark.parametrize("cursor", ["[7]", "NaN", '"\\ud800x"', "9" * 5000], ids=["list", "NaN", "surrogate", "huge"])
+@pytest.mark.parametrize("paginator", ["cursor", "auto"])
+def test_a_cursor_that_cannot_be_read_is_not_taken_for_the_end(server: Server, cursor: str, paginator: str) -> None:
+    """Something leads on, whatever it is: the day fails, or what it leads to comes."""
+
+    def respond(request: Request) -> Answer:
+        if request.query:
+            return Answer({"users": [{"id": 2}]})
+        return Answer(f'{{"users": [{{"id": 1}}], "next": {cursor}}}')
+
+    try:
+        came = read(server.on("/users", respond), paginator=paginator, cursor_path="next", cursor_param="c")
+    except SourceError:
+        return
+    assert came == [{"id": 1}, {"id": 2}]
+
+
+def test_a_total_that_is_a_cap_fails(server: Server) -> None:
+    """Behind a full last page one more is asked for: a source that counts no further than 4 has others there."""
+    respond = make_pages(6, 2, server, "")
+    url = server.on("/users", lambda request: Answer(respond(request).body, headers={"X-Total-Count": "4"}))
+    assert "4 records came, as many as the source declares, and there are more" in fail(url, paginator="page")
+
+
+def test_a_key_that_leads_nowhere_is_held_against_the_source_s_own_word(server: Server) -> None:
+    """A misspelt cursor_path ends no reading of which the source says that there is more."""
+    url = server.on("/users", Answer({"users": [{"id": 1}], "next": "x", "has_more": True}))
+    line = fail(url, paginator="cursor", cursor_path="nxt", cursor_param="c")
+    assert "is the last that cursor leads to, and 'has_more' says that there is more" in line
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"paginator": "cursor", "cursor_path": "meta.nxt", "cursor_param": "c"},
+        {"paginator": "next_url", "cursor_path": "nxt"},
+        {"paginator": "link_header"},
+    ],
+    ids=lambda keys: keys["paginator"],
+)
+def test_a_key_that_leads_nowhere_is_held_against_what_leads_on(server: Server, keys: dict[str, str]) -> None:
+    """A page without the field that is to lead on, and with another that may, is not the last; one that has it is."""
+    page = {"users": [{"id": 1}], "meta": {"next": "x"}}
+    line = fail(server.on("/users", Answer(page)), **keys)
+    assert f"is the last that {keys['paginator']} leads to, and 'meta.next' says that there is more" in line
+    there = {"meta": {"next": "x", "nxt": None}, "nxt": ""}
+    server.on("/users", Answer(page | there, headers={"Link": '</users>; rel="first"'}))
+    assert read(f"{server.url}/users", **keys) == [{"id": 1}]
+    server.on("/users", Answer(page | {"meta": {"cursor": "this page's own"}}))
+    assert read(f"{server.url}/users", **keys) == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    "link", ['/users?page=2; rel="next"', '</users?page=2> rel="next"', '</users?page=2>; rel="next']
+)
+def test_a_link_that_is_none_by_its_standard_is_no_end(server: Server, link: str) -> None:
+    """It speaks of a next page: one line, whether it is followed by key or by auto."""
+    url = server.on("/users", Answer([{"id": 1}], headers={"Link": link}))
+    assert "next" in fail(url, paginator="link_header")
+    assert fail(url)
+
+
+def test_a_misspelt_total_path_is_refused(server: Server) -> None:
+    """Else nothing would be held against what came."""
+    url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 5}}))
+    assert "total_path = meta.totl, and the page has no number there" in fail(url, total_path="meta.totl")

@@ -1,0 +1,247 @@
+"""The engine on Spark: the same bytes as on this machine, whatever becomes of a worker, and one line when it fails."""
+
+import contextlib
+import datetime as dt
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from luigi.configuration import get_config
+
+from pipeline.users import USERS
+from tests.support.bucket import ENVIRONMENT, open_bucket
+from tests.support.peers import find_port
+from tests.support.project import dump_tree, dump_warehouse, luigi_run, start
+from wholeday.errors import DatasetError, EngineError
+from wholeday.extract.day import extract_day
+from wholeday.storage.backends import strip_run
+from wholeday.transform import day as transform_stage
+from wholeday.transform import parts
+from wholeday.transform.engine import FEW, map_parts
+from wholeday.transform.parts import PartJob, PartResult
+
+DAY = dt.date(2026, 10, 31)
+URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=500"
+PARTS = 12
+
+Configure = Callable[..., None]
+
+pytestmark = pytest.mark.xdist_group("spark")
+
+
+class Cluster(NamedTuple):
+    """A master of Spark's own, and its workers: each a machine, as far as one can be on one."""
+
+    master: str
+    workers: "list[subprocess.Popen[bytes]]"
+
+
+@contextlib.contextmanager
+def open_cluster(folder: Path) -> Iterator[Cluster]:
+    """A master with two workers of one core."""
+    port, web = find_port(), find_port()
+    url = f"spark://127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack:
+
+        def launch(*arguments: str) -> "subprocess.Popen[bytes]":
+            program = Path(find_spec("pyspark").origin).parent / "bin" / "spark-class"
+            log = stack.enter_context((folder / f"{arguments[0].rpartition('.')[2]}-{find_port()}.log").open("wb"))
+            command = [program, f"org.apache.spark.deploy.{arguments[0]}", "--host", "127.0.0.1", *arguments[1:]]
+            # A session of its own: its executors and their processes die with it, as with a machine.
+            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+            stack.callback(process.wait)
+            stack.callback(kill, process)
+            return process
+
+        launch("master.Master", "--port", str(port), "--webui-port", str(web))
+        worker = ("worker.Worker", "--cores", "1", "--memory", "1g", "--work-dir", str(folder), url)
+        workers = [launch(worker[0], "--webui-port", str(find_port()), *worker[1:]) for _ in range(2)]
+        deadline = time.monotonic() + 60
+        while count_workers(web) < len(workers) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield Cluster(url, workers)
+
+
+def count_workers(web: int) -> int:
+    """How many workers the master knows."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{web}/json/", timeout=5) as answer:
+        return json.load(answer)["aliveworkers"]
+    return 0
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def extract(configure: Configure) -> None:
+    """The raw files of a day of many parts."""
+    configure("users", url=URL)
+    configure("pipeline", part_records=500 // PARTS, engine_workers=1)
+    extract_day(USERS, DAY)
+
+
+def transform_part_slowly(job: PartJob) -> PartResult:
+    """The work of an executor, which leaves a note of who did it."""
+    time.sleep(0.2)
+    Path(job.clean.path, f"note-{job.number}-{os.getpid()}").touch()
+    return parts.transform_part(job)
+
+
+def transform(master: str) -> None:
+    """The second stage, on a cluster."""
+    for key, value in {"engine": "spark", "spark_master": master}.items():
+        get_config().set("pipeline", key, value)
+    parts.transform_part = transform_part_slowly
+    transform_stage.transform_day(USERS, DAY)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("spark")
+def test_a_worker_killed_in_the_middle_of_a_day_changes_no_byte_of_it(configure: Configure, tmp_path: Path) -> None:
+    """Both workers of a cluster have done parts when one is killed, with all it runs; Spark redoes what it began."""
+    extract(configure)
+    transform_stage.transform_day(USERS, DAY)
+    clean = USERS.folder("clean", DAY).path
+    local = dump_tree(str(clean))
+    shutil.rmtree(clean)
+    with open_cluster(tmp_path) as cluster:
+        command = run_here(f"test_spark.transform({cluster.master!r})")
+        deadline = time.monotonic() + 120
+        done = 0
+        while command.poll() is None and not (done and len(list_workers(clean)) == 2) and time.monotonic() < deadline:
+            time.sleep(0.02)
+            done = len(list(clean.glob("part-*.parquet")))
+        kill(cluster.workers[0])
+        _, err = command.communicate(timeout=120)
+    assert command.returncode == 0, err
+    assert 0 < done < PARTS - 3
+    assert "Lost executor" in err
+    assert "[Stage" not in err  # nothing is drawn into a log
+    for note in clean.glob("note-*"):
+        note.unlink()
+    assert dump_tree(str(clean)) == local
+    assert len(local) > PARTS
+
+
+def list_workers(clean: Path) -> set[str]:
+    """Whose notes lie there."""
+    return {note.name.rpartition("-")[2] for note in clean.glob("note-*")}
+
+
+def run_here(code: str) -> "subprocess.Popen[str]":
+    """A process that imports this file, and does something with it: a JVM is left to nobody."""
+    return start(
+        "python", "-c", f"from tests.integration import test_spark; {code}", PYTHONPATH=os.environ["PYTHONPATH"]
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("spark")
+def test_a_day_in_a_bucket_on_spark_is_one_in_a_folder_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that extracts, transforms and loads: the same rows, and the same bytes in the same parts."""
+    flags = ("LoadUsers", "--date", str(DAY), "--users-url", URL, "--pipeline-part-records", "50")
+    assert luigi_run(*flags).returncode == 0
+    local, rows = dump_tree("data/clean"), dump_warehouse()
+    shutil.rmtree("data")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with open_bucket(tmp_path) as bucket:
+        place = bucket.make_place()
+        spark_flags = ("--pipeline-engine", "spark", "--pipeline-spark-master", "local[2]")
+        done = luigi_run(*flags, *spark_flags, "--pipeline-data-dir", place)
+        assert done.returncode == 0, done.stderr
+        there = bucket.dump(place)
+    assert dump_warehouse() == rows
+    parts = {path.removeprefix("data/"): content for path, content in local.items() if "/part" in path}
+    assert {
+        strip_run(key): content for key, content in there.items() if key.startswith("clean") and "/part" in key
+    } == parts
+    assert len(parts) >= FEW
+
+
+def fail(number: int) -> int:
+    if number == 3:
+        raise DatasetError("part 3 is wrong")
+    return number
+
+
+def stumble(number: int) -> int:
+    return 1 // (number - 3)
+
+
+def die(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def tell(*functions: Callable[[int], int]) -> None:
+    """What becomes of each function, mapped on Spark: the results, or the error with its notes."""
+    for function in functions:
+        try:
+            print(map_parts(function, range(8), spark_master="local[2]"))
+        except Exception as error:  # noqa: BLE001 - it is what is asked for
+            print(json.dumps([type(error).__name__, str(error), getattr(error, "__notes__", [])]))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("spark")
+def test_the_error_of_a_part_is_the_error_of_the_day_and_spark_goes_on_with_the_next() -> None:
+    """An expected one as it was raised, a bug with its traceback, a process that died in one line."""
+    command = run_here("test_spark.tell(*map(test_spark.__dict__.get, ['fail', 'stumble', 'die', 'square']))")
+    out, err = command.communicate(timeout=200)
+    assert command.returncode == 0, err
+    expected, bug, dead, results = map(json.loads, out.splitlines())
+    assert expected[:2] == ["DatasetError", "part 3 is wrong"]
+    assert bug[:2] == ["ZeroDivisionError", "integer division or modulo by zero"]
+    assert "in stumble" in bug[2][0]
+    assert dead[0] == "EngineError"
+    assert dead[1].startswith("Spark at local[2]: ")
+    assert dead[1].endswith("mend that and run the day again")
+    assert results == [number * number for number in range(8)]
+
+
+def test_few_parts_are_done_here() -> None:
+    """Nobody is asked for them."""
+    assert map_parts(square, range(FEW - 1), spark_master="spark://127.0.0.1:1") == [0, 1, 4, 9, 16, 25, 36]
+
+
+def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, and nothing is tried without it."""
+    for name in ("py4j.protocol", "pyspark.errors"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(EngineError, match=r"engine = spark: pyspark is not installed: .*pip install .*'\.\[spark\]'"):
+        map_parts(square, range(8), spark_master="local[2]")
+
+
+@pytest.mark.usefixtures("spark")
+def test_without_java_or_a_master_it_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Spark itself would need more than a minute, and a page."""
+    began = time.monotonic()
+    with pytest.raises(EngineError, match=r"spark_master = spark://127.0.0.1:1,nowhere: no master answers.*refused"):
+        map_parts(square, range(8), spark_master="spark://127.0.0.1:1,nowhere")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(EngineError, match=r"JAVA_HOME = .* has no bin/java: install Java 17"):
+        map_parts(square, range(8), spark_master="local[2]")
+    monkeypatch.delenv("JAVA_HOME")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match=r"there is no java on the PATH: install Java 17"):
+        map_parts(square, range(8), spark_master="local[2]")
+    assert time.monotonic() - began < 10

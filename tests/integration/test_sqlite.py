@@ -1,0 +1,323 @@
+"""A warehouse in a SQLite file: what can be wrong with a file."""
+
+import datetime as dt
+import os
+import signal
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import MEMORY
+from tests.support.store import Store, fails, incremental, names, user
+from wholeday.errors import ConfigError, WarehouseError
+from wholeday.load import sqlite, warehouse
+from wholeday.schema import tables
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        yield Store(Path(folder, "warehouse.db"))
+
+
+def path(store: Store) -> Path:
+    database = store.warehouse.database
+    assert isinstance(database, sqlite.Database)
+    return database.path
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [("sqlite:///data/w.db", "data/w.db"), ("sqlite:////srv/w.db", "/srv/w.db"), ("sqlite:///~/w.db", "~/w.db")],
+)
+def test_a_database_is_a_file_of_sqlite(url: str, file: str) -> None:
+    """As SQLAlchemy writes it: three slashes and a path, which may begin with the home folder."""
+    assert sqlite.Database(url).path == Path(file).expanduser()
+    assert str(sqlite.Database(url)) == url
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?timeout=5"])
+def test_what_is_no_file_is_refused(url: str) -> None:
+    """One line that shows how to write it."""
+    with pytest.raises(ConfigError, match=r"SQLite is used in a file only: use sqlite:///data/warehouse\.db"):
+        sqlite.Database(url)
+
+
+def test_a_commit_waits_until_it_is_on_the_disk(store: Store) -> None:
+    """Else the last commits could be lost in a power cut, which no process that is killed shows."""
+    store.load(incremental(1, user(1, "a", 5)))
+    with store.warehouse.database.connect(create=True) as db:
+        settings = [db.run(f"pragma {name}").fetchone() for name in ("journal_mode", "synchronous")]
+    assert settings == [("wal",), (3,)]
+
+
+def kept(store: Store) -> dict[str, Any]:
+    """What a file keeps of how it was made."""
+    with closing(sqlite3.connect(path(store))) as other:
+        return {name: other.execute(f"pragma {name}").fetchone()[0] for name in ("journal_mode", "user_version")}
+
+
+def write_much(db: sqlite.SQLite) -> None:
+    """More than SQLite holds in memory."""
+    db.run("pragma main.cache_size = 10")
+    db.run("create table much (x)")
+    db.run("insert into much with n(x) as (select 1 union all select x + 1 from n where x < 9999) select x from n")
+    assert db.path.stat().st_size > 50_000
+
+
+def test_the_first_day_is_written_once_and_the_file_is_in_wal_mode_from_then_on(store: Store) -> None:
+    """Until it is committed whoever reads waits, as there is nothing to be read; afterwards nobody does."""
+    with store.warehouse.database.connect(create=True) as db:
+        db.begin("users")
+        write_much(db)
+        assert {file.name for file in path(store).parent.iterdir()} == {"warehouse.db", "warehouse.db-journal"}
+        with ThreadPoolExecutor(1) as pool:
+            reader = pool.submit(store.warehouse.loads)
+            with pytest.raises(TimeoutError):
+                reader.result(0.5)
+            db.commit()
+            assert reader.result(10) == []
+        db.begin("users")
+        db.run("insert into much values (0)")
+        assert store.warehouse.loads() == []
+        db.commit()
+    assert [file.name for file in path(store).parent.iterdir()] == ["warehouse.db"]
+    assert kept(store) == {"journal_mode": "wal", "user_version": 0}
+
+
+def test_who_had_the_empty_file_open_reads_what_is_loaded_and_takes_nothing_away(store: Store) -> None:
+    """A shell, a browser of databases: SQLite deletes the log that lies beside a file in which it finds nothing."""
+    path(store).touch()
+    with closing(sqlite3.connect(path(store))) as other:
+        assert other.execute("select * from sqlite_master").fetchall() == []
+        store.load(incremental(1, user(1, "a", 5)))
+        with store.warehouse.database.connect() as db:
+            db.begin("users")
+            db.run("update users set name = 'b'")
+            db.commit()
+            assert other.execute("select name from users").fetchall() == [("b",)]
+            assert names(store) == {1: "b"}
+
+
+def test_a_first_day_that_fails_leaves_an_empty_file(store: Store) -> None:
+    """Which the next one fills."""
+    with store.warehouse.database.connect(create=True) as db:
+        db.begin("users")
+        write_much(db)
+    assert {file.name: file.stat().st_size for file in path(store).parent.iterdir()} == {"warehouse.db": 0}
+    store.load(incremental(1, user(1, "a", 5)))
+    assert names(store) == {1: "a"}
+
+
+def die_in_a_first_day(store: Store) -> None:
+    """While it is written, so that the file is neither empty nor whole."""
+    if not os.fork():
+        with store.warehouse.database.connect(create=True) as db:
+            db.begin("users")
+            write_much(db)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()
+    assert path(store).stat().st_size > 50_000
+
+
+def test_a_first_day_that_is_killed_is_taken_back_by_whoever_comes_next(store: Store) -> None:
+    """By one that only reads too: which days are loaded is asked before anything is written."""
+    database = store.warehouse.database
+    die_in_a_first_day(store)
+    assert database.find_loaded("users", dt.date(2026, 11, 1), dt.date(2026, 11, 30)) == set()
+    assert path(store).stat().st_size == 0
+    die_in_a_first_day(store)
+    assert store.warehouse.loads() == []
+    die_in_a_first_day(store)
+    store.load(incremental(1, user(1, "a", 5)))
+    assert names(store) == {1: "a"}
+    assert kept(store) == {"journal_mode": "wal", "user_version": 0}
+
+
+Do = Callable[[], object]
+
+
+@pytest.fixture
+def just_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Do], None]:
+    """Have something done just before a statement."""
+    run = sqlite.SQLite.run
+
+    def patch(statement: str, do: Do) -> None:
+        monkeypatch.setattr(
+            sqlite.SQLite, "run", lambda db, sql, **params: (sql == statement and do(), run(db, sql, **params))[1]
+        )
+
+    return patch
+
+
+def die_after_the_commit_of_a_first_day(store: Store, just_before: Callable[[str, Do], None], statement: str) -> None:
+    if not os.fork():
+        just_before(statement, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        store.load(incremental(1, user(1, "a", 5)))
+    os.wait()
+
+
+@pytest.mark.parametrize("statement", ["pragma journal_mode = wal", "pragma user_version = 0"])
+def test_a_first_day_that_is_killed_after_its_commit_is_there_and_the_next_ends_what_it_began(
+    store: Store, just_before: Callable[[str, Do], None], statement: str
+) -> None:
+    """Between the commit and WAL mode there is a moment; in the other mode readers would wait for every load."""
+    die_after_the_commit_of_a_first_day(store, just_before, statement)
+    assert names(store) == {1: "a"}
+    assert kept(store)["user_version"] == sqlite.BEING_MADE
+    store.load(incremental(2, user(2, "b", 30)))
+    assert names(store) == {1: "a", 2: "b"}
+    assert kept(store) == {"journal_mode": "wal", "user_version": 0}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["the first", "after one that was killed"])
+def test_nobody_comes_between_a_commit_and_the_change_of_mode(
+    store: Store, just_before: Callable[[str, Do], None], again: bool
+) -> None:
+    """SQLite refuses the change where anybody else so much as reads, and does not wait for them."""
+    change, met = "pragma journal_mode = wal", []
+    if again:
+        die_after_the_commit_of_a_first_day(store, just_before, change)
+
+    def read() -> None:
+        with closing(sqlite3.connect(path(store), timeout=0)) as other, pytest.raises(sqlite3.Error) as raised:
+            other.execute("select * from loads")
+        met.append(str(raised.value))
+
+    just_before(change, read)
+    store.load(incremental(2, user(2, "b", 30)))
+    assert met == ["database is locked"]
+
+
+@pytest.mark.parametrize(("made", "version"), [("create table theirs (x)", 0), ("pragma user_version = 7", 7)])
+def test_a_file_of_another_program_keeps_what_that_has_chosen(store: Store, made: str, version: int) -> None:
+    """There may be a reason."""
+    with closing(sqlite3.connect(path(store))) as other:
+        other.execute(made)
+    store.load(incremental(1, user(1, "a", 5)))
+    store.load(incremental(2, user(2, "b", 30)))
+    assert kept(store) == {"journal_mode": "delete", "user_version": version}
+
+
+def test_a_first_day_waits_for_another_and_goes_on_in_its_file(store: Store) -> None:
+    """Neither takes the place of what the other has loaded."""
+    with store.warehouse.database.connect(create=True) as db, ThreadPoolExecutor(1) as pool:
+        db.begin("users")
+        second = pool.submit(store.load, incremental(2, user(2, "b", 30)))
+        with pytest.raises(TimeoutError):
+            second.result(0.5)
+        db.run("create table first (x)")
+        db.commit()
+        assert second.result(10)["inserted"] == 1
+    with closing(sqlite3.connect(path(store))) as other:
+        assert other.execute("select * from first").fetchall() == []
+    assert names(store) == {2: "b"}
+
+
+def test_an_empty_file_that_is_there_keeps_its_rights_and_its_link(store: Store) -> None:
+    """Whoever made it for others to read, or for none, or elsewhere, finds it so."""
+    real = path(store).with_name("elsewhere.db")
+    real.touch()
+    real.chmod(0o640)
+    path(store).symlink_to(real)
+    if os.geteuid() == 0:
+        os.chown(real, 65534, 65534)
+    before = real.stat()
+    store.load(incremental(1, user(1, "a", 5)))
+    after = real.stat()
+    assert path(store).is_symlink()
+    assert after.st_size > 0
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert names(store) == {1: "a"}
+
+
+def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for another writer is bounded, and its end names the file and what to do."""
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    store.load(incremental(1, user(1, "a", 5)))
+    with closing(sqlite3.connect(path(store), isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(WarehouseError, match=r"warehouse.db: database is locked: another program is writing to it"):
+            store.load(incremental(2, user(1, "b", 30)))
+    assert names(store) == {1: "a"}
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_line(store: Store) -> None:
+    """Neither reading nor loading touches another program's file."""
+    path(store).write_bytes(b"this is no database" * 100)
+    content = path(store).read_bytes()
+    for call in (store.warehouse.loads, lambda: store.load(incremental(1, user(1, "a", 5)))):
+        with pytest.raises(
+            WarehouseError, match=r"file is not a database: it is no SQLite database: choose another file"
+        ):
+            call()
+    assert path(store).read_bytes() == content
+
+
+@pytest.mark.parametrize("how", [{}, {"create": True}, {"readonly": True}], ids=str)
+def test_a_folder_in_the_place_of_the_file_is_told_alike(store: Store, how: dict[str, bool]) -> None:
+    """Whoever only reads can open it, and would be sent to look at the disk."""
+    path(store).mkdir()
+    line = r"unable to open database file: it must be a file that this user may read and write"
+    with pytest.raises(WarehouseError, match=line), store.warehouse.database.connect(**how):
+        pass
+
+
+def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What SQLite says of a full disk names the file and the folder for temporary files."""
+    store.load(incremental(1, user(1, "a", 5)))
+    prepare = warehouse.prepare
+
+    def limit(db: sqlite.SQLite, declared: tables.Declared) -> None:
+        prepare(db, declared)
+        db.run("pragma max_page_count = 1")
+
+    monkeypatch.setattr(warehouse, "prepare", limit)
+    message = fails(store, incremental(2, *(user(key, "b" * 1000, 30) for key in range(100))))
+    assert "database or disk is full" in message
+    assert "SQLITE_TMPDIR" in message
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (True, "attempt to write a readonly database: give this user the right"),
+        (False, "unable to open database file: it"),
+    ],
+)
+def test_a_database_without_the_right_to_write_is_one_line(store: Store, there: bool, message: str) -> None:
+    """A file or a folder that this user may not write says so; as root, who may, the test is another user."""
+    if there:
+        store.load(incremental(1, user(1, "a", 5)))
+        path(store).chmod(0o444)
+    path(store).parent.chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(WarehouseError, match=message):
+            store.load(incremental(2, user(1, "b", 30)))
+    finally:
+        if root:
+            os.seteuid(0)
+        path(store).parent.chmod(0o777)
+
+
+def test_a_table_in_which_a_new_row_takes_the_place_of_others_is_found_out(store: Store) -> None:
+    """For such a deletion SQLite calls no trigger."""
+    store.load(incremental(1, user(1, "a", 5), user(2, "b", 5)))
+    columns = "user_id INTEGER not null primary key, name TEXT unique on conflict replace, updated_at DATETIME"
+    store.execute(
+        f"create table made ({columns}, ingested_at DATETIME, load_date DATE)",
+        "insert into made select * from users",
+        "drop table users",
+        "alter table made rename to users",
+    )
+    assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
+    assert names(store) == {1: "a", 2: "b"}

@@ -1,0 +1,81 @@
+"""A day's files, stage by stage, in this process."""
+
+import datetime as dt
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.users import USERS
+from tests.support.reading import serve
+from wholeday.errors import QualityError
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.schema.tables import CLASSES
+from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.transform import day as transform_stage
+
+DAY = dt.date(2026, 11, 20)
+
+
+def test_the_clean_manifest_says_what_became_of_every_record(server, configure):
+    """Rows and rejects add up to the raw records; reasons add up to the rejects; the files hold them."""
+    configure("pipeline", part_records=2)
+    body = b'[{"id":1},{"id":"2"},{"id":3},{"id":4,"email":"x"},{"id":5}]'
+    serve(server, configure, body, max_reject_ratio=0.5)
+    extract_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
+    raw = USERS.folder("raw", DAY).read_manifest(RawManifest)
+    folder = USERS.folder("clean", DAY)
+    clean = folder.read_manifest(CleanManifest)
+    assert (clean.rows, clean.rejected) == (3, 2)
+    assert clean.reasons == {"email: has no @": 1, "id: Expected `int`, got `str`": 1}
+    assert clean.raw_sha256 == [part.sha256 for part in raw.parts]
+    assert [part.records for part in clean.parts] == [1, 1, 1]
+    assert [part.records for part in clean.rejects] == [1, 1]
+    ids = [pq.read_table(folder.path / part.name)["user_id"].to_pylist() for part in clean.parts]
+    assert ids == [[1], [3], [5]]
+    assert clean.transform_version == USERS.version
+
+
+def test_a_day_without_records_is_a_day(server, configure):
+    """It exists at every stage, with no parts, and is marked as loaded."""
+    serve(server, configure, b"[]")
+    extract_day(USERS, DAY)
+    transform_stage.transform_day(USERS, DAY)
+    load_stage.load_day(USERS, DAY)
+    assert USERS.folder("raw", DAY).read_manifest(RawManifest).parts == []
+    assert USERS.marker(DAY).exists()
+
+
+def test_too_many_rejects_fail_the_day_and_leave_them_to_be_looked_at(server, configure):
+    """The line names the reason and the files; there is no clean day."""
+    serve(server, configure, b'[{"id":"1"},{"id":"2"},{"id":3}]')
+    extract_day(USERS, DAY)
+    with pytest.raises(
+        QualityError, match=r"2 of 3 records are rejected.*\(2\): id: Expected `int`.*rejects-\*"
+    ) as caught:
+        transform_stage.transform_day(USERS, DAY)
+    assert "--users-accept" in str(caught.value)
+    folder = USERS.folder("clean", DAY)
+    assert not folder.exists()
+    assert (folder.path / "rejects-00000.jsonl.gz").is_file()
+
+
+@pytest.mark.parametrize(("bad", "limit"), [(29, 0.29), (57, 0.57), (58, 0.58), (5, 0.05), (0, 0)])
+def test_exactly_as_many_rejects_as_are_allowed_pass(server, configure, bad, limit):
+    """One more fails the day."""
+    ids = [*map(str, range(bad + 1)), *range(bad + 1, 101)]
+    for date, some in ((DAY, ids[1:]), (DAY + dt.timedelta(days=1), ids[:-1])):
+        body = json.dumps([{"id": number} for number in some]).encode()
+        serve(server, configure, body, paginator="single", max_reject_ratio=limit)
+        extract_day(USERS, date)
+    transform_stage.transform_day(USERS, DAY)
+    assert USERS.folder("clean", DAY).read_manifest(CleanManifest).rejected == bad
+    with pytest.raises(QualityError, match=f"{bad + 1} of 100 records are rejected, more than"):
+        transform_stage.transform_day(USERS, date)
+
+
+def test_every_count_of_a_marker_is_told():
+    """The line of a load and the table of `status` leave out none of the classes of a record."""
+    assert sorted(load_stage.COUNTS) == sorted([*CLASSES, "vanished", "reverted"])

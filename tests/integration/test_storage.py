@@ -1,0 +1,263 @@
+"""Disks that are full or may only be read, and databases that are locked, damaged, incomplete or another program's.
+
+Every case ends in one line and loses nothing, and when the trouble is over a plain run makes the day whole. The disks
+are file systems of their own, mounted for a test; where that is not allowed it is skipped, and test_faults.py has the
+same faults by other means (a limit to a file's size, folders without rights).
+"""
+
+import contextlib
+import datetime as dt
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
+from tests.support import points
+from tests.support.points import Points
+from tests.support.project import dump_tree, dump_warehouse
+from wholeday.errors import WarehouseError
+from wholeday.load import day as load_stage
+from wholeday.load import sqlite
+
+BEFORE, DAY = dt.date(2026, 10, 30), dt.date(2026, 10, 31)
+URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300"
+DATABASE = Path("data/warehouse.db")
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+@pytest.fixture(autouse=True)
+def whole(configure: Callable[..., None]) -> Rows:
+    """A day was loaded before; what the warehouse is to say when the next one is."""
+    configure("users", url=URL)
+    configure("pipeline", engine_workers=1)
+    work(BEFORE)
+    shutil.copytree("data", "aside/data")
+    with contextlib.chdir("aside"):
+        work()
+        return dump_warehouse()
+
+
+def work(day: dt.date = DAY) -> None:
+    """What Luigi does of a day: whatever is not complete."""
+    for task in (ExtractUsers(date=day), TransformUsers(date=day), LoadUsers(date=day)):
+        if not task.complete():
+            task.run()
+
+
+def fail() -> str:
+    """The one line with which the day fails."""
+    code, said = points.run(work, Points())
+    assert (code, len(said)) == (1, 1), said
+    return said[0]
+
+
+def finish(before: Rows, whole: Rows) -> None:
+    """Nothing was lost or is half done, and a plain run is enough now."""
+    assert dump_warehouse() == before
+    work()
+    assert dump_warehouse() == whole
+    assert list_files("data") == {path.removeprefix("aside/") for path in list_files("aside/data")}
+
+
+def list_files(folder: str) -> set[str]:
+    """What is below a folder, but for the record of what failed."""
+    return {path for path in dump_tree(folder) if "/failures/" not in path}
+
+
+@contextlib.contextmanager
+def mount(*options: str, folder: str) -> Iterator[None]:
+    """A file system over a folder, for the length of a `with`."""
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("only root can mount a file system")
+    done = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def measure_room() -> int:
+    """Bytes free on the disk of the data."""
+    disk = os.statvfs("data")
+    return disk.f_bavail * disk.f_frsize
+
+
+def test_a_disk_that_is_full_at_any_moment_is_one_line_and_loses_nothing(whole: Rows) -> None:
+    """With room for nothing, for the raw files, for the clean ones, or for most of the rows.
+
+    With room for nothing, the warehouse fails first: Extract asks it for the source of the day before.
+    """
+    before, told = dump_warehouse(), []
+    Path("data").rename("kept")
+    Path("data").mkdir()
+    with mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", folder="data"):
+        shutil.copytree("kept", "data", dirs_exist_ok=True)
+        room = measure_room()
+        work()
+        needed = room - measure_room()
+        for eighths in range(8):
+            for path in Path("data").iterdir():
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+            shutil.copytree("kept", "data", dirs_exist_ok=True)
+            filler = Path("data/filler")
+            filler.write_bytes(bytes(measure_room() - eighths * needed // 8))
+            told.append(fail())
+            filler.unlink()
+            finish(before, whole)
+    stages_told = [re.search(r"data/(raw|clean|warehouse)", line)[1] for line in told]
+    assert stages_told[0] == stages_told[-1] == "warehouse"
+    assert "clean" in stages_told, told
+    assert all(re.search(r"No space left on device: .*mend that|is full: free space|disk I/O error", x) for x in told)
+
+
+@pytest.mark.parametrize("place", ["data", "data/raw/users", "data/clean/users", "data/warehouse.db"])
+def test_a_disk_that_may_only_be_read_is_one_line_and_loses_nothing(whole: Rows, place: str) -> None:
+    """Of everything, of the files of a stage, or of the database alone."""
+    before = dump_warehouse()
+    with mount("-o", "bind,ro", place, folder=place):
+        line = fail()
+    assert re.search("Read-only file system: .*mend that|readonly database: give this user the right", line)
+    finish(before, whole)
+
+
+def make_files() -> None:
+    """The day but for its rows."""
+    ExtractUsers(date=DAY).run()
+    TransformUsers(date=DAY).run()
+
+
+@contextlib.contextmanager
+def lock() -> Iterator[sqlite3.Connection]:
+    """Another program's transaction that lets nobody read or write, in a database without a write-ahead log."""
+    with contextlib.closing(sqlite3.connect(DATABASE, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("pragma journal_mode = delete")
+        other.execute("begin exclusive")
+        yield other
+
+
+def test_a_database_that_another_program_has_to_itself_is_one_line_and_loses_nothing(
+    whole: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may even read it: the files of the day stay."""
+    before = dump_warehouse()
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    make_files()
+    with lock(), pytest.raises(WarehouseError, match=r"locked: another program is writing to it: wait .* run again$"):
+        load_stage.load_day(USERS, DAY)
+    finish(before, whole)
+
+
+def test_a_load_waits_for_a_program_that_has_the_database_to_itself(whole: Rows) -> None:
+    """The lock is let go of after a moment."""
+    make_files()
+    with lock() as other:
+        threading.Timer(0.3, other.rollback).start()
+        began = time.monotonic()
+        load_stage.load_day(USERS, DAY)
+        assert time.monotonic() - began > 0.3
+    assert dump_warehouse() == whole
+
+
+def change(*statements: str) -> None:
+    """Do SQL to the database."""
+    with contextlib.closing(sqlite3.connect(DATABASE, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def write_text() -> None:
+    DATABASE.write_text("truck;tons\n" * 1000)
+
+
+def damage() -> None:
+    content = DATABASE.read_bytes()
+    DATABASE.write_bytes(content[:4096] + b"\xff" * 16384 + content[20480:])
+
+
+def cut() -> None:
+    os.truncate(DATABASE, 3 * 4096)
+
+
+def replace_by_folder() -> None:
+    DATABASE.unlink()
+    DATABASE.mkdir()
+
+
+def lead_nowhere() -> None:
+    DATABASE.unlink()
+    DATABASE.symlink_to("nowhere/else.db")
+
+
+def replace_by(statement: str) -> Callable[[], None]:
+    """Another program's database."""
+
+    def replace() -> None:
+        DATABASE.unlink()
+        change(statement)
+
+    return replace
+
+
+def drop(table: str) -> Callable[[], None]:
+    """A marker without one of the tables that its day went into."""
+    return lambda: change("drop view users_history", f"drop table {table}")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        pytest.param(write_text, "is no SQLite database: choose another file$", id="a text file"),
+        pytest.param(damage, "malformed: the file is damaged: restore it", id="damaged"),
+        pytest.param(cut, "malformed: the file is damaged: restore it", id="cut"),
+        pytest.param(replace_by_folder, "unable to open database file: it must be a file", id="a folder"),
+        pytest.param(lead_nowhere, "unable to open database file: it must be a file", id="a link to nowhere"),
+        pytest.param(
+            replace_by("create table loads (truck text)"),
+            "the table loads has no column dataset, .* a column truck too many, .* or choose another database",
+            id="another's loads",
+        ),
+        pytest.param(
+            replace_by("create table rejects (id text)"), "table rejects has no column", id="another's rejects"
+        ),
+        pytest.param(
+            replace_by("create table users (name text)"),
+            "there is no table users_days, .*: if they are another program's, choose another database",
+            id="another's users",
+        ),
+        pytest.param(
+            replace_by("create view users as select 1 as user_id"),
+            "there is no table users_days, .*: if they are another program's, choose another database",
+            id="another's view",
+        ),
+        *(
+            pytest.param(drop(table), f"there is no table {table}, but .* restore it, or drop", id=f"no {table}")
+            for table in ("users_days", "users_events", "users_changes", "users_forgotten", "rejects")
+        ),
+    ],
+)
+def test_a_database_that_is_not_as_it_was_left_is_one_line_and_stays_as_it_is(
+    whole: Rows, trouble: Callable[[], None], words: str
+) -> None:
+    """With the one from before in its place the day is loaded."""
+    before = dump_warehouse()
+    shutil.copy(DATABASE, "kept.db")
+    trouble()
+    found = DATABASE.read_bytes() if DATABASE.is_file() else b""
+    assert re.search(words, fail())
+    assert (DATABASE.read_bytes() if DATABASE.is_file() else b"") == found
+    for path in Path("data").glob("warehouse.db*"):
+        path.rmdir() if path.is_dir() else path.unlink()
+    shutil.copy("kept.db", DATABASE)
+    finish(before, whole)

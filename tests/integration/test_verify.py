@@ -1,0 +1,866 @@
+"""What verify names, and that it names nothing else and changes nothing."""
+
+import contextlib
+import dataclasses
+import datetime as dt
+import gzip
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from pipeline.users import USERS, table
+from tests.support import orders
+from tests.support.project import dump_tree, execute, has_table, query, run_here
+from wholeday import clock
+from wholeday.commands import forget as forget_module
+from wholeday.commands import verify as verify_module
+from wholeday.commands.forget import forget
+from wholeday.commands.verify import verify
+from wholeday.config.settings import Pipeline
+from wholeday.errors import WarehouseError
+from wholeday.extract import day as extract_stage
+from wholeday.load import day as load_stage
+from wholeday.load.audit import EXAMPLES, Audit, Finding
+from wholeday.schema.tables import Declared
+from wholeday.storage.manifest import CleanManifest
+from wholeday.transform import day as transform_stage
+
+DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(4)]
+SNAPSHOT, RECORDS = map(str, DAYS[2:])  # the last of each mode
+MODES = {"snapshot": "", "incremental": "&updated_since={day_start}&updated_before={day_stop}"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the days below are kept once they are made, so that most tests need but a copy."""
+    return tmp_path_factory.mktemp("made") / "data"
+
+
+@pytest.fixture
+def loaded(configure, monkeypatch, made) -> None:
+    """Four days, each read an hour after its end: a snapshot and an incremental day by turns."""
+    configure("pipeline", part_records=3000)
+    kept = made if Pipeline().database.startswith("sqlite") else Path("nowhere")
+    if kept.exists():
+        shutil.copytree(kept, "data")
+    for n, day in enumerate(DAYS):
+        now = dt.datetime.combine(day, dt.time(1), dt.UTC) + dt.timedelta(days=1)
+        monkeypatch.setattr(clock, "utc_now", lambda now=now: now)
+        mode, window = list(MODES.items())[n % 2]
+        configure("users", mode=mode, url=f"demo://users?per_day=10{window}")
+        if not USERS.marker(day).exists():
+            extract_stage.extract_day(USERS, day)
+            transform_stage.transform_day(USERS, day)
+            load_stage.load_day(USERS, day)
+    if kept is made and not made.exists():
+        shutil.copytree("data", made)
+
+
+def tell(findings: Iterator[Finding], remark: bool = False) -> list[str]:
+    return [f"{date} {thing}: {what}" for date, thing, what, remarked in findings if remarked == remark]
+
+
+def replace_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+def path(stage: str, day: str, name: str = "part-00000.*") -> Path:
+    (found,) = Path(f"data/{stage}/users/date={day}").glob(name)
+    return found
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert re.search(old, text)
+    file.write_text(re.sub(old, new, text, count=1))
+
+
+def flip_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def edit_rows(day: str) -> None:
+    """Another city for everybody in a clean part, by hand."""
+    table = pq.read_table(path("clean", day))
+    column = table.schema.get_field_index("city")
+    pq.write_table(table.set_column(column, "city", table["name"]), path("clean", day))
+
+
+def edit_rejects(day: str) -> None:
+    """Other reasons for what was rejected, by hand."""
+    file = path("clean", day, "rejects-00000.*")
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()).replace(b'"reason":"', b'"reason":"not ')))
+
+
+def leave_out_rejects(day: str) -> None:
+    """Have neither the rejects of a day nor a word of them."""
+    folder = USERS.folder("clean", dt.date.fromisoformat(day))
+    manifest = folder.read_manifest(CleanManifest)
+    folder.replace(msgspec.structs.replace(manifest, rejected=0, rejects=[]))
+    folder.drop_strays([part.name for part in manifest.parts])
+
+
+def adopt(day: str, name: str = "part-00000.*") -> None:
+    """Have the manifest say what a clean part is by now."""
+    folder, file = USERS.folder("clean", dt.date.fromisoformat(day)), path("clean", day, name)
+    manifest = folder.read_manifest(CleanManifest)
+    (part,) = (part for part in (*manifest.parts, *manifest.rejects) if part.name == file.name)
+    new = folder.write(part.name, [(part.records, file.read_bytes())])
+    edit(path("clean", day, "manifest.json"), part.sha256, new.sha256)
+    edit(path("clean", day, "manifest.json"), f'"bytes": {part.bytes}', f'"bytes": {new.bytes}')
+
+
+SHA = "'[0-9a-f]{64}'"
+USER = "where user_id = (select max(user_id) from users)"
+EVENT = f"where load_date = '{RECORDS}' and user_id = (select max(user_id) from users_events)"
+REJECT = f"where load_date = '{SNAPSHOT}' and record = (select min(record) from rejects where load_date = '{SNAPSHOT}')"
+FILES = {
+    "a byte of a raw part": (
+        lambda: flip_byte(path("raw", SNAPSHOT)),
+        [f"{SNAPSHOT} raw: data/raw/.*/part-00000.jsonl.gz: the bytes are not those of its manifest .*"],
+    ),
+    "a raw part that is gone": (
+        lambda: path("raw", SNAPSHOT, "part-00001.*").unlink(),
+        [f"{SNAPSHOT} raw: .*/part-00001.jsonl.gz: the file is missing: bring the file back from a copy, or .*"],
+    ),
+    "a raw part too many": (
+        lambda: shutil.copy(path("raw", RECORDS), path("raw", RECORDS).with_name("part-00009.jsonl.gz")),
+        [f"{RECORDS} raw: part-00009.jsonl.gz: the manifest does not name it"],
+    ),
+    "a raw manifest that is gone": (
+        lambda: path("raw", RECORDS, "manifest.json").unlink(),
+        [f"{RECORDS} raw: data/raw/.* has files, but no manifest.json: the day is not finished"],
+    ),
+    "a raw manifest that is cut": (
+        lambda: path("raw", RECORDS, "manifest.json").write_text("{"),
+        [f"{RECORDS} raw: .*manifest.json is not a manifest .*"],
+    ),
+    "the count of a raw part": (
+        lambda: edit(
+            path("raw", RECORDS, "manifest.json"), r'("name": "part-00000.jsonl.gz",\s+"records": )10', r"\g<1>9"
+        ),
+        [
+            f"{RECORDS} raw: part-00000.jsonl.gz: 10 records, the manifest says 9",
+            f"{RECORDS} raw: records is 10, the parts have 9",
+        ],
+    ),
+    "the time of a reading": (
+        lambda: edit(
+            path("raw", SNAPSHOT, "manifest.json"), '"as_of": "2026-10-04T00:45', '"as_of": "2026-10-04T00:44'
+        ),
+        [f"{SNAPSHOT} loads: as_of is 2026-10-04 00:45:00.*, should be 2026-10-04 00:44:00.*"],
+    ),
+    "a raw day read anew": (
+        lambda: edit(path("raw", RECORDS, "manifest.json"), '"sha256": "....', '"sha256": "0000'),
+        [
+            f"{RECORDS} raw: .*the bytes are not those of its manifest .*",
+            f"{RECORDS} clean: is not made of the raw files that are there: reprocess makes it again",
+            f"{RECORDS} loads: raw_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+    "a clean part edited by hand": (
+        lambda: edit_rows(SNAPSHOT),
+        [f"{SNAPSHOT} clean: data/clean/.*/part-00000.parquet: the bytes are not those of its manifest .*"],
+    ),
+    "a clean part and its manifest edited by hand": (
+        lambda: [edit_rows(RECORDS), adopt(RECORDS)],
+        [
+            f"{RECORDS} clean: part-00000.parquet has other rows than the same code makes of the raw files",
+            f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+    "a byte of the rejects": (
+        lambda: flip_byte(path("clean", SNAPSHOT, "rejects-00000.*")),
+        [f"{SNAPSHOT} clean: .*/rejects-00000.jsonl.gz: the bytes are not those of its manifest .*"],
+    ),
+    "the rejects and their manifest edited by hand": (
+        lambda: [edit_rejects(SNAPSHOT), adopt(SNAPSHOT, "rejects-00000.*")],
+        [
+            f"{SNAPSHOT} clean: rejects-00000.jsonl.gz has other rows than the same code makes of the raw files",
+            f"{SNAPSHOT} loads: clean_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+    "rejects that are gone, and left out of the manifest": (
+        lambda: leave_out_rejects(SNAPSHOT),
+        [
+            f"{SNAPSHOT} clean: records is \\d+, should be \\d+",
+            *(f"{SNAPSHOT} clean: rejects-0000{n}.jsonl.gz is kept or made of .*, but not both" for n in range(3)),
+            f"{SNAPSHOT} loads: clean_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+    "the count of a clean day": (
+        lambda: edit(path("clean", RECORDS, "manifest.json"), '"rows": 10', '"rows": 9'),
+        [f"{RECORDS} clean: rows is 9, the parts have 10", f"{RECORDS} clean: records is 9, should be 10"],
+    ),
+    "the date of a raw manifest": (
+        lambda: edit(path("raw", RECORDS, "manifest.json"), f'"date": "{RECORDS}"', f'"date": "{SNAPSHOT}"'),
+        [f"{RECORDS} raw: date is {SNAPSHOT}, should be {RECORDS}"],
+    ),
+    "the date of a clean manifest": (
+        lambda: edit(path("clean", RECORDS, "manifest.json"), f'"date": "{RECORDS}"', f'"date": "{SNAPSHOT}"'),
+        [f"{RECORDS} clean: date is {SNAPSHOT}, should be {RECORDS}"],
+    ),
+    "clean files that are gone": (
+        lambda: shutil.rmtree(path("clean", RECORDS).parent),
+        [f"{RECORDS} clean: the files are gone: reprocess makes them again"],
+    ),
+    "all files of a day": (
+        lambda: [shutil.rmtree(path(stage, RECORDS).parent) for stage in ("raw", "clean")],
+        [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
+    ),
+    "a file in the place of a day": (
+        lambda: replace_by_file(path("raw", RECORDS).parent),
+        [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
+    ),
+    "raw files that are gone, while the clean ones are edited by hand": (
+        lambda: [shutil.rmtree(path("raw", RECORDS).parent), edit_rows(RECORDS), adopt(RECORDS)],
+        [
+            f"{RECORDS} raw: the files are gone: bring them back from a copy",
+            f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
+        ],
+    ),
+}
+TABLES_OF_USERS = {
+    "a user changed": (
+        [f"update users set name = 'Zed' {USER}"],
+        [r"None users: user_id \d+: name is 'Zed', should be '[^;]+'"],
+    ),
+    "a user removed": ([f"delete from users {USER}"], [r"None users: user_id \d+: the row is missing"]),
+    "a user added": (
+        ["insert into users values (0, 'a', 'b', null, null, '2026-10-01T00:00:00.000000Z', '2026-10-01')"],
+        ["None users: user_id 0: there should be no such row"],
+    ),
+    "the day of a user": (
+        [f"update users set load_date = '2026-10-01', ingested_at = '1999-01-01T00:00:00.000000Z' {USER}"],
+        [
+            r"None users: user_id \d+: ingested_at is '?1999-01-01.*, should be '?2026-.*; "
+            r"load_date is .*, should be '?2026-10-0.'?"
+        ],
+    ),
+    "an event changed": (
+        [f"update users_events set city = null {EVENT}"],
+        [
+            f"{RECORDS} users_events: user_id \\d+, at '?2026.*: city is null, should be '.+'",
+            r"None users: user_id \d+: city is '.+', should be null",
+        ],
+    ),
+    "an event removed": (
+        [f"delete from users_events {EVENT}"],
+        [
+            f"{RECORDS} users_events: user_id .*: the row is missing",
+            r"None users: user_id \d+: (name|email|city|updated_at|there should) .*",
+        ],
+    ),
+    "an event of a day that was never loaded": (
+        [
+            f"insert into users_events select '2026-09-01', user_id, at, gone, name, email, city, updated_at "
+            f"from users_events {EVENT}"
+        ],
+        ["None users_events: has rows of 2026-09-01, which is not in users_days"],
+    ),
+    "what a snapshot says": (
+        [
+            "update users_changes set email = 'x@y' where as_of = (select max(as_of) from users_changes) and user_id = "
+            "(select max(user_id) from users_changes where user_id not in (select user_id from users_events))"
+        ],
+        [
+            f"{SNAPSHOT} users_changes: user_id \\d+: email is 'x@y', should be .*",
+            r"None users: user_id \d+: email is .*, should be 'x@y'",
+        ],
+    ),
+    "a change that is none": (
+        [
+            "insert into users_changes select user_id, (select max(as_of) from users_days), gone, name, email, city, "
+            "updated_at from users_changes where user_id = 1"
+        ],
+        [
+            r"None users_changes: user_id 1, as_of '?2026-10-04.*: it is no change: .*",
+            "None users: user_id 1: ingested_at .*",
+        ],
+    ),
+    "the absence of a user who was never there": (
+        ["insert into users_changes select 0, max(as_of), 1, null, null, null, null from users_days"],
+        [r"None users_changes: user_id 0, as_of '?2026-10-04.*: it is no change: .*"],
+    ),
+    "what a snapshot says of a user who is gone": (
+        ["insert into users_changes select 0, max(as_of), 1, 'Zed', null, null, null from users_days"],
+        [r"None users_changes: user_id 0, as_of '?2026-10-04.*: it has values, .*"],
+    ),
+    "what a snapshot says of a user whom it did not understand": (
+        [
+            "update users_changes set city = 'Ur' where gone = 2 and user_id = "
+            "(select max(user_id) from users_changes where gone = 2)"
+        ],
+        [
+            *(rf"{day} users_changes: user_id \d+: city is 'Ur', should be null" for day in (DAYS[0], SNAPSHOT)),
+            r"None users_changes: user_id \d+, as_of .*: it has values, .*",
+        ],
+    ),
+    "a reject removed": (
+        [f"delete from rejects {REJECT}"],
+        [f"{SNAPSHOT} rejects: dataset 'users', load_date '?{SNAPSHOT}'?, part 0, line \\d+: the row is missing"],
+    ),
+    "rejects added, of which one is of another dataset": (
+        [
+            f"insert into rejects select {columns}, part, line, reason, field, key, record from rejects {REJECT}"
+            for columns in (
+                f"dataset, '{RECORDS}'",
+                "dataset, '2026-09-01'",
+                "'other', '2026-09-02'",
+                f"'other', '{SNAPSHOT}'",
+            )
+        ],
+        [
+            f"{RECORDS} rejects: dataset 'users', .*: there should be no such row",
+            "None rejects: has rows of 2026-09-01, which is not in users_days",
+        ],
+    ),
+    "a reject changed": (
+        [f"update rejects set reason = 'why not' {REJECT}"],
+        [f"{SNAPSHOT} rejects: .*, line \\d+: reason is 'why not', should be .*"],
+    ),
+    "the counts of a marker": (
+        [f"update loads set inserted = inserted + 1 where date = '{RECORDS}'"],
+        [f"{RECORDS} loads: extracted is 10, the counts add up to 11"],
+    ),
+    "the other way round": (
+        [f"update loads set extracted = extracted + 1 where date = '{RECORDS}'"],
+        [
+            f"{RECORDS} loads: extracted is 11, should be 10",
+            f"{RECORDS} loads: extracted is 11, the counts add up to 10",
+        ],
+    ),
+    "what of a marker belongs to the day": (
+        [
+            f"update loads set rejected = rejected + 1, forgotten = 1, duplicate = 1, unchanged = unchanged - 3, "
+            f"watermark = '1999-01-01T00:00:00.000000Z' where date = '{SNAPSHOT}'"
+        ],
+        [
+            rf"{SNAPSHOT} loads: rejected is \d+, should be \d+",
+            f"{SNAPSHOT} loads: forgotten is 1, should be 0",
+            f"{SNAPSHOT} loads: duplicate is 1, should be 0",
+            f"{SNAPSHOT} loads: watermark is 1999-01-01 .*, should be 2026-10-.*",
+        ],
+    ),
+    "the pages of a marker": (
+        [f"update loads set pages = 7 where date = '{RECORDS}'"],
+        [f"{RECORDS} loads: pages is 7, should be 1"],
+    ),
+    "the table of days": (
+        [f"update users_days set extracted_at = '1999-01-01T00:00:00.000000Z' where load_date = '{RECORDS}'"],
+        [
+            f"{RECORDS} users_days: extracted_at is '?1999-01-01.*, should be '?2026-10-05.*",
+            *[r"None users: .*"] * 10,
+        ],
+    ),
+    "a day that is gone from that table": (
+        [f"delete from users_days where load_date = '{RECORDS}'"],
+        [
+            f"{RECORDS} users_days: the day is missing",
+            f"None users_events: has rows of {RECORDS}, which is not in users_days",
+            *[r"None users: .*"] * 10,
+        ],
+    ),
+    "a day of another mode": (
+        [f"update users_days set mode = 'incremental', as_of = null where load_date = '{SNAPSHOT}'"],
+        [
+            f"{SNAPSHOT} users_days: mode is 'incremental', should be 'snapshot'",
+            f"{SNAPSHOT} users_days: as_of is null, should be '?2026-10-04.*",
+            "None users_changes: has rows of 2026-10-04.*, which is not in users_days",
+            *[r"None users: .*"] * 11,
+        ],
+    ),
+}
+MARKERS = {
+    "a count that is null": ("extracted = null", "extracted is null"),
+    "a count of a class that is null": ("inserted = null", "inserted is null"),
+    "a count that is nowhere compared": ("reverted = null", "reverted is null"),
+    "a time that is null": ("extracted_at = null", "extracted_at is null"),
+    "a hash that is null": ("clean_sha256 = null", "clean_sha256 is null"),
+}
+UNREADABLE = {
+    "a count that is none": ("extracted = 'ten'", "extracted is 'ten', which is no integer"),
+    "a time that is none": ("window_start = 'noon'", "window_start is 'noon', which is no time"),
+    "a time without a zone": ("as_of = '2026-10-04T00:45:00'", "as_of is '2026-10-04T00:45:00', which is no time"),
+    "a time that is a number": ("pruned_at = 7", "pruned_at is 7, which is no time"),
+    "a watermark that is none": ("watermark = 'late'", "watermark is 'late', which is no time"),
+    "details that are no JSON": ("details = 'much'", "details is 'much', which is no JSON object of counts"),
+    "details of another form": ("details = '7'", "details is '7', which is no JSON object of counts"),
+}
+NO_TRACE = "users_days: the day has neither a marker in loads nor files: .*"
+LEFT_OVER = {
+    "a day that was never loaded": (
+        lambda: execute("insert into users_days values ('2026-09-01', 'incremental', null, '2026-09-02T00:00:00Z')"),
+        [f"2026-09-01 {NO_TRACE}"],
+    ),
+    "a day whose marker and files are gone": (
+        lambda: [
+            execute(f"delete from loads where date = '{RECORDS}'"),
+            *(shutil.rmtree(path(stage, RECORDS).parent) for stage in ("raw", "clean")),
+        ],
+        [f"{RECORDS} {NO_TRACE}"],
+    ),
+}
+VIEW = "None users_history: the view is missing, or another one: .*, makes it again"
+VIEWS = {
+    "a view that is gone": ["drop view users_history"],
+    "another view": ["drop view users_history", "create view users_history as select * from users"],
+    "a table in its place": ["drop view users_history", "create table users_history as select * from users"],
+}
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_days_as_they_were_loaded_differ_in_nothing():
+    """Nothing is named; no file is changed, but for those that SQLite keeps beside its own while it reads."""
+    before = dump_tree("data")
+    assert list(verify(USERS)) == []
+    after = dump_tree("data")
+    assert {name: data for name, data in after.items() if name in before} == before
+    assert after.keys() - before.keys() <= {"data/warehouse.db-shm", "data/warehouse.db-wal"}
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_nothing_that_is_done_to_the_database_stays(monkeypatch):
+    """SQLite is opened for reading only; PostgreSQL, where temporary tables need more, is never told to commit."""
+
+    def change(audit: Audit) -> Iterator[Finding]:
+        audit.db.run("delete from loads")
+        return iter(())
+
+    monkeypatch.setattr(Audit, "check_days", change)
+    with contextlib.suppress(WarehouseError):
+        list(verify(USERS))
+    assert query("select count(*) from loads") == [(len(DAYS),)]
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("damage", FILES)
+def test_a_file_that_is_not_as_it_was_is_named(damage):
+    """The day, the file, and what is wrong with it: that, and no more."""
+    break_it, expected = FILES[damage]
+    break_it()
+    check(tell(verify(USERS)), expected)
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.parametrize("damage", TABLES_OF_USERS)
+def test_a_row_that_is_not_as_it_was_is_named(damage):
+    """The table, the key, the column, what is there and what should be."""
+    statements, expected = TABLES_OF_USERS[damage]
+    assert min(execute(*statements)) > 0
+    check(tell(verify(USERS)), expected)
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.parametrize("damage", VIEWS)
+def test_another_view_of_the_history_is_named(damage):
+    """No rows are compared for that, which would take as long as to work out the whole history."""
+    execute(*VIEWS[damage])
+    check(tell(verify(USERS)), [VIEW])
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.parametrize("damage", LEFT_OVER)
+def test_a_day_of_which_only_the_tables_know_is_named(damage):
+    """Nobody else would: it is neither loaded nor missing. Where its files are there a run loads it again."""
+    break_it, expected = LEFT_OVER[damage]
+    break_it()
+    check(tell(verify(USERS)), expected)
+
+
+@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.parametrize("damage", MARKERS)
+def test_what_a_marker_does_not_say_is_named(damage):
+    """The day and the column; the day cannot be compared then, but the others and the present are."""
+    change, what = MARKERS[damage]
+    execute(f"update loads set {change} where date = '{RECORDS}'", f"delete from users {USER}")
+    check(tell(verify(USERS)), [f"{RECORDS} loads: {what}", "None users: .*: the row is missing"])
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("damage", UNREADABLE)
+def test_what_cannot_be_read_of_a_marker_is_named(damage, capsys):
+    """SQLite takes any text for a time. Other commands say in a line which row it is, and what to do."""
+    change, what = UNREADABLE[damage]
+    execute(f"update loads set {change} where date = '{SNAPSHOT}'", f"delete from users {USER}")
+    check(tell(verify(USERS)), [f"{SNAPSHOT} loads: {what}", "None users: .*: the row is missing"])
+    advice = "put that right, or delete the row and run the day again"
+    error = f"ERROR: data/warehouse.db: loads, users {SNAPSHOT}: {what}: {advice}"
+    assert run_here(capsys, "status")[1:] == (error, 1)
+
+
+def replace_by_view(name: str) -> list[str]:
+    """Statements that put a view in the place of a table."""
+    return [
+        "drop view users_history",
+        f"alter table {name} rename to moved_away",
+        f"create view {name} as select * from moved_away",
+    ]
+
+
+MISFITS = {
+    "text in loads.extracted": [f"update loads set extracted = 'many' where date = '{SNAPSHOT}'"],
+    "text in loads.seconds": [f"update loads set seconds = 'long' where date = '{SNAPSHOT}'"],
+    "a null in loads.pages": [f"update loads set pages = null where date = '{SNAPSHOT}'"],
+    "a blob in rejects.record": [f"update rejects set record = x'ff00' {REJECT}"],
+    "a number in rejects.key": [f"update rejects set key = 1.5 {REJECT}"],
+    "bytes that are no text in rejects": [f"update rejects set reason = cast(x'ff' as text) {REJECT}"],
+    **{f"a view {name}": replace_by_view(name) for name in ("loads", "rejects", "users", "users_days")},
+    "a table users_history": ["drop view users_history", "create table users_history (user_id integer)"],
+}
+EVERY_COMMAND = [
+    *(["status"], ["report"], ["plan", "2026-10-01", "2026-10-05"], ["reprocess", "2026-10-01", "2026-10-05", "--all"]),
+    *(["rebuild"], ["prune", "--older-than", "1", "--keep", "0"], ["forget", "5"]),
+]
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_does_not_belong_into_a_table_is_named_and_no_traceback(misfit, capsys):
+    """SQLite takes any value, and somebody may have changed a table. What a command needs it names in one line."""
+    execute(*MISFITS[misfit])
+    assert tell(verify(USERS)) != []
+    shutil.copytree("data", "kept")
+    for command in EVERY_COMMAND:
+        _, error, code = run_here(capsys, *command)  # raises what would be a traceback
+        assert code == int(bool(error)), command
+        assert all(line.startswith(("ERROR: ", "WARNING: ")) for line in error.splitlines()), command
+        shutil.rmtree("data")
+        shutil.copytree("kept", "data")
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_row_of_no_day_is_named(capsys):
+    """Neither is a reason for a traceback elsewhere."""
+    execute(
+        f"update loads set date = 'some day' where date = '{RECORDS}'",
+        "insert into users_days values ('a day', 'incremental', null, '2026-09-02T00:00:00Z')",
+    )
+    found = list(verify(USERS))
+    lost = ["loads: date is 'some day', which is no date", "users_days: load_date is 'a day', which is no date"]
+    assert tell(found) == [f"None {what}" for what in lost]
+    assert tell(found, remark=True) == [f"{RECORDS} loads: the day is not loaded"]
+    output, error, code = run_here(capsys, "status")
+    assert (output, code) == ("", 1)
+    assert error.startswith("ERROR: data/warehouse.db: loads, users of no day: date is 'some day', which is no date: ")
+    unread = "ERROR: users: a day in loads or users_days is 'some day', which is no date"
+    assert run_here(capsys, "rebuild")[1:] == (unread, 1)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_watermark_that_cannot_be_read_is_one_line_for_whoever_goes_on_from_it():
+    """It is read by itself, without the marker."""
+    execute(f"update loads set watermark = 'late' where date = '{SNAPSHOT}'")
+    with pytest.raises(WarehouseError, match=r"^users: a watermark in loads is 'late', which is no time$"):
+        USERS.warehouse().watermark_before(DAYS[3])
+
+
+WRONG = "rejected = rejected + 1, forgotten = forgotten + 1, duplicate = duplicate + 1, inserted = inserted - 3"
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_counts_of_a_day_are_compared_though_somebody_was_forgotten():
+    """Of a day that lost lines the newest record may be gone: there the watermark is no earlier than those left."""
+    ((other,),) = query(
+        f"select max(user_id) from users_events where load_date = '{DAYS[1]}' and user_id not in "
+        f"(select user_id from users_events where load_date = '{RECORDS}')"
+    )
+    erased = forget(USERS, [str(other)]).days
+    assert set() < erased.keys() < {*DAYS}
+    assert tell(verify(USERS)) == []
+    execute(f"update loads set {WRONG}, watermark = '2099-01-01T00:00:00.000000Z'")
+    counts = [rf"loads: {name} is \d+, should be \d+" for name in ("rejected", "forgotten", "duplicate")]
+    late, early = ([*counts, f"loads: watermark is {year}-.*, should be 2026-10-0.*"] for year in (2099, 1999))
+    check(tell(verify(USERS)), [f"{day} {what}" for day in DAYS for what in (counts if day in erased else late)])
+    execute("update loads set watermark = '1999-01-01T00:00:00.000000Z'")
+    check(tell(verify(USERS)), [f"{day} {what}" for day in DAYS for what in early])
+
+
+def check(found: list[str], expected: list[str]) -> None:
+    assert len(found) == len(expected), found
+    for line, pattern in zip(found, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_of_many_rows_the_first_are_named_and_the_others_counted():
+    """A table that is wrong everywhere does not fill the screen."""
+    (number,) = execute("update users set name = 'x'")
+    found = tell(verify(USERS))
+    assert len(found) == EXAMPLES + 1
+    assert found[-1] == f"None users: and {number - EXAMPLES:,} more rows"
+
+
+@pytest.mark.usefixtures("loaded")
+def test_only_the_days_asked_for_are_compared():
+    """From start to the day before stop; the present belongs to no day."""
+    for day in DAYS:
+        flip_byte(path("raw", str(day)))
+    execute(f"delete from users {USER}")
+    assert [(date, thing) for date, thing, *_ in verify(USERS, DAYS[1], DAYS[2])] == [(DAYS[1], "raw"), (None, "users")]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_what_is_no_fault_is_a_remark(monkeypatch):
+    """A day not cleaned and loaded yet, one whose files were given up, a day made by other code."""
+    execute(f"update loads set transform_version = 'older', pruned_at = loaded_at where date = '{DAYS[0]}'")
+    other_code = "loads: the day was made by other code: reprocess makes it again"
+    found = list(verify(USERS))
+    assert (tell(found), tell(found, remark=True)) == ([], [f"{DAYS[0]} {other_code}"])
+    shutil.rmtree(path("raw", RECORDS).parent)
+    execute(f"update loads set pruned_at = loaded_at where date = '{RECORDS}'")
+    execute(f"delete from loads where date = '{SNAPSHOT}'")
+    path("clean", SNAPSHOT, "manifest.json").unlink()
+    monkeypatch.setattr(type(USERS), "version", "another")
+    found = list(verify(USERS))
+    assert tell(found) == []
+    assert tell(found, remark=True) == [
+        f"2026-10-01 {other_code}",
+        f"2026-10-02 {other_code}",
+        "2026-10-03 clean: data/clean/users/date=2026-10-03 has files, but no manifest.json: the day is not finished",
+        "2026-10-03 loads: the day is not loaded",
+        "2026-10-04 loads: the day was made by other code: its raw files are pruned",
+    ]
+    execute(f"update users_events set city = null {EVENT}")
+    assert len(tell(verify(USERS))) == 2  # without raw files the tables are still held against the clean ones
+    shutil.rmtree(path("raw", str(DAYS[1])).parent)  # lost, and not given up
+    assert tell(verify(USERS, DAYS[1], DAYS[2]), remark=True) == [f"2026-10-02 {other_code}"]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_same_rows_in_other_bytes_are_a_remark():
+    """Another version of a library writes other bytes: no row is lost by that."""
+    pq.write_table(pq.read_table(path("clean", RECORDS)), path("clean", RECORDS), compression="gzip")
+    adopt(RECORDS)
+    load_stage.load_day(USERS, dt.date.fromisoformat(RECORDS))
+    found = list(verify(USERS))
+    assert tell(found) == []
+    assert tell(found, remark=True) == [
+        f"{RECORDS} clean: part-00000.parquet has other bytes, though the same rows, than the same code makes of the "
+        "raw files"
+    ]
+
+
+STORED = [table.name for table in Declared.read(USERS.name, USERS.table).stored()]
+SHAPES = {
+    "a column too many": (
+        ["alter table users add column age integer"],
+        "the table users has a column age too many: .*",
+    ),
+    "a table that is gone": (["drop table users"], "there is no table users: rebuild makes it again"),
+    "all that are gone": (
+        ["drop view users_history", *(f"drop table {name}" for name in STORED)],
+        f"there is no table {', '.join(STORED)}: rebuild makes it again",
+    ),
+}
+
+
+@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tables_of_another_shape_are_named_and_the_files_are_compared_all_the_same(shape):
+    """Nothing can be read from them, and they are not touched."""
+    statements, what = SHAPES[shape]
+    execute(*statements)
+    flip_byte(path("raw", RECORDS))
+    found = list(verify(USERS))
+    check(tell(found), [f"None users: .*: {what}", f"{RECORDS} raw: .*"])
+    assert tell(found, remark=True) == []
+
+
+NAMES = "None users: user_id .*: name is 'x', should be .*"
+GONE = "None users: user_id .*: the row is missing"
+OTHER = "where user_id = (select min(user_id) from users)"
+LOST = {
+    "all markers": (["delete from loads"], []),
+    "the table of markers": (["drop table loads"], ["None users: .*: there is no table loads: rebuild makes it again"]),
+    "the rejects": (["drop table rejects"], ["None users: .*: there is no table rejects: rebuild makes it again"]),
+}
+
+
+@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.parametrize("lost", LOST)
+def test_what_is_left_is_compared_when_markers_are_missing(lost):
+    """The present with the facts, and the facts of each day with its files, in both directions."""
+    statements, lines = LOST[lost]
+    execute(*statements)
+    check(tell(verify(USERS)), lines)
+    execute(
+        f"update users_events set name = 'x' {EVENT}",
+        f"delete from users {USER}",
+        f"update users set name = 'x' {OTHER}",
+    )
+    found = tell(verify(USERS))
+    event = rf"{RECORDS} users_events: .*: name is 'x', should be .*"
+    for pattern in (*lines, event, NAMES, GONE):
+        assert any(re.fullmatch(pattern, line) for line in found), (pattern, found)
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
+    """Its files are newer than what is read of the warehouse."""
+    day, real = dt.date.fromisoformat(RECORDS), verify_module._verify_files
+
+    def look(dataset, date, marker):
+        if date == day:
+            execute(f"update loads set raw_sha256 = 'x', clean_sha256 = 'x' where date = '{date}'")
+            marker = marker | {"raw_sha256": "older"}
+        return (yield from real(dataset, date, marker))
+
+    monkeypatch.setattr(verify_module, "_verify_files", look)
+    assert [finding for finding in verify(USERS) if finding.date == day] == [
+        Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
+    ]
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("stage", ["raw", "clean"])
+def test_day_in_another_process_is_a_remark(stage):
+    """The part that another process is writing is no difference. Once that process is dead, the part is one."""
+    day = dt.date.fromisoformat(RECORDS)
+    folder = USERS.folder(stage, day)
+    (folder.path / "part-00007.new.gz").write_bytes(b"")
+    code = "import fcntl, sys; file = open(sys.argv[1], 'ab'); "
+    code += "fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2])); print('held', flush=True); sys.stdin.read()"
+    where = [str(folder.path.parent / ".lock"), str(day.toordinal())]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, *where], text=True, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        busy = "another process is working on the day: run verify again"
+        assert list(verify(USERS)) == [Finding(day, stage, busy, remark=True)]
+        other.stdin.close()
+    assert list(verify(USERS)) == [Finding(day, stage, "part-00007.new.gz: the manifest does not name it")]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
+    """As if prune had removed the files of a day after its manifest was read. The other days are compared."""
+    day, read_clean = dt.date.fromisoformat(RECORDS), load_stage.read_clean
+
+    def vanish(dataset, date):
+        if date == day:
+            for stage in ("clean", "raw"):
+                USERS.folder(stage, date).remove()
+            execute(f"update loads set pruned_at = loaded_at where date = '{date}'")
+        return read_clean(dataset, date)
+
+    monkeypatch.setattr(load_stage, "read_clean", vanish)
+    assert list(verify(USERS)) == [
+        Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
+    ]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_interrupted_forget_is_named_with_its_command(monkeypatch):
+    """The files lack lines that the tables still have. The next forget completes the erasure."""
+    ((key,),) = query("select min(user_id) from users_events where load_date = ?", RECORDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(forget_module, "_erase_rows", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            forget(USERS, [str(key)])
+    what = "forget has erased lines of its files, and not yet of the tables: run it again: ./run.sh forget"
+    assert Finding(dt.date.fromisoformat(RECORDS), "loads", what) in list(verify(USERS))
+    assert {finding.what for finding in verify(USERS)} == {what}
+    forget(USERS, [])
+    assert list(verify(USERS)) == []
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_verify_goes_on_after_a_day_that_does_not_fit_the_table():
+    """On PostgreSQL an error within COPY had ended the transaction. The days after it are compared, and the present."""
+    kind = "integer" if Pipeline().database.startswith("sqlite") else "bigint"
+    execute(*(f"alter table users{suffix} add column age {kind}" for suffix in ("", "_events", "_changes")))
+
+    def with_age(metadata: sa.MetaData) -> sa.Table:
+        users = table(metadata)
+        users.append_column(sa.Column("age", sa.Integer))
+        return users
+
+    execute(f"delete from users {USER}")
+    found = tell(verify(dataclasses.replace(USERS, table=with_age)))
+    for day in DAYS:
+        assert any(re.match(rf"{day} users: .*: the rows have the columns ", line) for line in found)
+    assert any(re.fullmatch(GONE, line) for line in found)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_declared_column_that_clean_does_not_give_is_named():
+    """Each day is compared with the tables all the same. Once the tables have the column, the rows do not fit."""
+
+    def with_age(metadata: sa.MetaData) -> sa.Table:
+        users = table(metadata)
+        users.append_column(sa.Column("age", sa.Integer))
+        return users
+
+    declared = dataclasses.replace(USERS, table=with_age)
+    uncleaned = [f"{day} clean: the raw files cannot be cleaned again: clean: .* declares age, .*" for day in DAYS]
+    check(tell(verify(declared)), uncleaned)
+    execute(*(f"alter table users{suffix} add column age integer" for suffix in ("", "_events", "_changes")))
+    lines = [f"{day} users: .*: the rows have the columns .*, the table has .*" for day in DAYS]
+    check(tell(verify(declared)), [*chain(*zip(uncleaned, lines, strict=True)), VIEW])
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_cleaning_that_fails_by_now_is_named():
+    """As where a library is another one: each day is compared with the tables all the same."""
+    broken = dataclasses.replace(USERS, clean=lambda users: (users.head(1), {}))
+    execute(f"update loads set watermark = null where date = '{RECORDS}'")
+    lines = [f"{day} clean: the raw files cannot be cleaned again: .*" for day in DAYS]
+    check(tell(verify(broken)), [*lines, f"{RECORDS} loads: watermark is null, should be .*"])
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_dataset_that_was_never_loaded_differs_in_nothing():
+    """Though another one was, in the same warehouse."""
+    assert list(verify(orders.ORDERS)) == []
+
+
+@pytest.mark.usefixtures("database")
+def test_without_a_warehouse_there_is_nothing_to_compare_with():
+    """No file is made; the days that have files are remarked."""
+    assert list(verify(USERS)) == []
+    extract_stage.extract_day(USERS, DAYS[0])
+    USERS.folder("clean", DAYS[1]).sweep()
+    remarks = [Finding(day, "loads", "the day is not loaded", remark=True) for day in DAYS[:2]]
+    assert list(verify(USERS)) == remarks
+    assert not has_table("loads")
+    assert not Path("data/warehouse.db").exists()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_command_ends_with_1_where_something_differs(capsys):
+    """It names the dataset, the day and the thing, and counts what is no remark."""
+    execute(f"delete from loads where date = '{SNAPSHOT}'")
+    remark = f"users {SNAPSHOT} loads: the day is not loaded\n"
+    assert run_here(capsys, "verify") == (f"{remark}users: nothing differs\n", "", 0)
+    execute(f"update loads set pages = 7 where date = '{RECORDS}'")
+    differs = f"users {RECORDS} loads: pages is 7, should be 1\n"
+    assert run_here(capsys, "verify") == (f"{remark}{differs}users: 1 difference\n", "", 1)
+    assert run_here(capsys, "verify", SNAPSHOT, RECORDS) == (f"{remark}users: nothing differs\n", "", 0)
+    wrong = f"ERROR: STOP {SNAPSHOT} is not after START {RECORDS}: it is the day after the last one"
+    assert run_here(capsys, "verify", RECORDS, SNAPSHOT) == ("", wrong, 1)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_the_value_of_a_flag_is_taken_for_no_day(capsys):
+    """A key of luigi.cfg is a flag with or without an equals sign, wherever it stands."""
+    execute(f"update loads set pages = 7 where date = '{RECORDS}'")
+    for other in (["--pipeline-database=sqlite:///other.db"], ["--pipeline-database", "sqlite:///other.db"]):
+        assert run_here(capsys, "verify", *other)[1:] == ("", 0)
+        assert run_here(capsys, "verify", SNAPSHOT, *other)[1:] == ("", 0)
+    assert run_here(capsys, "verify", "--pipeline-database", "sqlite:///data/warehouse.db")[2] == 1

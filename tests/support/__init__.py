@@ -1,0 +1,5 @@
+"""What tests share: servers, sources, warehouses, the model, and the project's commands."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]

@@ -1,0 +1,98 @@
+"""A clean clone: the files of the repository in an empty folder, with the environment that `./run.sh` makes there.
+
+Nothing is installed from an index. The clone's `.venv` holds links to the packages of the tests' own environment: those
+that `requirements.txt` names, and no others. `pip` in it links more of them, as a person would install them.
+"""
+
+import os
+import re
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from tests.support import ROOT
+
+VENV = Path(sys.prefix)
+PROJECT = "wholeday"
+PIP = """#!{python}
+import sys
+sys.path.insert(0, {root!r})
+from tests.support.clones import install
+install({venv!r}, sys.argv[1:])
+"""
+
+
+def make_clone(folder: Path) -> Path:
+    """Copy every file that git does not ignore into `folder`, and make the environment of `./run.sh` in it."""
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", *ignored), dirs_exist_ok=True)
+    venv = folder / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    for path in (VENV / "pyvenv.cfg", *(VENV / "bin").glob("activate*"), *(VENV / "bin").glob("python*")):
+        _copy(path, venv)
+    lock = (folder / "requirements.txt").read_text()
+    link(venv, re.findall(r"^[\w.-]+==.*", lock, re.MULTILINE))
+    # Not the metadata that setuptools leaves in the repository: it lists the files there.
+    (installed,) = metadata.distributions(name=PROJECT, path=[sysconfig.get_path("purelib")])
+    for path in installed.files or ():
+        _copy(Path(str(path.locate())), venv)
+    (venv / "bin" / "pip").write_text(PIP.format(python=sys.executable, root=str(ROOT), venv=str(venv)))
+    (venv / "bin" / "pip").chmod(0o755)
+    (venv / "installed.requirements.txt").write_text(lock)
+    (venv / "installed.path").write_text(f"{folder}\n")
+    return folder
+
+
+def link(venv: Path, requirements: Sequence[str]) -> None:
+    """Link the packages that these lines of a lock name, with their commands."""
+    for requirement in map(Requirement, requirements):
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        for path in metadata.distribution(requirement.name).files or ():
+            source = Path(os.path.normpath(str(path.locate())))
+            if source.parent == VENV / "bin":
+                _copy(source, venv)
+                continue
+            first = Path(str(path.locate())[: -len(str(path))], path.parts[0])
+            target = venv / first.relative_to(VENV)
+            if path.parts[0] not in ("..", "__pycache__") and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(first)
+
+
+def install(venv: str, arguments: Sequence[str]) -> None:
+    """Do `pip install`: link packages and what they need. Fails where the tests' environment lacks one."""
+    command, *names = (argument for argument in arguments if not argument.startswith("-"))
+    assert command == "install", command
+    wanted = [Requirement(PROJECT + name[1:] if name.startswith(".") else name) for name in names]
+    link(Path(venv), [str(each) for each in _list_needs(wanted, set())])
+
+
+def _list_needs(wanted: Sequence[Requirement], seen: set[str]) -> Iterator[Requirement]:
+    """List requirements with all that they require in turn."""
+    for requirement in wanted:
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        if requirement.name != PROJECT:
+            yield Requirement(requirement.name)
+        needs = map(Requirement, metadata.requires(requirement.name) or ())
+        extras = [{"extra": extra} for extra in ("", *requirement.extras)]
+        yield from _list_needs([n for n in needs if not n.marker or any(map(n.marker.evaluate, extras))], seen)
+
+
+def _copy(source: Path, venv: Path) -> None:
+    """Copy a file of the tests' environment to the same place of another one; paths in it lead to the clone."""
+    source = Path(os.path.normpath(source))
+    target = venv / source.relative_to(VENV)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+    elif source.suffix != ".pyc":
+        target.write_bytes(source.read_bytes().replace(str(ROOT).encode(), str(venv.parent).encode()))
+        target.chmod(source.stat().st_mode)

@@ -1,0 +1,113 @@
+"""Plain SQL to a warehouse, whichever database it is in: what comes back is alike, written as SQLite stores it."""
+
+import datetime as dt
+import decimal
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg
+
+from wholeday.load import postgres, sqlite
+from wholeday.load.database import find_database
+
+DATABASES = ["sqlite", "postgresql"]
+ON_REQUEST = DATABASES if os.environ.get("PIPELINE_DATABASES") == "all" else DATABASES[:1]
+
+Rows = list[tuple[Any, ...]]
+
+
+@contextmanager
+def connect(url: str) -> Iterator[Any]:
+    """A connection to the database of a warehouse; each statement is committed by itself."""
+    database = find_database(url)
+    if isinstance(database, sqlite.Database):
+        with closing(sqlite3.connect(database.path, isolation_level=None, timeout=60)) as connection:
+            yield connection
+        return
+    assert isinstance(database, postgres.Database)
+    with psycopg.connect(**database.params, autocommit=True) as connection:
+        connection.execute("set timezone = 'UTC'")
+        yield connection
+
+
+def query(url: str, sql: str, *values: Any) -> Rows:
+    """The rows of a query, whose values are those of its question marks."""
+    with connect(url) as connection:
+        if isinstance(connection, psycopg.Connection):
+            sql = sql.replace("%", "%%").replace("?", "%s") if values else sql
+        rows = connection.execute(sql, values or ()).fetchall() if values else connection.execute(sql).fetchall()
+    return [tuple(map(write, row)) for row in rows]
+
+
+def execute(url: str, *statements: str) -> list[int]:
+    """Run statements, all of them or none; how many rows each changed."""
+    with connect(url) as connection:
+        connection.execute("begin")
+        changed = [connection.execute(statement).rowcount for statement in statements]
+        connection.execute("commit")
+    return changed
+
+
+def write(value: Any) -> Any:
+    """A value as SQLite has it."""
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, bool | decimal.Decimal):
+        return int(value)
+    return value
+
+
+def is_empty(url: str) -> bool:
+    """Whether nothing was made there, not even what holds the tables."""
+    if url.startswith("sqlite"):
+        return not find_database(url).exists()
+    return query(url, "select current_schema()") == [(None,)]
+
+
+def list_tables(url: str) -> list[str]:
+    """The names of all tables."""
+    return [name for (name,) in query(url, TABLES[url.startswith("sqlite")])]
+
+
+def list_columns(url: str, table: str) -> list[str]:
+    """The names of a table's, or a view's, columns, in order."""
+    with connect(url) as connection:
+        return [column[0] for column in connection.execute(f'select * from "{table}" limit 0').description]
+
+
+def dump(url: str) -> list[str]:
+    """All that is there: definitions and rows."""
+    if url.startswith("sqlite"):
+        with connect(url) as connection:
+            return list(connection.iterdump())
+    definitions = [query(url, sql) for sql in DEFINITIONS]
+    rows = [(name, sorted(query(url, f'select * from "{name}"'), key=repr)) for name in list_tables(url)]
+    return [str(found) for found in (*definitions, *rows)]
+
+
+def remove(url: str) -> None:
+    """Have no warehouse there."""
+    database = find_database(url)
+    if isinstance(database, sqlite.Database):
+        for path in database.path.parent.glob(f"{database.path.name}*"):
+            path.unlink()
+    elif not is_empty(url):
+        ((schema,),) = query(url, "select current_schema()")
+        execute(url, f'drop schema "{schema}" cascade')
+
+
+TABLES = {
+    True: "select name from sqlite_master where type = 'table' order by 1",
+    False: "select tablename from pg_tables where schemaname = current_schema() order by 1",
+}
+DEFINITIONS = [
+    "select table_name, column_name, data_type, is_nullable from information_schema.columns "
+    "where table_schema = current_schema() order by table_name, ordinal_position",
+    "select indexdef from pg_indexes where schemaname = current_schema() order by 1",
+    "select viewname, definition from pg_views where schemaname = current_schema() order by 1",
+]

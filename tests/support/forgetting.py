@@ -1,0 +1,137 @@
+"""Days with a user who is to be forgotten, and where something of them is left."""
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.users import USERS
+from tests.support.project import dump_tree, query
+from tests.support.reading import make_user
+from tests.support.server import Answer, Server
+from wholeday.commands.verify import verify
+from wholeday.extract.day import extract_day
+from wholeday.load import day as load_stage
+from wholeday.storage.lines import unpack
+from wholeday.storage.manifest import CleanManifest, RawManifest, digest
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform import day as transform_stage
+
+DAYS = [dt.date(2026, 11, number) for number in range(1, 6)]
+MARK = "Kowalczyk"  # in every record of user 42, and in no other
+Records = dict[dt.date, list[dict[str, Any]]]
+
+
+def make_person(day: dt.date, **fields: Any) -> dict[str, Any]:
+    """A record of user 42."""
+    person = {"name": f"{MARK} {day}", "email": f"{MARK}.{day}@example.com", "unknown": f"secret of {MARK}"}
+    return make_user(42, f"{day}T12:00:00Z") | person | fields
+
+
+def make_records() -> Records:
+    """Days on which user 42 changes, comes twice, is rejected by a rule and by the record class, and does not come."""
+    days: Records = {day: [make_user(n, f"{day}T0{n}:00:00Z", city=str(day)) for n in range(1, 8)] for day in DAYS}
+    days[DAYS[0]][3:3] = [make_person(DAYS[0])]
+    days[DAYS[1]][2:2] = [make_person(DAYS[1]), make_person(DAYS[1]), make_user(8, email="no address")]
+    days[DAYS[2]][6:6] = [make_person(DAYS[2], email=MARK), make_user(9, email="no address")]
+    days[DAYS[3]] = [make_person(DAYS[3], id="42"), *days[DAYS[3]], make_user(9, email="none"), {"name": "nobody"}]
+    return days
+
+
+def answer(
+    server: Server, configure: Callable[..., None], days: Records, dataset: Dataset = USERS, **keys: Any
+) -> None:
+    """Have the dataset's source send these records, day by day, in parts of three."""
+    url = server.on("/days", lambda request: Answer(days[dt.date.fromisoformat(request.query["on"])]))
+    gates = {"max_reject_ratio": 1, "max_delete_ratio": 1, "max_drop_ratio": 1}
+    configure(dataset.name, url=url + "?on={date}", paginator="single", **gates, **keys)
+    configure("pipeline", part_records=3)
+
+
+def make(dataset: Dataset, days: list[dt.date]) -> None:
+    for day in days:
+        extract_day(dataset, day)
+        transform_stage.transform_day(dataset, day)
+        load_stage.load_day(dataset, day)
+
+
+def load_days(server: Server, configure: Callable[..., None], mode: str) -> Records:
+    """The days of users, loaded out of order."""
+    days = make_records()
+    answer(server, configure, days, mode=mode)
+    for day in DAYS:
+        extract_day(USERS, day)
+        transform_stage.transform_day(USERS, day)
+    for day in [*DAYS[2:], *DAYS[:2]]:
+        load_stage.load_day(USERS, day)
+    return days
+
+
+def find_mark(folder: str = "data") -> list[str]:
+    """The files that hold the mark, in their bytes or unpacked."""
+    found = []
+    for path, content in dump_tree(folder).items():
+        if path.endswith(".gz"):
+            content += b"\n".join(unpack(content))
+        elif path.endswith(".parquet"):
+            content += str(pq.read_table(path).to_pylist()).encode()
+        if MARK.lower() in content.decode(errors="replace").lower():
+            found.append(path)
+    return found
+
+
+def read_raw(dataset: Dataset, day: dt.date) -> list[bytes]:
+    folder = dataset.folder("raw", day)
+    return [line for part in folder.read_manifest(RawManifest).parts for line in unpack(folder.read(part))]
+
+
+def read_clean(dataset: Dataset, day: dt.date) -> tuple[list[bytes], list[bytes]]:
+    """The bytes of the parts, and of the rejects."""
+    folder = dataset.folder("clean", day)
+    made = folder.read_manifest(CleanManifest)
+    assert {part.name for part in (*made.parts, *made.rejects)} | {"manifest.json"} == {
+        path.name for path in folder.path.iterdir()
+    }
+    return [folder.read(part) for part in made.parts], [folder.read(part) for part in made.rejects]
+
+
+def dump_days() -> dict[str, bytes]:
+    """The files of the days."""
+    return {path: content for path, content in dump_tree("data").items() if "date=" in path}
+
+
+OWN_COUNTS = "date, extracted, rejected, forgotten, duplicate, raw_sha256, clean_sha256, accepted"
+
+
+def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
+    """All that a set of days and tombstones decides, whatever the order of loading."""
+    tables = ("users", "users_days", "users_events", "users_changes", "users_forgotten", "users_history", "rejects")
+    return {name: sorted(query(f"select * from {name}"), key=repr) for name in tables} | {
+        "loads": query(f"select {OWN_COUNTS} from loads order by 1")
+    }
+
+
+def check_markers(dataset: Dataset = USERS) -> None:
+    """G4, the hashes of the folders, and whatever else verify looks at."""
+    assert [finding for finding in verify(dataset) if not finding.remark] == []
+    assert (
+        query(
+            "select date from loads where extracted <> rejected + forgotten + duplicate + stale + unchanged + inserted "
+            "+ updated + deleted "
+            "or rejected < 0 or forgotten < 0 or duplicate < 0 or stale < 0 or unchanged < 0 or inserted < 0 "
+            "or updated < 0 or deleted < 0"
+        )
+        == []
+    )
+    for date, raw_sha256, clean_sha256, rejected in query(
+        "select date, raw_sha256, clean_sha256, rejected from loads where dataset = ?", dataset.name
+    ):
+        day = dt.date.fromisoformat(date)
+        read = dataset.folder("raw", day).read_manifest(RawManifest)
+        made = dataset.folder("clean", day).read_manifest(CleanManifest)
+        assert (raw_sha256, clean_sha256) == (digest(read.parts), digest([*made.parts, *made.rejects]))
+        assert transform_stage.is_current(dataset, day)
+        assert query("select count(*) from rejects where dataset = ? and load_date = ?", dataset.name, date) == [
+            (rejected,)
+        ]

@@ -1,0 +1,96 @@
+"""Random histories of a warehouse: days read, replaced and loaded again, users forgotten, held against the model."""
+
+import dataclasses
+import datetime as dt
+import os
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from tests.support import model
+from tests.support.model import ReadDay, Record
+from tests.support.store import Store, at, time
+
+EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
+COST = {"sqlite": 1, "postgresql": 20}  # of an example
+KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
+
+instants = st.integers(0, 14)
+steps = st.tuples(
+    st.sampled_from(["read", "read", "read", "read", "again", "reprocess", "reprocess", "read later", "forget"]),
+    st.integers(1, 6),  # the day
+    st.sampled_from(["snapshot", "incremental"]),
+    instants,  # as_of
+    st.sampled_from([1, 1, 5]),  # how long the reading took, the settling included
+    instants,  # end of the window
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 0, 1, 2]),
+            st.one_of(instants, st.sampled_from([None, 100])),
+            st.sampled_from(["a", "b", None]),
+            st.sampled_from([False] * 5 + [True]),
+            st.sampled_from([False] * 4 + [True]),
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 6),  # a day from which records are repeated
+    st.booleans(),  # whether a reject without a key comes along
+)
+
+
+def limit_examples(new_database: Callable[[], str]) -> settings:
+    """As many random histories as the database is fast."""
+    examples = max(1, EXAMPLES // COST[Store(new_database()).kind])
+    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+
+
+def take(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
+    """One step of a history, in the warehouse and in the model."""
+    kind, date, mode, as_of, took, stop, drawn, copied, unreadable = step
+    date = dt.date(2026, 11, date)
+    keys = KEY_VALUES[store.name]
+    records = tuple(Record(keys[k], at(t), row, deleted, rejected) for k, t, row, deleted, rejected in drawn)
+    if copy := days.get(dt.date(2026, 11, copied or 1)):
+        records += tuple(r for r in copy.records[:2])
+    if unreadable:
+        records += (Record(None, None, "?", rejected=True),)
+    if kind == "forget":
+        if days and drawn and (key := records[0].key) not in forgotten:
+            store.forget(key)
+            forgotten.add(key)
+        return check(store, days, forgotten)
+    known = days.get(date)
+    if known and kind == "again":
+        day = known
+    elif known and kind == "reprocess":
+        day = dataclasses.replace(known, window_stop=at(stop), records=records)
+    elif known and kind == "read later":
+        day = dataclasses.replace(known, extracted_at=known.as_of + dt.timedelta(hours=took))
+    else:
+        taken = {day.as_of for day in days.values() if day.date != date}
+        while at(as_of) in taken:
+            as_of += 1
+        day = ReadDay(date, mode, at(as_of), at(as_of + took), at(stop), records)
+    before = model.present(days.values(), forgotten)
+    days[date] = day
+    after = model.present(days.values(), forgotten)
+    expected = model.count(day, forgotten, before, after)
+    if known == day:
+        store.unmark(day)
+    marker = store.load(day)
+    assert {name: marker[name] for name in expected} == expected
+    if known == day:
+        assert not any(marker[x] for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
+    return check(store, days, forgotten)
+
+
+def check(store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
+    if days:
+        assert store.present() == model.present(days.values(), forgotten)
+        assert store.history() == model.history(days.values(), forgotten)
+        stamps = {(str(day.date), day.extracted_at) for day in days.values()}
+        assert {
+            (date, time(read)) for date, read in store.query(f"select load_date, ingested_at from {store.name}")
+        } <= stamps

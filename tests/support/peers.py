@@ -1,0 +1,59 @@
+"""Servers that others wrote, installed from their registries and run on loopback.
+
+Owns how they are installed and started; a package that cannot be installed is a part that is missing.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.project import miss, need
+
+
+def install_npm(folder: Path, package: str) -> str:
+    """Install a package of npm below a folder; the path of `node`."""
+    npm, node = need("npm"), need("node")
+    command = [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", "--no-save", package]
+    _run(package, *command, npm_config_update_notifier="false")
+    return node
+
+
+def install_pip(folder: Path, package: str) -> Path:
+    """Install a package of PyPI into an environment of its own; the folder of its programs."""
+    _run(package, sys.executable, "-m", "venv", folder)
+    _run(package, folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", package)
+    return folder / "bin"
+
+
+def _run(package: str, *command: str | Path, **environment: str) -> None:
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    if result.returncode:
+        miss(f"{package} cannot be installed: {' '.join(result.stderr.split())[:300]}")
+
+
+def find_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serve(port: int, *command: str | Path, folder: Path) -> Iterator[str]:
+    """Run a server in a folder until it is no longer needed: its URL, once it answers."""
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and server.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.communicate()

@@ -1,0 +1,162 @@
+"""Commands of the project in the current folder, luigid, and what the warehouse and the files then hold."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.support import ROOT, databases
+from wholeday.commands import cli
+from wholeday.config.settings import Pipeline
+from wholeday.load.database import find_database
+from wholeday.storage.day_folder import DayFolder
+
+
+def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
+    """A command in the current folder, with its output in pipes or elsewhere: `luigi` or `python` and what follows."""
+    program = Path(sys.executable).with_name(command[0])
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
+    return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=output, stderr=output)
+
+
+def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The same, to its end."""
+    process = start(*command, **environment)
+    out, err = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_line(line: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A line of bash, which finds the commands of this environment."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PATH": path} | environment
+    return subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, timeout=600)
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
+    """`python -m wholeday` and what follows, in this process and by the test's clock: stdout, stderr, exit code."""
+    try:
+        cli.main(arguments)
+        code: Any = 0
+    except SystemExit as error:
+        code = error.code
+    out, err = capsys.readouterr()
+    return (out, err, code) if isinstance(code, int) else (out, f"{err}{code}", 1)
+
+
+def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`luigi --module pipeline` and what follows."""
+    return run("luigi", "--module", "pipeline", *arguments, **environment)
+
+
+@contextlib.contextmanager
+def start_scheduler() -> Iterator[dict[str, str]]:
+    """luigid, with central.cfg and on a port of its own, the same one each time: the environment of its commands."""
+    text = Path("central.cfg").read_text()
+    if "scheduler_port = 8082" in text:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            text = text.replace("scheduler_port = 8082", f"scheduler_port = {probe.getsockname()[1]}")
+        Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
+    url, environment = urlsplit(find_scheduler()), {"LUIGI_CONFIG_PATH": "central.cfg"}
+    with Path("luigid.log").open("a") as log:  # it is talkative: a pipe that nobody reads would hold it up
+        daemon = start("python", "-m", "wholeday.tasks.scheduler", "--port", str(url.port), output=log, **environment)
+    try:
+        deadline = time.monotonic() + 20
+        while not _listens(url.port):
+            assert time.monotonic() < deadline, "luigid did not come up"
+            time.sleep(0.05)
+        yield environment
+    finally:
+        daemon.terminate()
+        daemon.communicate()
+
+
+def find_scheduler() -> str:
+    """The URL of the luigid that central.cfg names."""
+    found = re.search(r"scheduler_port = (\d+)", Path("central.cfg").read_text())
+    assert found
+    return f"http://127.0.0.1:{found[1]}"
+
+
+def ask_scheduler(method: str, **arguments: str) -> Any:
+    """What that luigid answers to one of its methods: `task_list`, `fetch_error` and their like."""
+    answer = requests.get(f"{find_scheduler()}/api/{method}", params={"data": json.dumps(arguments)})
+    return answer.json()["response"]
+
+
+def _listens(port: int | None) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Rows of the warehouse, as SQLite has them."""
+    return databases.query(Pipeline().database, sql, *values)
+
+
+def execute(*statements: str) -> list[int]:
+    """Do SQL to the warehouse by hand, all of it or nothing; how many rows each statement changed."""
+    return databases.execute(Pipeline().database, *statements)
+
+
+def has_table(name: str) -> bool:
+    """Whether the warehouse has a table; it is not made by being asked."""
+    url = Pipeline().database
+    return find_database(url).exists() and name in databases.list_tables(url)
+
+
+def remove_warehouse() -> None:
+    """Have no warehouse."""
+    databases.remove(Pipeline().database)
+
+
+def dump_warehouse() -> dict[str, list[tuple[Any, ...]]]:
+    """What the warehouse says, without the clock: users, rejects, and the markers less their times of running."""
+    return {
+        "users": query("select user_id, name, email, city, updated_at, load_date from users order by user_id"),
+        "rejects": query(
+            "select dataset, load_date, part, line, reason, field, key, record from rejects order by 1, 2, 3, 4"
+        ),
+        "loads": query("select dataset, date, mode, extracted, rejected, watermark from loads order by 1, 2"),
+    }
+
+
+def is_held(folder: DayFolder) -> bool:
+    """Whether this process holds a day at a stage, as another one finds."""
+    code = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'ab'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(sys.argv[2]))"
+    where = map(str, (Path(folder.path).parent / ".lock", folder.date.toordinal()))
+    asked = subprocess.run([sys.executable, "-c", code, *where], capture_output=True, text=True)
+    return "BlockingIOError" in asked.stderr
+
+
+def dump_tree(folder: str) -> dict[str, bytes]:
+    """Every file below a folder, by path."""
+    return {str(path): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def need(program: str) -> str:
+    """The path of an optional program; where it is missing the test is skipped, but in CI it fails."""
+    path = shutil.which(program)
+    if path is None:
+        miss(f"{program} is not installed")
+    return path
+
+
+def miss(reason: str) -> None:
+    """An optional part is missing: skip, but fail in CI, where everything is installed."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"in CI nothing may be missing: {reason}")
+    pytest.skip(reason)

@@ -1,0 +1,68 @@
+"""A source to be read in tests: its section, its records, and the line with which it fails."""
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.server import Answer, Request, Server
+from wholeday.config.settings import Source
+from wholeday.errors import SourceError
+from wholeday.extract.reader import Reading
+
+DAY = dt.date(2026, 10, 31)
+
+
+class People(Source):
+    section = "people"
+
+
+def read(url: str, **keys: Any) -> list[Any]:
+    """The records of a reading, decoded."""
+    return [json.loads(bytes(record)) for page in Reading(People(url=url, **keys), DAY) for record in page]
+
+
+def fail(url: str, **keys: Any) -> str:
+    """The line with which a reading fails."""
+    with pytest.raises(SourceError) as caught:
+        read(url, **{"retries": 0} | keys)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"people {DAY}: ")
+    return line
+
+
+def make_pages(count: int, size: int, server: Server, link: str) -> Callable[[Request], Answer]:
+    """An API over `count` users: numbered pages of `size` or `per_page`; with a Link if `link` says how to write it."""
+
+    def respond(request: Request) -> Answer:
+        page, per_page = int(request.query.get("page", 1)), int(request.query.get("per_page", size))
+        users = [{"id": number} for number in range(count)][(page - 1) * per_page : page * per_page]
+        target = link.format(url=server.url, page=page + 1, per_page=per_page)
+        headers = {"Link": target} if link and page * per_page < count else {}
+        return Answer(users, headers=headers)
+
+    return respond
+
+
+def serve(server: Server, configure: Callable[..., None], *pages: bytes, **keys: object) -> None:
+    """Have the users' section read these bodies as pages 1, 2, …, each with a Link to the next."""
+
+    def respond(request: Request) -> Answer:
+        number = int(request.query.get("page", "1"))
+        link = {"Link": f'<{server.url}/users?page={number + 1}>; rel="next"'} if number < len(pages) else {}
+        return Answer(pages[number - 1], headers=link)
+
+    configure("users", url=server.on("/users", respond), **keys)
+
+
+def make_user(number: int, updated_at: str = "2026-11-20T10:00:00Z", **fields: object) -> dict[str, object]:
+    """A record that fits the record class `User`."""
+    return {
+        "id": number,
+        "name": f"User {number}",
+        "email": f"U{number}@example.com",
+        "updated_at": updated_at,
+    } | fields

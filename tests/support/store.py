@@ -1,0 +1,230 @@
+"""A warehouse as the tests see it: loaded with the model's days, read as the model's answers, times in hours."""
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+
+from tests.support import databases
+from tests.support.model import ReadDay, Record
+from wholeday.errors import ConfigError, WarehouseError
+from wholeday.load.warehouse import Day, Warehouse
+
+MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+
+
+def at(hours: float | None) -> dt.datetime | None:
+    """A time, so many hours after the first day of all."""
+    return None if hours is None else MIDNIGHT + dt.timedelta(hours=hours)
+
+
+def users(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "users",
+        metadata,
+        sa.Column("user_id", sa.BigInteger, primary_key=True),
+        sa.Column("name", sa.Text),
+        sa.Column("updated_at", sa.DateTime(timezone=True)),
+    )
+
+
+def orders(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "orders",
+        metadata,
+        sa.Column("shop", sa.Text, primary_key=True),
+        sa.Column("order", sa.Integer, primary_key=True),
+        sa.Column("name", sa.Text),
+        sa.Column("updated_at", sa.DateTime(timezone=True)),
+    )
+
+
+KEYS = {"users": ["user_id"], "orders": ["shop", "order"]}
+TABLES = {"users": users, "orders": orders}
+MISCHIEF = {
+    "sqlite": ["create trigger mischief after insert on users begin delete from users where user_id = 2; end"],
+    "postgresql": [
+        "create function remove() returns trigger language plpgsql as "
+        "'begin delete from users where user_id = 2; return null; end'",
+        "create trigger mischief after insert on users for each row execute function remove()",
+    ],
+}
+
+
+def describe(day: ReadDay, **changed: Any) -> Day:
+    """A day of the model as the manifests describe it."""
+    said = Day(
+        date=day.date,
+        mode=day.mode,
+        window_start=day.window_stop - dt.timedelta(days=1),
+        window_stop=day.window_stop,
+        started_at=day.as_of,
+        extracted_at=day.extracted_at,
+        as_of=day.as_of,
+        pages=1,
+        extracted=0,
+        rejected=0,
+        raw_sha256=repr(day),
+        clean_sha256="",
+        transform_version="1",
+    )
+    return dataclasses.replace(said, **changed)
+
+
+class Store:
+    """A warehouse that is loaded with the model's days and read as the model's answers."""
+
+    def __init__(self, where: str | Path, name: str = "users") -> None:
+        """Take the URL of a database, or the path of a SQLite file."""
+        self.url = where if isinstance(where, str) else f"sqlite:///{where}"
+        self.name, self.key = name, KEYS[name]
+        self.warehouse = Warehouse(self.url, name, TABLES[name])
+
+    def load(self, day: ReadDay) -> dict[str, Any]:
+        rejects = [
+            (0, line, "is wrong", "name", None if r.key is None else json.dumps(self.values(r.key)), json.dumps(r.row))
+            for line, r in enumerate(day.records, 1)
+            if r.rejected
+        ]
+        described = describe(day, extracted=len(day.records), rejected=len(rejects))
+        return self.warehouse.load(described, self.batches(day), rejects)
+
+    def batches(self, day: ReadDay) -> Iterator[pa.RecordBatch]:
+        rows = [r for r in day.records if not r.rejected]
+        for some in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            keys = list(zip(*(self.values(r.key) for r in some), strict=True)) or [[] for _ in self.key]
+            columns = dict(zip(self.key, keys, strict=True))
+            columns |= {"name": pa.array([r.row for r in some], pa.string())}
+            columns |= {"updated_at": pa.array([r.updated_at for r in some], pa.timestamp("us", "UTC"))}
+            columns |= {"deleted": pa.array([r.deleted for r in some], pa.bool_())}
+            yield pa.record_batch(columns)
+
+    def values(self, key: Any) -> list[Any]:
+        return list(key) if isinstance(key, tuple) else [key]
+
+    def forget(self, key: Any) -> None:
+        """What forgetting a key does to the warehouse: a tombstone, and no rows."""
+        same = " and ".join(f'"{column}" = {value!r}' for column, value in zip(self.key, self.values(key), strict=True))
+        tables = (self.name, f"{self.name}_events", f"{self.name}_changes")
+        self.execute(
+            f"insert into {self.name}_forgotten values ({', '.join(map(repr, self.values(key)))})",
+            *(f"delete from {table} where {same}" for table in tables),
+            f"delete from rejects where key = '{json.dumps(self.values(key))}'",
+        )
+
+    @property
+    def kind(self) -> str:
+        return self.url.partition("+")[0].partition(":")[0]
+
+    def make_room(self) -> None:
+        """Have what holds the tables, without a table."""
+        with self.warehouse.database.connect(create=True):
+            pass
+
+    def list_tables(self) -> list[str]:
+        return databases.list_tables(self.url)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return databases.query(self.url, sql)
+
+    def execute(self, *statements: str) -> None:
+        databases.execute(self.url, *statements)
+
+    def unmark(self, day: ReadDay) -> None:
+        """Delete a marker, as people do."""
+        self.execute(f"delete from loads where date = '{day.date}'")
+
+    def dump_all(self) -> list[str]:
+        """All there is, definitions and other datasets included."""
+        return databases.dump(self.url)
+
+    def select(self, columns: str, table: str) -> Iterator[tuple[Any, ...]]:
+        width = len(self.key)
+        keys = ", ".join(f'"{column}"' for column in self.key)
+        for row in self.query(f"select {keys}, {columns} from {table}"):
+            yield (row[0] if width == 1 else row[:width], *row[width:])
+
+    def present(self) -> dict[Any, tuple[Any, ...]]:
+        rows = self.select("name, updated_at, load_date", self.name)
+        return {key: (name, time(updated), dt.date.fromisoformat(date)) for key, name, updated, date in rows}
+
+    def history(self) -> set[tuple[Any, ...]]:
+        rows = self.select("name, updated_at, valid_from, valid_to", f"{self.name}_history")
+        return {(key, name, *map(time, times)) for key, name, *times in rows}
+
+    def dump(self) -> dict[str, list[tuple[Any, ...]]]:
+        names = [
+            self.name,
+            *(f"{self.name}_{x}" for x in ("days", "events", "changes", "forgotten", "history")),
+            "rejects",
+        ]
+        return {name: sorted(self.query(f"select * from {name}"), key=repr) for name in names}
+
+
+def time(text: str | None) -> dt.datetime | None:
+    return text and dt.datetime.fromisoformat(text)
+
+
+def snapshot(date: int, as_of: float, *records: Record, took: float = 1) -> ReadDay:
+    """A snapshot of November the `date`th, with times in hours after the first day of all."""
+    return ReadDay(dt.date(2026, 11, date), "snapshot", at(as_of), at(as_of + took), at(24 * date), records)
+
+
+def incremental(date: int, *records: Record, read: float | None = None) -> ReadDay:
+    """The records of November the `date`th, read an hour after its end."""
+    read = 24 * date + 1 if read is None else read
+    return ReadDay(dt.date(2026, 11, date), "incremental", at(read), at(read + 1), at(24 * date), records)
+
+
+def user(key: Any, row: str | None, updated_at: float | None = None, **flags: bool) -> Record:
+    return Record(key, at(updated_at), row, **flags)
+
+
+def in_hours(instant: dt.datetime | None) -> float | None:
+    return None if instant is None else (instant - MIDNIGHT) / dt.timedelta(hours=1)
+
+
+def intervals(store: Store, key: Any = 1) -> list[tuple[str, float, float | None]]:
+    """The history of a user: name, from, to, in hours."""
+    found = [(name, in_hours(start), in_hours(stop)) for k, name, _, start, stop in store.history() if k == key]
+    return sorted(found, key=lambda interval: interval[1])
+
+
+def names(store: Store) -> dict[Any, str]:
+    return {key: name for key, (name, *_) in store.present().items()}
+
+
+def fails(store: Store, day: ReadDay, **changed: Any) -> str:
+    """The message of a load that must fail; the database has the same content before and after."""
+    before = store.dump_all() if store.warehouse.database.exists() else None
+    rows = changed.pop("rows", store.batches(day))
+    with pytest.raises((WarehouseError, ConfigError)) as error:
+        store.warehouse.load(describe(day, **{"extracted": len(day.records)} | changed), rows, [])
+    if before:
+        assert store.dump_all() == before
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def declare(store: Store, *columns: "sa.Column[Any]") -> None:
+    """Let the warehouse be declared with other columns from now on."""
+
+    def table(metadata: sa.MetaData) -> sa.Table:
+        copies = [sa.Column(column.name, column.type, primary_key=column.primary_key) for column in columns]
+        return sa.Table("users", metadata, *copies)
+
+    store.warehouse = Warehouse(store.url, "users", table)
+
+
+def declared(name: str = "name", key: Any = sa.BigInteger) -> "list[sa.Column[Any]]":
+    return [
+        sa.Column("user_id", key, primary_key=True),
+        sa.Column(name, sa.Text),
+        sa.Column("updated_at", sa.DateTime(timezone=True)),
+    ]

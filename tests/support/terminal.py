@@ -1,0 +1,59 @@
+"""A terminal of a chosen width for a command, and what is left on its screen."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support import ROOT
+
+
+def run_on_terminal(*command: str, out: int | None = None, columns: int = 100, says: str = "") -> tuple[int, str]:
+    """Exit code of a command whose terminal is so many columns wide, and what it wrote there, less its colours.
+
+    Its standard output goes to `out`, if that is given; `says` is what a person types.
+    """
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
+    env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+    program = Path(sys.executable).with_name(command[0])
+    with subprocess.Popen(
+        [program, *command[1:]], env=env, stdin=theirs, stdout=out or theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        os.write(ours, says.encode())
+        written = b"".join(read_all(ours))
+    os.close(ours)
+    return process.returncode, re.sub(r"\x1b\[[0-9;]*m", "", written.decode())
+
+
+def read_all(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # nobody writes there any more
+            return
+        yield data
+
+
+def look_at(written: str) -> list[str]:
+    """What is left on a screen: the lines, of which some were erased, gone up to and written over."""
+    lines, at = [""], 0
+    for piece in re.findall(r"\x1b\[\??\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if piece == "\n":
+            at += 1
+            lines += [""] * (at == len(lines))
+        elif piece.endswith("A") and piece.startswith("\x1b"):
+            at -= int(piece[2:-1])
+        elif piece == "\x1b[2K":
+            lines[at] = ""
+        elif not piece.startswith("\x1b") and piece != "\r":
+            lines[at] += piece
+    return lines

@@ -1,0 +1,71 @@
+"""A dataset `things` of any fields and columns, made for one test, and its days loaded from a source on loopback."""
+
+import datetime as dt
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import luigi
+import msgspec
+import pandas as pd
+import sqlalchemy as sa
+
+from tests.support.project import query
+from tests.support.server import Answer, Server
+from wholeday.config.settings import Source
+from wholeday.extract.day import extract_day
+from wholeday.load.day import load_day
+from wholeday.tasks.dataset import Dataset
+from wholeday.transform.day import preparing, transform_day
+
+TODAY = dt.datetime.now(dt.UTC).date()
+TIME = sa.DateTime(timezone=True)
+
+
+class Things(Source):
+    section = "things"
+    url = luigi.Parameter(default="")
+
+
+def keep(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
+    """The fields of a record as they are."""
+    return frame, {}
+
+
+def make_dataset(
+    field: Any = str,
+    column: Any = sa.Text,
+    clean: Callable[[pd.DataFrame], Any] = keep,
+    key: Sequence[str] = ("id",),
+    id_types: tuple[Any, Any] = (int, sa.BigInteger),
+    updated_at: Any = TIME,
+    **options: Any,
+) -> Dataset:
+    """Records of `id`, `value` and `updated_at`, and a table of columns of the same names.
+
+    `field` and `column` are the types of `value`, `id_types` those of `id`; `options` are those of the class.
+    """
+    fields = [
+        ("id", id_types[0]),
+        ("value", field | None if field else None, None),
+        ("updated_at", dt.datetime | None, None),
+    ]
+    record_class = msgspec.defstruct("Thing", fields, module=__name__, **options)
+
+    def table(metadata: sa.MetaData) -> sa.Table:
+        columns = [sa.Column("id", id_types[1], primary_key=True), sa.Column("value", column)]
+        return sa.Table("things", metadata, *columns, *([sa.Column("updated_at", updated_at)] if updated_at else []))
+
+    return Dataset(Things, record_class, clean, table, tuple(key))
+
+
+def load(
+    dataset: Dataset, server: Server, configure: Callable[..., None], body: Any, column: str = "value", **keys: Any
+) -> list[Any]:
+    """Load a snapshot of today with these records, or this body; a column of all rows, by key."""
+    answer = Answer(body if isinstance(body, bytes) else json.dumps(body).encode())
+    configure("things", url=server.on("/things", answer), mode="snapshot", paginator="single", **keys)
+    extract_day(dataset, TODAY, preparing(dataset))
+    transform_day(dataset, TODAY)
+    load_day(dataset, TODAY)
+    return [value for (value,) in query(f"select {column} from things order by id")]

@@ -1,0 +1,87 @@
+"""The next is made while the one before is worked on: rows for the database, for one."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+
+from tests.support.store import TABLES, describe, snapshot
+from wholeday.load.ahead import read_ahead
+from wholeday.load.packing import HEADER
+from wholeday.load.sqlite import SQLite
+from wholeday.load.warehouse import Warehouse
+
+PATIENCE = 20  # seconds for what is sure to happen
+
+
+def make_row(key: int) -> pa.RecordBatch:
+    return pa.record_batch({"user_id": [key], "name": ["a"], "updated_at": pa.nulls(1, pa.timestamp("us", "UTC"))})
+
+
+def test_the_next_is_made_while_the_one_before_is_worked_on() -> None:
+    """All in order, one at a time, and not more than one ahead."""
+    asked = [threading.Event() for _ in range(5)]
+
+    def make() -> Iterator[int]:
+        for number, event in enumerate(asked):
+            event.set()
+            yield number
+
+    for number in read_ahead(make()):
+        assert number == 4 or asked[number + 1].wait(PATIENCE)
+        assert not any(event.is_set() for event in asked[number + 2 :])
+    assert number == 4
+
+
+def test_an_error_comes_where_it_would_have_come() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise ValueError("2")
+
+    items = read_ahead(make())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="2"):
+        next(items)
+
+
+def test_whoever_stops_early_leaves_no_thread() -> None:
+    threads = threading.active_count()
+    with closing(read_ahead(iter(range(9)))) as items:
+        assert next(items) == 0
+        assert threading.active_count() == threads + 1
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_are_read_while_those_before_are_written(
+    monkeypatch: pytest.MonkeyPatch, new_database: Callable[[], str], first: bool
+) -> None:
+    """On the first day, which lies where it stays, and on another, which is staged."""
+    asked, written = threading.Event(), []
+
+    def wait(writer: type, method: str) -> None:
+        write = getattr(writer, method)
+
+        def write_late(*args: Any) -> Any:
+            if HEADER not in args:  # it comes before the first row
+                written.append(asked.wait(PATIENCE))
+            return write(*args)
+
+        monkeypatch.setattr(writer, method, write_late)
+
+    def read() -> Iterator[pa.RecordBatch]:
+        yield make_row(1)
+        asked.set()
+        yield make_row(2)
+
+    warehouse = Warehouse(new_database(), "users", TABLES["users"])
+    if not first:
+        warehouse.load(describe(snapshot(1, 30), extracted=1), [make_row(3)], [])
+    wait(SQLite, "_insert")
+    wait(psycopg.Copy, "write")
+    assert warehouse.load(describe(snapshot(2, 60), extracted=2), read(), [])["inserted"] == 2
+    assert set(written) == {True}

@@ -1,0 +1,120 @@
+"""What `clean` may return, and the one line for each mistake in it."""
+
+import functools
+import re
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.acceptance.test_datasets import DAY, edit_users
+from tests.support.project import luigi_run, query
+from wholeday.errors import DatasetError
+from wholeday.transform.cleaning import run_clean
+
+FRAME = pd.DataFrame({"id": [1, 2], "email": ["a@b", None]}, index=[1, 3])
+
+
+def misspell(frame: pd.DataFrame) -> Any:
+    frame["emial"] = frame["emial"].str.lower()
+    return frame, {}
+
+
+def misspell_attribute(frame: pd.DataFrame) -> Any:
+    return frame.emial, {}
+
+
+def divide(frame: pd.DataFrame, by: int = 0) -> Any:
+    return frame["id"].map(lambda value: value // by), {}
+
+
+RETURNED: dict[str, tuple[Any, str]] = {
+    "frame": (FRAME, "returned a DataFrame: return the rows and the rules that they break"),
+    "nothing": (None, "returned a NoneType: return the rows"),
+    "three": ((FRAME, {}, 1), "returned a tuple of 3: return the rows"),
+    "series": ((FRAME["id"], {}), "returned Series and dict: return a DataFrame and a dict"),
+    "list": ((FRAME, []), "returned DataFrame and list: return a DataFrame and a dict"),
+    "index": ((FRAME.reset_index(drop=True), {}), "took 2 records and returned 2 rows, or changed"),
+    "lost": ((FRAME.dropna(), {}), "took 2 records and returned 1 row, or"),
+    "twice": ((pd.concat([FRAME, FRAME], axis=1), {}), "returned the column 'id', which is not a name or"),
+    "number": ((FRAME.assign(x=1).rename(columns={"x": 7}), {}), "returned the column 7, which is not a name"),
+    "unnamed": ((FRAME, {"is bad": FRAME["id"] > 1}), r"names a rule 'is bad': name it \(column, reason\)"),
+    "others": ((FRAME, {("id", "x"): FRAME.reset_index()["id"] > 1}), r"has a rule of other rows than .* \(id: x\)"),
+    "short": ((FRAME, {("id", "x"): [True]}), r"has a rule that is not one value a row \(id: x\)"),
+    "words": ((FRAME, {("id", "x"): ["no", "no"]}), r"has a rule that is not True or False \(id: x\)"),
+    "numbers": ((FRAME, {("id", "x"): FRAME["id"]}), r"has a rule that is not True or False \(id: x\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RETURNED)
+def test_a_wrong_result_is_one_line(case):
+    """It names the function, its file and line, and what to return."""
+    result, line = RETURNED[case]
+
+    def clean(_: pd.DataFrame) -> Any:
+        return result
+
+    where = r"test_cleaning\.test_a_wrong_result_is_one_line\.<locals>\.clean \(test_cleaning\.py, line \d+\) "
+    with pytest.raises(DatasetError, match=f"^{where}{line}"):
+        run_clean(clean, FRAME)
+
+
+@pytest.mark.parametrize(
+    ("clean", "line"),
+    [
+        (misspell, r"failed: KeyError: 'emial' \(test_cleaning.py, line 19\); the frame has the columns id, email: "),
+        (misspell_attribute, r"has no attribute 'emial' \(test_cleaning.py, line 24\); the frame has the columns id"),
+        (divide, r"divide failed: ZeroDivisionError: .* \(test_cleaning.py, line 28\): correct it, then run the day"),
+        (functools.partial(divide, by=0), r"ZeroDivisionError: .* \(test_cleaning.py, line 28\)"),
+        (int, r"builtins.int failed: TypeError: int\(\) argument .*: correct it, then run the day again$"),
+    ],
+)  # fmt: skip
+def test_an_error_in_clean_is_one_line(clean, line):
+    """It names the last line of the user's file, however deep in pandas the error is."""
+    with pytest.raises(DatasetError, match=line):
+        run_clean(clean, FRAME.copy())
+
+
+def test_a_lack_of_memory_is_no_mistake_of_clean():
+    """It is raised as it is."""
+
+    def clean(_: pd.DataFrame) -> Any:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run_clean(clean, FRAME)
+
+
+@pytest.mark.parametrize("rule", [[True, None], FRAME["id"] == 1, (FRAME["id"] == 1).astype("boolean"), True])
+def test_a_rule_is_one_boolean_a_row(rule):
+    """A null is no broken rule; one value counts for all rows."""
+    rows, rules = run_clean(lambda frame: (frame, {("id", "x"): rule}), FRAME)
+    assert rows is FRAME
+    assert rules["id", "x"].dtype == bool
+    assert rules["id", "x"].tolist() == [True, rule is True]
+
+
+OF_SOME_ROWS = 'rows["city"] = users["address.city"].map(lambda _: 1 // (len(users) < 2))'
+FOR_ROWS = r"ZeroDivisionError: integer division or modulo by zero \(users.py, line \d+\): correct it"
+MISSPELT = r"KeyError: 'adress.city' \(users.py, line \d+\); the frame has the columns id, name, email, address.city, "
+
+
+@pytest.mark.parametrize(
+    ("new", "line", "part_records"),
+    [
+        ('rows["city"] = users["adress.city"]', MISSPELT, "16000"),
+        (OF_SOME_ROWS, FOR_ROWS, "16000"),
+        (OF_SOME_ROWS, FOR_ROWS, "10"),
+    ],
+)
+def test_a_mistake_in_clean_fails_the_day_in_one_line(new, line, part_records):
+    """In this process and in those of the engine. The line names users.py; the corrected file loads the day."""
+    changed = edit_users('rows["city"] = users["address.city"].str.strip().replace("", None)', new)
+    flags = ("--pipeline-part-records", part_records)
+    failed = luigi_run("LoadUsers", "--date", DAY, *flags, **changed | {"PYTHONWARNINGS": ""})
+    assert failed.returncode == 30
+    (shown,) = failed.stderr.splitlines()
+    stage = r"ERROR: (Extract|Transform)Users"
+    assert re.match(rf"{stage}\(date={DAY}\) failed: pipeline.users.clean failed: {line}", shown)
+    assert luigi_run("LoadUsers", "--date", DAY).returncode == 0
+    assert query("select count(*) from loads") == [(1,)]

@@ -1,0 +1,138 @@
+"""What a text may not say, and in which forms it would."""
+
+import base64
+import html
+import json
+import logging
+import re
+import sys
+import threading
+import time
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.reading import People
+from wholeday.redaction import SHORTEST, Mask, find_secrets
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("a/b c, a%2Fb%20c, a%2fb+c.", "***, ***, ***."),
+        ("next=%2Fusers%3Fkey%3Da%252Fb%2520c", "next=%2Fusers%3Fkey%3D***"),
+        (r"a\/b c and a\u002Fb\u0020c", "*** and ***"),
+        ("a&#47;b&#32;c and a&#x2F;b c", "*** and ***"),
+        ("abcdef abcd", "*** ***"),
+        ("GET http://ann:pw@h/?id_token=x1&q=2: no", "GET http://***@h/?id_token=***&q=2: no"),
+        ("/?q=2&X-Amz-Signature=x1 and ?sig=x1", "/?q=2&X-Amz-Signature=*** and ?sig=***"),
+        ("/?design=x1&code=x1&zipcode=x1", "/?design=x1&code=***&zipcode=x1"),
+        (
+            "/?$skiptoken=x1&pageToken=x2&start_key=x3&my_page_token=x4",
+            "/?$skiptoken=x1&pageToken=x2&start_key=x3&my_page_token=***",
+        ),
+    ],
+)
+def test_secrets_are_masked_in_any_form(said: str, shown: str) -> None:
+    """Those that are known in any encoding, the longest first; those of a URL by their place; no pointer to a page."""
+    assert Mask(["a/b c", "abcd", "abcdef"])(said) == shown
+
+
+SECRETS = st.text(st.sampled_from("aé\\&<>\"'/+% *") | st.characters(exclude_categories=["Cs", "Z", "C"]), min_size=4)
+
+
+@settings(deadline=None)
+@given(secret=SECRETS.filter(lambda text: text == text.strip(" \\+") and len(re.sub(r"[ \\]", "", text)) >= SHORTEST))
+def test_no_encoding_of_a_secret_comes_through(secret: str) -> None:
+    """As it is, as URLs write it, once and twice, and as JSON and HTML do."""
+    forms = [secret, quote(secret), quote(secret, safe=""), quote_plus(secret), quote(quote(secret, safe=""), safe="")]
+    forms += [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], html.escape(secret)]
+    mask = Mask([secret])
+    assert [mask(form) for form in forms] == ["***"] * len(forms)
+
+
+@pytest.mark.parametrize("secret", ["a", "ab", "1", " ", "\\", "é"])
+def test_a_short_secret_garbles_nothing(secret: str) -> None:
+    """A password of one letter would turn every line into stars."""
+    line = "users 2026-11-20: GET http://h/abé: 500 a b é \\: check auth"
+    assert Mask([secret])(line) == line
+
+
+def test_a_part_of_eight_characters_is_masked() -> None:
+    """Fewer tell too little, and would be found where they mean something else."""
+    assert Mask(["s3cr3t-t0k3n"])("s3cr3t-t and cr3t-t0k3 and s3cr3t-") == "*** and *** and s3cr3t-"
+
+
+def test_text_escaped_too_deep_is_not_shown() -> None:
+    """Who could read it could read a secret in it."""
+    text = "s3cr3t-t0k3n"
+    for _ in range(20):
+        text = quote(f"%{text}", safe="")
+    assert Mask(["s3cr3t-t0k3n"])(text) == "***"
+
+
+def test_a_mask_grows_while_threads_use_it() -> None:
+    """A token that is learnt in the middle is masked from then on, and none that was known before is forgotten."""
+    mask = Mask(["first!"])
+    names = [f"token-{number}-" for number in range(200)]
+
+    def learn(mine: list[str]) -> None:
+        for name in mine:
+            mask.add(name)
+            assert mask(f"{name} first!") == "*** ***"
+
+    threads = [threading.Thread(target=learn, args=(names[at::4],)) for at in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # or they would take turns where it is harmless
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+    assert mask(" ".join(names)).split() == ["***"] * 200
+
+
+def test_a_hostile_text_takes_no_long_time() -> None:
+    """However much of a secret it repeats."""
+    secret = base64.b64encode(bytes(range(256)) * 4).decode() + r"\\\\"
+    start = time.monotonic()
+    Mask([secret])((secret[:-1] + "\\" * 100 + "?token" * 20) * 20)
+    assert time.monotonic() - start < 2
+
+
+def test_what_a_section_holds_under_a_secret_name_is_a_secret() -> None:
+    """In url, params, body and headers, at any depth; short texts and those under other names are none."""
+    people = People(
+        url="http://h/users?api_key=of+url&page=first#?token=fragment",
+        params={"filter": [{"token": "of params"}], "q": "search", "sig": "abc", "page_token": "pointer"},
+        body={"auth": {"any": ["of body", 7]}, "query": "text"},
+        headers={"Cookie": "session=1", "X-Trace": "trace"},
+    )
+    assert set(find_secrets(people)) == {"of url", "of params", "of body", "session=1"}
+
+
+def test_a_covered_logger_says_no_secret_and_is_given_back(caplog: pytest.LogCaptureFixture) -> None:
+    """What it says is masked, arguments and all, for as long as it is covered."""
+    logger = logging.getLogger("urllib3.connectionpool")
+    mask = Mask(["s3cr3t"])
+    with mask.cover():
+        logger.warning("GET %s", "/?q=s3cr3t")
+        mask.add("learnt")
+        logger.warning("GET %s", "/?q=learnt")
+    logger.warning("GET %s", "/?q=learnt")
+    assert caplog.messages == ["GET /?q=***", "GET /?q=***", "GET /?q=learnt"]
+    assert not logger.filters
+
+
+def test_a_logger_that_is_covered_twice_is_covered_until_both_are_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Who is done first uncovers nothing for the other, and in the end nothing is left."""
+    logger = logging.getLogger("urllib3.connectionpool")
+    mask = Mask(["s3cr3t"])
+    with mask.cover():
+        with mask.cover():
+            logger.warning("1: s3cr3t")
+        logger.warning("2: s3cr3t")
+    assert caplog.messages == ["1: ***", "2: ***"]
+    assert not logger.filters

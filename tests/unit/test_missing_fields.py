@@ -1,0 +1,128 @@
+"""The gate `fields` over random days: a field that stops coming fails the day, or it was empty before."""
+
+import datetime as dt
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.users import USERS
+from tests.support.histories import EXAMPLES
+from wholeday.errors import QualityError
+from wholeday.extract.census import Census
+from wholeday.storage.lines import pack
+from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.transform import day as transform_stage
+
+DAY = dt.date(2026, 11, 10)
+FIELDS = ("id", "name", "email", "address.city", "address", "updated_at", "gone")
+NOON = dt.datetime(2026, 11, 10, 12, tzinfo=dt.UTC)
+
+shares = st.sampled_from([0, 1, 2, 4])  # one record in so many has the field; 0: none has
+days = st.lists(st.integers(10, 50), min_size=3, max_size=8)
+
+
+def make_record(number: int, shares: dict[str, int]) -> dict[str, Any]:
+    """A record that has each field if its number says so, else null in it, or nothing at all."""
+    values = {
+        "name": "Ada",
+        "email": "ada@example.com",
+        "address.city": "Oslo",
+        "updated_at": "2026-11-09T12:00:00Z",
+        "gone": False,
+    }
+    has = {name: bool(share) and number % share == 0 for name, share in shares.items()}
+    record: dict[str, Any] = {"id": number + 1}
+    for name, value in values.items():
+        if has[name] or number % 3:
+            record[name] = value if has[name] else None
+    city = record.pop("address.city", None)
+    return record | ({"address": {"city": city}} if city else {"address": None} if number % 3 else {})
+
+
+def lose(record: dict[str, Any], path: str, how: str) -> dict[str, Any]:
+    """The record after the source has renamed, nested or dropped a field."""
+    parent, _, name = path.rpartition(".")
+    if parent:
+        inner = record.get(parent)
+        return record | {parent: lose(inner, name, how)} if inner else record
+    value = record.pop(name, None)
+    if how == "drop" or value is None:
+        return record
+    return record | ({f"{name}_v2": value} if how == "rename" else {"attributes": {name: value}})
+
+
+def transform(number: int, records: list[dict[str, Any]]) -> None:
+    """Transform a day of these records, `number` days after DAY."""
+    date = DAY + dt.timedelta(days=number)
+    folder = USERS.folder("raw", date)
+    folder.sweep()
+    lines = [msgspec.json.encode(record) for record in records]
+    census = Census(USERS.record_class, USERS.key, "gone")
+    census.add(lines)
+    parts = [
+        folder.write(f"part-{place:05d}.jsonl.gz", pack([lines[start : start + 20]]))
+        for place, start in enumerate(range(0, len(lines), 20))
+    ]
+    manifest = RawManifest(
+        dataset="users",
+        date=date,
+        mode="incremental",
+        window_start=NOON,
+        window_stop=NOON,
+        watermark=None,
+        url="",
+        paginator="",
+        started_at=NOON,
+        extracted_at=NOON,
+        as_of=NOON,
+        pages=1,
+        records=len(lines),
+        keys=len(lines),
+        declared=None,
+        unknown_fields=census.unknown,
+        gates=[],
+        parts=parts,
+    )
+    folder.publish(manifest)
+    transform_stage.transform_day(USERS, date)
+
+
+@given(
+    st.fixed_dictionaries({name: shares for name in FIELDS if name not in ("id", "address")}),
+    days,
+    st.integers(40, 60),
+    st.sampled_from(FIELDS),
+    st.sampled_from(["rename", "nest", "drop"]),
+)
+@settings(max_examples=max(1, EXAMPLES // 4), deadline=None, suppress_health_check=list(HealthCheck), database=None)
+def hold(configure: Any, numbers: Any, shares: Any, before: list[int], last: int, path: str, how: str) -> None:
+    configure("pipeline", data_dir=f"data/{next(numbers)}")
+    for number, records in enumerate(before):
+        transform(number, [make_record(n, shares) for n in range(records)])
+    lost = [lose(make_record(n, shares), path, how) for n in range(last)]
+    try:
+        transform(len(before), lost)
+    except QualityError as error:
+        said = str(error)
+        if path == "id":
+            assert "missing required field `id`" in said
+            return
+        assert f"no record has {'address.city' if path == 'address' else path} (in " in said, said
+        new = {"rename": f"{path}_v2", "nest": "attributes" if "." not in path else "address.attributes", "drop": ""}
+        assert said.partition("new fields: ")[2].startswith(new[how] or "none (gate"), said
+    else:
+        assert shares["address.city" if path == "address" else path] == 0
+        made = USERS.folder("clean", DAY + dt.timedelta(days=len(before))).read_manifest(CleanManifest)
+        assert (made.accepted, made.absent) == ([], {})
+
+
+@pytest.mark.timeout(120 + 3 * EXAMPLES)
+def test_field_that_stops_coming_fails_the_day(configure: Callable[..., None]) -> None:
+    """Renamed, nested elsewhere or dropped, and whichever share of the records had it."""
+    configure("users", deleted_when="gone", max_reject_ratio=0.05)
+    hold(configure, itertools.count())

@@ -1,0 +1,243 @@
+"""What raw records say: keys, deletions, fields that nobody reads."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.users import User
+from tests.support import ROOT
+from wholeday.extract.census import FEW, MANY, MAX_UNKNOWN, SAMPLE, Census
+from wholeday.schema.paths import find
+from wholeday.schema.raw_fields import BLOCK, INTEGERS, Deletion, Field
+
+# Bytes that are no record with a key, as a page or a part may hold them.
+BROKEN = [b"", b"7", b"[1]", b'"x"', b"null", b"{", b'{"other":1}', b'{"id":null}']
+# Records of key 5 in which something else is wrong.
+ODD = [b'{"id":5,"x":NaN}', b'{"id":5,"x":"\\ud800"}', b'{"id":5,"x":"\xff"}', b'{"id":1,"id":5}']
+
+
+def encode(*records: Any) -> list[bytes]:
+    return [json.dumps(record).encode() for record in records]
+
+
+def count(*records: Any, key: tuple[str, ...] = ("id",), deleted_when: str = "") -> Census:
+    """A census of records (objects, or bytes as they are), one page each."""
+    census = Census(None, key, deleted_when)
+    for record in records:
+        census.add([record] if isinstance(record, bytes) else encode(record))
+    return census
+
+
+keys = (
+    st.integers(0, 9)
+    | st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64, 10**40])
+    | st.sampled_from(["", "1", "a", "é", '"', "\ud800", 0.5, 1.0, 1e300, True, False, [1], [[]], {"a": 1, "b": 2}])
+    | st.none()
+)
+flags = st.sampled_from([None, True, False])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.tuples(keys, keys, flags) | st.sampled_from(BROKEN), max_size=20)), st.booleans())
+def test_a_census_counts_as_a_set_of_python_would(pages, composite):
+    """Keys of any kind, alone and composed, missing and doubled, deleted and come back, among broken records."""
+    census = Census(None, ("id", "part.line") if composite else ("id",), "gone")
+    latest: dict[Any, bool] = {}
+    for page in pages:
+        lines = []
+        for record in page:
+            if isinstance(record, bytes):
+                lines.append(record)
+                latest[object()] = False
+                continue
+            first, second, gone = record
+            lines += encode({"id": first, "part": {"line": second}, "gone": gone})
+            parts = [first, second] if composite else [first]
+            latest[object() if None in parts else json.dumps(parts, sort_keys=True)] = bool(gone)
+        census.add(lines)
+        assert census.has_at_least(len(latest))
+        assert not census.has_at_least(len(latest) + 1)
+    assert census.records == sum(map(len, pages))
+    assert census.distinct == len(latest)
+    assert census.deleted == sum(latest.values())
+    present = [key for key, gone in latest.items() if isinstance(key, str) and not gone]
+    found = census.present_keys().tolist()
+    assert len(found) == len(present)
+    assert found == sorted(found)
+
+
+def test_an_integer_is_its_own_key_and_anything_else_eight_bytes_of_a_hash():
+    """So that keys of one snapshot can be held against another's."""
+    assert count({"id": 7}, {"id": -3}, {"id": 2**63 - 1}).present_keys().tolist() == [-3, 7, 2**63 - 1]
+    for value in ("7", 7.0, True, [7], 2**63, "x" * 1000):
+        (key,) = count({"id": value}).present_keys().tolist()
+        assert key in INTEGERS
+        assert key != 7
+
+
+def test_a_key_is_the_same_in_every_process():
+    """Python's own hash() of a text is not."""
+    code = (
+        "from wholeday.extract.census import Census; c = Census(None, ('id', 'n'));"
+        """c.add([b'{"id":"a","n":{"y":1,"x":2}}']); print(c.present_keys()[0])"""
+    )
+    found = {subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)}
+    assert found == {b"%d\n" % count({"n": {"x": 2, "y": 1}, "id": "a"}, key=("id", "n")).present_keys()[0]}
+
+
+@pytest.mark.parametrize("record", ODD)
+def test_what_is_wrong_beside_the_key_does_not_hide_it(record):
+    """The key is read as the transform reads that of a reject; the neighbours keep theirs."""
+    census = Census(None, ("id",))
+    census.add([b'{"id":1}', record, b'{"id":9}'])
+    assert census.present_keys().tolist() == [1, 5, 9]
+
+
+@pytest.mark.parametrize("record", BROKEN)
+def test_a_record_without_its_key_counts_alone_and_spoils_no_other(record):
+    """Twice the same is two; what stands beside it, in the same block, is counted by its key."""
+    census = Census(None, ("id",))
+    census.add([b'{"id":1}', record, b'{"id":1}', record, *encode(*({"id": n} for n in range(BLOCK)))])
+    assert (census.records, census.distinct) == (BLOCK + 4, BLOCK + 2)
+    assert len(census.present_keys()) == BLOCK
+
+
+def test_where_no_key_is_known_every_record_counts():
+    """And deletions are counted one by one."""
+    census = count({"id": 1}, {"id": 1, "gone": True}, key=(), deleted_when="gone")
+    assert (census.records, census.distinct, census.deleted) == (2, 2, 1)
+    assert census.present_keys().tolist() == []
+
+
+def test_the_last_record_of_a_key_says_whether_it_is_deleted():
+    """In the order in which they came, over pages."""
+    gone, back = {"id": 1, "gone": True}, {"id": 1}
+    assert count(back, gone, deleted_when="gone").deleted == 1
+    assert count(gone, back, deleted_when="gone").deleted == 0
+    assert count(gone, back, {"id": 2, "gone": 1}, deleted_when="gone").present_keys().tolist() == [1]
+
+
+def test_whether_enough_came_is_sorted_out_only_when_it_may_have(monkeypatch):
+    """It is asked after every page: ten thousand pages sort the keys a few times, not ten thousand."""
+    census, sorted_out = Census(None, ("id",)), 0
+    find_latest = census._find_latest
+
+    def note():
+        nonlocal sorted_out
+        sorted_out += 1
+        return find_latest()
+
+    monkeypatch.setattr(census, "_find_latest", note)
+    for page in range(10_000):
+        census.add([b'{"id":%d}' % max(0, page - 100)])
+        assert census.has_at_least(9_000) == (page >= 9_099)
+    assert sorted_out <= 3
+
+
+field_names = st.sampled_from(["a", "b", "a.b", "@odata.id", "@odata", "id"])
+trees = st.recursive(
+    st.integers(0, 3) | st.sampled_from(["", "x"]), lambda inner: st.dictionaries(field_names, inner), max_leaves=8
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.dictionaries(field_names, trees), max_size=5),
+    st.sampled_from(["a", "a.b", "a.b.id", "@odata.id", "a.@odata.id", ".a", "a.", "a..b"]),
+)
+def test_a_field_is_found_where_the_configuration_finds_it(records, path):
+    """Nested, or a name that holds dots itself: many at a time as `fields.find` one by one."""
+    assert Field(path).read(encode(*records)) == [find(record, path) for record in records]
+
+
+@pytest.mark.parametrize(
+    ("deleted_when", "gone", "alive"),
+    [
+        ("", [], [{"deleted": True}]),
+        (
+            "deleted",
+            [{"deleted": value} for value in (True, 1, "2026-11-21", "true", "x", {}, {"reason": "changed"}, [0])],
+            [{}, *({"deleted": value} for value in (None, False, 0, "", "false", "0", " "))],
+        ),
+        ("@removed", [{"@removed": {}}], [{"removed": {}}]),
+        ("meta.deleted_at", [{"meta": {"deleted_at": "x"}}], [{"meta": None}, {"meta": "deleted_at"}, {"meta": {}}]),
+        ("status=deleted", [{"status": "deleted"}], [{"status": s} for s in ("Deleted", "deleted ", "", None, True)]),
+        ("active=false", [{"active": False}, {"active": "false"}], [{"active": v} for v in (True, 0, None, "")] + [{}]),
+        ("state=3", [{"state": 3}, {"state": "3"}], [{"state": v} for v in (30, 3.0, [3], True)]),
+        ("state=1", [{"state": 1}], [{"state": True}]),
+        ("state=", [{"state": ""}], [{"state": v} for v in (None, False, 0)] + [{}]),
+        ("state=a=b", [{"state": "a=b"}], [{"state": "a"}]),
+        ("state=null", [{"state": "null"}], [{"state": None}, {}]),
+        ("!active", [{"active": False}, {"active": 0}], [{"active": True}, {"active": None}, {}]),
+    ],
+)
+def test_a_record_is_a_deletion_when_its_field_says_so(deleted_when, gone, alive):
+    """`field` by its truth, where an object is true; `field=value` by the text of a JSON scalar; nothing else is."""
+    lines = encode(*gone, *alive)
+    assert Deletion(deleted_when).find(lines) == [True] * len(gone) + [False] * len(alive)
+    assert Deletion(deleted_when).find([*BROKEN, *lines])[len(BROKEN) :] == [True] * len(gone) + [False] * len(alive)
+    assert not any(Deletion(deleted_when).find(BROKEN))
+
+
+class Place(msgspec.Struct):
+    city: str
+    post_code: str | None = msgspec.field(name="postCode", default=None)
+
+
+class Person(msgspec.Struct, rename="camel"):
+    user_id: int
+    home: Place | None = None
+    tags: list[Place] = []
+    extra: dict[str, int] | None = None
+
+
+def test_fields_that_the_contract_does_not_name_are_told():
+    """By their names in JSON, dotted where a nested struct names the rest; not below what is taken whole."""
+    census = Census(Person, ("userId",))
+    census.add(encode({"userId": 1, "home": {"city": "a", "postCode": "b", "geo": {"lat": 1}}, "a.b": 0}))
+    census.add(
+        encode({"userId": 2, "home": None}, 7, {"user_id": 3, "home": [], "tags": [{"x": 1}], "extra": {"y": 1}})
+    )
+    assert census.unknown == ["a.b", "home.geo", "user_id"]
+
+
+def test_a_contract_that_names_all_leaves_nothing_unknown():
+    """Nor does a census without a record class."""
+    record = {"id": 1, "name": "x", "address": {"city": "y"}}
+    assert count(record).unknown == []
+    census = Census(User)
+    census.add(encode(record))
+    assert census.unknown == []
+
+
+def test_unknown_fields_are_looked_for_in_the_first_records_of_each_page_and_have_an_end():
+    """Names that are data would fill a manifest."""
+    census = Census(User)
+    census.add(encode(*({"id": 1} for _ in range(SAMPLE)), {"late": 1}))
+    assert census.unknown == []
+    census.add(encode({"id": 1, "early": 1}))
+    assert census.unknown == ["early"]
+    census.add(encode(*({"id": 1} for _ in range(MANY))))
+    census.add(encode(*({"id": 1} for _ in range(FEW)), {"later": 1}))
+    assert census.unknown == ["early"]
+    census.add(encode(*({"id": 1} for _ in range(FEW - 1)), {"in time": 1}))
+    assert census.unknown == ["early", "in time"]
+    for number in range(MAX_UNKNOWN):
+        census.add(encode({f"f{number}": 1, f"g{number}": 1}))
+    assert len(census.unknown) == MAX_UNKNOWN
+
+
+def test_a_million_keys_cost_eight_bytes_each():
+    """And one for whether it is deleted."""
+    census = Census(None, ("id",))
+    for start in range(0, 100_000, 1000):
+        census.add([b'{"id":"%d"}' % number for number in range(start, start + 1000)])
+    held = sys.getsizeof(census._keys) + sys.getsizeof(census._gone)
+    assert held < 1.2 * 9 * 100_000
+    assert census.distinct == 100_000

@@ -1,0 +1,140 @@
+"""Times of records: cut to microseconds, and placed in their zone where they have no offset."""
+
+import datetime as dt
+import json
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.project import query
+from tests.support.things import TIME, TODAY, load, make_dataset
+from wholeday.commands.check import OK, check_source
+from wholeday.schema.record import list_leaves
+from wholeday.transform.day import is_current
+from wholeday.transform.rows import Reject, transform
+from wholeday.transform.times import cut_fractions
+
+BERLIN = "Europe/Berlin"
+FIRST, LAST = map(dt.datetime.fromisoformat, ("1900-01-02", "9999-12-30"))
+
+
+class Visit(msgspec.Struct):
+    at: dt.datetime | None = None
+
+
+class Event(msgspec.Struct):
+    id: int
+    at: dt.datetime | None = None
+    note: str | None = None
+    visit: Visit | None = msgspec.field(name="a.visit", default=None)
+
+
+def read_event(record: Any, timezone: str = "UTC", deleted_when: str = "") -> tuple[dict[str, Any], list[Reject]]:
+    """The row that a record becomes, with times as text, and its reject."""
+    line = record if isinstance(record, bytes) else json.dumps(record).encode()
+    frame, rejects = transform([line], Event, lambda events: (events, {}), ["id"], deleted_when, timezone)
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return {name: str(value) if "at" in name else value for row in rows for name, value in row.items()}, rejects
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("2026-11-20T10:00:00.1234567Z", "2026-11-20 10:00:00.123456+00:00"),
+        ("2026-11-20T23:59:59.9999999Z", "2026-11-20 23:59:59.999999+00:00"),
+        ("9999-12-31T23:59:59.9999999Z", "9999-12-31 23:59:59.999999+00:00"),
+        ("9999-12-31 23:59:59.999999999+00:00", "9999-12-31 23:59:59.999999+00:00"),
+        ("2026-11-20T10:00:00.0000009999999999+01:00", "2026-11-20 09:00:00+00:00"),
+        ("1969-12-31T23:59:59.9999999Z", "1969-12-31 23:59:59.999999+00:00"),
+        ("2026-11-20T10:00:00.123456Z", "2026-11-20 10:00:00.123456+00:00"),
+    ],
+)
+def test_fractions_are_cut_and_never_rounded(sent: str, stored: str) -> None:
+    row, rejects = read_event({"id": 1, "at": sent, "note": sent, "a.visit": {"at": sent, "note": sent}})
+    assert rejects == []
+    assert row == {"id": 1, "at": stored, "note": sent, "visit.at": stored}
+
+
+def test_only_declared_times_are_cut() -> None:
+    """A text, a name, and a record that is no object keep each byte."""
+    fine = '"2026-11-20T10:00:00.1234567Z"'
+    leaves = list_leaves(Event)
+    for text in (f'{{"id":1.0000000,"note":{fine},{fine}:1e400}}', f"[{fine}]", f'{{"at": {{"at": {fine}}}', fine):
+        assert list(cut_fractions([text.encode()], leaves)) == [text.encode()]
+    row, rejects = read_event(f'{{"id": 1, "at": {fine}, "at": {fine.replace("1234567", "7654321")}}}'.encode())
+    assert (row["at"], rejects) == ("2026-11-20 10:00:00.765432+00:00", [])
+
+
+def test_a_reject_keeps_the_record_as_it_was_sent() -> None:
+    record = {"id": 1, "at": "2026-11-20T10:00:00.1234567Z", "note": 5}
+    row, (reject,) = read_event(record)
+    assert (row, json.loads(reject.record), reject.field) == ({}, record, "note")
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("2026-11-21T04:30:00", "2026-11-21 03:30:00+00:00"),
+        ("2026-07-21 04:30:00.1234567", "2026-07-21 02:30:00.123456+00:00"),
+        ("2026-11-21T04:30:00Z", "2026-11-21 04:30:00+00:00"),
+        ("2026-11-21T04:30:00-05:00", "2026-11-21 09:30:00+00:00"),
+        ("2026-10-25T02:30:00", "2026-10-25 00:30:00+00:00"),
+        ("2026-03-29T01:59:59.999999", "2026-03-29 00:59:59.999999+00:00"),
+        ("2026-03-29T03:00:00", "2026-03-29 01:00:00+00:00"),
+        ("9999-12-31T23:59:59.9999999", "9999-12-31 22:59:59.999999+00:00"),
+    ],
+)
+def test_a_time_without_an_offset_is_read_in_the_timezone(sent: str, stored: str) -> None:
+    """Of a time that the clocks show twice, the first is taken."""
+    row, rejects = read_event({"id": 1, "at": sent}, BERLIN)
+    assert (row["at"], rejects) == (stored, [])
+
+
+def test_a_time_that_the_clocks_skip_is_rejected() -> None:
+    skipped = {"id": 1, "a.visit": {"at": "2026-03-29T02:30:00"}}
+    row, (reject,) = read_event(skipped, BERLIN)
+    assert row == {}
+    assert (reject.field, reject.reason, reject.key) == (
+        "visit.at",
+        "is a time that the clocks of Europe/Berlin skip",
+        "[1]",
+    )
+    row, rejects = read_event(skipped | {"deleted": True}, BERLIN, "deleted")
+    assert (row["deleted"], row["visit.at"], rejects) == (True, "None", [])
+    assert read_event(skipped)[0]["visit.at"] == "2026-03-29 02:30:00+00:00"
+
+
+def test_a_time_in_no_year_of_utc_is_rejected() -> None:
+    _, (reject,) = read_event({"id": 1, "at": "0001-01-01T00:30:00"}, BERLIN)
+    assert reject.reason == "is a time outside the years 1 to 9999"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.datetimes(FIRST, LAST), st.sampled_from([BERLIN, "America/New_York"]))
+def test_a_local_time_is_the_one_that_its_zone_shows(local: dt.datetime, name: str) -> None:
+    """Shown in its zone again, each stored time is the one that was sent."""
+    row, rejects = read_event({"id": 1, "at": local.isoformat()}, name)
+    if rejects:
+        assert "skip" in rejects[0].reason
+    else:
+        instant = dt.datetime.fromisoformat(row["at"])
+        assert instant.astimezone(ZoneInfo(name)).replace(tzinfo=None) == local
+
+
+@pytest.mark.usefixtures("database")
+def test_naive_times_are_stored_by_the_timezone_of_the_section(server, configure) -> None:
+    """Watermark and `check` read them alike, and with another timezone the day is outdated."""
+    dataset = make_dataset(field=dt.datetime, column=TIME)
+    times = ["2026-11-20T10:00:00", "2026-11-20T10:00:00+01:00", "2026-11-20 10:00:00"]
+    body = [{"id": number, "value": time, "updated_at": time} for number, time in enumerate(times)]
+    rows = load(dataset, server, configure, body, timezone="America/New_York")
+    assert rows == ["2026-11-20T15:00:00.000000Z", "2026-11-20T09:00:00.000000Z", "2026-11-20T15:00:00.000000Z"]
+    assert query("select watermark from loads") == [("2026-11-20T15:00:00.000000Z",)]
+    assert check_source(dataset)["fits the record class"].verdict == OK
+    assert is_current(dataset, TODAY)
+    configure("things", timezone="UTC")
+    assert not is_current(dataset, TODAY)
