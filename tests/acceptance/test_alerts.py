@@ -25,15 +25,15 @@ from wholeday.text import clean_chat
 
 DAY = dt.date(2026, 11, 20)
 UNREACHABLE = (
-    "the webhook of A_HOOK: it cannot be reached: check its host and port, the network, and the proxy and CA settings"
+    "the webhook of A_HOOK: no connection: check its host and port, the network, and the proxy and CA settings"
 )
-NO_URL = "the webhook of A_HOOK: what it holds is no URL: export one with https:// and a host"
+NO_URL = "the webhook of A_HOOK: its value is not a URL: export one with https:// and a host"
 NOBODY = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
 
 
 def fail(line: str = "why", date: dt.date = DAY, stage: str = "extract") -> None:
     """Have a day fail now, as far as the webhook is concerned."""
-    alerts.tell(USERS, Failure(clock.utc_now(), date, stage, line))
+    alerts.send_alert(USERS, Failure(clock.utc_now(), date, stage, line))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypat
     assert time.monotonic() - began < 3
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage() == f"users {DAY}: that it failed is not told: the webhook of A_HOOK: no answer in 0 s"
+    assert record.getMessage() == f"users {DAY}: cannot send the failure alert: the webhook of A_HOOK: no answer in 0 s"
     server.on("/services/s3cr3t", Answer("ok"))
     now = clock.utc_now() + alerts.PAUSE
     monkeypatch.setattr(clock, "utc_now", lambda: now)
@@ -164,9 +164,9 @@ def test_a_webhook_that_cannot_be_told_is_a_warning(server, monkeypatch, caplog,
     caplog.set_level(logging.DEBUG)
     fail()
     (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
-    assert warning.startswith(f"users {DAY}: that it failed is not told: {problem}")
+    assert warning.startswith(f"users {DAY}: cannot send the failure alert: {problem}")
     assert "s3cr3t" not in caplog.text
-    assert Path("data/failures/users.told.jsonl").read_text().count("s3cr3t") == 0
+    assert Path("data/failures/users.alerts.jsonl").read_text().count("s3cr3t") == 0
 
 
 def test_where_nothing_can_be_written_it_is_told_all_the_same(hook):
@@ -188,7 +188,7 @@ def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
     for age in ("30 hours", "1 day"):
         with pytest.raises(SystemExit):
             cli.main(["status", "--max-age", age])
-    alerts.note_loaded(USERS, USERS.config().last_closed_day(clock.utc_now()))  # what is late is so all the same
+    alerts.record_recovery(USERS, USERS.config().last_closed_day(clock.utc_now()))  # what is late is so all the same
     with pytest.raises(SystemExit):
         cli.main(["status", "--max-age", "30 hours"])
     assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: ./run.sh status tells more"]
@@ -217,7 +217,7 @@ def test_a_webhook_whose_certificate_cannot_be_checked_is_told_in_words(monkeypa
     """requests has an error of no kind of its own for a file that is not there."""
     monkeypatch.setenv("A_HOOK", "https://127.0.0.1:9/s3cr3t")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "nowhere.pem")
-    assert alerts.post({}) == UNREACHABLE
+    assert alerts.post("A_HOOK", {}) == UNREACHABLE
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
 from wholeday.commands.ranges import show_outcome
 from wholeday.tasks.backfill import Backfill
-from wholeday.tasks.block import Tell
+from wholeday.tasks.batch import OnResult
 from wholeday.tasks.day_tasks import DayTask, Load
 from wholeday.tasks.stop import Stop
 
@@ -122,7 +122,7 @@ def test_a_day_that_fails_for_ever_is_the_only_one_missing_and_one_that_fails_on
             False,
             True,
         ]
-        assert "WARNING: users: 2 days failed; once more, as an outage may be over" in result.stderr
+        assert "WARNING: users: 2 days failed. Trying again, as an outage may be over" in result.stderr
         assert query("select count(*) from users") == [(21,)]
         server.requests.clear()
         again = backfill(*span(22), "--users-url", url)
@@ -251,15 +251,15 @@ def test_once_it_is_to_stop_no_other_block_is_begun(monkeypatch):
     """Nothing would run in it, but years of days would still be scheduled, and a failed one tried again."""
     blocks = []
 
-    def run_block(_: object, days: Sequence[dt.date], __: int, stop: Stop, tell: Tell) -> None:
+    def run_batch(_: object, days: Sequence[dt.date], __: int, stop: Stop, on_result: OnResult) -> None:
         blocks.append(len(days))
-        tell(days[0], "410 Gone")
+        on_result(days[0], "410 Gone")
         stop.asked = signal.SIGINT
 
-    monkeypatch.setattr("wholeday.tasks.backfill.run_block", run_block)
+    monkeypatch.setattr("wholeday.tasks.backfill.run_batch", run_batch)
     backfill = Backfill(LoadUsers, FIRST, FIRST + dt.timedelta(days=45))
     backfill.run(1, Stop(), lambda *_: None)
-    assert (blocks, len(backfill.failed), len(backfill.left)) == ([20], 1, 44)
+    assert (blocks, len(backfill.failed), len(backfill.not_run)) == ([20], 1, 44)
 
 
 def test_a_day_that_is_cleaned_by_many_processes_is_not_disturbed_either():
@@ -476,7 +476,7 @@ def test_what_luigi_costs_is_linear_in_the_days():
         began = time.process_time()
         backfill.run(1, Stop(), lambda _day, _cause: None)
         seconds.append(time.process_time() - began)
-        assert (len(backfill.done), backfill.failed, backfill.left) == (days, {}, [])
+        assert (len(backfill.done), backfill.failed, backfill.not_run) == (days, {}, [])
     print(f"{1000 * seconds[0] / few:.1f} and {1000 * seconds[1] / few / 4:.1f} ms a day")
     assert seconds[1] <= 4.6 * seconds[0]
 

@@ -13,7 +13,7 @@ from tests.support import ROOT
 from tests.support.project import luigi_run, run, run_here
 from wholeday.errors import FolderError
 from wholeday.tasks import failures
-from wholeday.tasks.failures import Failure, find_open, list_failures
+from wholeday.tasks.failures import Failure, read_failures, select_open
 
 DAY = dt.date(2026, 11, 20)
 FILE = Path("data/failures/users.jsonl")
@@ -22,7 +22,7 @@ NOBODY = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
 
 def find_users() -> list[tuple[str, str]]:
     """Day and stage of every failure of the users, the oldest first."""
-    return [(str(failure.date), failure.stage) for failure in list_failures("data", "users")]
+    return [(str(failure.date), failure.stage) for failure in read_failures("data", "users")]
 
 
 def test_a_day_that_failed_is_written_down_with_the_line_of_the_log():
@@ -30,7 +30,7 @@ def test_a_day_that_failed_is_written_down_with_the_line_of_the_log():
     before = dt.datetime.now(dt.UTC)
     result = luigi_run("LoadUsers", "--date", str(DAY), *NOBODY)
     assert result.returncode == 30
-    (failure,) = list_failures("data", "users")
+    (failure,) = read_failures("data", "users")
     assert before <= failure.at <= dt.datetime.now(dt.UTC)
     assert (failure.date, failure.stage) == (DAY, "extract")
     assert f"ERROR: ExtractUsers(date={DAY}) failed: {failure.line}\n" in result.stderr
@@ -77,7 +77,7 @@ def test_a_process_that_was_killed_is_written_down_by_the_one_that_started_it():
     task = ("luigi", "--module", "dying", "ExtractDying", "--date", str(DAY))
     result = run(*task, "--workers", "2", PYTHONPATH=f".:{ROOT}")
     assert result.returncode == 30
-    (failure,) = list_failures("data", "users")
+    (failure,) = read_failures("data", "users")
     assert (failure.date, failure.stage) == (DAY, "extract")
     assert failure.line == "its process died unexpectedly with exit code -9"
     assert f"ERROR: ExtractDying(date={DAY}) failed: {failure.line}\n" in result.stderr
@@ -92,7 +92,7 @@ def test_a_bug_is_written_down_by_its_name():
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}'])"
     )
     assert run("python", "-c", code).returncode == 30
-    (failure,) = list_failures("data", "users")
+    (failure,) = read_failures("data", "users")
     assert failure.line == "ZeroDivisionError: a bug of two lines"
 
 
@@ -100,8 +100,8 @@ def test_a_secret_is_not_written_down(configure, monkeypatch):
     """Wherever the section has it from."""
     monkeypatch.setenv("A_TOKEN", "s3cr3t/token")
     configure("users", auth="bearer:A_TOKEN", url="http://me:p4ssword@host/x", headers='{"X-Key": "k3y-of-mine"}')
-    failures.note(USERS, DAY, "extract", "KeyError: s3cr3t%2Ftoken, p4ssword or k3y-of-mine")
-    (failure,) = list_failures("data", "users")
+    failures.record_failure(USERS, DAY, "extract", "KeyError: s3cr3t%2Ftoken, p4ssword or k3y-of-mine")
+    (failure,) = read_failures("data", "users")
     assert failure.line == "KeyError: ***, *** or ***"
 
 
@@ -112,17 +112,17 @@ def test_a_failure_is_over_when_its_day_is_loaded():
     days = [DAY - dt.timedelta(days=n) for n in range(3)]
     noted = [Failure(hour, day, "extract", f"{hour} {day}") for day in days for hour in hours[:2]]
     markers = [{"date": days[0], "loaded_at": hours[3]}, {"date": days[1], "loaded_at": hours[0]}]
-    assert find_open(noted, markers) == {days[2]: noted[5]}
-    assert find_open(noted, []) == {days[2]: noted[5], days[1]: noted[3], days[0]: noted[1]}
+    assert select_open(noted, markers) == {days[2]: noted[5]}
+    assert select_open(noted, []) == {days[2]: noted[5], days[1]: noted[3], days[0]: noted[1]}
     back = Failure(at - dt.timedelta(days=365), days[2], "extract", "what fails since the clock was set right")
-    assert find_open([*noted, back], markers) == {days[2]: back}
+    assert select_open([*noted, back], markers) == {days[2]: back}
 
 
 def test_a_loaded_day_that_was_asked_for_in_vain_has_not_failed(capsys):
     """A flag that cannot be used fails the run, and its day is as it was: the next run has nothing to do."""
     for flags, code in (((), 0), (("--users-timeout", "abc"), 40), ((), 0)):
         assert luigi_run("LoadUsers", "--date", str(DAY), *flags).returncode == code
-    (failure,) = list_failures("data", "users")
+    (failure,) = read_failures("data", "users")
     assert "timeout = 'abc'" in failure.line
     status, _, _ = run_here(capsys, "status", "--json")
     (users,) = json.loads(status)["datasets"]
@@ -131,14 +131,14 @@ def test_a_loaded_day_that_was_asked_for_in_vain_has_not_failed(capsys):
 
 def note_some(number: int) -> None:
     for n in range(20):
-        failures.note(USERS, DAY, "load", f"{number} {n} " + "x" * 300)
+        failures.record_failure(USERS, DAY, "load", f"{number} {n} " + "x" * 300)
 
 
 def test_many_processes_write_at_once_and_no_line_is_lost_or_torn():
     """Each waits for its turn."""
     with multiprocessing.get_context("fork").Pool(4) as pool:
         pool.map(note_some, range(4))
-    lines = {failure.line.rstrip("x") for failure in list_failures("data", "users")}
+    lines = {failure.line.rstrip("x") for failure in read_failures("data", "users")}
     assert lines == {f"{number} {n} " for number in range(4) for n in range(20)}
 
 
@@ -146,22 +146,22 @@ def test_the_file_does_not_grow_for_ever(monkeypatch):
     """The older half goes when it has become long; and a line is never longer than a screen."""
     monkeypatch.setattr(failures, "MAX_BYTES", 20_000)
     for n in range(400):
-        failures.note(USERS, DAY, "load", f"{n} " + "x" * 10_000 * (n == 399))
+        failures.record_failure(USERS, DAY, "load", f"{n} " + "x" * 10_000 * (n == 399))
         assert FILE.stat().st_size <= 20_000
-    kept = [int(failure.line.split()[0]) for failure in list_failures("data", "users")]
+    kept = [int(failure.line.split()[0]) for failure in read_failures("data", "users")]
     assert kept == list(range(kept[0], 400))
     assert len(kept) > 50 < kept[0]
-    assert len(list_failures("data", "users")[-1].line) == failures.LONGEST
+    assert len(read_failures("data", "users")[-1].line) == failures.LONGEST
 
 
 def test_what_a_crash_left_of_a_last_line_is_dropped():
     """The lines before it are there, and the next one stands alone."""
-    failures.note(USERS, DAY, "load", "first")
-    failures.note(USERS, DAY, "load", "second")
+    failures.record_failure(USERS, DAY, "load", "first")
+    failures.record_failure(USERS, DAY, "load", "second")
     os.truncate(FILE, FILE.stat().st_size - 5)
-    assert [failure.line for failure in list_failures("data", "users")] == ["first"]
-    failures.note(USERS, DAY, "load", "third")
-    assert [failure.line for failure in list_failures("data", "users")] == ["first", "third"]
+    assert [failure.line for failure in read_failures("data", "users")] == ["first"]
+    failures.record_failure(USERS, DAY, "load", "third")
+    assert [failure.line for failure in read_failures("data", "users")] == ["first", "third"]
 
 
 @pytest.mark.parametrize("content", [b"no JSON\n", b'{"line": "\xff"}\n'])
@@ -169,9 +169,9 @@ def test_a_file_that_is_damaged_otherwise_is_named(content):
     """Nothing of it is passed over in silence; what fails next is still written down."""
     FILE.parent.mkdir(parents=True)
     FILE.write_bytes(content)
-    with pytest.raises(FolderError, match=r"data/failures/users.jsonl: what failed cannot be read .*: move the file"):
-        list_failures("data", "users")
-    failures.note(USERS, DAY, "load", "next")
+    with pytest.raises(FolderError, match=r"cannot read the failures in data/failures/users.jsonl .*\. Move the file"):
+        read_failures("data", "users")
+    failures.record_failure(USERS, DAY, "load", "next")
     assert FILE.read_bytes().count(b"\n") == 2
 
 
@@ -182,5 +182,5 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_failure():
     result = luigi_run("LoadUsers", "--date", str(DAY), *NOBODY)
     assert result.returncode == 30
     assert f"ERROR: ExtractUsers(date={DAY}) failed: users {DAY}: " in result.stderr
-    assert f"WARNING: users {DAY}: that it failed is not written down: " in result.stderr
+    assert f"WARNING: users {DAY}: cannot record the failure: " in result.stderr
     assert "Traceback" not in result.stderr

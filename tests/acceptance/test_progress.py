@@ -132,7 +132,7 @@ def test_the_visualiser_shows_how_far_a_running_day_is(server):
 def follow(url: str, set_message: Callable[[str], None], set_percentage: Callable[[int], None], **keys: Any) -> None:
     """Read a source, with the setters of a task."""
     reading = Reading(People(url=url, paginator="page", **keys), OTHER_DAY, census=Census(None, ("id",)))
-    with progress.follow(set_message, set_percentage) as tell:
+    with progress.track_reading(set_message, set_percentage) as tell:
         for _ in reading:
             tell(reading)
 
@@ -174,4 +174,4 @@ def test_a_scheduler_that_does_not_hear_fails_no_day(server, monkeypatch, caplog
     follow(server.on("/users", make_pages(50, 10, server, "")), refuse, pytest.fail)
     assert calls == ["1 page, 10 records"]
     (record,) = caplog.records
-    assert record.getMessage().startswith("the scheduler is not told any more how far the reading is: Errors (3")
+    assert record.getMessage().startswith("the scheduler receives no more progress of this extraction: Errors (3")

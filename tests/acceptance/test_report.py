@@ -224,7 +224,7 @@ def test_the_command_says_where_the_page_is_and_replaces_it_whole(capsys):
     Path("data/failures/users.jsonl").write_text("{}\n")
     out, err, code = run_here(capsys, "report")
     assert (out, code) == ("", 1)
-    assert re.fullmatch(r"ERROR: data/failures/users.jsonl: what failed cannot be read .*", err)
+    assert re.fullmatch(r"ERROR: cannot read the failures in data/failures/users.jsonl .*", err)
     assert Path("data/report.html").read_bytes() == page
     assert {path.name for path in Path("data").iterdir()} == {
         "clean", "failures", "raw", "report.html", "warehouse.db",

@@ -154,7 +154,7 @@ def test_a_history_that_cannot_be_kept_is_one_line(history):
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
-    assert re.fullmatch(r"ERROR: luigid cannot start: .*: mend \[scheduler\] and \[task_history\] .*", line)
+    assert re.fullmatch(r"ERROR: luigid cannot start: .*\. Correct \[scheduler\] and \[task_history\] .*", line)
 
 
 def test_a_second_luigid_says_that_there_is_one():

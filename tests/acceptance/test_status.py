@@ -283,7 +283,9 @@ def test_failures_that_cannot_be_read_are_one_line(capsys):
     Path("data/failures/users.jsonl").write_text("{}\n")
     _, err, code = run_here(capsys, "status")
     assert code == 1
-    assert re.fullmatch(r"ERROR: data/failures/users.jsonl: what failed cannot be read \(.*\): move the file away", err)
+    assert re.fullmatch(
+        r"ERROR: cannot read the failures in data/failures/users.jsonl \(.*\)\. Move the file away, then run again", err
+    )
 
 
 def test_a_day_that_was_really_loaded_is_neither_stale_nor_missing():

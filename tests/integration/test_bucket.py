@@ -40,7 +40,7 @@ from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Tombstones
 from wholeday.tasks import failures
-from wholeday.tasks.failures import list_failures
+from wholeday.tasks.failures import read_failures
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 ROUNDS = int(os.environ.get("PIPELINE_KILLS", "5")) // 2
@@ -189,8 +189,8 @@ def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
     """Whoever asks there is told; the day is over when it is loaded."""
     for stage in ("extract", "load"):
         open_storage.cache_clear()  # another run
-        failures.note(USERS, DAY, stage, f"{stage} went wrong")
-    found = list_failures(Pipeline().data_dir, "users")
+        failures.record_failure(USERS, DAY, stage, f"{stage} went wrong")
+    found = read_failures(Pipeline().data_dir, "users")
     assert [(failure.date, failure.line) for failure in found] == [
         (DAY, "extract went wrong"),
         (DAY, "load went wrong"),

@@ -212,7 +212,7 @@ def test_webhook_that_repeats_its_url_shows_none_of_it(
     monkeypatch.setenv("A_HOOK", f"{server.url}/hook?{quote(SECRET, safe='')}")
     for form, spell in FORMS.items():
         server.on("/hook", FAILURES["503 with a reason"](spell(SECRET)))
-        problem = alerts.post({"text": "trial"})
+        problem = alerts.post("A_HOOK", {"text": "trial"})
         assert problem
         assert not find_leaks(problem), form
 
@@ -241,7 +241,7 @@ def use_storage() -> str:
 
 
 def use_webhook() -> str:
-    return alerts.post({"text": "trial"}) or "taken"
+    return alerts.post("A_HOOK", {"text": "trial"}) or "taken"
 
 
 PLACES: dict[str, tuple[str, str, str, Callable[[], str]]] = {

@@ -109,9 +109,9 @@ def test_temporary_files_of_killed_processes_go_after_a_day() -> None:
 
 def test_forget_removes_temporary_files_that_may_quote_a_person() -> None:
     """Processes that were killed left them: of the failures, of what the webhook was told, and of the report."""
-    failures.note(USERS, dt.date(2026, 11, 21), "load", "Jane Hidden")
+    failures.record_failure(USERS, dt.date(2026, 11, 21), "load", "Jane Hidden")
     assert luigi_run("LoadUsers", "--date", DAY).returncode == 0
-    for name in ("report.html", "failures/users.jsonl", "failures/users.told.jsonl"):
+    for name in ("report.html", "failures/users.jsonl", "failures/users.alerts.jsonl"):
         for temporary in (f"{name}.new", f"{name}.0123456789ab.new"):
             Path("data", temporary).write_text("Jane Hidden")
     assert run("python", "-m", "wholeday", "forget", "42", "--yes", "--unknown").returncode == 0

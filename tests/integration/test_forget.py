@@ -349,16 +349,16 @@ def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch)
     configure("users", url=server.on("/days", lambda _: Answer(quoted.encode(), status=400)))
     with pytest.raises(SourceError) as caught:
         extract_day(USERS, day)
-    alerts.tell(USERS, failures.note(USERS, day, "extract", str(caught.value)))
+    alerts.send_alert(USERS, failures.record_failure(USERS, day, "extract", str(caught.value)))
     run("python", "-m", "wholeday", "report")
     path = Path("data/failures/users.jsonl")
     with path.open("a") as file:
         file.write(f"cut, with {MARK}")
-    quoting = {"data/report.html", str(path), "data/failures/users.told.jsonl"}
+    quoting = {"data/report.html", str(path), "data/failures/users.alerts.jsonl"}
     assert quoting <= set(find_mark())
     assert forget.forget(USERS, ["42"]).problems == []
     assert find_mark() == []
-    (failure,) = failures.list_failures("data", "users")
+    (failure,) = failures.read_failures("data", "users")
     assert (failure.date, failure.stage, failure.line) == (day, "extract", failures.ERASED)
     assert failure.at >= at
     path.write_text(f"damaged, with {MARK}\n")
@@ -369,7 +369,7 @@ def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch)
 @pytest.mark.usefixtures("loaded")
 def test_failures_that_cannot_be_erased_are_a_problem():
     """What is done is not noted before they are."""
-    failures.note(USERS, DAYS[4], "load", MARK)
+    failures.record_failure(USERS, DAYS[4], "load", MARK)
     Path("data/failures/users.jsonl.new").mkdir()
     (problem,) = forget.forget(USERS, ["42"]).problems
     assert problem.startswith("users: data/failures/users.jsonl.new: Is a directory")

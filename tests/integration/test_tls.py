@@ -226,7 +226,6 @@ def test_a_token_endpoint_and_a_webhook_say_the_same(
     authorities: tuple[Authority, Authority],
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
-    configure: Callable[..., None],
 ) -> None:
     """Whatever is sent, the line names the variable."""
     url = serve(authorities[0].make_context()).url
@@ -236,8 +235,7 @@ def test_a_token_endpoint_and_a_webhook_say_the_same(
         read(f"{url}/users", auth=f"oauth2:{url}/token:PEOPLE_ID:PEOPLE_SECRET")
     line = str(caught.value)
     assert line.startswith(f"[people] auth: POST {url}/token: the certificate is not trusted")
-    configure("pipeline", webhook="HOOK")
-    told = post({"text": "a day failed"}) or ""
+    told = post("HOOK", {"text": "a day failed"}) or ""
     assert "REQUESTS_CA_BUNDLE" in line
     assert "REQUESTS_CA_BUNDLE" in told
     assert "s3cr3t" not in told

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wholeday.tasks.stop import watch
+from wholeday.tasks.stop import watch_signals
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -23,7 +23,7 @@ def handlers() -> Iterator[None]:
 def test_what_this_process_was_told_to_ignore_is_ignored():
     """As `nohup` and a shell that runs it in the background do with Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with watch(lambda: None) as stop:
+    with watch_signals(lambda: None) as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert stop.asked is None
@@ -32,6 +32,6 @@ def test_what_this_process_was_told_to_ignore_is_ignored():
 def test_when_it_is_over_the_signals_are_as_they_were():
     """Else nothing could be stopped that comes after it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with watch(lambda: None):
+    with watch_signals(lambda: None):
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) >= SIGNALS
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

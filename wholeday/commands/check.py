@@ -218,7 +218,7 @@ class _Trial:
 
         key = [column.name for column in self.dataset.table(sa.MetaData()).primary_key]
         hashes, lines, started = [_hash([])], list[bytes](), time.monotonic()
-        with progress.follow() as tell:
+        with progress.track_reading() as tell:
             for page in self.reading:
                 tell(self.reading)
                 hashes.append(_hash(page))
@@ -252,7 +252,7 @@ class _Trial:
         """Extract the day into the folder; what its files hold then."""
         import numpy as np
 
-        with progress.follow() as tell:
+        with progress.track_reading() as tell:
             extract_day(self.elsewhere, self.date, tell)
         raw, census, hashes = self.elsewhere.folder("raw", self.date), self._make_census(), [_hash([])]
         for part in raw.read_manifest(RawManifest).parts:

@@ -78,7 +78,7 @@ def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
         done.update(found)
     rows = _erase_rows(dataset, declared, finder, ever, problems)
     try:
-        failures.erase(Pipeline().data_dir, dataset.name)
+        failures.erase_causes(Pipeline().data_dir, dataset.name)
     except FolderError as error:
         problems.append(f"{dataset.name}: {error}")
     if not problems:

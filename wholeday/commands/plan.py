@@ -14,7 +14,7 @@ from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError
 from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.days import list_span
-from wholeday.tasks.failures import find_open, list_failures
+from wholeday.tasks.failures import read_failures, select_open
 from wholeday.transform import day as transform_stage
 
 LEARN_FROM = 30  # days: the newest of the same mode
@@ -49,7 +49,7 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
     markers, stale = dataset.warehouse().loads(), find_stale(dataset, start, stop)
     loaded = {marker["date"] for marker in markers}
     past = set(dataset.list_past([day for day in days if day not in loaded], now))
-    failed = find_open(list_failures(Pipeline().data_dir, dataset.name), markers)
+    failed = select_open(read_failures(Pipeline().data_dir, dataset.name), markers)
 
     def plan_day(date: dt.date) -> Step:
         if date in loaded:

@@ -21,7 +21,7 @@ from wholeday.log import count
 from wholeday.tasks import progress
 from wholeday.tasks.backfill import Backfill
 from wholeday.tasks.dataset import DEFAULT_MODULE
-from wholeday.tasks.stop import Stop, watch
+from wholeday.tasks.stop import Stop, watch_signals
 
 FAILED_DAYS = 50  # that a backfill names at its end
 STOPPING = "stopping: the days that are begun are finished first; once more ends at once, and loses nothing"
@@ -30,14 +30,14 @@ STOPPING = "stopping: the days that are begun are finished first; once more ends
 def show_backfill(loads: Loads, options: argparse.Namespace) -> bool:
     """What becomes of each day of a range, as it happens and in a table at the end; whether all are loaded."""
     workers, sound = options.workers or core().workers, True
-    with watch(lambda: sys.stderr.write(f"{STOPPING}\n")) as stop:
+    with watch_signals(lambda: sys.stderr.write(f"{STOPPING}\n")) as stop:
         for load in loads:
             backfill = Backfill(load, options.start, options.stop)
             try:
                 _run_backfill(backfill, workers, stop)
             finally:
                 show_outcome(backfill, stop)
-            sound &= not (backfill.failed or backfill.left or backfill.early or backfill.past)
+            sound &= not (backfill.failed or backfill.not_run or backfill.not_closed or backfill.past)
     if stop.asked and not sound:
         sys.stderr.write(f"stopped by {stop.asked.name}: go on with {_tell_again(options)}\n")
         sys.exit(128 + stop.asked)
@@ -47,7 +47,7 @@ def show_backfill(loads: Loads, options: argparse.Namespace) -> bool:
 def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
     """Run it, with a bar on a terminal; else the log tells of each day."""
     loaded, failed = set[dt.date](), set[dt.date]()
-    with progress.follow_days(backfill.load.dataset.name, len(backfill.todo), forks=workers > 1) as show:
+    with progress.track_days(backfill.load.dataset.name, len(backfill.todo), forks=workers > 1) as show:
 
         def tell(day: dt.date, cause: str | None) -> None:
             here, there = (loaded, failed) if cause is None else (failed, loaded)
@@ -69,12 +69,12 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
         _add_days(table, "failed", [day], backfill.failed[day], "red")
     _add_days(table, "failed", failed[FAILED_DAYS:], "each is named above", "red")
     granted = "the scheduler did not grant them, or another worker has them: run this again"
-    _add_days(table, "not run", backfill.left, "stopped before" if stop.asked else stop.outage or granted, "yellow")
+    _add_days(table, "not run", backfill.not_run, "stopped before" if stop.asked else stop.outage or granted, "yellow")
     _add_days(table, "past", backfill.past, backfill.why_past, "red")
     newest = f"the newest day that can be loaded is {backfill.last_closed}"
-    _add_days(table, "not closed", backfill.early, newest, "yellow")
+    _add_days(table, "not closed", backfill.not_closed, newest, "yellow")
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)
-    days = loaded + len(failed) + len(backfill.left) + len(backfill.early) + len(backfill.past)
+    days = loaded + len(failed) + len(backfill.not_run) + len(backfill.not_closed) + len(backfill.past)
     console.print(table)
     verb = "is" if days == 1 else "are"
     console.print(f"{dataset.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")

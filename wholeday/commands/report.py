@@ -24,7 +24,7 @@ from wholeday.log import count
 from wholeday.storage.backends import open_storage
 from wholeday.tasks.dataset import DEFAULT_MODULE, Dataset, spell_command
 from wholeday.tasks.days import list_span
-from wholeday.tasks.failures import Failure, name_page
+from wholeday.tasks.failures import Failure, build_page_name
 
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named
@@ -107,7 +107,7 @@ def write_report(datasets: Sequence[Dataset], file: Path | None, days: int, modu
     template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
     storage = open_storage("" if file else Pipeline().data_dir)
-    path = file or storage.root / name_page(module)
+    path = file or storage.root / build_page_name(module)
     storage.replace(path, page.encode())
     return storage.show(path)
 

@@ -59,7 +59,7 @@ def show_status(loads: Loads, options: argparse.Namespace) -> bool:
     for load, status in zip(loads, found, strict=True):
         if line := _tell_late(status, options.max_age):
             late.append(f"ERROR: {line}\n")
-            alerts.tell(load.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
+            alerts.send_alert(load.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
     try:
         if options.json:
             newest = [msgspec.structs.replace(status, loads=status.loads[-options.days :]) for status in found]
@@ -359,16 +359,16 @@ def show_checks(loads: Loads, options: argparse.Namespace) -> bool:
 
 def show_trial(loads: Loads, _: argparse.Namespace) -> bool:
     """Whether the webhook takes a message. Raises ConfigError where there is none."""
-    now = clock.utc_now()
-    if not Pipeline().webhook:
+    now, webhook = clock.utc_now(), Pipeline().webhook
+    if not webhook:
         raise ConfigError("[pipeline] webhook is not set: name the environment variable that holds its URL")
-    trial = alerts.make_message(
+    trial = alerts.build_message(
         loads[0].dataset.name, Failure(now, now.date(), "trial", "nothing failed: this is a trial")
     )
-    if problem := alerts.post(trial):
+    if problem := alerts.post(webhook, trial):
         sys.stderr.write(f"ERROR: {problem}\n")
         return False
-    open_console().print(f"the webhook of {Pipeline().webhook} took a trial message")
+    open_console().print(f"the webhook of {webhook} took a trial message")
     return True
 
 

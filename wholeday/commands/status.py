@@ -18,7 +18,7 @@ from wholeday.load.warehouse import Rejected, name_days
 from wholeday.log import count
 from wholeday.storage.tombstones import Tombstones
 from wholeday.tasks.dataset import Dataset, spell_command
-from wholeday.tasks.failures import Failure, find_open, list_failures
+from wholeday.tasks.failures import Failure, read_failures, select_open
 
 DAY = dt.timedelta(days=1)
 RUNS = 12  # of days that are named in one text
@@ -102,7 +102,7 @@ def find_status(dataset: Dataset) -> Status:
     present = [marker for marker in loads if marker["date"] not in future]
     known_until = max(map(_find_end, _find_unbroken(present, _makes_up(dataset.config()))), default=None)
     missing = _find_missing(loaded, last_closed)
-    failures = list_failures(data_dir, dataset.name)
+    failures = read_failures(data_dir, dataset.name)
     newest = {failure.date: failure for failure in failures}
     return Status(
         dataset=dataset.name,
@@ -117,7 +117,7 @@ def find_status(dataset: Dataset) -> Status:
         age_seconds=(now - known_until).total_seconds() if known_until else None,
         missing=missing,
         past=dataset.list_past(missing, now),
-        failed=list(find_open(failures, loads)),
+        failed=list(select_open(failures, loads)),
         stale=find_stale(dataset),
         pruned=[marker["date"] for marker in loads if marker["pruned_at"]],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),

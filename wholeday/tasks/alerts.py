@@ -1,7 +1,8 @@
-"""Whoever is to know that a day failed is told: a POST to the URL that `webhook` names, once for a day and a cause.
+"""Send alerts for failed and late days: one POST to the webhook for each day and cause.
 
-Owns what is told, and the memory of it beside the failures. Refuses to fail a run, or to hold it up for long: a webhook
-that does not answer is a warning, and is left alone for a while.
+*Responsibilities*: the message, and the record of sent alerts beside the failures, which prevents repeated alerts.
+*Non-goals*: failing a run or delaying it for long. A webhook that does not answer is a warning, and is not called
+again for a minute.
 """
 
 import contextlib
@@ -23,51 +24,56 @@ from wholeday.log import logger
 from wholeday.redaction import Mask
 from wholeday.storage.backends import open_storage
 from wholeday.tasks.dataset import Dataset, spell_command
-from wholeday.tasks.failures import Failure, add_line, find_path, read_lines
+from wholeday.tasks.failures import Failure, append_line, build_alerts_path, read_lines
 from wholeday.text import clean_chat
 
-LATE = "late"  # the stage of a day that is told of because it is not there in time
-LOADED = "loaded"  # that of one which was told of and is well, in what is remembered
-PATIENCE = 4.0  # seconds for an answer, whatever takes them: a name that is not found, a body that does not end
-PAUSE = dt.timedelta(minutes=1)  # for which a webhook that did not answer is not asked again
+LATE = "late"  # stage of an alert for a day that is not loaded in time
+LOADED = "loaded"  # stage of a record that ends the alerts of a day
+PATIENCE = 4.0  # seconds for a whole request, with the look-up of the name and the body
+PAUSE = dt.timedelta(minutes=1)  # without calls, after the webhook did not answer
 
-DIFFERENT = re.compile(r"\w*\d\w*")
+WITH_DIGIT = re.compile(r"\w*\d\w*")
 URL = re.compile(r"\s*https?://[^/?#\s]", re.IGNORECASE)
 
 
-class Told(msgspec.Struct, frozen=True):
-    """That the webhook was told of a failure, and whether it took it."""
+class Alert(msgspec.Struct, frozen=True):
+    """An alert for a failure, and whether the webhook accepted it."""
 
     failure: Failure
-    taken: bool
+    delivered: bool
 
 
-def tell(dataset: Dataset, failure: Failure) -> None:
-    """Tell the webhook of a failure, unless it knows. What it does not take it is told when the day fails again."""
-    with contextlib.suppress(ConfigError):  # where the section cannot be read nobody knows whom to tell
-        if not Pipeline().webhook:
+def send_alert(dataset: Dataset, failure: Failure) -> None:
+    """Send an alert, unless the webhook accepted one for this day and cause. Log a warning if it cannot be sent.
+
+    An alert that was not delivered is sent when the day fails again.
+    """
+    with contextlib.suppress(ConfigError):  # the section [pipeline] names no usable webhook
+        settings = Pipeline()
+        if not settings.webhook:
             return
-        with _open_memory(dataset) as (told, remember):
-            if _is_known(failure, told):
+        with _open_record(settings.data_dir, dataset.name) as (sent, append):
+            if _is_repeated(failure, sent):
                 return
-            if problem := post(make_message(dataset.name, failure)):
-                logger.warning("%s %s: that it failed is not told: %s", dataset.name, failure.date, problem)
-            with contextlib.suppress(PipelineError):  # better told twice than not at all
-                remember(Told(failure, not problem))
+            if problem := post(settings.webhook, build_message(dataset.name, failure)):
+                logger.warning("%s %s: cannot send the failure alert: %s", dataset.name, failure.date, problem)
+            with contextlib.suppress(PipelineError):  # an alert that is sent twice is better than none
+                append(Alert(failure, not problem))
 
 
-def note_loaded(dataset: Dataset, date: dt.date) -> None:
-    """Remember that a day of which the webhook was told is loaded: how it fails anew, it is told again."""
+def record_recovery(dataset: Dataset, date: dt.date) -> None:
+    """Record that a day with an alert is loaded: the next failure of the day is a new one."""
     with contextlib.suppress(ConfigError):
-        if not Pipeline().webhook:
+        settings = Pipeline()
+        if not settings.webhook:
             return
-        with _open_memory(dataset) as (told, remember), contextlib.suppress(PipelineError):
-            stages = [each.failure.stage for each in told if each.failure.date == date]
+        with _open_record(settings.data_dir, dataset.name) as (sent, append), contextlib.suppress(PipelineError):
+            stages = [alert.failure.stage for alert in sent if alert.failure.date == date]
             if stages and stages[-1] != LOADED:
-                remember(Told(Failure(clock.utc_now(), date, LOADED, ""), taken=True))
+                append(Alert(Failure(clock.utc_now(), date, LOADED, ""), delivered=True))
 
 
-def make_message(dataset: str, failure: Failure) -> dict[str, Any]:
+def build_message(dataset: str, failure: Failure) -> dict[str, Any]:
     """Build the alert for a failure. `text` is for a chat: its cause cannot mention a person or form a link."""
     host = socket.gethostname()
     return {
@@ -79,14 +85,16 @@ def make_message(dataset: str, failure: Failure) -> dict[str, Any]:
     }
 
 
-def post(message: dict[str, Any]) -> str | None:
-    """Send a message to the webhook; in words what stood in the way, without its URL, which is a secret."""
-    variable = Pipeline().webhook
+def post(variable: str, message: dict[str, Any]) -> str | None:
+    """Post a message to the webhook whose URL is in an environment variable. Return the problem, None if there is none.
+
+    The problem never holds the URL, which is a secret.
+    """
     url = os.environ.get(variable)
     if not url:
         return f"[pipeline] webhook: the environment variable {variable} is not set: export it"
     answers: list[str | None] = []
-    # In a thread that is not waited for longer: no timeout of requests holds for the looking up of a name.
+    # In a thread with a deadline: no timeout of requests covers the look-up of a name.
     thread = threading.Thread(target=lambda: answers.append(_send(url, message)), daemon=True)
     thread.start()
     thread.join(PATIENCE)
@@ -97,7 +105,7 @@ def post(message: dict[str, Any]) -> str | None:
 def _send(url: str, message: dict[str, Any]) -> str | None:
     from wholeday.extract.http.session import Session, find_tls_problem
 
-    mask = Mask([url.partition("//")[2].partition("/")[2]])  # whoever knows it may write there
+    mask = Mask([url.partition("//")[2].partition("/")[2]])  # the path is the secret: it allows anybody to post
     try:
         with (
             mask.cover(),
@@ -105,42 +113,42 @@ def _send(url: str, message: dict[str, Any]) -> str | None:
             session.post(url, json=message, timeout=2 * PATIENCE, stream=True) as response,
         ):
             return None if response.status_code // 100 == 2 else mask(f"{response.status_code} {response.reason}")
-    except (OSError, ValueError) as error:  # of requests, with the URL in their words
+    except (OSError, ValueError) as error:  # the texts of these errors hold the URL
         if problem := find_tls_problem(error):
             return f"{problem.what}: {problem.hint}"
         if URL.match(url):
-            return "it cannot be reached: check its host and port, the network, and the proxy and CA settings"
-        return "what it holds is no URL: export one with https:// and a host"
+            return "no connection: check its host and port, the network, and the proxy and CA settings"
+        return "its value is not a URL: export one with https:// and a host"
 
 
 @contextlib.contextmanager
-def _open_memory(dataset: Dataset) -> Iterator[tuple[list[Told], Callable[[Told], None]]]:
-    """What the webhook was told, and how more is kept, for one process at a time; nothing where there is no place."""
+def _open_record(data_dir: str, dataset: str) -> Iterator[tuple[list[Alert], Callable[[Alert], None]]]:
+    """Lock the record of sent alerts. Yield the alerts and a function that appends one."""
     with contextlib.ExitStack() as stack:
         try:
-            storage = open_storage(Pipeline().data_dir)
-            path = find_path(storage, dataset.name).with_suffix(".told.jsonl")
+            storage = open_storage(data_dir)
+            path = build_alerts_path(storage, dataset)
             storage.make_folder(path.parent)
-            stack.enter_context(storage.hold(path.with_name(".telling")))
-            told = read_lines(storage, path, Told)
-        except PipelineError:  # better told twice than not at all
+            stack.enter_context(storage.hold(path.with_name(".alerts.lock")))
+            sent = read_lines(storage, path, Alert)
+        except PipelineError:  # without a record an alert may be sent twice, which is better than none
             yield [], lambda _: None
         else:
-            yield told, lambda more: add_line(storage, path, msgspec.json.encode(more))
+            yield sent, lambda alert: append_line(storage, path, msgspec.json.encode(alert))
 
 
-def _is_known(failure: Failure, told: list[Told]) -> bool:
-    """Whether the webhook knows the cause since the day was last loaded, or is to be left alone just now."""
-    if told and not told[-1].taken and dt.timedelta(0) <= failure.at - told[-1].failure.at < PAUSE:
+def _is_repeated(failure: Failure, sent: list[Alert]) -> bool:
+    """Tell whether this cause was delivered since the day was last loaded, or the webhook just failed to answer."""
+    if sent and not sent[-1].delivered and dt.timedelta(0) <= failure.at - sent[-1].failure.at < PAUSE:
         return True
     same = False
-    for each in told:
-        if each.failure.date == failure.date:
-            same |= each.taken and _name_cause(each.failure) == _name_cause(failure)
-            same &= each.failure.stage != LOADED or failure.stage == LATE
+    for alert in sent:
+        if alert.failure.date == failure.date:
+            same |= alert.delivered and _normalize_cause(alert.failure) == _normalize_cause(failure)
+            same &= alert.failure.stage != LOADED or failure.stage == LATE
     return same
 
 
-def _name_cause(failure: Failure) -> str:
-    """A cause without what differs from one time to the next: counts, the number of a request, how late it is."""
-    return LATE if failure.stage == LATE else f"{failure.stage} {DIFFERENT.sub('#', failure.line)}"
+def _normalize_cause(failure: Failure) -> str:
+    """Return stage and cause without the words that differ between retries: counts, request ids, ages."""
+    return LATE if failure.stage == LATE else f"{failure.stage} {WITH_DIGIT.sub('#', failure.line)}"

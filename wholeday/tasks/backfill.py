@@ -1,8 +1,8 @@
-"""A range of days of any length: what is missing of it is loaded, block by block.
+"""Load the missing days of a range of any length, in batches.
 
-Owns which days are to be run, in what portions, and what became of each: a day is loaded when the warehouse says so.
-How a block runs is the business of block.py. Luigi's scheduling is quadratic in what it is given at once: blocks make
-it linear.
+*Responsibilities*: which days to run, in which batches, and the result of each day. Luigi's scheduling takes quadratic
+time in the number of tasks; batches make it linear.
+*Non-goals*: running a batch, which batch.py does. Deciding whether a day is loaded: the warehouse says so.
 """
 
 import datetime as dt
@@ -13,25 +13,26 @@ from luigi.interface import core
 from wholeday import clock
 from wholeday.extract import outage
 from wholeday.log import count, logger
-from wholeday.tasks.block import Tell, prepare_children, run_block
+from wholeday.tasks.batch import OnResult, prepare_children, run_batch
 from wholeday.tasks.day_tasks import UNREACHABLE, Load
 from wholeday.tasks.days import list_span
 from wholeday.tasks.stop import Stop
 
-BLOCK = 20  # days
+BATCH_SIZE = 20  # days
+DAYS_PER_WORKER = 10  # in a batch, at least: workers wait for each other at its end
 NOT_RUN = ": not run, as"  # in the cause of a day that was not tried
-BLOCK_OF_A_WORKER = 10  # days at least: at the end of a block workers wait for each other
 
 
 class Backfill:
-    """The days of a range: `skipped` are loaded already, `early` are not closed yet, `past` cannot be read any more,
-    `todo` are to be run.
+    """The days of a range, sorted by what is to be done with them.
 
-    Of these in the end `done` are loaded, `failed` are not, and why, and `left` were not run.
+    Before the run: `skipped` are loaded already, `not_closed` are not over yet, `past` are snapshots that cannot be
+    fetched again, `todo` are to be run. After the run, each day of `todo` is in `done`, in `failed` with its cause, or
+    in `not_run`.
     """
 
     def __init__(self, load: type[Load], start: dt.date, stop: dt.date) -> None:
-        """Ask the warehouse which of the days from `start` to the day before `stop` it has, all at once."""
+        """Ask the warehouse once which days from `start` to the day before `stop` are loaded."""
         days = list_span(start, stop)
         loaded = set(load.bulk_complete(days))
         missing = [day for day in days if day not in loaded]
@@ -42,59 +43,58 @@ class Backfill:
         self.why_past = settings.describe_past(now)
         self.skipped = [day for day in days if day in loaded]
         self.todo = [day for day in missing if day <= self.last_closed and day not in self.past]
-        self.early = [day for day in missing if day > self.last_closed]
+        self.not_closed = [day for day in missing if day > self.last_closed]
         self.done: list[dt.date] = []
         self.failed: dict[dt.date, str] = {}
-        self.left: list[dt.date] = []
+        self.not_run: list[dt.date] = []
 
-    def run(self, workers: int, stop: Stop, tell: Tell) -> None:
-        """Load the days, the oldest first; `tell` hears of each.
+    def run(self, workers: int, stop: Stop, on_result: OnResult) -> None:
+        """Load the days, oldest first, and call `on_result` for each.
 
-        If the source cannot be reached, the days that follow are not run: the run ends with the first such day, or with
-        the second in a row after days that were loaded.
-        Those that failed are tried once more at the end, as an outage may be over by then: but not where all failed,
-        nor under luigid, which has tried them again meanwhile. What became of the days is known even where this raises.
-        Raises DatasetError or ConfigError where no day of the dataset could be loaded.
+        An unreachable source ends the run at the first such day; after loaded days, at the second such day in a row.
+        Failed days are tried again at the end, as an outage may be over by then. They are not if every day failed, nor
+        under luigid, which has its own retries. `done`, `failed` and `not_run` are set even if this raises. Raises
+        DatasetError or ConfigError if no day of the dataset can be loaded.
         """
 
         loaded_here: set[dt.date] = set()
 
-        def hear(day: dt.date, cause: str | None) -> None:
+        def note_result(day: dt.date, cause: str | None) -> None:
             if cause is None:
                 loaded_here.add(day)
-            elif NOT_RUN in cause:  # by a worker that had the day already
+            elif NOT_RUN in cause:  # a worker had already taken the day when the outage began
                 return
             else:
                 self.failed[day] = cause
                 if cause.startswith(UNREACHABLE) and core().local_scheduler:
                     stop.outage = cause
-            tell(day, cause)
+            on_result(day, cause)
 
-        def run_blocks(days: Sequence[dt.date]) -> None:
-            size = max(BLOCK, BLOCK_OF_A_WORKER * workers)
+        def run_batches(days: Sequence[dt.date]) -> None:
+            size = max(BATCH_SIZE, DAYS_PER_WORKER * workers)
             for number in range(0, len(days), size):
                 if not stop:
-                    run_block(self.load, days[number : number + size], workers, stop, hear)
+                    run_batch(self.load, days[number : number + size], workers, stop, note_result)
 
         try:
             if self.todo:
                 self.load.dataset.check()
             if workers > 1 and self.todo:
                 prepare_children(self.load.dataset)
-            run_blocks(self.todo)
-            tried = 0
-            while stop.outage and not stop.asked and len(loaded_here) > tried:
-                tried = len(loaded_here)
-                logger.warning("%s: %s; the next day is tried", self.load.dataset.name, stop.outage)
+            run_batches(self.todo)
+            loaded_before = 0
+            while stop.outage and not stop.asked and len(loaded_here) > loaded_before:
+                loaded_before = len(loaded_here)
+                logger.warning("%s: %s. Trying the next day", self.load.dataset.name, stop.outage)
                 stop.outage = None
                 outage.forget()
-                run_blocks([day for day in self.todo if day not in loaded_here and day not in self.failed])
+                run_batches([day for day in self.todo if day not in loaded_here and day not in self.failed])
             if core().local_scheduler and 0 < len(self.failed) < len(self.todo) and not stop:
                 days = count(len(self.failed), "day")
-                logger.warning("%s: %s failed; once more, as an outage may be over", self.load.dataset.name, days)
-                run_blocks(sorted(self.failed))
+                logger.warning("%s: %s failed. Trying again, as an outage may be over", self.load.dataset.name, days)
+                run_batches(sorted(self.failed))
         finally:
             loaded = set(self.load.bulk_complete(self.todo))
             self.done = [day for day in self.todo if day in loaded]
             self.failed = {day: self.failed[day] for day in sorted(self.failed.keys() - loaded)}
-            self.left = [day for day in self.todo if day not in loaded and day not in self.failed]
+            self.not_run = [day for day in self.todo if day not in loaded and day not in self.failed]

@@ -131,7 +131,7 @@ def check_section(dataset: Dataset) -> None:
 def _note(dataset: Dataset, date: dt.date, stage: str, cause: BaseException | str) -> None:
     if isinstance(cause, BaseException):
         cause = log.tell(cause) or f"{type(cause).__name__}: {cause}"
-    alerts.tell(dataset, failures.note(dataset, date, stage, cause))
+    alerts.send_alert(dataset, failures.record_failure(dataset, date, stage, cause))
 
 
 def enter(task: DayTask) -> None:
@@ -147,7 +147,7 @@ def leave(*_: Any) -> None:
 def note_success(task: DayTask) -> None:
     """Have it known that a day is well."""
     if task.stage == "load":
-        alerts.note_loaded(task.dataset, task.date)
+        alerts.record_recovery(task.dataset, task.date)
 
 
 def note_failure(task: DayTask, error: BaseException) -> None:
@@ -196,7 +196,7 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         with self.output().lock():
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
-                with outage.watch(self.dataset.name, self.date), progress.follow(*setters) as tell:
+                with outage.watch(self.dataset.name, self.date), progress.track_reading(*setters) as tell:
                     extract_stage.extract_day(self.dataset, self.date, tell, transform_stage.preparing(self.dataset))
 
 

@@ -1,4 +1,4 @@
-"""Days as people give them: from a first one to the day after the last."""
+"""Ranges of days: a first day and the day after the last one."""
 
 import datetime as dt
 
@@ -6,12 +6,12 @@ from wholeday.errors import ConfigError
 
 
 def list_span(start: dt.date, stop: dt.date) -> list[dt.date]:
-    """The days from `start` to the day before `stop`; raises ConfigError where there is none."""
+    """List the days from `start` to the day before `stop`. Raises ConfigError if there are none."""
     check_span(start, stop)
     return [start + dt.timedelta(days=number) for number in range((stop - start).days)]
 
 
 def check_span(start: dt.date, stop: dt.date) -> None:
-    """Raise ConfigError where no day lies between them."""
+    """Raise ConfigError if `stop` is not after `start`."""
     if start >= stop:
-        raise ConfigError(f"STOP {stop} is not after START {start}: it is the day after the last one")
+        raise ConfigError(f"STOP {stop} is not after START {start}: STOP is the day after the last one")

@@ -1,7 +1,8 @@
-"""What failed, when and why: a line a failure in `<data_dir>/failures/<dataset>.jsonl`.
+"""Record failures of days: one line each in `<data_dir>/failures/<dataset>.jsonl`.
 
-Owns that file, and when a failure is over. Whatever runs the tasks writes into it, several processes at once too; it
-keeps the newest. Refuses to get in the way of the failure itself: one that cannot be written down is a warning.
+*Responsibilities*: the file, which several processes append to and which keeps the newest failures; when a failure is
+over; the removal of causes when a person is erased.
+*Non-goals*: failing a run. A failure that cannot be recorded is a warning.
 """
 
 import contextlib
@@ -25,14 +26,14 @@ from wholeday.text import clean_line
 
 Line = TypeVar("Line", bound=msgspec.Struct)
 
-MAX_BYTES = 4_000_000  # of the file; what would pass it has the older half of the lines go
+MAX_BYTES = 4_000_000  # size of the file at which the older half of its lines is dropped
 LONGEST = 2_000  # characters of a cause
-ERASED = "what it was is erased, as it may have quoted somebody who is forgotten: run the day again to see it"
-PAGES = re.compile(r"report(-[\w.]+)?\.html(\..*new)?")  # of `report`, in data_dir; with their temporary files
+ERASED = "cause erased, as it may quote an erased person: run the day again to see it"
+PAGES = re.compile(r"report(-[\w.]+)?\.html(\..*new)?")  # pages of `report` in data_dir, and their temporary files
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """That a day failed at a stage (extract, transform or load) at a time (UTC), and the cause, without secrets."""
+    """A failure of a day: when (UTC), at which stage (extract, transform or load), and its cause without secrets."""
 
     at: dt.datetime
     date: dt.date
@@ -40,54 +41,59 @@ class Failure(msgspec.Struct, frozen=True):
     line: str
 
 
-def note(dataset: Dataset, date: dt.date, stage: str, cause: str) -> Failure:
-    """Write down that a day failed just now. Where that cannot be, a warning says why."""
-    line = clean_line(_make_mask(dataset)(cause))[:LONGEST]
+def record_failure(dataset: Dataset, date: dt.date, stage: str, cause: str) -> Failure:
+    """Record that a day failed just now. Log a warning if the file cannot be written."""
+    line = clean_line(_build_mask(dataset)(cause))[:LONGEST]
     failure = Failure(clock.utc_now(), date, stage, line)
     try:
         storage = open_storage(Pipeline().data_dir)
-        add_line(storage, find_path(storage, dataset.name), msgspec.json.encode(failure))
+        append_line(storage, build_path(storage, dataset.name), msgspec.json.encode(failure))
     except PipelineError as error:
-        if NO_LOCKS in cause:  # the same line again
+        if NO_LOCKS in cause:  # the warning would repeat the cause
             return failure
-        logger.warning("%s %s: that it failed is not written down: %s", dataset.name, date, error)
+        logger.warning("%s %s: cannot record the failure: %s", dataset.name, date, error)
     return failure
 
 
-def list_failures(data_dir: str, dataset: str) -> list[Failure]:
-    """The newest failures of a dataset, the oldest of them first; raises FolderError where they cannot be read."""
+def read_failures(data_dir: str, dataset: str) -> list[Failure]:
+    """Return the recorded failures of a dataset, oldest first. Raises FolderError if they cannot be read."""
     storage = open_storage(data_dir)
-    return read_lines(storage, find_path(storage, dataset), Failure)
+    return read_lines(storage, build_path(storage, dataset), Failure)
 
 
-def find_open(failures: Iterable[Failure], markers: Iterable[Mapping[str, Any]]) -> dict[dt.date, Failure]:
-    """The last of the failures of each day that is not loaded, by day; `markers` are the rows of `loads`.
+def select_open(failures: Iterable[Failure], markers: Iterable[Mapping[str, Any]]) -> dict[dt.date, Failure]:
+    """Return the last failure of each day that is not loaded, by day. `markers` are the rows of `loads`.
 
-    A day that is loaded lacks nothing, and nothing would ever mend a failure that came after: to look at it, say.
+    A loaded day needs nothing, whatever failed after the load. No later run would clear such a failure.
     """
     loaded = {marker["date"] for marker in markers}
-    newest = {failure.date: failure for failure in failures}  # which come in their order, whatever the clock said
+    newest = {failure.date: failure for failure in failures}  # in the order of the file: a clock may be wrong
     return {date: newest[date] for date in sorted(newest) if date not in loaded}
 
 
-def find_path(storage: Storage, dataset: str) -> PurePath:
-    """The file of a dataset."""
+def build_path(storage: Storage, dataset: str) -> PurePath:
     return storage.root / "failures" / f"{dataset}.jsonl"
 
 
+def build_alerts_path(storage: Storage, dataset: str) -> PurePath:
+    return build_path(storage, dataset).with_suffix(".alerts.jsonl")
+
+
 def read_lines(storage: Storage, path: PurePath, kind: type[Line]) -> list[Line]:
-    """The lines of a file, less a last one that a crash cut; raises FolderError where they cannot be read."""
+    """Decode the lines of a file, without a last line that a crash cut off. Raises FolderError for any other damage."""
     *lines, _ = (storage.read(path) if storage.is_file(path) else b"").split(b"\n")
     try:
         return [msgspec.json.decode(line, type=kind) for line in lines]
     except UNREADABLE as error:
-        raise FolderError(f"{storage.show(path)}: what failed cannot be read ({error}): move the file away") from error
+        raise FolderError(
+            f"cannot read the failures in {storage.show(path)} ({error}). Move the file away, then run again"
+        ) from error
 
 
-def add_line(storage: Storage, path: PurePath, line: bytes) -> None:
-    """Add a line to a file, one process after the other; what a crash left of a last line is dropped.
+def append_line(storage: Storage, path: PurePath, line: bytes) -> None:
+    """Append a line to a file, under a lock, and drop a last line that a crash cut off.
 
-    In a bucket nobody waits for another: of two lines in the same instant one is kept.
+    A bucket has no locks: of two lines appended at the same instant, one is kept.
     """
     storage.make_folder(path.parent)
     with storage.hold(path.with_name(".lock")):
@@ -102,35 +108,34 @@ def add_line(storage: Storage, path: PurePath, line: bytes) -> None:
             storage.replace(path, kept + line + b"\n")
 
 
-def erase(data_dir: str, dataset: str) -> None:
-    """Leave of each failure when, which day and at which stage: a cause may quote what a source sent.
+def erase_causes(data_dir: str, dataset: str) -> None:
+    """Erase the causes of all failures, as a cause may quote a record. Time, day and stage stay.
 
-    What the webhook was told of them goes, and the pages of `report`, which show them. Raises FolderError.
+    Remove the alerts that were sent, and the pages of `report`, which show causes. Raises FolderError.
     """
     storage = open_storage(data_dir)
-    path = find_path(storage, dataset)
-    told = path.with_suffix(".told.jsonl")
+    path, alerts = build_path(storage, dataset), build_alerts_path(storage, dataset)
     storage.remove([storage.root / name for name in storage.list_names(storage.root) if PAGES.fullmatch(name)])
     if not storage.is_folder(path.parent):
         return
     with storage.hold(path.with_name(".lock")):
         kept: list[Failure] = []
-        with contextlib.suppress(FolderError):  # what cannot be read goes as a whole
+        with contextlib.suppress(FolderError):  # a damaged file is removed as a whole
             kept = [msgspec.structs.replace(each, line=ERASED) for each in read_lines(storage, path, Failure)]
-        for file in (path, told):
+        for file in (path, alerts):
             storage.remove_temporary(file)
-        storage.remove([told, *([] if kept else [path])])
+        storage.remove([alerts, *([] if kept else [path])])
         if kept:
             storage.replace(path, b"".join(msgspec.json.encode(each) + b"\n" for each in kept))
 
 
-def name_page(module: str) -> str:
-    """Return the name of the page on which `report` shows the datasets of a module."""
+def build_page_name(module: str) -> str:
+    """Return the file name of the page that `report` writes for the datasets of a module."""
     return "report.html" if module == DEFAULT_MODULE else f"report-{module}.html"
 
 
-def _make_mask(dataset: Dataset) -> Mask:
-    """A mask of every secret of a dataset's section. An error in the section itself shows none."""
+def _build_mask(dataset: Dataset) -> Mask:
+    """Build a mask of every secret in a dataset's section. A section that cannot be read yields none."""
     from wholeday.extract.http.auth import Auth
 
     mask = Mask()

@@ -1,7 +1,7 @@
-"""How far the reading of a source, or a backfill, is: a bar for whoever sits at a terminal, a line for the scheduler.
+"""Show the progress of an extraction or a backfill: a bar on a terminal, a status message in Luigi's scheduler.
 
-Owns whom it tells, how often, and in which words. Refuses to write into a log, where one line says what came, and to
-let a day fail because a scheduler does not hear.
+*Responsibilities*: who is shown the progress, how often, and the text.
+*Non-goals*: the log, which has one line per extracted day. A scheduler that does not answer fails no day.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from wholeday.extract.reader import Reading
 
 EVERY = 2.0  # seconds between two calls to the scheduler
-PATIENCE = 0.5  # seconds; what is read sooner needs no bar
-REDRAW = 0.1  # seconds between two states of the bar of a backfill
+PATIENCE = 0.5  # seconds before a bar appears
+REDRAW = 0.1  # seconds between two updates of a backfill's bar
 
 SetMessage = Callable[[str], object]
 SetPercentage = Callable[[int], object]
@@ -30,34 +30,34 @@ SetLink = Callable[[str], object]
 
 
 @contextlib.contextmanager
-def follow(
+def track_reading(
     set_message: SetMessage | None = None,
     set_percentage: SetPercentage | None = None,
     set_link: SetLink | None = None,
 ) -> "Iterator[Callable[[Reading], None]]":
-    """A function that is to hear of a reading after each page; the setters are those of Luigi's task while it runs."""
+    """Yield a function to call with the reading after each page. The setters are those of the running Luigi task."""
     rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage, set_link), _Bar()
 
-    def tell(reading: "Reading") -> None:
+    def update(reading: "Reading") -> None:
         text = _describe(reading, rate.measure(reading))
-        scheduler.tell(reading, text)
-        bar.tell(reading, text)
+        scheduler.update(reading, text)
+        bar.update(reading, text)
 
     try:
-        yield tell
+        yield update
     finally:
         bar.close()
-        scheduler.finish()
+        scheduler.flush()
 
 
 class _Rate:
-    """How fast records come since the first page did: what a reading that was broken off had taken is not counted."""
+    """Measures records per second from the first page of this run on: a resumed extraction had records before."""
 
     def __init__(self) -> None:
         self._start: tuple[float, int] | None = None
 
     def measure(self, reading: "Reading") -> float | None:
-        """Records a second; None at the first page."""
+        """Return records per second; None at the first page."""
         now = time.monotonic()
         if self._start is None:
             self._start = now, reading.records
@@ -75,40 +75,40 @@ def _describe(reading: "Reading", rate: float | None) -> str:
 
 
 class _Scheduler:
-    """Tells Luigi's scheduler, which shows it in the visualiser: now and then, as each time is a call."""
+    """Sends the progress to Luigi's scheduler. Each update is a remote call, so most are left out."""
 
     def __init__(
         self, set_message: SetMessage | None, set_percentage: SetPercentage | None, set_link: SetLink | None
     ) -> None:
         self._set_message, self._set_percentage, self._set_link = set_message, set_percentage, set_link
         self._due = time.monotonic() + EVERY
-        self._untold: tuple[Reading, str] | None = None
+        self._pending: tuple[Reading, str] | None = None
 
-    def tell(self, reading: "Reading", text: str) -> None:
-        self._untold = reading, text
+    def update(self, reading: "Reading", text: str) -> None:
+        self._pending = reading, text
         if time.monotonic() >= self._due:
-            self.finish()
+            self.flush()
             self._due = time.monotonic() + EVERY
 
-    def finish(self) -> None:
-        """Tell what is not told yet. A scheduler that did not answer is not told again: to find that out takes long."""
-        if self._untold is None or self._set_message is None or self._set_percentage is None:
+    def flush(self) -> None:
+        """Send the pending update. Send no more after an error: each failing call takes as long as its timeout."""
+        if self._pending is None or self._set_message is None or self._set_percentage is None:
             return
-        (reading, text), self._untold = self._untold, None
+        (reading, text), self._pending = self._pending, None
         try:
             self._set_message(text)
             if reading.total:
                 self._set_percentage(min(100, 100 * reading.records // reading.total))
             if self._set_link and reading.url.startswith("http"):
-                self._set_link(reading.url)  # where it is read, without secrets
+                self._set_link(reading.url)  # holds no secret
                 self._set_link = None
         except EXPECTED as error:
             self._set_message = None
-            logger.warning("the scheduler is not told any more how far the reading is: %s", error)
+            logger.warning("the scheduler receives no more progress of this extraction: %s", error)
 
 
 class _Bar:
-    """A bar on the terminal of whoever started this process, once the reading has gone on for a while."""
+    """A progress bar on the terminal that this process was started from. It appears after PATIENCE."""
 
     def __init__(self) -> None:
         self._watched = sys.stderr.isatty() and multiprocessing.parent_process() is None
@@ -116,31 +116,32 @@ class _Bar:
         self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
 
-    def tell(self, reading: "Reading", text: str) -> None:
+    def update(self, reading: "Reading", text: str) -> None:
         if self._progress is None and self._watched and time.monotonic() >= self._due:
-            self._progress = self._stack.enter_context(_draw())
+            self._progress = self._stack.enter_context(_open_bar())
         if self._progress is not None:
             (task,) = self._progress.task_ids
             self._progress.update(task, description=text, completed=reading.records, total=reading.total)
 
     def close(self) -> None:
-        """Leave nothing on the screen: the log says what came."""
+        """Remove the bar from the screen."""
         self._stack.close()
 
 
 @contextlib.contextmanager
-def follow_days(name: str, total: int, forks: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function that is to hear how many of a backfill's days are loaded and how many failed, for a bar.
+def track_days(name: str, total: int, forks: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function to call with the numbers of loaded and of failed days, after each day of a backfill.
 
-    Where this process `forks` the bar moves only when that is told: a child must find no thread that holds the screen.
+    If this process `forks`, the bar is redrawn by these calls only: a child must not inherit a thread that holds the
+    lock of the console.
     """
     if not sys.stderr.isatty() or not total:
         yield lambda _loaded, _failed: None
         return
     start = due = time.monotonic()
-    with _draw(auto_refresh=not forks) as progress:
+    with _open_bar(auto_refresh=not forks) as progress:
 
-        def tell(loaded: int, failed: int) -> None:
+        def update(loaded: int, failed: int) -> None:
             nonlocal due
             now, (task,) = time.monotonic(), progress.task_ids
             rate = (loaded + failed) / max(now - start, 0.001)
@@ -151,24 +152,24 @@ def follow_days(name: str, total: int, forks: bool) -> Iterator[Callable[[int, i
                 progress.refresh()
                 due = now + REDRAW
 
-        yield tell
+        yield update
 
 
 @functools.cache
 def _open_terminal() -> "Console":
-    """One for all bars: one within another, a day's in a backfill's, is drawn below it."""
+    """Return the one console of all bars: rich then draws the bar of a day below the bar of its backfill."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 @contextlib.contextmanager
-def _draw(auto_refresh: bool = True) -> "Iterator[Progress]":
-    """A bar at the foot of the screen, above which the log goes on."""
+def _open_bar(auto_refresh: bool = True) -> "Iterator[Progress]":
+    """Show a bar at the bottom of the screen. Log lines appear above it."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = BarColumn(10), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-    to_terminal = sys.stdout.isatty()  # else lines for a file would go above the bar
+    to_terminal = sys.stdout.isatty()  # rich must not redirect the output to a file
     console = _open_terminal()
     with Progress(
         *columns, console=console, transient=True, auto_refresh=auto_refresh, redirect_stdout=to_terminal

@@ -1,9 +1,9 @@
-"""`python -m wholeday.tasks.scheduler`: luigid, Luigi's own scheduler and its pages, for this machine only.
+"""Run luigid, Luigi's central scheduler with its pages, for this machine: `python -m wholeday.tasks.scheduler`.
 
-Owns what stands between luigid and what central.cfg asks of it. What it does is Luigi's.
-
-A cause of a failure may quote a record. luigid keeps causes in memory only, so `forget` has nothing to erase in its
+*Responsibilities*: the defaults and restrictions of luigid: local address, places of its files, no causes on disk. A
+cause of a failure may quote a record. luigid keeps causes in memory only, so `forget` has nothing to erase in its
 files.
+*Non-goals*: scheduling, which Luigi does.
 """
 
 import configparser
@@ -25,29 +25,29 @@ from wholeday.config.settings import Pipeline
 from wholeday.errors import ConfigError
 from wholeday.text import clean_line
 
-OWN_PARTS_ONLY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
-# Those of central.cfg, for a configuration in its place that gives none.
+CONTENT_POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
+# The defaults of central.cfg, for a configuration without these keys.
 PLACES = {
     ("scheduler", "state_path"): "data/luigid.pickle",
     ("task_history", "db_connection"): "sqlite:///data/luigid.db",
 }
 
 
-NOT_KEPT = "luigid does not store causes when it stops: ./run.sh status shows this one"
+NOT_STORED = "luigid does not store causes: ./run.sh status shows this one"
 _dump = SimpleTaskState.dump
 
 
 def main() -> None:
-    """Run luigid with the arguments of the command; exits with one line where it cannot start."""
+    """Run luigid with the arguments of the command line. If it cannot start, exit with one line."""
     SimpleTaskState.dump = _dump_without_causes  # type: ignore[method-assign]
-    luigi.db_task_history._upgrade_schema = _leave_as_it_is
-    RequestHandler.set_default_headers = _forbid_strangers  # type: ignore[method-assign, assignment]
+    luigi.db_task_history._upgrade_schema = _skip_upgrade
+    RequestHandler.set_default_headers = _set_content_policy  # type: ignore[method-assign, assignment]
     config = get_config()
     for place, default in PLACES.items():
         if not config.has_option(*place):
             config.set(*place, default)
     try:
-        if Pipeline().is_private:  # the files are made by Luigi and SQLAlchemy
+        if Pipeline().is_private:  # Luigi and SQLAlchemy create the files
             os.umask(0o077)
         state, history = (config.get(*place) for place in PLACES)
         for path in (state, make_url(history).database or ""):
@@ -55,30 +55,30 @@ def main() -> None:
         luigid(["--address", "127.0.0.1", *sys.argv[1:]])
     except OSError as error:
         sys.exit(
-            f"ERROR: luigid cannot start: {error}: is another one running? Use that, or give --port another number"
+            f"ERROR: luigid cannot start: {error}. If another luigid is running, use it, or give --port another number"
         )
     except ConfigError as error:
         sys.exit(f"ERROR: luigid cannot start: {error}")
     except (configparser.Error, SQLAlchemyError) as error:
         line = clean_line(str(error))
-        sys.exit(f"ERROR: luigid cannot start: {line}: mend [scheduler] and [task_history] of its configuration")
+        sys.exit(f"ERROR: luigid cannot start: {line}. Correct [scheduler] and [task_history] in its configuration")
 
 
-def _leave_as_it_is(engine: Any) -> None:
-    """Luigi would bring the history of an older one up to date, in words that SQLAlchemy 2 refuses. Ours is none."""
+def _skip_upgrade(engine: Any) -> None:
+    """Replace Luigi's upgrade of an old history database. SQLAlchemy 2 rejects its statements; our history is new."""
 
 
 def _dump_without_causes(state: SimpleTaskState) -> None:
-    """Write the state of luigid without what its workers said of records and of the source."""
+    """Store the state of luigid without causes, status messages and URLs."""
     for task in state.get_active_tasks():
-        task.expl = task.expl and json.dumps(NOT_KEPT)
+        task.expl = task.expl and json.dumps(NOT_STORED)
         task.status_message = task.tracking_url = None
     _dump(state)
 
 
-def _forbid_strangers(handler: RequestHandler) -> None:
-    """Luigi's pages ask hosts on the internet for a font, and for scripts that no table of theirs needs."""
-    handler.set_header("Content-Security-Policy", OWN_PARTS_ONLY)
+def _set_content_policy(handler: RequestHandler) -> None:
+    """Forbid requests to other hosts. Luigi's pages load a font and scripts from there, and work without them."""
+    handler.set_header("Content-Security-Policy", CONTENT_POLICY)
 
 
 if __name__ == "__main__":

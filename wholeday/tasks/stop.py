@@ -1,8 +1,8 @@
-"""How a long run is asked to stop: by SIGINT (Ctrl-C) or SIGTERM, once to come to an end, twice to end at once.
+"""Stop a long run on SIGINT (Ctrl-C) or SIGTERM: the first signal ends it in an orderly way, the second at once.
 
-Owns both signals while it watches. Nothing that is started meanwhile, however it is started, is disturbed by them,
-though a terminal and systemd send them to every process: a day that is worked on is worked on to its end. Refuses one
-that this process was told to ignore.
+*Responsibilities*: both signals while a run is watched. A terminal and systemd signal every process of a group, so
+both signals are blocked in all threads and child processes: a running day is finished.
+*Non-goals*: a signal that this process was started to ignore, as `nohup` does.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from multiprocessing import resource_tracker
 
 
 class Stop:
-    """Whether a run is to stop: `asked` is the signal that said so, `outage` why the source cannot be reached."""
+    """Why a run is to stop: the signal that `asked` for it, or the `outage` of the source. False as long as neither."""
 
     asked: signal.Signals | None = None
     outage: str | None = None
@@ -26,10 +26,10 @@ class Stop:
 
 
 @contextlib.contextmanager
-def watch(tell: Callable[[], object]) -> Iterator[Stop]:
-    """Have the signals noted; `tell` is called when the first one comes. The second ends this process, as a kill would.
+def watch_signals(on_first: Callable[[], object]) -> Iterator[Stop]:
+    """Note the first signal and call `on_first`. The second signal kills this process and its children.
 
-    To be called in the main thread, before others are started.
+    Call this in the main thread, before other threads start.
     """
     signals = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
     stop, over = Stop(), threading.Event()
@@ -40,12 +40,12 @@ def watch(tell: Callable[[], object]) -> Iterator[Stop]:
             if over.is_set():
                 return
             if stop.asked:
-                _end_at_once(number)
+                _kill_processes(number)
             stop.asked = number
-            tell()
+            on_first()
 
-    resource_tracker.ensure_running()  # to be begun, by a pool of the engine or by spawn, it would unblock them
-    # What is blocked here is blocked in every thread and process that begins here.
+    resource_tracker.ensure_running()  # started later, by a pool or by spawn, it would unblock the signals
+    # Threads and processes that start from here inherit the blocked signals.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     thread = threading.Thread(target=wait, daemon=True)
     try:
@@ -60,11 +60,11 @@ def watch(tell: Callable[[], object]) -> Iterator[Stop]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_at_once(number: int) -> None:
-    """End this process and its children, which lose nothing by it."""
+def _kill_processes(number: int) -> None:
+    """Kill the child processes, then exit. Every file and table is written atomically, so nothing is lost."""
     for child in multiprocessing.active_children():
         child.kill()
     if sys.stderr.isatty():
-        sys.stderr.write("\x1b[?25h\n")  # the cursor, which a bar hides
+        sys.stderr.write("\x1b[?25h\n")  # show the cursor, which a progress bar hides
         sys.stderr.flush()
     os._exit(128 + number)
