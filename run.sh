@@ -17,7 +17,7 @@ usage() {
 ./run.sh plan START STOP       what a backfill would do, why, and at what cost; runs nothing
 ./run.sh status                how each day stands, and what came with it (--json, --max-age '36 hours': exits with 1)
 ./run.sh report [FILE]         the same as one page with charts (data/report.html)
-./run.sh reprocess START STOP  make stale days again from raw, without the API (--all: every day)
+./run.sh reprocess START STOP  make outdated days again from raw, without the API (--all: every day)
 ./run.sh verify [START STOP]   name what differs in files and warehouse; changes nothing
 ./run.sh rebuild               make the warehouse anew of all raw days, swapped in at once
 ./run.sh prune --older-than N  give up files of days N or more days old (--yes: do it; --keep N: not the newest)

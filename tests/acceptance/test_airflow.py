@@ -365,7 +365,7 @@ def test_a_backfill_under_the_scheduler_equals_luigis(airflow, server, monkeypat
     (log,) = airflow.home.glob(f"logs/*/run_id=backfill__{past[1]}*/task_id=extract/attempt=1.log")
     line = f"ExtractUsers(date={failing}) failed: users {failing}: 0 records came; min_records is 50"
     assert f'"exc_type":"AirflowException","exc_value":"{line}' in log.read_text()
-    assert query("select sum(stale) > 0 from loads") == [(1,)]
+    assert query("select sum(superseded) > 0 from loads") == [(1,)]
     assert set(shown) <= set(query("select * from users"))
     sockets = [tuple(socket) for sockets in airflow.list_processes().values() for socket in sockets]
     assert set(sockets) == {("127.0.0.1", airflow.port)}

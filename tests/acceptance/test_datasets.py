@@ -1,4 +1,4 @@
-"""What an adopter does: another dataset, another column; and what makes a day stale."""
+"""What an adopter does: another dataset, another column; and what makes a day outdated."""
 
 import datetime as dt
 import shutil

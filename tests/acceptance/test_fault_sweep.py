@@ -35,7 +35,7 @@ ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 LONG = 7200 if ALL else 900
 DAY = dt.date(2026, 10, 31)
 EARLIER = [DAY - dt.timedelta(days=2), DAY - dt.timedelta(days=1)]
-TABLES = "users", "users_history", "users_days", "users_events", "users_changes"
+TABLES = "users", "users_history", "_users_days", "_users_events", "_users_changes"
 PAGE = 4
 
 pytestmark = [

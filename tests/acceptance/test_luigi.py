@@ -109,7 +109,7 @@ def test_a_day_with_nothing_new_loads_no_row_and_is_marked_and_a_changed_user_is
         url = server.on("/users", lambda request: Answer(days[request.query["on"]])) + "?on={date}"
         for day in days:
             assert luigi_run("LoadUsers", "--date", day, "--users-url", url).returncode == 0
-    assert query("select date, extracted, inserted, updated, unchanged, stale from loads order by date") == [
+    assert query("select date, extracted, inserted, updated, unchanged, superseded from loads order by date") == [
         ("2026-11-18", 2, 2, 0, 0, 0),
         ("2026-11-19", 0, 0, 0, 0, 0),
         ("2026-11-20", 1, 0, 1, 0, 0),
@@ -418,7 +418,7 @@ def test_status_shows_what_is_loaded_and_what_is_missing(home):
     other = run("python", "-m", "wholeday", "status", "--pipeline-database", "sqlite:///other.db")
     assert other.stdout.splitlines() == [
         "users: no day is loaded in sqlite:///other.db",
-        "stale, not loaded: 2026-11-01..2026-11-02, 2026-11-06",
+        "outdated, not loaded: 2026-11-01..2026-11-02, 2026-11-06",
     ]
     assert not (home / "other.db").exists()
 

@@ -51,13 +51,13 @@ def made(configure, monkeypatch) -> None:
 
 @pytest.mark.usefixtures("made")
 def test_each_day_has_its_step_and_its_reason():
-    """Loaded (after it failed), stale, cleaned, read, damaged, failed, not closed."""
-    stale = "stale, its clean files are not what the code of today makes of its raw files"
+    """Loaded (after it failed), outdated, cleaned, read, damaged, failed, not closed."""
+    outdated = "outdated, its clean files are not what the code of today makes of its raw files"
     steps = plan(USERS, DAYS[0], DAYS[-1])
     assert "is not a manifest" in steps[4].why
     assert [(step.date, step.what, step.why) for step in (*steps[:4], *steps[5:])] == [
         (DAYS[0], "nothing", "loaded"),
-        (DAYS[1], "reprocess", stale),
+        (DAYS[1], "reprocess", outdated),
         (DAYS[2], "load", "read and cleaned"),
         (DAYS[3], "clean", "read"),
         (DAYS[5], "read", "failed at 2026-10-07T01:00:00Z, extract: 404 Not Found"),

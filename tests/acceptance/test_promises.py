@@ -162,7 +162,7 @@ def test_g3_an_older_fact_never_overwrites_a_newer_one(configure):
         for user, updated_at in query("select user_id, updated_at from users"):
             assert updated_at >= newest.get(user, "")
             newest[user] = updated_at
-    assert query("select count(*) from loads where stale > 0")[0][0] > 0
+    assert query("select count(*) from loads where superseded > 0")[0][0] > 0
 
 
 def test_g4_every_extracted_record_is_in_exactly_one_count(configure):
@@ -172,7 +172,7 @@ def test_g4_every_extracted_record_is_in_exactly_one_count(configure):
         load_stage.load_day(USERS, day)
     assert query(
         "select count(*) from loads where extracted = "
-        "rejected + forgotten + duplicate + stale + unchanged + inserted + updated + deleted"
+        "rejected + forgotten + duplicate + superseded + unchanged + inserted + updated + deleted"
     ) == [(len(DAYS),)]
     assert query("select sum(rejected) from loads") == query("select count(*) from rejects")
     assert query("select sum(rejected) > 0, sum(updated) > 0 from loads") == [(1, 1)]

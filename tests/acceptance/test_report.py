@@ -62,7 +62,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def make_trouble() -> None:
-    """60 days: one is pruned, two are stale, one is missing, one failed, and one failed before it was loaded."""
+    """60 days: one is pruned, two are outdated, one is missing, one failed, and one failed before it was loaded."""
     make_days(LAST - dt.timedelta(days=59), 60)
     shutil.rmtree(USERS.folder("raw", dt.date(2026, 10, 2)).path)
     change("update loads set pruned_at = loaded_at where date = '2026-10-02'")
@@ -140,19 +140,19 @@ def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
     make_trouble()
     write_report([USERS], Path("data/report.html"), 90)
     page = open_page(browser)
-    assert page.evaluate("document.querySelector('h1').innerText") == "1 day failed, 1 day missing, 2 days stale"
+    assert page.evaluate("document.querySelector('h1').innerText") == "1 day failed, 1 day missing, 2 days outdated"
     remedies = page.evaluate("[...document.querySelectorAll('.remedies li')].map(item => item.innerText)")
     assert [re.sub(r"\s+", " ", remedy) for remedy in remedies] == [
         f"failed 2026-11-24 transform: too many {ATTACK} ./run.sh backfill 2026-11-24 2026-11-25",
         "missing 2026-11-12 not loaded ./run.sh backfill 2026-11-12 2026-11-13",
-        "stale 2026-11-03..2026-11-04 made by other code ./run.sh reprocess 2026-11-03 2026-11-05",
+        "outdated 2026-11-03..2026-11-04 made by other code ./run.sh reprocess 2026-11-03 2026-11-05",
     ]
     ill = "document.querySelectorAll('td[title]:not(.loaded, .open)')"
     cells = page.evaluate(f"[...{ill}].map(cell => cell.title + '|' + cell.textContent)")
     assert [re.sub(r", \d+ records?, \d+ rejected", "", cell) for cell in cells] == [
         "2026-10-02: loaded, raw files given up|2",
-        "2026-11-03: stale|3, stale",
-        "2026-11-04: stale|4, stale",
+        "2026-11-03: outdated|3, outdated",
+        "2026-11-04: outdated|4, outdated",
         "2026-11-12: missing|12, missing",
         "2026-11-24: failed|24, failed",
     ]
@@ -177,7 +177,7 @@ def test_where_nothing_is_loaded_the_page_says_what_to_do(browser):
 
 
 def test_no_text_of_the_data_becomes_a_part_of_the_page(browser):
-    """A failure's line, a reason for rejects, a stale day's and the database's name are shown as they are written."""
+    """A failure's line, a reason for rejects, an outdated day's and the database's name are shown as written."""
     make_trouble()
     change("update rejects set reason = ?, field = null", ATTACK)
     USERS.folder("raw", dt.date(2026, 11, 20)).path.joinpath("manifest.json").write_text("x")
@@ -330,7 +330,7 @@ def test_all_is_not_well_above_a_collapse(browser):
     before, total = add_up(USERS.warehouse().find_growth(), LAST - dt.timedelta(days=9), LAST)[-2:]
     at, date = f"{LAST}T12:00:00.000000Z", str(LAST)
     change(
-        "insert or replace into users_events (load_date, user_id, at, gone) "
+        "insert or replace into _users_events (load_date, user_id, at, _state) "
         "select ?, user_id, ?, 1 from users_history where valid_to is null order by user_id limit ?",
         *(date, at, total - 20),
     )
@@ -352,7 +352,7 @@ def test_all_is_not_well_above_a_collapse(browser):
 
 
 def test_a_day_with_raw_files_that_is_not_loaded_is_told_once():
-    """As missing: its Load task goes on where it is; only a day that is loaded is called stale."""
+    """As missing: its Load task goes on where it is; only a day that is loaded is called outdated."""
     make_days(LAST - dt.timedelta(days=4), 5)
     change("delete from loads where date in ('2026-11-22', '2026-11-23')")
     note(Failure(NOW, dt.date(2026, 11, 23), "transform", "too many rejects"))
@@ -365,7 +365,7 @@ def test_keys_that_are_not_wholly_forgotten_are_not_well():
     """Though every day is loaded."""
     make_days(LAST - dt.timedelta(days=4), 5)
     Tombstones("data", "users").add([Tombstone((42,), NOW)])
-    assert tell_remedies() == ("1 key not wholly forgotten", [("stale", "every day")])
+    assert tell_remedies() == ("1 key not wholly forgotten", [("outdated", "every day")])
 
 
 def test_a_long_outage_is_told_shortly():

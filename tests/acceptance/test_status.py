@@ -29,7 +29,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_every_state() -> None:
-    """A day of each: loaded; pruned 9th; stale 11th; 17th failed, then loaded; missing 18th; failed 20th and 24th."""
+    """Make days of each state: pruned 9th, outdated 11th, loaded late 17th, missing 18th, failed 20th and 24th."""
     make_days(FIRST, 19)
     shutil.rmtree(USERS.folder("raw", dt.date(2026, 11, 9)).path)
     change("update loads set pruned_at = loaded_at where date = '2026-11-09'")
@@ -47,18 +47,18 @@ def make_every_state() -> None:
 
 
 def test_every_day_has_a_state():
-    """Where several are true the gravest: what failed is missing too, what is stale or pruned is loaded."""
+    """Where several are true the gravest: what failed is missing too, what is outdated or pruned is loaded."""
     make_every_state()
     status = find_status(USERS)
     days = {FIRST + dt.timedelta(days=number) for number in range(20)}
     states = status.find_states()
     assert states.keys() == days
     other = {date.day: state for date, state in states.items() if state != "loaded"}
-    assert other == {9: "pruned", 11: "stale", 18: "missing", 20: "failed", 24: "failed"}
+    assert other == {9: "pruned", 11: "outdated", 18: "missing", 20: "failed", 24: "failed"}
     assert [day.day for day in status.missing] == [18, 20, 24]
     assert [day.day for day in status.failed] == [20, 24]
     assert [day.day for day in status.pruned] == [9]
-    assert status.stale == {dt.date(2026, 11, 11): "made by other code"}
+    assert status.outdated == {dt.date(2026, 11, 11): "made by other code"}
     assert [(failure.date.day, failure.line) for failure in status.failures] == [
         (24, "disk is full"),
         (20, "too many [rejects]"),
@@ -84,7 +84,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
         "2026-11-09   9 p  10 .  11 S  12 .  13 .  14 .  15 .",
         "2026-11-16  16 .  17 .  18 M  19 .  20 F  21 .  22 .",
         "2026-11-23  23 .  24 F  25 -  26 -  27 -  28 -  29 -",
-        ". loaded   p loaded, raw files given up   S stale   F failed   M missing   - not over yet",
+        ". loaded   p loaded, raw files given up   O outdated   F failed   M missing   - not over yet",
     ]
     assert [line.split()[0] for line in lines[12:14]] == ["2026-11-22", "2026-11-23"]
     rest = lines[14:]
@@ -93,7 +93,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
         "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
         "failed at 2026-11-21T01:05:00Z: 2026-11-20, transform: too many [rejects]",
         "failed at 2026-11-18T00:05:00Z, loaded now: 2026-11-17, extract: 503 for 5 tries",
-        "stale, made by other code: 2026-11-11",
+        "outdated, made by other code: 2026-11-11",
     ]
     assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[5])
 
@@ -101,19 +101,19 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
 def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
     """What is 0 throughout is told in a line, and gives its room to the rest; else the names of counts are broken."""
     make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
-    change("update loads set deleted = 0, stale = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
+    change("update loads set deleted = 0, superseded = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
     code, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
     assert code == 0, written
     lines = [line.rstrip() for line in look_at(written)]
     (at,) = (number for number, line in enumerate(lines) if line.startswith("date "))
     assert lines[at].split() == ["date", "extracted", "inserted", "updated", "unchanged", "rejected", "seconds"]
     assert [line.split()[2] for line in lines[at + 1 : at + 4]] == ["1,234,567"] * 3
-    assert lines[at + 4] == "0 on all these days: deleted, vanished, reverted, stale, duplicate, forgotten"
+    assert lines[at + 4] == "0 on all these days: deleted, vanished, reverted, superseded, duplicate, forgotten"
     legend = lines[at - 3 : at - 1]
     assert re.split(" {3,}", "   ".join(legend)) == [
-        ". loaded", "p loaded, raw files given up", "S stale", "F failed", "M missing", "- not over yet",
+        ". loaded", "p loaded, raw files given up", "O outdated", "F failed", "M missing", "- not over yet",
     ]  # fmt: skip
-    change("update loads set deleted = 1, stale = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321")
+    change("update loads set deleted = 1, superseded = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321")
     _, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
     rows = re.findall(r"^[\d-]{10} +\d+ +7,654,321 .* 98,765 +4,321 .*\r$", written, re.MULTILINE)
     assert (len(rows), max(map(len, rows))) == (3, 81)
@@ -146,7 +146,7 @@ def test_for_machines_there_is_one_document_with_the_keys_that_are_explained(cap
     assert list(users) == list(Status.__struct_fields__)
     assert (users["known_until"], users["age_seconds"]) == ("2026-11-18T00:00:00Z", 171.5 * 3600)
     assert users["missing"] == ["2026-11-18", "2026-11-20", "2026-11-24"]
-    assert users["stale"] == {"2026-11-11": "made by other code"}
+    assert users["outdated"] == {"2026-11-11": "made by other code"}
     assert users["failures"][0] == {
         "at": "2026-11-25T00:05:00Z", "date": "2026-11-24", "stage": "load", "line": "disk is full",
     }  # fmt: skip
@@ -243,7 +243,7 @@ def test_ten_years_of_days_are_told_in_a_second_or_two():
     began = time.process_time()
     status = find_status(USERS)
     assert time.process_time() - began < 2
-    assert (status.days, status.missing, status.stale, status.pruned) == (3652, [], {}, [])
+    assert (status.days, status.missing, status.outdated, status.pruned) == (3652, [], {}, [])
 
 
 @pytest.mark.parametrize(
@@ -288,11 +288,11 @@ def test_failures_that_cannot_be_read_are_one_line(capsys):
     )
 
 
-def test_a_day_that_was_really_loaded_is_neither_stale_nor_missing():
+def test_a_day_that_was_really_loaded_is_neither_outdated_nor_missing():
     """In processes of their own, by today's clock."""
     assert luigi_run("LoadUsers").returncode == 0
     result = run("python", "-m", "wholeday", "status", "--json", "--max-age", "2 days")
     assert result.returncode == 0, result.stderr
     (users,) = json.loads(result.stdout)["datasets"]
     assert users["days"] == 1
-    assert [users[key] for key in ("missing", "failed", "stale", "pruned")] == [[], [], {}, []]
+    assert [users[key] for key in ("missing", "failed", "outdated", "pruned")] == [[], [], {}, []]

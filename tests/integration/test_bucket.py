@@ -146,7 +146,7 @@ def test_the_commands_work_on_a_bucket(bucket: Bucket, configure: Configure) -> 
     configure("pipeline", data_dir=place)
     assert [key for key in bucket.dump(place) if "/date=" not in key] == []
     status = run("python", "-m", "wholeday", "status", *flags)
-    assert (status.returncode, "stale" in status.stdout.partition("seconds")[2]) == (0, False), status.stdout
+    assert (status.returncode, "superseded" in status.stdout.partition("seconds")[2]) == (0, False), status.stdout
     report = run("python", "-m", "wholeday", "report", *flags)
     assert "/report.html: open it in a browser" in report.stdout, report.stderr
     assert b"</html>" in bucket.dump(place)["report.html"]

@@ -54,11 +54,13 @@ def test_no_byte_of_a_forgotten_user_is_left():
     """Neither in raw or clean files, unpacked, nor in the database, where what was deleted left it."""
     with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
         db.execute("pragma secure_delete = off")  # as most SQLites are made
-        db.execute("create table copy as select * from users_events union all select null, * from users_changes")
+        db.execute("create table copy as select * from _users_events union all select null, * from _users_changes")
         db.execute("drop table copy")
     assert len([path for path in find_mark() if "date=" in path]) == 10
     assert "data/warehouse.db" in find_mark()
-    held = [query(f"select * from {table} where user_id = 42") for table in ("users", "users_events", "users_changes")]
+    held = [
+        query(f"select * from {table} where user_id = 42") for table in ("users", "_users_events", "_users_changes")
+    ]
     held.append(query("select * from rejects where record like ?", f"%{MARK}%"))
     result = forget.forget(USERS, ["42"])
     assert find_mark() == []
@@ -77,7 +79,7 @@ def test_nobody_else_is_touched(loaded):
         others = [record for record in loaded[day] if str(record.get("id")) != "42"]
         assert read_raw(USERS, day) == [json.dumps(record).encode() for record in others]
     after = dump_tables()
-    for table in ("users", "users_events", "users_changes", "users_history"):
+    for table in ("users", "_users_events", "_users_changes", "users_history"):
         assert after[table] == [row for row in before[table] if 42 not in row]
     assert len(after["users_history"]) == len(before["users_history"]) - 2
     assert [row[4:] for row in after["rejects"]] == [row[4:] for row in before["rejects"] if MARK not in row[7]]
@@ -148,7 +150,7 @@ def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
     for day in DAYS:
         load_stage.load_day(USERS, day)
     assert query("select count(*) from users where user_id = 42") == [(0,)]
-    assert query("select user_id from users_forgotten") == [(42,)]
+    assert query("select user_id from _users_forgotten") == [(42,)]
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -179,7 +181,7 @@ def test_an_unknown_user_is_forgotten_ahead():
     result = forget.forget(USERS, ["4711"])
     assert (result.days, result.rows, result.unknown, result.problems) == ({}, 0, ["4711"], [])
     assert dump_days() == folders
-    assert dump_tables() == before | {"users_forgotten": [(4711,)]}
+    assert dump_tables() == before | {"_users_forgotten": [(4711,)]}
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -229,7 +231,7 @@ def test_a_key_of_two_columns_is_an_array(server, configure):
     assert result.days == {DAYS[0]: 2, DAYS[1]: 2}
     assert query("select number, line from orders") == [("A-1", 1)]
     assert query("select count(*) from rejects") == [(0,)]
-    assert query("select distinct number, line from orders_events") == [("A-1", 1)]
+    assert query("select distinct number, line from _orders_events") == [("A-1", 1)]
     assert [len(read_raw(orders.ORDERS, day)) for day in DAYS[:2]] == [1, 1]
     check_markers(orders.ORDERS)
 
@@ -423,7 +425,7 @@ def test_key_found_anywhere_is_known(place):
     """In a table, among the rejects, or in the files of a day that is not loaded."""
     key = {"table": "42", "reject": "9", "raw file": "42"}[place]
     if place == "raw file":
-        execute(*(f"delete from {table}" for table in ("users", "users_events", "users_changes", "rejects")))
+        execute(*(f"delete from {table}" for table in ("users", "_users_events", "_users_changes", "rejects")))
     (found,) = lookup.look_up(USERS, [key])
     assert found.is_known
     assert not lookup.look_up(USERS, ["4711"])[0].is_known

@@ -36,7 +36,7 @@ from tests.support.reading import make_user
 from tests.support.server import Server
 from wholeday import clock
 from wholeday.commands import forget
-from wholeday.commands.reprocess import find_stale
+from wholeday.commands.reprocess import find_outdated
 from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError
 from wholeday.extract.day import extract_day
@@ -150,7 +150,7 @@ def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_o
 
     def watch(raw: DayFolder, clean: DayFolder, *rest: Any) -> Any:
         held.append((is_held(raw), is_held(clean)))
-        written.append(Tombstones("data", "users").keys() + query("select user_id from users_forgotten"))
+        written.append(Tombstones("data", "users").keys() + query("select user_id from _users_forgotten"))
         return write_parts(raw, clean, *rest)
 
     monkeypatch.setattr(forget, "_write_parts", watch)
@@ -193,7 +193,7 @@ def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
     before = query(hashes, str(DAYS[0]))
     forget.forget(USERS, ["42"])
     assert query(hashes, str(DAYS[0])) == before
-    assert find_stale(USERS) == {DAYS[0]: "loaded from other files"}
+    assert find_outdated(USERS) == {DAYS[0]: "loaded from other files"}
     load_stage.load_day(USERS, DAYS[0])
     check_markers()
 

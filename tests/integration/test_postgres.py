@@ -383,7 +383,7 @@ def test_the_first_day_leaves_the_indexes_that_any_other_does(store: Store, clus
     other = Store(cluster.make_url())
     other.load(incremental(1))
     other.execute("create index mine on users (lower(name))")
-    other.execute("delete from users_days", "delete from loads")
+    other.execute("delete from _users_days", "delete from loads")
     other.load(snapshot(1, 10, user(1, "a", 5)))
     first, second = (
         each.query(f"select indexname, replace(indexdef, current_schema(), '') {found}") for each in (store, other)
@@ -530,7 +530,7 @@ def test_a_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
     def look() -> Iterator[pa.RecordBatch]:
         with databases.connect(store.url) as reader:
             reader.execute("set statement_timeout = '5s'")
-            for table in ("users", "users_history", "users_days", "loads", "rejects"):
+            for table in ("users", "users_history", "_users_days", "loads", "rejects"):
                 seen.append(reader.execute(f"select count(*) from {table}").fetchone())
         yield from store.batches(day)
 
@@ -605,11 +605,11 @@ def test_no_byte_of_a_forgotten_user_is_left_in_a_table(cluster: Cluster, config
     load_stage.load_day(USERS, DAY)
     ((key,),) = query("select max(user_id) from users")
     for name in (f"{mark} once", f"{mark} twice"):
-        changes = [f"update {table} set name = '{name}' where user_id = {key}" for table in ("users", "users_events")]
+        changes = [f"update {table} set name = '{name}' where user_id = {key}" for table in ("users", "_users_events")]
         databases.execute(url, *changes)
     with databases.connect(url) as connection:
         connection.execute("analyze")
-    assert {"users", "users_events"} <= set(find_in_files(cluster, "erased", mark))
+    assert {"users", "_users_events"} <= set(find_in_files(cluster, "erased", mark))
     assert forget(USERS, [str(key)]).problems == []
     # Only a superuser could write the statistics of columns anew; the page that says so is docs/scaling.md.
     assert set(find_in_files(cluster, "erased", mark)) <= {"pg_statistic"}

@@ -211,7 +211,7 @@ def test_verify_knows_a_day_that_was_given_up_from_one_that_is_lost():
     shutil.rmtree(f"data/raw/users/date={LATER[0]}")
     lost = [(finding.date, finding.what, finding.remark) for finding in verify(USERS)]
     assert lost == [(LATER[0], "the files are gone: bring them back from a copy", False)]
-    execute("update users_events set city = 'x' where load_date = '2026-10-01'")
+    execute("update _users_events set city = 'x' where load_date = '2026-10-01'")
     assert len(list(verify(USERS))) > 1
 
 
@@ -242,11 +242,11 @@ def test_reprocess_names_a_day_that_was_given_up_and_makes_the_others():
 
 def test_a_user_is_forgotten_in_days_that_were_given_up():
     """From the tables, which are all that is left of them; nothing differs afterwards."""
-    (user,) = query(f"select user_id from users_events where load_date = '{OLD[0]}' limit 1")[0]
+    (user,) = query(f"select user_id from _users_events where load_date = '{OLD[0]}' limit 1")[0]
     prune_old()
     done = forget(USERS, [str(user)])
     assert (done.problems, done.unknown) == ([], [])
-    for table in ("users", "users_history", "users_events"):
+    for table in ("users", "users_history", "_users_events"):
         assert query(f"select count(*) from {table} where user_id = {user}") == [(0,)]
     assert list(verify(USERS)) == []
     assert not list_files(OLD[0])

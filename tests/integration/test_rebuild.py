@@ -22,7 +22,12 @@ from tests.support.orders import ORDERS
 from tests.support.project import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
 from tests.support.server import Answer, Server
 from wholeday.commands import reprocess
+from wholeday.commands.forget import forget
+from wholeday.commands.lookup import look_up
+from wholeday.commands.plan import plan
+from wholeday.commands.prune import prune
 from wholeday.commands.reprocess import rebuild
+from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
 from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError, QualityError, WarehouseError
@@ -71,15 +76,15 @@ MANGLED = {
     "rows": [
         "update users set name = 'x'",
         "delete from users where user_id % 2 = 1",
-        "delete from users_events where gone = 1",
+        "delete from _users_events where _state = 1",
     ],
-    "the store": ["delete from users_events where user_id % 3 = 0", f"update users_days set extracted_at = '{THEN}'"],
-    "a table that is gone": ["drop view users_history", "drop table users_events"],
+    "the store": ["delete from _users_events where user_id % 3 = 0", f"update _users_days set extracted_at = '{THEN}'"],
+    "a table that is gone": ["drop view users_history", "drop table _users_events"],
     "the present that is gone": ["drop table users"],
     "a column too many": ["alter table users add column age integer"],
     "the history": ["drop view users_history", "create view users_history as select * from users"],
     "markers and rejects": ["delete from loads", "delete from rejects"],
-    "all that says what was loaded": ["delete from loads", "delete from users_days"],
+    "all that says what was loaded": ["delete from loads", "delete from _users_days"],
     "nothing": [],
 }
 
@@ -114,7 +119,7 @@ def test_a_table_that_is_declared_otherwise_is_made_so():
     """A load refuses a changed type, and names it; a rebuild makes the table anew. What is forgotten stays so."""
     rows = query("select user_id, name from users where user_id > 70000 order by 1")
     forgotten = query("select max(user_id) from users")[0][0]
-    execute(f"insert into users_forgotten values ({forgotten})")
+    execute(f"insert into _users_forgotten values ({forgotten})")
 
     def with_text_key(metadata: sa.MetaData) -> sa.Table:
         users = table(metadata)
@@ -135,7 +140,7 @@ def test_a_table_that_is_declared_otherwise_is_made_so():
         "select user_id, name from users where cast(user_id as bigint) > 70000 order by cast(user_id as bigint)"
     )
     assert found == [(str(user), name) for user, name in rows if user != forgotten]
-    assert query("select user_id from users_forgotten") == [(str(forgotten),)]
+    assert query("select user_id from _users_forgotten") == [(str(forgotten),)]
     assert query("select sum(forgotten) > 0 from loads") == [(1,)]
 
 
@@ -193,8 +198,8 @@ def test_another_dataset_in_the_file_is_not_touched(configure):
         load_stage.load_day(ORDERS, DAYS[0])
     tables = [
         "orders",
-        "orders_days",
-        "orders_events",
+        "_orders_days",
+        "_orders_events",
         "loads where dataset = 'orders'",
         "rejects where dataset = 'orders'",
     ]
@@ -205,6 +210,77 @@ def test_another_dataset_in_the_file_is_not_touched(configure):
     rebuild(ORDERS)
     assert list(verify(ORDERS)) == []
     assert list(verify(USERS)) == []
+
+
+def give_old_names(name: str) -> None:
+    """Make the tables of a dataset those of version 0.1, with the indexes of their time."""
+    if "superseded" in databases.list_columns(Pipeline().database, "loads"):
+        execute(
+            "alter table loads rename column superseded to stale",
+            "alter table loads drop column details",
+            "alter table loads drop column source",
+        )
+    tables = {role: f"{name}_{role}" for role in ("days", "events", "changes", "forgotten")}
+    execute(
+        f"drop view {name}_history",
+        *(f"drop index _{name}_{index}" for index in ("by_as_of", "by_key", "unknown")),
+        *(f"alter table _{table} rename to {table}" for table in tables.values()),
+        *(f"alter table {tables[role]} rename column _state to gone" for role in ("events", "changes")),
+        f"create unique index {name}_by_as_of on {name}_days (as_of)",
+        f"create view {name}_history as select * from {name}_events where gone = 0",
+    )
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_rebuild_renames_old_tables(configure):
+    """Every other command refuses them. Tombstones stay, and so do the tables of other datasets."""
+    with Server() as server:
+        rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
+        configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
+        extract_stage.extract_day(ORDERS, DAYS[0])
+        transform_stage.transform_day(ORDERS, DAYS[0])
+        load_stage.load_day(ORDERS, DAYS[0])
+    straight, orders = dump(), query("select * from orders_history")
+    execute("insert into _users_forgotten values (4711)")
+    give_old_names("users")
+    give_old_names("orders")
+    commands = {
+        "load": lambda: load_stage.load_day(USERS, DAYS[0]),
+        "status": lambda: find_status(USERS),
+        "plan": lambda: plan(USERS, DAYS[0], DAYS[2]),
+        "reprocess": lambda: [*reprocess.reprocess(USERS, DAYS[0], DAYS[2])],
+        "prune": lambda: [*prune(USERS, 0, 0, only_look=True)],
+        "forget": lambda: forget(USERS, ["1"]),
+        "look up": lambda: look_up(USERS, ["1"]),
+    }
+    for command in commands.values():
+        with pytest.raises(WarehouseError, match=r"made the tables of users: \./run\.sh rebuild makes them again"):
+            command()
+    (finding,) = verify(USERS)
+    assert "made the tables of users: ./run.sh rebuild" in finding.what
+    rebuild(USERS)
+    assert dump() == straight
+    assert [*verify(USERS)] == []
+    assert query("select * from _users_forgotten") == [(4711,)]
+    with pytest.raises(WarehouseError, match="made the tables of orders"):
+        load_stage.load_day(ORDERS, DAYS[0])
+    rebuild(ORDERS)
+    assert query("select * from orders_history") == orders
+    assert [*verify(ORDERS)] == []
+    tables = databases.list_tables(Pipeline().database)
+    assert not [table for table in tables if table.startswith(("users_", "orders_")) and "history" not in table]
+
+
+@pytest.mark.usefixtures("database", "loaded")
+def test_old_tables_without_raw_files_survive():
+    """A day that cannot be loaded again is refused. The renamed tables keep it."""
+    straight = dump()
+    give_old_names("users")
+    shutil.rmtree(USERS.folder("raw", DAYS[0]).path)
+    with pytest.raises(WarehouseError, match="without raw files"):
+        rebuild(USERS)
+    load_stage.load_day(USERS, DAYS[1])
+    assert dump() == straight
 
 
 @pytest.mark.usefixtures("database", "loaded")
@@ -307,7 +383,7 @@ def test_a_table_of_another_program_is_not_dropped():
     with USERS.warehouse().database.connect(create=True):
         pass
     execute("create table users (id integer)", "insert into users values (7)")
-    with pytest.raises(WarehouseError, match=r"there is no table users_days, .*: if they are another program's"):
+    with pytest.raises(WarehouseError, match=r"there is no table _users_days, .*: if they are another program's"):
         rebuild(USERS)
     assert query("select * from users") == [(7,)]
 

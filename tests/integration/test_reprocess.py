@@ -1,4 +1,4 @@
-"""Days made again from raw: which are stale, what becomes of each, and that the source is not asked."""
+"""Days made again from raw: which are outdated, what becomes of each, and that the source is not asked."""
 
 import dataclasses
 import datetime as dt
@@ -14,7 +14,7 @@ from tests.support import points
 from tests.support.points import Points
 from tests.support.project import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
 from tests.support.server import Answer, Server
-from wholeday.commands.reprocess import find_stale, rebuild, reprocess
+from wholeday.commands.reprocess import find_outdated, rebuild, reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import ConfigError, FolderError
 from wholeday.extract import day as extract_stage
@@ -98,7 +98,7 @@ def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
         (7, "third", None, None, third, third, None),
     ]
     server.requests.clear()
-    assert find_stale(FIXED) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert find_outdated(FIXED) == dict.fromkeys(DAYS, OTHER_CODE)
     assert [(date, remark) for date, _, _, remark in verify(FIXED)] == [(day, True) for day in DAYS]
     assert tell(reprocess(FIXED, DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
     assert server.requests == []
@@ -118,32 +118,32 @@ def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
     assert (dump_warehouse(), query(HISTORY)) == (fixed, after)
 
 
-def test_a_day_is_stale_for_a_reason():
-    """Not loaded; made by other code; cleaned otherwise, or not at all; loaded from other files; else not stale."""
+def test_a_day_is_outdated_for_a_reason():
+    """Not loaded; made by other code; cleaned otherwise, or not at all; loaded from other files; else not outdated."""
     load_days()
-    assert find_stale(USERS) == {}
-    assert find_stale(FIXED) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert find_outdated(USERS) == {}
+    assert find_outdated(FIXED) == dict.fromkeys(DAYS, OTHER_CODE)
     execute(
         f"delete from loads where date = '{DAYS[0]}'", f"update loads set clean_sha256 = 'x' where date = '{DAYS[1]}'"
     )
     shutil.rmtree(USERS.folder("clean", DAYS[2]).path)
     unfinished = USERS.folder("raw", DAYS[2] + dt.timedelta(days=1))
     unfinished.sweep()
-    assert find_stale(USERS) == {
+    assert find_outdated(USERS) == {
         DAYS[0]: "not loaded",
         DAYS[1]: "loaded from other files",
         DAYS[2]: "its clean files are not what the code of today makes of its raw files",
     }
-    reasons = list(find_stale(USERS).values())
+    reasons = list(find_outdated(USERS).values())
     assert [outcome.why for outcome in reprocess(USERS, DAYS[0], STOP)] == reasons
-    assert find_stale(USERS) == {}
+    assert find_outdated(USERS) == {}
     # The same bytes, read at another time; the same rows, of other bytes.
     execute(
         f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'",
         f"update loads set raw_sha256 = 'x' where date = '{DAYS[2]}'",
     )
-    assert find_stale(USERS) == dict.fromkeys(DAYS[1:], "loaded from other files")
-    assert find_stale(USERS, DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
+    assert find_outdated(USERS) == dict.fromkeys(DAYS[1:], "loaded from other files")
+    assert find_outdated(USERS, DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
 
 
 def test_what_is_current_is_left_alone_unless_everything_is_asked_for():

@@ -124,7 +124,8 @@ def adopt(day: str, name: str = "part-00000.*") -> None:
 
 SHA = "'[0-9a-f]{64}'"
 USER = "where user_id = (select max(user_id) from users)"
-EVENT = f"where load_date = '{RECORDS}' and user_id = (select max(user_id) from users_events)"
+WITH_ROWS = ("users", "_users_events", "_users_changes")  # tables with the columns of a user
+EVENT = f"where load_date = '{RECORDS}' and user_id = (select max(user_id) from _users_events)"
 REJECT = f"where load_date = '{SNAPSHOT}' and record = (select min(record) from rejects where load_date = '{SNAPSHOT}')"
 FILES = {
     "a byte of a raw part": (
@@ -250,62 +251,63 @@ TABLES_OF_USERS = {
         ],
     ),
     "an event changed": (
-        [f"update users_events set city = null {EVENT}"],
+        [f"update _users_events set city = null {EVENT}"],
         [
-            f"{RECORDS} users_events: user_id \\d+, at '?2026.*: city is null, should be '.+'",
+            f"{RECORDS} _users_events: user_id \\d+, at '?2026.*: city is null, should be '.+'",
             r"None users: user_id \d+: city is '.+', should be null",
         ],
     ),
     "an event removed": (
-        [f"delete from users_events {EVENT}"],
+        [f"delete from _users_events {EVENT}"],
         [
-            f"{RECORDS} users_events: user_id .*: the row is missing",
+            f"{RECORDS} _users_events: user_id .*: the row is missing",
             r"None users: user_id \d+: (name|email|city|updated_at|there should) .*",
         ],
     ),
     "an event of a day that was never loaded": (
         [
-            f"insert into users_events select '2026-09-01', user_id, at, gone, name, email, city, updated_at "
-            f"from users_events {EVENT}"
+            f"insert into _users_events select '2026-09-01', user_id, at, _state, name, email, city, updated_at "
+            f"from _users_events {EVENT}"
         ],
-        ["None users_events: has rows of 2026-09-01, which is not in users_days"],
+        ["None _users_events: has rows of 2026-09-01, which is not in _users_days"],
     ),
     "what a snapshot says": (
         [
-            "update users_changes set email = 'x@y' where as_of = (select max(as_of) from users_changes) and user_id = "
-            "(select max(user_id) from users_changes where user_id not in (select user_id from users_events))"
+            "update _users_changes set email = 'x@y' where as_of = (select max(as_of) from _users_changes) "
+            "and user_id = (select max(user_id) from _users_changes "
+            "where user_id not in (select user_id from _users_events))"
         ],
         [
-            f"{SNAPSHOT} users_changes: user_id \\d+: email is 'x@y', should be .*",
+            f"{SNAPSHOT} _users_changes: user_id \\d+: email is 'x@y', should be .*",
             r"None users: user_id \d+: email is .*, should be 'x@y'",
         ],
     ),
     "a change that is none": (
         [
-            "insert into users_changes select user_id, (select max(as_of) from users_days), gone, name, email, city, "
-            "updated_at from users_changes where user_id = 1"
+            "insert into _users_changes select user_id, (select max(as_of) from _users_days), _state, name, email, "
+            "city, updated_at from _users_changes where user_id = 1"
         ],
         [
-            r"None users_changes: user_id 1, as_of '?2026-10-04.*: it is no change: .*",
+            r"None _users_changes: user_id 1, as_of '?2026-10-04.*: it is no change: .*",
             "None users: user_id 1: ingested_at .*",
         ],
     ),
     "the absence of a user who was never there": (
-        ["insert into users_changes select 0, max(as_of), 1, null, null, null, null from users_days"],
-        [r"None users_changes: user_id 0, as_of '?2026-10-04.*: it is no change: .*"],
+        ["insert into _users_changes select 0, max(as_of), 1, null, null, null, null from _users_days"],
+        [r"None _users_changes: user_id 0, as_of '?2026-10-04.*: it is no change: .*"],
     ),
     "what a snapshot says of a user who is gone": (
-        ["insert into users_changes select 0, max(as_of), 1, 'Zed', null, null, null from users_days"],
-        [r"None users_changes: user_id 0, as_of '?2026-10-04.*: it has values, .*"],
+        ["insert into _users_changes select 0, max(as_of), 1, 'Zed', null, null, null from _users_days"],
+        [r"None _users_changes: user_id 0, as_of '?2026-10-04.*: it has values, .*"],
     ),
     "what a snapshot says of a user whom it did not understand": (
         [
-            "update users_changes set city = 'Ur' where gone = 2 and user_id = "
-            "(select max(user_id) from users_changes where gone = 2)"
+            "update _users_changes set city = 'Ur' where _state = 2 and user_id = "
+            "(select max(user_id) from _users_changes where _state = 2)"
         ],
         [
-            *(rf"{day} users_changes: user_id \d+: city is 'Ur', should be null" for day in (DAYS[0], SNAPSHOT)),
-            r"None users_changes: user_id \d+, as_of .*: it has values, .*",
+            *(rf"{day} _users_changes: user_id \d+: city is 'Ur', should be null" for day in (DAYS[0], SNAPSHOT)),
+            r"None _users_changes: user_id \d+, as_of .*: it has values, .*",
         ],
     ),
     "a reject removed": (
@@ -324,7 +326,7 @@ TABLES_OF_USERS = {
         ],
         [
             f"{RECORDS} rejects: dataset 'users', .*: there should be no such row",
-            "None rejects: has rows of 2026-09-01, which is not in users_days",
+            "None rejects: has rows of 2026-09-01, which is not in _users_days",
         ],
     ),
     "a reject changed": (
@@ -359,26 +361,26 @@ TABLES_OF_USERS = {
         [f"{RECORDS} loads: pages is 7, should be 1"],
     ),
     "the table of days": (
-        [f"update users_days set extracted_at = '1999-01-01T00:00:00.000000Z' where load_date = '{RECORDS}'"],
+        [f"update _users_days set extracted_at = '1999-01-01T00:00:00.000000Z' where load_date = '{RECORDS}'"],
         [
-            f"{RECORDS} users_days: extracted_at is '?1999-01-01.*, should be '?2026-10-05.*",
+            f"{RECORDS} _users_days: extracted_at is '?1999-01-01.*, should be '?2026-10-05.*",
             *[r"None users: .*"] * 10,
         ],
     ),
     "a day that is gone from that table": (
-        [f"delete from users_days where load_date = '{RECORDS}'"],
+        [f"delete from _users_days where load_date = '{RECORDS}'"],
         [
-            f"{RECORDS} users_days: the day is missing",
-            f"None users_events: has rows of {RECORDS}, which is not in users_days",
+            f"{RECORDS} _users_days: the day is missing",
+            f"None _users_events: has rows of {RECORDS}, which is not in _users_days",
             *[r"None users: .*"] * 10,
         ],
     ),
     "a day of another mode": (
-        [f"update users_days set mode = 'incremental', as_of = null where load_date = '{SNAPSHOT}'"],
+        [f"update _users_days set mode = 'incremental', as_of = null where load_date = '{SNAPSHOT}'"],
         [
-            f"{SNAPSHOT} users_days: mode is 'incremental', should be 'snapshot'",
-            f"{SNAPSHOT} users_days: as_of is null, should be '?2026-10-04.*",
-            "None users_changes: has rows of 2026-10-04.*, which is not in users_days",
+            f"{SNAPSHOT} _users_days: mode is 'incremental', should be 'snapshot'",
+            f"{SNAPSHOT} _users_days: as_of is null, should be '?2026-10-04.*",
+            "None _users_changes: has rows of 2026-10-04.*, which is not in _users_days",
             *[r"None users: .*"] * 11,
         ],
     ),
@@ -399,10 +401,10 @@ UNREADABLE = {
     "details that are no JSON": ("details = 'much'", "details is 'much', which is no JSON object of counts"),
     "details of another form": ("details = '7'", "details is '7', which is no JSON object of counts"),
 }
-NO_TRACE = "users_days: the day has neither a marker in loads nor files: .*"
+NO_TRACE = "_users_days: the day has neither a marker in loads nor files: .*"
 LEFT_OVER = {
     "a day that was never loaded": (
-        lambda: execute("insert into users_days values ('2026-09-01', 'incremental', null, '2026-09-02T00:00:00Z')"),
+        lambda: execute("insert into _users_days values ('2026-09-01', 'incremental', null, '2026-09-02T00:00:00Z')"),
         [f"2026-09-01 {NO_TRACE}"],
     ),
     "a day whose marker and files are gone": (
@@ -517,7 +519,7 @@ MISFITS = {
     "a blob in rejects.record": [f"update rejects set record = x'ff00' {REJECT}"],
     "a number in rejects.key": [f"update rejects set key = 1.5 {REJECT}"],
     "bytes that are no text in rejects": [f"update rejects set reason = cast(x'ff' as text) {REJECT}"],
-    **{f"a view {name}": replace_by_view(name) for name in ("loads", "rejects", "users", "users_days")},
+    **{f"a view {name}": replace_by_view(name) for name in ("loads", "rejects", "users", "_users_days")},
     "a table users_history": ["drop view users_history", "create table users_history (user_id integer)"],
 }
 EVERY_COMMAND = [
@@ -546,16 +548,16 @@ def test_a_row_of_no_day_is_named(capsys):
     """Neither is a reason for a traceback elsewhere."""
     execute(
         f"update loads set date = 'some day' where date = '{RECORDS}'",
-        "insert into users_days values ('a day', 'incremental', null, '2026-09-02T00:00:00Z')",
+        "insert into _users_days values ('a day', 'incremental', null, '2026-09-02T00:00:00Z')",
     )
     found = list(verify(USERS))
-    lost = ["loads: date is 'some day', which is no date", "users_days: load_date is 'a day', which is no date"]
+    lost = ["loads: date is 'some day', which is no date", "_users_days: load_date is 'a day', which is no date"]
     assert tell(found) == [f"None {what}" for what in lost]
     assert tell(found, remark=True) == [f"{RECORDS} loads: the day is not loaded"]
     output, error, code = run_here(capsys, "status")
     assert (output, code) == ("", 1)
     assert error.startswith("ERROR: data/warehouse.db: loads, users of no day: date is 'some day', which is no date: ")
-    unread = "ERROR: users: a day in loads or users_days is 'some day', which is no date"
+    unread = "ERROR: users: a day in loads or _users_days is 'some day', which is no date"
     assert run_here(capsys, "rebuild")[1:] == (unread, 1)
 
 
@@ -574,8 +576,8 @@ WRONG = "rejected = rejected + 1, forgotten = forgotten + 1, duplicate = duplica
 def test_the_counts_of_a_day_are_compared_though_somebody_was_forgotten():
     """Of a day that lost lines the newest record may be gone: there the watermark is no earlier than those left."""
     ((other,),) = query(
-        f"select max(user_id) from users_events where load_date = '{DAYS[1]}' and user_id not in "
-        f"(select user_id from users_events where load_date = '{RECORDS}')"
+        f"select max(user_id) from _users_events where load_date = '{DAYS[1]}' and user_id not in "
+        f"(select user_id from _users_events where load_date = '{RECORDS}')"
     )
     erased = forget(USERS, [str(other)]).days
     assert set() < erased.keys() < {*DAYS}
@@ -633,7 +635,7 @@ def test_what_is_no_fault_is_a_remark(monkeypatch):
         "2026-10-03 loads: the day is not loaded",
         "2026-10-04 loads: the day was made by other code: its raw files are pruned",
     ]
-    execute(f"update users_events set city = null {EVENT}")
+    execute(f"update _users_events set city = null {EVENT}")
     assert len(tell(verify(USERS))) == 2  # without raw files the tables are still held against the clean ones
     shutil.rmtree(path("raw", str(DAYS[1])).parent)  # lost, and not given up
     assert tell(verify(USERS, DAYS[1], DAYS[2]), remark=True) == [f"2026-10-02 {other_code}"]
@@ -697,12 +699,12 @@ def test_what_is_left_is_compared_when_markers_are_missing(lost):
     execute(*statements)
     check(tell(verify(USERS)), lines)
     execute(
-        f"update users_events set name = 'x' {EVENT}",
+        f"update _users_events set name = 'x' {EVENT}",
         f"delete from users {USER}",
         f"update users set name = 'x' {OTHER}",
     )
     found = tell(verify(USERS))
-    event = rf"{RECORDS} users_events: .*: name is 'x', should be .*"
+    event = rf"{RECORDS} _users_events: .*: name is 'x', should be .*"
     for pattern in (*lines, event, NAMES, GONE):
         assert any(re.fullmatch(pattern, line) for line in found), (pattern, found)
 
@@ -764,7 +766,7 @@ def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
 @pytest.mark.usefixtures("loaded")
 def test_interrupted_forget_is_named_with_its_command(monkeypatch):
     """The files lack lines that the tables still have. The next forget completes the erasure."""
-    ((key,),) = query("select min(user_id) from users_events where load_date = ?", RECORDS)
+    ((key,),) = query("select min(user_id) from _users_events where load_date = ?", RECORDS)
     with monkeypatch.context() as patch:
         patch.setattr(forget_module, "_erase_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -784,7 +786,7 @@ def interrupt(*_: object) -> None:
 def test_verify_goes_on_after_a_day_that_does_not_fit_the_table():
     """On PostgreSQL an error within COPY had ended the transaction. The days after it are compared, and the present."""
     kind = "integer" if Pipeline().database.startswith("sqlite") else "bigint"
-    execute(*(f"alter table users{suffix} add column age {kind}" for suffix in ("", "_events", "_changes")))
+    execute(*(f"alter table {table} add column age {kind}" for table in WITH_ROWS))
 
     def with_age(metadata: sa.MetaData) -> sa.Table:
         users = table(metadata)
@@ -810,7 +812,7 @@ def test_declared_column_that_clean_does_not_give_is_named():
     declared = dataclasses.replace(USERS, table=with_age)
     uncleaned = [f"{day} clean: the raw files cannot be cleaned again: clean: .* declares age, .*" for day in DAYS]
     check(tell(verify(declared)), uncleaned)
-    execute(*(f"alter table users{suffix} add column age integer" for suffix in ("", "_events", "_changes")))
+    execute(*(f"alter table {table} add column age integer" for table in WITH_ROWS))
     lines = [f"{day} users: .*: the rows have the columns .*, the table has .*" for day in DAYS]
     check(tell(verify(declared)), [*chain(*zip(uncleaned, lines, strict=True)), VIEW])
 

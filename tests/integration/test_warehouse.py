@@ -36,14 +36,15 @@ from tests.support.store import (
 from wholeday.errors import ConfigError, WarehouseError
 from wholeday.load import day as load_stage
 from wholeday.load import staging
+from wholeday.load.warehouse import Warehouse
 from wholeday.schema.tables import Declared
 
 # -- random histories ---------------------------------------------------------------------------------------------
 
 LOADS = (
     "dataset date mode source window_start window_stop started_at extracted_at as_of pages extracted rejected "
-    "forgotten duplicate stale unchanged inserted updated deleted vanished reverted watermark raw_sha256 clean_sha256 "
-    "transform_version accepted loaded_at seconds pruned_at details"
+    "forgotten duplicate superseded unchanged inserted updated deleted vanished reverted watermark "
+    "raw_sha256 clean_sha256 transform_version accepted loaded_at seconds pruned_at details"
 )
 
 
@@ -92,7 +93,7 @@ def test_times_of_mixed_precision_are_compared_as_times(store: Store) -> None:
     ]
     store.warehouse.load(describe(day, extracted=2), rows, [])
     assert store.query("select name, updated_at from users") == [("b", "2026-11-01T00:00:00.500000Z")]
-    assert [at for (at,) in store.query("select at from users_events order by at")] == [
+    assert [at for (at,) in store.query("select at from _users_events order by at")] == [
         "2026-11-01T00:00:00.000000Z",
         "2026-11-01T00:00:00.500000Z",
     ]
@@ -163,7 +164,7 @@ def test_a_day_whose_marker_was_deleted_changes_nothing_when_loaded_again(store:
 def test_an_older_day_never_overwrites_a_newer_one(store: Store) -> None:
     """G3: a day that is loaded late finds its place in the history, and leaves the present alone."""
     store.load(incremental(3, user(1, "new", 60)))
-    assert store.load(incremental(1, user(1, "old", 10)))["stale"] == 1
+    assert store.load(incremental(1, user(1, "old", 10)))["superseded"] == 1
     assert names(store) == {1: "new"}
     assert intervals(store) == [("old", 10, 60), ("new", 60, None)]
 
@@ -229,15 +230,31 @@ def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["loads", "touched", "Stage", "said", "should", "kept", "moved", "_growth", "pg_class", "sqlite_users", 'a"b'],
+    ["loads", "Rejects", "_stage", "_users_days", "_growth", "pg_class", "sqlite_users", 'a"b'],
 )
 def test_a_name_that_the_warehouse_needs_itself_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="give both one name, not _…, pg_…, sqlite_…, loads, rejects, stage"):
+    with pytest.raises(ConfigError, match="give both one name, not _…, pg_…, sqlite_…, loads, rejects"):
         Declared.read(name, lambda metadata: sa.Table(name, metadata, *declared()))
 
 
+@pytest.mark.parametrize("name", ["stage", "moved", "was", "users_days", "n" * 52])
+def test_dataset_may_have_any_other_name(store: Store, name: str) -> None:
+    """Names of temporary tables, of aliases in the SQL and of another dataset's tables, and the longest one."""
+    store.load(incremental(1, user(1, "a", 5)))
+    other = Warehouse(store.url, name, lambda metadata: sa.Table(name, metadata, *declared()))
+    for day in (incremental(1, user(1, "a", 5)), snapshot(2, 50, user(1, "b", 45), user(2, "c", 45))):
+        other.load(describe(day, extracted=len(day.records)), store.batches(day), [])
+    assert store.query(f'select user_id, name from "{name}" order by 1') == [(1, "b"), (2, "c")]
+    assert names(store) == {1: "a"}
+
+
+def test_longer_dataset_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a column may have 63 bytes, a table 52"):
+        Declared.read("n" * 53, lambda metadata: sa.Table("n" * 53, metadata, *declared()))
+
+
 @pytest.mark.parametrize(
-    "name", ["xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "rowid", "ROWID", "oid", "_rowid_", "gone"]
+    "name", ["xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "rowid", "ROWID", "oid", "_rowid_", "_state"]
 )
 def test_a_column_that_a_database_has_by_itself_is_refused(name: str) -> None:
     """PostgreSQL makes no such table, and in SQLite it would hide the order in which rows came."""
@@ -249,7 +266,7 @@ def test_a_column_that_a_database_has_by_itself_is_refused(name: str) -> None:
     ("sql", "message"),
     [
         ("create table loads (id integer primary key, weight real)", "the table loads has no column dataset"),
-        ("create table users (user_id integer primary key, name text)", "there is no table users_days"),
+        ("create table users (user_id integer primary key, name text)", "there is no table _users_days"),
     ],
 )
 def test_another_programs_table_is_not_touched(store: Store, sql: str, message: str) -> None:
@@ -290,7 +307,7 @@ def test_a_constraint_or_trigger_that_somebody_added_is_one_line_without_what_is
 def test_markers_without_their_tables_are_not_believed(store: Store) -> None:
     """Whoever drops the tables and keeps `loads` is told so: those days would be missing in silence."""
     store.load(incremental(1, user(1, "a", 5)))
-    tables = ("users", "users_days", "users_events", "users_changes", "users_forgotten")
+    tables = ("users", "_users_days", "_users_events", "_users_changes", "_users_forgotten")
     store.execute("drop view users_history", *(f"drop table {name}" for name in tables))
     assert "or markers in loads" in fails(store, incremental(2, user(1, "a", 5)))
 
@@ -334,7 +351,7 @@ def test_any_other_difference_from_the_declaration_is_refused(store: Store, colu
     ("columns", "message"),
     [
         (declared()[:2], "it needs a column updated_at"),
-        ([*declared(), sa.Column("gone", sa.Boolean)], "the warehouse needs the name gone"),
+        ([*declared(), sa.Column("_state", sa.Boolean)], "the warehouse needs the name _state"),
         ([*declared(), sa.Column("date", sa.Date)], "the warehouse needs the name date"),
         ([*declared(), sa.Column("deleted", sa.Boolean), sa.Column("at", sa.Text)], "needs the name deleted, at"),
         ([*declared(), sa.Column("n" * 64, sa.Text)], "is longer than 63 bytes: choose a shorter name"),
@@ -502,15 +519,6 @@ def test_the_tables_look_as_they_are_documented(store: Store) -> None:
     assert store.query("select * from rejects") == [("users", "2026-11-01", 0, 2, "is wrong", "name", "[2]", '"?"')]
 
 
-def test_load_adds_the_column_details(store: Store) -> None:
-    """Warehouses of older versions lack it: they can be read, and the next load adds it."""
-    old = store.load(incremental(1, user(1, "a", 5)))
-    store.execute("alter table loads drop column details")
-    assert store.warehouse.loads() == [old | {"details": None}]
-    store.load(incremental(2, user(1, None, 30)))
-    assert [marker["details"] for marker in store.warehouse.loads()] == [None, {"nulled": {"name": 1}}]
-
-
 def test_details_count_the_values_that_a_load_nulls(store: Store) -> None:
     """Of users who stay, whether the day is new or replaces itself; users who leave are in the counts."""
     assert store.load(snapshot(1, 10, *(user(n, "a", 5) for n in range(1, 6))))["details"] == {}
@@ -584,7 +592,7 @@ def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
         (None, None, None, None, 1e300, None),
     ]
     assert store.warehouse.loads()[1]["unchanged"] == 3
-    assert len(store.query("select * from users_changes")) == 3
+    assert len(store.query("select * from _users_changes")) == 3
 
 
 def test_a_forgotten_key_is_never_stored_again(store: Store) -> None:
@@ -601,7 +609,7 @@ def test_unchanged_snapshots_add_nothing_but_their_day(store: Store) -> None:
     """G7: what is stored grows with what changed, not with how often it was read."""
     for date in range(1, 6):
         store.load(snapshot(date, 24 * date, user(1, "a", 5), user(2, "b")))
-    assert store.query("select count(*) from users_changes") == [(2,)]
+    assert store.query("select count(*) from _users_changes") == [(2,)]
     assert store.query("select user_id, load_date from users") == [(1, "2026-11-01"), (2, "2026-11-01")]
 
 
@@ -637,7 +645,7 @@ def test_a_user_who_goes_although_the_snapshot_lists_them_was_reverted_and_has_n
     store.load(snapshot(2, 60, user(1, "a"), user(2, "a")))
     marker = store.load(snapshot(2, 30, user(1, "a"), user(2, "a")))
     assert names(store) == {2: "a"}
-    assert (marker["vanished"], marker["reverted"], marker["stale"]) == (0, 1, 1)
+    assert (marker["vanished"], marker["reverted"], marker["superseded"]) == (0, 1, 1)
 
 
 def test_a_rebuild_that_lacks_a_loaded_day_changes_nothing(store: Store) -> None:
@@ -658,7 +666,7 @@ def test_a_rebuild_that_lacks_a_loaded_day_changes_nothing(store: Store) -> None
 def test_rows_of_days_that_nobody_knows_do_not_keep_the_first_day_from_being_loaded(store: Store) -> None:
     """Whoever empties the table of days by hand gets the next day right; `verify` names the rows that are left."""
     store.load(incremental(1, user(1, "a", 5)))
-    store.execute("delete from users_days", "delete from loads")
+    store.execute("delete from _users_days", "delete from loads")
     assert store.load(incremental(2, user(1, "b", 30), user(2, "b", 30)))["inserted"] == 1
     assert names(store) == {1: "b", 2: "b"}
 

@@ -24,8 +24,8 @@ NIGHT = dt.timedelta(minutes=20)  # after midnight, when a day is loaded
 COLUMNS = {
     "loads": LOADS.columns,
     "rejects": REJECTS.columns,
-    "users_days": ["load_date", "mode", "as_of", "extracted_at"],
-    "users_events": ["load_date", "user_id", "at", "gone", "updated_at"],
+    "_users_days": ["load_date", "mode", "as_of", "extracted_at"],
+    "_users_events": ["load_date", "user_id", "at", "_state", "updated_at"],
 }
 REASONS = ["email: has no @", "updated_at: Invalid RFC3339 encoded datetime", "id: Expected `int`, got `str`"]
 
@@ -44,8 +44,8 @@ def make_days(start: dt.date, number: int) -> None:
             rows["rejects"] += [
                 ("users", day, 0, n, *_tell_reject(dice), None, "{}") for n in range(marker["rejected"])
             ]
-            rows["users_days"].append((day, "incremental", None, db.encode(marker["extracted_at"])))
-            rows["users_events"] += [(day, user, at, 0, at) for user in new] + [
+            rows["_users_days"].append((day, "incremental", None, db.encode(marker["extracted_at"])))
+            rows["_users_events"] += [(day, user, at, 0, at) for user in new] + [
                 (day, user, at, 1, None) for user in gone
             ]
             _write_manifests(date, marker)

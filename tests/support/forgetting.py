@@ -106,7 +106,7 @@ OWN_COUNTS = "date, extracted, rejected, forgotten, duplicate, raw_sha256, clean
 
 def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
     """All that a set of days and tombstones decides, whatever the order of loading."""
-    tables = ("users", "users_days", "users_events", "users_changes", "users_forgotten", "users_history", "rejects")
+    tables = ("users", "_users_days", "_users_events", "_users_changes", "_users_forgotten", "users_history", "rejects")
     return {name: sorted(query(f"select * from {name}"), key=repr) for name in tables} | {
         "loads": query(f"select {OWN_COUNTS} from loads order by 1")
     }
@@ -117,9 +117,9 @@ def check_markers(dataset: Dataset = USERS) -> None:
     assert [finding for finding in verify(dataset) if not finding.remark] == []
     assert (
         query(
-            "select date from loads where extracted <> rejected + forgotten + duplicate + stale + unchanged + inserted "
-            "+ updated + deleted "
-            "or rejected < 0 or forgotten < 0 or duplicate < 0 or stale < 0 or unchanged < 0 or inserted < 0 "
+            "select date from loads where extracted <> rejected + forgotten + duplicate + superseded + unchanged "
+            "+ inserted + updated + deleted "
+            "or rejected < 0 or forgotten < 0 or duplicate < 0 or superseded < 0 or unchanged < 0 or inserted < 0 "
             "or updated < 0 or deleted < 0"
         )
         == []

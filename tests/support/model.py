@@ -150,13 +150,13 @@ def count(day: ReadDay, forgotten: Iterable[Any], before: dict[Any, Any], after:
     `details` counts the values that became null of users who stayed.
     """
     kept, _, counts = keep(day, forgotten)
-    counts |= dict.fromkeys(("stale", "unchanged", "inserted", "updated", "deleted", "vanished", "reverted"), 0)
+    counts |= dict.fromkeys(("superseded", "unchanged", "inserted", "updated", "deleted", "vanished", "reverted"), 0)
     was, now = ({key: user[:2] for key, user in users.items()} for users in (before, after))
     newest = dict(sorted(kept))
     moved = {key for key in was.keys() | now.keys() if was.get(key) != now.get(key)}
     for (key, time), record in kept.items():
         if time < newest[key] or state_of(record) != now.get(key):
-            counts["stale"] += 1
+            counts["superseded"] += 1
         elif key not in moved:
             counts["unchanged"] += 1
         else:

@@ -111,9 +111,9 @@ class Store:
     def forget(self, key: Any) -> None:
         """What forgetting a key does to the warehouse: a tombstone, and no rows."""
         same = " and ".join(f'"{column}" = {value!r}' for column, value in zip(self.key, self.values(key), strict=True))
-        tables = (self.name, f"{self.name}_events", f"{self.name}_changes")
+        tables = (self.name, f"_{self.name}_events", f"_{self.name}_changes")
         self.execute(
-            f"insert into {self.name}_forgotten values ({', '.join(map(repr, self.values(key)))})",
+            f"insert into _{self.name}_forgotten values ({', '.join(map(repr, self.values(key)))})",
             *(f"delete from {table} where {same}" for table in tables),
             f"delete from rejects where key = '{json.dumps(self.values(key))}'",
         )
@@ -159,11 +159,8 @@ class Store:
         return {(key, name, *map(time, times)) for key, name, *times in rows}
 
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:
-        names = [
-            self.name,
-            *(f"{self.name}_{x}" for x in ("days", "events", "changes", "forgotten", "history")),
-            "rejects",
-        ]
+        internal = (f"_{self.name}_{role}" for role in ("days", "events", "changes", "forgotten"))
+        names = [self.name, *internal, f"{self.name}_history", "rejects"]
         return {name: sorted(self.query(f"select * from {name}"), key=repr) for name in names}
 
 

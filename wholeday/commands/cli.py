@@ -139,7 +139,7 @@ def make_parser() -> Parser:
     plan = add("plan", ranges.show_plan, "what a backfill would do, why, and at what cost; runs and asks nothing")
     add_days(plan)
     reprocess = add(
-        "reprocess", screens.show_reprocessed, "make stale days again from their raw files, without the source"
+        "reprocess", screens.show_reprocessed, "make outdated days again from their raw files, without the source"
     )
     add_days(reprocess)
     reprocess.add_argument("--all", action="store_true", help="the days that are current too")

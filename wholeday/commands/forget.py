@@ -37,7 +37,7 @@ from wholeday.storage.tombstones import Done, Finder, Key, Tombstone, Tombstones
 from wholeday.tasks import failures
 from wholeday.tasks.dataset import Dataset
 
-KEPT = ("unchanged", "updated", "inserted", "stale", "deleted")  # the classes of a record that was staged
+KEPT = ("unchanged", "updated", "inserted", "superseded", "deleted")  # the classes of a record that was staged
 TYPES = {"integer": int, "text": str}
 
 
@@ -159,7 +159,7 @@ def _bury(dataset: Dataset, declared: Declared, asked: Iterable[Key]) -> list[Ke
         now, known = clock.utc_now(), set(file.keys())
         file.add(Tombstone(key, now) for key in dict.fromkeys([*stored, *asked]) if key not in known)
         keys = file.keys()
-        db.insert(f"{dataset.name}_forgotten", declared.key, keys, skip_known=True)
+        db.insert(f"_{dataset.name}_forgotten", declared.key, keys, skip_known=True)
         db.commit()
     if not keys:
         raise ConfigError(f"{dataset.name}: nobody was forgotten so far: give the key of a user")
@@ -441,14 +441,14 @@ def _count_events(db: Connection, declared: Declared, date: dt.date) -> int:
 
 def _count_keys(db: Connection, declared: Declared, clean: DayFolder, made: CleanManifest) -> int:
     """How many records of a snapshot were kept: one a key."""
-    keys = Table("kept", declared.key, tuple(declared.key))
+    keys = Table("_keys", declared.key, tuple(declared.key))
     db.create(keys, temporary=True)
     for part in made.parts:
         table = open_rows(clean.read(part)).read(columns=list(declared.key))
         rows = zip(*(table.column(name).to_pylist() for name in declared.key), strict=True)
         db.insert(keys.name, keys.columns, rows, skip_known=True)
-    number = db.run("select count(*) from kept").fetchone()[0]
-    db.run("drop table kept")
+    number = db.run("select count(*) from _keys").fetchone()[0]
+    db.run("drop table _keys")
     return int(number)
 
 

@@ -15,6 +15,7 @@ from wholeday.commands.forget import find_gone, parse_key
 from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError
 from wholeday.load.database import Connection
+from wholeday.load.old_names import refuse_old_names
 from wholeday.schema.tables import REJECTS, Declared
 from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.manifest import CleanManifest, RawManifest
@@ -50,6 +51,7 @@ def look_up(dataset: Dataset, keys: Sequence[str]) -> list[Trace]:
     database = dataset.warehouse().database
     if traces and database.exists():
         with database.connect(readonly=True) as db:
+            refuse_old_names(db, dataset.name)
             _search_tables(db, declared, traces)
             _search_rejects(db, dataset, traces)
     if unknown := [key for key, trace in traces.items() if not trace.is_known]:
@@ -59,15 +61,15 @@ def look_up(dataset: Dataset, keys: Sequence[str]) -> list[Trace]:
 
 
 def _search_tables(db: Connection, declared: Declared, traces: Mapping[Key, Trace]) -> None:
-    present, _, events, changes, _ = (table.name for table in declared.stored())
+    stored = declared.stored()
     same = " and ".join(f'"{column}" = :key_{number}' for number, column in enumerate(declared.key))
-    for table in (present, events, changes):
-        if not db.describe(table).columns:
+    for table in (stored.present, stored.events, stored.changes):
+        if not db.describe(table.name).columns:
             continue
-        day = "null" if table == changes else "load_date"
+        day = "null" if table == stored.changes else "load_date"
         for key, trace in traces.items():
             values = {f"key_{number}": value for number, value in enumerate(key)}
-            for (date,) in db.run(f'select {day} from "{table}" where {same}', **values).fetchall():  # noqa: S608
+            for (date,) in db.run(f'select {day} from "{table.name}" where {same}', **values).fetchall():  # noqa: S608
                 trace.rows += 1
                 trace.days |= {db.decode(date, "date")} if date else set()
 

@@ -8,7 +8,7 @@ import statistics
 from typing import Any, Literal, NamedTuple
 
 from wholeday import clock
-from wholeday.commands.reprocess import find_stale
+from wholeday.commands.reprocess import find_outdated
 from wholeday.commands.status import tell_time
 from wholeday.config.settings import Pipeline
 from wholeday.errors import FolderError
@@ -46,7 +46,7 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
     days = list_span(start, stop)
     settings, now = dataset.config(), clock.utc_now()
     last_closed = settings.last_closed_day(now)
-    markers, stale = dataset.warehouse().loads(), find_stale(dataset, start, stop)
+    markers, outdated = dataset.warehouse().loads(), find_outdated(dataset, start, stop)
     loaded = {marker["date"] for marker in markers}
     past = set(dataset.list_past([day for day in days if day not in loaded], now))
     failed = select_open(read_failures(Pipeline().data_dir, dataset.name), markers)
@@ -54,7 +54,9 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
     def plan_day(date: dt.date) -> Step:
         if date in loaded:
             return (
-                Step(date, "reprocess", f"stale, {stale[date]}") if date in stale else Step(date, "nothing", "loaded")
+                Step(date, "reprocess", f"outdated, {outdated[date]}")
+                if date in outdated
+                else Step(date, "nothing", "loaded")
             )
         if date in past:
             return Step(date, "past", settings.describe_past(now))

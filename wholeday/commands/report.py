@@ -150,7 +150,7 @@ def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]
     missing = [date for date in status.wanted if date not in status.failed]
     past = [date for date in status.missing if date not in {*status.wanted, *status.failed}]
     lacking = {*status.missing, *status.failed}
-    stale = {date: why for date, why in status.stale.items() if date not in lacking}
+    outdated = {date: why for date, why in status.outdated.items() if date not in lacking}
     older = [failure.date for failure in failed[NEWEST:]]
     remedies = [
         *([_mend_future(status.future)] if status.future else []),
@@ -164,13 +164,15 @@ def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]
         *([Remedy("missing", len(past), name_newest(past), PAST, "")] if past else []),
         *losses,
         *(
-            mend("stale", [date for date, reason in stale.items() if reason == why], why, "reprocess")
-            for why in dict.fromkeys(stale.values())
+            mend("outdated", [date for date, reason in outdated.items() if reason == why], why, "reprocess")
+            for why in dict.fromkeys(outdated.values())
         ),
     ]
     if status.unforgotten:
         keys = count(status.unforgotten, "key")
-        remedies.append(Remedy("stale", 0, "every day", f"{keys} not wholly forgotten", spell_command(name, "forget")))
+        remedies.append(
+            Remedy("outdated", 0, "every day", f"{keys} not wholly forgotten", spell_command(name, "forget"))
+        )
     return remedies
 
 

@@ -1,6 +1,6 @@
 """Days made again from their raw files, without the source: one by one in place, or the whole warehouse at once.
 
-Owns which days are stale, and what becomes of each day that is asked for. Refuses the source: a day without raw
+Owns which days are outdated, and what becomes of each day that is asked for. Refuses the source: a day without raw
 files is named and left to its Load task.
 """
 
@@ -33,28 +33,28 @@ class Outcome(NamedTuple):
     why: str
 
 
-def find_stale(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> dict[dt.date, str]:
+def find_outdated(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> dict[dt.date, str]:
     """The days with raw files that are not loaded as the code of today makes them of these, and why; oldest first.
 
     Of those from `start` to the day before `stop`; the files of others are not looked at.
     """
     markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
     data_dir, version = Pipeline().data_dir, dataset.version  # to ask luigi.cfg for every day costs more than the days
-    stale = {}
+    outdated = {}
     for date in list_raw(dataset, start, stop):
         raw, clean = (DayFolder(data_dir, stage, dataset.name, date) for stage in ("raw", "clean"))
         if reason := _find_reason(raw, clean, markers.get(date), version):
-            stale[date] = reason
-    return stale
+            outdated[date] = reason
+    return outdated
 
 
 def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool = False) -> Iterator[Outcome]:
-    """Make the stale days from `start` to the day before `stop` again, the oldest first, or with `everything` each.
+    """Make the outdated days from `start` to the day before `stop` again, the oldest first, or with `everything` each.
 
     A day that fails does not keep the others from being made: what became of each is told as it happens.
     """
     days = list_span(start, stop)
-    stale = find_stale(dataset, start, stop)
+    outdated = find_outdated(dataset, start, stop)
     markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
     raw = [date for date in days if dataset.folder("raw", date).exists()]
     others = {} if dataset.config().accept else _find_others(dataset, raw)
@@ -63,13 +63,13 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
             yield _pass_over(date, markers.get(date))
         elif date in others:
             yield Outcome(date, "skipped", others[date])
-        elif date not in stale and not everything:
+        elif date not in outdated and not everything:
             yield Outcome(date, "current", "loaded as the code of today makes it")
         else:
             try:
                 _clean(dataset, date, everything)
                 load_stage.load_day(dataset, date)
-                yield Outcome(date, "done", stale.get(date, "asked for"))
+                yield Outcome(date, "done", outdated.get(date, "asked for"))
             except PipelineError as error:
                 if dataset.folder("raw", date).exists():
                     yield Outcome(date, "failed", str(error))
@@ -102,6 +102,7 @@ def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
     failed: dict[dt.date, PipelineError] = {}
     _list_raw_to_rebuild(dataset)
     with dataset.folder("clean", dt.date.min).lock_all():  # a day is loaded under this lock: none is loaded meanwhile
+        warehouse.rename_old_tables()
         kept = warehouse.find_days()
         accepted = warehouse.find_let_through()
         while True:
@@ -186,7 +187,7 @@ def list_raw(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.
 
 
 def _find_reason(raw: DayFolder, clean: DayFolder, marker: dict[str, Any] | None, version: str) -> str | None:
-    """Why a day with raw files is stale; None where it is not."""
+    """Why a day with raw files is outdated; None where it is not."""
     if not marker:
         return "not loaded"
     if marker["transform_version"] != version:

@@ -40,7 +40,7 @@ WEEKS = 6  # of its calendar
 LETTERS: "dict[State, tuple[str, str]]" = {
     "loaded": (".", "green"),
     "pruned": ("p", "green"),
-    "stale": ("S", "yellow"),
+    "outdated": ("O", "yellow"),
     "failed": ("F", "bold red"),
     "missing": ("M", "red"),
     "open": ("-", "dim"),
@@ -107,11 +107,11 @@ def _show_status(status: "Status", days: int) -> None:
         over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
         what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
         console.print(f"{what}: {failure.line}", style=style, soft_wrap=True)
-    stale: dict[str, list[dt.date]] = {}
-    for date, why in status.stale.items():
-        stale.setdefault(why, []).append(date)
-    for why, dates in stale.items():
-        console.print(f"stale, {why}: {name_newest(dates)}", style="yellow", soft_wrap=True)
+    outdated: dict[str, list[dt.date]] = {}
+    for date, why in status.outdated.items():
+        outdated.setdefault(why, []).append(date)
+    for why, dates in outdated.items():
+        console.print(f"outdated, {why}: {name_newest(dates)}", style="yellow", soft_wrap=True)
     for rejected in status.rejects[:REASONS]:
         where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
         console.print(f"rejected, {where}: {rejected.reason}", soft_wrap=True)

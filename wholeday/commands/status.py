@@ -1,4 +1,4 @@
-"""How a dataset stands: the state of each day, how old the newest is, what is missing, stale, failed and rejected.
+"""How a dataset stands: the state of each day, how old the newest is, what is missing, outdated, failed and rejected.
 
 Owns what is said of a dataset to people and to machines: the fields of `Status` are the keys of `status --json`.
 Refuses to change anything, and to ask the source.
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from wholeday import clock
-from wholeday.commands.reprocess import find_stale
+from wholeday.commands.reprocess import find_outdated
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.settings import SNAPSHOT, Pipeline, Source
 from wholeday.load.warehouse import Rejected, name_days
@@ -23,11 +23,11 @@ from wholeday.tasks.failures import Failure, read_failures, select_open
 DAY = dt.timedelta(days=1)
 RUNS = 12  # of days that are named in one text
 
-State = Literal["loaded", "pruned", "stale", "failed", "missing", "open"]
+State = Literal["loaded", "pruned", "outdated", "failed", "missing", "open"]
 STATES: dict[State, str] = {
     "loaded": "loaded",
     "pruned": "loaded, raw files given up",
-    "stale": "stale",
+    "outdated": "outdated",
     "failed": "failed",
     "missing": "missing",
     "open": "not over yet",
@@ -59,7 +59,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Those of the missing days that nobody can read any more: past snapshots."""
     failed: list[dt.date]
     """The days that failed and are not loaded."""
-    stale: dict[dt.date, str]
+    outdated: dict[dt.date, str]
     """The days that `reprocess` would make again, and why."""
     pruned: list[dt.date]
     """The loaded days whose files `prune` has given up."""
@@ -88,7 +88,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         """The state of each day that is loaded, missing or failed."""
         loaded: dict[dt.date, State] = {marker["date"]: "loaded" for marker in self.loads}
         states = loaded | dict.fromkeys(self.missing, "missing") | dict.fromkeys(self.pruned, "pruned")
-        states |= dict.fromkeys(self.stale.keys() & loaded.keys(), "stale")
+        states |= dict.fromkeys(self.outdated.keys() & loaded.keys(), "outdated")
         return states | dict.fromkeys(self.failed, "failed")
 
 
@@ -118,7 +118,7 @@ def find_status(dataset: Dataset) -> Status:
         missing=missing,
         past=dataset.list_past(missing, now),
         failed=list(select_open(failures, loads)),
-        stale=find_stale(dataset),
+        outdated=find_outdated(dataset),
         pruned=[marker["date"] for marker in loads if marker["pruned_at"]],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
         future=future,

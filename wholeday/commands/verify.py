@@ -70,7 +70,7 @@ def _compare(dataset: Dataset, db: Connection | None, start: dt.date, stop: dt.d
         found = _look_at(dataset, date, marker, audit)
         if marker is None and date not in folders:
             what = "neither a marker in loads nor files: bring the row back from a copy, or rebuild --drop-missing"
-            found.append(Finding(date, f"{dataset.name}_days", f"the day has {what}"))
+            found.append(Finding(date, f"_{dataset.name}_days", f"the day has {what}"))
         elif marker is None and readable and "loads" not in (audit.missing if audit else ()):
             found.append(Finding(date, "loads", "the day is not loaded", remark=True))
         if audit and not all(finding.remark for finding in found) and _is_changed(dataset, date, marker):

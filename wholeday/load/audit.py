@@ -4,8 +4,8 @@ Owns what the store says of a day, read back, and what it says is there now: eac
 nothing in common with the statements by which merge.py got there. Works in temporary tables, and refuses to change
 any other.
 
-How the records of a day divide into inserted, updated, deleted, unchanged and stale is not counted again: it depends
-on what was loaded before.
+How the records of a day divide into inserted, updated, deleted, unchanged and superseded is not counted again: it
+depends on what was loaded before.
 """
 
 import datetime as dt
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wholeday.config.settings import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.database import Connection
+from wholeday.load.old_names import refuse_old_names
 from wholeday.load.staging import Day, Staging
 from wholeday.load.warehouse import MAY_BE_NULL, check_stored, decode, scan_markers
 from wholeday.schema.tables import CLASSES, HISTORY, LOADS, REJECTS, Declared, Table, Words
@@ -53,10 +54,11 @@ class Audit:
     def __init__(self, db: Connection, declared: Declared, missing: Collection[str] = ()) -> None:
         """Take the tables as declared; an empty temporary one stands for each that is `missing`."""
         self.db, self.declared, self.missing = db, declared, missing
+        self.tables = declared.stored()
         self.words = Words(declared)
         self.words["known"] = " or ".join(f'c."{column}" is not null' for column in declared.row)
         self.words["stored_rejects"] = f"{db.permanent}.{REJECTS.name}"
-        for table in (LOADS, *declared.stored()):
+        for table in (LOADS, *self.tables):
             if table.name in missing:
                 self._create(table)
         if REJECTS.name in missing:  # a temporary table of this name is used to compare
@@ -74,6 +76,7 @@ class Audit:
 
         Raises WarehouseError where a table is other than declared.
         """
+        refuse_old_names(db, name)
         is_loaded = check_stored(db, LOADS) and _has_markers(db, name)
         declared = Declared.read(name, table)
         tables = [LOADS, *declared.stored(), REJECTS]
@@ -81,13 +84,13 @@ class Audit:
         if not is_loaded and {table.name for table in declared.stored()} <= {*missing}:
             return None
         # A column that is declared but not there yet comes with the next load.
-        there = next(filter(None, (db.describe(table.name).columns for table in declared.stored()[:1])), declared.row)
+        there = db.describe(declared.stored().present.name).columns or declared.row
         row = {column: kind for column, kind in declared.row.items() if column in there}
         return cls(db, replace(declared, row=row), missing)
 
-    def is_there(self, *suffixes: str) -> bool:
-        """Whether these tables of the dataset are stored; no suffix means the table of the present."""
-        return not any(f"{self.declared.name}{suffix}" in self.missing for suffix in suffixes)
+    def has(self, *tables: Table) -> bool:
+        """Whether the database has all of these tables."""
+        return not any(table.name in self.missing for table in tables)
 
     def check_tables(self) -> Iterator[Finding]:
         """Name the tables that are missing."""
@@ -123,18 +126,18 @@ class Audit:
             try:
                 self.days.add(decode(self.db, "load_date", day, "date"))
             except WarehouseError as error:
-                self._lost.append(Finding(None, f"{self.declared.name}_days", str(error)))
+                self._lost.append(Finding(None, self.tables.days.name, str(error)))
 
     def check_marker(self, marker: dict[str, Any]) -> Iterator[Finding]:
         """Hold a marker against itself, and against the table of days."""
-        date, days = marker["date"], f"{self.declared.name}_days"
+        date, days = marker["date"], self.tables.days.name
         if date in self.faults:
             yield from (Finding(date, "loads", fault) for fault in self.faults[date])
             return
         total = sum(marker[name] for name in CLASSES)
         if total != marker["extracted"]:
             yield Finding(date, "loads", f"extracted is {marker['extracted']}, the counts add up to {total}")
-        if not self.is_there("_days"):
+        if not self.has(self.tables.days):
             return
         should = {name: self.db.encode(marker[name]) for name in ("mode", "as_of", "extracted_at")}
         if marker["mode"] != SNAPSHOT:
@@ -168,52 +171,52 @@ class Audit:
             if not day.forgotten or (newest and (marker["watermark"] is None or marker["watermark"] < newest)):
                 names.append("watermark")
             yield from compare(day.date, "loads", marker, {name: counts[name] for name in names})
-        self._create(stage, "said")
-        if day.mode == SNAPSHOT and self.is_there("_changes"):
-            self._run("delete from stage where gone = 1")  # to leave a user out says the same
+        self._create(stage, "_stored")
+        if day.mode == SNAPSHOT and self.has(self.tables.changes):
+            self._run("delete from _stage where _state = 1")  # to leave a user out says the same
             self._run(SAID_BY_SNAPSHOT, as_of=day.as_of)
-            yield from self._compare_tables(day.date, f"{self.declared.name}_changes", stage, "said", "stage")
-        elif day.mode != SNAPSHOT and self.is_there("_events"):
+            yield from self._compare_tables(day.date, self.tables.changes.name, stage, "_stored", "_stage")
+        elif day.mode != SNAPSHOT and self.has(self.tables.events):
             self._run(SAID_BY_RECORDS, date=day.date)
-            yield from self._compare_tables(day.date, f"{self.declared.name}_events", stage, "said", "stage")
-        if REJECTS.name in self.missing:
+            yield from self._compare_tables(day.date, self.tables.events.name, stage, "_stored", "_stage")
+        if not self.has(REJECTS):
             return
-        self._create(REJECTS, "said")
+        self._create(REJECTS, "_stored")
         self._run(
-            "insert into said select * from {stored_rejects} where dataset = :name and load_date = :date",
+            "insert into _stored select * from {stored_rejects} where dataset = :name and load_date = :date",
             name=self.declared.name,
             date=day.date,
         )
-        yield from self._compare_tables(day.date, "rejects", REJECTS, "said", f"{self.db.temporary}.rejects")
+        yield from self._compare_tables(day.date, "rejects", REJECTS, "_stored", f"{self.db.temporary}.rejects")
 
     def check_days(self) -> Iterator[Finding]:
         """Name the days of which there are rows that no load has left there."""
         yield from self._lost
-        for table, sql in ORPHANS.items() if self.is_there("_days") else ():
+        for table, sql in ORPHANS.items() if self.has(self.tables.days) else ():
             for (day,) in self._run(sql, name=self.declared.name).fetchall():
                 thing = table.format(self.declared.name)
-                yield Finding(None, thing, f"has rows of {day}, which is not in {self.declared.name}_days")
+                yield Finding(None, thing, f"has rows of {day}, which is not in _{self.declared.name}_days")
 
     def check_changes(self) -> Iterator[Finding]:
         """Name the changes that are none, and what is said of a user of whom nothing is known."""
-        changes = self.declared.stored()[3]
+        changes = self.tables.changes
         key = [column for column in changes.key if column != "as_of"]
         rows = self.db.stream(CHANGES.format_map(self.words))
         return _name_some(None, changes.name, (_describe_change([*key, "as_of"], row) for row in rows))
 
     def check_present(self) -> Iterator[Finding]:
         """Hold the present against what the store says is there."""
-        if not self.is_there("", "_days", "_events", "_changes"):
+        if not self.has(self.tables.present, self.tables.days, self.tables.events, self.tables.changes):
             return
-        present = self.declared.stored()[0]
-        self._create(present, "should")
+        present = self.tables.present
+        self._create(present, "_expected")
         self._run(PRESENT)
-        yield from self._compare_tables(None, present.name, present, f'"{present.name}"', "should")
+        yield from self._compare_tables(None, present.name, present, f'"{present.name}"', "_expected")
 
     def check_history(self) -> Iterator[Finding]:
         """Name the view of the history where it is not as a load makes it."""
         view = f"{self.declared.name}_history"
-        if not self.is_there("_days", "_events", "_changes"):
+        if not self.has(self.tables.days, self.tables.events, self.tables.changes):
             return  # it is dropped with them, and comes again with them
         if not self.db.has_view(view, HISTORY.format_map(self.words)):
             what = "the view is missing, or another one: the next day that is loaded, or rebuild, makes it again"
@@ -290,36 +293,36 @@ def _show(value: Any) -> str:
 
 
 SAID_BY_RECORDS = """
-insert into said ({key}, gone, {row}, at) select {key}, gone, {row}, at from {events} where load_date = :date
+insert into _stored ({key}, _state, {row}, at) select {key}, _state, {row}, at from {events} where load_date = :date
 """
 
 # Of each user the last change of what the snapshots say, up to this one.
 SAID_BY_SNAPSHOT = """
-insert into said ({key}, gone, {row})
-select {c.key}, c.gone, {c.row} from {changes} c
- where c.gone <> 1 and c.as_of = ({c.last_change} and x.as_of <= :as_of)
+insert into _stored ({key}, _state, {row})
+select {c.key}, c._state, {c.row} from {changes} c
+ where c._state <> 1 and c.as_of = ({c.last_change} and x.as_of <= :as_of)
 """
 
 CHANGES = """
 select {c.key}, c.as_of, c._same from (
-  select {key}, as_of, gone, {row},
-         (gone, {row}) is not distinct from (coalesce(lag(gone) over _in_time, 1), {row_before}) as _same
+  select {key}, as_of, _state, {row},
+         (_state, {row}) is not distinct from (coalesce(lag(_state) over _in_time, 1), {row_before}) as _same
     from {changes}
   window _in_time as (partition by {key} order by as_of)
 ) c
- where c._same or c.gone > 0 and ({known})
+ where c._same or c._state > 0 and ({known})
 """
 
 PRESENT = """
-insert into should ({key}, {row}, ingested_at, load_date)
+insert into _expected ({key}, {row}, ingested_at, load_date)
 with unclear as (
   -- users whom the last snapshots did not understand, since when: the word of those before holds no longer than that
-  select {u.key}, u.as_of from {changes} u where u.gone = 2 and u.as_of = ({u.last_change})
+  select {u.key}, u.as_of from {changes} u where u._state = 2 and u.as_of = ({u.last_change})
 ),
 records as (
   -- what came after the last word of the snapshots, the newest first; of the days that brought the same, the first
-  select {e.key}, e.gone, {e.row},
-         min(e.load_date) over (partition by {e.key}, e.at, e.gone, {e.row}) as load_date,
+  select {e.key}, e._state, {e.row},
+         min(e.load_date) over (partition by {e.key}, e.at, e._state, {e.row}) as load_date,
          row_number() over (partition by {e.key} order by e.at desc, d.extracted_at desc, e.load_date desc) as _nth
     from {events} e
     join {days} d on d.load_date = e.load_date
@@ -328,17 +331,17 @@ records as (
 )
 select {r.key}, {r.row}, d.extracted_at, d.load_date
   from records r join {days} d on d.load_date = r.load_date
- where r._nth = 1 and r.gone = 0
+ where r._nth = 1 and r._state = 0
 union all
 select {c.key}, {c.row}, d.extracted_at, d.load_date
   from {changes} c join {days} d on d.as_of = c.as_of
- where c.gone = 0 and c.as_of = ({c.last_change} and x.gone < 2)
+ where c._state = 0 and c.as_of = ({c.last_change} and x._state < 2)
    and not exists (select 1 from records r where ({r.key}) = ({c.key}))
 """
 
 ORPHANS = {
-    "{}_events": "select distinct load_date from {events} where load_date not in (select load_date from {days})",
-    "{}_changes": """
+    "_{}_events": "select distinct load_date from {events} where load_date not in (select load_date from {days})",
+    "_{}_changes": """
         select distinct as_of from {changes}
          where as_of not in (select as_of from {days} where as_of is not null)
     """,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COUNTS = (
     *("inserted", "updated", "deleted", "vanished", "reverted"),
-    *("unchanged", "stale", "duplicate", "rejected", "forgotten"),
+    *("unchanged", "superseded", "duplicate", "rejected", "forgotten"),
 )
 
 
@@ -49,7 +49,7 @@ def load_day(dataset: Dataset, date: dt.date) -> None:
 
 
 def tell_loaded(*markers: dict[str, Any]) -> str:
-    """Describe what the loads of these markers did: `loaded, 97 inserted, 2 stale; nulled: email 98, city 2`.
+    """Describe what the loads of these markers did: `loaded, 97 inserted, 2 superseded; nulled: email 98, city 2`.
 
     The gates that were let through follow: `; let through: max_drop_ratio`.
     """

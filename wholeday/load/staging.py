@@ -67,8 +67,8 @@ class Statements:
         self.staged_in = declared.temporary(self.snapshot)[0]
         self.given: dict[str, Any] = {}
         if first:
-            _, _, events, changes, _ = declared.stored()
-            self.staged_in = changes if self.snapshot else events
+            stored = declared.stored()
+            self.staged_in = stored.changes if self.snapshot else stored.events
             self.given = {"as_of": day.as_of} if self.snapshot else {"load_date": day.date}
         self.words = Words(declared)
         self.words["stage"] = f'"{self.staged_in.name}"'
@@ -93,10 +93,10 @@ class Staging(Statements):
         staged = self.one("select count(*) from {stage}")[0]
         rejected, forgotten_rejects = self._stage_rejects(rejects, tombstones)
         if deletions and self.first and self.snapshot:
-            self.execute("delete from {stage} where gone = 1")  # to leave a user out says the same
+            self.execute("delete from {stage} where _state = 1")  # to leave a user out says the same
         elif deletions:
             # Of a user who is gone nothing is known: two deletions never differ.
-            self.execute("update {stage} set {nulls} where gone = 1")
+            self.execute("update {stage} set {nulls} where _state = 1")
         left = self.day.extracted - self.day.forgotten
         if (records + rejected, rejected) != (left, self.day.rejected):
             raise WarehouseError(
@@ -126,7 +126,7 @@ class Staging(Statements):
                 kept = self._leave_out(batch, tombstones) if tombstones else batch
                 records += batch.num_rows
                 forgotten += batch.num_rows - kept.num_rows
-                deletions += pc.sum(kept.column("gone")).as_py() or 0
+                deletions += pc.sum(kept.column("_state")).as_py() or 0
                 newest = max(filter(None, (newest, pc.max(kept.column("updated_at")).as_py())), default=None)
                 yield kept
 
@@ -156,7 +156,7 @@ class Staging(Statements):
             raise self._refuse(f"a row has no {', '.join(nulls)}, which is its key")
         said = "deleted" in batch.schema.names
         deleted = batch.column("deleted") if said else pa.nulls(batch.num_rows, pa.bool_())
-        columns["gone"] = pc.fill_null(deleted, False).cast(pa.int8())
+        columns["_state"] = pc.fill_null(deleted, False).cast(pa.int8())
         if not self.snapshot:
             # Without a time it was some time in the window; a time after the day was read cannot be true.
             time_type = columns["updated_at"].type
@@ -215,7 +215,7 @@ class Staging(Statements):
                 # A row with the same key is understood, and stays.
                 values = 2, *map(self.db.encode, self.given.values())
                 not_understood = [(*key, *values) for key, _ in kept if key]
-                columns = *self.declared.key, "gone", *self.given
+                columns = *self.declared.key, "_state", *self.given
                 self.db.insert(self.staged_in.name, columns, not_understood, skip_known=True)
             rejected += len(some)
             forgotten += len(some) - len(kept)

@@ -4,16 +4,16 @@ Owns the tables and what they mean. Of a dataset named `users`:
 
     users            the present, one row a user
     users_history    a view: one row per user and interval in which nothing changed
-    users_days       the days the tables below were made from
-    users_events     what incremental days say: every record, once per day that brought it
-    users_changes    what a snapshot says otherwise than the snapshot before it
-    users_forgotten  keys of which nothing may be stored again
+    _users_days       the days the tables below were made from
+    _users_events     what incremental days say: every record, once per day that brought it
+    _users_changes    what a snapshot says otherwise than the snapshot before it
+    _users_forgotten  keys of which nothing may be stored again
     loads, rejects   the markers and the rejected records of all datasets
 
 Everything known is a fact: at some time a user's row became this, or the user was absent. An incremental
 record is a fact at its `updated_at`; a snapshot is a fact about everybody at its `as_of`, those it does not
 list included. The last fact is the present. A snapshot that repeats the one before it adds nothing to
-`users_changes`, and a day that arrives late, again or corrected finds its place between the others:
+`_users_changes`, and a day that arrives late, again or corrected finds its place between the others:
 the tables depend on which days are loaded, never on the order of loading.
 
 `gone` says how: 0 a row, 1 absent (all attributes null), 2 not understood (a snapshot's rejected record).
@@ -37,9 +37,10 @@ from wholeday.config.settings import SNAPSHOT
 from wholeday.errors import QualityError, WarehouseError
 from wholeday.load.database import Connection, find_database
 from wholeday.load.merge import Merge
+from wholeday.load.old_names import has_old_names, refuse_old_names, rename_tables
 from wholeday.load.staging import Day, Key, Reject, Staging
 from wholeday.log import logger
-from wholeday.schema.tables import ADDED, HISTORY, INDEXES, LOADS, REJECTS, Declared, Table, Words
+from wholeday.schema.tables import HISTORY, INDEXES, LOADS, REJECTS, Declared, Table, Words, join_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,8 +159,17 @@ class Warehouse:
             db.commit()
             return set()
 
+    def rename_old_tables(self) -> None:
+        """Give the tables that an older version made their names of today, before a rebuild reads them."""
+        if self.database.exists():
+            with self.database.connect() as db:
+                if has_old_names(db, self.name):
+                    db.begin(self.name)
+                    rename_tables(db, self.name)
+                    db.commit()
+
     def _bury(self, db: Connection, declared: Declared, keys: Iterable[Key]) -> None:
-        db.insert(f"{self.name}_forgotten", declared.key, keys, skip_known=True)
+        db.insert(f"_{self.name}_forgotten", declared.key, keys, skip_known=True)
 
     def find_days(self) -> set[dt.date]:
         """The days in the tables: those that have a marker, and those whose marker somebody deleted."""
@@ -278,7 +288,7 @@ class Warehouse:
         with self.database.connect(readonly=True) as db:
             there = db.describe(self.name).columns
             if there and not declared.key.keys() <= there.keys():
-                check_stored(db, declared.stored()[0])
+                check_stored(db, declared.stored().present)
             if there:
                 yield from db.stream("select {key} from {present}".format_map(Words(declared)))
 
@@ -295,6 +305,7 @@ class Warehouse:
             yield None
             return
         with self.database.connect() as db:
+            refuse_old_names(db, self.name)
             yield db if check_stored(db, LOADS) else None
 
 
@@ -337,9 +348,9 @@ def _find_days(db: Connection, name: str) -> set[dt.date]:
     days = []
     if check_stored(db, LOADS):
         days += db.run("select date from loads where dataset = :name", name=name).fetchall()
-    if "load_date" in db.describe(f"{name}_days").columns:
-        days += db.run(f'select load_date from "{name}_days"').fetchall()  # noqa: S608
-    return {decode(db, f"{name}: a day in loads or {name}_days", date, "date") for (date,) in days}
+    if "load_date" in db.describe(f"_{name}_days").columns:
+        days += db.run(f'select load_date from "_{name}_days"').fetchall()  # noqa: S608
+    return {decode(db, f"{name}: a day in loads or _{name}_days", date, "date") for (date,) in days}
 
 
 def _clear(db: Connection, declared: Declared) -> list[tuple[Any, ...]]:
@@ -348,9 +359,9 @@ def _clear(db: Connection, declared: Declared) -> list[tuple[Any, ...]]:
     Without days, or a table for them, they are another program's: they stay, and `prepare` says what is wrong.
     """
     name, tables = declared.name, declared.stored()
-    if not _find_days(db, name) and db.describe(tables[1].name).columns.keys() != tables[1].columns.keys():
+    if not _find_days(db, name) and db.describe(tables.days.name).columns.keys() != tables.days.columns.keys():
         return []
-    forgotten = db.describe(f"{name}_forgotten")
+    forgotten = db.describe(tables.forgotten.name)
     tombstones = db.run(f'select * from "{forgotten.name}"').fetchall() if forgotten.columns else []  # noqa: S608
     if tombstones and list(forgotten.columns) != list(declared.key):
         raise WarehouseError(
@@ -392,9 +403,7 @@ def scan_markers(
     db: Connection, name: str, condition: str = "", **params: Any
 ) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Markers by date, each with what is wrong with the columns that cannot be read, and are None."""
-    there = db.describe("loads").columns
-    columns = ", ".join(column if column in there else f"null as {column}" for column in LOADS.columns)
-    sql = f"select {columns} from loads where dataset = :dataset {condition} order by date"  # noqa: S608
+    sql = f"select {join_names(LOADS.columns)} from loads where dataset = :dataset {condition} order by date"  # noqa: S608
     rows = db.run(sql, dataset=name, **params).fetchall()
     for row in rows:
         marker: dict[str, Any] = dict.fromkeys(LOADS.columns)
@@ -422,8 +431,6 @@ def parse_details(text: Any) -> dict[str, dict[str, int]] | None:
 
 def find_known(db: Connection, name: str) -> KnownSource | None:
     """Find the newest marker that names its source."""
-    if "source" not in db.describe(LOADS.name).columns:
-        return None
     sql = "select date, source from loads where dataset = :name and source is not null order by date desc limit 1"
     row = db.run(sql, name=name).fetchone()
     return KnownSource(decode(db, f"{name}: a day in loads", row[0], "date"), row[1]) if row else None
@@ -469,6 +476,7 @@ def name_days(days: Iterable[dt.date]) -> str:
 
 def prepare(db: Connection, declared: Declared) -> None:
     """Create what is missing, add columns that the declaration gained; raise WarehouseError for other differences."""
+    refuse_old_names(db, declared.name)
     shared = [table for table in (LOADS, REJECTS) if not check_stored(db, table)]
     if shared == [REJECTS]:  # the two are made together: this one was dropped, and what the days rejected with it
         raise WarehouseError(
@@ -476,7 +484,6 @@ def prepare(db: Connection, declared: Declared) -> None:
         )
     for table in shared:
         db.create(table)
-    _add_columns(db, LOADS)
     tables = declared.stored()
     missing = [table.name for table in tables if not db.describe(table.name).columns]
     view = f"{declared.name}_history"
@@ -494,7 +501,7 @@ def prepare(db: Connection, declared: Declared) -> None:
     _check_view(db, view)
     words = Words(declared)
     for suffix, sql in INDEXES.items():
-        db.create_index(f"{declared.name}_{suffix}", sql.format_map(words))
+        db.create_index(f"_{declared.name}_{suffix}", sql.format_map(words))
     db.create_view(view, HISTORY.format_map(words))
 
 
@@ -521,9 +528,9 @@ def check_stored(db: Connection, table: Table, may_be_added: Iterable[str] = ())
         return False
     if found.kind != "table":
         raise WarehouseError(f"{db}: {table.name} is a view, not a table: drop it, or choose another database")
-    may_be_added = {*may_be_added, *ADDED.get(table.name, ())}
     wanted = {column: db.types[kind] for column, kind in table.columns.items()}
-    differences = [f"no column {c}" for c in wanted if c not in found.columns and c not in may_be_added]
+    optional = {*may_be_added}
+    differences = [f"no column {c}" for c in wanted if c not in found.columns and c not in optional]
     differences += [f"a column {c} too many" for c in found.columns if c not in wanted]
     differences += [f"{c} as {t}, not {wanted[c]}" for c, t in found.columns.items() if wanted.get(c, t) != t]
     if found.key != table.key:

@@ -24,7 +24,7 @@ class Table(NamedTuple):
 
 
 # The classes a record can be in: together they are `extracted`.
-CLASSES = ("rejected", "forgotten", "duplicate", "stale", "unchanged", "inserted", "updated", "deleted")
+CLASSES = ("rejected", "forgotten", "duplicate", "superseded", "unchanged", "inserted", "updated", "deleted")
 LOADS = Table(
     "loads",
     {"dataset": "text", "date": "date", "mode": "text", "source": "text"}
@@ -36,23 +36,20 @@ LOADS = Table(
     | {"details": "text"},
     ("dataset", "date"),
 )
-# Columns of shared tables that warehouses made before them do not have; the next load adds them.
-ADDED = {"loads": ("details", "source")}
 REJECTS = Table(
     "rejects",
     {"dataset": "text", "load_date": "date", "part": "integer", "line": "integer"}
     | dict.fromkeys(("reason", "field", "key", "record"), "text"),
     ("dataset", "load_date", "part", "line"),
 )
-TEMPORARY = ("stage", "touched", "changed", "want", "was")
-# Besides those: temporary tables of audit.py and forget.py, and a query of merge.py. Each hides a table of its name.
-TAKEN = ("loads", "rejects", *TEMPORARY, "said", "should", "kept", "moved")
+TEMPORARY = ("_stage", "_touched", "_changed", "_wanted", "_before")
+TAKEN = ("loads", "rejects")
 LONGEST_NAME = 63  # bytes; PostgreSQL would cut a longer one in silence
-LONGEST_SUFFIX = "_not_understood"  # of the names that are made of that of the table
+LONGEST_DERIVED = "_{}_forgotten"  # of the names derived from a dataset's
 TAKEN_BEGINNINGS = ("_", "pg_", "sqlite_")
 RESERVED_COLUMNS = {
     "date",  # readers of the files would get the date of the folder
-    *("gone", "at", "as_of", "until", "load_date", "ingested_at", "deleted", "valid_from", "valid_to"),
+    *("at", "as_of", "load_date", "ingested_at", "deleted", "valid_from", "valid_to"),
     *("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid"),  # PostgreSQL's own
     *("rowid", "oid"),  # SQLite's
 }
@@ -60,6 +57,16 @@ IN_THE_WAY = (
     "a constraint or trigger in the database stands in the way: drop it, or have it on a copy of the table; "
     "if nobody added one, report this"
 )
+
+
+class StoredTables(NamedTuple):
+    """The tables of a dataset, by their role. Only `present` is for queries."""
+
+    present: Table
+    days: Table
+    events: Table
+    changes: Table
+    forgotten: Table
 
 
 @dataclass(frozen=True)
@@ -84,11 +91,11 @@ class Declared:
             raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not {others}")
         if reserved := [c for c in kinds if c.lower() in RESERVED_COLUMNS or c.startswith("_") or '"' in c]:
             raise ConfigError(f"table {name}: the warehouse needs the name {', '.join(reserved)}: rename the column")
-        longest = max((f"{name}{LONGEST_SUFFIX}", *kinds), key=lambda text: len(text.encode()))
+        longest = max((LONGEST_DERIVED.format(name), *kinds), key=lambda text: len(text.encode()))
         if len(longest.encode()) > LONGEST_NAME:
             raise ConfigError(
                 f"table {name}: the name {longest} is longer than {LONGEST_NAME} bytes: choose a shorter name; "
-                f"a column may have {LONGEST_NAME} bytes, a table {LONGEST_NAME - len(LONGEST_SUFFIX)}"
+                f"a column may have {LONGEST_NAME} bytes, a table {LONGEST_NAME - len(LONGEST_DERIVED.format(''))}"
             )
         if len({column.lower() for column in kinds}) < len(kinds):
             raise ConfigError(f"table {name}: two columns differ in upper and lower case only: rename one")
@@ -101,24 +108,24 @@ class Declared:
             )
         return cls(name, key, {column: kind for column, kind in kinds.items() if column not in key})
 
-    def stored(self) -> list[Table]:
-        """The tables of this dataset."""
-        key, state = tuple(self.key), {"gone": "integer", **self.row}
+    def stored(self) -> "StoredTables":
+        """Return the tables that hold this dataset."""
+        key, state = tuple(self.key), {"_state": "integer", **self.row}
         days = {"load_date": "date", "mode": "text", "as_of": "time", "extracted_at": "time"}
         events = {"load_date": "date", **self.key, "at": "time", **state}
-        return [
-            Table(self.name, {**self.key, **self.row, "ingested_at": "time", "load_date": "date"}, key),
-            Table(f"{self.name}_days", days, ("load_date",)),
-            Table(f"{self.name}_events", events, ("load_date", *key, "at")),
-            Table(f"{self.name}_changes", {**self.key, "as_of": "time", **state}, (*key, "as_of")),
-            Table(f"{self.name}_forgotten", self.key, key),
-        ]
+        return StoredTables(
+            present=Table(self.name, {**self.key, **self.row, "ingested_at": "time", "load_date": "date"}, key),
+            days=Table(f"_{self.name}_days", days, ("load_date",)),
+            events=Table(f"_{self.name}_events", events, ("load_date", *key, "at")),
+            changes=Table(f"_{self.name}_changes", {**self.key, "as_of": "time", **state}, (*key, "as_of")),
+            forgotten=Table(f"_{self.name}_forgotten", self.key, key),
+        )
 
     def temporary(self, snapshot: bool = False) -> list[Table]:
         """The tables of one load: the day's records; the users it must look at; of whom a snapshot now says something
         else; the present as it is to be, the last word of the snapshots with its time; and the present as it was."""
-        key, state = tuple(self.key), {**self.key, "gone": "integer", **self.row}
-        present = {**state, "until": "time", "ingested_at": "time", "load_date": "date"}
+        key, state = tuple(self.key), {**self.key, "_state": "integer", **self.row}
+        present = {**state, "_until": "time", "ingested_at": "time", "load_date": "date"}
         # The records of a snapshot have one time, which need not be stored with each.
         stage, record = (state, key) if snapshot else ({**state, "at": "time"}, (*key, "at"))
         return list(map(Table, TEMPORARY, (stage, self.key, state, present, state), (record, key, key, key, key)))
@@ -129,9 +136,9 @@ class Words(dict[str, Any]):
 
     def __init__(self, declared: Declared) -> None:
         self.declared = declared
-        suffixes = ("days", "events", "changes", "forgotten", "history", "by_as_of", "by_key", "not_understood")
-        super().__init__({suffix: f'"{declared.name}_{suffix}"' for suffix in suffixes})
-        self["present"] = f'"{declared.name}"'
+        super().__init__({role: f'"{table.name}"' for role, table in declared.stored()._asdict().items()})
+        self |= {index: f'"_{declared.name}_{index}"' for index in INDEXES}
+        self["history"] = f'"{declared.name}_history"'
         self["key"] = join_names(declared.key)
         self["row"] = join_names(declared.row)
         self["nulls"] = ", ".join(f'"{column}" = null' for column in declared.row)
@@ -153,7 +160,7 @@ class Alias:
         self.absent = f"case when {alias}.load_date is null then 1 else 0 end"
         # When the snapshots last changed what they say of this user; a condition on x may follow.
         key = ", ".join(f'x."{column}"' for column in declared.key)
-        self.last_change = f'select max(x.as_of) from "{declared.name}_changes" x where ({key}) = ({self.key})'  # noqa: S608
+        self.last_change = f'select max(x.as_of) from "_{declared.name}_changes" x where ({key}) = ({self.key})'  # noqa: S608
 
 
 def quote(name: str) -> str:
@@ -187,10 +194,10 @@ def _find_kind(name: str, column: "sa.Column[Any]") -> str:
     return kind
 
 
-INDEXES = {
+INDEXES = {  # each is named after the dataset and its key here: `_users_by_as_of`
     "by_as_of": "create unique index {by_as_of} on {days} (as_of)",
     "by_key": "create index {by_key} on {events} ({key}, at)",
-    "not_understood": "create index {not_understood} on {changes} ({key}) where gone = 2",
+    "unknown": "create index {unknown} on {changes} ({key}) where _state = 2",
 }
 
 HISTORY = """
@@ -199,26 +206,26 @@ with snapshots as (
 ),
 facts as (
   -- what a record says
-  select {e.key}, {e.row}, e.gone, e.at, 0 as _rank, d.extracted_at as _read, e.load_date
+  select {e.key}, {e.row}, e._state, e.at, 0 as _rank, d.extracted_at as _read, e.load_date
     from {events} e join {days} d on d.load_date = e.load_date
   union all
   -- what a snapshot says otherwise than the one before it; since its updated_at, where that lies between the two
-  select {c.key}, {c.row}, c.gone,
+  select {c.key}, {c.row}, c._state,
          case when c.updated_at < c.as_of and (s._before is null or c.updated_at > s._before)
               then c.updated_at else c.as_of end,
          1, s.as_of, s.load_date
     from {changes} c join snapshots s on s.as_of = c.as_of
-   where c.gone < 2
+   where c._state < 2
   union all
   -- what the first snapshot after a record says, changed or not: at its as_of, and since its updated_at as above
-  select {e.key}, {c.row}, coalesce(c.gone, 1), case when _since = 1 then c.updated_at else s.as_of end,
+  select {e.key}, {c.row}, coalesce(c._state, 1), case when _since = 1 then c.updated_at else s.as_of end,
          1, s.as_of, s.load_date
     from {events} e
     cross join (select 0 as _since union all select 1) both_times
     join snapshots s on s.as_of = (select min(as_of) from {days} where as_of >= e.at)
     left join {changes} c on ({c.key}) = ({e.key})
      and c.as_of = ({e.last_change} and x.as_of <= s.as_of)
-   where coalesce(c.gone, 1) < 2
+   where coalesce(c._state, 1) < 2
      and (_since = 0 or c.updated_at < s.as_of and (s._before is null or c.updated_at > s._before))
 ),
 ordered as (
@@ -226,13 +233,13 @@ ordered as (
 ),
 states as (
   -- of the facts at one time the last
-  select {key}, {row}, gone, at, (gone, {row}) is distinct from (lag(gone) over _in_time, {row_before}) as _new
+  select {key}, {row}, _state, at, (_state, {row}) is distinct from (lag(_state) over _in_time, {row_before}) as _new
     from ordered where _next is null or _next > at
   window _in_time as (partition by {key} order by at)
 ),
 intervals as (
-  select {key}, {row}, gone, at as valid_from, lead(at) over (partition by {key} order by at) as valid_to
+  select {key}, {row}, _state, at as valid_from, lead(at) over (partition by {key} order by at) as valid_to
     from states where _new
 )
-select {key}, {row}, valid_from, valid_to from intervals where gone = 0
+select {key}, {row}, valid_from, valid_to from intervals where _state = 0
 """
