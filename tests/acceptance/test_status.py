@@ -81,7 +81,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
         "",
         "week of      Mon   Tue   Wed   Thu   Fri   Sat   Sun",
         "2026-11-02                     5 .   6 .   7 .   8 .",
-        "2026-11-09   9 p  10 .  11 S  12 .  13 .  14 .  15 .",
+        "2026-11-09   9 p  10 .  11 O  12 .  13 .  14 .  15 .",
         "2026-11-16  16 .  17 .  18 M  19 .  20 F  21 .  22 .",
         "2026-11-23  23 .  24 F  25 -  26 -  27 -  28 -  29 -",
         ". loaded   p loaded, raw files given up   O outdated   F failed   M missing   - not over yet",

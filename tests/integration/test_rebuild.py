@@ -273,12 +273,13 @@ def test_rebuild_renames_old_tables(configure):
 
 @pytest.mark.usefixtures("database", "loaded")
 def test_old_tables_without_raw_files_survive():
-    """A day that cannot be loaded again is refused. The renamed tables keep it."""
-    straight = dump()
+    """A day that cannot be loaded again is refused. The renamed tables keep it, and readers have the history."""
+    straight, history = dump(), query(HISTORY)
     give_old_names("users")
     shutil.rmtree(USERS.folder("raw", DAYS[0]).path)
     with pytest.raises(WarehouseError, match="without raw files"):
         rebuild(USERS)
+    assert query(HISTORY) == history
     load_stage.load_day(USERS, DAYS[1])
     assert dump() == straight
 

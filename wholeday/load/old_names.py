@@ -4,9 +4,11 @@ Responsibilities: the old names of `loads.superseded` and of the internal tables
 Non-goals: reading tables under their old names. Every command but `rebuild` refuses them.
 """
 
+from dataclasses import replace
+
 from wholeday.errors import WarehouseError
 from wholeday.load.database import Connection
-from wholeday.schema.tables import LOADS
+from wholeday.schema.tables import HISTORY, LOADS, Declared, Words
 
 INTERNAL = ("days", "events", "changes", "forgotten")  # `users_days` is now `_users_days`
 INDEXES = ("by_as_of", "by_key", "not_understood")
@@ -33,8 +35,9 @@ def refuse_old_names(db: Connection, name: str) -> None:
         )
 
 
-def rename_tables(db: Connection, name: str) -> None:
-    """Rename `loads.stale` and the internal tables of a dataset. The next load or rebuild makes indexes and view."""
+def rename_tables(db: Connection, declared: Declared) -> None:
+    """Rename `loads.stale` and the internal tables of a dataset. The next load or rebuild makes the indexes."""
+    name = declared.name
     loads = db.describe(LOADS.name).columns
     if "stale" in loads:
         db.run("alter table loads rename column stale to superseded")
@@ -43,7 +46,7 @@ def rename_tables(db: Connection, name: str) -> None:
                 db.add_column(LOADS, column)
     if not _is_old(db, f"{name}_days"):
         return
-    if db.describe(f"{name}_history").kind == "view":
+    if has_view := db.describe(f"{name}_history").kind == "view":
         db.run(f'drop view "{name}_history"')
     for index in INDEXES:
         db.run(f'drop index if exists "{name}_{index}"')
@@ -53,3 +56,7 @@ def rename_tables(db: Connection, name: str) -> None:
             db.run(f'alter table "{name}_{role}" rename to "_{name}_{role}"')
         if "gone" in old:
             db.run(f'alter table "_{name}_{role}" rename column gone to _state')
+    tables = [set(db.describe(table.name).columns) for table in declared.stored()[:-1]]
+    if has_view and all(tables):  # for readers, until the rebuild is committed
+        row = {column: kind for column, kind in declared.row.items() if column in tables[0]}
+        db.create_view(f"{name}_history", HISTORY.format_map(Words(replace(declared, row=row))))

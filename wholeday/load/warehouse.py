@@ -165,7 +165,7 @@ class Warehouse:
             with self.database.connect() as db:
                 if has_old_names(db, self.name):
                     db.begin(self.name)
-                    rename_tables(db, self.name)
+                    rename_tables(db, Declared.read(self.name, self.table))
                     db.commit()
 
     def _bury(self, db: Connection, declared: Declared, keys: Iterable[Key]) -> None:
