@@ -111,7 +111,7 @@ load | status | report | backfill | plan | doctor | check | reprocess | verify |
     ;;
 luigid)
     export LUIGI_CONFIG_PATH="${LUIGI_CONFIG_PATH:-central.cfg}"
-    exec python -m wholeday.scheduler "${@:2}"
+    exec python -m wholeday.tasks.scheduler "${@:2}"
     ;;
 bench) exec python -m benchmarks.run "${@:2}" ;;
 test)
