@@ -19,7 +19,7 @@ from tests.support.shapes import SHAPES, JsonServer
 from tests.support.vendor import Shape, find
 from wholeday.commands import cli, doctor
 from wholeday.commands.doctor import MOST_REQUESTS
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 COUNT = 145
 Configure = Callable[..., None]
@@ -55,7 +55,7 @@ def parse(text: str) -> dict[str, str]:
 def read(section: dict[str, str], configure: Configure) -> list[Any]:
     """The records that the section brings."""
     configure("users", **section)
-    return [json.loads(bytes(record)) for page in Reading(Users(), DAY) for record in page]
+    return [json.loads(bytes(record)) for page in Reader(Users(), DAY) for record in page]
 
 
 def find_row(text: str, name: str) -> str:

@@ -13,7 +13,7 @@ import requests
 from tests.support.peers import find_port, install_npm, install_pip, serve
 from tests.support.project import luigi_run, query
 from tests.support.reading import DAY, People, fail, read
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 # In one process: each package is installed once.
 pytestmark = [pytest.mark.xdist_group("peers"), pytest.mark.timeout(300)]
@@ -190,7 +190,7 @@ def test_scim_gives_who_changed_since_the_watermark(scim: Callable[[int], tuple[
     url, users = scim(13)
     moments = sorted(dt.datetime.fromisoformat(user["meta"]["lastModified"]) for user in users)
     for watermark, number in ((moments[0], 13), (moments[-1] + dt.timedelta(hours=1), 0)):
-        reading = Reading(People(url=url, **SCIM), DAY, watermark)
+        reading = Reader(People(url=url, **SCIM), DAY, watermark)
         assert sum(len(page) for page in reading) == number
 
 

@@ -15,7 +15,7 @@ from tests.support.reading import People, make_pages, make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
 from wholeday.extract.census import Census
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 from wholeday.tasks import progress
 
 DAY = "2026-11-20"
@@ -131,7 +131,7 @@ def test_the_visualiser_shows_how_far_a_running_day_is(server):
 
 def follow(url: str, set_message: Callable[[str], None], set_percentage: Callable[[int], None], **keys: Any) -> None:
     """Read a source, with the setters of a task."""
-    reading = Reading(People(url=url, paginator="page", **keys), OTHER_DAY, census=Census(None, ("id",)))
+    reading = Reader(People(url=url, paginator="page", **keys), OTHER_DAY, census=Census(None, ("id",)))
     with progress.track_reading(set_message, set_percentage) as tell:
         for _ in reading:
             tell(reading)

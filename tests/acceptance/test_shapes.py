@@ -13,7 +13,7 @@ from tests.support.shapes import SHAPES, HubSpot, JsonServer, Keycloak
 from tests.support.vendor import MORNING, Shape, find
 from wholeday.errors import SourceError
 from wholeday.extract.census import Census
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 QUICK = {"page_size": 3, "requests_per_second": 0.0}  # in small pages, without the pace that a vendor asks for
 HOUR = dt.timedelta(hours=1)
@@ -27,10 +27,10 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, value)
 
 
-def start(shape: Shape, watermark: dt.datetime | None = None, **keys: Any) -> Reading:
+def start(shape: Shape, watermark: dt.datetime | None = None, **keys: Any) -> Reader:
     """A reading by the shape's own section, and `keys` before it."""
     source = People(**{**shape.section, **QUICK, **keys})
-    return Reading(source, DAY, watermark, Census(None, [shape.key], source.deleted_when))
+    return Reader(source, DAY, watermark, Census(None, [shape.key], source.deleted_when))
 
 
 def read(shape: Shape, watermark: dt.datetime | None = None, **keys: Any) -> list[Any]:
@@ -64,7 +64,7 @@ def test_a_page_is_as_large_as_the_vendor_allows(server: Server, name: str, coun
     """Every request costs: so many users come on one page, and one user more on two."""
     for users, expected in ((count, 1), (count + 1, 2)):
         shape = SHAPES[name](server, users)
-        pages = [len(page) for page in Reading(People(**shape.section, requests_per_second=0.0), DAY)]
+        pages = [len(page) for page in Reader(People(**shape.section, requests_per_second=0.0), DAY)]
         assert (sum(pages), len([size for size in pages if size])) == (users, expected)
 
 

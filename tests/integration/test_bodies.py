@@ -13,7 +13,7 @@ from tests.support.wire import Raw, Wire
 from wholeday.errors import ConfigError
 from wholeday.extract.http.bodies import unfold
 from wholeday.extract.http.pages import BadPageError, RecoverableError, split_list
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 NDJSON = {"Content-Type": "application/x-ndjson; charset=utf-8"}
 NO_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
@@ -30,7 +30,7 @@ LINES = [
 
 def take(url: str, **keys: Any) -> list[bytes]:
     """The records of a reading, as they would lie in a raw file."""
-    return [bytes(record) for page in Reading(People(url=url, **keys), DAY) for record in page]
+    return [bytes(record) for page in Reader(People(url=url, **keys), DAY) for record in page]
 
 
 @pytest.mark.parametrize("kind", ["application/json", *LINES])

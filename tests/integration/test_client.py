@@ -19,7 +19,7 @@ from wholeday import clock
 from wholeday.errors import ConfigError
 from wholeday.extract.http import client
 from wholeday.extract.http.waits import find_wait
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 SECRET = "s3cr3t/+tok&n"
 
@@ -177,7 +177,7 @@ def test_a_cache_between_is_asked_for_a_fresh_answer(server: Server, own: dict[s
 def test_a_password_in_the_url_is_sent_but_never_shown(server: Server) -> None:
     """The user and password of a URL become a header."""
     url = server.on("/users", Answer([])).replace("http://", "http://ann:hunter22@")
-    reading = Reading(People(url=url), DAY)
+    reading = Reader(People(url=url), DAY)
     assert list(reading) == [[]]
     assert server.requests[0].headers["Authorization"] == "Basic YW5uOmh1bnRlcjIy"
     assert reading.url == server.url + "/users"
@@ -232,7 +232,7 @@ def test_the_pace_is_kept(server: Server) -> None:
 def test_an_auth_that_cannot_be_understood_is_an_error(auth: str) -> None:
     """It is not repeated in the error: it may be the secret itself."""
     with pytest.raises(ConfigError, match="auth") as caught:
-        Reading(People(url="http://a/", auth=auth), DAY)
+        Reader(People(url="http://a/", auth=auth), DAY)
     assert "eyJ" not in str(caught.value)
 
 
@@ -241,7 +241,7 @@ def test_a_secret_that_cannot_be_sent_names_its_variable(monkeypatch: pytest.Mon
     """A variable that is unset, empty or no header is an error before the first request."""
     monkeypatch.setattr("os.environ", {} if value is None else {"PEOPLE_TOKEN": value})
     with pytest.raises(ConfigError, match="PEOPLE_TOKEN") as caught:
-        Reading(People(url="http://a/", auth="bearer:PEOPLE_TOKEN"), DAY)
+        Reader(People(url="http://a/", auth="bearer:PEOPLE_TOKEN"), DAY)
     assert not value or value.strip() not in str(caught.value)
 
 
@@ -251,7 +251,7 @@ def test_a_secret_that_cannot_be_sent_names_its_variable(monkeypatch: pytest.Mon
 def test_a_url_that_cannot_be_used_is_an_error(url: str) -> None:
     """Nothing of it is shown: nobody knows where its password ends."""
     with pytest.raises(ConfigError, match="url") as caught:
-        Reading(People(url=url), DAY)
+        Reader(People(url=url), DAY)
     assert "hunter" not in str(caught.value)
 
 

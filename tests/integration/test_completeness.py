@@ -23,7 +23,7 @@ from wholeday.errors import SourceError
 from wholeday.extract.census import Census
 from wholeday.extract.day import extract_day
 from wholeday.extract.http import client
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 from wholeday.load import day as load_stage
 from wholeday.transform import day as transform_stage
 
@@ -78,7 +78,7 @@ def read_ids(server: Server, listing: Listing, **keys: Any) -> set[int] | str:
 
     server.requests.clear()
     source = People(url=server.on("/users", respond), retries=4, **keys)
-    reading = Reading(source, DAY, None, Census(None, ["id"], ""))
+    reading = Reader(source, DAY, None, Census(None, ["id"], ""))
     try:
         ids = {json.loads(bytes(record))["id"] for page in list(reading) for record in page}
     except SourceError as error:
@@ -99,7 +99,7 @@ def find_excuse(listing: Listing) -> str:
     if "skip" in faults:
         return "a page is left out, and nothing counts"
     if "forget" in faults and not listing.more:
-        return "the pointer to the next page is left out, and nothing counts or says that there is more"
+        return "the pointer to the next page is left out, and nothing counts or announces more"
     if shifts:
         return "users move up to places that were read, and nothing counts"
     if jumps:
@@ -161,7 +161,7 @@ def test_auto_finds_all_users_or_the_day_fails(server: Server, listing: Listing)
     """The same where the first page is all that there is to go by."""
     keys = {"method": "POST", "body": {"sort": "id"}} if listing.kind == "body" else {}
     silent = not (listing.total or listing.more or listing.kind in POINTERS)
-    excuse = "nothing in the first page says that there is more" if silent else find_excuse(listing)
+    excuse = "nothing in the first page announces more" if silent else find_excuse(listing)
     judge(listing, read_ids(server, listing, **keys), excuse)
 
 
@@ -195,7 +195,7 @@ def test_who_is_new_does_not_make_up_for_who_was_missed(server: Server) -> None:
     drift = [Step(1, "delete", 0), Step(2, "create", 0)]
     listing = Listing("page1", count=10, size=3, total="header", drift=drift)
     line = str(read_ids(server, listing, **listing.keys))
-    assert "the source declared 10 records, and now 9: its list became shorter while it was read" in line
+    assert "the source declared 10 records, and now 9: its list became shorter during the extraction" in line
 
 
 def test_auto_holds_a_source_to_a_total_that_shrinks(server: Server) -> None:

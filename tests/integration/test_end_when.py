@@ -14,8 +14,8 @@ from wholeday.commands import check
 from wholeday.commands.check import OK
 from wholeday.errors import SourceError
 from wholeday.extract.http import client
-from wholeday.extract.paginators import find_next_link
-from wholeday.extract.reader import Reading
+from wholeday.extract.links import parse_next_link
+from wholeday.extract.reader import Reader
 
 ENDS = {
     "204": Answer(status=204),
@@ -59,7 +59,7 @@ def test_end_behind_the_last_page(server: Server, end: str, paginator: str) -> N
     """The end is asked for twice before it is believed; without the key the line names the key that accepts it."""
     url = serve_pages(server, ENDS[end])
     keys = {"data_selector": "users", "paginator": paginator}
-    reading = Reading(People(url=url, end_when=f" {end} ,same_cursor", **keys), DAY)
+    reading = Reader(People(url=url, end_when=f" {end} ,same_cursor", **keys), DAY)
     assert sum(len(page) for page in reading) == 14
     if paginator == "page":
         assert len(server.requests) == 4
@@ -146,7 +146,7 @@ def test_same_cursor(server: Server, users: list[Any]) -> None:
     keys = {"paginator": "cursor", "cursor_path": "next", "cursor_param": "after"}
     url = server.on("/users", respond)
     assert read(url, end_when="same_cursor", **keys) == [{"id": 1}, *users]
-    assert re.search("was asked for before, as page 2.*set end_when = same_cursor", fail(url, **keys))
+    assert re.search("repeats the request of page 2.*set end_when = same_cursor", fail(url, **keys))
 
 
 def test_cursor_of_an_earlier_page_is_a_cycle(server: Server) -> None:
@@ -158,7 +158,7 @@ def test_cursor_of_an_earlier_page_is_a_cycle(server: Server) -> None:
 
     keys = {"paginator": "cursor", "cursor_path": "next", "cursor_param": "after"}
     line = fail(server.on("/users", respond), end_when="same_cursor", **keys)
-    assert "was asked for before, as page 2" in line
+    assert "repeats the request of page 2" in line
     assert "same_cursor" not in line
 
 
@@ -192,7 +192,7 @@ def test_word_of_more_holds_with_end_when(server: Server, more_path: str) -> Non
     """The page before says that there is more."""
     url = serve_pages(server, ENDS["404"], has_more=True)
     line = fail(url, data_selector="users", paginator="page", end_when="404", more_path=more_path)
-    assert "the end by end_when = 404, and 'has_more' of the page before says that there is more" in line
+    assert "the end by end_when = 404, and 'has_more' of the page before announces more" in line
 
 
 def test_pages_with_status_206(server: Server) -> None:
@@ -239,7 +239,7 @@ def test_full_page_with_a_link_without_results_is_all(server: Server) -> None:
     ],
 )
 def test_results_of_a_link(header: str, target: str | None) -> None:
-    assert find_next_link(header) == target
+    assert parse_next_link(header) == target
 
 
 QUIET = {

@@ -16,7 +16,7 @@ from tests.support.reading import DAY, People
 from tests.support.server import Answer, Request, Server
 from wholeday.errors import SourceError
 from wholeday.extract.census import Census
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 PATIENCE = 20  # seconds for what is sure to happen
 
@@ -36,7 +36,7 @@ def serve_slowly(server: Server, wait: float, pages: int = 8, **answers: Answer)
 def test_pages_are_asked_for_ahead_and_come_in_order(server: Server) -> None:
     """Where source and rate allow it several at a time, and one more behind a last page that is full."""
     wait = 0.2
-    reading = Reading(People(url=serve_slowly(server, wait), paginator="page", requests_per_second=1000), DAY)
+    reading = Reader(People(url=serve_slowly(server, wait), paginator="page", requests_per_second=1000), DAY)
     assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(1, 17))
     assert sorted(int(request.query["page"]) for request in server.requests) == list(range(1, 10))
     times = sorted(request.at for request in server.requests)
@@ -59,7 +59,7 @@ def test_records_are_counted_while_the_next_page_is_made(server: Server, monkeyp
         add(census, records)
 
     monkeypatch.setattr(Census, "add", add_late)
-    reading = Reading(People(url=server.on("/users", respond), paginator="link_header"), DAY)
+    reading = Reader(People(url=server.on("/users", respond), paginator="link_header"), DAY)
     assert [len(page) for page in reading] == [1, 1]
     assert counted == [True, True]
 
@@ -73,7 +73,7 @@ def test_a_short_page_moves_those_behind_it(server: Server) -> None:
         return Answer({"users": users, "total": 40})
 
     url = server.on("/users", respond)
-    reading = Reading(People(url=url, paginator="offset", total_path="total", requests_per_second=1000), DAY)
+    reading = Reader(People(url=url, paginator="offset", total_path="total", requests_per_second=1000), DAY)
     assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(40))
     assert {"12", "9"} <= {request.query["offset"] for request in server.requests}
 
@@ -81,14 +81,14 @@ def test_a_short_page_moves_those_behind_it(server: Server) -> None:
 def test_without_a_rate_one_page_is_asked_for_at_a_time(server: Server) -> None:
     """Nobody knows what the source bears: each request comes after the answer to the one before."""
     wait = 0.03
-    list(Reading(People(url=serve_slowly(server, wait), paginator="page"), DAY))
+    list(Reader(People(url=serve_slowly(server, wait), paginator="page"), DAY))
     times = [request.at for request in server.requests]
     assert all(later - earlier >= wait for earlier, later in itertools.pairwise(times))
 
 
 def test_the_rate_holds_for_all_pages_together(server: Server) -> None:
     """However many are under way."""
-    list(Reading(People(url=serve_slowly(server, 0.2), paginator="page", requests_per_second=20), DAY))
+    list(Reader(People(url=serve_slowly(server, 0.2), paginator="page", requests_per_second=20), DAY))
     times = sorted(request.at for request in server.requests)
     assert all(at - times[0] >= number / 20 - 0.02 for number, at in enumerate(times))
 
@@ -100,7 +100,7 @@ def test_an_error_in_a_page_ahead_fails_the_day(server: Server, trouble: Answer)
     """When its turn comes: the pages before it are given out, and none behind it."""
     url = serve_slowly(server, 0.05, p5=trouble)
     came: list[int] = []
-    pages = iter(Reading(People(url=url, paginator="page", requests_per_second=1000, retries=1), DAY))
+    pages = iter(Reader(People(url=url, paginator="page", requests_per_second=1000, retries=1), DAY))
     with pytest.raises(SourceError, match="page=5"):
         came.extend(json.loads(bytes(record))["id"] for page in pages for record in page)
     assert came == list(range(1, 9))
@@ -112,7 +112,7 @@ def test_who_stops_reading_leaves_no_thread_behind(server: Server) -> None:
     busy = Answer(status=429, headers={"Retry-After": "3600"})
     url = serve_slowly(server, 0.0, p3=busy)
     source = People(url=url, paginator="page", requests_per_second=1000, max_wait=dt.timedelta(hours=2))
-    pages = iter(Reading(source, DAY))
+    pages = iter(Reader(source, DAY))
     next(pages)
     time.sleep(0.1)
     assert find_fetchers()
@@ -141,7 +141,7 @@ def test_what_is_still_under_way_says_no_secret(
     source = People(
         url=server.on("/users", respond), paginator="page", requests_per_second=rate, auth="query:api_key:PEOPLE_KEY"
     )
-    with closing(iter(Reading(source, DAY))) as pages:
+    with closing(iter(Reader(source, DAY))) as pages:
         next(pages)
         assert asked.wait(PATIENCE)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("urllib3")]

@@ -17,7 +17,7 @@ from wholeday.extract.http import pages
 from wholeday.extract.http.bodies import unfold
 from wholeday.extract.http.body_errors import BodyErrors
 from wholeday.extract.http.pages import BadPageError, select_list, split_envelope, split_list
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 from wholeday.schema.scan import count_items
 
 
@@ -47,7 +47,7 @@ def test_several_gzip_members_are_one_body(server: Server) -> None:
 def test_a_record_is_the_bytes_that_came_on_one_line(server: Server) -> None:
     """Nothing is re-serialised: order, numbers, escapes and spaces stay; line breaks become spaces."""
     body = '[\n {"b": 1.0,\r\n\t"a": "\\u00e9\\n", "big": 123456789012345678901234567890} ,\n 7, null]'
-    (page,) = Reading(People(url=server.on("/users", Answer(body))), DAY)
+    (page,) = Reader(People(url=server.on("/users", Answer(body))), DAY)
     assert [bytes(record) for record in page] == [
         b'{"b": 1.0,  \t"a": "\\u00e9\\n", "big": 123456789012345678901234567890}',
         b"7",
@@ -61,7 +61,7 @@ def test_a_record_is_the_bytes_that_came_on_one_line(server: Server) -> None:
 )
 def test_a_value_that_few_can_read_does_not_harm_its_neighbours(server: Server, bad: str, page: str) -> None:
     """What Python APIs emit beyond JSON, and numbers of any size, is passed on in its own record."""
-    (records,) = Reading(People(url=server.on("/users", Answer(page.replace("%s", bad)))), DAY)
+    (records,) = Reader(People(url=server.on("/users", Answer(page.replace("%s", bad)))), DAY)
     assert [bytes(record).decode() for record in records] == ['{"id":1}', f'{{"x":{bad}}}', '{"id":3}']
 
 
@@ -173,7 +173,7 @@ def test_name_twice_in_a_record_is_kept(server: Server) -> None:
     """The page is sound, and the bytes of its records are not looked into."""
     record = '{"id": 1, "a": 1, "a": "%s"}' % ("x" * 99)
     url = server.on("/users", Answer(f'{{"data": [{record}], "note": "[]"}}'))
-    (page,) = Reading(People(url=url), DAY)
+    (page,) = Reader(People(url=url), DAY)
     assert [bytes(each).decode() for each in page] == [record]
 
 
@@ -410,7 +410,7 @@ def test_deep_record_is_a_record_of_its_page(server: Server, depth: int, open_cl
     start, end = ("[", "]") if open_close == "[]" else ('{"a":', "}")
     deep = '{"id":2,"x":' + start * (depth - 2) + "[]" + end * (depth - 2) + "}"
     body = f'[{{"id":1}},{deep},{{"id":3,"x":"]"}}]'
-    (page,) = Reading(People(url=server.on("/users", Answer(body))), DAY)
+    (page,) = Reader(People(url=server.on("/users", Answer(body))), DAY)
     assert [bytes(record).decode() for record in page] == ['{"id":1}', deep, '{"id":3,"x":"]"}']
 
 

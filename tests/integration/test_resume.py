@@ -26,7 +26,7 @@ from wholeday.errors import OutageError, QualityError, SourceError
 from wholeday.extract.day import extract_day
 from wholeday.extract.http import client
 from wholeday.extract.http.client import AnswerError
-from wholeday.extract.reader import WrongSourceError
+from wholeday.extract.totals import WrongSourceError
 from wholeday.storage.day_folder import JOURNAL
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import RawManifest
@@ -212,7 +212,7 @@ def test_a_page_from_before_the_break_does_not_come_again(server: Server, config
         return answer if answer.body.get("next") else Answer({"data": first})
 
     source.listing.respond = end_with_the_first  # type: ignore[method-assign]
-    with pytest.raises(SourceError, match="has the same records as a page before: the source repeats itself"):
+    with pytest.raises(SourceError, match="has the same records as an earlier page: the source repeats itself"):
         extract_day(USERS, DAY)
 
 

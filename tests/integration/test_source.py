@@ -12,7 +12,7 @@ from tests.support.reading import DAY, People, fail, make_pages, read
 from tests.support.server import Answer, Request, Server
 from wholeday.errors import ConfigError, SourceError
 from wholeday.extract import reader
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 
 @pytest.mark.parametrize(
@@ -26,23 +26,23 @@ from wholeday.extract.reader import Reading
 def test_auto_follows_links(server: Server, link: str) -> None:
     """A Link to the next page, absolute or relative, is followed to the last, and the reading says why."""
     url = server.on("/users", make_pages(5, 2, server, link))
-    reading = Reading(People(url=url), DAY)
+    reading = Reader(People(url=url), DAY)
     assert [len(page) for page in reading] == [2, 2, 1]
-    assert reading.paginator == "link_header: the Link header names the next"
+    assert reading.paginator == "link_header: the Link header names the next page"
     assert (reading.pages, reading.records) == (3, 5)
 
 
 def test_auto_takes_a_page_without_a_sign_of_more_for_all(server: Server) -> None:
     """One page is enough where nothing speaks against it."""
-    reading = Reading(People(url=server.on("/users", Answer({"users": [{"id": 1}], "total": 1}))), DAY)
+    reading = Reader(People(url=server.on("/users", Answer({"users": [{"id": 1}], "total": 1}))), DAY)
     assert [len(page) for page in reading] == [1]
-    assert reading.paginator == "single: 1 record came, and nothing says that there are more; total 1 at 'total'"
+    assert reading.paginator == "single: 1 record came, and nothing announces more; total 1 at 'total'"
 
 
 def test_auto_does_not_guess(server: Server) -> None:
     """A first page that speaks of more fails the day, and names what it saw and the key to set."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 7}}))
-    assert re.search("'meta.total' is 7 and 1 record came, and none of .* leads to others: set paginator", fail(url))
+    assert re.search("'meta.total' is 7 and 1 record came, and none of .* leads to more: set paginator", fail(url))
     assert read(url, paginator="single") == [{"id": 1}]
 
 
@@ -69,7 +69,7 @@ def test_a_link_is_followed_past_an_empty_page(server: Server) -> None:
 def test_size_param_without_page_size_is_an_error() -> None:
     """A name without a number would ask for nothing."""
     with pytest.raises(ConfigError, match="page_size"):
-        Reading(People(url="http://a/", size_param="limit"), DAY)
+        Reader(People(url="http://a/", size_param="limit"), DAY)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,7 +83,7 @@ def test_the_population_arrives_exactly(server: Server, count: int, size: int, f
 
 def test_the_demo_is_a_source_like_any_other() -> None:
     """demo:// needs no server, and is read by the same code."""
-    reading = Reading(People(url="demo://users", params={"updated_before": "{day_stop}", "per_day": 2}), DAY)
+    reading = Reader(People(url="demo://users", params={"updated_before": "{day_stop}", "per_day": 2}), DAY)
     assert sum(len(page) for page in reading) == reading.records > 1000
     assert reading.pages > 1
 
@@ -97,7 +97,7 @@ def test_a_cycle_of_pages_fails_the_day(server: Server, cycle: int) -> None:
         return Answer([{"id": page}], headers={"Link": f"</users?page={(page + 1) % cycle}>; rel=next"})
 
     line = fail(server.on("/users", respond) + "?page=0")
-    assert re.search(rf"page {cycle + 1} \(GET .*page=0\) was asked for before, as page 1", line)
+    assert re.search(rf"page {cycle + 1} \(GET .*page=0\) repeats the request of page 1", line)
     assert len(server.requests) == cycle
 
 
@@ -155,7 +155,7 @@ def test_a_number_of_pages_that_falls_fails_the_day(server: Server, paginator: s
 
     keys = {"total_header" if "-" in name else "total_path": f"pages:{name}", "cursor_path": "next"}
     line = fail(server.on("/users", respond), **({"paginator": paginator, **keys} if paginator != "auto" else {}))
-    assert "page 2: the source declared 3 pages, and now 2: its list became shorter while it was read" in line
+    assert "page 2: the source declared 3 pages, and now 2: its list became shorter during the extraction" in line
 
 
 def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(server: Server) -> None:
@@ -218,7 +218,7 @@ def test_a_key_that_leads_nowhere_is_held_against_the_source_s_own_word(server: 
     """A misspelt cursor_path ends no reading of which the source says that there is more."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "next": "x", "has_more": True}))
     line = fail(url, paginator="cursor", cursor_path="nxt", cursor_param="c")
-    assert "is the last that cursor leads to, and 'has_more' says that there is more" in line
+    assert "is the last that cursor leads to, and 'has_more' announces more" in line
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_key_that_leads_nowhere_is_held_against_what_leads_on(server: Server, 
     """A page without the field that is to lead on, and with another that may, is not the last; one that has it is."""
     page = {"users": [{"id": 1}], "meta": {"next": "x"}}
     line = fail(server.on("/users", Answer(page)), **keys)
-    assert f"is the last that {keys['paginator']} leads to, and 'meta.next' says that there is more" in line
+    assert f"is the last that {keys['paginator']} leads to, and 'meta.next' announces more" in line
     there = {"meta": {"next": "x", "nxt": None}, "nxt": ""}
     server.on("/users", Answer(page | there, headers={"Link": '</users>; rel="first"'}))
     assert read(f"{server.url}/users", **keys) == [{"id": 1}]

@@ -10,7 +10,7 @@ import pytest
 from tests.support.server import Answer, Request, Server
 from wholeday.config.settings import Source
 from wholeday.errors import SourceError
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 DAY = dt.date(2026, 10, 31)
 
@@ -21,7 +21,7 @@ class People(Source):
 
 def read(url: str, **keys: Any) -> list[Any]:
     """The records of a reading, decoded."""
-    return [json.loads(bytes(record)) for page in Reading(People(url=url, **keys), DAY) for record in page]
+    return [json.loads(bytes(record)) for page in Reader(People(url=url, **keys), DAY) for record in page]
 
 
 def fail(url: str, **keys: Any) -> str:

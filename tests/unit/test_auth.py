@@ -14,7 +14,7 @@ from tests.support.server import Answer, Request, Server
 from wholeday.errors import ConfigError, SourceError
 from wholeday.extract.http.auth import Auth
 from wholeday.extract.http.session import Session
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 from wholeday.redaction import Mask
 
 SECRET = "s3cr3t/+tok&n"
@@ -91,7 +91,7 @@ def test_a_query_secret_reaches_a_redirect_s_target_too(server: Server, monkeypa
     url = server.on("/old", Answer(status=302, headers={"Location": "/users?api_key=&x=1"}))
     server.on("/users", Answer([{"id": 1}], headers={"Link": '</two>; rel="next"'}))
     server.on("/two", Answer([{"id": 2}]))
-    reading = Reading(People(url=url, auth="query:api_key:PEOPLE_TOKEN", paginator="link_header"), DAY)
+    reading = Reader(People(url=url, auth="query:api_key:PEOPLE_TOKEN", paginator="link_header"), DAY)
     assert sum(len(page) for page in reading) == 2
     assert [request.query.get("api_key") for request in server.requests] == [SECRET] * 3
     assert "api_key" not in reading.url
@@ -257,7 +257,7 @@ def test_no_secret_is_printed(
         auth=f"{auth}PEOPLE_TOKEN",
         retries=1,
     )
-    reading = Reading(people, DAY)
+    reading = Reader(people, DAY)
     trace = ""
     try:
         list(reading)

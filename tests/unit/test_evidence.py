@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from wholeday.extract.detection import MOST_PROBES, Decision, UndecidedError, decide, says_more
+from wholeday.extract.detection import MAX_PROBES, Decision, decide
+from wholeday.extract.evidence import UndecidedError, announces_more
 from wholeday.extract.http.page import Page
 from wholeday.extract.http.request import Request
-from wholeday.extract.paginators import Paging
+from wholeday.extract.paging import Paging
 
 URL = "https://api.example/users"
 Answer = Callable[[dict[str, str]], Page | None]
@@ -44,14 +45,14 @@ class Api:
         assert page is not None
         self.queries.clear()
         decision = decide(Paging(**keys), self.request, page, self)
-        assert len(self.queries) <= MOST_PROBES
+        assert len(self.queries) <= MAX_PROBES
         assert decision.why.startswith(f"{decision.keys['paginator']}: ")
         return decision
 
     def read(self, decision: Decision) -> list[Any]:
         """Every id that comes by what was decided."""
         paging = replace(Paging(), **decision.keys)
-        paginator = paging.make()
+        paginator = paging.build()
         request: Request | None = paginator.first(self.request)
         ids: list[Any] = []
         while request is not None:
@@ -59,8 +60,8 @@ class Api:
             page = self(request)
             assert page is not None
             ids += [json.loads(bytes(record))["id"] for record in page.records]
-            total, _ = paging.find_total(page)
-            more = paging.says_more(page)
+            total, _ = paging.read_totals(page)
+            more = paging.read_more(page)
             more = len(ids) < total if more is None and total is not None and paginator.positional else more
             request = paginator.next(request, page, more)
         return ids
@@ -109,14 +110,14 @@ TOTALS: list[dict[str, object]] = [
 @pytest.mark.parametrize("fields", MORE + TOTALS)
 def test_a_field_that_speaks_of_more_is_never_taken_for_the_end(fields: dict[str, object]) -> None:
     """Whatever APIs call it, a word on what follows is found and named; where nothing leads on, nothing is guessed."""
-    with pytest.raises(UndecidedError, match=f"'.?{next(iter(fields))}.* none of .* leads to others: set paginator"):
+    with pytest.raises(UndecidedError, match=f"'.?{next(iter(fields))}.* none of .* leads to more: set paginator"):
         Api(lambda _: make_page([1, 2], **fields)).decide()
 
 
 @pytest.mark.parametrize("fields", MORE)
 def test_a_field_that_speaks_of_more_says_so(fields: dict[str, object]) -> None:
     """Also where pages are counted off, a word of the source is heard."""
-    assert says_more(make_page([1, 2], **fields)) is True
+    assert announces_more(make_page([1, 2], **fields)) is True
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_field_that_speaks_of_more_says_so(fields: dict[str, object]) -> None:
 )
 def test_a_page_that_says_that_it_is_all_is_believed(fields: dict[str, object], more: bool | None) -> None:
     """It is not mistaken for a first of many, and nothing is asked."""
-    assert says_more(make_page([1, 2], **fields)) is more
+    assert announces_more(make_page([1, 2], **fields)) is more
     if more is not True:
         api = Api(lambda _: make_page([1, 2], **fields))
         assert api.decide().keys["paginator"] == "single"
@@ -148,7 +149,7 @@ def test_a_page_that_says_that_it_is_all_is_believed(fields: dict[str, object], 
 @pytest.mark.parametrize("end", [{"end_of_stream": True}, {"has_more": False}, {"meta": {"last": True}}])
 def test_the_source_s_word_for_the_end_outranks_a_cursor(end: dict[str, object]) -> None:
     """Some send a cursor with the last page too, to go on from another day."""
-    assert says_more(make_page([1, 2], after_url="/users?cursor=x", **end)) is False
+    assert announces_more(make_page([1, 2], after_url="/users?cursor=x", **end)) is False
     assert Api(lambda _: make_page([1, 2], after_url="/users?cursor=x", **end)).decide().keys["paginator"] == "single"
 
 
@@ -263,7 +264,7 @@ def test_a_page_that_names_its_place_and_leads_nowhere_is_undecided(url: str, fi
     first = make_page(range(7), **fields)
     for later in (first, None):
         answers = itertools.chain([first], itertools.repeat(later))
-        seen = f"'{word}' is . and 7 records came, which may be the first page of more, and none of .* leads to others"
+        seen = f"'{word}' is . and 7 records came, which may be the first page of more, and none of .* leads to more"
         with pytest.raises(UndecidedError, match=seen):
             Api(lambda _, answers=answers: next(answers), URL + url).decide()
 
@@ -416,7 +417,7 @@ def test_a_flag_is_not_believed_against_a_link_to_others(flag: dict[str, object]
 def test_a_link_header_is_taken_at_its_word() -> None:
     """It is made for nothing else, so that nothing is asked."""
     api = Api(lambda _: make_page([1, 2], {"Link": '</users?page=2>; rel="next"'}, next_cursor="abc"))
-    assert api.decide() == Decision({"paginator": "link_header"}, "link_header: the Link header names the next")
+    assert api.decide() == Decision({"paginator": "link_header"}, "link_header: the Link header names the next page")
     assert api.queries == []
 
 
@@ -728,7 +729,7 @@ def test_what_is_half_a_proof_is_none(answer: Answer, url: str) -> None:
 
 def test_what_stands_in_a_list_is_no_word_of_the_page() -> None:
     """No path leads there."""
-    assert says_more(make_page([1], links=[{"has_more": False}])) is None
+    assert announces_more(make_page([1], links=[{"has_more": False}])) is None
 
 
 def test_a_shuffled_list_proves_nothing() -> None:
@@ -835,4 +836,4 @@ def test_no_more_questions_than_a_few() -> None:
     api = Api(lambda _: make_page(range(100), next_cursor="abc", has_more=True))
     with pytest.raises(UndecidedError):
         api.decide()
-    assert len(api.queries) == MOST_PROBES
+    assert len(api.queries) == MAX_PROBES

@@ -17,7 +17,9 @@ from tests.support.server import Answer, Server
 from wholeday.errors import ConfigError
 from wholeday.extract.http.page import Page
 from wholeday.extract.http.request import Request
-from wholeday.extract.paginators import LinkHeader, Paging, Param, Single, find_next_link
+from wholeday.extract.links import parse_next_link
+from wholeday.extract.paginators import LinkHeader, Param, Single
+from wholeday.extract.paging import Paging
 
 URL = "https://api.example/users"
 RECORD = msgspec.Raw(b'{"id":1}')
@@ -59,7 +61,7 @@ def test_single_has_no_next() -> None:
 )
 def test_the_next_link_is_read_as_rfc_8288_writes_it(header: str, target: str | None) -> None:
     """The target of the link whose relations name next, in any spelling that the RFC allows."""
-    assert find_next_link(header) == target
+    assert parse_next_link(header) == target
 
 
 def test_link_header_takes_a_link_as_it_is() -> None:
@@ -71,13 +73,13 @@ def test_link_header_takes_a_link_as_it_is() -> None:
 
 def follow(paging: Paging, answer: Callable[[Request], Page], **start: Any) -> list[Request]:
     """The requests that a paginator makes of a source, until it has no more."""
-    paginator = paging.make()
-    request: Request | None = paginator.first(paging.ask_for_size(Request(URL, **start)))
+    paginator = paging.build()
+    request: Request | None = paginator.first(paging.add_size(Request(URL, **start)))
     asked = []
     while request is not None:
         asked.append(request)
         page = answer(request)
-        request = paginator.next(request, page, paging.says_more(page))
+        request = paginator.next(request, page, paging.read_more(page))
     return asked
 
 
@@ -169,7 +171,7 @@ def test_the_source_s_word_for_the_end_outranks_a_cursor() -> None:
         (Paging("next_url", cursor_path="next"), {}, "'next' leads nowhere"),
         (Paging("link_header"), {}, "no Link header"),
         (Paging("last_id", cursor_path="key", cursor_param="after"), {}, "has no 'key'"),
-        (Paging("cursor", cursor_path="next", cursor_param="c"), {"next": {"a": 1}}, 'is {"a":1}, which is no link'),
+        (Paging("cursor", cursor_path="next", cursor_param="c"), {"next": {"a": 1}}, 'is {"a":1}, neither a link'),
     ],
 )
 def test_a_word_that_there_is_more_and_no_way_to_it_is_an_error(paging: Paging, page: Any, words: str) -> None:
@@ -188,8 +190,8 @@ def test_a_missing_word_is_an_error() -> None:
 def test_null_is_a_word_too(more_path: str) -> None:
     """Many a source puts it where the next page would stand: there is none."""
     page = make_page(1, more=None, pages=None)
-    assert Paging("page", more_path=more_path).says_more(page) is False
-    assert Paging("page", more_path=f"!{more_path}").says_more(page) is True
+    assert Paging("page", more_path=more_path).read_more(page) is False
+    assert Paging("page", more_path=f"!{more_path}").read_more(page) is True
 
 
 @pytest.mark.parametrize("link", ["https://api.example/users?c=2", "/users?c=2", "?c=2"])
@@ -216,7 +218,7 @@ def test_the_source_s_word_outranks_an_empty_page_for_last_id() -> None:
     """That this was all spares a request; that there is more, on a page where nobody leads on, is an error."""
     paging = Paging("last_id", cursor_param="after", more_path="more")
     assert len(follow(paging, lambda _: make_page(1, more=False))) == 1
-    with pytest.raises(ValueError, match="the last record of this page has no 'id' to go on from: set cursor_path"):
+    with pytest.raises(ValueError, match="the last record of this page has no 'id' to continue after: set cursor_path"):
         follow(paging, lambda _: make_page(0, more=True))
 
 
@@ -235,7 +237,7 @@ def test_the_source_s_word_outranks_an_empty_page_for_last_id() -> None:
 )
 def test_the_declared_total_is_found(paging: Paging, headers: Any, fields: Any, total: Any) -> None:
     """In the field or the header that a key names, of records or of pages; else in the usual headers."""
-    assert paging.find_total(make_page(1, headers, **fields)) == total
+    assert paging.read_totals(make_page(1, headers, **fields)) == total
 
 
 @pytest.mark.parametrize(
@@ -259,13 +261,13 @@ def test_a_key_that_needs_another_says_so(keys: dict[str, Any], words: str) -> N
 
 def test_a_hostile_header_takes_no_time() -> None:
     """Its links are found, or none, without going back over it again and again."""
-    assert find_next_link("<" * 65_000) is None
+    assert parse_next_link("<" * 65_000) is None
 
 
 @pytest.mark.parametrize("value", ['"\\ud800"', "NaN"])
 @pytest.mark.parametrize(
     ("paginator", "words"),
-    [("last_id", "last record|cannot be sent"), ("cursor", "no cursor"), ("next_url", "no link")],
+    [("last_id", "last record|cannot be sent"), ("cursor", "a cursor"), ("next_url", "a link")],
 )
 @pytest.mark.parametrize("where", ["query", "header", "body"])
 def test_cursor_that_is_no_text_is_an_error(server: Server, value: str, paginator: str, words: str, where: str) -> None:

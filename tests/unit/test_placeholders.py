@@ -11,7 +11,7 @@ from tests.support.reading import DAY, People, read
 from tests.support.server import Answer, Server
 from wholeday.config.placeholders import EPOCH, find_placeholders, render
 from wholeday.errors import ConfigError
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 
 DAY_LONG = dt.timedelta(days=1)
 START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
@@ -145,7 +145,7 @@ def test_a_format_without_a_zone_is_in_the_timezone_of_the_section(server: Serve
         "to": "{day_stop:%H:%M:%S %d/%m/%Y %z}",
         "u": "{day_stop}",
     }
-    list(Reading(People(url=server.url + "/users", timezone="America/New_York", params=params), DAY))
+    list(Reader(People(url=server.url + "/users", timezone="America/New_York", params=params), DAY))
     assert server.requests[0].query == {
         "jql": "updated >= '2026-10-30 23:59'",
         "to": "00:00:00 01/11/2026 -0400",
@@ -225,7 +225,7 @@ def test_placeholders_are_found_wherever_they_stand() -> None:
 def test_a_snapshot_refuses_a_filter(name: str) -> None:
     """Whoever a filter leaves out of a snapshot would look gone."""
     with pytest.raises(ConfigError, match="snapshot"):
-        Reading(People(url="http://a/", mode="snapshot", params={"since": f"{{{name}}}"}), DAY)
+        Reader(People(url="http://a/", mode="snapshot", params={"since": f"{{{name}}}"}), DAY)
 
 
 def test_placeholders_land_encoded_where_they_are_used(server: Server) -> None:
@@ -237,7 +237,7 @@ def test_placeholders_land_encoded_where_they_are_used(server: Server) -> None:
         headers={"X-From": "{day_start}"},
         lookback=dt.timedelta(hours=1),
     )
-    list(Reading(people, DAY, START))
+    list(Reader(people, DAY, START))
     assert server.requests[0].target == (
         "/users/2026-10-31?to=2026-11-01T00%3A00%3A00Z&from=2026-10-30T22%3A59%3A59Z&after=1793401199"
     )

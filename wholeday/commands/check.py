@@ -33,7 +33,7 @@ from wholeday.extract.census import Census
 from wholeday.extract.day import extract_day
 from wholeday.extract.http.auth import Auth, strip_userinfo
 from wholeday.extract.http.client import AnswerError
-from wholeday.extract.reader import Reading
+from wholeday.extract.reader import Reader
 from wholeday.load import day as load_stage
 from wholeday.load.warehouse import Warehouse
 from wholeday.log import count
@@ -156,7 +156,7 @@ class _Trial:
         self.secrets = _Secrets(self.settings)
         asked = "watermark" in self.placeholders
         self.watermark = dataset.warehouse().watermark_before(self.date) if asked else None
-        self.reading = Reading(self.settings, self.date, self.watermark, self._make_census())
+        self.reading = Reader(self.settings, self.date, self.watermark, self._make_census())
         self.seconds = 0.0
         self.low, self.high = self._find_bounds()
         self.dated = self.early = self.late = 0
@@ -276,7 +276,7 @@ def _ask_auth(trial: _Trial) -> Finding:
     if settings.auth == "none" and urlsplit(settings.url).username is None:
         return Finding(OK, "the first page came, and no secret is set")
     bare = {"auth": "none", "url": strip_userinfo(settings.url), "retries": 0}
-    reading = Reading(type(settings)(**{**settings.param_kwargs, **bare}), trial.date, trial.watermark)
+    reading = Reader(type(settings)(**{**settings.param_kwargs, **bare}), trial.date, trial.watermark)
     refusal = _look(reading)
     if reading.pages or not isinstance(refusal, SourceError):
         return Finding(
@@ -288,7 +288,7 @@ def _ask_auth(trial: _Trial) -> Finding:
     return Finding(verdict, f"the first page came; without the secret none does: {refusal}")
 
 
-def _look(reading: Reading) -> Sequence[Record] | SourceError:
+def _look(reading: Reader) -> Sequence[Record] | SourceError:
     """The first records of a reading, or what ended it; none if it has none."""
     try:
         return next((page for page in reading if page), [])
@@ -325,7 +325,7 @@ def _ask_filter(trial: _Trial) -> Finding:
         hint = "add the source's filter to params, with {day_start} or another placeholder, or set mode = snapshot"
         return Finding(FAILED, "url, params, body and headers ask for no day: everybody is read each day", hint)
     future = trial.date + AHEAD
-    came = _look(Reading(trial.settings, future, trial.settings.window(future).start))
+    came = _look(Reader(trial.settings, future, trial.settings.window(future).start))
     if isinstance(came, SourceError):
         return Finding(UNTESTED, str(came))
     if not came:

@@ -20,12 +20,12 @@ from wholeday.config.placeholders import EPOCH, find_placeholders, render
 from wholeday.config.settings import INCREMENTAL, SNAPSHOT, Source
 from wholeday.config.writer import escape_json, write_section, write_value
 from wholeday.errors import SourceError
-from wholeday.extract.detection import Decision, EndlessError, UndecidedError, decide, says_more
+from wholeday.extract.detection import Decision, EndlessError, decide
+from wholeday.extract.evidence import UndecidedError, announces_more
 from wholeday.extract.http.client import AnswerError, Client
 from wholeday.extract.http.page import Page
 from wholeday.extract.http.request import Request
-from wholeday.extract.paginators import TOTALS, Paging
-from wholeday.extract.reader import make_request
+from wholeday.extract.paging import TOTAL_HEADERS, Paging, build_request
 from wholeday.extract.vocabulary import (
     ADDRESSES,
     CREATED,
@@ -35,10 +35,10 @@ from wholeday.extract.vocabulary import (
     TELLTALES,
     UPDATED,
     find_fields,
-    find_flagged,
     find_keys,
     find_sizes,
     find_times,
+    find_values,
     list_params,
     load_records,
 )
@@ -105,7 +105,7 @@ class _Examination:
         self._config, self._record_class = config, record_class
         self._client = Client(_copy(config, retries=min(config.retries, 1)), clock.utc_now().date())
         self._paging = Paging.of(config)
-        self._request = self._paging.ask_for_size(make_request(config, _list_values(config)))
+        self._request = self._paging.add_size(build_request(config, _list_values(config)))
         in_body = config.method == "POST" and isinstance(config.body, Mapping)
         self._where = "body" if in_body else "query"
         self._cursor_in: dict[str, Any] = {"cursor_in": "body"} if in_body else {}
@@ -119,8 +119,8 @@ class _Examination:
 
     def run(self) -> Diagnosis:
         with self._client.open():
-            self._page = self._client.fetch(self._paging.make().first(self._request))
-            self._answers[self._paging.make().first(self._request).identity] = self._page
+            self._page = self._client.fetch(self._paging.build().first(self._request))
+            self._answers[self._paging.build().first(self._request).identity] = self._page
             self._describe_list()
             self._describe_paging()
             self._describe_size()
@@ -212,11 +212,11 @@ class _Examination:
         self._small = self._find_size_param()
         size = len(self._page.records) // 2
         paging = replace(self._paging, size_param=self._small, page_size=size, **self._cursor_in)
-        page = self._ask(paging.ask_for_size(self._request)) if self._small else None
+        page = self._ask(paging.add_size(self._request)) if self._small else None
         if page is None:
             return decision
         with contextlib.suppress(UndecidedError):
-            closer = decide(paging, paging.ask_for_size(self._request), page, self._ask)
+            closer = decide(paging, paging.add_size(self._request), page, self._ask)
             if closer.keys["paginator"] != "single":
                 return Decision(closer.keys, f"{closer.why} ({size} records asked for with {self._small})")
         return decision
@@ -247,8 +247,8 @@ class _Examination:
             if page is None:
                 continue
             came = len(page.records)
-            total, _ = self._page_by(self._keys).find_total(page)
-            capped = came < size and (says_more(page) or (total or 0) > came)
+            total, _ = self._page_by(self._keys).read_totals(page)
+            capped = came < size and (announces_more(page) or (total or 0) > came)
             keys = {**self._keys, "size_param": param, "page_size": came if capped else size, **self._cursor_in}
             if (came > got or not capped) and self._proves(keys):
                 self._keys = keys
@@ -264,13 +264,13 @@ class _Examination:
     def _take_two(self, keys: Mapping[str, Any]) -> list[Page]:
         """The first pages by these keys."""
         paging = self._page_by(keys)
-        paginator = paging.make()
-        request: Request | None = paginator.first(paging.ask_for_size(self._request))
+        paginator = paging.build()
+        request: Request | None = paginator.first(paging.add_size(self._request))
         pages: list[Page] = []
         with contextlib.suppress(ValueError):
             while request is not None and len(pages) < 2 and (page := self._ask(request)) is not None:
                 pages.append(page)
-                request = paginator.next(request, page, paging.says_more(page))
+                request = paginator.next(request, page, paging.read_more(page))
         return pages
 
     def _page_by(self, keys: Mapping[str, Any]) -> Paging:
@@ -367,7 +367,7 @@ class _Examination:
         return self._ask(request)
 
     def _describe_deletions(self) -> None:
-        gone, perhaps = find_flagged(self._records, DELETED), find_flagged(self._records, PERHAPS_DELETED)
+        gone, perhaps = find_values(self._records, DELETED), find_values(self._records, PERHAPS_DELETED)
         if self._config.deleted_when:
             self._tell("deletions", f"deleted_when = {self._config.deleted_when}", "as it is set")
         elif gone:
@@ -413,9 +413,9 @@ class _Examination:
     def _describe_gate(self) -> None:
         paging = self._page_by(self._keys)
         page = next(iter(self._take_two(self._keys)), self._page)  # as the section will ask for it
-        for number, what in zip(paging.find_total(page), ("distinct keys", "pages"), strict=True):
+        for number, what in zip(paging.read_totals(page), ("distinct keys", "pages"), strict=True):
             if number is not None:
-                headers = (name for name in TOTALS if name in page.headers)
+                headers = (name for name in TOTAL_HEADERS if name in page.headers)
                 named = paging.total_path or paging.total_header or next(headers)
                 self._tell("complete", f"if {number} {what} come", f"declared by {named}")
                 return

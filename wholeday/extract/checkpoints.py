@@ -9,7 +9,7 @@ import datetime as dt
 import msgspec
 
 from wholeday.errors import FolderError
-from wholeday.extract.reader import MovedError, Position, Reading
+from wholeday.extract.reader import MovedError, Position, Reader
 from wholeday.log import count, logger
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.day_folder import DayFolder
@@ -61,7 +61,7 @@ class Journal:
         folder.sweep(keep=[part.name for part in journal.parts])
         return journal
 
-    def resume(self, reading: Reading) -> None:
+    def resume(self, reading: Reader) -> None:
         """Bring a new reading to where the last finished part ends."""
         if not self._steps:
             return
@@ -76,7 +76,7 @@ class Journal:
             "%s: goes on after %s of a reading that was broken off", self._folder.day, count(len(self.parts), "part")
         )
 
-    def add(self, part: Part, reading: Reading, taken: int) -> None:
+    def add(self, part: Part, reading: Reader, taken: int) -> None:
         """Note a finished part, which ends after `taken` records of the page that came last.
 
         Behind one whose position cannot be kept there is nothing to go on from.

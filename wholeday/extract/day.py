@@ -21,7 +21,8 @@ from wholeday.extract import gates
 from wholeday.extract.census import Census
 from wholeday.extract.checkpoints import Journal
 from wholeday.extract.http.auth import name_source
-from wholeday.extract.reader import MovedError, Reading, WrongSourceError
+from wholeday.extract.reader import MovedError, Reader
+from wholeday.extract.totals import WrongSourceError
 from wholeday.load.warehouse import tell_ways_out
 from wholeday.log import count, logger, name_load
 from wholeday.storage.lines import pack
@@ -42,7 +43,7 @@ PATIENCE = {
     "ok_when",
 }
 
-Tell = Callable[[Reading], None]
+Tell = Callable[[Reader], None]
 
 
 def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
@@ -125,11 +126,11 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
 
 def _read(
     dataset: Dataset, date: dt.date, watermark: dt.datetime | None, journal: Journal, listeners: Sequence[Tell]
-) -> Reading:
+) -> Reader:
     """Read the source to its end into parts, from where the journal ends."""
     settings, folder = dataset.config(), dataset.folder("raw", date)
     name_load(journal.started_at - settings.settle)
-    reading = Reading(settings, date, watermark, Census(dataset.record_class, dataset.key, settings.deleted_when))
+    reading = Reader(settings, date, watermark, Census(dataset.record_class, dataset.key, settings.deleted_when))
     journal.resume(reading)
     with closing(iter(reading)) as pages:  # now, not when Python finds the time: a thread may be waiting for its page
         size, records = Pipeline().part_records, _Records(reading, pages, listeners)
@@ -145,7 +146,7 @@ def _read(
 class _Records:
     """The records of a reading, however many of them at a time."""
 
-    def __init__(self, reading: Reading, pages: Iterator[Sequence[msgspec.Raw]], listeners: Sequence[Tell]) -> None:
+    def __init__(self, reading: Reader, pages: Iterator[Sequence[msgspec.Raw]], listeners: Sequence[Tell]) -> None:
         self._reading, self._pages, self._listeners = reading, pages, listeners
         self._page: Sequence[msgspec.Raw] = []
         self.taken = 0

@@ -1,48 +1,44 @@
-"""How a source says that there is more: one class a paginator, on plain values, without HTTP.
+"""Build the request for the next page from the page before it: one class for each way of paging.
 
-A paginator is asked for the first request and, after each page, for the next one or None. It never
-sends anything and never judges where a link leads: whoever sends the request does. What it cannot know,
-it does not guess: a word of the source that there is more, and no way to get it, is an error.
+Responsibilities: plain values in, a request out.
+Non-goals: sending requests, and judging where a link leads; the client does both. A paginator never guesses: if the
+source announces more and gives no way to get it, the paginator raises ValueError.
 """
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Protocol, Self
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
-from wholeday.config.settings import Source
-from wholeday.errors import ConfigError
 from wholeday.extract.http.page import Page
 from wholeday.extract.http.request import Request, join_query, parse_param_name, split_query, to_text
-from wholeday.schema.paths import Unreadable, find, has, is_true, load
+from wholeday.extract.links import is_malformed, parse_next_link, resolve_link
+from wholeday.schema.paths import Unreadable, find, load
 
-ENDS = (None, "", False, 0, "0")  # a cursor that is one of these leads nowhere
+EMPTY_CURSORS = (None, "", False, 0, "0")  # cursors that mean: no further page
 
 
 class Paginator(Protocol):
-    """Makes the requests of a reading, one after the other."""
+    """Build the requests of an extraction, one after the other."""
 
     positional: ClassVar[bool]
-    """Whether pages are counted off, so that only the source's totals and an empty page say where they end."""
+    """Whether requests count pages or records, so that only totals or an empty page show the end."""
 
     def first(self, request: Request) -> Request:
-        """The first request, made of the configured one."""
+        """Return the first request, made from the configured one."""
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
-        """The request after `request`, which was answered with `page`; None where that was the last.
+        """Return the request after `request`, whose answer is `page`; None after the last page.
 
-        `more` is what the source says of it, None where it says nothing. Raises ValueError where it says that
-        there is more and not how to get it.
+        `more` is what the source says about further pages, None if it says nothing. Raises ValueError if the source
+        announces more and does not say how to get it.
         """
 
     def foresee(self, request: Request, size: int) -> Request | None:
-        """The request after `request` if that is answered with `size` records; None where only its page tells."""
+        """Return the request after `request` if its answer has `size` records; None if that depends on the answer."""
 
 
 @dataclass(frozen=True)
 class Single:
-    """One page, and no other."""
+    """One page only."""
 
     positional: ClassVar[bool] = False
 
@@ -61,37 +57,38 @@ class LinkHeader(Single):
     """The Link header names the next page (RFC 8288, `rel="next"`)."""
 
     keep_origin: bool = False
-    """Whether only path and query of a link count."""
+    """Whether to use only path and query of the link."""
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
         header = page.headers.get("Link", "")
-        link = None if more is False else find_next_link(header)
-        if link is None and (more or (more is None and is_garbled(header))):
-            raise ValueError(f"the source says that there is more, and no Link header leads to it: {header[:80]!r}")
-        return None if link is None else replace(request, url=_resolve(page.url, link, self.keep_origin), params={})
+        link = None if more is False else parse_next_link(header)
+        if link is None and (more or (more is None and is_malformed(header))):
+            raise ValueError(f"the source announces more, and no Link header leads to it: {header[:80]!r}")
+        return None if link is None else _follow(request, page, link, self.keep_origin)
 
 
 @dataclass(frozen=True)
 class NextUrl(Single):
-    """The field at `path` names the next page, by an absolute or relative URL."""
+    """The field at `path` holds the URL of the next page, absolute or relative."""
 
     path: str
     keep_origin: bool = False
-    """Whether only path and query of that URL count."""
+    """Whether to use only path and query of that URL."""
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
-        link = None if more is False else _find_cursor(page, self.path, more)
-        return None if link is None else replace(request, url=_resolve(page.url, link, self.keep_origin), params={})
+        link = None if more is False else _read_cursor(page, self.path, more)
+        return None if link is None else _follow(request, page, link, self.keep_origin)
 
 
 @dataclass(frozen=True)
 class Param:
-    """Where the place of a page is sent: a parameter, a field of the body or a header."""
+    """The place for a page number, an offset or a cursor: a query parameter, a field of the body or a header."""
 
     name: str
     where: str = "query"
     size_param: str = ""
     keep_params: bool = True
+    """Whether the other parameters are sent with it; `size_param` always is."""
 
     def put(self, request: Request, value: object) -> Request:
         if not self.keep_params:
@@ -106,19 +103,19 @@ class Param:
 
 @dataclass(frozen=True)
 class Cursor(Single):
-    """The field at `path`, or the header of that name, is sent with the next request."""
+    """The next request repeats the value of the field at `path`, or of the header of that name."""
 
     path: str
     param: Param
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
-        cursor = None if more is False else _find_cursor(page, self.path, more)
+        cursor = None if more is False else _read_cursor(page, self.path, more)
         return None if cursor is None else self.param.put(request, cursor)
 
 
 @dataclass(frozen=True)
 class LastId(Single):
-    """The last record's field at `path` is sent with the next request; the first empty page is the end."""
+    """The next request repeats the field at `path` of the last record; the first empty page is the end."""
 
     path: str
     param: Param
@@ -128,13 +125,13 @@ class LastId(Single):
             return None
         last = find(load(page.records[-1]), self.path) if page.records else None
         if not isinstance(last, (str, int)):
-            raise ValueError(f"the last record of this page has no '{self.path}' to go on from: set cursor_path")
+            raise ValueError(f"the last record of this page has no '{self.path}' to continue after: set cursor_path")
         return self.param.put(request, last)
 
 
 @dataclass(frozen=True)
 class PageNumber:
-    """Pages are numbered from `start`; the first empty one is the end, where the source does not say it."""
+    """Pages are numbered from `start`. Unless the source says otherwise, the first empty page is the end."""
 
     param: Param
     start: int
@@ -144,7 +141,7 @@ class PageNumber:
         return request.put(self.param.where, self.param.name, self.start)
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
-        return self.foresee(request, len(page.records)) if _goes_on(page, more) else None
+        return self.foresee(request, len(page.records)) if _has_next(page, more) else None
 
     def foresee(self, request: Request, size: int) -> Request | None:  # noqa: ARG002 - the protocol's
         return self.param.put(request, self.param.get(request) + 1)
@@ -152,7 +149,7 @@ class PageNumber:
 
 @dataclass(frozen=True)
 class Offset:
-    """A page begins so many records from `start` as came before it; the first empty one is the end."""
+    """A page starts at `start` plus the number of records before it; the first empty page is the end."""
 
     param: Param
     start: int
@@ -163,185 +160,33 @@ class Offset:
         return request.put(self.param.where, self.param.name, self.start)
 
     def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
-        if not _goes_on(page, more):
+        if not _has_next(page, more):
             return None
-        # Not the size that was asked for: a source may give less than that, and a short page is not the end.
+        # Count the records received: a source may send fewer than requested, and a short page is not the end.
         if step := len(page.records) or self.page_size:
             return self.foresee(request, step)
-        raise ValueError("the source says that there is more, and its page is empty: set page_size")
+        raise ValueError("the source announces more, and its page is empty: set page_size")
 
     def foresee(self, request: Request, size: int) -> Request | None:
         return self.param.put(request, self.param.get(request) + size)
 
 
-@dataclass(frozen=True)
-class Paging:
-    """The keys of a section that say how pages follow each other."""
-
-    paginator: str = "auto"
-    next_link: str = "whole"
-    cursor_path: str = ""
-    cursor_param: str = ""
-    cursor_in: str = "query"
-    page_param: str = "page"
-    page_start: int | None = None
-    offset_param: str = "offset"
-    size_param: str = ""
-    page_size: int = 0
-    keep_params: bool = True
-    more_path: str = ""
-    total_path: str = ""
-    total_header: str = ""
-
-    @classmethod
-    def of(cls, config: Source) -> Self:
-        """Those of `config`; raises ConfigError where one needs another."""
-        needs = {"cursor": ("cursor_path", "cursor_param"), "next_url": ("cursor_path",), "last_id": ("cursor_param",)}
-        for key in needs.get(config.paginator, ()):
-            if not getattr(config, key):
-                raise ConfigError(f"[{config.section}] paginator = {config.paginator} needs {key}: set it")
-        if config.size_param and config.page_size <= 0:
-            raise ConfigError(
-                f"[{config.section}] size_param = {config.size_param} says nothing without page_size: set it"
-            )
-        if config.page_start is not None and config.page_start < 0:
-            raise ConfigError(f"[{config.section}] page_start = {config.page_start} is negative: give 0, 1 or more")
-        if config.method == "GET" and (config.body or config.cursor_in == "body"):
-            raise ConfigError(f"[{config.section}] body and cursor_in = body need method = POST: set it")
-        return cls(**{each.name: getattr(config, each.name) for each in fields(cls)})
-
-    def make(self) -> Paginator:
-        """The paginator; for `auto` the one that it is until the first page says otherwise."""
-
-        def param(name: str) -> Param:
-            return Param(name, self.cursor_in, self.size_param, self.keep_params)
-
-        match self.paginator:
-            case "link_header":
-                return LinkHeader(self.next_link == "path")
-            case "next_url":
-                return NextUrl(self.cursor_path, self.next_link == "path")
-            case "cursor":
-                return Cursor(self.cursor_path, param(self.cursor_param))
-            case "last_id":
-                return LastId(self.cursor_path or "id", param(self.cursor_param))
-            case "page":
-                return PageNumber(param(self.page_param), 1 if self.page_start is None else self.page_start)
-            case "offset":
-                return Offset(param(self.offset_param), self.page_start or 0, self.page_size)
-            case _:
-                return Single()
-
-    @property
-    def pointer(self) -> str:
-        """The field or header that leads to the next page; empty where pages are counted off, or there is one only."""
-        own = {"next_url": self.cursor_path, "cursor": self.cursor_path, "link_header": "Link"}
-        return own.get(self.paginator, "")
-
-    def ask_for_size(self, request: Request) -> Request:
-        """The request with the size of a page, where there is a parameter for it."""
-        where = "body" if self.cursor_in == "body" else "query"
-        return request.put(where, self.size_param, self.page_size) if self.size_param else request
-
-    def says_more(self, page: Page) -> bool | None:
-        """Whether the source says that there is more after `page`; None where no key names its word.
-
-        Raises ValueError where the word is missing.
-        """
-        if not self.more_path:
-            return None
-        more, negated = is_true(page.fields, self.more_path), self.more_path.startswith("!")
-        if more is None and not has(page.fields, self.more_path.removeprefix("!")):
-            raise ValueError(f"more_path = {self.more_path}, and the page has no such field")
-        return negated if more is None else more
-
-    def find_total(self, page: Page, pages: int | None = None) -> tuple[int | None, int | None]:
-        """How many records and how many pages (else `pages`) there are, as the source declares with `page`.
-
-        None where it does not. Where no key says where it does, the headers X-Total-Count and X-Total do.
-        """
-        records = None
-        for key, there in ((self.total_path, page.fields), (self.total_header, page.headers)):
-            number = to_number(find(there, key.removeprefix("pages:")))
-            if number is not None and key.startswith("pages:"):
-                pages = number
-            elif number is not None:
-                records = number
-        if not (self.total_path or self.total_header):
-            records = next((n for name in TOTALS if (n := to_number(page.headers.get(name))) is not None), None)
-        return records, pages
-
-
-TOTALS = ("X-Total-Count", "X-Total")
-
-# One link of a Link header: <target>, then ;name=value pairs whose quoted values may hold , and ;
-_LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s=;,"]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]*))?)*)')
-_LINK_PARAM = re.compile(r';\s*([^\s=;,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))')
-
-
-def find_next_link(header: str) -> str | None:
-    """The target of the first link whose relation is `next`, as it stands in a Link header.
-
-    A link with the parameter `results="false"`, as Sentry sends it, leads to an empty page and is none.
-    """
-    return next((target for target, results in _find_next_links(header) if results != "false"), None)
-
-
-def is_last_link(header: str) -> bool:
-    """Return whether a Link header says that its link to the next page leads to nothing."""
-    found = [results for _, results in _find_next_links(header)]
-    return bool(found) and set(found) == {"false"}
-
-
-def _find_next_links(header: str) -> Iterator[tuple[str, str]]:
-    """Yield the target of each link whose relation is `next`, and its parameter `results`."""
-    for target, text in _LINK.findall(header):
-        params: dict[str, str] = {}
-        for name, quoted, bare in _LINK_PARAM.findall(text):
-            params.setdefault(name.lower(), (quoted or bare.strip("'")).lower())
-        if "next" in params.get("rel", "").split():
-            yield str(target), params.get("results", "")
-
-
-def is_garbled(header: str) -> bool:
-    """Whether a Link header speaks of a next page in what is no link by RFC 8288."""
-    return bool(re.search(r"\bnext\b", _LINK.sub("", header), re.IGNORECASE))
-
-
-def to_number(value: object) -> int | None:
-    """The whole number that `value` is, or says in digits; None where it says none."""
-    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}\s*", value):
-        return int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _goes_on(page: Page, more: bool | None) -> bool:
+def _has_next(page: Page, more: bool | None) -> bool:
     return bool(page.records) if more is None else more
 
 
-def _find_cursor(page: Page, path: str, more: bool | None) -> str | None:
-    """The text that leads to the next page; None where there is none. Raises ValueError where there should be one."""
+def _follow(request: Request, page: Page, link: str, keep_origin: bool) -> Request:
+    return replace(request, url=resolve_link(page.url, link, keep_origin), params={})
+
+
+def _read_cursor(page: Page, path: str, more: bool | None) -> str | None:
+    """Return the cursor or link at `path`; None if there is none. Raises ValueError if `more` requires one."""
     cursor = find(page.fields, path)
     cursor = page.headers.get(path) if cursor is None else cursor
-    if cursor in ENDS:
+    if cursor in EMPTY_CURSORS:
         if more:
-            raise ValueError(f"the source says that there is more, and '{path}' leads nowhere: check cursor_path")
+            raise ValueError(f"the source announces more, and '{path}' leads nowhere: check cursor_path")
         return None
     if not isinstance(cursor, (str, int, float)) or isinstance(cursor, Unreadable):
-        raise ValueError(f"'{path}' is {to_text(cursor)[:80]}, which is no link and no cursor: check cursor_path")
+        raise ValueError(f"'{path}' is {to_text(cursor)[:80]}, neither a link nor a cursor: check cursor_path")
     return to_text(cursor)
-
-
-def _resolve(base: str, link: str, keep_origin: bool) -> str:
-    """Return the URL that `link` means on the page `base`; with `keep_origin`, at the origin of that page.
-
-    Raises ValueError where the link is no URL.
-    """
-    url = urljoin(base, link)
-    parts = urlsplit(url)
-    if not keep_origin or parts.scheme not in ("http", "https"):  # whoever sends the request refuses other schemes
-        return url
-    own = urlsplit(base)
-    return urlunsplit(parts._replace(scheme=own.scheme, netloc=own.netloc, path=parts.path or "/"))

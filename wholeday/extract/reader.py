@@ -1,89 +1,81 @@
-"""Every record of an API for one day, page by page, or an error.
+"""Read every record of a source for one day, page by page, or raise an error.
 
-Owns the order of pages: what is asked for first and next, how far ahead, and when all has come. Refuses to take
-a page twice, to go on through empty pages for ever, to guess that there is no more, and to end with another number
-of records than the source declares: the day fails with one line instead.
+Responsibilities: which page is requested next, how far ahead pages are fetched, and when the extraction is complete.
+The extraction fails, with one line, instead of taking a page twice, following empty pages for ever, guessing that
+nothing follows, or ending with another number of records than the source declares.
 """
 
 import datetime as dt
 import json
-from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
 import msgspec
 
-from wholeday.config.placeholders import EPOCH, find_placeholders, render, render_all
+from wholeday.config.placeholders import EPOCH, find_placeholders
 from wholeday.config.settings import Source
 from wholeday.errors import OutageError, SourceError
-from wholeday.extract import detection
+from wholeday.extract import detection, evidence
 from wholeday.extract.census import Census
-from wholeday.extract.http.auth import strip_userinfo
 from wholeday.extract.http.client import Client
 from wholeday.extract.http.page import Page
 from wholeday.extract.http.pages import digest, suggest_end
 from wholeday.extract.http.request import Request
-from wholeday.extract.paginators import Paging
+from wholeday.extract.paging import Paging, build_request
+from wholeday.extract.prefetch import Prefetcher
+from wholeday.extract.totals import Totals, WrongSourceError, has_fallen
 from wholeday.extract.vocabulary import find_flags
 
 MAX_EMPTY = 100  # empty pages in a row
-WIDTH = 4  # pages asked for at a time, where requests_per_second says what the source bears
-
-
-STATUS_ENDS = ("204", "404", "400")  # the ends that are no page
-
-
-class WrongSourceError(SourceError):
-    """What the source sent is proven wrong: no page of this reading can be used again."""
+MAX_AHEAD = 4  # requests in flight, if requests_per_second limits their rate
+STATUS_ENDS = ("204", "404", "400")  # values of end_when that are a status, not a page
 
 
 class MovedError(SourceError):
-    """The source does not go on from where a reading was broken off: it is to be read from the beginning."""
+    """An interrupted extraction cannot resume at its position; it has to restart."""
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Where a reading stands: at a page, with what was known before it came. Holds no secret, or there is none."""
+    """The page at which an extraction stands, and the state before this page. It never holds a secret."""
 
     request: dict[str, Any]
     headers: dict[str, str]
-    """Those that the first request did not have."""
+    """The headers that differ from those of the first request."""
     digest: str
-    """Of the page's records."""
+    """The digest of the page's records."""
     pages: int
     records: int
     seen: int
-    """How many digests had been seen before its records."""
+    """The number of digests before those of this page's records."""
     totals: tuple[int | None, int | None]
     paging: dict[str, Any]
     decision: str
 
 
-class Reading:
-    """One reading of a source for one day; iterating it fetches the pages in turn, each a list of records.
+class Reader:
+    """Read a source once for one day. Iterate it for the pages, each a list of records.
 
-    A record is the source's own bytes, on one line. `watermark` (UTC) is None where nothing was loaded before.
-    Raises ConfigError when made, and SourceError when iterated: an error on any page means that none is to be used.
-    The next page is fetched while the one before is worked on.
+    A record is the source's own bytes, on one line. `watermark` (UTC) is None before the first load. The constructor
+    raises ConfigError. Iterating raises SourceError, and then no page may be used. The next page is fetched while the
+    caller processes the page before.
     """
 
     url: str
-    """The first page's, without secrets."""
+    """The URL of the first page, without secrets."""
     paginator: str
-    """How pages follow each other; for `auto` what was decided and why, once the first page has been read."""
+    """The configured paginator; for `auto`, after the first page, the detected one and the evidence."""
     pages: int
     records: int
-    total: int | None
-    """How many records there are, as the source declares."""
     census: Census
     position: Position | None
-    """That of the page that came last; None where it cannot be kept, as a link holds a secret."""
+    """The position of the current page; None if it cannot be stored, because a link holds a secret."""
     skipped: int
-    """How many records of that page an earlier reading has taken."""
+    """How many records of the current page an interrupted extraction has stored already."""
     gap: str
-    """The first page without records where the source declares more; an interrupted reading resumes before it."""
+    """The first page without records although the source declares more; an extraction resumes before it."""
 
     def __init__(
         self, config: Source, date: dt.date, watermark: dt.datetime | None = None, census: Census | None = None
@@ -99,69 +91,71 @@ class Reading:
         self._config, self._ends = config, config.ends
         self._client = Client(config, date)
         self._paging = Paging.of(config)
-        self._paginator = self._paging.make()
-        request = make_request(config, values)
-        self._first = self._paginator.first(self._paging.ask_for_size(request))
+        self._paginator = self._paging.build()
+        self._first = self._paginator.first(self._paging.add_size(build_request(config, values)))
         self.url = self._client.mask(self._first.target)
         self.paginator = config.paginator
         self.pages = self.records = self.skipped = self._empty = self._largest = self._known = self._counted_at = 0
-        self.total = None
-        self._total_pages: int | None = None
+        self._totals = Totals(self._client.fail)
         self.census = census or Census()
         self.position = None
         self.gap, self._gap_at = "", (0, 0)
         self._before = b""
-        """The list of the page that came last."""
+        """The list of the page before, as bytes."""
         self._seen: dict[str, str] = {}
         self._uncounted: tuple[Request, Page] | None = None
         self._span: tuple[int, int] | None = None
         self._resumed: Position | None = None
 
     def resume(self, position: Position, taken: int, seen: Sequence[str]) -> None:
-        """Go on at `position`, after `taken` records of its page; `seen` are the digests that were seen before it.
+        """Continue at `position`, after `taken` records of its page; `seen` are the digests of the pages before.
 
-        The page is asked for again, and must have the records that it had: else iterating raises MovedError.
+        The page is requested again. If it has other records now, iterating raises MovedError.
         """
         self.pages, self.records = position.pages, position.records
-        self.total, self._total_pages = position.totals
+        self._totals.records, self._totals.pages = position.totals
         self._paging = Paging(**position.paging)
-        self._paginator, self.paginator = self._paging.make(), position.decision
-        self._seen = dict.fromkeys(seen, "a page before")
+        self._paginator, self.paginator = self._paging.build(), position.decision
+        self._seen = dict.fromkeys(seen, "an earlier page")
         self._resumed, self.skipped = position, taken
 
+    @property
+    def total(self) -> int | None:
+        """How many records the source declares."""
+        return self._totals.records
+
     def seen(self, start: int, stop: int) -> list[str]:
-        """Digests of what was seen, in its order."""
+        """Return a range of the digests of requests and pages, in their order."""
         return list(islice(self._seen, start, stop))
 
     def __iter__(self) -> Generator[Sequence[msgspec.Raw]]:
-        """The records of page after page; the first `skipped` of them were taken before."""
-        # The pool is left after the client, which tells its threads that nobody waits for them, and before the mask.
-        with self._client.mask.cover(), ThreadPoolExecutor(WIDTH, "fetch") as pool, self._client.open():
-            queue: Queue = deque()
-            request, page = self._begin()
+        """Yield the records of each page. Of the page at which an extraction resumes, `skipped` were stored before."""
+        # The client closes before the pool, so that its threads stop waiting; the mask must outlive both.
+        with self._client.mask.cover(), ThreadPoolExecutor(MAX_AHEAD, "fetch") as pool, self._client.open():
+            ahead = Prefetcher(pool, self._client.fetch)
+            request, page = self._fetch_first()
             try:
                 while True:
                     following = self._take(request, page)
-                    self._look_ahead(pool, queue, following)
-                    self._count_in()
+                    ahead.schedule(following, self._foresee, self._count_ahead())
+                    self._count_page()
                     yield page.records
                     if following is None:
                         break
                     last = page
-                    request, future = queue.popleft()
-                    page, self.skipped = self._settle(request, future.result()), 0
+                    request, page = ahead.take()
+                    page, self.skipped = self._confirm(request, page), 0
                     if self._is_end(request, page, last):
                         break
             finally:
-                for _, future in queue:
-                    future.cancel()
+                ahead.cancel()
         self._check_total()
 
-    def _begin(self) -> tuple[Request, Page]:
-        """The first request and its answer; of a reading that goes on, those of the page at which it stood."""
+    def _fetch_first(self) -> tuple[Request, Page]:
+        """Fetch the first page or, of a resumed extraction, the page of its position."""
         position = self._resumed
         if position is None:
-            self._check_new(digest(self._first.identity), 1, self._first, "was asked for before, as")
+            self._check_new(digest(self._first.identity), 1, self._first, "repeats the request of")
             return self._first, self._client.fetch(self._first, is_first=True)
         request = Request(**position.request, headers={**self._first.headers, **position.headers})
         try:
@@ -174,143 +168,127 @@ class Reading:
             raise self._client.fail(f"page {position.pages + 1} ({request}) has other records than before", MovedError)
         return request, page
 
-    def _settle(self, request: Request, page: Page) -> Page:
-        """Ask again for a page behind the first that cannot be right.
+    def _confirm(self, request: Request, page: Page) -> Page:
+        """Fetch a page behind the first again if it cannot be right.
 
-        Raises OutageError if it stays without records; of a resumed reading MovedError, as its list may have shrunk.
+        Raises OutageError if it has no records again; MovedError if the extraction was resumed, as the list may have
+        become shorter.
         """
 
         def doubt(page: Page) -> str:
             return self._find_doubt(request, page)
 
         if self._is_repeated_end(page):
-            page = self._client.fetch(request)  # an end by `end_when` is asked for twice
+            page = self._client.fetch(request)  # an end by `end_when` is confirmed once
         if self.gap or not doubt(page):
             return page
         page = self._client.ask_again(request, page, doubt)
-        what, own = doubt(page), self._paging.find_total(page)
-        fell = any(
-            0 < (now or 0) < (before or 0) for now, before in zip(own, (self.total, self._total_pages), strict=True)
-        )
+        what, declared = doubt(page), self._paging.read_totals(page)
+        fell = has_fallen((self._totals.records, self._totals.pages), declared)
         if what and not fell and (not page.records or self._is_repeated_end(page)):
             self.gap, self._gap_at = f"page {self.pages + 1} ({request}): {what}", (self.pages + 1, self.records)
-            if page.records or page.end in STATUS_ENDS or 0 in own or not self._paginator.positional:
-                raise self._fail_at_gap(f"{self.gap}: the source is in trouble: run it again later")
+            if page.records or page.end in STATUS_ENDS or 0 in declared or not self._paginator.positional:
+                raise self._fail_at_gap(f"{self.gap}: the source is in trouble; run it again later")
         return page
 
     def _fail_at_gap(self, what: str) -> SourceError:
-        """The error of a reading that lacks what the source declares: the finished parts count once more, not twice."""
+        """Build the error for missing records. A resumed extraction restarts once, in case its parts are wrong."""
         return self._client.fail(what, MovedError if self._resumed else OutageError)
 
     def _find_doubt(self, request: Request, page: Page) -> str:
-        """Why a page behind the first cannot be right; empty where it may be."""
+        """Say why a page behind the first cannot be right; empty if it may be."""
         if self._is_repeated_end(page) or page.end in STATUS_ENDS:
-            return self._find_missing()
+            return self._describe_missing()
         if page.records and page.content == self._before:
             return "it has the same records as the page before"
         try:
             more = self._read_more(page)
             if more is None and self._paginator.positional and not page.records:
-                more = detection.says_more(page) or None
+                more = evidence.announces_more(page) or None
             following = self._paginator.next(request, page, more)
         except ValueError as error:
             return str(error)
         if following is None and (path := self._find_contradiction(page)):
-            return f"'{path}' says that there is more, and nothing leads to it"
-        return self._find_missing() if following is None and not page.records else ""
+            return f"'{path}' announces more, and nothing leads to it"
+        return self._describe_missing() if following is None and not page.records else ""
 
-    def _find_missing(self) -> str:
-        """What the source declares and has not sent yet, as a reason to doubt that there is nothing more."""
-        if self.total is not None and self.records >= self.total:
-            return ""
-        if self._total_pages is not None and self.pages < self._total_pages:
-            return f"it has nothing new, and the source declares {self._total_pages} pages"
-        if self.total is not None:
-            return f"it has nothing new, and the source declares {self.total} records, of which {self.records} came"
-        return ""
+    def _describe_missing(self) -> str:
+        return self._totals.describe_missing(self.records, self.pages)
 
     def _is_repeated_end(self, page: Page) -> bool:
-        """Whether a page has the records of an earlier one, and `end_when` takes such a page for the end."""
+        """Return whether a page repeats the records of an earlier one, which `end_when` accepts as the end."""
         return "repeated_page" in self._ends and bool(page.records) and digest(page.content) in self._seen
 
     def _is_end(self, request: Request, page: Page, last: Page) -> bool:
-        """Whether an answer behind the first page is none, and the end by `end_when`."""
+        """Return whether an answer behind the first page is the end by `end_when`. Raises OutageError if not."""
         end = "repeated_page" if self._is_repeated_end(page) else page.end
         if end not in (*STATUS_ENDS, "repeated_page"):
             return False
         flags = [] if self._paging.more_path else [word.path for word in find_flags(last) if word.value]
         if path := self._paging.more_path if self._read_more(last) else next(iter(flags), ""):
             raise self._client.fail(
-                f"page {self.pages + 1} ({request}): the end by end_when = {end}, and '{path}' of the page before says "
-                "that there is more: run it again later, or check end_when",
+                f"page {self.pages + 1} ({request}): the end by end_when = {end}, and '{path}' of the page before "
+                "announces more: run it again later, or check end_when",
                 OutageError,
             )
         return True
 
     def _read_more(self, page: Page) -> bool | None:
-        """Whether the source says by `more_path` that there is more; None also for a page without a list."""
+        """Read the flag at `more_path`; None without `more_path`, and for an answer that is an end by `end_when`."""
         try:
-            return self._paging.says_more(page)
+            return self._paging.read_more(page)
         except ValueError:
             if page.end:
                 return None
             raise
 
-    def _look_ahead(self, pool: ThreadPoolExecutor, queue: "Queue", following: Request | None) -> None:
-        """Have `following` fetched, and those after it that are sure to come, as far as the source bears it."""
-        if queue and queue[0][0] == following:
-            following = self._paginator.foresee(queue[-1][0], self._largest)
-        else:
-            for _, future in queue:
-                future.cancel()
-            queue.clear()
-        while following is not None and len(queue) < max(1, self._count_ahead()):
-            queue.append((following, pool.submit(self._client.fetch, following)))
-            following = self._paginator.foresee(queue[-1][0], self._largest)
+    def _foresee(self, request: Request) -> Request | None:
+        """Return the request after `request` if its page is as large as the largest so far."""
+        return self._paginator.foresee(request, self._largest)
 
     def _count_ahead(self) -> int:
-        """How many of the pages that are sure to follow may be asked for at once."""
+        """Return how many requests may be in flight: one, or more if pages are sure to follow and the rate is set."""
         if self._config.requests_per_second <= 0:
             return 1
-        left = (self._total_pages or 0) - self.pages
-        if self.total is not None and self._largest:
-            left = max(left, -(-(self.total - self.records) // self._largest))
-        return min(WIDTH, left)
+        return max(1, min(MAX_AHEAD, self._totals.count_pages_left(self.records, self.pages, self._largest)))
 
     def _take(self, request: Request, page: Page) -> Request | None:
-        """Check a page; the request after it. What takes long is left to be done while that is answered."""
-        self.position = self._find_position(request)
+        """Check a page and return the request after it. `_count_page` does the slow checks while that is in flight."""
+        self.position = self._build_position(request)
         self._uncounted, self._before = (request, page), page.content
         self.pages += 1
         self.records += len(page.records)
         self._largest = max(self._largest, len(page.records))
         self._empty = 0 if page.records else self._empty + 1
         if self._empty > MAX_EMPTY:
-            raise self._client.fail(f"{self._empty} pages in a row are empty, and each says that there is more")
+            raise self._client.fail(f"{self._empty} pages in a row are empty, and each announces more")
         if self._config.paginator == "auto" and self.pages == 1 and page.end not in STATUS_ENDS:
-            request = self._decide(request, page)
-        self._note_total(page)
-        self._check_ceiling()
+            request = self._detect(request, page)
+        self._read_totals(page)
+        self._totals.check_ceiling(self._config.ceiling, self.records)
         try:
-            following = self._paginator.next(request, page, self._says_more(page))
+            following = self._paginator.next(request, page, self._expects_more(page))
         except ValueError as error:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
         if following is not None and following.identity == request.identity and "same_cursor" in self._ends:
             return None
         if following is not None:
             same = f"; {suggest_end('same_cursor')}" if following.identity == request.identity else ""
-            self._check_new(digest(following.identity), self.pages + 1, following, "was asked for before, as", same)
+            self._check_new(digest(following.identity), self.pages + 1, following, "repeats the request of", same)
         elif path := self._find_contradiction(page):
             raise self._client.fail(
-                f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' says "
-                "that there is more: check paginator and its keys"
+                f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' "
+                "announces more: check paginator and its keys"
             )
         elif self._paginator.positional and page.records and len(page.records) == self._largest:
             self._check_beyond(request, page)
         return following
 
-    def _count_in(self) -> None:
-        """Have the records of the last page in the census; fail where they came before, or pages bring nobody new."""
+    def _count_page(self) -> None:
+        """Add the records of the current page to the census.
+
+        Raises WrongSourceError if an earlier page had the same records, or many pages brought no new key.
+        """
         if self._uncounted is None:
             return
         (request, page), self._uncounted = self._uncounted, None
@@ -322,25 +300,25 @@ class Reading:
             self._check_new(seen, self.pages, request, "has the same records as", hint)
         self.census.add(page.records[self.skipped :])
         if page.records and self.pages >= self._counted_at + max(MAX_EMPTY, self._counted_at // 10):
-            # A key beyond all before it is new: only where none came are they told apart, which takes longer.
+            # A key outside the range so far is new. Without one, count the distinct keys, which is slow.
             known = self.census.distinct if self.census.span == self._span else 0
             if known and known == self._known:
                 raise self._client.fail(
-                    f"the last {self.pages - self._counted_at} pages brought nobody new ({request} is one of them): "
+                    f"the last {self.pages - self._counted_at} pages brought no new records, such as {request}: "
                     "the source repeats itself; check paginator and its keys",
                     WrongSourceError,
                 )
             self._span, self._known, self._counted_at = self.census.span, known, self.pages
 
     def _find_contradiction(self, page: Page) -> str:
-        """By what a page that is to be the last says that it is not; nothing where a key says which word counts."""
+        """Return the field by which a supposedly last page announces more; empty with `more_path`, which decides."""
         if self._config.paginator == "single" or self._paging.more_path:
             return ""
-        return detection.find_more(page, self._paging.pointer)
+        return evidence.find_more(page, self._paging.pointer)
 
     def _check_beyond(self, request: Request, page: Page) -> None:
-        """Fail where a full page follows by the source's word that it was the last: its total is a cap, or wrong."""
-        self._count_in()
+        """Raise WrongSourceError if a page follows the declared last one: the total is capped, or wrong."""
+        self._count_page()
         beyond = self._client.probe(self._paginator.foresee(request, len(page.records)) or request)
         if beyond and beyond.records and digest(beyond.content) not in self._seen:
             raise self._client.fail(
@@ -349,8 +327,8 @@ class Reading:
                 WrongSourceError,
             )
 
-    def _find_position(self, request: Request) -> Position | None:
-        """Where this reading stands before a page; the digest of that is not known yet."""
+    def _build_position(self, request: Request) -> Position | None:
+        """Build the position at a page. Its digest is not known yet."""
         sent = {"url": request.url, "params": request.params, "method": request.method, "body": request.body}
         if self.gap:
             return None
@@ -364,16 +342,16 @@ class Reading:
             pages=self.pages,
             records=self.records,
             seen=len(self._seen),
-            totals=(self.total, self._total_pages),
+            totals=(self._totals.records, self._totals.pages),
             paging=asdict(self._paging),
             decision=self.paginator,
         )
 
     def _check_new(self, digest: str, number: int, request: Request, what: str, hint: str = "") -> None:
-        """Fail where the request for a page, or its answer's records, came before in this reading."""
+        """Raise WrongSourceError if the digest of a request, or of a page's records, occurred before."""
         name = f"page {number}"
         if digest in self._seen:
-            self._count_in()  # what is wrong with the page itself is said before what is wrong with the one after it
+            self._count_page()  # an error of this page comes before an error of the next one
             raise self._client.fail(
                 f"{name} ({request}) {what} {self._seen[digest]}: the source repeats itself; "
                 f"check paginator and its keys{hint}",
@@ -381,102 +359,62 @@ class Reading:
             )
         self._seen[digest] = name
 
-    def _decide(self, request: Request, page: Page) -> Request:
-        """Settle on a paginator by the first page, or fail where it shows that there is more but not how to get it."""
+    def _detect(self, request: Request, page: Page) -> Request:
+        """Detect the paginator by the first page; return the first request of this paginator."""
         try:
             decision = detection.decide(self._paging, request, page, self._client.probe)
-        except detection.UndecidedError as error:
+        except evidence.UndecidedError as error:
             raise self._client.fail(f"{request}: {error}") from None
         self._paging = replace(self._paging, **decision.keys)
         self.paginator = self._client.mask(decision.why)  # it shows a cursor
-        self._paginator = self._paging.make()
-        return self._paginator.first(self._paging.ask_for_size(request))
+        self._paginator = self._paging.build()
+        return self._paginator.first(self._paging.add_size(request))
 
-    def _note_total(self, page: Page) -> None:
-        total, pages = self._paging.find_total(page, self._total_pages)
-        if self.pages == 1 and not page.end and (path := self._paging.total_path) and total is None and pages is None:
+    def _read_totals(self, page: Page) -> None:
+        records, pages = self._paging.read_totals(page, self._totals.pages)
+        if self.pages == 1 and not page.end and (path := self._paging.total_path) and records is None and pages is None:
             raise self._client.fail(
-                f"{self.url}: total_path = {path}, and the page has no number there: set it to the field that "
-                "says how many records there are, or leave it out"
+                f"{self.url}: total_path = {path}, and the page has no number there: set it to the field "
+                "with the number of records, or leave it out"
             )
-        if self._paginator.positional:
-            self._check_fall(self.total, total, "records")
-        self._check_fall(self._total_pages, pages, "pages")
-        if total is not None:
-            self.total = max(total, self.total or 0)
-        self._total_pages = pages
+        self._totals.update(records, pages, self.pages, self._paginator.positional)
 
-    def _check_fall(self, before: int | None, now: int | None, what: str) -> None:
-        """Fail where the source declares fewer than before."""
-        if before is not None and now is not None and now < before:
-            raise self._client.fail(
-                f"page {self.pages}: the source declared {before} {what}, and now {now}: its list became "
-                "shorter while it was read, and others moved up unseen; run it again, or ask for an order that stays",
-                WrongSourceError,
-            )
-
-    def _check_ceiling(self) -> None:
-        ceiling = self._config.ceiling
-        if ceiling and ceiling <= max(self.records, self.total or 0):
-            over = f"{self.records} records came"
-            over = over if self.records >= ceiling else f"the source declares {self.total} records"
-            raise self._client.fail(
-                f"{over}, and ceiling is {ceiling}: there may be more behind it; ask for less at a time, "
-                "or set ceiling higher"
-            )
-
-    def _says_more(self, page: Page) -> bool | None:
-        """Whether there is more after `page`: by the key for it, else, where pages are counted off, by the totals."""
+    def _expects_more(self, page: Page) -> bool | None:
+        """Return whether a page follows: by `more_path` or, if paging is positional, by the totals."""
         more = self._read_more(page)
         if more is not None or not self._paginator.positional:
             return more
-        if self._total_pages is not None:
-            return self.pages < self._total_pages
+        if self._totals.pages is not None:
+            return self.pages < self._totals.pages
         if self.total is not None:
-            # A page that is empty behind the last record is the end, whatever is missing.
+            # An empty page behind the last record is the end, even if records are missing.
             if not page.records and self.pages * self._largest >= self.total:
                 return False
             if self.records < self.total:
                 return True
-            self._count_in()
+            self._count_page()
             return not self.census.has_at_least(self.total)
-        return detection.says_more(page) or None
+        return evidence.announces_more(page) or None
 
     def _check_total(self) -> None:
-        """Fail where not as many records came, each counted once, as the source declares."""
-        paging = self._paging
+        """Raise SourceError unless as many distinct records and pages came as the source declares."""
+        paging, pages = self._paging, self._totals.pages
         if self._config.paginator == "single" and not (paging.total_path or paging.total_header):
             return
-        page, records = self._gap_at
+        gap_page, records = self._gap_at
         missing = ""
-        if self._total_pages is not None and self.pages < self._total_pages:
-            missing = f"the source declares {self._total_pages} pages, and {self.pages} came"
-        elif self.gap and page < (self._total_pages or 0) and self.records == records:
+        if pages is not None and self.pages < pages:
+            missing = f"the source declares {pages} pages, and {self.pages} came"
+        elif self.gap and gap_page < (pages or 0) and self.records == records:
             missing = "no page behind an empty one has records"
         elif self.total is not None and self.census.distinct != self.total:
             twice = self.records - self.census.distinct
             missing = (
                 f"{self.url}: the source declares {self.total} records, and {self.census.distinct} came on "
-                f"{self.pages} pages{f', and {twice} of them again' if twice else ''}: its list changed while it was "
-                "read, or paginator and its keys are wrong"
+                f"{self.pages} pages{f', and {twice} of them again' if twice else ''}: its list changed during the "
+                "extraction, or paginator and its keys are wrong"
             )
+        if missing and self.gap:
+            raise self._fail_at_gap(f"{missing}; {self.gap}")
         if missing:
-            raise (
-                self._fail_at_gap(f"{missing}; {self.gap}")
-                if self.gap
-                else self._client.fail(missing, WrongSourceError)
-            )
-
-
-def make_request(config: Source, values: Mapping[str, dt.datetime | dt.date]) -> Request:
-    """What the section asks for, with `values` in the place of its placeholders."""
-    return Request(
-        strip_userinfo(render(config.url, values, quote=True)),
-        render_all(config.params, values),
-        {name: str(value) for name, value in render_all(config.headers, values).items()},
-        config.method,
-        render_all(config.body, values),
-    )
-
-
-Queue = deque[tuple[Request, "Future[Page]"]]
+            raise self._client.fail(missing, WrongSourceError)

@@ -1,7 +1,7 @@
-"""What a page says, in whatever words, about those that follow it and about its records: plain values, nothing asked.
+"""Recognise fields, headers and parameters by the names that APIs give them: more, next, total, size, page, key.
 
-Owns the names that APIs have for the same few things: more, next, end, total, size, page, offset, key, changed. Refuses
-to decide anything by them: a name is a hint, and what it is worth is found out by asking.
+Responsibilities: list the candidates for each meaning, the likeliest first.
+Non-goals: decisions. A name is only a hint; `detection` and `doctor` test it against the source.
 """
 
 import json
@@ -14,10 +14,11 @@ from urllib.parse import parse_qsl, urlsplit
 from wholeday.extract.http.page import Page
 from wholeday.extract.http.pages import VALUE
 from wholeday.extract.http.request import Request
-from wholeday.extract.paginators import ENDS, find_next_link, is_garbled, is_last_link, to_number
-from wholeday.schema.paths import find, load, simplify, walk
+from wholeday.extract.links import is_last_link, is_malformed, parse_next_link
+from wholeday.extract.paginators import EMPTY_CURSORS
+from wholeday.schema.paths import find, load, simplify, to_integer, walk
 
-# Names of headers, fields and parameters, as `simplify` leaves them: small letters and digits.
+# Names of headers, fields and parameters after `simplify`: lower-case letters and digits only.
 MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
 END = re.compile(r"(is)?(last|lastpage|done|complete|endofstream)")
 NEXT = re.compile(
@@ -32,14 +33,31 @@ SIZE = re.compile(r"(page|max)?(limit|size|results|rows)|(page|max)count|x?perpa
 PAGE = re.compile(r"x?(current)?page(number|num|no|index)?|p|number")
 OFFSET = re.compile(r"(result|page)?offset|skip|start(index|at|row)?|first(result)?|from")
 KEY = re.compile(r"(^|[._])(id|uuid|guid|key|pk)$|(Id|ID|Uuid|UUID)$")
-ROUND = ("1", "12", "125", "15", "2", "24", "25", "3", "36", "4", "48", "5", "6", "75", "8", "96")  # less their zeros
+ROUND = (
+    "1",
+    "12",
+    "125",
+    "15",
+    "2",
+    "24",
+    "25",
+    "3",
+    "36",
+    "4",
+    "48",
+    "5",
+    "6",
+    "75",
+    "8",
+    "96",
+)  # without trailing zeros
 BEST_KEYS = ("id", "uuid", "guid", "_id")
 UPDATED = re.compile(r"updat|modif|modstamp|chang|(?<!cr)(?<!exp)edit", re.IGNORECASE)
 CREATED = re.compile(r"creat|registered|joined|signed_?up", re.IGNORECASE)
 DELETED = ("deleted", "isdeleted", "removed", "isremoved", "deletedat")
 PERHAPS_DELETED = ("active", "isactive", "enabled", "suspended", "archived", "status", "state")
 
-# What tells an API: its address, or a field of its pages. The names are those of presets.
+# How to recognise an API with a preset: by its URL, or by a field of its pages.
 ADDRESSES = {
     "jsonplaceholder": r"//jsonplaceholder\.typicode\.com/users",
     "dummyjson": r"//dummyjson\.com/users",
@@ -70,10 +88,10 @@ CURSOR_PARAMS = (
 
 
 class Word(NamedTuple):
-    """Where a page speaks of something, and what stands there."""
+    """A field or header of a page, or a parameter of a request, and its value."""
 
     path: str
-    """A dotted path, or the name of a header."""
+    """A dotted path, or the name of a header or parameter."""
     value: Any
 
     @property
@@ -82,7 +100,7 @@ class Word(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the place of a first page is named, and what asks for that: paginator, parameter and number."""
+    """A field, header or parameter with the position of the first page, and the keys that ask for this position."""
 
     path: str
     paginator: str
@@ -91,72 +109,72 @@ class Place(NamedTuple):
 
 
 def find_fields(page: Page) -> list[Word]:
-    """The fields of a page that a dotted path leads to: to what stands in a list none does."""
+    """List the fields of a page that a dotted path reaches; fields within a list are out of reach."""
     words = [Word(".".join(path), value) for path, value in walk(page.fields)]
     return [word for word in words if find(page.fields, word.path) == word.value]
 
 
 def find_flags(page: Page) -> list[Word]:
-    """The fields that say yes or no to there being more, as `more_path` would name them; True is more."""
+    """List the flags for a further page, named as `more_path` names them. True: another page follows."""
     flags = [word for word in find_fields(page) if isinstance(word.value, bool)]
     ends = [Word("!" + word.path, not word.value) for word in flags if END.fullmatch(word.name)]
     return [word for word in flags if MORE.fullmatch(word.name)] + ends
 
 
 def find_nexts(page: Page) -> list[Word]:
-    """What may lead to the next page, or says by being empty that none follows; the Link header first."""
+    """List fields and headers that may lead to the next page, the Link header first. An empty one may mean the end."""
     header = page.headers.get("Link", "")
-    link = find_next_link(header) or (header if is_garbled(header) else None)
+    link = parse_next_link(header) or (header if is_malformed(header) else None)
     found = [] if link is None else [Word("Link", link)]
     found += [Word(name, text.strip()) for name, text in page.headers.items() if simplify(name).startswith("xnext")]
     for path, value in walk(page.fields):
         names = [simplify(name) for name in path[-2:]]
         leads = any(map(NEXT.fullmatch, names)) and not NO_NEXT.fullmatch(names[-1]) and not isinstance(value, bool)
-        # An offset that is no number is a cursor by another name.
-        leads |= names[-1] == "offset" and isinstance(value, str) and to_number(value) is None
+        # An offset that is not a number is a cursor.
+        leads |= names[-1] == "offset" and isinstance(value, str) and to_integer(value) is None
         if leads or (names[-1] in ("rel", "relation") and value == "next"):
             found.append(Word(".".join(path), value))
     return found
 
 
 def find_ends(page: Page) -> list[str]:
-    """What says that no page follows by being empty or not there, where it would stand if one did."""
-    found = [word.path for word in find_nexts(page) if word.value in ENDS and "next" in simplify(word.path)]
+    """List the fields and headers whose missing or empty link to a next page means the end."""
+    found = [word.path for word in find_nexts(page) if word.value in EMPTY_CURSORS and "next" in simplify(word.path)]
     header = page.headers.get("Link", "")
     if re.search(r"\brel=\"?(first|prev|last)\b", header) or is_last_link(header):
         found.append("Link")
-    # OData names the next page wherever there is one, but where no more than $top were asked for.
-    asked = "top" in (simplify(name) for name, _ in parse_qsl(urlsplit(page.url).query))
-    return found + [path for path in ("@odata.deltaLink", "@odata.context") if path in page.fields and not asked]
+    # OData always names the next page, unless the request limited the records with $top.
+    is_limited = "top" in (simplify(name) for name, _ in parse_qsl(urlsplit(page.url).query))
+    return found + [path for path in ("@odata.deltaLink", "@odata.context") if path in page.fields and not is_limited]
 
 
 def find_totals(page: Page) -> list[Word]:
-    """Where a page may say how many records there are, or pages (`pages:`); the likeliest first."""
+    """List fields and headers that may hold the number of all records, or of all pages (`pages:`), likeliest first."""
     words = [*find_fields(page), *(Word(name, text) for name, text in page.headers.items())]
-    numbers = [Word(word.path, number) for word in words if (number := to_number(word.value)) is not None]
+    numbers = [Word(word.path, number) for word in words if (number := to_integer(word.value)) is not None]
     found = [word for pattern in (TOTAL, COUNT) for word in numbers if pattern.fullmatch(word.name)]
     found += [Word("pages:" + word.path, word.value) for word in numbers if PAGES.fullmatch(word.name)]
-    ranged = to_number(page.headers.get("Content-Range", "").rpartition("/")[2])
+    ranged = to_integer(page.headers.get("Content-Range", "").rpartition("/")[2])
     return found if ranged is None else [*found, Word("Content-Range", ranged)]
 
 
 def find_sizes(request: Request, page: Page) -> list[Word]:
-    """Where the request or its page names the size of a page."""
-    # What is asked for as a `count` is a size; what is answered as one is how many came, or are there.
+    """List parameters, fields and headers that may hold the page size."""
+    # A parameter `count` is a page size; in an answer it is a number of records, on the page or in all.
     sent = [word for word in list_params(request) if SIZE.fullmatch(word.name) or word.name == "count"]
     words = [*find_fields(page), *(Word(name, text) for name, text in page.headers.items())]
     sizes = sent + [word for word in words if SIZE.fullmatch(word.name)]
-    return [Word(word.path, number) for word in sizes if (number := to_number(word.value))]
+    return [Word(word.path, number) for word in sizes if (number := to_integer(word.value))]
 
 
 def find_places(request: Request, page: Page) -> Iterator[Place]:
-    """Where the request or its page names the place of this first page, and what asks for that."""
+    """Yield parameters, fields and headers that may hold the position of the first page."""
     sent = list_params(request)
     words = [(word, word.path) for word in sent]
     words += [(word, word.path.rpartition(".")[2]) for word in find_fields(page)]
     words += [(Word(name, text), re.sub(r"^x-", "", name.lower())) for name, text in page.headers.items()]
     for word, param in words:
-        number, name = to_number(word.value), simplify(param.rpartition(".")[2])
+        number, name = to_integer(word.value), simplify(param.rpartition(".")[2])
         if number in (0, 1) and PAGE.fullmatch(name):
             params = [param] if word in sent else ["page", param]
             yield from (Place(word.path, "page", each, number) for each in params)
@@ -165,14 +183,14 @@ def find_places(request: Request, page: Page) -> Iterator[Place]:
 
 
 def list_params(request: Request) -> list[Word]:
-    """What a request sends, in its URL, its params and its body."""
+    """List the parameters of a request: in its URL, its params and its body."""
     sent = [Word(name, text) for name, text in parse_qsl(urlsplit(request.url).query)]
     sent += [Word(name, value) for name, value in request.params.items()]
     return sent + [Word(".".join(path), value) for path, value in walk(request.body)]
 
 
 def guess_params(path: str) -> list[str]:
-    """The parameters that a cursor found at `path` may be sent under, the likeliest first."""
+    """Guess the names of the parameter that takes the cursor at `path`, likeliest first."""
     leaf = path.rpartition(".")[2]
     if "-" in leaf:  # a header
         leaf = re.sub(r"^x-", "", leaf.lower()).replace("-", "_")
@@ -182,37 +200,37 @@ def guess_params(path: str) -> list[str]:
 
 
 def find_keys(records: Sequence[Any]) -> list[str]:
-    """Dotted paths of the fields that tell decoded records apart and are named like it, the likeliest first."""
+    """List the dotted paths of fields that look like a key by name and are unique in `records`, likeliest first."""
     values: dict[str, list[Any]] = {}
     for record in records:
         for path, value in walk(record):
             values.setdefault(".".join(path), []).append(value)
-    apart = [
+    unique = [
         path
         for path, each in values.items()
-        if (KEY.search(path) or [*values] == [VALUE])  # a list of texts or numbers has nothing else
+        if (KEY.search(path) or [*values] == [VALUE])  # a list of scalars has no other field
         and len(each) == len(records) == len({str(value) for value in each if value not in (None, "")})
         and all(find(record, path) == value for record, value in zip(records, each, strict=True))
     ]
     rank = {name: number for number, name in enumerate(BEST_KEYS)}
-    return sorted(apart, key=lambda path: (rank.get(path, len(rank)), path.count("."), "uuid" not in path, len(path)))
+    return sorted(unique, key=lambda path: (rank.get(path, len(rank)), path.count("."), "uuid" not in path, len(path)))
 
 
 def find_times(records: Sequence[Any]) -> dict[str, str]:
-    """Dotted paths of the fields that hold times in most of the records, with how those are written: as `:epoch` or so.
+    """Map the dotted path of each field that is a time in at least half of the records to its placeholder format.
 
-    The form is that of a placeholder, empty for text.
+    The format is empty for text, else `:epoch` or `:epoch_ms`.
     """
     seen: dict[str, Counter[str]] = {}
     for record in records:
         for path, value in walk(record):
-            if (form := _find_form(value)) is not None:
+            if (form := _read_time_format(value)) is not None:
                 seen.setdefault(".".join(path), Counter())[form] += 1
     return {path: forms.most_common(1)[0][0] for path, forms in seen.items() if 2 * forms.total() >= len(records)}
 
 
-def find_flagged(records: Sequence[Any], names: Sequence[str]) -> dict[str, set[str]]:
-    """The fields of records with one of these names, with the values that they have, as text."""
+def find_values(records: Sequence[Any], names: Sequence[str]) -> dict[str, set[str]]:
+    """Map each top-level field with one of these names to its values as JSON."""
     found: dict[str, set[str]] = {}
     for record in records:
         for name, value in record.items() if isinstance(record, dict) else ():
@@ -222,22 +240,22 @@ def find_flagged(records: Sequence[Any], names: Sequence[str]) -> dict[str, set[
 
 
 def load_records(page: Page) -> list[Any]:
-    """A page's records, decoded."""
+    """Decode the records of a page."""
     return [load(record) for record in page.records]
 
 
 def is_url(value: Any) -> bool:
-    """Whether a value looks like the address of something, in full or from here."""
+    """Return whether a value looks like a URL, absolute or relative."""
     return isinstance(value, str) and bool(re.match(r"https?://|[/?]|\.\.?/|[\w./-]+\?[\w.$%\[\]-]+=", value))
 
 
 def is_round(count: int) -> bool:
-    """Whether so many records may be a full page of a size that nobody names."""
+    """Return whether this number of records may be an unnamed page size."""
     digits = str(count).rstrip("0")
     return count >= 10 and (digits in ROUND or count & (count - 1) == 0)
 
 
-def _find_form(value: Any) -> str | None:
+def _read_time_format(value: Any) -> str | None:
     if isinstance(value, str):
         return "" if re.match(r"\d{4}-\d\d-\d\d", value) else None
     if isinstance(value, int) and not isinstance(value, bool) and value >= 10**9:

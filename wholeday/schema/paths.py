@@ -1,7 +1,9 @@
-"""Where something stands in a JSON object: dotted paths, and what counts as true there.
+"""Read and write values at dotted paths in decoded JSON, and say which of them count as true.
 
-A path names fields from the outside in: `paging.next.after`. A name that holds dots itself (`@odata.nextLink`)
-is found as it is. `!path` turns the truth of what stands there around.
+A path names fields from the outside in: `paging.next.after`. A field whose own name contains dots (`@odata.nextLink`)
+is found under that name. `!path` negates the truth of the value.
+
+Non-goals: raw records, whose fields `raw_fields` reads without decoding the rest.
 """
 
 import json
@@ -12,14 +14,14 @@ from typing import Any, Self
 
 from wholeday.schema.depth import is_deep
 
-FALSE = ("false", "no", "n", "off", "null", "none")  # as text
-NEVER = re.compile(  # the zero of a clock: that of MySQL, of Go and .NET, of Unix
+FALSE = ("false", "no", "n", "off", "null", "none")  # strings
+NEVER = re.compile(  # the zero of a clock: of MySQL, of Go and .NET, of Unix
     r"(0000-00-00|0001-01-01|1970-01-01)([t ]00:00(:00(\.0+)?)?( ?(z|utc|[+-]\d\d(:?\d\d)?))*)?"
 )
 
 
 class Number(float):
-    """A number with a fraction or an exponent, and the text that it came as, which a float may not hold."""
+    """A number with a fraction or an exponent, and its original text, which a float may not reproduce."""
 
     text: str
 
@@ -33,22 +35,22 @@ class Number(float):
 
 
 class Unreadable(str):
-    """The JSON text of a value that has no exact meaning: NaN, or text with half a surrogate pair."""
+    """The JSON text of a value without an exact meaning: NaN, or a string with half a surrogate pair."""
 
     __slots__ = ()
 
 
 def load(record: Any) -> Any:
-    """Return a record as Python reads it, with NaN and lone surrogates, which msgspec refuses.
+    """Decode a record with the standard library, which accepts NaN and lone surrogates; msgspec refuses them.
 
-    None: it is no JSON, or has a number of thousands of digits, or is nested too deeply.
+    Return None if the record is not JSON, is nested too deeply, or has a number of thousands of digits.
     """
     with suppress(ValueError):
         return None if is_deep(record) else json.loads(bytes(record))
 
 
 def find(fields: object, path: str) -> Any:
-    """What stands at `path` in nested objects; None where nothing does."""
+    """Return the value at `path` in nested objects, None if there is none."""
     if not isinstance(fields, Mapping):
         return None
     if path in fields:
@@ -60,18 +62,21 @@ def find(fields: object, path: str) -> Any:
 
 
 def has(fields: object, path: str) -> bool:
-    """Whether there is a field at `path`, if only with null in it, or in the place of what should hold it."""
+    """Return whether a field exists at `path`, also if it or an object above it is null."""
     if not isinstance(fields, Mapping):
         return fields is None
     return path in fields or any(name in fields and has(fields[name], rest) for name, rest in split_path(path))
 
 
 def is_true(fields: object, path: str) -> bool | None:
-    """Whether what stands at `path` is true as Python sees it, and so is the text `true`; None where nothing is."""
+    """Return whether the value at `path` counts as true; None if there is no value.
+
+    Python decides, but strings such as `false`, `no`, and dates of zeros count as false.
+    """
     value = find(fields, path.removeprefix("!"))
     if value is None:
         return None
-    if isinstance(value, str):  # a date of zeros is one of nothing, too
+    if isinstance(value, str):
         text = value.strip().lower()
         truth = bool(text.strip("0-/:. tz")) and text not in FALSE and not NEVER.fullmatch(text)
     else:
@@ -80,14 +85,14 @@ def is_true(fields: object, path: str) -> bool | None:
 
 
 def put(fields: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
-    """A copy of nested objects with `value` at `path`; objects that are missing on the way are made."""
+    """Return a copy of nested objects with `value` at `path`. Missing objects on the way are created."""
     name, _, rest = path.partition(".")
     inner = fields.get(name)
     return {**fields, name: put(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
 
 
 def walk(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """The values in `value` that hold no others, each with the names that lead to it; those of a list share one."""
+    """Yield each scalar in `value` with the names that lead to it. The items of a list share one path."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from walk(item, (*path, name))
@@ -98,13 +103,22 @@ def walk(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         yield path, value
 
 
+def to_integer(value: object) -> int | None:
+    """Return a whole number, or a string of up to 18 digits, as an integer; None for any other value."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}\s*", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def simplify(name: str) -> str:
-    """Return the small letters and digits of a name: `error_code` and `ErrorCode` are `errorcode`."""
+    """Return the lower-case letters and digits of a name: `error_code` and `ErrorCode` become `errorcode`."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def split_path(path: str) -> Iterator[tuple[str, str]]:
-    """Every way to cut a path in two at a dot, the longest first name first."""
+    """Yield every way to split a path at a dot into a name and the rest, the longest name first."""
     at = path.rfind(".")
     while at > 0:
         yield path[:at], path[at + 1 :]

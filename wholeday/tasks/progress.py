@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from wholeday.extract.reader import Reading
+    from wholeday.extract.reader import Reader
 
 EVERY = 2.0  # seconds between two calls to the scheduler
 PATIENCE = 0.5  # seconds before a bar appears
@@ -34,11 +34,11 @@ def track_reading(
     set_message: SetMessage | None = None,
     set_percentage: SetPercentage | None = None,
     set_link: SetLink | None = None,
-) -> "Iterator[Callable[[Reading], None]]":
+) -> "Iterator[Callable[[Reader], None]]":
     """Yield a function to call with the reading after each page. The setters are those of the running Luigi task."""
     rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage, set_link), _Bar()
 
-    def update(reading: "Reading") -> None:
+    def update(reading: "Reader") -> None:
         text = _describe(reading, rate.measure(reading))
         scheduler.update(reading, text)
         bar.update(reading, text)
@@ -56,7 +56,7 @@ class _Rate:
     def __init__(self) -> None:
         self._start: tuple[float, int] | None = None
 
-    def measure(self, reading: "Reading") -> float | None:
+    def measure(self, reading: "Reader") -> float | None:
         """Return records per second; None at the first page."""
         now = time.monotonic()
         if self._start is None:
@@ -66,7 +66,7 @@ class _Rate:
         return (reading.records - before) / max(now - since, 0.001)
 
 
-def _describe(reading: "Reading", rate: float | None) -> str:
+def _describe(reading: "Reader", rate: float | None) -> str:
     if reading.total is None:
         records = count(reading.records, "record")
     else:
@@ -82,9 +82,9 @@ class _Scheduler:
     ) -> None:
         self._set_message, self._set_percentage, self._set_link = set_message, set_percentage, set_link
         self._due = time.monotonic() + EVERY
-        self._pending: tuple[Reading, str] | None = None
+        self._pending: tuple[Reader, str] | None = None
 
-    def update(self, reading: "Reading", text: str) -> None:
+    def update(self, reading: "Reader", text: str) -> None:
         self._pending = reading, text
         if time.monotonic() >= self._due:
             self.flush()
@@ -116,7 +116,7 @@ class _Bar:
         self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
 
-    def update(self, reading: "Reading", text: str) -> None:
+    def update(self, reading: "Reader", text: str) -> None:
         if self._progress is None and self._watched and time.monotonic() >= self._due:
             self._progress = self._stack.enter_context(_open_bar())
         if self._progress is not None:

@@ -20,7 +20,7 @@ from wholeday.tasks.dataset import Dataset
 from wholeday.transform import fields_gate
 
 if TYPE_CHECKING:
-    from wholeday.extract.reader import Reading
+    from wholeday.extract.reader import Reader
 from wholeday.transform.parts import _name_imports, check_clean, transform_parts
 
 # Arrow's own allocator keeps what was freed, 30 MB a process.
@@ -74,7 +74,7 @@ def transform_day(dataset: Dataset, date: dt.date, engine: str | None = None) ->
     logger.info("%s %s: cleaned, %s, %s", dataset.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
-def preparing(dataset: Dataset) -> "Callable[[Reading], None]":
+def preparing(dataset: Dataset) -> "Callable[[Reader], None]":
     """A function to call after each page: it checks `clean` after the first one, and prepares for a large day.
 
     The processes that transform a large day start while it is read. They check `clean` too, so that this process,
@@ -86,7 +86,7 @@ def preparing(dataset: Dataset) -> "Callable[[Reading], None]":
     check = functools.partial(check_clean, dataset, dataset.config().deleted_when)
     look: Callable[[], None] | None = None
 
-    def tell(reading: "Reading") -> None:
+    def tell(reading: "Reader") -> None:
         nonlocal is_large, look
         records = max(reading.records, reading.total or 0)
         parts = -(-records // settings.part_records)
