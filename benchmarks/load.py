@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.users import USERS
-from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.load.warehouse import Day, Warehouse
 
 START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)

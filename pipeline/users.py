@@ -11,7 +11,7 @@ import luigi
 import msgspec
 from luigi.util import requires
 
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.day_tasks import Extract, Load, RangeDaily, Transform
 

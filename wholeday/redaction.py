@@ -17,9 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from urllib.parse import parse_qsl
 
-from wholeday.config.placeholders import walk_texts
-from wholeday.config.settings import Source
-from wholeday.text import clean_line
+from wholeday.text import clean_line, walk_texts
 
 SECRETIVE = "(?:token|key|secret|passw|pwd|signature|credential|auth|session|jwt|cookie)"
 # What only leads to the next page is none, whatever it is called: an error names it, and a reading goes on by it.
@@ -244,11 +242,13 @@ def hides_userinfo(url: str) -> bool:
     return "@" in HARMLESS_AT.sub("", found[2])
 
 
-def find_secrets(config: Source) -> Iterator[str]:
-    """The texts that `url`, `params`, `body` and `headers` hold under names that look secret."""
-    query = config.url.partition("#")[0].partition("?")[2]
-    pairs: list[tuple[str, object]] = [*parse_qsl(query), *_walk_names([config.params, config.body])]
-    pairs += [(name, [value, *str(value).split()]) for name, value in config.headers.items()]
+def find_secrets(url: str, values: object, headers: Mapping[str, object]) -> Iterator[str]:
+    """Yield the texts under secret-looking names: in the query of a URL, in nested values, in headers.
+
+    Each word of a header counts as a secret too, as in `Bearer TOKEN`.
+    """
+    pairs: list[tuple[str, object]] = [*parse_qsl(url.partition("#")[0].partition("?")[2]), *_walk_names(values)]
+    pairs += [(name, [value, *str(value).split()]) for name, value in headers.items()]
     for name, value in pairs:
         if SECRET_NAME.search(name):
             yield from (text for text in walk_texts(value) if len(text) >= SHORTEST)

@@ -5,6 +5,7 @@ Non-goals: secrets, which mask.py removes. HTML, which the template engine escap
 """
 
 import re
+from collections.abc import Iterator, Mapping
 
 ADDRESS = re.compile(r":(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 CHAT = str.maketrans({"<": "(", ">": ")", "@": "(at)", "`": "'"})
@@ -31,6 +32,16 @@ def clean_chat(text: str) -> str:
     """
     line = ADDRESS.sub(r"[\g<0>]", clean_line(text))
     return f"`{line.translate(CHAT)}`"
+
+
+def walk_texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from walk_texts(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from walk_texts(item)
 
 
 def _escape(text: str) -> str:

@@ -137,7 +137,7 @@ def test_what_is_late_is_told_where_nothing_can_be_shown(server):
     late, full = result.stderr.splitlines()
     assert (result.returncode, len(server.requests)) == (1, 1)
     assert late.startswith("ERROR: users: no day is loaded")
-    assert full == "ERROR: stdout cannot be written: No space left on device"
+    assert full == "ERROR: cannot write to stdout: No space left on device"
 
 
 @pytest.mark.parametrize(

@@ -587,7 +587,7 @@ def test_backfill_refuses_past_snapshots(server):
     result = backfill(start, stop, *flags)
     assert (result.returncode, len(server.requests)) == (1, 2)
     past = rows_of(result.stdout)["past"]
-    assert past.startswith(f"past 28 {start}..{today() - dt.timedelta(days=2)} a snapshot shows everybody as of now")
+    assert past.startswith(f"past 28 {start}..{today() - dt.timedelta(days=2)} a snapshot shows all records as of now")
     assert f"Ask for {today()}" in re.sub(r"\s+", " ", result.stdout)
     assert "users: 2 of 30 days are loaded" in result.stdout
     past_day = today() - dt.timedelta(days=5)
@@ -609,7 +609,7 @@ def test_range_of_luigi_refuses_past_snapshots(server, task):
         assert result.returncode == 30
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
         past = f"users {start}..{today() - dt.timedelta(days=2)}"
-        why = f"a snapshot shows everybody as of now, so nobody can read past days any more. Ask for {today()}"
+        why = f"a snapshot shows all records as of now, so past days cannot be fetched. Request {today()}"
         assert lines == [f"ERROR: {past}: {why}"]
         assert query("select count(*) from loads") == [(2,)]
     again = luigi_run(*task, "--start", str(today() - dt.timedelta(days=1)), "--stop", str(stop), *flags)

@@ -17,7 +17,7 @@ from benchmarks.source import make_day, make_everybody
 from pipeline.users import USERS
 from tests.support import ROOT
 from tests.support.cluster import DATABASE, PASSWORD, USER
-from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.load.warehouse import Warehouse
 
 SIZE = 1200

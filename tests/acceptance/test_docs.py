@@ -23,7 +23,7 @@ from tests.support.project import luigi_run, need, query
 from tests.support.server import Answer, Request, Server
 from tests.support.shapes import SHAPES
 from wholeday.commands import cli
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.extract.http.demo import DemoAdapter
 from wholeday.schema.tables import LOADS, Declared
 from wholeday.storage.manifest import CleanManifest, RawManifest

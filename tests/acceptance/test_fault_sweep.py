@@ -26,7 +26,7 @@ from tests.support.points import Points
 from tests.support.project import dump_tree, dump_warehouse, has_table, query
 from tests.support.server import Answer, Request, Server
 from wholeday import clock
-from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.errors import PipelineError
 from wholeday.storage.day_folder import MANIFEST
 from wholeday.transform import engine, parts

@@ -27,10 +27,10 @@ from tests.support.mutations import Case, make_case
 from tests.support.oracle import canonicalise, find_row, read_days
 from tests.support.project import luigi_run
 from tests.support.wire import Wire
-from wholeday import log
 from wholeday.extract import outage
 from wholeday.extract.http import client, pages
 from wholeday.storage.lines import unpack
+from wholeday.tasks import console
 
 DAY = dt.date(2026, 10, 31)
 CASES = int(os.environ.get("PIPELINE_FUZZ", "100"))
@@ -122,7 +122,7 @@ class Fuzz:
         if error is None:
             self.outcomes["loaded"] += 1
             return self._find_loss(case)
-        line = log.tell(error)
+        line = console.describe_error(error)
         self.outcomes["failed"] += 1
         if line is None:
             return "a traceback"

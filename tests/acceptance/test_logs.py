@@ -25,7 +25,7 @@ def test_a_day_that_is_loaded_is_a_line_a_stage_and_nothing_on_standard_error():
         f"INFO: users {DAY}: loaded, 99 inserted, 1 rejected",
     ]
     again = luigi_run(*LOAD, "--workers", "2", **QUIET)
-    assert again.stdout == "INFO: nothing to do: all that was asked for is done\n"
+    assert again.stdout == "INFO: nothing to do: all requested tasks are complete\n"
     assert first.stderr + again.stderr == ""
 
 
@@ -53,8 +53,8 @@ TransformUsers.event_handler(Event.{event})(lambda task: task.output().sweep())
 cli.main(["load", "{DAY}"])
 """
     result = run("python", "-c", code, **QUIET)
-    line = f"ERROR: {task}(date={DAY}) failed: another process removed files of the day meanwhile: run the day again\n"
-    assert (result.returncode, result.stderr) == (30, line)
+    line = "another process removed files of this day during the run: run the day again"
+    assert (result.returncode, result.stderr) == (30, f"ERROR: {task}(date={DAY}) failed: {line}\n")
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
@@ -73,7 +73,7 @@ def test_a_day_is_loaded_without_anywhere_to_write_a_line(closed):
 def test_a_full_disk_under_the_log_is_one_line_and_the_day_is_loaded():
     """Nobody is shown the insides of the logging."""
     result = run_line(f"luigi --module pipeline {' '.join(LOAD)} > /dev/full", **QUIET)
-    assert (result.returncode, result.stderr) == (0, "ERROR: stdout cannot be written: No space left on device\n")
+    assert (result.returncode, result.stderr) == (0, "ERROR: cannot write to stdout: No space left on device\n")
     assert query("select inserted from loads") == [(99,)]
     piped = run_line(f"luigi --module pipeline {' '.join(LOAD)} | true; exit ${{PIPESTATUS[0]}}", **QUIET)
     assert (piped.returncode, piped.stderr) == (0, "")
@@ -149,7 +149,7 @@ def test_a_day_that_another_worker_has_is_told():
             _, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
     assert (second.returncode, second.stdout) == (10, "")
-    assert second.stderr.startswith("WARNING: not all is done: 1 were left pending, among these; 1 were being run by")
+    assert second.stderr.startswith("WARNING: unfinished: 1 were left pending, among these; 1 were being run by")
 
 
 WORDS = "Неверный период 👋"

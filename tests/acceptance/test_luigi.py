@@ -42,7 +42,7 @@ def test_a_day_is_loaded_and_the_second_run_does_nothing():
     files, rows = dump_tree("data/raw") | dump_tree("data/clean"), dump_warehouse()
     second = luigi_run(*LOAD)
     assert second.returncode == 0, second.stderr
-    assert second.stdout == "INFO: nothing to do: all that was asked for is done\n"
+    assert second.stdout == "INFO: nothing to do: all requested tasks are complete\n"
     assert (dump_tree("data/raw") | dump_tree("data/clean"), dump_warehouse()) == (files, rows)
 
 
@@ -225,7 +225,7 @@ def test_a_snapshot_without_records_is_a_failure():
     ("arguments", "code", "line"),
     [
         (("LoadUsers", "--date", "2026-13-01"), 40, "'2026-13-01' is not a day: give it as 2026-11-21"),
-        (("LoadUsers", "--date", "2999-01-01"), 30, "the newest day that can be is"),
+        (("LoadUsers", "--date", "2999-01-01"), 30, "the newest day available is"),
         (("BackfillUsers", "--start", "2026-11-01", "--stop", "2999-01-01"), 35, "is past the last closed day"),
         (("BackfillUsers", "--start", "2026-11-03", "--stop", "2026-11-01"), 35, "Can't have start > stop"),
         ((*LOAD, "--users-mode", "all"), 40, "mode"),
@@ -374,7 +374,7 @@ def test_a_backfill_by_either_name_fills_the_same_warehouse_oldest_day_first():
     by_range = dump_warehouse()
     second = luigi_run("BackfillUsers", *span)
     assert second.returncode == 0
-    assert second.stdout == "INFO: nothing to do: all that was asked for is done\n"
+    assert second.stdout == "INFO: nothing to do: all requested tasks are complete\n"
     shutil.rmtree("data")
     assert luigi_run("BackfillUsers", *span, "--workers", "2").returncode == 0
     assert dump_warehouse() == by_range

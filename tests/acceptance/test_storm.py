@@ -28,7 +28,7 @@ from wholeday import clock
 from wholeday.commands import forget, prune
 from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
-from wholeday.config.settings import INCREMENTAL, SNAPSHOT
+from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.storage.day_folder import DayFolder
 
 SIZE = int(os.environ.get("PIPELINE_STORM", "40"))

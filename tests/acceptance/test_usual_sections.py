@@ -15,7 +15,7 @@ from tests.support.project import luigi_run, query
 from tests.support.reading import fail, make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.things import TIME, TODAY
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.extract.day import extract_day
 from wholeday.load.day import load_day
 from wholeday.tasks.dataset import Dataset

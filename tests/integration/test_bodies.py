@@ -274,5 +274,5 @@ def test_a_post_sends_a_list(server: Server) -> None:
     assert read(server.on("/batch", Answer([{"id": 1}])), **keys) == [{"id": 1}]
     with pytest.raises(ConfigError, match="cursor_in = body needs a JSON object as body"):
         read(server.url, cursor_in="body", paginator="cursor", cursor_path="a", cursor_param="b", **keys)
-    with pytest.raises(ConfigError, match="body is no JSON object or list"):
+    with pytest.raises(ConfigError, match="body must be a JSON object or list"):
         read(server.url, method="POST", body="text")

@@ -31,7 +31,7 @@ from wholeday.commands.prune import prune
 from wholeday.commands.reprocess import rebuild, reprocess
 from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError, SourceError
 from wholeday.extract.day import extract_day
 from wholeday.storage.backends import open_storage, strip_run

@@ -21,7 +21,7 @@ import pytest
 from pipeline.users import ExtractUsers
 from tests.support.project import run_here
 from tests.support.server import Answer, Server
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import PipelineError
 from wholeday.extract.http.pages import START_BYTES
 from wholeday.load.database import find_database

@@ -169,5 +169,5 @@ def test_too_many_rejects_are_let_through_by_the_same_flag(server, configure):
 def test_accept_is_no_key_of_a_file(server, configure):
     """What stands in luigi.cfg would let every day through."""
     serve(server, configure, b"[]", accept="true")
-    with pytest.raises(ConfigError, match="accept would open the gates for good: give it as a flag"):
+    with pytest.raises(ConfigError, match="accept would open the quality gates for good: give it as a flag"):
         extract_day(USERS, DAY)

@@ -37,7 +37,7 @@ from tests.support.server import Server
 from wholeday import clock
 from wholeday.commands import forget
 from wholeday.commands.reprocess import find_outdated
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.extract.day import extract_day
 from wholeday.load import day as load_stage

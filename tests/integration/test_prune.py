@@ -75,9 +75,7 @@ def test_old_days_are_given_up_and_their_rows_stay():
 
 def test_a_day_is_old_by_the_last_closed_one_and_the_newest_are_kept(monkeypatch):
     """A day lies so many days before the last closed one; however old they are, the newest stay."""
-    monkeypatch.setattr(
-        "wholeday.config.settings.utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC)
-    )  # closed: the 6th
+    monkeypatch.setattr("wholeday.clock.utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC))  # closed: the 6th
     for older_than, keep, days in [
         (3, 0, [1, 2, 3]),
         (3, 4, [1, 2]),

@@ -29,7 +29,7 @@ from wholeday.commands.prune import prune
 from wholeday.commands.reprocess import rebuild
 from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError, QualityError, WarehouseError
 from wholeday.extract import day as extract_stage
 from wholeday.load import day as load_stage

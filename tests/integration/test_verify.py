@@ -25,7 +25,7 @@ from wholeday.commands import forget as forget_module
 from wholeday.commands import verify as verify_module
 from wholeday.commands.forget import forget
 from wholeday.commands.verify import verify
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import WarehouseError
 from wholeday.extract import day as extract_stage
 from wholeday.load import day as load_stage

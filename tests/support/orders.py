@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from luigi.util import requires
 
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.day_tasks import Extract, Load, Transform
 

@@ -19,7 +19,7 @@ import requests
 
 from tests.support import ROOT, databases
 from wholeday.commands import cli
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.load.database import find_database
 from wholeday.storage.day_folder import DayFolder
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.server import Answer, Request, Server
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.errors import SourceError
 from wholeday.extract.reader import Reader
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from tests.support.project import query
 from tests.support.server import Answer, Server
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.extract.day import extract_day
 from wholeday.load.day import load_day
 from wholeday.tasks.dataset import Dataset

@@ -10,7 +10,7 @@ from luigi.configuration import get_config
 
 from pipeline.users import Users
 from tests.support.project import run
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, DayNotClosedError
 
 UTC = dt.UTC
@@ -31,7 +31,7 @@ def test_a_misspelt_section_is_an_error(configure):
     """Otherwise the demo source would be loaded in place of one's own."""
     get_config().remove_section("users")
     configure("user", url="http://127.0.0.1/")
-    with pytest.raises(ConfigError, match=r"there is no section \[user\]: did you mean \[users\]\?"):
+    with pytest.raises(ConfigError, match=r"unknown section \[user\]: did you mean \[users\]\?"):
         Users()
 
 
@@ -45,7 +45,7 @@ def test_a_section_in_capitals_is_a_mistake(configure):
     """Names of sections are told apart by case."""
     get_config().remove_section("users")
     configure("USERS", url="http://127.0.0.1/")
-    with pytest.raises(ConfigError, match=r"there is no section \[USERS\]: did you mean \[users\]\?"):
+    with pytest.raises(ConfigError, match=r"unknown section \[USERS\]: did you mean \[users\]\?"):
         Users()
 
 
@@ -125,7 +125,7 @@ def test_a_day_is_closed_when_it_is_over_and_settled(now, mode, zone, last):
     users, last = Users(mode=mode, timezone=zone), dt.date.fromisoformat(last)
     assert users.last_closed_day(at(now)) == last
     users.check_closed(last, at(now))
-    with pytest.raises(DayNotClosedError, match=f"the newest day that can be is {last}"):
+    with pytest.raises(DayNotClosedError, match=f"the newest day available is {last}"):
         users.check_closed(last + dt.timedelta(days=1), at(now))
 
 

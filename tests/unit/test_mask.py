@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.reading import People
-from wholeday.redaction import SHORTEST, Mask, find_secrets
+from wholeday.redaction import SHORTEST, Mask
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_a_section_holds_under_a_secret_name_is_a_secret() -> None:
         body={"auth": {"any": ["of body", 7]}, "query": "text"},
         headers={"Cookie": "session=1", "X-Trace": "trace"},
     )
-    assert set(find_secrets(people)) == {"of url", "of params", "of body", "session=1"}
+    assert set(people.secrets) == {"of url", "of params", "of body", "session=1"}
 
 
 def test_a_covered_logger_says_no_secret_and_is_given_back(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from luigi.cmdline_parser import CmdlineParser
 from tests.support.reading import People
 from wholeday.config import presets
 from wholeday.config.placeholders import find_placeholders
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.errors import ConfigError
 
 NAMES = [
@@ -32,7 +32,7 @@ def test_the_presets_are_known_by_name() -> None:
 def test_a_preset_is_keys_of_a_section(name: str) -> None:
     """Every key is one of a source and can be understood, and none is the user's own."""
     params, source = dict(Source.get_params()), use(preset=name)
-    for key, text in presets.find_keys(name).items():
+    for key, text in presets.get_keys(name).items():
         assert key in params.keys() - OF_THE_USER
         assert getattr(source, key) == params[key].normalize(params[key].parse(text))
         assert getattr(source, key) != getattr(use(), key), f"{key} is as it is without the preset"

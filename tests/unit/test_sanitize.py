@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tests.support.project import luigi_run, run_here
 from tests.support.reading import fail
 from tests.support.server import Answer, Server
-from wholeday import log
 from wholeday.commands.screens import open_console
 from wholeday.errors import PipelineError
+from wholeday.log import logger
+from wholeday.tasks import console
 from wholeday.text import clean_chat, clean_line, clean_lines
 
 ESC = "\x1b]0;pwned\x07\x1b[2J\x1b[32mINFO: users 2026-11-20: loaded, 100 inserted\x1b[0m"
@@ -82,9 +83,9 @@ def test_chat_text_mentions_nobody_and_links_nowhere(said: str, shown: str) -> N
     assert clean_chat(said) == shown
 
 
-@pytest.mark.parametrize("error", [PipelineError(ESC), log.ParameterException(ESC), log.RPCError(ESC)])
+@pytest.mark.parametrize("error", [PipelineError(ESC), console.ParameterException(ESC), console.RPCError(ESC)])
 def test_line_of_an_expected_error_is_clean(error: Exception) -> None:
-    assert (log.tell(error) or ESC).isprintable()
+    assert (console.describe_error(error) or ESC).isprintable()
 
 
 def test_log_record_is_clean_for_any_handler(caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +93,7 @@ def test_log_record_is_clean_for_any_handler(caplog: pytest.LogCaptureFixture) -
     try:
         raise KeyError(f"{ESC}\nERROR: forged")
     except KeyError:
-        log.logger.exception("read %s\nERROR: forged", ESC)
+        logger.exception("read %s\nERROR: forged", ESC)
     shown = caplog.handler.format(caplog.records[-1])
     assert logging.Formatter("%(message)s").format(caplog.records[-1]).startswith("read \\x1b]0;pwned\\x07")
     assert shown.replace("\n", "").isprintable()
@@ -101,7 +102,7 @@ def test_log_record_is_clean_for_any_handler(caplog: pytest.LogCaptureFixture) -
 
 def test_uncaught_error_is_printed_clean(capsys: pytest.CaptureFixture[str]) -> None:
     error = RuntimeError(ESC)
-    log.show_uncaught(RuntimeError, error, None)
+    console.show_uncaught(RuntimeError, error, None)
     err = capsys.readouterr().err
     assert err.startswith("RuntimeError: \\x1b]0;pwned")
     assert err.replace("\n", "").isprintable()

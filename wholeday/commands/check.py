@@ -25,8 +25,10 @@ from urllib.parse import quote, quote_plus, urlsplit
 from isal import igzip
 
 from wholeday import clock
+from wholeday.config.days import SNAPSHOT
+from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
-from wholeday.config.settings import SNAPSHOT, Pipeline, Source
+from wholeday.config.source import Source
 from wholeday.errors import ConfigError, DatasetError, QualityError, SourceError, WarehouseError
 from wholeday.extract import gates
 from wholeday.extract.census import Census
@@ -37,7 +39,7 @@ from wholeday.extract.reader import Reader
 from wholeday.load import day as load_stage
 from wholeday.load.warehouse import Warehouse
 from wholeday.log import count
-from wholeday.redaction import SHORTEST, Mask, find_secrets
+from wholeday.redaction import SHORTEST, Mask
 from wholeday.schema.raw_fields import Record
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
@@ -125,7 +127,7 @@ class _Secrets(Mask):
 
     def __init__(self, settings: Source) -> None:
         self.told: set[str] = set()
-        super().__init__(find_secrets(settings))
+        super().__init__(settings.secrets)
         Auth(settings, self)
 
     def add(self, *secrets: str) -> None:

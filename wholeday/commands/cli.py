@@ -17,11 +17,11 @@ from luigi.cmdline import luigi_run
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
-from wholeday import log
 from wholeday.commands import ranges, screens
 from wholeday.commands.parser import Parser, list_flags
-from wholeday.config.settings import Duration
+from wholeday.config.parameters import Duration
 from wholeday.errors import ConfigError
+from wholeday.tasks import console
 from wholeday.tasks.dataset import DEFAULT_MODULE
 from wholeday.tasks.day_tasks import DayParameter, Load
 
@@ -44,12 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     load.dataset.config()  # a section that cannot be used fails before a command makes anything
                 well = options.show(loads, options)
         sys.stdout.flush()
-    except log.EXPECTED as error:
-        sys.exit(f"ERROR: {log.tell(error)}")
+    except console.EXPECTED as error:
+        sys.exit(f"ERROR: {console.describe_error(error)}")
     except OSError as error:
         if error.filename:
             raise
-        log.give_up("stdout", error)
+        console.drop_stream("stdout", error)
         sys.exit(1)
     if not well:
         sys.exit(1)
@@ -64,9 +64,9 @@ def import_module(name: str) -> None:
             raise ConfigError(
                 f"there is no module {name}: name one that Python finds from here, or leave it out"
             ) from error
-        raise ConfigError(log.describe_import_failure(error)) from error
+        raise ConfigError(console.describe_import_failure(error)) from error
     except Exception as error:
-        raise ConfigError(log.describe_import_failure(error)) from error
+        raise ConfigError(console.describe_import_failure(error)) from error
 
 
 def make_module_parser() -> argparse.ArgumentParser:

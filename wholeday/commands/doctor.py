@@ -16,8 +16,9 @@ import msgspec
 
 from wholeday import clock
 from wholeday.config import presets
+from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.config.placeholders import EPOCH, find_placeholders, render
-from wholeday.config.settings import INCREMENTAL, SNAPSHOT, Source
+from wholeday.config.source import Source
 from wholeday.config.writer import escape_json, write_section, write_value
 from wholeday.errors import SourceError
 from wholeday.extract.detection import Decision, EndlessError, decide
@@ -504,7 +505,7 @@ def _copy(config: Source, **changes: Any) -> Source:
 
 def _list_set(config: Source) -> dict[str, Any]:
     """The keys that are not as they would be if nobody had set them."""
-    known = presets.find_keys(config.preset) if config.preset else {}
+    known = presets.get_keys(config.preset) if config.preset else {}
     values = {}
     for name, param in config.get_params():
         value, text = getattr(config, name), known.get(name)
@@ -521,4 +522,4 @@ def _find_by_address(url: str) -> str:
 
 def _find_clash(config: Source, preset: str) -> list[str]:
     """The keys that are set and that the preset sets too, but for those that say how patient to be."""
-    return sorted(presets.find_keys(preset).keys() & _list_set(config).keys() - {"requests_per_second", "max_wait"})
+    return sorted(presets.get_keys(preset).keys() & _list_set(config).keys() - {"requests_per_second", "max_wait"})

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from wholeday import clock
-from wholeday.config.settings import SNAPSHOT, Pipeline
+from wholeday.config.days import SNAPSHOT
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load.database import Connection
 from wholeday.load.warehouse import decode, prepare

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from wholeday.commands.forget import find_gone, parse_key
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.load.database import Connection
 from wholeday.load.old_names import refuse_old_names

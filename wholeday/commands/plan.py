@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from wholeday import clock
 from wholeday.commands.reprocess import find_outdated
 from wholeday.commands.status import tell_time
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.days import list_span

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from wholeday import clock
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.storage.day_folder import DayFolder, list_all_days
 from wholeday.storage.manifest import CleanManifest, RawManifest

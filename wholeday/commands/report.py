@@ -18,7 +18,7 @@ import jinja2
 
 from wholeday.commands.charts import Layer, draw_bars, draw_line
 from wholeday.commands.status import DAY, STATES, State, Status, find_status, name_newest, tell_command, tell_span
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.log import count
 from wholeday.storage.backends import open_storage

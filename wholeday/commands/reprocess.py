@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.load import day as load_stage
 from wholeday.load.warehouse import SOURCE_GATE, KnownSource, join_accepted, name_days, tell_ways_out

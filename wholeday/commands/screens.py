@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wholeday import clock
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.log import count, encode_json

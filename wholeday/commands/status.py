@@ -12,8 +12,10 @@ import msgspec
 
 from wholeday import clock
 from wholeday.commands.reprocess import find_outdated
+from wholeday.config.days import SNAPSHOT
+from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
-from wholeday.config.settings import SNAPSHOT, Pipeline, Source
+from wholeday.config.source import Source
 from wholeday.load.warehouse import Rejected, name_days
 from wholeday.log import count
 from wholeday.storage.tombstones import Tombstones

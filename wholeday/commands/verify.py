@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wholeday import clock
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare

@@ -8,12 +8,14 @@ Non-goals: other braces, as in GraphQL or a formula. They are text.
 import datetime as dt
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote as percent_encode
 
-from wholeday.config.settings import SNAPSHOT, Source
+from wholeday.config.days import SNAPSHOT
+from wholeday.config.source import Source
 from wholeday.errors import ConfigError
+from wholeday.text import walk_texts
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MICROSECOND, SECOND, DAY = dt.timedelta(microseconds=1), dt.timedelta(seconds=1), dt.timedelta(days=1)
@@ -169,16 +171,6 @@ def _round(value: dt.datetime, unit: dt.timedelta, is_lower: bool) -> dt.datetim
     elif not is_lower and early < value:
         wall += step
     return wall
-
-
-def walk_texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from walk_texts(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from walk_texts(item)
 
 
 def render_all(value: Any, values: Mapping[str, dt.datetime | dt.date]) -> Any:

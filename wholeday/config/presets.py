@@ -1,4 +1,4 @@
-"""APIs whose keys are known by name: the sections of presets.ini, in the form of luigi.cfg."""
+"""Read presets: the keys of well-known APIs, from presets.ini, which has the form of luigi.cfg."""
 
 import functools
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def names() -> list[str]:
-    """The names of the presets, as they stand in the file."""
+    """List the names of the presets, in the order of the file."""
     return list(_read())
 
 
-def find_keys(name: str) -> Mapping[str, str]:
-    """The keys of a preset, each as the text that luigi.cfg would hold."""
+def get_keys(name: str) -> Mapping[str, str]:
+    """Return the keys of a preset, each with its text as luigi.cfg would hold it."""
     return _read()[name]
 
 

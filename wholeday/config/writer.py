@@ -1,8 +1,8 @@
 """Write sections of luigi.cfg.
 
-Responsibilities: a value that is read back is the value that was meant, whoever chose it. The name of a field, or
-whatever else a source chooses, adds no key, no variable of the environment and no reference to another key.
-Non-goals: reading, which config.py does.
+Responsibilities: reading a written section returns the same values. A text from a source, such as the name of a field,
+never adds a key, an environment variable or a reference to another key.
+Non-goals: reading, which section.py does.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from luigi.configuration.cfg_parser import LuigiConfigParser
 
 
 def write_section(name: str, values: Mapping[str, str]) -> str:
-    """Return the section. Raises ValueError, which says why, for a value that luigi.cfg cannot hold."""
+    """Return the text of a section. Raises ValueError, with the reason, for a value that luigi.cfg cannot hold."""
     return "\n".join([f"[{name}]", *(f"{key} = {write_value(text)}" for key, text in values.items())])
 
 
 def write_value(text: str) -> str:
-    """Return a value as luigi.cfg holds it. Raises ValueError, which says why, where luigi.cfg cannot hold it."""
+    """Return a value as luigi.cfg writes it. Raises ValueError, with the reason, if luigi.cfg cannot hold it."""
     if not text.isprintable():
-        raise ValueError("it holds a line break or another character that does not print")
+        raise ValueError("it holds a line break or another unprintable character")
     if "${" in text:
         raise ValueError("luigi.cfg would replace ${…} by an environment variable")
     written = text.replace("%", "%%")
@@ -28,7 +28,7 @@ def write_value(text: str) -> str:
 
 
 def escape_json(text: str) -> str:
-    """Return the same JSON without `${`, which luigi.cfg would replace."""
+    """Escape `${` in JSON, which luigi.cfg would replace."""
     return text.replace("${", r"\u0024{")
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 
 from wholeday import clock
+from wholeday.config.days import SNAPSHOT
+from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
-from wholeday.config.settings import SNAPSHOT, Pipeline, Source
+from wholeday.config.source import Source
 from wholeday.errors import QualityError
 from wholeday.extract import gates
 from wholeday.extract.census import Census
@@ -24,7 +26,7 @@ from wholeday.extract.http.auth import name_source
 from wholeday.extract.reader import MovedError, Reader
 from wholeday.extract.totals import WrongSourceError
 from wholeday.load.warehouse import tell_ways_out
-from wholeday.log import count, logger, name_load
+from wholeday.log import count, logger, set_load
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import RawManifest, Verdict
 from wholeday.tasks.dataset import Dataset
@@ -129,7 +131,7 @@ def _read(
 ) -> Reader:
     """Read the source to its end into parts, from where the journal ends."""
     settings, folder = dataset.config(), dataset.folder("raw", date)
-    name_load(journal.started_at - settings.settle)
+    set_load(journal.started_at - settings.settle)
     reading = Reader(settings, date, watermark, Census(dataset.record_class, dataset.key, settings.deleted_when))
     journal.resume(reading)
     with closing(iter(reading)) as pages:  # now, not when Python finds the time: a thread may be waiting for its page

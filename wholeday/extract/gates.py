@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from wholeday.config.settings import SNAPSHOT, Pipeline, Source
+from wholeday.config.days import SNAPSHOT
+from wholeday.config.pipeline import Pipeline
+from wholeday.config.source import Source
 from wholeday.errors import FolderError
 from wholeday.extract.census import Census, hash_keys
 from wholeday.load.warehouse import SOURCE_GATE, KnownSource

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from wholeday.config.placeholders import render, render_all
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.errors import ConfigError
 from wholeday.extract.http.auth import strip_userinfo
 from wholeday.extract.http.page import Page

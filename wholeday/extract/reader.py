@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from wholeday.config.placeholders import EPOCH, find_placeholders
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.errors import OutageError, SourceError
 from wholeday.extract import detection, evidence
 from wholeday.extract.census import Census

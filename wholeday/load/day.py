@@ -9,9 +9,9 @@ import msgspec
 import tenacity
 
 from wholeday import clock
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import BrokenOffError, FolderError, QualityError
-from wholeday.log import logger, name_load
+from wholeday.log import logger, set_load
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
@@ -110,7 +110,7 @@ def read_clean(dataset: Dataset, date: dt.date) -> "Load":
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
     if made.raw_sha256 != [part.sha256 for part in read.parts]:
         raise FolderError(f"{clean} was not made of {raw}, which was read anew meanwhile: run the day again")
-    name_load(read.as_of)
+    set_load(read.as_of)
     day = Day(
         date=date,
         mode=read.mode,

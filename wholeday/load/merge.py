@@ -6,7 +6,7 @@ is counted as.
 
 from typing import Any
 
-from wholeday.config.settings import SNAPSHOT
+from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.staging import Statements
 from wholeday.schema.tables import CLASSES

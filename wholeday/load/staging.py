@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from wholeday.config.settings import SNAPSHOT
+from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.database import Connection, Rows
 from wholeday.schema.tables import REJECTS, Declared, Words

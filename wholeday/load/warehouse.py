@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from wholeday import clock
-from wholeday.config.settings import SNAPSHOT
+from wholeday.config.days import SNAPSHOT
 from wholeday.errors import QualityError, WarehouseError
 from wholeday.load.database import Connection, find_database
 from wholeday.load.merge import Merge

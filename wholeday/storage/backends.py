@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from wholeday import clock
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError
 from wholeday.log import logger
 from wholeday.redaction import SECRET_NAME

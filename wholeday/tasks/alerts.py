@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from wholeday import clock
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, PipelineError
 from wholeday.log import logger
 from wholeday.redaction import Mask

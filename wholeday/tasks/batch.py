@@ -19,7 +19,7 @@ from luigi.scheduler import Scheduler
 from luigi.task_status import DONE, FAILED
 from luigi.worker import Worker
 
-from wholeday.log import luigi_talk
+from wholeday.tasks.console import luigi_messages
 from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.day_tasks import Load
 from wholeday.tasks.stop import Stop
@@ -42,7 +42,7 @@ NO_WORK: dict[str, Any] = {
 def run_batch(load: type[Load], days: Sequence[dt.date], workers: int, stop: Stop, on_result: OnResult) -> None:
     """Run the Load tasks of some days, with all tasks that they need. On `stop`, finish the running days only."""
     factory = _Factory(load.get_task_family(), stop, on_result)
-    with luigi_talk.silence():
+    with luigi_messages.hide_summary():
         luigi.build([load(date=day) for day in days], factory, workers=workers)
 
 

@@ -20,7 +20,8 @@ import luigi
 import msgspec
 
 import wholeday
-from wholeday.config.settings import Pipeline, Source
+from wholeday.config.pipeline import Pipeline
+from wholeday.config.source import Source
 from wholeday.errors import DatasetError
 from wholeday.schema.record import check_key
 from wholeday.storage.day_folder import DayFolder

@@ -21,8 +21,8 @@ from luigi.task import MixinNaiveBulkComplete
 from luigi.tools import range as ranges
 
 from wholeday import clock, log
+from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
-from wholeday.config.settings import Pipeline
 from wholeday.errors import (
     ConfigError,
     DayNotClosedError,
@@ -36,7 +36,7 @@ from wholeday.extract import outage
 from wholeday.load import day as load_stage
 from wholeday.load.markers import find_loaded
 from wholeday.storage.day_folder import DayFolder
-from wholeday.tasks import alerts, failures, progress
+from wholeday.tasks import alerts, console, failures, progress
 from wholeday.tasks.dataset import MODULES, Dataset
 from wholeday.tasks.targets import LoadMarker
 from wholeday.text import clean_lines
@@ -104,7 +104,7 @@ class DayTask(luigi.Task):
 
     def on_failure(self, exception: BaseException) -> str:
         """What the visualiser shows: the line of an expected error, the traceback of a bug."""
-        line = log.tell(exception) or clean_lines(traceback.format_exc())
+        line = console.describe_error(exception) or clean_lines(traceback.format_exc())
         return f"{UNREACHABLE}: {line}" if isinstance(exception, UnreachableError) else line
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,18 +130,18 @@ def check_section(dataset: Dataset) -> None:
 
 def _note(dataset: Dataset, date: dt.date, stage: str, cause: BaseException | str) -> None:
     if isinstance(cause, BaseException):
-        cause = log.tell(cause) or f"{type(cause).__name__}: {cause}"
+        cause = console.describe_error(cause) or f"{type(cause).__name__}: {cause}"
     alerts.send_alert(dataset, failures.record_failure(dataset, date, stage, cause))
 
 
 def enter(task: DayTask) -> None:
     """Have the lines that follow say what they are about."""
-    log.about.update(dataset=task.dataset.name, date=task.date, stage=task.stage)
+    log.context.update(dataset=task.dataset.name, date=task.date, stage=task.stage)
 
 
 def leave(*_: Any) -> None:
     """Have them say so no more."""
-    log.about.clear()
+    log.context.clear()
 
 
 def note_success(task: DayTask) -> None:

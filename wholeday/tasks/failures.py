@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from wholeday import clock
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError
 from wholeday.log import logger
-from wholeday.redaction import Mask, find_secrets
+from wholeday.redaction import Mask
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.backends import NO_LOCKS, Storage, open_storage
 from wholeday.tasks.dataset import DEFAULT_MODULE, Dataset
@@ -141,6 +141,6 @@ def _build_mask(dataset: Dataset) -> Mask:
     mask = Mask()
     with contextlib.suppress(ConfigError):
         settings = dataset.config()
-        mask.add(*find_secrets(settings))
+        mask.add(*settings.secrets)
         Auth(settings, mask)
     return mask

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from wholeday.log import EXPECTED, count, logger
+from wholeday.log import count, logger
+from wholeday.tasks.console import EXPECTED
 
 if TYPE_CHECKING:
     from rich.console import Console

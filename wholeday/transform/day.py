@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.extract import gates
-from wholeday.log import count, logger, name_load
+from wholeday.log import count, logger, set_load
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.manifest import CleanManifest, Presence, RawManifest
 from wholeday.tasks.dataset import Dataset
@@ -35,7 +35,7 @@ def transform_day(dataset: Dataset, date: dt.date, engine: str | None = None) ->
     """
     raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
-    name_load(manifest.as_of)
+    set_load(manifest.as_of)
     clean.begin()
     settings = Pipeline()
     spark_master = settings.spark_master if (engine or settings.engine) == "spark" else ""

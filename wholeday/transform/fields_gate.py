@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from wholeday.config.settings import Pipeline
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.log import count, logger
 from wholeday.storage.day_folder import DayFolder, list_days

@@ -13,12 +13,12 @@ import requests
 from requests.auth import AuthBase
 
 from wholeday.config.placeholders import NAMES, PLACEHOLDER
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.errors import ConfigError
 from wholeday.extract.http.oauth2 import Tokens
 from wholeday.extract.http.refresh import RefreshToken
 from wholeday.extract.http.session import encode_basic
-from wholeday.redaction import SHORTEST, Mask, find_secrets, hides_userinfo
+from wholeday.redaction import SHORTEST, Mask, hides_userinfo
 
 SCHEMES = ("http://", "https://", "demo://")
 PORTS = {"http": 80, "https": 443}
@@ -145,7 +145,7 @@ def name_source(config: Source) -> str:
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = f":{parts.port}" if parts.port not in (None, PORTS.get(parts.scheme)) else ""
     path = PLACEHOLDER.sub(lambda found: f"{{{found[1]}}}" if found[1] in NAMES else found[0], parts.path)
-    return Mask(find_secrets(config))(f"{parts.scheme}://{host}{port}{path.rstrip('/')}")
+    return Mask(config.secrets)(f"{parts.scheme}://{host}{port}{path.rstrip('/')}")
 
 
 def strip_userinfo(url: str) -> str:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from wholeday.config.settings import split_words
+from wholeday.config.parameters import split_words
 from wholeday.schema.paths import Number, find, is_true, load, simplify, walk
 
 # Names of fields, as `simplify` leaves them.

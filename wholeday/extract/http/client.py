@@ -20,7 +20,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
 from wholeday import clock
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.errors import OutageError, SourceError, UnreachableError
 from wholeday.extract.http import pages
 from wholeday.extract.http.auth import Auth
@@ -47,7 +47,7 @@ from wholeday.extract.http.request import Request
 from wholeday.extract.http.session import Session, find_tls_problem, is_unreachable
 from wholeday.extract.http.waits import find_time, find_wait, is_limited
 from wholeday.log import count, logger
-from wholeday.redaction import Mask, find_secrets
+from wholeday.redaction import Mask
 from wholeday.text import clean_line
 
 MAX_REDIRECTS = 10
@@ -100,7 +100,7 @@ class Client:
     def __init__(self, config: Source, date: dt.date) -> None:
         self._config = config
         self._name = f"{config.section} {date}"
-        self.mask = Mask(find_secrets(config))
+        self.mask = Mask(config.secrets)
         self._auth = Auth(config, self.mask)
         self.selector = None if config.data_selector == "auto" else config.data_selector
         self._errors, self._ends = BodyErrors(config.error_path, config.ok_when), config.ends

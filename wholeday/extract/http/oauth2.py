@@ -18,7 +18,7 @@ import requests
 from oauthlib.oauth2 import BackendApplicationClient, OAuth2Error
 from urllib3.exceptions import HTTPError
 
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.errors import SourceError
 from wholeday.extract.http.pages import BadPageError, RecoverableError, explain, read_body, read_start
 from wholeday.extract.http.refresh import RefreshToken

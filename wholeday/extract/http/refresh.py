@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from wholeday.config.settings import Source
+from wholeday.config.source import Source
 from wholeday.errors import ConfigError, SourceError
 from wholeday.log import logger
 from wholeday.redaction import Mask

@@ -1,0 +1,27 @@
+"""Set defaults of Luigi's own sections, so that no failure is silent."""
+
+from luigi.configuration import get_config
+
+LUIGI_DEFAULTS = {
+    # Luigi exits with 0 after a failure.
+    "retcode": {
+        "already_running": "10",
+        "missing_data": "20",
+        "not_run": "25",
+        "task_failed": "30",
+        "scheduling_error": "35",
+        "unhandled_exception": "40",
+    },
+    # With Luigi's lock, a second identical command exits without a result. Each day has a lock of its own instead.
+    "core": {"no_lock": "true"},
+    "worker": {"check_complete_on_run": "true"},
+}
+
+
+def set_luigi_defaults() -> None:
+    """Set the keys that luigi.cfg does not set. They apply without a luigi.cfg too."""
+    config = get_config()
+    for section, keys in LUIGI_DEFAULTS.items():
+        for key, value in keys.items():
+            if not config.has_option(section, key):
+                config.set(section, key, value)

@@ -1,0 +1,116 @@
+"""Read a section of luigi.cfg, each key of which is also a flag: `url` in `[users]` is `--users-url`.
+
+Responsibilities: values, and errors for unknown keys and unusable values, where Luigi only warns.
+Non-goals: the keys, which the subclasses declare.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from configparser import InterpolationError
+from typing import Any, ClassVar
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
+
+from wholeday.errors import ConfigError
+
+MAY_BE_SECRET = ("url", "params", "body", "headers", "auth", "webhook")  # errors do not show their values
+
+PERCENT = re.compile(r"%%|%\(|%")
+
+Params = list[tuple[str, luigi.Parameter[Any]]]
+
+
+class Section(luigi.Config):
+    """A section of luigi.cfg, under the name `section`."""
+
+    section: ClassVar[str]
+    _visible_in_registry = False
+    _cached: ClassVar[tuple[Any, list[tuple[str, Any]]]]
+    """The origin of the values, and the values."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._visible_in_registry = "section" in vars(cls)
+        cls._cached = (), []
+
+    @classmethod
+    def get_task_family(cls) -> str:
+        return getattr(cls, "section", cls.__name__)
+
+    @classmethod
+    def get_param_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Return the values of all keys. Raises ConfigError for an unknown key or an unusable value.
+
+        A day reads its sections about fifty times, and Luigi makes a hundred look-ups for each, so the values are
+        cached until their origin changes.
+        """
+        if args or kwargs:
+            return cls._read_values(params, args, kwargs)
+        origin, (cached_origin, values) = cls._read_origin(), cls._cached
+        if origin != cached_origin:
+            values = cls._read_values(params, args, kwargs)
+            cls._cached = origin, values
+        return values
+
+    @classmethod
+    def _read_origin(cls) -> Any:
+        """Return the flags and the text of the section; None if luigi.cfg refers to an unknown variable."""
+        conf = get_config()
+        try:
+            text = conf.items(cls.section) if conf.has_section(cls.section) else None
+        except InterpolationError:
+            return None
+        return CmdlineParser.get_instance(), conf.sections(), text
+
+    @classmethod
+    def _read_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        cls._double_percents()
+        cls._check_names([name for name, _ in params])
+        cls._check_values(params)
+        return super().get_param_values(params, args, kwargs)
+
+    @classmethod
+    def _double_percents(cls) -> None:
+        """Escape each single % for ConfigParser, as in a time format, unless it begins %(name)s."""
+        conf = get_config()
+        for key, text in conf.items(cls.section, raw=True) if conf.has_section(cls.section) else ():
+            doubled = PERCENT.sub(lambda match: match[0] if match[0] != "%" else "%%", text or "")
+            if doubled != (text or ""):
+                conf.set(cls.section, key, doubled)
+
+    @classmethod
+    def _check_names(cls, known: list[str]) -> None:
+        conf = get_config()
+        if cls.section in conf.sections():
+            for key in conf[cls.section]:
+                if key.replace("-", "_") not in known and key not in conf.defaults():
+                    raise ConfigError(f"luigi.cfg: [{cls.section}] has no key '{key}'{_suggest(key, known)}")
+            return
+        for name in set(conf.sections()) - set(luigi.task_register.Register.task_names()):
+            if difflib.get_close_matches(name.lower(), [cls.section], cutoff=0.8):
+                raise ConfigError(f"luigi.cfg: unknown section [{name}]: did you mean [{cls.section}]?")
+
+    @classmethod
+    def _check_values(cls, params: Params) -> None:
+        parser = CmdlineParser.get_instance()
+        flags = vars(parser.known_args) if parser else {}
+        for name, value in flags.items():
+            if value == "":  # from an unset variable in a script; Luigi would use the default
+                raise ConfigError(f"the flag --{name.replace('_', '-')} is empty: give it a value, or leave it out")
+        for name, param in params:
+            try:
+                param.has_task_value(cls.section, name)
+            except ConfigError:
+                raise
+            except Exception as error:  # parameters raise errors of any class for a bad value
+                value = flags.get(f"{cls.section}_{name}") or get_config().get(cls.section, name, None, raw=True)
+                shown = "" if name in MAY_BE_SECRET else f" = {value!r}"
+                raise ConfigError(f"[{cls.section}] {name}{shown} cannot be used: {error}") from error
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f": did you mean '{near[0]}'?" if near else f"; it has: {', '.join(sorted(known))}"
