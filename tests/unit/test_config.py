@@ -180,7 +180,7 @@ def test_what_was_found_is_kept_and_what_changes_is_seen_at_once(configure, monk
     with pytest.raises(ConfigError, match="url is missing"):
         Users()
     configure("user", url="http://127.0.0.1/")
-    with pytest.raises(ConfigError, match="no section"):
+    with pytest.raises(ConfigError, match="unknown section"):
         Users()
     configure("pipeline", data_dir="${NO_SUCH_PLACE}")
     with pytest.raises(ConfigError, match="NO_SUCH_PLACE"):
