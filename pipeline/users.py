@@ -12,7 +12,7 @@ import msgspec
 from luigi.util import requires
 
 from wholeday.config.source import Source
-from wholeday.tasks.dataset import Dataset
+from wholeday.schema.dataset import Dataset
 from wholeday.tasks.day_tasks import Extract, Load, RangeDaily, Transform
 
 if TYPE_CHECKING:

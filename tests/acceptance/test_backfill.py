@@ -36,13 +36,13 @@ FIRST = dt.date(2016, 1, 1)
 MAIN = "import runpy, sys; sys.argv[0] = 'wholeday'; runpy.run_module('wholeday', run_name='__main__')"
 IN_A_GROUP = f"import os; os.setsid(); {MAIN}"
 BUG = """
-from wholeday.load import day as load_stage
-load_day = load_stage.load_day
-def load(dataset, date):
+from wholeday.tasks import stages
+load_day = stages.load
+def load(workspace, date):
     if date.day == 4:
         1 / 0
-    load_day(dataset, date)
-load_stage.load_day = load
+    load_day(workspace, date)
+stages.load = load
 """
 TINY = ("--users-url", "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=1")
 TINY = (*TINY, "--users-max-reject-ratio", "1")  # one record in 400 is rejected, and it is all of its day

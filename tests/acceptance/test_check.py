@@ -19,9 +19,8 @@ from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 from wholeday.commands.check import AHEAD, FAILED, OK, UNTESTED, Finding, check_source
 from wholeday.errors import DayNotClosedError
-from wholeday.extract.day import extract_day
-from wholeday.load import day as load_stage
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 DAY = dt.date(2026, 11, 20)
 SECRET = 's3cr3t/+to "k&n='
@@ -64,7 +63,7 @@ def serve(
 
 
 def ask() -> dict[str, Finding]:
-    return check_source(USERS, DAY)
+    return check_source(read_workspace(USERS), DAY)
 
 
 def find_failed() -> dict[str, Finding]:
@@ -103,8 +102,8 @@ def test_nothing_is_left_behind_and_the_source_is_read_twice(server, configure):
     ask()
     assert dump_tree(".") == before
     assert len(server.requests) == 4 + 4 + 1  # each asks for one page behind the last, which is full
-    for work in (extract_day, transform_stage.transform_day, load_stage.load_day):
-        work(USERS, DAY)
+    for work in (stages.extract, stages.transform, stages.load):
+        work(read_workspace(USERS), DAY)
     before = dump_tree(".")
     assert "data/warehouse.db" in before
     ask()
@@ -114,11 +113,11 @@ def test_nothing_is_left_behind_and_the_source_is_read_twice(server, configure):
 def test_the_last_closed_day_is_asked_for_by_default(server, configure):
     """A day that is not over is none to be asked for."""
     serve(server, configure)
-    check_source(USERS)
+    check_source(read_workspace(USERS))
     last = USERS.config().last_closed_day(dt.datetime.now(dt.UTC))
     assert server.requests[0].query["until"] == f"{last + dt.timedelta(days=1)}T00:00:00Z"
     with pytest.raises(DayNotClosedError):
-        check_source(USERS, dt.date(2100, 1, 1))
+        check_source(read_workspace(USERS), dt.date(2100, 1, 1))
 
 
 def test_a_filter_that_is_ignored_is_found(server, configure):
@@ -358,7 +357,7 @@ def test_a_secret_in_the_log_is_found(server, configure, monkeypatch, name):
         logging.getLogger(name).debug("asked with %s", SECRET)
         return USERS.clean(users)
 
-    found = check_source(dataclasses.replace(USERS, clean=clean), DAY)["no secret is written"]
+    found = check_source(read_workspace(dataclasses.replace(USERS, clean=clean)), DAY)["no secret is written"]
     assert found.verdict == FAILED
     assert found.evidence.startswith("it stands in the log (2 files and ")
 
@@ -425,7 +424,7 @@ def make_dates(users: Any) -> Any:
 def test_a_dataset_that_cannot_be_loaded_fails(server, configure, clean, line):
     """Whichever stage refuses it; nothing is written where days are loaded."""
     serve(server, configure)
-    found = check_source(dataclasses.replace(USERS, clean=clean), DAY)
+    found = check_source(read_workspace(dataclasses.replace(USERS, clean=clean)), DAY)
     assert found["loads"].verdict == FAILED
     assert line in found["loads"].evidence
     assert not Path("data").exists()

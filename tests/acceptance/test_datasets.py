@@ -11,9 +11,12 @@ from pipeline.users import USERS
 from tests.support import ROOT
 from tests.support.project import dump_tree, luigi_run, query, run
 from tests.support.server import Answer, Server
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
-from wholeday.load import day as load_stage
-from wholeday.tasks import dataset, failures
+from wholeday.schema import dataset
+from wholeday.tasks import failures, registry, stages
+from wholeday.tasks.stages import read_workspace
+from wholeday.tasks.targets import LoadMarker
 from wholeday.transform import day as transform_stage
 
 DAY = "2026-11-20"
@@ -84,12 +87,12 @@ def test_a_command_names_the_module_where_it_must(monkeypatch):
     """The default module needs no name while it holds one dataset."""
     days = ("backfill", "2026-11-18", "2026-11-20")
     words = "./run.sh backfill 2026-11-18 2026-11-20"
-    monkeypatch.setattr(dataset, "MODULES", {"users": "pipeline.users", "orders": "orders"})
-    assert dataset.spell_command("users", *days) == words
-    assert dataset.spell_command("orders", *days) == f"{words} --module orders"
-    monkeypatch.setattr(dataset, "MODULES", {"users": "pipeline.users", "todos": "pipeline.todos"})
-    assert dataset.spell_command("users", *days) == f"{words} --module pipeline.users"
-    assert dataset.spell_command("todos", *days) == f"{words} --module pipeline.todos"
+    monkeypatch.setattr(registry, "MODULES", {"users": "pipeline.users", "orders": "orders"})
+    assert registry.spell_command("users", *days) == words
+    assert registry.spell_command("orders", *days) == f"{words} --module orders"
+    monkeypatch.setattr(registry, "MODULES", {"users": "pipeline.users", "todos": "pipeline.todos"})
+    assert registry.spell_command("users", *days) == f"{words} --module pipeline.users"
+    assert registry.spell_command("todos", *days) == f"{words} --module pipeline.todos"
 
 
 def edit_users(old: str, new: str) -> dict[str, str]:
@@ -147,7 +150,8 @@ def test_the_version_changes_with_the_code_and_not_with_its_comments(monkeypatch
 
     def version_of(text: str) -> str:
         monkeypatch.setattr(dataset.inspect, "getsource", lambda _: text)
-        return dataset.Dataset(USERS.config, USERS.record_class, USERS.clean, USERS.table, USERS.key).version
+        changed = dataset.Dataset(USERS.config, USERS.record_class, USERS.clean, USERS.table, USERS.key)
+        return read_workspace(changed).version
 
     same = [
         source.replace("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = (\n    2**63 - 1  # the largest\n)"),
@@ -171,19 +175,19 @@ def test_a_clean_day_of_another_raw_day_is_made_again():
     """Raw read anew, clean as it was: the clean day is not what it says it is, so it is redone."""
     day = dt.date.fromisoformat(DAY)
     luigi_run("TransformUsers", "--date", DAY)
-    assert transform_stage.is_current(USERS, day)
+    assert transform_stage.is_current(read_workspace(USERS), day)
     shutil.rmtree("data/raw")
-    assert not transform_stage.is_current(USERS, day)
+    assert not transform_stage.is_current(read_workspace(USERS), day)
     luigi_run("ExtractUsers", "--date", DAY, "--users-url", "demo://users?updated_before={day_start}&per_day=7")
-    assert not transform_stage.is_current(USERS, day)
+    assert not transform_stage.is_current(read_workspace(USERS), day)
     with pytest.raises(FolderError, match=r"clean/users/date=2026-11-20 was not made of data/raw"):
-        load_stage.load_day(USERS, day)
-    assert not USERS.marker(day).exists()
+        stages.load(read_workspace(USERS), day)
+    assert not LoadMarker(Pipeline().database, USERS.name, day).exists()
     assert luigi_run("LoadUsers", "--date", DAY).returncode == 0
-    assert transform_stage.is_current(USERS, day)
-    manifest = USERS.folder("clean", day).path / "manifest.json"
+    assert transform_stage.is_current(read_workspace(USERS), day)
+    manifest = read_workspace(USERS).folder("clean", day).path / "manifest.json"
     manifest.write_text(manifest.read_text().replace("transform_version", "version_of_old"))
-    assert not transform_stage.is_current(USERS, day)
+    assert not transform_stage.is_current(read_workspace(USERS), day)
 
 
 BROKEN = {

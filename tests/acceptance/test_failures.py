@@ -86,9 +86,9 @@ def test_a_process_that_was_killed_is_written_down_by_the_one_that_started_it():
 def test_a_bug_is_written_down_by_its_name():
     """Its traceback is in the log."""
     code = (
-        "from luigi.cmdline import luigi_run; from wholeday.extract import day as extract_stage\n"
+        "from luigi.cmdline import luigi_run; from wholeday.tasks import stages\n"
         "def broken(*_): raise ZeroDivisionError('a bug\\nof two lines')\n"
-        "extract_stage.extract_day = broken\n"
+        "stages.extract = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}'])"
     )
     assert run("python", "-c", code).returncode == 30

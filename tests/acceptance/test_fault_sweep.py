@@ -29,6 +29,7 @@ from wholeday import clock
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.errors import PipelineError
 from wholeday.storage.day_folder import MANIFEST
+from wholeday.tasks.stages import read_workspace
 from wholeday.transform import engine, parts
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
@@ -94,7 +95,7 @@ class State(NamedTuple):
 
     def list_day(self, stage: str) -> dict[str, bytes]:
         """The files of DAY at a stage; none where it does not exist."""
-        folder = f"{USERS.folder(stage, DAY)}/"
+        folder = f"{read_workspace(USERS).folder(stage, DAY)}/"
         files = {path: content for path, content in self.files.items() if path.startswith(folder)}
         return files if folder + MANIFEST in files else {}
 

@@ -106,9 +106,9 @@ def test_json_has_day_stage_and_load_of_every_line():
 def test_json_has_a_failure_and_even_a_traceback_in_one_line():
     """A collector of logs takes a line for an event."""
     code = (
-        "from luigi.cmdline import luigi_run; from wholeday.load import day as load_stage\n"
+        "from luigi.cmdline import luigi_run; from wholeday.tasks import stages\n"
         "def broken(dataset, date): raise ZeroDivisionError('a bug')\n"
-        "load_stage.load_day = broken\n"
+        "stages.load = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}', '--pipeline-log-format', 'json'])"
     )
     result = run("python", "-c", code, **QUIET)

@@ -282,9 +282,9 @@ def test_a_failure_is_a_failure_without_a_luigi_cfg_too():
 def test_a_bug_keeps_its_traceback():
     """What nobody expected must be found."""
     code = (
-        "from luigi.cmdline import luigi_run; from wholeday.extract import day as extract_stage\n"
+        "from luigi.cmdline import luigi_run; from wholeday.tasks import stages\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
-        "extract_stage.extract_day = broken\n"
+        "stages.extract = broken\n"
         f"luigi_run(['--module', 'pipeline', 'LoadUsers', '--date', '{DAY}'])"
     )
     result = run("python", "-c", code)

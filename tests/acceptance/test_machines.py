@@ -18,6 +18,7 @@ from tests.support.machines import Rack
 from tests.support.project import dump_warehouse, find_scheduler, has_table, query, run, start_scheduler
 from wholeday.commands.verify import verify
 from wholeday.storage.backends import strip_run
+from wholeday.tasks.stages import read_workspace
 
 NUMBER = int(os.environ.get("PIPELINE_MACHINES", "5"))
 FIRST = dt.date(2026, 11, 20) - dt.timedelta(days=NUMBER)
@@ -57,7 +58,7 @@ def test_three_machines_of_which_one_dies_make_the_warehouse_of_one(
         assert [machine.returncode for machine in machines[1:]] == [0, 0], results
         assert all("loaded, " in out for out, _ in results[1:]), results  # none of them was there for nothing
         assert dump_warehouse() == rows
-        assert list(verify(USERS)) == []
+        assert list(verify(read_workspace(USERS))) == []
         there = bucket.dump(place)
         assert {strip_run(key): content for key, content in there.items() if "/part-" in key} == parts
 

@@ -18,11 +18,10 @@ from tests.support.reading import People
 from tests.support.server import Answer, Server
 from wholeday.clock import utc_now
 from wholeday.errors import ConfigError, QualityError
-from wholeday.extract.day import extract_day
 from wholeday.extract.http.auth import name_source
-from wholeday.load import day as load_stage
 from wholeday.storage.manifest import RawManifest
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 DAY = "2026-11-20"
 CALM = {"PYTHONWARNINGS": "ignore"}  # without [core] Luigi warns of a default of its own
@@ -171,8 +170,8 @@ def read(configure, server: Server):
         url = server.on(path, Answer([{"id": day, "name": path}]))
         configure("users", url=f"{url}?since={{day_start}}", paginator="single")
         with CmdlineParser.global_instance(["LoadUsers", *flags]):
-            extract_day(USERS, on(day))
-            transform_stage.transform_day(USERS, on(day))
+            stages.extract(read_workspace(USERS), on(day))
+            stages.transform(read_workspace(USERS), on(day))
 
     return extract
 
@@ -183,7 +182,7 @@ def on(day: int) -> dt.date:
 
 def load(day: int, *flags: str) -> None:
     with CmdlineParser.global_instance(["LoadUsers", *flags]):
-        load_stage.load_day(USERS, on(day))
+        stages.load(read_workspace(USERS), on(day))
 
 
 def list_loads() -> list[tuple[int, str, str]]:
@@ -205,7 +204,7 @@ def test_another_source_is_refused_before_the_first_request(read, server):
         "--users-accept"
     )
     assert server.requests == []
-    assert not USERS.folder("raw", on(21)).has_folder()
+    assert not read_workspace(USERS).folder("raw", on(21)).has_folder()
 
 
 def test_accepted_source_is_named_and_stays(read, server, caplog):
@@ -214,7 +213,11 @@ def test_accepted_source_is_named_and_stays(read, server, caplog):
     read(20, "/a")
     load(20)
     read(21, "/b", "--users-accept")
-    gate = next(gate for gate in USERS.folder("raw", on(21)).read_manifest(RawManifest).gates if gate.gate == "source")
+    gate = next(
+        gate
+        for gate in read_workspace(USERS).folder("raw", on(21)).read_manifest(RawManifest).gates
+        if gate.gate == "source"
+    )
     assert (gate.passed, gate.reference) == (False, f"{server.url}/a")
     load(21)  # what was let through is in the manifest: no flag is needed
     assert "users 2026-11-21: loaded, 1 inserted; let through: source" in caplog.text
@@ -230,8 +233,8 @@ def test_query_and_values_do_not_make_another_source(read, configure, server):
     read(20, "/a")
     load(20)
     configure("users", url=f"{server.url}/a?since={{day_start}}&token=hunter2&per_page=100")
-    extract_day(USERS, on(21))
-    assert USERS.folder("raw", on(21)).read_manifest(RawManifest).source == f"{server.url}/a"
+    stages.extract(read_workspace(USERS), on(21))
+    assert read_workspace(USERS).folder("raw", on(21)).read_manifest(RawManifest).source == f"{server.url}/a"
 
 
 def test_load_checks_the_source_of_files_extracted_before(read):
@@ -297,7 +300,7 @@ def test_two_loads_of_two_sources_at_once(read):
     read(20, "/a")
     read(21, "/b")
     with ThreadPoolExecutor(2) as pool:
-        loads = [pool.submit(load_stage.load_day, USERS, on(day)) for day in (20, 21)]
+        loads = [pool.submit(stages.load, read_workspace(USERS), on(day)) for day in (20, 21)]
         errors = [error for error in (each.exception() for each in loads) if error]
     assert [type(error) for error in errors] == [QualityError]
     assert len(query("select * from loads")) == len(query("select * from users")) == 1

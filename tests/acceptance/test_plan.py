@@ -12,23 +12,23 @@ from pipeline.users import USERS
 from tests.support.days import change, make_days
 from tests.support.project import dump_tree, run
 from wholeday import clock
+from wholeday.commands import plan as plan_module
 from wholeday.commands.plan import Cost, find_cost, plan
-from wholeday.extract import day as extract_stage
-from wholeday.load import day as load_stage
 from wholeday.storage.day_folder import DayFolder
+from wholeday.tasks import stages
 from wholeday.tasks.failures import Failure
-from wholeday.transform import day as transform_stage
+from wholeday.tasks.stages import read_workspace
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(8)]
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=25&per_page=10"
 
 
 def make(day: dt.date, upto: str = "load") -> None:
-    extract_stage.extract_day(USERS, day)
+    stages.extract(read_workspace(USERS), day)
     if upto != "extract":
-        transform_stage.transform_day(USERS, day)
+        stages.transform(read_workspace(USERS), day)
     if upto == "load":
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def made(configure, monkeypatch) -> None:
 def test_each_day_has_its_step_and_its_reason():
     """Loaded (after it failed), outdated, cleaned, read, damaged, failed, not closed."""
     outdated = "outdated, its clean files are not what the code of today makes of its raw files"
-    steps = plan(USERS, DAYS[0], DAYS[-1])
+    steps = plan(read_workspace(USERS), DAYS[0], DAYS[-1])
     assert "is not a manifest" in steps[4].why
     assert [(step.date, step.what, step.why) for step in (*steps[:4], *steps[5:])] == [
         (DAYS[0], "nothing", "loaded"),
@@ -75,7 +75,7 @@ def test_it_looks_at_the_files_of_its_own_days_alone(monkeypatch):
         return read(folder, kind)
 
     monkeypatch.setattr(DayFolder, "read_manifest", read_manifest)
-    plan(USERS, DAYS[1], DAYS[3])
+    plan(read_workspace(USERS), DAYS[1], DAYS[3])
     assert looked == {DAYS[1], DAYS[2]}
 
 
@@ -94,10 +94,10 @@ def test_it_touches_nothing_and_asks_nothing():
 def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
     """The median of pages; and of the seconds from the first request to the marker."""
     configure("users", url=URL)
-    assert find_cost(USERS) is None
+    assert find_cost(read_workspace(USERS)) is None
     for day in DAYS[:3]:
         make(day)
-    cost = find_cost(USERS)
+    cost = find_cost(read_workspace(USERS))
     assert cost is not None
     assert (cost.of, cost.pages) == (3, 3)
     assert 0 < cost.seconds < 30
@@ -113,7 +113,7 @@ def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
     change("update loads set pages = 90 where date < '2026-09-21'")
     change("update loads set pages = 7 where date >= '2026-09-21'")
     change("update loads set pages = 500, mode = 'snapshot' where date > '2026-10-10'")
-    cost = find_cost(USERS)
+    cost = find_cost(read_workspace(USERS))
     assert cost is not None
     assert (cost.of, cost.pages) == (30, 7)
 
@@ -141,10 +141,10 @@ def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(mon
         def loads(self) -> list[dict[str, object]]:
             return [mark(minutes) for minutes in self.minutes]
 
-    monkeypatch.setattr(type(USERS), "warehouse", lambda _: Loaded(1))
-    assert find_cost(USERS) == Cost(1, 7, 80)
-    monkeypatch.setattr(type(USERS), "warehouse", lambda _: Loaded(9000))
-    assert find_cost(USERS) == Cost(1, 7, 23)
+    monkeypatch.setattr(plan_module, "open_warehouse", lambda _: Loaded(1))
+    assert find_cost(read_workspace(USERS)) == Cost(1, 7, 80)
+    monkeypatch.setattr(plan_module, "open_warehouse", lambda _: Loaded(9000))
+    assert find_cost(read_workspace(USERS)) == Cost(1, 7, 23)
 
 
 def test_without_a_warehouse_it_says_that_the_cost_is_not_known():

@@ -14,8 +14,8 @@ from tests.support.reading import DAY as OTHER_DAY
 from tests.support.reading import People, make_pages, make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
-from wholeday.extract.census import Census
 from wholeday.extract.reader import Reader
+from wholeday.schema.census import Census
 from wholeday.tasks import progress
 
 DAY = "2026-11-20"

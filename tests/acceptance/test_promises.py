@@ -29,10 +29,9 @@ from tests.support.project import (
     start,
 )
 from tests.support.server import Answer, Server
-from wholeday.extract import day as extract_stage
-from wholeday.load import day as load_stage
 from wholeday.storage.backends import strip_run
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 pytestmark = [pytest.mark.usefixtures("files"), pytest.mark.xdist_group("promises")]  # one bucket for all of them
 
@@ -99,8 +98,8 @@ def make_files(configure, days=DAYS, per_day=600) -> None:
     """Raw and clean folders of some days of a demo source in which many users change more than once."""
     configure("users", url=URL + str(per_day))
     for day in days:
-        extract_stage.extract_day(USERS, day)
-        transform_stage.transform_day(USERS, day)
+        stages.extract(read_workspace(USERS), day)
+        stages.transform(read_workspace(USERS), day)
 
 
 @pytest.mark.timeout(60 + 20 * KILLS)
@@ -141,14 +140,14 @@ def test_g2_any_order_and_repetition_of_days_gives_the_same_warehouse(configure,
     """The same files, loaded straight, and loaded shuffled with days again whose markers were deleted."""
     make_files(configure)
     for day in DAYS:
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
     straight, view = dump_warehouse(), query("select * from users_history order by 1, 2, 3, 4, 5, 6, 7")
     remove_warehouse()
     chance = random.Random(seed)
     for day in chance.sample([*DAYS, *chance.sample(DAYS, 3)], len(DAYS) + 3):
         if has_table("loads"):
             execute(f"delete from loads where date = '{day}'")
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
     assert dump_warehouse() == straight
     assert query("select * from users_history order by 1, 2, 3, 4, 5, 6, 7") == view
 
@@ -158,7 +157,7 @@ def test_g3_an_older_fact_never_overwrites_a_newer_one(configure):
     make_files(configure)
     newest: dict[int, str] = {}
     for day in reversed(DAYS):
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
         for user, updated_at in query("select user_id, updated_at from users"):
             assert updated_at >= newest.get(user, "")
             newest[user] = updated_at
@@ -169,7 +168,7 @@ def test_g4_every_extracted_record_is_in_exactly_one_count(configure):
     """In every marker, whatever the order of loading."""
     make_files(configure)
     for day in [*DAYS[::2], *DAYS[1::2]]:
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
     assert query(
         "select count(*) from loads where extracted = "
         "rejected + forgotten + duplicate + superseded + unchanged + inserted + updated + deleted"

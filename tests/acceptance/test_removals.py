@@ -20,11 +20,10 @@ from wholeday.commands.forget import forget
 from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import QualityError
-from wholeday.extract.day import extract_day
-from wholeday.load import day as load_stage
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.manifest import CleanManifest, Presence
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 from wholeday.transform import fields_gate
 
 DAY = dt.date(2026, 11, 10)
@@ -40,9 +39,10 @@ class Source:
         """Extract, transform and load the day `number` days after DAY."""
         serve(self.server, self.configure, json.dumps(list(records)).encode(), **keys)
         date = DAY + dt.timedelta(days=number)
-        extract_day(self.dataset, date)
-        transform_stage.transform_day(self.dataset, date)
-        load_stage.load_day(self.dataset, date)
+        workspace = read_workspace(self.dataset)
+        stages.extract(workspace, date)
+        stages.transform(workspace, date)
+        stages.load(workspace, date)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_first_snapshot_is_compared_with_incremental_users(source):
 def test_rejected_and_forgotten_users_are_not_missing(source):
     """A snapshot does not understand the first, who stay; the warehouse does not know the second."""
     source.run(0, map(make_user, range(1, 11)))
-    forget(USERS, ["9", "10"])
+    forget(read_workspace(USERS), ["9", "10"])
     rejected = [make_user(number, email="none") for number in range(1, 6)]
     source.run(1, [*rejected, make_user(6)], mode="snapshot")  # 7 and 8 are missing: 2 of 8
     assert query("select vanished, rejected from loads where mode = 'snapshot'") == [(2, 5)]
@@ -127,8 +127,8 @@ def test_renamed_fields_fail_the_day_and_are_named(source):
         "with --users-accept"
     )
     assert query("select count(email), count(city) from users") == [(15, 15)]
-    assert USERS.folder("raw", date).exists()
-    assert not USERS.folder("clean", date).exists()
+    assert read_workspace(USERS).folder("raw", date).exists()
+    assert not read_workspace(USERS).folder("clean", date).exists()
 
 
 def test_accepted_day_says_what_it_nulled(source):
@@ -147,12 +147,12 @@ def test_accepted_day_says_what_it_nulled(source):
     assert f"\n{date} {line}\n" in run("python", "-m", "wholeday", "status").stdout
     status = json.loads(run("python", "-m", "wholeday", "status", "--json").stdout)
     assert status["datasets"][0]["loads"][-1]["details"] == shown
-    transform_stage.transform_day(USERS, DAY + dt.timedelta(days=3))
+    stages.transform(read_workspace(USERS), DAY + dt.timedelta(days=3))
     shutil.rmtree("data/clean")
     span = DAY, DAY + dt.timedelta(days=4)
-    assert [outcome.what for outcome in reprocess(USERS, *span, everything=True)] == ["done"] * 4
+    assert [outcome.what for outcome in reprocess(read_workspace(USERS), *span, everything=True)] == ["done"] * 4
     assert query("select accepted, details from loads where date = ?", date) == [("fields", details)]
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
 
 
 def test_renamed_field_is_read_by_a_changed_class(source):
@@ -161,8 +161,8 @@ def test_renamed_field_is_read_by_a_changed_class(source):
     with pytest.raises(QualityError):
         source.run(3, RENAMED)
     fixed = dataclasses.replace(USERS, record_class=RenamedUser)
-    transform_stage.transform_day(fixed, DAY + dt.timedelta(days=3))
-    load_stage.load_day(fixed, DAY + dt.timedelta(days=3))
+    stages.transform(read_workspace(fixed), DAY + dt.timedelta(days=3))
+    stages.load(read_workspace(fixed), DAY + dt.timedelta(days=3))
     assert query("select count(email), count(city) from users") == [(15, 15)]
 
 
@@ -184,7 +184,7 @@ def test_check_finds_a_field_that_stopped_coming(source):
     """Also of a day that is loaded, which no transform fails any more."""
     make_days(source, 4)
     serve(source.server, source.configure, json.dumps(RENAMED).encode())
-    findings = check_source(USERS, DAY + dt.timedelta(days=3))
+    findings = check_source(read_workspace(USERS), DAY + dt.timedelta(days=3))
     failed = [finding.evidence for finding in findings.values() if finding.verdict == FAILED]
     assert any("no record has email (in 45 of 45 records of the 3 days before)" in evidence for evidence in failed)
 
@@ -221,7 +221,7 @@ def test_deletions_need_no_more_than_a_key(source):
     gone = [{"id": user, "is_gone": True} for user in range(1, 8)]
     source.run(3, gone)
     assert query("select deleted, details from loads order by date desc limit 1") == [(7, "{}")]
-    fields = USERS.folder("clean", DAY + dt.timedelta(days=3)).read_manifest(CleanManifest).fields
+    fields = read_workspace(USERS).folder("clean", DAY + dt.timedelta(days=3)).read_manifest(CleanManifest).fields
     assert (fields["email"], fields["is_gone"]) == (Presence(0, 0), Presence(7, 7))
     with pytest.raises(QualityError, match=r"no record has name .*, email .*, address.city .*, updated_at "):
         source.run(4, [*gone, *({"id": user, "is_gone": False} for user in range(8, 11))])
@@ -277,5 +277,7 @@ def test_field_is_missing_if_chance_does_not_explain_it(before, records, fails):
         folder.sweep()
         known = {"fields": {"email": Presence(came, had)}, "parts": [], "rejects": []}
         folder.publish(CleanManifest(**dict.fromkeys(CleanManifest.__struct_fields__) | known))
-    found = fields_gate.find_absent(USERS, DAY, {"email": Presence(records, 0), "name": Presence(records, 1)})
+    found = fields_gate.find_absent(
+        read_workspace(USERS), DAY, {"email": Presence(records, 0), "name": Presence(records, 1)}
+    )
     assert [absent.field for absent in found if absent.is_proven] == ["email"] * fails

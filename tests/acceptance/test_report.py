@@ -17,8 +17,10 @@ from tests.support.project import query, run, run_here
 from wholeday import clock
 from wholeday.commands.report import add_up, judge, list_remedies, make_charts, make_months, write_report
 from wholeday.commands.status import find_status
+from wholeday.load.warehouse import open_warehouse
 from wholeday.storage.tombstones import Tombstone, Tombstones
 from wholeday.tasks.failures import Failure
+from wholeday.tasks.stages import read_workspace
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)
 LAST = dt.date(2026, 11, 24)
@@ -64,12 +66,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def make_trouble() -> None:
     """60 days: one is pruned, two are outdated, one is missing, one failed, and one failed before it was loaded."""
     make_days(LAST - dt.timedelta(days=59), 60)
-    shutil.rmtree(USERS.folder("raw", dt.date(2026, 10, 2)).path)
+    shutil.rmtree(read_workspace(USERS).folder("raw", dt.date(2026, 10, 2)).path)
     change("update loads set pruned_at = loaded_at where date = '2026-10-02'")
     change("update loads set transform_version = 'x' where date between '2026-11-03' and '2026-11-04'")
     change("delete from loads where date in ('2026-11-12', ?)", str(LAST))
     for date in (dt.date(2026, 11, 12), LAST):
-        shutil.rmtree(USERS.folder("raw", date).path)
+        shutil.rmtree(read_workspace(USERS).folder("raw", date).path)
     note(
         Failure(
             NOW - dt.timedelta(days=10, hours=3, minutes=15), dt.date(2026, 11, 14), "extract", "503 for five tries"
@@ -180,7 +182,7 @@ def test_no_text_of_the_data_becomes_a_part_of_the_page(browser):
     """A failure's line, a reason for rejects, an outdated day's and the database's name are shown as written."""
     make_trouble()
     change("update rejects set reason = ?, field = null", ATTACK)
-    USERS.folder("raw", dt.date(2026, 11, 20)).path.joinpath("manifest.json").write_text("x")
+    read_workspace(USERS).folder("raw", dt.date(2026, 11, 20)).path.joinpath("manifest.json").write_text("x")
     write_report([USERS], Path("data/report.html"), 90)
     page = open_page(browser)
     assert page.text().count(ATTACK) == 2
@@ -256,9 +258,9 @@ def test_the_same_days_make_the_same_page():
 
 def test_the_total_grows_as_the_history_says():
     """By users who came and went, at the end of each day; what lies before the first day is in its total."""
-    assert USERS.warehouse().find_growth() == {}
+    assert open_warehouse(read_workspace(USERS)).find_growth() == {}
     make_days(LAST - dt.timedelta(days=9), 10)
-    growth = USERS.warehouse().find_growth()
+    growth = open_warehouse(read_workspace(USERS)).find_growth()
     counted = "select count(*) from users_history where valid_from < ?1 and (valid_to is null or valid_to >= ?1)"
     days = [LAST - dt.timedelta(days=number) for number in range(9, -1, -1)]
     assert add_up(growth, days[0], LAST) == [query(counted, str(day + dt.timedelta(days=1)))[0][0] for day in days]
@@ -270,7 +272,7 @@ def test_whom_a_snapshot_does_not_list_is_deleted():
     """For who looks at the charts it is the same as a record that says so."""
     make_days(LAST - dt.timedelta(days=9), 10)
     change("update loads set deleted = 2, vanished = 3")
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     chart = make_charts(status, [marker["date"] for marker in status.loads])[1]
     assert chart.caption.endswith(" updated, 5 deleted")
 
@@ -282,7 +284,7 @@ def test_the_median_of_the_charts_is_a_number_to_be_read(few: int, many: int, to
     """Between two days it has a half, and to round that must not make powers of ten."""
     make_days(LAST - dt.timedelta(days=1), 2)
     change(f"update loads set deleted = case date when '{LAST}' then {many} else {few} end")
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     chart = make_charts(status, [marker["date"] for marker in status.loads])[1]
     assert chart.caption.endswith(f" updated, {told} deleted")
 
@@ -291,7 +293,7 @@ def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
     """Between one that failed and the first that is loaded, say."""
     make_days(LAST - dt.timedelta(days=1), 2)
     note(Failure(NOW, dt.date(2026, 9, 30), "extract", "down"))
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     cells = [cell for month in make_months(status, status.find_states()) for week in month.weeks for cell in week]
     assert [(str(cell.date), cell.state) for cell in cells if cell] == [
         ("2026-09-30", "failed"),
@@ -303,7 +305,7 @@ def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
 
 def tell_remedies() -> tuple[str, list[tuple[str, str]]]:
     """The verdict, and the days of each remedy."""
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     remedies = list_remedies(status)
     return judge(status, remedies)[1], [(remedy.state, remedy.days) for remedy in remedies]
 
@@ -312,7 +314,7 @@ def test_a_snapshot_that_was_not_taken_is_missing_for_good(configure):
     """Only today's can be made up for; the headline does not say that all is well above a missing day."""
     make_days(LAST - dt.timedelta(days=4), 5)
     change("delete from loads where date = '2026-11-22'")
-    shutil.rmtree(USERS.folder("raw", dt.date(2026, 11, 22)).path)
+    shutil.rmtree(read_workspace(USERS).folder("raw", dt.date(2026, 11, 22)).path)
     assert tell_remedies() == ("1 day missing", [("missing", "2026-11-22")])
     change("update loads set mode = 'snapshot'")
     configure("users", mode="snapshot", settle="4 hours")
@@ -321,13 +323,13 @@ def test_a_snapshot_that_was_not_taken_is_missing_for_good(configure):
     make_days(NOW.date(), 1)
     change("update loads set mode = 'snapshot'")
     assert tell_remedies() == ("1 day missing", [("missing", "2026-11-22")])
-    assert [remedy.command for remedy in list_remedies(find_status(USERS))] == [""]
+    assert [remedy.command for remedy in list_remedies(find_status(read_workspace(USERS)))] == [""]
 
 
 def test_all_is_not_well_above_a_collapse(browser):
     """A day on which many rows, or many values of a column, were lost comes before the charts that show it."""
     make_days(LAST - dt.timedelta(days=9), 10)
-    before, total = add_up(USERS.warehouse().find_growth(), LAST - dt.timedelta(days=9), LAST)[-2:]
+    before, total = add_up(open_warehouse(read_workspace(USERS)).find_growth(), LAST - dt.timedelta(days=9), LAST)[-2:]
     at, date = f"{LAST}T12:00:00.000000Z", str(LAST)
     change(
         "insert or replace into _users_events (load_date, user_id, at, _state) "
@@ -375,7 +377,7 @@ def test_a_long_outage_is_told_shortly():
     for date in dates:
         change("delete from loads where date = ?", str(date))
     note(*(Failure(NOW - dt.timedelta(hours=number), date, "extract", "down") for number, date in enumerate(dates)))
-    failed = [remedy for remedy in list_remedies(find_status(USERS)) if remedy.state == "failed"]
+    failed = [remedy for remedy in list_remedies(find_status(read_workspace(USERS))) if remedy.state == "failed"]
     assert len(failed) == 15
     assert [remedy.days for remedy in failed[:2]] == ["2026-11-24", "2026-11-22"]
     assert re.fullmatch(r"19 other runs before, 2026-10-05, .*, 2026-10-27", failed[-1].days)

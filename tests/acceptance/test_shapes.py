@@ -12,8 +12,8 @@ from tests.support.server import Server
 from tests.support.shapes import SHAPES, HubSpot, JsonServer, Keycloak
 from tests.support.vendor import MORNING, Shape, find
 from wholeday.errors import SourceError
-from wholeday.extract.census import Census
 from wholeday.extract.reader import Reader
+from wholeday.schema.census import Census
 
 QUICK = {"page_size": 3, "requests_per_second": 0.0}  # in small pages, without the pace that a vendor asks for
 HOUR = dt.timedelta(hours=1)

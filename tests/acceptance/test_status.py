@@ -17,6 +17,7 @@ from tests.support.terminal import look_at, run_on_terminal
 from wholeday import clock
 from wholeday.commands.status import Status, find_status, tell_span
 from wholeday.tasks.failures import Failure
+from wholeday.tasks.stages import read_workspace
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # a Wednesday
 FIRST, LAST = dt.date(2026, 11, 5), dt.date(2026, 11, 24)
@@ -31,12 +32,12 @@ def now(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_every_state() -> None:
     """Make days of each state: pruned 9th, outdated 11th, loaded late 17th, missing 18th, failed 20th and 24th."""
     make_days(FIRST, 19)
-    shutil.rmtree(USERS.folder("raw", dt.date(2026, 11, 9)).path)
+    shutil.rmtree(read_workspace(USERS).folder("raw", dt.date(2026, 11, 9)).path)
     change("update loads set pruned_at = loaded_at where date = '2026-11-09'")
     change("update loads set transform_version = 'older' where date = '2026-11-11'")
     for day in ("2026-11-18", "2026-11-20"):
         change("delete from loads where date = ?", day)
-        shutil.rmtree(USERS.folder("raw", dt.date.fromisoformat(day)).path)
+        shutil.rmtree(read_workspace(USERS).folder("raw", dt.date.fromisoformat(day)).path)
     at = dt.datetime(2026, 11, 18, 0, 5, tzinfo=dt.UTC)
     note(
         Failure(at, dt.date(2026, 11, 17), "extract", "503 for 5 tries"),
@@ -49,7 +50,7 @@ def make_every_state() -> None:
 def test_every_day_has_a_state():
     """Where several are true the gravest: what failed is missing too, what is outdated or pruned is loaded."""
     make_every_state()
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     days = {FIRST + dt.timedelta(days=number) for number in range(20)}
     states = status.find_states()
     assert states.keys() == days
@@ -184,7 +185,7 @@ def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(
     make_days(FIRST, 20)
     assert run_here(capsys, "status", "--max-age", "1 day 4 hours")[1:] == ("", 0)
     change("delete from loads where date in ('2026-11-12', '2026-11-20')")
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     assert (status.newest, status.known_until) == (LAST, dt.datetime(2026, 11, 12, tzinfo=dt.UTC))
     ends = "ERROR: users: what is known ends with 2026-11-12T00:00:00Z, 13 days 3 hours ago"
     _, err, code = run_here(capsys, "status", "--max-age", "1 day 4 hours")
@@ -216,7 +217,7 @@ def test_a_later_day_makes_up_for_a_missing_one_where_it_was_read_from_before_it
     change("delete from loads where date in ('2026-11-12', '2026-11-20')")
     if snapshots:
         change(f"update loads set mode = 'snapshot' where date between {snapshots}")
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     assert status.known_until
     assert status.known_until.date() == dt.date(2026, 11, known + (known == 23))
     wanted = [date.day for date in status.wanted]
@@ -232,7 +233,7 @@ def test_what_is_known_ends_with_the_window_or_with_the_reading_of_a_snapshot(co
     configure("users", timezone="Europe/Berlin", mode=mode)
     change("update loads set mode = ?, window_stop = '2026-11-23T23:00:00.000000Z' where date = '2026-11-23'", mode)
     change("delete from loads where date < '2026-11-23'")
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     assert status.known_until == dt.datetime.fromisoformat(known)
     assert status.last_closed == dt.date(2026, 11, 25 if mode == "snapshot" else 24)
 
@@ -241,7 +242,7 @@ def test_ten_years_of_days_are_told_in_a_second_or_two():
     """luigi.cfg and the code are asked once, and each manifest is read once."""
     make_days(LAST - dt.timedelta(days=3651), 3652)
     began = time.process_time()
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     assert time.process_time() - began < 2
     assert (status.days, status.missing, status.outdated, status.pruned) == (3652, [], {}, [])
 

@@ -30,6 +30,7 @@ from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.storage.day_folder import DayFolder
+from wholeday.tasks.stages import read_workspace
 
 SIZE = int(os.environ.get("PIPELINE_STORM", "40"))
 EXPECTED = {0, 1, 30, -9}
@@ -100,9 +101,9 @@ def load(day: dt.date) -> None:
 
 def finish() -> None:
     """Forget and prune, and find nothing wrong."""
-    assert forget.forget(USERS, [str(person) for person in PERSONS]).problems == []
-    assert {outcome.what for outcome in prune.prune(USERS, KEPT, KEPT, only_look=False)} <= {"pruned"}
-    assert list(verify(USERS)) == []
+    assert forget.forget(read_workspace(USERS), [str(person) for person in PERSONS]).problems == []
+    assert {outcome.what for outcome in prune.prune(read_workspace(USERS), KEPT, KEPT, only_look=False)} <= {"pruned"}
+    assert list(verify(read_workspace(USERS))) == []
     assert find_mark() == []
 
 
@@ -181,7 +182,7 @@ def test_storm_leaves_the_warehouse_of_a_serial_run(
     monkeypatch.setattr(DayFolder, "publish", storm.publish_and_keep)
     for day in days:
         load(day)
-    remade = reprocess(USERS, days[0], last + dt.timedelta(days=1))
+    remade = reprocess(read_workspace(USERS), days[0], last + dt.timedelta(days=1))
     assert {outcome.what for outcome in remade} <= {"current", "pruned", "done"}
     finish()
     tables, files = dump_tables(), dump_files()
@@ -191,7 +192,7 @@ def test_storm_leaves_the_warehouse_of_a_serial_run(
     for date, extracted_at in readings:
         day = dt.date.fromisoformat(date)
         copy = storm.find_reading(date, dt.datetime.fromisoformat(extracted_at))
-        shutil.copytree(copy, USERS.folder("raw", day).path)
+        shutil.copytree(copy, read_workspace(USERS).folder("raw", day).path)
         load(day)
     finish()
     assert dump_tables() == tables

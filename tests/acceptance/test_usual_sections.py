@@ -16,10 +16,10 @@ from tests.support.reading import fail, make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.things import TIME, TODAY
 from wholeday.config.source import Source
-from wholeday.extract.day import extract_day
-from wholeday.load.day import load_day
-from wholeday.tasks.dataset import Dataset
-from wholeday.transform.day import preparing, transform_day
+from wholeday.schema.dataset import Dataset
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
+from wholeday.transform.day import preparing
 
 Configure = Callable[..., None]
 
@@ -95,9 +95,9 @@ def load(
     dataset = Dataset(Members, record_class, clean, table, tuple(key))
     texts = {name: json.dumps(value) if isinstance(value, (dict, list)) else value for name, value in section.items()}
     configure("gh-members", **{"mode": "snapshot", "paginator": "single", **texts})
-    extract_day(dataset, TODAY, preparing(dataset))
-    transform_day(dataset, TODAY)
-    load_day(dataset, TODAY)
+    stages.extract(read_workspace(dataset), TODAY, preparing(read_workspace(dataset)))
+    stages.transform(read_workspace(dataset), TODAY)
+    stages.load(read_workspace(dataset), TODAY)
     return query(f'select {", ".join(columns)}, updated_at from "gh-members" order by 1, 2')
 
 

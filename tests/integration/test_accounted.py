@@ -24,10 +24,13 @@ from tests.support.reading import serve
 from tests.support.server import Server
 from tests.support.store import Store
 from wholeday.commands import screens
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import PipelineError
-from wholeday.extract.day import extract_day
 from wholeday.load import day as load_stage
-from wholeday.transform import day as transform_stage
+from wholeday.load.warehouse import open_warehouse
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
+from wholeday.tasks.targets import LoadMarker
 
 COLUMNS = "name", "email", "city", "updated_at"
 DAY = dt.date(2026, 11, 10)
@@ -126,23 +129,23 @@ def test_each_day_accounts_for_what_it_removes(
         shutil.rmtree("data", ignore_errors=True)
         for number, mode, drawn, accept, ratio in readings:
             date, before = DAY + dt.timedelta(days=number), read_users()
-            if USERS.marker(date).exists():
+            if LoadMarker(Pipeline().database, USERS.name, date).exists():
                 execute(f"delete from loads where date = '{date}'")
             for stage in ("raw", "clean"):
-                shutil.rmtree(USERS.folder(stage, date).path, ignore_errors=True)
+                shutil.rmtree(read_workspace(USERS).folder(stage, date).path, ignore_errors=True)
             body = json.dumps(list(map(write_record, drawn))).encode()
             ratios = dict.fromkeys(("max_delete_ratio", "max_drop_ratio", "max_reject_ratio"), ratio)
             serve(server, configure, body, mode=mode, paginator="single", deleted_when="gone", **ratios)
             caplog.clear()
             try:
                 with accepting(accept):
-                    extract_day(USERS, date)
-                    transform_stage.transform_day(USERS, date)
-                    load_stage.load_day(USERS, date)
+                    stages.extract(read_workspace(USERS), date)
+                    stages.transform(read_workspace(USERS), date)
+                    stages.load(read_workspace(USERS), date)
             except PipelineError:
                 assert read_users() == before
                 continue
-            marker = USERS.warehouse().find_marker(date)
+            marker = open_warehouse(read_workspace(USERS)).find_marker(date)
             assert marker
             check(before, read_users(), COLUMNS, marker, caplog.records[-1].getMessage())
 

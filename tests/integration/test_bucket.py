@@ -33,14 +33,14 @@ from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError, SourceError
-from wholeday.extract.day import extract_day
 from wholeday.storage.backends import open_storage, strip_run
 from wholeday.storage.day_folder import JOURNAL, MANIFEST, DayFolder, list_days
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Tombstones
-from wholeday.tasks import failures
+from wholeday.tasks import failures, stages
 from wholeday.tasks.failures import read_failures
+from wholeday.tasks.stages import read_workspace
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 ROUNDS = int(os.environ.get("PIPELINE_KILLS", "5")) // 2
@@ -75,7 +75,7 @@ def dump_parts() -> dict[str, bytes]:
     parts = {}
     for stage, kind in (("raw", RawManifest), ("clean", CleanManifest)):
         for day in DAYS:
-            folder = USERS.folder(stage, day)
+            folder = read_workspace(USERS).folder(stage, day)
             if folder.exists():
                 manifest = folder.read_manifest(kind)
                 named = [*manifest.parts, *getattr(manifest, "rejects", [])]
@@ -108,17 +108,17 @@ def live() -> Iterator[Any]:
     yield dump_rows(), dump_parts()
     key = str(query("select user_id from users where load_date = ? order by 1 limit 1", str(DAY))[0][0])
     open_storage.cache_clear()
-    forgotten = forget(USERS, [key])
+    forgotten = forget(read_workspace(USERS), [key])
     yield forgotten, dump_rows(), dump_parts(), Tombstones(Pipeline().data_dir, "users").count_pending()
     open_storage.cache_clear()
-    yield list(reprocess(USERS, BEFORE, DAY, everything=True)), dump_rows(), dump_parts()
+    yield list(reprocess(read_workspace(USERS), BEFORE, DAY, everything=True)), dump_rows(), dump_parts()
     Path("data/warehouse.db").unlink()
     open_storage.cache_clear()
-    yield rebuild(USERS), dump_rows(), list(verify(USERS))
+    yield rebuild(read_workspace(USERS)), dump_rows(), list(verify(read_workspace(USERS)))
     open_storage.cache_clear()
-    pruned = list(prune(USERS, older_than=1, keep=1, only_look=False))
+    pruned = list(prune(read_workspace(USERS), older_than=1, keep=1, only_look=False))
     left = [list(list_days(Pipeline().data_dir, stage, "users")) for stage in ("raw", "clean")]
-    yield pruned, left, dump_rows(), dump_parts(), list(verify(USERS))
+    yield pruned, left, dump_rows(), dump_parts(), list(verify(read_workspace(USERS)))
 
 
 @pytest.mark.usefixtures("bucket")
@@ -170,19 +170,19 @@ def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
     configure("users", url=server.on("/users", respond), retries=0)
     configure("pipeline", part_records=4)
     with pytest.raises(SourceError, match="503"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     assert [key.rpartition("/")[2] for key in bucket.dump(Pipeline().data_dir) if key.endswith(JOURNAL)]
     down = False
     server.requests.clear()
     open_storage.cache_clear()  # another run
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert "goes on after 2 parts of a reading that was broken off" in caplog.text
     assert [request.query.get("page") for request in server.requests] == ["3", "4", "5", "6"]
-    assert sorted(map(strip_run, bucket.dump(str(USERS.folder("raw", DAY)) + "?"))) == [
+    assert sorted(map(strip_run, bucket.dump(str(read_workspace(USERS).folder("raw", DAY)) + "?"))) == [
         MANIFEST,
         *(f"part-{number:05d}.jsonl.gz" for number in range(5)),
     ]
-    assert USERS.folder("raw", DAY).read_manifest(RawManifest).records == 18
+    assert read_workspace(USERS).folder("raw", DAY).read_manifest(RawManifest).records == 18
 
 
 def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
@@ -195,9 +195,9 @@ def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
         (DAY, "extract went wrong"),
         (DAY, "load went wrong"),
     ]
-    assert find_status(USERS).failed == [DAY]
+    assert find_status(read_workspace(USERS)).failed == [DAY]
     work()
-    assert find_status(USERS).failed == []
+    assert find_status(read_workspace(USERS)).failed == []
     assert [key for key in bucket.dump(Pipeline().data_dir) if key.startswith("failures/")] == ["failures/users.jsonl"]
 
 
@@ -253,7 +253,7 @@ def look() -> dict[str, bytes]:
     """The parts of days that are there; of what a killed run left beside them nothing is said."""
     seen = {}
     for stage, kind in (("raw", RawManifest), ("clean", CleanManifest)):
-        folder = USERS.folder(stage, DAY)
+        folder = read_workspace(USERS).folder(stage, DAY)
         if folder.exists():
             manifest = folder.read_manifest(kind)
             for part in [*manifest.parts, *getattr(manifest, "rejects", [])]:
@@ -322,7 +322,7 @@ def test_a_uri_that_cannot_be_used_is_one_line_without_secrets(uri: str, words: 
 @pytest.mark.usefixtures("bucket")
 def test_credentials_do_not_go_to_the_processes_of_the_engine() -> None:
     """They find them as this one did; what they write is of the same run."""
-    folder = USERS.folder("raw", DAY)
+    folder = read_workspace(USERS).folder("raw", DAY)
     folder.exists()
     message = pickle.dumps(folder)
     assert not [word for word in ENVIRONMENT.values() if word.encode() in message]
@@ -334,7 +334,7 @@ def test_credentials_do_not_go_to_the_processes_of_the_engine() -> None:
 
 def test_a_forked_process_asks_on_a_connection_of_its_own(bucket: Bucket) -> None:
     """Two that share one read the answers to each other, as Luigi's workers would."""
-    folder = USERS.folder("raw", DAY)
+    folder = read_workspace(USERS).folder("raw", DAY)
     folder.exists()
     ours = set(bucket.door.clients)
     os.waitpid(fork(lambda: folder.exists() and None, Path("said")), 0)
@@ -348,7 +348,7 @@ def test_a_forked_process_asks_on_a_connection_of_its_own(bucket: Bucket) -> Non
 def open_day(stage: Any = "raw") -> DayFolder:
     """The folder of the day, for another run."""
     open_storage.cache_clear()
-    return USERS.folder(stage, DAY)
+    return read_workspace(USERS).folder(stage, DAY)
 
 
 def write(folder: DayFolder, content: bytes) -> CleanManifest:
@@ -467,13 +467,13 @@ def test_what_a_killed_run_left_is_forgotten_too(bucket: Bucket) -> None:
     work()
     key = str(query("select min(user_id) from users")[0][0])
     lost = [b"of somebody"]
-    at_work = USERS.folder("raw", BEFORE)
+    at_work = read_workspace(USERS).folder("raw", BEFORE)
     open_storage.cache_clear()
-    for folder in (USERS.folder("raw", BEFORE), open_day(), open_day("clean")):
+    for folder in (read_workspace(USERS).folder("raw", BEFORE), open_day(), open_day("clean")):
         folder.write("part-00007.jsonl.gz", pack([lost]))
         folder.add_to_journal(lost)
     manifest = write(at_work, b"of somebody")
-    assert forget(USERS, [key]).problems == []
+    assert forget(read_workspace(USERS), [key]).problems == []
     assert not [key for key, content in bucket.dump(Pipeline().data_dir).items() if lost[0] in content]
     dump_parts()
     with pytest.raises(FolderError, match="at the same time"):
@@ -493,10 +493,10 @@ def test_a_day_that_changes_while_it_is_forgotten_is_told_and_done_again(
         return write_parts(raw, clean, read, *rest)
 
     monkeypatch.setattr(forget_module, "_write_parts", come_between)
-    (problem,) = forget(USERS, [key]).problems
+    (problem,) = forget(read_workspace(USERS), [key]).problems
     assert "was changed by another run meanwhile: run this again" in problem
     assert Tombstones(Pipeline().data_dir, "users").count_pending() == 1
     monkeypatch.undo()
-    assert forget(USERS, []).problems == []
+    assert forget(read_workspace(USERS), []).problems == []
     assert Tombstones(Pipeline().data_dir, "users").count_pending() == 0
     assert bucket.door.names

@@ -15,9 +15,8 @@ from wholeday.commands.reprocess import rebuild, reprocess
 from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
 from wholeday.errors import QualityError
-from wholeday.extract import day as extract_stage
-from wholeday.load import day as load_stage
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -44,9 +43,9 @@ def take(database: str, server: Server, configure: Callable[..., None], monkeypa
     def load(day: dt.date, ahead: dt.timedelta = dt.timedelta(0)) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(clock, "utc_now", lambda: NOW + ahead)
-            extract_stage.extract_day(USERS, day)
-            transform_stage.transform_day(USERS, day)
-            load_stage.load_day(USERS, day)
+            stages.extract(read_workspace(USERS), day)
+            stages.transform(read_workspace(USERS), day)
+            stages.load(read_workspace(USERS), day)
 
     return load
 
@@ -61,13 +60,13 @@ def test_a_day_that_was_read_in_the_future_is_not_loaded(take: Take, monkeypatch
     take(YESTERDAY, -DAY)
     with monkeypatch.context() as patch:
         patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=6))
-        extract_stage.extract_day(USERS, TODAY)
-        transform_stage.transform_day(USERS, TODAY)
+        stages.extract(read_workspace(USERS), TODAY)
+        stages.transform(read_workspace(USERS), TODAY)
     before = query("select date, as_of from loads")
     line = r"^users 2026-11-20: it was read at 2026-11-20T12:06:00Z, which lies in the future: correct the clock"
     with pytest.raises(QualityError, match=line):
-        load_stage.load_day(USERS, TODAY)
-    for outcome in (*reprocess(USERS, TODAY, TODAY + DAY), rebuild(USERS)[-1]):
+        stages.load(read_workspace(USERS), TODAY)
+    for outcome in (*reprocess(read_workspace(USERS), TODAY, TODAY + DAY), rebuild(read_workspace(USERS))[-1]):
         assert (outcome.date, outcome.what) == (TODAY, "failed")
         assert re.match(line, outcome.why)
     assert query("select date, as_of from loads") == before
@@ -78,9 +77,9 @@ def test_clocks_of_two_machines_may_differ_by_five_minutes(monkeypatch: pytest.M
     """One machine reads a day, another one loads it."""
     with monkeypatch.context() as patch:
         patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=5))
-        extract_stage.extract_day(USERS, TODAY)
-        transform_stage.transform_day(USERS, TODAY)
-    load_stage.load_day(USERS, TODAY)
+        stages.extract(read_workspace(USERS), TODAY)
+        stages.transform(read_workspace(USERS), TODAY)
+    stages.load(read_workspace(USERS), TODAY)
     assert names() == {str(TODAY)}
 
 
@@ -97,8 +96,8 @@ def test_a_clock_that_is_set_back_during_a_day_fails_the_day(
 
     configure("users", url=server.on("/users", answer) + "?on={date}", paginator="single")
     with pytest.raises(QualityError, match="the clock of this machine was set back while the day was read"):
-        extract_stage.extract_day(USERS, YESTERDAY)
-    assert USERS.folder("raw", YESTERDAY).list_parts() == set()
+        stages.extract(read_workspace(USERS), YESTERDAY)
+    assert read_workspace(USERS).folder("raw", YESTERDAY).list_parts() == set()
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ def frozen(take: Take, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.usefixtures("frozen")
 def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.CaptureFixture[str]) -> None:
     """And a monitor fails, however new the day seems."""
-    status = find_status(USERS)
+    status = find_status(read_workspace(USERS))
     assert status.future == [TODAY]
     assert status.known_until == NOW - dt.timedelta(minutes=15)
     out, _, code = run_here(capsys, "status")
@@ -128,7 +127,9 @@ def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.Captur
     _, error, code = run_here(capsys, "status", "--max-age", "900 days")
     assert code == 1
     assert error.startswith(f"ERROR: users: {TODAY}: read under a clock that was ahead")
-    found = [finding.what for finding in verify(USERS) if (finding.date, finding.remark) == (TODAY, False)]
+    found = [
+        finding.what for finding in verify(read_workspace(USERS)) if (finding.date, finding.remark) == (TODAY, False)
+    ]
     assert [what.split(":")[0] for what in found] == [
         f"{name} is 2027-11-20T{hour}" for name, hour in (("started_at", 12), ("extracted_at", 12), ("as_of", 11))
     ]
@@ -136,8 +137,8 @@ def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.Captur
 
 def check_thawed() -> None:
     """Nothing is left of the snapshot of the future."""
-    assert list(verify(USERS)) == []
-    assert find_status(USERS).future == []
+    assert list(verify(read_workspace(USERS))) == []
+    assert find_status(read_workspace(USERS)).future == []
     assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(0,)]
 
 
@@ -147,7 +148,7 @@ def test_a_day_of_the_future_is_replaced_by_reading_it_again(take: Take) -> None
     execute(f"delete from loads where date = '{TODAY}'")
     assert names() == {str(TODAY)}
     assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(3,)]
-    shutil.rmtree(USERS.folder("raw", TODAY).path)
+    shutil.rmtree(read_workspace(USERS).folder("raw", TODAY).path)
     take(TODAY, dt.timedelta(minutes=1))
     assert query("select as_of from loads where date = ?", str(TODAY)) == [("2026-11-20T11:46:00.000000Z",)]
     check_thawed()
@@ -157,7 +158,7 @@ def test_a_day_of_the_future_is_replaced_by_reading_it_again(take: Take) -> None
 def test_a_day_of_the_future_is_removed_by_a_rebuild_without_its_files() -> None:
     """Where it cannot be read again."""
     for stage in ("raw", "clean"):
-        shutil.rmtree(USERS.folder(stage, TODAY).path)
-    rebuild(USERS, drop_missing=True)
+        shutil.rmtree(read_workspace(USERS).folder(stage, TODAY).path)
+    rebuild(read_workspace(USERS), drop_missing=True)
     assert names() == {str(YESTERDAY - DAY)}
     check_thawed()

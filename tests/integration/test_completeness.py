@@ -19,13 +19,14 @@ from pipeline.users import USERS
 from tests.support.reading import DAY, People
 from tests.support.server import Answer, Request, Server
 from tests.support.sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import SourceError
-from wholeday.extract.census import Census
-from wholeday.extract.day import extract_day
 from wholeday.extract.http import client
 from wholeday.extract.reader import Reader
-from wholeday.load import day as load_stage
-from wholeday.transform import day as transform_stage
+from wholeday.schema.census import Census
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
+from wholeday.tasks.targets import LoadMarker
 
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -142,16 +143,16 @@ def test_a_marker_says_that_all_users_are_in_the_warehouse(
     configure("users", **listing.section, url=server.on("/users", listing.respond), retries=4)
     ids: set[int] | str
     try:
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     except SourceError as error:
         ids = str(error)
-        assert not USERS.folder("raw", DAY).exists()
+        assert not read_workspace(USERS).folder("raw", DAY).exists()
     else:
-        transform_stage.transform_day(USERS, DAY)
-        load_stage.load_day(USERS, DAY)
+        stages.transform(read_workspace(USERS), DAY)
+        stages.load(read_workspace(USERS), DAY)
         with closing(sqlite3.connect(f"{folder}/warehouse.db")) as db:
             ids = {user for (user,) in db.execute("select user_id from users")}
-    assert USERS.marker(DAY).exists() == (not isinstance(ids, str))
+    assert LoadMarker(Pipeline().database, USERS.name, DAY).exists() == (not isinstance(ids, str))
     judge(listing, ids, find_excuse(listing))
 
 

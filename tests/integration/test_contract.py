@@ -18,6 +18,7 @@ from tests.support.server import Answer
 from tests.support.things import TIME, TODAY, load, make_dataset
 from wholeday.commands.check import FAILED, check_source
 from wholeday.errors import ConfigError, DatasetError, QualityError
+from wholeday.tasks.stages import read_workspace
 
 
 class State(enum.Enum):
@@ -93,7 +94,7 @@ def test_a_declaration_that_cannot_be_loaded_sends_no_request(declared, message,
         load(dataset, server, configure, [{"id": 1}])
     assert message in str(raised.value)
     assert "things" in str(raised.value)
-    assert list(check_source(dataset).items()) == [("configuration", (FAILED, str(raised.value), ""))]
+    assert list(check_source(read_workspace(dataset)).items()) == [("configuration", (FAILED, str(raised.value), ""))]
     assert server.requests == []
 
 
@@ -220,8 +221,8 @@ def test_a_key_that_no_record_has_fails_the_day(body, message, server, configure
     dataset = make_dataset()
     with pytest.raises(QualityError, match=message):
         load(dataset, server, configure, {"items": body}, data_selector="items")
-    assert not dataset.folder("raw", TODAY).exists()
-    finding = check_source(dataset)["no key twice"]
+    assert not read_workspace(dataset).folder("raw", TODAY).exists()
+    finding = check_source(read_workspace(dataset))["no key twice"]
     assert finding.verdict == FAILED
     assert message in finding.evidence
 

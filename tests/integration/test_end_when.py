@@ -16,6 +16,7 @@ from wholeday.errors import SourceError
 from wholeday.extract.http import client
 from wholeday.extract.links import parse_next_link
 from wholeday.extract.reader import Reader
+from wholeday.tasks.stages import read_workspace
 
 ENDS = {
     "204": Answer(status=204),
@@ -271,7 +272,7 @@ def test_check_reads_with_end_when(server: Server, configure: Callable[..., None
 
     keys = {"mode": "snapshot", "paginator": "page", "data_selector": "users", "end_when": "404"}
     configure("users", url=server.on("/users", respond), **keys)
-    findings = check.check_source(USERS)
+    findings = check.check_source(read_workspace(USERS))
     assert findings["pages to the end"].verdict == OK, findings
     assert findings["reads twice the same"].verdict == OK, findings
 

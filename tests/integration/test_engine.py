@@ -16,7 +16,8 @@ import pytest
 from pipeline.users import USERS
 from tests.support import ROOT
 from wholeday.errors import DatasetError, EngineError
-from wholeday.tasks.dataset import Dataset
+from wholeday.schema.dataset import Dataset
+from wholeday.tasks.stages import read_workspace
 from wholeday.transform import day as transform_stage
 from wholeday.transform.engine import FEW, map_parts
 
@@ -116,8 +117,9 @@ from typing import Any
 from wholeday.transform import day as transform_stage
 from wholeday.transform import engine
 from pipeline.users import USERS
+from wholeday.tasks.stages import read_workspace
 
-tell = transform_stage.preparing(USERS)
+tell = transform_stage.preparing(read_workspace(USERS))
 def prepare(records, total):
     tell(SimpleNamespace(records=records, total=total))
     return forkserver._forkserver._forkserver_pid
@@ -152,7 +154,7 @@ def misspell(_: pd.DataFrame) -> None:
 def test_a_large_day_checks_clean_in_another_process():
     """This process, whose memory is needed for the load, need not import what cleaning takes."""
     users = Dataset(USERS.config, USERS.record_class, misspell, USERS.table, USERS.key)
-    tell, reading = transform_stage.preparing(users), SimpleNamespace(records=1000, total=10**6)
+    tell, reading = transform_stage.preparing(read_workspace(users)), SimpleNamespace(records=1000, total=10**6)
     tell(reading)
     with pytest.raises(DatasetError, match="clean: no column nmae"):
         tell_for_a_minute(tell, reading)

@@ -25,13 +25,14 @@ from pipeline.users import USERS
 from tests.support.project import dump_tree, dump_warehouse, execute, luigi_run, query, run
 from tests.support.reading import DAY
 from tests.support.server import Answer, Request, Server
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import PipelineError, SourceError, WarehouseError
-from wholeday.extract.day import extract_day
 from wholeday.extract.http import pages
-from wholeday.load import day as load_stage
 from wholeday.load import sqlite
 from wholeday.storage.manifest import RawManifest
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
+from wholeday.tasks.targets import LoadMarker
 
 BEFORE = DAY - dt.timedelta(days=1)
 TOKEN = "t0k3n-of-the-source"
@@ -60,9 +61,9 @@ def forget_source() -> None:
 
 def work(day: dt.date = DAY) -> None:
     """All stages of a day."""
-    extract_day(USERS, day)
-    transform_stage.transform_day(USERS, day)
-    load_stage.load_day(USERS, day)
+    stages.extract(read_workspace(USERS), day)
+    stages.transform(read_workspace(USERS), day)
+    stages.load(read_workspace(USERS), day)
 
 
 def fail(error: type[PipelineError] = SourceError) -> str:
@@ -75,8 +76,8 @@ def fail(error: type[PipelineError] = SourceError) -> str:
     assert TOKEN not in line
     assert str(DAY) in line
     assert dump_warehouse() == before
-    assert not USERS.marker(DAY).exists()
-    assert not USERS.folder("raw", DAY).exists()
+    assert not LoadMarker(Pipeline().database, USERS.name, DAY).exists()
+    assert not read_workspace(USERS).folder("raw", DAY).exists()
     return line
 
 
@@ -271,7 +272,7 @@ def test_a_record_on_two_pages_is_a_duplicate(server: Server) -> None:
     work()
     assert list_users() == list(range(1, 10))
     assert query("select extracted, inserted, duplicate from loads where date = ?", str(DAY)) == [(6, 5, 1)]
-    manifest = USERS.folder("raw", DAY).read_manifest(RawManifest)
+    manifest = read_workspace(USERS).folder("raw", DAY).read_manifest(RawManifest)
     assert (manifest.records, manifest.keys) == (6, 5)
 
 
@@ -447,15 +448,15 @@ def test_a_full_disk_is_one_line_and_loses_nothing() -> None:
         line = fail_command(FULL)
     assert f"raw/users/date={DAY}/part-00000.jsonl.gz: File too large: nothing was made of it; mend that" in line
     assert dump_warehouse() == before
-    assert not USERS.folder("raw", DAY).exists()
+    assert not read_workspace(USERS).folder("raw", DAY).exists()
     finish()
 
 
 @pytest.mark.usefixtures("large")
 def test_a_warehouse_without_room_is_one_line_and_loses_nothing() -> None:
     """The files of the day stay, the warehouse is as it was."""
-    extract_day(USERS, DAY)
-    transform_stage.transform_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
+    stages.transform(read_workspace(USERS), DAY)
     before, files = dump_warehouse(), dump_tree("data/raw") | dump_tree("data/clean")
     with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
         db.execute("select * from loads")
@@ -492,7 +493,7 @@ def test_a_locked_database_is_one_line_and_loses_nothing(monkeypatch: pytest.Mon
         with pytest.raises(WarehouseError, match=r"locked: another program is writing to it: wait .* and run again$"):
             work()
     assert dump_warehouse() == before
-    assert not USERS.marker(DAY).exists()
+    assert not LoadMarker(Pipeline().database, USERS.name, DAY).exists()
     finish()
 
 

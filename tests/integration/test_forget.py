@@ -34,13 +34,12 @@ from tests.support.terminal import run_on_terminal
 from wholeday import clock
 from wholeday.commands import forget, lookup
 from wholeday.errors import ConfigError, DatasetError, SourceError
-from wholeday.extract.day import extract_day
-from wholeday.load import day as load_stage
+from wholeday.schema.dataset import Dataset
 from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.storage.tombstones import Done, Finder, Tombstones
-from wholeday.tasks import alerts, failures
-from wholeday.tasks.dataset import Dataset
-from wholeday.transform import day as transform_stage
+from wholeday.storage.workspace import Workspace
+from wholeday.tasks import alerts, failures, stages
+from wholeday.tasks.stages import read_workspace
 
 
 @pytest.fixture(params=["incremental", "snapshot"])
@@ -62,7 +61,7 @@ def test_no_byte_of_a_forgotten_user_is_left():
         query(f"select * from {table} where user_id = 42") for table in ("users", "_users_events", "_users_changes")
     ]
     held.append(query("select * from rejects where record like ?", f"%{MARK}%"))
-    result = forget.forget(USERS, ["42"])
+    result = forget.forget(read_workspace(USERS), ["42"])
     assert find_mark() == []
     assert (result.problems, result.unknown) == ([], [])
     assert result.days == {DAYS[0]: 1, DAYS[1]: 2, DAYS[2]: 1, DAYS[3]: 1}
@@ -74,7 +73,7 @@ def test_no_byte_of_a_forgotten_user_is_left():
 def test_nobody_else_is_touched(loaded):
     """Their lines are the same bytes in the same order, their rows and history what they were."""
     before = dump_tables()
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     for day in DAYS:
         others = [record for record in loaded[day] if str(record.get("id")) != "42"]
         assert read_raw(USERS, day) == [json.dumps(record).encode() for record in others]
@@ -88,25 +87,25 @@ def test_nobody_else_is_touched(loaded):
 @pytest.mark.usefixtures("database", "loaded")
 def test_what_is_left_is_what_the_lines_that_are_left_make():
     """G2, G4: files cleaned and days loaded anew from raw, in another order, say the same to the byte."""
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     check_markers()
     tables, clean = dump_tables(), {day: read_clean(USERS, day) for day in DAYS}
     remove_warehouse()
     for day in DAYS:
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
     assert dump_tables() == tables
     for day in DAYS:
-        transform_stage.transform_day(USERS, day)
+        stages.transform(read_workspace(USERS), day)
         assert read_clean(USERS, day) == clean[day]
 
 
 @pytest.mark.usefixtures("database_on_request")
 def test_the_manifests_say_what_was_taken_out(loaded):
     """How many lines, the hash of the day before, and of each part that was replaced; what came stays said."""
-    before = {day: USERS.folder("raw", day).read_manifest(RawManifest) for day in DAYS}
-    forget.forget(USERS, ["42"])
+    before = {day: read_workspace(USERS).folder("raw", day).read_manifest(RawManifest) for day in DAYS}
+    forget.forget(read_workspace(USERS), ["42"])
     for day in DAYS:
-        after = USERS.folder("raw", day).read_manifest(RawManifest)
+        after = read_workspace(USERS).folder("raw", day).read_manifest(RawManifest)
         taken = sum(str(record.get("id")) == "42" for record in loaded[day])
         assert (after.records, after.keys) == (before[day].records, before[day].keys)
         assert after.forgotten == taken == after.records - sum(part.records for part in after.parts)
@@ -119,24 +118,24 @@ def test_the_manifests_say_what_was_taken_out(loaded):
             part.name for part in erasure.parts
         }
         assert all(part in before[day].parts for part in erasure.parts)
-    second = USERS.folder("raw", DAYS[1]).read_manifest(RawManifest)
+    second = read_workspace(USERS).folder("raw", DAYS[1]).read_manifest(RawManifest)
     assert [part.name for part in second.parts][:2] == ["part-00000-r1.jsonl.gz", "part-00001-r1.jsonl.gz"]
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_a_forgotten_user_is_not_brought_back():
     """Not by cleaning or loading again, nor by the source, which sends the user as before; running it again does it."""
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     for day in DAYS:
-        transform_stage.transform_day(USERS, day)
-        load_stage.load_day(USERS, day)
+        stages.transform(read_workspace(USERS), day)
+        stages.load(read_workspace(USERS), day)
     assert find_mark() == []
-    USERS.folder("raw", DAYS[0]).sweep()
+    read_workspace(USERS).folder("raw", DAYS[0]).sweep()
     make(USERS, DAYS[:1])
     assert not [path for path in find_mark() if "warehouse" in path]
     assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
     check_markers()
-    assert forget.forget(USERS, []).days == {DAYS[0]: 1}
+    assert forget.forget(read_workspace(USERS), []).days == {DAYS[0]: 1}
     assert find_mark() == []
     assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
     check_markers()
@@ -148,7 +147,7 @@ def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
     Tombstones("data", "users").add([forget.Tombstone((42,), clock.utc_now())])
     remove_warehouse()
     for day in DAYS:
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
     assert query("select count(*) from users where user_id = 42") == [(0,)]
     assert query("select user_id from _users_forgotten") == [(42,)]
 
@@ -156,21 +155,21 @@ def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_tombstones_in_the_warehouse_are_kept_in_the_files_too():
     """Where data_dir is another one, the next run writes them there."""
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     Path("data/forgotten/users.jsonl").unlink()
-    forget.forget(USERS, ["4711"])
+    forget.forget(read_workspace(USERS), ["4711"])
     assert Tombstones("data", "users").keys() == [(42,), (4711,)]
 
 
 @pytest.mark.usefixtures("database_on_request")
 def test_a_second_user_is_forgotten_after_the_first(loaded):
     """Parts are replaced again, and the markers follow."""
-    forget.forget(USERS, ["42"])
-    result = forget.forget(USERS, ["1", "9", "2"])
+    forget.forget(read_workspace(USERS), ["42"])
+    result = forget.forget(read_workspace(USERS), ["1", "9", "2"])
     assert result.days == {day: sum(r.get("id") in (1, 2, 9) for r in loaded[day]) for day in DAYS}
     check_markers()
     assert query("select distinct user_id from users_history order by 1") == [(n,) for n in range(3, 8)]
-    names = [part.name for part in USERS.folder("raw", DAYS[1]).read_manifest(RawManifest).parts]
+    names = [part.name for part in read_workspace(USERS).folder("raw", DAYS[1]).read_manifest(RawManifest).parts]
     assert names[0] == "part-00000-r2.jsonl.gz"
 
 
@@ -178,7 +177,7 @@ def test_a_second_user_is_forgotten_after_the_first(loaded):
 def test_an_unknown_user_is_forgotten_ahead():
     """Nothing is found and no file changes; who comes tomorrow is kept out."""
     before, folders = dump_tables(), dump_days()
-    result = forget.forget(USERS, ["4711"])
+    result = forget.forget(read_workspace(USERS), ["4711"])
     assert (result.days, result.rows, result.unknown, result.problems) == ({}, 0, ["4711"], [])
     assert dump_days() == folders
     assert dump_tables() == before | {"_users_forgotten": [(4711,)]}
@@ -188,7 +187,7 @@ def test_an_unknown_user_is_forgotten_ahead():
 def test_each_time_it_was_done_is_noted_without_the_user():
     """When, for how many keys, and how many lines of which day are gone; there is nothing pending then."""
     for keys in (["42", "4711"], ["1"], []):
-        forget.forget(USERS, keys)
+        forget.forget(read_workspace(USERS), keys)
     tombstones = Tombstones("data", "users")
     first, second, third = (line for line in tombstones.read() if isinstance(line, Done))
     assert (first.tombstones, second.tombstones, tombstones.count_pending()) == (2, 3, 0)
@@ -204,10 +203,10 @@ def test_each_time_it_was_done_is_noted_without_the_user():
 def test_rows_made_by_other_code_stay_as_they_are(monkeypatch):
     """No day is cleaned anew: version, other rows and other rejects are those that are loaded."""
     tables = dump_tables()
-    before = {day: USERS.folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
-    monkeypatch.setattr(Dataset, "version", "of tomorrow")
-    forget.forget(USERS, ["42"])
-    after = {day: USERS.folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
+    before = {day: read_workspace(USERS).folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
+    monkeypatch.setattr(Workspace, "version", "of tomorrow")
+    forget.forget(read_workspace(USERS), ["42"])
+    after = {day: read_workspace(USERS).folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
     assert {made.transform_version for made in after.values()} == {before[DAYS[0]].transform_version}
     assert after[DAYS[4]] == before[DAYS[4]]
     assert after[DAYS[2]].reasons == {"email: has no @": 1}
@@ -227,7 +226,7 @@ def test_a_key_of_two_columns_is_an_array(server, configure):
     }
     answer(server, configure, days, orders.ORDERS, mode="incremental")
     make(orders.ORDERS, DAYS[:2])
-    result = forget.forget(orders.ORDERS, ['["A-1", 2]'])
+    result = forget.forget(read_workspace(orders.ORDERS), ['["A-1", 2]'])
     assert result.days == {DAYS[0]: 2, DAYS[1]: 2}
     assert query("select number, line from orders") == [("A-1", 1)]
     assert query("select count(*) from rejects") == [(0,)]
@@ -247,7 +246,7 @@ def test_another_dataset_in_the_warehouse_is_not_touched(server, configure):
     tables = [f"select * from {name} where dataset = 'orders' order by 1, 2, 3, 4" for name in ("loads", "rejects")]
     before = [query(sql) for sql in tables]
     assert [len(rows) for rows in before] == [1, 5]
-    assert forget.forget(USERS, ["42"]).rows == 1
+    assert forget.forget(read_workspace(USERS), ["42"]).rows == 1
     assert [query(sql) for sql in tables] == before
     check_markers()
 
@@ -276,7 +275,7 @@ def read_numbers(dataset: Dataset) -> list[str]:
 def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
     """Where the table says a-1, raw says ` A-1`: the line that made the row goes."""
     dataset = make_lowered(server, configure)
-    assert forget.forget(dataset, ['["a-3", 1]']).days == {DAYS[0]: 2}
+    assert forget.forget(read_workspace(dataset), ['["a-3", 1]']).days == {DAYS[0]: 2}
     assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
     check_markers(dataset)
 
@@ -286,12 +285,12 @@ def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
 def test_a_key_that_cleaning_changes_is_found_where_there_are_no_clean_files(server, configure, damage):
     """Its lines are cleaned to see whose they are; the day can be made again, and does not bring the user back."""
     dataset = make_lowered(server, configure)
-    damage(dataset.folder("clean", DAYS[0]).path / "manifest.json")
-    result = forget.forget(dataset, ['["a-3", 1]'])
+    damage(read_workspace(dataset).folder("clean", DAYS[0]).path / "manifest.json")
+    result = forget.forget(read_workspace(dataset), ['["a-3", 1]'])
     assert (result.days, result.problems) == ({DAYS[0]: 2}, [])
     assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
-    transform_stage.transform_day(dataset, DAYS[0])
-    load_stage.load_day(dataset, DAYS[0])
+    stages.transform(read_workspace(dataset), DAYS[0])
+    stages.load(read_workspace(dataset), DAYS[0])
     check_markers(dataset)
 
 
@@ -307,15 +306,18 @@ def test_a_day_whose_lines_cannot_be_cleaned_is_left_to_a_person(server, configu
         return orders.clean(rows)
 
     dataset = make_lowered(server, configure, clean)
-    dataset.folder("clean", DAYS[0]).sweep()
+    read_workspace(dataset).folder("clean", DAYS[0]).sweep()
     broken.append(error)
-    (problem,) = forget.forget(dataset, ['["a-3", 1]']).problems
-    assert f"orders {DAYS[0]}: {dataset.folder('raw', DAYS[0])} has no clean files, and cannot be cleaned" in problem
+    (problem,) = forget.forget(read_workspace(dataset), ['["a-3", 1]']).problems
+    assert (
+        f"orders {DAYS[0]}: {read_workspace(dataset).folder('raw', DAYS[0])} has no clean files, and cannot be cleaned"
+        in problem
+    )
     assert MARK not in problem
     assert Tombstones("data", "orders").count_pending() == 1
     assert len(read_numbers(dataset)) == 6
     broken.clear()
-    assert forget.forget(dataset, []).days == {DAYS[0]: 2}
+    assert forget.forget(read_workspace(dataset), []).days == {DAYS[0]: 2}
     assert Tombstones("data", "orders").count_pending() == 0
 
 
@@ -330,7 +332,7 @@ def test_a_key_is_found_however_it_is_written():
 def test_what_can_be_no_key_is_refused(text):
     """One line that says what a key is; nothing is written."""
     with pytest.raises(ConfigError, match=r"is no key of users: give user_id \(integer\) as it stands there"):
-        forget.forget(USERS, ["42", text])
+        forget.forget(read_workspace(USERS), ["42", text])
     assert not Path("data").exists()
 
 
@@ -338,7 +340,7 @@ def test_what_can_be_no_key_is_refused(text):
 def test_an_array_that_can_be_no_key_is_refused(text):
     """Its values are of the columns' kinds, in their order."""
     with pytest.raises(ConfigError, match=r"give number \(text\), line \(integer\) as a JSON array"):
-        forget.forget(orders.ORDERS, [text])
+        forget.forget(read_workspace(orders.ORDERS), [text])
 
 
 @pytest.mark.usefixtures("loaded")
@@ -350,7 +352,7 @@ def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch)
     configure("pipeline", webhook="HOOK")
     configure("users", url=server.on("/days", lambda _: Answer(quoted.encode(), status=400)))
     with pytest.raises(SourceError) as caught:
-        extract_day(USERS, day)
+        stages.extract(read_workspace(USERS), day)
     alerts.send_alert(USERS, failures.record_failure(USERS, day, "extract", str(caught.value)))
     run("python", "-m", "wholeday", "report")
     path = Path("data/failures/users.jsonl")
@@ -358,13 +360,13 @@ def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch)
         file.write(f"cut, with {MARK}")
     quoting = {"data/report.html", str(path), "data/failures/users.alerts.jsonl"}
     assert quoting <= set(find_mark())
-    assert forget.forget(USERS, ["42"]).problems == []
+    assert forget.forget(read_workspace(USERS), ["42"]).problems == []
     assert find_mark() == []
     (failure,) = failures.read_failures("data", "users")
     assert (failure.date, failure.stage, failure.line) == (day, "extract", failures.ERASED)
     assert failure.at >= at
     path.write_text(f"damaged, with {MARK}\n")
-    assert forget.forget(USERS, []).problems == []
+    assert forget.forget(read_workspace(USERS), []).problems == []
     assert not path.exists()
 
 
@@ -373,7 +375,7 @@ def test_failures_that_cannot_be_erased_are_a_problem():
     """What is done is not noted before they are."""
     failures.record_failure(USERS, DAYS[4], "load", MARK)
     Path("data/failures/users.jsonl.new").mkdir()
-    (problem,) = forget.forget(USERS, ["42"]).problems
+    (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
     assert problem.startswith("users: data/failures/users.jsonl.new: Is a directory")
     assert Tombstones("data", "users").count_pending() == 1
 
@@ -382,7 +384,7 @@ def test_failures_that_cannot_be_erased_are_a_problem():
 def test_nobody_to_forget_is_said():
     """Without a key it completes what was begun; there must be something."""
     with pytest.raises(ConfigError, match="nobody was forgotten so far"):
-        forget.forget(USERS, [])
+        forget.forget(read_workspace(USERS), [])
 
 
 @pytest.mark.usefixtures("database_on_request")
@@ -391,7 +393,7 @@ def test_a_record_without_a_key_is_nobodys(server, configure):
     days: Records = {DAYS[0]: [{"number": None, "line": 1}, {"line": 1}, {"number": "null", "line": 1}]}
     answer(server, configure, days, orders.ORDERS, mode="incremental")
     make(orders.ORDERS, DAYS[:1])
-    assert forget.forget(orders.ORDERS, ['["null", 1]']).days == {DAYS[0]: 1}
+    assert forget.forget(read_workspace(orders.ORDERS), ['["null", 1]']).days == {DAYS[0]: 1}
     assert query("select count(*) from rejects") == [(2,)]
 
 
@@ -399,7 +401,7 @@ def test_a_record_without_a_key_is_nobodys(server, configure):
 def test_the_command_says_what_is_done_and_nothing_of_the_user():
     """Lines by day, keys of which there was nothing, problems with exit code 1; status knows what is not completed."""
     command = ("python", "-m", "wholeday", "forget")
-    raw = USERS.folder("raw", DAYS[2])
+    raw = read_workspace(USERS).folder("raw", DAYS[2])
     path = raw.path / raw.read_manifest(RawManifest).parts[0].name
     content = path.read_bytes()
     path.write_bytes(b"")
@@ -426,9 +428,9 @@ def test_key_found_anywhere_is_known(place):
     key = {"table": "42", "reject": "9", "raw file": "42"}[place]
     if place == "raw file":
         execute(*(f"delete from {table}" for table in ("users", "_users_events", "_users_changes", "rejects")))
-    (found,) = lookup.look_up(USERS, [key])
+    (found,) = lookup.look_up(read_workspace(USERS), [key])
     assert found.is_known
-    assert not lookup.look_up(USERS, ["4711"])[0].is_known
+    assert not lookup.look_up(read_workspace(USERS), ["4711"])[0].is_known
 
 
 def dump_kept() -> dict[str, bytes]:
@@ -475,7 +477,7 @@ def test_interrupted_forget_continues_without_a_word(monkeypatch):
     """The key was confirmed: neither with it nor without a key is it asked for again, though no table has it."""
     monkeypatch.setattr(forget, "_erase_day", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        forget.forget(USERS, ["42"])
+        forget.forget(read_workspace(USERS), ["42"])
     for keys in (["42"], []):
         result = run_line(f"python -m wholeday forget {' '.join(keys)} < /dev/null", PYTHONPATH=str(ROOT))
         assert (result.returncode, result.stderr) == (0, "")

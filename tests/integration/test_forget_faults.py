@@ -39,13 +39,13 @@ from wholeday.commands import forget
 from wholeday.commands.reprocess import find_outdated
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
-from wholeday.extract.day import extract_day
-from wholeday.load import day as load_stage
 from wholeday.load import postgres, sqlite
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Tombstones
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 from wholeday.transform import day as transform_stage
 
 
@@ -61,8 +61,8 @@ def test_the_markers_follow_where_the_run_before_was_cut_off(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(forget, "_erase_rows", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            forget.forget(USERS, ["42"])
-    assert forget.forget(USERS, ["1"]).problems == []
+            forget.forget(read_workspace(USERS), ["42"])
+    assert forget.forget(read_workspace(USERS), ["1"]).problems == []
     check_markers()
 
 
@@ -74,18 +74,21 @@ def test_the_markers_follow_where_the_run_before_was_cut_off(monkeypatch):
 )
 def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
     """It stays as it is, and what is done is not noted; once it is mended, the same command completes it."""
-    raw = USERS.folder("raw", DAYS[1])
+    raw = read_workspace(USERS).folder("raw", DAYS[1])
     path = raw.path / name
     content = path.read_bytes()
     path.write_bytes(content[:-2])
-    result = forget.forget(USERS, ["42"])
+    result = forget.forget(read_workspace(USERS), ["42"])
     (problem,) = result.problems
     assert problem.startswith(f"users {DAYS[1]}: {path}{what}")
     assert result.days == {DAYS[0]: 1, DAYS[2]: 1, DAYS[3]: 1}
     assert Tombstones("data", "users").count_pending() == 1
     path.write_bytes(content)
-    assert {str(Path(path).parent) for path in find_mark()} == {str(raw), str(USERS.folder("clean", DAYS[1]))}
-    assert forget.forget(USERS, []).days == {DAYS[1]: 2}
+    assert {str(Path(path).parent) for path in find_mark()} == {
+        str(raw),
+        str(read_workspace(USERS).folder("clean", DAYS[1])),
+    }
+    assert forget.forget(read_workspace(USERS), []).days == {DAYS[1]: 2}
     assert find_mark() == []
     check_markers()
 
@@ -93,32 +96,32 @@ def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_unfinished_days_are_swept():
     """A part without a manifest may hold anybody; the day is read and cleaned again by the next run."""
-    raw, clean = USERS.folder("raw", DAYS[0]), USERS.folder("clean", DAYS[1])
+    raw, clean = read_workspace(USERS).folder("raw", DAYS[0]), read_workspace(USERS).folder("clean", DAYS[1])
     (raw.path / "manifest.json").unlink()
     execute(f"delete from loads where date = '{DAYS[0]}'")
     (clean.path / "manifest.json").unlink()
-    new = USERS.folder("raw", dt.date(2026, 11, 9))
+    new = read_workspace(USERS).folder("raw", dt.date(2026, 11, 9))
     new.sweep()
     new.write("part-00000.jsonl.gz", pack([[MARK.encode()]]))
     new.add_to_journal([MARK.encode()])
     for stage in ("raw", "clean"):  # left by a run that was killed, in a day without a line of the user
-        USERS.folder(stage, DAYS[4]).write("part-00007.jsonl.gz", pack([[MARK.encode()]]))
-    assert forget.forget(USERS, ["42"]).problems == []
+        read_workspace(USERS).folder(stage, DAYS[4]).write("part-00007.jsonl.gz", pack([[MARK.encode()]]))
+    assert forget.forget(read_workspace(USERS), ["42"]).problems == []
     assert find_mark() == []
     assert list(new.path.iterdir()) == []
     assert not clean.exists()
-    assert USERS.folder("raw", DAYS[1]).exists()
+    assert read_workspace(USERS).folder("raw", DAYS[1]).exists()
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_a_loaded_day_whose_raw_manifest_is_lost_is_left_to_a_person():
     """Nothing would read it again; with the manifest back it is as it was, and the same command completes it."""
-    raw, clean = USERS.folder("raw", DAYS[1]), USERS.folder("clean", DAYS[1])
+    raw, clean = read_workspace(USERS).folder("raw", DAYS[1]), read_workspace(USERS).folder("clean", DAYS[1])
     manifest = raw.path / "manifest.json"
     content = manifest.read_bytes()
     manifest.unlink()
     before = {path: content for path, content in dump_days().items() if str(DAYS[1]) in path}
-    (problem,) = forget.forget(USERS, ["42"]).problems
+    (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
     assert problem == (
         f"users {DAYS[1]}: {manifest} is gone, and the day is loaded: bring it back from a copy, or delete its folder "
         f"and the day's row of loads, and run the day again"
@@ -126,7 +129,7 @@ def test_a_loaded_day_whose_raw_manifest_is_lost_is_left_to_a_person():
     assert {path: content for path, content in dump_days().items() if str(DAYS[1]) in path} == before
     assert Tombstones("data", "users").count_pending() == 1
     manifest.write_bytes(content)
-    assert forget.forget(USERS, []).days == {DAYS[1]: 2}
+    assert forget.forget(read_workspace(USERS), []).days == {DAYS[1]: 2}
     assert find_mark() == []
     assert clean.exists()
     check_markers()
@@ -135,10 +138,10 @@ def test_a_loaded_day_whose_raw_manifest_is_lost_is_left_to_a_person():
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_what_is_left_of_a_day_that_was_given_up_is_swept():
     """As of one that was cut off in the middle of it."""
-    raw = USERS.folder("raw", DAYS[1])
+    raw = read_workspace(USERS).folder("raw", DAYS[1])
     (raw.path / "manifest.json").unlink()
     execute(f"update loads set pruned_at = loaded_at where date = '{DAYS[1]}'")
-    assert forget.forget(USERS, ["42"]).problems == []
+    assert forget.forget(read_workspace(USERS), ["42"]).problems == []
     assert list(raw.path.iterdir()) == []
     assert find_mark() == []
 
@@ -154,7 +157,7 @@ def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_o
         return write_parts(raw, clean, *rest)
 
     monkeypatch.setattr(forget, "_write_parts", watch)
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     assert held == [(True, True)] * len(DAYS)
     assert written == [[(42,), (42,)]] * len(DAYS)
 
@@ -162,12 +165,12 @@ def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_o
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_a_clean_day_of_another_raw_day_is_swept():
     """It would be made again anyway, and its lines cannot be told."""
-    USERS.folder("raw", DAYS[0]).sweep()
-    extract_day(USERS, DAYS[0])
-    path = USERS.folder("clean", DAYS[0]).path
+    read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+    stages.extract(read_workspace(USERS), DAYS[0])
+    path = read_workspace(USERS).folder("clean", DAYS[0]).path
     manifest = path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"raw_sha256": [', '"raw_sha256": ["other",'))
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     assert list(path.iterdir()) == []
     assert find_mark() == []
 
@@ -175,9 +178,9 @@ def test_a_clean_day_of_another_raw_day_is_swept():
 @pytest.mark.usefixtures("loaded")
 def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
     """Which line made which row cannot be told then: the line of somebody else would go."""
-    clean, before = USERS.folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
+    clean, before = read_workspace(USERS).folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
     clean.replace(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
-    (problem,) = forget.forget(USERS, ["42"]).problems
+    (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
     assert f"it has 1 rows of 3 records, 0 of them rejected: delete the folder {clean}, and reprocess" in problem
     assert read_raw(USERS, DAYS[2]) == before
 
@@ -186,15 +189,15 @@ def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
 def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
     """Its marker goes on telling of the files that it was loaded from."""
     loaded[DAYS[0]].append(make_user(10, f"{DAYS[0]}T10:00:00Z"))
-    USERS.folder("raw", DAYS[0]).sweep()
-    extract_day(USERS, DAYS[0])
-    transform_stage.transform_day(USERS, DAYS[0])
+    read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+    stages.extract(read_workspace(USERS), DAYS[0])
+    stages.transform(read_workspace(USERS), DAYS[0])
     hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
     before = query(hashes, str(DAYS[0]))
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     assert query(hashes, str(DAYS[0])) == before
-    assert find_outdated(USERS) == {DAYS[0]: "loaded from other files"}
-    load_stage.load_day(USERS, DAYS[0])
+    assert find_outdated(read_workspace(USERS)) == {DAYS[0]: "loaded from other files"}
+    stages.load(read_workspace(USERS), DAYS[0])
     check_markers()
 
 
@@ -205,24 +208,27 @@ def test_a_day_that_is_read_anew_before_the_tables_are_done_keeps_its_marker(mon
     before, erase_rows = query(hashes, str(DAYS[0])), forget._erase_rows
 
     def come_between(*arguments: Any) -> int:
-        USERS.folder("raw", DAYS[0]).sweep()
-        extract_day(USERS, DAYS[0])
+        read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+        stages.extract(read_workspace(USERS), DAYS[0])
         return erase_rows(*arguments)
 
     monkeypatch.setattr(forget, "_erase_rows", come_between)
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     assert query(hashes, str(DAYS[0])) == before
-    assert USERS.folder("raw", DAYS[0]).read_manifest(RawManifest).sha256 == before[0][0]
+    assert read_workspace(USERS).folder("raw", DAYS[0]).read_manifest(RawManifest).sha256 == before[0][0]
 
 
 @pytest.mark.usefixtures("database", "loaded")
 def test_a_clean_day_without_its_raw_one_is_left_to_a_person():
     """It is the last that there is of that day, so it is not swept; the line says what to do. The warehouse is done."""
-    raw = USERS.folder("raw", DAYS[2])
+    raw = read_workspace(USERS).folder("raw", DAYS[2])
     raw.sweep()
     raw.path.rmdir()
-    (problem,) = forget.forget(USERS, ["42"]).problems
-    assert f"{USERS.folder('clean', DAYS[2])} is all there is of the day: delete it, or bring {raw} back" in problem
+    (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
+    assert (
+        f"{read_workspace(USERS).folder('clean', DAYS[2])} is all there is of the day: delete it, or bring {raw} back"
+        in problem
+    )
     assert query("select count(*) from users_history where user_id = 42") == [(0,)]
     assert query("select count(*) from rejects where record like ?", f"%{MARK}%") == [(0,)]
     assert query("select rejected, forgotten from loads where date = ?", str(DAYS[2])) == [(1, 1)]
@@ -237,10 +243,10 @@ def test_a_reader_of_the_warehouse_is_named(monkeypatch):
     with databases.connect(Pipeline().database) as reader:
         reader.execute("begin")
         reader.execute("select count(*) from users").fetchall()
-        (problem,) = forget.forget(USERS, ["42"]).problems
+        (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
         assert "another program is reading the warehouse" in problem
         assert Tombstones("data", "users").count_pending() == 1
-    assert forget.forget(USERS, []).problems == []
+    assert forget.forget(read_workspace(USERS), []).problems == []
     assert find_mark() == []
 
 
@@ -251,7 +257,7 @@ def test_a_file_of_tombstones_that_cannot_be_read_stops_a_load(content):
     Path("data/forgotten").mkdir()
     Path("data/forgotten/users.jsonl").write_bytes(content)
     with pytest.raises(FolderError, match=r"users\.jsonl: the keys that are forgotten cannot be read"):
-        load_stage.load_day(USERS, DAYS[0])
+        stages.load(read_workspace(USERS), DAYS[0])
 
 
 def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(server, configure):
@@ -273,7 +279,7 @@ def kill_at_every_step() -> None:
     get_config().set("users", "max_reject_ratio", "1")
     Path("data").rename("before")
     shutil.copytree("before", "data")
-    forget.forget(USERS, ["42"])
+    forget.forget(read_workspace(USERS), ["42"])
     wanted = dump_files(), dump_database()
     for step in itertools.count():
         shutil.rmtree("data")
@@ -281,12 +287,12 @@ def kill_at_every_step() -> None:
         child = os.fork()
         if not child:
             kill_at(step)
-            forget.forget(USERS, ["42"])
+            forget.forget(read_workspace(USERS), ["42"])
             os._exit(0)
         if os.waitpid(child, 0)[1] == 0:
             break
         check_state(step)
-        forget.forget(USERS, ["42"])
+        forget.forget(read_workspace(USERS), ["42"])
         assert (dump_files(), dump_database()) == wanted, step
     print(step)
 
@@ -314,18 +320,20 @@ def kill_at(step: int) -> None:
 def check_state(step: int) -> None:
     """Every day is there and whole, and loads into a new warehouse without the user once the tombstone is written."""
     for day in (DAYS[1], DAYS[3]):
-        raw = USERS.folder("raw", day)
+        raw = read_workspace(USERS).folder("raw", day)
         assert [raw.read(part) for part in raw.read_manifest(RawManifest).parts], step
-        for clean in [USERS.folder("clean", day)] * transform_stage.is_current(USERS, day):
+        for clean in [read_workspace(USERS).folder("clean", day)] * transform_stage.is_current(
+            read_workspace(USERS), day
+        ):
             made = clean.read_manifest(CleanManifest)
             assert [clean.read(part) for part in (*made.parts, *made.rejects)], step
     shutil.copytree("data", "killed")
     for path in Path("data").glob("warehouse.db*"):
         path.unlink()
     for day in [DAYS[1], DAYS[3]] * bool(Tombstones("data", "users").keys()):
-        if not transform_stage.is_current(USERS, day):
-            transform_stage.transform_day(USERS, day)
-        load_stage.load_day(USERS, day)
+        if not transform_stage.is_current(read_workspace(USERS), day):
+            stages.transform(read_workspace(USERS), day)
+        stages.load(read_workspace(USERS), day)
         assert query("select count(*) from users_history where user_id = 42") == [(0,)], step
         assert query("select count(*) from loads where forgotten = 0") == [(0,)], step
     shutil.rmtree("data")
@@ -353,7 +361,7 @@ def test_loads_that_run_meanwhile_neither_bring_the_user_back_nor_lose_a_hash(se
         assert process.stdout is not None
         assert process.stdout.readline() == "first round\n"
         for key in ("42", "1", "2", "3"):
-            result = forget.forget(USERS, [key])
+            result = forget.forget(read_workspace(USERS), [key])
             assert (result.problems, result.unknown) == ([], [])
     finally:
         Path("stop").touch()
@@ -371,9 +379,9 @@ def load_again_and_again() -> None:
         for day in DAYS:
             execute(f"delete from loads where date = '{day}'")
             if number % 3 == 0:
-                with USERS.folder("clean", day).lock():
-                    transform_stage.transform_day(USERS, day)
-            load_stage.load_day(USERS, day)
+                with read_workspace(USERS).folder("clean", day).lock():
+                    stages.transform(read_workspace(USERS), day)
+            stages.load(read_workspace(USERS), day)
         if number == 0:
             print("first round", flush=True)
         if Path("stop").exists():

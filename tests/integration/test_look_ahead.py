@@ -15,8 +15,8 @@ import pytest
 from tests.support.reading import DAY, People
 from tests.support.server import Answer, Request, Server
 from wholeday.errors import SourceError
-from wholeday.extract.census import Census
 from wholeday.extract.reader import Reader
+from wholeday.schema.census import Census
 
 PATIENCE = 20  # seconds for what is sure to happen
 

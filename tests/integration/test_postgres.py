@@ -37,13 +37,12 @@ from tests.support.store import (
 )
 from wholeday.commands.forget import forget
 from wholeday.errors import BrokenOffError, ConfigError, WarehouseError
-from wholeday.extract import day as extract_stage
-from wholeday.load import day as load_stage
 from wholeday.load import packing, postgres
 from wholeday.load.database import Database, find_database
 from wholeday.load.markers import find_loaded
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
-from wholeday.transform import day as transform_stage
 
 DAY = dt.date(2026, 11, 21)
 
@@ -600,9 +599,9 @@ def test_no_byte_of_a_forgotten_user_is_left_in_a_table(cluster: Cluster, config
     url = cluster.make_url().replace("/warehouse?", "/erased?")
     configure("pipeline", database=url)
     configure("users", url="demo://users?per_day=50&updated_since={day_start}&updated_before={day_stop}")
-    extract_stage.extract_day(USERS, DAY)
-    transform_stage.transform_day(USERS, DAY)
-    load_stage.load_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
+    stages.transform(read_workspace(USERS), DAY)
+    stages.load(read_workspace(USERS), DAY)
     ((key,),) = query("select max(user_id) from users")
     for name in (f"{mark} once", f"{mark} twice"):
         changes = [f"update {table} set name = '{name}' where user_id = {key}" for table in ("users", "_users_events")]
@@ -610,7 +609,7 @@ def test_no_byte_of_a_forgotten_user_is_left_in_a_table(cluster: Cluster, config
     with databases.connect(url) as connection:
         connection.execute("analyze")
     assert {"users", "_users_events"} <= set(find_in_files(cluster, "erased", mark))
-    assert forget(USERS, [str(key)]).problems == []
+    assert forget(read_workspace(USERS), [str(key)]).problems == []
     # Only a superuser could write the statistics of columns anew; the page that says so is docs/scaling.md.
     assert set(find_in_files(cluster, "erased", mark)) <= {"pg_statistic"}
 
@@ -620,16 +619,16 @@ def test_a_transaction_that_can_still_see_a_forgotten_user_is_named(
 ) -> None:
     """It need not touch the tables: what it might still ask for is kept for it."""
     monkeypatch.setattr(postgres, "BUSY_SECONDS", 0.1)
-    extract_stage.extract_day(USERS, DAY)
-    transform_stage.transform_day(USERS, DAY)
-    load_stage.load_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
+    stages.transform(read_workspace(USERS), DAY)
+    stages.load(read_workspace(USERS), DAY)
     ((key,),) = query("select max(user_id) from users")
     with databases.connect(postgresql) as reader:
         reader.execute("begin isolation level repeatable read")
         ((pid,),) = reader.execute("select pg_backend_pid()").fetchall()
-        (problem,) = forget(USERS, [str(key)]).problems
+        (problem,) = forget(read_workspace(USERS), [str(key)]).problems
     assert f"another program is reading the warehouse (process {pid}, loader, since 2" in problem
-    assert forget(USERS, []).problems == []
+    assert forget(read_workspace(USERS), []).problems == []
 
 
 def find_in_files(cluster: Cluster, database: str, text: str) -> list[str]:

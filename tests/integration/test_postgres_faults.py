@@ -29,10 +29,9 @@ from tests.support.project import dump_warehouse, execute, need, query
 from tests.support.proxy import Moment, Proxy
 from tests.support.store import Store, describe, incremental, snapshot, user
 from wholeday.errors import BrokenOffError, WarehouseError
-from wholeday.extract import day as extract_stage
-from wholeday.load import day as load_stage
 from wholeday.load import postgres
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))
@@ -231,8 +230,8 @@ def files(configure: Callable[..., None]) -> list[dt.date]:
     configure("users", url="demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300")
     days = [DAY - dt.timedelta(days=1), DAY]
     for day in days:
-        extract_stage.extract_day(USERS, day)
-        transform_stage.transform_day(USERS, day)
+        stages.extract(read_workspace(USERS), day)
+        stages.transform(read_workspace(USERS), day)
     return days
 
 
@@ -241,9 +240,9 @@ def whole(files: list[dt.date], configure: Callable[..., None], cluster: Cluster
     """What the warehouse is to say in the end. It lies behind the proxy, and the day before is loaded."""
     for port in (cluster.port, proxy.port):
         configure("pipeline", database=cluster.make_url(port))
-        load_stage.load_day(USERS, files[0])
+        stages.load(read_workspace(USERS), files[0])
         if port == cluster.port:
-            load_stage.load_day(USERS, DAY)
+            stages.load(read_workspace(USERS), DAY)
             whole = dump_warehouse()
     return whole
 
@@ -254,7 +253,7 @@ def test_a_connection_that_is_lost_at_the_commit_asks_for_the_marker_before_it_l
 ) -> None:
     """Where the server heard of it the day is loaded: its rows are not read again, and its marker stays as it is."""
     proxy.cut_at_commit = moment
-    load_stage.load_day(USERS, DAY)
+    stages.load(read_workspace(USERS), DAY)
     assert dump_warehouse() == whole
     copies = [sql for sql in watch.statements if sql.startswith('copy "stage"')]
     assert len(copies) == {"before": 2, "after": 1}[moment]
@@ -272,7 +271,7 @@ def test_a_network_that_is_cut_in_the_middle_is_no_reason_to_fail(
     for number in choose(list(range(2, 60)), 3, "cut"):
         execute(f"delete from loads where date = '{DAY}'")
         watch.expect(number, proxy.cut)
-        load_stage.load_day(USERS, DAY)
+        stages.load(read_workspace(USERS), DAY)
         assert dump_warehouse() == whole, watch.statements[number - 1]
 
 
@@ -288,11 +287,11 @@ def test_a_network_that_breaks_every_time_is_given_up_in_one_line(
 
     watch.expect(10, cut_again)
     with pytest.raises(BrokenOffError, match=r"the transaction was broken off: run again$"):
-        load_stage.load_day(USERS, DAY)
+        stages.load(read_workspace(USERS), DAY)
     assert caplog.text.count("it is loaded again") == 2
     watch.expect(0, lambda: None)
     assert dump_warehouse() == before
-    load_stage.load_day(USERS, DAY)
+    stages.load(read_workspace(USERS), DAY)
     assert dump_warehouse() == whole
 
 
@@ -305,7 +304,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(whole: dict[str, Any], 
 
     timer = threading.Timer(1, cluster.start)
     watch.expect(40, go_away)
-    load_stage.load_day(USERS, DAY)
+    stages.load(read_workspace(USERS), DAY)
     timer.join()
     assert dump_warehouse() == whole
 
@@ -319,12 +318,12 @@ def test_a_server_that_stays_away_is_given_up_in_one_line(
     watch.expect(40, cluster.kill)
     try:
         with pytest.raises(WarehouseError, match=": see that it runs, and that ") as caught:
-            load_stage.load_day(USERS, DAY)
+            stages.load(read_workspace(USERS), DAY)
     finally:
         cluster.start()
     assert "\n" not in str(caught.value)
     assert dump_warehouse() == before
-    load_stage.load_day(USERS, DAY)
+    stages.load(read_workspace(USERS), DAY)
     assert dump_warehouse() == whole
 
 
@@ -335,7 +334,7 @@ def test_a_failover_in_the_middle_of_a_load_ends_on_the_other_server(
     """A standby that has every commit takes over, and is found by the same URL: no loaded day is missing there."""
     configure("pipeline", database=cluster.make_url())
     for day in files:
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
     whole = dump_warehouse()
     with cluster.follow() as standby:
         url = f"{cluster.make_url(cluster.port, standby.port)}&target_session_attrs=read-write"
@@ -343,14 +342,14 @@ def test_a_failover_in_the_middle_of_a_load_ends_on_the_other_server(
         cluster.execute("alter system set synchronous_standby_names = '*'")
         cluster.execute("select pg_reload_conf()")
         try:
-            load_stage.load_day(USERS, files[0])
+            stages.load(read_workspace(USERS), files[0])
 
             def fail_over() -> None:
                 cluster.kill()
                 standby.execute("select pg_promote()")
 
             watch.expect(40, fail_over)
-            load_stage.load_day(USERS, DAY)
+            stages.load(read_workspace(USERS), DAY)
             assert dump_warehouse() == whole
             ((port,),) = databases.query(url, "select current_setting('port')")
             assert int(port) == standby.port

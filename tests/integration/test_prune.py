@@ -17,9 +17,8 @@ from wholeday.commands.prune import Outcome, prune
 from wholeday.commands.reprocess import rebuild, reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import FolderError, WarehouseError
-from wholeday.extract import day as extract_stage
-from wholeday.load import day as load_stage
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
 OLD, LATER = DAYS[:3], DAYS[3:]
@@ -31,9 +30,9 @@ def loaded(configure) -> None:
     """Six days, loaded; from then on the source is out of reach."""
     configure("users", url=URL)
     for day in DAYS:
-        extract_stage.extract_day(USERS, day)
-        transform_stage.transform_day(USERS, day)
-        load_stage.load_day(USERS, day)
+        stages.extract(read_workspace(USERS), day)
+        stages.transform(read_workspace(USERS), day)
+        stages.load(read_workspace(USERS), day)
     configure("users", url="http://127.0.0.1:9/nobody-listens")
 
 
@@ -44,7 +43,7 @@ def execute(*statements: str) -> None:
 
 
 def prune_old(keep: int = 3) -> list[Outcome]:
-    return list(prune(USERS, 0, keep, only_look=False))
+    return list(prune(read_workspace(USERS), 0, keep, only_look=False))
 
 
 def list_files(day: dt.date) -> list[str]:
@@ -83,7 +82,7 @@ def test_a_day_is_old_by_the_last_closed_one_and_the_newest_are_kept(monkeypatch
         (6, 0, []),
         (0, 9, []),
     ]:
-        assert [outcome.date.day for outcome in prune(USERS, older_than, keep, only_look=True)] == days
+        assert [outcome.date.day for outcome in prune(read_workspace(USERS), older_than, keep, only_look=True)] == days
 
 
 def test_without_yes_nothing_is_touched():
@@ -154,7 +153,7 @@ def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, only_look):
     change, why = NOT_HELD[how]
     change(OLD[0])
     files = list_files(OLD[0])
-    found = tell(list(prune(USERS, 0, 5 if how == "other raw files" else 4, only_look)))
+    found = tell(list(prune(read_workspace(USERS), 0, 5 if how == "other raw files" else 4, only_look)))
     assert why in found.pop(1)
     assert set(found.values()) <= {"pruned"}
     assert list_files(OLD[0]) == files
@@ -164,7 +163,7 @@ def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, only_look):
 @pytest.mark.parametrize("stage", ["raw", "clean"])
 def test_a_day_that_is_worked_on_is_waited_for(stage):
     """What another process reads or cleans just now is looked at when that is done."""
-    with USERS.folder(stage, OLD[0]).lock():
+    with read_workspace(USERS).folder(stage, OLD[0]).lock():
         pruning = start("python", "-m", "wholeday", "prune", "--older-than", "0", "--keep", "3", "--yes")
         with pytest.raises(subprocess.TimeoutExpired):
             pruning.wait(4)
@@ -205,12 +204,12 @@ def test_a_day_that_is_given_up_is_loaded_and_nothing_reads_it_again():
 def test_verify_knows_a_day_that_was_given_up_from_one_that_is_lost():
     """The one is nothing to speak of, the other a difference; and the tables are held against each other as before."""
     prune_old()
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
     shutil.rmtree(f"data/raw/users/date={LATER[0]}")
-    lost = [(finding.date, finding.what, finding.remark) for finding in verify(USERS)]
+    lost = [(finding.date, finding.what, finding.remark) for finding in verify(read_workspace(USERS))]
     assert lost == [(LATER[0], "the files are gone: bring them back from a copy", False)]
     execute("update _users_events set city = 'x' where load_date = '2026-10-01'")
-    assert len(list(verify(USERS))) > 1
+    assert len(list(verify(read_workspace(USERS)))) > 1
 
 
 def test_rebuild_refuses_to_lose_a_day_that_was_given_up_and_says_so():
@@ -219,9 +218,9 @@ def test_rebuild_refuses_to_lose_a_day_that_was_given_up_and_says_so():
     before = dump()
     days = r"2026-10-01\.\.2026-10-03"
     with pytest.raises(WarehouseError, match=rf"users {days}: .* \(prune has given up those of {days}\): .*--drop-"):
-        rebuild(USERS)
+        rebuild(read_workspace(USERS))
     assert dump() == before
-    rebuild(USERS, drop_missing=True)
+    rebuild(read_workspace(USERS), drop_missing=True)
     assert query("select date, pruned_at from loads order by 1") == [(str(day), None) for day in LATER]
 
 
@@ -229,24 +228,24 @@ def test_reprocess_names_a_day_that_was_given_up_and_makes_the_others():
     """It stays as it was loaded; without a marker it would be missing."""
     prune_old()
     execute(f"update loads set pruned_at = loaded_at where date = '{LATER[0]}'")  # whose files were brought back
-    outcomes = list(reprocess(USERS, DAYS[0], DAYS[-1], everything=True))
+    outcomes = list(reprocess(read_workspace(USERS), DAYS[0], DAYS[-1], everything=True))
     assert [outcome.what for outcome in outcomes] == ["pruned"] * 3 + ["done"] * 2
     result = run("python", "-m", "wholeday", "reprocess", str(DAYS[0]), str(DAYS[-1]))
     assert result.returncode == 0, result.stderr
     assert "users 2026-10-01..2026-10-03: given up by prune, left as loaded" in result.stdout
     execute(f"delete from loads where date = '{OLD[0]}'")
-    assert next(iter(reprocess(USERS, DAYS[0], DAYS[-1]))).what == "missing"
+    assert next(iter(reprocess(read_workspace(USERS), DAYS[0], DAYS[-1]))).what == "missing"
 
 
 def test_a_user_is_forgotten_in_days_that_were_given_up():
     """From the tables, which are all that is left of them; nothing differs afterwards."""
     (user,) = query(f"select user_id from _users_events where load_date = '{OLD[0]}' limit 1")[0]
     prune_old()
-    done = forget(USERS, [str(user)])
+    done = forget(read_workspace(USERS), [str(user)])
     assert (done.problems, done.unknown) == ([], [])
     for table in ("users", "users_history", "_users_events"):
         assert query(f"select count(*) from {table} where user_id = {user}") == [(0,)]
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
     assert not list_files(OLD[0])
 
 
@@ -255,11 +254,11 @@ def test_a_day_that_is_read_again_is_no_longer_given_up(configure):
     prune_old()
     execute(f"delete from loads where date = '{OLD[0]}'")
     configure("users", url=URL)
-    extract_stage.extract_day(USERS, OLD[0])
-    transform_stage.transform_day(USERS, OLD[0])
-    load_stage.load_day(USERS, OLD[0])
+    stages.extract(read_workspace(USERS), OLD[0])
+    stages.transform(read_workspace(USERS), OLD[0])
+    stages.load(read_workspace(USERS), OLD[0])
     assert query(f"select pruned_at from loads where date = '{OLD[0]}'") == [(None,)]
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
 
 
 @pytest.mark.parametrize("how", ["raise", "kill"])
@@ -272,15 +271,15 @@ def test_cut_off_at_any_point_the_day_is_given_up_or_not_and_the_next_run_comple
         shutil.rmtree("data")
         shutil.copytree(whole, "data")
         code, said = points.run(lambda: raise_failed(prune_old(keep=5)), points.Points(point, how))
-        assert [finding for finding in verify(USERS, OLD[0], OLD[1]) if not finding.remark] == [], said
+        assert [finding for finding in verify(read_workspace(USERS), OLD[0], OLD[1]) if not finding.remark] == [], said
         ((pruned_at,),) = query(f"select pruned_at from loads where date = '{OLD[0]}'")
-        raw, clean = USERS.folder("raw", OLD[0]), USERS.folder("clean", OLD[0])
+        raw, clean = read_workspace(USERS).folder("raw", OLD[0]), read_workspace(USERS).folder("clean", OLD[0])
         assert pruned_at or (raw.exists() and clean.exists()), said
         assert raw.exists() or not clean.has_folder(), said  # no clean day without the raw one: forget must reach both
         assert dump() == before
         prune_old(keep=5)
         assert list_files(OLD[0]) == []
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
     assert point > 15
 
 

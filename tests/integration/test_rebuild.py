@@ -31,10 +31,10 @@ from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError, QualityError, WarehouseError
-from wholeday.extract import day as extract_stage
-from wholeday.load import day as load_stage
+from wholeday.load.warehouse import open_warehouse
 from wholeday.storage.day_folder import DayFolder
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day="
@@ -45,7 +45,8 @@ from wholeday.commands.reprocess import rebuild
 from pipeline.users import USERS
 from wholeday.load.warehouse import Warehouse
 Warehouse.rebuild = (lambda real: lambda *loads: (Path("began").touch(), real(*loads)))(Warehouse.rebuild)
-rebuild(USERS)
+from wholeday.tasks.stages import read_workspace
+rebuild(read_workspace(USERS))
 """
 
 
@@ -54,8 +55,8 @@ def files(configure) -> list[dt.date]:
     """Some days with raw and clean folders, on which many users change more than once; none is loaded."""
     configure("users", url=f"{URL}600")
     for day in DAYS:
-        extract_stage.extract_day(USERS, day)
-        transform_stage.transform_day(USERS, day)
+        stages.extract(read_workspace(USERS), day)
+        stages.transform(read_workspace(USERS), day)
     configure("users", url="http://127.0.0.1:9/nobody-listens")
     return DAYS
 
@@ -64,7 +65,7 @@ def files(configure) -> list[dt.date]:
 def loaded(files) -> None:
     """The same, loaded, the days in disorder."""
     for day in files[::2] + files[1::2]:
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
 
 
 def dump() -> tuple[object, ...]:
@@ -95,21 +96,22 @@ def test_what_was_mangled_is_as_if_filled_straight(mangled):
     """Whatever was done to the tables by hand, with the source out of reach."""
     straight = dump()
     execute(*MANGLED[mangled])
-    assert [(outcome.date, outcome.what) for outcome in rebuild(USERS)] == [(day, "done") for day in DAYS]
+    outcomes = rebuild(read_workspace(USERS))
+    assert [(outcome.date, outcome.what) for outcome in outcomes] == [(day, "done") for day in DAYS]
     assert dump() == straight
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
 
 
 @pytest.mark.usefixtures("database", "loaded")
 def test_a_warehouse_that_is_gone_is_made_of_raw_alone(configure):
     """The file and the clean folders: neither is needed. The days come in the order in which they were read."""
     configure("users", url=f"{URL}600")
-    USERS.folder("raw", DAYS[0]).sweep()
-    extract_stage.extract_day(USERS, DAYS[0])
+    read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+    stages.extract(read_workspace(USERS), DAYS[0])
     straight = dump()
     shutil.rmtree("data/clean")
     remove_warehouse()
-    rebuild(USERS)
+    rebuild(read_workspace(USERS))
     assert dump() == straight
     assert query("select date from loads order by loaded_at") == [(str(day),) for day in (*DAYS[1:], DAYS[0])]
 
@@ -133,9 +135,9 @@ def test_a_table_that_is_declared_otherwise_is_made_so():
     other = dataclasses.replace(USERS, table=with_text_key, clean=with_text_ids)
     execute(f"delete from loads where date = '{DAYS[0]}'")
     with pytest.raises(WarehouseError, match=r"(?i)the table users has user_id as (integer|bigint), not text"):
-        load_stage.load_day(other, DAYS[0])
+        stages.load(read_workspace(other), DAYS[0])
     shutil.rmtree("data/clean")
-    rebuild(other)
+    rebuild(read_workspace(other))
     found = query(
         "select user_id, name from users where cast(user_id as bigint) > 70000 order by cast(user_id as bigint)"
     )
@@ -159,7 +161,7 @@ def test_a_reader_never_sees_less_than_all_users():
     reader = threading.Thread(target=poll)
     reader.start()
     time.sleep(0.05)
-    rebuild(USERS)
+    rebuild(read_workspace(USERS))
     time.sleep(0.05)
     done.set()
     reader.join()
@@ -183,7 +185,7 @@ def test_a_kill_leaves_the_old_warehouse_or_the_new_one():
         command.send_signal(signal.SIGKILL)
         command.communicate()
         assert dump() in (old, straight)
-    rebuild(USERS)
+    rebuild(read_workspace(USERS))
     assert dump() == straight
 
 
@@ -193,9 +195,9 @@ def test_another_dataset_in_the_file_is_not_touched(configure):
     with Server() as server:
         rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
         configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
-        extract_stage.extract_day(ORDERS, DAYS[0])
-        transform_stage.transform_day(ORDERS, DAYS[0])
-        load_stage.load_day(ORDERS, DAYS[0])
+        stages.extract(read_workspace(ORDERS), DAYS[0])
+        stages.transform(read_workspace(ORDERS), DAYS[0])
+        stages.load(read_workspace(ORDERS), DAYS[0])
     tables = [
         "orders",
         "_orders_days",
@@ -205,11 +207,11 @@ def test_another_dataset_in_the_file_is_not_touched(configure):
     ]
     before = [query(f"select * from {name}") for name in tables]
     assert all(before)
-    rebuild(USERS)
+    rebuild(read_workspace(USERS))
     assert [query(f"select * from {name}") for name in tables] == before
-    rebuild(ORDERS)
-    assert list(verify(ORDERS)) == []
-    assert list(verify(USERS)) == []
+    rebuild(read_workspace(ORDERS))
+    assert list(verify(read_workspace(ORDERS))) == []
+    assert list(verify(read_workspace(USERS))) == []
 
 
 def give_old_names(name: str) -> None:
@@ -237,36 +239,36 @@ def test_rebuild_renames_old_tables(configure):
     with Server() as server:
         rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
         configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
-        extract_stage.extract_day(ORDERS, DAYS[0])
-        transform_stage.transform_day(ORDERS, DAYS[0])
-        load_stage.load_day(ORDERS, DAYS[0])
+        stages.extract(read_workspace(ORDERS), DAYS[0])
+        stages.transform(read_workspace(ORDERS), DAYS[0])
+        stages.load(read_workspace(ORDERS), DAYS[0])
     straight, orders = dump(), query("select * from orders_history")
     execute("insert into _users_forgotten values (4711)")
     give_old_names("users")
     give_old_names("orders")
     commands = {
-        "load": lambda: load_stage.load_day(USERS, DAYS[0]),
-        "status": lambda: find_status(USERS),
-        "plan": lambda: plan(USERS, DAYS[0], DAYS[2]),
-        "reprocess": lambda: [*reprocess.reprocess(USERS, DAYS[0], DAYS[2])],
-        "prune": lambda: [*prune(USERS, 0, 0, only_look=True)],
-        "forget": lambda: forget(USERS, ["1"]),
-        "look up": lambda: look_up(USERS, ["1"]),
+        "load": lambda: stages.load(read_workspace(USERS), DAYS[0]),
+        "status": lambda: find_status(read_workspace(USERS)),
+        "plan": lambda: plan(read_workspace(USERS), DAYS[0], DAYS[2]),
+        "reprocess": lambda: [*reprocess.reprocess(read_workspace(USERS), DAYS[0], DAYS[2])],
+        "prune": lambda: [*prune(read_workspace(USERS), 0, 0, only_look=True)],
+        "forget": lambda: forget(read_workspace(USERS), ["1"]),
+        "look up": lambda: look_up(read_workspace(USERS), ["1"]),
     }
     for command in commands.values():
         with pytest.raises(WarehouseError, match=r"made the tables of users: \./run\.sh rebuild makes them again"):
             command()
-    (finding,) = verify(USERS)
+    (finding,) = verify(read_workspace(USERS))
     assert "made the tables of users: ./run.sh rebuild" in finding.what
-    rebuild(USERS)
+    rebuild(read_workspace(USERS))
     assert dump() == straight
-    assert [*verify(USERS)] == []
+    assert [*verify(read_workspace(USERS))] == []
     assert query("select * from _users_forgotten") == [(4711,)]
     with pytest.raises(WarehouseError, match="made the tables of orders"):
-        load_stage.load_day(ORDERS, DAYS[0])
-    rebuild(ORDERS)
+        stages.load(read_workspace(ORDERS), DAYS[0])
+    rebuild(read_workspace(ORDERS))
     assert query("select * from orders_history") == orders
-    assert [*verify(ORDERS)] == []
+    assert [*verify(read_workspace(ORDERS))] == []
     tables = databases.list_tables(Pipeline().database)
     assert not [table for table in tables if table.startswith(("users_", "orders_")) and "history" not in table]
 
@@ -276,11 +278,11 @@ def test_old_tables_without_raw_files_survive():
     """A day that cannot be loaded again is refused. The renamed tables keep it, and readers have the history."""
     straight, history = dump(), query(HISTORY)
     give_old_names("users")
-    shutil.rmtree(USERS.folder("raw", DAYS[0]).path)
+    shutil.rmtree(read_workspace(USERS).folder("raw", DAYS[0]).path)
     with pytest.raises(WarehouseError, match="without raw files"):
-        rebuild(USERS)
+        rebuild(read_workspace(USERS))
     assert query(HISTORY) == history
-    load_stage.load_day(USERS, DAYS[1])
+    stages.load(read_workspace(USERS), DAYS[1])
     assert dump() == straight
 
 
@@ -288,37 +290,37 @@ def test_old_tables_without_raw_files_survive():
 def test_a_loaded_day_without_raw_files_is_not_given_up_unasked():
     """One line names the days, and nothing is changed; they can be given up. A marker that was deleted hides none."""
     for day in (DAYS[0], DAYS[1], DAYS[3]):
-        shutil.rmtree(USERS.folder("raw", day).path)
+        shutil.rmtree(read_workspace(USERS).folder("raw", day).path)
     execute(f"delete from loads where date = '{DAYS[3]}'")
-    shutil.rmtree(USERS.folder("clean", DAYS[4]).path)
+    shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[4]).path)
     before = dump()
     with pytest.raises(WarehouseError, match=r"^users 2026-10-01\.\.2026-10-02, 2026-10-04: .* --drop-missing$"):
-        rebuild(USERS)
+        rebuild(read_workspace(USERS))
     assert dump() == before
-    assert not USERS.folder("clean", DAYS[4]).exists()  # nor was a day cleaned for nothing
-    rebuild(USERS, drop_missing=True)
+    assert not read_workspace(USERS).folder("clean", DAYS[4]).exists()  # nor was a day cleaned for nothing
+    rebuild(read_workspace(USERS), drop_missing=True)
     assert query("select date from loads order by 1") == [(str(DAYS[2]),), (str(DAYS[4]),)]
-    assert list(verify(USERS, DAYS[2], DAYS[3])) == []
+    assert list(verify(read_workspace(USERS), DAYS[2], DAYS[3])) == []
 
 
 @pytest.mark.usefixtures("database", "files")
 def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(configure, capsys):
     """What was loaded must not be lost; what never was is told, and the others are made."""
     for day in DAYS[:-1]:
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
     straight = dump()
-    shutil.rmtree(USERS.folder("clean", DAYS[-1]).path)
+    shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[-1]).path)
     configure("users", max_reject_ratio=0)
-    outcomes = rebuild(USERS)
+    outcomes = rebuild(read_workspace(USERS))
     assert [outcome.what for outcome in outcomes] == ["done"] * 4 + ["failed"]
     assert "records are rejected, more than max_reject_ratio 0.0" in outcomes[-1].why
     assert dump() == straight
     made = f"users {DAYS[0]}..{DAYS[3]}: the warehouse is made anew of these\n"
     assert run_here(capsys, "rebuild") == (made, f"ERROR: {outcomes[-1].why}\n", 1)
     assert dump() == straight
-    shutil.rmtree(USERS.folder("clean", DAYS[0]).path)
+    shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[0]).path)
     with pytest.raises(QualityError, match=r"users 2026-10-01: .* records are rejected"):
-        rebuild(USERS)
+        rebuild(read_workspace(USERS))
     assert dump() == straight
 
 
@@ -347,17 +349,17 @@ def test_a_day_that_is_loaded_during_a_rebuild_stays(monkeypatch, configure, dro
         flags = ("--date", str(LATE), "--users-url", f"{URL}600", "--pipeline-database", Pipeline().database)
         loading.append(start("luigi", "--module", "pipeline", "LoadUsers", *flags))
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not USERS.folder("raw", LATE).exists():
+        while time.monotonic() < deadline and not read_workspace(USERS).folder("raw", LATE).exists():
             time.sleep(0.05)
         time.sleep(1)  # it would be loaded by now
 
     act_while_cleaning(monkeypatch, load)
-    rebuild(USERS, drop_missing)
+    rebuild(read_workspace(USERS), drop_missing)
     (process,) = loading
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert query("select date from loads order by 1") == [(str(day),) for day in [*DAYS, LATE]]
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
 
 
 @pytest.mark.usefixtures("database", "loaded")
@@ -368,24 +370,24 @@ def test_without_locks_a_day_that_is_loaded_meanwhile_is_rebuilt_too(monkeypatch
     monkeypatch.setattr(DayFolder, "lock_all", lambda _: contextlib.nullcontext())
 
     def load() -> None:
-        extract_stage.extract_day(USERS, LATE)
-        transform_stage.transform_day(USERS, LATE)
-        load_stage.load_day(USERS, LATE)
+        stages.extract(read_workspace(USERS), LATE)
+        stages.transform(read_workspace(USERS), LATE)
+        stages.load(read_workspace(USERS), LATE)
 
     act_while_cleaning(monkeypatch, load)
-    assert [outcome.date for outcome in rebuild(USERS, drop_missing)] == [*DAYS, LATE]
+    assert [outcome.date for outcome in rebuild(read_workspace(USERS), drop_missing)] == [*DAYS, LATE]
     assert query("select date from loads order by 1") == [(str(day),) for day in [*DAYS, LATE]]
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
 
 
 @pytest.mark.usefixtures("database", "files")
 def test_a_table_of_another_program_is_not_dropped():
     """Where no day is loaded, a table `users` is not ours: the line says what is in the way."""
-    with USERS.warehouse().database.connect(create=True):
+    with open_warehouse(read_workspace(USERS)).database.connect(create=True):
         pass
     execute("create table users (id integer)", "insert into users values (7)")
     with pytest.raises(WarehouseError, match=r"there is no table _users_days, .*: if they are another program's"):
-        rebuild(USERS)
+        rebuild(read_workspace(USERS))
     assert query("select * from users") == [(7,)]
 
 
@@ -393,5 +395,5 @@ def test_a_table_of_another_program_is_not_dropped():
 def test_without_raw_days_there_is_nothing_to_rebuild_from():
     """One line, and no empty warehouse in the old one's place."""
     with pytest.raises(FolderError, match="data/raw/users: no day has raw files to rebuild from"):
-        rebuild(USERS)
+        rebuild(read_workspace(USERS))
     assert not has_table("users")

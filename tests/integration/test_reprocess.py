@@ -17,12 +17,13 @@ from tests.support.server import Answer, Server
 from wholeday.commands.reprocess import find_outdated, rebuild, reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import ConfigError, FolderError
-from wholeday.extract import day as extract_stage
 from wholeday.load import day as load_stage
-from wholeday.load.warehouse import Rejected
+from wholeday.load.warehouse import Rejected, open_warehouse
+from wholeday.schema.dataset import Dataset
 from wholeday.storage.manifest import CleanManifest, RawManifest
-from wholeday.tasks.dataset import Dataset
-from wholeday.transform import day as transform_stage
+from wholeday.storage.workspace import Workspace
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -51,10 +52,10 @@ FIXED = dataclasses.replace(USERS, record_class=Fixed, clean=clean)
 
 def load_days(dataset: Dataset = USERS, days: list[dt.date] = DAYS) -> None:
     for day in days:
-        if not dataset.folder("raw", day).exists():
-            extract_stage.extract_day(dataset, day)
-        transform_stage.transform_day(dataset, day)
-        load_stage.load_day(dataset, day)
+        if not read_workspace(dataset).folder("raw", day).exists():
+            stages.extract(read_workspace(dataset), day)
+        stages.transform(read_workspace(dataset), day)
+        stages.load(read_workspace(dataset), day)
 
 
 def serve_days(server: Server, configure) -> None:
@@ -98,9 +99,9 @@ def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
         (7, "third", None, None, third, third, None),
     ]
     server.requests.clear()
-    assert find_outdated(FIXED) == dict.fromkeys(DAYS, OTHER_CODE)
-    assert [(date, remark) for date, _, _, remark in verify(FIXED)] == [(day, True) for day in DAYS]
-    assert tell(reprocess(FIXED, DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
+    assert find_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert [(date, remark) for date, _, _, remark in verify(read_workspace(FIXED))] == [(day, True) for day in DAYS]
+    assert tell(reprocess(read_workspace(FIXED), DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
     assert server.requests == []
     assert dump_tree("data/raw") == raw
     after = query(HISTORY)
@@ -111,7 +112,7 @@ def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
     ]
     assert [row for row in after if row[0] != 7] == [row for row in before if row[0] != 7]
     assert query("select field, count(*) from rejects group by 1") == [("email", 3)]
-    assert list(verify(FIXED)) == []
+    assert list(verify(read_workspace(FIXED))) == []
     fixed = dump_warehouse()
     remove_warehouse()
     load_days(FIXED)
@@ -121,40 +122,42 @@ def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
 def test_a_day_is_outdated_for_a_reason():
     """Not loaded; made by other code; cleaned otherwise, or not at all; loaded from other files; else not outdated."""
     load_days()
-    assert find_outdated(USERS) == {}
-    assert find_outdated(FIXED) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert find_outdated(read_workspace(USERS)) == {}
+    assert find_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
     execute(
         f"delete from loads where date = '{DAYS[0]}'", f"update loads set clean_sha256 = 'x' where date = '{DAYS[1]}'"
     )
-    shutil.rmtree(USERS.folder("clean", DAYS[2]).path)
-    unfinished = USERS.folder("raw", DAYS[2] + dt.timedelta(days=1))
+    shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[2]).path)
+    unfinished = read_workspace(USERS).folder("raw", DAYS[2] + dt.timedelta(days=1))
     unfinished.sweep()
-    assert find_outdated(USERS) == {
+    assert find_outdated(read_workspace(USERS)) == {
         DAYS[0]: "not loaded",
         DAYS[1]: "loaded from other files",
         DAYS[2]: "its clean files are not what the code of today makes of its raw files",
     }
-    reasons = list(find_outdated(USERS).values())
-    assert [outcome.why for outcome in reprocess(USERS, DAYS[0], STOP)] == reasons
-    assert find_outdated(USERS) == {}
+    reasons = list(find_outdated(read_workspace(USERS)).values())
+    assert [outcome.why for outcome in reprocess(read_workspace(USERS), DAYS[0], STOP)] == reasons
+    assert find_outdated(read_workspace(USERS)) == {}
     # The same bytes, read at another time; the same rows, of other bytes.
     execute(
         f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'",
         f"update loads set raw_sha256 = 'x' where date = '{DAYS[2]}'",
     )
-    assert find_outdated(USERS) == dict.fromkeys(DAYS[1:], "loaded from other files")
-    assert find_outdated(USERS, DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
+    assert find_outdated(read_workspace(USERS)) == dict.fromkeys(DAYS[1:], "loaded from other files")
+    assert find_outdated(read_workspace(USERS), DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
 
 
 def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
     """A day is cleaned again only where something would come of it; with everything, each."""
     load_days()
-    manifest = USERS.folder("clean", DAYS[0]).path / "manifest.json"
+    manifest = read_workspace(USERS).folder("clean", DAYS[0]).path / "manifest.json"
     written = manifest.stat().st_mtime_ns
-    assert tell(reprocess(USERS, DAYS[0], STOP)) == [(str(day), "current") for day in DAYS]
+    assert tell(reprocess(read_workspace(USERS), DAYS[0], STOP)) == [(str(day), "current") for day in DAYS]
     assert manifest.stat().st_mtime_ns == written
     before = dump_warehouse()
-    assert tell(reprocess(USERS, DAYS[0], STOP, everything=True)) == [(str(day), "done") for day in DAYS]
+    assert tell(reprocess(read_workspace(USERS), DAYS[0], STOP, everything=True)) == [
+        (str(day), "done") for day in DAYS
+    ]
     assert manifest.stat().st_mtime_ns > written
     assert dump_warehouse() == before
 
@@ -162,14 +165,14 @@ def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
 def test_a_day_is_held_while_it_is_cleaned_again(monkeypatch):
     """As by its Transform task: nobody else cleans it, loads it or takes lines out of it meanwhile."""
     load_days(days=DAYS[:1])
-    transform_day, held = transform_stage.transform_day, []
+    transform, held = stages.transform, []
 
-    def watch(dataset: Dataset, date: dt.date) -> None:
-        held.append(is_held(dataset.folder("clean", date)))
-        transform_day(dataset, date)
+    def watch(workspace: Workspace, date: dt.date) -> None:
+        held.append(is_held(workspace.folder("clean", date)))
+        transform(workspace, date)
 
-    monkeypatch.setattr(transform_stage, "transform_day", watch)
-    assert tell(reprocess(USERS, DAYS[0], DAYS[1], everything=True)) == [(str(DAYS[0]), "done")]
+    monkeypatch.setattr(stages, "transform", watch)
+    assert tell(reprocess(read_workspace(USERS), DAYS[0], DAYS[1], everything=True)) == [(str(DAYS[0]), "done")]
     assert held == [True]
 
 
@@ -178,13 +181,13 @@ def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made
     serve_days(server, configure)
     load_days()
     configure("users", max_reject_ratio=0.4)  # the second day alone has more, as user 7 is rejected, too
-    outcomes = list(reprocess(USERS, DAYS[0] - dt.timedelta(days=1), STOP, everything=True))
+    outcomes = list(reprocess(read_workspace(USERS), DAYS[0] - dt.timedelta(days=1), STOP, everything=True))
     assert [outcome.what for outcome in outcomes] == ["missing", "done", "failed", "done"]
     assert outcomes[0].why == "no raw files: its Load task reads them from the source"
     assert "2 of 3 records are rejected, more than max_reject_ratio 0.4" in outcomes[2].why
     assert query("select count(*) from loads") == [(3,)]
-    (USERS.folder("raw", DAYS[0]).path / "manifest.json").write_text("{")
-    damaged, *others = reprocess(USERS, DAYS[0], STOP)
+    (read_workspace(USERS).folder("raw", DAYS[0]).path / "manifest.json").write_text("{")
+    damaged, *others = reprocess(read_workspace(USERS), DAYS[0], STOP)
     assert [outcome.what for outcome in (damaged, *others)] == ["failed", "current", "current"]
     assert "manifest.json is not a manifest" in damaged.why
 
@@ -204,7 +207,7 @@ def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configu
     out, err, code = run_here(capsys, "reprocess", "2026-09-29", second, "--all")
     missing = "ERROR: users 2026-09-29..2026-09-30: no raw files: its Load task reads them from the source\n"
     assert (out, err, code) == (done, missing, 1)
-    shutil.rmtree(USERS.folder("raw", DAYS[0]).path)
+    shutil.rmtree(read_workspace(USERS).folder("raw", DAYS[0]).path)
     out, err, code = run_here(capsys, "reprocess", first, second)
     gone = "its raw files are gone: bring them back from a copy, or delete its row of loads, and run the day again"
     assert (out, err, code) == ("", f"ERROR: users {first}: {gone}\n", 1)
@@ -215,7 +218,7 @@ def test_a_damaged_day_is_made_again_as_its_error_says(server, configure, stage)
     """A loaded day too: of raw files its marker goes as well, as nothing asks the source for a day that is loaded."""
     serve_days(server, configure)
     load_days()
-    folder, before = USERS.folder(stage, DAYS[0]), query(HISTORY)
+    folder, before = read_workspace(USERS).folder(stage, DAYS[0]), query(HISTORY)
     (folder.path / "manifest.json").write_text("{")
     with pytest.raises(FolderError) as damage:
         folder.read_manifest(RawManifest)
@@ -227,23 +230,24 @@ def test_a_damaged_day_is_made_again_as_its_error_says(server, configure, stage)
         load_days(days=DAYS[:1])
     else:
         assert str(damage.value).endswith("delete its folder, and reprocess the day")
-        assert tell(reprocess(USERS, DAYS[0], DAYS[0] + dt.timedelta(days=1))) == [(str(DAYS[0]), "done")]
+        outcomes = reprocess(read_workspace(USERS), DAYS[0], DAYS[0] + dt.timedelta(days=1))
+        assert tell(outcomes) == [(str(DAYS[0]), "done")]
     assert query(HISTORY) == before
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
 
 
 def test_a_range_without_a_day_is_an_error():
     """STOP is the day after the last one."""
     with pytest.raises(ConfigError, match="STOP 2026-10-01 is not after START 2026-10-01: it is the day after"):
-        list(reprocess(USERS, DAYS[0], DAYS[0]))
+        list(reprocess(read_workspace(USERS), DAYS[0], DAYS[0]))
 
 
 def test_the_rejects_are_counted_by_reason(server, configure):
     """Field and reason as in the clean manifest, how many records, on how many days; the most frequent first."""
-    assert USERS.warehouse().summarise_rejects() == []
+    assert open_warehouse(read_workspace(USERS)).summarise_rejects() == []
     serve_days(server, configure)
     load_days()
-    assert USERS.warehouse().summarise_rejects() == [
+    assert open_warehouse(read_workspace(USERS)).summarise_rejects() == [
         Rejected("email: has no @", 3, 3),
         Rejected("address: Expected `object | null`, got `str`", 1, 1),
     ]
@@ -251,7 +255,7 @@ def test_the_rejects_are_counted_by_reason(server, configure):
 
 def damage_raw(date: dt.date) -> None:
     """Flip a bit in the middle of a raw part."""
-    folder = USERS.folder("raw", date)
+    folder = read_workspace(USERS).folder("raw", date)
     path = Path(folder.path, folder.read_manifest(RawManifest).parts[-1].name)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -265,32 +269,32 @@ def test_a_damaged_raw_part_costs_no_clean_file(configure, everything):
     load_days()
     damage_raw(DAYS[0])
     before, code = dump_tree("data/clean"), USERS if everything else FIXED
-    assert tell(reprocess(code, DAYS[0], DAYS[1], everything)) == [(str(DAYS[0]), "failed")]
+    assert tell(reprocess(read_workspace(code), DAYS[0], DAYS[1], everything)) == [(str(DAYS[0]), "failed")]
     assert dump_tree("data/clean") == before
     remove_warehouse()
-    assert [outcome.what for outcome in rebuild(USERS)] == ["done"] * 3
+    assert [outcome.what for outcome in rebuild(read_workspace(USERS))] == ["done"] * 3
 
 
 def test_clean_files_that_are_made_again_alike_keep_their_names():
     """Also where one of them is damaged: it is replaced by a sound one."""
     load_days()
     before = dump_tree("data/clean")
-    (part, *_) = sorted(Path(USERS.folder("clean", DAYS[1]).path).glob("part-*"))
+    (part, *_) = sorted(Path(read_workspace(USERS).folder("clean", DAYS[1]).path).glob("part-*"))
     part.write_bytes(b"damaged")
-    assert {what for _, what in tell(reprocess(USERS, DAYS[0], STOP, everything=True))} == {"done"}
+    assert {what for _, what in tell(reprocess(read_workspace(USERS), DAYS[0], STOP, everything=True))} == {"done"}
     assert dump_tree("data/clean") == before
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
 
 
 def test_a_reprocess_that_is_killed_anywhere_leaves_a_complete_clean_day(configure):
     """The old one or the new one, and then a plain run makes the day whole."""
     configure("pipeline", part_records=40, engine_workers=1)
     load_days(days=DAYS[:1])
-    folder, kept = USERS.folder("clean", DAYS[0]), Path("aside")
+    folder, kept = read_workspace(USERS).folder("clean", DAYS[0]), Path("aside")
     shutil.copytree("data", kept)
 
     def work() -> None:
-        transform_stage.transform_day(OTHER, DAYS[0])
+        stages.transform(read_workspace(OTHER), DAYS[0])
 
     code, names = points.run(work, Points())
     assert code == 0
@@ -298,10 +302,13 @@ def test_a_reprocess_that_is_killed_anywhere_leaves_a_complete_clean_day(configu
         shutil.rmtree("data")
         shutil.copytree(kept, "data")
         points.run(work, Points(at, "kill"))
-        read = load_stage.read_clean(OTHER, DAYS[0])
+        read = load_stage.read_clean(read_workspace(OTHER), DAYS[0])
         assert sum(batch.num_rows for batch in read[1]) + len(list(read[2])) == 100, names[at - 1]
-        assert folder.read_manifest(CleanManifest).transform_version in {USERS.version, OTHER.version}
+        assert folder.read_manifest(CleanManifest).transform_version in {
+            read_workspace(USERS).version,
+            read_workspace(OTHER).version,
+        }
         work()
         made = folder.read_manifest(CleanManifest)
-        assert made.transform_version == OTHER.version
+        assert made.transform_version == read_workspace(OTHER).version
         assert folder.list_parts() == {part.name for part in (*made.parts, *made.rejects)}

@@ -23,13 +23,14 @@ from tests.support.server import Answer, Request, Server
 from tests.support.sources import POINTERS, POSITIONS, Listing, Step
 from wholeday import clock
 from wholeday.errors import OutageError, QualityError, SourceError
-from wholeday.extract.day import extract_day
 from wholeday.extract.http import client
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.totals import WrongSourceError
 from wholeday.storage.day_folder import JOURNAL
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import RawManifest
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 Configure = Callable[..., None]
 
@@ -57,7 +58,7 @@ class Flaky:
 def folder(configure: Configure) -> Path:
     """The raw folder of the day, in parts of four records."""
     configure("pipeline", part_records=4)
-    return USERS.folder("raw", DAY).path
+    return read_workspace(USERS).folder("raw", DAY).path
 
 
 def set_source(configure: Configure, source: Flaky, **keys: Any) -> None:
@@ -70,17 +71,17 @@ def break_off(server: Server, configure: Configure, broken_at: int = 5, **keys: 
     source = Flaky(server, Listing("query", count=20, size=3), broken_at)
     set_source(configure, source, **keys)
     with pytest.raises(SourceError, match="503"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     source.mend()
     return source
 
 
 def read_manifest() -> RawManifest:
-    return USERS.folder("raw", DAY).read_manifest(RawManifest)
+    return read_workspace(USERS).folder("raw", DAY).read_manifest(RawManifest)
 
 
 def read_ids() -> list[int]:
-    folder = USERS.folder("raw", DAY)
+    folder = read_workspace(USERS).folder("raw", DAY)
     return [json.loads(line)["id"] for part in read_manifest().parts for line in unpack(folder.read(part))]
 
 
@@ -94,7 +95,7 @@ def test_a_reading_that_was_broken_off_goes_on_where_its_last_part_ends(
     broken_off = clock.utc_now()
     assert sorted(path.name for path in folder.iterdir()) == [f"part-{n:05d}.jsonl.gz" for n in range(4)] + [JOURNAL]
     parts = {path.name: path.read_bytes() for path in folder.glob("part-0000[012]*")}
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     # Page four is the one in which record 12 came; pages five to seven followed.
     assert [json.loads(request.query["after"])[1][1] for request in server.requests] == [9, 12, 15, 18]
     assert "goes on after 3 parts of a reading that was broken off" in caplog.text
@@ -174,7 +175,7 @@ def test_a_source_that_does_not_go_on_is_read_from_the_beginning(
     source = break_off(server, configure)
     change(source)
     between = clock.utc_now()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert any(why in line and "it starts over" in line for line in caplog.messages)
     assert len(server.requests) == 1 + 7
     assert read_manifest().started_at >= between
@@ -194,11 +195,11 @@ def test_what_the_first_page_declares_holds_after_a_break(server: Server, config
     source.listing.respond = declare_once  # type: ignore[method-assign]
     set_source(configure, source, total_path="meta.total")
     with pytest.raises(SourceError, match="503"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     source.mend()
     source.listing.hidden = frozenset({20})
     with pytest.raises(SourceError, match="the source declares 20 records, and 19 came"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 4
 
 
@@ -213,7 +214,7 @@ def test_a_page_from_before_the_break_does_not_come_again(server: Server, config
 
     source.listing.respond = end_with_the_first  # type: ignore[method-assign]
     with pytest.raises(SourceError, match="has the same records as an earlier page: the source repeats itself"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
 
 
 def test_a_reading_that_started_over_goes_on_too(server: Server, configure: Configure) -> None:
@@ -222,9 +223,9 @@ def test_a_reading_that_started_over_goes_on_too(server: Server, configure: Conf
     renew(source)
     source.broken_at = source.listing.asked + 1 + 6
     with pytest.raises(SourceError, match="503"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     source.mend()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 2  # page six again, and the last one
     assert read_ids() == list(range(1, 21))
 
@@ -238,7 +239,7 @@ def test_another_question_is_asked_from_the_beginning(
     """Parts of one reading never stand beside those of another."""
     break_off(server, configure)
     configure("users", **keys)
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 7
 
 
@@ -246,7 +247,7 @@ def test_parts_of_another_size_are_begun_anew(server: Server, configure: Configu
     """Every part but the last is full."""
     break_off(server, configure)
     configure("pipeline", part_records=5)
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 7
     assert [part.records for part in read_manifest().parts] == [5] * 4
 
@@ -261,7 +262,7 @@ def test_more_patience_is_no_other_question(
     monkeypatch.setenv("A_TOKEN", "t0k3n")
     break_off(server, configure)
     configure("users", **keys)
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 4
 
 
@@ -272,7 +273,7 @@ def test_another_watermark_is_another_question(
     marks = iter([dt.datetime(2026, 10, day, tzinfo=dt.UTC) for day in (18, 19)])
     monkeypatch.setattr("wholeday.load.warehouse.Warehouse.watermark_before", lambda *_: next(marks))
     break_off(server, configure, params='{"since": "{watermark}"}')
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert [request.query["since"] for request in server.requests] == ["2026-10-18T23:59:59Z"] * 7
 
 
@@ -285,7 +286,7 @@ def test_a_reading_is_not_gone_on_with_after_a_day(
         then = clock.utc_now() - dt.timedelta(hours=hours)
         patch.setattr(clock, "utc_now", lambda: then)
         break_off(server, configure, settle="2 days")
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == requests
     assert (read_manifest().started_at == then) == (requests == 4)
 
@@ -297,7 +298,7 @@ def test_what_a_gate_refused_is_not_gone_on_with(server: Server, configure: Conf
     for _ in range(2):
         server.requests.clear()
         with pytest.raises(QualityError, match="min_records"):
-            extract_day(USERS, DAY)
+            stages.extract(read_workspace(USERS), DAY)
         assert len(server.requests) == 7
         assert not list(folder.iterdir())
 
@@ -323,7 +324,7 @@ def test_odd_answer_is_retried(
     listing, odd = Listing("query", count=20, size=3), [trouble]
     set_source(configure, Flaky(server, listing), retries=1)
     server.on("/users", lambda request: odd.pop() if listing.asked == 5 and odd else listing.respond(request))
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 8
     assert read_ids() == list(range(1, 21))
 
@@ -337,10 +338,10 @@ def test_odd_answer_that_persists_is_an_outage(
     source.trouble = trouble
     set_source(configure, source)
     with pytest.raises(OutageError, match="failed after 1 attempt"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     assert (folder / JOURNAL).exists()
     source.mend()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 4
     assert read_ids() == list(range(1, 21))
 
@@ -352,7 +353,7 @@ def test_odd_first_page_fails_at_once(server: Server, configure: Configure, trou
     source.trouble = trouble
     set_source(configure, source, retries=3)
     with pytest.raises(AnswerError):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 1
 
 
@@ -368,10 +369,10 @@ def test_resumed_reading_asks_for_few_pages(server: Server, configure: Configure
     configure("pipeline", part_records=50)
     configure("users", url=server.on("/users", respond), paginator="page", retries=0, data_selector="auto")
     with pytest.raises(OutageError, match="page=50"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 50
     broken, server.requests[:] = None, []
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert [int(request.query["page"]) for request in server.requests] == list(range(45, 62))
     assert read_ids() == list(range(10, 610))
 
@@ -382,9 +383,9 @@ def test_outage_of_a_resumed_reading_keeps_its_parts(server: Server, configure: 
     source = break_off(server, configure)
     source.trouble, source.broken_at = trouble, 0
     with pytest.raises(OutageError):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     source.mend()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 4
 
 
@@ -401,7 +402,7 @@ def test_empty_page_before_the_declared_end_is_retried(
 
     set_source(configure, Flaky(server, listing), retries=1)
     server.on("/users", respond)
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert read_ids() == list(range(1, 21))
 
 
@@ -424,10 +425,10 @@ def test_empty_page_that_persists_is_an_outage(
     listing.respond = empty  # type: ignore[method-assign]
     set_source(configure, source, total_path="meta.total")
     with pytest.raises(OutageError, match="the source declares 20 records"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     listing.respond = respond  # type: ignore[method-assign]
     source.mend()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 5  # from page three on
     assert read_ids() == list(range(1, 21))
 
@@ -446,8 +447,8 @@ def test_list_that_shrank_is_read_again(server: Server, configure: Configure, ev
     listing.respond = declare  # type: ignore[method-assign]
     set_source(configure, source, total_path="meta.total")
     with pytest.raises(SourceError, match="the source declares 20 records"):
-        extract_day(USERS, DAY)
-    extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert read_ids() == list(range(1, 20))
 
 
@@ -466,13 +467,13 @@ def test_repeated_page_is_retried(server: Server, configure: Configure, monkeypa
         set_source(configure, Flaky(server, listing), retries=1)
         server.on("/users", respond)
         if len(stale) == 1:
-            extract_day(USERS, DAY)
+            stages.extract(read_workspace(USERS), DAY)
             assert read_ids() == list(range(1, 21))
-            USERS.folder("raw", DAY).path.joinpath("manifest.json").unlink()
+            read_workspace(USERS).folder("raw", DAY).path.joinpath("manifest.json").unlink()
         else:
             with pytest.raises(WrongSourceError, match=r"has the same records as page 4.*set end_when = repeated_page"):
-                extract_day(USERS, DAY)
-            assert not list(USERS.folder("raw", DAY).path.iterdir())
+                stages.extract(read_workspace(USERS), DAY)
+            assert not list(read_workspace(USERS).folder("raw", DAY).path.iterdir())
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -483,9 +484,9 @@ def test_what_came_before_a_secret_ran_out_is_gone_on_with(server: Server, confi
     set_source(configure, source)
     for _ in range(2):
         with pytest.raises(SourceError, match=str(status)):
-            extract_day(USERS, DAY)
+            stages.extract(read_workspace(USERS), DAY)
     source.mend()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 4
 
 
@@ -496,10 +497,10 @@ def test_a_journal_that_was_cut_counts_up_to_the_cut(server: Server, configure: 
     journal.write_bytes(journal.read_bytes()[:-20])
     source.broken_at = source.listing.asked + 4
     with pytest.raises(SourceError, match="503"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     assert [json.loads(request.query["after"])[1][1] for request in server.requests][:2] == [6, 9]
     source.mend()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) < 5
     assert read_ids() == list(range(1, 21))
 
@@ -512,7 +513,7 @@ def test_a_journal_that_is_no_text_is_a_new_reading(
     break_off(server, configure).mend()
     journal = folder / JOURNAL
     journal.write_bytes(journal.read_bytes().replace(old, new, 1))
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert "after" not in server.requests[0].query
     assert read_ids() == list(range(1, 21))
 
@@ -537,7 +538,7 @@ def test_damaged_files_of_a_reading_are_not_gone_on_with(
     """Nobody needs them, for the source has it all: it starts over, and nobody is sent to mend them."""
     break_off(server, configure)
     damage(folder)
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert read_ids() == list(range(1, 21))
 
 
@@ -563,11 +564,11 @@ def test_a_secret_in_a_pointer_is_not_kept(
     set_source(configure, Flaky(server, listing), auth="query:key:API_KEY", paginator="next_url")
     server.on("/users", lambda request: respond(request) if listing.asked < 5 else Answer(status=503))
     with pytest.raises(SourceError, match="503"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     assert b"s3cr3t" not in b"".join(dump_tree(".").values())
     server.on("/users", respond)
     server.requests.clear()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 7
     assert "what was read before holds no place to go on from: it starts over" in caplog.text
     assert read_ids() == list(range(1, 21))
@@ -587,10 +588,10 @@ def test_a_pointer_that_is_called_a_token_is_no_secret(server: Server, configure
     set_source(configure, Flaky(server, listing), paginator="next_url")
     server.on("/users", lambda request: respond(request) if listing.asked < 5 else Answer(status=503))
     with pytest.raises(SourceError, match="503"):
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     server.on("/users", respond)
     server.requests.clear()
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 4
     assert read_ids() == list(range(1, 21))
 
@@ -601,10 +602,10 @@ FOLDERS = count()
 def extract_files() -> dict[str, bytes] | str:
     """The parts of the day, or the first word of the line with which it fails."""
     try:
-        extract_day(USERS, DAY)
+        stages.extract(read_workspace(USERS), DAY)
     except SourceError as error:
         return "an outage" if "503" in str(error) else "an error"
-    return {path.name: path.read_bytes() for path in USERS.folder("raw", DAY).path.glob("part-*")}
+    return {path.name: path.read_bytes() for path in read_workspace(USERS).folder("raw", DAY).path.glob("part-*")}
 
 
 @pytest.mark.timeout(120 + EXAMPLES)

@@ -23,9 +23,9 @@ from tests.support.bucket import ENVIRONMENT, open_bucket
 from tests.support.peers import find_port
 from tests.support.project import dump_tree, dump_warehouse, luigi_run, start
 from wholeday.errors import DatasetError, EngineError
-from wholeday.extract.day import extract_day
 from wholeday.storage.backends import strip_run
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 from wholeday.transform import parts
 from wholeday.transform.engine import FEW, map_parts
 from wholeday.transform.parts import PartJob, PartResult
@@ -88,7 +88,7 @@ def extract(configure: Configure) -> None:
     """The raw files of a day of many parts."""
     configure("users", url=URL)
     configure("pipeline", part_records=500 // PARTS, engine_workers=1)
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
 
 
 def transform_part_slowly(job: PartJob) -> PartResult:
@@ -103,7 +103,7 @@ def transform(master: str) -> None:
     for key, value in {"engine": "spark", "spark_master": master}.items():
         get_config().set("pipeline", key, value)
     parts.transform_part = transform_part_slowly
-    transform_stage.transform_day(USERS, DAY)
+    stages.transform(read_workspace(USERS), DAY)
 
 
 @pytest.mark.timeout(300)
@@ -111,8 +111,8 @@ def transform(master: str) -> None:
 def test_a_worker_killed_in_the_middle_of_a_day_changes_no_byte_of_it(configure: Configure, tmp_path: Path) -> None:
     """Both workers of a cluster have done parts when one is killed, with all it runs; Spark redoes what it began."""
     extract(configure)
-    transform_stage.transform_day(USERS, DAY)
-    clean = USERS.folder("clean", DAY).path
+    stages.transform(read_workspace(USERS), DAY)
+    clean = read_workspace(USERS).folder("clean", DAY).path
     local = dump_tree(str(clean))
     shutil.rmtree(clean)
     with open_cluster(tmp_path) as cluster:

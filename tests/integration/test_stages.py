@@ -8,12 +8,14 @@ import pytest
 
 from pipeline.users import USERS
 from tests.support.reading import serve
+from wholeday.config.pipeline import Pipeline
 from wholeday.errors import QualityError
-from wholeday.extract.day import extract_day
 from wholeday.load import day as load_stage
 from wholeday.schema.tables import CLASSES
 from wholeday.storage.manifest import CleanManifest, RawManifest
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
+from wholeday.tasks.targets import LoadMarker
 
 DAY = dt.date(2026, 11, 20)
 
@@ -23,10 +25,10 @@ def test_the_clean_manifest_says_what_became_of_every_record(server, configure):
     configure("pipeline", part_records=2)
     body = b'[{"id":1},{"id":"2"},{"id":3},{"id":4,"email":"x"},{"id":5}]'
     serve(server, configure, body, max_reject_ratio=0.5)
-    extract_day(USERS, DAY)
-    transform_stage.transform_day(USERS, DAY)
-    raw = USERS.folder("raw", DAY).read_manifest(RawManifest)
-    folder = USERS.folder("clean", DAY)
+    stages.extract(read_workspace(USERS), DAY)
+    stages.transform(read_workspace(USERS), DAY)
+    raw = read_workspace(USERS).folder("raw", DAY).read_manifest(RawManifest)
+    folder = read_workspace(USERS).folder("clean", DAY)
     clean = folder.read_manifest(CleanManifest)
     assert (clean.rows, clean.rejected) == (3, 2)
     assert clean.reasons == {"email: has no @": 1, "id: Expected `int`, got `str`": 1}
@@ -35,29 +37,29 @@ def test_the_clean_manifest_says_what_became_of_every_record(server, configure):
     assert [part.records for part in clean.rejects] == [1, 1]
     ids = [pq.read_table(folder.path / part.name)["user_id"].to_pylist() for part in clean.parts]
     assert ids == [[1], [3], [5]]
-    assert clean.transform_version == USERS.version
+    assert clean.transform_version == read_workspace(USERS).version
 
 
 def test_a_day_without_records_is_a_day(server, configure):
     """It exists at every stage, with no parts, and is marked as loaded."""
     serve(server, configure, b"[]")
-    extract_day(USERS, DAY)
-    transform_stage.transform_day(USERS, DAY)
-    load_stage.load_day(USERS, DAY)
-    assert USERS.folder("raw", DAY).read_manifest(RawManifest).parts == []
-    assert USERS.marker(DAY).exists()
+    stages.extract(read_workspace(USERS), DAY)
+    stages.transform(read_workspace(USERS), DAY)
+    stages.load(read_workspace(USERS), DAY)
+    assert read_workspace(USERS).folder("raw", DAY).read_manifest(RawManifest).parts == []
+    assert LoadMarker(Pipeline().database, USERS.name, DAY).exists()
 
 
 def test_too_many_rejects_fail_the_day_and_leave_them_to_be_looked_at(server, configure):
     """The line names the reason and the files; there is no clean day."""
     serve(server, configure, b'[{"id":"1"},{"id":"2"},{"id":3}]')
-    extract_day(USERS, DAY)
+    stages.extract(read_workspace(USERS), DAY)
     with pytest.raises(
         QualityError, match=r"2 of 3 records are rejected.*\(2\): id: Expected `int`.*rejects-\*"
     ) as caught:
-        transform_stage.transform_day(USERS, DAY)
+        stages.transform(read_workspace(USERS), DAY)
     assert "--users-accept" in str(caught.value)
-    folder = USERS.folder("clean", DAY)
+    folder = read_workspace(USERS).folder("clean", DAY)
     assert not folder.exists()
     assert (folder.path / "rejects-00000.jsonl.gz").is_file()
 
@@ -69,11 +71,11 @@ def test_exactly_as_many_rejects_as_are_allowed_pass(server, configure, bad, lim
     for date, some in ((DAY, ids[1:]), (DAY + dt.timedelta(days=1), ids[:-1])):
         body = json.dumps([{"id": number} for number in some]).encode()
         serve(server, configure, body, paginator="single", max_reject_ratio=limit)
-        extract_day(USERS, date)
-    transform_stage.transform_day(USERS, DAY)
-    assert USERS.folder("clean", DAY).read_manifest(CleanManifest).rejected == bad
+        stages.extract(read_workspace(USERS), date)
+    stages.transform(read_workspace(USERS), DAY)
+    assert read_workspace(USERS).folder("clean", DAY).read_manifest(CleanManifest).rejected == bad
     with pytest.raises(QualityError, match=f"{bad + 1} of 100 records are rejected, more than"):
-        transform_stage.transform_day(USERS, date)
+        stages.transform(read_workspace(USERS), date)
 
 
 def test_every_count_of_a_marker_is_told():

@@ -25,8 +25,9 @@ from tests.support import points
 from tests.support.points import Points
 from tests.support.project import dump_tree, dump_warehouse
 from wholeday.errors import WarehouseError
-from wholeday.load import day as load_stage
 from wholeday.load import sqlite
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 BEFORE, DAY = dt.date(2026, 10, 30), dt.date(2026, 10, 31)
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300"
@@ -155,7 +156,7 @@ def test_a_database_that_another_program_has_to_itself_is_one_line_and_loses_not
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
     make_files()
     with lock(), pytest.raises(WarehouseError, match=r"locked: another program is writing to it: wait .* run again$"):
-        load_stage.load_day(USERS, DAY)
+        stages.load(read_workspace(USERS), DAY)
     finish(before, whole)
 
 
@@ -165,7 +166,7 @@ def test_a_load_waits_for_a_program_that_has_the_database_to_itself(whole: Rows)
     with lock() as other:
         threading.Timer(0.3, other.rollback).start()
         began = time.monotonic()
-        load_stage.load_day(USERS, DAY)
+        stages.load(read_workspace(USERS), DAY)
         assert time.monotonic() - began > 0.3
     assert dump_warehouse() == whole
 

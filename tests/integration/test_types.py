@@ -19,7 +19,7 @@ from tests.support.histories import EXAMPLES
 from tests.support.project import query
 from tests.support.things import TIME, Things, keep, load, make_dataset
 from wholeday.errors import DatasetError
-from wholeday.tasks.dataset import Dataset
+from wholeday.schema.dataset import Dataset
 from wholeday.transform.parts import check_clean
 
 REJECT = object()

@@ -27,12 +27,15 @@ from wholeday.commands.forget import forget
 from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import WarehouseError
-from wholeday.extract import day as extract_stage
 from wholeday.load import day as load_stage
 from wholeday.load.audit import EXAMPLES, Audit, Finding
+from wholeday.load.warehouse import open_warehouse
 from wholeday.schema.tables import Declared
 from wholeday.storage.manifest import CleanManifest
-from wholeday.transform import day as transform_stage
+from wholeday.storage.workspace import Workspace
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
+from wholeday.tasks.targets import LoadMarker
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(4)]
 SNAPSHOT, RECORDS = map(str, DAYS[2:])  # the last of each mode
@@ -57,10 +60,10 @@ def loaded(configure, monkeypatch, made) -> None:
         monkeypatch.setattr(clock, "utc_now", lambda now=now: now)
         mode, window = list(MODES.items())[n % 2]
         configure("users", mode=mode, url=f"demo://users?per_day=10{window}")
-        if not USERS.marker(day).exists():
-            extract_stage.extract_day(USERS, day)
-            transform_stage.transform_day(USERS, day)
-            load_stage.load_day(USERS, day)
+        if not LoadMarker(Pipeline().database, USERS.name, day).exists():
+            stages.extract(read_workspace(USERS), day)
+            stages.transform(read_workspace(USERS), day)
+            stages.load(read_workspace(USERS), day)
     if kept is made and not made.exists():
         shutil.copytree("data", made)
 
@@ -106,7 +109,7 @@ def edit_rejects(day: str) -> None:
 
 def leave_out_rejects(day: str) -> None:
     """Have neither the rejects of a day nor a word of them."""
-    folder = USERS.folder("clean", dt.date.fromisoformat(day))
+    folder = read_workspace(USERS).folder("clean", dt.date.fromisoformat(day))
     manifest = folder.read_manifest(CleanManifest)
     folder.replace(msgspec.structs.replace(manifest, rejected=0, rejects=[]))
     folder.drop_strays([part.name for part in manifest.parts])
@@ -114,7 +117,7 @@ def leave_out_rejects(day: str) -> None:
 
 def adopt(day: str, name: str = "part-00000.*") -> None:
     """Have the manifest say what a clean part is by now."""
-    folder, file = USERS.folder("clean", dt.date.fromisoformat(day)), path("clean", day, name)
+    folder, file = read_workspace(USERS).folder("clean", dt.date.fromisoformat(day)), path("clean", day, name)
     manifest = folder.read_manifest(CleanManifest)
     (part,) = (part for part in (*manifest.parts, *manifest.rejects) if part.name == file.name)
     new = folder.write(part.name, [(part.records, file.read_bytes())])
@@ -427,7 +430,7 @@ VIEWS = {
 def test_days_as_they_were_loaded_differ_in_nothing():
     """Nothing is named; no file is changed, but for those that SQLite keeps beside its own while it reads."""
     before = dump_tree("data")
-    assert list(verify(USERS)) == []
+    assert list(verify(read_workspace(USERS))) == []
     after = dump_tree("data")
     assert {name: data for name, data in after.items() if name in before} == before
     assert after.keys() - before.keys() <= {"data/warehouse.db-shm", "data/warehouse.db-wal"}
@@ -443,7 +446,7 @@ def test_nothing_that_is_done_to_the_database_stays(monkeypatch):
 
     monkeypatch.setattr(Audit, "check_days", change)
     with contextlib.suppress(WarehouseError):
-        list(verify(USERS))
+        list(verify(read_workspace(USERS)))
     assert query("select count(*) from loads") == [(len(DAYS),)]
 
 
@@ -453,7 +456,7 @@ def test_a_file_that_is_not_as_it_was_is_named(damage):
     """The day, the file, and what is wrong with it: that, and no more."""
     break_it, expected = FILES[damage]
     break_it()
-    check(tell(verify(USERS)), expected)
+    check(tell(verify(read_workspace(USERS))), expected)
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -462,7 +465,7 @@ def test_a_row_that_is_not_as_it_was_is_named(damage):
     """The table, the key, the column, what is there and what should be."""
     statements, expected = TABLES_OF_USERS[damage]
     assert min(execute(*statements)) > 0
-    check(tell(verify(USERS)), expected)
+    check(tell(verify(read_workspace(USERS))), expected)
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -470,7 +473,7 @@ def test_a_row_that_is_not_as_it_was_is_named(damage):
 def test_another_view_of_the_history_is_named(damage):
     """No rows are compared for that, which would take as long as to work out the whole history."""
     execute(*VIEWS[damage])
-    check(tell(verify(USERS)), [VIEW])
+    check(tell(verify(read_workspace(USERS))), [VIEW])
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -479,7 +482,7 @@ def test_a_day_of_which_only_the_tables_know_is_named(damage):
     """Nobody else would: it is neither loaded nor missing. Where its files are there a run loads it again."""
     break_it, expected = LEFT_OVER[damage]
     break_it()
-    check(tell(verify(USERS)), expected)
+    check(tell(verify(read_workspace(USERS))), expected)
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -488,7 +491,7 @@ def test_what_a_marker_does_not_say_is_named(damage):
     """The day and the column; the day cannot be compared then, but the others and the present are."""
     change, what = MARKERS[damage]
     execute(f"update loads set {change} where date = '{RECORDS}'", f"delete from users {USER}")
-    check(tell(verify(USERS)), [f"{RECORDS} loads: {what}", "None users: .*: the row is missing"])
+    check(tell(verify(read_workspace(USERS))), [f"{RECORDS} loads: {what}", "None users: .*: the row is missing"])
 
 
 @pytest.mark.usefixtures("loaded")
@@ -497,7 +500,7 @@ def test_what_cannot_be_read_of_a_marker_is_named(damage, capsys):
     """SQLite takes any text for a time. Other commands say in a line which row it is, and what to do."""
     change, what = UNREADABLE[damage]
     execute(f"update loads set {change} where date = '{SNAPSHOT}'", f"delete from users {USER}")
-    check(tell(verify(USERS)), [f"{SNAPSHOT} loads: {what}", "None users: .*: the row is missing"])
+    check(tell(verify(read_workspace(USERS))), [f"{SNAPSHOT} loads: {what}", "None users: .*: the row is missing"])
     advice = "put that right, or delete the row and run the day again"
     error = f"ERROR: data/warehouse.db: loads, users {SNAPSHOT}: {what}: {advice}"
     assert run_here(capsys, "status")[1:] == (error, 1)
@@ -533,7 +536,7 @@ EVERY_COMMAND = [
 def test_what_does_not_belong_into_a_table_is_named_and_no_traceback(misfit, capsys):
     """SQLite takes any value, and somebody may have changed a table. What a command needs it names in one line."""
     execute(*MISFITS[misfit])
-    assert tell(verify(USERS)) != []
+    assert tell(verify(read_workspace(USERS))) != []
     shutil.copytree("data", "kept")
     for command in EVERY_COMMAND:
         _, error, code = run_here(capsys, *command)  # raises what would be a traceback
@@ -550,7 +553,7 @@ def test_a_row_of_no_day_is_named(capsys):
         f"update loads set date = 'some day' where date = '{RECORDS}'",
         "insert into _users_days values ('a day', 'incremental', null, '2026-09-02T00:00:00Z')",
     )
-    found = list(verify(USERS))
+    found = list(verify(read_workspace(USERS)))
     lost = ["loads: date is 'some day', which is no date", "_users_days: load_date is 'a day', which is no date"]
     assert tell(found) == [f"None {what}" for what in lost]
     assert tell(found, remark=True) == [f"{RECORDS} loads: the day is not loaded"]
@@ -566,7 +569,7 @@ def test_a_watermark_that_cannot_be_read_is_one_line_for_whoever_goes_on_from_it
     """It is read by itself, without the marker."""
     execute(f"update loads set watermark = 'late' where date = '{SNAPSHOT}'")
     with pytest.raises(WarehouseError, match=r"^users: a watermark in loads is 'late', which is no time$"):
-        USERS.warehouse().watermark_before(DAYS[3])
+        open_warehouse(read_workspace(USERS)).watermark_before(DAYS[3])
 
 
 WRONG = "rejected = rejected + 1, forgotten = forgotten + 1, duplicate = duplicate + 1, inserted = inserted - 3"
@@ -579,15 +582,18 @@ def test_the_counts_of_a_day_are_compared_though_somebody_was_forgotten():
         f"select max(user_id) from _users_events where load_date = '{DAYS[1]}' and user_id not in "
         f"(select user_id from _users_events where load_date = '{RECORDS}')"
     )
-    erased = forget(USERS, [str(other)]).days
+    erased = forget(read_workspace(USERS), [str(other)]).days
     assert set() < erased.keys() < {*DAYS}
-    assert tell(verify(USERS)) == []
+    assert tell(verify(read_workspace(USERS))) == []
     execute(f"update loads set {WRONG}, watermark = '2099-01-01T00:00:00.000000Z'")
     counts = [rf"loads: {name} is \d+, should be \d+" for name in ("rejected", "forgotten", "duplicate")]
     late, early = ([*counts, f"loads: watermark is {year}-.*, should be 2026-10-0.*"] for year in (2099, 1999))
-    check(tell(verify(USERS)), [f"{day} {what}" for day in DAYS for what in (counts if day in erased else late)])
+    check(
+        tell(verify(read_workspace(USERS))),
+        [f"{day} {what}" for day in DAYS for what in (counts if day in erased else late)],
+    )
     execute("update loads set watermark = '1999-01-01T00:00:00.000000Z'")
-    check(tell(verify(USERS)), [f"{day} {what}" for day in DAYS for what in early])
+    check(tell(verify(read_workspace(USERS))), [f"{day} {what}" for day in DAYS for what in early])
 
 
 def check(found: list[str], expected: list[str]) -> None:
@@ -600,7 +606,7 @@ def check(found: list[str], expected: list[str]) -> None:
 def test_of_many_rows_the_first_are_named_and_the_others_counted():
     """A table that is wrong everywhere does not fill the screen."""
     (number,) = execute("update users set name = 'x'")
-    found = tell(verify(USERS))
+    found = tell(verify(read_workspace(USERS)))
     assert len(found) == EXAMPLES + 1
     assert found[-1] == f"None users: and {number - EXAMPLES:,} more rows"
 
@@ -611,7 +617,10 @@ def test_only_the_days_asked_for_are_compared():
     for day in DAYS:
         flip_byte(path("raw", str(day)))
     execute(f"delete from users {USER}")
-    assert [(date, thing) for date, thing, *_ in verify(USERS, DAYS[1], DAYS[2])] == [(DAYS[1], "raw"), (None, "users")]
+    assert [(date, thing) for date, thing, *_ in verify(read_workspace(USERS), DAYS[1], DAYS[2])] == [
+        (DAYS[1], "raw"),
+        (None, "users"),
+    ]
 
 
 @pytest.mark.usefixtures("loaded")
@@ -619,14 +628,14 @@ def test_what_is_no_fault_is_a_remark(monkeypatch):
     """A day not cleaned and loaded yet, one whose files were given up, a day made by other code."""
     execute(f"update loads set transform_version = 'older', pruned_at = loaded_at where date = '{DAYS[0]}'")
     other_code = "loads: the day was made by other code: reprocess makes it again"
-    found = list(verify(USERS))
+    found = list(verify(read_workspace(USERS)))
     assert (tell(found), tell(found, remark=True)) == ([], [f"{DAYS[0]} {other_code}"])
     shutil.rmtree(path("raw", RECORDS).parent)
     execute(f"update loads set pruned_at = loaded_at where date = '{RECORDS}'")
     execute(f"delete from loads where date = '{SNAPSHOT}'")
     path("clean", SNAPSHOT, "manifest.json").unlink()
-    monkeypatch.setattr(type(USERS), "version", "another")
-    found = list(verify(USERS))
+    monkeypatch.setattr(Workspace, "version", "another")
+    found = list(verify(read_workspace(USERS)))
     assert tell(found) == []
     assert tell(found, remark=True) == [
         f"2026-10-01 {other_code}",
@@ -636,9 +645,11 @@ def test_what_is_no_fault_is_a_remark(monkeypatch):
         "2026-10-04 loads: the day was made by other code: its raw files are pruned",
     ]
     execute(f"update _users_events set city = null {EVENT}")
-    assert len(tell(verify(USERS))) == 2  # without raw files the tables are still held against the clean ones
+    assert (
+        len(tell(verify(read_workspace(USERS)))) == 2
+    )  # without raw files the tables are still held against the clean ones
     shutil.rmtree(path("raw", str(DAYS[1])).parent)  # lost, and not given up
-    assert tell(verify(USERS, DAYS[1], DAYS[2]), remark=True) == [f"2026-10-02 {other_code}"]
+    assert tell(verify(read_workspace(USERS), DAYS[1], DAYS[2]), remark=True) == [f"2026-10-02 {other_code}"]
 
 
 @pytest.mark.usefixtures("loaded")
@@ -646,8 +657,8 @@ def test_the_same_rows_in_other_bytes_are_a_remark():
     """Another version of a library writes other bytes: no row is lost by that."""
     pq.write_table(pq.read_table(path("clean", RECORDS)), path("clean", RECORDS), compression="gzip")
     adopt(RECORDS)
-    load_stage.load_day(USERS, dt.date.fromisoformat(RECORDS))
-    found = list(verify(USERS))
+    stages.load(read_workspace(USERS), dt.date.fromisoformat(RECORDS))
+    found = list(verify(read_workspace(USERS)))
     assert tell(found) == []
     assert tell(found, remark=True) == [
         f"{RECORDS} clean: part-00000.parquet has other bytes, though the same rows, than the same code makes of the "
@@ -676,7 +687,7 @@ def test_tables_of_another_shape_are_named_and_the_files_are_compared_all_the_sa
     statements, what = SHAPES[shape]
     execute(*statements)
     flip_byte(path("raw", RECORDS))
-    found = list(verify(USERS))
+    found = list(verify(read_workspace(USERS)))
     check(tell(found), [f"None users: .*: {what}", f"{RECORDS} raw: .*"])
     assert tell(found, remark=True) == []
 
@@ -697,13 +708,13 @@ def test_what_is_left_is_compared_when_markers_are_missing(lost):
     """The present with the facts, and the facts of each day with its files, in both directions."""
     statements, lines = LOST[lost]
     execute(*statements)
-    check(tell(verify(USERS)), lines)
+    check(tell(verify(read_workspace(USERS))), lines)
     execute(
         f"update _users_events set name = 'x' {EVENT}",
         f"delete from users {USER}",
         f"update users set name = 'x' {OTHER}",
     )
-    found = tell(verify(USERS))
+    found = tell(verify(read_workspace(USERS)))
     event = rf"{RECORDS} _users_events: .*: name is 'x', should be .*"
     for pattern in (*lines, event, NAMES, GONE):
         assert any(re.fullmatch(pattern, line) for line in found), (pattern, found)
@@ -714,14 +725,14 @@ def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
     """Its files are newer than what is read of the warehouse."""
     day, real = dt.date.fromisoformat(RECORDS), verify_module._verify_files
 
-    def look(dataset, date, marker):
+    def look(workspace, date, marker):
         if date == day:
             execute(f"update loads set raw_sha256 = 'x', clean_sha256 = 'x' where date = '{date}'")
             marker = marker | {"raw_sha256": "older"}
-        return (yield from real(dataset, date, marker))
+        return (yield from real(workspace, date, marker))
 
     monkeypatch.setattr(verify_module, "_verify_files", look)
-    assert [finding for finding in verify(USERS) if finding.date == day] == [
+    assert [finding for finding in verify(read_workspace(USERS)) if finding.date == day] == [
         Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
     ]
 
@@ -731,7 +742,7 @@ def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
 def test_day_in_another_process_is_a_remark(stage):
     """The part that another process is writing is no difference. Once that process is dead, the part is one."""
     day = dt.date.fromisoformat(RECORDS)
-    folder = USERS.folder(stage, day)
+    folder = read_workspace(USERS).folder(stage, day)
     (folder.path / "part-00007.new.gz").write_bytes(b"")
     code = "import fcntl, sys; file = open(sys.argv[1], 'ab'); "
     code += "fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2])); print('held', flush=True); sys.stdin.read()"
@@ -740,9 +751,11 @@ def test_day_in_another_process_is_a_remark(stage):
     with subprocess.Popen([sys.executable, "-c", code, *where], text=True, **pipes) as other:
         assert other.stdout.readline() == "held\n"
         busy = "another process is working on the day: run verify again"
-        assert list(verify(USERS)) == [Finding(day, stage, busy, remark=True)]
+        assert list(verify(read_workspace(USERS))) == [Finding(day, stage, busy, remark=True)]
         other.stdin.close()
-    assert list(verify(USERS)) == [Finding(day, stage, "part-00007.new.gz: the manifest does not name it")]
+    assert list(verify(read_workspace(USERS))) == [
+        Finding(day, stage, "part-00007.new.gz: the manifest does not name it")
+    ]
 
 
 @pytest.mark.usefixtures("loaded")
@@ -750,15 +763,15 @@ def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
     """As if prune had removed the files of a day after its manifest was read. The other days are compared."""
     day, read_clean = dt.date.fromisoformat(RECORDS), load_stage.read_clean
 
-    def vanish(dataset, date):
+    def vanish(workspace, date):
         if date == day:
             for stage in ("clean", "raw"):
-                USERS.folder(stage, date).remove()
+                workspace.folder(stage, date).remove()
             execute(f"update loads set pruned_at = loaded_at where date = '{date}'")
-        return read_clean(dataset, date)
+        return read_clean(workspace, date)
 
     monkeypatch.setattr(load_stage, "read_clean", vanish)
-    assert list(verify(USERS)) == [
+    assert list(verify(read_workspace(USERS))) == [
         Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
     ]
 
@@ -770,12 +783,12 @@ def test_interrupted_forget_is_named_with_its_command(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(forget_module, "_erase_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            forget(USERS, [str(key)])
+            forget(read_workspace(USERS), [str(key)])
     what = "forget has erased lines of its files, and not yet of the tables: run it again: ./run.sh forget"
-    assert Finding(dt.date.fromisoformat(RECORDS), "loads", what) in list(verify(USERS))
-    assert {finding.what for finding in verify(USERS)} == {what}
-    forget(USERS, [])
-    assert list(verify(USERS)) == []
+    assert Finding(dt.date.fromisoformat(RECORDS), "loads", what) in list(verify(read_workspace(USERS)))
+    assert {finding.what for finding in verify(read_workspace(USERS))} == {what}
+    forget(read_workspace(USERS), [])
+    assert list(verify(read_workspace(USERS))) == []
 
 
 def interrupt(*_: object) -> None:
@@ -794,7 +807,7 @@ def test_verify_goes_on_after_a_day_that_does_not_fit_the_table():
         return users
 
     execute(f"delete from users {USER}")
-    found = tell(verify(dataclasses.replace(USERS, table=with_age)))
+    found = tell(verify(read_workspace(dataclasses.replace(USERS, table=with_age))))
     for day in DAYS:
         assert any(re.match(rf"{day} users: .*: the rows have the columns ", line) for line in found)
     assert any(re.fullmatch(GONE, line) for line in found)
@@ -811,10 +824,10 @@ def test_declared_column_that_clean_does_not_give_is_named():
 
     declared = dataclasses.replace(USERS, table=with_age)
     uncleaned = [f"{day} clean: the raw files cannot be cleaned again: clean: .* declares age, .*" for day in DAYS]
-    check(tell(verify(declared)), uncleaned)
+    check(tell(verify(read_workspace(declared))), uncleaned)
     execute(*(f"alter table {table} add column age integer" for table in WITH_ROWS))
     lines = [f"{day} users: .*: the rows have the columns .*, the table has .*" for day in DAYS]
-    check(tell(verify(declared)), [*chain(*zip(uncleaned, lines, strict=True)), VIEW])
+    check(tell(verify(read_workspace(declared))), [*chain(*zip(uncleaned, lines, strict=True)), VIEW])
 
 
 @pytest.mark.usefixtures("loaded")
@@ -823,23 +836,23 @@ def test_a_cleaning_that_fails_by_now_is_named():
     broken = dataclasses.replace(USERS, clean=lambda users: (users.head(1), {}))
     execute(f"update loads set watermark = null where date = '{RECORDS}'")
     lines = [f"{day} clean: the raw files cannot be cleaned again: .*" for day in DAYS]
-    check(tell(verify(broken)), [*lines, f"{RECORDS} loads: watermark is null, should be .*"])
+    check(tell(verify(read_workspace(broken))), [*lines, f"{RECORDS} loads: watermark is null, should be .*"])
 
 
 @pytest.mark.usefixtures("loaded")
 def test_a_dataset_that_was_never_loaded_differs_in_nothing():
     """Though another one was, in the same warehouse."""
-    assert list(verify(orders.ORDERS)) == []
+    assert list(verify(read_workspace(orders.ORDERS))) == []
 
 
 @pytest.mark.usefixtures("database")
 def test_without_a_warehouse_there_is_nothing_to_compare_with():
     """No file is made; the days that have files are remarked."""
-    assert list(verify(USERS)) == []
-    extract_stage.extract_day(USERS, DAYS[0])
-    USERS.folder("clean", DAYS[1]).sweep()
+    assert list(verify(read_workspace(USERS))) == []
+    stages.extract(read_workspace(USERS), DAYS[0])
+    read_workspace(USERS).folder("clean", DAYS[1]).sweep()
     remarks = [Finding(day, "loads", "the day is not loaded", remark=True) for day in DAYS[:2]]
-    assert list(verify(USERS)) == remarks
+    assert list(verify(read_workspace(USERS))) == remarks
     assert not has_table("loads")
     assert not Path("data/warehouse.db").exists()
 

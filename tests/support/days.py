@@ -14,11 +14,12 @@ import msgspec
 
 from pipeline.users import USERS
 from wholeday import clock
-from wholeday.load.warehouse import prepare
+from wholeday.load.warehouse import open_warehouse, prepare
 from wholeday.schema.tables import CLASSES, LOADS, REJECTS, Declared
 from wholeday.storage.day_folder import MANIFEST, DayFolder
 from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.tasks.failures import Failure
+from wholeday.tasks.stages import read_workspace
 
 NIGHT = dt.timedelta(minutes=20)  # after midnight, when a day is loaded
 COLUMNS = {
@@ -33,9 +34,9 @@ REASONS = ["email: has no @", "updated_at: Invalid RFC3339 encoded datetime", "i
 def make_days(start: dt.date, number: int) -> None:
     """Have `number` days from `start` on: each brings new users, changes some, and takes a few away."""
     dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
-    version, users = USERS.version, 0
+    version, users = read_workspace(USERS).version, 0
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
-    with USERS.warehouse().database.connect(create=True) as db:
+    with open_warehouse(read_workspace(USERS)).database.connect(create=True) as db:
         for date in (start + dt.timedelta(days=n) for n in range(number)):
             marker = _make_marker(date, dice, users, version)
             new, gone = range(users, users + marker["inserted"]), dice.sample(range(users), marker["deleted"])

@@ -11,11 +11,11 @@ from tests.support.project import dump_tree, query
 from tests.support.reading import make_user
 from tests.support.server import Answer, Server
 from wholeday.commands.verify import verify
-from wholeday.extract.day import extract_day
-from wholeday.load import day as load_stage
+from wholeday.schema.dataset import Dataset
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, RawManifest, digest
-from wholeday.tasks.dataset import Dataset
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 from wholeday.transform import day as transform_stage
 
 DAYS = [dt.date(2026, 11, number) for number in range(1, 6)]
@@ -51,9 +51,9 @@ def answer(
 
 def make(dataset: Dataset, days: list[dt.date]) -> None:
     for day in days:
-        extract_day(dataset, day)
-        transform_stage.transform_day(dataset, day)
-        load_stage.load_day(dataset, day)
+        stages.extract(read_workspace(dataset), day)
+        stages.transform(read_workspace(dataset), day)
+        stages.load(read_workspace(dataset), day)
 
 
 def load_days(server: Server, configure: Callable[..., None], mode: str) -> Records:
@@ -61,10 +61,10 @@ def load_days(server: Server, configure: Callable[..., None], mode: str) -> Reco
     days = make_records()
     answer(server, configure, days, mode=mode)
     for day in DAYS:
-        extract_day(USERS, day)
-        transform_stage.transform_day(USERS, day)
+        stages.extract(read_workspace(USERS), day)
+        stages.transform(read_workspace(USERS), day)
     for day in [*DAYS[2:], *DAYS[:2]]:
-        load_stage.load_day(USERS, day)
+        stages.load(read_workspace(USERS), day)
     return days
 
 
@@ -82,13 +82,13 @@ def find_mark(folder: str = "data") -> list[str]:
 
 
 def read_raw(dataset: Dataset, day: dt.date) -> list[bytes]:
-    folder = dataset.folder("raw", day)
+    folder = read_workspace(dataset).folder("raw", day)
     return [line for part in folder.read_manifest(RawManifest).parts for line in unpack(folder.read(part))]
 
 
 def read_clean(dataset: Dataset, day: dt.date) -> tuple[list[bytes], list[bytes]]:
     """The bytes of the parts, and of the rejects."""
-    folder = dataset.folder("clean", day)
+    folder = read_workspace(dataset).folder("clean", day)
     made = folder.read_manifest(CleanManifest)
     assert {part.name for part in (*made.parts, *made.rejects)} | {"manifest.json"} == {
         path.name for path in folder.path.iterdir()
@@ -114,7 +114,7 @@ def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
 
 def check_markers(dataset: Dataset = USERS) -> None:
     """G4, the hashes of the folders, and whatever else verify looks at."""
-    assert [finding for finding in verify(dataset) if not finding.remark] == []
+    assert [finding for finding in verify(read_workspace(dataset)) if not finding.remark] == []
     assert (
         query(
             "select date from loads where extracted <> rejected + forgotten + duplicate + superseded + unchanged "
@@ -128,10 +128,10 @@ def check_markers(dataset: Dataset = USERS) -> None:
         "select date, raw_sha256, clean_sha256, rejected from loads where dataset = ?", dataset.name
     ):
         day = dt.date.fromisoformat(date)
-        read = dataset.folder("raw", day).read_manifest(RawManifest)
-        made = dataset.folder("clean", day).read_manifest(CleanManifest)
+        read = read_workspace(dataset).folder("raw", day).read_manifest(RawManifest)
+        made = read_workspace(dataset).folder("clean", day).read_manifest(CleanManifest)
         assert (raw_sha256, clean_sha256) == (digest(read.parts), digest([*made.parts, *made.rejects]))
-        assert transform_stage.is_current(dataset, day)
+        assert transform_stage.is_current(read_workspace(dataset), day)
         assert query("select count(*) from rejects where dataset = ? and load_date = ?", dataset.name, date) == [
             (rejected,)
         ]

@@ -26,8 +26,11 @@ from pipeline.users import USERS
 from tests.support.project import start
 from wholeday import clock
 from wholeday.commands import cli
+from wholeday.config.pipeline import Pipeline
 from wholeday.storage.day_folder import MANIFEST, DayFolder
 from wholeday.storage.manifest import RawManifest
+from wholeday.tasks.stages import read_workspace
+from wholeday.tasks.targets import LoadMarker
 
 PROCESSES = 3
 KILLED = 0.5  # the share of commands that are meant to be killed; some end before
@@ -122,8 +125,8 @@ def _rage_once(plan: Plan, first: int) -> None:
 def _find_unloaded(plan: Plan) -> list[Unloaded]:
     unloaded = []
     for date in map(dt.date.fromisoformat, plan.days[:-1]):
-        raw = USERS.folder("raw", date)
-        if raw.exists() and not USERS.marker(date).exists():
+        raw = read_workspace(USERS).folder("raw", date)
+        if raw.exists() and not LoadMarker(Pipeline().database, USERS.name, date).exists():
             unloaded.append(Unloaded(date, raw.read_manifest(RawManifest).extracted_at, clock.utc_now()))
     return unloaded
 

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from tests.support.project import query
 from tests.support.server import Answer, Server
 from wholeday.config.source import Source
-from wholeday.extract.day import extract_day
-from wholeday.load.day import load_day
-from wholeday.tasks.dataset import Dataset
-from wholeday.transform.day import preparing, transform_day
+from wholeday.schema.dataset import Dataset
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
+from wholeday.transform.day import preparing
 
 TODAY = dt.datetime.now(dt.UTC).date()
 TIME = sa.DateTime(timezone=True)
@@ -65,7 +65,7 @@ def load(
     """Load a snapshot of today with these records, or this body; a column of all rows, by key."""
     answer = Answer(body if isinstance(body, bytes) else json.dumps(body).encode())
     configure("things", url=server.on("/things", answer), mode="snapshot", paginator="single", **keys)
-    extract_day(dataset, TODAY, preparing(dataset))
-    transform_day(dataset, TODAY)
-    load_day(dataset, TODAY)
+    stages.extract(read_workspace(dataset), TODAY, preparing(read_workspace(dataset)))
+    stages.transform(read_workspace(dataset), TODAY)
+    stages.load(read_workspace(dataset), TODAY)
     return [value for (value,) in query(f"select {column} from things order by id")]

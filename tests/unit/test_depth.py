@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.users import User, clean
 from tests.support.reading import make_user
-from wholeday.extract.census import Census
+from wholeday.schema.census import Census
 from wholeday.schema.depth import BLOCK, MAX_DEPTH, hide_deep, is_deep
 from wholeday.storage.tombstones import Finder
 from wholeday.transform.rows import Reject, transform

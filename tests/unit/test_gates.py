@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.reading import People
-from wholeday.extract.census import Census
 from wholeday.extract.gates import FEW_DELETIONS, judge
+from wholeday.schema.census import Census
 from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import RawManifest, Verdict
@@ -83,7 +83,7 @@ def ask(
     """Judge DAY; returns the verdicts by gate. `known` are the users of the warehouse: their keys, or how many."""
     users = Users(known) if isinstance(known, int) else Users(keys=known)
     section = People(url="http://localhost/", **keys)
-    verdicts = judge(DAY, section, census, as_of, users, lambda: cleaned or census)
+    verdicts = judge("data", DAY, section, census, as_of, users, lambda: cleaned or census)
     return {verdict.gate: verdict for verdict in verdicts}
 
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pipeline.users import USERS
 from tests.support.histories import EXAMPLES
 from wholeday.errors import QualityError
-from wholeday.extract.census import Census
+from wholeday.schema.census import Census
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, RawManifest
-from wholeday.transform import day as transform_stage
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 DAY = dt.date(2026, 11, 10)
 FIELDS = ("id", "name", "email", "address.city", "address", "updated_at", "gone")
@@ -59,7 +60,7 @@ def lose(record: dict[str, Any], path: str, how: str) -> dict[str, Any]:
 def transform(number: int, records: list[dict[str, Any]]) -> None:
     """Transform a day of these records, `number` days after DAY."""
     date = DAY + dt.timedelta(days=number)
-    folder = USERS.folder("raw", date)
+    folder = read_workspace(USERS).folder("raw", date)
     folder.sweep()
     lines = [msgspec.json.encode(record) for record in records]
     census = Census(USERS.record_class, USERS.key, "gone")
@@ -89,7 +90,7 @@ def transform(number: int, records: list[dict[str, Any]]) -> None:
         parts=parts,
     )
     folder.publish(manifest)
-    transform_stage.transform_day(USERS, date)
+    stages.transform(read_workspace(USERS), date)
 
 
 @given(
@@ -117,7 +118,7 @@ def hold(configure: Any, numbers: Any, shares: Any, before: list[int], last: int
         assert said.partition("new fields: ")[2].startswith(new[how] or "none (gate"), said
     else:
         assert shares["address.city" if path == "address" else path] == 0
-        made = USERS.folder("clean", DAY + dt.timedelta(days=len(before))).read_manifest(CleanManifest)
+        made = read_workspace(USERS).folder("clean", DAY + dt.timedelta(days=len(before))).read_manifest(CleanManifest)
         assert (made.accepted, made.absent) == ([], {})
 
 

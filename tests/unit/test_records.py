@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.users import User
 from tests.support import ROOT
-from wholeday.extract.census import FEW, MANY, MAX_UNKNOWN, SAMPLE, Census
+from wholeday.schema.census import FEW, MANY, MAX_UNKNOWN, SAMPLE, Census
 from wholeday.schema.paths import find
 from wholeday.schema.raw_fields import BLOCK, INTEGERS, Deletion, Field
 
@@ -84,7 +84,7 @@ def test_an_integer_is_its_own_key_and_anything_else_eight_bytes_of_a_hash():
 def test_a_key_is_the_same_in_every_process():
     """Python's own hash() of a text is not."""
     code = (
-        "from wholeday.extract.census import Census; c = Census(None, ('id', 'n'));"
+        "from wholeday.schema.census import Census; c = Census(None, ('id', 'n'));"
         """c.add([b'{"id":"a","n":{"y":1,"x":2}}']); print(c.present_keys()[0])"""
     )
     found = {subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)}

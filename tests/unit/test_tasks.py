@@ -12,10 +12,9 @@ from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.users import USERS, BackfillUsers, ExtractUsers, LoadUsers, TransformUsers, Users
 from wholeday.errors import ConfigError, DayNotClosedError
-from wholeday.extract import day as extract_stage
-from wholeday.load import day as load_stage
+from wholeday.tasks import stages
 from wholeday.tasks.day_tasks import DayParameter, RangeDaily
-from wholeday.transform import day as transform_stage
+from wholeday.tasks.stages import read_workspace
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 
@@ -24,9 +23,9 @@ DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 def loaded() -> list[dt.date]:
     """Three of the five days, loaded."""
     for day in DAYS[::2]:
-        extract_stage.extract_day(USERS, day)
-        transform_stage.transform_day(USERS, day)
-        load_stage.load_day(USERS, day)
+        stages.extract(read_workspace(USERS), day)
+        stages.transform(read_workspace(USERS), day)
+        stages.load(read_workspace(USERS), day)
     return DAYS[::2]
 
 
@@ -48,7 +47,7 @@ def test_any_number_of_days_is_asked_of_the_warehouse_in_one_select(loaded, monk
 
 def test_files_are_asked_for_in_bulk_too(loaded):
     """A range of extracts or transforms works as one of loads does."""
-    shutil.rmtree(USERS.folder("clean", DAYS[0]).path)
+    shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[0]).path)
     assert ExtractUsers.bulk_complete(DAYS) == loaded
     assert TransformUsers.bulk_complete(DAYS) == loaded[1:]
 

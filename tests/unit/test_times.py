@@ -14,6 +14,7 @@ from tests.support.project import query
 from tests.support.things import TIME, TODAY, load, make_dataset
 from wholeday.commands.check import OK, check_source
 from wholeday.schema.record import list_leaves
+from wholeday.tasks.stages import read_workspace
 from wholeday.transform.day import is_current
 from wholeday.transform.rows import Reject, transform
 from wholeday.transform.times import cut_fractions
@@ -134,7 +135,7 @@ def test_naive_times_are_stored_by_the_timezone_of_the_section(server, configure
     rows = load(dataset, server, configure, body, timezone="America/New_York")
     assert rows == ["2026-11-20T15:00:00.000000Z", "2026-11-20T09:00:00.000000Z", "2026-11-20T15:00:00.000000Z"]
     assert query("select watermark from loads") == [("2026-11-20T15:00:00.000000Z",)]
-    assert check_source(dataset)["fits the record class"].verdict == OK
-    assert is_current(dataset, TODAY)
+    assert check_source(read_workspace(dataset))["fits the record class"].verdict == OK
+    assert is_current(read_workspace(dataset), TODAY)
     configure("things", timezone="UTC")
-    assert not is_current(dataset, TODAY)
+    assert not is_current(read_workspace(dataset), TODAY)

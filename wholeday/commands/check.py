@@ -15,8 +15,8 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,22 +31,21 @@ from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError, DatasetError, QualityError, SourceError, WarehouseError
 from wholeday.extract import gates
-from wholeday.extract.census import Census
 from wholeday.extract.day import extract_day
 from wholeday.extract.http.auth import Auth, strip_userinfo
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.reader import Reader
 from wholeday.load import day as load_stage
-from wholeday.load.warehouse import Warehouse
+from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.redaction import SHORTEST, Mask
+from wholeday.schema.census import Census
 from wholeday.schema.raw_fields import Record
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
-from wholeday.storage.manifest import RawManifest
-from wholeday.tasks import progress
-from wholeday.tasks.dataset import Dataset
-from wholeday.transform import day as transform_stage
+from wholeday.storage.manifest import Part, RawManifest
+from wholeday.storage.workspace import Workspace
+from wholeday.tasks import progress, stages
 from wholeday.transform import keys
 
 if TYPE_CHECKING:
@@ -72,19 +71,19 @@ UNREAD = Finding(UNTESTED, "the day was not read to its end")
 NOTHING = Finding(UNTESTED, "no record came for the day", "give --date, a day with changes")
 
 
-def check_source(dataset: Dataset, date: dt.date | None = None) -> dict[str, Finding]:
+def check_source(workspace: Workspace, date: dt.date | None = None) -> dict[str, Finding]:
     """What is found of the source of a dataset, asked for `date`, or for the last closed day, by what was asked.
 
     Raises DayNotClosedError, DatasetError, FolderError, WarehouseError.
     """
     with tempfile.TemporaryDirectory() as folder, _listen() as log:
         try:
-            dataset.check()
-            trial = _Trial(dataset, date, Path(folder), log)
+            workspace.dataset.check()
+            trial = _Trial(workspace, date, Path(folder), log)
         except (ConfigError, DatasetError) as error:
             return {"configuration": Finding(FAILED, str(error))}
         trial.run()
-        findings = {"configuration": Finding(OK, f"[{dataset.name}] is valid{trial.describe_auth()}")}
+        findings = {"configuration": Finding(OK, f"[{workspace.name}] is valid{trial.describe_auth()}")}
         for name, ask in QUESTIONS.items():
             if trial.settings.mode != SNAPSHOT or ask not in OF_A_WINDOW:
                 findings[name] = UNREAD if trial.error and ask not in OF_ANY_READING else ask(trial)
@@ -103,23 +102,6 @@ def _listen() -> Iterator[io.StringIO]:
     finally:
         logging.root.removeHandler(handler)
         logging.root.setLevel(level)
-
-
-@dataclass(frozen=True)
-class _Elsewhere(Dataset):
-    """A dataset whose days lie in a folder of their own, and are loaded into a database in this folder."""
-
-    data_dir: str
-    is_loading: bool = False
-    """Until then its warehouse is the configured one, with whose days the gates compare."""
-
-    def folder(self, stage: Any, date: dt.date) -> DayFolder:
-        return DayFolder(self.data_dir, stage, self.name, date)
-
-    def warehouse(self) -> Warehouse:
-        if not self.is_loading:
-            return super().warehouse()
-        return Warehouse(f"sqlite:///{self.data_dir}/check.db", self.name, self.table)
 
 
 class _Secrets(Mask):
@@ -148,16 +130,17 @@ def _list_forms(secret: str) -> set[str]:
 class _Trial:
     """What is asked about: two readings of a day, the first as it comes, the second as a day is extracted."""
 
-    def __init__(self, dataset: Dataset, date: dt.date | None, folder: Path, log: io.StringIO) -> None:
-        self.dataset, self.folder, self.log = dataset, folder, log
-        self.settings, self.started_at = dataset.config(), clock.utc_now()
+    def __init__(self, workspace: Workspace, date: dt.date | None, folder: Path, log: io.StringIO) -> None:
+        self.dataset, self.folder, self.log = workspace.dataset, folder, log
+        self.warehouse = open_warehouse(workspace)
+        self.settings, self.started_at = workspace.settings, clock.utc_now()
         self.date = date or self.settings.last_closed_day(self.started_at)
         self.settings.check_closed(self.date, self.started_at)
         self.window = self.settings.window(self.date)
         self.placeholders = find_placeholders(self.settings)
         self.secrets = _Secrets(self.settings)
         asked = "watermark" in self.placeholders
-        self.watermark = dataset.warehouse().watermark_before(self.date) if asked else None
+        self.watermark = self.warehouse.watermark_before(self.date) if asked else None
         self.reading = Reader(self.settings, self.date, self.watermark, self._make_census())
         self.seconds = 0.0
         self.low, self.high = self._find_bounds()
@@ -172,8 +155,9 @@ class _Trial:
         """The error in the dataset's code that cleaning the first reading found."""
         self.failure: SourceError | QualityError | DatasetError | None = None
         """What ended the second."""
-        known = dataset.config, dataset.record_class, dataset.clean, dataset.table, dataset.key
-        self.elsewhere = _Elsewhere(*known, str(folder))
+        pipeline = Pipeline(data_dir=str(folder), database=f"sqlite:///{folder}/check.db")
+        self.elsewhere = replace(workspace, pipeline=pipeline, trial_of=workspace.pipeline.data_dir)
+        """The same dataset, whose files and tables are in a temporary folder."""
 
     def run(self) -> None:
         """Read the day, and if that could be done, again."""
@@ -195,10 +179,9 @@ class _Trial:
 
         Raises QualityError, DatasetError, WarehouseError.
         """
-        elsewhere = replace(self.elsewhere, is_loading=True)
-        transform_stage.transform_day(elsewhere, self.date, engine="local")  # no other machine sees the folder
-        load_stage.load_day(elsewhere, self.date)
-        (marker,) = elsewhere.warehouse().loads()
+        stages.transform(self.elsewhere, self.date, engine="local")  # no other machine sees the folder
+        stages.load(self.elsewhere, self.date)
+        (marker,) = open_warehouse(self.elsewhere).loads()
         return marker
 
     def describe_auth(self) -> str:
@@ -250,12 +233,15 @@ class _Trial:
             self.early += int((changed < self.low).sum()) if self.low else 0
             self.late += int((changed >= self.high).sum()) if self.high else 0
 
+    def _count_cleaned(self, folder: DayFolder, parts: Iterable[Part]) -> Census:
+        return keys.count_cleaned(self.dataset, self.settings, folder, parts)
+
     def _extract(self) -> "tuple[Census, Hashes]":
         """Extract the day into the folder; what its files hold then."""
         import numpy as np
 
         with progress.track_reading() as tell:
-            extract_day(self.elsewhere, self.date, tell)
+            extract_day(self.elsewhere, self.date, self.warehouse, self._count_cleaned, tell)
         raw, census, hashes = self.elsewhere.folder("raw", self.date), self._make_census(), [_hash([])]
         for part in raw.read_manifest(RawManifest).parts:
             lines = unpack(raw.read(part))
@@ -405,8 +391,16 @@ def _ask_again(trial: _Trial) -> Finding:
 
 def _ask_gates(trial: _Trial) -> Finding:
     as_of = trial.started_at - trial.settings.settle
-    known = trial.dataset.warehouse()
-    verdicts = gates.judge(trial.date, trial.settings, trial.reading.census, as_of, known, lambda: trial.cleaned)
+    known = trial.warehouse
+    verdicts = gates.judge(
+        str(trial.elsewhere.pipeline.data_dir),
+        trial.date,
+        trial.settings,
+        trial.reading.census,
+        as_of,
+        known,
+        lambda: trial.cleaned,
+    )
     failed = [verdict for verdict in verdicts if not verdict.passed]
     return Finding(FAILED if failed else OK, "; ".join(map(str, failed or verdicts)))
 

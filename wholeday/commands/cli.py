@@ -22,8 +22,8 @@ from wholeday.commands.parser import Parser, list_flags
 from wholeday.config.parameters import Duration
 from wholeday.errors import ConfigError
 from wholeday.tasks import console
-from wholeday.tasks.dataset import DEFAULT_MODULE
 from wholeday.tasks.day_tasks import DayParameter, Load
+from wholeday.tasks.registry import DEFAULT_MODULE
 
 Show = Callable[[Sequence[type[Load]], argparse.Namespace], bool]
 

@@ -23,10 +23,9 @@ import msgspec
 
 from wholeday import clock
 from wholeday.config.days import SNAPSHOT
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load.database import Connection
-from wholeday.load.warehouse import decode, prepare
+from wholeday.load.warehouse import decode, open_warehouse, prepare
 from wholeday.schema.raw_fields import INTEGERS
 from wholeday.schema.tables import CLASSES, LOADS, REJECTS, Declared, Table, Words
 from wholeday.storage.backends import strip_run
@@ -35,8 +34,8 @@ from wholeday.storage.lines import pack, unpack
 from wholeday.storage.manifest import CleanManifest, Erasure, Part, RawManifest, digest
 from wholeday.storage.parquet import encode_rows, open_rows
 from wholeday.storage.tombstones import Done, Finder, Key, Tombstone, Tombstones
+from wholeday.storage.workspace import Workspace
 from wholeday.tasks import failures
-from wholeday.tasks.dataset import Dataset
 
 KEPT = ("unchanged", "updated", "inserted", "superseded", "deleted")  # the classes of a record that was staged
 TYPES = {"integer": int, "text": str}
@@ -54,36 +53,36 @@ class Forgotten(NamedTuple):
     problems: list[str]
 
 
-def forget(dataset: Dataset, keys: Sequence[str]) -> Forgotten:
+def forget(workspace: Workspace, keys: Sequence[str]) -> Forgotten:
     """Erase the users with these keys, and once more all those who were forgotten before.
 
     A key is text, or a JSON array where it is of several columns. A day whose files are damaged, or of which
     nobody can tell whose its lines are, stays as it is and is one of the problems. Raises ConfigError for what can be
     no key, FolderError, WarehouseError.
     """
-    declared = Declared.read(dataset.name, dataset.table)
+    declared = Declared.read(workspace.name, workspace.dataset.table)
     asked = {parse_key(declared, text): text for text in keys}
-    tombstones = _bury(dataset, declared, asked)
-    finder = Finder(dataset.key, tombstones)
+    tombstones = _bury(workspace, declared, asked)
+    finder = Finder(workspace.dataset.key, tombstones)
     days: dict[dt.date, int] = {}
     ever: dict[dt.date, int] = {}
     problems: list[str] = []
     done: set[dt.date] = set()
     # A day that another process began meanwhile may hold what it read before the tombstone was there.
-    while found := sorted({*list_all_days(Pipeline().data_dir, dataset.name)} - done):
+    while found := sorted({*list_all_days(workspace.pipeline.data_dir, workspace.name)} - done):
         for date in found:
             try:
-                days[date], ever[date] = _erase_day(dataset, date, finder, list(declared.key))
+                days[date], ever[date] = _erase_day(workspace, date, finder, list(declared.key))
             except FolderError as error:
-                problems.append(f"{dataset.name} {date}: {error}")
+                problems.append(f"{workspace.name} {date}: {error}")
         done.update(found)
-    rows = _erase_rows(dataset, declared, finder, ever, problems)
+    rows = _erase_rows(workspace, declared, finder, ever, problems)
     try:
-        failures.erase_causes(Pipeline().data_dir, dataset.name)
+        failures.erase_causes(workspace.pipeline.data_dir, workspace.name)
     except FolderError as error:
-        problems.append(f"{dataset.name}: {error}")
+        problems.append(f"{workspace.name}: {error}")
     if not problems:
-        _note_done(dataset, len(tombstones), {date: lines for date, lines in ever.items() if lines})
+        _note_done(workspace, len(tombstones), {date: lines for date, lines in ever.items() if lines})
     unknown = [text for key, text in asked.items() if key not in finder.found]
     return Forgotten({date: lines for date, lines in days.items() if lines}, rows, unknown, problems)
 
@@ -149,33 +148,33 @@ def parse_key(declared: Declared, text: str) -> Key:
     raise ConfigError(f"{text!r} is no key of {declared.name}: give {columns} {how}")
 
 
-def _bury(dataset: Dataset, declared: Declared, asked: Iterable[Key]) -> list[Key]:
+def _bury(workspace: Workspace, declared: Declared, asked: Iterable[Key]) -> list[Key]:
     """Write the tombstones, into the file and the warehouse; returns all that there are."""
-    file = Tombstones(Pipeline().data_dir, dataset.name)
+    file = Tombstones(workspace.pipeline.data_dir, workspace.name)
     words = Words(declared)
-    with dataset.warehouse().database.connect(create=True) as db:
-        db.begin(dataset.name)
+    with open_warehouse(workspace).database.connect(create=True) as db:
+        db.begin(workspace.name)
         prepare(db, declared)
         stored = db.run("select {key} from {forgotten}".format_map(words)).fetchall()
         now, known = clock.utc_now(), set(file.keys())
         file.add(Tombstone(key, now) for key in dict.fromkeys([*stored, *asked]) if key not in known)
         keys = file.keys()
-        db.insert(f"_{dataset.name}_forgotten", declared.key, keys, skip_known=True)
+        db.insert(f"_{workspace.name}_forgotten", declared.key, keys, skip_known=True)
         db.commit()
     if not keys:
-        raise ConfigError(f"{dataset.name}: nobody was forgotten so far: give the key of a user")
+        raise ConfigError(f"{workspace.name}: nobody was forgotten so far: give the key of a user")
     return keys
 
 
-def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) -> tuple[int, int]:
+def _erase_day(workspace: Workspace, date: dt.date, finder: Finder, key: list[str]) -> tuple[int, int]:
     """Take the lines out of the files of a day; returns how many, and how many ever. Raises FolderError."""
-    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
+    raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     # Transform holds the clean day only, extract the raw one only: nobody waits for the other in turn.
     with raw.lock(), clean.lock():
         if not raw.exists():
             if clean.exists() and not raw.has_folder():
                 raise FolderError(f"{clean} is all there is of the day: delete it, or bring {raw} back from a copy")
-            if raw.has_parts() and _is_kept(dataset, date):
+            if raw.has_parts() and _is_kept(workspace, date):
                 raise FolderError(
                     f"{raw}/{MANIFEST} is gone, and the day is loaded: bring it back from a copy, or "
                     f"{MADE_AGAIN['raw']}"
@@ -188,7 +187,7 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
         raw.drop_strays([part.name for part in read.parts])
         if made:
             clean.drop_strays([part.name for part in (*made.parts, *made.rejects)])
-        new, reasons = _write_parts(raw, clean, read, made, finder, key, dataset)
+        new, reasons = _write_parts(raw, clean, read, made, finder, key, workspace)
         if not new:
             return 0, read.forgotten
         less = _describe_less(read, new)
@@ -205,9 +204,9 @@ def _erase_day(dataset: Dataset, date: dt.date, finder: Finder, key: list[str]) 
         return less.forgotten - read.forgotten, less.forgotten
 
 
-def _is_kept(dataset: Dataset, date: dt.date) -> bool:
+def _is_kept(workspace: Workspace, date: dt.date) -> bool:
     """Whether a day is loaded, and its files are not given up."""
-    marker = dataset.warehouse().find_marker(date)
+    marker = open_warehouse(workspace).find_marker(date)
     return marker is not None and not marker["pruned_at"]
 
 
@@ -239,12 +238,12 @@ def _write_parts(
     made: CleanManifest | None,
     finder: Finder,
     key: list[str],
-    dataset: Dataset,
+    workspace: Workspace,
 ) -> tuple[dict[Part, Part | None], Counter[str]]:
     """Write the parts without the lines, beside those with them: which stands for which; the rejects gone by reason."""
     new: dict[Part, Part | None] = {}
     reasons: Counter[str] = Counter()
-    for part, lines, gone, cleaned in find_gone(raw, clean, read, made, finder, key, dataset):
+    for part, lines, gone, cleaned in find_gone(raw, clean, read, made, finder, key, workspace):
         if gone:
             kept = [line for line_number, line in enumerate(lines, 1) if line_number not in gone]
             new[part] = raw.write(_next_name(part), pack([kept]))
@@ -262,7 +261,7 @@ def find_gone(
     made: CleanManifest | None,
     finder: Finder,
     key: list[str],
-    dataset: Dataset,
+    workspace: Workspace,
 ) -> Iterator[tuple[Part, list[bytes], set[int], CleanPart | None]]:
     """Yield each raw part, its lines, the numbers of those with a key of the finder, and what was made of the part.
 
@@ -273,20 +272,20 @@ def find_gone(
         lines = unpack(raw.read(part))
         gone = finder.find_lines(lines)
         cleaned = CleanPart(clean, made.parts[number], rejects.get(number), len(lines)) if made else None
-        gone |= cleaned.find(finder, key) if cleaned else _find_cleaned(dataset, raw, lines, finder, key)
+        gone |= cleaned.find(finder, key) if cleaned else _find_cleaned(workspace, raw, lines, finder, key)
         yield part, lines, gone, cleaned
 
 
-def _find_cleaned(dataset: Dataset, raw: DayFolder, lines: list[bytes], finder: Finder, key: list[str]) -> set[int]:
+def _find_cleaned(workspace: Workspace, raw: DayFolder, lines: list[bytes], finder: Finder, key: list[str]) -> set[int]:
     """The numbers of the lines of which a row or a reject with a forgotten key would be made."""
     import pyarrow as pa
 
     from wholeday.transform.rows import transform
 
     try:
-        settings = dataset.config()
+        settings = workspace.settings
         rules = settings.deleted_when, settings.timezone
-        rows, rejects = transform(lines, dataset.record_class, dataset.clean, key, *rules)
+        rows, rejects = transform(lines, workspace.dataset.record_class, workspace.dataset.clean, key, *rules)
         table = pa.Table.from_pandas(rows[key], preserve_index=False)
     except Exception as error:  # whatever `clean` raises, and in words that may be those of a record
         what = type(error.__cause__ or error).__name__
@@ -343,23 +342,23 @@ def _describe_less_clean(
 
 
 def _erase_rows(
-    dataset: Dataset, declared: Declared, finder: Finder, days: Container[dt.date], problems: list[str]
+    workspace: Workspace, declared: Declared, finder: Finder, days: Container[dt.date], problems: list[str]
 ) -> int:
     """Take the users out of the warehouse, and tell the markers of `days` what their files are now.
 
     Then the tables are written anew: what was deleted, or only moved, leaves its bytes there until then.
     Returns how many rows went.
     """
-    with dataset.warehouse().database.connect(create=True) as db:
-        db.begin(dataset.name)
-        erased = _delete_rows(db, declared, finder) + _delete_rejects(db, dataset, finder)
+    with open_warehouse(workspace).database.connect(create=True) as db:
+        db.begin(workspace.name)
+        erased = _delete_rows(db, declared, finder) + _delete_rejects(db, workspace, finder)
         columns = ("date", "mode", "raw_sha256", "clean_sha256", "extracted", *CLASSES)
         sql = f"select {', '.join(columns)} from loads where dataset = :name"  # noqa: S608
-        for row in db.run(sql, name=dataset.name).fetchall():
+        for row in db.run(sql, name=workspace.name).fetchall():
             pairs = zip(columns, row, strict=True)
             marker = {name: decode(db, f"{name} in loads", value, LOADS.columns[name]) for name, value in pairs}
             if marker["date"] in days:
-                _mend_marker(db, dataset, declared, marker)
+                _mend_marker(db, workspace, declared, marker)
         db.commit()
         if left := db.erase([*(table.name for table in declared.stored()), REJECTS.name]):
             problems.append(left)
@@ -378,10 +377,10 @@ def _delete_rows(db: Connection, declared: Declared, finder: Finder) -> int:
     return erased
 
 
-def _delete_rejects(db: Connection, dataset: Dataset, finder: Finder) -> int:
+def _delete_rejects(db: Connection, workspace: Workspace, finder: Finder) -> int:
     """Delete the rejects of forgotten users, of whatever day, and count them as forgotten in its marker."""
     sql = "select load_date, part, line, key, record from rejects where dataset = :name"
-    rejects = db.stream(sql, name=dataset.name)
+    rejects = db.stream(sql, name=workspace.name)
     gone: list[tuple[Any, ...]] = []
     while some := list(islice(rejects, 10_000)):
         found = finder.find_rejects(decode(db, "key in rejects", reject[3], "text") for reject in some)
@@ -389,21 +388,21 @@ def _delete_rejects(db: Connection, dataset: Dataset, finder: Finder) -> int:
         found |= {line - 1 for line in finder.find_lines([record.encode() for record in records])}
         gone += [some[number][:3] for number in found]
     for date, part, line in gone:
-        place = {"name": dataset.name, "date": date, "part": part, "line": line}
+        place = {"name": workspace.name, "date": date, "part": part, "line": line}
         db.run("delete from rejects where (dataset, load_date, part, line) = (:name, :date, :part, :line)", **place)
         move = "update loads set rejected = rejected - 1, forgotten = forgotten + 1"
-        db.run(f"{move} where dataset = :name and date = :date", name=dataset.name, date=date)
+        db.run(f"{move} where dataset = :name and date = :date", name=workspace.name, date=date)
     return len(gone)
 
 
-def _mend_marker(db: Connection, dataset: Dataset, declared: Declared, marker: dict[str, Any]) -> None:
+def _mend_marker(db: Connection, workspace: Workspace, declared: Declared, marker: dict[str, Any]) -> None:
     """Have the marker, and the rejects, of a loaded day say what its files do, where they differ by erasures alone.
 
     Which class a record was counted in when it was loaded is not kept. What was rejected, forgotten or a duplicate is
     counted anew; of the other classes the commonest is lessened, as far as it goes, then the next.
     """
     date = marker["date"]
-    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
+    raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     if not raw.exists() or not clean.exists():
         return  # it says what was loaded once
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
@@ -423,12 +422,12 @@ def _mend_marker(db: Connection, dataset: Dataset, declared: Declared, marker: d
     values = new | counts
     sets = ", ".join(f"{column} = :{column}" for column in values)
     sql = f"update loads set {sets} where dataset = :name and date = :date"  # noqa: S608
-    db.run(sql, **values, name=dataset.name, date=date)
-    db.run("delete from rejects where dataset = :name and load_date = :date", name=dataset.name, date=date)
+    db.run(sql, **values, name=workspace.name, date=date)
+    db.run("delete from rejects where dataset = :name and load_date = :date", name=workspace.name, date=date)
     for part in made.rejects:  # the numbers of the lines behind one that is gone have changed
         rejects = map(msgspec.json.decode, unpack(clean.read(part)))
         rows = [
-            tuple({"dataset": dataset.name, "load_date": reject["date"], **reject}[c] for c in REJECTS.columns)
+            tuple({"dataset": workspace.name, "load_date": reject["date"], **reject}[c] for c in REJECTS.columns)
             for reject in rejects
         ]
         db.insert("rejects", REJECTS.columns, rows)
@@ -453,7 +452,7 @@ def _count_keys(db: Connection, declared: Declared, clean: DayFolder, made: Clea
     return int(number)
 
 
-def _note_done(dataset: Dataset, tombstones: int, days: dict[dt.date, int]) -> None:
-    with dataset.warehouse().database.connect() as db:
-        db.begin(dataset.name)  # for as long as the file is written, nobody else writes it
-        Tombstones(Pipeline().data_dir, dataset.name).add([Done(clock.utc_now(), tombstones, days)])
+def _note_done(workspace: Workspace, tombstones: int, days: dict[dt.date, int]) -> None:
+    with open_warehouse(workspace).database.connect() as db:
+        db.begin(workspace.name)  # for as long as the file is written, nobody else writes it
+        Tombstones(workspace.pipeline.data_dir, workspace.name).add([Done(clock.utc_now(), tombstones, days)])

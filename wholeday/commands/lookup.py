@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from wholeday.commands.forget import find_gone, parse_key
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.load.database import Connection
 from wholeday.load.old_names import refuse_old_names
+from wholeday.load.warehouse import open_warehouse
 from wholeday.schema.tables import REJECTS, Declared
 from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Finder, Key, Tombstones
-from wholeday.tasks.dataset import Dataset
+from wholeday.storage.workspace import Workspace
 
 AT_ONCE = 10_000  # rejects
 
@@ -38,24 +38,24 @@ class Trace:
         return bool(self.rows or self.days)
 
 
-def look_up(dataset: Dataset, keys: Sequence[str]) -> list[Trace]:
+def look_up(workspace: Workspace, keys: Sequence[str]) -> list[Trace]:
     """Find what is known of those of the `keys` that are not forgotten yet.
 
     The files are read only if the warehouse does not know one of them. Raises ConfigError for text that cannot be a
     key, WarehouseError, FolderError.
     """
-    declared = Declared.read(dataset.name, dataset.table)
+    declared = Declared.read(workspace.name, workspace.dataset.table)
     asked = {parse_key(declared, text): text for text in keys}
-    forgotten = set(Tombstones(Pipeline().data_dir, dataset.name).keys())
+    forgotten = set(Tombstones(workspace.pipeline.data_dir, workspace.name).keys())
     traces = {key: Trace(text) for key, text in asked.items() if key not in forgotten}
-    database = dataset.warehouse().database
+    database = open_warehouse(workspace).database
     if traces and database.exists():
         with database.connect(readonly=True) as db:
-            refuse_old_names(db, dataset.name)
+            refuse_old_names(db, workspace.name)
             _search_tables(db, declared, traces)
-            _search_rejects(db, dataset, traces)
+            _search_rejects(db, workspace, traces)
     if unknown := [key for key, trace in traces.items() if not trace.is_known]:
-        for date, key in _search_files(dataset, unknown, list(declared.key)):
+        for date, key in _search_files(workspace, unknown, list(declared.key)):
             traces[key].days.add(date)
     return list(traces.values())
 
@@ -74,11 +74,11 @@ def _search_tables(db: Connection, declared: Declared, traces: Mapping[Key, Trac
                 trace.days |= {db.decode(date, "date")} if date else set()
 
 
-def _search_rejects(db: Connection, dataset: Dataset, traces: Mapping[Key, Trace]) -> None:
-    finders = {key: Finder(dataset.key, [key]) for key, trace in traces.items() if not trace.is_known}
+def _search_rejects(db: Connection, workspace: Workspace, traces: Mapping[Key, Trace]) -> None:
+    finders = {key: Finder(workspace.dataset.key, [key]) for key, trace in traces.items() if not trace.is_known}
     if not finders or not db.describe(REJECTS.name).columns:
         return
-    rejects = db.stream("select load_date, key, record from rejects where dataset = :name", name=dataset.name)
+    rejects = db.stream("select load_date, key, record from rejects where dataset = :name", name=workspace.name)
     while some := list(islice(rejects, AT_ONCE)):
         for key, finder in finders.items():
             found = finder.find_rejects(reject[1] for reject in some)
@@ -87,14 +87,14 @@ def _search_rejects(db: Connection, dataset: Dataset, traces: Mapping[Key, Trace
             traces[key].days |= {db.decode(some[number][0], "date") for number in found}
 
 
-def _search_files(dataset: Dataset, keys: Sequence[Key], columns: list[str]) -> Iterator[tuple[dt.date, Key]]:
+def _search_files(workspace: Workspace, keys: Sequence[Key], columns: list[str]) -> Iterator[tuple[dt.date, Key]]:
     """Yield each of the keys that the files of a day have, with the day."""
-    for date in list_days(Pipeline().data_dir, "raw", dataset.name):
-        raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
-        finder = Finder(dataset.key, keys)
+    for date in list_days(workspace.pipeline.data_dir, "raw", workspace.name):
+        raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
+        finder = Finder(workspace.dataset.key, keys)
         with suppress(FolderError):
             read = raw.read_manifest(RawManifest)
-            deque(find_gone(raw, clean, read, _read_clean(clean, read), finder, columns, dataset), maxlen=0)
+            deque(find_gone(raw, clean, read, _read_clean(clean, read), finder, columns, workspace), maxlen=0)
         yield from ((date, key) for key in finder.found)
 
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 from wholeday import clock
 from wholeday.commands.reprocess import find_outdated
 from wholeday.commands.status import tell_time
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
-from wholeday.tasks.dataset import Dataset
+from wholeday.load.warehouse import open_warehouse
+from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import list_span
 from wholeday.tasks.failures import read_failures, select_open
 from wholeday.transform import day as transform_stage
@@ -41,15 +41,15 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
+def plan(workspace: Workspace, start: dt.date, stop: dt.date) -> list[Step]:
     """A step for each day from `start` to the day before `stop`, the oldest first."""
     days = list_span(start, stop)
-    settings, now = dataset.config(), clock.utc_now()
+    settings, now = workspace.settings, clock.utc_now()
     last_closed = settings.last_closed_day(now)
-    markers, outdated = dataset.warehouse().loads(), find_outdated(dataset, start, stop)
+    markers, outdated = open_warehouse(workspace).loads(), find_outdated(workspace, start, stop)
     loaded = {marker["date"] for marker in markers}
-    past = set(dataset.list_past([day for day in days if day not in loaded], now))
-    failed = select_open(read_failures(Pipeline().data_dir, dataset.name), markers)
+    past = set(workspace.list_past([day for day in days if day not in loaded], now))
+    failed = select_open(read_failures(workspace.pipeline.data_dir, workspace.name), markers)
 
     def plan_day(date: dt.date) -> Step:
         if date in loaded:
@@ -62,7 +62,7 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
             return Step(date, "past", settings.describe_past(now))
         if date > last_closed:
             return Step(date, "wait", f"not closed; the newest day that is: {last_closed}")
-        what, why = _find_step(dataset, date)
+        what, why = _find_step(workspace, date)
         if failure := failed.get(date):
             why = f"failed at {tell_time(failure.at)}, {failure.stage}: {failure.line}"
         return Step(date, what, why)
@@ -70,20 +70,20 @@ def plan(dataset: Dataset, start: dt.date, stop: dt.date) -> list[Step]:
     return [plan_day(day) for day in days]
 
 
-def _find_step(dataset: Dataset, date: dt.date) -> tuple[Literal["read", "clean", "load"], str]:
+def _find_step(workspace: Workspace, date: dt.date) -> tuple[Literal["read", "clean", "load"], str]:
     """Where a day that is not loaded is to be taken up."""
-    if not dataset.folder("raw", date).exists():
+    if not workspace.folder("raw", date).exists():
         return "read", "missing"
     try:
-        return ("load", "read and cleaned") if transform_stage.is_current(dataset, date) else ("clean", "read")
+        return ("load", "read and cleaned") if transform_stage.is_current(workspace, date) else ("clean", "read")
     except FolderError as error:
         return "clean", str(error)
 
 
-def find_cost(dataset: Dataset) -> Cost | None:
+def find_cost(workspace: Workspace) -> Cost | None:
     """What a day costs, as the markers of the newest loaded days say; None where none says anything."""
-    mode = dataset.config().mode
-    markers = [marker for marker in dataset.warehouse().loads() if marker["mode"] == mode][-LEARN_FROM:]
+    mode = workspace.settings.mode
+    markers = [marker for marker in open_warehouse(workspace).loads() if marker["mode"] == mode][-LEARN_FROM:]
     if not markers:
         return None
     pages, seconds = [marker["pages"] for marker in markers], map(_find_seconds, markers)

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from wholeday import clock
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
+from wholeday.load.warehouse import open_warehouse
 from wholeday.storage.day_folder import DayFolder, list_all_days
 from wholeday.storage.manifest import CleanManifest, RawManifest
-from wholeday.tasks.dataset import Dataset
+from wholeday.storage.workspace import Workspace
 
 
 class Outcome(NamedTuple):
@@ -29,38 +29,38 @@ class Outcome(NamedTuple):
     bytes: int = 0
 
 
-def prune(dataset: Dataset, older_than: int, keep: int, only_look: bool) -> Iterator[Outcome]:
+def prune(workspace: Workspace, older_than: int, keep: int, only_look: bool) -> Iterator[Outcome]:
     """Give up the files of the days that lie `older_than` or more days before the last closed one, the oldest first.
 
     But those of the newest `keep` days that have files; and with `only_look` nothing is changed.
     """
-    last = dataset.config().last_closed_day(clock.utc_now())
-    days = list_all_days(Pipeline().data_dir, dataset.name)
+    last = workspace.settings.last_closed_day(clock.utc_now())
+    days = list_all_days(workspace.pipeline.data_dir, workspace.name)
     for date in days[: max(0, len(days) - keep)]:
         if (last - date).days >= older_than:
             try:
-                yield _look_at(dataset, date)[1] if only_look else _give_up(dataset, date)
+                yield _look_at(workspace, date)[1] if only_look else _give_up(workspace, date)
             except FolderError as error:
                 yield Outcome(date, "failed", str(error))
 
 
-def _give_up(dataset: Dataset, date: dt.date) -> Outcome:
-    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
+def _give_up(workspace: Workspace, date: dt.date) -> Outcome:
+    raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     with raw.lock(), clean.lock():
-        marker, outcome = _look_at(dataset, date)
+        marker, outcome = _look_at(workspace, date)
         if not marker or outcome.what != "pruned":
             return outcome
-        if not dataset.warehouse().note_pruned(marker):
+        if not open_warehouse(workspace).note_pruned(marker):
             return Outcome(date, "kept", "it was loaded again meanwhile")
         clean.remove()
         raw.remove()
         return outcome
 
 
-def _look_at(dataset: Dataset, date: dt.date) -> tuple[dict[str, Any] | None, Outcome]:
+def _look_at(workspace: Workspace, date: dt.date) -> tuple[dict[str, Any] | None, Outcome]:
     """The marker of a day, and what is to become of its files. Raises FolderError."""
-    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
-    marker, size = dataset.warehouse().find_marker(date), 0
+    raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
+    marker, size = open_warehouse(workspace).find_marker(date), 0
     if not marker:
         return None, Outcome(date, "kept", "not loaded")
     files: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from wholeday.load.warehouse import name_days
 from wholeday.log import count
 from wholeday.tasks import progress
 from wholeday.tasks.backfill import Backfill
-from wholeday.tasks.dataset import DEFAULT_MODULE
+from wholeday.tasks.registry import DEFAULT_MODULE
 from wholeday.tasks.stop import Stop, watch_signals
 
 FAILED_DAYS = 50  # that a backfill names at its end
@@ -60,9 +60,11 @@ def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
 
 def show_outcome(backfill: Backfill, stop: Stop) -> None:
     """What was done, skipped and failed, and why."""
-    table, failed, dataset = _make_table("what"), list(backfill.failed), backfill.load.dataset
+    from wholeday.load.warehouse import open_warehouse
+
+    table, failed, workspace = _make_table("what"), list(backfill.failed), backfill.load.workspace()
     if done := set(backfill.done):
-        markers = [marker for marker in dataset.warehouse().loads() if marker["date"] in done]
+        markers = [marker for marker in open_warehouse(workspace).loads() if marker["date"] in done]
         _add_days(table, "done", backfill.done, tell_loaded(*markers), "green")
     _add_days(table, "skipped", backfill.skipped, "loaded before")
     for day in failed[:FAILED_DAYS]:
@@ -77,7 +79,7 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
     days = loaded + len(failed) + len(backfill.not_run) + len(backfill.not_closed) + len(backfill.past)
     console.print(table)
     verb = "is" if days == 1 else "are"
-    console.print(f"{dataset.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")
+    console.print(f"{workspace.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")
 
 
 def _tell_again(options: argparse.Namespace) -> str:
@@ -91,42 +93,44 @@ def _tell_again(options: argparse.Namespace) -> str:
 def show_plan(loads: Loads, options: argparse.Namespace) -> bool:
     """What a backfill of a range would do, and what that would cost. Nothing is run, so all is well."""
     console = open_console()
-    for dataset in (load.dataset for load in loads):
-        steps, table = plan(dataset, options.start, options.stop), _make_table("to do")
+    for workspace in (load.workspace() for load in loads):
+        steps, table = plan(workspace, options.start, options.stop), _make_table("to do")
         for (what, why), days in _group(steps).items():
             _add_days(table, what, days, why)
         console.print(table)
         to_read = sum(step.what == "read" for step in steps)
-        if to_read and (cost := find_cost(dataset)):
+        if to_read and (cost := find_cost(workspace)):
             requests, time = round(to_read * cost.pages), dt.timedelta(seconds=round(to_read * cost.seconds))
             what = f"about {count(requests, 'request')} and {time} with one worker to read {count(to_read, 'day')}"
-            console.print(f"{dataset.name}: {what}, by the median of {count(cost.of, 'loaded day')}", soft_wrap=True)
+            console.print(f"{workspace.name}: {what}, by the median of {count(cost.of, 'loaded day')}", soft_wrap=True)
         elif to_read:
-            console.print(f"{dataset.name}: no day is loaded from which to learn what {count(to_read, 'day')} may cost")
+            console.print(
+                f"{workspace.name}: no day is loaded from which to learn what {count(to_read, 'day')} may cost"
+            )
     return True
 
 
 def show_pruned(loads: Loads, options: argparse.Namespace) -> bool:
     """The days whose files are given up, or would be without `yes`, and those that are kept; whether none failed."""
     console, sound = open_console(), True
-    for dataset in (load.dataset for load in loads):
-        outcomes = list(prune(dataset, options.older_than, options.keep, only_look=not options.yes))
+    for workspace in (load.workspace() for load in loads):
+        outcomes = list(prune(workspace, options.older_than, options.keep, only_look=not options.yes))
         groups = _group(outcomes)
         pruned = groups.pop(("pruned", ""), [])
         for (what, why), days in groups.items():
-            line = f"{dataset.name} {name_days(days)}: {what}, {why}"
+            line = f"{workspace.name} {name_days(days)}: {what}, {why}"
             if what == "failed":
                 sys.stderr.write(f"ERROR: {line}\n")
             else:
                 console.print(line, style="yellow", soft_wrap=True)
         sound &= all(outcome.what != "failed" for outcome in outcomes)
         if not pruned:
-            console.print(f"{dataset.name}: no day is to be pruned")
+            console.print(f"{workspace.name}: no day is to be pruned")
             continue
         size = decimal(sum(outcome.bytes for outcome in outcomes))
         done = "pruned" if options.yes else "would be pruned; nothing is touched without --yes"
         days_and_size = f"{count(len(pruned), 'day')}, {size}"
-        console.print(f"{dataset.name} {name_days(pruned)}: {days_and_size}, {done}", soft_wrap=True)
+        console.print(f"{workspace.name} {name_days(pruned)}: {days_and_size}, {done}", soft_wrap=True)
     return sound
 
 

@@ -18,13 +18,14 @@ import jinja2
 
 from wholeday.commands.charts import Layer, draw_bars, draw_line
 from wholeday.commands.status import DAY, STATES, State, Status, find_status, name_newest, tell_command, tell_span
-from wholeday.config.pipeline import Pipeline
 from wholeday.load.day import COUNTS, describe_removed
+from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.storage.backends import open_storage
-from wholeday.tasks.dataset import DEFAULT_MODULE, Dataset, spell_command
+from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import list_span
 from wholeday.tasks.failures import Failure, build_page_name
+from wholeday.tasks.registry import DEFAULT_MODULE, spell_command
 
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named
@@ -90,13 +91,13 @@ class Sheet(NamedTuple):
     healed: list[Failure]
 
 
-def write_report(datasets: Sequence[Dataset], file: Path | None, days: int, module: str = DEFAULT_MODULE) -> str:
+def write_report(workspaces: Sequence[Workspace], file: Path | None, days: int, module: str = DEFAULT_MODULE) -> str:
     """Write the page, at once, with charts of the newest `days`: into a file, or into data_dir. Returns its place.
 
     Each module has a page of its own in data_dir: `report.html`, or `report-orders.html` for the module `orders`.
     Raises ConfigError, FolderError, WarehouseError.
     """
-    sheets = [make_sheet(dataset, days) for dataset in datasets]
+    sheets = [make_sheet(workspace, days) for workspace in workspaces]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -106,27 +107,27 @@ def write_report(datasets: Sequence[Dataset], file: Path | None, days: int, modu
     environment.filters["time"] = lambda time: f"{time:%Y-%m-%d %H:%M} UTC"
     template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
-    storage = open_storage("" if file else Pipeline().data_dir)
+    storage = open_storage("" if file else workspaces[0].pipeline.data_dir)
     path = file or storage.root / build_page_name(module)
     storage.replace(path, page.encode())
     return storage.show(path)
 
 
-def make_sheet(dataset: Dataset, number: int) -> Sheet:
+def make_sheet(workspace: Workspace, number: int) -> Sheet:
     """What the page says of a dataset, with charts of the newest `number` of days."""
-    status = find_status(dataset)
+    status = find_status(workspace)
     states, losses = status.find_states(), list[Remedy]()
     figures, charts, shown = {}, [], ""
     if status.first and status.newest:
         first = max(status.first, status.last_closed - dt.timedelta(days=number - 1))
         days = list_span(first, max(status.last_closed, status.newest) + DAY)
-        totals = add_up(dataset.warehouse().find_growth(), status.first, status.newest)
-        charts = [*make_charts(status, days), draw_growth(dataset.name, status.first, totals)]
+        totals = add_up(open_warehouse(workspace).find_growth(), status.first, status.newest)
+        charts = [*make_charts(status, days), draw_growth(workspace.name, status.first, totals)]
         shown = f"{days[0]} to {days[-1]}"
         by_day = {status.first + number * DAY: total for number, total in enumerate(totals)}
         losses = list_losses(status, by_day, first)
         figures = {
-            dataset.name: f"{totals[-1]:,}",
+            workspace.name: f"{totals[-1]:,}",
             "days loaded": f"{status.days:,}",
             "newest day": str(status.newest),
             "records, newest day": f"{status.loads[-1]['extracted']:,}",

@@ -10,13 +10,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.load import day as load_stage
-from wholeday.load.warehouse import SOURCE_GATE, KnownSource, join_accepted, name_days, tell_ways_out
+from wholeday.load.warehouse import join_accepted, name_days, open_warehouse
 from wholeday.storage.day_folder import DayFolder, list_days
+from wholeday.storage.known_source import SOURCE_GATE, KnownSource, tell_ways_out
 from wholeday.storage.manifest import RawManifest
-from wholeday.tasks.dataset import Dataset
+from wholeday.storage.workspace import Workspace
+from wholeday.tasks import stages
 from wholeday.tasks.days import list_span
 from wholeday.transform import day as transform_stage
 
@@ -33,31 +34,32 @@ class Outcome(NamedTuple):
     why: str
 
 
-def find_outdated(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> dict[dt.date, str]:
+def find_outdated(
+    workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = dt.date.max
+) -> dict[dt.date, str]:
     """The days with raw files that are not loaded as the code of today makes them of these, and why; oldest first.
 
     Of those from `start` to the day before `stop`; the files of others are not looked at.
     """
-    markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
-    data_dir, version = Pipeline().data_dir, dataset.version  # to ask luigi.cfg for every day costs more than the days
+    markers = {marker["date"]: marker for marker in open_warehouse(workspace).loads()}
     outdated = {}
-    for date in list_raw(dataset, start, stop):
-        raw, clean = (DayFolder(data_dir, stage, dataset.name, date) for stage in ("raw", "clean"))
-        if reason := _find_reason(raw, clean, markers.get(date), version):
+    for date in list_raw(workspace, start, stop):
+        raw, clean = (workspace.folder(stage, date) for stage in ("raw", "clean"))
+        if reason := _find_reason(raw, clean, markers.get(date), workspace.version):
             outdated[date] = reason
     return outdated
 
 
-def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool = False) -> Iterator[Outcome]:
+def reprocess(workspace: Workspace, start: dt.date, stop: dt.date, everything: bool = False) -> Iterator[Outcome]:
     """Make the outdated days from `start` to the day before `stop` again, the oldest first, or with `everything` each.
 
     A day that fails does not keep the others from being made: what became of each is told as it happens.
     """
     days = list_span(start, stop)
-    outdated = find_outdated(dataset, start, stop)
-    markers = {marker["date"]: marker for marker in dataset.warehouse().loads()}
-    raw = [date for date in days if dataset.folder("raw", date).exists()]
-    others = {} if dataset.config().accept else _find_others(dataset, raw)
+    outdated = find_outdated(workspace, start, stop)
+    markers = {marker["date"]: marker for marker in open_warehouse(workspace).loads()}
+    raw = [date for date in days if workspace.folder("raw", date).exists()]
+    others = {} if workspace.settings.accept else _find_others(workspace, raw)
     for date in days:
         if date not in raw:
             yield _pass_over(date, markers.get(date))
@@ -67,14 +69,14 @@ def reprocess(dataset: Dataset, start: dt.date, stop: dt.date, everything: bool 
             yield Outcome(date, "current", "loaded as the code of today makes it")
         else:
             try:
-                _clean(dataset, date, everything)
-                load_stage.load_day(dataset, date)
+                _clean(workspace, date, everything)
+                load_stage.load_day(workspace, date)
                 yield Outcome(date, "done", outdated.get(date, "asked for"))
             except PipelineError as error:
-                if dataset.folder("raw", date).exists():
+                if workspace.folder("raw", date).exists():
                     yield Outcome(date, "failed", str(error))
                 else:  # prune, or a person, removed its files meanwhile
-                    yield _pass_over(date, dataset.warehouse().find_marker(date))
+                    yield _pass_over(date, open_warehouse(workspace).find_marker(date))
 
 
 def _pass_over(date: dt.date, marker: dict[str, Any] | None) -> Outcome:
@@ -90,33 +92,33 @@ def _pass_over(date: dt.date, marker: dict[str, Any] | None) -> Outcome:
     )
 
 
-def rebuild(dataset: Dataset, drop_missing: bool = False) -> list[Outcome]:
+def rebuild(workspace: Workspace, drop_missing: bool = False) -> list[Outcome]:
     """Make the warehouse of the dataset anew of all days with raw files, and put it in the old one's place at once.
 
     Raises PipelineError, and leaves the old one, where a day that is loaded has no raw files (unless `drop_missing`)
     or cannot be made again. A day that was never loaded is left out and named if it cannot be made again, or comes from
     another source.
     """
-    warehouse = dataset.warehouse()
+    warehouse = open_warehouse(workspace)
     loads: dict[dt.date, Load] = {}
     failed: dict[dt.date, PipelineError] = {}
-    _list_raw_to_rebuild(dataset)
-    with dataset.folder("clean", dt.date.min).lock_all():  # a day is loaded under this lock: none is loaded meanwhile
+    _list_raw_to_rebuild(workspace)
+    with workspace.folder("clean", dt.date.min).lock_all():  # a day is loaded under this lock: none is loaded meanwhile
         warehouse.rename_old_tables()
         kept = warehouse.find_days()
         accepted = warehouse.find_let_through()
         while True:
-            days = _list_raw_to_rebuild(dataset)
+            days = _list_raw_to_rebuild(workspace)
             missing = kept.difference(days)
             if missing and not drop_missing:
                 warehouse.refuse_to_lose(missing)
-            others = _find_others(dataset, days)
-            skipped = {} if dataset.config().accept else others
+            others = _find_others(workspace, days)
+            skipped = {} if workspace.settings.accept else others
             for date in days:
                 if date not in loads and date not in failed and date not in skipped:
                     try:
-                        _make_current(dataset, date)
-                        load = load_stage.read_to_load(dataset, date)
+                        _make_current(workspace, date)
+                        load = load_stage.read_to_load(workspace, date)
                         loads[date] = _let_through(load) if date in others or date in accepted else load
                     except PipelineError as error:
                         failed[date] = error
@@ -137,53 +139,53 @@ def _let_through(load: "Load") -> "Load":
     return replace(day, accepted=join_accepted(day.accepted, SOURCE_GATE)), rows, rejects
 
 
-def _list_raw_to_rebuild(dataset: Dataset) -> list[dt.date]:
+def _list_raw_to_rebuild(workspace: Workspace) -> list[dt.date]:
     """The days with raw files; raises FolderError where there is none."""
-    if days := list_raw(dataset):
+    if days := list_raw(workspace):
         return days
-    folder, _, _ = str(dataset.folder("raw", dt.date.min)).rpartition("/")
+    folder, _, _ = str(workspace.folder("raw", dt.date.min)).rpartition("/")
     raise FolderError(f"{folder}: no day has raw files to rebuild from")
 
 
-def _find_others(dataset: Dataset, days: Sequence[dt.date]) -> dict[dt.date, str]:
+def _find_others(workspace: Workspace, days: Sequence[dt.date]) -> dict[dt.date, str]:
     """Find those of the days with raw files that were never loaded and come from another source; say so of each.
 
     Raises QualityError if nothing is loaded that could tell which of several sources is meant, unless all are accepted.
     """
-    warehouse = dataset.warehouse()
+    warehouse = open_warehouse(workspace)
     known, in_tables = warehouse.find_known(), warehouse.find_days()
     sources: dict[str, list[dt.date]] = {}
     for date in days:
         with suppress(FolderError):  # a damaged manifest is told when the day is worked on
-            read = dataset.folder("raw", date).read_manifest(RawManifest)
+            read = workspace.folder("raw", date).read_manifest(RawManifest)
             let_through = any(verdict.gate == SOURCE_GATE for verdict in read.gates)
             if read.source and date not in in_tables and not let_through:
                 sources.setdefault(read.source, []).append(date)
     if not known and len(sources) > 1:
-        if not dataset.config().accept:
+        if not workspace.settings.accept:
             named = "; ".join(f"{source}: {name_days(dates)}" for source, dates in sources.items())
-            problem = f"{dataset.name}: the raw files come from several sources ({named})"
-            raise QualityError(f"{problem}: {tell_ways_out(dataset.name)}")
+            problem = f"{workspace.name}: the raw files come from several sources ({named})"
+            raise QualityError(f"{problem}: {tell_ways_out(workspace.name)}")
         known = max(KnownSource(max(dates), source) for source, dates in sources.items())
     return {date: why for source, dates in sources.items() for date in dates if known and (why := known.refuse(source))}
 
 
-def _clean(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
+def _clean(workspace: Workspace, date: dt.date, everything: bool = False) -> None:
     """Make the clean folder again where it is not current, alone among all processes, as a Transform task does."""
-    with dataset.folder("clean", date).lock():
-        _make_current(dataset, date, everything)
+    with workspace.folder("clean", date).lock():
+        _make_current(workspace, date, everything)
 
 
-def _make_current(dataset: Dataset, date: dt.date, everything: bool = False) -> None:
-    if everything or not transform_stage.is_current(dataset, date):
-        transform_stage.transform_day(dataset, date)
+def _make_current(workspace: Workspace, date: dt.date, everything: bool = False) -> None:
+    if everything or not transform_stage.is_current(workspace, date):
+        stages.transform(workspace, date)
 
 
-def list_raw(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> list[dt.date]:
+def list_raw(workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> list[dt.date]:
     """The days from `start` to the day before `stop` that have all of their raw files, the oldest first."""
-    data_dir = Pipeline().data_dir
-    days = sorted(date for date in list_days(data_dir, "raw", dataset.name) if start <= date < stop)
-    return [date for date in days if DayFolder(data_dir, "raw", dataset.name, date).exists()]
+    data_dir = workspace.pipeline.data_dir
+    days = sorted(date for date in list_days(data_dir, "raw", workspace.name) if start <= date < stop)
+    return [date for date in days if DayFolder(data_dir, "raw", workspace.name, date).exists()]
 
 
 def _find_reason(raw: DayFolder, clean: DayFolder, marker: dict[str, Any] | None, version: str) -> str | None:

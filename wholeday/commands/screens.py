@@ -24,10 +24,11 @@ from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.log import count, encode_json
+from wholeday.storage.workspace import Workspace
 from wholeday.tasks import alerts
-from wholeday.tasks.dataset import Dataset, spell_command
 from wholeday.tasks.day_tasks import Load
 from wholeday.tasks.failures import Failure
+from wholeday.tasks.registry import spell_command
 from wholeday.text import clean_lines
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def show_status(loads: Loads, options: argparse.Namespace) -> bool:
     """How each dataset stands, for people or, with `json`, for machines; whether none is older than `max_age`."""
     from wholeday.commands.status import find_status
 
-    found = [find_status(load.dataset) for load in loads]
+    found = [find_status(load.workspace()) for load in loads]
     late = []
     for load, status in zip(loads, found, strict=True):
         if line := _tell_late(status, options.max_age):
@@ -192,7 +193,7 @@ def show_report(loads: Loads, options: argparse.Namespace) -> bool:
     """Where the page is that was written; it says whether all is well."""
     from wholeday.commands.report import write_report
 
-    place = write_report([load.dataset for load in loads], options.file, options.days, options.module)
+    place = write_report([load.workspace() for load in loads], options.file, options.days, options.module)
     open_console().print(f"{place}: open it in a browser", soft_wrap=True)
     return True
 
@@ -203,8 +204,8 @@ def show_reprocessed(loads: Loads, options: argparse.Namespace) -> bool:
 
     sound = True
     for load in loads:
-        outcomes = reprocess(load.dataset, options.start, options.stop, options.all)
-        days = _show_outcomes(load.dataset, outcomes, each="made again from raw")
+        outcomes = reprocess(load.workspace(), options.start, options.stop, options.all)
+        days = _show_outcomes(load.workspace(), outcomes, each="made again from raw")
         sound &= not days["missing"] and not days["failed"] and not days["skipped"]
     return sound
 
@@ -216,13 +217,16 @@ def show_rebuilt(loads: Loads, options: argparse.Namespace) -> bool:
 
     sound = True
     for load in loads:
-        name, days = load.dataset.name, _show_outcomes(load.dataset, rebuild(load.dataset, options.drop_missing))
+        name, days = (
+            load.dataset.name,
+            _show_outcomes(load.workspace(), rebuild(load.workspace(), options.drop_missing)),
+        )
         open_console().print(f"{name} {name_days(days['done'])}: the warehouse is made anew of these", soft_wrap=True)
         sound &= not days["failed"]
     return sound
 
 
-def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = "") -> dict[str, list[dt.date]]:
+def _show_outcomes(workspace: Workspace, outcomes: "Iterable[Outcome]", each: str = "") -> dict[str, list[dt.date]]:
     """Print each outcome as it comes: a line for a day that failed, and with `each` for one that is done."""
     from wholeday.load.warehouse import name_days
 
@@ -234,20 +238,20 @@ def _show_outcomes(dataset: Dataset, outcomes: "Iterable[Outcome]", each: str = 
     for date, what, why in outcomes:
         days[what].append(date)
         if what == "done" and each:
-            console.print(f"{dataset.name} {date}: {why}; {each}", soft_wrap=True)
+            console.print(f"{workspace.name} {date}: {why}; {each}", soft_wrap=True)
         elif what == "failed":
             sys.stderr.write(f"ERROR: {why}\n")
         elif what == "skipped":
-            sys.stderr.write(f"WARNING: {dataset.name} {date}: skipped: {why}\n")
+            sys.stderr.write(f"WARNING: {workspace.name} {date}: skipped: {why}\n")
         elif what == "missing":
             missing.setdefault(why, []).append(date)
     if days["current"]:
-        console.print(f"{dataset.name} {name_days(days['current'])}: current, left as it is", soft_wrap=True)
+        console.print(f"{workspace.name} {name_days(days['current'])}: current, left as it is", soft_wrap=True)
     if days["pruned"]:
-        pruned = f"{dataset.name} {name_days(days['pruned'])}"
+        pruned = f"{workspace.name} {name_days(days['pruned'])}"
         console.print(f"{pruned}: given up by prune, left as loaded", style="yellow", soft_wrap=True)
     for why, dates in missing.items():
-        sys.stderr.write(f"ERROR: {dataset.name} {name_days(dates)}: {why}\n")
+        sys.stderr.write(f"ERROR: {workspace.name} {name_days(dates)}: {why}\n")
     return days
 
 
@@ -256,9 +260,9 @@ def show_findings(loads: Loads, options: argparse.Namespace) -> bool:
     from wholeday.commands.verify import verify
 
     console, sound = open_console(), True
-    for name, dataset in ((load.dataset.name, load.dataset) for load in loads):
+    for name, workspace in ((load.dataset.name, load.workspace()) for load in loads):
         number = 0
-        for date, thing, what, remark in verify(dataset, options.start or dt.date.min, options.stop or dt.date.max):
+        for date, thing, what, remark in verify(workspace, options.start or dt.date.min, options.stop or dt.date.max):
             number += not remark
             day = f" {date}" if date else ""
             style = "yellow" if remark else "red"
@@ -278,13 +282,13 @@ def show_forgotten(loads: Loads, options: argparse.Namespace) -> bool:
     if len(loads) > 1:
         names = ", ".join(load.dataset.name for load in loads)
         raise ConfigError(f"a key is that of one dataset, and there are {names}: name a module of one with --module")
-    dataset = loads[0].dataset
+    workspace = loads[0].workspace()
     console = open_console()
-    _confirm_keys(dataset, options, console)
-    done = forget(dataset, options.keys)
+    _confirm_keys(workspace, options, console)
+    done = forget(workspace, options.keys)
     days = "".join(f"\n  {date}: {count(lines, 'line')}" for date, lines in done.days.items())
     lines, rows = count(sum(done.days.values()), "line"), count(done.rows, "row")
-    console.print(f"{dataset.name}: {lines} of the files and {rows} of the warehouse are erased{days}")
+    console.print(f"{workspace.name}: {lines} of the files and {rows} of the warehouse are erased{days}")
     for key in done.unknown:
         console.print(f"{key}: found in no day; it is kept out from now on")
     for problem in done.problems:
@@ -292,14 +296,14 @@ def show_forgotten(loads: Loads, options: argparse.Namespace) -> bool:
     return not done.problems
 
 
-def _confirm_keys(dataset: Dataset, options: argparse.Namespace, console: Console) -> None:
+def _confirm_keys(workspace: Workspace, options: argparse.Namespace, console: Console) -> None:
     """Show what is known of the keys, and have a person confirm them. Raises ConfigError otherwise."""
     from wholeday.commands.lookup import look_up
 
-    traces = look_up(dataset, options.keys)  # of an interrupted run, which goes on, nothing is asked again
+    traces = look_up(workspace, options.keys)  # of an interrupted run, which goes on, nothing is asked again
     if (unknown := [trace.text for trace in traces if not trace.is_known]) and not options.unknown:
         raise ConfigError(
-            f"{dataset.name}: no file and no table has the key {', '.join(unknown)}: check the spelling, or keep it "
+            f"{workspace.name}: no file and no table has the key {', '.join(unknown)}: check the spelling, or keep it "
             "out for good with --unknown. Nothing is erased"
         )
     for trace in traces:
@@ -310,7 +314,7 @@ def _confirm_keys(dataset: Dataset, options: argparse.Namespace, console: Consol
     if not sys.stdin.isatty():
         raise ConfigError("forget cannot be undone, and nobody can be asked here: run it again with --yes")
     what = count(len(traces), "key")
-    sys.stderr.write(f"Erase {what} from every file and table of {dataset.name}, for good? [y/N] ")
+    sys.stderr.write(f"Erase {what} from every file and table of {workspace.name}, for good? [y/N] ")
     sys.stderr.flush()
     with contextlib.suppress(KeyboardInterrupt):
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
@@ -347,7 +351,7 @@ def show_checks(loads: Loads, options: argparse.Namespace) -> bool:
 
     sound = True
     for load in loads:
-        findings = check_source(load.dataset, options.date)
+        findings = check_source(load.workspace(), options.date)
         table = Table(box=None, pad_edge=False, show_header=False)
         for what, (verdict, evidence, next_step) in findings.items():
             style = {OK: "green", FAILED: "red"}.get(verdict, "yellow")

@@ -13,14 +13,14 @@ import msgspec
 from wholeday import clock
 from wholeday.commands.reprocess import find_outdated
 from wholeday.config.days import SNAPSHOT
-from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
-from wholeday.load.warehouse import Rejected, name_days
+from wholeday.load.warehouse import Rejected, name_days, open_warehouse
 from wholeday.log import count
 from wholeday.storage.tombstones import Tombstones
-from wholeday.tasks.dataset import Dataset, spell_command
+from wholeday.storage.workspace import Workspace
 from wholeday.tasks.failures import Failure, read_failures, select_open
+from wholeday.tasks.registry import spell_command
 
 DAY = dt.timedelta(days=1)
 RUNS = 12  # of days that are named in one text
@@ -94,20 +94,20 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return states | dict.fromkeys(self.failed, "failed")
 
 
-def find_status(dataset: Dataset) -> Status:
+def find_status(workspace: Workspace) -> Status:
     """How a dataset stands now. Raises ConfigError, FolderError, WarehouseError."""
-    warehouse, data_dir, now = dataset.warehouse(), Pipeline().data_dir, clock.utc_now()
+    warehouse, data_dir, now = open_warehouse(workspace), workspace.pipeline.data_dir, clock.utc_now()
     loads = warehouse.loads()
     loaded = [marker["date"] for marker in loads]
-    last_closed = dataset.config().last_closed_day(now)
+    last_closed = workspace.settings.last_closed_day(now)
     future = [marker["date"] for marker in loads if _is_of_future(marker)]
     present = [marker for marker in loads if marker["date"] not in future]
-    known_until = max(map(_find_end, _find_unbroken(present, _makes_up(dataset.config()))), default=None)
+    known_until = max(map(_find_end, _find_unbroken(present, _makes_up(workspace.settings))), default=None)
     missing = _find_missing(loaded, last_closed)
-    failures = read_failures(data_dir, dataset.name)
+    failures = read_failures(data_dir, workspace.name)
     newest = {failure.date: failure for failure in failures}
     return Status(
-        dataset=dataset.name,
+        dataset=workspace.name,
         database=str(warehouse.database),
         at=now,
         last_closed=last_closed,
@@ -118,14 +118,14 @@ def find_status(dataset: Dataset) -> Status:
         known_until=known_until,
         age_seconds=(now - known_until).total_seconds() if known_until else None,
         missing=missing,
-        past=dataset.list_past(missing, now),
+        past=workspace.list_past(missing, now),
         failed=list(select_open(failures, loads)),
-        outdated=find_outdated(dataset),
+        outdated=find_outdated(workspace),
         pruned=[marker["date"] for marker in loads if marker["pruned_at"]],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
         future=future,
         rejects=warehouse.summarise_rejects(),
-        unforgotten=Tombstones(data_dir, dataset.name).count_pending(),
+        unforgotten=Tombstones(data_dir, workspace.name).count_pending(),
         loads=loads,
     )
 

@@ -14,20 +14,20 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wholeday import clock
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare
 from wholeday.load.database import Connection
 from wholeday.load.staging import Day
-from wholeday.load.warehouse import join_accepted
+from wholeday.load.warehouse import join_accepted, open_warehouse
 from wholeday.storage.backends import strip_run
 from wholeday.storage.day_folder import MANIFEST, STAGES, DayFolder, Stage, list_all_days
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.parquet import open_rows
-from wholeday.tasks.dataset import Dataset, spell_command
+from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import check_span
+from wholeday.tasks.registry import spell_command
 from wholeday.transform import parts
 
 if TYPE_CHECKING:
@@ -36,44 +36,44 @@ if TYPE_CHECKING:
 Manifest = TypeVar("Manifest", RawManifest, CleanManifest)
 
 
-def verify(dataset: Dataset, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> Iterator[Finding]:
+def verify(workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> Iterator[Finding]:
     """Compare the days from `start` to the one before `stop` of which there is any trace, and then the present.
 
     What is read of the warehouse is of one moment. A day that is loaded meanwhile is a remark. A day without a marker
     is not loaded: its rows, if it has any, are held against its files all the same.
     """
     check_span(start, stop)
-    database, is_open = dataset.warehouse().database, False
+    database, is_open = open_warehouse(workspace).database, False
     try:
         with database.connect(readonly=True) if database.exists() else nullcontext() as db:
             is_open = True
-            yield from _compare(dataset, db, start, stop)
+            yield from _compare(workspace, db, start, stop)
     except WarehouseError as error:
         if not is_open or isinstance(error, BrokenOffError):
             raise
-        yield Finding(None, dataset.name, str(error))  # what a table holds cannot be read
+        yield Finding(None, workspace.name, str(error))  # what a table holds cannot be read
 
 
-def _compare(dataset: Dataset, db: Connection | None, start: dt.date, stop: dt.date) -> Iterator[Finding]:
+def _compare(workspace: Workspace, db: Connection | None, start: dt.date, stop: dt.date) -> Iterator[Finding]:
     audit, readable = None, True
     try:
-        audit = Audit.open(db, dataset.name, dataset.table) if db else None
+        audit = Audit.open(db, workspace.name, workspace.dataset.table) if db else None
     except WarehouseError as error:
         readable = False
-        yield Finding(None, dataset.name, str(error))
+        yield Finding(None, workspace.name, str(error))
     markers = audit.markers if audit else {}
     yield from audit.check_tables() if audit else ()
-    folders = set(list_all_days(Pipeline().data_dir, dataset.name))
+    folders = set(list_all_days(workspace.pipeline.data_dir, workspace.name))
     days = audit.days if audit else set()
     for date in sorted(date for date in folders | markers.keys() | days if start <= date < stop):
         marker = markers.get(date)
-        found = _look_at(dataset, date, marker, audit)
+        found = _look_at(workspace, date, marker, audit)
         if marker is None and date not in folders:
             what = "neither a marker in loads nor files: bring the row back from a copy, or rebuild --drop-missing"
-            found.append(Finding(date, f"_{dataset.name}_days", f"the day has {what}"))
+            found.append(Finding(date, f"_{workspace.name}_days", f"the day has {what}"))
         elif marker is None and readable and "loads" not in (audit.missing if audit else ()):
             found.append(Finding(date, "loads", "the day is not loaded", remark=True))
-        if audit and not all(finding.remark for finding in found) and _is_changed(dataset, date, marker):
+        if audit and not all(finding.remark for finding in found) and _is_changed(workspace, date, marker):
             found = [Finding(date, "loads", "the day was loaded during this: run verify again", remark=True)]
         yield from found
     if audit:
@@ -83,56 +83,56 @@ def _compare(dataset: Dataset, db: Connection | None, start: dt.date, stop: dt.d
         yield from audit.check_history()
 
 
-def _look_at(dataset: Dataset, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None) -> list[Finding]:
+def _look_at(workspace: Workspace, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None) -> list[Finding]:
     """Verify a day. If something differs, verify it again while no other process can work on its files."""
-    found = _list_findings(dataset, date, marker, audit)
+    found = _list_findings(workspace, date, marker, audit)
     if all(finding.remark for finding in found):
         return found
-    raw, clean = (dataset.folder(stage, date) for stage in STAGES)
+    raw, clean = (workspace.folder(stage, date) for stage in STAGES)
     with raw.watch() as raw_is_free, clean.watch() as clean_is_free:
         if raw_is_free and clean_is_free:
-            return _list_findings(dataset, date, marker, audit)
+            return _list_findings(workspace, date, marker, audit)
     busy = "another process is working on the day: run verify again"
     return [Finding(date, "clean" if raw_is_free else "raw", busy, remark=True)]
 
 
 def _list_findings(
-    dataset: Dataset, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None
+    workspace: Workspace, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None
 ) -> list[Finding]:
     try:
-        return list(_verify_day(dataset, date, marker, audit))
+        return list(_verify_day(workspace, date, marker, audit))
     except FolderError as error:  # files may vanish while they are read
-        return [Finding(date, dataset.name, str(error))]
+        return [Finding(date, workspace.name, str(error))]
 
 
 def _verify_day(
-    dataset: Dataset, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None
+    workspace: Workspace, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None
 ) -> Iterator[Finding]:
     """Hold the files of a day, its marker and its rows against each other."""
-    raw, clean = yield from _verify_files(dataset, date, marker)
+    raw, clean = yield from _verify_files(workspace, date, marker)
     if audit and marker:
         yield from audit.check_marker(marker)
         yield from _check_clock(marker)
         if clean and clean.sha256 == marker["clean_sha256"] and date not in audit.faults:
-            yield from _verify_rows(dataset, audit, marker, raw, clean)
+            yield from _verify_rows(workspace, audit, marker, raw, clean)
     elif audit and raw and clean and clean.raw_sha256 == [part.sha256 for part in raw.parts]:
-        load = load_stage.read_clean(dataset, date)
+        load = load_stage.read_clean(workspace, date)
         if audit.find_reading(date) == audit.name_reading(load[0]):  # else it was read again, and is not loaded yet
-            yield from _compare_rows(dataset, audit, None, load)
+            yield from _compare_rows(workspace, audit, None, load)
 
 
-def _is_changed(dataset: Dataset, date: dt.date, marker: dict[str, Any] | None) -> bool:
+def _is_changed(workspace: Workspace, date: dt.date, marker: dict[str, Any] | None) -> bool:
     """Whether the marker of a day is another by now: what is read of the warehouse is of an earlier moment."""
     with suppress(WarehouseError):  # it cannot be read, then as now
-        return dataset.warehouse().find_marker(date) != marker
+        return open_warehouse(workspace).find_marker(date) != marker
     return False
 
 
 def _verify_files(
-    dataset: Dataset, date: dt.date, marker: dict[str, Any] | None
+    workspace: Workspace, date: dt.date, marker: dict[str, Any] | None
 ) -> Generator[Finding, None, tuple[RawManifest | None, CleanManifest | None]]:
     """Hold the folders of a day against their manifests, each other and the marker; returns the sound manifests."""
-    raw_folder, clean_folder = (dataset.folder(stage, date) for stage in STAGES)
+    raw_folder, clean_folder = (workspace.folder(stage, date) for stage in STAGES)
     pruned = bool(marker and marker["pruned_at"])
     owed = bool(marker) and not pruned
     raw, raw_findings = _read_folder(raw_folder, "raw", RawManifest, owed)
@@ -145,10 +145,10 @@ def _verify_files(
     elif raw and clean:
         here = {"records": raw.records - raw.forgotten}
         yield from compare(date, "clean", {"records": clean.rows + clean.rejected}, here)
-        if clean.transform_version == dataset.version and not [*raw_findings, *clean_findings]:
-            yield from _make_again(dataset, raw_folder, raw, clean_folder, clean)
+        if clean.transform_version == workspace.version and not [*raw_findings, *clean_findings]:
+            yield from _make_again(workspace, raw_folder, raw, clean_folder, clean)
         # The marker's `rejected` leaves out those of forgotten keys that are in the files; its `forgotten` has them.
-        day, _, _ = load_stage.read_clean(dataset, date)
+        day, _, _ = load_stage.read_clean(workspace, date)
         others = ("transform_version", "rejected", "forgotten")
         should = {name: value for name, value in vars(day).items() if name not in others}
     if marker:
@@ -156,13 +156,13 @@ def _verify_files(
         if behind:
             should = {name: value for name, value in should.items() if name not in behind}
             what = "forget has erased lines of its files, and not yet of the tables: run it again: "
-            yield Finding(date, "loads", what + spell_command(dataset.name, "forget"))
+            yield Finding(date, "loads", what + spell_command(workspace.name, "forget"))
         if "accepted" in should and marker["accepted"]:  # a load may let another source through, too
             should["accepted"] = join_accepted(should["accepted"], marker["accepted"])
         # A null is named by audit.py, but in `source`, where it may be right.
         said = {name: value for name, value in marker.items() if value is not None or name == "source"}
         yield from compare(date, "loads", said, {name: value for name, value in should.items() if name in said})
-        if marker["transform_version"] != dataset.version:
+        if marker["transform_version"] != workspace.version:
             again = "its raw files are pruned" if pruned and not raw else "reprocess makes it again"
             yield Finding(date, "loads", f"the day was made by other code: {again}", remark=True)
     return None if raw_findings else raw, None if clean_findings else clean
@@ -189,25 +189,25 @@ def _check_clock(marker: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _verify_rows(
-    dataset: Dataset, audit: Audit, marker: dict[str, Any], raw: RawManifest | None, clean: CleanManifest
+    workspace: Workspace, audit: Audit, marker: dict[str, Any], raw: RawManifest | None, clean: CleanManifest
 ) -> Iterator[Finding]:
     """Hold the tables against the clean files that the day was loaded from."""
-    folder = dataset.folder("clean", marker["date"])
+    folder = workspace.folder("clean", marker["date"])
     said = {field.name: marker[field.name] for field in fields(Day) if field.name in marker}
     # Of other raw files than those that were loaded only the marker can tell how many lines had been erased.
     erased = raw.forgotten if raw and raw.sha256 == marker["raw_sha256"] else marker["forgotten"]
     left = clean.rows + clean.rejected
     day = Day(**said | {"extracted": left + erased, "rejected": clean.rejected, "forgotten": erased})
-    rows, rejects = load_stage.read_rows(folder, clean.parts), load_stage.read_rejects(dataset, folder, clean.rejects)
-    yield from _compare_rows(dataset, audit, marker, (day, rows, rejects))
+    rows, rejects = load_stage.read_rows(folder, clean.parts), load_stage.read_rejects(workspace, folder, clean.rejects)
+    yield from _compare_rows(workspace, audit, marker, (day, rows, rejects))
 
 
-def _compare_rows(dataset: Dataset, audit: Audit, marker: dict[str, Any] | None, load: "Load") -> Iterator[Finding]:
+def _compare_rows(workspace: Workspace, audit: Audit, marker: dict[str, Any] | None, load: "Load") -> Iterator[Finding]:
     """Hold the tables against a day as it would be loaded."""
     try:
         yield from audit.check_rows(marker, load)
     except PipelineError as error:
-        yield Finding(load[0].date, dataset.name, str(error))
+        yield Finding(load[0].date, workspace.name, str(error))
 
 
 def _read_folder(
@@ -264,14 +264,14 @@ def _count_records(name: str, data: bytes) -> int:
 
 
 def _make_again(
-    dataset: Dataset, raw_folder: DayFolder, raw: RawManifest, clean_folder: DayFolder, clean: CleanManifest
+    workspace: Workspace, raw_folder: DayFolder, raw: RawManifest, clean_folder: DayFolder, clean: CleanManifest
 ) -> Iterator[Finding]:
     """Make the clean files once more, in a folder that is thrown away, and compare their hashes."""
     with tempfile.TemporaryDirectory() as scratch:
-        again = DayFolder(scratch, "clean", dataset.name, raw.date)
+        again = DayFolder(scratch, "clean", workspace.name, raw.date)
         again.sweep()
         try:
-            results = parts.transform_parts(dataset, raw_folder, raw.parts, again)
+            results = parts.transform_parts(workspace, raw_folder, raw.parts, again)
         except PipelineError as error:
             yield Finding(raw.date, "clean", f"the raw files cannot be cleaned again: {error}")
             return

@@ -15,22 +15,21 @@ import msgspec
 
 from wholeday import clock
 from wholeday.config.days import SNAPSHOT
-from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
 from wholeday.errors import QualityError
 from wholeday.extract import gates
-from wholeday.extract.census import Census
 from wholeday.extract.checkpoints import Journal
 from wholeday.extract.http.auth import name_source
 from wholeday.extract.reader import MovedError, Reader
 from wholeday.extract.totals import WrongSourceError
-from wholeday.load.warehouse import tell_ways_out
 from wholeday.log import count, logger, set_load
+from wholeday.schema.census import Census
+from wholeday.storage.day_folder import DayFolder
+from wholeday.storage.known_source import tell_ways_out
 from wholeday.storage.lines import pack
-from wholeday.storage.manifest import RawManifest, Verdict
-from wholeday.tasks.dataset import Dataset
-from wholeday.transform import keys
+from wholeday.storage.manifest import Part, RawManifest, Verdict
+from wholeday.storage.workspace import Workspace
 
 # What may change while a reading goes on: how patient it is, what it takes for the end, and what is made of what came.
 PATIENCE = {
@@ -46,57 +45,63 @@ PATIENCE = {
 }
 
 Tell = Callable[[Reader], None]
+CountCleaned = Callable[[DayFolder, Iterable[Part]], Census]
 
 
-def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
+def extract_day(
+    workspace: Workspace, date: dt.date, known: gates.Known, count_cleaned: CountCleaned, *listeners: Tell
+) -> None:
     """Read the source for `date` into its raw folder; the listeners hear of each page.
+
+    The gates compare the day with what the warehouse knows (`known`). `count_cleaned` counts the keys of raw parts
+    after `clean`; it is called only if a snapshot seems to lack too many users.
 
     An interrupted extraction resumes after its last finished part, where the source still gives the page at which that
     part ended. Finished parts are deleted only where what came is proven wrong.
 
     Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError, DatasetError.
     """
-    dataset.check()
-    settings, folder = dataset.config(), dataset.folder("raw", date)
+    workspace.dataset.check()
+    settings, folder = workspace.settings, workspace.folder("raw", date)
     started_at = clock.utc_now()
     settings.check_closed(date, started_at)
     _warn(settings, date, started_at)
     source = name_source(settings)
-    another = gates.judge_source(source, dataset.warehouse().find_known())
+    another = gates.judge_source(source, known.find_known())
     verdicts = [another] if another else []
     # Before the first request: nothing is asked of a source whose answer cannot be used.
-    _check_verdicts(dataset, date, settings, verdicts, tell_ways_out(dataset.name))
-    watermark = dataset.warehouse().watermark_before(date) if "watermark" in find_placeholders(settings) else None
-    question = _digest_question(settings, watermark)
+    _check_verdicts(workspace, date, verdicts, tell_ways_out(workspace.name))
+    watermark = known.watermark_before(date) if "watermark" in find_placeholders(settings) else None
+    question = _digest_question(settings, workspace.pipeline.part_records, watermark)
     journal = Journal.open(folder, question, started_at)
     try:
         try:
-            reading = _read(dataset, date, watermark, journal, listeners)
+            reading = _read(workspace, date, watermark, journal, listeners)
         except MovedError as error:
             logger.info("%s: the reading that was broken off cannot be gone on with: it starts over", error)
             folder.sweep()
             journal = Journal.open(folder, question, started_at)
-            reading = _read(dataset, date, watermark, journal, listeners)
+            reading = _read(workspace, date, watermark, journal, listeners)
         if problem := reading.census.explain_no_key():
-            raise QualityError(f"{dataset.name} {date}: {problem}")
+            raise QualityError(f"{workspace.name} {date}: {problem}")
         if clock.is_future(journal.started_at):
             raise QualityError(
-                f"{dataset.name} {date}: the clock of this machine was set back while the day was read, which began at "
-                f"{journal.started_at:%Y-%m-%dT%H:%M:%SZ}: see that the clock is right, and run the day again"
+                f"{workspace.name} {date}: the clock of this machine was set back while the day was read, which began "
+                f"at {journal.started_at:%Y-%m-%dT%H:%M:%SZ}: see that the clock is right, and run the day again"
             )
         as_of = journal.started_at - settings.settle
         judged = gates.judge(
-            *(date, settings, reading.census, as_of, dataset.warehouse()),
-            lambda: keys.count_cleaned(dataset, folder, journal.parts),
+            *(workspace.history_dir, date, settings, reading.census, as_of, known),
+            lambda: count_cleaned(folder, journal.parts),
         )
-        hint = f"find out where they went, or let this run through with --{dataset.name}-accept"
-        _check_verdicts(dataset, date, settings, judged, hint)
+        hint = f"find out where they went, or let this run through with --{workspace.name}-accept"
+        _check_verdicts(workspace, date, judged, hint)
     except (WrongSourceError, QualityError):
         folder.sweep()  # no page of this reading can be used again
         raise
     window = settings.window(date)
     manifest = RawManifest(
-        dataset=dataset.name,
+        dataset=workspace.name,
         date=date,
         mode=settings.mode,
         window_start=window.start,
@@ -121,21 +126,23 @@ def extract_day(dataset: Dataset, date: dt.date, *listeners: Tell) -> None:
     again = manifest.records - manifest.keys
     logger.info(
         "%s %s: extracted %s, %s%s",
-        *(dataset.name, date, count(reading.records, "record"), count(reading.pages, "page")),
+        *(workspace.name, date, count(reading.records, "record"), count(reading.pages, "page")),
         f", {count(again, 'record')} with a key that came before" if again else "",
     )
 
 
 def _read(
-    dataset: Dataset, date: dt.date, watermark: dt.datetime | None, journal: Journal, listeners: Sequence[Tell]
+    workspace: Workspace, date: dt.date, watermark: dt.datetime | None, journal: Journal, listeners: Sequence[Tell]
 ) -> Reader:
     """Read the source to its end into parts, from where the journal ends."""
-    settings, folder = dataset.config(), dataset.folder("raw", date)
+    settings, folder = workspace.settings, workspace.folder("raw", date)
     set_load(journal.started_at - settings.settle)
-    reading = Reader(settings, date, watermark, Census(dataset.record_class, dataset.key, settings.deleted_when))
+    reading = Reader(
+        settings, date, watermark, Census(workspace.dataset.record_class, workspace.dataset.key, settings.deleted_when)
+    )
     journal.resume(reading)
     with closing(iter(reading)) as pages:  # now, not when Python finds the time: a thread may be waiting for its page
-        size, records = Pipeline().part_records, _Records(reading, pages, listeners)
+        size, records = workspace.pipeline.part_records, _Records(reading, pages, listeners)
         while records.more():
             part = folder.write(f"part-{len(journal.parts):05d}.jsonl.gz", pack(records.take(size)))
             if part.records == size:
@@ -189,17 +196,17 @@ def _warn(settings: Source, date: dt.date, now: dt.datetime) -> None:
         )
 
 
-def _digest_question(settings: Source, watermark: dt.datetime | None) -> str:
+def _digest_question(settings: Source, part_records: int, watermark: dt.datetime | None) -> str:
     """What is asked of the source, and how: a reading that asks the same may go on with another's parts."""
     asked = {name: value for name, value in settings.param_kwargs.items() if name not in PATIENCE}
-    text = json.dumps([asked, Pipeline().part_records, watermark], default=str, sort_keys=True)
+    text = json.dumps([asked, part_records, watermark], default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_verdicts(dataset: Dataset, date: dt.date, settings: Source, verdicts: Iterable[Verdict], hint: str) -> None:
+def _check_verdicts(workspace: Workspace, date: dt.date, verdicts: Iterable[Verdict], hint: str) -> None:
     """Raise QualityError for the first gate that does not let the day through, unless this run is let through."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
-    if failed and not settings.accept:
-        raise QualityError(f"{dataset.name} {date}: {failed[0]}: {hint}")
+    if failed and not workspace.settings.accept:
+        raise QualityError(f"{workspace.name} {date}: {failed[0]}: {hint}")
     for verdict in failed:
-        logger.warning("%s %s: let through by --%s-accept: %s", dataset.name, date, dataset.name, verdict)
+        logger.warning("%s %s: let through by --%s-accept: %s", workspace.name, date, workspace.name, verdict)

@@ -10,23 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 
 from wholeday.config.days import SNAPSHOT
-from wholeday.config.pipeline import Pipeline
 from wholeday.config.source import Source
 from wholeday.errors import FolderError
-from wholeday.extract.census import Census, hash_keys
-from wholeday.load.warehouse import SOURCE_GATE, KnownSource
 from wholeday.log import count, logger
+from wholeday.schema.census import Census, hash_keys
 from wholeday.storage.day_folder import DayFolder, list_days
+from wholeday.storage.known_source import SOURCE_GATE, KnownSource
 from wholeday.storage.lines import unpack
-from wholeday.storage.manifest import Part, Verdict
+from wholeday.storage.manifest import MEDIAN_FROM, MEDIAN_OF, Part, Verdict
 
 if TYPE_CHECKING:
     from wholeday.schema.raw_fields import Keys
-
-MEDIAN_OF = 7  # days
-
-
-MEDIAN_FROM = 3  # days; fewer say nothing of what is usual
 
 
 NOISE = 3  # standard deviations of a number of independent events, which is its square root
@@ -52,13 +46,16 @@ class Earlier(NamedTuple):
 
 
 class Known(Protocol):
-    """The users that the warehouse knows."""
+    """The warehouse, as far as a day is compared with it."""
 
+    def find_known(self) -> KnownSource | None: ...
+    def watermark_before(self, date: dt.date) -> dt.datetime | None: ...
     def count(self) -> int: ...
     def read_keys(self) -> Iterable[tuple[Any, ...]]: ...
 
 
 def judge(
+    data_dir: str,
     date: dt.date,
     settings: Source,
     census: Census,
@@ -73,7 +70,7 @@ def judge(
     called only if a snapshot seems to lack too many users. A gate at 1, or with nothing to compare with, gives no
     verdict. Raises FolderError, WarehouseError.
     """
-    before = _list_earlier(date, settings, as_of)
+    before = _list_earlier(data_dir, date, settings, as_of)
     if settings.mode == SNAPSHOT:
         gone = _judge_vanished(settings, census, before, known, count_cleaned)
     else:
@@ -90,9 +87,8 @@ def judge_source(source: str, known: KnownSource | None) -> Verdict | None:
     return Verdict(gate=SOURCE_GATE, value=1, limit=0, reference=known.source, passed=False, description=refusal)
 
 
-def _list_earlier(date: dt.date, settings: Source, as_of: dt.datetime) -> list[Earlier]:
+def _list_earlier(data_dir: str, date: dt.date, settings: Source, as_of: dt.datetime) -> list[Earlier]:
     """The days to compare with, nearest first: snapshots by when they were read, else the few days before `date`."""
-    data_dir = Pipeline().data_dir
 
     def read() -> Iterator[Earlier]:
         for day in list_days(data_dir, "raw", settings.section):

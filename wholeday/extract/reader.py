@@ -19,7 +19,6 @@ from wholeday.config.placeholders import EPOCH, find_placeholders
 from wholeday.config.source import Source
 from wholeday.errors import OutageError, SourceError
 from wholeday.extract import detection, evidence
-from wholeday.extract.census import Census
 from wholeday.extract.http.client import Client
 from wholeday.extract.http.page import Page
 from wholeday.extract.http.pages import digest, suggest_end
@@ -28,6 +27,7 @@ from wholeday.extract.paging import Paging, build_request
 from wholeday.extract.prefetch import Prefetcher
 from wholeday.extract.totals import Totals, WrongSourceError, has_fallen
 from wholeday.extract.vocabulary import find_flags
+from wholeday.schema.census import Census
 
 MAX_EMPTY = 100  # empty pages in a row
 MAX_AHEAD = 4  # requests in flight, if requests_per_second limits their rate

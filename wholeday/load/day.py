@@ -9,15 +9,15 @@ import msgspec
 import tenacity
 
 from wholeday import clock
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import BrokenOffError, FolderError, QualityError
+from wholeday.load.warehouse import open_warehouse
 from wholeday.log import logger, set_load
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.parquet import open_rows
 from wholeday.storage.tombstones import Finder, Tombstones
-from wholeday.tasks.dataset import Dataset
+from wholeday.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,14 +38,14 @@ ROWS_AT_ONCE = 10_000  # rows handed to the warehouse at a time
 LOADS = 3  # how often a load that breaks off is tried
 
 
-def load_day(dataset: Dataset, date: dt.date) -> None:
+def load_day(workspace: Workspace, date: dt.date) -> None:
     """Bring the clean folder of `date` into the warehouse: rows, rejects and marker in one transaction.
 
     Raises WarehouseError, FolderError.
     """
-    with dataset.folder("clean", date).lock():  # for as long as it is read, nobody may make it again, or forget
-        marker = _load(dataset, date)
-    logger.info("%s %s: %s", dataset.name, date, tell_loaded(marker))
+    with workspace.folder("clean", date).lock():  # for as long as it is read, nobody may make it again, or forget
+        marker = _load(workspace, date)
+    logger.info("%s %s: %s", workspace.name, date, tell_loaded(marker))
 
 
 def tell_loaded(*markers: dict[str, Any]) -> str:
@@ -85,28 +85,28 @@ def _tell_again(state: tenacity.RetryCallState) -> None:
     before_sleep=_tell_again,
     reraise=True,
 )
-def _load(dataset: Dataset, date: dt.date) -> dict[str, Any]:
-    return dataset.warehouse().load(*read_to_load(dataset, date), accept=dataset.config().accept)
+def _load(workspace: Workspace, date: dt.date) -> dict[str, Any]:
+    return open_warehouse(workspace).load(*read_to_load(workspace, date), accept=workspace.settings.accept)
 
 
-def read_to_load(dataset: Dataset, date: dt.date) -> "Load":
+def read_to_load(workspace: Workspace, date: dt.date) -> "Load":
     """Read a clean day as `read_clean` does. Raises QualityError where it was read under a clock that was ahead."""
-    load = read_clean(dataset, date)
+    load = read_clean(workspace, date)
     latest = max(load[0].started_at, load[0].extracted_at, load[0].as_of)
     if clock.is_future(latest):
         raise QualityError(
-            f"{dataset.name} {date}: it was read at {latest:%Y-%m-%dT%H:%M:%SZ}, which lies in the future: correct the "
-            f"clock of this machine; if the clock was wrong then, delete {dataset.folder('raw', date)} and the day's "
-            f"row of loads, and run the day again"
+            f"{workspace.name} {date}: it was read at {latest:%Y-%m-%dT%H:%M:%SZ}, which lies in the future: correct "
+            f"the clock of this machine; if the clock was wrong then, delete {workspace.folder('raw', date)} and the "
+            f"day's row of loads, and run the day again"
         )
     return load
 
 
-def read_clean(dataset: Dataset, date: dt.date) -> "Load":
+def read_clean(workspace: Workspace, date: dt.date) -> "Load":
     """What the folders of `date` bring to the warehouse; the parts are read when they are asked for."""
     from wholeday.load.staging import Day
 
-    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
+    raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
     if made.raw_sha256 != [part.sha256 for part in read.parts]:
         raise FolderError(f"{clean} was not made of {raw}, which was read anew meanwhile: run the day again")
@@ -130,7 +130,7 @@ def read_clean(dataset: Dataset, date: dt.date) -> "Load":
         absent=made.absent,
         accepted=", ".join([*(verdict.gate for verdict in read.gates if not verdict.passed), *made.accepted]),
     )
-    return day, read_rows(clean, made.parts), read_rejects(dataset, clean, made.rejects)
+    return day, read_rows(clean, made.parts), read_rejects(workspace, clean, made.rejects)
 
 
 def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBatch]":
@@ -139,12 +139,12 @@ def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBat
         yield from open_rows(clean.read(part)).iter_batches(ROWS_AT_ONCE)
 
 
-def read_rejects(dataset: Dataset, clean: DayFolder, parts: Iterable[Part]) -> "Iterator[Reject]":
+def read_rejects(workspace: Workspace, clean: DayFolder, parts: Iterable[Part]) -> "Iterator[Reject]":
     """The rejects of clean parts, as the warehouse takes them.
 
     Where a key could not be read it is that of a forgotten user whom the record names all the same (42 as "42").
     """
-    forgotten = Finder(dataset.key, Tombstones(Pipeline().data_dir, dataset.name).keys())
+    forgotten = Finder(workspace.dataset.key, Tombstones(workspace.pipeline.data_dir, workspace.name).keys())
     for part in parts:
         for line in unpack(clean.read(part)):
             reject = msgspec.json.decode(line)

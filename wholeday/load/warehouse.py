@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -48,10 +48,12 @@ if TYPE_CHECKING:
 
     Load = tuple[Day, Iterable[pa.RecordBatch], Iterable[Reject]]
     """A day to be loaded: what `Warehouse.load` takes."""
+from wholeday.storage.known_source import SOURCE_GATE, KnownSource, tell_ways_out
+from wholeday.storage.workspace import Workspace
 
-
-SOURCE_GATE = "source"  # the quality gate by which a table holds one source
 MAY_BE_NULL = ("watermark", "pruned_at", "details", "source")  # of a marker
+
+
 # What a value of a kind must be that is read: SQLite stores any value in any column.
 TYPES: dict[str, type | tuple[type, ...]] = {
     "date": dt.date,
@@ -71,17 +73,11 @@ class Rejected:
     days: int
 
 
-class KnownSource(NamedTuple):
-    """The source of the newest loaded day of which the source is known."""
-
-    date: dt.date
-    source: str
-
-    def refuse(self, source: str | None) -> str | None:
-        """Say in one line why the table must not take records of `source`; None if it may."""
-        if source in (None, self.source):
-            return None
-        return f"it comes from {source}, and the newest loaded day ({self.date}) from {self.source}"
+def open_warehouse(workspace: Workspace) -> "Warehouse":
+    """Return the warehouse of a dataset. It connects to nothing yet. Raises ConfigError for an unusable URL."""
+    pipeline = workspace.pipeline
+    table, keys = workspace.dataset.table, workspace.tombstones().keys
+    return Warehouse(pipeline.database, workspace.name, table, keys, pipeline.is_private)
 
 
 class Warehouse:
@@ -434,14 +430,6 @@ def find_known(db: Connection, name: str) -> KnownSource | None:
     sql = "select date, source from loads where dataset = :name and source is not null order by date desc limit 1"
     row = db.run(sql, name=name).fetchone()
     return KnownSource(decode(db, f"{name}: a day in loads", row[0], "date"), row[1]) if row else None
-
-
-def tell_ways_out(name: str) -> str:
-    """What to do with a day of another source."""
-    return (
-        "a table holds one source. Give this source its own data_dir and database, or let this run through with "
-        f"--{name}-accept"
-    )
 
 
 def join_accepted(accepted: str, others: str) -> str:

@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
-import luigi
 import msgspec
 
 from wholeday.errors import FolderError
@@ -54,7 +53,7 @@ MADE_AGAIN = {
 }
 
 
-class DayFolder(luigi.Target):
+class DayFolder:
     """The files of one day at one stage: `<data_dir>/<stage>/<dataset>/date=<date>/`."""
 
     def __init__(self, data_dir: str, stage: Stage, dataset: str, date: dt.date) -> None:

@@ -8,6 +8,9 @@ import msgspec
 
 from wholeday.storage.backends import strip_run
 
+MEDIAN_OF = 7  # earlier days that a quality gate compares a day with
+MEDIAN_FROM = 3  # days; fewer do not show what is usual
+
 
 class Part(msgspec.Struct, frozen=True):
     """A file of a day: its name, the records or rows in it, its size in bytes and its sha256."""

@@ -22,9 +22,10 @@ from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, PipelineError
 from wholeday.log import logger
 from wholeday.redaction import Mask
+from wholeday.schema.dataset import Dataset
 from wholeday.storage.backends import open_storage
-from wholeday.tasks.dataset import Dataset, spell_command
 from wholeday.tasks.failures import Failure, append_line, build_alerts_path, read_lines
+from wholeday.tasks.registry import spell_command
 from wholeday.text import clean_chat
 
 LATE = "late"  # stage of an alert for a day that is not loaded in time

@@ -39,7 +39,7 @@ class Backfill:
         settings, now = load.dataset.config(), clock.utc_now()
         self.load = load
         self.last_closed = settings.last_closed_day(now)
-        self.past = load.dataset.list_past(missing, now)
+        self.past = load.workspace().list_past(missing, now)
         self.why_past = settings.describe_past(now)
         self.skipped = [day for day in days if day in loaded]
         self.todo = [day for day in missing if day <= self.last_closed and day not in self.past]

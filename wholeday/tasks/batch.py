@@ -19,8 +19,8 @@ from luigi.scheduler import Scheduler
 from luigi.task_status import DONE, FAILED
 from luigi.worker import Worker
 
+from wholeday.schema.dataset import Dataset
 from wholeday.tasks.console import luigi_messages
-from wholeday.tasks.dataset import Dataset
 from wholeday.tasks.day_tasks import Load
 from wholeday.tasks.stop import Stop
 from wholeday.transform import parts

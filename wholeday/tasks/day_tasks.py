@@ -33,12 +33,13 @@ from wholeday.errors import (
     WarehouseError,
 )
 from wholeday.extract import outage
-from wholeday.load import day as load_stage
 from wholeday.load.markers import find_loaded
-from wholeday.storage.day_folder import DayFolder
-from wholeday.tasks import alerts, console, failures, progress
-from wholeday.tasks.dataset import MODULES, Dataset
-from wholeday.tasks.targets import LoadMarker
+from wholeday.schema.dataset import Dataset
+from wholeday.storage.workspace import Workspace
+from wholeday.tasks import alerts, console, failures, progress, stages
+from wholeday.tasks.registry import MODULES
+from wholeday.tasks.stages import read_workspace
+from wholeday.tasks.targets import FolderTarget, LoadMarker
 from wholeday.text import clean_lines
 from wholeday.transform import day as transform_stage
 
@@ -89,6 +90,11 @@ class DayTask(luigi.Task):
         if not args and not kwargs and not cls.date.has_task_value(cls.get_task_family(), "date"):
             kwargs = {"date": cls.dataset.config().last_closed_day(clock.utc_now())}
         return super().get_param_values(params, args, kwargs)
+
+    @classmethod
+    def workspace(cls) -> Workspace:
+        """Read the settings of the dataset."""
+        return read_workspace(cls.dataset)
 
     def complete(self) -> bool:
         """Whether the day is done at this stage. Luigi has no event for an error in here."""
@@ -187,17 +193,16 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         name = f"{self.dataset.name}_api"
         return super().resources | ({name: 1} if get_config().has_option("resources", name) else {})
 
-    def output(self) -> DayFolder:
-        return self.dataset.folder("raw", self.date)
+    def output(self) -> FolderTarget:
+        return FolderTarget(self.workspace().folder("raw", self.date))
 
     def run(self) -> None:
-        from wholeday.extract import day as extract_stage
-
-        with self.output().lock():
+        with self.output().folder.lock():
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
-                with outage.watch(self.dataset.name, self.date), progress.track_reading(*setters) as tell:
-                    extract_stage.extract_day(self.dataset, self.date, tell, transform_stage.preparing(self.dataset))
+                workspace = self.workspace()
+                with outage.watch(workspace.name, self.date), progress.track_reading(*setters) as tell:
+                    stages.extract(workspace, self.date, tell, transform_stage.preparing(workspace))
 
 
 class Transform(MixinNaiveBulkComplete, DayTask):
@@ -205,16 +210,16 @@ class Transform(MixinNaiveBulkComplete, DayTask):
 
     stage = "transform"
 
-    def output(self) -> DayFolder:
-        return self.dataset.folder("clean", self.date)
+    def output(self) -> FolderTarget:
+        return FolderTarget(self.workspace().folder("clean", self.date))
 
     def is_done(self) -> bool:
-        return transform_stage.is_current(self.dataset, self.date)
+        return transform_stage.is_current(self.workspace(), self.date)
 
     def run(self) -> None:
-        with self.output().lock():
+        with self.output().folder.lock():
             if not self.is_done():
-                transform_stage.transform_day(self.dataset, self.date)
+                stages.transform(self.workspace(), self.date)
 
 
 class Load(DayTask):
@@ -228,10 +233,10 @@ class Load(DayTask):
             MODULES.setdefault(cls.dataset.name, cls.__module__)
 
     def output(self) -> LoadMarker:
-        return self.dataset.marker(self.date)
+        return LoadMarker(self.workspace().pipeline.database, self.dataset.name, self.date)
 
     def run(self) -> None:
-        load_stage.load_day(self.dataset, self.date)
+        stages.load(self.workspace(), self.date)
 
     @classmethod
     def bulk_complete(cls, parameter_tuples: Iterable[dt.date]) -> list[dt.date]:
@@ -301,7 +306,7 @@ class RangeDaily(ranges.RangeDaily):
         """The missing days, less those of snapshots that are past. `run` fails on these, after the others."""
         missing = super().missing_datetimes(finite_datetimes)
         if issubclass(self.of, DayTask):
-            self._past = self.of.dataset.list_past(sorted(day.date() for day in missing), clock.utc_now())
+            self._past = self.of.workspace().list_past(sorted(day.date() for day in missing), clock.utc_now())
             if self._past:  # also if another day fails, and this task is not run
                 log.logger.error("", exc_info=self._refuse_past())
         return [day for day in missing if day.date() not in self._past]

@@ -19,9 +19,10 @@ from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError
 from wholeday.log import logger
 from wholeday.redaction import Mask
+from wholeday.schema.dataset import Dataset
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.backends import NO_LOCKS, Storage, open_storage
-from wholeday.tasks.dataset import DEFAULT_MODULE, Dataset
+from wholeday.tasks.registry import DEFAULT_MODULE
 from wholeday.text import clean_line
 
 Line = TypeVar("Line", bound=msgspec.Struct)

@@ -5,23 +5,24 @@ Non-goals: the rules that hold for every dataset (transform.py).
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from wholeday.errors import DatasetError
 from wholeday.log import count, locate
 
-Rules = dict[tuple[str, str], "pd.Series[bool]"]
-Clean = Callable[[pd.DataFrame], tuple[pd.DataFrame, Rules]]
+if TYPE_CHECKING:
+    from wholeday.schema.dataset import Clean, Rules
+
 
 COLUMNS_SHOWN = 30
 AGAIN = "correct it, then run the day again"
 
 
-def run_clean(clean: Clean, frame: pd.DataFrame) -> tuple[pd.DataFrame, Rules]:
+def run_clean(clean: "Clean", frame: pd.DataFrame) -> "tuple[pd.DataFrame, Rules]":
     """Return the rows that `clean` makes of a frame, and per rule a boolean for each row.
 
     A null in a rule counts as False. Raises DatasetError if `clean` raises, or returns anything else.
@@ -39,7 +40,7 @@ def run_clean(clean: Clean, frame: pd.DataFrame) -> tuple[pd.DataFrame, Rules]:
         raise DatasetError(f"{_name(clean)} ({_locate(clean)}) {error}") from error
 
 
-def _check(result: Any, index: "pd.Index[Any]") -> tuple[pd.DataFrame, Rules]:
+def _check(result: Any, index: "pd.Index[Any]") -> "tuple[pd.DataFrame, Rules]":
     """Raise ValueError with what is wrong, and the next step."""
     if not isinstance(result, tuple) or len(result) != 2:
         kind = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
@@ -88,11 +89,11 @@ def _describe(error: Exception, columns: list[str]) -> str:
     return told
 
 
-def _name(clean: Clean) -> str:
+def _name(clean: "Clean") -> str:
     return f"{getattr(clean, '__module__', '?')}.{getattr(clean, '__qualname__', type(clean).__name__)}"
 
 
-def _locate(clean: Clean) -> str:
+def _locate(clean: "Clean") -> str:
     function: Any = inspect.unwrap(clean)
     code = getattr(function, "__code__", None)
     return f"{Path(code.co_filename).name}, line {code.co_firstlineno}" if code else type(clean).__name__

@@ -10,56 +10,57 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError, PipelineError, QualityError
-from wholeday.extract import gates
 from wholeday.log import count, logger, set_load
 from wholeday.storage.day_folder import DayFolder
-from wholeday.storage.manifest import CleanManifest, Presence, RawManifest
-from wholeday.tasks.dataset import Dataset
+from wholeday.storage.manifest import MEDIAN_FROM, CleanManifest, Presence, RawManifest
 from wholeday.transform import fields_gate
 
 if TYPE_CHECKING:
     from wholeday.extract.reader import Reader
+from wholeday.storage.workspace import Workspace
 from wholeday.transform.parts import _name_imports, check_clean, transform_parts
 
 # Arrow's own allocator keeps what was freed, 30 MB a process.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
-def transform_day(dataset: Dataset, date: dt.date, engine: str | None = None) -> None:
+def transform_day(
+    workspace: Workspace, date: dt.date, is_loaded: Callable[[], bool], engine: str | None = None
+) -> None:
     """Make the clean folder of `date` from its raw folder, part by part, with an engine or with the configured one.
 
-    The clean files that are there stay until the new ones are complete, and for good where this fails. Raises
-    QualityError where too many records are rejected, DatasetError, FolderError.
+    `is_loaded` says whether the warehouse has the day. The old clean files stay until the new ones are complete, and if
+    this fails. Raises QualityError if too many records are rejected or a field stopped coming, DatasetError,
+    FolderError.
     """
-    raw, clean = dataset.folder("raw", date), dataset.folder("clean", date)
+    raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
     set_load(manifest.as_of)
     clean.begin()
-    settings = Pipeline()
+    settings = workspace.pipeline
     spark_master = settings.spark_master if (engine or settings.engine) == "spark" else ""
     try:
-        results = transform_parts(dataset, raw, manifest.parts, clean, spark_master)
+        results = transform_parts(workspace, raw, manifest.parts, clean, spark_master)
     except PipelineError:
         if clean.exists():
             clean.discard()
         raise
     reasons = sum((result.reasons for result in results), Counter[str]())
     records = manifest.records - manifest.forgotten
-    accepted = _check_rejects(dataset, clean, records, reasons)
+    accepted = _check_rejects(workspace, clean, records, reasons)
     fields = {
         name: Presence(*map(sum, zip(*(result.fields[name] for result in results), strict=True)))
         for name in (results[0].fields if results else ())
     }
-    absent = fields_gate.find_absent(dataset, date, fields)
-    accepted += _check_fields(dataset, manifest, raw, clean, absent)
+    absent = fields_gate.find_absent(workspace, date, fields)
+    accepted += _check_fields(workspace, manifest, raw, absent, lambda: _is_judged(manifest, clean) or is_loaded())
     clean.publish(
         CleanManifest(
-            dataset=dataset.name,
+            dataset=workspace.name,
             date=date,
             raw_sha256=[part.sha256 for part in manifest.parts],
-            transform_version=dataset.version,
+            transform_version=workspace.version,
             rows=sum(result.clean.records for result in results),
             rejected=reasons.total(),
             reasons=dict(sorted(reasons.items())),
@@ -71,10 +72,10 @@ def transform_day(dataset: Dataset, date: dt.date, engine: str | None = None) ->
         )
     )
     rows, rejects = records - reasons.total(), reasons.total()
-    logger.info("%s %s: cleaned, %s, %s", dataset.name, date, count(rows, "row"), count(rejects, "reject"))
+    logger.info("%s %s: cleaned, %s, %s", workspace.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
-def preparing(dataset: Dataset) -> "Callable[[Reader], None]":
+def preparing(workspace: Workspace) -> "Callable[[Reader], None]":
     """A function to call after each page: it checks `clean` after the first one, and prepares for a large day.
 
     The processes that transform a large day start while it is read. They check `clean` too, so that this process,
@@ -82,8 +83,8 @@ def preparing(dataset: Dataset) -> "Callable[[Reader], None]":
     """
     from wholeday.transform import engine
 
-    settings, is_large = Pipeline(), False
-    check = functools.partial(check_clean, dataset, dataset.config().deleted_when)
+    settings, is_large = workspace.pipeline, False
+    check = functools.partial(check_clean, workspace.dataset, workspace.settings.deleted_when)
     look: Callable[[], None] | None = None
 
     def tell(reading: "Reader") -> None:
@@ -91,7 +92,7 @@ def preparing(dataset: Dataset) -> "Callable[[Reader], None]":
         records = max(reading.records, reading.total or 0)
         parts = -(-records // settings.part_records)
         if not is_large and engine.count_workers(settings.engine_workers, parts) > 1:
-            engine.prepare(_name_imports(dataset))
+            engine.prepare(_name_imports(workspace.dataset))
             is_large = True
         if look is None:
             look = engine.start(check) if is_large else check
@@ -100,11 +101,11 @@ def preparing(dataset: Dataset) -> "Callable[[Reader], None]":
     return tell
 
 
-def is_current(dataset: Dataset, date: dt.date) -> bool:
+def is_current(workspace: Workspace, date: dt.date) -> bool:
     """Whether raw and clean folder of `date` are there, and clean is what the code of today makes of raw."""
-    raw = dataset.folder("raw", date)
+    raw = workspace.folder("raw", date)
     return raw.exists() and bool(
-        read_current(raw.read_manifest(RawManifest), dataset.folder("clean", date), dataset.version)
+        read_current(raw.read_manifest(RawManifest), workspace.folder("clean", date), workspace.version)
     )
 
 
@@ -120,28 +121,32 @@ def read_current(raw: RawManifest, clean: DayFolder, version: str) -> CleanManif
     return manifest if (manifest.raw_sha256, manifest.transform_version) == made else None
 
 
-def _check_rejects(dataset: Dataset, clean: DayFolder, records: int, reasons: Counter[str]) -> list[str]:
+def _check_rejects(workspace: Workspace, clean: DayFolder, records: int, reasons: Counter[str]) -> list[str]:
     """Raise QualityError where too many records are rejected; where this run is let through, the name of the gate."""
-    settings = dataset.config()
+    settings = workspace.settings
     limit = settings.max_reject_ratio
     if reasons.total() / max(records, 1) <= limit:
         return []
     reason, most = reasons.most_common(1)[0]
     what = (
-        f"{dataset.name} {clean.date}: {reasons.total()} of {records} records are rejected, more than "
+        f"{workspace.name} {clean.date}: {reasons.total()} of {records} records are rejected, more than "
         f"max_reject_ratio {limit}; most often ({most}): {reason}"
     )
     if not settings.accept:
         raise QualityError(
             f"{what}. They are in {clean}/rejects-*: fix the record class or `clean`, or let this run through with "
-            f"--{dataset.name}-accept"
+            f"--{workspace.name}-accept"
         )
-    logger.warning("%s: let through by --%s-accept", what, dataset.name)
+    logger.warning("%s: let through by --%s-accept", what, workspace.name)
     return ["max_reject_ratio"]
 
 
 def _check_fields(
-    dataset: Dataset, manifest: RawManifest, raw: DayFolder, clean: DayFolder, absent: Sequence[fields_gate.Absent]
+    workspace: Workspace,
+    manifest: RawManifest,
+    raw: DayFolder,
+    absent: Sequence[fields_gate.Absent],
+    is_judged: Callable[[], bool],
 ) -> list[str]:
     """Raise QualityError if fields stopped coming; returns the name of the gate if the day is let through.
 
@@ -149,23 +154,23 @@ def _check_fields(
     """
     if not absent:
         return []
-    new = ", ".join(fields_gate.list_new_fields(dataset, raw.date, manifest.unknown_fields)) or "none"
-    what = f"{dataset.name} {raw.date}: no record has {', '.join(map(str, absent))}; new fields: {new}"
+    new = ", ".join(fields_gate.list_new_fields(workspace, raw.date, manifest.unknown_fields)) or "none"
+    what = f"{workspace.name} {raw.date}: no record has {', '.join(map(str, absent))}; new fields: {new}"
     if not any(found.is_proven for found in absent):
         logger.warning(
             "%s. With fewer than %d days before it, the gate fields fails a day only for a field that all records had",
-            *(what, gates.MEDIAN_FROM),
+            *(what, MEDIAN_FROM),
         )
         return []
-    if dataset.config().accept:
-        logger.warning("%s: let through by --%s-accept", what, dataset.name)
-    elif _is_judged(manifest, clean) or dataset.warehouse().find_marker(raw.date):
+    if workspace.settings.accept:
+        logger.warning("%s: let through by --%s-accept", what, workspace.name)
+    elif is_judged():
         logger.warning("%s: the day was let through before", what)
     else:
         raise QualityError(
             f"{what} (gate fields). If the source renamed them, change the record class and run the day again; if its "
             f"answers were wrong, delete {raw} and run the day again; or let this run through with "
-            f"--{dataset.name}-accept"
+            f"--{workspace.name}-accept"
         )
     return ["fields"]
 

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.log import count, logger
 from wholeday.storage.day_folder import DayFolder, list_days
-from wholeday.storage.manifest import Presence
-from wholeday.tasks.dataset import Dataset
+from wholeday.storage.manifest import MEDIAN_FROM, MEDIAN_OF, Presence
 
 if TYPE_CHECKING:
     pass
-from wholeday.extract.gates import MEDIAN_FROM, MEDIAN_OF
+from wholeday.storage.workspace import Workspace
 
 FIELDS_FROM = 30  # records; fewer say nothing of how often a field is missing
 
@@ -46,7 +44,7 @@ class Cleaned(msgspec.Struct):
     fields: dict[str, Presence] = {}
 
 
-def find_absent(dataset: Dataset, date: dt.date, fields: Mapping[str, Presence]) -> list[Absent]:
+def find_absent(workspace: Workspace, date: dt.date, fields: Mapping[str, Presence]) -> list[Absent]:
     """Find the fields that records of the seven cleaned days before `date` usually had, and that none of it has.
 
     `fields` counts the records of the day. Chance must not explain it, by the share of the records before that lack
@@ -55,7 +53,7 @@ def find_absent(dataset: Dataset, date: dt.date, fields: Mapping[str, Presence])
     lacking = {name: found.records for name, found in fields.items() if found.records and not found.present}
     if not lacking:
         return []
-    before = list(islice(_read_cleaned(dataset, date), MEDIAN_OF))
+    before = list(islice(_read_cleaned(workspace, date), MEDIAN_OF))
     found = []
     for name, number in lacking.items():
         days = [day.fields[name] for day in before if name in day.fields and day.fields[name].records]
@@ -68,24 +66,24 @@ def find_absent(dataset: Dataset, date: dt.date, fields: Mapping[str, Presence])
     return found
 
 
-def _read_cleaned(dataset: Dataset, date: dt.date) -> Iterator[Cleaned]:
+def _read_cleaned(workspace: Workspace, date: dt.date) -> Iterator[Cleaned]:
     """The cleaned days before `date`, the nearest first."""
-    data_dir = Pipeline().data_dir
-    for day in list_days(data_dir, "clean", dataset.name):
-        folder = DayFolder(data_dir, "clean", dataset.name, day)
+    data_dir = workspace.history_dir
+    for day in list_days(data_dir, "clean", workspace.name):
+        folder = DayFolder(data_dir, "clean", workspace.name, day)
         if day < date and folder.exists():
             try:
                 yield folder.read_manifest(Cleaned)
             except FolderError as error:
-                logger.warning("%s: the day %s is not compared with: %s", dataset.name, day, error)
+                logger.warning("%s: the day %s is not compared with: %s", workspace.name, day, error)
 
 
-def list_new_fields(dataset: Dataset, date: dt.date, unknown: Iterable[str]) -> list[str]:
+def list_new_fields(workspace: Workspace, date: dt.date, unknown: Iterable[str]) -> list[str]:
     """Those of the `unknown` fields of a day that no day shortly before it had."""
-    data_dir, known = Pipeline().data_dir, set[str]()
-    before = (day for day in list_days(data_dir, "raw", dataset.name) if day < date)
+    data_dir, known = workspace.history_dir, set[str]()
+    before = (day for day in list_days(data_dir, "raw", workspace.name) if day < date)
     for day in islice(before, MEDIAN_OF):
-        folder = DayFolder(data_dir, "raw", dataset.name, day)
+        folder = DayFolder(data_dir, "raw", workspace.name, day)
         with suppress(FolderError):  # it only narrows a hint
             known.update(folder.read_manifest(Unknown).unknown_fields)
     return [name for name in unknown if name not in known]

@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from wholeday.extract.census import Census, hash_keys
+from wholeday.config.source import Source
+from wholeday.schema.census import Census, hash_keys
+from wholeday.schema.dataset import Dataset
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import Part
-from wholeday.tasks.dataset import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
     from wholeday.transform.rows import Reject
 
 
-def count_cleaned(dataset: Dataset, folder: DayFolder, parts: Iterable[Part]) -> Census:
+def count_cleaned(dataset: Dataset, settings: Source, folder: DayFolder, parts: Iterable[Part]) -> Census:
     """Count the keys that rows and rejects of raw parts have after `clean`. Raises DatasetError, FolderError."""
     import sqlalchemy as sa
 
     from wholeday.transform.rows import transform
 
     key = [column.name for column in dataset.table(sa.MetaData()).primary_key]
-    settings, census = dataset.config(), Census()
+    census = Census()
     rules = settings.deleted_when, settings.timezone
     for part in parts:
         add_cleaned(
-            census, *transform(unpack(folder.read(part)), dataset.record_class, dataset.clean, key, *rules), key
+            census,
+            *transform(unpack(folder.read(part)), dataset.record_class, dataset.clean, key, *rules),
+            key,
         )
     return census
 

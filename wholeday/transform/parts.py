@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from wholeday.config.pipeline import Pipeline
 from wholeday.errors import DatasetError
+from wholeday.schema.dataset import Dataset
 from wholeday.schema.record import make_example
 from wholeday.schema.tables import Declared
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack, unpack
 from wholeday.storage.manifest import Part
 from wholeday.storage.parquet import encode_rows
-from wholeday.tasks.dataset import Dataset
+from wholeday.storage.workspace import Workspace
 from wholeday.transform.kinds import to_arrow
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def check_clean(dataset: Dataset, deleted_when: str) -> None:
 
 
 def transform_parts(
-    dataset: Dataset, raw: DayFolder, parts: Iterable[Part], clean: DayFolder, spark_master: str = ""
+    workspace: Workspace, raw: DayFolder, parts: Iterable[Part], clean: DayFolder, spark_master: str = ""
 ) -> list[PartResult]:
     """Write into the folder `clean` what the code of today makes of the parts of `raw`; on Spark if a master is given.
 
@@ -70,10 +70,12 @@ def transform_parts(
     """
     from wholeday.transform.engine import map_parts
 
-    settings, declared = dataset.config(), dataset.check()
+    settings, declared = workspace.settings, workspace.dataset.check()
     rules = settings.deleted_when, settings.timezone
-    jobs = [PartJob(dataset, declared, raw, clean, number, part, *rules) for number, part in enumerate(parts)]
-    return map_parts(transform_part, jobs, Pipeline().engine_workers, _name_imports(dataset), spark_master)
+    jobs = [PartJob(workspace.dataset, declared, raw, clean, number, part, *rules) for number, part in enumerate(parts)]
+    return map_parts(
+        transform_part, jobs, workspace.pipeline.engine_workers, _name_imports(workspace.dataset), spark_master
+    )
 
 
 def _name_imports(dataset: Dataset) -> list[str]:

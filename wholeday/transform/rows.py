@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -23,9 +23,13 @@ from wholeday.schema.depth import TOO_DEEP, hide_deep
 from wholeday.schema.paths import load
 from wholeday.schema.raw_fields import INTEGERS, UNREADABLE, Deletion, Field
 from wholeday.schema.record import Leaf, list_leaves
-from wholeday.transform.cleaning import Clean, run_clean
+from wholeday.transform.cleaning import run_clean
 from wholeday.transform.kinds import list_arrow_types
 from wholeday.transform.times import cut_fractions, place_times
+
+if TYPE_CHECKING:
+    from wholeday.schema.dataset import Clean
+
 
 # Lines decoded in one call: one bad record sends so many through the slower way, one by one.
 BLOCK = 256
@@ -86,7 +90,7 @@ def _without_collector() -> Iterator[None]:
 def transform(
     lines: Sequence[bytes],
     record_class: type[msgspec.Struct],
-    clean: Clean,
+    clean: "Clean",
     key: Sequence[str],
     deleted_when: str = "",
     timezone: str = "UTC",
@@ -107,7 +111,7 @@ def transform(
 def transform_and_count(
     lines: Sequence[bytes],
     record_class: type[msgspec.Struct],
-    clean: Clean,
+    clean: "Clean",
     key: Sequence[str],
     deleted_when: str = "",
     timezone: str = "UTC",
@@ -242,7 +246,7 @@ def _pick(values: list[Any], name: str) -> list[Any]:
         return [getattr(value, name, None) for value in values]
 
 
-def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
+def _clean(clean: "Clean", key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
     """What `clean` makes of a frame; raises DatasetError where it lost rows, or has no column for the key."""
     rows, broken = run_clean(clean, frame)
     if missing := set(key) - set(rows.columns):
@@ -261,7 +265,7 @@ def _clean(clean: Clean, key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.Da
 
 
 def _read_keys(
-    salvaged: Mapping[int, object], leaves: Sequence[Leaf], clean: Clean, key: Sequence[str]
+    salvaged: Mapping[int, object], leaves: Sequence[Leaf], clean: "Clean", key: Sequence[str]
 ) -> dict[int, str | None]:
     """The natural keys of refused records by line, as far as they can be read from what was salvaged."""
     if not salvaged:

@@ -1,57 +1,38 @@
-"""What is particular to the records of an API, in one value, and where its days are kept.
+"""Declare a dataset: where its records come from, what they are, and which table they become.
 
-Owns what the stages of a day have in common. The libraries of a stage are imported when it runs: to find out
-that nothing is to be done costs none of them.
+Responsibilities: the declaration of a dataset, and the version of the code that transforms its records.
+Non-goals: the settings of a run, and where files and tables are (`storage.workspace`).
 """
 
 import ast
-import datetime as dt
 import functools
 import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import luigi
 import msgspec
 
 import wholeday
-from wholeday.config.pipeline import Pipeline
 from wholeday.config.source import Source
 from wholeday.errors import DatasetError
 from wholeday.schema.record import check_key
-from wholeday.storage.day_folder import DayFolder
-from wholeday.storage.tombstones import Tombstones
-from wholeday.tasks.targets import LoadMarker
 
 if TYPE_CHECKING:
+    import pandas as pd
     import sqlalchemy as sa
 
-    from wholeday.load.warehouse import Warehouse
     from wholeday.schema.tables import Declared
-    from wholeday.transform.cleaning import Clean
 
+    Rules: TypeAlias = dict[tuple[str, str], pd.Series[bool]]
+    """By column and reason: the rows that are rejected."""
+    Clean: TypeAlias = Callable[[pd.DataFrame], tuple[pd.DataFrame, Rules]]
 
-DEFAULT_MODULE = "pipeline"
 LIBRARY = Path(wholeday.__file__).parent
-MODULES: dict[str, str] = {}
-"""The module of each dataset's Load task, by the name of the dataset."""
-
-
-def spell_command(dataset: str, *words: Any) -> str:
-    """Return the command that does something to one dataset: `./run.sh backfill START STOP --module orders`.
-
-    The module is left out where the default module holds no other dataset.
-    """
-    module = MODULES.get(dataset, DEFAULT_MODULE)
-    modules = {dataset: module} | MODULES
-    in_default = [name for name, where in modules.items() if f"{where}.".startswith(f"{DEFAULT_MODULE}.")]
-    flag = [] if in_default == [dataset] else ["--module", module]
-    return " ".join(map(str, ["./run.sh", *words, *flag]))
 
 
 @dataclass(frozen=True)
@@ -71,10 +52,11 @@ class Dataset:
     def name(self) -> str:
         return self.config.section
 
-    @property
-    def version(self) -> str:
-        """A digest of what makes rows of records: the code less comments and formatting, deleted_when and timezone."""
-        settings = self.config()
+    def compute_version(self, settings: Source) -> str:
+        """Return a digest of all that decides which row a record becomes.
+
+        That is the code, without comments and formatting, and the keys `deleted_when` and `timezone`.
+        """
         rules = f"{settings.deleted_when} {settings.timezone}"
         return hashlib.sha256(f"{self._code} {rules}".encode()).hexdigest()[:16]
 
@@ -107,28 +89,10 @@ class Dataset:
             raise DatasetError(f"dataset {self.name}: {error}") from error
         return Declared.read(self.name, self.table)
 
-    def folder(self, stage: Any, date: dt.date) -> DayFolder:
-        return DayFolder(Pipeline().data_dir, stage, self.name, date)
-
-    def list_past(self, days: Iterable[dt.date], now: dt.datetime) -> list[dt.date]:
-        """List those of the days that a range cannot load any more: past snapshots without raw files."""
-        settings = self.config()
-        return [day for day in days if settings.is_past(day, now) and not self.folder("raw", day).exists()]
-
-    def marker(self, date: dt.date) -> LoadMarker:
-        return LoadMarker(Pipeline().database, self.name, date)
-
-    def warehouse(self) -> "Warehouse":
-        from wholeday.load.warehouse import Warehouse
-
-        settings = Pipeline()
-        tombstones = Tombstones(settings.data_dir, self.name)
-        return Warehouse(settings.database, self.name, self.table, tombstones.keys, settings.is_private)
-
 
 def _is_task(module: Any, node: ast.stmt) -> bool:
-    """Whether a definition is one of Luigi's: a section or a task, which say nothing of how a row is made."""
-    return isinstance(node, ast.ClassDef) and issubclass(getattr(module, node.name), luigi.Task)
+    """Return whether a definition is a section or a task of Luigi. Neither decides which row a record becomes."""
+    return isinstance(node, ast.ClassDef) and hasattr(getattr(module, node.name), "get_task_family")
 
 
 def _outline(node: Any) -> Any:

@@ -1,0 +1,50 @@
+"""Run one stage of a day, with all that the stage needs from the others."""
+
+import datetime as dt
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wholeday.config.pipeline import Pipeline
+from wholeday.schema.dataset import Dataset
+from wholeday.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from wholeday.extract.reader import Reader
+    from wholeday.schema.census import Census
+    from wholeday.storage.day_folder import DayFolder
+    from wholeday.storage.manifest import Part
+
+
+def read_workspace(dataset: Dataset) -> Workspace:
+    """Read the settings of a dataset from luigi.cfg and the flags. Raises ConfigError."""
+    return Workspace(dataset, dataset.config(), Pipeline())
+
+
+def extract(workspace: Workspace, date: dt.date, *listeners: "Callable[[Reader], None]") -> None:
+    """Extract a day: from the source to raw files. The listeners hear of each page."""
+    from wholeday.extract.day import extract_day
+    from wholeday.load.warehouse import open_warehouse
+
+    extract_day(workspace, date, open_warehouse(workspace), partial(_count_cleaned, workspace), *listeners)
+
+
+def transform(workspace: Workspace, date: dt.date, engine: str | None = None) -> None:
+    """Transform a day: from raw files to clean files, with the configured engine or with another one."""
+    from wholeday.load.warehouse import open_warehouse
+    from wholeday.transform.day import transform_day
+
+    transform_day(workspace, date, lambda: open_warehouse(workspace).find_marker(date) is not None, engine)
+
+
+def load(workspace: Workspace, date: dt.date) -> None:
+    """Load a day: from clean files to the tables."""
+    from wholeday.load.day import load_day
+
+    load_day(workspace, date)
+
+
+def _count_cleaned(workspace: Workspace, folder: "DayFolder", parts: "Iterable[Part]") -> "Census":
+    from wholeday.transform.keys import count_cleaned
+
+    return count_cleaned(workspace.dataset, workspace.settings, folder, parts)
