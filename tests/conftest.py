@@ -20,7 +20,7 @@ from tests.support.databases import DATABASES, ON_REQUEST
 from tests.support.project import miss
 from tests.support.server import Server
 from wholeday.extract import outage
-from wholeday.extract.http import client
+from wholeday.extract.http import retries
 
 if TYPE_CHECKING:
     from tests.support.bucket import Bucket
@@ -55,7 +55,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test waits for long before it asks again, or goes through a proxy of this machine."""
-    monkeypatch.setattr(client, "BACKOFF", 0.01)
+    monkeypatch.setattr(retries, "BACKOFF", 0.01)
     outage.forget()
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)

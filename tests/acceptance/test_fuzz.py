@@ -28,7 +28,7 @@ from tests.support.oracle import canonicalise, find_row, read_days
 from tests.support.project import luigi_run
 from tests.support.wire import Wire
 from wholeday.extract import outage
-from wholeday.extract.http import client, pages
+from wholeday.extract.http import body, deadline, retries
 from wholeday.storage.lines import unpack
 from wholeday.tasks import console
 
@@ -46,9 +46,9 @@ Lines = list[logging.LogRecord]
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small bounds, and a data folder in memory."""
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
-    monkeypatch.setattr(pages, "MAX_BODY", 2**20)
-    monkeypatch.setattr(pages, "MAX_SECONDS", LIMIT)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
+    monkeypatch.setattr(body, "MAX_BODY", 2**20)
+    monkeypatch.setattr(deadline, "MAX_SECONDS", LIMIT)
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder, contextlib.chdir(folder):
         yield
 

@@ -185,7 +185,7 @@ def test_a_server_that_fails_once_does_not_fail_the_day():
         (Answer(status=500), "500 Internal Server Error"),
         (Answer(status=404), "404 Not Found"),
         (Answer("<html>sorry</html>"), "HTML"),
-        (Answer({"ok": False}), "says that it failed"),
+        (Answer({"ok": False}), "reports a failure"),
         (Answer(b""), "empty"),
         (Answer([make_user(n, id="x") for n in range(3)]), "3 of 3 records are rejected"),
     ],

@@ -202,7 +202,7 @@ def test_sideloaded_records(server: Server, configure: Configure) -> None:
     columns = {"id": sa.BigInteger, "value": sa.Float}
     rows = load(configure, Amount, ["id"], columns, url=f"{url}?include=users", data_selector="tickets")
     assert [row[:2] for row in rows] == [(1, 2.0)]
-    assert "there are 'tickets', 'users'" in fail(url)
+    assert "the page has lists at 'tickets', 'users'" in fail(url)
 
 
 def test_keys_that_sections_share(server: Server, home: Any) -> None:

@@ -11,8 +11,9 @@ from tests.support.reading import DAY, People, fail, read
 from tests.support.server import Answer, Server
 from tests.support.wire import Raw, Wire
 from wholeday.errors import ConfigError
-from wholeday.extract.http.bodies import unfold
-from wholeday.extract.http.pages import BadPageError, RecoverableError, split_list
+from wholeday.extract.http.body_shapes import unfold
+from wholeday.extract.http.envelope import split_list
+from wholeday.extract.http.failures import BadPageError, RecoverableError
 from wholeday.extract.reader import Reader
 
 NDJSON = {"Content-Type": "application/x-ndjson; charset=utf-8"}
@@ -94,11 +95,11 @@ def test_a_cut_last_line_is_asked_for_again(server: Server, headers: dict[str, s
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('{"id": 1}\n7\n', "a line of the body is no JSON object"),
-        ('{"id": 1}\n[{"id": 2}]\n', "a line of the body is no JSON object"),
-        ('{"id": 1}\n<html>', "a line of the body is no JSON object"),
-        ('{"id": 1}\n{id: 2}\n{"id": 3}', "the body is no JSON"),
-        ('{"id": 1}\n{"id": 2},{"id": 3}\n{"id": 4}', "the body is no JSON"),
+        ('{"id": 1}\n7\n', "a line of the body is not a JSON object"),
+        ('{"id": 1}\n[{"id": 2}]\n', "a line of the body is not a JSON object"),
+        ('{"id": 1}\n<html>', "a line of the body is not a JSON object"),
+        ('{"id": 1}\n{id: 2}\n{"id": 3}', "the body is not JSON"),
+        ('{"id": 1}\n{"id": 2},{"id": 3}\n{"id": 4}', "the body is not JSON"),
         ('{"id": 1}\n{"a": [{"id": 2}\n{"id": 3}]}', "the body is"),
     ],
 )
@@ -112,8 +113,8 @@ def test_an_error_at_the_end_of_the_lines_fails(server: Server) -> None:
     body = '{"id": 1, "error": "a past one"}\n{"id": 2, "error": "another"}\n'
     url = server.on("/users", Answer(body))
     assert len(read(url)) == 2
-    assert "says that it failed: 'error' is" in fail(server.on("/users", Answer(body + '{"error": "timeout"}')))
-    assert "says that it failed" in fail(server.on("/users", Answer('{"error": "busy"}', headers=NDJSON)))
+    assert "reports a failure: 'error' is" in fail(server.on("/users", Answer(body + '{"error": "timeout"}')))
+    assert "reports a failure" in fail(server.on("/users", Answer('{"error": "busy"}', headers=NDJSON)))
 
 
 def test_lines_have_no_path_to_a_list(server: Server) -> None:
@@ -147,11 +148,11 @@ def test_a_single_object_is_a_record_where_the_key_says_so(server: Server) -> No
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"error": "busy"}, "says that it failed"),
-        ({"ok": False, "id": 1}, "says that it failed"),
-        ({"status": "error", "message": "Too many requests"}, "says that it failed"),
-        ([{"id": 1}], "not the single object that data_selector = @ takes"),
-        ("<html>", "not the single object"),
+        ({"error": "busy"}, "reports a failure"),
+        ({"ok": False, "id": 1}, "reports a failure"),
+        ({"status": "error", "message": "Too many requests"}, "reports a failure"),
+        ([{"id": 1}], "not a single object, which data_selector = @ needs"),
+        ("<html>", "not a single object"),
         ('{"id": 1', "the body is cut"),
     ],
 )
@@ -200,11 +201,11 @@ def test_a_member_that_is_no_object_is_a_value(server: Server) -> None:
 @pytest.mark.parametrize(
     ("selector", "body", "words"),
     [
-        ("users.*", {"users": [{"id": 1}]}, "there is a list at 'users', and no object"),
+        ("users.*", {"users": [{"id": 1}]}, "there is a list at 'users', not an object"),
         ("users.*", {"teams": {}}, "there is no list at 'users'"),
-        ("users.*", {"users": {"u1": {"id": 1}}, "error": "busy"}, "says that it failed"),
-        ("*", {"error": {"code": 7}}, "says that it failed"),
-        ("*", {"ok": False}, "says that it failed"),
+        ("users.*", {"users": {"u1": {"id": 1}}, "error": "busy"}, "reports a failure"),
+        ("*", {"error": {"code": 7}}, "reports a failure"),
+        ("*", {"ok": False}, "reports a failure"),
         ("*", [{"id": 1}], "the body is a list"),
     ],
 )

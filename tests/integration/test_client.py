@@ -17,8 +17,8 @@ from tests.support.reading import DAY, People, fail, make_pages, read
 from tests.support.server import Answer, Request, Server
 from wholeday import clock
 from wholeday.errors import ConfigError
-from wholeday.extract.http import client
-from wholeday.extract.http.waits import find_wait
+from wholeday.extract.http import retries, waits
+from wholeday.extract.http.waits import parse_wait
 from wholeday.extract.reader import Reader
 
 SECRET = "s3cr3t/+tok&n"
@@ -104,7 +104,7 @@ def test_a_post_is_not_redirected_to_a_get(server: Server, status: int) -> None:
         assert read(url, method="POST", body={"team": 7}) == [{"id": 1}]
         assert [(request.method, request.body) for request in server.requests] == [("POST", b'{"team":7}')] * 2
     else:
-        assert f"a redirect from {url} ({status}) would drop what POST sends" in fail(url, method="POST")
+        assert f"a redirect from {url} ({status}) would drop the body of the POST" in fail(url, method="POST")
         assert len(server.requests) == 1
 
 
@@ -310,7 +310,7 @@ def test_what_cannot_pass_is_not_retried(server: Server, status: int) -> None:
 
 def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each wait is about twice the one before."""
-    monkeypatch.setattr(client, "BACKOFF", 0.05)
+    monkeypatch.setattr(retries, "BACKOFF", 0.05)
     fail(server.on("/users", Answer(status=500)), retries=4)
     times = [request.at for request in server.requests]
     waits = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -319,7 +319,7 @@ def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_wait_is_longer_than_max_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the jitter: whoever may wait for a second only is not made to wait for a minute."""
-    monkeypatch.setattr(client, "BACKOFF", 0.2)
+    monkeypatch.setattr(retries, "BACKOFF", 0.2)
     fail(server.on("/users", Answer(status=500)), retries=4, max_wait=dt.timedelta(0))
     assert server.requests[-1].at - server.requests[-2].at < 1.0  # of itself it would be 1.6
 
@@ -385,8 +385,8 @@ def test_a_wait_is_read_however_it_is_said(text: str, seconds: float) -> None:
     What says neither says nothing, and what is past is now.
     """
     clock = {"Date": "Sun, 29 Nov 2026 14:13:02 GMT"}
-    assert find_wait(503, clock | {"Retry-After": text}) == seconds
-    assert find_wait(429, clock | {"X-RateLimit-Reset": text}) == seconds
+    assert parse_wait(503, clock | {"Retry-After": text}) == seconds
+    assert parse_wait(429, clock | {"X-RateLimit-Reset": text}) == seconds
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
@@ -445,5 +445,5 @@ def test_a_success_that_is_no_page_fails(server: Server, status: int) -> None:
 
 def test_a_date_beyond_all_dates_is_no_clock() -> None:
     """A source that says no time that can be read says none."""
-    assert client.find_time({"Date": "Fri, 31 Dec 9999 23:59:59 GMT", "Age": "99999999"}) is None
-    assert client.find_time({"Date": "Nov +9999 99999999999999 00:00:00"}) is None
+    assert waits.parse_time({"Date": "Fri, 31 Dec 9999 23:59:59 GMT", "Age": "99999999"}) is None
+    assert waits.parse_time({"Date": "Nov +9999 99999999999999 00:00:00"}) is None

@@ -21,7 +21,7 @@ from tests.support.server import Answer, Request, Server
 from tests.support.sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import SourceError
-from wholeday.extract.http import client
+from wholeday.extract.http import retries
 from wholeday.extract.reader import Reader
 from wholeday.schema.census import Census
 from wholeday.tasks import stages
@@ -42,7 +42,7 @@ MOVES = ("create", "change", "delete")
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is asked for again at once."""
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
 
 
 @st.composite

@@ -11,7 +11,7 @@ import pytest
 from tests.support.reading import fail, read
 from tests.support.server import Answer, Dripper, Server
 from tests.support.wire import Raw, Wire
-from wholeday.extract.http import deadline, pages
+from wholeday.extract.http import deadline
 from wholeday.tasks import alerts
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -37,7 +37,7 @@ PHASES = {
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deadline of half a second, and no minimum rate."""
-    monkeypatch.setattr(pages, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(deadline, "MAX_SECONDS", 0.5)
     monkeypatch.setattr(deadline, "MIN_RATE", 0)
 
 

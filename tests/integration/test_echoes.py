@@ -23,7 +23,7 @@ from tests.support.project import run_here
 from tests.support.server import Answer, Server
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import PipelineError
-from wholeday.extract.http.pages import START_BYTES
+from wholeday.extract.http.body import START_BYTES
 from wholeday.load.database import find_database
 from wholeday.storage.backends import open_storage
 from wholeday.tasks import alerts, day_tasks

@@ -13,7 +13,7 @@ from tests.support.server import Answer, Request, Server
 from wholeday.commands import check
 from wholeday.commands.check import OK
 from wholeday.errors import SourceError
-from wholeday.extract.http import client
+from wholeday.extract.http import retries
 from wholeday.extract.links import parse_next_link
 from wholeday.extract.reader import Reader
 from wholeday.tasks.stages import read_workspace
@@ -38,7 +38,7 @@ EMPTY = {
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry at once."""
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
 
 
 def serve_pages(server: Server, last: Answer, sizes: tuple[int, ...] = (10, 4), **beside: Any) -> str:
@@ -66,7 +66,7 @@ def test_end_behind_the_last_page(server: Server, end: str, paginator: str) -> N
         assert len(server.requests) == 4
     line = fail(url, retries=1, **keys)
     assert "failed after 2 attempts: " in line
-    assert line.endswith(f"if this answer means that there is nothing more, set end_when = {end}")
+    assert line.endswith(f"if this answer means that there are no more records, set end_when = {end}")
 
 
 @pytest.mark.parametrize("end", ENDS)

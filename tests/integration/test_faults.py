@@ -27,7 +27,7 @@ from tests.support.reading import DAY
 from tests.support.server import Answer, Request, Server
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import PipelineError, SourceError, WarehouseError
-from wholeday.extract.http import pages
+from wholeday.extract.http import body as bodies
 from wholeday.load import sqlite
 from wholeday.storage.manifest import RawManifest
 from wholeday.tasks import stages
@@ -211,9 +211,9 @@ def test_a_refusal_fails_at_once(server: Server, status: int) -> None:
         pytest.param("<!doctype html><title>Log in</title>", "HTML", id="an HTML page"),
         pytest.param(b"", "the body is empty", id="an empty body"),
         pytest.param(b'[{"id": 1, "name": "\xff"}]', "not UTF-8", id="invalid UTF-8"),
-        pytest.param({"ok": False}, "the page says that it failed: 'ok' is false", id="ok: false"),
+        pytest.param({"ok": False}, "the page reports a failure: 'ok' is false", id="ok: false"),
         pytest.param(
-            {"ok": False, "users": []}, "the page says that it failed: 'ok' is false", id="ok: false and a list"
+            {"ok": False, "users": []}, "the page reports a failure: 'ok' is false", id="ok: false and a list"
         ),
     ],
 )
@@ -363,7 +363,7 @@ def test_a_list_is_read_however_it_is_wrapped(server: Server, answer: Answer) ->
 
 def test_a_decompression_bomb_fails_at_the_bound(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MiB in 64 KiB, where one MiB is enough for a page."""
-    monkeypatch.setattr(pages, "MAX_BODY", 2**20)
+    monkeypatch.setattr(bodies, "MAX_BODY", 2**20)
     bomb = Answer(b"[" + b" " * 2**26 + b"]", compress=True)
     server.on("/users", bomb)
     assert "the body is larger than 1 MiB" in fail()

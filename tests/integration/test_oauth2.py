@@ -21,7 +21,7 @@ from tests.support.tokens import ID, SECRET, Caller
 from wholeday.errors import SourceError
 from wholeday.extract.http import oauth2
 from wholeday.extract.http.auth import Auth
-from wholeday.extract.http.pages import RecoverableError
+from wholeday.extract.http.failures import RecoverableError
 from wholeday.extract.http.session import Session
 from wholeday.redaction import Mask
 
@@ -253,7 +253,7 @@ def test_an_endpoint_that_is_not_there_may_come() -> None:
 
 def test_an_endless_answer_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the bound of every body."""
-    monkeypatch.setattr("wholeday.extract.http.pages.MAX_BODY", 1000)
+    monkeypatch.setattr("wholeday.extract.http.body.MAX_BODY", 1000)
     assert "the body is larger than" in Caller(server, Answer("x" * 5000)).fail()
 
 

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from tests.support.reading import DAY, People, fail, read
 from tests.support.server import Answer, Server
-from wholeday.extract.http import pages
-from wholeday.extract.http.bodies import unfold
+from wholeday.extract.http import body as bodies
+from wholeday.extract.http import envelope
 from wholeday.extract.http.body_errors import BodyErrors
-from wholeday.extract.http.pages import BadPageError, select_list, split_envelope, split_list
+from wholeday.extract.http.body_shapes import unfold
+from wholeday.extract.http.envelope import split_envelope, split_list
+from wholeday.extract.http.failures import BadPageError
+from wholeday.extract.http.record_list import select_list
 from wholeday.extract.reader import Reader
 from wholeday.schema.scan import count_items
 
@@ -105,13 +108,13 @@ def test_the_list_is_selected(server: Server, body: object, selector: str, count
         ({"users": [], "teams": []}, "auto", "'users', 'teams'.*set data_selector"),
         ({"tags": ["x"]}, "auto", "'tags'.*set data_selector"),
         ({"errors": []}, "auto", "'errors'.*set data_selector"),
-        ({"ok": True}, "auto", "none at all.*set data_selector"),
+        ({"ok": True}, "auto", "no list.*set data_selector"),
         ({"users": 7}, "users", "no list at 'users'.*check"),
         ({"users": None}, "data.users", "no list at 'data.users'"),
         ({"data": None}, "data.users", "no list at 'data.users'"),
-        ({"users": None}, "auto", "none at all, and null at 'users'.*set data_selector"),
-        ({"users": [{}]}, "data.users", "no list at 'data.users': there are 'users'"),
-        ([{}], "users", "a list where an object with a list at 'users'"),
+        ({"users": None}, "auto", "no list, and null at 'users'.*set data_selector"),
+        ({"users": [{}]}, "data.users", "no list at 'data.users': the page has lists at 'users'"),
+        ([{}], "users", "a list, expected an object with a list at 'users'"),
     ],
 )
 def test_a_list_that_is_not_clear_is_an_error(server: Server, body: object, selector: str, words: str) -> None:
@@ -140,7 +143,7 @@ def test_a_page_that_says_that_it_failed_fails(
     if words is None:
         assert read(url, error_path=error_path) == [{"id": 1}]
     else:
-        assert re.search(f"the page says that it failed: {words}.*set ok_when", fail(url, error_path=error_path))
+        assert re.search(f"the page reports a failure: {words}.*set ok_when", fail(url, error_path=error_path))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,7 @@ def test_later_pages_are_shaped_like_the_first(server: Server) -> None:
     """An error object with a list of its own does not pass for a page."""
     first = Answer([{"id": 1}], headers={"Link": "</users?page=2>; rel=next"})
     line = fail(server.on("/users", first, Answer({"details": [{"why": "busy"}]})))
-    assert "an object where a list of records was expected" in line
+    assert "an object, expected a list of records" in line
 
 
 @pytest.mark.parametrize(
@@ -226,11 +229,11 @@ def test_later_pages_are_shaped_like_the_first(server: Server) -> None:
         ("  \n", "empty"),
         (b'[{"name": "\xff"}]', "not UTF-8"),
         ("[]".encode("utf-16"), "not UTF-8"),
-        ("3", "no JSON list or object"),
-        ('"x"', "no JSON list or object"),
-        ("[{'id': 1}]", "no JSON"),
-        ('[{"a": "line\nbreak"}]', "no JSON"),
-        ("[1] [2]", "no JSON"),
+        ("3", "not a JSON list or object"),
+        ('"x"', "not a JSON list or object"),
+        ("[{'id': 1}]", "not JSON"),
+        ('[{"a": "line\nbreak"}]', "not JSON"),
+        ("[1] [2]", "not JSON"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
@@ -245,7 +248,7 @@ def test_a_body_that_is_no_page_fails_at_once(server: Server, body: str | bytes,
 
 def test_a_body_beyond_the_bound_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decompression bomb, plain or of endless empty members, and a large plain body end at the bound."""
-    monkeypatch.setattr(pages, "MAX_BODY", 2**20)
+    monkeypatch.setattr(bodies, "MAX_BODY", 2**20)
     packed = {"Content-Encoding": "gzip"}
     bomb = Answer(Answer(b"[" + b" " * 2**26 + b"]", compress=True).encode(), headers=packed)
     empty = Answer(Answer(b"", compress=True).encode() * 2**16, headers=packed)
@@ -286,7 +289,7 @@ def test_null_in_the_place_of_the_list_is_an_empty_one(server: Server, indent: i
     for selector in ("users", "auto"):
         assert read(server.on("/users", *pages), data_selector=selector, paginator="page") == [{"id": 1}, {"id": 2}]
     failed = Answer({"users": None, "error": "busy"})
-    assert "says that it failed" in fail(server.on("/users", failed), data_selector="users")
+    assert "reports a failure" in fail(server.on("/users", failed), data_selector="users")
 
 
 @pytest.mark.parametrize(
@@ -301,7 +304,7 @@ def test_null_in_the_place_of_the_list_is_an_empty_one(server: Server, indent: i
 def test_null_in_the_place_of_the_list_is_not_passed_over(server: Server, body: Any, null: str) -> None:
     """No more than an empty list: nobody's groups are loaded as users."""
     line = fail(server.on("/users", Answer(body)))
-    assert f"not clear which list holds the records: there are '{[*body][1]}', and null at '{null}'" in line
+    assert f"not clear which list holds the records: the page has lists at '{[*body][1]}', and null at '{null}'" in line
     assert read(server.on("/users", Answer(body)), data_selector=null) == []
 
 
@@ -387,7 +390,7 @@ def test_envelope_has_no_duplicates_or_is_refused(pairs: list[tuple[str, Any]], 
 def test_another_list_is_not_taken_for_the_records(server: Server, body: Any, candidates: str) -> None:
     """A list counts wherever it stands, and whatever it begins with."""
     line = fail(server.on("/users", Answer(body)))
-    assert f"not clear which list holds the records: there are {candidates}" in line
+    assert f"not clear which list holds the records: the page has lists at {candidates}" in line
 
 
 @pytest.mark.parametrize(
@@ -419,7 +422,7 @@ def test_deep_record_is_a_record_of_its_page(server: Server, depth: int, open_cl
 )
 def test_deep_record_that_is_no_json_fails_its_page(server: Server, inside: str) -> None:
     body = f'[{{"id":1}},{"[" * 5000}{inside}{"]" * 5000}]'
-    assert "the body is no JSON" in fail(server.on("/users", Answer(body)))
+    assert "the body is not JSON" in fail(server.on("/users", Answer(body)))
 
 
 @pytest.mark.parametrize("name", ["meta", "links", "errors"])
@@ -451,7 +454,7 @@ def test_deep_envelope_is_refused(server: Server, name: str) -> None:
 )
 def test_page_with_too_many_records_fails(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     """A short body may hold many records, and each takes memory of its own."""
-    monkeypatch.setattr(pages, "MAX_RECORDS", 10_000)
+    monkeypatch.setattr(envelope, "MAX_RECORDS", 10_000)
 
     def split() -> None:
         unfolded = unfold(body, None, "")
@@ -480,7 +483,7 @@ def test_items_are_counted_as_python_counts_them(values: list[Any], chunk: int, 
 @pytest.mark.parametrize("count", [9, 10, 11])
 def test_records_are_counted_and_not_commas(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Wide records have many commas."""
-    monkeypatch.setattr(pages, "MAX_RECORDS", 10)
+    monkeypatch.setattr(envelope, "MAX_RECORDS", 10)
     body = json.dumps([{"id": number, "tags": ["a", "b"], "name": "x"} for number in range(count)]).encode()
     if count > 10:
         with pytest.raises(BadPageError, match="more than 10 records"):

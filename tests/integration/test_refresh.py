@@ -20,7 +20,7 @@ from tests.support.reading import People, fail, read
 from tests.support.server import Answer, Request, Server
 from tests.support.tokens import SECRET, Caller
 from wholeday.errors import ConfigError, SourceError
-from wholeday.extract.http.pages import RecoverableError
+from wholeday.extract.http.failures import RecoverableError
 
 AUTH = "oauth2_refresh:{url}:PEOPLE_ID:PEOPLE_SECRET:PEOPLE_REFRESH"
 

@@ -23,7 +23,7 @@ from tests.support.server import Answer, Request, Server
 from tests.support.sources import POINTERS, POSITIONS, Listing, Step
 from wholeday import clock
 from wholeday.errors import OutageError, QualityError, SourceError
-from wholeday.extract.http import client
+from wholeday.extract.http import retries
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.totals import WrongSourceError
 from wholeday.storage.day_folder import JOURNAL
@@ -320,7 +320,7 @@ def test_odd_answer_is_retried(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, trouble: Answer
 ) -> None:
     """One odd answer behind the first page costs one request."""
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing, odd = Listing("query", count=20, size=3), [trouble]
     set_source(configure, Flaky(server, listing), retries=1)
     server.on("/users", lambda request: odd.pop() if listing.asked == 5 and odd else listing.respond(request))
@@ -393,7 +393,7 @@ def test_empty_page_before_the_declared_end_is_retried(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The source declares more users than came: an empty page is odd."""
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing, empty = Listing("page1", count=20, size=3, total="field"), [True]
 
     def respond(request: Request) -> Answer:
@@ -454,7 +454,7 @@ def test_list_that_shrank_is_read_again(server: Server, configure: Configure, ev
 
 def test_repeated_page_is_retried(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     """As from a cache that gives the page before; one that persists is a cycle, and nothing of it is kept."""
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing = Listing("page1", count=20, size=3)
 
     def respond(request: Request) -> Answer:

@@ -160,7 +160,7 @@ def test_a_tls_connection_that_breaks_off_is_tried_again() -> None:
 
 def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
-    monkeypatch.setattr("wholeday.extract.http.pages.MAX_SECONDS", 0.5)
+    monkeypatch.setattr("wholeday.extract.http.deadline.MAX_SECONDS", 0.5)
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     with Dripper(start, b" ", tls=authorities[0].make_context()) as dripper:
         started = time.monotonic()
@@ -175,8 +175,8 @@ def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monke
         ("http://localhost", "link", "next_link = path", "set url to it"),
         ("http://localhost", "redirect", "that needs no redirect", "set url to it|next_link"),
         ("ftp://localhost", "link", "check paginator", "set url to it|next_link"),
-        ("https://127.0.0.1", "link", "next_link = path; if that host is to be read, set url to it", "^$"),
-        ("https://127.0.0.1", "redirect", "if that host is to be read, set url to it", "next_link"),
+        ("https://127.0.0.1", "link", "next_link = path; if that host is the one to read, set url to it", "^$"),
+        ("https://127.0.0.1", "redirect", "if that host is the one to read, set url to it", "next_link"),
     ],
 )
 def test_no_hint_sends_the_token_in_the_clear(

@@ -178,7 +178,7 @@ def test_body_that_says_it_failed_fails(server: Server, name: str, selector: str
     """Also where `end_when` accepts a missing list, and with `data_selector = auto`."""
     del name
     url = server.on("/users", Answer(body))
-    assert "the page says that it failed: '" in fail(url, data_selector=selector, end_when="missing_list")
+    assert "the page reports a failure: '" in fail(url, data_selector=selector, end_when="missing_list")
     fail(url)
     assert len(server.requests) == 2
 
@@ -208,15 +208,15 @@ def test_ok_when_excuses_a_value(server: Server, body: dict[str, Any], ok_when: 
     assert len(read(url, data_selector="data", ok_when=ok_when)) == len(body["data"])
     assert "set ok_when = " in fail(url, data_selector="data")
     other = ok_when.replace("=", "s=", 1)
-    assert "says that it failed" in fail(url, data_selector="data", ok_when=other)
+    assert "reports a failure" in fail(url, data_selector="data", ok_when=other)
     if not ok_when.endswith("*"):
-        assert "says that it failed" in fail(url, data_selector="data", ok_when=ok_when + "X")
+        assert "reports a failure" in fail(url, data_selector="data", ok_when=ok_when + "X")
 
 
 def test_ok_when_of_the_line_is_accepted(server: Server) -> None:
     """What the line proposes is the fix."""
     url = server.on("/users", Answer({"data": [], "statusCode": 429}))
-    proposed = fail(url, data_selector="data").partition("set ok_when = ")[2].partition(" if that")[0]
+    proposed = fail(url, data_selector="data").partition("set ok_when = ")[2].partition(" if it is")[0]
     assert read(url, data_selector="data", ok_when=proposed) == []
 
 
@@ -236,7 +236,7 @@ def test_error_path_takes_a_value(server: Server, body: Any, error_path: str, fa
     """`field=value` is a failure where the field has that value, also beside records."""
     url = server.on("/users", Answer(body))
     if failed:
-        assert "says that it failed" in fail(url, error_path=error_path)
+        assert "reports a failure" in fail(url, error_path=error_path)
     else:
         assert read(url, error_path=error_path) == [{"id": 1}]
 

@@ -20,8 +20,8 @@ from wholeday.config.source import Source
 from wholeday.errors import OutageError, SourceError
 from wholeday.extract import detection, evidence
 from wholeday.extract.http.client import Client
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.pages import digest, suggest_end
+from wholeday.extract.http.failures import suggest_end
+from wholeday.extract.http.page import Page, digest
 from wholeday.extract.http.request import Request
 from wholeday.extract.paging import Paging, build_request
 from wholeday.extract.prefetch import Prefetcher

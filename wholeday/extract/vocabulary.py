@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from wholeday.extract.http.envelope import VALUE
 from wholeday.extract.http.page import Page
-from wholeday.extract.http.pages import VALUE
 from wholeday.extract.http.request import Request
 from wholeday.extract.links import is_last_link, is_malformed, parse_next_link
 from wholeday.extract.paginators import EMPTY_CURSORS

@@ -20,8 +20,9 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.poolmanager import ProxyManager
 
+MAX_SECONDS = 1800  # for a request, from its first byte to the last byte of the answer
 MIN_RATE = 100  # bytes a second
-MAX_HEAD = 2**20  # bytes of status line and headers, with those of all interim answers
+MAX_HEAD = 2**20  # bytes of status line and headers, including interim answers
 
 
 class SlowError(OSError):

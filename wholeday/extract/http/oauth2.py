@@ -20,10 +20,11 @@ from urllib3.exceptions import HTTPError
 
 from wholeday.config.source import Source
 from wholeday.errors import SourceError
-from wholeday.extract.http.pages import BadPageError, RecoverableError, explain, read_body, read_start
+from wholeday.extract.http.body import read_body, read_start
+from wholeday.extract.http.failures import BadPageError, RecoverableError, explain
 from wholeday.extract.http.refresh import RefreshToken
 from wholeday.extract.http.session import Session, encode_basic, find_tls_problem, is_unreachable
-from wholeday.extract.http.waits import find_wait, is_limited
+from wholeday.extract.http.waits import is_limited, parse_wait
 from wholeday.redaction import Mask
 
 MARGIN = 10.0  # seconds before its end from which on a token is not sent any more
@@ -158,7 +159,7 @@ class Tokens:
         if 300 <= status < 400:
             raise self._fail(f"{what}: a redirect to {headers.get('Location')}, where id and secret are not sent")
         if status >= 500 or status in RECOVERABLE or (status == 403 and is_limited(headers)):
-            raise self._recover(what, find_wait(status, headers))
+            raise self._recover(what, parse_wait(status, headers))
 
     def _read(self, response: requests.Response) -> tuple[str, float]:
         """The token in an answer, and the seconds that it lives. Raises _RefusedError where there is none."""

@@ -1,5 +1,6 @@
 """Describe a page: the answer to one request."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,3 +23,8 @@ class Page:
     """The bytes of the list of records."""
     end: str = ""
     """The word of `end_when` that makes this answer the end of the data; empty if the answer has a list."""
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of a request or a list of records, to recognise it if it comes again."""
+    return hashlib.sha256(content).hexdigest()

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import ProtocolError
 
-from wholeday.extract.http import pages
-from wholeday.extract.http.deadline import DeadlineAdapter, SlowError, limit
+from wholeday.extract.http import deadline
+from wholeday.extract.http.deadline import DeadlineAdapter, SlowError
 from wholeday.redaction import hides_userinfo
 
 USER_AGENT = "wholeday"
@@ -43,7 +43,7 @@ class Session(requests.Session):
         self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"})
         self.headers["Cache-Control"] = "no-cache"  # a cache between is to ask the source
 
-    def settle(self, url: str) -> None:
+    def fix_settings(self, url: str) -> None:
         """Have what the machine's settings say of `url` hold for all: to read them for each page costs as much as it.
 
         Raises OSError or ValueError where they cannot be used.
@@ -54,7 +54,7 @@ class Session(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a request that ends, with its body, after MAX_SECONDS or at the end of the `limit` around it."""
-        with limit(pages.MAX_SECONDS):
+        with deadline.limit(deadline.MAX_SECONDS):
             return super().send(request, **kwargs)
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the headers of an answer say about time: when to ask again, and the source's own clock."""
+"""Read what the headers of an answer say about time: when to ask again, and the source's clock."""
 
 import datetime as dt
 import re
@@ -9,33 +9,33 @@ from wholeday import clock
 
 REMAINING = ("X-RateLimit-Remaining", "RateLimit-Remaining", "X-Rate-Limit-Remaining")
 RESET = ("X-RateLimit-Reset", "RateLimit-Reset", "X-Rate-Limit-Reset")
-COMMA = re.compile(r",(?!\s*\d{1,2}[ -][A-Za-z])")  # between what a header says, but not that within a date
-FIRST_EPOCH = 1e9  # a number from here on is a point in time, and from a hundred times that on in milliseconds
+COMMA = re.compile(r",(?!\s*\d{1,2}[ -][A-Za-z])")  # between values, but not the comma within a date
+FIRST_EPOCH = 1e9  # larger numbers are points in time, and from a hundred times as large in milliseconds
 
 
 def is_limited(headers: Mapping[str, str]) -> bool:
-    """Whether an answer is about too many requests: it says when to come back, or that none are left."""
+    """Return whether an answer reports a rate limit: it names a wait, or no remaining requests."""
     return "Retry-After" in headers or any(headers.get(name, "").strip() == "0" for name in REMAINING)
 
 
-def find_wait(status: int, headers: Mapping[str, str]) -> float:
-    """The seconds to wait after a refusal: Retry-After, else until an exhausted rate limit is reset; 0: not said.
+def parse_wait(status: int, headers: Mapping[str, str]) -> float:
+    """Return the seconds to wait after a refusal; 0 if the source does not say.
 
-    Of a header that says several the longest counts.
+    Retry-After counts first, then the reset of an exhausted rate limit. The longest of several values counts.
     """
     texts = [headers.get("Retry-After")]
     if is_limited(headers) or (status == 429 and not any(name in headers for name in REMAINING)):
         texts += [headers.get(name) for name in RESET]
-    now = find_time(headers) or clock.utc_now()
+    now = parse_time(headers) or clock.utc_now()
     for text in texts:
-        said = [_read_wait(word.strip(), now) for word in COMMA.split(text or "")]
-        if waits := [wait for wait in said if wait is not None]:
+        parsed = [_parse_seconds(word.strip(), now) for word in COMMA.split(text or "")]
+        if waits := [wait for wait in parsed if wait is not None]:
             return max(0.0, *waits)
     return 0.0
 
 
-def _read_wait(text: str, now: dt.datetime) -> float | None:
-    """The seconds from `now` that a number, or a time in it, stands for."""
+def _parse_seconds(text: str, now: dt.datetime) -> float | None:
+    """Return the seconds from `now` to a time, or the number of seconds in a text."""
     if re.fullmatch(r"\d{1,15}(\.\d+)?", text):
         number = float(text)
         if number < FIRST_EPOCH:
@@ -45,8 +45,8 @@ def _read_wait(text: str, now: dt.datetime) -> float | None:
     return None if moment is None else (moment - now).total_seconds()
 
 
-def find_time(headers: Mapping[str, str]) -> dt.datetime | None:
-    """The source's clock when it answered: the Date header, and the Age that a cache adds; None if it does not say."""
+def parse_time(headers: Mapping[str, str]) -> dt.datetime | None:
+    """Return the time of the answer by the source's clock: Date plus the Age that a cache adds; None without Date."""
     moment = _parse_http_date(headers.get("Date", ""))
     age = headers.get("Age", "").strip()
     try:
@@ -63,10 +63,10 @@ def _parse_iso(text: str) -> dt.datetime | None:
     return _parse(dt.datetime.fromisoformat, text)
 
 
-def _parse(read: Callable[[str], dt.datetime], text: str) -> dt.datetime | None:
-    """A time as `read` understands it, in UTC where it names no zone."""
+def _parse(parse: Callable[[str], dt.datetime], text: str) -> dt.datetime | None:
+    """Return a parsed time, in UTC if it names no zone; None if the text is not a time."""
     try:
-        moment = read(text)
+        moment = parse(text)
     except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

@@ -1,8 +1,8 @@
 """Turn a body of another shape into a page with a list: JSON lines, a single object, an object of objects.
 
-Responsibilities: which lines and members are records. Each record keeps the bytes that came. A member of an object gets
-its name as `_key`, unless it has a `_key` of its own.
-Non-goals: to guess that a single object is a record, as an error looks the same.
+Responsibilities: which lines and members are records. Each record keeps the bytes that the source sent. A member of an
+object gets its name as `_key`, unless it has a `_key` already.
+Non-goals: guessing that a single object is a record, as an error looks the same.
 """
 
 import contextlib
@@ -13,22 +13,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from wholeday.extract.http import pages
-from wholeday.extract.http.pages import (
+from wholeday.extract.http import envelope
+from wholeday.extract.http.envelope import (
+    EMPTY_LIST,
     ERRORS,
-    LIST_END,
     LIST_START,
     VALUE,
-    BadPageError,
-    RecoverableError,
-    _read_fields,
+    read_fields,
     split_envelope,
     split_object,
 )
+from wholeday.extract.http.failures import BadPageError, RecoverableError
 from wholeday.schema.paths import split_path
 
-OBJECT = "@"  # the data_selector that takes the JSON value of the body, or of each of its lines, for a record
-MEMBERS = "*"  # the end of one that takes the members of an object
+OBJECT = "@"  # data_selector for a single object, or for the object of each line
+MEMBERS = "*"  # the end of a data_selector for the members of an object
 KEY = "_key"
 LINES = re.compile(r"(application|text)/(x-)?(ndjson|jsonl|json-?lines?|stream\+json)\b", re.IGNORECASE)
 SPACE = b" \t\r\n"
@@ -37,36 +36,37 @@ _lines = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Unfolded(NamedTuple):
-    """A body whose list stands at `selector`, and what an object in the place of a record says besides."""
+    """A body with its records in a list at `selector`."""
 
     body: bytes
     selector: str | None
-    said: Mapping[str, object] = {}
+    fields: Mapping[str, object] = {}
+    """The fields in which an object that replaces the list may report a failure."""
     is_lines: bool = False
 
 
 def unfold(body: bytes, selector: str | None, content_type: str) -> Unfolded:
-    """Return the body with its records in a list, if they are in none. A page with a list is given back as it is.
+    """Put the records of a body into a list. A page that has a list already is returned unchanged.
 
     Raises BadPageError if the body does not fit `selector`, and RecoverableError if its last line is cut.
     """
     if LINES.match(content_type) or _has_lines(body):
         if selector not in (None, "", OBJECT):
             raise BadPageError("the body is JSON lines", f"leave data_selector out, or set it to {OBJECT}")
-        if max(body.count(b"\n"), body.count(b"\r")) > pages.MAX_RECORDS:
-            raise BadPageError(f"the body has more than {pages.MAX_RECORDS:,} lines", "ask for smaller pages")
+        if max(body.count(b"\n"), body.count(b"\r")) > envelope.MAX_RECORDS:
+            raise BadPageError(f"the body has more than {envelope.MAX_RECORDS:,} lines", "request smaller pages")
         return _join_lines([line for line in body.splitlines() if line.strip(SPACE)])
     if selector == OBJECT and body:
         if body[:1] != b"{":
-            raise BadPageError("the body is not the single object that data_selector = @ takes", "check data_selector")
-        return Unfolded(b"[%b]" % body, "", _read_fields(split_envelope(body)))
+            raise BadPageError("the body is not a single object, which data_selector = @ needs", "check data_selector")
+        return Unfolded(b"[%b]" % body, "", read_fields(split_envelope(body)))
     if selector is not None and f".{selector}".endswith(f".{MEMBERS}") and body[:1] == b"{":
         return _list_members(body, selector.removesuffix(MEMBERS).removesuffix("."))
     return Unfolded(body, selector)
 
 
 def _has_lines(body: bytes) -> bool:
-    """Whether a body is JSON lines: its first line is an object, and there is more."""
+    """Return whether a body is JSON lines: its first line is an object, and more text follows."""
     first, _, rest = body.partition(b"\n") if body[:1] == b"{" else (b"", b"", b"")
     if not rest or not first.rstrip(SPACE).endswith(b"}"):
         return False
@@ -79,19 +79,19 @@ def _has_lines(body: bytes) -> bool:
 def _join_lines(lines: Sequence[bytes]) -> Unfolded:
     odd = next((line for line in lines if not line.lstrip(SPACE).startswith(b"{")), None)
     if odd is not None:
-        raise BadPageError("a line of the body is no JSON object", "check url and data_selector", odd)
+        raise BadPageError("a line of the body is not a JSON object", "check url and data_selector", odd)
     try:
         _lines.decode_lines(b"\n".join(lines))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        for line in lines:  # NaN and its like are let pass here
+        for line in lines:  # unlike msgspec, this accepts NaN and the like
             split_object(line)
-    said: dict[str, object] = {}
+    fields: dict[str, object] = {}
     if lines:
         first, last = split_object(lines[0]), split_object(lines[-1])
         shared = first.keys() & last.keys() - set(ERRORS)
-        if len(lines) == 1 or not shared:  # a stream may end with the error that broke it off
-            said = _read_fields(last)
-    return Unfolded(b"[%b]" % b",".join(lines), "", said, is_lines=True)
+        if len(lines) == 1 or not shared:  # the last line of an interrupted stream may be the error
+            fields = read_fields(last)
+    return Unfolded(b"[%b]" % b",".join(lines), "", fields, is_lines=True)
 
 
 def _list_members(body: bytes, path: str) -> Unfolded:
@@ -99,19 +99,19 @@ def _list_members(body: bytes, path: str) -> Unfolded:
     if path:
         listed = _replace(page, path)
         return Unfolded(body if listed is None else listed, path)
-    beside = {name: raw for name, raw in page.items() if bytes(raw)[:1] not in (b"{", b"[") or name.lower() in ERRORS}
-    return Unfolded(_join_members(page), "", _read_fields(beside))
+    others = {name: raw for name, raw in page.items() if bytes(raw)[:1] not in (b"{", b"[") or name.lower() in ERRORS}
+    return Unfolded(_join_members(page), "", read_fields(others))
 
 
 def _replace(page: Mapping[str, msgspec.Raw], path: str) -> bytes | None:
-    """Return a page with the list of its members in the place of the object at `path`; None if there is no object."""
+    """Return a page in which a list of its members replaces the object at `path`; None if there is no object."""
     new: dict[str, bytes] = {}
     if path in page:
         raw = page[path]
         if bytes(raw).startswith(b"{"):
             new[path] = _join_members(split_envelope(raw))
-        elif LIST_START.match(raw) and not LIST_END.fullmatch(raw):  # PHP writes an empty object as an empty list
-            raise BadPageError(f"there is a list at '{path}', and no object", "set data_selector to the list's path")
+        elif LIST_START.match(raw) and not EMPTY_LIST.fullmatch(raw):  # PHP writes an empty object as an empty list
+            raise BadPageError(f"there is a list at '{path}', not an object", "set data_selector to the list's path")
     else:
         for name, rest in split_path(path):
             if name in page and bytes(page[name]).startswith(b"{"):
@@ -126,7 +126,7 @@ def _replace(page: Mapping[str, msgspec.Raw], path: str) -> bytes | None:
 
 
 def _join_members(members: Mapping[str, msgspec.Raw]) -> bytes:
-    """Return the list of an object's members, each with its name as `_key`; what is no object becomes `value`."""
+    """Return a list of an object's members, each with its name as `_key`. A scalar member goes to the field `value`."""
     return b"[%b]" % b",".join(_add_key(name, bytes(raw)) for name, raw in members.items())
 
 
