@@ -119,6 +119,7 @@ test)
     ruff format --check .
     ruff check .
     mypy
+    lint-imports
     # Tests that wait for servers leave a third of the cores idle: one process more than there are.
     exec pytest --numprocesses "$(python -c 'import os; print(os.cpu_count() + 1)')" --dist loadgroup "$@"
     ;;

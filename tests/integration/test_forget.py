@@ -337,8 +337,9 @@ def test_what_can_be_no_key_is_refused(text):
 
 
 @pytest.mark.parametrize("text", ["A-1", '["A-1"]', '["A-1", "2"]', '[1, "A-1"]', r'["\ud800", 1]', r'["\u0000", 1]'])
-def test_an_array_that_can_be_no_key_is_refused(text):
+def test_an_array_that_can_be_no_key_is_refused(configure, text):
     """Its values are of the columns' kinds, in their order."""
+    configure("orders", url="http://127.0.0.1:1/orders")
     with pytest.raises(ConfigError, match=r"give number \(text\), line \(integer\) as a JSON array"):
         forget.forget(read_workspace(orders.ORDERS), [text])
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from wholeday.errors import DatasetError
-from wholeday.transform.kinds import to_arrow
+from wholeday.schema.kinds import to_arrow
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 VALUES: dict[str, Any] = {

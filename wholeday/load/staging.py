@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.database import Connection, Rows
+from wholeday.schema.kinds import describe_difference
 from wholeday.schema.tables import REJECTS, Declared, Words
-from wholeday.transform.kinds import describe_difference
 
 if TYPE_CHECKING:
     import pyarrow as pa

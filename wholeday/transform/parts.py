@@ -9,6 +9,7 @@ import msgspec
 
 from wholeday.errors import DatasetError
 from wholeday.schema.dataset import Dataset
+from wholeday.schema.kinds import to_arrow
 from wholeday.schema.record import make_example
 from wholeday.schema.tables import Declared
 from wholeday.storage.day_folder import DayFolder
@@ -16,7 +17,6 @@ from wholeday.storage.lines import pack, unpack
 from wholeday.storage.manifest import Part
 from wholeday.storage.parquet import encode_rows
 from wholeday.storage.workspace import Workspace
-from wholeday.transform.kinds import to_arrow
 
 if TYPE_CHECKING:
     pass

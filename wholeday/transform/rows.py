@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from wholeday.errors import DatasetError
 from wholeday.schema.depth import TOO_DEEP, hide_deep
+from wholeday.schema.kinds import list_arrow_types
 from wholeday.schema.paths import load
 from wholeday.schema.raw_fields import INTEGERS, UNREADABLE, Deletion, Field
 from wholeday.schema.record import Leaf, list_leaves
 from wholeday.transform.cleaning import run_clean
-from wholeday.transform.kinds import list_arrow_types
 from wholeday.transform.times import cut_fractions, place_times
 
 if TYPE_CHECKING:
