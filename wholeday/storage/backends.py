@@ -9,7 +9,6 @@ takes away what another run left there only when nobody can be working on it any
 
 import contextlib
 import datetime as dt
-import fcntl
 import functools
 import os
 import re
@@ -25,6 +24,7 @@ from wholeday.errors import ConfigError, FolderError
 from wholeday.log import logger
 from wholeday.redaction import SECRET_NAME
 from wholeday.storage import files
+from wholeday.storage.locks import lock_file, lock_range
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -84,10 +84,10 @@ class LocalStorage:
             byte = (0, 0) if number is None else (1, number)  # of length 0: all bytes
             with _explaining_locks(file.name):
                 try:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *byte)
+                    lock_range(file, *byte, wait=False)
                 except BlockingIOError:
                     logger.info("%s: waiting for the process that is working on it", path if number else path.parent)
-                    fcntl.lockf(file, fcntl.LOCK_EX, *byte)
+                    lock_range(file, *byte)
             yield
 
     @contextlib.contextmanager
@@ -101,7 +101,7 @@ class LocalStorage:
             with contextlib.suppress(OSError):  # nobody has ever locked a folder here, or nobody can
                 file = stack.enter_context(Path(path.parent / ".lock").open("rb"))
                 try:
-                    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, number)
+                    lock_range(file, 1, number, shared=True, wait=False)
                 except BlockingIOError:
                     is_free = False
             yield is_free
@@ -113,7 +113,7 @@ class LocalStorage:
             file = files.open_file(Path(path), "ab", self.private)
         with file:
             with _explaining_locks(file.name):
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock_file(file)
             yield
 
     def is_file(self, path: PurePath) -> bool:

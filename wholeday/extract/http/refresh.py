@@ -6,7 +6,6 @@ Non-goals: the conversation with the endpoint.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from wholeday.errors import ConfigError, SourceError
 from wholeday.log import logger
 from wholeday.redaction import Mask
 from wholeday.storage import files
+from wholeday.storage.locks import lock_file
 
 ROOM = 2**13  # bytes that are reserved on the disk before a token is used up
 
@@ -54,7 +54,7 @@ class RefreshToken:
             try:
                 files.make_folder(self._path.parent, private=True)
                 lock = stack.enter_context(files.open_file(self._beside(".lock"), "ab", private=True))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                lock_file(lock)
                 self._take_newest(self._path)
                 files.write(self._beside(".new"), [b" " * ROOM], "wb", private=True)
             except OSError as error:
