@@ -26,7 +26,8 @@ from rich.table import Table
 
 from pipeline.users import USERS
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
-from wholeday.load.warehouse import Day, Warehouse
+from wholeday.load.clean_day import DayMetadata
+from wholeday.load.warehouse import Warehouse
 
 START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 PER_BATCH = 16_000
@@ -130,7 +131,7 @@ def load(store: Warehouse, day: tuple[int, str, str], parts: dict[str, list[pa.R
     number, mode, who = day
     stop = START + dt.timedelta(days=number)
     store.load(
-        Day(
+        DayMetadata(
             date=(stop - dt.timedelta(days=1)).date(),
             mode=mode,
             window_start=stop - dt.timedelta(days=1),

@@ -156,7 +156,7 @@ def test_the_days_of_a_load_are_what_they_are_called(tmp_path):
     inserted, updated = [], []
     for day in (load.FIRST, (2, SNAPSHOT, "changed"), (3, INCREMENTAL, "some")):
         load.load(store, day, parts)
-        marker = store.loads()[-1]
-        inserted.append(marker["inserted"])
-        updated.append(marker["updated"])
+        marker = store.read_markers()[-1]
+        inserted.append(marker.inserted)
+        updated.append(marker.updated)
     assert (inserted, updated) == ([1000, 0, 0], [0, 10, 0])

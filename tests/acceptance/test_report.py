@@ -258,9 +258,9 @@ def test_the_same_days_make_the_same_page():
 
 def test_the_total_grows_as_the_history_says():
     """By users who came and went, at the end of each day; what lies before the first day is in its total."""
-    assert open_warehouse(read_workspace(USERS)).find_growth() == {}
+    assert open_warehouse(read_workspace(USERS)).compute_growth() == {}
     make_days(LAST - dt.timedelta(days=9), 10)
-    growth = open_warehouse(read_workspace(USERS)).find_growth()
+    growth = open_warehouse(read_workspace(USERS)).compute_growth()
     counted = "select count(*) from users_history where valid_from < ?1 and (valid_to is null or valid_to >= ?1)"
     days = [LAST - dt.timedelta(days=number) for number in range(9, -1, -1)]
     assert add_up(growth, days[0], LAST) == [query(counted, str(day + dt.timedelta(days=1)))[0][0] for day in days]
@@ -273,7 +273,7 @@ def test_whom_a_snapshot_does_not_list_is_deleted():
     make_days(LAST - dt.timedelta(days=9), 10)
     change("update loads set deleted = 2, vanished = 3")
     status = find_status(read_workspace(USERS))
-    chart = make_charts(status, [marker["date"] for marker in status.loads])[1]
+    chart = make_charts(status, [marker.date for marker in status.loads])[1]
     assert chart.caption.endswith(" updated, 5 deleted")
 
 
@@ -285,7 +285,7 @@ def test_the_median_of_the_charts_is_a_number_to_be_read(few: int, many: int, to
     make_days(LAST - dt.timedelta(days=1), 2)
     change(f"update loads set deleted = case date when '{LAST}' then {many} else {few} end")
     status = find_status(read_workspace(USERS))
-    chart = make_charts(status, [marker["date"] for marker in status.loads])[1]
+    chart = make_charts(status, [marker.date for marker in status.loads])[1]
     assert chart.caption.endswith(f" updated, {told} deleted")
 
 
@@ -329,7 +329,9 @@ def test_a_snapshot_that_was_not_taken_is_missing_for_good(configure):
 def test_all_is_not_well_above_a_collapse(browser):
     """A day on which many rows, or many values of a column, were lost comes before the charts that show it."""
     make_days(LAST - dt.timedelta(days=9), 10)
-    before, total = add_up(open_warehouse(read_workspace(USERS)).find_growth(), LAST - dt.timedelta(days=9), LAST)[-2:]
+    before, total = add_up(open_warehouse(read_workspace(USERS)).compute_growth(), LAST - dt.timedelta(days=9), LAST)[
+        -2:
+    ]
     at, date = f"{LAST}T12:00:00.000000Z", str(LAST)
     change(
         "insert or replace into _users_events (load_date, user_id, at, _state) "

@@ -28,6 +28,7 @@ from wholeday.config.pipeline import Pipeline
 from wholeday.errors import PipelineError
 from wholeday.load import day as load_stage
 from wholeday.load.warehouse import open_warehouse
+from wholeday.schema.marker import Marker
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
@@ -38,7 +39,7 @@ DAY = dt.date(2026, 11, 10)
 Rows = dict[Any, tuple[Any, ...]]
 
 
-def check(before: Rows, after: Rows, columns: Iterable[str], marker: dict[str, Any], line: str) -> None:
+def check(before: Rows, after: Rows, columns: Iterable[str], marker: Marker, line: str) -> None:
     """Hold what a load changed in `users` against its marker, its log line and the table of `status`."""
     left = len(before.keys() - after.keys())
     nulled = Counter(
@@ -47,9 +48,9 @@ def check(before: Rows, after: Rows, columns: Iterable[str], marker: dict[str, A
         for column, old, new in zip(columns, before[key], after[key], strict=False)
         if old is not None and new is None
     )
-    counts = {name: marker[name] for name in ("deleted", "vanished", "reverted")}
+    counts = {name: getattr(marker, name) for name in ("deleted", "vanished", "reverted")}
     assert counts["deleted"] + counts["vanished"] <= left <= sum(counts.values())
-    assert marker["details"].get("nulled", {}) == nulled
+    assert marker.details.get("nulled", {}) == nulled
     console = Console(file=io.StringIO(), width=200)
     screens._show_loads(console, [marker])
     head, row, *rest = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -75,9 +76,9 @@ def test_each_load_accounts_for_what_it_removes(name: str, new_database: Callabl
             take(step, store, days, forgotten)
             after = store.present() if days else {}
             if step[0] != "forget":
-                marker = store.warehouse.find_marker(dt.date(2026, 11, step[1]))
+                marker = store.warehouse.read_marker(dt.date(2026, 11, step[1]))
                 assert marker
-                check(before, after, ("name", "updated_at"), marker, load_stage.tell_loaded(marker))
+                check(before, after, ("name", "updated_at"), marker, load_stage.describe_load(marker))
             before = after
 
     hold()
@@ -145,7 +146,7 @@ def test_each_day_accounts_for_what_it_removes(
             except PipelineError:
                 assert read_users() == before
                 continue
-            marker = open_warehouse(read_workspace(USERS)).find_marker(date)
+            marker = open_warehouse(read_workspace(USERS)).read_marker(date)
             assert marker
             check(before, read_users(), COLUMNS, marker, caplog.records[-1].getMessage())
 

@@ -13,7 +13,8 @@ from tests.integration.test_cases import CASES, ORDERS
 from tests.support.histories import EXAMPLES, limit_examples, steps, take
 from tests.support.store import TABLES, Store, incremental, snapshot, user
 from wholeday.load.audit import Audit, Finding
-from wholeday.load.warehouse import Day
+from wholeday.load.clean_day import CleanDay, DayMetadata
+from wholeday.schema.marker import Marker
 
 
 class Watched(Store):
@@ -21,12 +22,12 @@ class Watched(Store):
 
     def __init__(self, url: str, name: str = "users") -> None:
         super().__init__(url, name)
-        self.loads: dict[dt.date, tuple[Day, list[Any], list[Any]]] = {}
+        self.loads: dict[dt.date, CleanDay] = {}
         load = self.warehouse.load
 
-        def keep(day: Day, rows: Iterable[Any], rejects: Iterable[Any]) -> dict[str, Any]:
-            self.loads[day.date] = day, list(rows), list(rejects)
-            return load(*self.loads[day.date])
+        def keep(day: DayMetadata, rows: Iterable[Any], rejects: Iterable[Any]) -> Marker:
+            clean = self.loads[day.date] = CleanDay(day, list(rows), list(rejects))
+            return load(day, clean.rows, clean.rejects)
 
         self.warehouse.load = keep  # type: ignore[method-assign]
 

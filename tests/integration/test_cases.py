@@ -62,7 +62,7 @@ def hold(case: Case, history: set[tuple[object, ...]], users: dict[int, tuple[ob
 def load_again(store: Store, day: ReadDay) -> None:
     store.unmark(day)
     marker = store.load(day)
-    assert not any(marker[x] for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
+    assert not any(getattr(marker, x) for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
 
 
 @golden

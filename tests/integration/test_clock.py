@@ -110,7 +110,7 @@ def frozen(take: Take, caplog: pytest.LogCaptureFixture) -> None:
     assert names() == {str(TODAY)}
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"][-1:]
     assert line == (
-        f"users {YESTERDAY - DAY}: superseded by the snapshot of {TODAY}, which was taken under a wrong clock "
+        f"users {YESTERDAY - DAY}: superseded by the snapshot of {TODAY}, which was read under a wrong clock "
         f"(2027-11-20T11:45:00Z): read that day again"
     )
 

@@ -38,6 +38,7 @@ from tests.support.store import (
 from wholeday.commands.forget import forget
 from wholeday.errors import BrokenOffError, ConfigError, WarehouseError
 from wholeday.load import packing, postgres
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Database, find_database
 from wholeday.load.markers import find_loaded
 from wholeday.tasks import stages
@@ -268,7 +269,7 @@ def test_the_first_schema_of_the_search_path_is_made_and_nothing_is_looked_for_e
     first = f'"My ""Own"" {id(store)}"'
     other = Store(store.url.replace("search_path=", f"search_path={first.replace(' ', chr(92) + ' ')},"))
     assert find_loaded(other.url, "users", [dt.date(2026, 11, 1)]) == set()
-    assert other.warehouse.loads() == []
+    assert other.warehouse.read_markers() == []
     other.load(incremental(1, user(2, "b", 5)))
     assert names(other) == {2: "b"}
     assert store.dump_all() == before
@@ -363,7 +364,7 @@ def test_a_table_in_partitions_is_loaded_as_any_other(store: Store) -> None:
         "insert into users select * from whole",
         "drop table whole",
     )
-    assert store.load(incremental(2, user(3, "a", 30), user(1, "b", 30)))["inserted"] == 1
+    assert store.load(incremental(2, user(3, "a", 30), user(1, "b", 30))).inserted == 1
 
 
 def test_sqlalchemy_and_pandas_read_by_the_same_url(store: Store) -> None:
@@ -404,10 +405,8 @@ def test_rights_and_views_of_others_outlast_newer_code_and_a_rebuild(store: Stor
         "comment on view users_history is 'made by code of yesterday'",
     )
     store.load(snapshot(2, 40, user(1, "b", 35)))
-    loads = [
-        (describe(each, extracted=1), list(store.batches(each)), []) for each in (day, snapshot(2, 40, user(1, "c")))
-    ]
-    store.warehouse.rebuild(loads)
+    days = (day, snapshot(2, 40, user(1, "c")))
+    store.warehouse.rebuild([CleanDay(describe(each, extracted=1), list(store.batches(each)), []) for each in days])
     assert store.query("select name from mine order by 1") == [("a",), ("c",)]
     grants = "select table_name from information_schema.role_table_grants where grantee = 'PUBLIC' and table_schema = "
     assert store.query(f"{grants} current_schema() order by 1") == [("users",), ("users_history",)]
@@ -517,7 +516,7 @@ def test_the_first_loads_of_two_datasets_at_once_make_the_tables_of_all_once(sto
     go.set()
     for each in (thread, other):
         each.join()
-    assert len(store.warehouse.loads()) == len(orders.warehouse.loads()) == 1
+    assert len(store.warehouse.read_markers()) == len(orders.warehouse.read_markers()) == 1
 
 
 def test_a_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
@@ -535,7 +534,10 @@ def test_a_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
 
     after = snapshot(2, 40, user(1, "b", 5))
     store.warehouse.rebuild(
-        [(describe(each, extracted=1), rows, []) for each, rows in ((day, look()), (after, store.batches(after)))],
+        [
+            CleanDay(describe(each, extracted=1), rows, [])
+            for each, rows in ((day, look()), (after, store.batches(after)))
+        ]
     )
     assert seen == [(1,), (1,), (1,), (1,), (0,)]
     assert names(store) == {1: "b"}

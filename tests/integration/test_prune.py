@@ -217,7 +217,7 @@ def test_rebuild_refuses_to_lose_a_day_that_was_given_up_and_says_so():
     prune_old()
     before = dump()
     days = r"2026-10-01\.\.2026-10-03"
-    with pytest.raises(WarehouseError, match=rf"users {days}: .* \(prune has given up those of {days}\): .*--drop-"):
+    with pytest.raises(WarehouseError, match=rf"users {days}: .* \(pruned: {days}\): .*--drop-"):
         rebuild(read_workspace(USERS))
     assert dump() == before
     rebuild(read_workspace(USERS), drop_missing=True)

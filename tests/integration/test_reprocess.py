@@ -18,7 +18,7 @@ from wholeday.commands.reprocess import find_outdated, rebuild, reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load import day as load_stage
-from wholeday.load.warehouse import Rejected, open_warehouse
+from wholeday.load.warehouse import RejectReason, open_warehouse
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.workspace import Workspace
@@ -244,12 +244,12 @@ def test_a_range_without_a_day_is_an_error():
 
 def test_the_rejects_are_counted_by_reason(server, configure):
     """Field and reason as in the clean manifest, how many records, on how many days; the most frequent first."""
-    assert open_warehouse(read_workspace(USERS)).summarise_rejects() == []
+    assert open_warehouse(read_workspace(USERS)).count_rejects() == []
     serve_days(server, configure)
     load_days()
-    assert open_warehouse(read_workspace(USERS)).summarise_rejects() == [
-        Rejected("email: has no @", 3, 3),
-        Rejected("address: Expected `object | null`, got `str`", 1, 1),
+    assert open_warehouse(read_workspace(USERS)).count_rejects() == [
+        RejectReason("email: has no @", 3, 3),
+        RejectReason("address: Expected `object | null`, got `str`", 1, 1),
     ]
 
 

@@ -85,7 +85,7 @@ def test_the_first_day_is_written_once_and_the_file_is_in_wal_mode_from_then_on(
             assert reader.result(10) == []
         db.begin("users")
         db.run("insert into much values (0)")
-        assert store.warehouse.loads() == []
+        assert store.warehouse.read_markers() == []
         db.commit()
     assert [file.name for file in path(store).parent.iterdir()] == ["warehouse.db"]
     assert kept(store) == {"journal_mode": "wal", "user_version": 0}
@@ -133,7 +133,7 @@ def test_a_first_day_that_is_killed_is_taken_back_by_whoever_comes_next(store: S
     assert database.find_loaded("users", dt.date(2026, 11, 1), dt.date(2026, 11, 30)) == set()
     assert path(store).stat().st_size == 0
     die_in_a_first_day(store)
-    assert store.warehouse.loads() == []
+    assert store.warehouse.read_markers() == []
     die_in_a_first_day(store)
     store.load(incremental(1, user(1, "a", 5)))
     assert names(store) == {1: "a"}
@@ -214,7 +214,7 @@ def test_a_first_day_waits_for_another_and_goes_on_in_its_file(store: Store) -> 
             second.result(0.5)
         db.run("create table first (x)")
         db.commit()
-        assert second.result(10)["inserted"] == 1
+        assert second.result(10).inserted == 1
     with closing(sqlite3.connect(path(store))) as other:
         assert other.execute("select * from first").fetchall() == []
     assert names(store) == {2: "b"}
@@ -272,13 +272,13 @@ def test_a_folder_in_the_place_of_the_file_is_told_alike(store: Store, how: dict
 def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What SQLite says of a full disk names the file and the folder for temporary files."""
     store.load(incremental(1, user(1, "a", 5)))
-    prepare = warehouse.prepare
+    prepare = warehouse.prepare_tables
 
     def limit(db: sqlite.SQLite, declared: tables.Declared) -> None:
         prepare(db, declared)
         db.run("pragma max_page_count = 1")
 
-    monkeypatch.setattr(warehouse, "prepare", limit)
+    monkeypatch.setattr(warehouse, "prepare_tables", limit)
     message = fails(store, incremental(2, *(user(key, "b" * 1000, 30) for key in range(100))))
     assert "database or disk is full" in message
     assert "SQLITE_TMPDIR" in message

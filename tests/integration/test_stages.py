@@ -11,7 +11,7 @@ from tests.support.reading import serve
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import QualityError
 from wholeday.load import day as load_stage
-from wholeday.schema.tables import CLASSES
+from wholeday.schema.marker import CLASSES
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace

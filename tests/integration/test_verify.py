@@ -291,13 +291,13 @@ TABLES_OF_USERS = {
             "city, updated_at from _users_changes where user_id = 1"
         ],
         [
-            r"None _users_changes: user_id 1, as_of '?2026-10-04.*: it is no change: .*",
+            r"None _users_changes: user_id 1, as_of '?2026-10-04.*: not a change: .*",
             "None users: user_id 1: ingested_at .*",
         ],
     ),
     "the absence of a user who was never there": (
         ["insert into _users_changes select 0, max(as_of), 1, null, null, null, null from _users_days"],
-        [r"None _users_changes: user_id 0, as_of '?2026-10-04.*: it is no change: .*"],
+        [r"None _users_changes: user_id 0, as_of '?2026-10-04.*: not a change: .*"],
     ),
     "what a snapshot says of a user who is gone": (
         ["insert into _users_changes select 0, max(as_of), 1, 'Zed', null, null, null from _users_days"],
@@ -396,13 +396,13 @@ MARKERS = {
     "a hash that is null": ("clean_sha256 = null", "clean_sha256 is null"),
 }
 UNREADABLE = {
-    "a count that is none": ("extracted = 'ten'", "extracted is 'ten', which is no integer"),
-    "a time that is none": ("window_start = 'noon'", "window_start is 'noon', which is no time"),
-    "a time without a zone": ("as_of = '2026-10-04T00:45:00'", "as_of is '2026-10-04T00:45:00', which is no time"),
-    "a time that is a number": ("pruned_at = 7", "pruned_at is 7, which is no time"),
-    "a watermark that is none": ("watermark = 'late'", "watermark is 'late', which is no time"),
-    "details that are no JSON": ("details = 'much'", "details is 'much', which is no JSON object of counts"),
-    "details of another form": ("details = '7'", "details is '7', which is no JSON object of counts"),
+    "a count that is none": ("extracted = 'ten'", "extracted is 'ten', not of type integer"),
+    "a time that is none": ("window_start = 'noon'", "window_start is 'noon', not of type time"),
+    "a time without a zone": ("as_of = '2026-10-04T00:45:00'", "as_of is '2026-10-04T00:45:00', not of type time"),
+    "a time that is a number": ("pruned_at = 7", "pruned_at is 7, not of type time"),
+    "a watermark that is none": ("watermark = 'late'", "watermark is 'late', not of type time"),
+    "details that are no JSON": ("details = 'much'", "details is 'much', not a JSON object of counts"),
+    "details of another form": ("details = '7'", "details is '7', not a JSON object of counts"),
 }
 NO_TRACE = "_users_days: the day has neither a marker in loads nor files: .*"
 LEFT_OVER = {
@@ -418,7 +418,7 @@ LEFT_OVER = {
         [f"{RECORDS} {NO_TRACE}"],
     ),
 }
-VIEW = "None users_history: the view is missing, or another one: .*, makes it again"
+VIEW = "None users_history: the view is missing or changed: .*, creates it again"
 VIEWS = {
     "a view that is gone": ["drop view users_history"],
     "another view": ["drop view users_history", "create view users_history as select * from users"],
@@ -501,7 +501,7 @@ def test_what_cannot_be_read_of_a_marker_is_named(damage, capsys):
     change, what = UNREADABLE[damage]
     execute(f"update loads set {change} where date = '{SNAPSHOT}'", f"delete from users {USER}")
     check(tell(verify(read_workspace(USERS))), [f"{SNAPSHOT} loads: {what}", "None users: .*: the row is missing"])
-    advice = "put that right, or delete the row and run the day again"
+    advice = "correct the value, or delete the row and run the day again"
     error = f"ERROR: data/warehouse.db: loads, users {SNAPSHOT}: {what}: {advice}"
     assert run_here(capsys, "status")[1:] == (error, 1)
 
@@ -554,13 +554,13 @@ def test_a_row_of_no_day_is_named(capsys):
         "insert into _users_days values ('a day', 'incremental', null, '2026-09-02T00:00:00Z')",
     )
     found = list(verify(read_workspace(USERS)))
-    lost = ["loads: date is 'some day', which is no date", "_users_days: load_date is 'a day', which is no date"]
+    lost = ["loads: date is 'some day', not of type date", "_users_days: load_date is 'a day', not of type date"]
     assert tell(found) == [f"None {what}" for what in lost]
     assert tell(found, remark=True) == [f"{RECORDS} loads: the day is not loaded"]
     output, error, code = run_here(capsys, "status")
     assert (output, code) == ("", 1)
-    assert error.startswith("ERROR: data/warehouse.db: loads, users of no day: date is 'some day', which is no date: ")
-    unread = "ERROR: users: a day in loads or _users_days is 'some day', which is no date"
+    assert error.startswith("ERROR: data/warehouse.db: loads, users of no day: date is 'some day', not of type date: ")
+    unread = "ERROR: users: a day in loads or _users_days is 'some day', not of type date"
     assert run_here(capsys, "rebuild")[1:] == (unread, 1)
 
 
@@ -568,7 +568,7 @@ def test_a_row_of_no_day_is_named(capsys):
 def test_a_watermark_that_cannot_be_read_is_one_line_for_whoever_goes_on_from_it():
     """It is read by itself, without the marker."""
     execute(f"update loads set watermark = 'late' where date = '{SNAPSHOT}'")
-    with pytest.raises(WarehouseError, match=r"^users: a watermark in loads is 'late', which is no time$"):
+    with pytest.raises(WarehouseError, match=r"^users: a watermark in loads is 'late', not of type time$"):
         open_warehouse(read_workspace(USERS)).watermark_before(DAYS[3])
 
 
@@ -728,7 +728,7 @@ def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
     def look(workspace, date, marker):
         if date == day:
             execute(f"update loads set raw_sha256 = 'x', clean_sha256 = 'x' where date = '{date}'")
-            marker = marker | {"raw_sha256": "older"}
+            marker = marker.replace(raw_sha256="older")
         return (yield from real(workspace, date, marker))
 
     monkeypatch.setattr(verify_module, "_verify_files", look)

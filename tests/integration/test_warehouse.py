@@ -34,9 +34,11 @@ from tests.support.store import (
     user,
 )
 from wholeday.errors import ConfigError, WarehouseError
+from wholeday.load import cast
 from wholeday.load import day as load_stage
-from wholeday.load import staging
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.warehouse import Warehouse
+from wholeday.schema.reject import Reject
 from wholeday.schema.tables import Declared
 
 # -- random histories ---------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ def test_of_records_of_one_time_the_later_in_the_file_stays(store: Store) -> Non
     assert names(store) == {1: "d", 2: "d", 3: "a"}
     store.load(incremental(2, *(user(key, row, 31) for key in (1, 2) for row in "yzx")))
     assert names(store) == {1: "x", 2: "x", 3: "a"}
-    assert store.warehouse.loads()[0]["duplicate"] == 9
+    assert store.warehouse.read_markers()[0].duplicate == 9
 
 
 # -- one transaction ----------------------------------------------------------------------------------------------
@@ -157,14 +159,14 @@ def test_a_day_whose_marker_was_deleted_changes_nothing_when_loaded_again(store:
     for day in days:
         store.unmark(day)
         marker = store.load(day)
-        assert not any(marker[x] for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
+        assert not any(getattr(marker, x) for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
         assert store.dump() == before
 
 
 def test_an_older_day_never_overwrites_a_newer_one(store: Store) -> None:
     """G3: a day that is loaded late finds its place in the history, and leaves the present alone."""
     store.load(incremental(3, user(1, "new", 60)))
-    assert store.load(incremental(1, user(1, "old", 10)))["superseded"] == 1
+    assert store.load(incremental(1, user(1, "old", 10))).superseded == 1
     assert names(store) == {1: "new"}
     assert intervals(store) == [("old", 10, 60), ("new", 60, None)]
 
@@ -174,7 +176,7 @@ def test_a_marker_with_the_same_hashes_is_returned_without_reading_a_row(store: 
     day = incremental(1, user(1, "a", 5))
     marker = store.load(day)
     assert store.warehouse.load(describe(day, extracted=1), None, None) == marker  # type: ignore[arg-type]
-    assert store.warehouse.loads() == [marker]
+    assert store.warehouse.read_markers() == [marker]
 
 
 def load_slowly(url: str, started: Any, results: Any) -> None:
@@ -206,7 +208,7 @@ def test_many_first_loads_at_once_do_not_meet_a_lock(store: Store) -> None:
     stores = [Store(store.url) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: stores[n].load(incremental(n + 1, user(n, "a", 24 * n))), range(8)))
-    assert len(stores[0].warehouse.loads()) == len(names(stores[0])) == 8
+    assert len(stores[0].warehouse.read_markers()) == len(names(stores[0])) == 8
 
 
 # -- what does not fit --------------------------------------------------------------------------------------------
@@ -452,10 +454,10 @@ def test_reading_what_is_not_there_gives_nothing_and_makes_nothing(store: Store)
     def ask() -> tuple[object, ...]:
         questions = store.warehouse
         return (
-            questions.loads(),
+            questions.read_markers(),
             questions.watermark_before(dt.date.max),
             questions.count(),
-            questions.summarise_rejects(),
+            questions.count_rejects(),
         )
 
     assert ask() == ([], None, 0, [])
@@ -476,7 +478,7 @@ def test_the_watermark_is_the_highest_of_the_days_before_and_never_later_than_as
         incremental(3, user(1, "a")),
     ):
         store.load(day)
-    assert [marker["watermark"] for marker in store.warehouse.loads()] == [at(7), at(49), None]
+    assert [marker.watermark for marker in store.warehouse.read_markers()] == [at(7), at(49), None]
     before = [store.warehouse.watermark_before(dt.date(2026, 11, day)) for day in (1, 2, 3, 4)]
     assert before == [None, at(7), at(49), at(49)]
 
@@ -486,20 +488,20 @@ def test_the_growth_of_a_table_is_told_by_day(store: Store) -> None:
     store.load(incremental(1, user(1, "a", 5), user(2, "a", 20)))
     store.load(incremental(2, user(1, "b", 30), user(2, "a", 40, deleted=True), user(3, "a", 47.9999)))
     Store(store.url, "orders").load(incremental(1, Record(("a", 1), at(9), "a")))
-    assert store.warehouse.find_growth() == {dt.date(2026, 11, 1): 2, dt.date(2026, 11, 2): 0}
+    assert store.warehouse.compute_growth() == {dt.date(2026, 11, 1): 2, dt.date(2026, 11, 2): 0}
 
 
 def test_it_is_on_record_that_the_files_of_a_day_are_given_up(store: Store) -> None:
     """Once and for all, unless the marker is another by then."""
     marker = store.load(incremental(1, user(1, "a", 5)))
-    assert store.warehouse.note_pruned(marker)
-    noted = store.warehouse.find_marker(marker["date"])
+    assert store.warehouse.mark_pruned(marker)
+    noted = store.warehouse.read_marker(marker.date)
     assert noted
-    assert noted["pruned_at"] > marker["loaded_at"]
-    assert store.warehouse.note_pruned(marker)
-    assert store.warehouse.find_marker(marker["date"]) == noted
-    assert not store.warehouse.note_pruned(marker | {"raw_sha256": "another"})
-    assert store.warehouse.find_marker(dt.date(2026, 11, 9)) is None
+    assert noted.pruned_at > marker.loaded_at
+    assert store.warehouse.mark_pruned(marker)
+    assert store.warehouse.read_marker(marker.date) == noted
+    assert not store.warehouse.mark_pruned(marker.replace(raw_sha256="another"))
+    assert store.warehouse.read_marker(dt.date(2026, 11, 9)) is None
 
 
 def test_the_tables_look_as_they_are_documented(store: Store) -> None:
@@ -521,14 +523,16 @@ def test_the_tables_look_as_they_are_documented(store: Store) -> None:
 
 def test_details_count_the_values_that_a_load_nulls(store: Store) -> None:
     """Of users who stay, whether the day is new or replaces itself; users who leave are in the counts."""
-    assert store.load(snapshot(1, 10, *(user(n, "a", 5) for n in range(1, 6))))["details"] == {}
+    assert store.load(snapshot(1, 10, *(user(n, "a", 5) for n in range(1, 6)))).details == {}
     nulls = snapshot(2, 40, user(1, None, 30), user(2, None), user(3, "a", 5), user(4, "a", 5))
     marker = store.load(nulls)
-    assert (marker["vanished"], marker["details"]) == (1, {"nulled": {"name": 2, "updated_at": 1}})
-    assert load_stage.tell_loaded(marker) == "loaded, 2 updated, 1 vanished, 2 unchanged; nulled: name 2, updated_at 1"
+    assert (marker.vanished, marker.details) == (1, {"nulled": {"name": 2, "updated_at": 1}})
+    assert (
+        load_stage.describe_load(marker) == "loaded, 2 updated, 1 vanished, 2 unchanged; nulled: name 2, updated_at 1"
+    )
     again = snapshot(2, 41, user(1, "a", 5), user(2, "a", 5), user(3, None, 5), user(4, "b", None))
     marker = store.load(again)
-    assert marker["details"] == {"nulled": {"name": 1, "updated_at": 1}}
+    assert marker.details == {"nulled": {"name": 1, "updated_at": 1}}
     assert store.query("select details from loads order by date") == [
         ("{}",), ('{"nulled": {"name": 1, "updated_at": 1}}',),
     ]  # fmt: skip
@@ -561,7 +565,9 @@ def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(new_
         "1",
         None,
     ]
-    rejects = [(0, line, "is wrong", None, key, "{}") for line, key in enumerate(keys, 1)]
+    rejects = [
+        Reject(line=line, reason="is wrong", field=None, key=key, record="{}") for line, key in enumerate(keys, 1)
+    ]
     store.warehouse.load(describe(snapshot(2, 40), extracted=len(keys), rejected=len(keys)), [], rejects)
     assert store.query("select key from rejects order by line") == [(key,) for key in keys]
     assert names(store) == {}
@@ -576,7 +582,7 @@ def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
     rows = pa.record_batch(
         {
             "user_id": pa.array([1, 2, 3]),
-            "updated_at": pa.array([*staging.LIMITS["time"], None], pa.timestamp("us", "UTC")),
+            "updated_at": pa.array([*cast.LIMITS["time"], None], pa.timestamp("us", "UTC")),
             "text": pa.array([text, "", None]),
             "whole": pa.array([2**63 - 1, -(2**63), None]),
             "yes": pa.array([True, False, None]),
@@ -591,7 +597,7 @@ def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
         ("9999-12-31T23:59:59.999999Z", "", -(2**63), 0, -0.5, "9999-12-31"),
         (None, None, None, None, 1e300, None),
     ]
-    assert store.warehouse.loads()[1]["unchanged"] == 3
+    assert store.warehouse.read_markers()[1].unchanged == 3
     assert len(store.query("select * from _users_changes")) == 3
 
 
@@ -600,7 +606,7 @@ def test_a_forgotten_key_is_never_stored_again(store: Store) -> None:
     store.load(snapshot(1, 10, user(1, "a", 5), user(2, "a", 5)))
     store.forget(1)
     marker = store.load(snapshot(2, 40, user(1, "b", 35), user(1, "?", rejected=True), user(2, "b", 35)))
-    assert (marker["forgotten"], marker["rejected"], marker["updated"]) == (2, 0, 1)
+    assert (marker.forgotten, marker.rejected, marker.updated) == (2, 0, 1)
     assert names(store) == {2: "b"}
     assert store.query("select * from rejects") == []
 
@@ -623,10 +629,10 @@ def test_a_view_of_another_program_is_left_alone(store: Store) -> None:
 def test_a_day_made_anew_by_other_code_to_the_same_bytes_says_so(store: Store) -> None:
     """The marker takes the version and is otherwise as it was; no row is read."""
     day = incremental(1, user(1, "a", 5))
-    marker = store.load(day) and store.warehouse.loads()[0]
+    marker = store.load(day) and store.warehouse.read_markers()[0]
     newer = dataclasses.replace(describe(day, extracted=1), transform_version="2")
-    assert store.warehouse.load(newer, None, None) == marker | {"transform_version": "2"}  # type: ignore[arg-type]
-    assert store.warehouse.loads() == [marker | {"transform_version": "2"}]
+    assert store.warehouse.load(newer, None, None) == marker.replace(transform_version="2")  # type: ignore[arg-type]
+    assert store.warehouse.read_markers() == [marker.replace(transform_version="2")]
 
 
 def test_a_day_that_was_read_again_is_loaded_though_its_files_have_the_same_hashes(store: Store) -> None:
@@ -645,7 +651,7 @@ def test_a_user_who_goes_although_the_snapshot_lists_them_was_reverted_and_has_n
     store.load(snapshot(2, 60, user(1, "a"), user(2, "a")))
     marker = store.load(snapshot(2, 30, user(1, "a"), user(2, "a")))
     assert names(store) == {2: "a"}
-    assert (marker["vanished"], marker["reverted"], marker["superseded"]) == (0, 1, 1)
+    assert (marker.vanished, marker.reverted, marker.superseded) == (0, 1, 1)
 
 
 def test_a_rebuild_that_lacks_a_loaded_day_changes_nothing(store: Store) -> None:
@@ -655,10 +661,10 @@ def test_a_rebuild_that_lacks_a_loaded_day_changes_nothing(store: Store) -> None
         store.load(day)
     before = store.dump_all()
     for give_up in ((), [dt.date(2026, 11, 3)]):
-        loads = [(describe(kept, extracted=1), store.batches(kept), [])]
+        loads = [CleanDay(describe(kept, extracted=1), store.batches(kept), [])]
         assert store.warehouse.rebuild(loads, give_up) == {dt.date(2026, 11, 2)}
         assert store.dump_all() == before
-    loads = [(describe(kept, extracted=1), store.batches(kept), [])]
+    loads = [CleanDay(describe(kept, extracted=1), store.batches(kept), [])]
     assert store.warehouse.rebuild(loads, [dt.date(2026, 11, 2)]) == set()
     assert names(store) == {1: "a"}
 
@@ -667,7 +673,7 @@ def test_rows_of_days_that_nobody_knows_do_not_keep_the_first_day_from_being_loa
     """Whoever empties the table of days by hand gets the next day right; `verify` names the rows that are left."""
     store.load(incremental(1, user(1, "a", 5)))
     store.execute("delete from _users_days", "delete from loads")
-    assert store.load(incremental(2, user(1, "b", 30), user(2, "b", 30)))["inserted"] == 1
+    assert store.load(incremental(2, user(1, "b", 30), user(2, "b", 30))).inserted == 1
     assert names(store) == {1: "b", 2: "b"}
 
 
@@ -680,6 +686,6 @@ def test_columns_that_differ_in_case_only_are_refused(store: Store) -> None:
 def test_a_reject_key_that_python_cannot_read_names_nobody(store: Store) -> None:
     """A number of thousands of digits is a reject like any other."""
     day = snapshot(1, 1)
-    reject = (0, 1, "too large", "id", f"[{'9' * 5000}]", "{}")
+    reject = Reject(line=1, reason="too large", field="id", key=f"[{'9' * 5000}]", record="{}")
     store.warehouse.load(describe(day, extracted=1, rejected=1), [], [reject])
     assert store.query("select count(*) from rejects") == [(1,)]

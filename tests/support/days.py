@@ -14,8 +14,10 @@ import msgspec
 
 from pipeline.users import USERS
 from wholeday import clock
-from wholeday.load.warehouse import open_warehouse, prepare
-from wholeday.schema.tables import CLASSES, LOADS, REJECTS, Declared
+from wholeday.load.catalog import prepare_tables
+from wholeday.load.warehouse import open_warehouse, write_marker
+from wholeday.schema.marker import CLASSES, Marker
+from wholeday.schema.tables import REJECTS, Declared
 from wholeday.storage.day_folder import MANIFEST, DayFolder
 from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.tasks.failures import Failure
@@ -23,7 +25,6 @@ from wholeday.tasks.stages import read_workspace
 
 NIGHT = dt.timedelta(minutes=20)  # after midnight, when a day is loaded
 COLUMNS = {
-    "loads": LOADS.columns,
     "rejects": REJECTS.columns,
     "_users_days": ["load_date", "mode", "as_of", "extracted_at"],
     "_users_events": ["load_date", "user_id", "at", "_state", "updated_at"],
@@ -36,24 +37,25 @@ def make_days(start: dt.date, number: int) -> None:
     dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
     version, users = read_workspace(USERS).version, 0
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
+    markers: list[Marker] = []
     with open_warehouse(read_workspace(USERS)).database.connect(create=True) as db:
         for date in (start + dt.timedelta(days=n) for n in range(number)):
             marker = _make_marker(date, dice, users, version)
-            new, gone = range(users, users + marker["inserted"]), dice.sample(range(users), marker["deleted"])
-            users, day, at = new.stop, str(date), db.encode(marker["window_start"] + dt.timedelta(hours=9))
-            rows["loads"].append(tuple(db.encode(marker[column]) for column in LOADS.columns))
-            rows["rejects"] += [
-                ("users", day, 0, n, *_tell_reject(dice), None, "{}") for n in range(marker["rejected"])
-            ]
-            rows["_users_days"].append((day, "incremental", None, db.encode(marker["extracted_at"])))
+            new, gone = range(users, users + marker.inserted), dice.sample(range(users), marker.deleted)
+            users, day, at = new.stop, str(date), db.encode(marker.window_start + dt.timedelta(hours=9))
+            markers.append(marker)
+            rows["rejects"] += [("users", day, 0, n, *_tell_reject(dice), None, "{}") for n in range(marker.rejected)]
+            rows["_users_days"].append((day, "incremental", None, db.encode(marker.extracted_at)))
             rows["_users_events"] += [(day, user, at, 0, at) for user in new] + [
                 (day, user, at, 1, None) for user in gone
             ]
             _write_manifests(date, marker)
         db.begin(USERS.name)
-        prepare(db, declared)
+        prepare_tables(db, declared)
         for table, columns in COLUMNS.items():
             db.insert(table, columns, rows[table])
+        for marker in markers:
+            write_marker(db, marker)
         db.commit()
 
 
@@ -70,7 +72,7 @@ def note(*failures: Failure) -> None:
     path.write_bytes(b"".join(msgspec.json.encode(failure) + b"\n" for failure in failures))
 
 
-def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -> dict[str, Any]:
+def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -> Marker:
     """A row of `loads`: fewer records at weekends, and now and then a night with many rejects."""
     start = dt.datetime.combine(date, dt.time(), dt.UTC)
     stop = start + dt.timedelta(days=1)
@@ -84,29 +86,27 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
         "rejected": dice.choice([0, 0, 0, 0, 1, 1, 2, 12]),
     }
     times = {"started_at": began, "extracted_at": began + dt.timedelta(seconds=dice.uniform(2, 6))}
-    return (
-        counts
-        | times
-        | {
-            "dataset": "users",
-            "date": date,
-            "mode": "incremental",
-            "source": "demo://users",
-            "window_start": start,
-            "window_stop": stop,
-            "as_of": began - dt.timedelta(minutes=15),
-            "pages": 3,
-            "extracted": sum(counts[name] for name in CLASSES),
-            "watermark": stop,
-            "raw_sha256": digest([]),
-            "clean_sha256": digest([]),
-            "transform_version": version,
-            "accepted": "",
-            "loaded_at": began + dt.timedelta(seconds=10),
-            "seconds": round(dice.uniform(0.2, 1.5), 3),
-            "pruned_at": None,
-            "details": None,
-        }
+    return Marker(
+        dataset="users",
+        date=date,
+        mode="incremental",
+        source="demo://users",
+        window_start=start,
+        window_stop=stop,
+        as_of=began - dt.timedelta(minutes=15),
+        pages=3,
+        extracted=sum(counts[name] for name in CLASSES),
+        watermark=stop,
+        raw_sha256=digest([]),
+        clean_sha256=digest([]),
+        transform_version=version,
+        accepted="",
+        loaded_at=began + dt.timedelta(seconds=10),
+        seconds=round(dice.uniform(0.2, 1.5), 3),
+        pruned_at=None,
+        details=None,
+        **counts,
+        **times,
     )
 
 
@@ -116,24 +116,24 @@ def _tell_reject(dice: random.Random) -> tuple[str, str]:
     return reason, field
 
 
-def _write_manifests(date: dt.date, marker: dict[str, Any]) -> None:
+def _write_manifests(date: dt.date, marker: Marker) -> None:
     """What the folders of a day of that marker say."""
     raw = RawManifest(
         dataset="users",
         date=date,
-        mode=marker["mode"],
-        window_start=marker["window_start"],
-        window_stop=marker["window_stop"],
+        mode=marker.mode,
+        window_start=marker.window_start,
+        window_stop=marker.window_stop,
         watermark=None,
         url="demo://users",
         source="demo://users",
         paginator="single",
-        started_at=marker["started_at"],
-        extracted_at=marker["extracted_at"],
-        as_of=marker["as_of"],
-        pages=marker["pages"],
-        records=marker["extracted"],
-        keys=marker["extracted"],
+        started_at=marker.started_at,
+        extracted_at=marker.extracted_at,
+        as_of=marker.as_of,
+        pages=marker.pages,
+        records=marker.extracted,
+        keys=marker.extracted,
         declared=None,
         unknown_fields=[],
         gates=[],
@@ -143,9 +143,9 @@ def _write_manifests(date: dt.date, marker: dict[str, Any]) -> None:
         dataset="users",
         date=date,
         raw_sha256=[],
-        transform_version=marker["transform_version"],
-        rows=marker["extracted"] - marker["rejected"],
-        rejected=marker["rejected"],
+        transform_version=marker.transform_version,
+        rows=marker.extracted - marker.rejected,
+        rejected=marker.rejected,
         reasons={},
         accepted=[],
         parts=[],

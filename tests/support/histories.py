@@ -80,9 +80,9 @@ def take(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[A
     if known == day:
         store.unmark(day)
     marker = store.load(day)
-    assert {name: marker[name] for name in expected} == expected
+    assert {name: getattr(marker, name) for name in expected} == expected
     if known == day:
-        assert not any(marker[x] for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
+        assert not any(getattr(marker, x) for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
     return check(store, days, forgotten)
 
 

@@ -14,7 +14,10 @@ import sqlalchemy as sa
 from tests.support import databases
 from tests.support.model import ReadDay, Record
 from wholeday.errors import ConfigError, WarehouseError
-from wholeday.load.warehouse import Day, Warehouse
+from wholeday.load.clean_day import DayMetadata
+from wholeday.load.warehouse import Warehouse
+from wholeday.schema.marker import Marker
+from wholeday.schema.reject import Reject
 
 MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 
@@ -57,9 +60,9 @@ MISCHIEF = {
 }
 
 
-def describe(day: ReadDay, **changed: Any) -> Day:
+def describe(day: ReadDay, **changed: Any) -> DayMetadata:
     """A day of the model as the manifests describe it."""
-    said = Day(
+    said = DayMetadata(
         date=day.date,
         mode=day.mode,
         window_start=day.window_stop - dt.timedelta(days=1),
@@ -86,9 +89,9 @@ class Store:
         self.name, self.key = name, KEYS[name]
         self.warehouse = Warehouse(self.url, name, TABLES[name])
 
-    def load(self, day: ReadDay) -> dict[str, Any]:
+    def load(self, day: ReadDay) -> Marker:
         rejects = [
-            (0, line, "is wrong", "name", None if r.key is None else json.dumps(self.values(r.key)), json.dumps(r.row))
+            Reject(line=line, reason="is wrong", field="name", key=self.write_key(r.key), record=json.dumps(r.row))
             for line, r in enumerate(day.records, 1)
             if r.rejected
         ]
@@ -107,6 +110,10 @@ class Store:
 
     def values(self, key: Any) -> list[Any]:
         return list(key) if isinstance(key, tuple) else [key]
+
+    def write_key(self, key: Any) -> str | None:
+        """Return a key as a reject has it."""
+        return None if key is None else json.dumps(self.values(key))
 
     def forget(self, key: Any) -> None:
         """What forgetting a key does to the warehouse: a tombstone, and no rows."""

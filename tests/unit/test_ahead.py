@@ -83,5 +83,5 @@ def test_rows_are_read_while_those_before_are_written(
         warehouse.load(describe(snapshot(1, 30), extracted=1), [make_row(3)], [])
     wait(SQLite, "_insert")
     wait(psycopg.Copy, "write")
-    assert warehouse.load(describe(snapshot(2, 60), extracted=2), read(), [])["inserted"] == 2
+    assert warehouse.load(describe(snapshot(2, 60), extracted=2), read(), []).inserted == 2
     assert set(written) == {True}

@@ -14,8 +14,9 @@ from pipeline.users import User, clean
 from tests.support.reading import make_user
 from wholeday.schema.census import Census
 from wholeday.schema.depth import BLOCK, MAX_DEPTH, hide_deep, is_deep
+from wholeday.schema.reject import Reject
 from wholeday.storage.tombstones import Finder
-from wholeday.transform.rows import Reject, transform
+from wholeday.transform.rows import transform
 
 
 def nest(levels: int, key: int = 5, **fields: object) -> bytes:

@@ -14,9 +14,10 @@ from tests.support.project import query
 from tests.support.things import TIME, TODAY, load, make_dataset
 from wholeday.commands.check import OK, check_source
 from wholeday.schema.record import list_leaves
+from wholeday.schema.reject import Reject
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform.day import is_current
-from wholeday.transform.rows import Reject, transform
+from wholeday.transform.rows import transform
 from wholeday.transform.times import cut_fractions
 
 BERLIN = "Europe/Berlin"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pipeline.users import User, clean
 from tests.support import ROOT
 from wholeday.errors import DatasetError
-from wholeday.transform.rows import BLOCK, Reject, transform
+from wholeday.schema.reject import Reject
+from wholeday.transform.rows import BLOCK, transform
 
 GOLDEN = ROOT / "tests" / "golden"
 GOOD = {

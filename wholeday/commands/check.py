@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, quote_plus, urlsplit
 
 from isal import igzip
@@ -40,6 +40,7 @@ from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.redaction import SHORTEST, Mask
 from wholeday.schema.census import Census
+from wholeday.schema.marker import Marker
 from wholeday.schema.raw_fields import Record
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
@@ -174,14 +175,14 @@ class _Trial:
         except (SourceError, QualityError, DatasetError) as error:
             self.failure = error
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> Marker:
         """Transform and load what the second reading extracted; returns the marker.
 
         Raises QualityError, DatasetError, WarehouseError.
         """
         stages.transform(self.elsewhere, self.date, engine="local")  # no other machine sees the folder
         stages.load(self.elsewhere, self.date)
-        (marker,) = open_warehouse(self.elsewhere).loads()
+        (marker,) = open_warehouse(self.elsewhere).read_markers()
         return marker
 
     def describe_auth(self) -> str:
@@ -369,7 +370,7 @@ def _ask_load(trial: _Trial) -> Finding:
     except QualityError as error:  # too many rejects are told of the record class
         return Finding(UNTESTED if _ask_record_class(trial).verdict == FAILED else FAILED, str(error))
     other = "" if Pipeline().database.startswith("sqlite:") else "; the configured database was not tried"
-    return Finding(OK, f"{load_stage.tell_loaded(marker)}, into a temporary SQLite database{other}")
+    return Finding(OK, f"{load_stage.describe_load(marker)}, into a temporary SQLite database{other}")
 
 
 def _ask_again(trial: _Trial) -> Finding:

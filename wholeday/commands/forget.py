@@ -24,10 +24,16 @@ import msgspec
 from wholeday import clock
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import ConfigError, FolderError
-from wholeday.load.database import Connection
-from wholeday.load.warehouse import decode, open_warehouse, prepare
+from wholeday.load.catalog import prepare_tables
+from wholeday.load.database import Connection, decode
+from wholeday.load.markers import read_markers
+from wholeday.load.sql import Words
+from wholeday.load.staging import list_values
+from wholeday.load.warehouse import open_warehouse
+from wholeday.schema.marker import CLASSES, Marker
 from wholeday.schema.raw_fields import INTEGERS
-from wholeday.schema.tables import CLASSES, LOADS, REJECTS, Declared, Table, Words
+from wholeday.schema.reject import Reject
+from wholeday.schema.tables import REJECTS, Declared, Table
 from wholeday.storage.backends import strip_run
 from wholeday.storage.day_folder import MADE_AGAIN, MANIFEST, DayFolder, list_all_days
 from wholeday.storage.lines import pack, unpack
@@ -93,10 +99,10 @@ class CleanPart:
     def __init__(self, folder: DayFolder, rows: Part, rejects: Part | None, records: int) -> None:
         self._folder, self._rows, self._rejects = folder, rows, rejects
         self._data = folder.read(rows)
-        self._refused: list[dict[str, Any]] = []
+        self._refused: list[Reject] = []
         if rejects:
-            self._refused = [msgspec.json.decode(line) for line in unpack(folder.read(rejects))]
-        refused = {reject["line"] for reject in self._refused}
+            self._refused = [msgspec.json.decode(line, type=Reject) for line in unpack(folder.read(rejects))]
+        refused = {reject.line for reject in self._refused}
         self._lines = [line for line in range(1, records + 1) if line not in refused]
         if len(self._lines) != rows.records:
             raise FolderError(
@@ -108,25 +114,23 @@ class CleanPart:
         """The numbers of the lines whose row or reject has a forgotten key."""
         table = open_rows(self._data).read(columns=list(columns))
         keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
-        rejects = finder.find_rejects(reject["key"] for reject in self._refused)
-        return {self._lines[row] for row in finder.find(keys)} | {self._refused[number]["line"] for number in rejects}
+        rejects = finder.find_rejects(reject.key for reject in self._refused)
+        return {self._lines[row] for row in finder.find(keys)} | {self._refused[number].line for number in rejects}
 
     def write_without(self, gone: set[int]) -> tuple[dict[Part, Part | None], list[str]]:
         """Write the rest as new parts: which stands for which, None for no rejects at all; why those gone were one."""
         import pyarrow as pa
-
-        from wholeday.transform.rows import Reject
 
         table = open_rows(self._data).read().filter(pa.array([n not in gone for n in self._lines]))
         chunks = [(len(table), encode_rows(table))]
         new: dict[Part, Part | None] = {self._rows: self._folder.write(_next_name(self._rows), chunks)}
         kept, reasons = [], []
         for reject in self._refused:
-            line = reject["line"]
-            if line in gone:
-                reasons.append(Reject(**{name: reject[name] for name in Reject._fields}).describe())
+            if reject.line in gone:
+                reasons.append(reject.describe())
             else:
-                kept.append(msgspec.json.encode(reject | {"line": line - sum(number < line for number in gone)}))
+                line = reject.line - sum(number < reject.line for number in gone)
+                kept.append(msgspec.json.encode(msgspec.structs.replace(reject, line=line)))
         if self._rejects:
             name = _next_name(self._rejects)
             new[self._rejects] = self._folder.write(name, pack([kept])) if kept else None
@@ -154,7 +158,7 @@ def _bury(workspace: Workspace, declared: Declared, asked: Iterable[Key]) -> lis
     words = Words(declared)
     with open_warehouse(workspace).database.connect(create=True) as db:
         db.begin(workspace.name)
-        prepare(db, declared)
+        prepare_tables(db, declared)
         stored = db.run("select {key} from {forgotten}".format_map(words)).fetchall()
         now, known = clock.utc_now(), set(file.keys())
         file.add(Tombstone(key, now) for key in dict.fromkeys([*stored, *asked]) if key not in known)
@@ -206,8 +210,8 @@ def _erase_day(workspace: Workspace, date: dt.date, finder: Finder, key: list[st
 
 def _is_kept(workspace: Workspace, date: dt.date) -> bool:
     """Whether a day is loaded, and its files are not given up."""
-    marker = open_warehouse(workspace).find_marker(date)
-    return marker is not None and not marker["pruned_at"]
+    marker = open_warehouse(workspace).read_marker(date)
+    return marker is not None and not marker.pruned_at
 
 
 def _sweep(folder: DayFolder) -> None:
@@ -352,12 +356,8 @@ def _erase_rows(
     with open_warehouse(workspace).database.connect(create=True) as db:
         db.begin(workspace.name)
         erased = _delete_rows(db, declared, finder) + _delete_rejects(db, workspace, finder)
-        columns = ("date", "mode", "raw_sha256", "clean_sha256", "extracted", *CLASSES)
-        sql = f"select {', '.join(columns)} from loads where dataset = :name"  # noqa: S608
-        for row in db.run(sql, name=workspace.name).fetchall():
-            pairs = zip(columns, row, strict=True)
-            marker = {name: decode(db, f"{name} in loads", value, LOADS.columns[name]) for name, value in pairs}
-            if marker["date"] in days:
+        for marker in read_markers(db, workspace.name):
+            if marker.date in days:
                 _mend_marker(db, workspace, declared, marker)
         db.commit()
         if left := db.erase([*(table.name for table in declared.stored()), REJECTS.name]):
@@ -395,42 +395,39 @@ def _delete_rejects(db: Connection, workspace: Workspace, finder: Finder) -> int
     return len(gone)
 
 
-def _mend_marker(db: Connection, workspace: Workspace, declared: Declared, marker: dict[str, Any]) -> None:
+def _mend_marker(db: Connection, workspace: Workspace, declared: Declared, marker: Marker) -> None:
     """Have the marker, and the rejects, of a loaded day say what its files do, where they differ by erasures alone.
 
     Which class a record was counted in when it was loaded is not kept. What was rejected, forgotten or a duplicate is
     counted anew; of the other classes the commonest is lessened, as far as it goes, then the next.
     """
-    date = marker["date"]
+    date = marker.date
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     if not raw.exists() or not clean.exists():
         return  # it says what was loaded once
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
     new = {"raw_sha256": read.sha256, "clean_sha256": made.sha256}
     erasures = {"raw_sha256": read.erasures, "clean_sha256": made.erasures}
-    if new.items() <= marker.items() or made.raw_sha256 != [part.sha256 for part in read.parts]:
+    if marker.has(**new) or made.raw_sha256 != [part.sha256 for part in read.parts]:
         return
-    if any(marker[name] not in {new[name], *(erasure.sha256 for erasure in erasures[name])} for name in new):
+    if any(getattr(marker, name) not in {new[name], *(erasure.sha256 for erasure in erasures[name])} for name in new):
         return
-    counts = {name: marker[name] for name in CLASSES} | {"forgotten": read.forgotten, "rejected": made.rejected}
+    counts = {name: marker.counts[name] for name in CLASSES} | {"forgotten": read.forgotten, "rejected": made.rejected}
     if counts["duplicate"]:
-        snapshot = marker["mode"] == SNAPSHOT
+        snapshot = marker.mode == SNAPSHOT
         kept = _count_keys(db, declared, clean, made) if snapshot else _count_events(db, declared, date)
         counts["duplicate"] = made.rows - kept
     for name in KEPT:
-        counts[name] -= min(counts[name], sum(counts.values()) - marker["extracted"])
+        counts[name] -= min(counts[name], sum(counts.values()) - marker.extracted)
     values = new | counts
     sets = ", ".join(f"{column} = :{column}" for column in values)
     sql = f"update loads set {sets} where dataset = :name and date = :date"  # noqa: S608
     db.run(sql, **values, name=workspace.name, date=date)
     db.run("delete from rejects where dataset = :name and load_date = :date", name=workspace.name, date=date)
     for part in made.rejects:  # the numbers of the lines behind one that is gone have changed
-        rejects = map(msgspec.json.decode, unpack(clean.read(part)))
-        rows = [
-            tuple({"dataset": workspace.name, "load_date": reject["date"], **reject}[c] for c in REJECTS.columns)
-            for reject in rejects
-        ]
-        db.insert("rejects", REJECTS.columns, rows)
+        rejects = [msgspec.json.decode(line, type=Reject) for line in unpack(clean.read(part))]
+        day = workspace.name, db.encode(date)
+        db.insert("rejects", REJECTS.columns, [day + list_values(reject) for reject in rejects])
 
 
 def _count_events(db: Connection, declared: Declared, date: dt.date) -> int:

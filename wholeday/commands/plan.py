@@ -5,13 +5,14 @@ Owns the state of each day and the estimate. Refuses to run anything, and to ask
 
 import datetime as dt
 import statistics
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from wholeday import clock
 from wholeday.commands.reprocess import find_outdated
 from wholeday.commands.status import tell_time
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
+from wholeday.schema.marker import Marker
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import list_span
 from wholeday.tasks.failures import read_failures, select_open
@@ -46,8 +47,8 @@ def plan(workspace: Workspace, start: dt.date, stop: dt.date) -> list[Step]:
     days = list_span(start, stop)
     settings, now = workspace.settings, clock.utc_now()
     last_closed = settings.last_closed_day(now)
-    markers, outdated = open_warehouse(workspace).loads(), find_outdated(workspace, start, stop)
-    loaded = {marker["date"] for marker in markers}
+    markers, outdated = open_warehouse(workspace).read_markers(), find_outdated(workspace, start, stop)
+    loaded = {marker.date for marker in markers}
     past = set(workspace.list_past([day for day in days if day not in loaded], now))
     failed = select_open(read_failures(workspace.pipeline.data_dir, workspace.name), markers)
 
@@ -83,15 +84,15 @@ def _find_step(workspace: Workspace, date: dt.date) -> tuple[Literal["read", "cl
 def find_cost(workspace: Workspace) -> Cost | None:
     """What a day costs, as the markers of the newest loaded days say; None where none says anything."""
     mode = workspace.settings.mode
-    markers = [marker for marker in open_warehouse(workspace).loads() if marker["mode"] == mode][-LEARN_FROM:]
+    markers = [marker for marker in open_warehouse(workspace).read_markers() if marker.mode == mode][-LEARN_FROM:]
     if not markers:
         return None
-    pages, seconds = [marker["pages"] for marker in markers], map(_find_seconds, markers)
+    pages, seconds = [marker.pages for marker in markers], map(_find_seconds, markers)
     return Cost(len(markers), statistics.median(pages), statistics.median(seconds))
 
 
-def _find_seconds(marker: dict[str, Any]) -> float:
+def _find_seconds(marker: Marker) -> float:
     """How long a day took: of one that was loaded some time after it was read, to read it and to load it."""
-    at_once = marker["loaded_at"] - marker["extracted_at"] < AT_ONCE
-    until = marker["loaded_at"] if at_once else marker["extracted_at"] + dt.timedelta(seconds=marker["seconds"])
-    return float((until - marker["started_at"]).total_seconds())
+    at_once = marker.loaded_at - marker.extracted_at < AT_ONCE
+    until = marker.loaded_at if at_once else marker.extracted_at + dt.timedelta(seconds=marker.seconds)
+    return float((until - marker.started_at).total_seconds())

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from wholeday import clock
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
+from wholeday.schema.marker import Marker
 from wholeday.storage.day_folder import DayFolder, list_all_days
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.workspace import Workspace
@@ -50,17 +51,17 @@ def _give_up(workspace: Workspace, date: dt.date) -> Outcome:
         marker, outcome = _look_at(workspace, date)
         if not marker or outcome.what != "pruned":
             return outcome
-        if not open_warehouse(workspace).note_pruned(marker):
+        if not open_warehouse(workspace).mark_pruned(marker):
             return Outcome(date, "kept", "it was loaded again meanwhile")
         clean.remove()
         raw.remove()
         return outcome
 
 
-def _look_at(workspace: Workspace, date: dt.date) -> tuple[dict[str, Any] | None, Outcome]:
+def _look_at(workspace: Workspace, date: dt.date) -> tuple[Marker | None, Outcome]:
     """The marker of a day, and what is to become of its files. Raises FolderError."""
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
-    marker, size = open_warehouse(workspace).find_marker(date), 0
+    marker, size = open_warehouse(workspace).read_marker(date), 0
     if not marker:
         return None, Outcome(date, "kept", "not loaded")
     files: dict[str, Any] = {}
@@ -72,9 +73,9 @@ def _look_at(workspace: Workspace, date: dt.date) -> tuple[dict[str, Any] | None
         made = clean.read_manifest(CleanManifest)
         files |= {"clean_sha256": made.sha256}
         size += sum(part.bytes for part in (*made.parts, *made.rejects))
-    if marker | files != marker:
+    if not marker.has(**files):
         return marker, Outcome(date, "kept", "loaded from other files")
-    if not marker["pruned_at"] and any(_is_unfinished(folder) for folder in (raw, clean)):
+    if not marker.pruned_at and any(_is_unfinished(folder) for folder in (raw, clean)):
         return marker, Outcome(date, "kept", "its files are not finished")
     return marker, Outcome(date, "pruned", bytes=size)
 

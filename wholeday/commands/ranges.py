@@ -15,8 +15,8 @@ from rich.table import Table
 from wholeday.commands.plan import Step, find_cost, plan
 from wholeday.commands.prune import Outcome, prune
 from wholeday.commands.screens import Loads, open_console
-from wholeday.load.day import tell_loaded
-from wholeday.load.warehouse import name_days
+from wholeday.days import name_days
+from wholeday.load.day import describe_load
 from wholeday.log import count
 from wholeday.tasks import progress
 from wholeday.tasks.backfill import Backfill
@@ -64,8 +64,8 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
 
     table, failed, workspace = _make_table("what"), list(backfill.failed), backfill.load.workspace()
     if done := set(backfill.done):
-        markers = [marker for marker in open_warehouse(workspace).loads() if marker["date"] in done]
-        _add_days(table, "done", backfill.done, tell_loaded(*markers), "green")
+        markers = [marker for marker in open_warehouse(workspace).read_markers() if marker.date in done]
+        _add_days(table, "done", backfill.done, describe_load(*markers), "green")
     _add_days(table, "skipped", backfill.skipped, "loaded before")
     for day in failed[:FAILED_DAYS]:
         _add_days(table, "failed", [day], backfill.failed[day], "red")

@@ -21,6 +21,7 @@ from wholeday.commands.status import DAY, STATES, State, Status, find_status, na
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
+from wholeday.schema.marker import Marker
 from wholeday.storage.backends import open_storage
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import list_span
@@ -121,7 +122,7 @@ def make_sheet(workspace: Workspace, number: int) -> Sheet:
     if status.first and status.newest:
         first = max(status.first, status.last_closed - dt.timedelta(days=number - 1))
         days = list_span(first, max(status.last_closed, status.newest) + DAY)
-        totals = add_up(open_warehouse(workspace).find_growth(), status.first, status.newest)
+        totals = add_up(open_warehouse(workspace).compute_growth(), status.first, status.newest)
         charts = [*make_charts(status, days), draw_growth(workspace.name, status.first, totals)]
         shown = f"{days[0]} to {days[-1]}"
         by_day = {status.first + number * DAY: total for number, total in enumerate(totals)}
@@ -130,7 +131,7 @@ def make_sheet(workspace: Workspace, number: int) -> Sheet:
             workspace.name: f"{totals[-1]:,}",
             "days loaded": f"{status.days:,}",
             "newest day": str(status.newest),
-            "records, newest day": f"{status.loads[-1]['extracted']:,}",
+            "records, newest day": f"{status.loads[-1].extracted:,}",
         }
     remedies = list_remedies(status, losses)
     grade, headline = judge(status, remedies)
@@ -192,9 +193,9 @@ def list_losses(status: Status, totals: Mapping[dt.date, int], first: dt.date) -
         if date >= first and before - after >= max(FEW_LOST, LARGE * before):
             found.append((date, f"{status.dataset} fell from {before:,} to {after:,} rows"))
     for marker in status.loads:
-        for column, number in (marker["details"] or {}).get("nulled", {}).items():
-            if marker["date"] >= first and number >= max(FEW_LOST, LARGE * max(totals.values())):
-                found.append((marker["date"], f"{count(number, 'value')} of {column} became null"))
+        for column, number in (marker.details or {}).get("nulled", {}).items():
+            if marker.date >= first and number >= max(FEW_LOST, LARGE * max(totals.values())):
+                found.append((marker.date, f"{count(number, 'value')} of {column} became null"))
     return [Remedy("lost", 1, str(date), why, LOST) for date, why in sorted(found, reverse=True)[:NEWEST]]
 
 
@@ -215,7 +216,7 @@ def make_months(status: Status, states: dict[dt.date, State]) -> list[Month]:
     """The newest months, up to that of the last closed day, none before the first day that is known; oldest first."""
     if not states:
         return []
-    markers = {marker["date"]: marker for marker in status.loads}
+    markers = {marker.date: marker for marker in status.loads}
     first, month = min(states), max(status.last_closed, *states).replace(day=1)
 
     def make_cell(day: dt.date) -> Cell | None:
@@ -224,7 +225,7 @@ def make_months(status: Status, states: dict[dt.date, State]) -> list[Month]:
             return None
         told = [STATES[state]]
         if marker := markers.get(day):
-            told += [count(marker["extracted"], "record"), f"{marker['rejected']:,} rejected"]
+            told += [count(marker.extracted, "record"), f"{marker.rejected:,} rejected"]
         return Cell(day, state, f"{day}: {', '.join(told)}")
 
     months: list[Month] = []
@@ -238,9 +239,9 @@ def make_months(status: Status, states: dict[dt.date, State]) -> list[Month]:
 
 def make_charts(status: Status, days: list[dt.date]) -> list[Chart]:
     """What came with these days."""
-    markers = {marker["date"]: marker for marker in status.loads}
+    markers = {marker.date: marker for marker in status.loads}
 
-    def draw(title: str, **layers: tuple[str, Callable[[dict[str, Any]], float]]) -> Chart:
+    def draw(title: str, **layers: tuple[str, Callable[[Marker], float]]) -> Chart:
         values = [[read(markers[day]) if day in markers else None for day in days] for _, read in layers.values()]
         colours = [colour for colour, _ in layers.values()]
         svg = draw_bars(f"{status.dataset} {title}", days, list(map(Layer, colours, values)))
@@ -256,19 +257,19 @@ def make_charts(status: Status, days: list[dt.date]) -> list[Chart]:
         legend = dict(zip(layers, colours, strict=True)) if len(layers) > 1 else {}
         return Chart(title, caption, legend, words, svg)
 
-    def read_seconds(marker: dict[str, Any]) -> float:
-        return max(0.0, (marker["extracted_at"] - marker["started_at"]).total_seconds())
+    def read_seconds(marker: Marker) -> float:
+        return max(0.0, (marker.extracted_at - marker.started_at).total_seconds())
 
     return [
-        draw("Records a day", records=("main", lambda marker: marker["extracted"])),
+        draw("Records a day", records=("main", lambda marker: marker.extracted)),
         draw(
             "What they changed",
-            new=("main", lambda marker: marker["inserted"]),
-            updated=("second", lambda marker: marker["updated"]),
-            deleted=("third", lambda marker: -marker["deleted"] - marker["vanished"]),
+            new=("main", lambda marker: marker.inserted),
+            updated=("second", lambda marker: marker.updated),
+            deleted=("third", lambda marker: -marker.deleted - marker.vanished),
         ),
-        draw("Rejected a day", rejected=("third", lambda marker: marker["rejected"])),
-        draw("Seconds a day", reading=("main", read_seconds), loading=("second", lambda marker: marker["seconds"])),
+        draw("Rejected a day", rejected=("third", lambda marker: marker.rejected)),
+        draw("Seconds a day", reading=("main", read_seconds), loading=("second", lambda marker: marker.seconds)),
     ]
 
 

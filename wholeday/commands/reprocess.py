@@ -8,13 +8,15 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from wholeday.days import name_days
 from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.load import day as load_stage
-from wholeday.load.warehouse import join_accepted, name_days, open_warehouse
+from wholeday.load.warehouse import open_warehouse
+from wholeday.schema.marker import Marker
 from wholeday.storage.day_folder import DayFolder, list_days
-from wholeday.storage.known_source import SOURCE_GATE, KnownSource, tell_ways_out
+from wholeday.storage.known_source import SOURCE_GATE, KnownSource, describe_ways_out, join_accepted
 from wholeday.storage.manifest import RawManifest
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import stages
@@ -22,7 +24,7 @@ from wholeday.tasks.days import list_span
 from wholeday.transform import day as transform_stage
 
 if TYPE_CHECKING:
-    from wholeday.load.warehouse import Load
+    from wholeday.load.clean_day import CleanDay
 
 
 class Outcome(NamedTuple):
@@ -41,7 +43,7 @@ def find_outdated(
 
     Of those from `start` to the day before `stop`; the files of others are not looked at.
     """
-    markers = {marker["date"]: marker for marker in open_warehouse(workspace).loads()}
+    markers = {marker.date: marker for marker in open_warehouse(workspace).read_markers()}
     outdated = {}
     for date in list_raw(workspace, start, stop):
         raw, clean = (workspace.folder(stage, date) for stage in ("raw", "clean"))
@@ -57,7 +59,7 @@ def reprocess(workspace: Workspace, start: dt.date, stop: dt.date, everything: b
     """
     days = list_span(start, stop)
     outdated = find_outdated(workspace, start, stop)
-    markers = {marker["date"]: marker for marker in open_warehouse(workspace).loads()}
+    markers = {marker.date: marker for marker in open_warehouse(workspace).read_markers()}
     raw = [date for date in days if workspace.folder("raw", date).exists()]
     others = {} if workspace.settings.accept else _find_others(workspace, raw)
     for date in days:
@@ -76,14 +78,14 @@ def reprocess(workspace: Workspace, start: dt.date, stop: dt.date, everything: b
                 if workspace.folder("raw", date).exists():
                     yield Outcome(date, "failed", str(error))
                 else:  # prune, or a person, removed its files meanwhile
-                    yield _pass_over(date, open_warehouse(workspace).find_marker(date))
+                    yield _pass_over(date, open_warehouse(workspace).read_marker(date))
 
 
-def _pass_over(date: dt.date, marker: dict[str, Any] | None) -> Outcome:
+def _pass_over(date: dt.date, marker: Marker | None) -> Outcome:
     """What becomes of a day without raw files."""
     if not marker:
         return Outcome(date, "missing", "no raw files: its Load task reads them from the source")
-    if marker["pruned_at"]:
+    if marker.pruned_at:
         return Outcome(date, "pruned", "its files are given up: it stays as it was loaded")
     return Outcome(
         date,
@@ -100,13 +102,13 @@ def rebuild(workspace: Workspace, drop_missing: bool = False) -> list[Outcome]:
     another source.
     """
     warehouse = open_warehouse(workspace)
-    loads: dict[dt.date, Load] = {}
+    loads: dict[dt.date, CleanDay] = {}
     failed: dict[dt.date, PipelineError] = {}
     _list_raw_to_rebuild(workspace)
     with workspace.folder("clean", dt.date.min).lock_all():  # a day is loaded under this lock: none is loaded meanwhile
         warehouse.rename_old_tables()
-        kept = warehouse.find_days()
-        accepted = warehouse.find_let_through()
+        kept = warehouse.read_days()
+        accepted = warehouse.read_days_let_through()
         while True:
             days = _list_raw_to_rebuild(workspace)
             missing = kept.difference(days)
@@ -124,7 +126,7 @@ def rebuild(workspace: Workspace, drop_missing: bool = False) -> list[Outcome]:
                         failed[date] = error
             for date in sorted(kept & failed.keys()):
                 raise failed[date]
-            lost = warehouse.rebuild(sorted(loads.values(), key=lambda load: load[0].as_of), missing)
+            lost = warehouse.rebuild(sorted(loads.values(), key=lambda load: load.metadata.as_of), missing)
             if not lost:
                 break
             kept |= lost  # in a bucket, which has no locks, they were loaded meanwhile
@@ -133,10 +135,10 @@ def rebuild(workspace: Workspace, drop_missing: bool = False) -> list[Outcome]:
     return sorted([*done, *left, *(Outcome(date, "failed", str(error)) for date, error in failed.items())])
 
 
-def _let_through(load: "Load") -> "Load":
-    """Note in a load that another source was let through."""
-    day, rows, rejects = load
-    return replace(day, accepted=join_accepted(day.accepted, SOURCE_GATE)), rows, rejects
+def _let_through(clean: "CleanDay") -> "CleanDay":
+    """Return the day with the gate in its `accepted`."""
+    accepted = join_accepted(clean.metadata.accepted, SOURCE_GATE)
+    return replace(clean, metadata=replace(clean.metadata, accepted=accepted))
 
 
 def _list_raw_to_rebuild(workspace: Workspace) -> list[dt.date]:
@@ -153,7 +155,7 @@ def _find_others(workspace: Workspace, days: Sequence[dt.date]) -> dict[dt.date,
     Raises QualityError if nothing is loaded that could tell which of several sources is meant, unless all are accepted.
     """
     warehouse = open_warehouse(workspace)
-    known, in_tables = warehouse.find_known(), warehouse.find_days()
+    known, in_tables = warehouse.read_known_source(), warehouse.read_days()
     sources: dict[str, list[dt.date]] = {}
     for date in days:
         with suppress(FolderError):  # a damaged manifest is told when the day is worked on
@@ -165,7 +167,7 @@ def _find_others(workspace: Workspace, days: Sequence[dt.date]) -> dict[dt.date,
         if not workspace.settings.accept:
             named = "; ".join(f"{source}: {name_days(dates)}" for source, dates in sources.items())
             problem = f"{workspace.name}: the raw files come from several sources ({named})"
-            raise QualityError(f"{problem}: {tell_ways_out(workspace.name)}")
+            raise QualityError(f"{problem}: {describe_ways_out(workspace.name)}")
         known = max(KnownSource(max(dates), source) for source, dates in sources.items())
     return {date: why for source, dates in sources.items() for date in dates if known and (why := known.refuse(source))}
 
@@ -188,11 +190,11 @@ def list_raw(workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date =
     return [date for date in days if DayFolder(data_dir, "raw", workspace.name, date).exists()]
 
 
-def _find_reason(raw: DayFolder, clean: DayFolder, marker: dict[str, Any] | None, version: str) -> str | None:
+def _find_reason(raw: DayFolder, clean: DayFolder, marker: Marker | None, version: str) -> str | None:
     """Why a day with raw files is outdated; None where it is not."""
     if not marker:
         return "not loaded"
-    if marker["transform_version"] != version:
+    if marker.transform_version != version:
         return "made by other code"
     try:
         read = raw.read_manifest(RawManifest)
@@ -201,5 +203,5 @@ def _find_reason(raw: DayFolder, clean: DayFolder, marker: dict[str, Any] | None
     made = transform_stage.read_current(read, clean, version)
     if not made:
         return "its clean files are not what the code of today makes of its raw files"
-    files = {"raw_sha256": read.sha256, "clean_sha256": made.sha256, "as_of": read.as_of}
-    return None if marker | files == marker else "loaded from other files"
+    is_loaded = marker.has(raw_sha256=read.sha256, clean_sha256=made.sha256, as_of=read.as_of)
+    return None if is_loaded else "loaded from other files"

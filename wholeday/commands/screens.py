@@ -24,6 +24,7 @@ from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.log import count, encode_json
+from wholeday.schema.marker import Marker
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import alerts
 from wholeday.tasks.day_tasks import Load
@@ -213,7 +214,7 @@ def show_reprocessed(loads: Loads, options: argparse.Namespace) -> bool:
 def show_rebuilt(loads: Loads, options: argparse.Namespace) -> bool:
     """Of which days the warehouse is made anew; whether all could be."""
     from wholeday.commands.reprocess import rebuild
-    from wholeday.load.warehouse import name_days
+    from wholeday.days import name_days
 
     sound = True
     for load in loads:
@@ -228,7 +229,7 @@ def show_rebuilt(loads: Loads, options: argparse.Namespace) -> bool:
 
 def _show_outcomes(workspace: Workspace, outcomes: "Iterable[Outcome]", each: str = "") -> dict[str, list[dt.date]]:
     """Print each outcome as it comes: a line for a day that failed, and with `each` for one that is done."""
-    from wholeday.load.warehouse import name_days
+    from wholeday.days import name_days
 
     console = open_console()
     days: dict[str, list[dt.date]] = {
@@ -388,22 +389,22 @@ class _Console(Console):
         return super().render_str(clean_lines(text), **how)
 
 
-def _show_loads(console: Console, markers: Sequence[dict[str, Any]]) -> None:
+def _show_loads(console: Console, markers: Sequence[Marker]) -> None:
     """A row a day with its counts. Where they are too wide those that are 0 on all these days are told in a line."""
     names, zero = ["extracted", *COUNTS], []
     if len("  ".join(["2026-11-21", *names, "seconds"])) > console.width:
-        zero = [name for name in names if not any(marker[name] for marker in markers)]
+        zero = [name for name in names if not any(marker.counts[name] for marker in markers)]
     shown = [name for name in names if name not in zero]
-    rows = [[*(f"{marker[name]:,}" for name in shown), f"{marker['seconds']:.2f}"] for marker in markers]
+    rows = [[*(f"{marker.counts[name]:,}" for name in shown), f"{marker.seconds:.2f}"] for marker in markers]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("date", no_wrap=True)
     for name, values in zip((*shown, "seconds"), zip(*rows, strict=True), strict=True):  # a name is broken, no number
         table.add_column(name, justify="right", overflow="fold", min_width=max(map(len, values)))
     for marker, row in zip(markers, rows, strict=True):
-        table.add_row(str(marker["date"]), *row)
+        table.add_row(str(marker.date), *row)
     console.print(table)
     if zero:
         console.print(f"0 on all these days: {', '.join(zero)}", style="dim", soft_wrap=True)
     for marker in markers:
         if removed := describe_removed(marker):
-            console.print(f"{marker['date']} {removed}", style="yellow", soft_wrap=True)
+            console.print(f"{marker.date} {removed}", style="yellow", soft_wrap=True)

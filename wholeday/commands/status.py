@@ -6,7 +6,7 @@ Refuses to change anything, and to ask the source.
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -15,8 +15,10 @@ from wholeday.commands.reprocess import find_outdated
 from wholeday.config.days import SNAPSHOT
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
-from wholeday.load.warehouse import Rejected, name_days, open_warehouse
+from wholeday.days import name_days
+from wholeday.load.warehouse import RejectReason, open_warehouse
 from wholeday.log import count
+from wholeday.schema.marker import Marker
 from wholeday.storage.tombstones import Tombstones
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.failures import Failure, read_failures, select_open
@@ -69,11 +71,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The newest one of each day, whether it is loaded or not."""
     future: list[dt.date]
     """The loaded days that were read under a clock that was ahead: they supersede what is loaded later."""
-    rejects: list[Rejected]
+    rejects: list[RejectReason]
     """The most frequent first."""
     unforgotten: int
     """How many keys are not wholly erased: `forget` goes on with them."""
-    loads: list[dict[str, Any]]
+    loads: list[Marker]
     """The rows of the table `loads`."""
 
     @property
@@ -88,7 +90,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     def find_states(self) -> dict[dt.date, State]:
         """The state of each day that is loaded, missing or failed."""
-        loaded: dict[dt.date, State] = {marker["date"]: "loaded" for marker in self.loads}
+        loaded: dict[dt.date, State] = {marker.date: "loaded" for marker in self.loads}
         states = loaded | dict.fromkeys(self.missing, "missing") | dict.fromkeys(self.pruned, "pruned")
         states |= dict.fromkeys(self.outdated.keys() & loaded.keys(), "outdated")
         return states | dict.fromkeys(self.failed, "failed")
@@ -97,11 +99,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 def find_status(workspace: Workspace) -> Status:
     """How a dataset stands now. Raises ConfigError, FolderError, WarehouseError."""
     warehouse, data_dir, now = open_warehouse(workspace), workspace.pipeline.data_dir, clock.utc_now()
-    loads = warehouse.loads()
-    loaded = [marker["date"] for marker in loads]
+    loads = warehouse.read_markers()
+    loaded = [marker.date for marker in loads]
     last_closed = workspace.settings.last_closed_day(now)
-    future = [marker["date"] for marker in loads if _is_of_future(marker)]
-    present = [marker for marker in loads if marker["date"] not in future]
+    future = [marker.date for marker in loads if _is_of_future(marker)]
+    present = [marker for marker in loads if marker.date not in future]
     known_until = max(map(_find_end, _find_unbroken(present, _makes_up(workspace.settings))), default=None)
     missing = _find_missing(loaded, last_closed)
     failures = read_failures(data_dir, workspace.name)
@@ -114,25 +116,25 @@ def find_status(workspace: Workspace) -> Status:
         days=len(loads),
         first=loaded[0] if loaded else None,
         newest=loaded[-1] if loaded else None,
-        source=next((marker["source"] for marker in reversed(loads) if marker["source"]), None),
+        source=next((marker.source for marker in reversed(loads) if marker.source), None),
         known_until=known_until,
         age_seconds=(now - known_until).total_seconds() if known_until else None,
         missing=missing,
         past=workspace.list_past(missing, now),
         failed=list(select_open(failures, loads)),
         outdated=find_outdated(workspace),
-        pruned=[marker["date"] for marker in loads if marker["pruned_at"]],
+        pruned=[marker.date for marker in loads if marker.pruned_at],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
         future=future,
-        rejects=warehouse.summarise_rejects(),
+        rejects=warehouse.count_rejects(),
         unforgotten=Tombstones(data_dir, workspace.name).count_pending(),
         loads=loads,
     )
 
 
-def _is_of_future(marker: dict[str, Any]) -> bool:
+def _is_of_future(marker: Marker) -> bool:
     """Whether a day was read under a clock that was ahead."""
-    times = (marker["started_at"], marker["extracted_at"], marker["as_of"])
+    times = (marker.started_at, marker.extracted_at, marker.as_of)
     return any(time and clock.is_future(time) for time in times)
 
 
@@ -142,19 +144,19 @@ def _makes_up(settings: Source) -> bool:
     return "watermark" in found and found.isdisjoint({"date", "day_start"})
 
 
-def _find_unbroken(loads: list[dict[str, Any]], made_up: bool) -> list[dict[str, Any]]:
+def _find_unbroken(loads: list[Marker], made_up: bool) -> list[Marker]:
     """The loaded days up to the newest before which none is missing that matters; a snapshot is whole by itself."""
     known = 0
     for number, marker in enumerate(loads):
-        follows = not number or marker["date"] - loads[number - 1]["date"] == DAY
-        if made_up or marker["mode"] == SNAPSHOT or (follows and known == number):
+        follows = not number or marker.date - loads[number - 1].date == DAY
+        if made_up or marker.mode == SNAPSHOT or (follows and known == number):
             known = number + 1
     return loads[:known]
 
 
-def _find_end(marker: dict[str, Any]) -> dt.datetime:
+def _find_end(marker: Marker) -> dt.datetime:
     """Up to when a loaded day tells what changed."""
-    end: dt.datetime = marker["as_of"] if marker["mode"] == SNAPSHOT else marker["window_stop"]
+    end: dt.datetime = marker.as_of if marker.mode == SNAPSHOT else marker.window_stop
     return end
 
 

@@ -11,17 +11,21 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from wholeday import clock
 from wholeday.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare
+from wholeday.load.clean_day import CleanDay, DayMetadata
 from wholeday.load.database import Connection
-from wholeday.load.staging import Day
-from wholeday.load.warehouse import join_accepted, open_warehouse
+from wholeday.load.warehouse import open_warehouse
+from wholeday.schema.marker import Marker
 from wholeday.storage.backends import strip_run
 from wholeday.storage.day_folder import MANIFEST, STAGES, DayFolder, Stage, list_all_days
+from wholeday.storage.known_source import join_accepted
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.parquet import open_rows
@@ -29,9 +33,6 @@ from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import check_span
 from wholeday.tasks.registry import spell_command
 from wholeday.transform import parts
-
-if TYPE_CHECKING:
-    from wholeday.load.warehouse import Load
 
 Manifest = TypeVar("Manifest", RawManifest, CleanManifest)
 
@@ -83,7 +84,7 @@ def _compare(workspace: Workspace, db: Connection | None, start: dt.date, stop: 
         yield from audit.check_history()
 
 
-def _look_at(workspace: Workspace, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None) -> list[Finding]:
+def _look_at(workspace: Workspace, date: dt.date, marker: Marker | None, audit: Audit | None) -> list[Finding]:
     """Verify a day. If something differs, verify it again while no other process can work on its files."""
     found = _list_findings(workspace, date, marker, audit)
     if all(finding.remark for finding in found):
@@ -96,44 +97,40 @@ def _look_at(workspace: Workspace, date: dt.date, marker: dict[str, Any] | None,
     return [Finding(date, "clean" if raw_is_free else "raw", busy, remark=True)]
 
 
-def _list_findings(
-    workspace: Workspace, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None
-) -> list[Finding]:
+def _list_findings(workspace: Workspace, date: dt.date, marker: Marker | None, audit: Audit | None) -> list[Finding]:
     try:
         return list(_verify_day(workspace, date, marker, audit))
     except FolderError as error:  # files may vanish while they are read
         return [Finding(date, workspace.name, str(error))]
 
 
-def _verify_day(
-    workspace: Workspace, date: dt.date, marker: dict[str, Any] | None, audit: Audit | None
-) -> Iterator[Finding]:
+def _verify_day(workspace: Workspace, date: dt.date, marker: Marker | None, audit: Audit | None) -> Iterator[Finding]:
     """Hold the files of a day, its marker and its rows against each other."""
     raw, clean = yield from _verify_files(workspace, date, marker)
     if audit and marker:
         yield from audit.check_marker(marker)
         yield from _check_clock(marker)
-        if clean and clean.sha256 == marker["clean_sha256"] and date not in audit.faults:
+        if clean and clean.sha256 == marker.clean_sha256 and date not in audit.faults:
             yield from _verify_rows(workspace, audit, marker, raw, clean)
     elif audit and raw and clean and clean.raw_sha256 == [part.sha256 for part in raw.parts]:
-        load = load_stage.read_clean(workspace, date)
-        if audit.find_reading(date) == audit.name_reading(load[0]):  # else it was read again, and is not loaded yet
-            yield from _compare_rows(workspace, audit, None, load)
+        day = load_stage.read_clean(workspace, date)
+        if audit.is_loaded_from(day.metadata):  # else it was read again, and is not loaded yet
+            yield from _compare_rows(workspace, audit, None, day)
 
 
-def _is_changed(workspace: Workspace, date: dt.date, marker: dict[str, Any] | None) -> bool:
+def _is_changed(workspace: Workspace, date: dt.date, marker: Marker | None) -> bool:
     """Whether the marker of a day is another by now: what is read of the warehouse is of an earlier moment."""
     with suppress(WarehouseError):  # it cannot be read, then as now
-        return open_warehouse(workspace).find_marker(date) != marker
+        return open_warehouse(workspace).read_marker(date) != marker
     return False
 
 
 def _verify_files(
-    workspace: Workspace, date: dt.date, marker: dict[str, Any] | None
+    workspace: Workspace, date: dt.date, marker: Marker | None
 ) -> Generator[Finding, None, tuple[RawManifest | None, CleanManifest | None]]:
     """Hold the folders of a day against their manifests, each other and the marker; returns the sound manifests."""
     raw_folder, clean_folder = (workspace.folder(stage, date) for stage in STAGES)
-    pruned = bool(marker and marker["pruned_at"])
+    pruned = bool(marker and marker.pruned_at)
     owed = bool(marker) and not pruned
     raw, raw_findings = _read_folder(raw_folder, "raw", RawManifest, owed)
     clean, clean_findings = _read_folder(clean_folder, "clean", CleanManifest, owed and bool(raw))
@@ -148,7 +145,7 @@ def _verify_files(
         if clean.transform_version == workspace.version and not [*raw_findings, *clean_findings]:
             yield from _make_again(workspace, raw_folder, raw, clean_folder, clean)
         # The marker's `rejected` leaves out those of forgotten keys that are in the files; its `forgotten` has them.
-        day, _, _ = load_stage.read_clean(workspace, date)
+        day = load_stage.read_clean(workspace, date).metadata
         others = ("transform_version", "rejected", "forgotten")
         should = {name: value for name, value in vars(day).items() if name not in others}
     if marker:
@@ -157,57 +154,62 @@ def _verify_files(
             should = {name: value for name, value in should.items() if name not in behind}
             what = "forget has erased lines of its files, and not yet of the tables: run it again: "
             yield Finding(date, "loads", what + spell_command(workspace.name, "forget"))
-        if "accepted" in should and marker["accepted"]:  # a load may let another source through, too
-            should["accepted"] = join_accepted(should["accepted"], marker["accepted"])
+        if "accepted" in should and marker.accepted:  # a load may let another source through, too
+            should["accepted"] = join_accepted(should["accepted"], marker.accepted)
         # A null is named by audit.py, but in `source`, where it may be right.
-        said = {name: value for name, value in marker.items() if value is not None or name == "source"}
+        said = {
+            name: value
+            for name, value in msgspec.structs.asdict(marker).items()
+            if value is not None or name == "source"
+        }
         yield from compare(date, "loads", said, {name: value for name, value in should.items() if name in said})
-        if marker["transform_version"] != workspace.version:
+        if marker.transform_version != workspace.version:
             again = "its raw files are pruned" if pruned and not raw else "reprocess makes it again"
             yield Finding(date, "loads", f"the day was made by other code: {again}", remark=True)
     return None if raw_findings else raw, None if clean_findings else clean
 
 
-def _find_behind(marker: dict[str, Any], raw: RawManifest | None, clean: CleanManifest | None) -> set[str]:
+def _find_behind(marker: Marker, raw: RawManifest | None, clean: CleanManifest | None) -> set[str]:
     """Return the digests of the marker that are those before an erasure: `forget` is at work, or was interrupted."""
     manifests = {"raw_sha256": raw, "clean_sha256": clean}
     return {
         name
         for name, manifest in manifests.items()
         if manifest
-        and marker[name] != manifest.sha256
-        and marker[name] in {erasure.sha256 for erasure in manifest.erasures}
+        and getattr(marker, name) != manifest.sha256
+        and getattr(marker, name) in {erasure.sha256 for erasure in manifest.erasures}
     }
 
 
-def _check_clock(marker: dict[str, Any]) -> Iterator[Finding]:
+def _check_clock(marker: Marker) -> Iterator[Finding]:
     """Name the times of a marker that lie in the future."""
     for name in ("started_at", "extracted_at", "as_of"):
-        if marker[name] and clock.is_future(marker[name]):
-            what = f"{name} is {marker[name]:%Y-%m-%dT%H:%M:%SZ}, in the future: docs/operating.md, A wrong clock"
-            yield Finding(marker["date"], "loads", what)
+        time = getattr(marker, name)
+        if time and clock.is_future(time):
+            what = f"{name} is {time:%Y-%m-%dT%H:%M:%SZ}, in the future: docs/operating.md, A wrong clock"
+            yield Finding(marker.date, "loads", what)
 
 
 def _verify_rows(
-    workspace: Workspace, audit: Audit, marker: dict[str, Any], raw: RawManifest | None, clean: CleanManifest
+    workspace: Workspace, audit: Audit, marker: Marker, raw: RawManifest | None, clean: CleanManifest
 ) -> Iterator[Finding]:
     """Hold the tables against the clean files that the day was loaded from."""
-    folder = workspace.folder("clean", marker["date"])
-    said = {field.name: marker[field.name] for field in fields(Day) if field.name in marker}
+    folder = workspace.folder("clean", marker.date)
+    said = {field.name: getattr(marker, field.name) for field in fields(DayMetadata) if hasattr(marker, field.name)}
     # Of other raw files than those that were loaded only the marker can tell how many lines had been erased.
-    erased = raw.forgotten if raw and raw.sha256 == marker["raw_sha256"] else marker["forgotten"]
+    erased = raw.forgotten if raw and raw.sha256 == marker.raw_sha256 else marker.forgotten
     left = clean.rows + clean.rejected
-    day = Day(**said | {"extracted": left + erased, "rejected": clean.rejected, "forgotten": erased})
+    day = DayMetadata(**said | {"extracted": left + erased, "rejected": clean.rejected, "forgotten": erased})
     rows, rejects = load_stage.read_rows(folder, clean.parts), load_stage.read_rejects(workspace, folder, clean.rejects)
-    yield from _compare_rows(workspace, audit, marker, (day, rows, rejects))
+    yield from _compare_rows(workspace, audit, marker, CleanDay(day, rows, rejects))
 
 
-def _compare_rows(workspace: Workspace, audit: Audit, marker: dict[str, Any] | None, load: "Load") -> Iterator[Finding]:
+def _compare_rows(workspace: Workspace, audit: Audit, marker: Marker | None, day: CleanDay) -> Iterator[Finding]:
     """Hold the tables against a day as it would be loaded."""
     try:
-        yield from audit.check_rows(marker, load)
+        yield from audit.check_rows(marker, day)
     except PipelineError as error:
-        yield Finding(load[0].date, workspace.name, str(error))
+        yield Finding(day.metadata.date, workspace.name, str(error))
 
 
 def _read_folder(

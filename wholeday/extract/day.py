@@ -26,7 +26,7 @@ from wholeday.extract.totals import WrongSourceError
 from wholeday.log import count, logger, set_load
 from wholeday.schema.census import Census
 from wholeday.storage.day_folder import DayFolder
-from wholeday.storage.known_source import tell_ways_out
+from wholeday.storage.known_source import describe_ways_out
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import Part, RawManifest, Verdict
 from wholeday.storage.workspace import Workspace
@@ -67,10 +67,10 @@ def extract_day(
     settings.check_closed(date, started_at)
     _warn(settings, date, started_at)
     source = name_source(settings)
-    another = gates.judge_source(source, known.find_known())
+    another = gates.judge_source(source, known.read_known_source())
     verdicts = [another] if another else []
     # Before the first request: nothing is asked of a source whose answer cannot be used.
-    _check_verdicts(workspace, date, verdicts, tell_ways_out(workspace.name))
+    _check_verdicts(workspace, date, verdicts, describe_ways_out(workspace.name))
     watermark = known.watermark_before(date) if "watermark" in find_placeholders(settings) else None
     question = _digest_question(settings, workspace.pipeline.part_records, watermark)
     journal = Journal.open(folder, question, started_at)

@@ -1,11 +1,9 @@
-"""The tables of a dataset held against the days that were loaded, and against each other.
+"""Compare the tables of a dataset with the days that were loaded, and with each other.
 
-Owns what the store says of a day, read back, and what it says is there now: each as a query of its own, which has
-nothing in common with the statements by which merge.py got there. Works in temporary tables, and refuses to change
-any other.
-
-How the records of a day divide into inserted, updated, deleted, unchanged and superseded is not counted again: it
-depends on what was loaded before.
+Responsibilities: what the stored facts say of a day and of the present, by queries of their own. They share nothing
+with the statements of merge.py, so that a mistake there is found here.
+Non-goals: changing any table but temporary ones. How the records of a day divide into inserted, updated, deleted,
+unchanged and superseded is not counted again, as it depends on what was loaded before.
 """
 
 import datetime as dt
@@ -13,26 +11,30 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
-from wholeday.load.database import Connection
+from wholeday.load.catalog import check_table
+from wholeday.load.clean_day import CleanDay, DayMetadata
+from wholeday.load.database import Connection, Row, decode
+from wholeday.load.markers import has_markers, scan_markers
 from wholeday.load.old_names import refuse_old_names
-from wholeday.load.staging import Day, Staging
-from wholeday.load.warehouse import MAY_BE_NULL, check_stored, decode, scan_markers
-from wholeday.schema.tables import CLASSES, HISTORY, LOADS, REJECTS, Declared, Table, Words
+from wholeday.load.sql import HISTORY, Words
+from wholeday.load.staging import Staging
+from wholeday.schema.marker import CLASSES, Marker
+from wholeday.schema.tables import LOADS, REJECTS, Declared, Table
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
-
-    from wholeday.load.warehouse import Load
 
 EXAMPLES = 10  # rows that are named, of all that differ in one comparison
 
 
 class Finding(NamedTuple):
-    """Something that differs; or, as a `remark`, what is worth knowing while nothing is wrong.
+    """A difference; or, as a `remark`, something worth knowing though nothing is wrong.
 
-    `thing` is `raw`, `clean` or a table; `date` is None where it is not of one day.
+    `thing` is `raw`, `clean` or a table; `date` is None if the finding is not about one day.
     """
 
     date: dt.date | None
@@ -41,51 +43,52 @@ class Finding(NamedTuple):
     remark: bool = False
 
 
-def compare(date: dt.date, thing: str, said: Mapping[str, Any], should: Mapping[str, Any]) -> Iterator[Finding]:
-    """A finding for each name in `should` of which something else is said."""
-    for name, value in should.items():
-        if said[name] != value:
-            yield Finding(date, thing, f"{name} is {_show(said[name])}, should be {_show(value)}")
+def compare(date: dt.date, thing: str, actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield a finding for each name in `expected` that has another value in `actual`."""
+    for name, value in expected.items():
+        if actual[name] != value:
+            yield Finding(date, thing, f"{name} is {_show(actual[name])}, should be {_show(value)}")
 
 
 class Audit:
-    """What the warehouse says of a dataset, at one moment."""
+    """Reads what the warehouse says of a dataset at one moment."""
 
     def __init__(self, db: Connection, declared: Declared, missing: Collection[str] = ()) -> None:
-        """Take the tables as declared; an empty temporary one stands for each that is `missing`."""
+        """Take the declared tables. An empty temporary table stands for each that is `missing`."""
         self.db, self.declared, self.missing = db, declared, missing
         self.tables = declared.stored()
-        self.words = Words(declared)
-        self.words["known"] = " or ".join(f'c."{column}" is not null' for column in declared.row)
-        self.words["stored_rejects"] = f"{db.permanent}.{REJECTS.name}"
+        has_values = " or ".join(f'c."{column}" is not null' for column in declared.row)
+        self.words = Words(declared, has_values=has_values, rejects=f"{db.permanent}.{REJECTS.name}")
         for table in (LOADS, *self.tables):
             if table.name in missing:
                 self._create(table)
         if REJECTS.name in missing:  # a temporary table of this name is used to compare
             self._create(REJECTS, "_rejects")
-            self.words["stored_rejects"] = "_rejects"
-        self.markers: dict[dt.date, dict[str, Any]] = {}
+            self.words["rejects"] = "_rejects"
+        self.markers: dict[dt.date, Marker] = {}
         self.faults: dict[dt.date, list[str]] = {}
+        """What is wrong with the values of a marker, by day. Such a marker is compared with nothing."""
         self.days: set[dt.date] = set()
-        self._lost: list[Finding] = []
+        self._undated: list[Finding] = []
+        self._read_markers()
         self._read_days()
 
     @classmethod
     def open(cls, db: Connection, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Audit | None":
-        """The tables of a dataset, None where nothing of it was ever loaded. The connection is one for reading.
+        """Open the tables of a dataset on a readonly connection; None if nothing of it was ever loaded.
 
-        Raises WarehouseError where a table is other than declared.
+        Raises WarehouseError if a table differs from its declaration.
         """
         refuse_old_names(db, name)
-        is_loaded = check_stored(db, LOADS) and _has_markers(db, name)
+        is_loaded = check_table(db, LOADS) and has_markers(db, name)
         declared = Declared.read(name, table)
         tables = [LOADS, *declared.stored(), REJECTS]
-        missing = [table.name for table in tables if not check_stored(db, table, may_be_added=declared.row)]
+        missing = [table.name for table in tables if not check_table(db, table, optional=declared.row)]
         if not is_loaded and {table.name for table in declared.stored()} <= {*missing}:
             return None
-        # A column that is declared but not there yet comes with the next load.
-        there = db.describe(declared.stored().present.name).columns or declared.row
-        row = {column: kind for column, kind in declared.row.items() if column in there}
+        # The next load adds the declared columns that are not stored yet.
+        stored = db.describe(declared.stored().present.name).columns or declared.row
+        row = {column: kind for column, kind in declared.row.items() if column in stored}
         return cls(db, replace(declared, row=row), missing)
 
     def has(self, *tables: Table) -> bool:
@@ -93,119 +96,113 @@ class Audit:
         return not any(table.name in self.missing for table in tables)
 
     def check_tables(self) -> Iterator[Finding]:
-        """Name the tables that are missing."""
+        """Report missing tables."""
         if self.missing:
             what = f"{self.db}: there is no table {', '.join(self.missing)}: rebuild makes it again"
             yield Finding(None, self.declared.name, what)
 
-    def find_reading(self, date: dt.date) -> tuple[Any, ...] | None:
-        """Which reading of a day its rows are of, by the table of days: mode, `as_of` (of a snapshot), `extracted_at`.
-
-        None if the day has no rows.
-        """
-        sql = "select mode, as_of, extracted_at from {days} where load_date = :date"
-        row: tuple[Any, ...] | None = self._run(sql, date=date).fetchone()
-        return row
-
-    def name_reading(self, day: Day) -> tuple[Any, ...]:
-        """The same of a day as its manifests describe it."""
+    def is_loaded_from(self, day: DayMetadata) -> bool:
+        """Whether the rows of a day are from this extraction of it, by `_users_days`."""
         as_of = self.db.encode(day.as_of) if day.mode == SNAPSHOT else None
-        return day.mode, as_of, self.db.encode(day.extracted_at)
+        sql = "select mode, as_of, extracted_at from {days} where load_date = :date"
+        row: Row | None = self._run(sql, date=day.date).fetchone()
+        return row == (day.mode, as_of, self.db.encode(day.extracted_at))
+
+    def _read_markers(self) -> None:
+        for marker, faults in scan_markers(self.db, self.declared.name):
+            if marker.date:
+                self.markers[marker.date] = marker
+                self.faults |= {marker.date: [*faults.values()]} if faults else {}
+            else:
+                self._undated += [Finding(None, "loads", fault) for fault in faults.values()]
 
     def _read_days(self) -> None:
-        """Find the markers, what of them is not fit to be held against anything, and the days in the table of days."""
-        for marker, unread in scan_markers(self.db, self.declared.name):
-            nulls = [name for name, value in marker.items() if value is None and name not in {*unread, *MAY_BE_NULL}]
-            faults = [*unread.values(), *(f"{name} is null" for name in nulls)]
-            if marker["date"]:
-                self.markers[marker["date"]] = marker
-                self.faults |= {marker["date"]: faults} if faults else {}
-            else:
-                self._lost += [Finding(None, "loads", fault) for fault in faults]
         for (day,) in self._run("select load_date from {days}").fetchall():
             try:
                 self.days.add(decode(self.db, "load_date", day, "date"))
             except WarehouseError as error:
-                self._lost.append(Finding(None, self.tables.days.name, str(error)))
+                self._undated.append(Finding(None, self.tables.days.name, str(error)))
 
-    def check_marker(self, marker: dict[str, Any]) -> Iterator[Finding]:
-        """Hold a marker against itself, and against the table of days."""
-        date, days = marker["date"], self.tables.days.name
+    def check_marker(self, marker: Marker) -> Iterator[Finding]:
+        """Compare a marker with itself, and with `_users_days`."""
+        date, days = marker.date, self.tables.days.name
         if date in self.faults:
             yield from (Finding(date, "loads", fault) for fault in self.faults[date])
             return
-        total = sum(marker[name] for name in CLASSES)
-        if total != marker["extracted"]:
-            yield Finding(date, "loads", f"extracted is {marker['extracted']}, the counts add up to {total}")
+        total = sum(marker.counts[name] for name in CLASSES)
+        if total != marker.extracted:
+            yield Finding(date, "loads", f"extracted is {marker.extracted}, the counts add up to {total}")
         if not self.has(self.tables.days):
             return
-        should = {name: self.db.encode(marker[name]) for name in ("mode", "as_of", "extracted_at")}
-        if marker["mode"] != SNAPSHOT:
-            should["as_of"] = None
-        row = self._run(f"select {', '.join(should)} from {{days}} where load_date = :date", date=date).fetchone()  # noqa: S608
+        expected = {
+            "mode": marker.mode,
+            "as_of": self.db.encode(marker.as_of) if marker.mode == SNAPSHOT else None,
+            "extracted_at": self.db.encode(marker.extracted_at),
+        }
+        row = self._run("select mode, as_of, extracted_at from {days} where load_date = :date", date=date).fetchone()
         if row:
-            yield from compare(date, days, dict(zip(should, row, strict=True)), should)
+            yield from compare(date, days, dict(zip(expected, row, strict=True)), expected)
         else:
             yield Finding(date, days, "the day is missing")
 
-    def check_rows(self, marker: dict[str, Any] | None, load: "Load") -> Iterator[Finding]:
-        """Hold what the tables say of a day against the rows and rejects it was loaded from.
+    def check_rows(self, marker: Marker | None, day: CleanDay) -> Iterator[Finding]:
+        """Compare what the tables say of a day with the rows and rejects that it was loaded from.
 
-        Raises WarehouseError where these do not fit the table, FolderError where they cannot be read. The connection
-        can be used all the same.
+        Raises WarehouseError if these do not fit the table, FolderError if they cannot be read. The connection stays
+        usable.
         """
         with self.db.savepoint():
-            yield from self._check_rows(marker, load)
+            yield from self._check_rows(marker, day)
 
-    def _check_rows(self, marker: dict[str, Any] | None, load: "Load") -> Iterator[Finding]:
-        day, rows, rejects = load
-        stage = self.declared.temporary(day.mode == SNAPSHOT)[0]
-        self._create(REJECTS)
-        counts = Staging(self.db, self.declared, day).stage(rows, rejects)
-        if (
-            marker and counts["forgotten"] == day.forgotten
-        ):  # else there are lines of forgotten users, which were kept perhaps
+    def _check_rows(self, marker: Marker | None, clean: CleanDay) -> Iterator[Finding]:
+        day = clean.metadata
+        stage = self.declared.temporary(day.mode == SNAPSHOT).stage
+        self._create(REJECTS)  # staging writes there, and not into the permanent table of that name
+        staged = Staging(self.db, self.declared, day).stage(clean.rows, clean.rejects)
+        if marker and staged.forgotten == day.forgotten:  # otherwise the files hold lines of erased users
             names = ["rejected", "forgotten", "duplicate"]
-            newest = counts["watermark"]
-            # The newest record may be one of those that were erased.
-            if not day.forgotten or (newest and (marker["watermark"] is None or marker["watermark"] < newest)):
+            newest = staged.watermark
+            # The newest record may have been erased since.
+            if not day.forgotten or (newest and (marker.watermark is None or marker.watermark < newest)):
                 names.append("watermark")
-            yield from compare(day.date, "loads", marker, {name: counts[name] for name in names})
+            counts = {name: getattr(staged, name) for name in names}
+            yield from compare(day.date, "loads", msgspec.structs.asdict(marker), counts)
         self._create(stage, "_stored")
         if day.mode == SNAPSHOT and self.has(self.tables.changes):
-            self._run("delete from _stage where _state = 1")  # to leave a user out says the same
-            self._run(SAID_BY_SNAPSHOT, as_of=day.as_of)
+            self._run("delete from _stage where _state = 1")  # a user who is not listed is absent, too
+            self._run(STORED_OF_SNAPSHOT, as_of=day.as_of)
             yield from self._compare_tables(day.date, self.tables.changes.name, stage, "_stored", "_stage")
         elif day.mode != SNAPSHOT and self.has(self.tables.events):
-            self._run(SAID_BY_RECORDS, date=day.date)
+            self._run(STORED_OF_RECORDS, date=day.date)
             yield from self._compare_tables(day.date, self.tables.events.name, stage, "_stored", "_stage")
         if not self.has(REJECTS):
             return
         self._create(REJECTS, "_stored")
         self._run(
-            "insert into _stored select * from {stored_rejects} where dataset = :name and load_date = :date",
+            "insert into _stored select * from {rejects} where dataset = :name and load_date = :date",
             name=self.declared.name,
             date=day.date,
         )
         yield from self._compare_tables(day.date, "rejects", REJECTS, "_stored", f"{self.db.temporary}.rejects")
 
     def check_days(self) -> Iterator[Finding]:
-        """Name the days of which there are rows that no load has left there."""
-        yield from self._lost
+        """Report rows of days that are not in `_users_days`."""
+        yield from self._undated
+        names = {role: table.name for role, table in self.tables._asdict().items()}
         for table, sql in ORPHANS.items() if self.has(self.tables.days) else ():
             for (day,) in self._run(sql, name=self.declared.name).fetchall():
-                thing = table.format(self.declared.name)
+                thing = table.format_map(names)
                 yield Finding(None, thing, f"has rows of {day}, which is not in _{self.declared.name}_days")
 
     def check_changes(self) -> Iterator[Finding]:
-        """Name the changes that are none, and what is said of a user of whom nothing is known."""
+        """Report changes that repeat the snapshot before, and values of absent or unknown users."""
         changes = self.tables.changes
         key = [column for column in changes.key if column != "as_of"]
         rows = self.db.stream(CHANGES.format_map(self.words))
-        return _name_some(None, changes.name, (_describe_change([*key, "as_of"], row) for row in rows))
+        return _limit(None, changes.name, (_describe_change([*key, "as_of"], row) for row in rows))
 
     def check_present(self) -> Iterator[Finding]:
-        """Hold the present against what the store says is there."""
+        """Compare the present with what the stored facts say."""
         if not self.has(self.tables.present, self.tables.days, self.tables.events, self.tables.changes):
             return
         present = self.tables.present
@@ -214,47 +211,43 @@ class Audit:
         yield from self._compare_tables(None, present.name, present, f'"{present.name}"', "_expected")
 
     def check_history(self) -> Iterator[Finding]:
-        """Name the view of the history where it is not as a load makes it."""
+        """Report the view of the history if it is not as a load creates it."""
         view = f"{self.declared.name}_history"
         if not self.has(self.tables.days, self.tables.events, self.tables.changes):
-            return  # it is dropped with them, and comes again with them
+            return  # it was dropped with them
         if not self.db.has_view(view, HISTORY.format_map(self.words)):
-            what = "the view is missing, or another one: the next day that is loaded, or rebuild, makes it again"
+            what = "the view is missing or changed: the next load, or rebuild, creates it again"
             yield Finding(None, view, what)
 
     def _create(self, table: Table, name: str = "") -> None:
-        """Have an empty temporary table, like `table`, under its name or another."""
+        """Create an empty temporary table like `table`, under its name or another."""
         self.db.create(table._replace(name=name or table.name), temporary=True)
 
     def _run(self, sql: str, **params: Any) -> Any:
         return self.db.run(sql.format_map(self.words), **params)
 
     def _compare_tables(
-        self, date: dt.date | None, thing: str, table: Table, said: str, should: str
+        self, date: dt.date | None, thing: str, table: Table, actual: str, expected: str
     ) -> Iterator[Finding]:
-        """A finding for each row that `said` and `should`, two tables like `table`, do not share; up to EXAMPLES."""
+        """Yield a finding for each row that two tables like `table` do not share, up to EXAMPLES."""
         key, row = list(table.key), [column for column in table.columns if column not in table.key]
         a, b = ({x: ", ".join(f'{t}."{c}"' for c in some) for x, some in (("key", key), ("row", row))} for t in "ab")
         rows = self.db.stream(f"""
             select {a["key"]}, {a["row"]}, {b["key"]}, {b["row"]}
-              from {said} a left join {should} b on ({a["key"]}) = ({b["key"]})
+              from {actual} a left join {expected} b on ({a["key"]}) = ({b["key"]})
              where b."{key[0]}" is null or ({a["row"]}) is distinct from ({b["row"]})
             union all
             select {a["key"]}, {a["row"]}, {b["key"]}, {b["row"]}
-              from {should} b left join {said} a on ({a["key"]}) = ({b["key"]})
+              from {expected} b left join {actual} a on ({a["key"]}) = ({b["key"]})
              where a."{key[0]}" is null
         """)  # noqa: S608
         columns = [*key, *row]
         number = len(columns)
-        return _name_some(date, thing, (_describe(columns, len(key), row[:number], row[number:]) for row in rows))
+        return _limit(date, thing, (_describe(columns, len(key), row[:number], row[number:]) for row in rows))
 
 
-def _has_markers(db: Connection, name: str) -> bool:
-    return db.run("select 1 from loads where dataset = :name limit 1", name=name).fetchone() is not None
-
-
-def _name_some(date: dt.date | None, thing: str, rows: Iterable[str]) -> Iterator[Finding]:
-    """A finding for each of the first rows, and how many more there are."""
+def _limit(date: dt.date | None, thing: str, rows: Iterable[str]) -> Iterator[Finding]:
+    """Yield a finding for each of the first rows, and one for how many more there are."""
     number = 0
     for number, what in enumerate(rows, 1):
         if number <= EXAMPLES:
@@ -267,24 +260,24 @@ def _name_row(columns: Iterable[str], key: Iterable[Any]) -> str:
     return ", ".join(f"{column} {_show(value)}" for column, value in zip(columns, key, strict=False))
 
 
-def _describe_change(key: list[str], row: tuple[Any, ...]) -> str:
+def _describe_change(key: list[str], row: Row) -> str:
     what = (
-        "it is no change: the snapshot before says the same"
+        "not a change: the snapshot before says the same"
         if row[-1]
-        else "it has values, of a user of whom it says that none is known"
+        else "it has values, although it says that the user is absent or unknown"
     )
     return f"{_name_row(key, row)}: {what}"
 
 
-def _describe(columns: list[str], keys: int, said: tuple[Any, ...], should: tuple[Any, ...]) -> str:
-    """How a row differs from what it should be, column by column; either is all null where there is none."""
-    key = said[:keys] if said[0] is not None else should[:keys]
+def _describe(columns: list[str], keys: int, actual: Row, expected: Row) -> str:
+    """Describe how a row differs from the expected one, by column. A missing row is all null."""
+    key = actual[:keys] if actual[0] is not None else expected[:keys]
     who = _name_row(columns, key)
-    if said[0] is None:
+    if actual[0] is None:
         return f"{who}: the row is missing"
-    if should[0] is None:
+    if expected[0] is None:
         return f"{who}: there should be no such row"
-    pairs = zip(columns, said, should, strict=True)
+    pairs = zip(columns, actual, expected, strict=True)
     return f"{who}: " + "; ".join(f"{c} is {_show(x)}, should be {_show(y)}" for c, x, y in pairs if x != y)
 
 
@@ -292,12 +285,12 @@ def _show(value: Any) -> str:
     return "null" if value is None else repr(value) if isinstance(value, str) else str(value)
 
 
-SAID_BY_RECORDS = """
+STORED_OF_RECORDS = """
 insert into _stored ({key}, _state, {row}, at) select {key}, _state, {row}, at from {events} where load_date = :date
 """
 
-# Of each user the last change of what the snapshots say, up to this one.
-SAID_BY_SNAPSHOT = """
+# The last change of each user up to this snapshot.
+STORED_OF_SNAPSHOT = """
 insert into _stored ({key}, _state, {row})
 select {c.key}, c._state, {c.row} from {changes} c
  where c._state <> 1 and c.as_of = ({c.last_change} and x.as_of <= :as_of)
@@ -310,17 +303,17 @@ select {c.key}, c.as_of, c._same from (
     from {changes}
   window _in_time as (partition by {key} order by as_of)
 ) c
- where c._same or c._state > 0 and ({known})
+ where c._same or c._state > 0 and ({has_values})
 """
 
 PRESENT = """
 insert into _expected ({key}, {row}, ingested_at, load_date)
 with unclear as (
-  -- users whom the last snapshots did not understand, since when: the word of those before holds no longer than that
+  -- users who are unknown to the last snapshots, and since when: earlier snapshots say nothing of them from then on
   select {u.key}, u.as_of from {changes} u where u._state = 2 and u.as_of = ({u.last_change})
 ),
 records as (
-  -- what came after the last word of the snapshots, the newest first; of the days that brought the same, the first
+  -- records after the last snapshot that knows the user, the newest first; the first of the days that brought it
   select {e.key}, e._state, {e.row},
          min(e.load_date) over (partition by {e.key}, e.at, e._state, {e.row}) as load_date,
          row_number() over (partition by {e.key} order by e.at desc, d.extracted_at desc, e.load_date desc) as _nth
@@ -340,13 +333,13 @@ select {c.key}, {c.row}, d.extracted_at, d.load_date
 """
 
 ORPHANS = {
-    "_{}_events": "select distinct load_date from {events} where load_date not in (select load_date from {days})",
-    "_{}_changes": """
+    "{events}": "select distinct load_date from {events} where load_date not in (select load_date from {days})",
+    "{changes}": """
         select distinct as_of from {changes}
          where as_of not in (select as_of from {days} where as_of is not null)
     """,
     "rejects": """
-        select distinct load_date from {stored_rejects}
+        select distinct load_date from {rejects}
          where dataset = :name and load_date not in (select load_date from {days})
     """,
 }

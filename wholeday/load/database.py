@@ -1,6 +1,7 @@
-"""Which database a URL names, and what every one of them can do.
+"""Which database a URL names, and what a database must be able to do.
 
-Owns the seam: whatever differs between databases is behind these two protocols, in one file for each database.
+Responsibilities: the seam between the SQL of the warehouse, which is the same for all databases, and the drivers.
+Non-goals: anything that is particular to one database. It is in the package of that database.
 """
 
 import datetime as dt
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wholeday.errors import ConfigError
+from wholeday.errors import ConfigError, WarehouseError
 from wholeday.load import postgres, sqlite
 from wholeday.schema.tables import Table
 
@@ -16,10 +17,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = tuple[Any, ...]
+TYPES: dict[str, type | tuple[type, ...]] = {  # of Python, by kind: a column of SQLite holds any value
+    "date": dt.date,
+    "time": dt.datetime,
+    "integer": int,
+    "float": (int, float),
+    "text": str,
+}
 
 
 class Rows(Protocol):
-    """What a statement gives."""
+    """The result of a statement."""
 
     @property
     def rowcount(self) -> int: ...
@@ -29,15 +37,15 @@ class Rows(Protocol):
 
 
 class Connection(Protocol):
-    """A connection for one transaction. Its `str()` names the database in errors, without its password.
+    """A connection for one transaction. Its `str()` names the database in errors, without a password.
 
-    SQL has named parameters (`:name`), which may be dates and aware times. A temporary table goes before another of
-    its name; `permanent` and `temporary` are the schemas that tell them apart.
+    SQL has named parameters (`:name`), which may be dates and aware times. A temporary table hides a permanent one of
+    the same name; `permanent` and `temporary` are the schemas that tell them apart.
     """
 
     @property
     def types(self) -> Mapping[str, str]:
-        """What `describe` says of a column of a kind."""
+        """The type that `describe` returns for a column of a kind."""
 
     @property
     def permanent(self) -> str: ...
@@ -45,89 +53,89 @@ class Connection(Protocol):
     def temporary(self) -> str: ...
 
     def begin(self, dataset: str) -> None:
-        """Begin to write, once no other connection does that works on this dataset; raises WarehouseError."""
+        """Begin to write, after every other connection that writes this dataset. Raises WarehouseError on timeout."""
 
     def commit(self) -> None: ...
 
     def savepoint(self) -> AbstractContextManager[Any]:
-        """A block within the transaction. An error in it is raised, and the transaction can go on after the block."""
+        """Open a block whose failure leaves the transaction usable. The error is raised."""
 
     def run(self, sql: str, **params: Any) -> Rows:
         """Run one statement."""
 
     def stream(self, sql: str, **params: Any) -> Iterator[Row]:
-        """The rows of a query, not all of them in memory."""
+        """Yield the rows of a query, a few at a time in memory."""
 
     def insert(self, table: str, columns: Iterable[str], rows: Iterable[Row], *, skip_known: bool = False) -> None:
-        """Insert rows of encoded values; with `skip_known` those of which there is no row with the same key yet."""
+        """Insert rows of encoded values; with `skip_known` only rows whose key is new."""
 
     def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
-        """Make a temporary table of batches with its columns, among them `updated_at`.
+        """Create a temporary table from batches with its columns, among them `updated_at`.
 
-        Of rows with the same key that with the highest `updated_at` stays, of equal ones the later.
+        Of rows with the same key, the one with the highest `updated_at` stays; of equal ones the last.
         """
 
     def fill(self, table: Table, batches: "Iterable[pa.RecordBatch]", given: Mapping[str, Any]) -> None:
-        """Do the same in a table that is there and has no row; `given` are the columns with one value in all rows."""
+        """Do the same with an existing empty table. `given` are columns that have one value in all rows."""
 
     def watching(self, table: str) -> AbstractContextManager[Callable[[], int]]:
-        """Says by how many rows a table has grown meanwhile, in this transaction, whoever has added or deleted them."""
+        """Return a function that says by how many rows a table has grown in this block, whoever changed it."""
 
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:
-        """While these tables, in which there is no row, are given many: what is cheaper afterwards is done then."""
+        """Open a block that inserts many rows into these empty tables. Indexes may be built at its end."""
 
     def encode(self, value: Any) -> Any:
-        """A value as it is stored."""
+        """Return a value as it is stored."""
 
     def decode(self, value: Any, kind: str) -> Any:
-        """What `encode` was given, back; times in UTC."""
+        """Return a stored value as it was before `encode`. Times are in UTC."""
 
     def describe(self, name: str) -> Table:
-        """A table or view as it is stored, its columns with the database's types; none where there is no such one."""
+        """Return a table or view as stored, with the types of the database; without columns if it does not exist."""
 
     def create(self, table: Table, *, temporary: bool = False) -> None:
-        """Create a table, its key among its constraints; a temporary one takes the place of another of its name."""
+        """Create a table with its primary key. A temporary one replaces an earlier one of its name."""
 
     def add_column(self, table: Table, column: str) -> None: ...
 
     def create_index(self, name: str, sql: str) -> None:
-        """Create an index by this statement, where there is none of its name."""
+        """Run the statement that creates an index, unless the index exists."""
 
     def create_view(self, view: str, select: str) -> None:
-        """Create a view, or make it anew where it is another."""
+        """Create a view, or replace it if it is a different one."""
 
     def has_view(self, view: str, select: str) -> bool:
-        """Whether there is a view, as `create_view` makes it."""
+        """Whether the view exists as `create_view` creates it."""
 
     def erase(self, tables: Iterable[str]) -> str | None:
-        """After a commit: let nothing that was deleted from these tables be found in the database's files.
+        """Remove the bytes of deleted rows of these tables from the files of the database, after a commit.
 
-        Returns what keeps some of it there, None where nothing does.
+        Return what keeps some of them there, None if all are gone.
         """
 
 
 class Database(Protocol):
-    """A database that is not connected to yet. Its `str()` is its URL, without a password."""
+    """A database that is not connected to yet. Its `str()` is its URL without a password."""
 
     def exists(self) -> bool:
         """Whether there may be something to read."""
 
     def connect(self, *, create: bool = False, readonly: bool = False) -> AbstractContextManager[Connection]:
-        """A connection for one transaction: what is not committed when it closes is rolled back.
+        """Connect for one transaction, which is rolled back at the end unless it was committed.
 
-        With `create` what holds the tables is made where it is missing. With `readonly` all that is read is of one
-        moment, and only temporary tables can be written. Raises WarehouseError for what a user can meet, BrokenOffError
-        where that passes.
+        `create` creates the file or schema if it is missing. `readonly` reads everything as of one moment, and can
+        write temporary tables only. Raises WarehouseError for errors that a user can cause, BrokenOffError for those
+        that pass by themselves.
         """
 
     def find_loaded(self, dataset: str, first: dt.date, last: dt.date) -> set[dt.date]:
-        """The days from `first` to `last` that have a marker, with one SELECT. Nothing is made by being asked."""
+        """Return the days from `first` to `last` that have a marker, with one SELECT. Creates nothing."""
 
 
 def find_database(url: str, private: bool = True) -> Database:
-    """The database that a SQLAlchemy URL names. Raises ConfigError, without a password, where it is no warehouse.
+    """Return the database at a SQLAlchemy URL. Raises ConfigError, without the password, for other databases.
 
-    Only this user may read the `private` file of a new one.
+    The files of a new `private` database are readable by this user only.
     """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
@@ -139,3 +147,15 @@ def find_database(url: str, private: bool = True) -> Database:
         f"[pipeline] database = {shown}: the warehouse can be a SQLite file (sqlite:///data/warehouse.db) or "
         "PostgreSQL (postgresql+psycopg://user@host/name)"
     )
+
+
+def decode(db: Connection, column: str, value: Any, kind: str) -> Any:
+    """Return a stored value of a column. Raises WarehouseError if it is not of the kind, as SQLite allows."""
+    try:
+        found = db.decode(value, kind)
+    except (ValueError, TypeError):
+        found = value
+    fits = found is None or isinstance(found, TYPES.get(kind, object))
+    if not fits or (isinstance(found, dt.datetime) and not found.tzinfo):
+        raise WarehouseError(f"{column} is {value!r}, not of type {kind}")
+    return found

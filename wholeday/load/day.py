@@ -3,15 +3,18 @@
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import tenacity
 
 from wholeday import clock
 from wholeday.errors import BrokenOffError, FolderError, QualityError
+from wholeday.load.clean_day import CleanDay, DayMetadata
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import logger, set_load
+from wholeday.schema.marker import Marker
+from wholeday.schema.reject import Reject
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
@@ -22,49 +25,43 @@ from wholeday.storage.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from wholeday.load.staging import Reject
-    from wholeday.load.warehouse import Load
-
-
 COUNTS = (
     *("inserted", "updated", "deleted", "vanished", "reverted"),
     *("unchanged", "superseded", "duplicate", "rejected", "forgotten"),
 )
+"""The counts of a marker in the order in which they are shown."""
 
-
-ROWS_AT_ONCE = 10_000  # rows handed to the warehouse at a time
-
-
-LOADS = 3  # how often a load that breaks off is tried
+ROWS_AT_ONCE = 10_000  # rows in one batch
+ATTEMPTS = 3  # of a load that breaks off
 
 
 def load_day(workspace: Workspace, date: dt.date) -> None:
-    """Bring the clean folder of `date` into the warehouse: rows, rejects and marker in one transaction.
+    """Load the clean folder of `date`: rows, rejects and marker in one transaction.
 
-    Raises WarehouseError, FolderError.
+    Raises WarehouseError, FolderError, QualityError.
     """
-    with workspace.folder("clean", date).lock():  # for as long as it is read, nobody may make it again, or forget
+    with workspace.folder("clean", date).lock():  # against transform and forget
         marker = _load(workspace, date)
-    logger.info("%s %s: %s", workspace.name, date, tell_loaded(marker))
+    logger.info("%s %s: %s", workspace.name, date, describe_load(marker))
 
 
-def tell_loaded(*markers: dict[str, Any]) -> str:
+def describe_load(*markers: Marker) -> str:
     """Describe what the loads of these markers did: `loaded, 97 inserted, 2 superseded; nulled: email 98, city 2`.
 
     The gates that were let through follow: `; let through: max_drop_ratio`.
     """
-    totals = {name: sum(marker[name] for marker in markers) for name in COUNTS}
+    totals = {name: sum(marker.counts[name] for marker in markers) for name in COUNTS}
     counts = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
-    passed = dict.fromkeys(gate for marker in markers for gate in marker["accepted"].split(", ") if gate)
+    passed = dict.fromkeys(gate for marker in markers for gate in marker.accepted.split(", ") if gate)
     accepted = f"let through: {', '.join(passed)}" if passed else ""
     return "; ".join(filter(None, [f"loaded, {counts or 'nothing new'}", describe_removed(*markers), accepted]))
 
 
-def describe_removed(*markers: dict[str, Any]) -> str:
-    """Describe what `details` of these markers says: `nulled: email 98, city 2`; empty if they say nothing."""
+def describe_removed(*markers: Marker) -> str:
+    """Describe the `details` of these markers: `nulled: email 98, city 2`; empty if there are none."""
     kinds: dict[str, Counter[str]] = {}
     for marker in markers:
-        for kind, counts in (marker["details"] or {}).items():
+        for kind, counts in (marker.details or {}).items():
             kinds.setdefault(kind, Counter()).update(counts)
     return "; ".join(
         f"{kind}: {', '.join(f'{name} {number:,}' for name, number in found.most_common())}"
@@ -72,46 +69,46 @@ def describe_removed(*markers: dict[str, Any]) -> str:
     )
 
 
-def _tell_again(state: tenacity.RetryCallState) -> None:
-    dataset, date = state.args
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    workspace, date = state.args
     error = state.outcome.exception() if state.outcome else None
-    logger.warning("%s %s: %s; it is loaded again", dataset.name, date, error)
+    logger.warning("%s %s: %s; loading it again", workspace.name, date, error)
 
 
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type(BrokenOffError),
-    stop=tenacity.stop_after_attempt(LOADS),
-    wait=tenacity.wait_random(0, 1),  # two that met, for one
-    before_sleep=_tell_again,
+    stop=tenacity.stop_after_attempt(ATTEMPTS),
+    wait=tenacity.wait_random(0, 1),  # two loads may have met in a deadlock
+    before_sleep=_log_retry,
     reraise=True,
 )
-def _load(workspace: Workspace, date: dt.date) -> dict[str, Any]:
-    return open_warehouse(workspace).load(*read_to_load(workspace, date), accept=workspace.settings.accept)
+def _load(workspace: Workspace, date: dt.date) -> Marker:
+    day = read_to_load(workspace, date)
+    return open_warehouse(workspace).load(day.metadata, day.rows, day.rejects, accept=workspace.settings.accept)
 
 
-def read_to_load(workspace: Workspace, date: dt.date) -> "Load":
-    """Read a clean day as `read_clean` does. Raises QualityError where it was read under a clock that was ahead."""
-    load = read_clean(workspace, date)
-    latest = max(load[0].started_at, load[0].extracted_at, load[0].as_of)
+def read_to_load(workspace: Workspace, date: dt.date) -> CleanDay:
+    """Read a clean day as `read_clean` does. Raises QualityError if the clock was ahead when it was extracted."""
+    clean = read_clean(workspace, date)
+    day = clean.metadata
+    latest = max(day.started_at, day.extracted_at, day.as_of)
     if clock.is_future(latest):
         raise QualityError(
             f"{workspace.name} {date}: it was read at {latest:%Y-%m-%dT%H:%M:%SZ}, which lies in the future: correct "
             f"the clock of this machine; if the clock was wrong then, delete {workspace.folder('raw', date)} and the "
             f"day's row of loads, and run the day again"
         )
-    return load
+    return clean
 
 
-def read_clean(workspace: Workspace, date: dt.date) -> "Load":
-    """What the folders of `date` bring to the warehouse; the parts are read when they are asked for."""
-    from wholeday.load.staging import Day
-
+def read_clean(workspace: Workspace, date: dt.date) -> CleanDay:
+    """Read the manifests of `date`. The parts are read as rows and rejects are consumed."""
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
     if made.raw_sha256 != [part.sha256 for part in read.parts]:
         raise FolderError(f"{clean} was not made of {raw}, which was read anew meanwhile: run the day again")
     set_load(read.as_of)
-    day = Day(
+    day = DayMetadata(
         date=date,
         mode=read.mode,
         window_start=read.window_start,
@@ -130,23 +127,22 @@ def read_clean(workspace: Workspace, date: dt.date) -> "Load":
         absent=made.absent,
         accepted=", ".join([*(verdict.gate for verdict in read.gates if not verdict.passed), *made.accepted]),
     )
-    return day, read_rows(clean, made.parts), read_rejects(workspace, clean, made.rejects)
+    return CleanDay(day, read_rows(clean, made.parts), read_rejects(workspace, clean, made.rejects))
 
 
 def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBatch]":
-    """The rows of clean parts, some at a time."""
+    """Yield the rows of clean parts in batches."""
     for part in parts:
         yield from open_rows(clean.read(part)).iter_batches(ROWS_AT_ONCE)
 
 
-def read_rejects(workspace: Workspace, clean: DayFolder, parts: Iterable[Part]) -> "Iterator[Reject]":
-    """The rejects of clean parts, as the warehouse takes them.
+def read_rejects(workspace: Workspace, clean: DayFolder, parts: Iterable[Part]) -> Iterator[Reject]:
+    """Yield the rejects of clean parts.
 
-    Where a key could not be read it is that of a forgotten user whom the record names all the same (42 as "42").
+    A reject without a readable key gets that of an erased user, if its record names one (`"42"` for 42).
     """
     forgotten = Finder(workspace.dataset.key, Tombstones(workspace.pipeline.data_dir, workspace.name).keys())
     for part in parts:
         for line in unpack(clean.read(part)):
-            reject = msgspec.json.decode(line)
-            reject["key"] = reject["key"] or forgotten.name(reject["record"])
-            yield tuple(reject[name] for name in ("part", "line", "reason", "field", "key", "record"))
+            reject = msgspec.json.decode(line, type=Reject)
+            yield reject if reject.key else msgspec.structs.replace(reject, key=forgotten.name(reject.record))

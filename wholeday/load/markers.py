@@ -1,15 +1,92 @@
-"""Look up which days are loaded, without the libraries that a load needs."""
+"""Read the table `loads`.
+
+Responsibilities: which days are loaded, their markers, and the source that a dataset is loaded from.
+Non-goals: writing markers. A load writes its own; see warehouse.py.
+"""
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-from wholeday.load.database import find_database
+import msgspec
+
+from wholeday.errors import WarehouseError
+from wholeday.load.database import Connection, decode, find_database
+from wholeday.schema.marker import Marker, list_nullable
+from wholeday.schema.tables import LOADS, join_names
+from wholeday.storage.known_source import KnownSource
+
+NULLABLE = list_nullable()
+
+
+class StoredMarker(NamedTuple):
+    """A row of `loads` as it is stored: somebody may have edited it."""
+
+    marker: Marker
+    """A value that cannot be read is None, whatever its type says."""
+    faults: dict[str, str]
+    """What is wrong, by column."""
 
 
 def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt.date]:
-    """Those of `dates` that the warehouse at the URL `database` holds: one SELECT, whatever their number.
+    """Return those of `dates` that are loaded in the database at a URL, with one SELECT.
 
-    A database that is not there holds nothing, and is not made by being asked.
+    A missing database holds no day and is not created.
     """
     dates = set(dates)
     return dates & find_database(database).find_loaded(dataset, min(dates), max(dates)) if dates else dates
+
+
+def read_markers(db: Connection, dataset: str, condition: str = "", **params: Any) -> list[Marker]:
+    """Return the markers of a dataset by date, or those that fit an SQL condition.
+
+    Raises WarehouseError if a value has another type than its column, or is null.
+    """
+    markers = []
+    for marker, faults in scan_markers(db, dataset, condition, **params):
+        if faults:
+            raise WarehouseError(
+                f"{db}: loads, {dataset} {marker.date or 'of no day'}: {next(iter(faults.values()))}: "
+                "correct the value, or delete the row and run the day again"
+            )
+        markers.append(marker)
+    return markers
+
+
+def scan_markers(db: Connection, dataset: str, condition: str = "", **params: Any) -> Iterator[StoredMarker]:
+    """Yield the markers of a dataset by date, each with its faults."""
+    sql = f"select {join_names(LOADS.columns)} from loads where dataset = :dataset {condition} order by date"  # noqa: S608
+    for row in db.run(sql, dataset=dataset, **params).fetchall():
+        values: dict[str, Any] = {}
+        faults = {}
+        nulls = {}
+        for (column, kind), value in zip(LOADS.columns.items(), row, strict=True):
+            values[column] = None
+            try:
+                values[column] = _parse_details(value) if column == "details" else decode(db, column, value, kind)
+            except WarehouseError as error:
+                faults[column] = str(error)
+            if value is None and column not in NULLABLE:
+                nulls[column] = f"{column} is null"
+        yield StoredMarker(Marker(**values), faults | nulls)
+
+
+def _parse_details(text: Any) -> dict[str, dict[str, int]] | None:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, dict[str, int]], strict=True)
+    except (msgspec.DecodeError, TypeError) as error:
+        raise WarehouseError(f"details is {text!r}, not a JSON object of counts") from error
+
+
+def has_markers(db: Connection, dataset: str) -> bool:
+    """Whether a day of the dataset is loaded."""
+    return db.run("select 1 from loads where dataset = :dataset limit 1", dataset=dataset).fetchone() is not None
+
+
+def read_known_source(db: Connection, dataset: str) -> KnownSource | None:
+    """Return the source of the newest loaded day that names one."""
+    sql = "select date, source from loads where dataset = :dataset and source is not null order by date desc limit 1"
+    row = db.run(sql, dataset=dataset).fetchone()
+    return KnownSource(decode(db, f"{dataset}: a day in loads", row[0], "date"), row[1]) if row else None

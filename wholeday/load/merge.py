@@ -1,40 +1,62 @@
-"""What is staged into the tables of the warehouse: the second half of a load.
+"""Merge a staged day into the tables of the warehouse. The second half of a load.
 
-Owns the order of facts (see warehouse.py), in SQL that is one text for any database, and what every record
-is counted as.
+Responsibilities: the order of facts (see warehouse.py), in SQL that is the same for all databases, and the class in
+which every record is counted.
+Non-goals: which records of the day are kept; see staging.py.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
-from wholeday.load.staging import Statements
-from wholeday.schema.tables import CLASSES
+from wholeday.load.staging import Staged, Statements
+from wholeday.schema.marker import CLASSES
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The counts of a day that depend on other days."""
+
+    superseded: int
+    unchanged: int
+    inserted: int
+    updated: int
+    deleted: int
+    vanished: int
+    reverted: int
+    nulled: dict[str, int]
+    """By column: the values that the load made null in rows that stay."""
+
+
+class _Reading(NamedTuple):
+    """A row of `_users_days`: which extraction of a day is loaded."""
+
+    mode: str
+    as_of: Any
+    extracted_at: Any
 
 
 class Merge(Statements):
-    """Brings what is staged into the tables, and counts what came of every record."""
+    """Merges the staged records of a day."""
 
-    def merge(self, counts: dict[str, Any]) -> dict[str, Any]:
-        """Bring what is staged into the tables; returns the counts with those added that depend on other days.
-
-        Raises WarehouseError where they do not add up.
-        """
-        staged = counts.pop("staged")
-        self.words["newest"] = self._ask_newest(staged)
-        known = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
+    def merge(self, staged: Staged) -> Merged:
+        """Merge the day and count its records. Raises WarehouseError if the counts do not add up."""
+        self.words["newest"] = self._write_is_newest(staged.records)
+        row = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
+        loaded = _Reading(*row) if row else None
         with self.db.watching(self.declared.name) as growth:
-            counts |= self._bring_in(staged, known)
-            self._check(counts, None if known else growth())
-        return counts
+            merged = self._merge(staged.records, loaded)
+            self._check(staged, merged, None if loaded else growth())
+        return merged
 
-    def _bring_in(self, staged: int, known: tuple[Any, ...] | None) -> dict[str, Any]:
-        """The day, which is `known` where it was loaded before."""
-        read = self.day.mode, self._snapshot_at(), self.db.encode(self.day.extracted_at)
-        if known and known != read:
-            self._take_out(*known[:2])
+    def _merge(self, staged: int, loaded: _Reading | None) -> Merged:
+        """Merge the day after undoing it as it was `loaded` before."""
+        reading = _Reading(self.day.mode, self._encode_as_of(), self.db.encode(self.day.extracted_at))
+        if loaded and loaded != reading:
+            self._undo(loaded)
         if self.snapshot:
-            self._check_instant()
+            self._check_as_of()
         if self.first:
             return self._merge_first(staged)
         if self.snapshot:
@@ -43,21 +65,22 @@ class Merge(Statements):
             self._merge_records()
         return self._count(staged)
 
-    def _ask_newest(self, staged: int) -> str:
-        """The SQL that asks whether s, a record in `_stage`, is its user's newest. As a rule nobody comes twice."""
+    def _write_is_newest(self, staged: int) -> str:
+        """Return SQL for whether s, a staged record, is the newest of its user. Usually every user has only one."""
         if self.snapshot or self.one("select count(*) from (select distinct {key} from {stage}) k") == (staged,):
             return "true"
         return "not exists (select 1 from {stage} x where ({x.key}) = ({s.key}) and x.at > s.at)".format_map(self.words)
 
-    def _snapshot_at(self) -> Any:
+    def _encode_as_of(self) -> Any:
+        """Return the `as_of` of a snapshot as it is stored; None for an incremental day."""
         return self.db.encode(self.day.as_of) if self.snapshot else None
 
-    def _check_instant(self) -> None:
+    def _check_as_of(self) -> None:
         clash = self.one("select min(load_date) from {days} where as_of = :as_of and load_date <> :date")[0]
         if clash:
             raise WarehouseError(
                 f"{self.what}: its snapshot was read at the same instant as that of {clash} "
-                f"({self.day.as_of.isoformat()}), so neither can be the later: extract one of the two days again"
+                f"({self.day.as_of.isoformat()}), so neither is the later one: extract one of the two days again"
             )
 
     def _add_day(self) -> None:
@@ -66,11 +89,11 @@ class Merge(Statements):
             insert into {days} (load_date, mode, as_of, extracted_at) values (:date, :mode, :snapshot_at, :extracted_at)
             on conflict (load_date) do nothing
             """,
-            snapshot_at=self._snapshot_at(),
+            snapshot_at=self._encode_as_of(),
         )
 
-    def _merge_first(self, staged: int) -> dict[str, Any]:
-        """The very first day has nothing to be compared with, and lies where it stays. Not needed, but much faster."""
+    def _merge_first(self, staged: int) -> Merged:
+        """Merge the first day of a dataset, whose records are staged where they stay. This is only faster."""
         self._add_day()
         stored = self.declared.stored()
         with self.db.filling([stored.present.name, stored.days.name]):
@@ -79,9 +102,8 @@ class Merge(Statements):
                 select {key}, {row}, :extracted_at, :date from {stage} s where _state = 0 and {newest}
             """).rowcount
         superseded = self.one("select count(*) from {stage} s where not {newest}")[0]
-        none = dict.fromkeys(("updated", "deleted", "vanished", "reverted"), 0)
-        counts = {"superseded": superseded, "unchanged": staged - inserted - superseded, "inserted": inserted, **none}
-        return counts | {"details": {}}
+        unchanged = staged - inserted - superseded  # deletions
+        return Merged(superseded, unchanged, inserted, updated=0, deleted=0, vanished=0, reverted=0, nulled={})
 
     def _merge_records(self) -> None:
         self.execute("insert into _touched ({key}) select distinct {key} from {events} where load_date = :date")
@@ -98,14 +120,14 @@ class Merge(Statements):
         self._refresh("select {key} from _touched")
 
     def _merge_snapshot(self) -> None:
-        """Compare the snapshot with the present first: of a user whom both show alike nothing is to be written."""
+        """Merge a snapshot. Nothing is written about users who are alike in the snapshot and in the present."""
         newest = self.one("select count(*) from {days} where as_of > :as_of") == (0,)
         self.execute("""
             insert into _touched ({key})
             select {s.key} from _stage s left join {present} u on ({u.key}) = ({s.key})
              where u.load_date is null or s._state <> 0 or ({s.row}) is distinct from ({u.row})
         """)
-        # As a rule the snapshot lists everybody, which these numbers show.
+        # These numbers show whether the snapshot lists everybody, as it usually does.
         new = "select count(*) from _touched k where not exists (select 1 from {present} u where ({u.key}) = ({k.key}))"
         listed = self.one("select count(*) from _stage")[0] - self.one(new)[0]
         if self.one("select count(*) from {present}")[0] > listed:
@@ -113,8 +135,8 @@ class Merge(Statements):
                 insert into _touched ({key})
                 select {u.key} from {present} u where not exists (select 1 from _stage s where ({s.key}) = ({u.key}))
             """)
-        # But look also where the present is not what the store says of this snapshot: users not understood, users with
-        # a record since the last snapshot, and, where this is not the last, users who changed after it.
+        # The present may not be what the snapshots say of: unknown users, users with a record since the last snapshot,
+        # and, if later snapshots are loaded, users who changed after this one.
         self._touch_undecided()
         if not newest:
             self.execute("""
@@ -122,33 +144,34 @@ class Merge(Statements):
                 select distinct {key} from {changes} where as_of > :as_of order by {key} on conflict do nothing
             """)
         self._add_day()
-        self._say("select {key}, _state, {row} from _stage", self.day.as_of)
-        # Later snapshots have the last word, unless they only repeat this one or do not understand the user.
+        self._record("select {key}, _state, {row} from _stage", self.day.as_of)
+        # Later snapshots decide the present, unless they only repeat this one or the user is unknown to them.
         undecided = "select {key} from _changed union select {key} from {changes} where _state = 2"
         self._refresh("select {key} from _touched" if newest else undecided)
 
     def _touch_undecided(self) -> None:
-        """The users of whom the last snapshot may not have the last word."""
+        """Touch the users whose present the last snapshot may not decide."""
         self.execute("""
             insert into _touched ({key})
             select {key} from {changes} where _state = 2
             union
             select {e.key} from {days} d
-             cross join {events} e  -- else SQLite goes through all events there are
+             cross join {events} e  -- in this order, or SQLite scans all events
              where e.load_date = d.load_date
                and not exists (select 1 from {days} x where x.as_of >= d.extracted_at)
                and not exists (select 1 from {days} x where x.as_of >= e.at)
             on conflict do nothing
         """)
 
-    def _take_out(self, mode: str, as_of: Any) -> None:
-        """Undo the day as it was loaded before: it was read again, at another time or in another mode."""
-        if mode == SNAPSHOT:
+    def _undo(self, loaded: _Reading) -> None:
+        """Remove the day as it was loaded before: it was extracted again, at another time or in another mode."""
+        as_of = loaded.as_of
+        if loaded.mode == SNAPSHOT:
             self.execute("insert into _touched ({key}) select {key} from {changes} where as_of = :as_of", as_of=as_of)
-            self._say(
+            self._record(
                 """
                 select {c.key}, c._state, {c.row} from _touched k
-                 cross join {changes} c  -- else SQLite goes through all changes there are
+                 cross join {changes} c  -- in this order, or SQLite scans all changes
                  where ({c.key}) = ({k.key}) and c.as_of = ({k.last_change} and x.as_of < :as_of)
                 """,
                 as_of,
@@ -157,13 +180,16 @@ class Merge(Statements):
             self.execute("insert into _touched ({key}) select distinct {key} from {events} where load_date = :date")
             self.execute("delete from {events} where load_date = :date")
         self.execute("delete from {days} where load_date = :date")
-        if mode == SNAPSHOT:
+        if loaded.mode == SNAPSHOT:
             self._touch_undecided()
         self._refresh("select {key} from _touched")
         self.execute("delete from _touched")
 
-    def _say(self, states: str, as_of: Any) -> None:
-        """Make the snapshot at `as_of` say `states` of the touched users; the next one goes on saying what it said."""
+    def _record(self, states: str, as_of: Any) -> None:
+        """Record in {changes} that the snapshot at `as_of` says `states` of the touched users.
+
+        What the following snapshot says stays the same: its changes are written anew, as changes from this one.
+        """
         self.execute("delete from _changed")
         self.execute(
             """
@@ -175,7 +201,8 @@ class Merge(Statements):
                and c.as_of = ({k.last_change} and x.as_of <= :as_of)
              where (coalesce(s._state, 1), {s.row}) is distinct from (coalesce(c._state, 1), {c.row})
              order by {k.key}
-            """.replace("{states}", states),
+            """,
+            words={"states": states},
             as_of=as_of,
         )
         following = self.one("select min(as_of) from {days} where as_of > :as_of", as_of=as_of)[0]
@@ -197,7 +224,7 @@ class Merge(Statements):
                 """
                 delete from {changes} where as_of = :following and ({key}) in (
                   select {k.key} from _changed k
-                   cross join {changes} c  -- else SQLite goes through all changes there are
+                   cross join {changes} c  -- in this order, or SQLite scans all changes
                    where ({c.key}) = ({k.key}) and c.as_of = :following
                      and (c._state, {c.row}) is not distinct from (k._state, {k.row}))
                 """,
@@ -219,8 +246,8 @@ class Merge(Statements):
         )
 
     def _refresh(self, keys: str) -> None:
-        """Make the present right for the users whom `keys` selects; `_before` keeps what it said before this load."""
-        # What the snapshots say last of each user, and until when: those that do not understand them say nothing.
+        """Update the present of the users whom `keys` selects. `_before` keeps what it said before this load."""
+        # The last state of each user in the snapshots, and the time until which they say so. Unknown is no state.
         self.execute(
             """
             insert into _wanted ({key}, _state, {row}, _until, ingested_at, load_date)
@@ -235,14 +262,15 @@ class Merge(Statements):
                and u.as_of = ({u.last_change})
               left join {days} d on d.as_of = c.as_of
              order by {k.key}
-        """.replace("{keys}", keys)
+            """,
+            words={"keys": keys},
         )
-        # The newest record, where it is later. Of the days that brought the same the first is named.
+        # The newest record, if it is later. The first of the days that brought it is named.
         self.execute("""
             insert into _wanted ({key}, _state, {row}, _until, ingested_at, load_date)
             select {e.key}, e._state, {e.row}, e.at, d.extracted_at, d.load_date
               from _wanted w
-              cross join {events} e  -- else SQLite goes through all events there are, not through those of these users
+              cross join {events} e  -- in this order, or SQLite scans all events
               join {days} d on d.load_date = (
                    select min(x.load_date) from {events} x where ({x.key}) = ({e.key}) and x.at = e.at
                       and (x._state, {x.row}) is not distinct from (e._state, {e.row}))
@@ -256,8 +284,8 @@ class Merge(Statements):
         """)
         self.execute("""
             insert into _before ({key}, _state, {row})
-            select {w.key}, {u.absent}, {u.row} from _wanted w left join {present} u on ({u.key}) = ({w.key})
-             where ({u.absent}, {u.row}) is distinct from (w._state, {w.row})
+            select {w.key}, {u.state}, {u.row} from _wanted w left join {present} u on ({u.key}) = ({w.key})
+             where ({u.state}, {u.row}) is distinct from (w._state, {w.row})
             on conflict do nothing
         """)
         self.execute("delete from {present} where ({key}) in (select {key} from _wanted where _state = 1)")
@@ -271,61 +299,55 @@ class Merge(Statements):
         """)
         self.execute("delete from _wanted")
 
-    def _count(self, staged: int) -> dict[str, Any]:
-        """Put every kept record into one class. Who was not touched is now as the record says, and was before."""
+    def _count(self, staged: int) -> Merged:
+        """Count every kept record in one class. An untouched user was, and is, as the record says."""
         superseded = self.one("""
             select count(*)
               from _stage s
               left join {present} u on ({u.key}) = ({s.key})
              where ({s.key}) in (select {key} from _touched) and s._state < 2
-               and not ({newest} and (s._state, {s.row}) is not distinct from ({u.absent}, {u.row}))
+               and not ({newest} and (s._state, {s.row}) is not distinct from ({u.state}, {u.row}))
         """)[0]
         inserted, updated, deleted, vanished, reverted = self.one("""
             with _moved as (
-              select w._state as was, {u.absent} as now, s._state as said,
-                     (s._state, {s.row}) is not distinct from ({u.absent}, {u.row}) as so
+              select w._state as old, {u.state} as new, s._state as staged,
+                     (s._state, {s.row}) is not distinct from ({u.state}, {u.row}) as by_record
                 from _before w
                 left join {present} u on ({u.key}) = ({w.key})
                 left join _stage s on ({s.key}) = ({w.key}) and s._state < 2 and {newest}
-               where (w._state, {w.row}) is distinct from ({u.absent}, {u.row})
+               where (w._state, {w.row}) is distinct from ({u.state}, {u.row})
             )
-            select count(*) filter (where so and was = 1),
-                   count(*) filter (where so and was = 0 and now = 0),
-                   count(*) filter (where so and now = 1),
-                   count(*) filter (where not so and :mode = 'snapshot' and said is null and now = 1),
-                   count(*) filter (where not so and not (:mode = 'snapshot' and said is null and now = 1))
+            select count(*) filter (where by_record and old = 1),
+                   count(*) filter (where by_record and old = 0 and new = 0),
+                   count(*) filter (where by_record and new = 1),
+                   count(*) filter (where not by_record and :mode = 'snapshot' and staged is null and new = 1),
+                   count(*) filter (where not by_record and not (:mode = 'snapshot' and staged is null and new = 1))
               from _moved
         """)
-        return {
-            "superseded": superseded,
-            "unchanged": staged - superseded - inserted - updated - deleted,
-            "inserted": inserted,
-            "updated": updated,
-            "deleted": deleted,
-            "vanished": vanished,
-            "reverted": reverted,
-            "details": self._list_removed(),
-        }
+        unchanged = staged - superseded - inserted - updated - deleted
+        nulled = self._count_nulled()
+        return Merged(superseded, unchanged, inserted, updated, deleted, vanished, reverted, nulled)
 
-    def _list_removed(self) -> dict[str, dict[str, int]]:
-        """Count by column the values that this load made null, in rows that `users` had before and still has.
+    def _count_nulled(self) -> dict[str, int]:
+        """Count by column the values that this load made null in rows that `users` had before and still has.
 
-        Only users in `_before` are looked at, so an unchanged snapshot costs nothing.
+        Only changed users are read, so an unchanged snapshot costs nothing.
         """
         columns = list(self.declared.row)
         nulled = ", ".join(f'count(w."{column}") filter (where u."{column}" is null)' for column in columns)
         counts = self.one(
             f"select {nulled} from _before w join {{present}} u on ({{u.key}}) = ({{w.key}}) where w._state = 0"  # noqa: S608
         )
-        found = {column: count for column, count in zip(columns, counts, strict=True) if count}
-        return {"nulled": found} if found else {}
+        return {column: count for column, count in zip(columns, counts, strict=True) if count}
 
-    def _check(self, counts: dict[str, Any], growth: int | None) -> None:
-        """Raise WarehouseError where a record is unaccounted for, or where users came or went without a count."""
-        numbers = ", ".join(f"{name} {counts[name]}" for name in (*CLASSES, "vanished"))
-        if sum(counts[name] for name in CLASSES) != self.day.extracted or min(counts[name] for name in CLASSES) < 0:
+    def _check(self, staged: Staged, merged: Merged, growth: int | None) -> None:
+        """Raise WarehouseError if a record is in no class, or if users were added or removed without a count."""
+        counts = vars(staged) | vars(merged)
+        by_class = {name: counts[name] for name in CLASSES}
+        numbers = ", ".join(f"{name} {number}" for name, number in (by_class | {"vanished": merged.vanished}).items())
+        if sum(by_class.values()) != self.day.extracted or min(by_class.values()) < 0:
             raise WarehouseError(f"{self.what}: {self.day.extracted} records do not divide into {numbers}: report this")
-        if growth is not None and growth != counts["inserted"] - counts["deleted"] - counts["vanished"]:
+        if growth is not None and growth != merged.inserted - merged.deleted - merged.vanished:
             raise WarehouseError(
                 f"{self.what}: {numbers}, but the table has grown by {growth} rows: was it changed by hand? "
                 "Restore it, or load all days again into a new database"

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from wholeday.errors import WarehouseError
 from wholeday.load.database import Connection
-from wholeday.schema.tables import HISTORY, LOADS, Declared, Words
+from wholeday.load.sql import HISTORY, Words
+from wholeday.schema.tables import LOADS, Declared
 
 INTERNAL = ("days", "events", "changes", "forgotten")  # `users_days` is now `_users_days`
 INDEXES = ("by_as_of", "by_key", "not_understood")

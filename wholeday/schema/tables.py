@@ -1,7 +1,8 @@
-"""The tables of the warehouse: what a dataset declares, what is stored for it, and the words of the SQL over it.
+"""The tables of the warehouse: what a dataset declares, and what is stored for it.
 
-Owns names, kinds of columns, keys, indexes and the view of the history. A *kind* is what any database has
-a type for: text, integer, float, boolean, date, time. Refuses to talk to a database.
+Responsibilities: names, keys, and the kinds of columns. Every database has a type for each *kind*: text, integer,
+float, boolean, date, time.
+Non-goals: SQL; see load/sql.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wholeday.errors import ConfigError
+from wholeday.schema.marker import list_columns
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 
 class Table(NamedTuple):
-    """A stored table: its columns with their kinds, and its primary key; or a view, which has no key."""
+    """A table with the kinds of its columns and its primary key, or a view, which has no key."""
 
     name: str
     columns: dict[str, str]
@@ -23,32 +25,19 @@ class Table(NamedTuple):
     kind: str = "table"
 
 
-# The classes a record can be in: together they are `extracted`.
-CLASSES = ("rejected", "forgotten", "duplicate", "superseded", "unchanged", "inserted", "updated", "deleted")
-LOADS = Table(
-    "loads",
-    {"dataset": "text", "date": "date", "mode": "text", "source": "text"}
-    | dict.fromkeys(("window_start", "window_stop", "started_at", "extracted_at", "as_of"), "time")
-    | dict.fromkeys(("pages", "extracted", *CLASSES, "vanished", "reverted"), "integer")
-    | {"watermark": "time"}
-    | dict.fromkeys(("raw_sha256", "clean_sha256", "transform_version", "accepted"), "text")
-    | {"loaded_at": "time", "seconds": "float", "pruned_at": "time"}
-    | {"details": "text"},
-    ("dataset", "date"),
-)
+LOADS = Table("loads", list_columns(), ("dataset", "date"))
 REJECTS = Table(
     "rejects",
     {"dataset": "text", "load_date": "date", "part": "integer", "line": "integer"}
     | dict.fromkeys(("reason", "field", "key", "record"), "text"),
     ("dataset", "load_date", "part", "line"),
 )
-TEMPORARY = ("_stage", "_touched", "_changed", "_wanted", "_before")
 TAKEN = ("loads", "rejects")
-LONGEST_NAME = 63  # bytes; PostgreSQL would cut a longer one in silence
+LONGEST_NAME = 63  # bytes; PostgreSQL silently cuts a longer one
 LONGEST_DERIVED = "_{}_forgotten"  # of the names derived from a dataset's
 TAKEN_BEGINNINGS = ("_", "pg_", "sqlite_")
 RESERVED_COLUMNS = {
-    "date",  # readers of the files would get the date of the folder
+    "date",  # of the clean files, readers get the date of the folder instead
     *("at", "as_of", "load_date", "ingested_at", "deleted", "valid_from", "valid_to"),
     *("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid"),  # PostgreSQL's own
     *("rowid", "oid"),  # SQLite's
@@ -69,9 +58,24 @@ class StoredTables(NamedTuple):
     forgotten: Table
 
 
+class WorkTables(NamedTuple):
+    """The temporary tables of one load."""
+
+    stage: Table
+    """The records of the day."""
+    touched: Table
+    """The users to look at."""
+    changed: Table
+    """The users of whom a snapshot says something else than the snapshot before it."""
+    wanted: Table
+    """What the present should say of users; `_until` is the time of the last snapshot that knows them."""
+    before: Table
+    """What the present said of the users whom the load changes."""
+
+
 @dataclass(frozen=True)
 class Declared:
-    """A dataset's table as its declaration says: the columns of its key and of its row, each with its kind."""
+    """The declared table of a dataset: the columns of its key and of its row, each with its kind."""
 
     name: str
     key: dict[str, str]
@@ -79,7 +83,7 @@ class Declared:
 
     @classmethod
     def read(cls, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Declared":
-        """Read the declaration; raises ConfigError where the warehouse cannot store such a table."""
+        """Read a declaration. Raises ConfigError if the warehouse cannot store such a table."""
         import sqlalchemy as sa
 
         declared = table(sa.MetaData())
@@ -121,55 +125,28 @@ class Declared:
             forgotten=Table(f"_{self.name}_forgotten", self.key, key),
         )
 
-    def temporary(self, snapshot: bool = False) -> list[Table]:
-        """The tables of one load: the day's records; the users it must look at; of whom a snapshot now says something
-        else; the present as it is to be, the last word of the snapshots with its time; and the present as it was."""
+    def temporary(self, snapshot: bool = False) -> "WorkTables":
+        """Return the temporary tables of one load."""
         key, state = tuple(self.key), {**self.key, "_state": "integer", **self.row}
-        present = {**state, "_until": "time", "ingested_at": "time", "load_date": "date"}
-        # The records of a snapshot have one time, which need not be stored with each.
+        wanted = {**state, "_until": "time", "ingested_at": "time", "load_date": "date"}
+        # All records of a snapshot have one time, so that `at` is not stored.
         stage, record = (state, key) if snapshot else ({**state, "at": "time"}, (*key, "at"))
-        return list(map(Table, TEMPORARY, (stage, self.key, state, present, state), (record, key, key, key, key)))
-
-
-class Words(dict[str, Any]):
-    """What stands in braces in the SQL: names of tables and indexes, lists of columns; any other word is an Alias."""
-
-    def __init__(self, declared: Declared) -> None:
-        self.declared = declared
-        super().__init__({role: f'"{table.name}"' for role, table in declared.stored()._asdict().items()})
-        self |= {index: f'"_{declared.name}_{index}"' for index in INDEXES}
-        self["history"] = f'"{declared.name}_history"'
-        self["key"] = join_names(declared.key)
-        self["row"] = join_names(declared.row)
-        self["nulls"] = ", ".join(f'"{column}" = null' for column in declared.row)
-        self["set_row"] = ", ".join(f'"{column}" = excluded."{column}"' for column in declared.row)
-        self["row_before"] = ", ".join(f'lag("{column}") over _in_time' for column in declared.row)
-
-    def __missing__(self, alias: str) -> "Alias":
-        self[alias] = found = Alias(alias, self.declared)
-        return found
-
-
-class Alias:
-    """The columns of a table under an alias, as SQL: `{s.key}` is `s."user_id"`, `{s.row}` `s."name", s."email", …`"""
-
-    def __init__(self, alias: str, declared: Declared) -> None:
-        self.key = ", ".join(f'{alias}."{column}"' for column in declared.key)
-        self.row = ", ".join(f'{alias}."{column}"' for column in declared.row)
-        # Every stored row has a load_date: without one, an outer join found nobody.
-        self.absent = f"case when {alias}.load_date is null then 1 else 0 end"
-        # When the snapshots last changed what they say of this user; a condition on x may follow.
-        key = ", ".join(f'x."{column}"' for column in declared.key)
-        self.last_change = f'select max(x.as_of) from "_{declared.name}_changes" x where ({key}) = ({self.key})'  # noqa: S608
+        return WorkTables(
+            stage=Table("_stage", stage, record),
+            touched=Table("_touched", self.key, key),
+            changed=Table("_changed", state, key),
+            wanted=Table("_wanted", wanted, key),
+            before=Table("_before", state, key),
+        )
 
 
 def quote(name: str) -> str:
-    """A name as SQL has it."""
+    """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def join_names(columns: Iterable[str]) -> str:
-    """Names as a list of SQL."""
+    """Return names as a list of SQL identifiers."""
     return ", ".join(map(quote, columns))
 
 
@@ -192,54 +169,3 @@ def _find_kind(name: str, column: "sa.Column[Any]") -> str:
             "(columns are BigInteger, Text, Boolean, Float, Date or DateTime(timezone=True))"
         )
     return kind
-
-
-INDEXES = {  # each is named after the dataset and its key here: `_users_by_as_of`
-    "by_as_of": "create unique index {by_as_of} on {days} (as_of)",
-    "by_key": "create index {by_key} on {events} ({key}, at)",
-    "unknown": "create index {unknown} on {changes} ({key}) where _state = 2",
-}
-
-HISTORY = """
-with snapshots as (
-  select as_of, load_date, lag(as_of) over (order by as_of) as _before from {days} where as_of is not null
-),
-facts as (
-  -- what a record says
-  select {e.key}, {e.row}, e._state, e.at, 0 as _rank, d.extracted_at as _read, e.load_date
-    from {events} e join {days} d on d.load_date = e.load_date
-  union all
-  -- what a snapshot says otherwise than the one before it; since its updated_at, where that lies between the two
-  select {c.key}, {c.row}, c._state,
-         case when c.updated_at < c.as_of and (s._before is null or c.updated_at > s._before)
-              then c.updated_at else c.as_of end,
-         1, s.as_of, s.load_date
-    from {changes} c join snapshots s on s.as_of = c.as_of
-   where c._state < 2
-  union all
-  -- what the first snapshot after a record says, changed or not: at its as_of, and since its updated_at as above
-  select {e.key}, {c.row}, coalesce(c._state, 1), case when _since = 1 then c.updated_at else s.as_of end,
-         1, s.as_of, s.load_date
-    from {events} e
-    cross join (select 0 as _since union all select 1) both_times
-    join snapshots s on s.as_of = (select min(as_of) from {days} where as_of >= e.at)
-    left join {changes} c on ({c.key}) = ({e.key})
-     and c.as_of = ({e.last_change} and x.as_of <= s.as_of)
-   where coalesce(c._state, 1) < 2
-     and (_since = 0 or c.updated_at < s.as_of and (s._before is null or c.updated_at > s._before))
-),
-ordered as (
-  select *, lead(at) over (partition by {key} order by at, _rank, _read, load_date) as _next from facts
-),
-states as (
-  -- of the facts at one time the last
-  select {key}, {row}, _state, at, (_state, {row}) is distinct from (lag(_state) over _in_time, {row_before}) as _new
-    from ordered where _next is null or _next > at
-  window _in_time as (partition by {key} order by at)
-),
-intervals as (
-  select {key}, {row}, _state, at as valid_from, lead(at) over (partition by {key} order by at) as valid_to
-    from states where _new
-)
-select {key}, {row}, valid_from, valid_to from intervals where _state = 0
-"""

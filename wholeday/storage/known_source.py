@@ -1,27 +1,44 @@
-"""Know the one source that a table holds: the quality gate `source`."""
+"""The rule that a table holds one source, as a quality gate.
+
+Responsibilities: whether records of a source may be added to what is loaded, and the message if not.
+Non-goals: reading manifests or markers.
+"""
 
 import datetime as dt
 from typing import NamedTuple
 
-SOURCE_GATE = "source"  # the quality gate by which a table holds one source
+SOURCE_GATE = "source"
 
 
 class KnownSource(NamedTuple):
-    """The source of the newest loaded day of which the source is known."""
+    """The newest loaded day that names its source."""
 
     date: dt.date
     source: str
 
     def refuse(self, source: str | None) -> str | None:
-        """Say in one line why the table must not take records of `source`; None if it may."""
+        """Return why the table must not take records of `source`, in one line; None if it may."""
         if source in (None, self.source):
             return None
         return f"it comes from {source}, and the newest loaded day ({self.date}) from {self.source}"
 
 
-def tell_ways_out(name: str) -> str:
-    """What to do with a day of another source."""
+def describe_ways_out(dataset: str) -> str:
+    """Return what a person can do with a day of another source."""
     return (
         "a table holds one source. Give this source its own data_dir and database, or let this run through with "
-        f"--{name}-accept"
+        f"--{dataset}-accept"
     )
+
+
+def is_let_through(accepted: str) -> bool:
+    """Whether SOURCE_GATE is among the gates of a marker's `accepted`."""
+    return SOURCE_GATE in accepted.split(", ")
+
+
+def join_accepted(accepted: str, others: str) -> str:
+    """Return `accepted`, with SOURCE_GATE added if it is among the `others`."""
+    gates = [gate for gate in accepted.split(", ") if gate]
+    if is_let_through(others) and SOURCE_GATE not in gates:
+        gates.append(SOURCE_GATE)
+    return ", ".join(gates)

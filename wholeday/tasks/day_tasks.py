@@ -320,7 +320,7 @@ class RangeDaily(ranges.RangeDaily):
             raise self._refuse_past()
 
     def _refuse_past(self) -> PastDayError:
-        from wholeday.load.warehouse import name_days
+        from wholeday.days import name_days
 
         settings = self.of.dataset.config()
         return PastDayError(f"{settings.section} {name_days(self._past)}: {settings.describe_past(clock.utc_now())}")

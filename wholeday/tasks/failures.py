@@ -8,9 +8,9 @@ over; the removal of causes when a person is erased.
 import contextlib
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from wholeday.errors import ConfigError, FolderError, PipelineError
 from wholeday.log import logger
 from wholeday.redaction import Mask
 from wholeday.schema.dataset import Dataset
+from wholeday.schema.marker import Marker
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.backends import NO_LOCKS, Storage, open_storage
 from wholeday.tasks.registry import DEFAULT_MODULE
@@ -62,12 +63,12 @@ def read_failures(data_dir: str, dataset: str) -> list[Failure]:
     return read_lines(storage, build_path(storage, dataset), Failure)
 
 
-def select_open(failures: Iterable[Failure], markers: Iterable[Mapping[str, Any]]) -> dict[dt.date, Failure]:
+def select_open(failures: Iterable[Failure], markers: Iterable[Marker]) -> dict[dt.date, Failure]:
     """Return the last failure of each day that is not loaded, by day. `markers` are the rows of `loads`.
 
     A loaded day needs nothing, whatever failed after the load. No later run would clear such a failure.
     """
-    loaded = {marker["date"] for marker in markers}
+    loaded = {marker.date for marker in markers}
     newest = {failure.date: failure for failure in failures}  # in the order of the file: a clock may be wrong
     return {date: newest[date] for date in sorted(newest) if date not in loaded}
 

@@ -34,7 +34,7 @@ def transform(workspace: Workspace, date: dt.date, engine: str | None = None) ->
     from wholeday.load.warehouse import open_warehouse
     from wholeday.transform.day import transform_day
 
-    transform_day(workspace, date, lambda: open_warehouse(workspace).find_marker(date) is not None, engine)
+    transform_day(workspace, date, lambda: open_warehouse(workspace).read_marker(date) is not None, engine)
 
 
 def load(workspace: Workspace, date: dt.date) -> None:

@@ -14,7 +14,7 @@ from wholeday.storage.manifest import Part
 if TYPE_CHECKING:
     import pandas as pd
 
-    from wholeday.transform.rows import Reject
+    from wholeday.schema.reject import Reject
 
 
 def count_cleaned(dataset: Dataset, settings: Source, folder: DayFolder, parts: Iterable[Part]) -> Census:

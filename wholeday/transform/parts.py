@@ -11,6 +11,7 @@ from wholeday.errors import DatasetError
 from wholeday.schema.dataset import Dataset
 from wholeday.schema.kinds import to_arrow
 from wholeday.schema.record import make_example
+from wholeday.schema.reject import Reject
 from wholeday.schema.tables import Declared
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack, unpack
@@ -83,6 +84,10 @@ def _name_imports(dataset: Dataset) -> list[str]:
     return [__name__, "wholeday.transform.rows", "pyarrow.parquet", dataset.record_class.__module__]
 
 
+def _encode_reject(reject: Reject, job: PartJob) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(reject, date=job.raw.date, part=job.number))
+
+
 def transform_part(job: PartJob) -> PartResult:
     """Write the clean part and the rejects of one raw part."""
     from wholeday.transform.rows import transform_and_count
@@ -94,9 +99,8 @@ def transform_part(job: PartJob) -> PartResult:
     clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), encode_rows(table))])
     kept = None
     if rejects:
-        day = {"date": job.raw.date, "part": job.number}
         kept = job.clean.write(
             f"rejects-{job.number:05d}.jsonl.gz",
-            pack([msgspec.json.encode(day | reject._asdict())] for reject in rejects),
+            pack([_encode_reject(reject, job)] for reject in rejects),
         )
     return PartResult(clean, kept, Counter(reject.describe() for reject in rejects), fields)

@@ -24,6 +24,7 @@ from wholeday.schema.kinds import list_arrow_types
 from wholeday.schema.paths import load
 from wholeday.schema.raw_fields import INTEGERS, UNREADABLE, Deletion, Field
 from wholeday.schema.record import Leaf, list_leaves
+from wholeday.schema.reject import Reject
 from wholeday.transform.cleaning import run_clean
 from wholeday.transform.times import cut_fractions, place_times
 
@@ -46,20 +47,6 @@ KEY_IS_NULL = "is null, and it is the key"
 HAS_NUL, KEY_HAS_NUL = "has a NUL character", "has a NUL character, and it is the key"
 TOO_LARGE = "is an integer of more than 64 bits"
 OUT_OF_RANGE = "is a time outside the years 1 to 9999"
-
-
-class Reject(NamedTuple):
-    """A record that does not become a row."""
-
-    line: int  # in the part, from 1
-    reason: str
-    field: str | None  # dotted path in the record, or a column
-    key: str | None  # the natural key as a JSON array, where it can be read
-    record: str  # as the source sent it
-
-    def describe(self) -> str:
-        """Field and reason, as they are counted."""
-        return f"{self.field}: {self.reason}" if self.field else self.reason
 
 
 class _TooDeepError(Exception):
@@ -137,23 +124,25 @@ def transform_and_count(
     if deletion.path:
         fields[deletion.path] = len(lines), len(lines) - said.count(None)
     rows, broken = _clean(clean, key, frame)
-    rejects = [
-        Reject(line, *_explain(error), keys[line], lines[line - 1].decode(errors="replace"))
-        for line, error in refused.items()
-        if line not in kept
-    ]
+    rejects = []
+    for line, error in refused.items():
+        if line not in kept:
+            reason, field = _explain(error)
+            record = lines[line - 1].decode(errors="replace")
+            rejects.append(Reject(line=line, reason=reason, field=field, key=keys[line], record=record))
     deleted = pd.Series([gone[line - 1] for line in rows.index] if any(gone) else False, rows.index, dtype=bool)
     bad = pd.Series(data=False, index=rows.index)
     for (field, reason), rule in (skipped | broken).items():
         mask = rule if reason in (KEY_IS_NULL, KEY_HAS_NUL) else rule & ~deleted
         for line, *values in rows.loc[mask & ~bad, list(key)].itertuples():
-            rejects.append(Reject(line, reason, field, _encode_key(values), lines[line - 1].decode()))
+            record = lines[line - 1].decode()
+            rejects.append(Reject(line=line, reason=reason, field=field, key=_encode_key(values), record=record))
         bad |= mask
         if reason in (HAS_NUL, OUT_OF_RANGE):
             rows[field] = rows[field].mask(rule)  # of a deletion, which needs neither
     if deleted_when:
         rows = rows.assign(deleted=deleted)
-    return Cleaned(rows[~bad], sorted(rejects), fields)
+    return Cleaned(rows[~bad], sorted(rejects, key=attrgetter("line")), fields)
 
 
 def _count_fields(

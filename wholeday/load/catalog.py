@@ -1,0 +1,142 @@
+"""Create, check and clear the tables of a dataset.
+
+Responsibilities: what is created when, and which differences between a stored and a declared table are errors.
+Non-goals: changing the type of a column, and changing a table that another program made.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+
+from wholeday.errors import WarehouseError
+from wholeday.load.database import Connection, Row, decode
+from wholeday.load.markers import has_markers
+from wholeday.load.old_names import refuse_old_names
+from wholeday.load.sql import HISTORY, INDEXES, Words
+from wholeday.schema.tables import LOADS, REJECTS, Declared, Table
+
+
+def prepare_tables(db: Connection, declared: Declared) -> None:
+    """Create the missing tables, indexes and the view, and add columns that the declaration gained.
+
+    Raises WarehouseError for any other difference.
+    """
+    refuse_old_names(db, declared.name)
+    _create_shared(db)
+    tables = declared.stored()
+    missing = [table.name for table in tables if not db.describe(table.name).columns]
+    view = f"{declared.name}_history"
+    if missing and (len(missing) < len(tables) or db.describe(view).columns or has_markers(db, declared.name)):
+        raise WarehouseError(
+            f"{db}: there is no table {', '.join(missing)}, but others of {declared.name}, or markers in loads: "
+            "if they are another program's, choose another database; else restore it, or drop them and load again"
+        )
+    for table in tables:
+        if missing:
+            db.create(table)
+        else:
+            check_table(db, table, optional=declared.row)
+            _add_columns(db, table)
+    check_view(db, view)
+    words = Words(declared)
+    for index, sql in INDEXES.items():
+        db.create_index(f"_{declared.name}_{index}", sql.format_map(words))
+    db.create_view(view, HISTORY.format_map(words))
+
+
+def _create_shared(db: Connection) -> None:
+    """Create the tables that all datasets share."""
+    missing = [table for table in (LOADS, REJECTS) if not check_table(db, table)]
+    if missing == [REJECTS]:  # both are created together: somebody dropped it, with the rejects of the loaded days
+        raise WarehouseError(
+            f"{db}: there is no table rejects, but one of loads: restore it, or drop that too and load again"
+        )
+    for table in missing:
+        db.create(table)
+
+
+def _add_columns(db: Connection, table: Table) -> None:
+    """Add the declared columns that the stored table lacks; they are null in its rows."""
+    stored = db.describe(table.name).columns
+    for column in table.columns:
+        if column not in stored:
+            db.add_column(table, column)
+
+
+def check_view(db: Connection, view: str) -> bool:
+    """Whether the view exists. Raises WarehouseError if a table has its name."""
+    found = db.describe(view)
+    if found.columns and found.kind != "view":
+        raise WarehouseError(f"{db}: {view} is a table, not a view: drop it, or choose another database")
+    return bool(found.columns)
+
+
+def check_table(db: Connection, table: Table, optional: Iterable[str] = ()) -> bool:
+    """Whether the table exists. Raises WarehouseError if it differs from `table`, but for `optional` columns."""
+    found = db.describe(table.name)
+    if not found.columns:
+        return False
+    if found.kind != "table":
+        raise WarehouseError(f"{db}: {table.name} is a view, not a table: drop it, or choose another database")
+    wanted, optional = {column: db.types[kind] for column, kind in table.columns.items()}, {*optional}
+    differences = [f"no column {c}" for c in wanted if c not in found.columns and c not in optional]
+    differences += [f"a column {c} too many" for c in found.columns if c not in wanted]
+    differences += [f"{c} as {t}, not {wanted[c]}" for c, t in found.columns.items() if wanted.get(c, t) != t]
+    if found.key != table.key:
+        differences.append(f"the primary key ({', '.join(found.key)}), not ({', '.join(table.key)})")
+    if differences:
+        raise WarehouseError(
+            f"{db}: the table {table.name} has {', '.join(differences)}: "
+            "declare it as it is, or choose another database"
+        )
+    return True
+
+
+def read_days(db: Connection, dataset: str) -> set[dt.date]:
+    """Return the days in the tables: those with a marker, and those whose marker somebody deleted.
+
+    Raises WarehouseError if one is not a date.
+    """
+    days = []
+    if check_table(db, LOADS):
+        days += db.run("select date from loads where dataset = :dataset", dataset=dataset).fetchall()
+    if "load_date" in db.describe(f"_{dataset}_days").columns:
+        days += db.run(f'select load_date from "_{dataset}_days"').fetchall()  # noqa: S608
+    return {decode(db, f"{dataset}: a day in loads or _{dataset}_days", date, "date") for (date,) in days}
+
+
+def clear_tables(db: Connection, declared: Declared) -> list[Row]:
+    """Delete all rows of a dataset and return its tombstones. Tables that differ from the declaration are dropped.
+
+    Tables of the same names without any day are another program's: they stay, and `prepare_tables` refuses them.
+    """
+    name, tables = declared.name, declared.stored()
+    if not read_days(db, name) and db.describe(tables.days.name).columns.keys() != tables.days.columns.keys():
+        return []
+    tombstones = _read_tombstones(db, declared)
+    wanted = [table._replace(columns={c: db.types[kind] for c, kind in table.columns.items()}) for table in tables]
+    stored = [db.describe(table.name) for table in tables]
+    for view in (table.name for table in stored if table.kind == "view"):
+        raise WarehouseError(f"{db}: {view} is a view, not a table: drop it, or choose another database")
+    if stored == wanted:  # readers need not wait
+        for table in tables:
+            db.run(f'delete from "{table.name}"')  # noqa: S608
+    else:
+        db.run(f'drop view if exists "{name}_history"')
+        for table in tables:
+            db.run(f'drop table if exists "{table.name}"')
+    for table in (LOADS, REJECTS):
+        if check_table(db, table):
+            db.run(f"delete from {table.name} where dataset = :name", name=name)  # noqa: S608
+    return tombstones
+
+
+def _read_tombstones(db: Connection, declared: Declared) -> list[Row]:
+    """Return the stored tombstones. Raises WarehouseError if their key is not the declared one."""
+    stored = db.describe(declared.stored().forgotten.name)
+    tombstones = db.run(f'select * from "{stored.name}"').fetchall() if stored.columns else []  # noqa: S608
+    if tombstones and list(stored.columns) != list(declared.key):
+        raise WarehouseError(
+            f"{db}: the keys in {stored.name} are ({', '.join(stored.columns)}), those declared "
+            f"({', '.join(declared.key)}): convert that table to the new key, or erased users would come back"
+        )
+    return tombstones

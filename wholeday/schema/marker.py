@@ -1,0 +1,82 @@
+"""The marker of a day: the row of `loads` that says that the day is loaded."""
+
+import datetime as dt
+from types import NoneType, UnionType
+from typing import Any, get_args
+
+import msgspec
+
+# Every extracted record is in exactly one of these classes.
+CLASSES = ("rejected", "forgotten", "duplicate", "superseded", "unchanged", "inserted", "updated", "deleted")
+KINDS = {str: "text", int: "integer", float: "float", dt.date: "date", dt.datetime: "time"}
+
+
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
+    """A loaded day: where it came from, its counts, and when it was loaded. Times are aware, in UTC."""
+
+    dataset: str
+    date: dt.date
+    mode: str
+    source: str | None
+    """None if the raw manifest names no source, as those of older versions."""
+    window_start: dt.datetime
+    window_stop: dt.datetime
+    started_at: dt.datetime
+    extracted_at: dt.datetime
+    as_of: dt.datetime
+    pages: int
+    extracted: int
+    """The sum of the classes, which follow."""
+    rejected: int
+    forgotten: int
+    duplicate: int
+    superseded: int
+    unchanged: int
+    inserted: int
+    updated: int
+    deleted: int
+    vanished: int
+    reverted: int
+    watermark: dt.datetime | None
+    raw_sha256: str
+    clean_sha256: str
+    transform_version: str
+    accepted: str
+    """The quality gates that were let through, separated by commas."""
+    loaded_at: dt.datetime
+    seconds: float
+    pruned_at: dt.datetime | None
+    details: dict[str, dict[str, int]] | None
+    """What the load removed besides users: `{"nulled": {"email": 98}}`. None if an older version wrote the marker."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many records were extracted and are in each class, and how many users vanished or reverted."""
+        return {name: getattr(self, name) for name in ("extracted", *CLASSES, "vanished", "reverted")}
+
+    def has(self, **values: Any) -> bool:
+        """Whether the marker has all of these values."""
+        return all(getattr(self, name) == value for name, value in values.items())
+
+    def replace(self, **values: Any) -> "Marker":
+        """Return a copy with other values."""
+        return msgspec.structs.replace(self, **values)
+
+
+def list_columns() -> dict[str, str]:
+    """Return the columns of `loads` with their kinds. `details` is stored as JSON."""
+    types = {field.name: _split(field.type)[0] for field in msgspec.structs.fields(Marker)}
+    return {name: KINDS.get(type_, "text") for name, type_ in types.items()}
+
+
+def list_nullable() -> set[str]:
+    """Return the columns of `loads` that may be null."""
+    return {field.name for field in msgspec.structs.fields(Marker) if _split(field.type)[1]}
+
+
+def _split(annotation: Any) -> tuple[Any, bool]:
+    """Return the type without `None`, and whether it was there."""
+    if not isinstance(annotation, UnionType):
+        return annotation, False
+    (type_,) = {*get_args(annotation)} - {NoneType}
+    return type_, True
