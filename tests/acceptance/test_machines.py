@@ -17,7 +17,7 @@ from tests.support.cluster import Cluster
 from tests.support.machines import Rack
 from tests.support.project import dump_warehouse, find_scheduler, has_table, query, run, start_scheduler
 from wholeday.commands.verify import verify
-from wholeday.storage.backends import strip_run
+from wholeday.storage.names import strip_run
 from wholeday.tasks.stages import read_workspace
 
 NUMBER = int(os.environ.get("PIPELINE_MACHINES", "5"))

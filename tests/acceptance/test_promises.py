@@ -29,7 +29,7 @@ from tests.support.project import (
     start,
 )
 from tests.support.server import Answer, Server
-from wholeday.storage.backends import strip_run
+from wholeday.storage.names import strip_run
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 

@@ -33,10 +33,11 @@ from wholeday.commands.status import find_status
 from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError, SourceError
-from wholeday.storage.backends import open_storage, strip_run
+from wholeday.storage.bucket import open_bucket
 from wholeday.storage.day_folder import JOURNAL, MANIFEST, DayFolder, list_days
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.storage.names import strip_run
 from wholeday.storage.tombstones import Tombstones
 from wholeday.tasks import failures, stages
 from wholeday.tasks.failures import read_failures
@@ -107,15 +108,15 @@ def live() -> Iterator[Any]:
     work(DAY, BEFORE)
     yield dump_rows(), dump_parts()
     key = str(query("select user_id from users where load_date = ? order by 1 limit 1", str(DAY))[0][0])
-    open_storage.cache_clear()
+    open_bucket.cache_clear()
     forgotten = forget(read_workspace(USERS), [key])
     yield forgotten, dump_rows(), dump_parts(), Tombstones(Pipeline().data_dir, "users").count_pending()
-    open_storage.cache_clear()
+    open_bucket.cache_clear()
     yield list(reprocess(read_workspace(USERS), BEFORE, DAY, everything=True)), dump_rows(), dump_parts()
     Path("data/warehouse.db").unlink()
-    open_storage.cache_clear()
+    open_bucket.cache_clear()
     yield rebuild(read_workspace(USERS)), dump_rows(), list(verify(read_workspace(USERS)))
-    open_storage.cache_clear()
+    open_bucket.cache_clear()
     pruned = list(prune(read_workspace(USERS), older_than=1, keep=1, only_look=False))
     left = [list(list_days(Pipeline().data_dir, stage, "users")) for stage in ("raw", "clean")]
     yield pruned, left, dump_rows(), dump_parts(), list(verify(read_workspace(USERS)))
@@ -174,7 +175,7 @@ def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
     assert [key.rpartition("/")[2] for key in bucket.dump(Pipeline().data_dir) if key.endswith(JOURNAL)]
     down = False
     server.requests.clear()
-    open_storage.cache_clear()  # another run
+    open_bucket.cache_clear()  # another run
     stages.extract(read_workspace(USERS), DAY)
     assert "goes on after 2 parts of a reading that was broken off" in caplog.text
     assert [request.query.get("page") for request in server.requests] == ["3", "4", "5", "6"]
@@ -188,7 +189,7 @@ def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
 def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
     """Whoever asks there is told; the day is over when it is loaded."""
     for stage in ("extract", "load"):
-        open_storage.cache_clear()  # another run
+        open_bucket.cache_clear()  # another run
         failures.record_failure(USERS, DAY, stage, f"{stage} went wrong")
     found = read_failures(Pipeline().data_dir, "users")
     assert [(failure.date, failure.line) for failure in found] == [
@@ -279,7 +280,7 @@ def test_what_a_storage_refuses_is_one_line(
     if place == "bucket/nobody":
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "nowhere")
-    with pytest.raises(FolderError, match=f"{words}.*mend that .the bucket, its endpoint, the credentials") as caught:
+    with pytest.raises(FolderError, match=f"{words}.*check the bucket, its endpoint, the credentials") as caught:
         work()
     assert "\n" not in str(caught.value)
 
@@ -305,7 +306,7 @@ def test_an_endpoint_where_nobody_listens_is_one_line() -> None:
         ("abfss://c:s3cr3t@account.dfs.core.windows.net/x", "a secret does not belong there"),
         ("abfss://c@a.dfs.core.windows.net/x?client_secret=s3cr3t", "a secret does not belong there"),
         ("s3://bucket/x?secret_key=s3cr3t", "a secret does not belong there"),
-        ("s3://bucket/x?endpoint=s3cr3t", "s3://bucket/x: it cannot be used: Unexpected query parameter.*'endpoint'"),
+        ("s3://bucket/x?endpoint=s3cr3t", "s3://bucket/x: cannot be opened: Unexpected query parameter.*'endpoint'"),
         ("s3:///x", "Missing bucket name"),
         ("file:///tmp/x", "give a folder, or s3://bucket/prefix, gs://"),
         ("S3://bucket/x", "give a folder, or s3://bucket/prefix, gs://"),
@@ -347,7 +348,7 @@ def test_a_forked_process_asks_on_a_connection_of_its_own(bucket: Bucket) -> Non
 
 def open_day(stage: Any = "raw") -> DayFolder:
     """The folder of the day, for another run."""
-    open_storage.cache_clear()
+    open_bucket.cache_clear()
     return read_workspace(USERS).folder(stage, DAY)
 
 
@@ -438,7 +439,7 @@ def fork(job: Callable[[], None], said: Path) -> int:
 
 
 def work_as_another_run() -> None:
-    open_storage.cache_clear()
+    open_bucket.cache_clear()
     work()
 
 
@@ -468,7 +469,7 @@ def test_what_a_killed_run_left_is_forgotten_too(bucket: Bucket) -> None:
     key = str(query("select min(user_id) from users")[0][0])
     lost = [b"of somebody"]
     at_work = read_workspace(USERS).folder("raw", BEFORE)
-    open_storage.cache_clear()
+    open_bucket.cache_clear()
     for folder in (read_workspace(USERS).folder("raw", BEFORE), open_day(), open_day("clean")):
         folder.write("part-00007.jsonl.gz", pack([lost]))
         folder.add_to_journal(lost)

@@ -446,7 +446,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing() -> None:
     with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
         db.execute("select * from loads")  # keeps the file of shared memory, which else could not grow either
         line = fail_command(FULL)
-    assert f"raw/users/date={DAY}/part-00000.jsonl.gz: File too large: nothing was made of it; mend that" in line
+    assert f"raw/users/date={DAY}/part-00000.jsonl.gz: File too large: check disk space" in line
     assert dump_warehouse() == before
     assert not read_workspace(USERS).folder("raw", DAY).exists()
     finish()

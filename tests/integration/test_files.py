@@ -19,7 +19,7 @@ from pipeline.users import USERS, ExtractUsers
 from tests.support.project import luigi_run, run, run_here
 from wholeday.errors import FolderError, WarehouseError
 from wholeday.load.database import find_database
-from wholeday.storage.backends import LocalStorage
+from wholeday.storage.local import LocalStorage
 from wholeday.tasks import failures
 
 DAY = "2026-11-20"

@@ -23,7 +23,7 @@ from tests.support.bucket import ENVIRONMENT, open_bucket
 from tests.support.peers import find_port
 from tests.support.project import dump_tree, dump_warehouse, luigi_run, start
 from wholeday.errors import DatasetError, EngineError
-from wholeday.storage.backends import strip_run
+from wholeday.storage.names import strip_run
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform import parts

@@ -34,12 +34,12 @@ from wholeday.schema.marker import CLASSES, Marker
 from wholeday.schema.raw_fields import INTEGERS
 from wholeday.schema.reject import Reject
 from wholeday.schema.tables import REJECTS, Declared, Table
-from wholeday.storage.backends import strip_run
 from wholeday.storage.day_folder import MADE_AGAIN, MANIFEST, DayFolder, list_all_days
 from wholeday.storage.lines import pack, unpack
 from wholeday.storage.manifest import CleanManifest, Erasure, Part, RawManifest, digest
+from wholeday.storage.names import strip_run
 from wholeday.storage.parquet import encode_rows, open_rows
-from wholeday.storage.tombstones import Done, Finder, Key, Tombstone, Tombstones
+from wholeday.storage.tombstones import Done, Finder, Key, Tombstone
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import failures
 
@@ -84,7 +84,7 @@ def forget(workspace: Workspace, keys: Sequence[str]) -> Forgotten:
         done.update(found)
     rows = _erase_rows(workspace, declared, finder, ever, problems)
     try:
-        failures.erase_causes(workspace.pipeline.data_dir, workspace.name)
+        failures.erase_causes(workspace.pipeline.data_dir, workspace.name, workspace.pipeline.is_private)
     except FolderError as error:
         problems.append(f"{workspace.name}: {error}")
     if not problems:
@@ -154,7 +154,7 @@ def parse_key(declared: Declared, text: str) -> Key:
 
 def _bury(workspace: Workspace, declared: Declared, asked: Iterable[Key]) -> list[Key]:
     """Write the tombstones, into the file and the warehouse; returns all that there are."""
-    file = Tombstones(workspace.pipeline.data_dir, workspace.name)
+    file = workspace.tombstones()
     words = Words(declared)
     with open_warehouse(workspace).database.connect(create=True) as db:
         db.begin(workspace.name)
@@ -452,4 +452,4 @@ def _count_keys(db: Connection, declared: Declared, clean: DayFolder, made: Clea
 def _note_done(workspace: Workspace, tombstones: int, days: dict[dt.date, int]) -> None:
     with open_warehouse(workspace).database.connect() as db:
         db.begin(workspace.name)  # for as long as the file is written, nobody else writes it
-        Tombstones(workspace.pipeline.data_dir, workspace.name).add([Done(clock.utc_now(), tombstones, days)])
+        workspace.tombstones().add([Done(clock.utc_now(), tombstones, days)])

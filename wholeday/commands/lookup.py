@@ -19,7 +19,7 @@ from wholeday.load.warehouse import open_warehouse
 from wholeday.schema.tables import REJECTS, Declared
 from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.manifest import CleanManifest, RawManifest
-from wholeday.storage.tombstones import Finder, Key, Tombstones
+from wholeday.storage.tombstones import Finder, Key
 from wholeday.storage.workspace import Workspace
 
 AT_ONCE = 10_000  # rejects
@@ -46,7 +46,7 @@ def look_up(workspace: Workspace, keys: Sequence[str]) -> list[Trace]:
     """
     declared = Declared.read(workspace.name, workspace.dataset.table)
     asked = {parse_key(declared, text): text for text in keys}
-    forgotten = set(Tombstones(workspace.pipeline.data_dir, workspace.name).keys())
+    forgotten = set(workspace.tombstones().keys())
     traces = {key: Trace(text) for key, text in asked.items() if key not in forgotten}
     database = open_warehouse(workspace).database
     if traces and database.exists():

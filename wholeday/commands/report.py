@@ -108,7 +108,8 @@ def write_report(workspaces: Sequence[Workspace], file: Path | None, days: int, 
     environment.filters["time"] = lambda time: f"{time:%Y-%m-%d %H:%M} UTC"
     template = environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
-    storage = open_storage("" if file else workspaces[0].pipeline.data_dir)
+    settings = workspaces[0].pipeline
+    storage = open_storage("" if file else settings.data_dir, settings.is_private)
     path = file or storage.root / build_page_name(module)
     storage.replace(path, page.encode())
     return storage.show(path)

@@ -19,7 +19,6 @@ from wholeday.days import name_days
 from wholeday.load.warehouse import RejectReason, open_warehouse
 from wholeday.log import count
 from wholeday.schema.marker import Marker
-from wholeday.storage.tombstones import Tombstones
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.failures import Failure, read_failures, select_open
 from wholeday.tasks.registry import spell_command
@@ -127,7 +126,7 @@ def find_status(workspace: Workspace) -> Status:
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
         future=future,
         rejects=warehouse.count_rejects(),
-        unforgotten=Tombstones(data_dir, workspace.name).count_pending(),
+        unforgotten=workspace.tombstones().count_pending(),
         loads=loads,
     )
 

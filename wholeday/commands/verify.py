@@ -23,11 +23,11 @@ from wholeday.load.clean_day import CleanDay, DayMetadata
 from wholeday.load.database import Connection
 from wholeday.load.warehouse import open_warehouse
 from wholeday.schema.marker import Marker
-from wholeday.storage.backends import strip_run
 from wholeday.storage.day_folder import MANIFEST, STAGES, DayFolder, Stage, list_all_days
 from wholeday.storage.known_source import join_accepted
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
+from wholeday.storage.names import strip_run
 from wholeday.storage.parquet import open_rows
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import check_span
@@ -270,7 +270,7 @@ def _make_again(
 ) -> Iterator[Finding]:
     """Make the clean files once more, in a folder that is thrown away, and compare their hashes."""
     with tempfile.TemporaryDirectory() as scratch:
-        again = DayFolder(scratch, "clean", workspace.name, raw.date)
+        again = DayFolder(scratch, "clean", workspace.name, raw.date, workspace.pipeline.is_private)
         again.sweep()
         try:
             results = parts.transform_parts(workspace, raw_folder, raw.parts, again)

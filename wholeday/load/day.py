@@ -19,7 +19,7 @@ from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.parquet import open_rows
-from wholeday.storage.tombstones import Finder, Tombstones
+from wholeday.storage.tombstones import Finder
 from wholeday.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def read_rejects(workspace: Workspace, clean: DayFolder, parts: Iterable[Part]) 
 
     A reject without a readable key gets that of an erased user, if its record names one (`"42"` for 42).
     """
-    forgotten = Finder(workspace.dataset.key, Tombstones(workspace.pipeline.data_dir, workspace.name).keys())
+    forgotten = Finder(workspace.dataset.key, workspace.tombstones().keys())
     for part in parts:
         for line in unpack(clean.read(part)):
             reject = msgspec.json.decode(line, type=Reject)

@@ -56,9 +56,9 @@ MADE_AGAIN = {
 class DayFolder:
     """The files of one day at one stage: `<data_dir>/<stage>/<dataset>/date=<date>/`."""
 
-    def __init__(self, data_dir: str, stage: Stage, dataset: str, date: dt.date) -> None:
+    def __init__(self, data_dir: str, stage: Stage, dataset: str, date: dt.date, private: bool = True) -> None:
         self.date, self.day, self._made_again = date, f"{dataset} {date}", MADE_AGAIN[stage]
-        self._storage = open_storage(data_dir)
+        self._storage = open_storage(data_dir, private)
         self.path = self._storage.root / stage / dataset / f"date={date}"
         self._before: list[str] = []
         self._published: bytes | None = None

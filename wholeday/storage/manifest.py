@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from wholeday.storage.backends import strip_run
+from wholeday.storage.names import strip_run
 
 MEDIAN_OF = 7  # earlier days that a quality gate compares a day with
 MEDIAN_FROM = 3  # days; fewer do not show what is usual

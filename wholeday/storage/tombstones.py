@@ -42,8 +42,8 @@ class Done(msgspec.Struct, frozen=True, tag="done", tag_field="what"):
 class Tombstones:
     """The file of a dataset."""
 
-    def __init__(self, data_dir: str, dataset: str) -> None:
-        self._storage = open_storage(data_dir)
+    def __init__(self, data_dir: str, dataset: str, private: bool = True) -> None:
+        self._storage = open_storage(data_dir, private)
         self._path = self._storage.root / "forgotten" / f"{dataset}.jsonl"
 
     def read(self) -> list[Tombstone | Done]:

@@ -39,11 +39,11 @@ class Workspace:
 
     def folder(self, stage: Stage, date: dt.date) -> DayFolder:
         """Return the folder of a day at a stage, whether or not it exists."""
-        return DayFolder(self.pipeline.data_dir, stage, self.name, date)
+        return DayFolder(self.pipeline.data_dir, stage, self.name, date, self.pipeline.is_private)
 
     def tombstones(self) -> Tombstones:
         """Return the keys that must not be stored again."""
-        return Tombstones(self.pipeline.data_dir, self.name)
+        return Tombstones(self.pipeline.data_dir, self.name, self.pipeline.is_private)
 
     def list_past(self, days: Iterable[dt.date], now: dt.datetime) -> list[dt.date]:
         """List the days that cannot be extracted any more: past snapshots without raw files."""

@@ -53,7 +53,7 @@ def send_alert(dataset: Dataset, failure: Failure) -> None:
         settings = Pipeline()
         if not settings.webhook:
             return
-        with _open_record(settings.data_dir, dataset.name) as (sent, append):
+        with _open_record(settings, dataset.name) as (sent, append):
             if _is_repeated(failure, sent):
                 return
             if problem := post(settings.webhook, build_message(dataset.name, failure)):
@@ -68,7 +68,7 @@ def record_recovery(dataset: Dataset, date: dt.date) -> None:
         settings = Pipeline()
         if not settings.webhook:
             return
-        with _open_record(settings.data_dir, dataset.name) as (sent, append), contextlib.suppress(PipelineError):
+        with _open_record(settings, dataset.name) as (sent, append), contextlib.suppress(PipelineError):
             stages = [alert.failure.stage for alert in sent if alert.failure.date == date]
             if stages and stages[-1] != LOADED:
                 append(Alert(Failure(clock.utc_now(), date, LOADED, ""), delivered=True))
@@ -123,11 +123,11 @@ def _send(url: str, message: dict[str, Any]) -> str | None:
 
 
 @contextlib.contextmanager
-def _open_record(data_dir: str, dataset: str) -> Iterator[tuple[list[Alert], Callable[[Alert], None]]]:
+def _open_record(settings: Pipeline, dataset: str) -> Iterator[tuple[list[Alert], Callable[[Alert], None]]]:
     """Lock the record of sent alerts. Yield the alerts and a function that appends one."""
     with contextlib.ExitStack() as stack:
         try:
-            storage = open_storage(data_dir)
+            storage = open_storage(settings.data_dir, settings.is_private)
             path = build_alerts_path(storage, dataset)
             storage.make_folder(path.parent)
             stack.enter_context(storage.hold(path.with_name(".alerts.lock")))

@@ -22,7 +22,8 @@ from wholeday.redaction import Mask
 from wholeday.schema.dataset import Dataset
 from wholeday.schema.marker import Marker
 from wholeday.schema.raw_fields import UNREADABLE
-from wholeday.storage.backends import NO_LOCKS, Storage, open_storage
+from wholeday.storage.backends import Storage, open_storage
+from wholeday.storage.local import NO_LOCKS
 from wholeday.tasks.registry import DEFAULT_MODULE
 from wholeday.text import clean_line
 
@@ -48,7 +49,7 @@ def record_failure(dataset: Dataset, date: dt.date, stage: str, cause: str) -> F
     line = clean_line(_build_mask(dataset)(cause))[:LONGEST]
     failure = Failure(clock.utc_now(), date, stage, line)
     try:
-        storage = open_storage(Pipeline().data_dir)
+        storage = open_storage(Pipeline().data_dir, Pipeline().is_private)
         append_line(storage, build_path(storage, dataset.name), msgspec.json.encode(failure))
     except PipelineError as error:
         if NO_LOCKS in cause:  # the warning would repeat the cause
@@ -110,12 +111,12 @@ def append_line(storage: Storage, path: PurePath, line: bytes) -> None:
             storage.replace(path, kept + line + b"\n")
 
 
-def erase_causes(data_dir: str, dataset: str) -> None:
+def erase_causes(data_dir: str, dataset: str, private: bool = True) -> None:
     """Erase the causes of all failures, as a cause may quote a record. Time, day and stage stay.
 
     Remove the alerts that were sent, and the pages of `report`, which show causes. Raises FolderError.
     """
-    storage = open_storage(data_dir)
+    storage = open_storage(data_dir, private)
     path, alerts = build_path(storage, dataset), build_alerts_path(storage, dataset)
     storage.remove([storage.root / name for name in storage.list_names(storage.root) if PAGES.fullmatch(name)])
     if not storage.is_folder(path.parent):
