@@ -1,11 +1,8 @@
 """The workflow: one module per dataset. `luigi --module pipeline LoadUsers --date 2026-11-21` finds the tasks here."""
 
-import importlib
-import pkgutil
-
 from wholeday.tasks.day_tasks import RangeDaily
+from wholeday.tasks.workflow import import_datasets
 
 __all__ = ["RangeDaily"]
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+import_datasets(__name__)

@@ -1,4 +1,4 @@
-"""`python -m wholeday`: the command line beside Luigi's."""
+"""`python -m wholeday`: the program `wholeday`."""
 
 from wholeday.commands.cli import main
 

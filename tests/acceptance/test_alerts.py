@@ -58,7 +58,7 @@ def test_a_day_that_failed_is_told_and_not_again_by_the_next_run(server, workers
     assert (told["dataset"], told["date"], told["stage"]) == ("users", str(DAY), "extract")
     assert f"ERROR: ExtractUsers(date={DAY}) failed: {told['line']}\n" in first.stderr
     assert told["text"] == f"users {DAY} extract: {clean_chat(told['line'])}"
-    assert told["more"] == f"on {socket.gethostname()} in {Path.cwd()}: ./run.sh status"
+    assert told["more"] == f"on {socket.gethostname()} in {Path.cwd()}: wholeday status"
 
 
 def test_a_cause_is_told_once_for_a_day(hook):
@@ -191,7 +191,7 @@ def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
     alerts.record_recovery(USERS, USERS.config().last_closed_day(clock.utc_now()))  # what is late is so all the same
     with pytest.raises(SystemExit):
         cli.main(["status", "--max-age", "30 hours"])
-    assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: ./run.sh status tells more"]
+    assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: wholeday status tells more"]
     tomorrow = clock.utc_now() + dt.timedelta(days=1)
     monkeypatch.setattr(clock, "utc_now", lambda: tomorrow)
     with pytest.raises(SystemExit):

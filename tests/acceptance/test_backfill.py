@@ -24,7 +24,7 @@ from tests.support.project import dump_warehouse, luigi_run, query, run, start, 
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
-from wholeday.commands.ranges import show_outcome
+from wholeday.commands.backfill import show_outcome
 from wholeday.tasks.backfill import Backfill
 from wholeday.tasks.batch import OnResult
 from wholeday.tasks.day_tasks import DayTask, Load
@@ -242,7 +242,7 @@ def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(numb
     assert rows.keys() == {"done", "not run", "users:"}
     *_, stopping, last = stderr.splitlines()
     assert stopping.startswith("stopping: ")
-    again = f"python -m wholeday backfill 2016-01-01 2016-02-10 --workers {workers} and the flags of this run"
+    again = f"wholeday backfill 2016-01-01 2016-02-10 --workers {workers} and the flags of this run"
     assert last == f"stopped by {number.name}: go on with {again}"
     assert "Traceback" not in stderr
 
@@ -377,7 +377,7 @@ def test_a_scheduler_that_is_not_there_is_one_line():
     result = backfill(*span(3), LUIGI_CONFIG_PATH="central.cfg")
     assert result.returncode == 1
     assert (
-        "is luigid running? Start it with ./run.sh luigid, or add --local-scheduler" in result.stderr.splitlines()[-1]
+        "is luigid running? Start it with wholeday luigid, or add --local-scheduler" in result.stderr.splitlines()[-1]
     )
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from pipeline.users import USERS
 from tests.support import ROOT
-from tests.support.project import dump_tree, luigi_run, query, run
+from tests.support.project import add_dataset, dump_tree, luigi_run, query, run, run_here
 from tests.support.server import Answer, Server
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.schema import dataset
-from wholeday.tasks import failures, registry, stages
+from wholeday.tasks import failures, stages, workflow
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
 from wholeday.transform import day as transform_stage
@@ -34,11 +34,10 @@ def test_a_second_dataset_is_one_file_and_one_section():
         url = server.on("/orders", Answer({"orders": ORDERS}))
         section = f"\n[orders]\nurl = {url}\nmode = incremental\nmax_reject_ratio = 0.5\n"
         Path("luigi.cfg").write_text(Path("luigi.cfg").read_text() + section)
-        command = ("luigi", "--module", "orders", "LoadOrders", "--date", DAY)
-        path = str(ROOT / "tests" / "support")
-        result = run(*command, PYTHONPATH=path)
+        environment = add_dataset("orders")
+        result = luigi_run("LoadOrders", "--date", DAY, **environment)
         assert result.returncode == 0, result.stderr
-        again = run(*command, PYTHONPATH=path)
+        again = luigi_run("LoadOrders", "--date", DAY, **environment)
         assert "nothing to do" in again.stdout
     assert query("select number, line, amount, paid from orders order by 1, 2") == [
         ("A-1", 1, 10.5, 1),
@@ -48,30 +47,32 @@ def test_a_second_dataset_is_one_file_and_one_section():
     assert query("select dataset, reason, key from rejects where dataset = 'orders'") == [
         ("orders", "is negative", '["A-2", 1]')
     ]
-    for words in (("--module", "orders", "status"), ("status", "--module", "orders"), ("status", "--module=orders")):
-        status = run("python", "-m", "wholeday", *words, PYTHONPATH=path)
+    for words in (("--dataset", "orders", "status"), ("status", "--dataset", "orders"), ("status", "--dataset=orders")):
+        status = run("python", "-m", "wholeday", *words)
         assert "orders in sqlite:///data/warehouse.db: 1 day, " in status.stdout
         assert "users" not in status.stdout
-    assert "users in sqlite:///data/warehouse.db: 1 day, " in run("python", "-m", "wholeday", "status").stdout
+    both = run("python", "-m", "wholeday", "status").stdout
+    assert "orders in sqlite:///data/warehouse.db: 1 day, " in both
+    assert "users in sqlite:///data/warehouse.db: 1 day, " in both
 
 
-def test_commands_and_pages_name_the_dataset_they_are_for(server):
-    """A printed command loads the days of its own dataset, and each module has a page of its own."""
+def test_commands_and_pages_name_their_dataset(server):
+    """A printed command loads the days of its own dataset. A page of one dataset has a file of its own."""
     url = server.on("/orders", Answer({"orders": ORDERS}))
     section = f"\n[orders]\nurl = {url}\nmode = incremental\nmax_reject_ratio = 0.5\n"
     Path("luigi.cfg").write_text(Path("luigi.cfg").read_text() + section)
     luigi_run("LoadUsers", "--date", DAY)
-    path = {"PYTHONPATH": str(ROOT / "tests" / "support")}
+    add_dataset("orders")
 
     def ask(*words: str) -> "subprocess.CompletedProcess[str]":
-        return run("python", "-m", "wholeday", *words, "--module", "orders", **path)
+        return run("python", "-m", "wholeday", *words, "--dataset", "orders")
 
     assert ask("load", "2026-11-18").returncode == 0
     late = ask("status", "--max-age", "1 minute")
-    (hint,) = (line.partition("./run.sh ")[2] for line in late.stdout.splitlines() if line.startswith("missing"))
-    assert hint.endswith(" --module orders")
-    assert late.stderr.splitlines()[-1].endswith(f"./run.sh {hint}")
-    assert run("python", "-m", "wholeday", *hint.split(), **path).returncode == 0
+    (hint,) = (line.partition(": wholeday ")[2] for line in late.stdout.splitlines() if line.startswith("missing"))
+    assert hint.endswith(" --dataset orders")
+    assert late.stderr.splitlines()[-1].endswith(f": wholeday {hint}")
+    assert run("python", "-m", "wholeday", *hint.split()).returncode == 0
     assert not [line for line in ask("status").stdout.splitlines() if line.startswith("missing")]
     assert query("select count(*) from loads where dataset = 'users'") == [(1,)]
 
@@ -83,16 +84,45 @@ def test_commands_and_pages_name_the_dataset_they_are_for(server):
     assert not list(Path("data").glob("report*"))
 
 
-def test_a_command_names_the_module_where_it_must(monkeypatch):
-    """The default module needs no name while it holds one dataset."""
+def test_commands_are_spelt_with_dataset_where_there_are_several(monkeypatch):
+    """The flag is left out for the only dataset. `forget` always names its dataset, in the place of an argument."""
     days = ("backfill", "2026-11-18", "2026-11-20")
-    words = "./run.sh backfill 2026-11-18 2026-11-20"
-    monkeypatch.setattr(registry, "MODULES", {"users": "pipeline.users", "orders": "orders"})
-    assert registry.spell_command("users", *days) == words
-    assert registry.spell_command("orders", *days) == f"{words} --module orders"
-    monkeypatch.setattr(registry, "MODULES", {"users": "pipeline.users", "todos": "pipeline.todos"})
-    assert registry.spell_command("users", *days) == f"{words} --module pipeline.users"
-    assert registry.spell_command("todos", *days) == f"{words} --module pipeline.todos"
+    line = "wholeday backfill 2026-11-18 2026-11-20"
+    monkeypatch.setattr(workflow, "_known", {"users"})
+    assert workflow.spell_command("users", *days) == line
+    assert workflow.spell_command("users", "forget") == "wholeday forget users"
+    workflow.register("things", "tests.support.things")
+    assert workflow.spell_command("users", *days) == line
+    workflow.register("orders", "pipeline.orders")
+    assert workflow.spell_command("users", *days) == f"{line} --dataset users"
+    assert workflow.spell_command("orders", *days) == f"{line} --dataset orders"
+    assert workflow.spell_command("orders", "forget") == "wholeday forget orders"
+    monkeypatch.setattr(workflow, "_known", {"users"})
+    monkeypatch.setattr(workflow, "broken", {"pipeline.orders": "a line"})
+    assert workflow.spell_command("users", *days) == f"{line} --dataset users"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("status", "--dataset", "user"), "ERROR: there is no dataset user: did you mean users?"),
+        (("--dataset=bills", "load", DAY), "ERROR: there is no dataset bills: give one of users"),
+        (("forget", "uesrs", "42", "--yes"), "ERROR: there is no dataset uesrs: did you mean users?"),
+    ],
+)
+def test_an_unknown_dataset_is_one_line(capsys, words, line):
+    assert run_here(capsys, *words) == ("", line, 1)
+    assert not Path("data").exists()
+
+
+def test_without_a_workflow_a_command_is_one_line(home):
+    """An environment without the project has no `pipeline`. Help and version need none."""
+    (home / "pipeline.py").write_text("raise ModuleNotFoundError('no', name='pipeline')\n")
+    for words in (("status",), ("--users-url", "x", "status")):
+        result = run("python", "-m", "wholeday", *words)
+        line = "ERROR: there is no folder pipeline/ here: run the command in the folder of the project\n"
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
+    assert run("python", "-m", "wholeday", "--help").returncode == 0
 
 
 def edit_users(old: str, new: str) -> dict[str, str]:
@@ -207,19 +237,66 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_module_that_fails_on_import_is_one_line(home, name):
-    """The line names the file, its line and the error. Luigi's own command says the same once pipeline is imported."""
+@pytest.mark.parametrize(
+    "name", sorted(BROKEN.keys() - {"syntax.py"})
+)  # which fails before it imports anything of ours
+def test_a_broken_module_outside_the_workflow_is_one_line(home, name):
+    """Luigi's own command imports any module. Once it has imported our log, it reports the failure in our words."""
     code, line = BROKEN[name]
     (home / name).write_text(code)
-    module = name.removesuffix(".py")
-    results = [run("python", "-m", "wholeday", "status", "--module", module)]
-    if module != "syntax":
-        results.append(run("luigi", "--module", module, "LoadX", PYTHONPATH=f"{home}:{ROOT}"))
-    for result in results:
+    result = run("luigi", "--module", name.removesuffix(".py"), "LoadX", PYTHONPATH=str(home))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"ERROR: cannot import a module: {line}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_dataset_file_is_one_line(name):
+    """It fails the commands for all datasets and its own, and no other. The line names file, place and error."""
+    code, place = BROKEN[name]
+    environment = add_dataset(name.removesuffix(".py"), code)
+    failing = (
+        ("python", "-m", "wholeday", "status"),
+        ("python", "-m", "wholeday", "status", "--dataset", name.removesuffix(".py")),
+        *([("luigi", "--module", "pipeline", "L")] if name == "inside.py" else []),
+    )
+    for command in failing:
+        result = run(*command, **environment)
         assert (result.returncode, result.stdout) == (1, "")
-        assert result.stderr.startswith(f"ERROR: cannot import a module: {line}")
-        assert len(result.stderr.splitlines()) == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"ERROR: cannot import a module: {place}")
+    loaded = luigi_run("LoadUsers", "--date", DAY, **environment)
+    status = run("python", "-m", "wholeday", "status", "--dataset", "users")
+    for result in (loaded, status):
+        assert (result.returncode, len(result.stderr.splitlines())) == (0, 1)
+        assert result.stderr.startswith(f"ERROR: cannot import a module: {place}")
+    assert query("select dataset from loads") == [("users",)]
+    assert " --dataset users" in status.stdout
+
+
+def test_a_file_that_breaks_behind_its_tasks_has_no_tasks():
+    """Tasks defined before the error would run without what the rest of the file says."""
+    orders = (ROOT / "tests" / "support" / "orders.py").read_text()
+    environment = add_dataset("orders", f"{orders}\nmising\n")
+    own = luigi_run("LoadOrders", "--date", DAY, **environment)
+    assert (own.returncode, own.stdout, len(own.stderr.splitlines())) == (1, "", 1)
+    misspelt = luigi_run("LodUsers", "--date", DAY, **environment)
+    assert misspelt.returncode == 1
+    first, second = misspelt.stderr.splitlines()
+    assert first == own.stderr.strip()
+    assert second.startswith("ERROR: No task LodUsers. Did you mean: LoadUsers")
+    assert not Path("data").exists()
+
+
+def test_workers_load_beside_a_broken_file():
+    """The line comes once, however many processes import the workflow."""
+    environment = add_dataset("orders", "mising\n")
+    loading = luigi_run(
+        "RangeDaily", "--of", "LoadUsers", "--start", DAY, "--stop", "2026-11-22", "--workers", "2", **environment
+    )
+    assert loading.returncode == 0
+    assert loading.stderr.count("cannot import a module") == 1
+    assert query("select count(*) from loads") == [(2,)]
 
 
 def test_a_broken_users_py_is_one_line():

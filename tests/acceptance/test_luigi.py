@@ -430,7 +430,7 @@ def test_a_scheduler_that_is_not_there_is_one_line():
     result = luigi_run(*LOAD, LUIGI_CONFIG_PATH="central.cfg")
     assert result.returncode == 40
     (error,) = error_lines(result.stderr)
-    assert "is luigid running? Start it with ./run.sh luigid, or add --local-scheduler" in error
+    assert "is luigid running? Start it with wholeday luigid, or add --local-scheduler" in error
     assert "NoneType" not in result.stderr
 
 

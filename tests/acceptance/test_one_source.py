@@ -36,7 +36,7 @@ COMMANDS = [
     ["verify"],
     ["rebuild"],
     ["prune", "--older-than", "90", "--yes"],
-    ["forget", "42"],
+    ["forget", "users", "42"],
     ["alert"],
 ]
 TASKS = [

@@ -145,9 +145,9 @@ def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
     assert page.evaluate("document.querySelector('h1').innerText") == "1 day failed, 1 day missing, 2 days outdated"
     remedies = page.evaluate("[...document.querySelectorAll('.remedies li')].map(item => item.innerText)")
     assert [re.sub(r"\s+", " ", remedy) for remedy in remedies] == [
-        f"failed 2026-11-24 transform: too many {ATTACK} ./run.sh backfill 2026-11-24 2026-11-25",
-        "missing 2026-11-12 not loaded ./run.sh backfill 2026-11-12 2026-11-13",
-        "outdated 2026-11-03..2026-11-04 made by other code ./run.sh reprocess 2026-11-03 2026-11-05",
+        f"failed 2026-11-24 transform: too many {ATTACK} wholeday backfill 2026-11-24 2026-11-25",
+        "missing 2026-11-12 not loaded wholeday backfill 2026-11-12 2026-11-13",
+        "outdated 2026-11-03..2026-11-04 made by other code wholeday reprocess 2026-11-03 2026-11-05",
     ]
     ill = "document.querySelectorAll('td[title]:not(.loaded, .open)')"
     cells = page.evaluate(f"[...{ill}].map(cell => cell.title + '|' + cell.textContent)")
@@ -169,7 +169,7 @@ def test_where_nothing_is_loaded_the_page_says_what_to_do(browser):
     """And what failed, where the first day did."""
     write_report([USERS], Path("data/report.html"), 90)
     page = open_page(browser)
-    assert "Nothing is loaded yet\n\nLoad the first days with ./run.sh backfill START STOP" in page.text()
+    assert "Nothing is loaded yet\n\nLoad the first days with wholeday backfill START STOP" in page.text()
     note(Failure(NOW, LAST, "extract", "no route to host"))
     write_report([USERS], Path("data/report.html"), 90)
     text = open_page(browser).text()
@@ -383,4 +383,4 @@ def test_a_long_outage_is_told_shortly():
     assert len(failed) == 15
     assert [remedy.days for remedy in failed[:2]] == ["2026-11-24", "2026-11-22"]
     assert re.fullmatch(r"19 other runs before, 2026-10-05, .*, 2026-10-27", failed[-1].days)
-    assert failed[-1].command == "./run.sh backfill 2026-08-28 2026-10-28"
+    assert failed[-1].command == "wholeday backfill 2026-08-28 2026-10-28"

@@ -116,7 +116,7 @@ def test_luigid_stores_no_cause_of_a_failure():
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
     with start_scheduler():
         (failed,) = ask_scheduler("task_list", status="FAILED", upstream_status="")
-        assert "./run.sh status" in ask_scheduler("fetch_error", task_id=failed)["error"]
+        assert "wholeday status" in ask_scheduler("fetch_error", task_id=failed)["error"]
 
 
 def test_only_this_machine_reaches_luigid():
@@ -150,7 +150,7 @@ def test_a_history_that_cannot_be_kept_is_one_line(history):
     """And not the traceback of a server."""
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(text.replace("sqlite:///data/luigid.db", history))
-    result = run("python", "-m", "wholeday.tasks.scheduler", LUIGI_CONFIG_PATH="central.cfg", PYTHONWARNINGS="")
+    result = run("python", "-m", "wholeday", "luigid", LUIGI_CONFIG_PATH="central.cfg", PYTHONWARNINGS="")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
@@ -161,7 +161,7 @@ def test_a_second_luigid_says_that_there_is_one():
     """One line, and no traceback of a server."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run(
-            *("python", "-m", "wholeday.tasks.scheduler", "--port", str(taken.getsockname()[1])),
+            *("python", "-m", "wholeday", "luigid", "--port", str(taken.getsockname()[1])),
             LUIGI_CONFIG_PATH="central.cfg",
             PYTHONWARNINGS="",
         )

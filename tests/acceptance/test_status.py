@@ -21,7 +21,7 @@ from wholeday.tasks.stages import read_workspace
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # a Wednesday
 FIRST, LAST = dt.date(2026, 11, 5), dt.date(2026, 11, 24)
-NOTHING = "ERROR: users: no day is loaded, and --max-age allows 1 day: ./run.sh status tells more"
+NOTHING = "ERROR: users: no day is loaded, and --max-age allows 1 day: wholeday status tells more"
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     assert [line.split()[0] for line in lines[12:14]] == ["2026-11-22", "2026-11-23"]
     rest = lines[14:]
     assert rest[:5] == [
-        "missing: 2026-11-18, 2026-11-20, 2026-11-24: ./run.sh backfill 2026-11-18 2026-11-25",
+        "missing: 2026-11-18, 2026-11-20, 2026-11-24: wholeday backfill 2026-11-18 2026-11-25",
         "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
         "failed at 2026-11-21T01:05:00Z: 2026-11-20, transform: too many [rejects]",
         "failed at 2026-11-18T00:05:00Z, loaded now: 2026-11-17, extract: 503 for 5 tries",
@@ -170,7 +170,7 @@ def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
     ends = "ERROR: users: what is known ends with 2026-11-24T00:00:00Z, 1 day 3 hours ago"
     line, next_ = (
         f"{ends}, and --max-age allows 1 day 3 hours",
-        "1 day missing: ./run.sh backfill 2026-11-24 2026-11-25",
+        "1 day missing: wholeday backfill 2026-11-24 2026-11-25",
     )
     out, err, code = run_here(capsys, "status", "--json", "--max-age", "27 hours 29 minutes 59 seconds")
     assert (err.strip(), code) == (f"{line}: {next_}", 1)
@@ -189,7 +189,7 @@ def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(
     assert (status.newest, status.known_until) == (LAST, dt.datetime(2026, 11, 12, tzinfo=dt.UTC))
     ends = "ERROR: users: what is known ends with 2026-11-12T00:00:00Z, 13 days 3 hours ago"
     _, err, code = run_here(capsys, "status", "--max-age", "1 day 4 hours")
-    next_ = "2 days missing: ./run.sh backfill 2026-11-12 2026-11-21"
+    next_ = "2 days missing: wholeday backfill 2026-11-12 2026-11-21"
     assert (err.strip(), code) == (f"{ends}, and --max-age allows 1 day 4 hours: {next_}", 1)
     later, oldest = (dt.date(2026, 11, day) for day in (20, 12))
     note(Failure(NOW, later, "extract", "503"))
@@ -267,7 +267,7 @@ def test_a_length_of_time_is_told_by_its_two_largest_units(seconds, words):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--max-age", "soon"], "argument --max-age: 'soon': write it as 15 minutes, 2 hours or 1 day"),
+        (["--max-age", "soon"], "wholeday status: --max-age=soon: write it as 15 minutes, 2 hours or 1 day"),
         (["--max-age", "36", "hours"], "unexpected argument 'hours'"),
     ],
 )

@@ -23,7 +23,7 @@ from tests.support.project import execute, has_table, query
 from tests.support.reading import serve
 from tests.support.server import Server
 from tests.support.store import Store
-from wholeday.commands import screens
+from wholeday.commands import status as status_command
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import PipelineError
 from wholeday.load import day as load_stage
@@ -52,7 +52,7 @@ def check(before: Rows, after: Rows, columns: Iterable[str], marker: Marker, lin
     assert counts["deleted"] + counts["vanished"] <= left <= sum(counts.values())
     assert marker.details.get("nulled", {}) == nulled
     console = Console(file=io.StringIO(), width=200)
-    screens._show_loads(console, [marker])
+    status_command._show_loads(console, [marker])
     head, row, *rest = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert {name: int(value) for name, value in zip(head.split(), row.split(), strict=True) if name in counts} == counts
     for name, number in counts.items():

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support import ROOT
-from tests.support.project import query, run
+from tests.support.project import add_dataset, query, run
 from tests.support.server import Answer
 from tests.support.things import TIME, TODAY, load, make_dataset
 from wholeday.commands.check import FAILED, check_source
@@ -236,14 +236,14 @@ def test_one_record_without_a_key_is_a_reject(server, configure) -> None:
 def test_a_command_refuses_a_declaration_in_one_line(command, server) -> None:
     """No traceback, no request, no file, and an exit code that is not zero."""
     text = (ROOT / "tests" / "support" / "orders.py").read_text().replace("sa.Float", "sa.Numeric(12, 2)")
-    Path("bills.py").write_text(text.replace("orders", "bills").replace("Orders", "Bills"))
+    environment = add_dataset("bills", text.replace("orders", "bills").replace("Orders", "Bills"))
     url = server.on("/bills", Answer([]))
     Path("luigi.cfg").write_text(f"{Path('luigi.cfg').read_text()}\n[bills]\nurl = {url}?since={{day_start}}\n")
     words = {
-        "LoadOrders": ("luigi", "--module", "bills", "LoadBills", "--date", "2026-11-20"),
-        "backfill": ("python", "-m", "wholeday", "--module", "bills", "backfill", "2026-11-01", "2026-11-21"),
+        "LoadOrders": ("luigi", "--module", "pipeline", "LoadBills", "--date", "2026-11-20"),
+        "backfill": ("python", "-m", "wholeday", "--dataset", "bills", "backfill", "2026-11-01", "2026-11-21"),
     }
-    result = run(*words[command], PYTHONPATH=f"{ROOT}:{Path.cwd()}")
+    result = run(*words[command], **environment)
     assert result.returncode != 0
     assert result.stderr.count("column amount cannot be stored as Numeric(precision=12, scale=2): use Text") == 1
     assert "Traceback" not in result.stdout + result.stderr

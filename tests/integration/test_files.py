@@ -55,7 +55,7 @@ def test_only_this_user_may_read_unless_file_mode_says_otherwise(
     """Raw and clean days, the database, locks, failures, tombstones and the report."""
     assert luigi_run("LoadUsers", "--date", DAY, *PARTS, *flags).returncode == 0
     assert luigi_run("LoadUsers", "--date", "2026-11-21", *FAILING, *flags).returncode == 30
-    for command in (["forget", "42", "--yes", "--unknown"], ["report"]):
+    for command in (["forget", "users", "42", "--yes", "--unknown"], ["report"]):
         assert run("python", "-m", "wholeday", *command, *flags).returncode == 0
     with closing(sqlite3.connect("data/warehouse.db", isolation_level=None)) as db:
         db.execute("begin immediate")
@@ -114,7 +114,7 @@ def test_forget_removes_temporary_files_that_may_quote_a_person() -> None:
     for name in ("report.html", "failures/users.jsonl", "failures/users.alerts.jsonl"):
         for temporary in (f"{name}.new", f"{name}.0123456789ab.new"):
             Path("data", temporary).write_text("Jane Hidden")
-    assert run("python", "-m", "wholeday", "forget", "42", "--yes", "--unknown").returncode == 0
+    assert run("python", "-m", "wholeday", "forget", "users", "42", "--yes", "--unknown").returncode == 0
     left = [str(path) for path in Path("data").rglob("*") if path.is_file() and b"Jane Hidden" in path.read_bytes()]
     assert left == []
     assert not list(Path("data").rglob("*.new"))
@@ -140,7 +140,7 @@ def test_a_lock_that_is_refused_is_one_line(monkeypatch: pytest.MonkeyPatch, cod
         ["reprocess", DAY, "2026-11-21", "--all"],
         ["rebuild"],
         ["prune", "--older-than", "1", "--keep", "0", "--yes"],
-        ["forget", "42", "--yes", "--unknown"],
+        ["forget", "users", "42", "--yes", "--unknown"],
     ],
     ids=lambda words: words[0],
 )

@@ -401,7 +401,7 @@ def test_a_record_without_a_key_is_nobodys(server, configure):
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_the_command_says_what_is_done_and_nothing_of_the_user():
     """Lines by day, keys of which there was nothing, problems with exit code 1; status knows what is not completed."""
-    command = ("python", "-m", "wholeday", "forget")
+    command = ("python", "-m", "wholeday", "forget", "users")
     raw = read_workspace(USERS).folder("raw", DAYS[2])
     path = raw.path / raw.read_manifest(RawManifest).parts[0].name
     content = path.read_bytes()
@@ -443,7 +443,7 @@ def dump_kept() -> dict[str, bytes]:
 def test_unknown_key_is_refused():
     """A mistyped key would be kept out for good: nothing happens to the others either."""
     before = dump_kept()
-    result = run("python", "-m", "wholeday", "forget", "42", "4711", "--yes")
+    result = run("python", "-m", "wholeday", "forget", "users", "42", "4711", "--yes")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         "ERROR: users: no file and no table has the key 4711: check the spelling, or keep it out for good with "
@@ -456,7 +456,7 @@ def test_unknown_key_is_refused():
 def test_forget_needs_a_word():
     """Where nobody can be asked, that is --yes."""
     before = dump_kept()
-    result = run_line("python -m wholeday forget 42 < /dev/null", PYTHONPATH=str(ROOT))
+    result = run_line("python -m wholeday forget users 42 < /dev/null", PYTHONPATH=str(ROOT))
     assert result.returncode == 1
     assert result.stderr == "ERROR: forget cannot be undone, and nobody can be asked here: run it again with --yes\n"
     assert dump_kept() == before
@@ -466,7 +466,7 @@ def test_forget_needs_a_word():
 @pytest.mark.usefixtures("loaded")
 def test_forget_asks_on_a_terminal(answer, code, left):
     """It shows the key with its rows and days. Anything but yes leaves all as it is."""
-    exit_code, written = run_on_terminal("python", "-m", "wholeday", "forget", "42", says=f"{answer}\n")
+    exit_code, written = run_on_terminal("python", "-m", "wholeday", "forget", "users", "42", says=f"{answer}\n")
     assert exit_code == code
     assert re.search(r"^42: \d rows of the warehouse, \d days?\r$", written, re.MULTILINE)
     assert "Erase 1 key from every file and table of users, for good? [y/N]" in written
@@ -480,6 +480,6 @@ def test_interrupted_forget_continues_without_a_word(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         forget.forget(read_workspace(USERS), ["42"])
     for keys in (["42"], []):
-        result = run_line(f"python -m wholeday forget {' '.join(keys)} < /dev/null", PYTHONPATH=str(ROOT))
+        result = run_line(f"python -m wholeday forget users {' '.join(keys)} < /dev/null", PYTHONPATH=str(ROOT))
         assert (result.returncode, result.stderr) == (0, "")
     assert find_mark() == []

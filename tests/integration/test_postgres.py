@@ -580,7 +580,7 @@ def test_the_password_is_in_no_log_file_table_or_error(cluster: Cluster, home: P
     load = ("LoadUsers", "--date", "2026-11-20", "--log-level", "DEBUG")
     results = [luigi_run(*load), luigi_run(*load)]
     results += [run("python", "-m", "wholeday", command) for command in ("status", "verify", "rebuild")]
-    results += [run("python", "-m", "wholeday", "forget", "1", "--yes", "--unknown")]
+    results += [run("python", "-m", "wholeday", "forget", "users", "1", "--yes", "--unknown")]
     assert [result.returncode for result in results] == [0] * 6
     assert f"users in {url.replace('p%40ss%2Fw%3Ard', '***')}: 1 day" in results[2].stdout
     (home / "luigi.cfg").write_text((home / "luigi.cfg").read_text().replace(f"port={cluster.port}", "port=1"))

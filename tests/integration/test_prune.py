@@ -103,9 +103,9 @@ def test_without_yes_nothing_is_touched():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ((), "the following arguments are required: --older-than"),
-        (("--older-than", "-1"), "-1 is not 0 or more"),
-        (("--older-than", "30", "--keep", "x"), "argument --keep: 'x' is no whole number"),
+        ((), "wholeday prune: --older-than is missing"),
+        (("--older-than", "-1"), "wholeday prune: --older-than=-1: Input should be greater than or equal to 0"),
+        (("--older-than", "30", "--keep", "x"), "wholeday prune: --keep=x: Input should be a valid integer"),
     ],
 )
 def test_bad_input_is_one_line(arguments, line):

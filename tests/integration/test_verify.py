@@ -527,7 +527,7 @@ MISFITS = {
 }
 EVERY_COMMAND = [
     *(["status"], ["report"], ["plan", "2026-10-01", "2026-10-05"], ["reprocess", "2026-10-01", "2026-10-05", "--all"]),
-    *(["rebuild"], ["prune", "--older-than", "1", "--keep", "0"], ["forget", "5"]),
+    *(["rebuild"], ["prune", "--older-than", "1", "--keep", "0"], ["forget", "users", "5"]),
 ]
 
 
@@ -784,7 +784,7 @@ def test_interrupted_forget_is_named_with_its_command(monkeypatch):
         patch.setattr(forget_module, "_erase_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
             forget(read_workspace(USERS), [str(key)])
-    what = "forget has erased lines of its files, and not yet of the tables: run it again: ./run.sh forget"
+    what = "forget has erased lines of its files, and not yet of the tables: run it again: wholeday forget users"
     assert Finding(dt.date.fromisoformat(RECORDS), "loads", what) in list(verify(read_workspace(USERS)))
     assert {finding.what for finding in verify(read_workspace(USERS))} == {what}
     forget(read_workspace(USERS), [])

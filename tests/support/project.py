@@ -61,6 +61,17 @@ def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProce
     return run("luigi", "--module", "pipeline", *arguments, **environment)
 
 
+def add_dataset(name: str, code: str | None = None) -> dict[str, str]:
+    """Write `pipeline/NAME.py`, by default orders.py, into the current folder, beside users.py.
+
+    Returns the environment in which Luigi's own command finds that folder.
+    """
+    shutil.copytree(ROOT / "pipeline", "pipeline", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (ROOT / "tests" / "support" / "orders.py").read_text() if code is None else code
+    Path("pipeline", f"{name}.py").write_text(code)
+    return {"PYTHONPATH": str(Path.cwd())}
+
+
 @contextlib.contextmanager
 def start_scheduler() -> Iterator[dict[str, str]]:
     """luigid, with central.cfg and on a port of its own, the same one each time: the environment of its commands."""
@@ -72,7 +83,7 @@ def start_scheduler() -> Iterator[dict[str, str]]:
         Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
     url, environment = urlsplit(find_scheduler()), {"LUIGI_CONFIG_PATH": "central.cfg"}
     with Path("luigid.log").open("a") as log:  # it is talkative: a pipe that nobody reads would hold it up
-        daemon = start("python", "-m", "wholeday.tasks.scheduler", "--port", str(url.port), output=log, **environment)
+        daemon = start("python", "-m", "wholeday", "luigid", "--port", str(url.port), output=log, **environment)
     try:
         deadline = time.monotonic() + 20
         while not _listens(url.port):

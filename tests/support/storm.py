@@ -168,7 +168,7 @@ def choose(plan: Plan, chance: random.Random, number: int) -> Iterator[list[str]
             "reprocess": lambda: ["reprocess", *span, *chance.choice([[], ["--all"]])],  # noqa: B023
             "rebuild": lambda: ["rebuild", *chance.choice([[], ["--drop-missing"]])],
             "prune": lambda: plan.prune,
-            "forget": lambda: ["forget", chance.choice(plan.keys), "--yes", "--unknown"],
+            "forget": lambda: ["forget", "users", chance.choice(plan.keys), "--yes", "--unknown"],
         }.get(name, lambda: [name])()  # noqa: B023
 
 

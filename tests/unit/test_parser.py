@@ -1,24 +1,27 @@
 """The words of a command line: which are flags, which are their values, and what an unknown word leads to."""
 
-import argparse
+import re
+import shlex
 import tomllib
-from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, databases
-from tests.support.project import run
+from tests.support import ROOT
+from tests.support.command_line import parse
 from wholeday.commands import cli
 
 DATABASE = "sqlite:///data/my warehouse.db"
 
 
-def fail(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
-    """Parse words that are a usage error; returns the lines on standard error."""
+def fail(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run words that are a usage error; returns the one line on standard error."""
     with pytest.raises(SystemExit) as end:
-        cli.parse(words)
+        cli.main(words)
     assert end.value.code == 2
-    return capsys.readouterr().err.splitlines()
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert not out
+    return line
 
 
 @pytest.mark.parametrize(
@@ -43,93 +46,116 @@ def fail(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
 )
 def test_flags_and_keys_of_forget(words, keys, flags):
     """A word is a key only where no flag can take it, as a wrong key stays forgotten."""
-    options = cli.parse(["forget", *words])
-    assert (options.keys, options.flags) == (keys, flags)
+    context = parse(["forget", "users", *words])
+    assert context.params["dataset"] == "users"
+    assert (context.params["keys"] or [], context.obj.flags) == (keys, flags)
 
 
 def test_flags_stand_before_or_behind_the_command():
     """Their order is that of the command line, as the last of two equal flags counts."""
-    options = cli.parse(["--users-url", "a", "--module", "x", "report", "--users-settle", "20 minutes", "page.html"])
-    assert options.flags == ["--users-url=a", "--users-settle=20 minutes"]
-    assert (str(options.file), options.module) == ("page.html", "x")
-    assert cli.parse(["status", "--module=y"]).module == "y"
-    assert cli.parse(["status"]).module == "pipeline"
+    words = ["--users-url", "a", "--dataset", "x", "report", "--users-settle", "20 minutes", "page.html"]
+    context = parse(words)
+    assert context.obj.flags == ["--users-url=a", "--users-settle=20 minutes"]
+    assert (str(context.params["file"]), context.obj.dataset) == ("page.html", "x")
+    assert parse(["status", "--dataset=y"]).obj.dataset == "y"
+    assert parse(["--dataset", "x", "status", "--dataset=y"]).obj.dataset == "y"
+    assert parse(["status"]).obj.dataset is None
 
 
 @pytest.mark.parametrize(
     "flag",
-    [["--pipeline-database", "sqlite:///x.db"], ["--pipeline-database=x"], ["--module", "x"], ["--no-lock"], ["--yes"]],
+    [["--pipeline-database", "sqlite:///x.db"], ["--pipeline-database=x"], ["--no-lock"], ["--yes"]],
 )
 def test_a_known_flag_is_never_a_key(capsys, flag):
     """Behind -- it would have no effect, and the command would change another warehouse."""
-    assert f"give the flag {flag[0]} before --" in fail(capsys, "forget", "--", "-Nabc", *flag)[-1]
+    line = f"give the flag {flag[0].partition('=')[0]} before --"
+    assert line in fail(capsys, "forget", "users", "--", "-Nabc", *flag)
+
+
+def test_a_known_flag_is_never_a_file(capsys):
+    assert "give the flag --days before --" in fail(capsys, "report", "--", "--days=3")
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["lod"], "there is no command lod: did you mean load?"),
-        (["Status"], "there is no command Status: did you mean status?"),
-        (["xyz"], "there is no command xyz: load, status, report,"),
-        (["status", "--dais", "3"], "status: error: there is no flag --dais: did you mean --days?"),
-        (["--usrs-url", "x", "status"], "there is no flag --usrs-url: did you mean --users-url?"),
+        (["lod"], "wholeday: there is no command lod: did you mean load?"),
+        (["Status"], "wholeday: there is no command Status: did you mean status?"),
+        (["xyz"], "wholeday: there is no command xyz: give one of load, backfill, plan, "),
+        (["--", "status"], "wholeday: there is no flag --: give a flag of one command behind the command"),
+        (["status", "--dais", "3"], "wholeday status: there is no flag --dais: did you mean --days?"),
+        (["--usrs-url", "x", "status"], "wholeday: there is no flag --usrs-url: did you mean --users-url?"),
         (["report", "--users-setle=20 minutes"], "there is no flag --users-setle: did you mean --users-settle?"),
-        (["forget", "a", "--pipeline-databse", DATABASE], "did you mean --pipeline-database?"),
-        (["forget", "3", "-x"], "forget: error: there is no flag -x: see --help"),
-        (["--days", "3", "status"], "there is no flag --days: a flag of one command stands behind the command"),
-        (["status", "--date", "2026-11-20"], "there is no flag --date:"),
-        (["status", "--users-url", "--days", "3"], "argument --users-url: expected one argument"),
-        (["status", "now"], "status: error: unexpected argument 'now'"),
-        (["load"], "load: error: the following arguments are required: DATE"),
+        (["forget", "users", "a", "--pipeline-databse", DATABASE], "did you mean --pipeline-database?"),
+        (["forget", "users", "3", "-x"], "wholeday forget: there is no flag -x: see wholeday forget --help"),
+        (["forget", "--dataset", "users", "3"], "wholeday forget: there is no flag --dataset"),
+        (["--dataset", "users", "forget", "users", "3"], "wholeday forget: there is no flag --dataset"),
+        (["--days", "3", "status"], "there is no flag --days: give a flag of one command behind the command"),
+        (["status", "--date", "2026-11-20"], "wholeday status: there is no flag --date:"),
+        (["status", "--users-url", "--days", "3"], "wholeday status: --users-url needs a value"),
+        (["status", "--days", "--users-url", "3"], "wholeday status: --days needs a value"),
+        (["status", "--days"], "wholeday status: --days needs a value"),
+        (["status", "--json=yes"], "wholeday status: --json takes no value"),
+        (["status", "--no-lock=yes"], "wholeday status: --no-lock takes no value"),
+        (["status", "now"], "wholeday status: unexpected argument 'now': see wholeday status --help"),
+        (["verify", "2026-11-20", "2026-11-21", "-7"], "wholeday verify: unexpected argument '-7'"),
+        (["load"], "wholeday load: DATE is missing: see wholeday load --help"),
+        (["load", "today"], "wholeday load: DATE: 'today' is not a day"),
+        (["prune"], "wholeday prune: --older-than is missing"),
+        (["status", "--days", "0"], "wholeday status: --days=0: Input should be greater than or equal to 1"),
+        (["status", "--max-age", "soon"], "wholeday status: --max-age=soon: write it as"),
     ],
 )
 def test_a_wrong_word_is_a_usage_error(capsys, words, line):
-    """It names the word and the nearest known one; the usage is that of the command."""
-    lines = fail(capsys, *words)
-    assert line in lines[-1]
-    assert lines[0].startswith(f"usage: python -m wholeday{' ' + words[0] if ' error' in line[:15] else ''}")
+    """The line names the command, the word and the nearest known one."""
+    assert line in fail(capsys, *words)
 
 
-def test_every_command_has_help(capsys):
-    """It lists the arguments, and says that keys of luigi.cfg are flags."""
-    (commands,) = (each for each in cli.make_parser()._actions if isinstance(each, argparse._SubParsersAction))
-    for command in commands.choices:
-        with pytest.raises(SystemExit) as end:
-            cli.parse([command, "--help"])
-        assert end.value.code == 0
-        shown = " ".join(capsys.readouterr().out.split())
-        assert shown.startswith(f"usage: python -m wholeday {command} [-h]")
-        assert "Every key of luigi.cfg is a flag too" in shown
+@pytest.mark.parametrize("entry", cli.COMMANDS, ids=lambda entry: entry.name)
+def test_every_command_has_help(capsys, entry):
+    """It has a description, an example that can be parsed, the arguments, and a word on the keys of luigi.cfg."""
+    parse(shlex.split(entry.example))
+    cli.main([entry.name, "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert shown.startswith(f"Usage: wholeday {entry.name} [OPTIONS]")
+    assert " ".join(entry.summary.split()) in shown
+    assert f"Example: wholeday {entry.example}" in shown
+    assert "Every key of luigi.cfg is a flag too" in shown
+    assert ("--dataset" in shown) == (entry.name not in ("forget", "luigid"))
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_help_lists_commands_in_groups(capsys, words):
+    cli.main(words)
+    shown = capsys.readouterr().out
+    groups = re.findall(r"─ ([A-Z][a-z ]+) ─", shown)
+    assert groups == ["Options", "Run", "Look", "Keep", "Set up"]
+    for entry in cli.COMMANDS:
+        assert re.search(rf"^│ {entry.name} +{re.escape(entry.summary[:30])}", shown, re.MULTILINE)
 
 
 def test_version(capsys):
     """It is the version of the installed package."""
+    cli.main(["--version"])
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert capsys.readouterr().out == f"{version}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("wholeday re", ["reprocess", "rebuild", "report"]),
+        ("wholeday --users-ur", ["--users-url"]),
+        ("wholeday --users-url x status --max", ["--max-age"]),
+        ("wholeday forget users --pipeline-database", ["--pipeline-database"]),
+        ("wholeday load --wrong x --dat", ["--dataset"]),
+    ],
+)
+def test_a_shell_completes_commands_and_flags(capsys, monkeypatch, words, found):
+    """Flags of luigi.cfg too; a wrong word before it is no error."""
+    monkeypatch.setenv("_WHOLEDAY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
     with pytest.raises(SystemExit) as end:
-        cli.parse(["--version"])
-    assert (end.value.code, capsys.readouterr().out) == (
-        0,
-        f"{tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']}\n",
-    )
-
-
-def test_a_wrong_flag_changes_nothing(home):
-    """Neither a file nor a table is made."""
-    before = sorted(home.rglob("*"))
-    result = run("python", "-m", "wholeday", "report", "--users-settel", "20 minutes")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert "Traceback" not in result.stderr
-    assert sorted(home.rglob("*")) == before
-
-
-def test_load_takes_flags_and_gives_the_exit_codes_of_luigi():
-    """The database of a flag is used, whatever its name holds; a day that is not over yet is Luigi's 35."""
-    loaded = run("python", "-m", "wholeday", "load", "2026-11-20", "--pipeline-database", DATABASE)
-    assert loaded.returncode == 0, loaded.stderr
-    assert databases.query(DATABASE, "select count(*) from loads") == [(1,)]
-    flags = ("--pipeline-database", DATABASE, "--users-settle", "20 minutes")
-    shown = run("python", "-m", "wholeday", "status", *flags)
-    assert "my warehouse.db: 1 day, 2026-11-20" in shown.stdout
-    assert run("python", "-m", "wholeday", "report", *flags).stdout.startswith("data/report.html:")
-    assert not Path("20 minutes").exists()
-    early = run("python", "-m", "wholeday", "load", "2099-01-01")
-    assert early.returncode == 30
+        cli.main(words.split()[1:])
+    assert (end.value.code, capsys.readouterr().out.split()) == (0, found)

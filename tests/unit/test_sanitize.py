@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.project import luigi_run, run_here
 from tests.support.reading import fail
 from tests.support.server import Answer, Server
-from wholeday.commands.screens import open_console
+from wholeday.commands.screen import open_console
 from wholeday.errors import PipelineError
 from wholeday.log import logger
 from wholeday.tasks import console

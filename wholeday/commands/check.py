@@ -1,6 +1,6 @@
 """An acceptance test of a dataset's section against its living source: whether the source keeps what is relied upon.
 
-Owns what is asked, and what is concluded from the answers; printing is cli's. Refuses to leave anything behind: it
+Owns what is asked, and what is concluded from the answers; Refuses to leave anything behind: it
 writes into a folder of its own that is gone afterwards. The source is read twice, and a day far ahead is begun; what
 the second reading gives is transformed and loaded, into a SQLite database in that folder.
 """
@@ -19,12 +19,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 from urllib.parse import quote, quote_plus, urlsplit
 
+import typer
 from isal import igzip
+from rich.table import Table
+from rich.text import Text
 
 from wholeday import clock
+from wholeday.commands.arguments import parse_day
+from wholeday.commands.screen import open_console
+from wholeday.commands.session import open_datasets
 from wholeday.config.days import SNAPSHOT
 from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
@@ -438,3 +444,24 @@ QUESTIONS: dict[str, Callable[[_Trial], Finding]] = {
 }
 OF_A_WINDOW = {_ask_filter, _ask_window}
 OF_ANY_READING = {_ask_auth, _ask_pages, _ask_secrets}
+
+
+def command(
+    context: typer.Context,
+    date: Annotated[
+        dt.date | None,
+        typer.Option(parser=parse_day, metavar="DATE", help="The day to read (default: the last closed one)."),
+    ] = None,
+) -> bool:
+    """Print the result of each test of each source. Returns whether none failed."""
+    sound = True
+    with open_datasets(context) as loads:
+        for load in loads:
+            findings = check_source(load.workspace(), date)
+            table = Table(box=None, pad_edge=False, show_header=False)
+            for what, (verdict, evidence, next_step) in findings.items():
+                style = {OK: "green", FAILED: "red"}.get(verdict, "yellow")
+                table.add_row(what, Text(verdict, style), "; ".join(filter(None, (evidence, next_step))))
+            open_console().print(table)
+            sound &= all(finding.verdict != FAILED for finding in findings.values())
+    return sound

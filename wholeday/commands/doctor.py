@@ -1,6 +1,6 @@
 """What a URL is as a source: found out by asking it, with the section of luigi.cfg that reads it.
 
-Owns the questions and what is concluded from the answers; printing is cli's. Refuses to call sure what no answer has
+Owns the questions and what is concluded from the answers; Refuses to call sure what no answer has
 shown, and to ask more than MOST_REQUESTS times.
 """
 
@@ -10,11 +10,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+import typer
+from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
+from rich.table import Table
 
 from wholeday import clock
+from wholeday.commands.screen import open_console
+from wholeday.commands.session import pick_loads
 from wholeday.config import presets
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.config.placeholders import EPOCH, find_placeholders, render
@@ -523,3 +529,30 @@ def _find_by_address(url: str) -> str:
 def _find_clash(config: Source, preset: str) -> list[str]:
     """The keys that are set and that the preset sets too, but for those that say how patient to be."""
     return sorted(presets.get_keys(preset).keys() & _list_set(config).keys() - {"requests_per_second", "max_wait"})
+
+
+def command(
+    context: typer.Context,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="The first page. Flags such as --users-auth bearer:ENV may follow.")
+    ],
+) -> bool:
+    """Print what a URL is as a source, and its section. What luigi.cfg says of another URL is left out."""
+    load = pick_loads(context.obj)[0]
+    dataset = load.dataset
+    get_config().remove_section(dataset.name)
+    with CmdlineParser.global_instance([load.task_family, f"--{dataset.name}-url", url, *context.obj.flags]):
+        diagnosis = diagnose(dataset.config(), dataset.record_class)
+    console = open_console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    for finding in diagnosis.findings:
+        table.add_row(*finding)
+    console.print(table)
+    for doubt in diagnosis.unsure:
+        console.print(f"unsure: {doubt}", style="yellow", soft_wrap=True)
+    console.print(
+        f"after {count(diagnosis.requests, 'request')}; replace section [{dataset.name}] of luigi.cfg with this one:\n"
+    )
+    console.print(diagnosis.section, soft_wrap=True)
+    return True

@@ -13,15 +13,20 @@ again. A loaded one is not read again, so what is left of its files is a person'
 
 import datetime as dt
 import json
+import sys
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+import typer
+from rich.console import Console
 
 from wholeday import clock
+from wholeday.commands.screen import open_console
+from wholeday.commands.session import open_datasets
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load.catalog import prepare_tables
@@ -30,6 +35,7 @@ from wholeday.load.markers import read_markers
 from wholeday.load.sql import Words
 from wholeday.load.staging import list_values
 from wholeday.load.warehouse import open_warehouse
+from wholeday.log import count
 from wholeday.schema.marker import CLASSES, Marker
 from wholeday.schema.raw_fields import INTEGERS
 from wholeday.schema.reject import Reject
@@ -453,3 +459,65 @@ def _note_done(workspace: Workspace, tombstones: int, days: dict[dt.date, int]) 
     with open_warehouse(workspace).database.connect() as db:
         db.begin(workspace.name)  # for as long as the file is written, nobody else writes it
         workspace.tombstones().add([Done(clock.utc_now(), tombstones, days)])
+
+
+def command(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset of the users.")],
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY",
+            help="The key of a user; a JSON array if it has several columns. Behind -- it may begin with a dash. "
+            "Without a key, complete an interrupted run.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking; required where nobody can answer.")] = False,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Keep out keys too that no file and no table has.")] = (
+        False
+    ),
+) -> bool:
+    """Erase users, and print how many lines of which days held them. Returns whether nothing is left to do.
+
+    Raises ConfigError unless a person confirms the keys that are not forgotten yet.
+    """
+    context.obj.dataset = dataset
+    console = open_console()
+    with open_datasets(context) as (load,):
+        workspace = load.workspace()
+        _confirm_keys(workspace, keys or [], yes, unknown, console)
+        done = forget(workspace, keys or [])
+    days = "".join(f"\n  {date}: {count(lines, 'line')}" for date, lines in done.days.items())
+    lines, rows = count(sum(done.days.values()), "line"), count(done.rows, "row")
+    console.print(f"{dataset}: {lines} of the files and {rows} of the warehouse are erased{days}")
+    for key in done.unknown:
+        console.print(f"{key}: found in no day; it is kept out from now on")
+    for problem in done.problems:
+        sys.stderr.write(f"ERROR: {problem}\n")
+    return not done.problems
+
+
+def _confirm_keys(workspace: Workspace, keys: Sequence[str], yes: bool, unknown: bool, console: Console) -> None:
+    """Show what is known of the keys, and let a person confirm them. Raises ConfigError otherwise."""
+    from wholeday.commands.lookup import look_up
+
+    traces = look_up(workspace, keys)  # without the keys of an interrupted run: they are confirmed
+    if (strangers := [trace.text for trace in traces if not trace.is_known]) and not unknown:
+        raise ConfigError(
+            f"{workspace.name}: no file and no table has the key {', '.join(strangers)}: check the spelling, or keep "
+            "it out for good with --unknown. Nothing is erased"
+        )
+    for trace in traces:
+        known = f"{count(trace.rows, 'row')} of the warehouse, {count(len(trace.days), 'day')}"
+        console.print(f"{trace.text}: {known}", soft_wrap=True)
+    if not traces or yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("forget cannot be undone, and nobody can be asked here: run it again with --yes")
+    what = count(len(traces), "key")
+    sys.stderr.write(f"Erase {what} from every file and table of {workspace.name}, for good? [y/N] ")
+    sys.stderr.flush()
+    with suppress(KeyboardInterrupt):
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return
+    raise ConfigError("nothing is erased")

@@ -1,99 +1,217 @@
-"""A command-line parser that knows the flag of every key of luigi.cfg.
+"""Parse a command line on which the key of every section of luigi.cfg is a flag.
 
-*Responsibilities*: which words are flags, which words are their values, and what a usage error says.
+*Responsibilities*: tell flags, their values and arguments apart, and suggest the nearest name for a misspelt one.
 *Non-goals*: the values of the flags. The sections of luigi.cfg check them when they are read.
 """
 
-import argparse
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from luigi.task_register import Register
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from wholeday.commands.session import Given, import_workflow
+from wholeday.commands.spelling import list_names, suggest
+
+if TYPE_CHECKING:
+    from typer._click import Context, Parameter
+    from typer._click.shell_completion import CompletionItem
 
 NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
+Takes = Literal["nothing", "a value", "perhaps a value"]
+"""What follows a flag. A value that may be left out stands behind `=` only."""
 
-class Parser(argparse.ArgumentParser):
-    """Accepts its own options and the flags of all keys of luigi.cfg. Any other flag is an error.
 
-    `given` collects the flags of luigi.cfg in the order of the command line, each as Luigi takes it: `--users-url=…`.
-    The parser of the program and the parsers of its commands share the list. `commands` holds the names of the
-    commands; it is empty in the parser of a command.
+class UsageError(typer.TyperException):
+    """A command line that cannot be parsed; its text is one line."""
+
+    exit_code = 2
+
+    def __init__(self, ctx: "Context", message: str) -> None:
+        hint = "" if message.endswith("?") else f": see {ctx.command_path} --help"
+        super().__init__(f"{ctx.command_path}: {message}{hint}")
+
+
+@dataclass
+class Words:
+    """The words of a command line by their kind. An option is joined with its value: `--users-url=…`."""
+
+    options: list[str] = field(default_factory=list)
+    """The options of the command itself."""
+    settings: list[str] = field(default_factory=list)
+    """The flags of luigi.cfg, in the order of the command line."""
+    arguments: list[str] = field(default_factory=list)
+
+
+class Command(TyperCommand):
+    """A command that accepts the flags of luigi.cfg, and collects them in `Given`. Its result is its exit code."""
+
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+        words = split_words(ctx, args, whole=True)
+        ctx.obj.flags += words.settings
+        takes_dataset = any("--dataset" in each.opts for each in self.params)
+        if ctx.obj.dataset is not None and not takes_dataset and not ctx.resilient_parsing:
+            raise UsageError(ctx, "there is no flag --dataset")
+        arguments = [each for each in self.params if isinstance(each, TyperArgument)]
+        if len(words.arguments) > len(arguments) and all(each.nargs == 1 for each in arguments):
+            raise UsageError(ctx, f"unexpected argument {words.arguments[len(arguments)]!r}")
+        return _parse(super().parse_args, ctx, [*words.options, "--", *words.arguments])
+
+    def invoke(self, ctx: "Context") -> int:
+        """Run the command; returns 0 if all is well, else 1."""
+        return 0 if super().invoke(ctx) else 1
+
+    def shell_complete(self, ctx: "Context", incomplete: str) -> "list[CompletionItem]":
+        return [*super().shell_complete(ctx, incomplete), *_complete_settings(incomplete)]
+
+
+class LazyCommand(TyperCommand):
+    """The name and the description of a command whose module is imported when the command runs."""
+
+    def __init__(self, name: str, load: Callable[[], TyperCommand], **texts: Any) -> None:
+        super().__init__(name, **texts)
+        self.load = load
+
+
+class Group(TyperGroup):
+    """The program: accepts flags of luigi.cfg before the command too."""
+
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+        ctx.obj = Given()
+        words = split_words(ctx, args, whole=False)
+        ctx.obj.flags += words.settings
+        rest = _parse(super().parse_args, ctx, [*words.options, *words.arguments])
+        if not words.arguments and not ctx.resilient_parsing:
+            raise UsageError(ctx, "a command is missing")
+        return rest
+
+    def resolve_command(self, ctx: "Context", args: list[str]) -> "tuple[str | None, Any, list[str]]":
+        name, *rest = args
+        if name not in self.commands:
+            if ctx.resilient_parsing:
+                return None, None, rest
+            raise UsageError(ctx, f"there is no command {name}: {list_names(name, self.commands)}")
+        command = self.commands[name]
+        return name, command.load() if isinstance(command, LazyCommand) else command, rest
+
+    def shell_complete(self, ctx: "Context", incomplete: str) -> "list[CompletionItem]":
+        return [*super().shell_complete(ctx, incomplete), *_complete_settings(incomplete)]
+
+
+def split_words(ctx: "Context", words: Sequence[str], whole: bool) -> Words:
+    """Sort the words of a command line; without `whole` only those before the first argument.
+
+    Raises UsageError if a word is an unknown flag, if a flag lacks its value, or if a flag stands where nothing can
+    read it. A shell that completes a line gets no error.
     """
+    try:
+        return _Splitter(ctx, whole).split(words)
+    except UsageError:
+        if ctx.resilient_parsing:
+            return Words()
+        raise
 
-    commands: "Mapping[str, Parser]" = {}  # noqa: RUF012 - replaced in the parser of the program
 
-    def __init__(self, given: list[str], **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, **kwargs)
-        self.given = given
+class _Splitter:
+    def __init__(self, ctx: "Context", whole: bool) -> None:
+        self._ctx, self._whole = ctx, whole
+        self._own = {name: _tell_value(each) for each in ctx.command.get_params(ctx) for name in each.opts}
+        self._settings: dict[str, Takes] | None = None
 
-    def list_own_flags(self) -> set[str]:
-        """List the flags of the command itself."""
-        return set(self._option_string_actions)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse the words `args`. An unknown flag or an argument too many is a usage error."""
-        for flag, kwargs in list_flags():
-            if flag not in self._option_string_actions:
-                self.add_argument(flag, action=_Flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kwargs)
-        options, rest = super().parse_known_args(self._join(args), namespace)
-        if rest:
-            self.error(f"unexpected argument {rest[0]!r}")
-        return options, []
-
-    def _join(self, words: Sequence[str]) -> list[str]:
-        """Join each flag with its value, which may begin with a dash or hold spaces.
-
-        The words behind a command are left to the parser of the command.
-        """
-        joined: list[str] = []
-        value_follows = False
-        for number, word in enumerate(words):
-            action = self._option_string_actions.get(word.partition("=")[0])
-            if word == "--":
-                return [*joined, *words[number:]]
-            if action is None and value_follows:
-                joined[-1] += f"={word}"
-                value_follows = False
+    def split(self, words: Sequence[str]) -> Words:
+        found, rest = Words(), list(words)
+        while rest:
+            word = rest.pop(0)
+            if word == "--" and self._whole:
+                self._check_arguments(rest)
+                found.arguments += rest
+                break
+            if not _is_flag(word):
+                found.arguments.append(word)
+                if not self._whole:
+                    found.arguments += rest
+                    break
                 continue
-            if action is None:
-                self._check_argument(word)
-                if self.commands:
-                    return [*joined, *words[number:]]
-            joined.append(word)
-            value_follows = action is not None and action.nargs is None and "=" not in word
-        return joined
+            flag, equals, _ = word.partition("=")
+            takes = self._find(flag)
+            if takes == "a value" and not equals:
+                word = f"{flag}={self._pop_value(flag, rest)}"
+            elif takes == "nothing" and equals:
+                raise UsageError(self._ctx, f"{flag} takes no value")
+            (found.options if flag in self._own else found.settings).append(word)
+        return found
 
-    def _check_argument(self, word: str) -> None:
-        """Refuse a word that is an unknown flag or an unknown command."""
-        if word.startswith("-") and word != "-" and not NUMBER.fullmatch(word):
-            flag = word.partition("=")[0]
-            behind = "a flag of one command stands behind the command" if self.commands else "see --help"
-            self.error(f"there is no flag {flag}: {suggest(flag, self._option_string_actions) or behind}")
-        if self.commands and word not in self.commands:
-            self.error(f"there is no command {word}: {suggest(word, self.commands) or ', '.join(self.commands)}")
+    def _find(self, flag: str) -> Takes:
+        if takes := self._own.get(flag) or self._load_settings().get(flag):
+            return takes
+        hint = suggest(flag, [*self._own, *self._load_settings()])
+        if not hint and not self._whole:
+            hint = "give a flag of one command behind the command"
+        raise UsageError(self._ctx, ": ".join(filter(None, (f"there is no flag {flag}", hint))))
+
+    def _pop_value(self, flag: str, rest: list[str]) -> str:
+        """Take the value of a flag, which may begin with a dash, but is no known flag."""
+        if not rest or rest[0] == "--" or (_is_flag(rest[0]) and self._is_known(rest[0])):
+            raise UsageError(self._ctx, f"{flag} needs a value")
+        return rest.pop(0)
+
+    def _check_arguments(self, words: Sequence[str]) -> None:
+        """Refuse known flags behind `--`: the command would take them for arguments, and change another warehouse."""
+        for word in words:
+            if _is_flag(word) and self._is_known(word):
+                flag = word.partition("=")[0]
+                raise UsageError(self._ctx, f"behind -- no word is a flag: give the flag {flag} before --")
+
+    def _is_known(self, word: str) -> bool:
+        flag = word.partition("=")[0]
+        return flag in self._own or flag in self._load_settings()
+
+    def _load_settings(self) -> dict[str, Takes]:
+        if self._settings is None:
+            self._settings = {flag: takes for flag, takes, _ in list_settings()}
+        return self._settings
 
 
-class _Flag(argparse.Action):
-    """Adds the flag of a key of luigi.cfg, with its value, to the list of the parser."""
-
-    def __call__(self, parser: Any, _: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
-        bare = self.nargs == 0 or values is self.const
-        parser.given.append(str(option_string) if bare else f"{option_string}={values}")
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and word != "-" and not NUMBER.fullmatch(word)
 
 
-def list_flags() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the flag of every key of every section, and how many values it takes, as Luigi's own parser does."""
+def _tell_value(parameter: "Parameter") -> Takes:
+    return "nothing" if isinstance(parameter, TyperOption) and parameter.is_flag else "a value"
+
+
+def list_settings() -> Iterator[tuple[str, Takes, str]]:
+    """Yield each flag of luigi.cfg, what follows it, and its description. Luigi's own parser has the same flags."""
+    import_workflow()
+    from luigi.task_register import Register
+
     for section, bare, name, parameter in Register.get_all_params():
         kwargs = parameter._parser_kwargs(name, section)
-        if kwargs.pop("action") == "store_true":
-            kwargs["nargs"] = 0
-        yield f"--{name if bare else f'{section}_{name}'}".replace("_", "-"), kwargs
+        takes: Mapping[tuple[str, Any], Takes] = {("store_true", None): "nothing", ("store", "?"): "perhaps a value"}
+        flag = f"--{name if bare else f'{section}_{name}'}".replace("_", "-")
+        yield flag, takes.get((kwargs["action"], kwargs.get("nargs")), "a value"), parameter.description or ""
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return "did you mean X?" for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(word.lower(), known, n=1)
-    return f"did you mean {near[0]}?" if near else ""
+def _complete_settings(incomplete: str) -> "list[CompletionItem]":
+    """List the flags of luigi.cfg that begin with a word."""
+    from typer._click.shell_completion import CompletionItem
+
+    if not incomplete.startswith("-"):
+        return []
+    return [CompletionItem(flag, help=text) for flag, _, text in list_settings() if flag.startswith(incomplete)]
+
+
+def _parse(parse: "Callable[[Context, list[str]], list[str]]", ctx: "Context", words: list[str]) -> list[str]:
+    """Let Typer parse what is left, and turn its errors into ours."""
+    try:
+        return parse(ctx, [*words])  # which empties the list
+    except typer.BadParameter as error:
+        if isinstance(error.param, TyperArgument):
+            word = error.param.metavar
+        else:
+            flag = error.param.opts[-1] if error.param else ""
+            word = next((each for each in words if each.startswith(f"{flag}=")), flag)
+        raise UsageError(ctx, f"{word}: {error.message}" if error.message else f"{word} is missing") from error

@@ -7,11 +7,17 @@ import datetime as dt
 import statistics
 from typing import Literal, NamedTuple
 
+import typer
+
 from wholeday import clock
+from wholeday.commands.arguments import Start, Stop
 from wholeday.commands.reprocess import find_outdated
+from wholeday.commands.screen import add_days, group_days, make_days_table, open_console
+from wholeday.commands.session import open_datasets
 from wholeday.commands.status import tell_time
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
+from wholeday.log import count
 from wholeday.schema.marker import Marker
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import list_span
@@ -96,3 +102,28 @@ def _find_seconds(marker: Marker) -> float:
     at_once = marker.loaded_at - marker.extracted_at < AT_ONCE
     until = marker.loaded_at if at_once else marker.extracted_at + dt.timedelta(seconds=marker.seconds)
     return float((until - marker.started_at).total_seconds())
+
+
+def command(context: typer.Context, start: Start, stop: Stop) -> bool:
+    """Print what a backfill of the days would do, and what it would cost."""
+    console = open_console()
+    with open_datasets(context) as loads:
+        for workspace in (load.workspace() for load in loads):
+            steps, table = plan(workspace, start, stop), make_days_table("to do")
+            for (what, why), days in group_days(steps).items():
+                add_days(table, what, days, why)
+            console.print(table)
+            if to_read := sum(step.what == "read" for step in steps):
+                console.print(f"{workspace.name}: {_describe_cost(to_read, find_cost(workspace))}", soft_wrap=True)
+    return True
+
+
+def _describe_cost(days: int, cost: Cost | None) -> str:
+    """Describe what it costs to read so many days."""
+    if not cost:
+        return f"no day is loaded from which to learn what {count(days, 'day')} may cost"
+    requests, time = round(days * cost.pages), dt.timedelta(seconds=round(days * cost.seconds))
+    return (
+        f"about {count(requests, 'request')} and {time} with one worker to read {count(days, 'day')}, "
+        f"by the median of {count(cost.of, 'loaded day')}"
+    )

@@ -9,12 +9,20 @@ either given up or lost, never in doubt. A day that is given up is loaded all th
 """
 
 import datetime as dt
+import sys
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+import typer
+from rich.filesize import decimal
 
 from wholeday import clock
+from wholeday.commands.screen import group_days, open_console
+from wholeday.commands.session import open_datasets
+from wholeday.days import name_days
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
+from wholeday.log import count
 from wholeday.schema.marker import Marker
 from wholeday.storage.day_folder import DayFolder, list_all_days
 from wholeday.storage.manifest import CleanManifest, RawManifest
@@ -82,3 +90,45 @@ def _look_at(workspace: Workspace, date: dt.date) -> tuple[Marker | None, Outcom
 
 def _is_unfinished(folder: DayFolder) -> bool:
     return folder.has_folder() and not folder.exists()
+
+
+def command(
+    context: typer.Context,
+    older_than: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="DAYS", help="Prune days that lie so many days or more before the last closed day."
+        ),
+    ],
+    keep: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Always keep the N newest days that have files: the gates compare a new day with them.",
+        ),
+    ] = 7,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; otherwise only show what would be deleted.")] = False,
+) -> bool:
+    """Print the days whose files are deleted, or would be, and those that are kept. Returns whether none failed."""
+    console, sound = open_console(), True
+    with open_datasets(context) as loads:
+        for workspace in (load.workspace() for load in loads):
+            outcomes = list(prune(workspace, older_than, keep, only_look=not yes))
+            groups = group_days(outcomes)
+            pruned = groups.pop(("pruned", ""), [])
+            for (what, why), days in groups.items():
+                line = f"{workspace.name} {name_days(days)}: {what}, {why}"
+                if what == "failed":
+                    sys.stderr.write(f"ERROR: {line}\n")
+                else:
+                    console.print(line, style="yellow", soft_wrap=True)
+            sound &= all(outcome.what != "failed" for outcome in outcomes)
+            if not pruned:
+                console.print(f"{workspace.name}: no day is to be pruned")
+                continue
+            size = decimal(sum(outcome.bytes for outcome in outcomes))
+            done = "pruned" if yes else "would be pruned; nothing is touched without --yes"
+            days_and_size = f"{count(len(pruned), 'day')}, {size}"
+            console.print(f"{workspace.name} {name_days(pruned)}: {days_and_size}, {done}", soft_wrap=True)
+    return sound

@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jinja2
+import typer
 
 from wholeday.commands.charts import Layer, draw_bars, draw_line
+from wholeday.commands.screen import open_console
+from wholeday.commands.session import open_datasets
 from wholeday.commands.status import DAY, STATES, State, Status, find_status, name_newest, tell_command, tell_span
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.warehouse import open_warehouse
@@ -26,7 +29,7 @@ from wholeday.storage.backends import open_storage
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import list_span
 from wholeday.tasks.failures import Failure, build_page_name
-from wholeday.tasks.registry import DEFAULT_MODULE, spell_command
+from wholeday.tasks.workflow import spell_command
 
 MONTHS = 12  # of the calendar
 NEWEST = 14  # loads, and failures, that are named
@@ -92,10 +95,10 @@ class Sheet(NamedTuple):
     healed: list[Failure]
 
 
-def write_report(workspaces: Sequence[Workspace], file: Path | None, days: int, module: str = DEFAULT_MODULE) -> str:
+def write_report(workspaces: Sequence[Workspace], file: Path | None, days: int, only: str | None = None) -> str:
     """Write the page, at once, with charts of the newest `days`: into a file, or into data_dir. Returns its place.
 
-    Each module has a page of its own in data_dir: `report.html`, or `report-orders.html` for the module `orders`.
+    In data_dir the page is `report.html`, or `report-orders.html` where it shows `only` the dataset `orders`.
     Raises ConfigError, FolderError, WarehouseError.
     """
     sheets = [make_sheet(workspace, days) for workspace in workspaces]
@@ -110,7 +113,7 @@ def write_report(workspaces: Sequence[Workspace], file: Path | None, days: int, 
     page = template.render(sheets=sheets, words=STATES, counts=COUNTS, newest=NEWEST, reasons=REASONS)
     settings = workspaces[0].pipeline
     storage = open_storage("" if file else settings.data_dir, settings.is_private)
-    path = file or storage.root / build_page_name(module)
+    path = file or storage.root / build_page_name(only)
     storage.replace(path, page.encode())
     return storage.show(path)
 
@@ -298,3 +301,21 @@ def add_up(growth: dict[dt.date, int], first: dt.date, last: dt.date) -> list[in
         total += growth.get(day, 0)
         totals.append(total)
     return totals
+
+
+def command(
+    context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Where to write it (default: in data_dir, report.html, or report-NAME.html with --dataset NAME).",
+        ),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How many of the newest days the charts show.")] = 90,
+) -> bool:
+    """Write the page, and print where it is."""
+    with open_datasets(context) as loads:
+        place = write_report([load.workspace() for load in loads], file, days, context.obj.dataset)
+    open_console().print(f"{place}: open it in a browser", soft_wrap=True)
+    return True

@@ -5,11 +5,17 @@ files is named and left to its Load task.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
+import typer
+
+from wholeday.commands.arguments import Start, Stop
+from wholeday.commands.screen import open_console
+from wholeday.commands.session import open_datasets
 from wholeday.days import name_days
 from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.load import day as load_stage
@@ -205,3 +211,49 @@ def _find_reason(raw: DayFolder, clean: DayFolder, marker: Marker | None, versio
         return "its clean files are not what the code of today makes of its raw files"
     is_loaded = marker.has(raw_sha256=read.sha256, clean_sha256=made.sha256, as_of=read.as_of)
     return None if is_loaded else "loaded from other files"
+
+
+def command(
+    context: typer.Context,
+    start: Start,
+    stop: Stop,
+    everything: Annotated[bool, typer.Option("--all", help="Take the days that are current too.")] = False,
+) -> bool:
+    """Reprocess the days, and print what becomes of each. Returns whether no day is missing, failed or skipped."""
+    sound = True
+    with open_datasets(context) as loads:
+        for load in loads:
+            outcomes = reprocess(load.workspace(), start, stop, everything)
+            days = show_outcomes(load.workspace(), outcomes, each="made again from raw")
+            sound &= not days["missing"] and not days["failed"] and not days["skipped"]
+    return sound
+
+
+def show_outcomes(workspace: Workspace, outcomes: Iterable[Outcome], each: str = "") -> dict[str, list[dt.date]]:
+    """Print each outcome as it comes: a line for a day that failed, and with `each` for one that is done.
+
+    Returns the days of each outcome.
+    """
+    console = open_console()
+    days: dict[str, list[dt.date]] = {
+        name: [] for name in ("done", "current", "missing", "pruned", "skipped", "failed")
+    }
+    missing: dict[str, list[dt.date]] = {}
+    for date, what, why in outcomes:
+        days[what].append(date)
+        if what == "done" and each:
+            console.print(f"{workspace.name} {date}: {why}; {each}", soft_wrap=True)
+        elif what == "failed":
+            sys.stderr.write(f"ERROR: {why}\n")
+        elif what == "skipped":
+            sys.stderr.write(f"WARNING: {workspace.name} {date}: skipped: {why}\n")
+        elif what == "missing":
+            missing.setdefault(why, []).append(date)
+    if days["current"]:
+        console.print(f"{workspace.name} {name_days(days['current'])}: current, left as it is", soft_wrap=True)
+    if days["pruned"]:
+        pruned = f"{workspace.name} {name_days(days['pruned'])}"
+        console.print(f"{pruned}: given up by prune, left as loaded", style="yellow", soft_wrap=True)
+    for why, dates in missing.items():
+        sys.stderr.write(f"ERROR: {workspace.name} {name_days(dates)}: {why}\n")
+    return days

@@ -5,23 +5,34 @@ Refuses to change anything, and to ask the source.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
-from typing import Literal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal
 
 import msgspec
+import typer
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from wholeday import clock
+from wholeday.commands.arguments import parse_duration
 from wholeday.commands.reprocess import find_outdated
+from wholeday.commands.screen import open_console
+from wholeday.commands.session import open_datasets
 from wholeday.config.days import SNAPSHOT
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
 from wholeday.days import name_days
+from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.warehouse import RejectReason, open_warehouse
-from wholeday.log import count
+from wholeday.log import count, encode_json
 from wholeday.schema.marker import Marker
 from wholeday.storage.workspace import Workspace
+from wholeday.tasks import alerts
 from wholeday.tasks.failures import Failure, read_failures, select_open
-from wholeday.tasks.registry import spell_command
+from wholeday.tasks.workflow import spell_command
 
 DAY = dt.timedelta(days=1)
 RUNS = 12  # of days that are named in one text
@@ -36,6 +47,19 @@ STATES: dict[State, str] = {
     "open": "not over yet",
 }
 """Of a day, in words; where several are true, the later one of these."""
+
+REASONS = 10  # for rejects that the screen names
+FAILURES = 5  # that it names
+WEEKS = 6  # of its calendar
+LETTERS: dict[State, tuple[str, str]] = {
+    "loaded": (".", "green"),
+    "pruned": ("p", "green"),
+    "outdated": ("O", "yellow"),
+    "failed": ("F", "bold red"),
+    "missing": ("M", "red"),
+    "open": ("-", "dim"),
+}
+FUTURE = "docs/operating.md, A wrong clock"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,3 +214,165 @@ def tell_span(span: dt.timedelta) -> str:
     units = [(days, "day"), (hours, "hour"), (minutes, "minute"), (seconds, "second")]
     largest = next((number for number, (amount, _) in enumerate(units) if amount), 3)
     return " ".join(count(amount, unit) for amount, unit in units[largest : largest + 2] if amount) or "0 seconds"
+
+
+def command(
+    context: typer.Context,
+    days: Annotated[int, typer.Option(min=1, help="How many of the newest days to list.")] = 14,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document; docs/operating.md describes its keys.")
+    ] = False,
+    max_age: Annotated[
+        dt.timedelta | None,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            help="Exit with 1 if the known changes end longer ago than that, as '36 hours' or '2 days'.",
+        ),
+    ] = None,
+) -> bool:
+    """Print how each dataset stands. Returns whether none is older than `max_age`."""
+    with open_datasets(context) as loads:
+        statuses = [find_status(load.workspace()) for load in loads]
+        late = []
+        for load, status in zip(loads, statuses, strict=True):
+            if line := _tell_late(status, max_age):
+                late.append(f"ERROR: {line}\n")
+                alerts.send_alert(load.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
+        try:
+            if json:
+                newest = [msgspec.structs.replace(status, loads=status.loads[-days:]) for status in statuses]
+                sys.stdout.write(f"{encode_json({'datasets': newest})}\n")
+            else:
+                for status in statuses:
+                    _show_status(status, days)
+        finally:  # on a full disk nothing but these lines can be shown
+            sys.stderr.writelines(late)
+        return not late
+
+
+def _show_status(status: Status, days: int) -> None:
+    console, name = open_console(), status.dataset
+    if status.unforgotten:
+        pending = count(status.unforgotten, "key")
+        console.print(f"{name}: {pending} not wholly forgotten: {spell_command(name, 'forget')}", soft_wrap=True)
+    if status.first and status.newest and status.known_until:
+        lacking = f"{count(len(status.missing), 'day')} missing up to the last closed one, {status.last_closed}"
+        span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
+        age = tell_span(status.at - status.known_until)
+        console.print(
+            f"{name} in {status.database}: {span}; {lacking if status.missing else 'none is missing'}", soft_wrap=True
+        )
+        console.print(f"what changed before {tell_time(status.known_until)} is known, {age} ago", soft_wrap=True)
+        if status.source:
+            console.print(f"source: {status.source}", soft_wrap=True)
+    else:
+        console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
+    if status.future:
+        console.print(f"wrong clock: {_tell_future(status)}", style="red", soft_wrap=True)
+    if states := status.find_states():
+        console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
+    if status.loads:
+        _show_loads(console, status.loads[-days:])
+    if status.wanted:
+        next_ = tell_command(name, "backfill", status.wanted)
+        console.print(f"missing: {name_newest(status.wanted)}: {next_}", style="red", soft_wrap=True)
+    if status.past:
+        past = f"past: {name_newest(status.past)}: past snapshots cannot be fetched again"
+        console.print(past, style="red", soft_wrap=True)
+    for failure in status.failures[:FAILURES]:
+        over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
+        what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
+        console.print(f"{what}: {failure.line}", style=style, soft_wrap=True)
+    outdated: dict[str, list[dt.date]] = {}
+    for date, why in status.outdated.items():
+        outdated.setdefault(why, []).append(date)
+    for why, dates in outdated.items():
+        console.print(f"outdated, {why}: {name_newest(dates)}", style="yellow", soft_wrap=True)
+    for rejected in status.rejects[:REASONS]:
+        where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
+        console.print(f"rejected, {where}: {rejected.reason}", soft_wrap=True)
+
+
+def _show_loads(console: Console, markers: Sequence[Marker]) -> None:
+    """A row a day with its counts. Where they are too wide those that are 0 on all these days are told in a line."""
+    names, zero = ["extracted", *COUNTS], []
+    if len("  ".join(["2026-11-21", *names, "seconds"])) > console.width:
+        zero = [name for name in names if not any(marker.counts[name] for marker in markers)]
+    shown = [name for name in names if name not in zero]
+    rows = [[*(f"{marker.counts[name]:,}" for name in shown), f"{marker.seconds:.2f}"] for marker in markers]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("date", no_wrap=True)
+    for name, values in zip((*shown, "seconds"), zip(*rows, strict=True), strict=True):  # a name is broken, no number
+        table.add_column(name, justify="right", overflow="fold", min_width=max(map(len, values)))
+    for marker, row in zip(markers, rows, strict=True):
+        table.add_row(str(marker.date), *row)
+    console.print(table)
+    if zero:
+        console.print(f"0 on all these days: {', '.join(zero)}", style="dim", soft_wrap=True)
+    for marker in markers:
+        if removed := describe_removed(marker):
+            console.print(f"{marker.date} {removed}", style="yellow", soft_wrap=True)
+
+
+def _make_calendar(states: Mapping[dt.date, State], last_closed: dt.date) -> Table:
+    """The last weeks up to that of the last closed day, but none before the first known day: a row each."""
+    newest = max(last_closed, *states)
+    start = max(min(states), newest - dt.timedelta(weeks=WEEKS - 1))
+    monday = start - dt.timedelta(days=start.weekday())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("week of")
+    for name in ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"):
+        table.add_column(name, justify="right")
+    while monday <= newest:
+        week = [monday + dt.timedelta(days=number) for number in range(7)]
+        found = [(day, states.get(day, "open" if day > last_closed else None)) for day in week]
+        table.add_row(str(monday), *(_make_cell(day, state) for day, state in found))
+        monday += dt.timedelta(weeks=1)
+    return table
+
+
+def _make_cell(day: dt.date, state: State | None) -> Text:
+    """A day of the month with the letter of its state; nothing where it has none."""
+    if not state:
+        return Text()
+    letter, style = LETTERS[state]
+    return Text(f"{day.day} {letter}", style)
+
+
+def _make_legend() -> Columns:
+    """What the letters mean: in a line, or in as many as the terminal needs."""
+    legend = (Text(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items())
+    return Columns(legend, padding=(0, 3))
+
+
+def _tell_late(status: Status, max_age: dt.timedelta | None) -> str | None:
+    """That what is known ends longer ago than `max_age`, and why; None where it does not."""
+    if max_age is not None and status.future:
+        return f"{status.dataset}: {_tell_future(status)}"
+    if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
+        return None
+    known = "no day is loaded"
+    if status.known_until:
+        age = tell_span(status.at - status.known_until)
+        known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
+    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {_tell_next(status)}"
+
+
+def _tell_future(status: Status) -> str:
+    """Name the days that were read under a wrong clock, and what to do."""
+    days = name_newest(status.future)
+    return f"{days}: read under a clock that was ahead; what is loaded later may change nothing: {FUTURE}"
+
+
+def _tell_next(status: Status) -> str:
+    """What keeps a dataset back: the failure of the oldest day that it lacks, or what to run."""
+    failed = {failure.date: failure for failure in status.open_failures}
+    lacking = status.wanted or list(failed)
+    if not lacking:
+        return f"{spell_command(status.dataset, 'status')} tells more"
+    missing = f"{count(len(lacking), 'day')} missing"
+    if failure := failed.get(lacking[0]):
+        before = f"{missing}, " if len(lacking) > 1 else ""
+        return f"{before}{failure.date} failed, {failure.stage}: {failure.line}"
+    return f"{missing}: {tell_command(status.dataset, 'backfill', lacking)}"

@@ -11,17 +11,22 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+import typer
 
 from wholeday import clock
+from wholeday.commands.arguments import parse_day
+from wholeday.commands.screen import open_console
+from wholeday.commands.session import open_datasets
 from wholeday.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare
 from wholeday.load.clean_day import CleanDay, DayMetadata
 from wholeday.load.database import Connection
 from wholeday.load.warehouse import open_warehouse
+from wholeday.log import count
 from wholeday.schema.marker import Marker
 from wholeday.storage.day_folder import MANIFEST, STAGES, DayFolder, Stage, list_all_days
 from wholeday.storage.known_source import join_accepted
@@ -31,7 +36,7 @@ from wholeday.storage.names import strip_run
 from wholeday.storage.parquet import open_rows
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import check_span
-from wholeday.tasks.registry import spell_command
+from wholeday.tasks.workflow import spell_command
 from wholeday.transform import parts
 
 Manifest = TypeVar("Manifest", RawManifest, CleanManifest)
@@ -296,3 +301,25 @@ def _hold_same(name: str, one: bytes, other: bytes) -> bool:
     if not name.endswith(".parquet"):
         return unpack(one) == unpack(other)
     return bool(open_rows(one).read().equals(open_rows(other).read()))
+
+
+def command(
+    context: typer.Context,
+    start: Annotated[dt.date | None, typer.Argument(parser=parse_day, metavar="START", help="The first day.")] = None,
+    stop: Annotated[
+        dt.date | None, typer.Argument(parser=parse_day, metavar="STOP", help="The day after the last one.")
+    ] = None,
+) -> bool:
+    """Print each difference between the files of a dataset and its tables. Returns whether there is none."""
+    console, sound = open_console(), True
+    with open_datasets(context) as loads:
+        for workspace in (load.workspace() for load in loads):
+            number = 0
+            for date, thing, what, remark in verify(workspace, start or dt.date.min, stop or dt.date.max):
+                number += not remark
+                day = f" {date}" if date else ""
+                style = "yellow" if remark else "red"
+                console.print(f"{workspace.name}{day} {thing}: {what}", style=style, soft_wrap=True)
+            console.print(f"{workspace.name}: {count(number, 'difference') if number else 'nothing differs'}")
+            sound &= not number
+    return sound

@@ -32,7 +32,7 @@ def refuse_old_names(db: Connection, name: str) -> None:
     """Raise WarehouseError if an older version made the tables of this dataset."""
     if has_old_names(db, name):
         raise WarehouseError(
-            f"{db}: an older version made the tables of {name}: ./run.sh rebuild makes them again from the raw files"
+            f"{db}: an older version made the tables of {name}: wholeday rebuild makes them again from the raw files"
         )
 
 

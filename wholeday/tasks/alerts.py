@@ -25,7 +25,7 @@ from wholeday.redaction import Mask
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.backends import open_storage
 from wholeday.tasks.failures import Failure, append_line, build_alerts_path, read_lines
-from wholeday.tasks.registry import spell_command
+from wholeday.tasks.workflow import spell_command
 from wholeday.text import clean_chat
 
 LATE = "late"  # stage of an alert for a day that is not loaded in time

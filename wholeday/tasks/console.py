@@ -88,7 +88,7 @@ def describe_error(error: BaseException) -> str | None:
     """Return the line for an expected error; None for a bug."""
     line = clean_line(mask(str(error)))
     if isinstance(error, RPCError):
-        return f"{line}: is luigid running? Start it with ./run.sh luigid, or add --local-scheduler"
+        return f"{line}: is luigid running? Start it with wholeday luigid, or add --local-scheduler"
     if isinstance(error, ValueError) and (found := UNUSABLE.fullmatch(line)):
         return f"[{found[1]}] {found[2]} cannot be used: {error.__cause__}: correct luigi.cfg or the flag"
     if isinstance(error, RuntimeError | TaskException) and OUTPUT_VANISHED.fullmatch(line):

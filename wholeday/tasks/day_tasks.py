@@ -36,8 +36,7 @@ from wholeday.extract import outage
 from wholeday.load.markers import find_loaded
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.workspace import Workspace
-from wholeday.tasks import alerts, console, failures, progress, stages
-from wholeday.tasks.registry import MODULES
+from wholeday.tasks import alerts, console, failures, progress, stages, workflow
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import FolderTarget, LoadMarker
 from wholeday.text import clean_lines
@@ -230,7 +229,7 @@ class Load(DayTask):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "dataset" in vars(cls):
-            MODULES.setdefault(cls.dataset.name, cls.__module__)
+            workflow.register(cls.dataset.name, cls.__module__)
 
     def output(self) -> LoadMarker:
         return LoadMarker(self.workspace().pipeline.database, self.dataset.name, self.date)

@@ -24,7 +24,6 @@ from wholeday.schema.marker import Marker
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.backends import Storage, open_storage
 from wholeday.storage.local import NO_LOCKS
-from wholeday.tasks.registry import DEFAULT_MODULE
 from wholeday.text import clean_line
 
 Line = TypeVar("Line", bound=msgspec.Struct)
@@ -132,9 +131,9 @@ def erase_causes(data_dir: str, dataset: str, private: bool = True) -> None:
             storage.replace(path, b"".join(msgspec.json.encode(each) + b"\n" for each in kept))
 
 
-def build_page_name(module: str) -> str:
-    """Return the file name of the page that `report` writes for the datasets of a module."""
-    return "report.html" if module == DEFAULT_MODULE else f"report-{module}.html"
+def build_page_name(only: str | None) -> str:
+    """Return the file name of the page that `report` writes for every dataset, or for `only` one of them."""
+    return f"report-{only}.html" if only else "report.html"
 
 
 def _build_mask(dataset: Dataset) -> Mask:

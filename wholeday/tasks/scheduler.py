@@ -1,4 +1,4 @@
-"""Run luigid, Luigi's central scheduler with its pages, for this machine: `python -m wholeday.tasks.scheduler`.
+"""Run luigid, Luigi's central scheduler with its pages, for this machine.
 
 *Responsibilities*: the defaults and restrictions of luigid: local address, places of its files, no causes on disk. A
 cause of a failure may quote a record. luigid keeps causes in memory only, so `forget` has nothing to erase in its
@@ -10,12 +10,13 @@ import configparser
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import luigi.db_task_history
 from luigi.cmdline import luigid
-from luigi.configuration import get_config
+from luigi.configuration import add_config_path, get_config
 from luigi.scheduler import SimpleTaskState
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +26,7 @@ from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError
 from wholeday.text import clean_line
 
+CENTRAL = "central.cfg"
 CONTENT_POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
 # The defaults of central.cfg, for a configuration without these keys.
 PLACES = {
@@ -33,12 +35,17 @@ PLACES = {
 }
 
 
-NOT_STORED = "luigid does not store causes: ./run.sh status shows this one"
+NOT_STORED = "luigid does not store causes: wholeday status shows this one"
 _dump = SimpleTaskState.dump
 
 
-def main() -> None:
-    """Run luigid with the arguments of the command line. If it cannot start, exit with one line."""
+def run(arguments: Sequence[str]) -> None:
+    """Run luigid with its own arguments, by central.cfg unless LUIGI_CONFIG_PATH names another configuration.
+
+    If luigid cannot start, exit with one line.
+    """
+    if "LUIGI_CONFIG_PATH" not in os.environ and Path(CENTRAL).exists():
+        add_config_path(CENTRAL)
     SimpleTaskState.dump = _dump_without_causes  # type: ignore[method-assign]
     luigi.db_task_history._upgrade_schema = _skip_upgrade
     RequestHandler.set_default_headers = _set_content_policy  # type: ignore[method-assign, assignment]
@@ -52,7 +59,7 @@ def main() -> None:
         state, history = (config.get(*place) for place in PLACES)
         for path in (state, make_url(history).database or ""):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        luigid(["--address", "127.0.0.1", *sys.argv[1:]])
+        luigid(["--address", "127.0.0.1", *arguments])
     except OSError as error:
         sys.exit(
             f"ERROR: luigid cannot start: {error}. If another luigid is running, use it, or give --port another number"
@@ -79,7 +86,3 @@ def _dump_without_causes(state: SimpleTaskState) -> None:
 def _set_content_policy(handler: RequestHandler) -> None:
     """Forbid requests to other hosts. Luigi's pages load a font and scripts from there, and work without them."""
     handler.set_header("Content-Security-Policy", CONTENT_POLICY)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,92 @@
+"""Load every missing day of a range, and print what became of each."""
+
+import datetime as dt
+import sys
+from typing import Annotated
+
+import typer
+from luigi.interface import core
+
+from wholeday.commands.arguments import Start
+from wholeday.commands.arguments import Stop as StopDay
+from wholeday.commands.screen import add_days, make_days_table, open_console
+from wholeday.commands.session import Given, open_datasets
+from wholeday.load.day import describe_load
+from wholeday.load.warehouse import open_warehouse
+from wholeday.log import count
+from wholeday.tasks import progress
+from wholeday.tasks.backfill import Backfill
+from wholeday.tasks.stop import Stop, watch_signals
+
+FAILED_DAYS = 50  # that the table names at the end
+STOPPING = "stopping: the days that are begun are finished first; once more ends at once, and loses nothing"
+
+
+def command(
+    context: typer.Context,
+    start: Start,
+    stop: StopDay,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many processes to use, with one task each (default: 1).")
+    ] = None,
+) -> bool:
+    """Load the days, and print what became of each. Returns whether all are loaded."""
+    sound = True
+    quiet = ("--log-level", "WARNING") if sys.stderr.isatty() else ()  # a bar shows the progress
+    with open_datasets(context, *quiet) as loads, watch_signals(lambda: sys.stderr.write(f"{STOPPING}\n")) as asked:
+        for load in loads:
+            backfill = Backfill(load, start, stop)
+            try:
+                _run_backfill(backfill, workers or core().workers, asked)
+            finally:
+                show_outcome(backfill, asked)
+            sound &= not (backfill.failed or backfill.not_run or backfill.not_closed or backfill.past)
+    if asked.asked and not sound:
+        again = _spell_again(context.obj, start, stop, workers)
+        sys.stderr.write(f"stopped by {asked.asked.name}: go on with {again}\n")
+        sys.exit(128 + asked.asked)
+    return sound
+
+
+def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
+    """Run it, with a bar on a terminal; else the log tells of each day."""
+    loaded, failed = set[dt.date](), set[dt.date]()
+    with progress.track_days(backfill.load.dataset.name, len(backfill.todo), forks=workers > 1) as show:
+
+        def tell(day: dt.date, cause: str | None) -> None:
+            here, there = (loaded, failed) if cause is None else (failed, loaded)
+            here.add(day)
+            there.discard(day)
+            show(len(loaded), len(failed))
+
+        backfill.run(workers, stop, tell)
+
+
+def show_outcome(backfill: Backfill, stop: Stop) -> None:
+    """What was done, skipped and failed, and why."""
+    table, failed, workspace = make_days_table("what"), list(backfill.failed), backfill.load.workspace()
+    if done := set(backfill.done):
+        markers = [marker for marker in open_warehouse(workspace).read_markers() if marker.date in done]
+        add_days(table, "done", backfill.done, describe_load(*markers), "green")
+    add_days(table, "skipped", backfill.skipped, "loaded before")
+    for day in failed[:FAILED_DAYS]:
+        add_days(table, "failed", [day], backfill.failed[day], "red")
+    add_days(table, "failed", failed[FAILED_DAYS:], "each is named above", "red")
+    granted = "the scheduler did not grant them, or another worker has them: run this again"
+    add_days(table, "not run", backfill.not_run, "stopped before" if stop.asked else stop.outage or granted, "yellow")
+    add_days(table, "past", backfill.past, backfill.why_past, "red")
+    newest = f"the newest day that can be loaded is {backfill.last_closed}"
+    add_days(table, "not closed", backfill.not_closed, newest, "yellow")
+    console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)
+    days = loaded + len(failed) + len(backfill.not_run) + len(backfill.not_closed) + len(backfill.past)
+    console.print(table)
+    verb = "is" if days == 1 else "are"
+    console.print(f"{workspace.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")
+
+
+def _spell_again(given: Given, start: dt.date, stop: dt.date, workers: int | None) -> str:
+    """Return the command that continues the run, without the values of flags: they may be secret."""
+    words = ["wholeday", "backfill", str(start), str(stop)]
+    words += ["--workers", str(workers)] if workers else []
+    words += ["--dataset", given.dataset] if given.dataset else []
+    return " ".join([*words, *(["and the flags of this run"] if given.flags else [])])

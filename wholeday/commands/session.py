@@ -1,0 +1,89 @@
+"""What a command runs on: the datasets of the workflow, under the settings of luigi.cfg and the command line."""
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import typer
+
+from wholeday.commands.spelling import list_names
+from wholeday.config.files import check_files
+from wholeday.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wholeday.tasks.day_tasks import Load
+
+
+@dataclass
+class Given:
+    """What the command line says for every command."""
+
+    dataset: str | None = None
+    """The only dataset to work on."""
+    flags: list[str] = field(default_factory=list)
+    """The flags of luigi.cfg as Luigi takes them, such as `--users-url=…`; the last of two equal flags counts."""
+
+
+def import_workflow() -> None:
+    """Import the package `pipeline` of the current folder.
+
+    Raises ConfigError if the package is missing or fails, or if a configuration file cannot be read.
+    """
+    check_files()  # before Luigi is imported
+    from wholeday.tasks.console import describe_import_failure
+    from wholeday.tasks.workflow import WORKFLOW
+
+    try:
+        importlib.import_module(WORKFLOW)
+    except ModuleNotFoundError as error:
+        if error.name == WORKFLOW:
+            raise ConfigError(
+                f"there is no folder {WORKFLOW}/ here: run the command in the folder of the project"
+            ) from error
+        raise ConfigError(describe_import_failure(error)) from error
+    except Exception as error:
+        raise ConfigError(describe_import_failure(error)) from error
+
+
+def pick_loads(given: Given) -> "list[type[Load]]":
+    """Return the Load task of the dataset that the command line names, or of every dataset of the workflow.
+
+    Raises ConfigError for an unknown name. Exits if the file of a dataset is broken: the import has reported that.
+    """
+    from luigi.task_register import Register
+
+    from wholeday.tasks.day_tasks import Load
+    from wholeday.tasks.workflow import WORKFLOW, broken
+
+    import_workflow()
+    classes = [Register.get_task_cls(name) for name in Register.task_names()]
+    loads = {
+        cls.dataset.name: cls for cls in classes if issubclass(cls, Load) and cls.__module__.startswith(f"{WORKFLOW}.")
+    }
+    if broken and (given.dataset is None or f"{WORKFLOW}.{given.dataset}" in broken):
+        raise typer.Exit(1)
+    if not loads:
+        raise ConfigError(f"{WORKFLOW}/ has no dataset: add a file with a Load task")
+    if given.dataset is None:
+        return list(loads.values())
+    if given.dataset not in loads:
+        raise ConfigError(f"there is no dataset {given.dataset}: {list_names(given.dataset, loads)}")
+    return [loads[given.dataset]]
+
+
+@contextlib.contextmanager
+def open_datasets(context: typer.Context, *defaults: str) -> "Iterator[list[type[Load]]]":
+    """Set the flags of the command line, after these defaults, and yield the Load tasks that a command works on.
+
+    Raises ConfigError if a section of luigi.cfg cannot be used: before the command writes anything.
+    """
+    from luigi.cmdline_parser import CmdlineParser
+
+    given: Given = context.obj
+    loads = pick_loads(given)
+    with CmdlineParser.global_instance([loads[0].task_family, *defaults, *given.flags]):
+        for load in loads:
+            load.dataset.config()
+        yield loads
