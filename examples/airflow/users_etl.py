@@ -1,8 +1,8 @@
-"""The users of a JSON HTTP API into a SQL warehouse, a day a run, under Airflow 3.
+"""Load the users of a JSON HTTP API into a SQL warehouse under Airflow 3, one day per run.
 
-Owns the schedule, the order of the stages and how a stage is called. What a stage does, and whether it is done, is the
-pipeline's, which runs in an environment of its own: nothing of it is imported here. `docs/airflow.md` says how to
-install this and what to expect of it.
+*Responsibilities*: the schedule, the order of the stages, and the call of a stage.
+*Non-goals*: the work of a stage and its completeness. wholeday does both in an environment of its own; this file
+imports nothing from it. `docs/airflow.md` describes the installation and the behaviour.
 """
 
 import datetime as dt
@@ -15,14 +15,15 @@ from airflow.exceptions import AirflowException, AirflowRescheduleException
 from airflow.sdk import DAG, BaseOperator
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-# How long after midnight (UTC) the day before is over and settled, by `timezone` and `settle` of luigi.cfg.
+# The time after midnight (UTC) at which the day before is over and its grace period has passed. It depends on
+# `timezone` and `settle` in luigi.cfg.
 SETTLED = dt.timedelta(minutes=20)
 
-# How long a task that waits stays away: one that comes back sooner than the scheduler sees it go is taken for lost.
+# The shortest wait of a rescheduled task. Airflow loses a task that returns before the scheduler has seen it leave.
 AWAY = dt.timedelta(seconds=20)
 
-# A day that is loaded is done, whatever became of its files since. Luigi knows where it is asked for the last stage;
-# asked for an earlier one alone, it would do that again.
+# A loaded day is complete, even if its files were deleted since. Luigi knows that only from the last stage: it would
+# repeat an earlier stage on its own.
 RUN_STAGE = """
 import sys
 from luigi.cmdline import luigi_run
@@ -36,9 +37,9 @@ else:
 
 
 def find_day(context: Any) -> str:
-    """The day of a run: its logical date; of one that was triggered without, the last that was settled by then.
+    """Return the day of a run: its logical date, or without one the last day whose grace period had passed.
 
-    Raises AirflowRescheduleException where the day is not settled yet: Airflow waits, and no slot or try is used up.
+    Raises AirflowRescheduleException during the grace period. Airflow then waits without using a slot or an attempt.
     """
     if "logical_date" not in context:
         return str((context["dag_run"].run_after - SETTLED).date() - dt.timedelta(days=1))
@@ -49,7 +50,7 @@ def find_day(context: Any) -> str:
 
 
 class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are in another environment
-    """Runs a stage of the day of a run; where it fails, its one line is the exception."""
+    """Run one stage for the day of a run. If the stage fails, its error line becomes the exception."""
 
     template_fields: Sequence[str] = ("folder",)
 
@@ -60,7 +61,7 @@ class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are 
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Any) -> None:
-        """Run the stage to its end."""
+        """Run the stage until it ends. Raises AirflowException if it fails."""
         day, error = find_day(context), ""
         self.process = self.start_stage(day)
         for line in self.process.stdout or ():
@@ -71,14 +72,14 @@ class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are 
             raise AirflowException(error or f"{self.stage} of {day} ended with exit code {code}")
 
     def start_stage(self, day: str) -> "subprocess.Popen[str]":
-        """A process of the pipeline's environment."""
+        """Start the stage as a process in the environment of wholeday."""
         python = Path(self.folder, ".venv", "bin", "python")
         if not python.exists():
             raise AirflowException(
-                f"{python} is not there: run ./run.sh status once in the folder of the pipeline, "
-                "and name that folder in the Airflow Variable wholeday"
+                f"{python} does not exist: run ./run.sh status once in the folder of the project, "
+                "and set the Airflow Variable wholeday to this folder"
             )
-        return subprocess.Popen(  # noqa: S603 - the pipeline's own program
+        return subprocess.Popen(  # noqa: S603 - a program of this project
             [str(python), "-c", RUN_STAGE, self.stage, day],
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -88,7 +89,7 @@ class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are 
         )
 
     def on_kill(self) -> None:
-        """Airflow ends the task (it was cleared, it took too long): its stage ends too."""
+        """Stop the stage when Airflow stops the task."""
         if self.process:
             self.process.terminate()
 

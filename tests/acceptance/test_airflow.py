@@ -296,7 +296,7 @@ try:
 except AirflowException as error:
     print("failed:", error)
 """
-    line = "/.venv/bin/python is not there: run ./run.sh status once in the folder of the pipeline, and name that"
+    line = "/.venv/bin/python does not exist: run ./run.sh status once in the folder of the project, and set the"
     assert f"failed: {Path.cwd()}{line}" in call(airflow, code)
 
 
