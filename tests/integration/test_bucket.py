@@ -34,7 +34,7 @@ from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError, SourceError
 from wholeday.storage.bucket import open_bucket
-from wholeday.storage.day_folder import JOURNAL, MANIFEST, DayFolder, list_days
+from wholeday.storage.day_folder import CHECKPOINTS, MANIFEST, DayFolder, list_days
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.names import strip_run
@@ -172,12 +172,12 @@ def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
     configure("pipeline", part_records=4)
     with pytest.raises(SourceError, match="503"):
         stages.extract(read_workspace(USERS), DAY)
-    assert [key.rpartition("/")[2] for key in bucket.dump(Pipeline().data_dir) if key.endswith(JOURNAL)]
+    assert [key.rpartition("/")[2] for key in bucket.dump(Pipeline().data_dir) if key.endswith(CHECKPOINTS)]
     down = False
     server.requests.clear()
     open_bucket.cache_clear()  # another run
     stages.extract(read_workspace(USERS), DAY)
-    assert "goes on after 2 parts of a reading that was broken off" in caplog.text
+    assert "resuming the interrupted extraction after 2 parts" in caplog.text
     assert [request.query.get("page") for request in server.requests] == ["3", "4", "5", "6"]
     assert sorted(map(strip_run, bucket.dump(str(read_workspace(USERS).folder("raw", DAY)) + "?"))) == [
         MANIFEST,
@@ -472,7 +472,7 @@ def test_what_a_killed_run_left_is_forgotten_too(bucket: Bucket) -> None:
     open_bucket.cache_clear()
     for folder in (read_workspace(USERS).folder("raw", BEFORE), open_day(), open_day("clean")):
         folder.write("part-00007.jsonl.gz", pack([lost]))
-        folder.add_to_journal(lost)
+        folder.add_checkpoints(lost)
     manifest = write(at_work, b"of somebody")
     assert forget(read_workspace(USERS), [key]).problems == []
     assert not [key for key, content in bucket.dump(Pipeline().data_dir).items() if lost[0] in content]

@@ -126,9 +126,9 @@ def test_the_raw_manifest_says_what_the_records_are(server, configure):
     ("mode", "query", "days", "told"),
     [
         ("snapshot", "", 0, ""),
-        ("snapshot", "", 1, "a snapshot shows everybody as of now, not as of that day"),
+        ("snapshot", "", 1, "a snapshot shows all records as of now, not as of that day"),
         ("incremental", "?on={date}", 1, ""),
-        ("incremental", "", 1, "ask for no day, so everybody is read"),
+        ("incremental", "", 1, "ask for no day, so all records are extracted"),
     ],
 )
 def test_a_day_that_is_not_what_it_seems_is_told(server, configure, caplog, mode, query, days, told):

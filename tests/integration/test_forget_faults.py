@@ -103,7 +103,7 @@ def test_unfinished_days_are_swept():
     new = read_workspace(USERS).folder("raw", dt.date(2026, 11, 9))
     new.sweep()
     new.write("part-00000.jsonl.gz", pack([[MARK.encode()]]))
-    new.add_to_journal([MARK.encode()])
+    new.add_checkpoints([MARK.encode()])
     for stage in ("raw", "clean"):  # left by a run that was killed, in a day without a line of the user
         read_workspace(USERS).folder(stage, DAYS[4]).write("part-00007.jsonl.gz", pack([[MARK.encode()]]))
     assert forget.forget(read_workspace(USERS), ["42"]).problems == []

@@ -1,4 +1,4 @@
-"""An extraction that was broken off goes on from its last finished part, or says why it starts over."""
+"""An interrupted extraction resumes after its last finished part, or says why it restarts."""
 
 import datetime as dt
 import json
@@ -26,7 +26,7 @@ from wholeday.errors import OutageError, QualityError, SourceError
 from wholeday.extract.http import retries
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.totals import WrongSourceError
-from wholeday.storage.day_folder import JOURNAL
+from wholeday.storage.day_folder import CHECKPOINTS
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import RawManifest
 from wholeday.tasks import stages
@@ -93,12 +93,14 @@ def test_a_reading_that_was_broken_off_goes_on_where_its_last_part_ends(
     before = clock.utc_now()
     break_off(server, configure)
     broken_off = clock.utc_now()
-    assert sorted(path.name for path in folder.iterdir()) == [f"part-{n:05d}.jsonl.gz" for n in range(4)] + [JOURNAL]
+    assert sorted(path.name for path in folder.iterdir()) == [f"part-{n:05d}.jsonl.gz" for n in range(4)] + [
+        CHECKPOINTS
+    ]
     parts = {path.name: path.read_bytes() for path in folder.glob("part-0000[012]*")}
     stages.extract(read_workspace(USERS), DAY)
     # Page four is the one in which record 12 came; pages five to seven followed.
     assert [json.loads(request.query["after"])[1][1] for request in server.requests] == [9, 12, 15, 18]
-    assert "goes on after 3 parts of a reading that was broken off" in caplog.text
+    assert "resuming the interrupted extraction after 3 parts" in caplog.text
     manifest = read_manifest()
     assert before <= manifest.started_at <= broken_off < manifest.extracted_at
     assert manifest.as_of == manifest.started_at - dt.timedelta(minutes=15)
@@ -128,11 +130,11 @@ def test_a_killed_extraction_goes_on(server: Server) -> None:
     command.send_signal(signal.SIGKILL)
     command.communicate()
     go.set()
-    began = json.loads(Path(f"data/raw/users/date={DAY}", JOURNAL).read_bytes().splitlines()[0])[1]
+    began = json.loads(Path(f"data/raw/users/date={DAY}", CHECKPOINTS).read_bytes().splitlines()[0])[1]
     server.requests.clear()
     again = luigi_run("ExtractUsers", "--date", str(DAY), *flags)
     assert again.returncode == 0, again.stderr
-    assert "goes on after 3 parts" in again.stdout
+    assert "extraction after 3 parts" in again.stdout
     assert len(server.requests) == 4
     assert read_manifest().started_at == dt.datetime.fromisoformat(began)
     assert read_ids() == list(range(1, 21))
@@ -163,20 +165,20 @@ def refuse(status: int) -> Callable[[Flaky], None]:
     [(renew, "has other records than before"), *((refuse(status), str(status)) for status in (400, 404, 410))],
     ids=["other records", "400", "404", "410"],
 )
-def test_a_source_that_does_not_go_on_is_read_from_the_beginning(
+def test_moved_source_restarts_the_extraction(
     server: Server,
     configure: Configure,
     caplog: pytest.LogCaptureFixture,
     change: Callable[[Flaky], None],
     why: str,
 ) -> None:
-    """And the log says so, and why; what is of the reading before is swept away."""
+    """The log says why. The parts of the interrupted extraction are removed."""
     caplog.set_level(logging.INFO, "luigi-interface")
     source = break_off(server, configure)
     change(source)
     between = clock.utc_now()
     stages.extract(read_workspace(USERS), DAY)
-    assert any(why in line and "it starts over" in line for line in caplog.messages)
+    assert any(why in line and "restarting" in line for line in caplog.messages)
     assert len(server.requests) == 1 + 7
     assert read_manifest().started_at >= between
     assert read_ids() == list(range(1, 21))
@@ -339,7 +341,7 @@ def test_odd_answer_that_persists_is_an_outage(
     set_source(configure, source)
     with pytest.raises(OutageError, match="failed after 1 attempt"):
         stages.extract(read_workspace(USERS), DAY)
-    assert (folder / JOURNAL).exists()
+    assert (folder / CHECKPOINTS).exists()
     source.mend()
     stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 4
@@ -490,11 +492,11 @@ def test_what_came_before_a_secret_ran_out_is_gone_on_with(server: Server, confi
     assert len(server.requests) == 4
 
 
-def test_a_journal_that_was_cut_counts_up_to_the_cut(server: Server, configure: Configure, folder: Path) -> None:
+def test_cut_checkpoints_count_up_to_the_cut(server: Server, configure: Configure, folder: Path) -> None:
     """A crash in the middle of a line costs the part of that line, and spoils none that is noted later."""
     source = break_off(server, configure)
-    journal = folder / JOURNAL
-    journal.write_bytes(journal.read_bytes()[:-20])
+    file = folder / CHECKPOINTS
+    file.write_bytes(file.read_bytes()[:-20])
     source.broken_at = source.listing.asked + 4
     with pytest.raises(SourceError, match="503"):
         stages.extract(read_workspace(USERS), DAY)
@@ -506,13 +508,13 @@ def test_a_journal_that_was_cut_counts_up_to_the_cut(server: Server, configure: 
 
 
 @pytest.mark.parametrize(("old", "new"), [(b'["', b'["\xff'), (b'"part-', b'"\xf0art-')], ids=["first line", "a part"])
-def test_a_journal_that_is_no_text_is_a_new_reading(
+def test_damaged_checkpoints_restart(
     server: Server, configure: Configure, folder: Path, old: bytes, new: bytes
 ) -> None:
-    """One bit that flipped in the middle of a string: there is no place to go on from, and nothing to mend."""
+    """A bit flipped in the middle of a string. No one has to fix it."""
     break_off(server, configure).mend()
-    journal = folder / JOURNAL
-    journal.write_bytes(journal.read_bytes().replace(old, new, 1))
+    file = folder / CHECKPOINTS
+    file.write_bytes(file.read_bytes().replace(old, new, 1))
     stages.extract(read_workspace(USERS), DAY)
     assert "after" not in server.requests[0].query
     assert read_ids() == list(range(1, 21))
@@ -527,15 +529,15 @@ def lose(folder: Path) -> None:
 
 
 def scribble(folder: Path) -> None:
-    lines = (folder / JOURNAL).read_bytes().splitlines(keepends=True)
-    (folder / JOURNAL).write_bytes(b"".join([*lines[:2], b"\0" * 40 + b"\n", *lines[3:]]))
+    lines = (folder / CHECKPOINTS).read_bytes().splitlines(keepends=True)
+    (folder / CHECKPOINTS).write_bytes(b"".join([*lines[:2], b"\0" * 40 + b"\n", *lines[3:]]))
 
 
 @pytest.mark.parametrize("damage", [cut, lose, scribble])
 def test_damaged_files_of_a_reading_are_not_gone_on_with(
     server: Server, configure: Configure, folder: Path, damage: Callable[[Path], None]
 ) -> None:
-    """Nobody needs them, for the source has it all: it starts over, and nobody is sent to mend them."""
+    """The source still has all records: the extraction restarts."""
     break_off(server, configure)
     damage(folder)
     stages.extract(read_workspace(USERS), DAY)
@@ -570,7 +572,7 @@ def test_a_secret_in_a_pointer_is_not_kept(
     server.requests.clear()
     stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 7
-    assert "what was read before holds no place to go on from: it starts over" in caplog.text
+    assert "cannot resume the interrupted extraction, as it has no checkpoint; restarting" in caplog.text
     assert read_ids() == list(range(1, 21))
     assert b"s3cr3t" not in b"".join(dump_tree(".").values())
 

@@ -1,7 +1,8 @@
-"""What is finished of a day that does not exist yet: by it a reading that was broken off goes on.
+"""Save the progress of an extraction, so that an interrupted one resumes after its last finished part.
 
-Owns the file `progress.jsonl` beside the parts. Its first line says what was asked for, and when; each further one
-is a finished part, with where the reading stood then. Another question, or one too long ago, is a new reading.
+Responsibilities: the file `progress.jsonl` in the folder of a day. Its first line holds the digest of what is requested
+and the time of the first request. Each further line is a finished part with the position of the extraction.
+Non-goals: resuming an extraction with other settings, or one that began more than a day ago; both restart.
 """
 
 import datetime as dt
@@ -19,79 +20,81 @@ from wholeday.storage.manifest import Part
 RESUME_WITHIN = dt.timedelta(days=1)
 
 
-class Step(msgspec.Struct, frozen=True):
-    """A finished part, and where its reading stood then: at a page, after so many of its records."""
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A finished part and the position after it: a page, and how many of its records are stored."""
 
     part: Part
     position: Position
     taken: int
     seen: list[str]
-    """The digests that the reading had seen since the step before."""
+    """The digests that the reader has added since the checkpoint before."""
 
 
-class Journal:
-    """The parts of a day as they are finished, and since when they are read."""
+class Checkpoints:
+    """The finished parts of a day that is being extracted, and the time of its first request."""
 
-    def __init__(self, folder: DayFolder, question: str, started_at: dt.datetime) -> None:
-        """Empty, for an empty folder."""
+    def __init__(self, folder: DayFolder, request_digest: str, started_at: dt.datetime) -> None:
+        """Begin without a checkpoint, in an empty folder."""
         self.parts: list[Part] = []
         self.started_at = started_at
-        self._folder, self._question = folder, question
-        self._steps: list[Step] = []
+        self._folder, self._request_digest = folder, request_digest
+        self._checkpoints: list[Checkpoint] = []
         self._lines: list[bytes] = []
         self._seen = 0
 
     @classmethod
-    def open(cls, folder: DayFolder, question: str, now: dt.datetime) -> "Journal":
-        """What there is to go on from; whatever else lies in the folder is swept away."""
-        journal = cls(folder, question, now)
-        lines = folder.read_journal()
+    def open(cls, folder: DayFolder, request_digest: str, now: dt.datetime) -> "Checkpoints":
+        """Read the checkpoints of a folder, if they can be resumed. Remove all other files of the folder."""
+        opened = cls(folder, request_digest, now)
+        lines = folder.read_checkpoints()
         try:
-            asked, started_at = msgspec.json.decode(lines[0], type=tuple[str, dt.datetime])
-            steps = [msgspec.json.decode(line, type=Step) for line in lines[1:]]
+            found_digest, started_at = msgspec.json.decode(lines[0], type=tuple[str, dt.datetime])
+            checkpoints = [msgspec.json.decode(line, type=Checkpoint) for line in lines[1:]]
         except (IndexError, *UNREADABLE):
-            asked, started_at, steps = "", now, []
-        if asked == question and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
-            journal.started_at = started_at
-            journal._lines, journal._steps, journal.parts = lines, steps, [step.part for step in steps]
-            journal._seen = sum(len(step.seen) for step in steps)
+            found_digest, started_at, checkpoints = "", now, []
+        if found_digest == request_digest and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
+            opened.started_at = started_at
+            opened._lines, opened._checkpoints = lines, checkpoints
+            opened.parts = [checkpoint.part for checkpoint in checkpoints]
+            opened._seen = sum(len(checkpoint.seen) for checkpoint in checkpoints)
         elif folder.has_parts():
-            why = "was asked for otherwise, or a day ago" if steps else "holds no place to go on from"
-            logger.info("%s: what was read before %s: it starts over", folder.day, why)
-        folder.sweep(keep=[part.name for part in journal.parts])
-        return journal
+            why = "it had other settings, or began more than a day ago" if checkpoints else "it has no checkpoint"
+            logger.info("%s: cannot resume the interrupted extraction, as %s; restarting", folder.day, why)
+        folder.sweep(keep=[part.name for part in opened.parts])
+        return opened
 
-    def resume(self, reading: Reader) -> None:
-        """Bring a new reading to where the last finished part ends."""
-        if not self._steps:
+    def resume(self, reader: Reader) -> None:
+        """Move a new reader behind the last finished part. Raises MovedError if a part cannot be read."""
+        if not self._checkpoints:
             return
         try:
             for part in self.parts:
-                reading.census.add(unpack(self._folder.read(part)))
-        except FolderError as error:  # nobody needs to mend it: the source has it all
+                reader.census.add(unpack(self._folder.read(part)))
+        except FolderError as error:  # restart instead of failing: the source still has all records
             raise MovedError(f"{self._folder.day}: {error}") from None
-        last = self._steps[-1]
-        reading.resume(last.position, last.taken, [digest for step in self._steps for digest in step.seen])
+        last = self._checkpoints[-1]
+        seen = [digest for checkpoint in self._checkpoints for digest in checkpoint.seen]
+        reader.resume(last.position, last.taken, seen)
         logger.info(
-            "%s: goes on after %s of a reading that was broken off", self._folder.day, count(len(self.parts), "part")
+            "%s: resuming the interrupted extraction after %s", self._folder.day, count(len(self.parts), "part")
         )
 
-    def add(self, part: Part, reading: Reader, taken: int) -> None:
-        """Note a finished part, which ends after `taken` records of the page that came last.
+    def add(self, part: Part, reader: Reader, taken: int) -> None:
+        """Add a finished part, which ends after `taken` records of the current page.
 
-        Behind one whose position cannot be kept there is nothing to go on from.
+        After a part whose position cannot be stored, no later part becomes a checkpoint.
         """
         self.parts.append(part)
-        position = reading.position if len(self._steps) == len(self.parts) - 1 else None
+        position = reader.position if len(self._checkpoints) == len(self.parts) - 1 else None
         if position is None:
-            if len(self._steps) == len(self.parts) - 1:
-                why = reading.gap or "a link looks as if it held a secret"
-                logger.info("%s: an interruption from here on costs more requests, as %s", self._folder.day, why)
+            if len(self._checkpoints) == len(self.parts) - 1:
+                why = reader.gap or "a link looks as if it held a secret"
+                logger.info("%s: no further checkpoints, as %s", self._folder.day, why)
             return
-        step = Step(part, position, taken, reading.seen(self._seen, position.seen))
-        head = [] if self._steps else [msgspec.json.encode((self._question, self.started_at))]
-        lines = [*head, msgspec.json.encode(step)]
-        self._folder.add_to_journal(lines, self._lines)
+        checkpoint = Checkpoint(part, position, taken, reader.seen(self._seen, position.seen))
+        head = [] if self._checkpoints else [msgspec.json.encode((self._request_digest, self.started_at))]
+        lines = [*head, msgspec.json.encode(checkpoint)]
+        self._folder.add_checkpoints(lines, self._lines)
         self._lines += lines
-        self._steps.append(step)
+        self._checkpoints.append(checkpoint)
         self._seen = position.seen

@@ -1,7 +1,7 @@
-"""The first stage of a day: from the source into its raw folder, so that the day exists only if all of it came.
+"""Extract a day: read its records from the source into its raw folder. The day exists only if all records came.
 
-Owns how pages become parts, and the gates. How an API is read is the business of source, and where a reading that
-was broken off goes on that of journal.
+Responsibilities: write parts, resume an interrupted extraction, judge the quality gates, publish the manifest.
+Non-goals: how the source is read (`reader`), and how far a checkpoint reaches (`checkpoints`).
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
 from wholeday.errors import QualityError
 from wholeday.extract import gates
-from wholeday.extract.checkpoints import Journal
+from wholeday.extract.checkpoints import Checkpoints
 from wholeday.extract.http.auth import name_source
 from wholeday.extract.reader import MovedError, Reader
 from wholeday.extract.totals import WrongSourceError
@@ -31,7 +31,7 @@ from wholeday.storage.lines import pack
 from wholeday.storage.manifest import Part, RawManifest, Verdict
 from wholeday.storage.workspace import Workspace
 
-# What may change while a reading goes on: how patient it is, what it takes for the end, and what is made of what came.
+# Keys that may change before an extraction is resumed: credentials, patience, what counts as the end or as an error.
 PATIENCE = {
     "auth",
     "token_file",
@@ -69,35 +69,35 @@ def extract_day(
     source = name_source(settings)
     another = gates.judge_source(source, known.read_known_source())
     verdicts = [another] if another else []
-    # Before the first request: nothing is asked of a source whose answer cannot be used.
+    # Before the first request: do not ask a source whose answer could not be used.
     _check_verdicts(workspace, date, verdicts, describe_ways_out(workspace.name))
     watermark = known.watermark_before(date) if "watermark" in find_placeholders(settings) else None
-    question = _digest_question(settings, workspace.pipeline.part_records, watermark)
-    journal = Journal.open(folder, question, started_at)
+    request_digest = _digest_request(settings, workspace.pipeline.part_records, watermark)
+    checkpoints = Checkpoints.open(folder, request_digest, started_at)
     try:
         try:
-            reading = _read(workspace, date, watermark, journal, listeners)
+            reader = _read(workspace, date, watermark, checkpoints, listeners)
         except MovedError as error:
-            logger.info("%s: the reading that was broken off cannot be gone on with: it starts over", error)
+            logger.info("%s: cannot resume the interrupted extraction; restarting", error)
             folder.sweep()
-            journal = Journal.open(folder, question, started_at)
-            reading = _read(workspace, date, watermark, journal, listeners)
-        if problem := reading.census.explain_no_key():
+            checkpoints = Checkpoints.open(folder, request_digest, started_at)
+            reader = _read(workspace, date, watermark, checkpoints, listeners)
+        if problem := reader.census.explain_no_key():
             raise QualityError(f"{workspace.name} {date}: {problem}")
-        if clock.is_future(journal.started_at):
+        if clock.is_future(checkpoints.started_at):
             raise QualityError(
                 f"{workspace.name} {date}: the clock of this machine was set back while the day was read, which began "
-                f"at {journal.started_at:%Y-%m-%dT%H:%M:%SZ}: see that the clock is right, and run the day again"
+                f"at {checkpoints.started_at:%Y-%m-%dT%H:%M:%SZ}: see that the clock is right, and run the day again"
             )
-        as_of = journal.started_at - settings.settle
+        as_of = checkpoints.started_at - settings.settle
         judged = gates.judge(
-            *(workspace.history_dir, date, settings, reading.census, as_of, known),
-            lambda: count_cleaned(folder, journal.parts),
+            *(workspace.history_dir, date, settings, reader.census, as_of, known),
+            lambda: count_cleaned(folder, checkpoints.parts),
         )
         hint = f"find out where they went, or let this run through with --{workspace.name}-accept"
         _check_verdicts(workspace, date, judged, hint)
     except (WrongSourceError, QualityError):
-        folder.sweep()  # no page of this reading can be used again
+        folder.sweep()  # no page of this extraction can be used again
         raise
     window = settings.window(date)
     manifest = RawManifest(
@@ -107,73 +107,77 @@ def extract_day(
         window_start=window.start,
         window_stop=window.stop,
         watermark=watermark,
-        url=reading.url,
+        url=reader.url,
         source=source,
-        paginator=reading.paginator,
-        started_at=journal.started_at,
+        paginator=reader.paginator,
+        started_at=checkpoints.started_at,
         extracted_at=clock.utc_now(),
         as_of=as_of,
-        pages=reading.pages,
-        records=reading.records,
-        keys=reading.census.distinct,
-        declared=reading.total,
-        unknown_fields=reading.census.unknown,
+        pages=reader.pages,
+        records=reader.records,
+        keys=reader.census.distinct,
+        declared=reader.total,
+        unknown_fields=reader.census.unknown,
         gates=[*verdicts, *judged],
-        parts=journal.parts,
+        parts=checkpoints.parts,
     )
-    folder.drop_journal()
+    folder.remove_checkpoints()
     folder.publish(manifest)
     again = manifest.records - manifest.keys
     logger.info(
         "%s %s: extracted %s, %s%s",
-        *(workspace.name, date, count(reading.records, "record"), count(reading.pages, "page")),
+        *(workspace.name, date, count(reader.records, "record"), count(reader.pages, "page")),
         f", {count(again, 'record')} with a key that came before" if again else "",
     )
 
 
 def _read(
-    workspace: Workspace, date: dt.date, watermark: dt.datetime | None, journal: Journal, listeners: Sequence[Tell]
+    workspace: Workspace,
+    date: dt.date,
+    watermark: dt.datetime | None,
+    checkpoints: Checkpoints,
+    listeners: Sequence[Tell],
 ) -> Reader:
-    """Read the source to its end into parts, from where the journal ends."""
+    """Read the source to its end into parts, from the last checkpoint on."""
     settings, folder = workspace.settings, workspace.folder("raw", date)
-    set_load(journal.started_at - settings.settle)
-    reading = Reader(
+    set_load(checkpoints.started_at - settings.settle)
+    reader = Reader(
         settings, date, watermark, Census(workspace.dataset.record_class, workspace.dataset.key, settings.deleted_when)
     )
-    journal.resume(reading)
-    with closing(iter(reading)) as pages:  # now, not when Python finds the time: a thread may be waiting for its page
-        size, records = workspace.pipeline.part_records, _Records(reading, pages, listeners)
+    checkpoints.resume(reader)
+    with closing(iter(reader)) as pages:  # closes now, not at garbage collection: a thread may be waiting for a page
+        size, records = workspace.pipeline.part_records, _Records(reader, pages, listeners)
         while records.more():
-            part = folder.write(f"part-{len(journal.parts):05d}.jsonl.gz", pack(records.take(size)))
+            part = folder.write(f"part-{len(checkpoints.parts):05d}.jsonl.gz", pack(records.take(size)))
             if part.records == size:
-                journal.add(part, reading, records.taken)
-            else:  # the last one: to note it would be one more file written and dropped on every small day
-                journal.parts.append(part)
-    return reading
+                checkpoints.add(part, reader, records.taken)
+            else:  # no checkpoint for the last part: it would cost every small day one more file
+                checkpoints.parts.append(part)
+    return reader
 
 
 class _Records:
-    """The records of a reading, however many of them at a time."""
+    """The records of a reader, any number at a time, across pages."""
 
-    def __init__(self, reading: Reader, pages: Iterator[Sequence[msgspec.Raw]], listeners: Sequence[Tell]) -> None:
-        self._reading, self._pages, self._listeners = reading, pages, listeners
+    def __init__(self, reader: Reader, pages: Iterator[Sequence[msgspec.Raw]], listeners: Sequence[Tell]) -> None:
+        self._reader, self._pages, self._listeners = reader, pages, listeners
         self._page: Sequence[msgspec.Raw] = []
         self.taken = 0
-        """How many of the page's are taken."""
+        """How many records of the current page are taken."""
 
     def more(self) -> bool:
-        """Whether there is one more; turns the page where all of it is taken."""
+        """Return whether another record follows; fetch the next page if the current one is taken."""
         while self.taken == len(self._page):
             page = next(self._pages, None)
             if page is None:
                 return False
-            self._page, self.taken = page, self._reading.skipped
+            self._page, self.taken = page, self._reader.skipped
             for tell in self._listeners:
-                tell(self._reading)
+                tell(self._reader)
         return True
 
     def take(self, number: int) -> Iterator[list[Any]]:
-        """The next `number` records, or what there is, in slices that do not cross a page."""
+        """Yield the next `number` records, or the rest, in slices that do not cross a page."""
         while number and self.more():
             lines = self._page[self.taken : self.taken + number]
             self.taken += len(lines)
@@ -182,29 +186,29 @@ class _Records:
 
 
 def _warn(settings: Source, date: dt.date, now: dt.datetime) -> None:
-    """Say what a day will be where its section makes it another thing than may be thought."""
+    """Warn if the section makes the day another thing than its reader may expect."""
     if settings.mode == SNAPSHOT and date < settings.last_closed_day(now):
         logger.warning(
-            "%s %s: a snapshot shows everybody as of now, not as of that day: it is recorded as of now",
+            "%s %s: a snapshot shows all records as of now, not as of that day: it is recorded as of now",
             *(settings.section, date),
         )
     elif settings.mode != SNAPSHOT and not find_placeholders(settings):
         logger.warning(
-            "%s %s: url, params, body and headers ask for no day, so everybody is read: add the source's filter with "
-            "{day_start}, or set mode = snapshot",
+            "%s %s: url, params, body and headers ask for no day, so all records are extracted: add the "
+            "source's filter with {day_start}, or set mode = snapshot",
             *(settings.section, date),
         )
 
 
-def _digest_question(settings: Source, part_records: int, watermark: dt.datetime | None) -> str:
-    """What is asked of the source, and how: a reading that asks the same may go on with another's parts."""
+def _digest_request(settings: Source, part_records: int, watermark: dt.datetime | None) -> str:
+    """Digest all that decides which records come, and in which parts. Only an equal extraction can be resumed."""
     asked = {name: value for name, value in settings.param_kwargs.items() if name not in PATIENCE}
     text = json.dumps([asked, part_records, watermark], default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_verdicts(workspace: Workspace, date: dt.date, verdicts: Iterable[Verdict], hint: str) -> None:
-    """Raise QualityError for the first gate that does not let the day through, unless this run is let through."""
+    """Raise QualityError for the first failed gate. With `--…-accept` log a warning for each instead."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed and not workspace.settings.accept:
         raise QualityError(f"{workspace.name} {date}: {failed[0]}: {hint}")

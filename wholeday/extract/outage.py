@@ -1,7 +1,7 @@
-"""Remember for a moment that a source cannot be reached, so that the next days of a run do not each wait for it.
+"""Remember for a moment that a source cannot be reached, so that the next days of a run do not wait for it, too.
 
 Responsibilities: one note, shared with the worker processes that a run forks.
-Non-goals: other runs. A run begins without a note. A process that is spawned has a note of its own.
+Non-goals: other runs. A run starts without a note, and a spawned process has a note of its own.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ import msgspec
 
 from wholeday.errors import NotRunError, UnreachableError
 
-PAUSE = 30.0  # seconds for which the note holds; then one day tries again
+PAUSE = 30.0  # seconds until the next day tries again
 SIZE = 4096  # bytes
 
 _note = mmap.mmap(-1, SIZE)
 
 
 class Note(msgspec.Struct):
-    """An outage of a source: the day that met it, when (seconds of the clock), and its line."""
+    """An outage of a source: the day that failed, when (seconds of the epoch), and the error."""
 
     dataset: str
     date: dt.date
@@ -43,7 +43,7 @@ def watch(dataset: str, date: dt.date) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Let the next day try again."""
+    """Clear the note, so that the next day tries again."""
     _note[:] = bytes(SIZE)
 
 

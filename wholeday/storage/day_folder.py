@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 PREPARED = f"{MANIFEST}.new"
 
 
-JOURNAL = "progress.jsonl"
+CHECKPOINTS = "progress.jsonl"
 
 
 PARTS = ("part-", "rejects-")
@@ -97,7 +97,7 @@ class DayFolder:
         return self._storage.watch(self.path, self.date.toordinal())
 
     def sweep(self, keep: Collection[str] = ()) -> None:
-        """Make the folder unfinished and, but for the parts to `keep` and their journal, empty: no manifest first.
+        """Make the folder unfinished and, but for the parts to `keep` and their checkpoints, empty: no manifest first.
 
         In a bucket the parts of another run stay, which may be at work: `publish` drops them.
         """
@@ -105,7 +105,7 @@ class DayFolder:
         self._storage.make_folder(self.path)
         self._before = self._storage.list_names(self.path)
         names = [name for name in self._storage.list_leftovers(self.path) if name not in keep]
-        for prefix in (MANIFEST, *(() if keep else (JOURNAL,)), *PARTS):
+        for prefix in (MANIFEST, *(() if keep else (CHECKPOINTS,)), *PARTS):
             self._remove(name for name in names if name.startswith(prefix))
 
     def begin(self) -> None:
@@ -168,21 +168,21 @@ class DayFolder:
             )
         return data
 
-    def add_to_journal(self, lines: Sequence[bytes], before: Sequence[bytes] = ()) -> None:
-        """Write lines to the end of the journal, behind those that this run wrote or read `before`."""
-        self._storage.extend_log(self.path / JOURNAL, lines, before)
+    def add_checkpoints(self, lines: Sequence[bytes], before: Sequence[bytes] = ()) -> None:
+        """Append checkpoints to the lines that this run wrote or read `before`."""
+        self._storage.extend_log(self.path / CHECKPOINTS, lines, before)
 
-    def read_journal(self) -> list[bytes]:
-        """The lines of the journal."""
-        return self._storage.read_log(self.path / JOURNAL)
+    def read_checkpoints(self) -> list[bytes]:
+        """Read the lines of the file of checkpoints."""
+        return self._storage.read_log(self.path / CHECKPOINTS)
 
     def has_parts(self) -> bool:
         """Whether there are parts, of a day that exists or of unfinished work."""
         return any(name.startswith("part-") for name in self._storage.list_names(self.path))
 
-    def drop_journal(self) -> None:
-        """Have no journal: all parts are there."""
-        self._remove([JOURNAL])
+    def remove_checkpoints(self) -> None:
+        """Remove the checkpoints; all parts are written."""
+        self._remove([CHECKPOINTS])
 
     def drop_strays(self, keep: Collection[str]) -> None:
         """Have no parts but those to `keep`, which are the manifest's, and no manifest but that."""
@@ -241,7 +241,7 @@ class DayFolder:
 
 def _find_strays(names: Iterable[str], keep: Collection[str]) -> set[str]:
     """Those of the `names` that a finished day has no use for."""
-    return {name for name in names if name.startswith((f"{MANIFEST}.", JOURNAL, *PARTS)) and name not in keep}
+    return {name for name in names if name.startswith((f"{MANIFEST}.", CHECKPOINTS, *PARTS)) and name not in keep}
 
 
 def list_days(data_dir: str, stage: Stage, dataset: str) -> Iterator[dt.date]:
