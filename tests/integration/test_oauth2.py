@@ -168,27 +168,27 @@ def test_threads_that_ask_at_once_share_a_token(server: Server) -> None:
             "401 Unauthorized: 'unauthorized_client'",
         ),
         (refuse("invalid_scope", 400), "400 Bad Request: 'invalid_scope"),
-        (refuse("invalid_client"), "; with id and secret in the body 401 Unauthorized: 'invalid_client"),
+        (refuse("invalid_client"), "; with id and secret in the body: 401 Unauthorized: 'invalid_client"),
         (refuse("slow_down", 200), "200 OK: 'slow_down"),
-        (refuse("x" * 10_000), "401 Unauthorized: it says why, which is not shown"),
+        (refuse("x" * 10_000), "401 Unauthorized: its reason is not shown, as it may contain the secret"),
         (refuse("x" * 10_000, 400), "x" * 150),
         (refuse("invalid_grant", 400, error_description=f"not {SECRET}"), "400 Bad Request: 'invalid_grant: not ***'"),
         (refuse(["a", {}]), "401"),  # type: ignore[arg-type]
         (Answer({"detail": "Not Found"}, status=404), "404 Not Found: 'missing_token"),
-        (Answer("<html>Sign in</html>"), "200 OK: the body is no OAuth 2.0 answer"),
-        (Answer("<html>Nothing</html>", status=404), "404 Not Found: the body is no OAuth 2.0 answer"),
-        (Answer("access_token=abc&token_type=bearer"), "no OAuth 2.0 answer"),
-        (Answer(["access_token"]), "no OAuth 2.0 answer"),
-        (Answer(b""), "no OAuth 2.0 answer"),
+        (Answer("<html>Sign in</html>"), "200 OK: the body is not an OAuth 2.0 answer"),
+        (Answer("<html>Nothing</html>", status=404), "404 Not Found: the body is not an OAuth 2.0 answer"),
+        (Answer("access_token=abc&token_type=bearer"), "not an OAuth 2.0 answer"),
+        (Answer(["access_token"]), "not an OAuth 2.0 answer"),
+        (Answer(b""), "not an OAuth 2.0 answer"),
         (Answer(b"\xff\xfe"), "200 OK: the body is not UTF-8"),
-        (Answer("[" * 100_000), "no OAuth 2.0 answer"),
-        (Answer({"access_token": "abcd", "token_type": "mac"}), "of type 'mac', and only bearer"),
+        (Answer("[" * 100_000), "not an OAuth 2.0 answer"),
+        (Answer({"access_token": "abcd", "token_type": "mac"}), "the type 'mac', only bearer"),
         (Answer({"access_token": 7, "token_type": "bearer"}), "no token that a header can carry"),
         (Answer({"access_token": "two\nlines", "token_type": "bearer"}), "no token that a header can carry"),
         (Answer({"access_token": "", "token_type": "bearer"}), "no token that a header can carry"),
         (Answer({"access_token": "abcd", "token_type": "bearer"}, status=400), "no token that a header can carry"),
-        (Answer({"access_token": "abcd", "expires_in": "soon"}), "no OAuth 2.0 answer"),
-        (Answer({"access_token": "abcd", "scope": 7}), "no OAuth 2.0 answer"),
+        (Answer({"access_token": "abcd", "expires_in": "soon"}), "not an OAuth 2.0 answer"),
+        (Answer({"access_token": "abcd", "scope": 7}), "not an OAuth 2.0 answer"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -209,7 +209,7 @@ def test_a_redirect_is_not_followed_with_id_and_secret(server: Server) -> None:
     """Not even within the origin; the line says where it leads."""
     caller = Caller(server, Answer("x" * 10, status=307, headers={"Location": "/elsewhere?key=hidden"}))
     line = caller.fail()
-    assert "307 Temporary Redirect: a redirect to /elsewhere?key=***, where id and secret are not sent" in line
+    assert "307 Temporary Redirect: a redirect to /elsewhere?key=***, which would receive id and secret" in line
     assert len(server.requests) == 1
 
 

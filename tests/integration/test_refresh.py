@@ -162,10 +162,10 @@ def test_file_that_cannot_be_used_costs_no_token(server: Server, tmp_path: Path)
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "kept", tmp_path):
         line = fail_config(Caller(server, Endpoint(), auth=AUTH, token_file=str(path)))
-        assert re.search(rf"token_file = {path} cannot be used \(.+\): name a file in a folder of yours", line)
+        assert re.search(rf"token_file = {path} cannot be used \(.+\): name a file in a folder that you own", line)
     (tmp_path / "kept").write_text("refresh-9")
     line = fail_config(Caller(server, Endpoint(), auth=AUTH, token_file=str(tmp_path / "kept")))
-    assert "holds no refresh token: delete it, and export a new token as PEOPLE_REFRESH" in line
+    assert "contains no refresh token: delete it, and export a new token as PEOPLE_REFRESH" in line
     assert "refresh-9" not in line
 
 
@@ -180,7 +180,9 @@ def test_token_that_cannot_be_kept_fails_the_day(server: Server, tmp_path: Path)
     caller = Caller(server, take_away, auth=AUTH, token_file=str(folder / "kept"))
     with pytest.raises(SourceError) as caught:
         caller.ask()
-    assert "cannot be written (No such file or directory): make room or give access; if PEOPLE_" in str(caught.value)
+    assert "cannot be written (No such file or directory): free disk space or grant access; if PEOPLE_" in str(
+        caught.value
+    )
     assert "refresh-" not in str(caught.value)
 
 
@@ -212,7 +214,7 @@ def test_replaced_token_that_nothing_keeps_is_a_warning(server: Server, caplog: 
         assert token == f"token-{number}"
         caller.auth._tokens.drop(token)  # type: ignore[union-attr]
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "set token_file to a path, or PEOPLE_REFRESH may be refused" in warning.getMessage()
+    assert "set token_file to a path, or the endpoint may refuse PEOPLE_REFRESH" in warning.getMessage()
     assert "refresh-" not in warning.getMessage()
 
 

@@ -99,7 +99,9 @@ def test_an_unknown_ca_fails_at_once(
     server = serve(authorities[0].make_context())
     line = fail(server.url + "/users", retries=5)
     assert "REQUESTS_CA_BUNDLE" in line
-    assert ("no CA certificate can be read" if bundle == "no certificate" else "is not trusted: unable to get") in line
+    assert (
+        "the CA certificates cannot be read" if bundle == "no certificate" else "is not trusted: unable to get"
+    ) in line
     assert "PEM file" in line
     assert "retry" not in caplog.text
     assert not server.requests
@@ -108,8 +110,8 @@ def test_an_unknown_ca_fails_at_once(
 @pytest.mark.parametrize(
     ("host", "days", "words"),
     [
-        ("api.example.com", 1, r"Hostname mismatch.*use the host that the certificate names"),
-        ("localhost", -1, r"certificate has expired: check the clock.*renewed.*REQUESTS_CA_BUNDLE"),
+        ("api.example.com", 1, r"Hostname mismatch.*use the host name in the certificate"),
+        ("localhost", -1, r"certificate has expired: check the clock.*renew the certificate.*REQUESTS_CA_BUNDLE"),
     ],
 )
 def test_a_certificate_that_does_not_hold_fails_at_once(

@@ -1,7 +1,7 @@
-"""Secrets: out of the environment and into a request, in the way that `auth` names.
+"""Authenticate requests: read secrets from the environment and send them as `auth` says.
 
-Owns what is sent to prove who asks, and tells the mask of each secret before it is used. Refuses a URL that cannot be
-taken apart, for nobody knows where a password in it ends.
+Responsibilities: each secret is masked before it is used. A URL that cannot be split is refused, as the end of a
+password in it is unknown.
 """
 
 import os
@@ -12,6 +12,7 @@ from urllib.parse import quote as percent_encode
 import requests
 from requests.auth import AuthBase
 
+from wholeday.config.parameters import VARIABLE_NAME
 from wholeday.config.placeholders import NAMES, PLACEHOLDER
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError
@@ -25,7 +26,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 class Auth(AuthBase):
-    """Puts the secrets that `auth` names, or the URL carries, into a request; tells `mask` what they are."""
+    """Adds the secrets of `auth`, or of the user info in the URL, to a request, and to `mask`."""
 
     def __init__(self, config: Source, mask: Mask) -> None:
         self._headers: dict[str, str] = {}
@@ -47,7 +48,7 @@ class Auth(AuthBase):
                 if not (name or word):
                     raise ConfigError(
                         f"[{config.section}] auth: the environment variables {user} and {password} are both empty: "
-                        "export what they should hold"
+                        "export their values"
                     )
                 self._use_basic(name, word)
             case ["header", name, variable] if re.fullmatch(r"[\w-]+", name, re.ASCII):
@@ -62,13 +63,13 @@ class Auth(AuthBase):
                 self._use_oauth2(config, ":".join(pieces), client, secret)
             case ["oauth2_refresh", *pieces, client, secret, refresh] if pieces:
                 self._use_oauth2(config, ":".join(pieces), client, secret, refresh)
-            case _:  # not shown: it may be the secret itself
+            case _:  # the error does not show it: it may be the secret itself
                 raise ConfigError(
-                    f"[{config.section}] auth cannot be understood: write none, bearer:ENV, "
+                    f"[{config.section}] auth is invalid: write none, bearer:ENV, "
                     "basic:USER_ENV:PASSWORD_ENV, header:NAME:ENV, query:NAME:ENV, "
                     "oauth2:TOKEN_URL:ID_ENV:SECRET_ENV or "
-                    "oauth2_refresh:TOKEN_URL:ID_ENV:SECRET_ENV:REFRESH_ENV, where ENV is the name of the environment "
-                    "variable that holds the secret"
+                    "oauth2_refresh:TOKEN_URL:ID_ENV:SECRET_ENV:REFRESH_ENV, where ENV names the environment variable "
+                    "that holds the secret"
                 )
         if config.token_file and not config.auth.startswith("oauth2_refresh:"):
             raise ConfigError(f"[{config.section}] token_file needs auth = oauth2_refresh:…: set it, or leave it out")
@@ -82,7 +83,7 @@ class Auth(AuthBase):
         return request
 
     def renew(self, request: requests.PreparedRequest) -> bool:
-        """Whether there is another token now than the one in `request`, which the API refused."""
+        """Replace the token in `request`, which the API refused. Return whether the new token differs."""
         if self._tokens is None:
             return False
         refused = request.headers["Authorization"].removeprefix("Bearer ")
@@ -91,14 +92,14 @@ class Auth(AuthBase):
 
     def _use_oauth2(self, config: Source, url: str, client: str, secret: str, refresh: str = "") -> None:
         if _split_url(config, "the token URL in auth", url, "http://", "https://").username is not None:
-            raise ConfigError(f"[{config.section}] auth: the token URL holds a user: leave it out")
+            raise ConfigError(f"[{config.section}] auth: the token URL contains a user: leave it out")
         values = _read_variable(config, client), _read_variable(config, secret, may_be_empty=bool(refresh))
         if refresh:
             token = RefreshToken(config, self._mask, refresh, _read_variable(config, refresh))
-            hint = f"check the token URL, and what {client}, {secret} and {refresh} hold"
+            hint = f"check the token URL and the values of {client}, {secret} and {refresh}"
             self._tokens = Tokens(config, self._mask, url, values, hint, token)
         else:
-            hint = f"check the token URL, and what {client} and {secret} hold"
+            hint = f"check the token URL and the values of {client} and {secret}"
             self._tokens = Tokens(config, self._mask, url, values, hint)
 
     def _use_basic(self, user: str, password: str) -> None:
@@ -108,7 +109,7 @@ class Auth(AuthBase):
 
 
 def _set_param(url: str, name: str, value: str) -> str:
-    """`url` with a query parameter in the place of those of its name; the others stay as they are written."""
+    """Return `url` with a query parameter that replaces all others of its name."""
     parts = urlsplit(url)
     pairs = [pair for pair in parts.query.split("&") if pair and unquote_plus(pair.partition("=")[0]) != name]
     pairs.append(f"{percent_encode(name, safe='')}={percent_encode(value, safe='')}")
@@ -121,25 +122,25 @@ def _split_url(config: Source, what: str, url: str, *schemes: str) -> SplitResul
         if not parts.scheme:
             problem = "it has no scheme"
         elif f"{parts.scheme}://" not in schemes:
-            problem = "its scheme is none that can be used"
+            problem = "its scheme is not supported"
         elif hides_userinfo(url):
-            problem = "a / ? # in a user or password is written %2F %3F %23, and an @ behind the host %40"
+            problem = "write / ? # in a user or password as %2F %3F %23, and @ after the host as %40"
         elif parts.hostname and parts.port != -1:
             return parts
         else:
             problem = "it has no host"
     except ValueError:
-        problem = "its host or port cannot be read"
-    # The URL is not shown: where it cannot be taken apart, nobody knows where a password in it ends.
+        problem = "its host or port is invalid"
+    # The error does not show the URL, as the end of a password in it is unknown.
     known = f"{', '.join(schemes[:-1])} or {schemes[-1]}"
     raise ConfigError(f"[{config.section}] {what} cannot be used: {problem}: write {known}, and a host")
 
 
 def name_source(config: Source) -> str:
-    """Name the source of a section: scheme, host, port and path of `url`, as configured.
+    """Return the name of a source: scheme, host, port and path of the configured `url`.
 
-    Placeholders in the path stay as `{name}`, query and user are left out, and secrets are masked.
-    Raises ConfigError for an unusable URL.
+    Placeholders in the path stay as `{name}`. Query and user are left out, and secrets are masked. Raises ConfigError
+    for an unusable URL.
     """
     parts = _split_url(config, "url", config.url, *SCHEMES)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -149,13 +150,14 @@ def name_source(config: Source) -> str:
 
 
 def strip_userinfo(url: str) -> str:
+    """Remove user, password and fragment from a URL."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
 
 
 def _read_variable(config: Source, variable: str, in_header: bool = False, may_be_empty: bool = False) -> str:
-    # Whoever writes the secret in the place of its name is not to find it in the log.
-    name = variable if re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) else "that it names (not shown: it may be the secret)"
+    # A text that is not a name may be the secret itself, written in the wrong place.
+    name = variable if VARIABLE_NAME.fullmatch(variable) else "that it names (not shown: it may be the secret)"
     value = os.environ.get(variable)
     if value is None:
         raise ConfigError(f"[{config.section}] auth: the environment variable {name} is not set: export it")
@@ -163,7 +165,7 @@ def _read_variable(config: Source, variable: str, in_header: bool = False, may_b
         raise ConfigError(f"[{config.section}] auth: the environment variable {name} is empty: export its value")
     if not value.isprintable() or value != value.strip() or (in_header and not value.isascii()):
         raise ConfigError(
-            f"[{config.section}] auth: the environment variable {name} holds a line break, a space at an end or "
+            f"[{config.section}] auth: the environment variable {name} has a line break, a space at an end or "
             "another character that a header cannot carry: export it without"
         )
     return value

@@ -1,9 +1,8 @@
 """Connections that end a request at its deadline, or earlier if the source sends too slowly.
 
-Responsibilities: every wait for the network, from connecting to the last byte of the body, with TLS and proxies.
-Each wait lasts at most until the deadline. An answer must bring MIN_RATE bytes a second, measured over each period
-of the timeout of the request.
-Non-goals: looking up a host name. The resolver of the machine has limits of its own.
+Responsibilities: no wait for the network lasts beyond the deadline, from connecting to the last byte of the body, with
+TLS and proxies. An answer must arrive at MIN_RATE bytes per second, measured over each period of the request's timeout.
+Non-goals: looking up a host name. The machine's resolver has limits of its own.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.poolmanager import ProxyManager
 
 MAX_SECONDS = 1800  # for a request, from its first byte to the last byte of the answer
-MIN_RATE = 100  # bytes a second
+MIN_RATE = 100  # bytes per second
 MAX_HEAD = 2**20  # bytes of status line and headers, including interim answers
 
 
@@ -34,11 +33,11 @@ class BrokenChunkError(http.client.HTTPException):
 
 
 class CutHeadError(http.client.HTTPException):
-    """The connection ended within the headers of an answer, which http.client takes for their end."""
+    """The connection ended within the headers of an answer. http.client would accept them as complete."""
 
 
 class Deadline:
-    """The end of a request: `seconds` from now, and never later than `outer`."""
+    """The latest end of a request: `seconds` from now, and never later than `outer`."""
 
     def __init__(self, seconds: float, outer: "Deadline | None" = None) -> None:
         self._seconds = seconds
@@ -47,11 +46,11 @@ class Deadline:
             self._seconds, self._end = outer._seconds, outer._end
 
     def postpone(self, seconds: float) -> None:
-        """Do not count `seconds` that passed before a request was sent."""
+        """Move the deadline by `seconds`, which passed before a request was sent."""
         self._end += seconds
 
     def shorten(self, timeout: float | None) -> float:
-        """Return `timeout`, or the seconds that are left if they are fewer. Raises SlowError at the deadline."""
+        """Return `timeout` or the remaining seconds, whichever is less. Raises SlowError after the deadline."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise SlowError(f"the request took longer than {self._seconds:g} seconds")
@@ -63,7 +62,7 @@ _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 @contextlib.contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """End the requests of the block, with their bodies, after `seconds` in all."""
+    """End the requests of the block, with their bodies, after `seconds` in total."""
     token = _current.set(Deadline(seconds, _current.get()))
     try:
         yield
@@ -73,7 +72,7 @@ def limit(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def pause() -> Iterator[None]:
-    """Do not count the time of the block."""
+    """Move the deadline by the time that the block takes."""
     start = time.monotonic()
     try:
         yield
@@ -83,7 +82,7 @@ def pause() -> Iterator[None]:
 
 
 class _Reader(io.RawIOBase):
-    """The bytes of one answer, as they arrive."""
+    """Reads the bytes of one answer as they arrive."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline | None) -> None:
         self._sock, self._deadline = sock, deadline
@@ -107,7 +106,7 @@ class _Reader(io.RawIOBase):
             self._shorten_timeout()
             raise
         if not size and self.is_head and self._received:
-            raise CutHeadError("the headers of the answer are cut")
+            raise CutHeadError("the headers of the answer are incomplete")
         self._check_rate(size or 0)
         return size
 
@@ -130,17 +129,17 @@ class _Reader(io.RawIOBase):
         if self.is_head and self._received > MAX_HEAD:
             raise SlowError(f"the headers of the answer are larger than {MAX_HEAD // 2**20} MiB")
         if self._since is None:
-            self._since, self._counted = now, 0  # the source may think for the whole timeout before its first byte
+            self._since, self._counted = now, 0  # the first byte may take the whole timeout
         self._counted += size
         passed = now - self._since
         if size and self._timeout is not None and passed > self._timeout:
             if self._counted < MIN_RATE * passed:
-                raise SlowError(f"the source sends less than {MIN_RATE} bytes a second")
+                raise SlowError(f"the source sends less than {MIN_RATE} bytes per second")
             self._since, self._counted = now, 0
 
 
 class _Socket:
-    """A socket for http.client.HTTPResponse, which asks it for a file and nothing else."""
+    """A socket for http.client.HTTPResponse, which only calls `makefile`."""
 
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
@@ -151,7 +150,7 @@ class _Socket:
 
 class _Response(http.client.HTTPResponse):
     has_rest = False
-    """Whether bytes came behind the end of the body."""
+    """Whether bytes arrived after the end of the body."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self._reader = _Reader(sock, _current.get())
@@ -163,18 +162,18 @@ class _Response(http.client.HTTPResponse):
 
     def _close_conn(self) -> None:
         self._reader.is_over = True
-        self.has_rest = bool(self.fp.peek(1))  # of what is in memory: nothing is waited for
+        self.has_rest = bool(self.fp.peek(1))  # looks at the buffer only, without waiting
         super()._close_conn()  # type: ignore[misc]
 
     def _read_next_chunk_size(self) -> int:
         size: int = super()._read_next_chunk_size()  # type: ignore[misc]
-        if size < 0:  # http.client would read to the end, into memory
-            raise BrokenChunkError(f"a chunk has the size {size}")
+        if size < 0:  # http.client would read everything into memory
+            raise BrokenChunkError(f"a chunk has a negative size: {size}")
         return size
 
 
 class _SocketOptions(list[tuple[int, int, Any]]):
-    """Options that urllib3 sets before it tries each address of a host: no address is tried after the deadline."""
+    """Stops trying addresses of a host after the deadline: urllib3 sets these options before each attempt."""
 
     def __iter__(self) -> Iterator[tuple[int, int, Any]]:
         if deadline := _current.get():
@@ -208,7 +207,7 @@ class _Timed(HTTPConnection):
 
 
 class _TimedTls(_Timed, HTTPSConnection):
-    """The same over TLS."""
+    """A timed connection over TLS."""
 
 
 class _Pool(HTTPConnectionPool):
@@ -220,7 +219,7 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """Sends requests over connections that keep the deadline of `limit`."""
+    """Sends requests over connections that end at the deadline of `limit`."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

@@ -1,8 +1,8 @@
-"""Fetch the OAuth 2.0 tokens that requests carry: by client credentials or a refresh token (RFC 6749, 4.4 and 6).
+"""Fetch OAuth 2.0 access tokens with client credentials or a refresh token (RFC 6749, 4.4 and 6).
 
-Responsibilities: the conversation with a token endpoint. It follows no redirect, which would carry id and secret
-along, and takes no token of another kind than bearer.
-Non-goals: to ask a person. The first refresh token comes from elsewhere.
+Responsibilities: requests to a token endpoint. Redirects are refused, as they would take id and secret along, and so
+are tokens other than bearer tokens.
+Non-goals: the authorisation by a person. The environment supplies the first refresh token.
 """
 
 import contextlib
@@ -27,19 +27,17 @@ from wholeday.extract.http.session import Session, encode_basic, find_tls_proble
 from wholeday.extract.http.waits import is_limited, parse_wait
 from wholeday.redaction import Mask
 
-MARGIN = 10.0  # seconds before its end from which on a token is not sent any more
-LONGEST = 10**9  # seconds that a token lives where the endpoint does not say
-EXCERPT = 200  # characters of what the endpoint says, in an error
+MARGIN = 10.0  # seconds before a token expires in which it is replaced already
+LONGEST = 10**9  # seconds, if the endpoint does not say when a token expires
+EXCERPT = 200  # characters of the endpoint's answer in an error
 RECOVERABLE = frozenset({408, 425, 429})
-UNSEEN = frozenset({"invalid_client", "invalid_request"})  # what an endpoint says that looks for the id in the body
-
-
+UNSEEN = frozenset({"invalid_client", "invalid_request"})  # from an endpoint that expects the id in the body
 CODES = UNSEEN | {"invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "access_denied"}
 SILENT = frozenset({401, 403})
 
 
 class _RefusedError(Exception):
-    """The endpoint gave no token: what it said, and its code, if any."""
+    """The endpoint refused a token. `code` is its error code, if any."""
 
     def __init__(self, what: str, code: str = "") -> None:
         super().__init__(what)
@@ -47,12 +45,11 @@ class _RefusedError(Exception):
 
 
 class Tokens:
-    """The token of one client at one endpoint, for as long as it is good; several threads may ask at once.
+    """Keeps the access token of a client at one endpoint, and replaces it before it expires. Thread-safe.
 
-    The scope that an endpoint wants stands in the query of its URL (`?scope=https://graph.microsoft.com/.default`);
-    it is taken out of there and sent in the body. `hint` says what to check where the endpoint refuses. `refresh` is
-    the refresh token; without it, the client asks in its own name. A client whose secret is empty is a public one: it
-    sends its id alone.
+    The query of `url` may hold a scope (`?scope=https://graph.microsoft.com/.default`), which is sent in the body.
+    `hint` says what to check after a refusal. Without a refresh token, the client uses its own credentials. A client
+    with an empty secret is public, and sends only its id.
     """
 
     def __init__(
@@ -80,20 +77,20 @@ class Tokens:
         self._token, self._ends = "", 0.0
 
     def get(self) -> str:
-        """A token that is good for some seconds more. Raises RecoverableError, and SourceError where there is none."""
+        """Return a valid token. Raises RecoverableError if another attempt may succeed, else SourceError."""
         with self._lock:
             if not self._token or time.monotonic() > self._ends - MARGIN:
                 self._token, self._ends = self._fetch()
             return self._token
 
     def drop(self, token: str) -> None:
-        """Give `token` no more: the API refused it."""
+        """Forget a token that the API refused."""
         with self._lock:
             if token == self._token:
                 self._token = ""
 
     def _fetch(self) -> tuple[str, float]:
-        """A fresh token and when it ends: with id and secret in a header, else where the endpoint looks for them."""
+        """Fetch a token and its end: with id and secret in a header, or in the body if the endpoint wants that."""
         try:
             return self._ask(self._in_body)
         except _RefusedError as refused:
@@ -103,12 +100,12 @@ class Tokens:
         try:
             answer = self._ask(in_body=True)
         except _RefusedError as refused:
-            raise self._fail(f"{first}; with id and secret in the body {refused}", self._find_hint(refused)) from None
+            raise self._fail(f"{first}; with id and secret in the body: {refused}", self._find_hint(refused)) from None
         self._in_body = True
         return answer
 
     def _ask(self, in_body: bool) -> tuple[str, float]:
-        asked_at = time.monotonic()
+        started_at = time.monotonic()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         if not in_body:
             headers["Authorization"] = f"Basic {self._basic}"
@@ -118,7 +115,7 @@ class Tokens:
             response = stack.enter_context(self._post(session, self._write_body(in_body, held), headers))
             self._check_status(response)
             token, seconds = self._read(response)
-        return token, asked_at + seconds
+        return token, started_at + seconds
 
     def _write_body(self, in_body: bool, refresh: str | None) -> str:
         client = BackendApplicationClient(self._id)
@@ -131,12 +128,12 @@ class Tokens:
         return str(body)
 
     def _find_hint(self, refused: _RefusedError) -> str:
-        """Return the next step after a refusal; empty for the usual one."""
+        """Return the next step after a refusal; empty for the usual hint."""
         if self._refresh is None or refused.code != "invalid_grant":
             return ""
         variable = self._refresh.variable
         return (
-            f"the refresh token has run out or was used up: authorise the application again and export the new one "
+            f"the refresh token has expired or was used before: authorise the application again and export the new one "
             f"as {variable}" + ("" if self._config.token_file else "; if the endpoint replaces it, set token_file too")
         )
 
@@ -150,19 +147,19 @@ class Tokens:
             raise self._recover(explain(error), unreachable=is_unreachable(error)) from None
         except (OSError, ValueError, HTTPError) as error:
             raise self._fail(
-                f"it cannot be sent: {error}", "check the token URL and the proxy and CA settings"
+                f"the request cannot be sent: {error}", "check the token URL, and the proxy and CA settings"
             ) from None
 
     def _check_status(self, response: requests.Response) -> None:
         status, headers = response.status_code, response.headers
         what = f"{status} {response.reason}"
         if 300 <= status < 400:
-            raise self._fail(f"{what}: a redirect to {headers.get('Location')}, where id and secret are not sent")
+            raise self._fail(f"{what}: a redirect to {headers.get('Location')}, which would receive id and secret")
         if status >= 500 or status in RECOVERABLE or (status == 403 and is_limited(headers)):
             raise self._recover(what, parse_wait(status, headers))
 
     def _read(self, response: requests.Response) -> tuple[str, float]:
-        """The token in an answer, and the seconds that it lives. Raises _RefusedError where there is none."""
+        """Return the token in an answer and its lifetime in seconds. Raises _RefusedError if there is none."""
         status = response.status_code
         what = f"{status} {HTTPStatus(status).phrase if status in SILENT else response.reason}"
         try:
@@ -170,12 +167,12 @@ class Tokens:
             fields = msgspec.json.decode(body, type=dict[str, Any])
             token = fields.get("access_token")
             if isinstance(token, str):
-                self._mask.add(token)  # before anything else happens with it
+                self._mask.add(token)  # first of all
             refresh = fields.get("refresh_token")
             if isinstance(refresh, str) and refresh:
                 self._mask.add(refresh)
                 if self._refresh is not None and response.ok:
-                    self._refresh.replace(refresh)  # the one that was sent may be worth nothing now
+                    self._refresh.replace(refresh)  # the endpoint may have revoked the old one
             seconds = BackendApplicationClient(self._id).parse_request_body_response(body.decode()).get("expires_in")
         except RecoverableError as error:
             raise self._recover(f"{what}: {error}") from None
@@ -184,19 +181,21 @@ class Tokens:
         except BadPageError as error:
             raise _RefusedError(f"{what}: {error}") from None
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-            raise _RefusedError(f"{what}: the body is no OAuth 2.0 answer") from None
-        kind = str(fields.get("token_type") or "bearer")  # some leave it out
+            raise _RefusedError(f"{what}: the body is not an OAuth 2.0 answer") from None
+        kind = str(fields.get("token_type") or "bearer")  # some endpoints leave it out
         if kind.lower() != "bearer":
-            raise _RefusedError(f"{what}: the token is of type {self._quote(kind)}, and only bearer can be sent")
+            raise _RefusedError(f"{what}: the token has the type {self._quote(kind)}, only bearer is supported")
         if not (response.ok and isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
-            raise _RefusedError(f"{what}: there is no token that a header can carry")
+            raise _RefusedError(f"{what}: the answer has no token that a header can carry")
         return token, min(seconds or LONGEST, LONGEST)
 
     def _quote_error(self, response: requests.Response, error: OAuth2Error) -> str:
-        """What the endpoint says. Of a 401 or 403 only a code of the standard: many repeat what was sent."""
+        """Quote the endpoint's error. For a 401 or 403 only a standard code, as the text may repeat the secret."""
         if response.status_code not in SILENT:
             return self._quote(f"{error.error}: {error.description}")
-        return f"'{error.error}'" if str(error.error) in CODES else "it says why, which is not shown"
+        return (
+            f"'{error.error}'" if str(error.error) in CODES else "its reason is not shown, as it may contain the secret"
+        )
 
     def _quote(self, text: str) -> str:
         return repr(self._mask(text)[:EXCERPT])

@@ -1,7 +1,7 @@
-"""The HTTP session that everything is sent with, to a source and to a token endpoint alike.
+"""Create the HTTP sessions for sources, token endpoints and webhooks, and explain why a connection failed.
 
-Owns what every request says of us, and which settings of the machine hold: those for proxies and certificates do,
-a password in ~/.netrc does not.
+Responsibilities: the headers of every request, and the settings of the machine. Proxies and certificates come from the
+environment; passwords in ~/.netrc are ignored.
 """
 
 import base64
@@ -19,19 +19,19 @@ from wholeday.redaction import hides_userinfo
 
 USER_AGENT = "wholeday"
 EXPIRED, NOT_YET, HOST, ADDRESS = 10, 9, 62, 64  # verify codes of OpenSSL
-PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # a connection that broke off
+PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # an interrupted connection
 PASSING_REASONS = ("internal error", "bad record mac")  # a server in trouble, a damaged packet
 
 
 class TlsProblem(NamedTuple):
-    """Why no TLS connection can be made, and the next step. Waiting does not help."""
+    """The reason why a TLS connection fails permanently, and the next step."""
 
     what: str
     hint: str
 
 
 class Session(requests.Session):
-    """A session that leaves redirects to its user: else requests reads ahead where one leads."""
+    """A session that does not follow redirects, not even to look ahead, as requests does."""
 
     def __init__(
         self, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] = lambda request: request
@@ -39,32 +39,32 @@ class Session(requests.Session):
         super().__init__()
         self.mount("https://", DeadlineAdapter())
         self.mount("http://", DeadlineAdapter())
-        self.auth = auth  # never None: requests would look for a password in ~/.netrc
+        self.auth = auth  # not None: requests would look for a password in ~/.netrc
         self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"})
-        self.headers["Cache-Control"] = "no-cache"  # a cache between is to ask the source
+        self.headers["Cache-Control"] = "no-cache"  # caches must ask the source
 
     def fix_settings(self, url: str) -> None:
-        """Have what the machine's settings say of `url` hold for all: to read them for each page costs as much as it.
+        """Use the machine's settings for `url` for all requests. Reading them per page costs as much as the page.
 
-        Raises OSError or ValueError where they cannot be used.
+        Raises OSError or ValueError for unusable settings.
         """
         for name, value in self.merge_environment_settings(url, {}, True, None, None).items():
             setattr(self, name, value)
         self.trust_env = False
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a request that ends, with its body, after MAX_SECONDS or at the end of the `limit` around it."""
+        """Send a request. It ends, with its body, after MAX_SECONDS or at the deadline of an enclosing `limit`."""
         with deadline.limit(deadline.MAX_SECONDS):
             return super().send(request, **kwargs)
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Take proxies and certificates from the environment. Raises ValueError for a proxy that is no URL."""
+        """Take proxies and certificates from the environment. Raises ValueError for an invalid proxy URL."""
         settings = super().merge_environment_settings(url, proxies, stream, verify, cert)
         for scheme, proxy in settings["proxies"].items():
             _check_proxy(scheme, proxy)
         return settings
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the overridden one's
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - overrides a method
         return None
 
 
@@ -73,15 +73,15 @@ def _check_proxy(scheme: str, proxy: str) -> None:
         parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
         if parts.hostname and parts.port != -1 and not hides_userinfo(proxy):
             return
-    except ValueError:  # which quotes the URL
+    except ValueError:  # its text quotes the URL
         pass
     raise ValueError(
-        f"the proxy for {scheme} in the environment is no URL: in a user or password write / ? # @ as %2F %3F %23 %40"
+        f"the proxy for {scheme} in the environment is not a URL: in user or password write / ? # @ as %2F %3F %23 %40"
     )
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Return whether a request met nobody, or waited in vain; a connection that broke does not count."""
+    """Return whether no server answered, or none in time. An interrupted connection does not count."""
     causes = list(_walk_causes(error))
     if isinstance(error, requests.Timeout) or any(isinstance(cause, SlowError) for cause in causes):
         return True
@@ -92,7 +92,7 @@ def is_unreachable(error: Exception) -> bool:
 
 
 def find_tls_problem(error: Exception) -> TlsProblem | None:
-    """Return the problem if a request failed by a certificate or the TLS protocol; None for a broken connection."""
+    """Return the problem with a certificate or the TLS protocol; None for an interrupted connection."""
     causes = list(_walk_causes(error))
     problem = next((each for each in causes if isinstance(each, ssl.SSLError)), None)
     if problem is None or isinstance(problem, PASSING):
@@ -102,34 +102,34 @@ def find_tls_problem(error: Exception) -> TlsProblem | None:
     if reason.endswith(PASSING_REASONS):
         return None
     if isinstance(problem, ssl.SSLCertVerificationError):
-        whose = "the proxy's certificate" if by_proxy else "the certificate"
-        return TlsProblem(f"{whose} is not trusted: {problem.verify_message}", _find_hint(problem.verify_code))
+        subject = "the proxy's certificate" if by_proxy else "the certificate"
+        return TlsProblem(f"{subject} is not trusted: {problem.verify_message}", _find_hint(problem.verify_code))
     if "certificate or crl" in reason:
-        return TlsProblem("no CA certificate can be read", "REQUESTS_CA_BUNDLE must name a PEM file")
-    whom = "the proxy" if by_proxy else "the server"
+        return TlsProblem("the CA certificates cannot be read", "REQUESTS_CA_BUNDLE must name a PEM file")
+    peer = "the proxy" if by_proxy else "the server"
     return TlsProblem(
-        f"the TLS handshake with {whom} failed: {reason}",
-        f"check that {whom} speaks https on this port, and which versions of TLS and which client certificate it wants",
+        f"the TLS handshake with {peer} failed: {reason}",
+        f"check that {peer} speaks https on this port, and which TLS versions and client certificate it needs",
     )
 
 
 def _find_hint(code: int) -> str:
     """Return the next step for a verify code of OpenSSL."""
     if code in (HOST, ADDRESS):
-        return "use the host that the certificate names; REQUESTS_CA_BUNDLE does not help here"
+        return "use the host name in the certificate; REQUESTS_CA_BUNDLE does not help here"
     if code in (EXPIRED, NOT_YET):
         return (
-            "check the clock of this machine; have the certificate renewed, or the one of its CA in the file that "
+            "check the clock of this machine; renew the certificate, or the certificate of its CA in the file that "
             "REQUESTS_CA_BUNDLE names"
         )
     return (
-        "if a company or a proxy signs with its own CA, set the environment variable REQUESTS_CA_BUNDLE to a PEM file "
-        "with the certificate of that CA"
+        "if a company or a proxy uses its own CA, set the environment variable REQUESTS_CA_BUNDLE to a PEM file with "
+        "the certificate of that CA"
     )
 
 
 def _walk_causes(error: BaseException) -> Iterator[BaseException]:
-    """An error of requests or urllib3, and those that it was made from, the outermost first."""
+    """Yield an error of requests or urllib3 and its causes, the outermost first."""
     found: list[BaseException] = [error]
     for each in found:
         inner = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
@@ -138,5 +138,5 @@ def _walk_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def encode_basic(user: str, password: str) -> str:
-    """What HTTP basic authentication (RFC 7617) sends for a user and a password."""
+    """Encode a user and a password for HTTP basic authentication (RFC 7617)."""
     return base64.b64encode(f"{user}:{password}".encode()).decode()
