@@ -1,56 +1,56 @@
-"""The errors a user can meet: one tree, one line each.
+"""Define the errors that a user may meet.
 
-Owns the classes, and nothing else. A message names the thing, the value and the next step; whoever
-prints it prints no traceback. Any other exception is a bug of ours and keeps its traceback.
+A message is one line: what failed, the value, the next step. It is printed without a traceback. Any other exception is
+a bug, and keeps its traceback.
 """
 
 from wholeday.text import clean_line
 
 
 class PipelineError(Exception):
-    """An expected failure. Its text is one line without control characters, whatever a source put into it."""
+    """An expected failure. Its text is one line without control characters."""
 
     def __init__(self, message: str) -> None:
         super().__init__(clean_line(message))
 
 
 class ConfigError(PipelineError):
-    """A key of luigi.cfg, a flag or an environment variable that cannot be used as it is."""
+    """A key of luigi.cfg, a flag or an environment variable has an unusable value."""
 
 
 class DayNotClosedError(PipelineError):
-    """A day that has not ended yet, or whose changes the source may still be showing late."""
+    """A day is not over, or its grace period is not."""
 
 
 class PastDayError(PipelineError):
-    """Days of a range that a snapshot cannot show any more."""
+    """A range contains past days, of which no snapshot can be fetched any more."""
 
 
 class SourceError(PipelineError):
-    """The API failed, refused, or said something that cannot be true: the day is not extracted."""
+    """The source failed, refused a request, or contradicted itself: the day is not extracted."""
 
 
 class OutageError(SourceError):
-    """No answer came, or one that may be another time: what came before it is as good as ever."""
+    """The source did not answer, or temporarily failed. The pages before are still valid."""
 
     is_refusal = False
-    """Whether the source answered, and refused this request: what an expired cursor gets."""
+    """Whether the source refused this request, as it does for an expired cursor."""
 
 
 class UnreachableError(OutageError):
-    """No connection to the source, or no answer in time, after all retries: other days would fare no better."""
+    """No connection to the source, or no answer in time, after all retries. Other days would fail too."""
 
 
 class NotRunError(PipelineError):
-    """A day that was not tried, as the source cannot be reached."""
+    """A day was not tried, as the source is unreachable."""
 
 
 class QualityError(PipelineError):
-    """The data arrived but a gate of luigi.cfg does not let it through."""
+    """A quality gate refused the data."""
 
 
 class FolderError(PipelineError):
-    """The data folder cannot be read or written, or a day in it is not what its manifest says."""
+    """The data folder cannot be read or written, or a day in it contradicts its manifest."""
 
 
 class DatasetError(PipelineError):
@@ -58,12 +58,12 @@ class DatasetError(PipelineError):
 
 
 class EngineError(PipelineError):
-    """What maps over the parts of a day broke down."""
+    """The engine that transforms the parts of a day failed."""
 
 
 class WarehouseError(PipelineError):
-    """The warehouse cannot be reached or is not as the table's definition says; nothing was changed."""
+    """The warehouse is unreachable, or differs from the definition of the tables. Nothing was changed."""
 
 
 class BrokenOffError(WarehouseError):
-    """A transaction broke off for a reason that passes, such as a lost connection: the same once more may succeed."""
+    """A transaction failed for a temporary reason, such as a lost connection. Another attempt may succeed."""

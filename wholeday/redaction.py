@@ -1,8 +1,8 @@
-"""Secrets: out of every text that is printed or kept.
+"""Remove secrets from every text that is printed or stored.
 
-Responsibilities: what counts as a secret in a text, in a section or in the environment, and in which spellings it turns
-up. A part of eight characters counts as the whole.
-Non-goals: where a secret is sent, which auth.py knows.
+Responsibilities: what counts as a secret in a text, a section or the environment, and the spellings in which it occurs.
+A part of eight characters counts as the whole secret.
+Non-goals: sending secrets, which auth.py does.
 """
 
 import base64
@@ -19,25 +19,25 @@ from urllib.parse import parse_qsl
 
 from wholeday.text import clean_line, walk_texts
 
-SECRETIVE = "(?:token|key|secret|passw|pwd|signature|credential|auth|session|jwt|cookie)"
-# What only leads to the next page is none, whatever it is called: an error names it, and a reading goes on by it.
+SENSITIVE = "(?:token|key|secret|passw|pwd|signature|credential|auth|session|jwt|cookie)"
+# A pointer to the next page is not a secret, whatever its name: errors show it, and an extraction resumes from it.
 POINTER = r"(?:\$|%24)?(?:after|continuation|cursor|delta|last|next|page|pagination|skip|start|sync)[_-]?(?:token|key)"
-SECRET_NAME = re.compile(rf"^(?!{POINTER}$)(?:.*{SECRETIVE}|(?:sig|pass|code)$)", re.IGNORECASE | re.DOTALL)
-# The lengths are bounded because a hostile body would else take the pattern a long time.
+SECRET_NAME = re.compile(rf"^(?!{POINTER}$)(?:.*{SENSITIVE}|(?:sig|pass|code)$)", re.IGNORECASE | re.DOTALL)
+# The lengths are bounded, as a hostile body would slow the pattern down otherwise.
 SECRET_PARAM = re.compile(
-    rf"([?&;](?!{POINTER}=)(?:[^=&?;\s]{{0,80}}{SECRETIVE}[^=&?;\s]{{0,80}}|sig|pass|code)=)"
+    rf"([?&;](?!{POINTER}=)(?:[^=&?;\s]{{0,80}}{SENSITIVE}[^=&?;\s]{{0,80}}|sig|pass|code)=)"
     r"[^&#\s]*(?<![:,;.)'\"])",
     re.IGNORECASE,
 )
-# What stands before the host of a URL; also a password with / ? # in it, where no port would look like it.
+# The text before the host of a URL. A password may contain / ? # if it cannot be confused with a port.
 USERINFO = re.compile(r"(//)(?:[^/?#\s]*|[^/?#\s@:\[]*:(?!\d*(?:[/?#\s]|$))[^\s]{0,300})@")
 HOST = re.compile(r"(?:[^/?#]*//)?([^/?#]*)(.*)", re.DOTALL)
 HARMLESS_AT = re.compile(
     r"/@(?=[a-z_]+(?:[/?#]|$))|[?&][^=&?#]+=[^&#]*", re.IGNORECASE
 )  # as in /users/@me and ?email=ann@example.com
-TALKERS = ("urllib3.connection", "urllib3.connectionpool")  # the loggers that say, at DEBUG, what is asked for
-SHORTEST = 4  # characters; what is shorter is no secret, and masking it would garble every line
-PART = 8  # characters of a secret that nobody may see
+URL_LOGGERS = ("urllib3.connection", "urllib3.connectionpool")  # they log URLs at DEBUG
+SHORTEST = 4  # characters of a secret: masking shorter texts would garble every line
+PART = 8  # characters: no longer part of a secret is shown
 
 ENTITIES = {name.rstrip(";"): char for name, char in html.entities.html5.items() if len(char) == 1 and ord(char) < 256}
 ENTITIES |= {name.lower(): ENTITIES.get(name.lower(), char) for name, char in ENTITIES.items()}
@@ -53,29 +53,29 @@ ESCAPE = re.compile(
     re.IGNORECASE,
 )
 CHARS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-DEPTH = 12  # of escapes within escapes; a text with more says nothing that is worth the risk
+MAX_ESCAPE_DEPTH = 12  # of escapes within escapes; a text with more is hidden as a whole
 SPACES = str.maketrans(dict.fromkeys("\t\n\r+", " "))
 DROPPED = {*map(chr, range(33)), *map(chr, range(127, 161)), "\\"}
-"""What does not count between the characters of a secret: white space, control characters, backslashes."""
+"""Characters that are ignored within a secret: white space, control characters, backslashes."""
 DROP = str.maketrans(dict.fromkeys(DROPPED))
 
 
 class Mask:
-    """Puts *** in the place of secrets in a text: of those it knows, of userinfo, of parameters named like one.
+    """Replaces secrets in a text by ***: known secrets, user info in URLs, and parameters with secret-looking names.
 
-    Those it knows are found in any mixture of spellings, at any depth: in other case, percent-encoded, escaped as in
-    JSON or HTML, in base64, in hexadecimal, backwards, broken by white space; and so is a part of PART characters.
-    A secret of less than SHORTEST characters is none. Those of the environment's proxies are known from the start.
+    Known secrets are found in any case and any mixture of spellings: percent-encoded, escaped as in JSON or HTML, in
+    base64, in hexadecimal, reversed, with white space in between. A part of PART characters is replaced too. Secrets
+    of the environment's proxies are known from the start. Texts shorter than SHORTEST are not masked.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
         self._windows: dict[int, frozenset[str]] = {}
-        """Pieces of the secrets by their length; a text that holds one of them holds a part of a secret."""
+        """Pieces of the secrets by their length. A text with one of them contains a part of a secret."""
         self.add(*find_proxy_secrets(os.environ), *secrets)
 
     def add(self, *secrets: str) -> None:
-        """Mask these too from now on; several threads may add at once."""
+        """Mask further secrets from now on. Thread-safe."""
         cut = [_cut(secret) for secret in secrets if len(secret) >= SHORTEST]
         with self._lock:
             windows = dict(self._windows)
@@ -91,9 +91,9 @@ class Mask:
 
     @contextlib.contextmanager
     def cover(self) -> Iterator[None]:
-        """Mask what is logged of requests, however many cover it at once."""
-        loggers = [logging.getLogger(name) for name in TALKERS]
-        rewrite = partial(self._rewrite)  # another one each time: of those that are equal a logger keeps one
+        """Mask the log lines of urllib3 within the block. Blocks may overlap."""
+        loggers = [logging.getLogger(name) for name in URL_LOGGERS]
+        rewrite = partial(self._rewrite)  # a new object each time, as a logger drops equal filters
         for each in loggers:
             each.addFilter(rewrite)
         try:
@@ -107,11 +107,11 @@ class Mask:
         return True
 
     def _hide(self, text: str) -> str:
-        """Replace each part of a secret."""
+        """Replace each part of a known secret."""
         layer = _to_bytes(text)
         marks = bytearray(len(layer))
         for number, (decoded, places) in enumerate(_decode_layers(layer)):
-            if number == DEPTH:
+            if number == MAX_ESCAPE_DEPTH:
                 return "***"
             for start, stop in self._find(decoded):
                 first, last = (places[start][0], places[stop - 1][1]) if places else (start, stop)
@@ -122,11 +122,11 @@ class Mask:
         for run in re.finditer(b"\1+", marks):
             shown += [layer[at : run.start()], "***"]
             at = run.end()
-        # A mark may begin within the bytes of a character: the rest of it is left out.
+        # A mark may begin within the bytes of a character. Its other bytes are dropped.
         return "".join([*shown, layer[at:]]).encode("latin-1").decode("utf-8", "ignore")
 
     def _find(self, layer: str) -> Iterator[tuple[int, int]]:
-        """Where parts of secrets stand in a text that is not decoded any further: as it is, and without white space."""
+        """Yield start and stop of each part of a secret in a decoded text, with and without its white space."""
         whole = layer.translate(SPACES).lower()
         for start, stop in self._search(whole):
             yield start, stop
@@ -144,18 +144,18 @@ class Mask:
 
 
 def _to_bytes(text: str) -> str:
-    """Return a text with a character for each byte of its UTF-8, as escapes name bytes."""
+    """Return a text with one character for each byte of its UTF-8, as escapes stand for bytes."""
     return text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 @functools.lru_cache(64)
 def _cut(secret: str) -> dict[int, frozenset[str]]:
-    """Cut a secret, in each spelling that no escape makes, into the pieces that count as the whole; by their length.
+    """Cut each spelling of a secret into pieces, grouped by their length. Escapes are decoded elsewhere.
 
-    Kept, as each day of a backfill has a mask of the same secrets.
+    Cached, as each day of a backfill masks the same secrets.
     """
     wholes = {secret.encode("latin-1", "replace").decode("latin-1")}
-    for layer, _ in _decode_layers(_to_bytes(secret)):  # it may be known as a URL writes it
+    for layer, _ in _decode_layers(_to_bytes(secret)):  # the secret itself may be percent-encoded
         raw = layer.encode("latin-1")
         wide = raw.decode("utf-8", "replace").encode("utf-16-le")
         wholes |= {layer, _to_bytes(layer), raw.hex(), *_list_base64(raw), *_list_base64(wide)}
@@ -170,7 +170,7 @@ def _cut(secret: str) -> dict[int, frozenset[str]]:
 
 
 def _list_base64(data: bytes) -> Iterator[str]:
-    """Yield what of the base64 of `data` is the same wherever it stands in what is encoded, in both alphabets."""
+    """Yield the part of the base64 of `data` that does not depend on the bytes around it, in both alphabets."""
     for before in range(3):
         code = base64.b64encode(bytes(before) + data)
         stable = code[-(-before * 8 // 6) : (before + len(data)) * 8 // 6].decode()
@@ -179,9 +179,9 @@ def _list_base64(data: bytes) -> Iterator[str]:
 
 
 def _decode_layers(layer: str) -> Iterator[tuple[str, list[tuple[int, int]] | None]]:
-    """Yield a text, and what it says when its escapes are read once, twice and so on.
+    """Yield a text, then the text with its escapes decoded once, twice and so on.
 
-    With each text comes the place of each character in the first one; None for the first one itself.
+    Each comes with the places of its characters in the original text; None for the original text itself.
     """
     places: list[tuple[int, int]] | None = None
     yield layer, places
@@ -189,18 +189,18 @@ def _decode_layers(layer: str) -> Iterator[tuple[str, list[tuple[int, int]] | No
         known = places or [(at, at + 1) for at in range(len(layer))]
         pieces, places, at = list[str](), [], 0
         for escape in found:
-            said = _read_escape(escape)
-            pieces += [layer[at : escape.start()], said]
+            decoded = _decode_escape(escape)
+            pieces += [layer[at : escape.start()], decoded]
             places += known[at : escape.start()]
-            places += [(known[escape.start()][0], known[escape.end() - 1][1])] * len(said)
+            places += [(known[escape.start()][0], known[escape.end() - 1][1])] * len(decoded)
             at = escape.end()
         places += known[at:]
         layer = "".join([*pieces, layer[at:]])
         yield layer, places
 
 
-def _read_escape(escape: re.Match[str]) -> str:
-    """Return what an escape stands for, a character for a byte."""
+def _decode_escape(escape: re.Match[str]) -> str:
+    """Return the bytes that an escape stands for, one character per byte."""
     kind, text = escape.lastgroup, escape[escape.lastgroup or 0]
     match kind:
         case "byte" | "hex":
@@ -220,14 +220,14 @@ def _read_escape(escape: re.Match[str]) -> str:
 
 
 def find_proxy_secrets(environment: Mapping[str, str]) -> Iterator[str]:
-    """The user info in the proxies that the environment names, as HTTPS_PROXY does."""
+    """Yield the secrets in the proxy URLs of the environment, such as HTTPS_PROXY."""
     for name, url in environment.items():
         if name.lower().endswith("_proxy"):
             yield from find_userinfo(url)
 
 
 def find_userinfo(url: str) -> Iterator[str]:
-    """The secrets before the last @ of a URL, which need not be well-formed: the password, or all if there is none."""
+    """Yield the secret before the last @ of a URL, which may be malformed: the password, or the user without one."""
     userinfo, at, _ = url.rpartition("@")
     if at:
         user, _, password = userinfo.rpartition("//")[2].partition(":")
@@ -235,7 +235,7 @@ def find_userinfo(url: str) -> Iterator[str]:
 
 
 def hides_userinfo(url: str) -> bool:
-    """Whether an @ behind the host of a URL may end a password with / ? or # in it: nobody knows what the host is."""
+    """Return whether an @ after the host of a URL may end a password with / ? or #, so that the host is uncertain."""
     found = HOST.fullmatch(url)
     if found is None or not re.search(r"[@:]", found[1]):
         return False
@@ -255,7 +255,7 @@ def find_secrets(url: str, values: object, headers: Mapping[str, object]) -> Ite
 
 
 def _walk_names(value: object) -> Iterator[tuple[str, object]]:
-    """Every name in nested objects, with what stands under it."""
+    """Yield each name in nested objects with its value."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield name, item

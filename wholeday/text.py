@@ -1,7 +1,7 @@
-"""Make text of others fit to be shown: on a terminal, in a log line, in a chat.
+"""Clean text from elsewhere for a terminal, a log line or a chat.
 
-Responsibilities: characters that a terminal or a chat acts on. Whoever prints or sends text calls one of these.
-Non-goals: secrets, which mask.py removes. HTML, which the template engine escapes.
+Responsibilities: characters that a terminal or a chat interprets.
+Non-goals: secrets, which redaction.py removes; HTML, which the template engine escapes.
 """
 
 import re
@@ -12,29 +12,30 @@ CHAT = str.maketrans({"<": "(", ">": ")", "@": "(at)", "`": "'"})
 
 
 def clean_line(text: str) -> str:
-    """Return a text as one line: white space becomes one space, other characters that do not print are escaped.
+    """Return a text as one line: runs of white space become one space, unprintable characters are escaped.
 
-    Control characters become `\\x1b`, characters that hide text or change its direction become `\\u202e`.
+    Escapes look like `\\x1b` for control characters, and `\\u202e` for characters that hide text or turn it around.
     """
     return _escape(" ".join(text.split()))
 
 
 def clean_lines(text: str) -> str:
-    """Return a text of several lines, each of them cleaned. Spaces at the start of a line stay."""
+    """Return a text of several lines with each line cleaned. Spaces at the start of a line stay."""
     return "\n".join(map(_escape, text.split("\n")))
 
 
 def clean_chat(text: str) -> str:
-    """Return a text as a line of code in a chat: it mentions nobody, and no part of it is a link.
+    """Return a text as a line of code in a chat, without mentions and links.
 
-    Slack reads `<!channel>` and `<url|text>` also within code, so neither angle brackets nor @ stay. Where a chat does
-    not know code, a broken address (`https[:]//host`) is no link either.
+    Angle brackets and @ are replaced, as Slack interprets `<!channel>` and `<url|text>` within code too. Addresses
+    become `https[:]//host`, which is not a link in chats without code either.
     """
     line = ADDRESS.sub(r"[\g<0>]", clean_line(text))
     return f"`{line.translate(CHAT)}`"
 
 
 def walk_texts(value: object) -> Iterator[str]:
+    """Yield each text in nested lists and objects."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
+import pipeline.users  # noqa: F401 - Luigi must know LoadUsers
 from tests.support.reading import People
 from wholeday.config import presets
 from wholeday.config.placeholders import find_placeholders

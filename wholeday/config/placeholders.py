@@ -1,7 +1,7 @@
 """Render the times of a day in the url, params, body and headers of a source: `{day_start}`, `{watermark:epoch}`.
 
-Responsibilities: which braces are placeholders, and how a source reads a time. A lower bound is always a little too
-low: a record that comes twice is harmless, a record that a filter leaves out is lost.
+Responsibilities: which braces are placeholders, and the formats of times. A lower bound is always slightly too low, as
+a record that comes twice is harmless, and a record that a filter leaves out is lost.
 Non-goals: other braces, as in GraphQL or a formula. They are text.
 """
 
@@ -25,25 +25,24 @@ NAMES = ("date", "day_start", "day_stop", "watermark")
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w-]*)(?::([^{}]*))?\}")
 DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 
-# Words that nobody writes for anything else, with the name that they mean. `date` is not among them: `{Date}` is a
-# field of many tables, and `{data}` of many answers.
+# Likely misspellings and the placeholder that they mean. `date` has none, as `{Date}` and `{data}` are common fields.
 MEANT = {"daystart": "day_start", "daystop": "day_stop", "dayend": "day_stop", "watermark": "watermark"}
-NEAR = 0.8  # how alike a misspelt name is
+NEAR = 0.8  # similarity of a misspelt name
 
-# The directives of strftime whose time can be read back without a doubt, in groups that say the same thing.
+# The directives of strftime that name a time unambiguously, grouped by meaning.
 YEAR, HOUR, HALF, AM_PM, MINUTE, SECONDS, FRACTION = "%Y", "%H", "%I", "%p", "%M", "%S", "%f"
 MONTHS, DAY_OF_MONTH, DAY_OF_YEAR = ("%m", "%b", "%B"), "%d", "%j"
-PLAIN = ("%%", "%a", "%A", "%z", "%Z")  # a percent sign, and what follows from the time
+PLAIN = ("%%", "%a", "%A", "%z", "%Z")  # a percent sign, and what the time implies
 DIRECTIVES = (YEAR, *MONTHS, DAY_OF_MONTH, DAY_OF_YEAR, HOUR, HALF, AM_PM, MINUTE, SECONDS, FRACTION, *PLAIN)
 
 
 def render(text: str, values: Mapping[str, dt.datetime | dt.date], quote: bool = False) -> str:
-    """Replace the placeholders `{name}` and `{name:format}` in `text` by `values`; with `quote`, percent-encode these.
+    """Replace the placeholders `{name}` and `{name:format}` in a text; with `quote`, percent-encode the values.
 
-    Formats: iso (2026-10-31T00:00:00Z, the default), date, epoch, epoch_ms, or directives of strftime. A lower bound
+    Formats are iso (2026-10-31T00:00:00Z, the default), date, epoch, epoch_ms, or directives of strftime. A lower bound
     is rounded down to the unit of its format, less one unit, so that no comparison at the source loses a record at the
-    bound. An upper bound is rounded up. Times are in UTC, but strftime writes them in the time zone of the value.
-    A day of the calendar is written as 2026-10-31. Raises ConfigError for a misspelt name or an unusable format.
+    bound. An upper bound is rounded up. Times are in UTC; strftime formats them in the time zone of the value. A date
+    becomes 2026-10-31. Raises ConfigError for a misspelt name or an unusable format.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -61,7 +60,7 @@ def render(text: str, values: Mapping[str, dt.datetime | dt.date], quote: bool =
 
 
 def find_placeholders(config: Source) -> set[str]:
-    """List the names of the placeholders in `url`, `params`, `body` and `headers`.
+    """Return the names of the placeholders in `url`, `params`, `body` and `headers`.
 
     Raises ConfigError for a misspelt name or an unusable format, and in mode snapshot for a placeholder that filters.
     """
@@ -72,8 +71,8 @@ def find_placeholders(config: Source) -> set[str]:
                 continue
             if config.mode == SNAPSHOT and found[0] != "date":
                 raise ConfigError(
-                    f"[{config.section}] {match[0]} cannot be used in mode snapshot, which reads everybody: whoever a "
-                    "filter leaves out would look gone. Leave it out, or set mode = incremental"
+                    f"[{config.section}] {match[0]} cannot be used in mode snapshot, which reads all records: a "
+                    "record that a filter leaves out would look deleted. Leave it out, or set mode = incremental"
                 )
             names.add(found[0])
     return names
@@ -86,8 +85,8 @@ def _check_placeholder(match: re.Match[str]) -> tuple[str, str] | None:
         word = re.sub(r"[^a-z]", "", name.lower())
         if near := difflib.get_close_matches(word, MEANT, n=1, cutoff=NEAR):
             raise ConfigError(
-                f"there is no placeholder {match[0]}: did you mean {{{MEANT[near[0]]}}}? "
-                "A space after the brace makes it text"
+                f"unknown placeholder {match[0]}: did you mean {{{MEANT[near[0]]}}}? "
+                "To write it as text, add a space after the brace"
             )
         return None
     if "%" in form:
@@ -95,8 +94,8 @@ def _check_placeholder(match: re.Match[str]) -> tuple[str, str] | None:
     elif form not in UNITS or (name == "date" and form not in ("iso", "date")):
         known = ", ".join(UNITS if name != "date" else ("date",))
         raise ConfigError(
-            f"{match[0]} has no format '{form}': use {known} or directives of strftime, as %Y-%m-%d"
-            f"{_suggest(form)}. A space after the brace makes it text"
+            f"{match[0]} has an unknown format '{form}': use {known} or directives of strftime, such as %Y-%m-%d"
+            f"{_suggest(form)}. To write it as text, add a space after the brace"
         )
     return name, form
 
@@ -109,8 +108,8 @@ def _suggest(form: str) -> str:
 def _find_unit(text: str, form: str, name: str = "") -> dt.timedelta:
     """Return the smallest step that a strftime format shows.
 
-    Raises ConfigError, which quotes the placeholder `text`, if the format leaves a doubt about the time: each unit
-    needs the next larger one, up to the year. `date` has no time of day.
+    Raises ConfigError, which quotes the placeholder `text`, if the format is ambiguous: each unit needs the next larger
+    unit, up to the year. `date` has no time of day.
     """
     used = {match[0] for match in DIRECTIVE.finditer(form)}
     hours, finer = {HOUR, HALF} & used, [each for each in (MINUTE, SECONDS, FRACTION) if each in used]
@@ -123,7 +122,7 @@ def _find_unit(text: str, form: str, name: str = "") -> dt.timedelta:
     elif DAY_OF_YEAR not in used and not (used & set(MONTHS) and DAY_OF_MONTH in used):
         problem = f"it has no day: add %m and {DAY_OF_MONTH}, or {DAY_OF_YEAR}"
     elif HALF in used and AM_PM not in used:
-        problem = f"{HALF} does not tell morning from evening: write {HOUR}, or add {AM_PM}"
+        problem = f"{HALF} does not distinguish morning and evening: write {HOUR}, or add {AM_PM}"
     elif finer and not hours:
         problem = f"{finer[0]} needs the hour: add {HOUR}"
     elif finer != [MINUTE, SECONDS, FRACTION][: len(finer)]:
@@ -153,14 +152,14 @@ def _format_time(value: dt.datetime, form: str, is_lower: bool) -> str:
 def _round(value: dt.datetime, unit: dt.timedelta, is_lower: bool) -> dt.datetime:
     """Round a time on the clock of its zone to `unit`: a lower bound down and one unit lower, an upper bound up.
 
-    When clocks go back, an hour comes twice; when they go forward, an hour is missing. The result is before `value`
-    in both cases; for an upper bound, it is not before `value`.
+    When clocks go back, an hour occurs twice; when they go forward, an hour is missing. Even then a lower bound lies
+    before `value`, and an upper bound does not.
     """
-    wall = value.replace(fold=0)  # Python calculates with the hands of the clock as long as the zone is the same
+    wall = value.replace(fold=0)  # within one zone, Python calculates with local times
     beyond = (wall - dt.datetime.min.replace(tzinfo=value.tzinfo)) % unit
     if is_lower:
         wall -= beyond
-        if value > EPOCH:  # nothing changed before it, and many a source refuses a negative number
+        if value > EPOCH:  # nothing changed before, and many sources refuse negative numbers
             wall -= unit
     elif beyond:
         wall += unit - beyond
@@ -174,6 +173,7 @@ def _round(value: dt.datetime, unit: dt.timedelta, is_lower: bool) -> dt.datetim
 
 
 def render_all(value: Any, values: Mapping[str, dt.datetime | dt.date]) -> Any:
+    """Replace the placeholders in each text of nested lists and objects."""
     if isinstance(value, str):
         return render(value, values)
     if isinstance(value, Mapping):

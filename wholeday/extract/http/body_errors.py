@@ -1,10 +1,10 @@
-"""Finds out whether a body that came with a good status says that the request failed.
+"""Detect a failure that the body of an answer with a good status reports.
 
-Responsibilities: the words by which APIs say so, and the keys `error_path` and `ok_when`.
-Non-goals: where the list of records is, and what follows from a failure.
+Responsibilities: the fields in which APIs report failures, and the keys `error_path` and `ok_when`.
+Non-goals: the list of records, and the consequence of a failure.
 
-A truthy `error` or `errors`, or a false `ok` or `success`, always counts. The other words mean something else in many
-an honest page (a status, a country's code), so they count only where the list is missing, null or empty.
+A truthy `error` or `errors`, or a false `ok` or `success`, always counts. Other fields have innocent meanings too (a
+user's status, a country's code), so they count only if the list is missing, null or empty.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from wholeday.config.parameters import split_words
 from wholeday.schema.paths import Number, find, is_true, load, simplify, walk
 
-# Names of fields, as `simplify` leaves them.
+# Names of fields in the form that `simplify` returns.
 ALWAYS = frozenset({"error", "errors"})
 ALWAYS_FALSE = frozenset({"ok", "success"})
-SAID = ALWAYS | {
+ERROR_NAMES = ALWAYS | {
     *("err", "errormessage", "errormessages", "errormsg", "errmsg", "errortext", "errordescription", "errordetail"),
     *("errordetails", "errorsummary", "errorreason", "errortype", "errorname", "errorinfo", "errorlist", "odataerror"),
     *("fault", "faults", "faultstring", "faultcode", "soapfault", "exception", "exceptions", "exceptionmessage"),
@@ -56,7 +56,7 @@ EXPLAINS = MESSAGES | {
     "retmsg",
     "respmsg",
 }
-IDENTITY = ("id", "uuid", "guid", "name", "key", "slug")  # an object that has one is a thing, not an envelope
+IDENTITY = ("id", "uuid", "guid", "name", "key", "slug")  # an object with one of these is an entity, not an envelope
 NEUTRAL = frozenset(
     {"data", "requestid", "traceid", "timestamp", "time", "ts", "took", "version", "total", "count", "page"}
 )
@@ -79,7 +79,7 @@ ENVELOPES = frozenset(
         ),
     }
 )
-# Objects beside the list that echo the question, or count and describe something else.
+# Objects that repeat the request, or that count and describe something else.
 ELSEWHERE = frozenset(
     {
         *("filter", "filters", "query", "params", "parameters", "request", "criteria", "search", "sort", "facets"),
@@ -88,7 +88,7 @@ ELSEWHERE = frozenset(
     }
 )
 OF_AN_ERROR = (
-    SAID
+    ERROR_NAMES
     | ERROR_CODES
     | CODES
     | EXPLAINS
@@ -104,7 +104,7 @@ FAILED = re.compile(
     r"|(invalid|bad|illegal|malformed|missing|expired|unknown|unsupported|incorrect|denied) \w+|timed out|time out"
     r"|timeouts?|(was|is|are) not found|not found|zero results|internal( server)? error|aborted|maintenance|deadline)\b"
 )
-REFUSED = re.compile(  # in a message with no code beside it
+REFUSED = re.compile(  # in a message without a code
     r"\b(too many|rate limit\w*|limit (exceeded|reached)|quota exceeded|unauthori[sz]ed|not authori[sz]ed|forbidden"
     r"|(access|permission) denied|internal( server)? error|(service|temporarily) unavailable|try again|timed out"
     r"|bad gateway|bad request|something went wrong|(an|unexpected|unknown) error|authentication (failed|required)"
@@ -123,51 +123,51 @@ FINE = re.compile(
 OK_WORDS = frozenset({"", "ok", "okay", "success", "successful", "none", "noerror", "noerrors", "completed", "done"})
 OK_CODES = re.compile(r"0+|20\d|20+")
 ANY = "*"
-MOST_BYTES = 2**14  # of a list that may be one of errors
+MAX_ERROR_LIST = 2**14  # bytes: longer lists hold records
 
 
 class Complaint(NamedTuple):
-    """Where a body says that the request failed, and what stands there."""
+    """The field in which a body reports a failure, and its value."""
 
     path: str
     value: Any
 
 
 class BodyErrors:
-    """The words by which the bodies of one source say that a request failed."""
+    """Detects failures in the bodies of one source."""
 
     def __init__(self, error_path: str = "", ok_when: str = "") -> None:
-        """Take the keys of that name: `field` or `field=value`, and several `field=value` with commas between."""
+        """Take the keys: `field` or `field=value`, and comma-separated `field=value`."""
         self._path, self._equals, self._text = (part.strip() for part in error_path.partition("="))
         rules = (rule.partition("=") for rule in split_words(ok_when))
         self._excuses = [(path.strip(), text.strip()) for path, _, text in rules]
 
     def find_always(self, fields: Mapping[str, Any]) -> Complaint | None:
-        """Return what counts also beside records: the word that `error_path` names, and the plain ones."""
+        """Return a failure that counts even if the page has records: by `error_path` or by a plain field."""
         return self._pick(fields, self._list_always(fields))
 
     def find_without_records(self, fields: Mapping[str, Any], *, missing: bool, null: bool) -> Complaint | None:
-        """Return what counts where the list is missing, null or empty."""
-        return self._pick(fields, _list_weak(fields, missing=missing, no_list=missing or null))
+        """Return a failure that counts if the list is missing, null or empty."""
+        return self._pick(fields, _list_ambiguous(fields, missing=missing, no_list=missing or null))
 
     def find_in_object(self, fields: Mapping[str, Any]) -> Complaint | None:
-        """Return what counts in an object that may be a record itself: the other words only if it has nothing else."""
+        """Return a failure in an object that may be a record. Ambiguous fields count only if it has no other fields."""
         found = self.find_always(fields)
         if found is None and _Object(fields, "", missing=False, no_list=True).is_plain:
             found = self.find_without_records(fields, missing=False, null=True)
         return found
 
     def find_in_list(self, content: bytes) -> Complaint | None:
-        """Return the first error of a list that holds nothing but errors: `[{"errorCode": …, "message": …}]`."""
-        lowered = content.lower() if len(content) <= MOST_BYTES else b""
+        """Return the first error of a list that contains only errors: `[{"errorCode": …, "message": …}]`."""
+        lowered = content.lower() if len(content) <= MAX_ERROR_LIST else b""
         if not any(word in lowered for word in (b"err", b"fault", b"exception")) or not _begins_with_error(content):
             return None
         items, found = load(content), None
         for item in items if isinstance(items, list) else []:
-            said = _list_said(item)
-            if not said:
+            errors = _list_errors(item)
+            if not errors:
                 return None
-            found = found or self._pick(item, iter(said))
+            found = found or self._pick(item, iter(errors))
         return found
 
     def _list_always(self, fields: Mapping[str, Any]) -> Iterator[Complaint]:
@@ -180,7 +180,7 @@ class BodyErrors:
         for name, value in fields.items():
             word = simplify(name)
             is_no = word in ALWAYS_FALSE and not isinstance(value, Mapping) and is_true({"": value}, "!")
-            if is_no or (word in ALWAYS and _is_said(word, value)):
+            if is_no or (word in ALWAYS and _holds_error(word, value)):
                 yield Complaint(name, value)
 
     def _pick(self, fields: Mapping[str, Any], complaints: Iterator[Complaint]) -> Complaint | None:
@@ -197,27 +197,27 @@ class BodyErrors:
 
 
 def _begins_with_error(content: bytes) -> bool:
-    """Whether the first item of a list is an error: of most lists there is no need to read more."""
+    """Return whether the first item of a list is an error. For most lists, this is all that is decoded."""
     text = content.decode(errors="replace")
     with contextlib.suppress(ValueError, RecursionError):
         item, _ = json.JSONDecoder().raw_decode(text, len(text) - len(text[1:].lstrip()))
-        return bool(_list_said(item))
+        return bool(_list_errors(item))
     return False
 
 
-def _list_said(item: object) -> list[Complaint]:
-    """Return the words of an item that is nothing but an error."""
+def _list_errors(item: object) -> list[Complaint]:
+    """Return the complaints of an item that is an error and nothing else."""
     if not isinstance(item, dict) or not all(simplify(name) in OF_AN_ERROR for name in item):
         return []
-    return [Complaint(name, value) for name, value in item.items() if _is_said(simplify(name), value)]
+    return [Complaint(name, value) for name, value in item.items() if _holds_error(simplify(name), value)]
 
 
 def show(value: object) -> str:
-    """Return a value as `ok_when` and `error_path` write it: text as it is, the rest as JSON."""
+    """Return a value in the form of `ok_when` and `error_path`: text unchanged, any other value as JSON."""
     return str(value) if isinstance(value, (str, Number)) else json.dumps(value, default=str)
 
 
-def _list_weak(fields: Mapping[str, Any], *, missing: bool, no_list: bool) -> Iterator[Complaint]:
+def _list_ambiguous(fields: Mapping[str, Any], *, missing: bool, no_list: bool) -> Iterator[Complaint]:
     yield from _Object(fields, "", missing=missing, no_list=no_list).list_complaints()
     for name, value in fields.items():
         if isinstance(value, Mapping) and simplify(name) not in ELSEWHERE:
@@ -225,7 +225,7 @@ def _list_weak(fields: Mapping[str, Any], *, missing: bool, no_list: bool) -> It
 
 
 class _Object:
-    """A page's object, or one that stands in it, and what its fields say of each other."""
+    """Judges ambiguous fields of a page's object, or of an object in it, by the other fields."""
 
     def __init__(self, fields: Mapping[str, Any], name: str, *, missing: bool, no_list: bool) -> None:
         self._fields, self._prefix = fields, f"{name}." if name else ""
@@ -234,14 +234,14 @@ class _Object:
         self._message = " ".join(texts)
         plain = {simplify(each) for each, value in fields.items() if not isinstance(value, (Mapping, tuple, list))}
         self.is_plain = plain <= OF_AN_ERROR | FALSE | NEUTRAL | STATUSES | TYPES
-        """Whether it has nothing but what stands around a list or in an error."""
-        things = (
+        """Whether it has only fields that belong to an envelope or an error."""
+        identities = (
             value for each, value in fields.items() if simplify(each) in IDENTITY and isinstance(value, (str, int))
         )
-        is_thing = any(not _says_failed(str(value)) for value in things)
+        is_entity = any(not _says_failed(str(value)) for value in identities)
         known = not name or simplify(name) in ENVELOPES or self.is_plain
-        self._is_clear = known and (not is_thing or _says_failed(self._message))
-        """Whether a status or a code in it is that of the request, not that of a thing."""
+        self._is_clear = known and (not is_entity or _says_failed(self._message))
+        """Whether a status or a code belongs to the request, not to an entity."""
 
     def list_complaints(self) -> Iterator[Complaint]:
         for name, value in self._fields.items():
@@ -249,8 +249,8 @@ class _Object:
                 yield Complaint(self._prefix + name, value)
 
     def _complains(self, word: str, value: Any) -> bool:
-        if word in SAID or word in ERROR_CODES:
-            return _is_said(word, value)
+        if word in ERROR_NAMES or word in ERROR_CODES:
+            return _holds_error(word, value)
         if word in FALSE:
             return value is False or value == "false"
         if word in TRUE:
@@ -282,7 +282,7 @@ class _Object:
         return self._is_odd()
 
     def _is_odd(self) -> bool:
-        """Whether the message beside a code is not fine or, without one, the object is nothing but an envelope."""
+        """Return whether a code with an unknown meaning is a failure, by its message or by the lack of other fields."""
         return not _says_fine(self._message) if self._message else self.is_plain
 
     def _is_bad_status(self, value: Any) -> bool:
@@ -295,13 +295,13 @@ class _Object:
         return number < 0 or 400 <= number <= 599 or _says_failed(self._message) or odd
 
 
-def _is_said(word: str, value: Any) -> bool:
-    """Whether a field that is named like an error holds one."""
+def _holds_error(word: str, value: Any) -> bool:
+    """Return whether a field with the name of an error contains one."""
     if word in ERROR_CODES:
         text = show(value).strip()
         fine = value is None or value is False or simplify(text) in OK_WORDS or text == "null"
         return not fine and not OK_CODES.fullmatch(text) and value not in ([], {}, ())
-    if word not in SAID or not is_true({"": value}, ""):
+    if word not in ERROR_NAMES or not is_true({"": value}, ""):
         return False
     if isinstance(value, Mapping):
         return not _is_fine_error(value)
@@ -309,7 +309,7 @@ def _is_said(word: str, value: Any) -> bool:
 
 
 def _is_fine_error(error: Mapping[str, Any]) -> bool:
-    """Whether an error object says that there is none, as `{"code": "ok", "message": ""}` does."""
+    """Return whether an error object means no error, such as `{"code": "ok", "message": ""}`."""
     if not any(value for _, value in walk(error)):
         return True
     codes = [value for name, value in error.items() if simplify(name) in CODES | ERROR_CODES]
@@ -326,7 +326,7 @@ def _read_number(value: Any) -> int | None:
 
 
 def _split_words(text: str) -> str:
-    """Return the words of a text in small letters: `RateLimit_EXCEEDED` is `rate limit exceeded`."""
+    """Return the words of a text in lower case: `RateLimit_EXCEEDED` becomes `rate limit exceeded`."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+", text)
     return " ".join(words).lower()
 

@@ -1,31 +1,31 @@
-"""The embedded source `demo://users`: a requests transport adapter, so that the pipeline runs with nothing around it.
+"""Serve the embedded source `demo://users` as a requests transport adapter, so that wholeday runs on its own.
 
-Owns a made-up population and the API over it. Refuses a server, the network, randomness and state: an
-answer is computed from the URL and the clock alone. Mount it: `session.mount("demo://", DemoAdapter())`.
+Responsibilities: an invented population and the API over it. Mount it with `session.mount("demo://", DemoAdapter())`.
+Non-goals: a server, the network, randomness and state. The URL and the clock alone determine an answer.
 
-The API answers GET with a JSON list in the order of `updated_at`, `X-Total-Count`, `Date` and, but on the
-last page, `Link: <demo://users?...&page=2>; rel="next"`. Its query parameters, all optional:
+The API answers GET with a JSON list, ordered by `updated_at`. It sends the headers `X-Total-Count` and `Date`, and
+`Link: <demo://users?...&page=2>; rel="next"` on all pages but the last. All query parameters are optional:
 
-    updated_since    users changed after this time, exclusive; without it: everybody
+    updated_since    users changed after this time, exclusive; without it: all users
     updated_before   users as they were before this time, exclusive
     as_of            users as they were at this time, inclusive
-    page, per_page   from 1; at most 10,000 records, by default 1,000
-    per_day          the scale: how many users are created or changed in a day, by default 100
+    page, per_page   page number from 1; records per page, at most 10,000 (default 1,000)
+    per_day          scale: users created or changed per day (default 100)
 
-A time is ISO 8601, in UTC unless it has an offset. A parameter that makes no sense is a 400, another list a 404.
+A time is ISO 8601, in UTC unless it has an offset. An invalid parameter is answered by 400, another list by 404.
 
-An answer is what this API would have said at the earliest of `updated_before`, `as_of` and now: each user
-once, as it was then, if its last change lies after `updated_since`. So a window that is over reads the same
-for ever, and a day that is read late still shows its own changes, not later ones. Where it is now that ends an
-answer, the `next` links carry it as `as_of`: all pages show one instant of a moving population.
+An answer is the state of the population at the earliest of `updated_before`, `as_of` and now. It contains each user
+once, as of then, if the last change is after `updated_since`. So a past window never changes, and a day that is
+extracted late still shows its own changes and no later ones. If now is the end of an answer, the `next` links carry it
+as `as_of`, so that all pages show the same instant.
 
-The population is empty before 2016-01-01 (UTC). From then on `per_day` *slots* lie evenly over each day, with
-jitter. One slot in five creates a user, with the next id; the other four are changes of email or city. A user
-changes four times, two days to ten months apart, so never twice in a day. A slot is empty where its user would
-be older than the population: the first day has a fifth of `per_day`, every day since June 2017 all of it. At 100 a
-day there are 73,060 users after ten years. Times have milliseconds, before 04:00 whole seconds; none is a whole
-quarter of an hour, so that exclusive bounds lose nothing at anyone's midnight. One record in 203 is wrong as real
-ones are, every second of those so that it must be rejected.
+The population is empty before 2016-01-01 (UTC). From then on, `per_day` *slots* are spread evenly over each day, with
+jitter. One slot in five creates a user with the next id; the other four change an email or a city. A user changes four
+times, at intervals of two days to ten months, so never twice in a day. A slot is empty if its user would be older than
+the population: the first day fills a fifth of its slots, and every day since June 2017 all of them. At 100 a day there
+are 73,060 users after ten years. Times have milliseconds, before 04:00 whole seconds only. No time is a whole quarter
+of an hour, so that exclusive bounds lose no record at midnight in any time zone. One record in 203 has an error, as in
+real data, and every second of these must be rejected.
 """
 
 import datetime as dt
@@ -61,17 +61,17 @@ TIMES = ("updated_since", "updated_before", "as_of")
 LIMITS = {"page": (1, 10**12), "per_page": (1, 10_000), "per_day": (1, 10_000_000)}
 DEFAULTS = {"page": "1", "per_page": "1000", "per_day": "100"}
 
-# A user's life has five stages, its creation and four changes, a slot each. There are sixteen lives, taken in turn;
-# they differ in the hours from one stage to the next: base + step * (life * factor % 16), these three for each change.
-# Every such interval is rounded up to whole cycles and one slot, so that slot % CYCLE tells the life and the stage.
+# A life has five stages, creation and four changes, with one slot each. Users take sixteen kinds of lives in turn. They
+# differ in the hours between stages: base + step * (life * factor % 16), with one such triple per change. Each interval
+# is rounded up to whole cycles plus one slot, so that slot % CYCLE determines the life and the stage.
 STAGES = 5
 LIVES = 16
 CYCLE = STAGES * LIVES
 HOURS = ((48, 29, 1), (200, 97, 3), (700, 211, 5), (1500, 389, 7))
 
-# The records that are wrong, one in 203 with each of these by turns; those in even places must be rejected. 203 and
-# STAGES have no common factor, so that each place has its stage: an id as text is always a user's last change, and
-# no correct record of that user comes after it. No day of 50 records or more has over 2 % of them, at any scale.
+# Errors of records: one record in 203 has the next of these. Errors at even positions (0, 2, …) require a reject. 203
+# and STAGES have no common factor, so each error has a fixed stage: an id as text is always a user's last change, and
+# no correct record of that user follows. At any scale, no day of 50 records or more has over 2 % of errors.
 WRONG_EVERY = 203
 WRONG_FIRST = 99
 WRONGS = (
@@ -123,7 +123,7 @@ LOGINS = [
     for n, name in enumerate(FIRST_NAMES)
 ]
 
-# The pieces of a record as they stand in its JSON, where no word above needs escaping. Some names have spaces around.
+# Pieces of a record in JSON. No word above needs escaping. Some names begin or end with spaces.
 PEOPLE = [
     f'"name":"{" " * (n == 23)}{name} {family}{"  " * (n == 7)}","email":"{login}.'.encode()
     for n, family in enumerate(LAST_NAMES)
@@ -138,10 +138,10 @@ FRACTIONS = [b"Z", *(f".{ms:03}Z".encode() for ms in range(1, 1000))]
 
 
 class DemoAdapter(BaseAdapter):
-    """Answers the `demo://` requests of a session; raises nothing: a wrong one gets a status and a JSON error."""
+    """Answers the `demo://` requests of a session. An invalid request is answered by a status and a JSON error."""
 
     def send(self, request: PreparedRequest, *_args: Any, **_options: Any) -> Response:
-        """The response, its `raw` a stream as from a network; the options of a transport mean nothing here."""
+        """Return the response, with a stream as from a network. Ignores the options of a transport."""
         now = clock.utc_now()
         headers = {"Content-Type": "application/json", "Date": format_datetime(now, usegmt=True)}
         try:
@@ -161,7 +161,7 @@ class DemoAdapter(BaseAdapter):
         return response
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing, as there are no connections."""
 
 
 class _RefusedError(Exception):
@@ -171,13 +171,13 @@ class _RefusedError(Exception):
 
 
 def _answer(request: PreparedRequest, now: int, headers: dict[str, str]) -> bytes:
-    """The body of a page; the headers that belong to it are added to `headers`."""
+    """Return the body of a page, and add its headers to `headers`."""
     url = urlsplit(request.url or "")
     if url.netloc != "users" or url.path not in ("", "/"):
         place = f"demo://{url.netloc}{url.path}"
-        raise _RefusedError(f"{place} does not exist: there is demo://users", HTTPStatus.NOT_FOUND)
+        raise _RefusedError(f"{place} does not exist: use demo://users", HTTPStatus.NOT_FOUND)
     if request.method != "GET":
-        raise _RefusedError(f"{request.method} is not possible: use GET", HTTPStatus.METHOD_NOT_ALLOWED)
+        raise _RefusedError(f"{request.method} is not supported: use GET", HTTPStatus.METHOD_NOT_ALLOWED)
     query = _parse_query(url.query)
     page, size, per_day = (_parse_number(name, query.get(name, default)) for name, default in DEFAULTS.items())
     times = {name: _parse_time(name, query[name]) for name in TIMES if name in query}
@@ -202,7 +202,7 @@ def _parse_query(text: str) -> dict[str, str]:
     query: dict[str, str] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in TIMES and name not in LIMITS:
-            raise _RefusedError(f"there is no parameter {name!r}: there are {', '.join((*TIMES, *LIMITS))}")
+            raise _RefusedError(f"unknown parameter {name!r}: use {', '.join((*TIMES, *LIMITS))}")
         if name in query:
             raise _RefusedError(f"{name} is given twice: give it once")
         query[name] = value
@@ -229,11 +229,11 @@ def _to_microseconds(time: dt.datetime) -> int:
 
 
 class Population:
-    """The slots since 2016, `per_day` a day and numbered from 0, and the record that each of them made."""
+    """The slots since 2016, numbered from 0, and the record of each slot."""
 
     def __init__(self, per_day: int) -> None:
         self.per_day = per_day
-        # By slot % CYCLE: slots since the user was created, and until it changes again; endless after the last change.
+        # By slot % CYCLE: slots since the user was created, and until its next change, which is maxsize after the last.
         self.ages = [0] * CYCLE
         self.rests = [sys.maxsize] * CYCLE
         for life in range(LIVES):
@@ -245,7 +245,7 @@ class Population:
                 self.ages[place + 1] = self.ages[place] + self.rests[place]
 
     def count_slots(self, stop: int) -> int:
-        """How many slots lie before `stop`, in microseconds since 2016; so also the first that does not."""
+        """Return the number of slots before `stop`, in microseconds since 2016, which is also the first later slot."""
         day, rest = divmod(stop, DAY_MS * 1000)
         if day < 0:
             return 0
@@ -253,18 +253,18 @@ class Population:
         return slots.start + bisect_left(slots, rest, key=lambda slot: self.time_of_day(slot) * 1000)
 
     def time_of_day(self, slot: int) -> int:
-        """The time of a slot in milliseconds since midnight. Within a day it never falls from a slot to the next."""
+        """Return the time of a slot in milliseconds since midnight. Within a day, times never decrease."""
         time = (slot % self.per_day * DAY_MS + _hash(slot) % DAY_MS) // self.per_day
         unit = 1000 if time < BATCH_MS else 1
         time -= time % unit
         return time if time % QUARTER_MS else time + unit
 
     def record(self, slot: int) -> bytes:
-        """The JSON of a slot's user, as it is from this slot until the user's next."""
+        """Return the JSON of a slot's user, as of this slot until the user's next slot."""
         life, stage = divmod(slot % CYCLE, STAGES)
         user = (slot - self.ages[slot % CYCLE]) // STAGES + 1
         mix = _hash(user)
-        # A change goes on to the next in a list: of cities and mailboxes by turns, in one life of family names as well.
+        # A change takes the next word of a list: cities and mailboxes alternate; in one life, family names change too.
         moves = (stage + 1) // 2
         mailboxes = stage // 2
         marriages = life == 6 and stage > 2
@@ -285,16 +285,16 @@ class Population:
             FRACTIONS[ms],
         )
         if slot % WRONG_EVERY == WRONG_FIRST:
-            return _spoil(record, WRONGS[slot // WRONG_EVERY % len(WRONGS)])
+            return _add_error(record, WRONGS[slot // WRONG_EVERY % len(WRONGS)])
         return record
 
 
 class States:
-    """The slots from `start` on that made the states of slot `stop`: before it, their users did not change again."""
+    """The slots from `start` on whose users do not change again before slot `stop`."""
 
     def __init__(self, population: Population, start: int, stop: int) -> None:
         self.stop = stop
-        # By slot % CYCLE: the first slot that belongs here. With it, all later ones of its kind do.
+        # By slot % CYCLE: the first such slot. All later slots of the same remainder belong here too.
         self.firsts = [
             first + (place - first) % CYCLE
             for place, (age, rest) in enumerate(zip(population.ages, population.rests, strict=True))
@@ -302,11 +302,11 @@ class States:
         ]
 
     def count(self, stop: int) -> int:
-        """How many there are before slot `stop`."""
+        """Return the number of these slots before slot `stop`."""
         return sum((stop - first + CYCLE - 1) // CYCLE for first in self.firsts if first < stop)
 
     def page(self, number: int, size: int) -> Iterator[int]:
-        """The slots of page `number`, from 1, of `size` each; found without a walk through the pages before."""
+        """Yield the slots of a page, numbered from 1, without walking through the pages before."""
         start = bisect_left(range(self.stop), (number - 1) * size + 1, key=lambda slot: self.count(slot + 1))
         return islice((slot for slot in range(start, self.stop) if slot >= self.firsts[slot % CYCLE]), size)
 
@@ -322,12 +322,12 @@ def _date(day: int) -> bytes:
 
 
 def _hash(number: int) -> int:
-    """32 bits that look random: the middle of a product with an odd constant, and of its square."""
+    """Return 32 pseudo-random bits: the middle of a product with an odd constant, then of its square."""
     middle = number * 0x9E3779B97F4A7C15 >> 27 & 0xFFFFFFFF
     return middle * middle >> 16 & 0xFFFFFFFF
 
 
-def _spoil(text: bytes, wrong: str) -> bytes:
+def _add_error(text: bytes, wrong: str) -> bytes:
     record = json.loads(text)
     match wrong:
         case "id as text":
