@@ -13,7 +13,8 @@ from luigi.util import requires
 
 from wholeday.config.source import Source
 from wholeday.schema.dataset import Dataset
-from wholeday.tasks.day_tasks import Extract, Load, RangeDaily, Transform
+from wholeday.tasks.day_tasks import Extract, Load, Transform
+from wholeday.tasks.range_daily import RangeDaily
 
 if TYPE_CHECKING:
     import pandas as pd

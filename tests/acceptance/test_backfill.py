@@ -151,8 +151,8 @@ def test_days_that_are_not_closed_are_one_line():
         (("2026-11-03", "2026-11-01"), 1, "ERROR: STOP 2026-11-01 is not after START 2026-11-03"),
         (("2026-11-01", "2026-11-01"), 1, "ERROR: STOP 2026-11-01 is not after START 2026-11-01"),
         (("2026-11-01",), 2, "the following arguments are required: STOP"),
-        (("2026-11-01", "tomorrow"), 2, "'tomorrow' is not a day: give it as 2026-11-21"),
-        (("1066-10-14", "1066-10-15"), 2, "1066-10-14 is no day of a source: give one from 1970 on"),
+        (("2026-11-01", "tomorrow"), 2, "'tomorrow' is not a day: write it as 2026-11-21"),
+        (("1066-10-14", "1066-10-15"), 2, "1066-10-14 is out of range: give a day from 1970 on"),
         (("2026-11-01", "2026-11-02", "--workers", "0"), 2, "0 is not 1 or more"),
         (
             ("2026-11-01", "2026-11-02", "--users-modes", "snapshot"),

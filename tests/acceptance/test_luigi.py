@@ -224,13 +224,13 @@ def test_a_snapshot_without_records_is_a_failure():
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (("LoadUsers", "--date", "2026-13-01"), 40, "'2026-13-01' is not a day: give it as 2026-11-21"),
+        (("LoadUsers", "--date", "2026-13-01"), 40, "'2026-13-01' is not a day: write it as 2026-11-21"),
         (("LoadUsers", "--date", "2999-01-01"), 30, "the newest day available is"),
         (("BackfillUsers", "--start", "2026-11-01", "--stop", "2999-01-01"), 35, "is past the last closed day"),
         (("BackfillUsers", "--start", "2026-11-03", "--stop", "2026-11-01"), 35, "Can't have start > stop"),
         ((*LOAD, "--users-mode", "all"), 40, "mode"),
         (("LoadUsers", "--date", ""), 40, "the flag --date is empty"),
-        (("LoadUsers", "--date", "9999-12-31"), 40, "9999-12-31 is no day of a source"),
+        (("LoadUsers", "--date", "9999-12-31"), 40, "9999-12-31 is out of range"),
         ((*LOAD, "--users-url", ""), 40, "the flag --users-url is empty"),
         (("LoadUserz", "--date", DAY), 1, "No task LoadUserz. Did you mean: LoadUsers"),
         (("BackfillUsers", "--stop", "2026-11-01"), 35, "give --start, the first day"),

@@ -138,5 +138,5 @@ def test_a_range_of_another_task_is_luigi_s_own():
 @pytest.mark.parametrize("text", ["2026-13-01", "21.11.2026", "yesterday", "2026-11-21T00", ""])
 def test_a_day_is_written_in_one_way(text):
     """Anything else is one line with an example."""
-    with pytest.raises(ConfigError, match="is not a day: give it as 2026-11-21"):
+    with pytest.raises(ConfigError, match="is not a day: write it as 2026-11-21"):
         DayParameter().parse(text)
