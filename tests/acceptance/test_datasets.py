@@ -169,9 +169,9 @@ def test_a_mended_transform_makes_the_clean_day_again_without_the_api():
 def test_status_names_the_days_that_other_code_made():
     """They are what a reprocess would redo."""
     luigi_run("LoadUsers", "--date", DAY)
-    assert "made by other code" not in run("python", "-m", "wholeday", "status").stdout
+    assert "transformed by another version" not in run("python", "-m", "wholeday", "status").stdout
     changed = edit_users(".str.lower()", ".str.upper()")
-    assert "made by other code" in run("python", "-m", "wholeday", "status", **changed).stdout
+    assert "transformed by another version" in run("python", "-m", "wholeday", "status", **changed).stdout
 
 
 def test_the_version_changes_with_the_code_and_not_with_its_comments(monkeypatch):

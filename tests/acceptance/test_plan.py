@@ -13,7 +13,7 @@ from tests.support.days import change, make_days
 from tests.support.project import dump_tree, run
 from wholeday import clock
 from wholeday.commands import plan as plan_module
-from wholeday.commands.plan import Cost, find_cost, plan
+from wholeday.commands.plan import Cost, estimate_cost, plan
 from wholeday.storage.day_folder import DayFolder
 from wholeday.tasks import stages
 from wholeday.tasks.failures import Failure
@@ -51,17 +51,17 @@ def made(configure, monkeypatch) -> None:
 
 @pytest.mark.usefixtures("made")
 def test_each_day_has_its_step_and_its_reason():
-    """Loaded (after it failed), outdated, cleaned, read, damaged, failed, not closed."""
-    outdated = "outdated, its clean files are not what the code of today makes of its raw files"
+    """Loaded (after it failed), outdated, transformed, extracted, damaged, failed, not closed."""
+    outdated = "outdated: its clean files are missing or outdated"
     steps = plan(read_workspace(USERS), DAYS[0], DAYS[-1])
     assert "is not a manifest" in steps[4].why
     assert [(step.date, step.what, step.why) for step in (*steps[:4], *steps[5:])] == [
         (DAYS[0], "nothing", "loaded"),
         (DAYS[1], "reprocess", outdated),
-        (DAYS[2], "load", "read and cleaned"),
-        (DAYS[3], "clean", "read"),
-        (DAYS[5], "read", "failed at 2026-10-07T01:00:00Z, extract: 404 Not Found"),
-        (DAYS[6], "wait", "not closed; the newest day that is: 2026-10-06"),
+        (DAYS[2], "load", "extracted and transformed"),
+        (DAYS[3], "transform", "extracted"),
+        (DAYS[5], "extract", "failed at 2026-10-07T01:00:00Z, extract: 404 Not Found"),
+        (DAYS[6], "wait", "not closed; the newest closed day is 2026-10-06"),
     ]
 
 
@@ -87,24 +87,24 @@ def test_it_touches_nothing_and_asks_nothing():
     assert (result.returncode, result.stderr) == (0, "")
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert rows[0] == "to do days which why"
-    assert "load 1 2026-10-03 read and cleaned" in rows
+    assert "load 1 2026-10-03 extracted and transformed" in rows
     assert dump_tree("data") == before
 
 
 def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
     """The median of pages; and of the seconds from the first request to the marker."""
     configure("users", url=URL)
-    assert find_cost(read_workspace(USERS)) is None
+    assert estimate_cost(read_workspace(USERS)) is None
     for day in DAYS[:3]:
         make(day)
-    cost = find_cost(read_workspace(USERS))
+    cost = estimate_cost(read_workspace(USERS))
     assert cost is not None
-    assert (cost.of, cost.pages) == (3, 3)
+    assert (cost.days, cost.pages) == (3, 3)
     assert 0 < cost.seconds < 30
     result = run("python", "-m", "wholeday", "plan", "2026-09-01", "2026-10-04")
     said = result.stdout.splitlines()[-1]
     assert said.startswith("users: about 90 requests and 0:0")
-    assert said.endswith(" with one worker to read 30 days, by the median of 3 loaded days")
+    assert said.endswith(" with one worker to extract 30 days, by the median of 3 loaded days")
 
 
 def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
@@ -113,9 +113,9 @@ def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
     change("update loads set pages = 90 where date < '2026-09-21'")
     change("update loads set pages = 7 where date >= '2026-09-21'")
     change("update loads set pages = 500, mode = 'snapshot' where date > '2026-10-10'")
-    cost = find_cost(read_workspace(USERS))
+    cost = estimate_cost(read_workspace(USERS))
     assert cost is not None
-    assert (cost.of, cost.pages) == (30, 7)
+    assert (cost.days, cost.pages) == (30, 7)
 
 
 def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(monkeypatch):
@@ -142,15 +142,15 @@ def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(mon
             return [mark(minutes) for minutes in self.minutes]
 
     monkeypatch.setattr(plan_module, "open_warehouse", lambda _: Loaded(1))
-    assert find_cost(read_workspace(USERS)) == Cost(1, 7, 80)
+    assert estimate_cost(read_workspace(USERS)) == Cost(1, 7, 80)
     monkeypatch.setattr(plan_module, "open_warehouse", lambda _: Loaded(9000))
-    assert find_cost(read_workspace(USERS)) == Cost(1, 7, 23)
+    assert estimate_cost(read_workspace(USERS)) == Cost(1, 7, 23)
 
 
 def test_without_a_warehouse_it_says_that_the_cost_is_not_known():
     """And makes none."""
     result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06")
     assert result.returncode == 0, result.stderr
-    assert " ".join(result.stdout.splitlines()[1].split()) == "read 5 2026-10-01..2026-10-05 missing"
-    assert result.stdout.splitlines()[-1] == "users: no day is loaded from which to learn what 5 days may cost"
+    assert " ".join(result.stdout.splitlines()[1].split()) == "extract 5 2026-10-01..2026-10-05 missing"
+    assert result.stdout.splitlines()[-1] == "users: cannot estimate the cost of 5 days, as no day is loaded"
     assert not Path("data").exists()

@@ -132,7 +132,7 @@ def test_the_visualiser_shows_how_far_a_running_day_is(server):
 def follow(url: str, set_message: Callable[[str], None], set_percentage: Callable[[int], None], **keys: Any) -> None:
     """Read a source, with the setters of a task."""
     reading = Reader(People(url=url, paginator="page", **keys), OTHER_DAY, census=Census(None, ("id",)))
-    with progress.track_reading(set_message, set_percentage) as tell:
+    with progress.track_extraction(set_message, set_percentage) as tell:
         for _ in reading:
             tell(reading)
 

@@ -15,8 +15,8 @@ from tests.support.days import change, make_days, note
 from tests.support.orders import ORDERS
 from tests.support.project import query, run, run_here
 from wholeday import clock
-from wholeday.commands.report import add_up, judge, list_remedies, make_charts, make_months, write_report
-from wholeday.commands.status import find_status
+from wholeday.commands.report import accumulate, build_charts, build_months, list_remedies, summarize, write_report
+from wholeday.commands.status import read_status
 from wholeday.load.warehouse import open_warehouse
 from wholeday.storage.tombstones import Tombstone, Tombstones
 from wholeday.tasks.failures import Failure
@@ -113,7 +113,7 @@ def test_a_year_of_days_is_a_page_that_begins_with_all_is_well(browser):
     text = page.text()
     assert re.match(
         r"users in sqlite:///data/warehouse.db\s+as of 2026-11-25 03:30 UTC\s+All is well\s+"
-        r"What changed before 2026-11-25 00:00 UTC is known. That was 3 hours 30 minutes ago.",
+        r"All changes before 2026-11-25 00:00 UTC are loaded \(3 hours 30 minutes ago\).",
         text,
     )
     assert page.evaluate("document.title") == "users: All is well"
@@ -125,10 +125,10 @@ def test_a_year_of_days_is_a_page_that_begins_with_all_is_well(browser):
     }  # fmt: skip
     words = page.evaluate("[...document.querySelectorAll('[role=img]')].map(chart => chart.ariaLabel)")
     assert [line.split(",")[0].split(":")[0] for line in words] == [
-        "Records a day", "What they changed", "Rejected a day", "Seconds a day", "All users",
+        "Records per day", "Changes per day", "Rejects per day", "Seconds per day", "Total users",
     ]  # fmt: skip
     assert re.fullmatch(
-        r"Records a day, 2026-08-27 to 2026-11-24. Median of records \d+, at most \d+. 0 days not loaded.", words[0]
+        r"Records per day, 2026-08-27 to 2026-11-24. Medians: records \d+, at most \d+. 0 days not loaded.", words[0]
     )
     (users,) = query("select count(*) from users_history where valid_to is null")[0]
     assert words[-1].endswith(f" to {users:,} since 2025-11-25.")
@@ -147,12 +147,12 @@ def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
     assert [re.sub(r"\s+", " ", remedy) for remedy in remedies] == [
         f"failed 2026-11-24 transform: too many {ATTACK} wholeday backfill 2026-11-24 2026-11-25",
         "missing 2026-11-12 not loaded wholeday backfill 2026-11-12 2026-11-13",
-        "outdated 2026-11-03..2026-11-04 made by other code wholeday reprocess 2026-11-03 2026-11-05",
+        "outdated 2026-11-03..2026-11-04 transformed by another version wholeday reprocess 2026-11-03 2026-11-05",
     ]
     ill = "document.querySelectorAll('td[title]:not(.loaded, .open)')"
     cells = page.evaluate(f"[...{ill}].map(cell => cell.title + '|' + cell.textContent)")
     assert [re.sub(r", \d+ records?, \d+ rejected", "", cell) for cell in cells] == [
-        "2026-10-02: loaded, raw files given up|2",
+        "2026-10-02: loaded, files pruned|2",
         "2026-11-03: outdated|3, outdated",
         "2026-11-04: outdated|4, outdated",
         "2026-11-12: missing|12, missing",
@@ -160,9 +160,10 @@ def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
     ]
     assert "loaded, 55" in page.text()
     assert "2 days not loaded." in page.evaluate("document.querySelector('[role=img]').ariaLabel")
-    assert re.search(
-        r"Failed, and loaded now\s+2026-11-14 extract, at 2026-11-15 00:15 UTC\s+503 for five tries", page.text()
+    recovered = (
+        r"Failures of days that are loaded now\s+2026-11-14 extract, at 2026-11-15 00:15 UTC\s+503 for five tries"
     )
+    assert re.search(recovered, page.text())
 
 
 def test_where_nothing_is_loaded_the_page_says_what_to_do(browser):
@@ -263,17 +264,17 @@ def test_the_total_grows_as_the_history_says():
     growth = open_warehouse(read_workspace(USERS)).compute_growth()
     counted = "select count(*) from users_history where valid_from < ?1 and (valid_to is null or valid_to >= ?1)"
     days = [LAST - dt.timedelta(days=number) for number in range(9, -1, -1)]
-    assert add_up(growth, days[0], LAST) == [query(counted, str(day + dt.timedelta(days=1)))[0][0] for day in days]
-    assert add_up(growth, days[4], LAST) == add_up(growth, days[0], LAST)[4:]
-    assert add_up(growth, days[0], days[4]) == add_up(growth, days[0], LAST)
+    assert accumulate(growth, days[0], LAST) == [query(counted, str(day + dt.timedelta(days=1)))[0][0] for day in days]
+    assert accumulate(growth, days[4], LAST) == accumulate(growth, days[0], LAST)[4:]
+    assert accumulate(growth, days[0], days[4]) == accumulate(growth, days[0], LAST)
 
 
 def test_whom_a_snapshot_does_not_list_is_deleted():
     """For who looks at the charts it is the same as a record that says so."""
     make_days(LAST - dt.timedelta(days=9), 10)
     change("update loads set deleted = 2, vanished = 3")
-    status = find_status(read_workspace(USERS))
-    chart = make_charts(status, [marker.date for marker in status.loads])[1]
+    status = read_status(read_workspace(USERS))
+    chart = build_charts(status, [marker.date for marker in status.loads])[1]
     assert chart.caption.endswith(" updated, 5 deleted")
 
 
@@ -284,8 +285,8 @@ def test_the_median_of_the_charts_is_a_number_to_be_read(few: int, many: int, to
     """Between two days it has a half, and to round that must not make powers of ten."""
     make_days(LAST - dt.timedelta(days=1), 2)
     change(f"update loads set deleted = case date when '{LAST}' then {many} else {few} end")
-    status = find_status(read_workspace(USERS))
-    chart = make_charts(status, [marker.date for marker in status.loads])[1]
+    status = read_status(read_workspace(USERS))
+    chart = build_charts(status, [marker.date for marker in status.loads])[1]
     assert chart.caption.endswith(f" updated, {told} deleted")
 
 
@@ -293,8 +294,8 @@ def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
     """Between one that failed and the first that is loaded, say."""
     make_days(LAST - dt.timedelta(days=1), 2)
     note(Failure(NOW, dt.date(2026, 9, 30), "extract", "down"))
-    status = find_status(read_workspace(USERS))
-    cells = [cell for month in make_months(status, status.find_states()) for week in month.weeks for cell in week]
+    status = read_status(read_workspace(USERS))
+    cells = [cell for month in build_months(status, status.get_states()) for week in month.weeks for cell in week]
     assert [(str(cell.date), cell.state) for cell in cells if cell] == [
         ("2026-09-30", "failed"),
         ("2026-11-23", "loaded"),
@@ -305,9 +306,9 @@ def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
 
 def tell_remedies() -> tuple[str, list[tuple[str, str]]]:
     """The verdict, and the days of each remedy."""
-    status = find_status(read_workspace(USERS))
+    status = read_status(read_workspace(USERS))
     remedies = list_remedies(status)
-    return judge(status, remedies)[1], [(remedy.state, remedy.days) for remedy in remedies]
+    return summarize(status, remedies)[1], [(remedy.state, remedy.days) for remedy in remedies]
 
 
 def test_a_snapshot_that_was_not_taken_is_missing_for_good(configure):
@@ -323,15 +324,15 @@ def test_a_snapshot_that_was_not_taken_is_missing_for_good(configure):
     make_days(NOW.date(), 1)
     change("update loads set mode = 'snapshot'")
     assert tell_remedies() == ("1 day missing", [("missing", "2026-11-22")])
-    assert [remedy.command for remedy in list_remedies(find_status(read_workspace(USERS)))] == [""]
+    assert [remedy.command for remedy in list_remedies(read_status(read_workspace(USERS)))] == [""]
 
 
 def test_all_is_not_well_above_a_collapse(browser):
     """A day on which many rows, or many values of a column, were lost comes before the charts that show it."""
     make_days(LAST - dt.timedelta(days=9), 10)
-    before, total = add_up(open_warehouse(read_workspace(USERS)).compute_growth(), LAST - dt.timedelta(days=9), LAST)[
-        -2:
-    ]
+    before, total = accumulate(
+        open_warehouse(read_workspace(USERS)).compute_growth(), LAST - dt.timedelta(days=9), LAST
+    )[-2:]
     at, date = f"{LAST}T12:00:00.000000Z", str(LAST)
     change(
         "insert or replace into _users_events (load_date, user_id, at, _state) "
@@ -369,7 +370,7 @@ def test_keys_that_are_not_wholly_forgotten_are_not_well():
     """Though every day is loaded."""
     make_days(LAST - dt.timedelta(days=4), 5)
     Tombstones("data", "users").add([Tombstone((42,), NOW)])
-    assert tell_remedies() == ("1 key not wholly forgotten", [("outdated", "every day")])
+    assert tell_remedies() == ("1 key not fully erased", [("outdated", "every day")])
 
 
 def test_a_long_outage_is_told_shortly():
@@ -379,7 +380,7 @@ def test_a_long_outage_is_told_shortly():
     for date in dates:
         change("delete from loads where date = ?", str(date))
     note(*(Failure(NOW - dt.timedelta(hours=number), date, "extract", "down") for number, date in enumerate(dates)))
-    failed = [remedy for remedy in list_remedies(find_status(read_workspace(USERS))) if remedy.state == "failed"]
+    failed = [remedy for remedy in list_remedies(read_status(read_workspace(USERS))) if remedy.state == "failed"]
     assert len(failed) == 15
     assert [remedy.days for remedy in failed[:2]] == ["2026-11-24", "2026-11-22"]
     assert re.fullmatch(r"19 other runs before, 2026-10-05, .*, 2026-10-27", failed[-1].days)

@@ -15,7 +15,7 @@ from tests.support.days import change, make_days, note
 from tests.support.project import luigi_run, run, run_here
 from tests.support.terminal import look_at, run_on_terminal
 from wholeday import clock
-from wholeday.commands.status import Status, find_status, tell_span
+from wholeday.commands.status import Status, format_span, read_status
 from wholeday.tasks.failures import Failure
 from wholeday.tasks.stages import read_workspace
 
@@ -50,16 +50,16 @@ def make_every_state() -> None:
 def test_every_day_has_a_state():
     """Where several are true the gravest: what failed is missing too, what is outdated or pruned is loaded."""
     make_every_state()
-    status = find_status(read_workspace(USERS))
+    status = read_status(read_workspace(USERS))
     days = {FIRST + dt.timedelta(days=number) for number in range(20)}
-    states = status.find_states()
+    states = status.get_states()
     assert states.keys() == days
     other = {date.day: state for date, state in states.items() if state != "loaded"}
     assert other == {9: "pruned", 11: "outdated", 18: "missing", 20: "failed", 24: "failed"}
     assert [day.day for day in status.missing] == [18, 20, 24]
     assert [day.day for day in status.failed] == [20, 24]
     assert [day.day for day in status.pruned] == [9]
-    assert status.outdated == {dt.date(2026, 11, 11): "made by other code"}
+    assert status.outdated == {dt.date(2026, 11, 11): "transformed by another version"}
     assert [(failure.date.day, failure.line) for failure in status.failures] == [
         (24, "disk is full"),
         (20, "too many [rejects]"),
@@ -77,7 +77,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     assert lines[:10] == [
         "users in sqlite:///data/warehouse.db: 17 days, 2026-11-05 to 2026-11-23; "
         "3 days missing up to the last closed one, 2026-11-24",
-        "what changed before 2026-11-18T00:00:00Z is known, 7 days 3 hours ago",
+        "all changes before 2026-11-18T00:00:00Z are loaded (7 days 3 hours ago)",
         "source: demo://users",
         "",
         "week of      Mon   Tue   Wed   Thu   Fri   Sat   Sun",
@@ -85,7 +85,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
         "2026-11-09   9 p  10 .  11 O  12 .  13 .  14 .  15 .",
         "2026-11-16  16 .  17 .  18 M  19 .  20 F  21 .  22 .",
         "2026-11-23  23 .  24 F  25 -  26 -  27 -  28 -  29 -",
-        ". loaded   p loaded, raw files given up   O outdated   F failed   M missing   - not over yet",
+        ". loaded   p loaded, files pruned   O outdated   F failed   M missing   - not over yet",
     ]
     assert [line.split()[0] for line in lines[12:14]] == ["2026-11-22", "2026-11-23"]
     rest = lines[14:]
@@ -94,7 +94,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
         "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
         "failed at 2026-11-21T01:05:00Z: 2026-11-20, transform: too many [rejects]",
         "failed at 2026-11-18T00:05:00Z, loaded now: 2026-11-17, extract: 503 for 5 tries",
-        "outdated, made by other code: 2026-11-11",
+        "outdated, transformed by another version: 2026-11-11",
     ]
     assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[5])
 
@@ -112,7 +112,7 @@ def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
     assert lines[at + 4] == "0 on all these days: deleted, vanished, reverted, superseded, duplicate, forgotten"
     legend = lines[at - 3 : at - 1]
     assert re.split(" {3,}", "   ".join(legend)) == [
-        ". loaded", "p loaded, raw files given up", "O outdated", "F failed", "M missing", "- not over yet",
+        ". loaded", "p loaded, files pruned", "O outdated", "F failed", "M missing", "- not over yet",
     ]  # fmt: skip
     change("update loads set deleted = 1, superseded = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321")
     _, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
@@ -147,7 +147,7 @@ def test_for_machines_there_is_one_document_with_the_keys_that_are_explained(cap
     assert list(users) == list(Status.__struct_fields__)
     assert (users["known_until"], users["age_seconds"]) == ("2026-11-18T00:00:00Z", 171.5 * 3600)
     assert users["missing"] == ["2026-11-18", "2026-11-20", "2026-11-24"]
-    assert users["outdated"] == {"2026-11-11": "made by other code"}
+    assert users["outdated"] == {"2026-11-11": "transformed by another version"}
     assert users["failures"][0] == {
         "at": "2026-11-25T00:05:00Z", "date": "2026-11-24", "stage": "load", "line": "disk is full",
     }  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(
     make_days(FIRST, 20)
     assert run_here(capsys, "status", "--max-age", "1 day 4 hours")[1:] == ("", 0)
     change("delete from loads where date in ('2026-11-12', '2026-11-20')")
-    status = find_status(read_workspace(USERS))
+    status = read_status(read_workspace(USERS))
     assert (status.newest, status.known_until) == (LAST, dt.datetime(2026, 11, 12, tzinfo=dt.UTC))
     ends = "ERROR: users: what is known ends with 2026-11-12T00:00:00Z, 13 days 3 hours ago"
     _, err, code = run_here(capsys, "status", "--max-age", "1 day 4 hours")
@@ -217,7 +217,7 @@ def test_a_later_day_makes_up_for_a_missing_one_where_it_was_read_from_before_it
     change("delete from loads where date in ('2026-11-12', '2026-11-20')")
     if snapshots:
         change(f"update loads set mode = 'snapshot' where date between {snapshots}")
-    status = find_status(read_workspace(USERS))
+    status = read_status(read_workspace(USERS))
     assert status.known_until
     assert status.known_until.date() == dt.date(2026, 11, known + (known == 23))
     wanted = [date.day for date in status.wanted]
@@ -233,7 +233,7 @@ def test_what_is_known_ends_with_the_window_or_with_the_reading_of_a_snapshot(co
     configure("users", timezone="Europe/Berlin", mode=mode)
     change("update loads set mode = ?, window_stop = '2026-11-23T23:00:00.000000Z' where date = '2026-11-23'", mode)
     change("delete from loads where date < '2026-11-23'")
-    status = find_status(read_workspace(USERS))
+    status = read_status(read_workspace(USERS))
     assert status.known_until == dt.datetime.fromisoformat(known)
     assert status.last_closed == dt.date(2026, 11, 25 if mode == "snapshot" else 24)
 
@@ -242,7 +242,7 @@ def test_ten_years_of_days_are_told_in_a_second_or_two():
     """luigi.cfg and the code are asked once, and each manifest is read once."""
     make_days(LAST - dt.timedelta(days=3651), 3652)
     began = time.process_time()
-    status = find_status(read_workspace(USERS))
+    status = read_status(read_workspace(USERS))
     assert time.process_time() - began < 2
     assert (status.days, status.missing, status.outdated, status.pruned) == (3652, [], {}, [])
 
@@ -261,7 +261,7 @@ def test_ten_years_of_days_are_told_in_a_second_or_two():
     ],
 )
 def test_a_length_of_time_is_told_by_its_two_largest_units(seconds, words):
-    assert tell_span(dt.timedelta(seconds=seconds)) == words
+    assert format_span(dt.timedelta(seconds=seconds)) == words
 
 
 @pytest.mark.parametrize(

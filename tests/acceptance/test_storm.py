@@ -25,7 +25,8 @@ from tests.support.project import dump_tree, query, remove_warehouse
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 from wholeday import clock
-from wholeday.commands import forget, prune
+from wholeday.commands import prune
+from wholeday.commands.forget.steps import forget
 from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
@@ -101,8 +102,8 @@ def load(day: dt.date) -> None:
 
 def finish() -> None:
     """Forget and prune, and find nothing wrong."""
-    assert forget.forget(read_workspace(USERS), [str(person) for person in PERSONS]).problems == []
-    assert {outcome.what for outcome in prune.prune(read_workspace(USERS), KEPT, KEPT, only_look=False)} <= {"pruned"}
+    assert forget(read_workspace(USERS), [str(person) for person in PERSONS]).problems == []
+    assert {outcome.what for outcome in prune.prune(read_workspace(USERS), KEPT, KEPT, dry_run=False)} <= {"pruned"}
     assert list(verify(read_workspace(USERS))) == []
     assert find_mark() == []
 

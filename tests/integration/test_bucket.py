@@ -25,11 +25,13 @@ from tests.support.points import Points
 from tests.support.project import dump_warehouse, luigi_run, query, run
 from tests.support.server import Answer, Request, Server
 from wholeday import clock
-from wholeday.commands import forget as forget_module
-from wholeday.commands.forget import forget
+from wholeday.commands.forget import files
+from wholeday.commands.forget.search import DayFiles, Search
+from wholeday.commands.forget.steps import forget
 from wholeday.commands.prune import prune
-from wholeday.commands.reprocess import rebuild, reprocess
-from wholeday.commands.status import find_status
+from wholeday.commands.rebuild import rebuild
+from wholeday.commands.reprocess import reprocess
+from wholeday.commands.status import read_status
 from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, FolderError, PipelineError, SourceError
@@ -117,7 +119,7 @@ def live() -> Iterator[Any]:
     open_bucket.cache_clear()
     yield rebuild(read_workspace(USERS)), dump_rows(), list(verify(read_workspace(USERS)))
     open_bucket.cache_clear()
-    pruned = list(prune(read_workspace(USERS), older_than=1, keep=1, only_look=False))
+    pruned = list(prune(read_workspace(USERS), older_than=1, keep=1, dry_run=False))
     left = [list(list_days(Pipeline().data_dir, stage, "users")) for stage in ("raw", "clean")]
     yield pruned, left, dump_rows(), dump_parts(), list(verify(read_workspace(USERS)))
 
@@ -147,7 +149,7 @@ def test_the_commands_work_on_a_bucket(bucket: Bucket, configure: Configure) -> 
     configure("pipeline", data_dir=place)
     assert [key for key in bucket.dump(place) if "/date=" not in key] == []
     status = run("python", "-m", "wholeday", "status", *flags)
-    assert (status.returncode, "superseded" in status.stdout.partition("seconds")[2]) == (0, False), status.stdout
+    assert (status.returncode, "outdated" in status.stdout.partition("seconds")[2]) == (0, False), status.stdout
     report = run("python", "-m", "wholeday", "report", *flags)
     assert "/report.html: open it in a browser" in report.stdout, report.stderr
     assert b"</html>" in bucket.dump(place)["report.html"]
@@ -196,9 +198,9 @@ def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
         (DAY, "extract went wrong"),
         (DAY, "load went wrong"),
     ]
-    assert find_status(read_workspace(USERS)).failed == [DAY]
+    assert read_status(read_workspace(USERS)).failed == [DAY]
     work()
-    assert find_status(read_workspace(USERS)).failed == []
+    assert read_status(read_workspace(USERS)).failed == []
     assert [key for key in bucket.dump(Pipeline().data_dir) if key.startswith("failures/")] == ["failures/users.jsonl"]
 
 
@@ -487,15 +489,15 @@ def test_a_day_that_changes_while_it_is_forgotten_is_told_and_done_again(
     """Else the lines of which another run had just been rid would be back."""
     work()
     key = str(query("select min(user_id) from users")[0][0])
-    write_parts = forget_module._write_parts
+    write_parts = files.write_parts
 
-    def come_between(raw: DayFolder, clean: DayFolder, read: RawManifest, *rest: Any) -> Any:
-        raw.replace(msgspec.structs.replace(read, pages=99))
-        return write_parts(raw, clean, read, *rest)
+    def come_between(search: Search, day: DayFiles) -> Any:
+        day.raw.replace(msgspec.structs.replace(day.raw_manifest, pages=99))
+        return write_parts(search, day)
 
-    monkeypatch.setattr(forget_module, "_write_parts", come_between)
+    monkeypatch.setattr(files, "write_parts", come_between)
     (problem,) = forget(read_workspace(USERS), [key]).problems
-    assert "was changed by another run meanwhile: run this again" in problem
+    assert "another run changed " in problem
     assert Tombstones(Pipeline().data_dir, "users").count_pending() == 1
     monkeypatch.undo()
     assert forget(read_workspace(USERS), []).problems == []

@@ -11,8 +11,9 @@ from pipeline.users import USERS
 from tests.support.project import execute, query, run_here
 from tests.support.server import Answer, Request, Server
 from wholeday import clock
-from wholeday.commands.reprocess import rebuild, reprocess
-from wholeday.commands.status import find_status
+from wholeday.commands.rebuild import rebuild
+from wholeday.commands.reprocess import reprocess
+from wholeday.commands.status import read_status
 from wholeday.commands.verify import verify
 from wholeday.errors import QualityError
 from wholeday.tasks import stages
@@ -118,15 +119,15 @@ def frozen(take: Take, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.usefixtures("frozen")
 def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.CaptureFixture[str]) -> None:
     """And a monitor fails, however new the day seems."""
-    status = find_status(read_workspace(USERS))
+    status = read_status(read_workspace(USERS))
     assert status.future == [TODAY]
     assert status.known_until == NOW - dt.timedelta(minutes=15)
     out, _, code = run_here(capsys, "status")
     assert code == 0
-    assert f"wrong clock: {TODAY}: read under a clock that was ahead" in out
+    assert f"wrong clock: {TODAY}: extracted while the clock was ahead" in out
     _, error, code = run_here(capsys, "status", "--max-age", "900 days")
     assert code == 1
-    assert error.startswith(f"ERROR: users: {TODAY}: read under a clock that was ahead")
+    assert error.startswith(f"ERROR: users: {TODAY}: extracted while the clock was ahead")
     found = [
         finding.what for finding in verify(read_workspace(USERS)) if (finding.date, finding.remark) == (TODAY, False)
     ]
@@ -138,7 +139,7 @@ def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.Captur
 def check_thawed() -> None:
     """Nothing is left of the snapshot of the future."""
     assert list(verify(read_workspace(USERS))) == []
-    assert find_status(read_workspace(USERS)).future == []
+    assert read_status(read_workspace(USERS)).future == []
     assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(0,)]
 
 

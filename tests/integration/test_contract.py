@@ -16,7 +16,8 @@ from tests.support import ROOT
 from tests.support.project import add_dataset, query, run
 from tests.support.server import Answer
 from tests.support.things import TIME, TODAY, load, make_dataset
-from wholeday.commands.check import FAILED, check_source
+from wholeday.commands.check.questions import FAILED
+from wholeday.commands.check.source import check_source
 from wholeday.errors import ConfigError, DatasetError, QualityError
 from wholeday.tasks.stages import read_workspace
 
@@ -222,7 +223,7 @@ def test_a_key_that_no_record_has_fails_the_day(body, message, server, configure
     with pytest.raises(QualityError, match=message):
         load(dataset, server, configure, {"items": body}, data_selector="items")
     assert not read_workspace(dataset).folder("raw", TODAY).exists()
-    finding = check_source(read_workspace(dataset))["no key twice"]
+    finding = check_source(read_workspace(dataset))["unique keys"]
     assert finding.verdict == FAILED
     assert message in finding.evidence
 

@@ -10,8 +10,8 @@ from pipeline.users import USERS
 from tests.support.project import luigi_run, query
 from tests.support.reading import DAY, People, fail, make_user, read
 from tests.support.server import Answer, Request, Server
-from wholeday.commands import check
-from wholeday.commands.check import OK
+from wholeday.commands.check.questions import OK
+from wholeday.commands.check.source import check_source
 from wholeday.errors import SourceError
 from wholeday.extract.http import retries
 from wholeday.extract.links import parse_next_link
@@ -272,9 +272,9 @@ def test_check_reads_with_end_when(server: Server, configure: Callable[..., None
 
     keys = {"mode": "snapshot", "paginator": "page", "data_selector": "users", "end_when": "404"}
     configure("users", url=server.on("/users", respond), **keys)
-    findings = check.check_source(read_workspace(USERS))
-    assert findings["pages to the end"].verdict == OK, findings
-    assert findings["reads twice the same"].verdict == OK, findings
+    findings = check_source(read_workspace(USERS))
+    assert findings["paging"].verdict == OK, findings
+    assert findings["repeatability"].verdict == OK, findings
 
 
 def test_unconfigured_end_is_an_error(server: Server) -> None:

@@ -32,11 +32,12 @@ from tests.support.project import dump_tree, execute, query, remove_warehouse, r
 from tests.support.server import Answer, Server
 from tests.support.terminal import run_on_terminal
 from wholeday import clock
-from wholeday.commands import forget, lookup
+from wholeday.commands.forget import files, lookup
+from wholeday.commands.forget.steps import forget
 from wholeday.errors import ConfigError, DatasetError, SourceError
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.manifest import CleanManifest, RawManifest, digest
-from wholeday.storage.tombstones import Done, Finder, Tombstones
+from wholeday.storage.tombstones import Done, Finder, Tombstone, Tombstones
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import alerts, failures, stages
 from wholeday.tasks.stages import read_workspace
@@ -61,7 +62,7 @@ def test_no_byte_of_a_forgotten_user_is_left():
         query(f"select * from {table} where user_id = 42") for table in ("users", "_users_events", "_users_changes")
     ]
     held.append(query("select * from rejects where record like ?", f"%{MARK}%"))
-    result = forget.forget(read_workspace(USERS), ["42"])
+    result = forget(read_workspace(USERS), ["42"])
     assert find_mark() == []
     assert (result.problems, result.unknown) == ([], [])
     assert result.days == {DAYS[0]: 1, DAYS[1]: 2, DAYS[2]: 1, DAYS[3]: 1}
@@ -73,7 +74,7 @@ def test_no_byte_of_a_forgotten_user_is_left():
 def test_nobody_else_is_touched(loaded):
     """Their lines are the same bytes in the same order, their rows and history what they were."""
     before = dump_tables()
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     for day in DAYS:
         others = [record for record in loaded[day] if str(record.get("id")) != "42"]
         assert read_raw(USERS, day) == [json.dumps(record).encode() for record in others]
@@ -87,7 +88,7 @@ def test_nobody_else_is_touched(loaded):
 @pytest.mark.usefixtures("database", "loaded")
 def test_what_is_left_is_what_the_lines_that_are_left_make():
     """G2, G4: files cleaned and days loaded anew from raw, in another order, say the same to the byte."""
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     check_markers()
     tables, clean = dump_tables(), {day: read_clean(USERS, day) for day in DAYS}
     remove_warehouse()
@@ -103,7 +104,7 @@ def test_what_is_left_is_what_the_lines_that_are_left_make():
 def test_the_manifests_say_what_was_taken_out(loaded):
     """How many lines, the hash of the day before, and of each part that was replaced; what came stays said."""
     before = {day: read_workspace(USERS).folder("raw", day).read_manifest(RawManifest) for day in DAYS}
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     for day in DAYS:
         after = read_workspace(USERS).folder("raw", day).read_manifest(RawManifest)
         taken = sum(str(record.get("id")) == "42" for record in loaded[day])
@@ -125,7 +126,7 @@ def test_the_manifests_say_what_was_taken_out(loaded):
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_a_forgotten_user_is_not_brought_back():
     """Not by cleaning or loading again, nor by the source, which sends the user as before; running it again does it."""
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     for day in DAYS:
         stages.transform(read_workspace(USERS), day)
         stages.load(read_workspace(USERS), day)
@@ -135,7 +136,7 @@ def test_a_forgotten_user_is_not_brought_back():
     assert not [path for path in find_mark() if "warehouse" in path]
     assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
     check_markers()
-    assert forget.forget(read_workspace(USERS), []).days == {DAYS[0]: 1}
+    assert forget(read_workspace(USERS), []).days == {DAYS[0]: 1}
     assert find_mark() == []
     assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
     check_markers()
@@ -144,7 +145,7 @@ def test_a_forgotten_user_is_not_brought_back():
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
     """The warehouse can be thrown away: they come from data_dir with the first load."""
-    Tombstones("data", "users").add([forget.Tombstone((42,), clock.utc_now())])
+    Tombstones("data", "users").add([Tombstone((42,), clock.utc_now())])
     remove_warehouse()
     for day in DAYS:
         stages.load(read_workspace(USERS), day)
@@ -155,17 +156,17 @@ def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_tombstones_in_the_warehouse_are_kept_in_the_files_too():
     """Where data_dir is another one, the next run writes them there."""
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     Path("data/forgotten/users.jsonl").unlink()
-    forget.forget(read_workspace(USERS), ["4711"])
+    forget(read_workspace(USERS), ["4711"])
     assert Tombstones("data", "users").keys() == [(42,), (4711,)]
 
 
 @pytest.mark.usefixtures("database_on_request")
 def test_a_second_user_is_forgotten_after_the_first(loaded):
     """Parts are replaced again, and the markers follow."""
-    forget.forget(read_workspace(USERS), ["42"])
-    result = forget.forget(read_workspace(USERS), ["1", "9", "2"])
+    forget(read_workspace(USERS), ["42"])
+    result = forget(read_workspace(USERS), ["1", "9", "2"])
     assert result.days == {day: sum(r.get("id") in (1, 2, 9) for r in loaded[day]) for day in DAYS}
     check_markers()
     assert query("select distinct user_id from users_history order by 1") == [(n,) for n in range(3, 8)]
@@ -177,7 +178,7 @@ def test_a_second_user_is_forgotten_after_the_first(loaded):
 def test_an_unknown_user_is_forgotten_ahead():
     """Nothing is found and no file changes; who comes tomorrow is kept out."""
     before, folders = dump_tables(), dump_days()
-    result = forget.forget(read_workspace(USERS), ["4711"])
+    result = forget(read_workspace(USERS), ["4711"])
     assert (result.days, result.rows, result.unknown, result.problems) == ({}, 0, ["4711"], [])
     assert dump_days() == folders
     assert dump_tables() == before | {"_users_forgotten": [(4711,)]}
@@ -187,7 +188,7 @@ def test_an_unknown_user_is_forgotten_ahead():
 def test_each_time_it_was_done_is_noted_without_the_user():
     """When, for how many keys, and how many lines of which day are gone; there is nothing pending then."""
     for keys in (["42", "4711"], ["1"], []):
-        forget.forget(read_workspace(USERS), keys)
+        forget(read_workspace(USERS), keys)
     tombstones = Tombstones("data", "users")
     first, second, third = (line for line in tombstones.read() if isinstance(line, Done))
     assert (first.tombstones, second.tombstones, tombstones.count_pending()) == (2, 3, 0)
@@ -195,7 +196,7 @@ def test_each_time_it_was_done_is_noted_without_the_user():
     assert second.days == {DAYS[0]: 2, DAYS[1]: 3, DAYS[2]: 2, DAYS[3]: 2, DAYS[4]: 1}
     assert (third.tombstones, third.days) == (second.tombstones, second.days)
     assert tombstones.keys() == [(42,), (4711,), (1,)]
-    tombstones.add([forget.Tombstone((7,), clock.utc_now())])
+    tombstones.add([Tombstone((7,), clock.utc_now())])
     assert tombstones.count_pending() == 1
 
 
@@ -205,7 +206,7 @@ def test_rows_made_by_other_code_stay_as_they_are(monkeypatch):
     tables = dump_tables()
     before = {day: read_workspace(USERS).folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
     monkeypatch.setattr(Workspace, "version", "of tomorrow")
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     after = {day: read_workspace(USERS).folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
     assert {made.transform_version for made in after.values()} == {before[DAYS[0]].transform_version}
     assert after[DAYS[4]] == before[DAYS[4]]
@@ -226,7 +227,7 @@ def test_a_key_of_two_columns_is_an_array(server, configure):
     }
     answer(server, configure, days, orders.ORDERS, mode="incremental")
     make(orders.ORDERS, DAYS[:2])
-    result = forget.forget(read_workspace(orders.ORDERS), ['["A-1", 2]'])
+    result = forget(read_workspace(orders.ORDERS), ['["A-1", 2]'])
     assert result.days == {DAYS[0]: 2, DAYS[1]: 2}
     assert query("select number, line from orders") == [("A-1", 1)]
     assert query("select count(*) from rejects") == [(0,)]
@@ -246,7 +247,7 @@ def test_another_dataset_in_the_warehouse_is_not_touched(server, configure):
     tables = [f"select * from {name} where dataset = 'orders' order by 1, 2, 3, 4" for name in ("loads", "rejects")]
     before = [query(sql) for sql in tables]
     assert [len(rows) for rows in before] == [1, 5]
-    assert forget.forget(read_workspace(USERS), ["42"]).rows == 1
+    assert forget(read_workspace(USERS), ["42"]).rows == 1
     assert [query(sql) for sql in tables] == before
     check_markers()
 
@@ -275,7 +276,7 @@ def read_numbers(dataset: Dataset) -> list[str]:
 def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
     """Where the table says a-1, raw says ` A-1`: the line that made the row goes."""
     dataset = make_lowered(server, configure)
-    assert forget.forget(read_workspace(dataset), ['["a-3", 1]']).days == {DAYS[0]: 2}
+    assert forget(read_workspace(dataset), ['["a-3", 1]']).days == {DAYS[0]: 2}
     assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
     check_markers(dataset)
 
@@ -286,7 +287,7 @@ def test_a_key_that_cleaning_changes_is_found_where_there_are_no_clean_files(ser
     """Its lines are cleaned to see whose they are; the day can be made again, and does not bring the user back."""
     dataset = make_lowered(server, configure)
     damage(read_workspace(dataset).folder("clean", DAYS[0]).path / "manifest.json")
-    result = forget.forget(read_workspace(dataset), ['["a-3", 1]'])
+    result = forget(read_workspace(dataset), ['["a-3", 1]'])
     assert (result.days, result.problems) == ({DAYS[0]: 2}, [])
     assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
     stages.transform(read_workspace(dataset), DAYS[0])
@@ -308,16 +309,14 @@ def test_a_day_whose_lines_cannot_be_cleaned_is_left_to_a_person(server, configu
     dataset = make_lowered(server, configure, clean)
     read_workspace(dataset).folder("clean", DAYS[0]).sweep()
     broken.append(error)
-    (problem,) = forget.forget(read_workspace(dataset), ['["a-3", 1]']).problems
-    assert (
-        f"orders {DAYS[0]}: {read_workspace(dataset).folder('raw', DAYS[0])} has no clean files, and cannot be cleaned"
-        in problem
-    )
+    (problem,) = forget(read_workspace(dataset), ['["a-3", 1]']).problems
+    raw = read_workspace(dataset).folder("raw", DAYS[0])
+    assert f"orders {DAYS[0]}: {raw} has no clean files, and its lines cannot be" in problem
     assert MARK not in problem
     assert Tombstones("data", "orders").count_pending() == 1
     assert len(read_numbers(dataset)) == 6
     broken.clear()
-    assert forget.forget(read_workspace(dataset), []).days == {DAYS[0]: 2}
+    assert forget(read_workspace(dataset), []).days == {DAYS[0]: 2}
     assert Tombstones("data", "orders").count_pending() == 0
 
 
@@ -331,8 +330,8 @@ def test_a_key_is_found_however_it_is_written():
 @pytest.mark.parametrize("text", ["", "x", "4.5", "[42, 1]", '"42"', "042", str(2**63), "true", "null"])
 def test_what_can_be_no_key_is_refused(text):
     """One line that says what a key is; nothing is written."""
-    with pytest.raises(ConfigError, match=r"is no key of users: give user_id \(integer\) as it stands there"):
-        forget.forget(read_workspace(USERS), ["42", text])
+    with pytest.raises(ConfigError, match=r"is not a key of users: give user_id \(integer\) as the table shows it"):
+        forget(read_workspace(USERS), ["42", text])
     assert not Path("data").exists()
 
 
@@ -341,7 +340,7 @@ def test_an_array_that_can_be_no_key_is_refused(configure, text):
     """Its values are of the columns' kinds, in their order."""
     configure("orders", url="http://127.0.0.1:1/orders")
     with pytest.raises(ConfigError, match=r"give number \(text\), line \(integer\) as a JSON array"):
-        forget.forget(read_workspace(orders.ORDERS), [text])
+        forget(read_workspace(orders.ORDERS), [text])
 
 
 @pytest.mark.usefixtures("loaded")
@@ -361,13 +360,13 @@ def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch)
         file.write(f"cut, with {MARK}")
     quoting = {"data/report.html", str(path), "data/failures/users.alerts.jsonl"}
     assert quoting <= set(find_mark())
-    assert forget.forget(read_workspace(USERS), ["42"]).problems == []
+    assert forget(read_workspace(USERS), ["42"]).problems == []
     assert find_mark() == []
     (failure,) = failures.read_failures("data", "users")
     assert (failure.date, failure.stage, failure.line) == (day, "extract", failures.ERASED)
     assert failure.at >= at
     path.write_text(f"damaged, with {MARK}\n")
-    assert forget.forget(read_workspace(USERS), []).problems == []
+    assert forget(read_workspace(USERS), []).problems == []
     assert not path.exists()
 
 
@@ -376,7 +375,7 @@ def test_failures_that_cannot_be_erased_are_a_problem():
     """What is done is not noted before they are."""
     failures.record_failure(USERS, DAYS[4], "load", MARK)
     Path("data/failures/users.jsonl.new").mkdir()
-    (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
+    (problem,) = forget(read_workspace(USERS), ["42"]).problems
     assert problem.startswith("users: data/failures/users.jsonl.new: Is a directory")
     assert Tombstones("data", "users").count_pending() == 1
 
@@ -384,8 +383,8 @@ def test_failures_that_cannot_be_erased_are_a_problem():
 @pytest.mark.usefixtures("database_on_request")
 def test_nobody_to_forget_is_said():
     """Without a key it completes what was begun; there must be something."""
-    with pytest.raises(ConfigError, match="nobody was forgotten so far"):
-        forget.forget(read_workspace(USERS), [])
+    with pytest.raises(ConfigError, match="no key was erased before"):
+        forget(read_workspace(USERS), [])
 
 
 @pytest.mark.usefixtures("database_on_request")
@@ -394,7 +393,7 @@ def test_a_record_without_a_key_is_nobodys(server, configure):
     days: Records = {DAYS[0]: [{"number": None, "line": 1}, {"line": 1}, {"number": "null", "line": 1}]}
     answer(server, configure, days, orders.ORDERS, mode="incremental")
     make(orders.ORDERS, DAYS[:1])
-    assert forget.forget(read_workspace(orders.ORDERS), ['["null", 1]']).days == {DAYS[0]: 1}
+    assert forget(read_workspace(orders.ORDERS), ['["null", 1]']).days == {DAYS[0]: 1}
     assert query("select count(*) from rejects") == [(2,)]
 
 
@@ -413,12 +412,12 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
     assert re.search(r"^42: \d rows of the warehouse, \d days?$", result.stdout, re.MULTILINE)
     assert "4711: found in no day" in result.stdout
     assert result.stderr.startswith(f"ERROR: users {DAYS[2]}: {path}: the bytes are not those")
-    assert "2 keys not wholly forgotten" in run("python", "-m", "wholeday", "status").stdout
+    assert "2 keys not fully erased" in run("python", "-m", "wholeday", "status").stdout
     path.write_bytes(content)
     again = run(*command)
     assert (again.returncode, again.stderr) == (0, "")
     assert "users: 1 line of the files and 0 rows of the warehouse" in again.stdout
-    assert "not wholly" not in run("python", "-m", "wholeday", "status").stdout
+    assert "not fully" not in run("python", "-m", "wholeday", "status").stdout
     assert MARK not in result.stdout + result.stderr + again.stdout
 
 
@@ -476,9 +475,9 @@ def test_forget_asks_on_a_terminal(answer, code, left):
 @pytest.mark.usefixtures("loaded")
 def test_interrupted_forget_continues_without_a_word(monkeypatch):
     """The key was confirmed: neither with it nor without a key is it asked for again, though no table has it."""
-    monkeypatch.setattr(forget, "_erase_day", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(files, "erase_day", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        forget.forget(read_workspace(USERS), ["42"])
+        forget(read_workspace(USERS), ["42"])
     for keys in (["42"], []):
         result = run_line(f"python -m wholeday forget users {' '.join(keys)} < /dev/null", PYTHONPATH=str(ROOT))
         assert (result.returncode, result.stderr) == (0, "")

@@ -35,12 +35,13 @@ from tests.support.project import execute, is_held, query, run, start
 from tests.support.reading import make_user
 from tests.support.server import Server
 from wholeday import clock
-from wholeday.commands import forget
-from wholeday.commands.reprocess import find_outdated
+from wholeday.commands.forget import files, tables
+from wholeday.commands.forget.search import DayFiles, Search
+from wholeday.commands.forget.steps import forget
+from wholeday.commands.reprocess import list_outdated
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.load import postgres, sqlite
-from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Tombstones
@@ -59,10 +60,10 @@ def loaded(request: pytest.FixtureRequest, server: Server, configure: Callable[.
 def test_the_markers_follow_where_the_run_before_was_cut_off(monkeypatch):
     """The files of some days were changed twice since those were written."""
     with monkeypatch.context() as patch:
-        patch.setattr(forget, "_erase_rows", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(tables, "erase_rows", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            forget.forget(read_workspace(USERS), ["42"])
-    assert forget.forget(read_workspace(USERS), ["1"]).problems == []
+            forget(read_workspace(USERS), ["42"])
+    assert forget(read_workspace(USERS), ["1"]).problems == []
     check_markers()
 
 
@@ -78,7 +79,7 @@ def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
     path = raw.path / name
     content = path.read_bytes()
     path.write_bytes(content[:-2])
-    result = forget.forget(read_workspace(USERS), ["42"])
+    result = forget(read_workspace(USERS), ["42"])
     (problem,) = result.problems
     assert problem.startswith(f"users {DAYS[1]}: {path}{what}")
     assert result.days == {DAYS[0]: 1, DAYS[2]: 1, DAYS[3]: 1}
@@ -88,7 +89,7 @@ def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
         str(raw),
         str(read_workspace(USERS).folder("clean", DAYS[1])),
     }
-    assert forget.forget(read_workspace(USERS), []).days == {DAYS[1]: 2}
+    assert forget(read_workspace(USERS), []).days == {DAYS[1]: 2}
     assert find_mark() == []
     check_markers()
 
@@ -106,7 +107,7 @@ def test_unfinished_days_are_swept():
     new.add_checkpoints([MARK.encode()])
     for stage in ("raw", "clean"):  # left by a run that was killed, in a day without a line of the user
         read_workspace(USERS).folder(stage, DAYS[4]).write("part-00007.jsonl.gz", pack([[MARK.encode()]]))
-    assert forget.forget(read_workspace(USERS), ["42"]).problems == []
+    assert forget(read_workspace(USERS), ["42"]).problems == []
     assert find_mark() == []
     assert list(new.path.iterdir()) == []
     assert not clean.exists()
@@ -121,15 +122,15 @@ def test_a_loaded_day_whose_raw_manifest_is_lost_is_left_to_a_person():
     content = manifest.read_bytes()
     manifest.unlink()
     before = {path: content for path, content in dump_days().items() if str(DAYS[1]) in path}
-    (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
+    (problem,) = forget(read_workspace(USERS), ["42"]).problems
     assert problem == (
-        f"users {DAYS[1]}: {manifest} is gone, and the day is loaded: bring it back from a copy, or delete its folder "
+        f"users {DAYS[1]}: {manifest} is missing, and the day is loaded. Restore it from a copy, or delete its folder "
         f"and the day's row of loads, and run the day again"
     )
     assert {path: content for path, content in dump_days().items() if str(DAYS[1]) in path} == before
     assert Tombstones("data", "users").count_pending() == 1
     manifest.write_bytes(content)
-    assert forget.forget(read_workspace(USERS), []).days == {DAYS[1]: 2}
+    assert forget(read_workspace(USERS), []).days == {DAYS[1]: 2}
     assert find_mark() == []
     assert clean.exists()
     check_markers()
@@ -141,7 +142,7 @@ def test_what_is_left_of_a_day_that_was_given_up_is_swept():
     raw = read_workspace(USERS).folder("raw", DAYS[1])
     (raw.path / "manifest.json").unlink()
     execute(f"update loads set pruned_at = loaded_at where date = '{DAYS[1]}'")
-    assert forget.forget(read_workspace(USERS), ["42"]).problems == []
+    assert forget(read_workspace(USERS), ["42"]).problems == []
     assert list(raw.path.iterdir()) == []
     assert find_mark() == []
 
@@ -149,15 +150,15 @@ def test_what_is_left_of_a_day_that_was_given_up_is_swept():
 @pytest.mark.usefixtures("loaded")
 def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_out_of_it(monkeypatch):
     """In the file and the table, and at both stages: nobody reads, cleans or loads it meanwhile."""
-    write_parts, held, written = forget._write_parts, [], []
+    write_parts, held, written = files.write_parts, [], []
 
-    def watch(raw: DayFolder, clean: DayFolder, *rest: Any) -> Any:
-        held.append((is_held(raw), is_held(clean)))
+    def watch(search: Search, day: DayFiles) -> Any:
+        held.append((is_held(day.raw), is_held(day.clean)))
         written.append(Tombstones("data", "users").keys() + query("select user_id from _users_forgotten"))
-        return write_parts(raw, clean, *rest)
+        return write_parts(search, day)
 
-    monkeypatch.setattr(forget, "_write_parts", watch)
-    forget.forget(read_workspace(USERS), ["42"])
+    monkeypatch.setattr(files, "write_parts", watch)
+    forget(read_workspace(USERS), ["42"])
     assert held == [(True, True)] * len(DAYS)
     assert written == [[(42,), (42,)]] * len(DAYS)
 
@@ -170,7 +171,7 @@ def test_a_clean_day_of_another_raw_day_is_swept():
     path = read_workspace(USERS).folder("clean", DAYS[0]).path
     manifest = path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"raw_sha256": [', '"raw_sha256": ["other",'))
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     assert list(path.iterdir()) == []
     assert find_mark() == []
 
@@ -180,8 +181,8 @@ def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
     """Which line made which row cannot be told then: the line of somebody else would go."""
     clean, before = read_workspace(USERS).folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
     clean.replace(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
-    (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
-    assert f"it has 1 rows of 3 records, 0 of them rejected: delete the folder {clean}, and reprocess" in problem
+    (problem,) = forget(read_workspace(USERS), ["42"]).problems
+    assert f"1 rows and 0 rejects do not add up to 3 records. Delete the folder {clean}, then reprocess" in problem
     assert read_raw(USERS, DAYS[2]) == before
 
 
@@ -194,9 +195,9 @@ def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
     stages.transform(read_workspace(USERS), DAYS[0])
     hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
     before = query(hashes, str(DAYS[0]))
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     assert query(hashes, str(DAYS[0])) == before
-    assert find_outdated(read_workspace(USERS)) == {DAYS[0]: "loaded from other files"}
+    assert list_outdated(read_workspace(USERS)) == {DAYS[0]: "loaded from other files"}
     stages.load(read_workspace(USERS), DAYS[0])
     check_markers()
 
@@ -205,15 +206,15 @@ def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
 def test_a_day_that_is_read_anew_before_the_tables_are_done_keeps_its_marker(monkeypatch):
     """The clean files are those of the lines that were left; the raw ones have all that the source sends again."""
     hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
-    before, erase_rows = query(hashes, str(DAYS[0])), forget._erase_rows
+    before, erase_rows = query(hashes, str(DAYS[0])), tables.erase_rows
 
     def come_between(*arguments: Any) -> int:
         read_workspace(USERS).folder("raw", DAYS[0]).sweep()
         stages.extract(read_workspace(USERS), DAYS[0])
         return erase_rows(*arguments)
 
-    monkeypatch.setattr(forget, "_erase_rows", come_between)
-    forget.forget(read_workspace(USERS), ["42"])
+    monkeypatch.setattr(tables, "erase_rows", come_between)
+    forget(read_workspace(USERS), ["42"])
     assert query(hashes, str(DAYS[0])) == before
     assert read_workspace(USERS).folder("raw", DAYS[0]).read_manifest(RawManifest).sha256 == before[0][0]
 
@@ -224,9 +225,9 @@ def test_a_clean_day_without_its_raw_one_is_left_to_a_person():
     raw = read_workspace(USERS).folder("raw", DAYS[2])
     raw.sweep()
     raw.path.rmdir()
-    (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
+    (problem,) = forget(read_workspace(USERS), ["42"]).problems
     assert (
-        f"{read_workspace(USERS).folder('clean', DAYS[2])} is all there is of the day: delete it, or bring {raw} back"
+        f"{read_workspace(USERS).folder('clean', DAYS[2])} has no raw files. Delete it, or restore {raw} from a copy"
         in problem
     )
     assert query("select count(*) from users_history where user_id = 42") == [(0,)]
@@ -243,10 +244,10 @@ def test_a_reader_of_the_warehouse_is_named(monkeypatch):
     with databases.connect(Pipeline().database) as reader:
         reader.execute("begin")
         reader.execute("select count(*) from users").fetchall()
-        (problem,) = forget.forget(read_workspace(USERS), ["42"]).problems
+        (problem,) = forget(read_workspace(USERS), ["42"]).problems
         assert "another program is reading the warehouse" in problem
         assert Tombstones("data", "users").count_pending() == 1
-    assert forget.forget(read_workspace(USERS), []).problems == []
+    assert forget(read_workspace(USERS), []).problems == []
     assert find_mark() == []
 
 
@@ -279,7 +280,7 @@ def kill_at_every_step() -> None:
     get_config().set("users", "max_reject_ratio", "1")
     Path("data").rename("before")
     shutil.copytree("before", "data")
-    forget.forget(read_workspace(USERS), ["42"])
+    forget(read_workspace(USERS), ["42"])
     wanted = dump_files(), dump_database()
     for step in itertools.count():
         shutil.rmtree("data")
@@ -287,12 +288,12 @@ def kill_at_every_step() -> None:
         child = os.fork()
         if not child:
             kill_at(step)
-            forget.forget(read_workspace(USERS), ["42"])
+            forget(read_workspace(USERS), ["42"])
             os._exit(0)
         if os.waitpid(child, 0)[1] == 0:
             break
         check_state(step)
-        forget.forget(read_workspace(USERS), ["42"])
+        forget(read_workspace(USERS), ["42"])
         assert (dump_files(), dump_database()) == wanted, step
     print(step)
 
@@ -361,7 +362,7 @@ def test_loads_that_run_meanwhile_neither_bring_the_user_back_nor_lose_a_hash(se
         assert process.stdout is not None
         assert process.stdout.readline() == "first round\n"
         for key in ("42", "1", "2", "3"):
-            result = forget.forget(read_workspace(USERS), [key])
+            result = forget(read_workspace(USERS), [key])
             assert (result.problems, result.unknown) == ([], [])
     finally:
         Path("stop").touch()

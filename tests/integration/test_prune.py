@@ -12,9 +12,10 @@ import pytest
 from pipeline.users import USERS, LoadUsers, TransformUsers
 from tests.support import points
 from tests.support.project import dump_tree, dump_warehouse, query, run, start
-from wholeday.commands.forget import forget
+from wholeday.commands.forget.steps import forget
 from wholeday.commands.prune import Outcome, prune
-from wholeday.commands.reprocess import rebuild, reprocess
+from wholeday.commands.rebuild import rebuild
+from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import FolderError, WarehouseError
 from wholeday.tasks import stages
@@ -43,7 +44,7 @@ def execute(*statements: str) -> None:
 
 
 def prune_old(keep: int = 3) -> list[Outcome]:
-    return list(prune(read_workspace(USERS), 0, keep, only_look=False))
+    return list(prune(read_workspace(USERS), 0, keep, dry_run=False))
 
 
 def list_files(day: dt.date) -> list[str]:
@@ -82,7 +83,7 @@ def test_a_day_is_old_by_the_last_closed_one_and_the_newest_are_kept(monkeypatch
         (6, 0, []),
         (0, 9, []),
     ]:
-        assert [outcome.date.day for outcome in prune(read_workspace(USERS), older_than, keep, only_look=True)] == days
+        assert [outcome.date.day for outcome in prune(read_workspace(USERS), older_than, keep, dry_run=True)] == days
 
 
 def test_without_yes_nothing_is_touched():
@@ -133,11 +134,11 @@ NOT_HELD = {
     ),
     "being read": (
         lambda day: Path(f"data/raw/users/date={day}/manifest.json").unlink(),
-        "its files are not finished",
+        "its files are incomplete",
     ),
     "being cleaned": (
         lambda day: Path(f"data/clean/users/date={day}/manifest.json").unlink(),
-        "its files are not finished",
+        "its files are incomplete",
     ),
     "a damaged manifest": (
         lambda day: Path(f"data/clean/users/date={day}/manifest.json").write_text("{"),
@@ -147,13 +148,13 @@ NOT_HELD = {
 
 
 @pytest.mark.parametrize("how", NOT_HELD)
-@pytest.mark.parametrize("only_look", [True, False])
-def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, only_look):
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, dry_run):
     """Its files may be all there is of it."""
     change, why = NOT_HELD[how]
     change(OLD[0])
     files = list_files(OLD[0])
-    found = tell(list(prune(read_workspace(USERS), 0, 5 if how == "other raw files" else 4, only_look)))
+    found = tell(list(prune(read_workspace(USERS), 0, 5 if how == "other raw files" else 4, dry_run)))
     assert why in found.pop(1)
     assert set(found.values()) <= {"pruned"}
     assert list_files(OLD[0]) == files
@@ -207,7 +208,7 @@ def test_verify_knows_a_day_that_was_given_up_from_one_that_is_lost():
     assert list(verify(read_workspace(USERS))) == []
     shutil.rmtree(f"data/raw/users/date={LATER[0]}")
     lost = [(finding.date, finding.what, finding.remark) for finding in verify(read_workspace(USERS))]
-    assert lost == [(LATER[0], "the files are gone: bring them back from a copy", False)]
+    assert lost == [(LATER[0], "the files are missing: restore them from a copy", False)]
     execute("update _users_events set city = 'x' where load_date = '2026-10-01'")
     assert len(list(verify(read_workspace(USERS)))) > 1
 
@@ -232,7 +233,7 @@ def test_reprocess_names_a_day_that_was_given_up_and_makes_the_others():
     assert [outcome.what for outcome in outcomes] == ["pruned"] * 3 + ["done"] * 2
     result = run("python", "-m", "wholeday", "reprocess", str(DAYS[0]), str(DAYS[-1]))
     assert result.returncode == 0, result.stderr
-    assert "users 2026-10-01..2026-10-03: given up by prune, left as loaded" in result.stdout
+    assert "users 2026-10-01..2026-10-03: pruned, left as loaded" in result.stdout
     execute(f"delete from loads where date = '{OLD[0]}'")
     assert next(iter(reprocess(read_workspace(USERS), DAYS[0], DAYS[-1]))).what == "missing"
 

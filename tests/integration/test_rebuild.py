@@ -22,12 +22,12 @@ from tests.support.orders import ORDERS
 from tests.support.project import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
 from tests.support.server import Answer, Server
 from wholeday.commands import reprocess
-from wholeday.commands.forget import forget
+from wholeday.commands.forget.steps import forget
 from wholeday.commands.lookup import look_up
 from wholeday.commands.plan import plan
 from wholeday.commands.prune import prune
-from wholeday.commands.reprocess import rebuild
-from wholeday.commands.status import find_status
+from wholeday.commands.rebuild import rebuild
+from wholeday.commands.status import read_status
 from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError, QualityError, WarehouseError
@@ -41,7 +41,7 @@ URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=
 HISTORY = "select * from users_history order by user_id, valid_from"
 REBUILD = """
 from pathlib import Path
-from wholeday.commands.reprocess import rebuild
+from wholeday.commands.rebuild import rebuild
 from pipeline.users import USERS
 from wholeday.load.warehouse import Warehouse
 Warehouse.rebuild = (lambda real: lambda *loads: (Path("began").touch(), real(*loads)))(Warehouse.rebuild)
@@ -248,10 +248,10 @@ def test_rebuild_renames_old_tables(configure):
     give_old_names("orders")
     commands = {
         "load": lambda: stages.load(read_workspace(USERS), DAYS[0]),
-        "status": lambda: find_status(read_workspace(USERS)),
+        "status": lambda: read_status(read_workspace(USERS)),
         "plan": lambda: plan(read_workspace(USERS), DAYS[0], DAYS[2]),
         "reprocess": lambda: [*reprocess.reprocess(read_workspace(USERS), DAYS[0], DAYS[2])],
-        "prune": lambda: [*prune(read_workspace(USERS), 0, 0, only_look=True)],
+        "prune": lambda: [*prune(read_workspace(USERS), 0, 0, dry_run=True)],
         "forget": lambda: forget(read_workspace(USERS), ["1"]),
         "look up": lambda: look_up(read_workspace(USERS), ["1"]),
     }
@@ -315,7 +315,7 @@ def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(
     assert [outcome.what for outcome in outcomes] == ["done"] * 4 + ["failed"]
     assert "records are rejected, more than max_reject_ratio 0.0" in outcomes[-1].why
     assert dump() == straight
-    made = f"users {DAYS[0]}..{DAYS[3]}: the warehouse is made anew of these\n"
+    made = f"users {DAYS[0]}..{DAYS[3]}: tables rebuilt from these days\n"
     assert run_here(capsys, "rebuild") == (made, f"ERROR: {outcomes[-1].why}\n", 1)
     assert dump() == straight
     shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[0]).path)

@@ -14,7 +14,8 @@ from tests.support import points
 from tests.support.points import Points
 from tests.support.project import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
 from tests.support.server import Answer, Server
-from wholeday.commands.reprocess import find_outdated, rebuild, reprocess
+from wholeday.commands.rebuild import rebuild
+from wholeday.commands.reprocess import list_outdated, reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load import day as load_stage
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(3)]
 STOP = DAYS[-1] + dt.timedelta(days=1)
-OTHER_CODE = "made by other code"
+OTHER_CODE = "transformed by another version"
 HISTORY = "select user_id, name, email, city, updated_at, valid_from, valid_to from users_history order by 1, 6"
 
 
@@ -99,7 +100,7 @@ def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
         (7, "third", None, None, third, third, None),
     ]
     server.requests.clear()
-    assert find_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert list_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
     assert [(date, remark) for date, _, _, remark in verify(read_workspace(FIXED))] == [(day, True) for day in DAYS]
     assert tell(reprocess(read_workspace(FIXED), DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
     assert server.requests == []
@@ -120,31 +121,31 @@ def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
 
 
 def test_a_day_is_outdated_for_a_reason():
-    """Not loaded; made by other code; cleaned otherwise, or not at all; loaded from other files; else not outdated."""
+    """A day is outdated if it is not loaded, or if its code, its clean files or its raw files are others."""
     load_days()
-    assert find_outdated(read_workspace(USERS)) == {}
-    assert find_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert list_outdated(read_workspace(USERS)) == {}
+    assert list_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
     execute(
         f"delete from loads where date = '{DAYS[0]}'", f"update loads set clean_sha256 = 'x' where date = '{DAYS[1]}'"
     )
     shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[2]).path)
     unfinished = read_workspace(USERS).folder("raw", DAYS[2] + dt.timedelta(days=1))
     unfinished.sweep()
-    assert find_outdated(read_workspace(USERS)) == {
+    assert list_outdated(read_workspace(USERS)) == {
         DAYS[0]: "not loaded",
         DAYS[1]: "loaded from other files",
-        DAYS[2]: "its clean files are not what the code of today makes of its raw files",
+        DAYS[2]: "its clean files are missing or outdated",
     }
-    reasons = list(find_outdated(read_workspace(USERS)).values())
+    reasons = list(list_outdated(read_workspace(USERS)).values())
     assert [outcome.why for outcome in reprocess(read_workspace(USERS), DAYS[0], STOP)] == reasons
-    assert find_outdated(read_workspace(USERS)) == {}
+    assert list_outdated(read_workspace(USERS)) == {}
     # The same bytes, read at another time; the same rows, of other bytes.
     execute(
         f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'",
         f"update loads set raw_sha256 = 'x' where date = '{DAYS[2]}'",
     )
-    assert find_outdated(read_workspace(USERS)) == dict.fromkeys(DAYS[1:], "loaded from other files")
-    assert find_outdated(read_workspace(USERS), DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
+    assert list_outdated(read_workspace(USERS)) == dict.fromkeys(DAYS[1:], "loaded from other files")
+    assert list_outdated(read_workspace(USERS), DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
 
 
 def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
@@ -183,7 +184,7 @@ def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made
     configure("users", max_reject_ratio=0.4)  # the second day alone has more, as user 7 is rejected, too
     outcomes = list(reprocess(read_workspace(USERS), DAYS[0] - dt.timedelta(days=1), STOP, everything=True))
     assert [outcome.what for outcome in outcomes] == ["missing", "done", "failed", "done"]
-    assert outcomes[0].why == "no raw files: its Load task reads them from the source"
+    assert outcomes[0].why == "no raw files: run its Load task, which extracts the day"
     assert "2 of 3 records are rejected, more than max_reject_ratio 0.4" in outcomes[2].why
     assert query("select count(*) from loads") == [(3,)]
     (read_workspace(USERS).folder("raw", DAYS[0]).path / "manifest.json").write_text("{")
@@ -198,18 +199,18 @@ def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configu
     load_days()
     configure("users", max_reject_ratio=0.4)
     first, second, third = map(str, DAYS)
-    done = f"users {first}: asked for; made again from raw\n"
+    done = f"users {first}: requested; reprocessed from raw\n"
     assert run_here(capsys, "reprocess", first, second, "--all") == (done, "", 0)
     assert run_here(capsys, "reprocess", first, second) == (f"users {first}: current, left as it is\n", "", 0)
     out, err, code = run_here(capsys, "reprocess", second, third, "--all")
     assert (out, code) == ("", 1)
     assert err.startswith(f"ERROR: users {second}: 2 of 3 records are rejected")
     out, err, code = run_here(capsys, "reprocess", "2026-09-29", second, "--all")
-    missing = "ERROR: users 2026-09-29..2026-09-30: no raw files: its Load task reads them from the source\n"
+    missing = "ERROR: users 2026-09-29..2026-09-30: no raw files: run its Load task, which extracts the day\n"
     assert (out, err, code) == (done, missing, 1)
     shutil.rmtree(read_workspace(USERS).folder("raw", DAYS[0]).path)
     out, err, code = run_here(capsys, "reprocess", first, second)
-    gone = "its raw files are gone: bring them back from a copy, or delete its row of loads, and run the day again"
+    gone = "the raw files are missing: restore them from a copy, or delete the row in loads and run the day again"
     assert (out, err, code) == ("", f"ERROR: users {first}: {gone}\n", 1)
 
 

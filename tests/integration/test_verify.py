@@ -21,9 +21,9 @@ from pipeline.users import USERS, table
 from tests.support import orders
 from tests.support.project import dump_tree, execute, has_table, query, run_here
 from wholeday import clock
-from wholeday.commands import forget as forget_module
-from wholeday.commands import verify as verify_module
-from wholeday.commands.forget import forget
+from wholeday.commands import verify_files
+from wholeday.commands.forget import tables
+from wholeday.commands.forget.steps import forget
 from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import WarehouseError
@@ -141,11 +141,11 @@ FILES = {
     ),
     "a raw part too many": (
         lambda: shutil.copy(path("raw", RECORDS), path("raw", RECORDS).with_name("part-00009.jsonl.gz")),
-        [f"{RECORDS} raw: part-00009.jsonl.gz: the manifest does not name it"],
+        [f"{RECORDS} raw: part-00009.jsonl.gz: not in the manifest"],
     ),
     "a raw manifest that is gone": (
         lambda: path("raw", RECORDS, "manifest.json").unlink(),
-        [f"{RECORDS} raw: data/raw/.* has files, but no manifest.json: the day is not finished"],
+        [f"{RECORDS} raw: data/raw/.* has files, but no manifest.json: the day is incomplete"],
     ),
     "a raw manifest that is cut": (
         lambda: path("raw", RECORDS, "manifest.json").write_text("{"),
@@ -170,7 +170,7 @@ FILES = {
         lambda: edit(path("raw", RECORDS, "manifest.json"), '"sha256": "....', '"sha256": "0000'),
         [
             f"{RECORDS} raw: .*the bytes are not those of its manifest .*",
-            f"{RECORDS} clean: is not made of the raw files that are there: reprocess makes it again",
+            f"{RECORDS} clean: does not belong to the raw files: reprocess the day",
             f"{RECORDS} loads: raw_sha256 is {SHA}, should be {SHA}",
         ],
     ),
@@ -181,7 +181,7 @@ FILES = {
     "a clean part and its manifest edited by hand": (
         lambda: [edit_rows(RECORDS), adopt(RECORDS)],
         [
-            f"{RECORDS} clean: part-00000.parquet has other rows than the same code makes of the raw files",
+            f"{RECORDS} clean: part-00000.parquet has other rows than a new transform of the raw files",
             f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
         ],
     ),
@@ -192,7 +192,7 @@ FILES = {
     "the rejects and their manifest edited by hand": (
         lambda: [edit_rejects(SNAPSHOT), adopt(SNAPSHOT, "rejects-00000.*")],
         [
-            f"{SNAPSHOT} clean: rejects-00000.jsonl.gz has other rows than the same code makes of the raw files",
+            f"{SNAPSHOT} clean: rejects-00000.jsonl.gz has other rows than a new transform of the raw files",
             f"{SNAPSHOT} loads: clean_sha256 is {SHA}, should be {SHA}",
         ],
     ),
@@ -200,7 +200,7 @@ FILES = {
         lambda: leave_out_rejects(SNAPSHOT),
         [
             f"{SNAPSHOT} clean: records is \\d+, should be \\d+",
-            *(f"{SNAPSHOT} clean: rejects-0000{n}.jsonl.gz is kept or made of .*, but not both" for n in range(3)),
+            *(f"{SNAPSHOT} clean: rejects-0000{n}.jsonl.gz is missing from the manifest: .*" for n in range(3)),
             f"{SNAPSHOT} loads: clean_sha256 is {SHA}, should be {SHA}",
         ],
     ),
@@ -218,20 +218,20 @@ FILES = {
     ),
     "clean files that are gone": (
         lambda: shutil.rmtree(path("clean", RECORDS).parent),
-        [f"{RECORDS} clean: the files are gone: reprocess makes them again"],
+        [f"{RECORDS} clean: the files are missing: reprocess the day"],
     ),
     "all files of a day": (
         lambda: [shutil.rmtree(path(stage, RECORDS).parent) for stage in ("raw", "clean")],
-        [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
+        [f"{RECORDS} raw: the files are missing: restore them from a copy"],
     ),
     "a file in the place of a day": (
         lambda: replace_by_file(path("raw", RECORDS).parent),
-        [f"{RECORDS} raw: the files are gone: bring them back from a copy"],
+        [f"{RECORDS} raw: the files are missing: restore them from a copy"],
     ),
     "raw files that are gone, while the clean ones are edited by hand": (
         lambda: [shutil.rmtree(path("raw", RECORDS).parent), edit_rows(RECORDS), adopt(RECORDS)],
         [
-            f"{RECORDS} raw: the files are gone: bring them back from a copy",
+            f"{RECORDS} raw: the files are missing: restore them from a copy",
             f"{RECORDS} loads: clean_sha256 is {SHA}, should be {SHA}",
         ],
     ),
@@ -625,9 +625,9 @@ def test_only_the_days_asked_for_are_compared():
 
 @pytest.mark.usefixtures("loaded")
 def test_what_is_no_fault_is_a_remark(monkeypatch):
-    """A day not cleaned and loaded yet, one whose files were given up, a day made by other code."""
+    """A day not cleaned and loaded yet, one whose files were given up, a day transformed by another version."""
     execute(f"update loads set transform_version = 'older', pruned_at = loaded_at where date = '{DAYS[0]}'")
-    other_code = "loads: the day was made by other code: reprocess makes it again"
+    other_code = "loads: the day was transformed by another version: reprocess it"
     found = list(verify(read_workspace(USERS)))
     assert (tell(found), tell(found, remark=True)) == ([], [f"{DAYS[0]} {other_code}"])
     shutil.rmtree(path("raw", RECORDS).parent)
@@ -640,9 +640,9 @@ def test_what_is_no_fault_is_a_remark(monkeypatch):
     assert tell(found, remark=True) == [
         f"2026-10-01 {other_code}",
         f"2026-10-02 {other_code}",
-        "2026-10-03 clean: data/clean/users/date=2026-10-03 has files, but no manifest.json: the day is not finished",
+        "2026-10-03 clean: data/clean/users/date=2026-10-03 has files, but no manifest.json: the day is incomplete",
         "2026-10-03 loads: the day is not loaded",
-        "2026-10-04 loads: the day was made by other code: its raw files are pruned",
+        "2026-10-04 loads: the day was transformed by another version: its raw files are pruned",
     ]
     execute(f"update _users_events set city = null {EVENT}")
     assert (
@@ -723,7 +723,7 @@ def test_what_is_left_is_compared_when_markers_are_missing(lost):
 @pytest.mark.usefixtures("database", "loaded")
 def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
     """Its files are newer than what is read of the warehouse."""
-    day, real = dt.date.fromisoformat(RECORDS), verify_module._verify_files
+    day, real = dt.date.fromisoformat(RECORDS), verify_files.verify_files
 
     def look(workspace, date, marker):
         if date == day:
@@ -731,9 +731,9 @@ def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
             marker = marker.replace(raw_sha256="older")
         return (yield from real(workspace, date, marker))
 
-    monkeypatch.setattr(verify_module, "_verify_files", look)
+    monkeypatch.setattr(verify_files, "verify_files", look)
     assert [finding for finding in verify(read_workspace(USERS)) if finding.date == day] == [
-        Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
+        Finding(day, "loads", "the day was loaded meanwhile: run verify again", remark=True)
     ]
 
 
@@ -753,9 +753,7 @@ def test_day_in_another_process_is_a_remark(stage):
         busy = "another process is working on the day: run verify again"
         assert list(verify(read_workspace(USERS))) == [Finding(day, stage, busy, remark=True)]
         other.stdin.close()
-    assert list(verify(read_workspace(USERS))) == [
-        Finding(day, stage, "part-00007.new.gz: the manifest does not name it")
-    ]
+    assert list(verify(read_workspace(USERS))) == [Finding(day, stage, "part-00007.new.gz: not in the manifest")]
 
 
 @pytest.mark.usefixtures("loaded")
@@ -772,7 +770,7 @@ def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
 
     monkeypatch.setattr(load_stage, "read_clean", vanish)
     assert list(verify(read_workspace(USERS))) == [
-        Finding(day, "loads", "the day was loaded during this: run verify again", remark=True)
+        Finding(day, "loads", "the day was loaded meanwhile: run verify again", remark=True)
     ]
 
 
@@ -781,10 +779,10 @@ def test_interrupted_forget_is_named_with_its_command(monkeypatch):
     """The files lack lines that the tables still have. The next forget completes the erasure."""
     ((key,),) = query("select min(user_id) from _users_events where load_date = ?", RECORDS)
     with monkeypatch.context() as patch:
-        patch.setattr(forget_module, "_erase_rows", interrupt)
+        patch.setattr(tables, "erase_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
             forget(read_workspace(USERS), [str(key)])
-    what = "forget has erased lines of its files, and not yet of the tables: run it again: wholeday forget users"
+    what = "forget erased lines of the files, but not of the tables yet: run wholeday forget users"
     assert Finding(dt.date.fromisoformat(RECORDS), "loads", what) in list(verify(read_workspace(USERS)))
     assert {finding.what for finding in verify(read_workspace(USERS))} == {what}
     forget(read_workspace(USERS), [])

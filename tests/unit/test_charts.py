@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from wholeday.commands.charts import HEIGHT, WIDTH, Layer, draw_bars, draw_line, tell_number
+from wholeday.commands.charts import HEIGHT, WIDTH, Layer, draw_bars, draw_line, format_number
 
 DAYS = [dt.date(2026, 8, 27) + dt.timedelta(days=number) for number in range(90)]
 
@@ -62,4 +62,4 @@ def test_any_values_make_a_picture(values):
     ("number", "text"), [(0, "0"), (0.5, "0.5"), (120, "120"), (1500, "1.5k"), (20_000, "20k"), (3_000_000, "3M")]
 )
 def test_the_numbers_of_an_axis_are_short(number, text):
-    assert tell_number(number) == text
+    assert format_number(number) == text

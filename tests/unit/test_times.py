@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.support.project import query
 from tests.support.things import TIME, TODAY, load, make_dataset
-from wholeday.commands.check import OK, check_source
+from wholeday.commands.check.questions import OK
+from wholeday.commands.check.source import check_source
 from wholeday.schema.record import list_leaves
 from wholeday.schema.reject import Reject
 from wholeday.tasks.stages import read_workspace
@@ -136,7 +137,7 @@ def test_naive_times_are_stored_by_the_timezone_of_the_section(server, configure
     rows = load(dataset, server, configure, body, timezone="America/New_York")
     assert rows == ["2026-11-20T15:00:00.000000Z", "2026-11-20T09:00:00.000000Z", "2026-11-20T15:00:00.000000Z"]
     assert query("select watermark from loads") == [("2026-11-20T15:00:00.000000Z",)]
-    assert check_source(read_workspace(dataset))["fits the record class"].verdict == OK
+    assert check_source(read_workspace(dataset))["record class"].verdict == OK
     assert is_current(read_workspace(dataset), TODAY)
     configure("things", timezone="UTC")
     assert not is_current(read_workspace(dataset), TODAY)

@@ -1,7 +1,8 @@
-"""Pictures of days as SVG: bars a day, and a line through time.
+"""Draw charts of days as SVG: bars, and a line over time.
 
-Owns how they look, on paper and at night: colours are words of the page's style sheet, so that one picture serves
-light and dark, and its text is text, in the page's font. Refuses to know what the numbers mean.
+*Responsibilities*: the looks. Colours are variables of the page's style sheet, so one chart fits its light and its
+dark version. Text stays text, in the page's font.
+*Non-goals*: the meaning of the numbers.
 """
 
 import datetime as dt
@@ -20,22 +21,22 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-# In units of the page's pixels: as wide as a phone, so that the text is as large as written there and everywhere.
+# In pixels of the page. As wide as a phone, so that the text keeps its size on every screen.
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 170, 44, 6, 10, 24
-FEWEST = 14  # days that an axis spans: one bar must not be as wide as the picture
+FEWEST = 14  # days on an axis, so that a single bar is not as wide as the chart
 INK, GRID, SHADE = "muted", "line", "shade"
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
 
 
 class Layer(NamedTuple):
-    """A value a day, or None, in a colour of the style sheet; negative ones go down."""
+    """Values by day, None for a day without one, in a colour of the style sheet. Negative bars point down."""
 
     colour: str
     values: Sequence[float | None]
 
 
 def draw_bars(name: str, days: Sequence[dt.date], layers: Sequence[Layer]) -> str:
-    """Bars a day, one layer upon the other; a day without values is shaded. `name` makes the picture's ids its own."""
+    """Draw stacked bars for each day. Shade a day without values. `name` makes the ids of the SVG unique on a page."""
     palette = Palette(name)
     values = np.array([[np.nan if v is None else v for v in layer.values] for layer in layers], dtype=float)
     figure, axes = _open(palette, days, whole=not np.nan_to_num(values % 1).any())
@@ -57,7 +58,7 @@ def draw_bars(name: str, days: Sequence[dt.date], layers: Sequence[Layer]) -> st
 
 
 def draw_line(name: str, days: Sequence[dt.date], layer: Layer) -> str:
-    """A line through a value a day, over an area down to nothing."""
+    """Draw a line over a value for each day, and shade the area below it."""
     palette = Palette(name)
     figure, axes = _open(palette, days)
     x = date2num(list(days))
@@ -69,7 +70,7 @@ def draw_line(name: str, days: Sequence[dt.date], layer: Layer) -> str:
 
 
 class Palette:
-    """Colours of the style sheet for matplotlib, which knows none: `palette["ink"]` becomes `var(--ink)` in the end."""
+    """Stands in for the colours of the style sheet in matplotlib: `palette["ink"]` becomes `var(--ink)` in the SVG."""
 
     def __init__(self, name: str) -> None:
         self.name, self._names = name, list[str]()
@@ -80,7 +81,7 @@ class Palette:
         return f"#0a0b{self._names.index(name):02x}"
 
     def save(self, figure: Figure) -> str:
-        """The picture as a part of a page: no size, fonts or ids but its own, and colours by their names."""
+        """Return the chart as SVG for a page: without a size, fonts and shared ids, with colours as variables."""
         file = io.StringIO()
         with mpl.rc_context(STYLE | {"svg.hashsalt": self.name}):
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -89,8 +90,8 @@ class Palette:
             element[:] = [child for child in element if child.tag.rpartition("}")[2] not in ("metadata", "style")]
             element.text = element.text and element.text.strip()
             element.tail = None
-            attributes = {name.rpartition("}")[2]: value for name, value in element.items()}  # in HTML without prefixes
-            if re.search(r"_\d+$", attributes.get("id", "")):  # nobody refers to it, and every picture has it
+            attributes = {name.rpartition("}")[2]: value for name, value in element.items()}  # HTML has no prefixes
+            if re.search(r"_\d+$", attributes.get("id", "")):  # unused, and the same in every chart
                 del attributes["id"]
             if "style" in attributes:
                 attributes["style"] = re.sub(r"font-family:[^;]*;", "", attributes["style"])
@@ -104,7 +105,7 @@ class Palette:
 
 
 def _open(palette: Palette, days: Sequence[dt.date], whole: bool = True) -> tuple[Figure, Axes]:
-    """An empty picture with the axis of these days, and one for whole numbers or others."""
+    """Create an empty chart with an axis of these days, and an axis of numbers, `whole` or not."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
         axes = figure.add_axes(
@@ -117,7 +118,7 @@ def _open(palette: Palette, days: Sequence[dt.date], whole: bool = True) -> tupl
     formats = ["%Y", "%b", "%-d %b", *["%H:%M"] * 3]
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, formats=formats, show_offset=False))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tell_number(abs(value))))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(abs(value))))
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_color(palette[INK])
     axes.tick_params(colors=palette[INK], length=0, pad=5)
@@ -128,7 +129,7 @@ def _open(palette: Palette, days: Sequence[dt.date], whole: bool = True) -> tupl
 
 
 def _add_bars(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, width: float, colour: str) -> None:
-    """Bars as one path: a page with hundreds of paths of their own would be large and slow."""
+    """Add bars as one path: hundreds of single paths would make the page large and slow."""
     left, right = x - width / 2, x + width / 2
     corners = np.stack([(left, low), (left, high), (right, high), (right, low), (left, low)])
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(x)
@@ -136,8 +137,8 @@ def _add_bars(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, widt
     axes.add_patch(PathPatch(path, facecolor=colour, linewidth=0, zorder=2))
 
 
-def tell_number(value: float) -> str:
-    """A number for a narrow axis: 0.5, 120, 1.5k, 20k, 3M."""
+def format_number(value: float) -> str:
+    """Format a number for a narrow axis, as 0.5, 120, 1.5k, 20k, 3M."""
     for unit, size in {"M": 1_000_000, "k": 1_000}.items():
         if value >= size:
             return f"{value / size:g}{unit}"

@@ -1,11 +1,10 @@
-"""The files of old days given up, raw and clean; their rows and markers stay.
+"""Delete the files of old days, raw and clean. Their rows and markers stay.
 
-Owns which days may go: those that are old enough, and none of the newest, with which the gates compare what comes.
-Refuses a day that the warehouse does not hold: a day goes only where its marker names the very files that are there.
-
-First the marker says that the files are given up (`pruned_at`), then they go, the clean ones before the raw ones, each
-manifest before its parts. Cut off at any instant, it is completed by the next run; and a day without raw files is
-either given up or lost, never in doubt. A day that is given up is loaded all the same, so nothing reads it again.
+*Responsibilities*: which days are pruned: old ones, except the newest days, which the quality gates compare new days
+with. A day is pruned only if the warehouse holds it, that is, if its marker names exactly these files.
+*Non-goals*: lost days. First the marker says that the day is pruned (`pruned_at`), then the clean files go, then the
+raw ones, each manifest first. So a day without raw files is either pruned or lost, never in doubt, and the next run
+completes an interrupted one.
 """
 
 import datetime as dt
@@ -30,7 +29,7 @@ from wholeday.storage.workspace import Workspace
 
 
 class Outcome(NamedTuple):
-    """What becomes of an old day, and why: its files go, of so many bytes, are kept, or cannot be removed."""
+    """The outcome for an old day: its files, of so many bytes, are pruned, kept, or could not be deleted; and why."""
 
     date: dt.date
     what: Literal["pruned", "kept", "failed"]
@@ -38,53 +37,53 @@ class Outcome(NamedTuple):
     bytes: int = 0
 
 
-def prune(workspace: Workspace, older_than: int, keep: int, only_look: bool) -> Iterator[Outcome]:
-    """Give up the files of the days that lie `older_than` or more days before the last closed one, the oldest first.
+def prune(workspace: Workspace, older_than: int, keep: int, dry_run: bool) -> Iterator[Outcome]:
+    """Delete the files of the days that lie `older_than` or more days before the last closed one, oldest first.
 
-    But those of the newest `keep` days that have files; and with `only_look` nothing is changed.
+    Always keep the newest `keep` days that have files. With `dry_run` nothing is changed.
     """
     last = workspace.settings.last_closed_day(clock.utc_now())
     days = list_all_days(workspace.pipeline.data_dir, workspace.name)
     for date in days[: max(0, len(days) - keep)]:
         if (last - date).days >= older_than:
             try:
-                yield _look_at(workspace, date)[1] if only_look else _give_up(workspace, date)
+                yield _check_day(workspace, date)[1] if dry_run else _prune_day(workspace, date)
             except FolderError as error:
                 yield Outcome(date, "failed", str(error))
 
 
-def _give_up(workspace: Workspace, date: dt.date) -> Outcome:
+def _prune_day(workspace: Workspace, date: dt.date) -> Outcome:
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     with raw.lock(), clean.lock():
-        marker, outcome = _look_at(workspace, date)
+        marker, outcome = _check_day(workspace, date)
         if not marker or outcome.what != "pruned":
             return outcome
         if not open_warehouse(workspace).mark_pruned(marker):
-            return Outcome(date, "kept", "it was loaded again meanwhile")
+            return Outcome(date, "kept", "loaded again meanwhile")
         clean.remove()
         raw.remove()
         return outcome
 
 
-def _look_at(workspace: Workspace, date: dt.date) -> tuple[Marker | None, Outcome]:
-    """The marker of a day, and what is to become of its files. Raises FolderError."""
+def _check_day(workspace: Workspace, date: dt.date) -> tuple[Marker | None, Outcome]:
+    """Return the marker of a day, and whether its files may be deleted. Raises FolderError."""
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     marker, size = open_warehouse(workspace).read_marker(date), 0
     if not marker:
         return None, Outcome(date, "kept", "not loaded")
     files: dict[str, Any] = {}
     if raw.exists():
-        read = raw.read_manifest(RawManifest)
-        files |= {"raw_sha256": read.sha256, "as_of": read.as_of}
-        size += sum(part.bytes for part in read.parts)
+        raw_manifest = raw.read_manifest(RawManifest)
+        files |= {"raw_sha256": raw_manifest.sha256, "as_of": raw_manifest.as_of}
+        size += sum(part.bytes for part in raw_manifest.parts)
     if clean.exists():
-        made = clean.read_manifest(CleanManifest)
-        files |= {"clean_sha256": made.sha256}
-        size += sum(part.bytes for part in (*made.parts, *made.rejects))
+        clean_manifest = clean.read_manifest(CleanManifest)
+        files |= {"clean_sha256": clean_manifest.sha256}
+        size += sum(part.bytes for part in (*clean_manifest.parts, *clean_manifest.rejects))
     if not marker.has(**files):
         return marker, Outcome(date, "kept", "loaded from other files")
     if not marker.pruned_at and any(_is_unfinished(folder) for folder in (raw, clean)):
-        return marker, Outcome(date, "kept", "its files are not finished")
+        return marker, Outcome(date, "kept", "its files are incomplete")
     return marker, Outcome(date, "pruned", bytes=size)
 
 
@@ -114,7 +113,7 @@ def command(
     console, sound = open_console(), True
     with open_datasets(context) as loads:
         for workspace in (load.workspace() for load in loads):
-            outcomes = list(prune(workspace, older_than, keep, only_look=not yes))
+            outcomes = list(prune(workspace, older_than, keep, dry_run=not yes))
             groups = group_days(outcomes)
             pruned = groups.pop(("pruned", ""), [])
             for (what, why), days in groups.items():

@@ -1,7 +1,7 @@
-"""How a dataset stands: the state of each day, how old the newest is, what is missing, outdated, failed and rejected.
+"""Describe the status of a dataset: the state of each day, and what is missing, outdated, failed or rejected.
 
-Owns what is said of a dataset to people and to machines: the fields of `Status` are the keys of `status --json`.
-Refuses to change anything, and to ask the source.
+*Responsibilities*: the facts for people and for machines. The fields of `Status` are the keys of `status --json`.
+*Non-goals*: changing anything, or a request to the source.
 """
 
 import datetime as dt
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from wholeday import clock
 from wholeday.commands.arguments import parse_duration
-from wholeday.commands.reprocess import find_outdated
+from wholeday.commands.reprocess import list_outdated
 from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_datasets
 from wholeday.config.days import SNAPSHOT
@@ -35,18 +35,19 @@ from wholeday.tasks.failures import Failure, read_failures, select_open
 from wholeday.tasks.workflow import spell_command
 
 DAY = dt.timedelta(days=1)
-RUNS = 12  # of days that are named in one text
+RANGES = 12  # of days in one text
 
 State = Literal["loaded", "pruned", "outdated", "failed", "missing", "open"]
 STATES: dict[State, str] = {
     "loaded": "loaded",
-    "pruned": "loaded, raw files given up",
+    "pruned": "loaded, files pruned",
     "outdated": "outdated",
     "failed": "failed",
     "missing": "missing",
     "open": "not over yet",
 }
-"""Of a day, in words; where several are true, the later one of these."""
+"""The states of a day and their descriptions. A day in several states is shown in the last of them."""
+
 
 REASONS = 10  # for rejects that the screen names
 FAILURES = 5  # that it names
@@ -63,72 +64,74 @@ FUTURE = "docs/operating.md, A wrong clock"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A dataset at the time `at`. Days come oldest first, failures newest first; times are UTC."""
+    """A dataset at the time `at`. Days are listed oldest first, failures newest first. Times are UTC."""
 
     dataset: str
     database: str
     at: dt.datetime
     last_closed: dt.date
-    """The newest day that could be loaded."""
+    """The newest day that can be loaded."""
     days: int
-    """How many are loaded, of which the next two are the oldest and the newest."""
+    """The number of loaded days. `first` and `newest` are the oldest and the newest of them."""
     first: dt.date | None
     newest: dt.date | None
     source: str | None
-    """The source of the newest loaded day of which the source is known."""
+    """The source of the newest loaded day with a known source."""
     known_until: dt.datetime | None
-    """What changed before is known: the end of the last day before which none is missing, or a snapshot's `as_of`."""
+    """All changes before this time are loaded: the end of the last day without a gap before it, or the `as_of` of a
+    snapshot."""
     age_seconds: float | None
-    """How long ago that was."""
+    """The age of `known_until`."""
     missing: list[dt.date]
-    """The days that are not loaded, from the first loaded one to the last closed one."""
+    """The days from the first loaded one to the last closed one that are not loaded."""
     past: list[dt.date]
-    """Those of the missing days that nobody can read any more: past snapshots."""
+    """The missing days that cannot be fetched again: past snapshots."""
     failed: list[dt.date]
     """The days that failed and are not loaded."""
     outdated: dict[dt.date, str]
-    """The days that `reprocess` would make again, and why."""
+    """The days that `reprocess` would process, and why."""
     pruned: list[dt.date]
-    """The loaded days whose files `prune` has given up."""
+    """The loaded days whose files `prune` deleted."""
     failures: list[Failure]
-    """The newest one of each day, whether it is loaded or not."""
+    """The newest failure of each day, loaded or not."""
     future: list[dt.date]
-    """The loaded days that were read under a clock that was ahead: they supersede what is loaded later."""
+    """The loaded days that were extracted while the clock was ahead: they supersede later loads."""
     rejects: list[RejectReason]
     """The most frequent first."""
-    unforgotten: int
-    """How many keys are not wholly erased: `forget` goes on with them."""
+    pending_keys: int
+    """The number of keys that are not fully erased: the next `forget` completes them."""
     loads: list[Marker]
     """The rows of the table `loads`."""
 
     @property
     def wanted(self) -> list[dt.date]:
-        """The missing days to be loaded: of snapshots those that are not past."""
+        """The missing days that can be loaded."""
         return [date for date in self.missing if date not in self.past]
 
     @property
     def open_failures(self) -> list[Failure]:
-        """Those of the days that are not loaded."""
+        """The failures of days that are not loaded."""
         return [failure for failure in self.failures if failure.date in self.failed]
 
-    def find_states(self) -> dict[dt.date, State]:
-        """The state of each day that is loaded, missing or failed."""
+    def get_states(self) -> dict[dt.date, State]:
+        """Return the state of each day that is loaded, missing or failed."""
         loaded: dict[dt.date, State] = {marker.date: "loaded" for marker in self.loads}
         states = loaded | dict.fromkeys(self.missing, "missing") | dict.fromkeys(self.pruned, "pruned")
         states |= dict.fromkeys(self.outdated.keys() & loaded.keys(), "outdated")
         return states | dict.fromkeys(self.failed, "failed")
 
 
-def find_status(workspace: Workspace) -> Status:
-    """How a dataset stands now. Raises ConfigError, FolderError, WarehouseError."""
+def read_status(workspace: Workspace) -> Status:
+    """Read the current status of a dataset. Raises ConfigError, FolderError, WarehouseError."""
     warehouse, data_dir, now = open_warehouse(workspace), workspace.pipeline.data_dir, clock.utc_now()
+    settings = workspace.settings
     loads = warehouse.read_markers()
     loaded = [marker.date for marker in loads]
-    last_closed = workspace.settings.last_closed_day(now)
+    last_closed = settings.last_closed_day(now)
     future = [marker.date for marker in loads if _is_of_future(marker)]
-    present = [marker for marker in loads if marker.date not in future]
-    known_until = max(map(_find_end, _find_unbroken(present, _makes_up(workspace.settings))), default=None)
-    missing = _find_missing(loaded, last_closed)
+    trusted = [marker for marker in loads if marker.date not in future]
+    known_until = max(map(_get_end, _select_unbroken(trusted, _fills_gaps(settings))), default=None)
+    missing = _list_missing(loaded, last_closed)
     failures = read_failures(data_dir, workspace.name)
     newest = {failure.date: failure for failure in failures}
     return Status(
@@ -145,69 +148,69 @@ def find_status(workspace: Workspace) -> Status:
         missing=missing,
         past=workspace.list_past(missing, now),
         failed=list(select_open(failures, loads)),
-        outdated=find_outdated(workspace),
+        outdated=list_outdated(workspace),
         pruned=[marker.date for marker in loads if marker.pruned_at],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
         future=future,
         rejects=warehouse.count_rejects(),
-        unforgotten=workspace.tombstones().count_pending(),
+        pending_keys=workspace.tombstones().count_pending(),
         loads=loads,
     )
 
 
 def _is_of_future(marker: Marker) -> bool:
-    """Whether a day was read under a clock that was ahead."""
+    """Tell whether a day was extracted while the clock was ahead."""
     times = (marker.started_at, marker.extracted_at, marker.as_of)
     return any(time and clock.is_future(time) for time in times)
 
 
-def _makes_up(settings: Source) -> bool:
-    """Whether a day is read from where the newest before it ends, whichever that is, and so for those between them."""
-    found = set() if settings.mode == SNAPSHOT else find_placeholders(settings)
-    return "watermark" in found and found.isdisjoint({"date", "day_start"})
+def _fills_gaps(settings: Source) -> bool:
+    """Tell whether a day starts from the watermark, so that it includes the changes of missing days before it."""
+    used = set() if settings.mode == SNAPSHOT else find_placeholders(settings)
+    return "watermark" in used and used.isdisjoint({"date", "day_start"})
 
 
-def _find_unbroken(loads: list[Marker], made_up: bool) -> list[Marker]:
-    """The loaded days up to the newest before which none is missing that matters; a snapshot is whole by itself."""
+def _select_unbroken(loads: list[Marker], fills_gaps: bool) -> list[Marker]:
+    """Return the loaded days up to the first gap. A snapshot is complete by itself, whatever is missing before it."""
     known = 0
     for number, marker in enumerate(loads):
         follows = not number or marker.date - loads[number - 1].date == DAY
-        if made_up or marker.mode == SNAPSHOT or (follows and known == number):
+        if fills_gaps or marker.mode == SNAPSHOT or (follows and known == number):
             known = number + 1
     return loads[:known]
 
 
-def _find_end(marker: Marker) -> dt.datetime:
-    """Up to when a loaded day tells what changed."""
+def _get_end(marker: Marker) -> dt.datetime:
+    """Return the time up to which a loaded day includes changes."""
     end: dt.datetime = marker.as_of if marker.mode == SNAPSHOT else marker.window_stop
     return end
 
 
-def _find_missing(loaded: list[dt.date], last_closed: dt.date) -> list[dt.date]:
-    """The days that are not loaded, from the first loaded one to the last closed one."""
+def _list_missing(loaded: list[dt.date], last_closed: dt.date) -> list[dt.date]:
+    """List the days from the first loaded one to the last closed one that are not loaded."""
     days = range((last_closed - loaded[0]).days + 1) if loaded else ()
     return sorted({loaded[0] + dt.timedelta(days=number) for number in days}.difference(loaded))
 
 
-def name_newest(days: Iterable[dt.date]) -> str:
-    """Days in words: the newest runs of them, and how many runs there are before."""
-    runs = name_days(days).split(", ")
-    before = f"{count(len(runs) - RUNS, 'other run')} before, " if len(runs) > RUNS else ""
-    return before + ", ".join(runs[-RUNS:])
+def format_newest(days: Iterable[dt.date]) -> str:
+    """Format the newest ranges of some days, and the number of ranges before them."""
+    ranges = name_days(days).split(", ")
+    before = f"{count(len(ranges) - RANGES, 'other range')} before, " if len(ranges) > RANGES else ""
+    return before + ", ".join(ranges[-RANGES:])
 
 
-def tell_command(dataset: str, command: str, days: Sequence[dt.date]) -> str:
-    """The command that does something to these days; it leaves alone what needs nothing between them."""
+def build_command(dataset: str, command: str, days: Sequence[dt.date]) -> str:
+    """Build the command that processes some days. It leaves alone the days between them that need nothing."""
     return spell_command(dataset, command, min(days), max(days) + DAY)
 
 
-def tell_time(time: dt.datetime) -> str:
-    """A time in UTC to the second, as 2026-11-22T00:00:00Z."""
+def format_time(time: dt.datetime) -> str:
+    """Format a time in UTC to the second, as 2026-11-22T00:00:00Z."""
     return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def tell_span(span: dt.timedelta) -> str:
-    """A length of time by its two largest units: 3 days 4 hours."""
+def format_span(span: dt.timedelta) -> str:
+    """Format a length of time by its two largest units, as 3 days 4 hours."""
     minutes, seconds = divmod(max(0, round(span.total_seconds())), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -233,7 +236,7 @@ def command(
 ) -> bool:
     """Print how each dataset stands. Returns whether none is older than `max_age`."""
     with open_datasets(context) as loads:
-        statuses = [find_status(load.workspace()) for load in loads]
+        statuses = [read_status(load.workspace()) for load in loads]
         late = []
         for load, status in zip(loads, statuses, strict=True):
             if line := _tell_late(status, max_age):
@@ -253,42 +256,42 @@ def command(
 
 def _show_status(status: Status, days: int) -> None:
     console, name = open_console(), status.dataset
-    if status.unforgotten:
-        pending = count(status.unforgotten, "key")
-        console.print(f"{name}: {pending} not wholly forgotten: {spell_command(name, 'forget')}", soft_wrap=True)
+    if status.pending_keys:
+        pending = count(status.pending_keys, "key")
+        console.print(f"{name}: {pending} not fully erased: {spell_command(name, 'forget')}", soft_wrap=True)
     if status.first and status.newest and status.known_until:
         lacking = f"{count(len(status.missing), 'day')} missing up to the last closed one, {status.last_closed}"
         span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
-        age = tell_span(status.at - status.known_until)
+        age = format_span(status.at - status.known_until)
         console.print(
             f"{name} in {status.database}: {span}; {lacking if status.missing else 'none is missing'}", soft_wrap=True
         )
-        console.print(f"what changed before {tell_time(status.known_until)} is known, {age} ago", soft_wrap=True)
+        console.print(f"all changes before {format_time(status.known_until)} are loaded ({age} ago)", soft_wrap=True)
         if status.source:
             console.print(f"source: {status.source}", soft_wrap=True)
     else:
         console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
     if status.future:
         console.print(f"wrong clock: {_tell_future(status)}", style="red", soft_wrap=True)
-    if states := status.find_states():
+    if states := status.get_states():
         console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
     if status.loads:
         _show_loads(console, status.loads[-days:])
     if status.wanted:
-        next_ = tell_command(name, "backfill", status.wanted)
-        console.print(f"missing: {name_newest(status.wanted)}: {next_}", style="red", soft_wrap=True)
+        next_ = build_command(name, "backfill", status.wanted)
+        console.print(f"missing: {format_newest(status.wanted)}: {next_}", style="red", soft_wrap=True)
     if status.past:
-        past = f"past: {name_newest(status.past)}: past snapshots cannot be fetched again"
+        past = f"past: {format_newest(status.past)}: past snapshots cannot be fetched again"
         console.print(past, style="red", soft_wrap=True)
     for failure in status.failures[:FAILURES]:
         over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
-        what = f"failed at {tell_time(failure.at)}{over}: {failure.date}, {failure.stage}"
+        what = f"failed at {format_time(failure.at)}{over}: {failure.date}, {failure.stage}"
         console.print(f"{what}: {failure.line}", style=style, soft_wrap=True)
     outdated: dict[str, list[dt.date]] = {}
     for date, why in status.outdated.items():
         outdated.setdefault(why, []).append(date)
     for why, dates in outdated.items():
-        console.print(f"outdated, {why}: {name_newest(dates)}", style="yellow", soft_wrap=True)
+        console.print(f"outdated, {why}: {format_newest(dates)}", style="yellow", soft_wrap=True)
     for rejected in status.rejects[:REASONS]:
         where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
         console.print(f"rejected, {where}: {rejected.reason}", soft_wrap=True)
@@ -354,15 +357,15 @@ def _tell_late(status: Status, max_age: dt.timedelta | None) -> str | None:
         return None
     known = "no day is loaded"
     if status.known_until:
-        age = tell_span(status.at - status.known_until)
-        known = f"what is known ends with {tell_time(status.known_until)}, {age} ago"
-    return f"{status.dataset}: {known}, and --max-age allows {tell_span(max_age)}: {_tell_next(status)}"
+        age = format_span(status.at - status.known_until)
+        known = f"what is known ends with {format_time(status.known_until)}, {age} ago"
+    return f"{status.dataset}: {known}, and --max-age allows {format_span(max_age)}: {_tell_next(status)}"
 
 
 def _tell_future(status: Status) -> str:
     """Name the days that were read under a wrong clock, and what to do."""
-    days = name_newest(status.future)
-    return f"{days}: read under a clock that was ahead; what is loaded later may change nothing: {FUTURE}"
+    days = format_newest(status.future)
+    return f"{days}: extracted while the clock was ahead, so later loads may have no effect: {FUTURE}"
 
 
 def _tell_next(status: Status) -> str:
@@ -375,4 +378,4 @@ def _tell_next(status: Status) -> str:
     if failure := failed.get(lacking[0]):
         before = f"{missing}, " if len(lacking) > 1 else ""
         return f"{before}{failure.date} failed, {failure.stage}: {failure.line}"
-    return f"{missing}: {tell_command(status.dataset, 'backfill', lacking)}"
+    return f"{missing}: {build_command(status.dataset, 'backfill', lacking)}"

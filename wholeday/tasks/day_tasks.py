@@ -158,7 +158,7 @@ class Extract(MixinNaiveBulkComplete, DayTask):
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
                 workspace = self.workspace()
-                with outage.watch(workspace.name, self.date), progress.track_reading(*setters) as tell:
+                with outage.watch(workspace.name, self.date), progress.track_extraction(*setters) as tell:
                     stages.extract(workspace, self.date, tell, transform_stage.preparing(workspace))
 
 

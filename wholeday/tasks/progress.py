@@ -31,18 +31,18 @@ SetLink = Callable[[str], object]
 
 
 @contextlib.contextmanager
-def track_reading(
+def track_extraction(
     set_message: SetMessage | None = None,
     set_percentage: SetPercentage | None = None,
     set_link: SetLink | None = None,
 ) -> "Iterator[Callable[[Reader], None]]":
-    """Yield a function to call with the reading after each page. The setters are those of the running Luigi task."""
+    """Yield a function to call with the reader after each page. The setters are those of the running Luigi task."""
     rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage, set_link), _Bar()
 
-    def update(reading: "Reader") -> None:
-        text = _describe(reading, rate.measure(reading))
-        scheduler.update(reading, text)
-        bar.update(reading, text)
+    def update(reader: "Reader") -> None:
+        text = _describe(reader, rate.measure(reader))
+        scheduler.update(reader, text)
+        bar.update(reader, text)
 
     try:
         yield update
@@ -57,22 +57,22 @@ class _Rate:
     def __init__(self) -> None:
         self._start: tuple[float, int] | None = None
 
-    def measure(self, reading: "Reader") -> float | None:
+    def measure(self, reader: "Reader") -> float | None:
         """Return records per second; None at the first page."""
         now = time.monotonic()
         if self._start is None:
-            self._start = now, reading.records
+            self._start = now, reader.records
             return None
         since, before = self._start
-        return (reading.records - before) / max(now - since, 0.001)
+        return (reader.records - before) / max(now - since, 0.001)
 
 
-def _describe(reading: "Reader", rate: float | None) -> str:
-    if reading.total is None:
-        records = count(reading.records, "record")
+def _describe(reader: "Reader", rate: float | None) -> str:
+    if reader.total is None:
+        records = count(reader.records, "record")
     else:
-        records = f"{reading.records:,} of {count(reading.total, 'record')}"
-    return f"{count(reading.pages, 'page')}, {records}" + ("" if rate is None else f", {rate:,.0f} records/s")
+        records = f"{reader.records:,} of {count(reader.total, 'record')}"
+    return f"{count(reader.pages, 'page')}, {records}" + ("" if rate is None else f", {rate:,.0f} records/s")
 
 
 class _Scheduler:
@@ -85,8 +85,8 @@ class _Scheduler:
         self._due = time.monotonic() + EVERY
         self._pending: tuple[Reader, str] | None = None
 
-    def update(self, reading: "Reader", text: str) -> None:
-        self._pending = reading, text
+    def update(self, reader: "Reader", text: str) -> None:
+        self._pending = reader, text
         if time.monotonic() >= self._due:
             self.flush()
             self._due = time.monotonic() + EVERY
@@ -95,13 +95,13 @@ class _Scheduler:
         """Send the pending update. Send no more after an error: each failing call takes as long as its timeout."""
         if self._pending is None or self._set_message is None or self._set_percentage is None:
             return
-        (reading, text), self._pending = self._pending, None
+        (reader, text), self._pending = self._pending, None
         try:
             self._set_message(text)
-            if reading.total:
-                self._set_percentage(min(100, 100 * reading.records // reading.total))
-            if self._set_link and reading.url.startswith("http"):
-                self._set_link(reading.url)  # holds no secret
+            if reader.total:
+                self._set_percentage(min(100, 100 * reader.records // reader.total))
+            if self._set_link and reader.url.startswith("http"):
+                self._set_link(reader.url)  # holds no secret
                 self._set_link = None
         except EXPECTED as error:
             self._set_message = None
@@ -117,12 +117,12 @@ class _Bar:
         self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
 
-    def update(self, reading: "Reader", text: str) -> None:
+    def update(self, reader: "Reader", text: str) -> None:
         if self._progress is None and self._watched and time.monotonic() >= self._due:
             self._progress = self._stack.enter_context(_open_bar())
         if self._progress is not None:
             (task,) = self._progress.task_ids
-            self._progress.update(task, description=text, completed=reading.records, total=reading.total)
+            self._progress.update(task, description=text, completed=reader.records, total=reader.total)
 
     def close(self) -> None:
         """Remove the bar from the screen."""

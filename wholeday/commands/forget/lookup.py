@@ -1,7 +1,7 @@
-"""Look up what is known of a key before `forget` erases it.
+"""Look up the traces of keys before `forget` erases them.
 
-Responsibilities: how many rows and lines a key has, and on which days.
-Non-goals: changing anything. A file that cannot be read is passed over; `forget` names it.
+*Responsibilities*: how many rows a key has, and on which days rows or lines.
+*Non-goals*: changing anything. A file that cannot be read is skipped here; `forget` names it as a problem.
 """
 
 import datetime as dt
@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
-from wholeday.commands.forget import find_gone, parse_key
+from wholeday.commands.forget.search import DayFiles, Search
+from wholeday.commands.forget.steps import parse_key
 from wholeday.errors import FolderError
 from wholeday.load.database import Connection
 from wholeday.load.old_names import refuse_old_names
@@ -22,12 +23,12 @@ from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.tombstones import Finder, Key
 from wholeday.storage.workspace import Workspace
 
-AT_ONCE = 10_000  # rejects
+BATCH = 10_000  # rejects
 
 
 @dataclass
 class Trace:
-    """What is known of a key: rows of the warehouse, and days in the warehouse and the files."""
+    """The traces of a key: the number of its rows in the warehouse, and its days in the warehouse and the files."""
 
     text: str
     rows: int = 0
@@ -39,16 +40,16 @@ class Trace:
 
 
 def look_up(workspace: Workspace, keys: Sequence[str]) -> list[Trace]:
-    """Find what is known of those of the `keys` that are not forgotten yet.
+    """Return a trace for each of the `keys` that has no tombstone yet.
 
-    The files are read only if the warehouse does not know one of them. Raises ConfigError for text that cannot be a
+    The files are read only for keys that the warehouse does not have. Raises ConfigError for text that cannot be a
     key, WarehouseError, FolderError.
     """
+    database = open_warehouse(workspace).database
     declared = Declared.read(workspace.name, workspace.dataset.table)
     asked = {parse_key(declared, text): text for text in keys}
     forgotten = set(workspace.tombstones().keys())
     traces = {key: Trace(text) for key, text in asked.items() if key not in forgotten}
-    database = open_warehouse(workspace).database
     if traces and database.exists():
         with database.connect(readonly=True) as db:
             refuse_old_names(db, workspace.name)
@@ -62,14 +63,14 @@ def look_up(workspace: Workspace, keys: Sequence[str]) -> list[Trace]:
 
 def _search_tables(db: Connection, declared: Declared, traces: Mapping[Key, Trace]) -> None:
     stored = declared.stored()
-    same = " and ".join(f'"{column}" = :key_{number}' for number, column in enumerate(declared.key))
+    same_key = " and ".join(f'"{column}" = :key_{number}' for number, column in enumerate(declared.key))
     for table in (stored.present, stored.events, stored.changes):
         if not db.describe(table.name).columns:
             continue
         day = "null" if table == stored.changes else "load_date"
         for key, trace in traces.items():
             values = {f"key_{number}": value for number, value in enumerate(key)}
-            for (date,) in db.run(f'select {day} from "{table.name}" where {same}', **values).fetchall():  # noqa: S608
+            for (date,) in db.run(f'select {day} from "{table.name}" where {same_key}', **values).fetchall():  # noqa: S608
                 trace.rows += 1
                 trace.days |= {db.decode(date, "date")} if date else set()
 
@@ -79,29 +80,30 @@ def _search_rejects(db: Connection, workspace: Workspace, traces: Mapping[Key, T
     if not finders or not db.describe(REJECTS.name).columns:
         return
     rejects = db.stream("select load_date, key, record from rejects where dataset = :name", name=workspace.name)
-    while some := list(islice(rejects, AT_ONCE)):
+    while batch := list(islice(rejects, BATCH)):
         for key, finder in finders.items():
-            found = finder.find_rejects(reject[1] for reject in some)
-            found |= {line - 1 for line in finder.find_lines([reject[2].encode() for reject in some])}
+            found = finder.find_rejects(reject[1] for reject in batch)
+            found |= {line - 1 for line in finder.find_lines([reject[2].encode() for reject in batch])}
             traces[key].rows += len(found)
-            traces[key].days |= {db.decode(some[number][0], "date") for number in found}
+            traces[key].days |= {db.decode(batch[number][0], "date") for number in found}
 
 
 def _search_files(workspace: Workspace, keys: Sequence[Key], columns: list[str]) -> Iterator[tuple[dt.date, Key]]:
-    """Yield each of the keys that the files of a day have, with the day."""
+    """Yield each day with each of the keys that its files have."""
     for date in list_days(workspace.pipeline.data_dir, "raw", workspace.name):
         raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
-        finder = Finder(workspace.dataset.key, keys)
+        search = Search(workspace, Finder(workspace.dataset.key, keys), columns)
         with suppress(FolderError):
-            read = raw.read_manifest(RawManifest)
-            deque(find_gone(raw, clean, read, _read_clean(clean, read), finder, columns, workspace), maxlen=0)
-        yield from ((date, key) for key in finder.found)
+            raw_manifest = raw.read_manifest(RawManifest)
+            day = DayFiles(raw, clean, raw_manifest, _read_clean_manifest(clean, raw_manifest))
+            deque(search.search_day(day), maxlen=0)
+        yield from ((date, key) for key in search.finder.found)
 
 
-def _read_clean(clean: DayFolder, read: RawManifest) -> CleanManifest | None:
-    """Read the clean manifest that was made of a raw day; None if there is none."""
+def _read_clean_manifest(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | None:
+    """Read the clean manifest that belongs to a raw day. Return None if there is none."""
     with suppress(FolderError):
-        made = clean.read_manifest(CleanManifest)
-        if made.raw_sha256 == [part.sha256 for part in read.parts]:
-            return made
+        manifest = clean.read_manifest(CleanManifest)
+        if manifest.raw_sha256 == [part.sha256 for part in raw_manifest.parts]:
+            return manifest
     return None

@@ -1,0 +1,53 @@
+"""Test a dataset's section against its real source, and leave nothing behind.
+
+*Responsibilities*: the order of the questions (questions.py) to two extractions of a day (trial.py). The second one is
+transformed and loaded, into a SQLite database in a temporary folder.
+*Non-goals*: the configured database, which stays as it is.
+"""
+
+import contextlib
+import datetime as dt
+import io
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from wholeday.commands.check.questions import FAILED, FAILED_FIRST, OF_A_WINDOW, OF_ANY_TRIAL, OK, QUESTIONS, Finding
+from wholeday.commands.check.trial import Trial
+from wholeday.config.days import SNAPSHOT
+from wholeday.errors import ConfigError, DatasetError
+from wholeday.storage.workspace import Workspace
+
+
+def check_source(workspace: Workspace, date: dt.date | None = None) -> dict[str, Finding]:
+    """Return the findings by question. The day is `date`, or the last closed day.
+
+    Raises DayNotClosedError, DatasetError, FolderError, WarehouseError.
+    """
+    with tempfile.TemporaryDirectory() as folder, _capture_log() as log:
+        try:
+            workspace.dataset.check()
+            trial = Trial(workspace, date, Path(folder), log)
+        except (ConfigError, DatasetError) as error:
+            return {"configuration": Finding(FAILED, str(error))}
+        trial.run()
+        findings = {"configuration": Finding(OK, f"[{workspace.name}] is valid{trial.describe_auth()}")}
+        for name, ask in QUESTIONS.items():
+            if trial.settings.mode != SNAPSHOT or ask not in OF_A_WINDOW:
+                findings[name] = FAILED_FIRST if trial.error and ask not in OF_ANY_TRIAL else ask(trial)
+        return findings
+
+
+@contextlib.contextmanager
+def _capture_log() -> Iterator[io.StringIO]:
+    """Capture all log lines, from DEBUG on."""
+    log = io.StringIO()
+    handler, level = logging.StreamHandler(log), logging.root.level
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.DEBUG)
+    try:
+        yield log
+    finally:
+        logging.root.removeHandler(handler)
+        logging.root.setLevel(level)

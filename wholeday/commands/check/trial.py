@@ -1,0 +1,200 @@
+"""Extract a day twice from its source: first page by page in memory, then as a task does, into a temporary folder.
+
+*Responsibilities*: what the questions of `check` need to know about both extractions.
+*Non-goals*: conclusions.
+"""
+
+import base64
+import datetime as dt
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+from wholeday import clock
+from wholeday.config.days import SNAPSHOT
+from wholeday.config.pipeline import Pipeline
+from wholeday.config.placeholders import find_placeholders
+from wholeday.config.source import Source
+from wholeday.errors import DatasetError, QualityError, SourceError
+from wholeday.extract.day import extract_day
+from wholeday.extract.http.auth import Auth
+from wholeday.extract.reader import Reader
+from wholeday.load.warehouse import open_warehouse
+from wholeday.redaction import SHORTEST, Mask
+from wholeday.schema.census import Census
+from wholeday.schema.marker import Marker
+from wholeday.schema.raw_fields import Record
+from wholeday.storage.day_folder import DayFolder
+from wholeday.storage.lines import unpack
+from wholeday.storage.manifest import Part, RawManifest
+from wholeday.storage.workspace import Workspace
+from wholeday.tasks import progress, stages
+from wholeday.transform import keys
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Hashes = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+SLACK = dt.timedelta(days=1)  # a source may use the midnight of another time zone
+
+
+class Secrets(Mask):
+    """A mask that finds its secrets in a text. Raises ConfigError if a secret is not set."""
+
+    def __init__(self, settings: Source) -> None:
+        self.known: set[str] = set()
+        super().__init__(settings.secrets)
+        Auth(settings, self)
+
+    def add(self, *secrets: str) -> None:
+        self.known.update(secret for secret in secrets if len(secret) >= SHORTEST)
+        super().add(*secrets)
+
+    def are_in(self, data: bytes) -> bool:
+        """Tell whether the data holds a secret: as it is, percent-encoded, escaped as in JSON, or in base64."""
+        text = data.decode("utf-8", "replace").lower()
+        return any(form.lower() in text for secret in self.known for form in _list_forms(secret))
+
+
+def _list_forms(secret: str) -> set[str]:
+    code = base64.b64encode(secret.encode()).decode().rstrip("=")
+    return {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], code}
+
+
+class Trial:
+    """Two extractions of a day."""
+
+    def __init__(self, workspace: Workspace, date: dt.date | None, folder: Path, log: io.StringIO) -> None:
+        self.dataset, self.pipeline, self.folder, self.log = workspace.dataset, workspace.pipeline, folder, log
+        self.settings, self.started_at = workspace.settings, clock.utc_now()
+        self.warehouse = open_warehouse(workspace)
+        self.date = date or self.settings.last_closed_day(self.started_at)
+        self.settings.check_closed(self.date, self.started_at)
+        self.window = self.settings.window(self.date)
+        self.placeholders = find_placeholders(self.settings)
+        self.secrets = Secrets(self.settings)
+        needed = "watermark" in self.placeholders
+        self.watermark = self.warehouse.watermark_before(self.date) if needed else None
+        self.reader = Reader(self.settings, self.date, self.watermark, self._create_census())
+        self.seconds = 0.0
+        self.low, self.high = self._compute_bounds()
+        self.dated = self.early = self.late = 0
+        """The number of rows with a time in `updated_at`; of these, the numbers before `low`, and from `high` on."""
+        self.reasons: Counter[str] = Counter()
+        self.cleaned = Census()
+        """The keys after the transform, in mode snapshot."""
+        self.error: SourceError | None = None
+        """The error that ended the first extraction."""
+        self.broken: DatasetError | None = None
+        """The error in the dataset's code that the first transform raised."""
+        self.failure: SourceError | QualityError | DatasetError | None = None
+        """The error that ended the second extraction."""
+        pipeline = Pipeline(data_dir=str(folder), database=f"sqlite:///{folder}/check.db")
+        self.sandbox = replace(workspace, pipeline=pipeline, trial_of=workspace.pipeline.data_dir)
+        """The same dataset, whose files and tables are in the temporary folder."""
+
+    def run(self) -> None:
+        """Extract the day, and if this succeeds, again."""
+        try:
+            self.hashes = self._read()
+        except SourceError as error:
+            self.error = error
+            return
+        if self.broken:
+            self.failure = self.broken
+            return
+        try:
+            self.census, self.hashes_again = self._extract()
+        except (SourceError, QualityError, DatasetError) as error:
+            self.failure = error
+
+    def load(self) -> Marker:
+        """Transform and load the second extraction. Return the marker.
+
+        Raises QualityError, DatasetError, WarehouseError.
+        """
+        stages.transform(self.sandbox, self.date, engine="local")  # other machines cannot see the folder
+        stages.load(self.sandbox, self.date)
+        (marker,) = open_warehouse(self.sandbox).read_markers()
+        return marker
+
+    def describe_auth(self) -> str:
+        auth = self.settings.auth
+        return "" if auth == "none" else f", and the secret of auth = {self.secrets(auth)} is set"
+
+    def _create_census(self) -> Census:
+        return Census(self.dataset.record_class, self.dataset.key, self.settings.deleted_when)
+
+    def _compute_bounds(self) -> tuple[dt.datetime | None, dt.datetime | None]:
+        """Return the bounds of the times of change that the filter asks for, None for no bound."""
+        start = self.window.start if self.placeholders & {"date", "day_start"} else self.watermark
+        low = None if start is None else start - self.settings.lookback - SLACK
+        return low, self.window.stop + SLACK if self.placeholders & {"date", "day_stop"} else None
+
+    def _read(self) -> "Hashes":
+        """Read and transform the day page by page. Return the hashes of its records."""
+        import numpy as np
+        import sqlalchemy as sa
+
+        key = [column.name for column in self.dataset.table(sa.MetaData()).primary_key]
+        hashes, lines, started = [hash_records([])], list[bytes](), time.monotonic()
+        with progress.track_extraction() as update:
+            for page in self.reader:
+                update(self.reader)
+                hashes.append(hash_records(page))
+                lines += map(bytes, page)
+                if len(lines) >= self.pipeline.part_records:
+                    self._transform(lines, key)
+                    lines.clear()
+        self.seconds = time.monotonic() - started
+        self._transform(lines, key)
+        return np.unique(np.concatenate(hashes))
+
+    def _transform(self, lines: Sequence[bytes], key: Sequence[str]) -> None:
+        from wholeday.transform.rows import transform
+
+        rules = self.settings.deleted_when, self.settings.timezone
+        try:
+            rows, rejects = transform(lines, self.dataset.record_class, self.dataset.clean, key, *rules)
+        except DatasetError as error:
+            self.broken = self.broken or error
+            return
+        self.reasons.update(reject.describe() for reject in rejects)
+        if self.settings.mode == SNAPSHOT:
+            keys.add_cleaned(self.cleaned, rows, rejects, list(key))
+        if "updated_at" in rows:
+            changed = rows["updated_at"].dropna()
+            self.dated += len(changed)
+            self.early += int((changed < self.low).sum()) if self.low else 0
+            self.late += int((changed >= self.high).sum()) if self.high else 0
+
+    def _count_cleaned(self, folder: DayFolder, parts: Iterable[Part]) -> Census:
+        return keys.count_cleaned(self.dataset, self.settings, folder, parts)
+
+    def _extract(self) -> "tuple[Census, Hashes]":
+        """Extract the day into the folder. Return the census and the hashes of its records."""
+        import numpy as np
+
+        with progress.track_extraction() as update:
+            extract_day(self.sandbox, self.date, self.warehouse, self._count_cleaned, update)
+        raw, census, hashes = self.sandbox.folder("raw", self.date), self._create_census(), [hash_records([])]
+        for part in raw.read_manifest(RawManifest).parts:
+            lines = unpack(raw.read(part))
+            census.add(lines)
+            hashes.append(hash_records(lines))
+        return census, np.unique(np.concatenate(hashes))
+
+
+def hash_records(records: Sequence[Record]) -> "Hashes":
+    """Hash each record into eight bytes."""
+    import numpy as np
+
+    return np.frombuffer(b"".join(blake2b(record, digest_size=8).digest() for record in records), np.int64)

@@ -1,0 +1,40 @@
+"""Inspect a URL and suggest the section of luigi.cfg that reads it: the command `doctor`."""
+
+from typing import Annotated
+
+import typer
+from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
+from rich.table import Table
+
+from wholeday.commands.doctor.examination import diagnose
+from wholeday.commands.screen import open_console
+from wholeday.commands.session import pick_loads
+from wholeday.log import count
+
+
+def command(
+    context: typer.Context,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="The first page. Flags such as --users-auth bearer:ENV may follow.")
+    ],
+) -> bool:
+    """Print what a URL is as a source, and its section. What luigi.cfg says of another URL is left out."""
+    load = pick_loads(context.obj)[0]
+    dataset = load.dataset
+    get_config().remove_section(dataset.name)
+    with CmdlineParser.global_instance([load.task_family, f"--{dataset.name}-url", url, *context.obj.flags]):
+        diagnosis = diagnose(dataset.config(), dataset.record_class)
+    console = open_console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    for finding in diagnosis.findings:
+        table.add_row(*finding)
+    console.print(table)
+    for doubt in diagnosis.unsure:
+        console.print(f"unsure: {doubt}", style="yellow", soft_wrap=True)
+    console.print(
+        f"after {count(diagnosis.requests, 'request')}; replace section [{dataset.name}] of luigi.cfg with this one:\n"
+    )
+    console.print(diagnosis.section, soft_wrap=True)
+    return True

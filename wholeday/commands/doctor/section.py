@@ -1,0 +1,45 @@
+"""Read and write the section of luigi.cfg that `doctor` examines and suggests."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from wholeday.config import presets
+from wholeday.config.source import Source
+from wholeday.config.writer import escape_json
+from wholeday.extract.vocabulary import ADDRESSES
+
+PACE = {"requests_per_second", "max_wait"}  # keys that a person may set beside any preset
+
+
+def copy_section(config: Source, **changes: Any) -> Source:
+    """Return the section with other keys. A key of a new preset replaces a default."""
+    return type(config)(**{**list_set_keys(config), **changes})
+
+
+def list_set_keys(config: Source) -> dict[str, Any]:
+    """Return the keys whose values differ from their defaults, and from those of the preset."""
+    known = presets.get_keys(config.preset) if config.preset else {}
+    values = {}
+    for name, param in config.get_params():
+        value, text = getattr(config, name), known.get(name)
+        default = param._default if text is None else param.normalize(param.parse(text))
+        if name == "url" or value != default:
+            values[name] = value
+    return values
+
+
+def serialize(param: Any, value: Any) -> str:
+    """Return the value of a Luigi parameter as text for luigi.cfg."""
+    text: str = param.serialize(value)
+    return escape_json(text) if isinstance(value, (Mapping, tuple)) else text
+
+
+def find_preset_by_url(url: str) -> str:
+    """Return the preset whose address matches a URL, or nothing."""
+    return next((name for name, address in ADDRESSES.items() if re.search(address, url)), "")
+
+
+def list_clashes(config: Source, preset: str) -> list[str]:
+    """List the set keys that the preset sets, too, except those that only limit the pace."""
+    return sorted(presets.get_keys(preset).keys() & list_set_keys(config).keys() - PACE)

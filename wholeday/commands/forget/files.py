@@ -1,0 +1,145 @@
+"""Erase lines from the files of a day.
+
+*Responsibilities*: new parts without the lines, and the manifests that name them. The day changes in one step, when
+its raw manifest is replaced; the clean manifest is prepared by then. An unfinished day is cleared, as its next run
+extracts it again.
+*Non-goals*: a loaded day without its manifest. No run extracts it again, so a person decides.
+"""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+
+import msgspec
+
+from wholeday.commands.forget.search import DayFiles, Replaced, Search, name_revision
+from wholeday.errors import FolderError
+from wholeday.load.warehouse import open_warehouse
+from wholeday.storage.day_folder import MADE_AGAIN, MANIFEST, DayFolder
+from wholeday.storage.lines import pack
+from wholeday.storage.manifest import CleanManifest, Erasure, Part, RawManifest, digest
+from wholeday.storage.workspace import Workspace
+
+
+def erase_day(search: Search, date: dt.date) -> tuple[int, int]:
+    """Erase the matching lines of a day. Return their number, and that of all lines ever erased. Raises FolderError."""
+    raw, clean = search.workspace.folder("raw", date), search.workspace.folder("clean", date)
+    # No deadlock: an extract task holds the raw lock only, a transform task the clean lock only.
+    with raw.lock(), clean.lock():
+        if not raw.exists():
+            _clear_unfinished(search.workspace, raw, clean)
+            return 0, 0
+        raw_manifest = raw.read_manifest(RawManifest)
+        day = DayFiles(raw, clean, raw_manifest, _open_clean(clean, raw_manifest))
+        raw.drop_strays([part.name for part in raw_manifest.parts])
+        if clean_manifest := day.clean_manifest:
+            clean.drop_strays([part.name for part in (*clean_manifest.parts, *clean_manifest.rejects)])
+        new, reasons = write_parts(search, day)
+        if not new:
+            return 0, raw_manifest.forgotten
+        forgotten = _replace_manifests(day, new, reasons)
+        return forgotten - raw_manifest.forgotten, forgotten
+
+
+def _clear_unfinished(workspace: Workspace, raw: DayFolder, clean: DayFolder) -> None:
+    """Clear a day without a raw manifest. Raises FolderError if no run would extract it again."""
+    if clean.exists() and not raw.has_folder():
+        raise FolderError(f"{clean} has no raw files. Delete it, or restore {raw} from a copy")
+    if raw.has_parts() and _needs_files(workspace, raw.date):
+        raise FolderError(
+            f"{raw}/{MANIFEST} is missing, and the day is loaded. Restore it from a copy, or {MADE_AGAIN['raw']}"
+        )
+    _clear(raw)
+    _clear(clean)
+
+
+def _needs_files(workspace: Workspace, date: dt.date) -> bool:
+    """Tell whether a day is loaded and not pruned."""
+    marker = open_warehouse(workspace).read_marker(date)
+    return marker is not None and not marker.pruned_at
+
+
+def _clear(folder: DayFolder) -> None:
+    """Remove every file of an unfinished day."""
+    if folder.has_folder():
+        folder.sweep()
+        folder.drop_strays(keep=())
+
+
+def _open_clean(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | None:
+    """Return the clean manifest that belongs to the raw files. Clear any other clean day: it is outdated anyway."""
+    hashes = [part.sha256 for part in raw_manifest.parts]
+    with suppress(FolderError):
+        manifest = clean.read_manifest(CleanManifest)
+        if manifest.raw_sha256 != hashes:
+            clean.swap()  # complete an interrupted run
+            manifest = clean.read_manifest(CleanManifest)
+        if manifest.raw_sha256 == hashes:
+            return manifest
+    _clear(clean)
+    return None
+
+
+def write_parts(search: Search, day: DayFiles) -> tuple[Replaced, Counter[str]]:
+    """Write new parts without the matching lines, beside the old ones. Count the erased rejects by reason."""
+    new: Replaced = {}
+    reasons: Counter[str] = Counter()
+    for match in search.search_day(day):
+        if not match.numbers:
+            continue
+        kept = [line for number, line in enumerate(match.lines, 1) if number not in match.numbers]
+        new[match.part] = day.raw.write(name_revision(match.part), pack([kept]))
+        if match.clean:
+            parts, why = match.clean.write_without(match.numbers)
+            new |= parts
+            reasons.update(why)
+    return new, reasons
+
+
+def _replace_manifests(day: DayFiles, new: Replaced, reasons: Counter[str]) -> int:
+    """Replace both manifests, then drop the old parts. Return the number of lines ever erased. Raises FolderError."""
+    raw_manifest = _build_raw_manifest(day.raw_manifest, new)
+    if day.clean_manifest:
+        day.clean.prepare(_build_clean_manifest(day.clean_manifest, raw_manifest, new, reasons))
+    if day.raw.read_manifest(RawManifest) != day.raw_manifest:  # possible in a bucket, which has no locks
+        raise FolderError(f"another run changed {day.raw} meanwhile. Run forget again")
+    day.raw.replace(raw_manifest)
+    day.raw.drop_strays([part.name for part in raw_manifest.parts])
+    if day.clean_manifest:
+        day.clean.swap()
+        clean_manifest = day.clean.read_manifest(CleanManifest)
+        day.clean.drop_strays([part.name for part in (*clean_manifest.parts, *clean_manifest.rejects)])
+    return raw_manifest.forgotten
+
+
+def _build_raw_manifest(manifest: RawManifest, new: Replaced) -> RawManifest:
+    parts, erasure = _replace_parts(manifest.parts, new)
+    return msgspec.structs.replace(
+        manifest, parts=parts, forgotten=manifest.forgotten + erasure.lines, erasures=[*manifest.erasures, erasure]
+    )
+
+
+def _build_clean_manifest(
+    manifest: CleanManifest, raw_manifest: RawManifest, new: Replaced, reasons: Counter[str]
+) -> CleanManifest:
+    after, erasure = _replace_parts([*manifest.parts, *manifest.rejects], new)
+    parts, rejects = after[: len(manifest.parts)], after[len(manifest.parts) :]
+    return msgspec.structs.replace(
+        manifest,
+        raw_sha256=[part.sha256 for part in raw_manifest.parts],
+        rows=sum(part.records for part in parts),
+        rejected=sum(part.records for part in rejects),
+        reasons=dict(Counter(manifest.reasons) - reasons),
+        parts=parts,
+        rejects=rejects,
+        erasures=[*manifest.erasures, erasure],
+    )
+
+
+def _replace_parts(parts: Iterable[Part], new: Replaced) -> tuple[list[Part], Erasure]:
+    """Return the parts after the replacement, and its description for the manifest."""
+    before = list(parts)
+    after = [part for old in before if (part := new.get(old, old))]
+    lines = sum(part.records for part in before) - sum(part.records for part in after)
+    return after, Erasure(lines=lines, sha256=digest(before), parts=[part for part in before if part in new])

@@ -1,0 +1,140 @@
+"""Find the lines of a day's files that have certain keys, and write clean parts without them.
+
+*Responsibilities*: which lines of a raw part match. A line matches by its own key, compared as text, or by the key of
+the row or reject that it became. Without clean files, the lines are transformed to learn that key.
+*Non-goals*: changing a day. A line whose key cannot be read never matches.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from wholeday.errors import FolderError
+from wholeday.schema.reject import Reject
+from wholeday.storage.day_folder import DayFolder
+from wholeday.storage.lines import pack, unpack
+from wholeday.storage.manifest import CleanManifest, Part, RawManifest
+from wholeday.storage.names import strip_run
+from wholeday.storage.parquet import encode_rows, open_rows
+from wholeday.storage.tombstones import Finder
+from wholeday.storage.workspace import Workspace
+
+Replaced = dict[Part, Part | None]
+"""New parts by the parts that they replace; None for a part that is dropped."""
+
+
+class DayFiles(NamedTuple):
+    """The files of a day. `clean_manifest` is None if no clean files belong to the raw files."""
+
+    raw: DayFolder
+    clean: DayFolder
+    raw_manifest: RawManifest
+    clean_manifest: CleanManifest | None
+
+
+class Match(NamedTuple):
+    """A raw part, its lines, the numbers (from 1) of the matching lines, and its clean part if there is one."""
+
+    part: Part
+    lines: list[bytes]
+    numbers: set[int]
+    clean: "CleanPart | None"
+
+
+class CleanPart:
+    """The rows and rejects of a raw part."""
+
+    def __init__(self, folder: DayFolder, rows: Part, rejects: Part | None, records: int) -> None:
+        """Read both files of a raw part with so many `records`. Raises FolderError if their numbers do not add up."""
+        self._folder, self._rows, self._rejects = folder, rows, rejects
+        self._data = folder.read(rows)
+        self._rejected: list[Reject] = []
+        if rejects:
+            self._rejected = [msgspec.json.decode(line, type=Reject) for line in unpack(folder.read(rejects))]
+        rejected = {reject.line for reject in self._rejected}
+        self._lines = [line for line in range(1, records + 1) if line not in rejected]
+        if len(self._lines) != rows.records:
+            raise FolderError(
+                f"{folder}/{rows.name}: {rows.records} rows and {len(rejected)} rejects do not add up to "
+                f"{records} records. Delete the folder {folder}, then reprocess the day"
+            )
+
+    def find(self, finder: Finder, columns: Sequence[str]) -> set[int]:
+        """Return the numbers of the lines whose row or reject matches."""
+        table = open_rows(self._data).read(columns=list(columns))
+        keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+        rejects = finder.find_rejects(reject.key for reject in self._rejected)
+        return {self._lines[row] for row in finder.find(keys)} | {self._rejected[number].line for number in rejects}
+
+    def write_without(self, numbers: set[int]) -> tuple[Replaced, list[str]]:
+        """Write new parts without the rows and rejects of some lines. Return them, and the reasons of these rejects."""
+        import pyarrow as pa
+
+        table = open_rows(self._data).read().filter(pa.array([line not in numbers for line in self._lines]))
+        chunks = [(len(table), encode_rows(table))]
+        new: Replaced = {self._rows: self._folder.write(name_revision(self._rows), chunks)}
+        kept, reasons = [], []
+        for reject in self._rejected:
+            if reject.line in numbers:
+                reasons.append(reject.describe())
+            else:
+                line = reject.line - sum(number < reject.line for number in numbers)
+                kept.append(msgspec.json.encode(msgspec.structs.replace(reject, line=line)))
+        if self._rejects:
+            name = name_revision(self._rejects)
+            new[self._rejects] = self._folder.write(name, pack([kept])) if kept else None
+        return new, reasons
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search of a dataset's files for the keys of a finder. `key` names the key columns."""
+
+    workspace: Workspace
+    finder: Finder
+    key: list[str]
+
+    def search_day(self, day: DayFiles) -> Iterator[Match]:
+        """Yield a match for each raw part, with or without matching lines. Raises FolderError."""
+        made = day.clean_manifest
+        rejects = {_parse_number(part): part for part in made.rejects} if made else {}
+        for number, part in enumerate(day.raw_manifest.parts):
+            lines = unpack(day.raw.read(part))
+            clean = CleanPart(day.clean, made.parts[number], rejects.get(number), len(lines)) if made else None
+            numbers = self.finder.find_lines(lines)
+            numbers |= clean.find(self.finder, self.key) if clean else self._transform_and_find(day.raw, lines)
+            yield Match(part, lines, numbers, clean)
+
+    def _transform_and_find(self, raw: DayFolder, lines: list[bytes]) -> set[int]:
+        """Return the numbers of the lines that would become a matching row or reject."""
+        import pyarrow as pa
+
+        from wholeday.transform.rows import transform
+
+        dataset, settings = self.workspace.dataset, self.workspace.settings
+        rules = settings.deleted_when, settings.timezone
+        try:
+            rows, rejects = transform(lines, dataset.record_class, dataset.clean, self.key, *rules)
+            table = pa.Table.from_pandas(rows[self.key], preserve_index=False)
+        except Exception as error:  # any error of `clean`; its text may quote a record
+            kind = type(error.__cause__ or error).__name__
+            raise FolderError(
+                f"{raw} has no clean files, and its lines cannot be searched, as their transform failed ({kind}). "
+                f"Correct the record class or the clean function, then run forget again"
+            ) from error
+        found = self.finder.find(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        rejected = self.finder.find_rejects(reject.key for reject in rejects)
+        return {int(rows.index[row]) for row in found} | {rejects[number].line for number in rejected}
+
+
+def _parse_number(part: Part) -> int:
+    return int(part.name.partition("-")[2].partition(".")[0].partition("-")[0])
+
+
+def name_revision(part: Part) -> str:
+    """Return the name of the part's next revision: part-00003.jsonl.gz, part-00003-r1.jsonl.gz, part-00003-r2.…"""
+    name, _, kind = strip_run(part.name).partition(".")
+    stem, _, revision = name.partition("-r")
+    return f"{stem}-r{int(revision or 0) + 1}.{kind}"
