@@ -28,9 +28,8 @@ install({venv!r}, sys.argv[1:])
 
 
 def make_clone(folder: Path) -> Path:
-    """Copy every file that git does not ignore into `folder`, and make the environment of `./run.sh` in it."""
-    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", *ignored), dirs_exist_ok=True)
+    """Copy the sources into `folder`, and make the environment of `./run.sh` in it."""
+    copy_sources(folder)
     venv = folder / ".venv"
     (venv / "bin").mkdir(parents=True)
     for path in (VENV / "pyvenv.cfg", *(VENV / "bin").glob("activate*"), *(VENV / "bin").glob("python*")):
@@ -46,6 +45,12 @@ def make_clone(folder: Path) -> Path:
     (venv / "installed.requirements.txt").write_text(lock)
     (venv / "installed.path").write_text(f"{folder}\n")
     return folder
+
+
+def copy_sources(folder: Path) -> Path:
+    """Copy every file that git does not ignore into `folder`."""
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", *ignored), dirs_exist_ok=True)
 
 
 def link(venv: Path, requirements: Sequence[str]) -> None:

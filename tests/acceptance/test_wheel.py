@@ -1,0 +1,139 @@
+"""The wheel: what it holds, and every command in a project that is not this repository."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, databases
+from tests.support.clones import copy_sources, link
+from tests.support.server import Answer
+from wholeday.commands.cli import COMMANDS
+
+CONFIG = """\
+[pipeline]
+webhook = HOOK
+
+[members]
+url = demo://users?updated_since={day_start}&updated_before={day_stop}
+
+[core]
+local_scheduler = true
+"""
+
+
+class Project:
+    """A folder with luigi.cfg and a package `pipeline`, and an environment that holds the wheel."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self.folder, self._programs = folder, programs
+        self.variables = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder)}
+
+    def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
+        """Start a program of the environment in the folder."""
+        command, env, pipe = [self._programs / words[0], *words[1:]], self.variables | variables, subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=env, text=True, stdout=pipe, stderr=pipe)
+
+    def run(self, *words: str, **variables: str) -> str:
+        """Run a program of the environment, and return its standard output. It must exit with 0."""
+        process = self.start(*words, **variables)
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, f"{words}\n{out}\n{err}"
+        return out
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources."""
+    sources = copy_sources(tmp_path_factory.mktemp("sources"))
+    options = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(sources / "dist"))
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(sources)], check=True)
+    (built,) = (sources / "dist").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def project(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the dataset `members`. Its environment holds the packages of requirements.txt, and the wheel."""
+    venv = tmp_path_factory.mktemp("environment") / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    link(venv, re.findall(r"^[\w.-]+==.*", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    install = ("install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python"), *install], check=True)
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "pipeline").mkdir()
+    shutil.copy(ROOT / "pipeline" / "__init__.py", folder / "pipeline")
+    text = (ROOT / "pipeline" / "users.py").read_text()
+    for name, other in (("Users", "Members"), ("USERS", "MEMBERS"), ('"users"', '"members"')):
+        text = text.replace(name, other)
+    (folder / "pipeline" / "members.py").write_text(text)
+    (folder / "luigi.cfg").write_text(CONFIG)
+    return Project(folder, venv / "bin")
+
+
+def test_wheel_holds_the_library_only(wheel: Path) -> None:
+    """Every file of `wholeday` and the licence, but no tests and no datasets."""
+    with zipfile.ZipFile(wheel) as opened:
+        names = opened.namelist()
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "wholeday").rglob("*") if path.is_file()}
+    assert {name for name in names if ".dist-info/" not in name} == {s for s in sources if "__pycache__" not in s}
+    assert {"wholeday/py.typed", "wholeday/config/presets.ini", "wholeday/commands/report.html"} <= set(names)
+    assert sum(name.endswith(".dist-info/licenses/LICENSE") for name in names) == 1
+
+
+@pytest.mark.timeout(600)
+def test_every_command_works_in_another_project(project: Project, server) -> None:
+    """The program, `python -m wholeday` and Luigi's own command find the package `pipeline` of the folder."""
+    tried = set()
+
+    def run(command: str, *words: str) -> str:
+        tried.add(command)
+        return project.run("wholeday", command, *words, HOOK=server.on("/hook", Answer("ok")))
+
+    assert "list" in run("doctor", "demo://users")
+    assert "reads twice the same   ok" in run("check")
+    assert "members 2026-11-20: loaded, 100 inserted" in run("load", "2026-11-20")
+    assert "load" in run("plan", "2026-11-20", "2026-11-22")
+    assert "members: 2 of 2 days are loaded" in run("backfill", "2026-11-20", "2026-11-22")
+    assert "2026-11-21" in run("status", "--dataset", "members")
+    run("report")
+    assert "members" in (project.folder / "data" / "report.html").read_text()
+    run("alert")
+    assert "members 2026-11-21" in run("reprocess", "2026-11-20", "2026-11-22", "--all")
+    url = f"sqlite:///{project.folder}/data/warehouse.db"
+    ((key, count),) = databases.query(url, "select min(user_id), count(*) from members")
+    run("forget", "members", str(key), "--yes")
+    assert databases.query(url, "select count(*) from members") == [(count - 1,)]
+    run("rebuild")
+    assert "nothing differs" in run("verify")
+    assert "2026-11-20" in run("prune", "--older-than", "0", "--keep", "1", "--yes")
+    project.run("python", "-m", "wholeday", "load", "2026-11-22")
+    project.run("luigi", "--module", "pipeline", "LoadMembers", "--date", "2026-11-23", PYTHONPATH=".")
+    assert databases.query(url, "select count(*) from loads") == [(4,)]
+    assert run_luigid(project)
+    assert tried | {"luigid"} == {entry.name for entry in COMMANDS}
+
+
+def run_luigid(project: Project) -> bool:
+    """Return whether luigid listens within 30 seconds, and stop it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    daemon = project.start("wholeday", "luigid", "--port", str(port))
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and daemon.poll() is None:
+            with socket.socket() as asked:
+                if asked.connect_ex(("127.0.0.1", port)) == 0:
+                    return True
+            time.sleep(0.1)
+        return False
+    finally:
+        daemon.terminate()
+        daemon.communicate()
