@@ -18,16 +18,22 @@ import pytest
 import requests
 
 from tests.support import ROOT, databases
+from tests.support.launcher import Command
 from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
 from wholeday.load.database import find_database
 from wholeday.storage.day_folder import DayFolder
 
 
-def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
-    """A command in the current folder, with its output in pipes or elsewhere: `luigi` or `python` and what follows."""
+def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str] | Command":
+    """A command in the current folder, with its output in pipes or elsewhere: `luigi` or `python` and what follows.
+
+    It is forked from a process that has imported the libraries, where nothing depends on how Python starts.
+    """
     program = Path(sys.executable).with_name(command[0])
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
+    if "-c" not in command and not environment.keys() & {"PYTHONPATH", "PYTHONWARNINGS"}:
+        return Command([str(program), *command[1:]], env, output)
     return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=output, stderr=output)
 
 

@@ -1,0 +1,203 @@
+"""Start commands of the project without the second that their imports take.
+
+Responsibilities: a server that has imported the libraries, and forks for each command; the command as a process of its
+own, with its own folder, environment, output, signals and exit code. The server imports nothing of the project.
+Non-goals: what an import costs or prints. Start such a command with subprocess.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # this folder: a library must not import a helper of the tests
+
+import atexit
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (  # not Luigi, which reads its configuration and the arguments when it is imported
+    *("daemon", "isal.igzip", "jinja2", "jsonschema", "msgspec", "multiprocessing.spawn", "oauthlib.oauth2", "pandas"),
+    *("prometheus_client", "psycopg", "pyarrow.parquet", "requests", "rich.progress", "rich.table", "sqlalchemy"),
+    *("sqlite3", "tenacity", "tornado.httpclient", "tornado.ioloop", "xml.dom.minidom"),
+)
+
+
+class Command:
+    """A command that was forked, with the methods of subprocess.Popen that tests use."""
+
+    def __init__(self, args: Sequence[str], env: Mapping[str, str], output: Any = subprocess.PIPE) -> None:
+        self.args = args
+        self.returncode: int | None = None
+        self._texts: list[str] = ["", ""]
+        self._readers: list[threading.Thread] = []
+        outputs = [self._open_pipe(0), self._open_pipe(1)] if output == subprocess.PIPE else [output.fileno()] * 2
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(_start_server())
+        with tempfile.TemporaryFile("w+") as request:
+            json.dump({"args": [str(each) for each in args], "env": dict(env), "folder": str(Path.cwd())}, request)
+            request.flush()
+            socket.send_fds(self._server, [b"."], [request.fileno(), 0, *outputs])
+            self.pid = int.from_bytes(self._server.recv(4), "big")
+        if self._readers:
+            for end in outputs:
+                os.close(end)
+
+    def _open_pipe(self, number: int) -> int:
+        """Open a pipe and read from it at once; return the end to write to."""
+        ours, theirs = os.pipe()
+
+        def read() -> None:
+            with open(ours, encoding="utf-8") as pipe:
+                self._texts[number] = pipe.read()
+
+        self._readers.append(threading.Thread(target=read, daemon=True))
+        self._readers[-1].start()
+        return theirs
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the command runs."""
+        if self.returncode is None and select.select([self._server], [], [], 0)[0]:
+            self.returncode = os.waitstatus_to_exitcode(int.from_bytes(self._server.recv(4), "big"))
+            self._server.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once the command has ended. Raises TimeoutExpired."""
+        if self.returncode is None and not select.select([self._server], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(list(self.args), timeout or 0)
+        return self.poll() or 0
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return stdout and stderr once nobody writes there any more. Raises TimeoutExpired."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for reader in self._readers:
+            reader.join(None if deadline is None else max(0, deadline - time.monotonic()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(list(self.args), timeout or 0)
+        self.wait(None if deadline is None else max(0, deadline - time.monotonic()))
+        return self._texts[0], self._texts[1]
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the command has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def _start_server() -> str:
+    """Start the server of this process, and return the path of its socket. It ends with this process."""
+    folder = tempfile.mkdtemp()
+    path = f"{folder}/socket"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LUIGI"))}
+    server = subprocess.Popen(
+        [sys.executable, __file__, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=env | {"PYTHONWARNINGS": "default"},
+        cwd=folder,
+    )
+    assert server.stdout
+    assert server.stdout.read(1) == b"."
+
+    def stop() -> None:
+        server.communicate()
+        Path(path).unlink()
+        Path(folder).rmdir()
+
+    atexit.register(stop)
+    return path
+
+
+def _serve(path: str) -> None:
+    """Import the libraries, and fork for each request. Returns in each fork, which has become the command."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()  # a fork shares the memory of what is never collected
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(32)
+        os.write(1, b".")
+        keepers: list[int] = []
+        while True:
+            ready = select.select([listener, 0], [], [])[0]
+            if 0 in ready:  # the tests have ended
+                for keeper in keepers:
+                    os.waitpid(keeper, 0)
+                sys.exit()
+            keepers = [keeper for keeper in keepers if os.waitpid(keeper, os.WNOHANG)[0] == 0]
+            connection, _ = listener.accept()
+            with connection:
+                keeper = os.fork()
+                if keeper:
+                    keepers.append(keeper)
+                    continue
+                listener.close()
+                if _keep(connection):
+                    os._exit(0)
+                return
+
+
+def _keep(connection: socket.socket) -> bool:
+    """Fork a command and tell its pid and its end; in the fork itself return False."""
+    _, (request, *streams), _, _ = socket.recv_fds(connection, 1, 4)
+    child = os.fork()
+    if child == 0:
+        with open(request) as file:
+            file.seek(0)
+            asked = json.load(file)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # the server's know what they were, such as a file
+        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
+        sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)
+        _become(**asked)
+        return False
+    os.close(request)
+    for stream in {*streams, 0, 1, 2}:
+        os.close(stream)
+    connection.send(child.to_bytes(4, "big"))
+    connection.send(os.waitpid(child, 0)[1].to_bytes(4, "big"))
+    return True
+
+
+def _become(args: list[str], env: dict[str, str], folder: str) -> None:
+    """Take the arguments, environment and folder of a command, as if the interpreter had started with them."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    tempfile.tempdir = None
+    first = str(Path(args[0]).parent) if args[1] != "-m" else folder
+    sys.path[:0] = [first, *map(os.path.abspath, filter(None, env.get("PYTHONPATH", "").split(os.pathsep)))]
+    sys.argv = args if args[1] != "-m" else args[2:]
+
+
+if __name__ == "__main__":
+    command = sys.argv[1]
+    _serve(command)
+    if Path(sys.argv[0]).name == "luigi":
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
