@@ -15,6 +15,7 @@ usage() {
                               rebuild, status, report, verify, prune, forget, doctor, check, alert, luigid
 ./run.sh TASK [FLAG…]         luigi --module pipeline TASK
 ./run.sh test [ARGUMENT…]     lint, types and tests; arguments go to pytest
+./run.sh test-fast            the tests that take less than a minute together, without lint
 ./run.sh bench [FLAG…]        measure it beside dlt, Singer, pandas, … (--help; --write keeps docs/benchmarks.md)
 USAGE
 }
@@ -52,13 +53,18 @@ set_up() {
     echo "$PWD" >.venv/installed.path
 }
 
+# Run pytest. Tests that wait for servers leave a third of the cores idle: start one process more than there are.
+run_tests() {
+    exec pytest --numprocesses "$(python -c 'import os; print(os.cpu_count() + 1)')" --dist loadgroup "$@"
+}
+
 command=${1:-}
 case "$command" in
 help | -h | --help)
     usage
     exit
     ;;
-test | bench) set_up requirements/dev.txt ;;
+test | test-fast | bench) set_up requirements/dev.txt ;;
 *) set_up requirements.txt ;;
 esac
 export PATH="$PWD/.venv/bin:$PATH"
@@ -76,8 +82,11 @@ test)
     ruff check .
     mypy
     lint-imports
-    # Tests that wait for servers leave a third of the cores idle: one process more than there are.
-    exec pytest --numprocesses "$(python -c 'import os; print(os.cpu_count() + 1)')" --dist loadgroup "$@"
+    run_tests "$@"
+    ;;
+test-fast)
+    shift
+    run_tests -m "not slow and not sweep" "$@"
     ;;
 *)
     # A task begins with a capital letter. `Status` is the command `status`, misspelt.

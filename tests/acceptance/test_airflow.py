@@ -31,7 +31,7 @@ from tests.support.server import Answer, Request
 from wholeday.extract.http.demo import DemoAdapter
 
 # One at a time: each of these keeps both cores of a small machine busy.
-pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
 
 DAG = ROOT / "examples" / "airflow" / "users_etl.py"
 PROGRAMS = ROOT / ".venv-airflow" / "bin"

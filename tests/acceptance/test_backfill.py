@@ -30,6 +30,8 @@ from wholeday.tasks.batch import OnResult
 from wholeday.tasks.day_tasks import DayTask, Load
 from wholeday.tasks.stop import Stop
 
+pytestmark = pytest.mark.slow
+
 SCALE = int(os.environ.get("PIPELINE_BACKFILL", "6"))  # 400 for what is promised
 KILLS = int(os.environ.get("PIPELINE_KILLS", "2"))
 FIRST = dt.date(2016, 1, 1)
@@ -312,6 +314,7 @@ def dump() -> tuple[object, ...]:
     return dump_warehouse(), history
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(120 + 20 * KILLS)
 def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it():
     """SIGKILL, time and again, with two workers; then a plain run: the warehouse is as if undisturbed."""
@@ -340,6 +343,7 @@ def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it(
     assert dump() == whole
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("processes", "workers"), [(1, 4), (4, 1)])
 def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
@@ -466,6 +470,7 @@ def quiet(monkeypatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("quiet")
 def test_what_luigi_costs_is_linear_in_the_days():
     """Four times the days, at most 4.6 times the time; given all at once they would take sixteen times."""
@@ -495,6 +500,7 @@ def test_of_very_many_days_that_failed_the_table_names_the_first_fifty(capsys):
     ]
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(7200)
 def test_any_number_of_days_is_linear_and_to_find_them_done_takes_no_time():
     """The real work of so many days and of four times as many; at PIPELINE_BACKFILL=400 then ten years of it.

@@ -20,6 +20,8 @@ from tests.support.cluster import DATABASE, PASSWORD, USER
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.load.warehouse import Warehouse
 
+pytestmark = pytest.mark.slow
+
 SIZE = 1200
 
 

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.browser import Browser
 from tests.support.server import Answer, Server
+
+pytestmark = pytest.mark.slow
 
 PAGE = """<!doctype html><title>t</title><link rel="icon" href="data:,">
 <style>body { width: 3000px; height: 2000px } @media (prefers-color-scheme: dark) { b { display: none } }</style>

@@ -19,6 +19,8 @@ from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
 from wholeday.transform import day as transform_stage
 
+pytestmark = pytest.mark.slow
+
 DAY = "2026-11-20"
 ORDERS = [
     {"number": "A-1", "line": 1, "amount": 10.5, "paid": True, "changed": f"{DAY}T08:00:00Z"},

@@ -30,6 +30,8 @@ from wholeday.schema.reject import Reject
 from wholeday.schema.tables import LOADS, Declared
 from wholeday.storage.manifest import CleanManifest, RawManifest
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text()
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 

@@ -8,11 +8,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from pipeline.users import Users
 from tests.support import ROOT
 from tests.support.project import need, query
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
+
+pytestmark = pytest.mark.slow
 
 PLACE = "/opt/wholeday"
 YESTERDAY = Users().last_closed_day(dt.datetime.now(dt.UTC))

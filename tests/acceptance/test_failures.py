@@ -15,6 +15,8 @@ from wholeday.errors import FolderError
 from wholeday.tasks import failures
 from wholeday.tasks.failures import Failure, read_failures, select_open
 
+pytestmark = pytest.mark.slow
+
 DAY = dt.date(2026, 11, 20)
 FILE = Path("data/failures/users.jsonl")
 NOBODY = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")

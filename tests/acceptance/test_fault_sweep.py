@@ -40,6 +40,7 @@ TABLES = "users", "users_history", "_users_days", "_users_events", "_users_chang
 PAGE = 4
 
 pytestmark = [
+    pytest.mark.sweep,
     pytest.mark.usefixtures("memory"),
     pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="points are told apart by /proc"),
 ]

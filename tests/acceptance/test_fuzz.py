@@ -32,6 +32,8 @@ from wholeday.extract.http import body, deadline, retries
 from wholeday.storage.lines import unpack
 from wholeday.tasks import console
 
+pytestmark = pytest.mark.sweep
+
 DAY = dt.date(2026, 10, 31)
 CASES = int(os.environ.get("PIPELINE_FUZZ", "100"))
 SEED = os.environ.get("PIPELINE_FUZZ_SEED", "0-")

@@ -11,6 +11,8 @@ from tests.support.project import luigi_run, query, run, run_line, start, start_
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 
+pytestmark = pytest.mark.slow
+
 DAY = "2026-11-19"  # it has a reject
 LOAD = ("LoadUsers", "--date", DAY)
 QUIET = {"PYTHONWARNINGS": ""}  # as everywhere but in tests

@@ -26,6 +26,8 @@ from tests.support.project import (
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 
+pytestmark = pytest.mark.slow
+
 DAY = "2026-11-20"
 LOAD = ("LoadUsers", "--date", DAY)
 

@@ -20,6 +20,8 @@ from wholeday.commands.verify import verify
 from wholeday.storage.names import strip_run
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = [pytest.mark.slow, pytest.mark.sweep]
+
 NUMBER = int(os.environ.get("PIPELINE_MACHINES", "5"))
 FIRST = dt.date(2026, 11, 20) - dt.timedelta(days=NUMBER)
 SPAN = str(FIRST), "2026-11-20"

@@ -16,7 +16,7 @@ from tests.support.reading import DAY, People, fail, read
 from wholeday.extract.reader import Reader
 
 # In one process: each package is installed once.
-pytestmark = [pytest.mark.xdist_group("peers"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("peers"), pytest.mark.timeout(300)]
 
 Users = list[dict[str, Any]]
 

@@ -18,6 +18,8 @@ from wholeday.extract.reader import Reader
 from wholeday.schema.census import Census
 from wholeday.tasks import progress
 
+pytestmark = pytest.mark.slow
+
 DAY = "2026-11-20"
 PAGES, SIZE = 10, 50
 LOAD = ("LoadUsers", "--date", DAY, "--users-paginator", "page", "--users-total-header", "X-Total-Count")

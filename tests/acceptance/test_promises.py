@@ -33,7 +33,11 @@ from wholeday.storage.names import strip_run
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
-pytestmark = [pytest.mark.usefixtures("files"), pytest.mark.xdist_group("promises")]  # one bucket for all of them
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("files"),
+    pytest.mark.xdist_group("promises"),  # one bucket for all of them
+]
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
 KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))
@@ -102,6 +106,7 @@ def make_files(configure, days=DAYS, per_day=600) -> None:
         stages.transform(read_workspace(USERS), day)
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(60 + 20 * KILLS)
 def test_g1_a_marker_is_there_if_and_only_if_all_rows_are(files):
     """SIGKILL at any instant of a run, time and again: no half a day; then a plain run completes it."""

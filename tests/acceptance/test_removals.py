@@ -27,6 +27,8 @@ from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform import fields_gate
 
+pytestmark = pytest.mark.slow
+
 DAY = dt.date(2026, 11, 10)
 
 

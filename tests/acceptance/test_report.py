@@ -22,6 +22,8 @@ from wholeday.storage.tombstones import Tombstone, Tombstones
 from wholeday.tasks.failures import Failure
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)
 LAST = dt.date(2026, 11, 24)
 ATTACK = "<script>window.pwned = 1</script><img src=http://127.0.0.1:9/x onerror='pwned = 1'>\"'&amp;"

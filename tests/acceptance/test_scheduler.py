@@ -16,6 +16,8 @@ from tests.support.project import ask_scheduler, find_scheduler, luigi_run, run,
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 
+pytestmark = pytest.mark.slow
+
 FAILING = "2026-11-17"
 
 

@@ -15,6 +15,8 @@ from tests.support.project import ask_scheduler, luigi_run, query, start_schedul
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 
+pytestmark = pytest.mark.slow
+
 SECRET, PASSWORD, REFRESH = "s3cr3t/+tok&n=", "p4ss/w0rd+é", "r3fr3sh/+tok&n="
 CODE = base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
 CLIENT = base64.b64encode(f"us:{quote_plus(SECRET)}".encode()).decode()

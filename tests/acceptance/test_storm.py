@@ -42,7 +42,7 @@ TABLES = ("users", "users_history", "_users_days", "_users_events", "_users_chan
 OF_A_DAY = "date, mode, source, started_at, extracted_at, as_of, pages, extracted, watermark, accepted"
 OF_ITS_FILES = "date, rejected, forgotten, duplicate, transform_version"
 
-pytestmark = pytest.mark.usefixtures("memory")
+pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("memory")]
 
 
 def list_users(day: dt.date, mode: str) -> list[dict[str, Any]]:

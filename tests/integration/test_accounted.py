@@ -62,6 +62,7 @@ def check(before: Rows, after: Rows, columns: Iterable[str], marker: Marker, lin
             assert re.search(rf"nulled: .*\b{column} {number}\b", text)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["users", "orders"])
 @pytest.mark.timeout(120 + EXAMPLES)
 def test_each_load_accounts_for_what_it_removes(name: str, new_database: Callable[[], str]) -> None:
@@ -117,6 +118,7 @@ def read_users() -> Rows:
     return {key: values for key, *values in rows}
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(300 + 10 * EXAMPLES)
 def test_each_day_accounts_for_what_it_removes(
     server: Server, configure: Callable[..., None], caplog: pytest.LogCaptureFixture

@@ -75,6 +75,7 @@ def test_a_history_that_is_easy_to_get_wrong_differs_in_nothing(new_database, ca
             assert store.audit() == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["users", "orders"])
 @pytest.mark.timeout(120 + EXAMPLES)
 def test_any_history_differs_in_nothing(name: str, new_database: Callable[[], str]) -> None:

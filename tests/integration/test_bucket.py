@@ -53,7 +53,7 @@ URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=
 
 Configure = Callable[..., None]
 
-pytestmark = pytest.mark.xdist_group("bucket")  # one server for all of them
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bucket")]  # one server for all of them
 
 
 @pytest.fixture
@@ -223,6 +223,7 @@ def work_watched() -> None:
     work()
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", ["refuse", "lose", "cut", "kill", "kill after"])
 def test_a_fault_at_any_request_leaves_all_or_nothing_and_the_next_run_heals(
@@ -445,6 +446,7 @@ def work_as_another_run() -> None:
     work()
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(60 + 20 * ROUNDS)
 def test_processes_that_make_the_same_day_at_once_never_corrupt_it(
     bucket: Bucket, configure: Configure, whole: list[Any]

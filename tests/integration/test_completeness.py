@@ -120,6 +120,7 @@ def judge(listing: Listing, ids: set[int] | str, excuse: str) -> None:
     assert listing.steady <= ids or excuse
 
 
+@pytest.mark.sweep
 @SETTINGS
 @given(listing=listings(), ahead=st.booleans())
 def test_all_users_arrive_or_the_day_fails(server: Server, listing: Listing, ahead: bool) -> None:
@@ -131,6 +132,7 @@ def test_all_users_arrive_or_the_day_fails(server: Server, listing: Listing, ahe
 DAYS = count()
 
 
+@pytest.mark.sweep
 @settings(SETTINGS, max_examples=EXAMPLES // 2)
 @given(listing=listings(), part_records=st.sampled_from([3, 10, 1000]))
 def test_a_marker_says_that_all_users_are_in_the_warehouse(
@@ -156,6 +158,7 @@ def test_a_marker_says_that_all_users_are_in_the_warehouse(
     judge(listing, ids, find_excuse(listing))
 
 
+@pytest.mark.sweep
 @SETTINGS
 @given(listing=listings(moves=()))
 def test_auto_finds_all_users_or_the_day_fails(server: Server, listing: Listing) -> None:
@@ -166,6 +169,7 @@ def test_auto_finds_all_users_or_the_day_fails(server: Server, listing: Listing)
     judge(listing, read_ids(server, listing, **keys), excuse)
 
 
+@pytest.mark.sweep
 @SETTINGS
 @given(listing=listings(moves=(), faults=tuple(PASSING)))
 def test_a_source_that_stays_as_it_is_and_recovers_is_read_to_its_end(server: Server, listing: Listing) -> None:
@@ -174,6 +178,7 @@ def test_a_source_that_stays_as_it_is_and_recovers_is_read_to_its_end(server: Se
     assert read_ids(server, listing, **listing.keys) == listing.steady
 
 
+@pytest.mark.sweep
 @SETTINGS
 @given(listing=listings(faults=tuple(PASSING), order="id", keyset=True, total="", more=False))
 def test_a_pointer_to_the_last_user_is_right_however_the_list_moves(server: Server, listing: Listing) -> None:

@@ -33,6 +33,8 @@ from wholeday.load import postgres
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))
 EARLIER = [snapshot(1, 10, user(1, "a", 5), user(2, "a", 5)), incremental(2, user(1, "b", 30), user(3, "a", 40))]
@@ -101,6 +103,7 @@ def look(store: Store, day: ReadDay) -> tuple[bool, dict[str, Any]]:
     return store.query(f"select count(*) from loads where date = '{day.date}'") == [(1,)], store.dump()
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(60 + 600 * ALL)
 @pytest.mark.parametrize("case", CASES)
 def test_a_server_that_is_killed_at_any_statement_of_a_load_leaves_all_or_nothing(
@@ -125,6 +128,7 @@ def test_a_server_that_is_killed_at_any_statement_of_a_load_leaves_all_or_nothin
         assert look(store, day) == after, steps[number - 1]
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(60 + 3 * KILLS)
 def test_a_server_that_is_killed_in_the_instant_of_a_commit_has_both_rows_and_marker_or_neither(
     cluster: Cluster, watch: Watch
@@ -264,6 +268,7 @@ def test_a_connection_that_is_lost_at_the_commit_asks_for_the_marker_before_it_l
     assert query("select inserted > 200 from loads where date = ?", str(DAY)) == [(1,)]
 
 
+@pytest.mark.sweep
 def test_a_network_that_is_cut_in_the_middle_is_no_reason_to_fail(
     whole: dict[str, Any], proxy: Proxy, watch: Watch
 ) -> None:

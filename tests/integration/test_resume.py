@@ -610,6 +610,7 @@ def extract_files() -> dict[str, bytes] | str:
     return {path.name: path.read_bytes() for path in read_workspace(USERS).folder("raw", DAY).path.glob("part-*")}
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(120 + EXAMPLES)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(

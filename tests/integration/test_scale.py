@@ -11,6 +11,8 @@ import pytest
 from benchmarks.run import Watch
 from tests.support.project import query
 
+pytestmark = pytest.mark.slow
+
 SCALE = int(os.environ.get("PIPELINE_SCALE", "40000"))
 
 
@@ -32,6 +34,7 @@ def measure_load(records: int, part_records: int) -> float:
     return watch.peak / 2**20
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what processes share")
 def test_memory_is_bounded_by_a_part_and_not_by_a_day():

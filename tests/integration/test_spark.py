@@ -36,7 +36,7 @@ PARTS = 12
 
 Configure = Callable[..., None]
 
-pytestmark = pytest.mark.xdist_group("spark")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]
 
 
 class Cluster(NamedTuple):

@@ -109,6 +109,7 @@ texts = st.one_of(
 values = numbers | texts.map(json.dumps) | st.sampled_from(["true", "false", "null", "[]", "{}", "[1]", '{"a":1}'])
 
 
+@pytest.mark.sweep
 def test_any_value_is_stored_exactly_or_rejected(server, configure, new_database, tmp_path: Path) -> None:
     numbers = itertools.count()
 

@@ -50,6 +50,7 @@ LOADS = (
 )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["users", "orders"])
 @pytest.mark.timeout(120 + EXAMPLES)
 def test_any_history_of_loads_says_what_the_definition_says(name: str, new_database: Callable[[], str]) -> None:

@@ -60,7 +60,7 @@ class Command:
         ours, theirs = os.pipe()
 
         def read() -> None:
-            with open(ours, encoding="utf-8") as pipe:
+            with os.fdopen(ours, encoding="utf-8") as pipe:
                 self._texts[number] = pipe.read()
 
         self._readers.append(threading.Thread(target=read, daemon=True))
@@ -163,15 +163,15 @@ def _keep(connection: socket.socket) -> bool:
     _, (request, *streams), _, _ = socket.recv_fds(connection, 1, 4)
     child = os.fork()
     if child == 0:
-        with open(request) as file:
+        with os.fdopen(request) as file:
             file.seek(0)
             asked = json.load(file)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # the server's know what they were, such as a file
-        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
-        sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)
+        sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)  # the server's know what they were, such as a file
+        sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+        sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
         _become(**asked)
         return False
     os.close(request)

@@ -122,6 +122,7 @@ def hold(configure: Any, numbers: Any, shares: Any, before: list[int], last: int
         assert (made.accepted, made.absent) == ([], {})
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(120 + 3 * EXAMPLES)
 def test_field_that_stops_coming_fails_the_day(configure: Callable[..., None]) -> None:
     """Renamed, nested elsewhere or dropped, and whichever share of the records had it."""
