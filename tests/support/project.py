@@ -32,7 +32,7 @@ def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "
     """
     program = Path(sys.executable).with_name(command[0])
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
-    if "-c" not in command and not environment.keys() & {"PYTHONPATH", "PYTHONWARNINGS"}:
+    if "-c" not in command and not any(name.startswith(("PYTHON", "LANG", "LC_")) for name in environment):
         return Command([str(program), *command[1:]], env, output)
     return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=output, stderr=output)
 
