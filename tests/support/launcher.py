@@ -31,7 +31,7 @@ from typing import Any
 LIBRARIES = (  # not Luigi, which reads its configuration and the arguments when it is imported
     *("daemon", "isal.igzip", "jinja2", "jsonschema", "msgspec", "multiprocessing.spawn", "oauthlib.oauth2", "pandas"),
     *("prometheus_client", "psycopg", "pyarrow.parquet", "requests", "rich.progress", "rich.table", "sqlalchemy"),
-    *("sqlite3", "tenacity", "tornado.httpclient", "tornado.ioloop", "xml.dom.minidom"),
+    *("sqlite3", "tenacity", "tornado.httpclient", "tornado.ioloop", "typer"),
 )
 
 
@@ -195,9 +195,8 @@ def _become(args: list[str], env: dict[str, str], folder: str) -> None:
 
 
 if __name__ == "__main__":
-    command = sys.argv[1]
-    _serve(command)
-    if Path(sys.argv[0]).name == "luigi":
+    _serve(sys.argv[1])  # returns in a fork, with the arguments of its command
+    if Path(sys.argv[0]).is_absolute():
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
