@@ -13,7 +13,8 @@ from luigi.cmdline_parser import CmdlineParser
 from pipeline.users import USERS, BackfillUsers, ExtractUsers, LoadUsers, TransformUsers, Users
 from wholeday.errors import ConfigError, DayNotClosedError
 from wholeday.tasks import stages
-from wholeday.tasks.day_tasks import DayParameter, RangeDaily
+from wholeday.tasks.day_tasks import DayParameter
+from wholeday.tasks.range_daily import RangeDaily
 from wholeday.tasks.stages import read_workspace
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
