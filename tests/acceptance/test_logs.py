@@ -18,8 +18,8 @@ LOAD = ("LoadUsers", "--date", DAY)
 QUIET = {"PYTHONWARNINGS": ""}  # as everywhere but in tests
 
 
-def test_a_day_that_is_loaded_is_a_line_a_stage_and_nothing_on_standard_error():
-    """So that cron has mail only when something is wrong; again, one line says that nothing was to be done."""
+def test_loaded_day_prints_one_line_per_stage():
+    """Standard error stays empty, so that cron mails only problems. A second run prints one line."""
     first = luigi_run(*LOAD, **QUIET)
     assert first.stdout.splitlines() == [
         f"INFO: users {DAY}: extracted 100 records, 1 page",
@@ -31,8 +31,7 @@ def test_a_day_that_is_loaded_is_a_line_a_stage_and_nothing_on_standard_error():
     assert first.stderr + again.stderr == ""
 
 
-def test_a_day_that_failed_is_its_one_line_on_standard_error():
-    """Nothing of it is lost among what Luigi says of itself."""
+def test_failed_day_prints_one_line_on_stderr():
     result = luigi_run(*LOAD, "--users-max-reject-ratio", "0", **QUIET)
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"ERROR: TransformUsers(date={DAY}) failed: users {DAY}: 1 of 100 records are rejected")
@@ -40,8 +39,8 @@ def test_a_day_that_failed_is_its_one_line_on_standard_error():
 
 
 @pytest.mark.parametrize(("event", "task"), [("PROGRESS", "TransformUsers"), ("SUCCESS", "LoadUsers")])
-def test_files_that_another_process_removed_are_one_line(event, task):
-    """As if `forget` swept the day before its task has ended, or behind it. Luigi raises errors of its own."""
+def test_files_removed_by_another_process(event, task):
+    """`forget` may sweep a day before its task ends, or right after. Luigi raises errors of its own."""
     code = f"""
 from luigi import Event
 from pipeline.users import TransformUsers
@@ -60,8 +59,8 @@ cli.main(["load", "{DAY}"])
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
-def test_a_day_is_loaded_without_anywhere_to_write_a_line(closed):
-    """As a daemon has it; and no file of the day is taken for the one or the other."""
+def test_closed_streams_do_not_fail_a_day(closed):
+    """As in a daemon. No file of the day replaces a stream."""
     for number, command in enumerate(
         ("luigi --module pipeline LoadUsers --date {}", "python -m wholeday backfill {} {}")
     ):
@@ -72,8 +71,7 @@ def test_a_day_is_loaded_without_anywhere_to_write_a_line(closed):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which takes nothing")
-def test_a_full_disk_under_the_log_is_one_line_and_the_day_is_loaded():
-    """Nobody is shown the insides of the logging."""
+def test_full_disk_under_the_log_does_not_fail_a_day():
     result = run_line(f"luigi --module pipeline {' '.join(LOAD)} > /dev/full", **QUIET)
     assert (result.returncode, result.stderr) == (0, "ERROR: cannot write to stdout: No space left on device\n")
     assert query("select inserted from loads") == [(99,)]
@@ -81,8 +79,7 @@ def test_a_full_disk_under_the_log_is_one_line_and_the_day_is_loaded():
     assert (piped.returncode, piped.stderr) == (0, "")
 
 
-def test_whoever_wants_to_know_what_luigi_does_is_told():
-    """At the level DEBUG."""
+def test_debug_level_shows_luigi_messages():
     result = luigi_run("ExtractUsers", *LOAD[1:], "--log-level", "DEBUG", "--pipeline-log-format", "json", **QUIET)
     first, *_, last = map(json.loads, result.stdout.splitlines())
     assert first["message"].startswith("Checking if ExtractUsers")
@@ -90,8 +87,8 @@ def test_whoever_wants_to_know_what_luigi_does_is_told():
     assert first.keys() == last.keys() == {"at", "level", "message"}  # they are about no day
 
 
-def test_json_has_day_stage_and_load_of_every_line():
-    """The load is the `as_of` of the marker, and of the manifest; of whichever process the line comes."""
+def test_json_lines_have_day_stage_and_load():
+    """The load is the `as_of` of marker and manifest, in lines of every process."""
     result = luigi_run(*LOAD, "--workers", "2", "--pipeline-log-format", "json", **QUIET)
     assert result.stderr == ""
     lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -105,8 +102,8 @@ def test_json_has_day_stage_and_load_of_every_line():
     assert json.loads(again.stdout).keys() == {"at", "level", "message"}
 
 
-def test_json_has_a_failure_and_even_a_traceback_in_one_line():
-    """A collector of logs takes a line for an event."""
+def test_json_failure_is_one_line():
+    """With its traceback, as log collectors read one event per line."""
     code = (
         "from luigi.cmdline import luigi_run; from wholeday.tasks import stages\n"
         "def broken(dataset, date): raise ZeroDivisionError('a bug')\n"
@@ -120,8 +117,7 @@ def test_json_has_a_failure_and_even_a_traceback_in_one_line():
     assert line["traceback"].endswith("ZeroDivisionError: a bug")
 
 
-def test_a_configuration_that_cannot_be_read_is_told_all_the_same():
-    """Even the key that says how to tell it."""
+def test_unusable_log_format_is_reported():
     result = luigi_run(*LOAD, "--pipeline-log-format", "xml", **QUIET)
     assert result.returncode == 35
     (line,) = result.stderr.splitlines()
@@ -129,8 +125,8 @@ def test_a_configuration_that_cannot_be_read_is_told_all_the_same():
     assert "[pipeline] log_format = 'xml' cannot be used" in line
 
 
-def test_a_day_that_another_worker_has_is_told():
-    """Luigi smiles at it, and leaves with a code; the line says why."""
+def test_day_of_another_worker_is_reported():
+    """Luigi exits with a code; the line gives the reason."""
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(text.replace("keep_alive = true", "keep_alive = false"))
     with start_scheduler() as environment:
@@ -163,8 +159,8 @@ ENCODINGS = [
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=["ascii", "latin-1", "locale"])
-def test_letters_that_the_output_cannot_show_are_escaped(server, encoding):
-    """A failure quotes the source in letters of any alphabet; each command still prints what it has to say."""
+def test_unprintable_letters_are_escaped(server, encoding):
+    """A failure quotes the source in any alphabet, and each command still prints its result."""
     url = server.on("/users", Answer(json.dumps({"message": WORDS}, ensure_ascii=False), status=400))
     good = server.on("/good", Answer({"data": [make_user(1)], "статус": "ok"}))
     days = ("2026-11-18", "2026-11-20")

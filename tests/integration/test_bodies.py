@@ -37,7 +37,7 @@ def take(url: str, **keys: Any) -> list[bytes]:
 @pytest.mark.parametrize("kind", ["application/json", *LINES])
 @pytest.mark.parametrize("selector", ["auto", "@"])
 def test_lines_are_records(server: Server, kind: str, selector: str) -> None:
-    """The bytes stay; blank lines and line ends of Windows are nothing."""
+    """The bytes stay; blank lines and Windows line ends do not matter."""
     body = '{"id": 1,  "a": 1.0}\r\n\n  \n{"id": 2}\n{"b": {}, "id": 3}'
     url = server.on("/users", Answer(body, headers={"Content-Type": kind}))
     assert take(url, data_selector=selector) == [b'{"id": 1,  "a": 1.0}', b'{"id": 2}', b'{"b": {}, "id": 3}']
@@ -52,15 +52,14 @@ def test_a_single_line_is_a_record_by_its_content_type(server: Server) -> None:
     assert "the body is empty" in fail(server.on("/users", Answer("")), data_selector="@")
 
 
-def test_pages_of_lines_follow_a_link(server: Server) -> None:
-    """Every page is read like the first."""
+def test_pages_of_lines_follow_links(server: Server) -> None:
     first = Answer('{"id": 1}\n{"id": 2}\n', headers=NDJSON | {"Link": "</two>; rel=next"})
     server.on("/two", Answer('{"id": 3}\n', headers=NDJSON))
     assert read(server.on("/users", first)) == [{"id": 1}, {"id": 2}, {"id": 3}]
 
 
-def test_lines_without_a_declared_length_fail() -> None:
-    """A connection that breaks behind a line looks like the end. A JSON list has an end of its own."""
+def test_lines_without_declared_length_fail() -> None:
+    """A connection that ends after a line looks complete. A JSON list has a closing bracket."""
     with Wire() as wire:
         for head in (NO_LENGTH, NO_LENGTH.replace(b"x-ndjson", b"json")):
             wire.show({"/users": [Raw(head + b'{"id": 1}\n{"id": 2}\n')]})
@@ -73,8 +72,7 @@ def test_lines_without_a_declared_length_fail() -> None:
     "cut",
     [b'Content-Length: 10\r\n\r\n{"id": 1}\n', b'Transfer-Encoding: chunked\r\n\r\na\r\n{"id": 1}\n\r\n0\r\n\r\n'],
 )
-def test_lines_behind_the_declared_end_are_no_loss(cut: bytes) -> None:
-    """The client retries an answer that is longer than it says."""
+def test_lines_after_the_declared_end_are_retried(cut: bytes) -> None:
     head, line = NO_LENGTH.removesuffix(b"\r\n"), b'{"id": 2}\n'
     with Wire() as wire:
         wire.show({"/users": [Raw(head + cut + line)]})
@@ -84,8 +82,8 @@ def test_lines_behind_the_declared_end_are_no_loss(cut: bytes) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, NDJSON])
-def test_a_cut_last_line_is_asked_for_again(server: Server, headers: dict[str, str]) -> None:
-    """And fails the page when it stays so."""
+def test_cut_last_line_is_retried(server: Server, headers: dict[str, str]) -> None:
+    """It fails the page if it stays cut."""
     cut, whole = ['{"id": 1}\n{"id": 2, "na', '{"id": 1}\n{"id": 2, "name": "B"}']
     url = server.on("/users", Answer(cut, headers=headers), Answer(whole, headers=headers))
     assert read(url) == [{"id": 1}, {"id": 2, "name": "B"}]
@@ -103,8 +101,7 @@ def test_a_cut_last_line_is_asked_for_again(server: Server, headers: dict[str, s
         ('{"id": 1}\n{"a": [{"id": 2}\n{"id": 3}]}', "the body is"),
     ],
 )
-def test_lines_that_are_no_objects_fail(server: Server, body: str, words: str) -> None:
-    """Nothing is passed over."""
+def test_lines_must_be_objects(server: Server, body: str, words: str) -> None:
     assert words in fail(server.on("/users", Answer(body)))
 
 
@@ -117,7 +114,7 @@ def test_an_error_at_the_end_of_the_lines_fails(server: Server) -> None:
     assert "reports a failure" in fail(server.on("/users", Answer('{"error": "busy"}', headers=NDJSON)))
 
 
-def test_lines_have_no_path_to_a_list(server: Server) -> None:
+def test_lines_refuse_a_list_path(server: Server) -> None:
     """The line names the key."""
     line = fail(server.on("/users", Answer('{"users": []}\n{"users": []}')), data_selector="users")
     assert "the body is JSON lines" in line
@@ -125,16 +122,15 @@ def test_lines_have_no_path_to_a_list(server: Server) -> None:
 
 
 @pytest.mark.parametrize("bad", ["NaN", '"\\ud800"', "1e999"])
-def test_a_line_with_a_value_that_few_can_read_is_kept(server: Server, bad: str) -> None:
-    """As in a list."""
+def test_line_with_odd_value_is_kept(server: Server, bad: str) -> None:
     assert take(server.on("/users", Answer(f'{{"id": 1}}\n{{"x": {bad}}}'))) == [
         b'{"id": 1}',
         f'{{"x": {bad}}}'.encode(),
     ]
 
 
-def test_a_single_object_is_a_record_where_the_key_says_so(server: Server) -> None:
-    """On one line; it is never guessed, and its fields say nothing of further pages."""
+def test_single_object_needs_its_key(server: Server) -> None:
+    """It becomes one line, is never guessed, and its fields say nothing about further pages."""
     body = '{\n  "id": 1,\n  "total": 50, "has_more": true, "next": "/two", "items": [{"id": 7}]\n}'
     url = server.on("/users", Answer(body))
     (record,) = take(url, data_selector="@")
@@ -156,7 +152,7 @@ def test_a_single_object_is_a_record_where_the_key_says_so(server: Server) -> No
         ('{"id": 1', "the body is cut"),
     ],
 )
-def test_what_is_no_single_object_fails(server: Server, body: Any, words: str) -> None:
+def test_other_body_than_single_object_fails(server: Server, body: Any, words: str) -> None:
     """An error looks much like a record."""
     assert words in fail(server.on("/users", Answer(body)), data_selector="@")
 
@@ -173,8 +169,8 @@ def test_what_is_no_single_object_fails(server: Server, body: Any, words: str) -
         ("*", '{"u1": {"name": "Ada"}, "ü2": {"_key": "own", "n": 1}, "u3": {}}'),
     ],
 )
-def test_the_members_of_an_object_are_records(server: Server, selector: str, body: str) -> None:
-    """Each has its name as _key, before the bytes that came, unless it has a _key."""
+def test_members_of_an_object_are_records(server: Server, selector: str, body: str) -> None:
+    """Each gets its name as _key before its own bytes, unless it has a _key."""
     assert take(server.on("/users", Answer(body)), data_selector=selector) == [
         b'{"_key":"u1","name": "Ada"}',
         b'{"_key": "own", "n": 1}',
@@ -183,12 +179,12 @@ def test_the_members_of_an_object_are_records(server: Server, selector: str, bod
 
 
 @pytest.mark.parametrize("members", ["{}", "[]", "null"])
-def test_an_object_without_members_is_an_empty_list(server: Server, members: str) -> None:
+def test_object_without_members_is_an_empty_list(server: Server, members: str) -> None:
     """PHP writes `[]` for it, and Go null."""
     assert read(server.on("/users", Answer(f'{{"users": {members}}}')), data_selector="users.*") == []
 
 
-def test_a_member_that_is_no_object_is_a_value(server: Server) -> None:
+def test_scalar_member_becomes_value(server: Server) -> None:
     """As in a table of rates."""
     url = server.on("/rates", Answer('{"rates": {"EUR": 1.10, "JPY": [1, 2], "XXX": null}}'))
     assert take(url, data_selector="rates.*") == [
@@ -209,13 +205,12 @@ def test_a_member_that_is_no_object_is_a_value(server: Server) -> None:
         ("*", [{"id": 1}], "the body is a list"),
     ],
 )
-def test_an_object_of_objects_that_is_none_fails(server: Server, selector: str, body: Any, words: str) -> None:
-    """The line says what came in its place."""
+def test_other_value_than_object_of_objects_fails(server: Server, selector: str, body: Any, words: str) -> None:
+    """The line quotes it."""
     assert words in fail(server.on("/users", Answer(body)), data_selector=selector)
 
 
-def test_the_line_about_a_missing_list_names_the_other_selectors(server: Server) -> None:
-    """What they would take is not guessed."""
+def test_missing_list_suggests_other_selectors(server: Server) -> None:
     body = {"users": {"u1": {"name": "Ada"}, "u2": {"name": "Bob"}}, "meta": {"took": 7}, "empty": {}}
     line = fail(server.on("/users.json", Answer(body)))
     assert (
@@ -223,8 +218,8 @@ def test_the_line_about_a_missing_list_names_the_other_selectors(server: Server)
     )
 
 
-def test_members_say_nothing_of_further_pages(server: Server) -> None:
-    """Their fields are theirs; what stands beside them is the page's."""
+def test_members_say_nothing_about_further_pages(server: Server) -> None:
+    """Only the fields around them do."""
     member = {"total": 50, "has_more": True, "next": "/three"}
     pages = [Answer({"users": {"u1": member}, "next": "/two"}), Answer({"users": {"u2": member}, "next": None})]
     server.on("/two", pages[1])
@@ -232,8 +227,8 @@ def test_members_say_nothing_of_further_pages(server: Server) -> None:
     assert [record["_key"] for record in records] == ["u1", "u2"]
 
 
-def test_a_list_of_texts_or_numbers_has_a_value_each(server: Server) -> None:
-    """The bytes of each stay; in a list with an object or a list in it, every item stays as it is."""
+def test_scalar_items_become_values(server: Server) -> None:
+    """If any item is an object or a list, all items stay unchanged."""
     url = server.on("/ids", Answer('{"ok": true, "members": ["U0\\u00e9", 1.50, null], "meta": {"next": ""}}'))
     shown = [b'{"value": "U0\\u00e9"}', b'{"value": 1.50}', b'{"value": null}']
     assert take(url, data_selector="members") == take(url) == shown
@@ -241,8 +236,8 @@ def test_a_list_of_texts_or_numbers_has_a_value_each(server: Server) -> None:
     assert take(server.on("/ids", Answer('[7, {"id": 8}]'))) == [b"7", b'{"id": 8}']
 
 
-def test_a_list_of_texts_is_taken_only_under_a_usual_name(server: Server) -> None:
-    """Tags are no users: where the list of users was left out, nothing is loaded in its place."""
+def test_list_of_texts_needs_a_usual_name(server: Server) -> None:
+    """Tags are not users: if the list of users is missing, no other list replaces it."""
     assert "'tags'" in fail(server.on("/users", Answer({"tags": ["a"]})))
     assert read(server.on("/users", Answer({"people": ["a"], "total": 1}))) == [{"value": "a"}]
     assert read(server.on("/users", Answer({"members": [], "tags": ["x"]}))) == []
@@ -267,8 +262,8 @@ def test_lines_keep_every_record(records: list[dict[str, Any]], between: str, en
             unfold(between.encode().join([*lines[:-1], lines[-1][:-size]]), None, LINES[0])
 
 
-def test_a_post_sends_a_list(server: Server) -> None:
-    """With its placeholders; a cursor in it has no name to stand under."""
+def test_post_body_may_be_a_list(server: Server) -> None:
+    """It may hold placeholders, and no cursor, which needs a name."""
     keys: dict[str, Any] = {"method": "POST", "body": [{"path": "/users?since={date}"}, {"path": "/teams"}]}
     assert read(server.on("/batch", Answer([{"id": number} for number in range(10)])), paginator="single", **keys)
     assert json.loads(server.requests[0].body) == [{"path": f"/users?since={DAY}"}, {"path": "/teams"}]

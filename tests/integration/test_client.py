@@ -28,8 +28,8 @@ SECRET = "s3cr3t/+tok&n"
     "target", ["http://localhost:{port}/users", "https://127.0.0.1:{port}/users", "file:///etc/passwd"]
 )
 @pytest.mark.parametrize("how", ["link", "redirect", "redirect of a link"])
-def test_another_origin_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch, target: str, how: str) -> None:
-    """Neither a link nor a redirect leads away, and the token goes nowhere."""
+def test_other_origin_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch, target: str, how: str) -> None:
+    """A link or redirect to another origin would take the token along."""
     monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
     away = target.format(port=server.url.rpartition(":")[2])
     redirect = Answer(status=307, headers={"Location": away})
@@ -44,8 +44,8 @@ def test_another_origin_is_refused(server: Server, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("origin", ["http://api-svc:8001", "https://api.example.com", "//internal", ""])
 @pytest.mark.parametrize("kind", ["link_header", "next_url", "auto"])
-def test_next_link_path_reads_a_source_behind_a_proxy(server: Server, origin: str, kind: str) -> None:
-    """Path and query of a link count; scheme, host and port are those of url."""
+def test_next_link_path_keeps_the_origin(server: Server, origin: str, kind: str) -> None:
+    """The client uses path and query of a link, and scheme, host and port of url."""
 
     def respond(request: Request) -> Answer:
         at = int(request.query.get("cursor", "0"))
@@ -62,8 +62,8 @@ def test_next_link_path_reads_a_source_behind_a_proxy(server: Server, origin: st
         assert "another origin" in fail(server.on("/users", respond), **keys | {"next_link": "whole"})
 
 
-def test_next_link_path_follows_no_redirect_away(server: Server) -> None:
-    """A redirect may lead to a login page: it is refused as ever."""
+def test_next_link_path_refuses_redirect_to_other_origin(server: Server) -> None:
+    """The redirect may lead to a login page."""
     away = server.url.replace("127.0.0.1", "localhost")
     server.on("/two", Answer(status=302, headers={"Location": f"{away}/users"}))
     link = Answer([{"id": 1}], headers={"Link": "<http://api-svc/two>; rel=next"})
@@ -74,8 +74,8 @@ def test_next_link_path_follows_no_redirect_away(server: Server) -> None:
 
 
 @pytest.mark.parametrize("trick", ["http://{other}\\@{own}/users", "http://{own}@{other}/users", "//{other}/users"])
-def test_the_origin_is_read_as_it_will_be_used(server: Server, trick: str) -> None:
-    """A URL that two parsers read differently leads nowhere that the sender would go but the judge did not see."""
+def test_origin_is_parsed_as_requests_parses_it(server: Server, trick: str) -> None:
+    """Two parsers may disagree about a URL: the check must see the host that requests would use."""
     with Server() as other:
         names = {"own": server.url.removeprefix("http://"), "other": other.url.removeprefix("http://")}
         link = {"Link": f"<{trick.format(**names)}>; rel=next"}
@@ -84,10 +84,7 @@ def test_the_origin_is_read_as_it_will_be_used(server: Server, trick: str) -> No
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_within_the_origin_is_followed_with_the_token(
-    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    """At home a redirect is followed, and what it leads to is asked for in our name."""
+def test_redirect_within_origin_keeps_the_token(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
     url = server.on("/old", Answer(status=status, headers={"Location": "v2/users?a=b"}))
     server.on("/v2/users", Answer([{"id": 1}]))
@@ -96,8 +93,8 @@ def test_a_redirect_within_the_origin_is_followed_with_the_token(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_post_is_not_redirected_to_a_get(server: Server, status: int) -> None:
-    """By 307 and 308 all of it is sent again; the others would drop the filter that is in it, and are refused."""
+def test_redirect_of_post_keeps_its_body(server: Server, status: int) -> None:
+    """Statuses 307 and 308 repeat the body. The others would drop the filter in it, and are refused."""
     url = server.on("/old", Answer(status=status, headers={"Location": "/users"}))
     server.on("/users", Answer([{"id": 1}]))
     if status in (307, 308):
@@ -117,16 +114,16 @@ CITY = "M%C3%BCnchen"  # München
 
 
 @pytest.mark.parametrize("header", [garble("München"), "München", CITY], ids=["UTF-8", "Latin-1", "ASCII"])
-def test_a_link_in_utf_8_is_followed_as_it_is_meant(server: Server, header: str) -> None:
-    """Many a framework writes the query that came into the Link as text; Latin-1 is what HTTP once said."""
+def test_link_header_in_utf_8(server: Server, header: str) -> None:
+    """Many frameworks copy the query into the Link header as UTF-8, although HTTP specifies Latin-1."""
     link = Answer([{"id": 1}], headers={"Link": f'</users?city={header}&page=2>; rel="next"'})
     assert read(server.on("/users", link, Answer([{"id": 2}]))) == [{"id": 1}, {"id": 2}]
     assert server.requests[1].target == f"/users?city={CITY}&page=2"
 
 
 @pytest.mark.parametrize("header", [garble("/Straße/Москва"), "/Stra%C3%9Fe/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0"])
-def test_a_redirect_in_utf_8_is_followed_as_it_is_meant(server: Server, header: str) -> None:
-    """As browsers follow it."""
+def test_redirect_in_utf_8(server: Server, header: str) -> None:
+    """Browsers follow it too."""
     target = "/Stra%C3%9Fe/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0"
     server.on(target, Answer([{"id": 1}]))
     assert read(server.on("/users", Answer(status=302, headers={"Location": header}))) == [{"id": 1}]
@@ -134,8 +131,7 @@ def test_a_redirect_in_utf_8_is_followed_as_it_is_meant(server: Server, header: 
 
 @pytest.mark.parametrize("cursor", ["Jürgen", "Ångström", "Київ", "a b"])
 @pytest.mark.parametrize("where", ["query", "header", "body"])
-def test_a_cursor_in_a_header_comes_back_as_the_same_bytes(server: Server, cursor: str, where: str) -> None:
-    """It is UTF-8 wherever it goes."""
+def test_cursor_header_returns_the_same_bytes(server: Server, cursor: str, where: str) -> None:
     url = server.on("/users", Answer([{"id": 1}], headers={"X-Next": garble(cursor)}), Answer([]))
     keys = {"paginator": "cursor", "cursor_path": "X-Next", "cursor_param": "after", "cursor_in": where}
     assert read(url, method="POST", **keys) == [{"id": 1}]
@@ -144,15 +140,14 @@ def test_a_cursor_in_a_header_comes_back_as_the_same_bytes(server: Server, curso
     assert found["after"] == (garble(cursor) if where == "header" else cursor)
 
 
-def test_redirects_come_to_an_end(server: Server) -> None:
-    """Ten redirects are followed, the eleventh is not."""
+def test_at_most_ten_redirects_are_followed(server: Server) -> None:
     line = fail(server.on("/users", Answer(status=302, headers={"Location": "/users"})))
     assert "more than 10 redirects" in line
     assert len(server.requests) == 11
 
 
-def test_a_request_says_who_asks_and_for_what(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our name, JSON, gzip and the configured headers; a token where it belongs."""
+def test_request_headers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user agent, JSON, gzip, the configured headers and the token."""
     monkeypatch.setenv("PEOPLE_KEY", SECRET)
     read(server.on("/users", Answer([])), auth="header:X-Api-Key:PEOPLE_KEY", headers={"X-Tenant": "7"})
     headers = server.requests[0].headers
@@ -165,8 +160,8 @@ def test_a_request_says_who_asks_and_for_what(server: Server, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("own", [{}, {"cache-control": "max-age=60"}])
-def test_a_cache_between_is_asked_for_a_fresh_answer(server: Server, own: dict[str, str]) -> None:
-    """With every page, and where a redirect leads; a header of the section goes before it."""
+def test_caches_are_bypassed(server: Server, own: dict[str, str]) -> None:
+    """Every page and redirect target asks for a fresh answer, unless a header of the section says otherwise."""
     answers = [Answer([{"id": 1}], headers={"Link": "</old>; rel=next"}), Answer([])]
     server.on("/old", Answer(status=302, headers={"Location": "/users"}))
     read(server.on("/users", *answers), headers=own)
@@ -174,8 +169,8 @@ def test_a_cache_between_is_asked_for_a_fresh_answer(server: Server, own: dict[s
     assert sent == [[own.get("cache-control", "no-cache")]] * 3
 
 
-def test_a_password_in_the_url_is_sent_but_never_shown(server: Server) -> None:
-    """The user and password of a URL become a header."""
+def test_password_in_url_is_sent_and_masked(server: Server) -> None:
+    """User and password of a URL become a header."""
     url = server.on("/users", Answer([])).replace("http://", "http://ann:hunter22@")
     reading = Reader(People(url=url), DAY)
     assert list(reading) == [[]]
@@ -183,38 +178,36 @@ def test_a_password_in_the_url_is_sent_but_never_shown(server: Server) -> None:
     assert reading.url == server.url + "/users"
 
 
-def test_netrc_is_left_alone(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A password that lies about for curl is not sent by us."""
+def test_netrc_is_ignored(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A password that curl uses is not meant for this program."""
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password hunter22\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     read(server.on("/users", Answer([])))
     assert "Authorization" not in server.requests[0].headers
 
 
-def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only a proxy leads out, it is asked."""
+def test_proxy_of_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.url)
     server.on("/users", Answer([{"id": 1}]))
     assert read("http://api.invalid/users") == [{"id": 1}]
     assert server.requests[0].target == "http://api.invalid/users"
 
 
-def test_the_environment_is_asked_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To look through it for each page would take as long as to read the page."""
+def test_environment_is_read_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it takes as long as reading a page."""
     ask = Mock(wraps=requests.utils.getproxies)
     monkeypatch.setattr(requests.utils, "getproxies", ask)
     assert len(read(server.on("/users", make_pages(5, 1, server, "")), paginator="page")) == 5
     assert ask.call_count == 1
 
 
-def test_a_ca_bundle_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The certificates that the environment names are the ones that count."""
+def test_ca_bundle_of_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "company.pem"))
     assert "company.pem" in fail("https://127.0.0.1:9/users")
 
 
-def test_the_pace_is_kept(server: Server) -> None:
-    """At five a second each of four requests comes a fifth of one after the other, and without a limit they do not."""
+def test_requests_per_second_is_kept(server: Server) -> None:
+    """At five per second, four requests start a fifth of a second apart. Without a limit they do not."""
     url = server.on("/users", make_pages(3, 1, server, ""))
     gaps = []
     for rate in (5.0, 0.0):
@@ -229,16 +222,16 @@ def test_the_pace_is_kept(server: Server) -> None:
 @pytest.mark.parametrize(
     "auth", ["bearer", "bearer:", "basic:A:B", "eyJhbGciOi.secret", "header:X:", "header::A", "none:x"]
 )
-def test_an_auth_that_cannot_be_understood_is_an_error(auth: str) -> None:
-    """It is not repeated in the error: it may be the secret itself."""
+def test_invalid_auth_is_refused(auth: str) -> None:
+    """The error does not show it, as it may be the secret itself."""
     with pytest.raises(ConfigError, match="auth") as caught:
         Reader(People(url="http://a/", auth=auth), DAY)
     assert "eyJ" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [None, "", "abc\n", " abc", "ab\x00c", "gehe\u00efm"])
-def test_a_secret_that_cannot_be_sent_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    """A variable that is unset, empty or no header is an error before the first request."""
+def test_unusable_secret_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    """An unset, empty or unprintable variable is refused before the first request."""
     monkeypatch.setattr("os.environ", {} if value is None else {"PEOPLE_TOKEN": value})
     with pytest.raises(ConfigError, match="PEOPLE_TOKEN") as caught:
         Reader(People(url="http://a/", auth="bearer:PEOPLE_TOKEN"), DAY)
@@ -248,8 +241,8 @@ def test_a_secret_that_cannot_be_sent_names_its_variable(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "url", ["users", "ftp://a/users", "http:///users", "http://a:9x/", "http://ann:hunter/22@a/", "http://[a/"]
 )
-def test_a_url_that_cannot_be_used_is_an_error(url: str) -> None:
-    """Nothing of it is shown: nobody knows where its password ends."""
+def test_unusable_url_is_refused(url: str) -> None:
+    """The error does not show it, as the end of its password is unknown."""
     with pytest.raises(ConfigError, match="url") as caught:
         Reader(People(url=url), DAY)
     assert "hunter" not in str(caught.value)
@@ -277,8 +270,8 @@ def test_a_url_that_cannot_be_used_is_an_error(url: str) -> None:
         Answer([1], wait=0.4),
     ],
 )
-def test_what_may_pass_is_retried(server: Server, caplog: pytest.LogCaptureFixture, trouble: Answer) -> None:
-    """A failure that may pass is retried, with a line each; one that does not fails with a line."""
+def test_temporary_failure_is_retried(server: Server, caplog: pytest.LogCaptureFixture, trouble: Answer) -> None:
+    """Each retry is logged. A failure that stays fails with one line."""
     caplog.set_level(logging.INFO, "luigi-interface")
     url = server.on("/users", trouble, trouble, Answer([{"id": 1}]))
     assert read(url, timeout=0.2) == [{"id": 1}]
@@ -289,8 +282,8 @@ def test_what_may_pass_is_retried(server: Server, caplog: pytest.LogCaptureFixtu
     assert "failed after 2 attempts" in fail(url, timeout=0.2, retries=1)
 
 
-def test_a_refused_connection_fails_with_its_cause() -> None:
-    """Nobody listens: retried, then one line with the address."""
+def test_refused_connection_names_its_cause() -> None:
+    """After the retries, one line names the address."""
     with Server() as closed:
         url = closed.url
     line = fail(url, retries=1)
@@ -298,8 +291,8 @@ def test_a_refused_connection_fails_with_its_cause() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418])
-def test_what_cannot_pass_is_not_retried(server: Server, status: int) -> None:
-    """Any other 4xx fails at once, and says what came and what to check."""
+def test_permanent_failure_is_not_retried(server: Server, status: int) -> None:
+    """Any other 4xx fails at once, and quotes the answer and the next step."""
     url = server.on("/users", Answer({"error": "no\n  way" + " " * 300}, status=status))
     line = fail(url, retries=3)
     quoted = "no" in line.partition(f": {status} ")[2]
@@ -308,8 +301,7 @@ def test_what_cannot_pass_is_not_retried(server: Server, status: int) -> None:
     assert len(server.requests) == 1
 
 
-def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each wait is about twice the one before."""
+def test_waits_double(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF", 0.05)
     fail(server.on("/users", Answer(status=500)), retries=4)
     times = [request.at for request in server.requests]
@@ -317,8 +309,8 @@ def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(wait > 0.05 * 2**number for number, wait in enumerate(waits))
 
 
-def test_no_wait_is_longer_than_max_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the jitter: whoever may wait for a second only is not made to wait for a minute."""
+def test_max_wait_limits_each_pause(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Except for the jitter."""
     monkeypatch.setattr(retries, "BACKOFF", 0.2)
     fail(server.on("/users", Answer(status=500)), retries=4, max_wait=dt.timedelta(0))
     assert server.requests[-1].at - server.requests[-2].at < 1.0  # of itself it would be 1.6
@@ -348,8 +340,8 @@ def say_later(kind: str) -> dict[str, str]:
         *[(429, "ISO"), (403, "reset ISO"), (503, "twice")],
     ],
 )
-def test_the_source_is_waited_for_as_long_as_it_asks(server: Server, status: int, kind: str) -> None:
-    """A wait in seconds, as a date or as an epoch is obeyed in full, by the source's own clock."""
+def test_source_may_ask_for_a_wait(server: Server, status: int, kind: str) -> None:
+    """As seconds, a date or an epoch, by the source's own clock."""
     url = server.on("/users", Answer(status=status, headers=say_later(kind)), Answer([{"id": 1}]))
     assert read(url) == [{"id": 1}]
     assert 1.0 <= server.requests[1].at - server.requests[0].at < 2.0
@@ -379,27 +371,24 @@ DATE, ISO = "Sun, 29 Nov 2026 14:14:02 GMT", "2026-11-29T14:14:02"
         *[("1795961642", 60), ("1795961642000", 60), ("0001-01-01T00:00:00+01:00", 0), ("2026-02-30T00:00:00Z", 0)],
     ],
 )
-def test_a_wait_is_read_however_it_is_said(text: str, seconds: float) -> None:
-    """In seconds, as an epoch, or as the time of HTTP or ISO, which is UTC where it names no zone; the longest of many.
-
-    What says neither says nothing, and what is past is now.
-    """
+def test_formats_of_waits(text: str, seconds: float) -> None:
+    """As seconds, an epoch, or an HTTP or ISO time. The longest of several counts; a past time means no wait."""
     clock = {"Date": "Sun, 29 Nov 2026 14:13:02 GMT"}
     assert parse_wait(503, clock | {"Retry-After": text}) == seconds
     assert parse_wait(429, clock | {"X-RateLimit-Reset": text}) == seconds
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
-def test_a_wait_beyond_max_wait_fails_at_once(server: Server, status: int) -> None:
-    """Nobody sits there for hours: the line says how long the source asked for."""
+def test_wait_beyond_max_wait_fails_at_once(server: Server, status: int) -> None:
+    """The line says how long the source asks to wait."""
     line = fail(server.on("/users", Answer(status=status, headers={"Retry-After": "7200"})), retries=3)
     assert "asks to wait 2:00:00" in line
     assert "max_wait 0:10:00" in line
     assert len(server.requests) == 1
 
 
-def test_a_limit_that_is_not_exhausted_is_not_waited_for(server: Server) -> None:
-    """A reset in an hour is no reason to wait where the server merely failed."""
+def test_remaining_requests_need_no_wait(server: Server) -> None:
+    """The server failed, and the rate limit is not exhausted: its reset does not matter."""
     headers = {"X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": str(int(time.time()) + 3600)}
     assert read(server.on("/users", Answer(status=502, headers=headers), Answer([]))) == []
 
@@ -413,10 +402,10 @@ def test_a_limit_that_is_not_exhausted_is_not_waited_for(server: Server) -> None
     (-1200, 1190, 0, False),
     (-1200, 1199, 0, True),
 ])  # fmt: skip
-def test_a_clock_that_settle_does_not_cover_fails_the_day(
+def test_clock_difference_beyond_settle_fails(
     server: Server, monkeypatch: pytest.MonkeyPatch, offset: int, age: int, settle: int, good: bool
 ) -> None:
-    """The source's Date, with the Age of a cache, may differ from our clock by settle and no more."""
+    """The source's Date, plus the Age of a cache, may differ from our clock by settle at most."""
     now = dt.datetime(2026, 11, 2, 12, tzinfo=dt.UTC)
     monkeypatch.setattr(clock, "utc_now", lambda: now)
     date = format_datetime(now + dt.timedelta(seconds=offset), usegmt=True)
@@ -428,8 +417,8 @@ def test_a_clock_that_settle_does_not_cover_fails_the_day(
         assert f"is {abs(offset + age)} s {side} ours" in fail(url, settle=dt.timedelta(seconds=settle))
 
 
-def test_a_line_among_the_headers_that_is_none_is_retried_and_then_fails(server: Server) -> None:
-    """What stood after it, as a Link, is lost: the answer cannot be believed."""
+def test_malformed_header_line_is_retried(server: Server) -> None:
+    """The headers after it, such as Link, are lost."""
     link = {"Link": '</users?page=2>; rel="next"'}
     url = server.on("/users", Answer([{"id": 1}], headers=link, noise="no header"), Answer([{"id": 1}]))
     assert read(url, retries=1) == [{"id": 1}]
@@ -440,12 +429,11 @@ def test_a_line_among_the_headers_that_is_none_is_retried_and_then_fails(server:
 
 
 @pytest.mark.parametrize("status", [201, 202, 204])
-def test_a_success_that_is_no_page_fails(server: Server, status: int) -> None:
-    """The page of a 202 is not there yet, and a 204 has none."""
+def test_other_2xx_statuses_fail(server: Server, status: int) -> None:
+    """The page of a 202 is not ready, and a 204 has none."""
     assert f": {status} " in fail(server.on("/users", Answer([{"id": 1}], status=status)))
 
 
-def test_a_date_beyond_all_dates_is_no_clock() -> None:
-    """A source that says no time that can be read says none."""
+def test_unreadable_date_header_is_ignored() -> None:
     assert waits.parse_time({"Date": "Fri, 31 Dec 9999 23:59:59 GMT", "Age": "99999999"}) is None
     assert waits.parse_time({"Date": "Nov +9999 99999999999999 00:00:00"}) is None

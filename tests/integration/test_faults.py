@@ -188,8 +188,8 @@ def test_a_source_that_asks_to_wait_is_waited_for_then_read(server: Server, stat
     assert 1.0 <= second - first < 2.5
 
 
-def test_a_wait_beyond_max_wait_fails_at_once(server: Server) -> None:
-    """It says how long the source asked for."""
+def test_wait_beyond_max_wait_fails_at_once(server: Server) -> None:
+    """The line says how long the source asks to wait."""
     server.on("/users", Answer(status=429, headers={"Retry-After": "7200"}))
     line = fail()
     assert "asks to wait 2:00:00" in line

@@ -299,8 +299,7 @@ def test_a_token_is_masked_as_soon_as_it_is_known(server: Server) -> None:
     assert caller.mask("token-1 and token-2") == "*** and ***"
 
 
-def test_nothing_is_taken_from_a_netrc(server: Server, monkeypatch: pytest.MonkeyPatch, home: Any) -> None:
-    """Neither with id and secret in the header nor in the body."""
+def test_auth_ignores_netrc(server: Server, monkeypatch: pytest.MonkeyPatch, home: Any) -> None:
     (home / "netrc").write_text("machine 127.0.0.1 login ann password hunter2")
     monkeypatch.setenv("NETRC", str(home / "netrc"))
     assert requests.get(server.on("/users", Answer([]))).request.headers["Authorization"]

@@ -36,19 +36,18 @@ from wholeday.schema.scan import count_items
         Answer({"data": [{"id": 1}, {"id": 2}], "took": float("nan")}),
     ],
 )
-def test_a_list_is_found_however_it_is_wrapped(server: Server, answer: Answer) -> None:
-    """A byte-order mark, white space, gzip, chunks, an object around the list: the records are the same."""
+def test_records_do_not_depend_on_transfer(server: Server, answer: Answer) -> None:
+    """A byte-order mark, white space, gzip, chunks or an object around the list change nothing."""
     assert read(server.on("/users", answer)) == [{"id": 1}, {"id": 2}]
 
 
-def test_several_gzip_members_are_one_body(server: Server) -> None:
-    """A gzip stream may be made of several."""
+def test_gzip_members_are_joined(server: Server) -> None:
     body = Answer('[{"id": 1},', compress=True).encode() + Answer('{"id": 2}]', compress=True).encode()
     assert read(server.on("/users", Answer(body, headers={"Content-Encoding": "gzip"}))) == [{"id": 1}, {"id": 2}]
 
 
-def test_a_record_is_the_bytes_that_came_on_one_line(server: Server) -> None:
-    """Nothing is re-serialised: order, numbers, escapes and spaces stay; line breaks become spaces."""
+def test_record_keeps_its_bytes_on_one_line(server: Server) -> None:
+    """Order, numbers, escapes and spaces stay; line breaks become spaces."""
     body = '[\n {"b": 1.0,\r\n\t"a": "\\u00e9\\n", "big": 123456789012345678901234567890} ,\n 7, null]'
     (page,) = Reader(People(url=server.on("/users", Answer(body))), DAY)
     assert [bytes(record) for record in page] == [
@@ -62,8 +61,8 @@ def test_a_record_is_the_bytes_that_came_on_one_line(server: Server) -> None:
 @pytest.mark.parametrize(
     "page", ['[{"id":1},{"x":%s},{"id":3}]', '{"n":{"m":%s},"users":[{"id":1},{"x":%s},{"id":3}]}']
 )
-def test_a_value_that_few_can_read_does_not_harm_its_neighbours(server: Server, bad: str, page: str) -> None:
-    """What Python APIs emit beyond JSON, and numbers of any size, is passed on in its own record."""
+def test_odd_value_affects_only_its_record(server: Server, bad: str, page: str) -> None:
+    """NaN, half surrogate pairs and numbers of any size are passed on."""
     (records,) = Reader(People(url=server.on("/users", Answer(page.replace("%s", bad)))), DAY)
     assert [bytes(record).decode() for record in records] == ['{"id":1}', f'{{"x":{bad}}}', '{"id":3}']
 
@@ -78,7 +77,7 @@ JSON_VALUES = st.recursive(
 @settings(max_examples=50, deadline=None)
 @given(st.lists(JSON_VALUES, max_size=5), st.sampled_from([None, 1]))
 def test_splitting_keeps_every_value(values: list[Any], indent: int | None) -> None:
-    """The parts of a list, NaN and all, pretty or not, are its values in order, each on one line."""
+    """The items keep their order, each on one line, in pretty-printed lists and with NaN too."""
     records = [bytes(record) for record in split_list(json.dumps(values, indent=indent).encode())]
     if not any(isinstance(value, (dict, list)) for value in values):
         values = [{"value": value} for value in values]
@@ -95,8 +94,8 @@ def test_splitting_keeps_every_value(values: list[Any], indent: int | None) -> N
         ({"users": [{}], "tags": ["x"]}, "auto", 1),
     ],
 )
-def test_the_list_is_selected(server: Server, body: object, selector: str, count: int) -> None:
-    """A dotted path leads to the list; auto takes the only one that it can be."""
+def test_list_is_selected(server: Server, body: object, selector: str, count: int) -> None:
+    """A dotted path names the list; auto finds the only possible one."""
     assert len(read(server.on("/users", Answer(body)), data_selector=selector)) == count
 
 
@@ -117,8 +116,8 @@ def test_the_list_is_selected(server: Server, body: object, selector: str, count
         ([{}], "users", "a list, expected an object with a list at 'users'"),
     ],
 )
-def test_a_list_that_is_not_clear_is_an_error(server: Server, body: object, selector: str, words: str) -> None:
-    """Nothing is guessed: the candidates are named."""
+def test_ambiguous_list_is_refused(server: Server, body: object, selector: str, words: str) -> None:
+    """The error names the candidates."""
     assert re.search(words, fail(server.on("/users", Answer(body)), data_selector=selector))
 
 
@@ -135,10 +134,10 @@ def test_a_list_that_is_not_clear_is_an_error(server: Server, body: object, sele
         ({"error": "none, really"}, "meta.fault", "'error' is \"none, really\""),
     ],
 )
-def test_a_page_that_says_that_it_failed_fails(
+def test_page_that_reports_a_failure_fails(
     server: Server, said: dict[str, object], error_path: str, words: str | None
 ) -> None:
-    """An error with a good status is one, beside a list of records too; `error_path` names one more field for it."""
+    """With a good status and records too. `error_path` names a further field."""
     url = server.on("/users", Answer({"users": [{"id": 1}], **said}))
     if words is None:
         assert read(url, error_path=error_path) == [{"id": 1}]
@@ -166,22 +165,21 @@ def test_a_page_that_says_that_it_failed_fails(
         ('{"users": {"a": {"id": 1}}, "users": {}}', "users.*", "users"),
     ],
 )
-def test_name_twice_in_a_page_fails(server: Server, body: str, selector: str, name: str) -> None:
-    """The last value would win, and the records or the sign of the other one would be lost without a word."""
+def test_duplicate_name_in_a_page_is_refused(server: Server, body: str, selector: str, name: str) -> None:
+    """The last value would win, and silently hide the records or the end of the other one."""
     line = fail(server.on("/users", Answer(body)), data_selector=selector)
     assert re.search(f'the name "{name}"', line)
 
 
-def test_name_twice_in_a_record_is_kept(server: Server) -> None:
-    """The page is sound, and the bytes of its records are not looked into."""
+def test_duplicate_name_in_a_record_is_kept(server: Server) -> None:
+    """The page does not look into its records."""
     record = '{"id": 1, "a": 1, "a": "%s"}' % ("x" * 99)
     url = server.on("/users", Answer(f'{{"data": [{record}], "note": "[]"}}'))
     (page,) = Reader(People(url=url), DAY)
     assert [bytes(each).decode() for each in page] == [record]
 
 
-def test_a_name_with_dots_in_it_is_found(server: Server) -> None:
-    """A path is not cut where the name itself has a dot."""
+def test_name_with_dots_is_found(server: Server) -> None:
     url = server.on("/users", Answer({"@odata.page": {"the.users": [{"id": 1}]}, "teams": [{}]}))
     assert read(url, data_selector="@odata.page.the.users") == [{"id": 1}]
 
@@ -190,8 +188,8 @@ def test_a_name_with_dots_in_it_is_found(server: Server) -> None:
     "cursor", ["1732872345.1234564", "1e2", "-1.50E+3", "0.10", "1732872345.123456789", "12345678901234567890123", "7"]
 )
 @pytest.mark.parametrize("where", ["query", "header", "body"])
-def test_a_number_that_leads_on_goes_out_as_it_came(server: Server, cursor: str, where: str) -> None:
-    """Digit by digit: one that is rounded, or written in another way, asks for other records."""
+def test_numeric_cursor_keeps_its_digits(server: Server, cursor: str, where: str) -> None:
+    """A rounded or rewritten number requests other records."""
     first, last = Answer(f'{{"users":[{{"id":1}}],"at":{{"next":{cursor}}}}}'), Answer({"users": [], "at": {}})
     keys = {"paginator": "cursor", "cursor_path": "at.next", "cursor_param": "after", "cursor_in": where}
     read(server.on("/users", first, last), method="POST", **keys)
@@ -203,8 +201,8 @@ def test_a_number_that_leads_on_goes_out_as_it_came(server: Server, cursor: str,
 @pytest.mark.parametrize(
     ("total", "more", "end"), [("2.0", "0.5", "0.0"), ("2e0", "1e-1", "0e7"), ("20E-1", "1e9", "-0.0")]
 )
-def test_a_number_is_a_number_however_it_is_written(server: Server, total: str, more: str, end: str) -> None:
-    """A total, and a word for there being more, of which zero is none."""
+def test_numbers_in_any_notation(server: Server, total: str, more: str, end: str) -> None:
+    """As a total, and as a flag for further pages, where zero is false."""
     pages = [("[1]", more), ("[2]", end), ("[]", end)]
     answers = [Answer(f'{{"users":{users},"n":{total},"more":{word}}}') for users, word in pages]
     url = server.on("/users", *answers)
@@ -214,8 +212,8 @@ def test_a_number_is_a_number_however_it_is_written(server: Server, total: str, 
     ]
 
 
-def test_later_pages_are_shaped_like_the_first(server: Server) -> None:
-    """An error object with a list of its own does not pass for a page."""
+def test_later_pages_have_the_shape_of_the_first(server: Server) -> None:
+    """An error object with a list of its own is not a page."""
     first = Answer([{"id": 1}], headers={"Link": "</users?page=2>; rel=next"})
     line = fail(server.on("/users", first, Answer({"details": [{"why": "busy"}]})))
     assert "an object, expected a list of records" in line
@@ -237,8 +235,8 @@ def test_later_pages_are_shaped_like_the_first(server: Server) -> None:
         ("[" * 100_000, "nested too deeply"),
     ],
 )
-def test_a_body_that_is_no_page_fails_at_once(server: Server, body: str | bytes, words: str) -> None:
-    """A good status does not make a page; the line shows what came, and nothing is retried."""
+def test_unusable_body_fails_at_once(server: Server, body: str | bytes, words: str) -> None:
+    """With a good status there is no retry, and the line quotes the body."""
     line = fail(server.on("/users", Answer(body)), retries=3)
     assert re.search(words, line)
     assert f"GET {server.url}/users" in line
@@ -246,8 +244,8 @@ def test_a_body_that_is_no_page_fails_at_once(server: Server, body: str | bytes,
     assert len(server.requests) == 1
 
 
-def test_a_body_beyond_the_bound_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decompression bomb, plain or of endless empty members, and a large plain body end at the bound."""
+def test_too_large_body_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also decompression bombs, plain or of endless empty members."""
     monkeypatch.setattr(bodies, "MAX_BODY", 2**20)
     packed = {"Content-Encoding": "gzip"}
     bomb = Answer(Answer(b"[" + b" " * 2**26 + b"]", compress=True).encode(), headers=packed)
@@ -261,8 +259,7 @@ def test_a_body_beyond_the_bound_fails(server: Server, monkeypatch: pytest.Monke
     assert len(server.requests) == 3
 
 
-def test_a_redirect_is_not_read_ahead(server: Server) -> None:
-    """The body of a redirect is nobody's business, however long it is."""
+def test_body_of_redirect_is_not_read(server: Server) -> None:
     url = server.on("/old", Answer(b" " * 2**26, status=302, headers={"Location": "/users"}))
     server.on("/users", Answer([{"id": 1}]))
     tracemalloc.start()
@@ -271,8 +268,8 @@ def test_a_redirect_is_not_read_ahead(server: Server) -> None:
     tracemalloc.stop()
 
 
-def test_an_empty_list_beside_another_is_not_passed_over(server: Server) -> None:
-    """On a day without users, another list of objects is not taken for theirs."""
+def test_empty_list_is_not_replaced_by_another(server: Server) -> None:
+    """On a day without users, another list of objects is not taken instead."""
     assert "not clear which list" in fail(server.on("/users", Answer({"users": [], "teams": [{"id": 7}]})))
     assert "not clear which list" in fail(server.on("/users", Answer({"users": [{"id": 7}], "teams": []})))
     url = server.on("/users", Answer({"users": [], "teams": [{"id": 7}]}))
@@ -280,8 +277,8 @@ def test_an_empty_list_beside_another_is_not_passed_over(server: Server) -> None
 
 
 @pytest.mark.parametrize("indent", [None, 1])
-def test_null_in_the_place_of_the_list_is_an_empty_one(server: Server, indent: int | None) -> None:
-    """Go writes it for a list that nobody made, on a quiet day or on the page after the last."""
+def test_null_list_is_empty(server: Server, indent: int | None) -> None:
+    """Go writes null for a list without items."""
     body = json.dumps({"data": {"users": None}, "total": 0, "teams": [{"id": 7}]}, indent=indent)
     url = server.on("/users", Answer(body))
     assert read(url, data_selector="data.users", total_path="total") == []
@@ -301,8 +298,8 @@ def test_null_in_the_place_of_the_list_is_an_empty_one(server: Server, indent: i
         ({"people": None, "teams": [{"id": 7}]}, "people"),
     ],
 )
-def test_null_in_the_place_of_the_list_is_not_passed_over(server: Server, body: Any, null: str) -> None:
-    """No more than an empty list: nobody's groups are loaded as users."""
+def test_null_list_is_not_replaced_by_another(server: Server, body: Any, null: str) -> None:
+    """Groups must not be loaded as users."""
     line = fail(server.on("/users", Answer(body)))
     assert f"not clear which list holds the records: the page has lists at '{[*body][1]}', and null at '{null}'" in line
     assert read(server.on("/users", Answer(body)), data_selector=null) == []
@@ -324,8 +321,8 @@ BESIDE += [
 
 
 @pytest.mark.parametrize("name", ["data", "users", "items", "results", "Resources", "value", "employees", "people"])
-def test_null_beside_the_list_is_nothing(server: Server, name: str) -> None:
-    """Many a page has it for a link, a cursor or an error that is not there, and for a list that was not asked for."""
+def test_other_null_fields_do_not_matter(server: Server, name: str) -> None:
+    """Pages use null for a missing link, cursor or error, and for a list that was not requested."""
     url = server.on("/users", Answer({**dict.fromkeys(BESIDE), name: [{"id": 1}]}))
     assert read(url) == [{"id": 1}]
     if name in {"data", "users", "items", "results", "people"}:
@@ -336,8 +333,8 @@ def test_null_beside_the_list_is_nothing(server: Server, name: str) -> None:
 @pytest.mark.parametrize(
     "body", [{"schemas": ["urn:x"], "totalResults": 0, "Resources": []}, {"users": [], "links": [{"rel": "self"}]}]
 )
-def test_lists_of_text_and_of_links_are_no_records(server: Server, body: Any) -> None:
-    """What is left is the list, though it is empty."""
+def test_lists_of_texts_and_links_hold_no_records(server: Server, body: Any) -> None:
+    """The remaining list counts, even if it is empty."""
     assert read(server.on("/users", Answer(body))) == []
 
 
@@ -387,8 +384,8 @@ def test_envelope_has_no_duplicates_or_is_refused(pairs: list[tuple[str, Any]], 
         ({"meta": [{"name": "id"}], "rows": [[1], [2]]}, "'meta', 'rows'"),
     ],
 )
-def test_another_list_is_not_taken_for_the_records(server: Server, body: Any, candidates: str) -> None:
-    """A list counts wherever it stands, and whatever it begins with."""
+def test_further_list_is_a_doubt(server: Server, body: Any, candidates: str) -> None:
+    """Wherever it is, and whatever its first item is."""
     line = fail(server.on("/users", Answer(body)))
     assert f"not clear which list holds the records: the page has lists at {candidates}" in line
 
@@ -408,8 +405,8 @@ def test_list_with_a_usual_name_wins_over_nested_lists(server: Server, beside: A
 
 @pytest.mark.parametrize("depth", [200, 201, 990, 5000, 100_000])
 @pytest.mark.parametrize("open_close", ["[]", '{"a":,}'])
-def test_deep_record_is_a_record_of_its_page(server: Server, depth: int, open_close: str) -> None:
-    """The page is split in the same way however deep its records are; the transform rejects the deep ones."""
+def test_deep_record_does_not_fail_its_page(server: Server, depth: int, open_close: str) -> None:
+    """The transform rejects it."""
     start, end = ("[", "]") if open_close == "[]" else ('{"a":', "}")
     deep = '{"id":2,"x":' + start * (depth - 2) + "[]" + end * (depth - 2) + "}"
     body = f'[{{"id":1}},{deep},{{"id":3,"x":"]"}}]'
@@ -420,7 +417,7 @@ def test_deep_record_is_a_record_of_its_page(server: Server, depth: int, open_cl
 @pytest.mark.parametrize(
     "inside", ["1 2", "1,", ",1", '"a":1', "tru", '"\n"', "01", "{1:2}", '{"a"}', '{"a":1,}', "]["]
 )
-def test_deep_record_that_is_no_json_fails_its_page(server: Server, inside: str) -> None:
+def test_deep_invalid_record_fails_its_page(server: Server, inside: str) -> None:
     body = f'[{{"id":1}},{"[" * 5000}{inside}{"]" * 5000}]'
     assert "the body is not JSON" in fail(server.on("/users", Answer(body)))
 
@@ -453,7 +450,7 @@ def test_deep_envelope_is_refused(server: Server, name: str) -> None:
     ids=["numbers", "objects", "mixed", "NaN", "nested", "members", "lines", "errors"],
 )
 def test_page_with_too_many_records_fails(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    """A short body may hold many records, and each takes memory of its own."""
+    """A short body may hold many records, and each needs memory."""
     monkeypatch.setattr(envelope, "MAX_RECORDS", 10_000)
 
     def split() -> None:

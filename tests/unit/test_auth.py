@@ -37,16 +37,15 @@ def fail(**keys: Any) -> str:
     return str(caught.value)
 
 
-def test_a_bearer_and_a_header_carry_the_secret_as_it_is(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one behind its word, the other alone."""
+def test_bearer_and_header_send_the_secret(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
     assert send(server, "bearer:PEOPLE_TOKEN").headers["Authorization"] == f"Bearer {SECRET}"
     request = send(server, "header:X-Token:PEOPLE_TOKEN")
     assert (request.headers["X-Token"], request.headers["Authorization"]) == (SECRET, None)
 
 
-def test_basic_takes_user_and_password_of_any_language(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are sent as UTF-8, a colon in the password included."""
+def test_basic_encodes_utf_8(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colon in the password is allowed."""
     monkeypatch.setenv("PEOPLE_USER", "ann/token")
     monkeypatch.setenv("PEOPLE_PASSWORD", "pässwörd:東京")
     sent = send(server, "basic:PEOPLE_USER:PEOPLE_PASSWORD").headers["Authorization"]
@@ -55,10 +54,8 @@ def test_basic_takes_user_and_password_of_any_language(server: Server, monkeypat
 
 
 @pytest.mark.parametrize(("user", "password"), [("key-of-nobody", ""), ("", "pass-of-nobody")])
-def test_an_empty_half_of_basic_is_sent_empty(
-    server: Server, monkeypatch: pytest.MonkeyPatch, user: str, password: str
-) -> None:
-    """Many APIs take a key for the user and no password: a variable that is empty is set. The key is masked."""
+def test_basic_with_one_empty_half(server: Server, monkeypatch: pytest.MonkeyPatch, user: str, password: str) -> None:
+    """Many APIs take a key as the user, and no password. The key is masked."""
     monkeypatch.setenv("PEOPLE_USER", user)
     monkeypatch.setenv("PEOPLE_PASSWORD", password)
     sent = send(server, "basic:PEOPLE_USER:PEOPLE_PASSWORD").headers["Authorization"]
@@ -68,25 +65,22 @@ def test_an_empty_half_of_basic_is_sent_empty(
     assert mask(f"{user}{password} {sent}") == "*** Basic ***"
 
 
-def test_basic_with_nothing_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two empty variables are a mistake."""
+def test_basic_with_two_empty_halves_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEOPLE_USER", "")
     monkeypatch.setenv("PEOPLE_PASSWORD", "")
     assert "PEOPLE_USER and PEOPLE_PASSWORD are both empty" in fail(auth="basic:PEOPLE_USER:PEOPLE_PASSWORD")
 
 
-def test_a_query_secret_is_added_last_and_takes_the_place_of_its_name(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Encoded, whatever it holds; the other parameters stay as they are written."""
+def test_query_secret_replaces_its_parameter(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is percent-encoded and comes last. Other parameters stay unchanged."""
     monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
     request = send(server, "query:api_key:PEOPLE_TOKEN", "/users?a=%2Fx,y&api%5Fkey=old&b&a=2")
     assert request.target == "/users?a=%2Fx,y&b&a=2&api_key=s3cr3t%2F%2Btok%26n"
     assert send(server, "query:k[1]:PEOPLE_TOKEN").query == {"k[1]": SECRET}
 
 
-def test_a_query_secret_reaches_a_redirect_s_target_too(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within the origin, where the target is asked for in our name; what is kept of the reading does not hold it."""
+def test_query_secret_is_sent_to_redirect_target(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stored position of an extraction does not contain it."""
     monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
     url = server.on("/old", Answer(status=302, headers={"Location": "/users?api_key=&x=1"}))
     server.on("/users", Answer([{"id": 1}], headers={"Link": '</two>; rel="next"'}))
@@ -97,15 +91,14 @@ def test_a_query_secret_reaches_a_redirect_s_target_too(server: Server, monkeypa
     assert "api_key" not in reading.url
 
 
-def test_a_password_in_the_url_is_basic_authentication(server: Server) -> None:
-    """As everywhere else; and it goes with a secret that auth names, unless that is for the same header."""
+def test_password_in_url_is_basic_authentication(server: Server) -> None:
+    """It is sent together with the secret of auth, unless both use the same header."""
     url = server.url.replace("http://", "http://ann:p%40ss@") + "/users"
     sent = send(server, "none", url=url).headers["Authorization"]
     assert sent == f"Basic {base64.b64encode(b'ann:p@ss').decode()}"
 
 
-def test_nothing_is_taken_from_a_netrc(server: Server, monkeypatch: pytest.MonkeyPatch, home: Any) -> None:
-    """Nobody wrote its password into luigi.cfg."""
+def test_auth_ignores_netrc(server: Server, monkeypatch: pytest.MonkeyPatch, home: Any) -> None:
     (home / "netrc").write_text("machine 127.0.0.1 login ann password hunter2")
     monkeypatch.setenv("NETRC", str(home / "netrc"))
     assert requests.get(server.on("/users", Answer([]))).request.headers["Authorization"]
@@ -127,8 +120,8 @@ def test_nothing_is_taken_from_a_netrc(server: Server, monkeypatch: pytest.Monke
         "",
     ],
 )
-def test_what_cannot_be_understood_is_not_shown(auth: str) -> None:
-    """It may be the secret itself; the line lists every form."""
+def test_invalid_auth_is_not_shown(auth: str) -> None:
+    """It may be the secret itself. The line lists every form."""
     line = fail(auth=auth)
     assert "hunter2" not in line
     for form in ("none", "bearer:", "basic:", "header:", "query:", "oauth2:"):
@@ -148,10 +141,8 @@ def test_what_cannot_be_understood_is_not_shown(auth: str) -> None:
     ],
 )
 @pytest.mark.parametrize("value", [None, "", "two\nlines", " before", "after ", "\x07"])
-def test_a_variable_that_holds_nothing_to_send_is_named(
-    monkeypatch: pytest.MonkeyPatch, auth: str, value: str | None
-) -> None:
-    """At once, before anything is sent, and without what it holds; one half of basic may be empty."""
+def test_unusable_variable_is_named(monkeypatch: pytest.MonkeyPatch, auth: str, value: str | None) -> None:
+    """Before anything is sent, and without its value."""
     monkeypatch.setenv("SET", "" if auth.startswith("basic") and value == "" else "something")
     if value is not None:
         monkeypatch.setenv("PEOPLE_TOKEN", value)
@@ -162,8 +153,8 @@ def test_a_variable_that_holds_nothing_to_send_is_named(
 
 
 @pytest.mark.parametrize("auth", ["bearer:PEOPLE_TOKEN", "header:X-Token:PEOPLE_TOKEN"])
-def test_a_header_carries_ascii(monkeypatch: pytest.MonkeyPatch, auth: str) -> None:
-    """Each server would read other characters in its own way."""
+def test_secret_in_header_must_be_ascii(monkeypatch: pytest.MonkeyPatch, auth: str) -> None:
+    """Servers decode other characters in different ways."""
     monkeypatch.setenv("PEOPLE_TOKEN", "tökén")
     assert "PEOPLE_TOKEN has a line break" in fail(auth=auth)
 
@@ -180,10 +171,10 @@ def test_a_header_carries_ascii(monkeypatch: pytest.MonkeyPatch, auth: str) -> N
     ],
     ids=str,
 )
-def test_the_mask_knows_what_is_sent_before_it_is(
+def test_secret_is_masked_before_it_is_sent(
     monkeypatch: pytest.MonkeyPatch, keys: dict[str, str], echoes: list[str]
 ) -> None:
-    """Every form in which the source could repeat it; the user is no secret, but where there is no password."""
+    """In every form that the source could repeat. The user counts only without a password."""
     monkeypatch.setenv("PEOPLE_TOKEN", "Token s3cr3t")
     monkeypatch.setenv("PEOPLE_USER", "ann")
     mask = Mask()
@@ -192,16 +183,15 @@ def test_the_mask_knows_what_is_sent_before_it_is(
     assert mask("ann") == "ann"
 
 
-def test_a_secret_in_the_place_of_its_variable_s_name_is_not_shown() -> None:
-    """What does not look like the name of a variable is kept back."""
+def test_secret_in_place_of_a_name_is_not_shown() -> None:
     assert "sk-live-hunter2" not in fail(auth="bearer:sk-live-hunter2")
 
 
 @pytest.mark.parametrize(
     "url", ["users", "ftp://h/t", "http:///t", "http://h:port/t", "http://[h/t", "//h/t", "http://ann:hunter2@h/t"]
 )
-def test_a_token_url_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """It needs http or https and a host; id and secret stand in variables, not in it."""
+def test_unusable_token_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """It needs http or https and a host, and must not contain id and secret."""
     monkeypatch.setenv("SET", "something")
     line = fail(auth=f"oauth2:{url}:SET:SET")
     assert "the token URL" in line
@@ -218,8 +208,8 @@ def test_a_token_url_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPa
         ("http://h:hunter2/", "its host or port is invalid"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_for_what_is_wrong_with_it(url: str, problem: str) -> None:
-    """With what to write instead, and without the URL."""
+def test_unusable_url_names_the_problem(url: str, problem: str) -> None:
+    """The line says what to write instead, and does not show the URL."""
     line = f"[people] url cannot be used: {problem}: write http://, https:// or demo://, and a host"
     assert fail(url=url) == line
 
@@ -245,7 +235,7 @@ def test_a_url_that_cannot_be_used_is_refused_for_what_is_wrong_with_it(url: str
 def test_no_secret_is_printed(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Answer, auth: str
 ) -> None:
-    """Whatever goes wrong, no error, log record (of urllib3 too, at DEBUG) or URL holds a secret, whole or in part."""
+    """No error, log record (of urllib3 at DEBUG too) or URL contains a part of a secret."""
     monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
     monkeypatch.setenv("PEOPLE_USER", "ann")
     caplog.set_level(logging.DEBUG)
@@ -270,7 +260,7 @@ def test_no_secret_is_printed(
         assert secret not in text
 
 
-def test_the_loggers_are_given_back(server: Server) -> None:
-    """After a reading urllib3's loggers are as they were."""
+def test_loggers_are_restored(server: Server) -> None:
+    """The filters of urllib3's loggers are removed after an extraction."""
     read(server.on("/users", Answer([])), paginator="single")
     assert not logging.getLogger("urllib3.connectionpool").filters

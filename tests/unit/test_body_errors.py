@@ -167,15 +167,14 @@ HARMLESS: list[tuple[str, Any]] = [
 ]
 
 
-def test_enough_bodies_are_judged() -> None:
-    """The tables are as large as they are meant to be, and name enough APIs."""
+def test_tables_are_complete() -> None:
     assert len(FAILURES) >= 40 <= len(HARMLESS)
     assert len({name for name, _, _ in FAILURES}) >= 15
 
 
 @pytest.mark.parametrize(("name", "selector", "body"), FAILURES, ids=[name for name, _, _ in FAILURES])
-def test_body_that_says_it_failed_fails(server: Server, name: str, selector: str, body: Any) -> None:
-    """Also where `end_when` accepts a missing list, and with `data_selector = auto`."""
+def test_body_that_reports_a_failure_fails(server: Server, name: str, selector: str, body: Any) -> None:
+    """With `end_when = missing_list` and `data_selector = auto` too."""
     del name
     url = server.on("/users", Answer(body))
     assert "the page reports a failure: '" in fail(url, data_selector=selector, end_when="missing_list")
@@ -184,8 +183,8 @@ def test_body_that_says_it_failed_fails(server: Server, name: str, selector: str
 
 
 @pytest.mark.parametrize(("selector", "body"), HARMLESS, ids=[json.dumps(body)[:70] for _, body in HARMLESS])
-def test_body_that_looks_alike_is_read(server: Server, selector: str, body: Any) -> None:
-    """Every record arrives, and an empty page is a page without records."""
+def test_similar_body_is_a_page(server: Server, selector: str, body: Any) -> None:
+    """Every record arrives, and an empty page has no records."""
     url = server.on("/users", Answer(body))
     records = read(url, data_selector=selector, paginator="single", end_when="missing_list")
     assert records == ((body if selector == "auto" else find(body, selector)) or [])
@@ -253,7 +252,7 @@ def test_error_path_takes_a_value(server: Server, body: Any, error_path: str, fa
         ("end_when", "404; 400", "unknown word '404; 400'"),
     ],
 )
-def test_rule_that_says_nothing_is_refused(key: str, value: str, words: str) -> None:
+def test_unusable_rule_is_refused(key: str, value: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         People(url="http://127.0.0.1/", **{key: value})
     assert f"[people] {key} = {value}" in str(caught.value)

@@ -20,37 +20,35 @@ def at(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
-def test_a_key_that_no_section_has_is_an_error_with_the_nearest_name(configure):
-    """Luigi would only warn, and read on with the default."""
+def test_unknown_key_suggests_nearest(configure):
+    """Luigi would only warn, and use the default."""
     configure("users", paginater="page")
     with pytest.raises(ConfigError, match=r"\[users\] has no key 'paginater': did you mean 'paginator'\?"):
         Users()
 
 
-def test_a_misspelt_section_is_an_error(configure):
-    """Otherwise the demo source would be loaded in place of one's own."""
+def test_misspelt_section_is_refused(configure):
     get_config().remove_section("users")
     configure("user", url="http://127.0.0.1/")
     with pytest.raises(ConfigError, match=r"unknown section \[user\]: did you mean \[users\]\?"):
         Users()
 
 
-def test_a_section_that_looks_like_another_is_no_mistake_beside_it(configure):
-    """Another dataset may be called users_b; it is only where [users] is missing that it could be meant."""
+def test_similar_section_is_allowed(configure):
+    """Another dataset may be called users_b."""
     configure("users_b", url="http://127.0.0.1/")
     assert Users().mode == "incremental"
 
 
-def test_a_section_in_capitals_is_a_mistake(configure):
-    """Names of sections are told apart by case."""
+def test_section_names_are_case_sensitive(configure):
     get_config().remove_section("users")
     configure("USERS", url="http://127.0.0.1/")
     with pytest.raises(ConfigError, match=r"unknown section \[USERS\]: did you mean \[users\]\?"):
         Users()
 
 
-def test_a_value_in_which_a_secret_may_stand_is_not_repeated(configure):
-    """Url, params and headers are named, with what is wrong in them."""
+def test_value_that_may_be_secret_is_not_shown(configure):
+    """The error names url, params or headers, and the problem."""
     configure("users", headers='{"Authorization": "hunter2"')
     with pytest.raises(ConfigError, match=r"^\[users\] headers cannot be used: .*delimiter") as caught:
         Users()
@@ -71,16 +69,15 @@ def test_a_value_in_which_a_secret_may_stand_is_not_repeated(configure):
         ("keep_params", "perhaps"),
     ],
 )
-def test_a_value_that_cannot_be_understood_names_section_key_and_value(configure, key, value):
-    """One line from which the file can be mended."""
+def test_unusable_value_names_section_key_and_value(configure, key, value):
     configure("users", **{key: value})
     with pytest.raises(ConfigError) as caught:
         Users()
     assert f"[users] {key} = {value!r} cannot be used" in str(caught.value)
 
 
-def test_a_time_zone_that_is_none_is_one_line():
-    """The key, the value and an example."""
+def test_unknown_time_zone_is_refused():
+    """The line has the key, the value and an example."""
     with pytest.raises(ConfigError, match=r"\[users\] timezone = 'Mars/Olympus' is not a time zone"):
         Users(timezone="Mars/Olympus").window(dt.date(2026, 11, 21))
 
@@ -94,16 +91,15 @@ def test_a_time_zone_that_is_none_is_one_line():
         ("Europe/Berlin", "2026-10-25", "2026-10-24T22:00:00Z", 25),
     ],
 )
-def test_a_day_goes_from_midnight_to_midnight_of_its_time_zone(zone, date, start, hours):
-    """Also where the clocks change and a day has 23 or 25 hours."""
+def test_day_lasts_from_midnight_to_midnight(zone, date, start, hours):
+    """When clocks change, a day has 23 or 25 hours."""
     window = Users(timezone=zone).window(dt.date.fromisoformat(date))
     assert window.start == at(start)
     assert window.stop - window.start == dt.timedelta(hours=hours)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Apia", "America/Sao_Paulo"])
-def test_the_windows_of_days_tile_time(zone):
-    """The end of a day is the start of the next: nothing between, nothing twice."""
+def test_windows_have_no_gaps_or_overlaps(zone):
     users, first = Users(timezone=zone), dt.date(2011, 12, 1)
     days = [users.window(first + dt.timedelta(days=n)) for n in range(800)]
     assert all(a.stop == b.start for a, b in itertools.pairwise(days))
@@ -120,8 +116,8 @@ def test_the_windows_of_days_tile_time(zone):
         ("2026-11-21T23:30:00Z", "snapshot", "Europe/Berlin", "2026-11-22"),
     ],
 )
-def test_a_day_is_closed_when_it_is_over_and_settled(now, mode, zone, last):
-    """By its own midnight, plus settle; a snapshot is of the moment, so today will do."""
+def test_day_is_closed_after_grace_period(now, mode, zone, last):
+    """In snapshot mode, today is closed already."""
     users, last = Users(mode=mode, timezone=zone), dt.date.fromisoformat(last)
     assert users.last_closed_day(at(now)) == last
     users.check_closed(last, at(now))
@@ -129,15 +125,14 @@ def test_a_day_is_closed_when_it_is_over_and_settled(now, mode, zone, last):
         users.check_closed(last + dt.timedelta(days=1), at(now))
 
 
-def test_the_line_about_an_open_day_says_from_when_on_it_can_be_had():
-    """Midnight of its zone plus settle, in UTC."""
+def test_open_day_names_its_closing_time():
+    """In UTC: midnight of its zone plus settle."""
     users = Users(timezone="America/New_York", settle=dt.timedelta(hours=1))
     with pytest.raises(DayNotClosedError, match="can be extracted from 2026-11-23T06:00:00Z on"):
         users.check_closed(dt.date(2026, 11, 22), at("2026-11-22T12:00:00Z"))
 
 
-def test_the_shipped_configuration_is_the_demo_source_by_day_windows():
-    """What a new user starts with."""
+def test_shipped_configuration_is_the_demo_source():
     users = Users()
     assert (users.url, users.mode) == (
         "demo://users?updated_since={day_start}&updated_before={day_stop}",
@@ -146,8 +141,8 @@ def test_the_shipped_configuration_is_the_demo_source_by_day_windows():
     assert (Pipeline().data_dir, Pipeline().database) == ("data", "sqlite:///data/warehouse.db")
 
 
-def test_a_percent_sign_in_luigi_cfg_stands_for_itself(home):
-    """As in a time format or an encoded URL; %% is one too, and %(name)s still is the value of a key."""
+def test_percent_sign_needs_no_escape(home):
+    """As in a time format or an encoded URL. %% still works, and so does %(name)s."""
     (home / "luigi.cfg").write_text(
         "[DEFAULT]\nbase = http://127.0.0.1/v1\n[users]\nurl = %(base)s/a%2Fb?x=100%%\n"
         'params = {"jql": "updated >= \\"{day_start:%Y/%m/%d %H:%M}\\"", "to": "{day_stop:%%Y-%%m-%%d}"}\n'
@@ -159,8 +154,8 @@ def test_a_percent_sign_in_luigi_cfg_stands_for_itself(home):
     )
 
 
-def test_what_was_found_is_kept_and_what_changes_is_seen_at_once(configure, monkeypatch):
-    """Of a second time nothing is looked up; flags, the file and the environment are followed."""
+def test_values_are_cached_until_they_change(configure, monkeypatch):
+    """Changes of flags, luigi.cfg and the environment are seen at once."""
     looked_up = []
     look_up = luigi.Parameter.has_task_value
     monkeypatch.setattr(luigi.Parameter, "has_task_value", lambda *given: looked_up.append(given) or look_up(*given))

@@ -41,8 +41,8 @@ START = dt.datetime(2026, 10, 31, tzinfo=dt.UTC)
         ("{watermark:%d %B %Y at %Hh, 100%%%z}", "31 October 2026 at 11h, 100%+0000"),
     ],
 )
-def test_a_lower_bound_is_rounded_down_less_one_unit_and_nothing_else_is(text: str, shown: str) -> None:
-    """No comparison at the source loses what lies on a bound."""
+def test_lower_bound_is_rounded_down_less_one_unit(text: str, shown: str) -> None:
+    """So no comparison at the source loses a record at the bound."""
     values = {
         "date": DAY,
         "day_start": START,
@@ -53,8 +53,8 @@ def test_a_lower_bound_is_rounded_down_less_one_unit_and_nothing_else_is(text: s
     assert render("{day_stop}", values, quote=True) == "2026-11-01T00%3A00%3A00Z"
 
 
-def test_an_upper_bound_that_its_format_cannot_hold_is_rounded_up() -> None:
-    """A day that ends at 22:00 UTC ends, as a date, on the next."""
+def test_upper_bound_is_rounded_up() -> None:
+    """As a date, a day that ends at 22:00 UTC ends on the next date."""
     assert render("{day_stop:date}", {"day_stop": START + dt.timedelta(hours=22)}) == "2026-11-01"
 
 
@@ -65,10 +65,8 @@ def test_an_upper_bound_that_its_format_cannot_hold_is_rounded_up() -> None:
     midnight=st.sampled_from([0, 1, -8, 5.75]),
     form=st.sampled_from(["iso", "date", "epoch", "epoch_ms"]),
 )
-def test_no_usual_filter_leaves_out_what_changed_in_the_day(
-    after: int, precision: int, midnight: float, form: str
-) -> None:
-    """Not one with `>` and `<`, of a source that keeps so many microseconds as one; nor one since the change itself."""
+def test_usual_filters_include_every_change(after: int, precision: int, midnight: float, form: str) -> None:
+    """With `>` and `<`, and with any precision of the source."""
     start = START + dt.timedelta(hours=midnight)
     kept = start + dt.timedelta(microseconds=after - after % precision)
     values = {"day_start": start, "day_stop": start + dt.timedelta(days=1), "watermark": kept}
@@ -116,7 +114,6 @@ def check_bounds(moment: dt.datetime, form: str, zone: str) -> None:
     zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "America/Havana", "Asia/Kathmandu"]),
 )
 def test_formatted_bounds_enclose_the_time(moment: dt.datetime, form: str, zone: str) -> None:
-    """Whatever the format, the time and the zone."""
     check_bounds(moment, form, zone)
 
 
@@ -132,13 +129,13 @@ def test_formatted_bounds_enclose_the_time(moment: dt.datetime, form: str, zone:
     ],
 )
 def test_formatted_bounds_enclose_the_time_when_clocks_change(form: str, zone: str, change: str) -> None:
-    """An hour that the clock shows twice, or not at all, is read either way."""
+    """An hour that occurs twice, or not at all, may be read either way."""
     for minutes in range(-70, 75, 7):
         check_bounds(dt.datetime.fromisoformat(change) + dt.timedelta(minutes=minutes, seconds=7), form, zone)
 
 
-def test_a_format_without_a_zone_is_in_the_timezone_of_the_section(server: Server) -> None:
-    """As a naive time in a record is; the other formats are in UTC."""
+def test_strftime_uses_the_timezone_of_the_section(server: Server) -> None:
+    """Like a naive time in a record. Other formats are in UTC."""
     server.on("/users", Answer([]))
     params = {
         "jql": "updated >= '{day_start:%Y-%m-%d %H:%M}'",
@@ -182,8 +179,8 @@ def test_a_format_without_a_zone_is_in_the_timezone_of_the_section(server: Serve
         ("{day_start:%Y-%m-%d %}", "% cannot be used"),
     ],
 )
-def test_a_misspelt_placeholder_or_format_is_refused(text: str, problem: str) -> None:
-    """Nothing is sent, and the line shows the text and what to write."""
+def test_misspelt_placeholder_or_format_is_refused(text: str, problem: str) -> None:
+    """Before anything is sent. The line quotes it and says what to write."""
     with pytest.raises(ConfigError, match=problem) as caught:
         find_placeholders(People(url="http://a/", params={"deep": [{"er": f"x{text}"}]}))
     assert text in str(caught.value)
@@ -199,7 +196,7 @@ def test_a_misspelt_placeholder_or_format_is_refused(text: str, problem: str) ->
     ],
 )
 def test_other_braces_are_text(text: str) -> None:
-    """GraphQL, a formula and a field list are sent as they are, also in mode snapshot."""
+    """GraphQL, formulas and field lists are sent unchanged, in mode snapshot too."""
     people = People(url=f"http://a/?q={text}", mode="snapshot", params={"q": text}, body={"q": text}, method="POST")
     assert find_placeholders(people) == set()
     assert render(text, {}) == text
@@ -215,21 +212,20 @@ def test_a_formula_keeps_its_fields_beside_placeholders(server: Server) -> None:
     )
 
 
-def test_placeholders_are_found_wherever_they_stand() -> None:
-    """The caller learns which values a reading needs."""
+def test_placeholders_are_found_in_every_key() -> None:
     people = People(url="http://a/{date}", params={"q": {"a": ["{watermark:epoch}"]}}, headers={"X": "{day_stop}"})
     assert find_placeholders(people) == {"date", "watermark", "day_stop"}
 
 
 @pytest.mark.parametrize("name", ["day_start", "day_stop", "watermark"])
-def test_a_snapshot_refuses_a_filter(name: str) -> None:
-    """Whoever a filter leaves out of a snapshot would look gone."""
+def test_snapshot_refuses_a_filter(name: str) -> None:
+    """Records that a filter leaves out would look deleted."""
     with pytest.raises(ConfigError, match="snapshot"):
         Reader(People(url="http://a/", mode="snapshot", params={"since": f"{{{name}}}"}), DAY)
 
 
-def test_placeholders_land_encoded_where_they_are_used(server: Server) -> None:
-    """Path, query and headers each get the value, less lookback where it is a lower bound."""
+def test_placeholders_are_encoded(server: Server) -> None:
+    """In path, query and headers, with lookback subtracted from lower bounds."""
     server.on("/users/2026-10-31", Answer([]))
     people = People(
         url=server.url + "/users/{date}?to={day_stop}",
@@ -244,7 +240,6 @@ def test_placeholders_land_encoded_where_they_are_used(server: Server) -> None:
     assert server.requests[0].headers["X-From"] == "2026-10-30T22:59:59Z"
 
 
-def test_without_a_watermark_everything_since_1970_is_asked_for(server: Server) -> None:
-    """A first load begins at the epoch, neither before nor after it."""
+def test_first_load_begins_at_the_epoch(server: Server) -> None:
     read(server.on("/users", Answer([])), params={"a": "{watermark}", "b": "{watermark:epoch_ms}"})
     assert server.requests[0].query == {"a": "1970-01-01T00:00:00Z", "b": "0"}

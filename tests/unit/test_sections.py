@@ -27,7 +27,7 @@ def read(section: str) -> dict[str, str]:
 
 
 @given(st.dictionaries(st.sampled_from(["url", "cursor_path", "data_selector"]), NAMES))
-def test_written_section_is_read_as_meant(values: dict[str, str]) -> None:
+def test_written_section_reads_back(values: dict[str, str]) -> None:
     try:
         section = write_section("users", values)
     except ValueError:
@@ -36,8 +36,8 @@ def test_written_section_is_read_as_meant(values: dict[str, str]) -> None:
 
 
 @given(st.dictionaries(NAMES, NAMES))
-def test_written_json_is_read_as_meant(value: dict[str, str]) -> None:
-    """Any name and text can be written in JSON."""
+def test_written_json_reads_back(value: dict[str, str]) -> None:
+    """With any names and texts."""
     section = write_section("users", {"params": escape_json(json.dumps(value))})
     assert json.loads(read(section)["params"]) == value
 
