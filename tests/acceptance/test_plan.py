@@ -14,6 +14,7 @@ from tests.support.project import dump_tree, run
 from wholeday import clock
 from wholeday.commands import plan as plan_module
 from wholeday.commands.plan import Cost, estimate_cost, plan
+from wholeday.schema.marker import Marker
 from wholeday.storage.day_folder import DayFolder
 from wholeday.tasks import stages
 from wholeday.tasks.failures import Failure
@@ -122,23 +123,17 @@ def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(mon
     """Else a reprocess would make the days after it look as long as the time between."""
     start = dt.datetime(2026, 10, 2, tzinfo=dt.UTC)
 
-    def mark(minutes: float) -> dict[str, object]:
+    def mark(minutes: float) -> Marker:
         read = start + dt.timedelta(seconds=20)
         loaded = read + dt.timedelta(minutes=minutes)
-        return {
-            "mode": "incremental",
-            "pages": 7,
-            "started_at": start,
-            "extracted_at": read,
-            "loaded_at": loaded,
-            "seconds": 3.0,
-        }
+        values = dict.fromkeys(Marker.__struct_fields__) | {"mode": "incremental", "pages": 7, "seconds": 3.0}
+        return Marker(**values | {"started_at": start, "extracted_at": read, "loaded_at": loaded})
 
     class Loaded:
         def __init__(self, *minutes: float) -> None:
             self.minutes = minutes
 
-        def loads(self) -> list[dict[str, object]]:
+        def read_markers(self) -> list[Marker]:
             return [mark(minutes) for minutes in self.minutes]
 
     monkeypatch.setattr(plan_module, "open_warehouse", lambda _: Loaded(1))

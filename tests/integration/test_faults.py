@@ -461,7 +461,7 @@ def test_a_warehouse_without_room_is_one_line_and_loses_nothing() -> None:
     with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
         db.execute("select * from loads")
         line = fail_command(FULL)
-    assert re.search("warehouse.db: .*: (look at the disk|free space)", line)
+    assert re.search("warehouse.db: .*: (check the disk|free space)", line)
     assert dump_warehouse() == before
     assert dump_tree("data/raw") | dump_tree("data/clean") == files
     finish()
@@ -487,7 +487,7 @@ def test_a_read_only_folder_is_one_line_and_loses_nothing(folder: str) -> None:
 def test_a_locked_database_is_one_line_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program that writes is waited for, but not for ever."""
     before = dump_warehouse()
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)
     with contextlib.closing(sqlite3.connect("data/warehouse.db", isolation_level=None)) as other:
         other.execute("begin immediate")
         with pytest.raises(WarehouseError, match=r"locked: another program is writing to it: wait .* and run again$"):

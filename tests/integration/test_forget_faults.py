@@ -239,7 +239,7 @@ def test_a_clean_day_without_its_raw_one_is_left_to_a_person():
 @pytest.mark.usefixtures("database", "loaded")
 def test_a_reader_of_the_warehouse_is_named(monkeypatch):
     """As long as it reads, bytes stay in the files of the database: that is a problem, and the next run ends it."""
-    for module in (sqlite, postgres):
+    for module in (sqlite.open, postgres.connection):
         monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
     with databases.connect(Pipeline().database) as reader:
         reader.execute("begin")

@@ -37,10 +37,11 @@ from tests.support.store import (
 )
 from wholeday.commands.forget.steps import forget
 from wholeday.errors import BrokenOffError, ConfigError, WarehouseError
-from wholeday.load import packing, postgres
+from wholeday.load import postgres
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Database, find_database
 from wholeday.load.markers import find_loaded
+from wholeday.load.postgres import binary_copy
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
@@ -103,7 +104,9 @@ def test_a_url_that_cannot_be_read_is_one_line_without_its_password(url: str) ->
 
 def test_the_urls_of_the_documentation_are_understood() -> None:
     """Those of the page on growing, of the README and of errors; what is asked of libpq by them is known to it."""
-    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "wholeday/load/postgres.py"))
+    text = "".join(
+        (ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "wholeday/load/postgres/url.py")
+    )
     urls = {url.rstrip("`'…") for url in re.findall(r"postgresql\+psycopg://[^\s`;)\"]+", text)}
     assert len(urls) > 4
     for url in urls:
@@ -140,13 +143,13 @@ def test_a_server_that_cannot_be_reached_is_one_line_at_once(cluster: Cluster) -
     url = cluster.make_url(cluster.port)
     port = find_port()
     lines = {
-        cluster.make_url(port): f'server at "127.0.0.1", port {port} failed: Connection refused: see that it runs',
+        cluster.make_url(port): f'server at "127.0.0.1", port {port} failed: Connection refused: check that it runs',
         url.replace("127.0.0.1", "nowhere.invalid"): "failed to resolve host 'nowhere.invalid'",
-        url.replace("%40", "%41"): 'password authentication failed for user "loader": see that it runs, and that',
-        url.replace("/warehouse", "/nothing"): 'database "nothing" does not exist: see that it runs',
+        url.replace("%40", "%41"): 'password authentication failed for user "loader": check that it runs, and that',
+        url.replace("/warehouse", "/nothing"): 'database "nothing" does not exist: check that it runs',
         url.replace("loader:", "nobody:"): 'password authentication failed for user "nobody"',
         url.replace("-csearch_path", "-cno_such"): 'unrecognized configuration parameter "no_such"',
-        url.replace("options=", "optoins="): 'invalid connection option "optoins": leave that out',
+        url.replace("options=", "optoins="): 'invalid connection option "optoins": remove that parameter',
     }
     for bad, words in lines.items():
         line = refuse(bad)
@@ -168,16 +171,14 @@ def test_what_the_role_may_not_do_is_one_line(cluster: Cluster, store: Store) ->
     ):
         Store(url).load(incremental(1))
     reading = f"{store.url} -cdefault_transaction_read_only=on"
-    with pytest.raises(WarehouseError, match="in a read-only transaction: it is a standby, or may only be read: name"):
+    with pytest.raises(WarehouseError, match="in a read-only transaction: a standby, or read-only: name"):
         Store(reading).load(incremental(2))
 
 
 def test_a_search_path_without_a_schema_is_one_line(cluster: Cluster) -> None:
     """Where the first is the role's own, and there is none, and no other."""
     url = cluster.make_url().replace("search_path=", "search_path=$user,no")
-    with pytest.raises(
-        WarehouseError, match=r"the search path names no schema that is there: name one with \?options="
-    ):
+    with pytest.raises(WarehouseError, match=r"no schema of the search path exists: name one with \?options="):
         Store(url).load(incremental(1))
 
 
@@ -427,7 +428,7 @@ def test_a_column_more_stands_in_the_way_of_a_view_on_the_history_and_says_so(st
     store.load(incremental(1, user(1, "a", 5)))
     store.execute("create view mine as select * from users_history")
     declare(store, *declared(), sa.Column("age", sa.Integer))
-    assert "other objects depend on it: drop what stands on it, and make that again afterwards" in fails(
+    assert "other objects depend on it: drop what depends on it, and create that again afterwards" in fails(
         store, incremental(2), rows=[]
     )
     store.execute("drop view mine")
@@ -461,7 +462,7 @@ def test_what_is_staged_is_what_was_given(cluster: Cluster) -> None:
         kinds = {kind: kind for kind in VALUES} | {"number": "integer"}
         connection.execute("truncate t")
         with connection.cursor().copy("copy t from stdin (format binary)") as copy:
-            for data in packing.pack_rows(given_, kinds, "number"):
+            for data in binary_copy.encode_rows(given_, kinds, "number"):
                 copy.write(data)
         found = connection.execute("select * from t order by number").fetchall()
         assert found == [(*row, n) for n, row in enumerate(row for batch in batches for row in batch)]
@@ -496,7 +497,7 @@ def test_a_load_that_does_not_end_is_given_up_in_one_line(store: Store, monkeypa
     store.load(incremental(1, user(1, "a", 5)))
     thread, go = hold_back(store, incremental(2, user(1, "b", 30)))
     Store(store.url, "orders").load(incremental(1, Record(("a", 1), at(5), "a")))
-    monkeypatch.setattr(postgres, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(postgres.connection, "BUSY_SECONDS", 0.2)
     with pytest.raises(WarehouseError, match="due to lock timeout: another program is writing to it: wait for that"):
         store.load(incremental(3, user(1, "c", 50)))
     go.set()
@@ -620,7 +621,7 @@ def test_a_transaction_that_can_still_see_a_forgotten_user_is_named(
     postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It need not touch the tables: what it might still ask for is kept for it."""
-    monkeypatch.setattr(postgres, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(postgres.connection, "BUSY_SECONDS", 0.1)
     stages.extract(read_workspace(USERS), DAY)
     stages.transform(read_workspace(USERS), DAY)
     stages.load(read_workspace(USERS), DAY)

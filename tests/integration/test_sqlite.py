@@ -239,7 +239,7 @@ def test_an_empty_file_that_is_there_keeps_its_rights_and_its_link(store: Store)
 
 def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait for another writer is bounded, and its end names the file and what to do."""
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)
     store.load(incremental(1, user(1, "a", 5)))
     with closing(sqlite3.connect(path(store), isolation_level=None)) as other:
         other.execute("begin immediate")
@@ -253,9 +253,7 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(store: Store) -> None
     path(store).write_bytes(b"this is no database" * 100)
     content = path(store).read_bytes()
     for call in (store.warehouse.loads, lambda: store.load(incremental(1, user(1, "a", 5)))):
-        with pytest.raises(
-            WarehouseError, match=r"file is not a database: it is no SQLite database: choose another file"
-        ):
+        with pytest.raises(WarehouseError, match=r"file is not a database: not a SQLite database: choose another file"):
             call()
     assert path(store).read_bytes() == content
 

@@ -154,7 +154,7 @@ def test_a_database_that_another_program_has_to_itself_is_one_line_and_loses_not
 ) -> None:
     """Nobody may even read it: the files of the day stay."""
     before = dump_warehouse()
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)
     make_files()
     with lock(), pytest.raises(WarehouseError, match=r"locked: another program is writing to it: wait .* run again$"):
         stages.load(read_workspace(USERS), DAY)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.store import TABLES, describe, snapshot
 from wholeday.load.ahead import read_ahead
-from wholeday.load.packing import HEADER
+from wholeday.load.postgres.binary_copy import HEADER
 from wholeday.load.sqlite import SQLite
 from wholeday.load.warehouse import Warehouse
 

@@ -1,7 +1,7 @@
-"""Rows of Arrow in the binary format of PostgreSQL's COPY, in which no value becomes an object of Python on the way.
+"""Encode Arrow batches in the binary format of PostgreSQL's COPY.
 
-Owns that format, and nothing else: https://www.postgresql.org/docs/current/sql-copy.html, Binary Format. It costs
-client and server together a fifth of what text does.
+No value becomes a Python object on the way. Client and server together need a fifth of the time of the text format.
+See https://www.postgresql.org/docs/current/sql-copy.html, Binary Format.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HEADER, TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 NULL = b"\xff\xff\xff\xff"  # a length of -1
-# What a value of a kind is cast to, what is taken from it (days and times begin with 2000), and NumPy's type for it.
+# By kind: Arrow's type, the epoch to subtract (PostgreSQL counts days and times from 2000), and NumPy's type.
 FORMATS = {
     "integer": ("int64", 0, ">i8"),
     "float": ("float64", 0, ">f8"),
@@ -23,10 +23,10 @@ FORMATS = {
 }
 
 
-def pack_rows(
+def encode_rows(
     batches: "Iterable[pa.RecordBatch]", kinds: Mapping[str, str], number: str
 ) -> "Iterator[memoryview | bytes]":
-    """The columns in `kinds` of batches, in that order; the column `number` is the place of the row among all."""
+    """Yield the columns in `kinds` of batches, in that order. The column `number` is the place of the row among all."""
     import numpy as np
     import pyarrow as pa
 
@@ -35,13 +35,13 @@ def pack_rows(
     for batch in batches:
         numbers = pa.array(np.arange(rows, rows + batch.num_rows))
         arrays = [numbers if name == number else batch.column(name) for name in kinds]
-        yield _join([_pack(array, kind) for array, kind in zip(arrays, kinds.values(), strict=True)])
+        yield _join([_encode(array, kind) for array, kind in zip(arrays, kinds.values(), strict=True)])
         rows += batch.num_rows
     yield TRAILER
 
 
 def _join(fields: "list[pa.Array[Any]]") -> memoryview:
-    """Rows one after the other: the number of its fields, and the fields."""
+    """Join fields to rows: the number of fields, then the fields."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -49,8 +49,8 @@ def _join(fields: "list[pa.Array[Any]]") -> memoryview:
     return memoryview(rows.buffers()[2])[: pc.sum(pc.binary_length(rows)).as_py() or 0]
 
 
-def _pack(array: "pa.Array[Any]", kind: str) -> "pa.Array[Any]":
-    """Fields: the length of a value in bytes, and the value."""
+def _encode(array: "pa.Array[Any]", kind: str) -> "pa.Array[Any]":
+    """Encode values as fields: the length in bytes, then the value."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -60,8 +60,8 @@ def _pack(array: "pa.Array[Any]", kind: str) -> "pa.Array[Any]":
         return pc.binary_join_element_wise(
             _read_bytes(lengths), pc.fill_null(array.cast(pa.binary()), b""), pa.scalar(b"")
         )
-    arrow_type, epoch, packed_type = FORMATS[kind]
-    values = np.empty(len(array), [("length", ">i4"), ("value", packed_type)])
+    arrow_type, epoch, numpy_type = FORMATS[kind]
+    values = np.empty(len(array), [("length", ">i4"), ("value", numpy_type)])
     values["length"] = values.dtype["value"].itemsize
     values["value"] = pc.fill_null(array.cast(arrow_type), 0).to_numpy(zero_copy_only=False) - epoch
     fields = _read_bytes(values)
@@ -69,7 +69,7 @@ def _pack(array: "pa.Array[Any]", kind: str) -> "pa.Array[Any]":
 
 
 def _read_bytes(values: "np.ndarray[Any, Any]") -> "pa.Array[Any]":
-    """The bytes of each of NumPy's values."""
+    """Return the bytes of each NumPy value."""
     import pyarrow as pa
 
     size = values.dtype.itemsize

@@ -1,0 +1,10 @@
+"""PostgreSQL. Everything that is particular to this database is in this package.
+
+The driver is an extra, and is imported when a connection is made.
+"""
+
+from wholeday.load.postgres.connection import SETTINGS, PostgreSQL
+from wholeday.load.postgres.database import Database
+from wholeday.load.postgres.url import DEFAULTS
+
+__all__ = ["DEFAULTS", "SETTINGS", "Database", "PostgreSQL"]

@@ -1,0 +1,233 @@
+"""A connection to a SQLite file: locking, types and DDL."""
+
+import datetime as dt
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from wholeday.errors import WarehouseError
+from wholeday.load.ahead import read_ahead
+from wholeday.load.sqlite.errors import explain
+from wholeday.load.sqlite.insert import Values, encode, prepare_rows
+from wholeday.load.sqlite.open import connect
+from wholeday.schema.tables import Table, join_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BEING_MADE = 1_802_723_947  # the user_version of a file until its first commit: a number that nobody else chooses
+OLDEST_SQLITE = (3, 39, 0)  # the first with IS DISTINCT FROM
+ROWS_AT_ONCE = 10_000  # rows in memory of those that are not batches
+
+
+class SQLite:
+    """A connection to a SQLite file; see Connection in database.py."""
+
+    permanent, temporary = "main", "temp"
+    types: ClassVar = {
+        "integer": "INTEGER",
+        "text": "TEXT",
+        "boolean": "BOOLEAN",
+        "float": "REAL",
+        "date": "DATE",  # text, whatever SQLite makes of the name
+        "time": "DATETIME",
+    }
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self.path, self._mode = path, mode
+        self.connection = self._open()
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    @contextmanager
+    def connect(cls, path: Path, create: bool, readonly: bool) -> "Iterator[SQLite]":
+        """Connect for one transaction. Raises WarehouseError."""
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise WarehouseError(
+                f"SQLite {sqlite3.sqlite_version} is too old, 3.39 is needed: use a Python that brings a newer one"
+            )
+        try:
+            with closing(cls(path, "rwc" if create else "ro" if readonly else "rw")) as db:
+                if readonly:
+                    db.run("begin")
+                yield db
+        except sqlite3.Error as error:
+            if not (explained := explain(error, path)):
+                raise
+            raise explained from error
+
+    def _open(self) -> sqlite3.Connection:
+        # A committed day survives a power cut.
+        connection = connect(self.path, self._mode, "pragma synchronous = extra").connection
+        # A day of any size is staged in a file, so that memory stays bounded. SQLite may be compiled to use memory.
+        connection.execute("pragma temp_store = file")
+        # Staged rows are written and read in sequence: large pages save a tenth of a load.
+        connection.execute("pragma temp.page_size = 32768")
+        # Nothing that is staged is rolled back: a failed load closes the connection.
+        connection.execute("pragma temp.journal_mode = off")
+        # 32 MB each. With the default of 2 MB, keys in random order read and write each page many times.
+        connection.execute("pragma main.cache_size = -32000")
+        connection.execute("pragma temp.cache_size = -32000")
+        return connection
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def begin(self, dataset: str) -> None:  # noqa: ARG002 - whoever writes has the whole file
+        # Take the lock first. A transaction that reads before it locks can lose the race for the lock.
+        self.run("begin immediate")
+        schema, user = self._read_version("schema"), self._read_version("user")
+        if (schema, user) == (0, 0) or user == BEING_MADE:
+            # A new file is not in WAL mode, in which everything is written twice, to the log first. Readers must wait
+            # in that mode, so `commit` switches to WAL before it releases the lock.
+            self.run("pragma main.locking_mode = exclusive")
+            self.run(f"pragma user_version = {BEING_MADE}")
+
+    def commit(self) -> None:
+        self.run("commit")
+        if self._read_version("user") == BEING_MADE:
+            self.run("pragma journal_mode = wal")
+            self.run("pragma user_version = 0")
+            self.connection.close()
+            self.connection = self._open()
+
+    def _read_version(self, which: str) -> int:
+        """Return the `schema` version, 0 if nothing was ever created, or the `user` version, which programs set."""
+        version: int = self.run(f"pragma {which}_version").fetchone()[0]
+        return version
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        return nullcontext()  # an error ends a statement, not the transaction
+
+    def run(self, sql: str, **params: Any) -> sqlite3.Cursor:
+        return self.connection.execute(sql, {name: self.encode(value) for name, value in params.items()})
+
+    def stream(self, sql: str, **params: Any) -> Iterator[tuple[Any, ...]]:
+        return self.run(sql, **params)
+
+    def insert(
+        self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], *, skip_known: bool = False
+    ) -> None:
+        places, rows = {name: number for number, name in enumerate(columns, 1)}, iter(rows)
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            values = list(chain.from_iterable(some))
+            self._insert(table, Values(places, [], values), "on conflict do nothing" if skip_known else "")
+
+    def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
+        self.create(table, temporary=True)
+        self.fill(table, batches, {})
+
+    def fill(self, table: Table, batches: "Iterable[pa.RecordBatch]", given: Mapping[str, Any]) -> None:
+        # Rows are inserted in the order of their keys. In any other order, each page of the table is read and written
+        # many times. From the first row out of order on, rows are collected and sorted.
+        names, into = list(table.columns), table.name
+        key, columns = join_names(table.key), join_names(names)
+        new = ", ".join(f'"{column}" = excluded."{column}"' for column in names if column not in table.key)
+        keep_newest = f"""
+            on conflict ({key}) do update set {new}
+            where "{table.name}".updated_at is null or excluded.updated_at >= "{table.name}".updated_at
+        """
+        # A thread prepares the next rows while SQLite writes.
+        with closing(read_ahead(prepare_rows(table, batches, given))) as prepared:
+            for rows, in_order in prepared:
+                if into == table.name and not in_order:
+                    into = "_unsorted"
+                    self.run(f"drop table if exists temp.{into}")
+                    self.run(f"create temporary table {into} ({columns})")
+                self._insert(into, rows, keep_newest if into == table.name else "")
+        if into != table.name:
+            self.run(f"""
+                insert into "{table.name}" ({columns}) select {columns} from {into} where true order by {key}, rowid
+                {keep_newest}
+            """)  # noqa: S608
+            self.run(f"drop table {into}")
+
+    def _insert(self, table: str, rows: Values, on_conflict: str) -> None:
+        for statement, values in rows.list_statements(table, on_conflict):
+            self.connection.execute(statement, values)
+
+    @contextmanager
+    def watching(self, table: str) -> Iterator[Callable[[], int]]:
+        """Count by triggers, as few rows change. They miss rows if another trigger or a REPLACE changes the table.
+
+        Then, and if the table is empty, its rows are counted.
+        """
+
+        def count() -> int:
+            return int(self.run(f'select count(*) from "{table}"').fetchone()[0])  # noqa: S608
+
+        others = "select 1 from sqlite_master where tbl_name = :table and (type = 'trigger' or sql like '%replace%')"
+        empty = f'select 1 where not exists (select 1 from "{table}")'  # noqa: S608
+        if self.run(f"{others} union all {empty}", table=table).fetchone():
+            before = count()
+            yield lambda: count() - before
+            return
+        self.run("create temporary table _growth (rows)")
+        self.run("insert into _growth values (0)")
+        for event, step in (("insert", "+ 1"), ("delete", "- 1")):
+            note = f"update _growth set rows = rows {step}"  # noqa: S608
+            self.run(f'create temporary trigger _{event} after {event} on main."{table}" begin {note}; end')
+        yield lambda: self.run("select rows from _growth").fetchone()[0]
+        self.run("drop trigger temp._insert")
+        self.run("drop trigger temp._delete")
+        self.run("drop table temp._growth")
+
+    def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing is cheaper later
+        return nullcontext()
+
+    def encode(self, value: Any) -> Any:
+        return encode(value)
+
+    def decode(self, value: Any, kind: str) -> Any:
+        if value is None or kind not in ("date", "time"):
+            return value
+        return dt.date.fromisoformat(value) if kind == "date" else dt.datetime.fromisoformat(value)
+
+    def describe(self, name: str) -> Table:
+        columns = self.run("select name, type, pk from pragma_table_info(:name)", name=name).fetchall()
+        key = sorted((position, column) for column, _, position in columns if position)
+        view = self.run("select 1 from sqlite_master where name = :name and type = 'view'", name=name).fetchone()
+        found = Table(name, {column: type_ for column, type_, _ in columns}, tuple(column for _, column in key))
+        return found._replace(kind="view") if view else found
+
+    def create(self, table: Table, *, temporary: bool = False) -> None:
+        key = join_names(table.key)
+        columns = [
+            f'"{column}" {self.types[kind]}{" not null" if column in table.key else ""}'
+            for column, kind in table.columns.items()
+        ]
+        if temporary:
+            self.run(f'drop table if exists temp."{table.name}"')
+        # Tables are ordered by their key. An ordinary table already is if the key is one integer.
+        ordered = "" if [table.columns[column] for column in table.key] == ["integer"] else "without rowid"
+        self.run(
+            f'create {"temporary" if temporary else ""} table "{table.name}" '
+            f"({', '.join(columns)}, primary key ({key})) {ordered}"
+        )
+
+    def add_column(self, table: Table, column: str) -> None:
+        self.run(f'alter table "{table.name}" add column "{column}" {self.types[table.columns[column]]}')
+
+    def create_index(self, name: str, sql: str) -> None:
+        if not self.run("select 1 from sqlite_master where type = 'index' and name = :name", name=name).fetchone():
+            self.run(sql)
+
+    def create_view(self, view: str, select: str) -> None:
+        if not self.has_view(view, select):
+            self.run(f'drop view if exists "{view}"')
+            self.run(f'CREATE VIEW "{view}" AS {select}')
+
+    def has_view(self, view: str, select: str) -> bool:
+        found = self.run("select sql from sqlite_master where name = :view", view=view).fetchone()
+        return bool(found == (f'CREATE VIEW "{view}" AS {select.rstrip()}',))  # as SQLite stores it
+
+    def erase(self, tables: Iterable[str]) -> str | None:  # noqa: ARG002 - rewrites the whole file
+        self.run("vacuum")
+        if self.run("pragma wal_checkpoint(truncate)").fetchone()[0]:
+            return f"{self}-wal: another program is reading the warehouse: end it, and run this again"
+        return None
