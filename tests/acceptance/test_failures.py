@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.users import USERS
 from tests.support import ROOT
+from tests.support.days import make_marker
 from tests.support.project import luigi_run, run, run_here
 from wholeday.errors import FolderError
 from wholeday.tasks import failures
@@ -113,7 +114,7 @@ def test_a_failure_is_over_when_its_day_is_loaded():
     hours = [at + dt.timedelta(hours=n) for n in range(4)]
     days = [DAY - dt.timedelta(days=n) for n in range(3)]
     noted = [Failure(hour, day, "extract", f"{hour} {day}") for day in days for hour in hours[:2]]
-    markers = [{"date": days[0], "loaded_at": hours[3]}, {"date": days[1], "loaded_at": hours[0]}]
+    markers = [make_marker(date=days[0], loaded_at=hours[3]), make_marker(date=days[1], loaded_at=hours[0])]
     assert select_open(noted, markers) == {days[2]: noted[5]}
     assert select_open(noted, []) == {days[2]: noted[5], days[1]: noted[3], days[0]: noted[1]}
     back = Failure(at - dt.timedelta(days=365), days[2], "extract", "what fails since the clock was set right")

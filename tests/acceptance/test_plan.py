@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pipeline.users import USERS
-from tests.support.days import change, make_days
+from tests.support.days import change, make_days, make_marker
 from tests.support.project import dump_tree, run
 from wholeday import clock
 from wholeday.commands import plan as plan_module
@@ -126,8 +126,9 @@ def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(mon
     def mark(minutes: float) -> Marker:
         read = start + dt.timedelta(seconds=20)
         loaded = read + dt.timedelta(minutes=minutes)
-        values = dict.fromkeys(Marker.__struct_fields__) | {"mode": "incremental", "pages": 7, "seconds": 3.0}
-        return Marker(**values | {"started_at": start, "extracted_at": read, "loaded_at": loaded})
+        return make_marker(
+            mode="incremental", pages=7, started_at=start, extracted_at=read, loaded_at=loaded, seconds=3.0
+        )
 
     class Loaded:
         def __init__(self, *minutes: float) -> None:

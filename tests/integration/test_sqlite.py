@@ -78,7 +78,7 @@ def test_the_first_day_is_written_once_and_the_file_is_in_wal_mode_from_then_on(
         write_much(db)
         assert {file.name for file in path(store).parent.iterdir()} == {"warehouse.db", "warehouse.db-journal"}
         with ThreadPoolExecutor(1) as pool:
-            reader = pool.submit(store.warehouse.loads)
+            reader = pool.submit(store.warehouse.read_markers)
             with pytest.raises(TimeoutError):
                 reader.result(0.5)
             db.commit()
@@ -252,7 +252,7 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(store: Store) -> None
     """Neither reading nor loading touches another program's file."""
     path(store).write_bytes(b"this is no database" * 100)
     content = path(store).read_bytes()
-    for call in (store.warehouse.loads, lambda: store.load(incremental(1, user(1, "a", 5)))):
+    for call in (store.warehouse.read_markers, lambda: store.load(incremental(1, user(1, "a", 5)))):
         with pytest.raises(WarehouseError, match=r"file is not a database: not a SQLite database: choose another file"):
             call()
     assert path(store).read_bytes() == content

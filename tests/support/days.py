@@ -32,6 +32,11 @@ COLUMNS = {
 REASONS = ["email: has no @", "updated_at: Invalid RFC3339 encoded datetime", "id: Expected `int`, got `str`"]
 
 
+def make_marker(**values: Any) -> Marker:
+    """Return a marker that has these values only."""
+    return Marker(**dict.fromkeys(Marker.__struct_fields__) | values)
+
+
 def make_days(start: dt.date, number: int) -> None:
     """Have `number` days from `start` on: each brings new users, changes some, and takes a few away."""
     dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
