@@ -304,7 +304,7 @@ def test_a_reprocess_that_is_killed_anywhere_leaves_a_complete_clean_day(configu
         shutil.copytree(kept, "data")
         points.run(work, Points(at, "kill"))
         read = load_stage.read_clean(read_workspace(OTHER), DAYS[0])
-        assert sum(batch.num_rows for batch in read[1]) + len(list(read[2])) == 100, names[at - 1]
+        assert sum(batch.num_rows for batch in read.rows) + len(list(read.rejects)) == 100, names[at - 1]
         assert folder.read_manifest(CleanManifest).transform_version in {
             read_workspace(USERS).version,
             read_workspace(OTHER).version,
