@@ -30,7 +30,7 @@ from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.errors import PipelineError
 from wholeday.storage.day_folder import MANIFEST
 from wholeday.tasks.stages import read_workspace
-from wholeday.transform import engine, parts
+from wholeday.transform import executor, parts
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 LONG = 7200 if ALL else 900
@@ -256,7 +256,7 @@ def test_a_fault_at_any_point_of_a_day_leaves_all_or_nothing_and_the_next_run_he
 def transform_in_pool(part: Callable[[parts.PartJob], parts.PartResult]) -> None:
     """The second stage in two processes of the engine."""
     parts.transform_part = part
-    engine.FEW = 2
+    executor.MIN_PARTS = 2
     get_config().set("pipeline", "engine_workers", "2")
     TransformUsers(date=DAY).run()
 

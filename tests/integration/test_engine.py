@@ -19,7 +19,7 @@ from wholeday.errors import DatasetError, EngineError
 from wholeday.schema.dataset import Dataset
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform import day as transform_stage
-from wholeday.transform.engine import FEW, map_parts
+from wholeday.transform.executor import MIN_PARTS, map_parts
 
 
 def square(number: int) -> tuple[int, int]:
@@ -51,7 +51,7 @@ def test_results_come_in_the_order_of_the_jobs_from_several_processes():
 
 def test_few_parts_are_done_here():
     """A process of its own would cost more than it gains."""
-    assert {pid for _, pid in map_parts(square, range(FEW - 1), workers=2)} == {os.getpid()}
+    assert {pid for _, pid in map_parts(square, range(MIN_PARTS - 1), workers=2)} == {os.getpid()}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -68,14 +68,14 @@ def kill_oneself(_: int) -> None:
 
 def test_a_process_that_is_killed_is_one_line():
     """As the system does where memory runs out."""
-    with pytest.raises(EngineError, match="a process of the engine was killed, perhaps for want of memory"):
+    with pytest.raises(EngineError, match="a worker process was killed, perhaps for lack of memory"):
         map_parts(kill_oneself, range(8), workers=2)
 
 
 PARENT = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from wholeday.transform.engine import map_parts
+from wholeday.transform.executor import map_parts
 from tests.integration.test_engine import tell_and_wait
 map_parts(tell_and_wait, range(8), workers=2)
 """
@@ -115,7 +115,7 @@ from multiprocessing import forkserver
 from types import SimpleNamespace
 from typing import Any
 from wholeday.transform import day as transform_stage
-from wholeday.transform import engine
+from wholeday.transform import executor
 from pipeline.users import USERS
 from wholeday.tasks.stages import read_workspace
 
@@ -124,11 +124,11 @@ def prepare(records, total):
     tell(SimpleNamespace(records=records, total=total))
     return forkserver._forkserver._forkserver_pid
 
-few = engine.FEW * 16_000 - 16_000
+few = executor.MIN_PARTS * 16_000 - 16_000
 early = prepare(1000, few + 1)
 assert early and prepare(few + 1, None) == early
 assert not {"pandas", "pyarrow"} & set(sys.modules)
-engine.map_parts(abs, range(engine.FEW), workers=2)
+executor.map_parts(abs, range(executor.MIN_PARTS), workers=2)
 assert forkserver._forkserver._forkserver_pid == early
 """
 
@@ -170,10 +170,10 @@ def tell_for_a_minute(tell: Any, reading: Any) -> None:
 ALONE = """
 import multiprocessing
 from multiprocessing import forkserver
-from wholeday.transform import engine
+from wholeday.transform import executor
 
 def prepare():
-    engine.prepare([])
+    executor.prepare([])
     print(forkserver._forkserver._forkserver_pid)
 
 process = multiprocessing.get_context("fork").Process(target=prepare)

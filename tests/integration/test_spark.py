@@ -27,7 +27,7 @@ from wholeday.storage.names import strip_run
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform import parts
-from wholeday.transform.engine import FEW, map_parts
+from wholeday.transform.executor import MIN_PARTS, map_parts
 from wholeday.transform.parts import PartJob, PartResult
 
 DAY = dt.date(2026, 10, 31)
@@ -169,7 +169,7 @@ def test_a_day_in_a_bucket_on_spark_is_one_in_a_folder_on_this_machine(
     assert {
         strip_run(key): content for key, content in there.items() if key.startswith("clean") and "/part" in key
     } == parts
-    assert len(parts) >= FEW
+    assert len(parts) >= MIN_PARTS
 
 
 def fail(number: int) -> int:
@@ -214,13 +214,13 @@ def test_the_error_of_a_part_is_the_error_of_the_day_and_spark_goes_on_with_the_
     assert "in stumble" in bug[2][0]
     assert dead[0] == "EngineError"
     assert dead[1].startswith("Spark at local[2]: ")
-    assert dead[1].endswith("mend that and run the day again")
+    assert dead[1].endswith("fix the cause, then run the day again")
     assert results == [number * number for number in range(8)]
 
 
 def test_few_parts_are_done_here() -> None:
     """Nobody is asked for them."""
-    assert map_parts(square, range(FEW - 1), spark_master="spark://127.0.0.1:1") == [0, 1, 4, 9, 16, 25, 36]
+    assert map_parts(square, range(MIN_PARTS - 1), spark_master="spark://127.0.0.1:1") == [0, 1, 4, 9, 16, 25, 36]
 
 
 def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

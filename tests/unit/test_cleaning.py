@@ -64,9 +64,9 @@ def test_a_wrong_result_is_one_line(case):
     [
         (misspell, r"failed: KeyError: 'emial' \(test_cleaning.py, line 19\); the frame has the columns id, email: "),
         (misspell_attribute, r"has no attribute 'emial' \(test_cleaning.py, line 24\); the frame has the columns id"),
-        (divide, r"divide failed: ZeroDivisionError: .* \(test_cleaning.py, line 28\): correct it, then run the day"),
+        (divide, r"divide failed: ZeroDivisionError: .* \(test_cleaning.py, line 28\): fix it, then run the day"),
         (functools.partial(divide, by=0), r"ZeroDivisionError: .* \(test_cleaning.py, line 28\)"),
-        (int, r"builtins.int failed: TypeError: int\(\) argument .*: correct it, then run the day again$"),
+        (int, r"builtins.int failed: TypeError: int\(\) argument .*: fix it, then run the day again$"),
     ],
 )  # fmt: skip
 def test_an_error_in_clean_is_one_line(clean, line):

@@ -1,7 +1,7 @@
-"""Calls the `clean` of a dataset, and checks what it returns.
+"""Call the `clean` of a dataset and check its result.
 
 Responsibilities: each mistake in `clean` is one line with the function, the error, and the line of the file.
-Non-goals: the rules that hold for every dataset (transform.py).
+Non-goals: the rules that hold for every dataset, which `rows` applies.
 """
 
 import inspect
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS_SHOWN = 30
-AGAIN = "correct it, then run the day again"
+FIX = "fix it, then run the day again"
 
 
 def run_clean(clean: "Clean", frame: pd.DataFrame) -> "tuple[pd.DataFrame, Rules]":
@@ -33,7 +33,7 @@ def run_clean(clean: "Clean", frame: pd.DataFrame) -> "tuple[pd.DataFrame, Rules
     except MemoryError:
         raise
     except Exception as error:
-        raise DatasetError(f"{_name(clean)} failed: {_describe(error, columns)}: {AGAIN}") from error
+        raise DatasetError(f"{_name(clean)} failed: {_describe(error, columns)}: {FIX}") from error
     try:
         return _check(result, index)
     except ValueError as error:
@@ -52,7 +52,7 @@ def _check(result: Any, index: "pd.Index[Any]") -> "tuple[pd.DataFrame, Rules]":
     if not rows.index.equals(index):
         raise ValueError(
             f"took {count(len(index), 'record')} and returned {count(len(rows), 'row')}, or changed their order or "
-            f"index: keep the index, and name a rule for what is to be rejected"
+            f"index: keep the index, and name a rule for rows to reject"
         )
     names = list(rows.columns)
     if wrong := [name for name in names if not isinstance(name, str) or names.count(name) > 1]:
@@ -79,14 +79,14 @@ def _check_rule(name: Any, rule: Any, index: "pd.Index[Any]") -> "pd.Series[bool
 
 
 def _describe(error: Exception, columns: list[str]) -> str:
-    """The error, the last line of the file of `clean` that led to it, and for a wrong name the columns there are."""
+    """Describe an error with the last line of `clean`'s file that led to it; for a wrong name list the columns."""
     trace = error.__traceback__ and error.__traceback__.tb_next
     where = f" ({locate(trace, trace.tb_frame.f_code.co_filename)})" if trace else ""
-    told = f"{type(error).__name__}: {error}{where}"
+    line = f"{type(error).__name__}: {error}{where}"
     if isinstance(error, (KeyError, AttributeError)):
         more = ", …" if len(columns) > COLUMNS_SHOWN else ""
-        told += f"; the frame has the columns {', '.join(map(str, columns[:COLUMNS_SHOWN]))}{more}"
-    return told
+        line += f"; the frame has the columns {', '.join(map(str, columns[:COLUMNS_SHOWN]))}{more}"
+    return line
 
 
 def _name(clean: "Clean") -> str:

@@ -1,6 +1,6 @@
 """Transform a day: from its raw folder to its clean folder.
 
-The libraries of the work are imported when it runs.
+Responsibilities: the gates for rejects and fields, and the manifest.
 """
 
 import datetime as dt
@@ -19,9 +19,9 @@ from wholeday.transform import fields_gate
 if TYPE_CHECKING:
     from wholeday.extract.reader import Reader
 from wholeday.storage.workspace import Workspace
-from wholeday.transform.parts import _name_imports, check_clean, transform_parts
+from wholeday.transform.parts import check_clean, list_imports, transform_parts
 
-# Arrow's own allocator keeps what was freed, 30 MB a process.
+# Arrow's default allocator keeps freed memory, 30 MB a process.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
@@ -76,33 +76,33 @@ def transform_day(
 
 
 def preparing(workspace: Workspace) -> "Callable[[Reader], None]":
-    """A function to call after each page: it checks `clean` after the first one, and prepares for a large day.
+    """Return a function to call after each page: it checks `clean` after the first one, and prepares for a large day.
 
-    The processes that transform a large day start while it is read. They check `clean` too, so that this process,
-    whose memory is needed for the load, does not import pandas.
+    The workers that transform a large day start during the extraction. One of them checks `clean`, so that this
+    process, which needs its memory for the load, does not import pandas.
     """
-    from wholeday.transform import engine
+    from wholeday.transform import executor
 
     settings, is_large = workspace.pipeline, False
     check = functools.partial(check_clean, workspace.dataset, workspace.settings.deleted_when)
-    look: Callable[[], None] | None = None
+    raise_error: Callable[[], None] | None = None
 
-    def tell(reading: "Reader") -> None:
-        nonlocal is_large, look
-        records = max(reading.records, reading.total or 0)
+    def update(reader: "Reader") -> None:
+        nonlocal is_large, raise_error
+        records = max(reader.records, reader.total or 0)
         parts = -(-records // settings.part_records)
-        if not is_large and engine.count_workers(settings.engine_workers, parts) > 1:
-            engine.prepare(_name_imports(workspace.dataset))
+        if not is_large and executor.count_workers(settings.engine_workers, parts) > 1:
+            executor.prepare(list_imports(workspace.dataset))
             is_large = True
-        if look is None:
-            look = engine.start(check) if is_large else check
-        look()
+        if raise_error is None:
+            raise_error = executor.start(check) if is_large else check
+        raise_error()
 
-    return tell
+    return update
 
 
 def is_current(workspace: Workspace, date: dt.date) -> bool:
-    """Whether raw and clean folder of `date` are there, and clean is what the code of today makes of raw."""
+    """Return whether the clean folder of `date` was made from its raw folder by the present version of the code."""
     raw = workspace.folder("raw", date)
     return raw.exists() and bool(
         read_current(raw.read_manifest(RawManifest), workspace.folder("clean", date), workspace.version)
@@ -110,19 +110,19 @@ def is_current(workspace: Workspace, date: dt.date) -> bool:
 
 
 def read_current(raw: RawManifest, clean: DayFolder, version: str) -> CleanManifest | None:
-    """The clean manifest, where it is there and is what the code `version` makes of the raw day; else None."""
+    """Return the clean manifest if it was made from this raw day by this version of the code; else None."""
     if not clean.exists():
         return None
     try:
         manifest = clean.read_manifest(CleanManifest)
-    except FolderError:  # of an older shape, or damaged: it can be made again
+    except FolderError:  # of an older format, or damaged: the day can be transformed again
         return None
     made = [part.sha256 for part in raw.parts], version
     return manifest if (manifest.raw_sha256, manifest.transform_version) == made else None
 
 
 def _check_rejects(workspace: Workspace, clean: DayFolder, records: int, reasons: Counter[str]) -> list[str]:
-    """Raise QualityError where too many records are rejected; where this run is let through, the name of the gate."""
+    """Raise QualityError if too many records are rejected. With `--…-accept` return the name of the gate instead."""
     settings = workspace.settings
     limit = settings.max_reject_ratio
     if reasons.total() / max(records, 1) <= limit:

@@ -3,7 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,12 +19,9 @@ from wholeday.storage.manifest import Part
 from wholeday.storage.parquet import encode_rows
 from wholeday.storage.workspace import Workspace
 
-if TYPE_CHECKING:
-    pass
-
 
 class PartJob(NamedTuple):
-    """A raw part to transform: all that a process of its own needs to know."""
+    """A raw part to transform, with all that another process needs."""
 
     dataset: Dataset
     declared: Declared
@@ -37,18 +34,18 @@ class PartJob(NamedTuple):
 
 
 class PartResult(NamedTuple):
-    """What became of a raw part: its clean part, its rejects where there are any, and how many of which reason."""
+    """The result of a raw part: its clean part, its rejects if any, and their number by reason."""
 
     clean: Part
     rejects: Part | None
     reasons: Counter[str]
     fields: dict[str, tuple[int, int]]
-    """By field: how many records could have it, and how many do."""
+    """By field: how many records could have it, and how many have it."""
 
 
 @functools.cache
 def check_clean(dataset: Dataset, deleted_when: str) -> None:
-    """Clean no record, then an invented one; raises DatasetError if the columns are not those of the table."""
+    """Call `clean` without a record, then with an invented one. Raises DatasetError unless the table fits."""
     from wholeday.transform.rows import transform
 
     declared = dataset.check()
@@ -56,7 +53,7 @@ def check_clean(dataset: Dataset, deleted_when: str) -> None:
         try:
             rows, _ = transform(lines, dataset.record_class, dataset.clean, tuple(declared.key), deleted_when)
         except DatasetError:
-            if lines:  # no source need send such values: the true records tell
+            if lines:  # the source may never send such values
                 return
             raise
         to_arrow(rows, declared.key | declared.row, invented=True)
@@ -65,22 +62,22 @@ def check_clean(dataset: Dataset, deleted_when: str) -> None:
 def transform_parts(
     workspace: Workspace, raw: DayFolder, parts: Iterable[Part], clean: DayFolder, spark_master: str = ""
 ) -> list[PartResult]:
-    """Write into the folder `clean` what the code of today makes of the parts of `raw`; on Spark if a master is given.
+    """Transform the parts of `raw` into the folder `clean`, on Spark if a master is given.
 
-    Where `clean` is a folder that other machines do not share, none may be given.
+    Give no master if `clean` is a folder that other machines do not share.
     """
-    from wholeday.transform.engine import map_parts
+    from wholeday.transform.executor import map_parts
 
     settings, declared = workspace.settings, workspace.dataset.check()
     rules = settings.deleted_when, settings.timezone
     jobs = [PartJob(workspace.dataset, declared, raw, clean, number, part, *rules) for number, part in enumerate(parts)]
     return map_parts(
-        transform_part, jobs, workspace.pipeline.engine_workers, _name_imports(workspace.dataset), spark_master
+        transform_part, jobs, workspace.pipeline.engine_workers, list_imports(workspace.dataset), spark_master
     )
 
 
-def _name_imports(dataset: Dataset) -> list[str]:
-    """The modules of which `transform_part` has need."""
+def list_imports(dataset: Dataset) -> list[str]:
+    """List the modules that `transform_part` needs."""
     return [__name__, "wholeday.transform.rows", "pyarrow.parquet", dataset.record_class.__module__]
 
 

@@ -1,7 +1,7 @@
-"""Raw lines of a part to a clean frame and its rejects: a pure function, no I/O, no clock, no randomness.
+"""Turn the raw lines of a part into a frame of rows and its rejects: a pure function without I/O or clock.
 
-Owns how a record class becomes columns, why a record is rejected, and how little is enough of a deletion. What is right
-for a column is the dataset's business (`clean` in users.py), not this file's.
+Responsibilities: decode records by the record class, reject those that do not fit, and let deletions pass with their
+key alone. Non-goals: the rules of a dataset, which its `clean` holds.
 """
 
 import gc
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from wholeday.schema.dataset import Clean
 
 
-# Lines decoded in one call: one bad record sends so many through the slower way, one by one.
+# Lines decoded in one call. After a bad record the lines of its block are decoded one by one.
 BLOCK = 256
 
 ARROW_TYPES = list_arrow_types()
 PANDAS_TYPES: dict[pa.DataType, Any] = {
     pa.int64(): pd.Int64Dtype(),
     pa.bool_(): pd.BooleanDtype(),
-    pa.string(): pd.StringDtype(na_value=float("nan")),  # `str`; named, as an empty column would not be seen to be text
+    pa.string(): pd.StringDtype(na_value=float("nan")),  # explicit: pandas cannot infer it without values
     pa.date32(): pd.ArrowDtype(pa.date32()),
 }
 UTC = ZoneInfo("UTC")
@@ -54,7 +54,7 @@ class _TooDeepError(Exception):
 
 
 class Cleaned(NamedTuple):
-    """What becomes of the lines of a part."""
+    """The rows and rejects of a part."""
 
     rows: pd.DataFrame
     rejects: list[Reject]
@@ -64,7 +64,7 @@ class Cleaned(NamedTuple):
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Records of JSON are no cycles: to look for some in each new one takes as long as to decode them all."""
+    """Stop the garbage collector, which takes as long as decoding. Decoded records contain no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -82,13 +82,12 @@ def transform(
     deleted_when: str = "",
     timezone: str = "UTC",
 ) -> tuple[pd.DataFrame, list[Reject]]:
-    """The rows of a part, in the order of its lines, and its rejects, by line.
+    """Return the rows of a part in the order of its lines, and its rejects by line.
 
-    `lines` holds one JSON record each; `key` names the columns of `clean`'s result that are the natural key.
-    Where `deleted_when` says what a deletion is, rows have a last column `deleted`, and a deletion is a row
-    whatever else is wrong with it, as long as its key can be read. Times without an offset are times of `timezone`.
-    Every line ends in one of the two: len(rows) + len(rejects) == len(lines). Raises DatasetError
-    where record class and `clean` do not fit together.
+    `lines` are JSON records. `key` names the columns of the primary key in the result of `clean`. With `deleted_when`
+    rows have a last column `deleted`, and a deletion with a readable key is a row, whatever else is wrong with it.
+    Times without an offset are in `timezone`. Every line becomes a row or a reject: len(rows) + len(rejects) ==
+    len(lines). Raises DatasetError if record class and `clean` do not fit together.
     """
     cleaned = transform_and_count(lines, record_class, clean, key, deleted_when, timezone)
     return cleaned.rows, cleaned.rejects
@@ -139,7 +138,7 @@ def transform_and_count(
             rejects.append(Reject(line=line, reason=reason, field=field, key=_encode_key(values), record=record))
         bad |= mask
         if reason in (HAS_NUL, OUT_OF_RANGE):
-            rows[field] = rows[field].mask(rule)  # of a deletion, which needs neither
+            rows[field] = rows[field].mask(rule)  # a deletion keeps its row without the value
     if deleted_when:
         rows = rows.assign(deleted=deleted)
     return Cleaned(rows[~bad], sorted(rejects, key=attrgetter("line")), fields)
@@ -156,7 +155,7 @@ def _count_fields(
     present = dict(zip(live.columns, live.count(), strict=True))
     fields = {".".join(leaf.names): (len(live), int(present[".".join(leaf.path)])) for leaf in leaves}
     if defaults := [".".join(leaf.names) for leaf in leaves if leaf.has_default]:
-        records = [lines[line - 1] for line in live.index]  # only the record itself says if it has such a field
+        records = [lines[line - 1] for line in live.index]  # a default hides whether the record has the field
         fields |= {name: (len(records), len(records) - Field(name).read(records).count(None)) for name in defaults}
     return fields
 
@@ -164,7 +163,7 @@ def _count_fields(
 def _decode(
     lines: Sequence[bytes], record_class: type[msgspec.Struct]
 ) -> tuple[dict[int, msgspec.Struct], dict[int, Exception]]:
-    """The records that fit the record class and the errors of those that do not, each by line."""
+    """Decode records. Return those that fit the record class, and the errors of the others, each by line."""
     decoder = msgspec.json.Decoder(record_class)
     records: dict[int, msgspec.Struct] = {}
     refused: dict[int, Exception] = {}
@@ -184,7 +183,7 @@ def _decode(
 
 
 def _explain(error: Exception) -> tuple[str, str | None]:
-    """Reason and field of a refusal, out of msgspec's message: what was expected, and the path from `$` on."""
+    """Return reason and field of a decoding error, from msgspec's message: the expectation and the path after `$`."""
     if isinstance(error, _TooDeepError):
         return TOO_DEEP, None
     if not isinstance(error, msgspec.ValidationError):
@@ -197,10 +196,10 @@ def _explain(error: Exception) -> tuple[str, str | None]:
 def _to_frame(
     records: Mapping[int, object], leaves: Sequence[Leaf], zone: ZoneInfo = UTC
 ) -> tuple[pd.DataFrame, dict[tuple[str, str], "pd.Series[bool]"]]:
-    """A column for each leaf, named by its dotted path, with the line numbers as index; absent and null are missing.
+    """Build a frame with a column for each leaf, named by its dotted path, and line numbers as index.
 
-    Also the rules that rows break: integers of more than 64 bits, and times that the clocks of `zone` skip, are
-    missing in the frame.
+    Return the rules that rows break, too: integers of more than 64 bits, and times that the clocks of `zone` skip. The
+    frame has a missing value for these, as for absent and null fields.
     """
     index = pd.Index(records, dtype="int64")
     series, broken = {}, {}
@@ -228,7 +227,7 @@ def _to_frame(
 
 
 def _pick(values: list[Any], name: str) -> list[Any]:
-    """The attribute of each of the values; None where there is none."""
+    """Return an attribute of each value, None for a value without it."""
     try:
         return list(map(attrgetter(name), values))
     except AttributeError:
@@ -236,18 +235,18 @@ def _pick(values: list[Any], name: str) -> list[Any]:
 
 
 def _clean(clean: "Clean", key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
-    """What `clean` makes of a frame; raises DatasetError where it lost rows, or has no column for the key."""
+    """Apply `clean` and the rules for every dataset. Raises DatasetError if `clean` lost rows or a key column."""
     rows, broken = run_clean(clean, frame)
     if missing := set(key) - set(rows.columns):
         raise DatasetError(f"clean: the key column {', '.join(sorted(missing))} is not among {', '.join(rows.columns)}")
     nulls = {(column, KEY_IS_NULL): rows[column].isna() for column in key}
-    # JSON may write it, and not every database can keep it: what is loaded must not depend on that.
+    # Valid in JSON, but not in every database. The result must not depend on the database.
     texts = [str(column) for column in rows if isinstance(rows[column].dtype, pd.StringDtype)]
     nuls = {
         (column, KEY_HAS_NUL if column in key else HAS_NUL): rows[column].str.contains("\0", regex=False, na=False)
         for column in texts
     }
-    # RFC 3339 may write it: the first and the last hours of these years, in a zone where UTC is in another year.
+    # RFC 3339 can write such times: an offset may move the first and last hours of these years into another year.
     times = [str(column) for column in rows if rows[column].dtype.kind == "M"]
     out = {(column, OUT_OF_RANGE): rows[column].notna() & ~rows[column].dt.year.between(1, 9999) for column in times}
     return rows, nulls | broken | nuls | out
@@ -256,7 +255,7 @@ def _clean(clean: "Clean", key: Sequence[str], frame: pd.DataFrame) -> tuple[pd.
 def _read_keys(
     salvaged: Mapping[int, object], leaves: Sequence[Leaf], clean: "Clean", key: Sequence[str]
 ) -> dict[int, str | None]:
-    """The natural keys of refused records by line, as far as they can be read from what was salvaged."""
+    """Read the keys of refused records by line, from the fields that fit; None for an incomplete key."""
     if not salvaged:
         return {}
     frame, _ = _to_frame(salvaged, leaves)
@@ -265,23 +264,23 @@ def _read_keys(
 
 
 def _salvage(line: bytes, record_class: type[msgspec.Struct]) -> SimpleNamespace:
-    """Those top-level fields of a refused record that fit the record class by themselves."""
+    """Decode the top-level fields of a refused record, each by itself; leave out those that do not fit."""
     fields = {}
     record = load(line)
     if isinstance(record, dict):
         for field in msgspec.structs.fields(record_class):
             with suppress(msgspec.ValidationError, UnicodeEncodeError):
                 value = msgspec.convert(record.get(field.encode_name), field.type)
-                msgspec.json.encode(value)  # a lone surrogate is a str, but not text
+                msgspec.json.encode(value)  # refuses a lone surrogate, which is not text
                 fields[field.name] = value
     return SimpleNamespace(**fields)
 
 
 def _encode_key(values: Sequence[Any]) -> str | None:
-    """The values of a natural key as a JSON array, or None where one is missing."""
+    """Encode the values of a key as a JSON array; None if one is missing."""
     return None if pd.isna(list(values)).any() else json.dumps(list(values), default=_to_json, ensure_ascii=False)
 
 
 def _to_json(value: Any) -> Any:
-    """A value that JSON does not know: NumPy's numbers as numbers, dates and times as text."""
+    """Convert a value that JSON does not know: numbers of NumPy to numbers, dates and times to text."""
     return value.item() if hasattr(value, "item") else str(value)

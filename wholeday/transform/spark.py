@@ -1,7 +1,7 @@
-"""The map of engine.py on Spark: its executors do the parts, and redo those of an executor that died.
+"""Map a function over the parts of a day on Spark, whose executors repeat the parts of an executor that died.
 
-Owns how Spark is reached, what its executors need, and what it says in one line when it fails. What is mapped is the
-same function as on this machine; executors find it in the same environment, and the days where this machine does.
+Responsibilities: connect to Spark, pass executors what they need, and turn a failure into one line.
+Non-goals: another function than on this machine. Executors need the same environment and the same paths to the days.
 """
 
 import functools
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-PATIENCE = 5.0  # seconds in which a master answers; Spark itself would ask for more than a minute
+PATIENCE = 5.0  # seconds to wait for a master; Spark itself would wait for more than a minute
 
 
 def map_parts(function: Callable[[Job], Result], jobs: Sequence[Job], master: str) -> list[Result]:
-    """`function` of each job, in the order of the jobs, on the cluster of `master`. Raises EngineError.
+    """Return the result of `function` for each job, in their order, from the cluster of `master`. Raises EngineError.
 
-    The first error of a job is raised as it was, when all are done. Memory: a job a core of the executors.
+    The first error of a job is raised unchanged once all jobs are done. Memory: one job per core of the executors.
     """
     try:
         from py4j.protocol import Py4JError
@@ -47,7 +47,7 @@ def map_parts(function: Callable[[Job], Result], jobs: Sequence[Job], master: st
         done = context.parallelize(jobs, len(jobs)).map(functools.partial(_attempt, function)).collect()
     except (Py4JError, PySparkException) as error:
         _close()
-        raise EngineError(f"Spark at {master}: {_explain(error)}: mend that and run the day again") from error
+        raise EngineError(f"Spark at {master}: {_explain(error)}: fix the cause, then run the day again") from error
     for _, problem in done:
         if problem:
             raise problem
@@ -55,31 +55,31 @@ def map_parts(function: Callable[[Job], Result], jobs: Sequence[Job], master: st
 
 
 def _attempt(function: Callable[[Job], Result], job: Job) -> tuple[Any, Exception | None]:
-    """The result of a job, or the error: it is no reason for Spark to try again."""
+    """Return the result of a job, or its error, so that Spark does not try the job again."""
     try:
         return function(job), None
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the map was called
+    except Exception as error:  # noqa: BLE001 - `map_parts` raises it
         error.add_note(traceback.format_exc())
         return None, error
 
 
 @functools.cache
 def _open(master: str) -> "SparkContext":
-    """The connection to a master, for all days of this process."""
+    """Connect to a master. All days of this process share the connection."""
     from pyspark import SparkConf, SparkContext
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # its part for pandas, which is not used, knows an older one
-        SparkContext._ensure_initialized()  # so that spark-defaults.conf is read, and goes before what is set here
+        warnings.simplefilter("ignore", FutureWarning)  # about pandas, which is not used through Spark
+        SparkContext._ensure_initialized()  # reads spark-defaults.conf, which takes precedence
         conf = SparkConf().setMaster(master).setAppName("wholeday").set("spark.ui.showConsoleProgress", "false")
-    conf.setIfMissing("spark.ui.enabled", "false")  # it has no password, and a button that ends the work
+    conf.setIfMissing("spark.ui.enabled", "false")  # it has no password, and a button that stops the work
     conf.setIfMissing("spark.executorEnv.PYTHONPATH", os.pathsep.join(map(os.path.abspath, sys.path)))
     return SparkContext(conf=conf)
 
 
 def _close() -> None:
-    """Let go of a connection after a failure, so that the next day opens its own."""
+    """Close the connection after a failure, so that the next day opens a new one."""
     from pyspark import SparkContext
 
     if SparkContext._active_spark_context:
@@ -95,7 +95,7 @@ def _check_java() -> None:
 
 
 def _check_master(master: str) -> None:
-    """Raise EngineError where none of the masters of a cluster of Spark's own listens."""
+    """Raise EngineError if `master` names masters of a Spark cluster and none of them answers."""
     problems = []
     for place in master.removeprefix("spark://").split(",") if master.startswith("spark://") else ():
         host, _, port = place.rpartition(":")
@@ -113,7 +113,7 @@ def _check_master(master: str) -> None:
 
 
 def _explain(error: Exception) -> str:
-    """The line that tells most, of all that Spark, Java and Python say: the last error of Python's, else the first."""
+    """Pick the most useful line of a Spark error: the last Python error, else the first line."""
     lines = [line.strip(" :") for line in str(error).splitlines()]
     errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
     ours = [line for line in errors if not line.startswith(("org.", "java."))]

@@ -1,4 +1,4 @@
-"""Makes the times of records exact: fractions are cut to microseconds, and local times are placed in their zone.
+"""Make the times of records exact: cut fractions to microseconds, and place local times in their zone.
 
 Sources: RFC 3339 for times, PEP 495 for local times that come twice or never.
 """
@@ -15,7 +15,7 @@ import msgspec
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.schema.record import Leaf
 
-FINE = re.compile(rb"\.\d{7}")  # quick to search for; a coordinate may have as many digits
+FINE = re.compile(rb"\.\d{7}")  # a quick search; coordinates match too
 FINE_TIME = re.compile(rb":\d\d\.\d{7}")
 DIGITS = re.compile(rb'^("[^"\\]*:\d\d\.\d{6})\d+')
 
@@ -24,7 +24,7 @@ _join = msgspec.json.Encoder().encode
 
 
 def cut_fractions(lines: Sequence[bytes], leaves: Sequence[Leaf]) -> Sequence[bytes]:
-    """The records with no time finer than a microsecond, as msgspec would round 23:59:59.9999999 to the next day.
+    """Cut the times of records to microseconds; msgspec would round 23:59:59.9999999 to the next day.
 
     Only fields that the record class declares as times are cut. Costs 3 µs for each record with such a time, and next
     to nothing otherwise.
@@ -50,13 +50,13 @@ def _cut(record: bytes, tree: dict[str, Any]) -> bytes:
                 text = bytes(fields[name])
                 fields[name] = msgspec.Raw(DIGITS.sub(rb"\1", text) if below is None else _cut(text, below))
         return _join(fields)
-    return record  # not an object: the decoder says what it is
+    return record  # not an object: the decoder reports it
 
 
 def place_times(times: Sequence[dt.datetime | None], zone: ZoneInfo) -> tuple[list[dt.datetime | None], list[int]]:
-    """Times without an offset as times of `zone`, and the positions of those that its clocks skip, which become None.
+    """Place times without an offset in `zone`. Return the times and the positions of times that its clocks skip.
 
-    Of a time that the clocks show twice, the first is taken.
+    A skipped time becomes None. Of a time that the clocks show twice, the first is taken.
     """
     placed = [time.replace(tzinfo=zone) if time is not None and time.tzinfo is None else time for time in times]
     skipped = [
@@ -70,6 +70,6 @@ def place_times(times: Sequence[dt.datetime | None], zone: ZoneInfo) -> tuple[li
 
 
 def _is_skipped(time: dt.datetime) -> bool:
-    """Whether the clocks of its zone never show a time: then the offset before the gap is the smaller one."""
+    """Return whether the clocks of its zone never show a time: the offset before the gap is then the smaller one."""
     first, second = time.utcoffset(), time.replace(fold=1).utcoffset()
     return first is not None and second is not None and first < second

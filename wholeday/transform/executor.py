@@ -1,7 +1,7 @@
-"""Maps a function over the parts of a day, on the cores of this machine or, by spark.py, on Spark.
+"""Map a function over the parts of a day: in processes of this machine or, through `spark`, on a cluster.
 
-Owns where the work is done, and refuses to know what it is: a function of one argument, importable by
-its name, and a list of such arguments.
+Responsibilities: where and in how many processes the work runs.
+Non-goals: the work itself. It is any function of one argument that can be imported by its name.
 """
 
 import gc
@@ -17,23 +17,23 @@ from typing import TypeVar
 from wholeday.errors import EngineError
 
 KILLED = (
-    "a process of the engine was killed, perhaps for want of memory: run the day again, "
+    "a worker process was killed, perhaps for lack of memory: run the day again, "
     "with a smaller part_records or fewer engine_workers"
 )
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-# Below so many parts a process of its own costs more (it imports pandas) than it gains.
-FEW = 8
-# Not fork: Luigi has threads running, and a fork among threads can hang.
+# With fewer parts, worker processes cost more (each imports pandas) than they save.
+MIN_PARTS = 8
+# Not fork: Luigi has running threads, and a fork among threads can hang.
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def prepare(imports: Sequence[str]) -> None:
-    """Have the process made from which workers come, and what they need imported there, while this one does other work.
+    """Start the server from which workers are forked, with these modules imported, while this process does other work.
 
-    It is this process's own: one that was started for a task alone will not come to use it, and makes none.
+    Do nothing in a process that was itself started for one task: it starts no workers.
     """
     if multiprocessing.parent_process() is None:
         CONTEXT.set_forkserver_preload(list(imports))
@@ -41,25 +41,25 @@ def prepare(imports: Sequence[str]) -> None:
 
 
 def start(function: Callable[[], object]) -> Callable[[], None]:
-    """Call a function in a process of its own; returns a function that raises its error, once there is one.
+    """Call a function in a process of its own. Return a function that raises its error, as soon as there is one.
 
-    A process that was started for a task alone calls it itself, as it makes no others. Memory: a process.
+    A process that was itself started for one task calls the function directly. Memory: one process.
     """
     if multiprocessing.parent_process() is not None:
         function()
         return lambda: None
-    pool = ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_begin)
+    pool = ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_initialise)
     future = pool.submit(function)
     pool.shutdown(wait=False)
 
-    def look() -> None:
+    def check() -> None:
         if future.done():
             try:
                 future.result()
             except BrokenProcessPool as error:
                 raise EngineError(KILLED) from error
 
-    return look
+    return check
 
 
 def map_parts(
@@ -69,13 +69,13 @@ def map_parts(
     imports: Sequence[str] = (),
     spark_master: str = "",
 ) -> list[Result]:
-    """`function` of each job, in the order of the jobs; `workers` processes, 0 for one a core, or on Spark.
+    """Return the result of `function` for each job, in their order. Memory: one job per worker.
 
-    `imports` names the modules that the function needs: they are imported once, and shared by all processes; where
-    `prepare` was told of them, they are already.
-    The first error is raised, and what has not begun by then is not begun. Memory: a job a worker.
+    `workers` processes do the work, 0 for one per core; Spark does it if `spark_master` is given. `imports` names the
+    modules that the function needs; the workers share them, and `prepare` may have imported them already. The first
+    error is raised, and no further job begins.
     """
-    if spark_master and len(jobs) >= FEW:
+    if spark_master and len(jobs) >= MIN_PARTS:
         from wholeday.transform import spark
 
         return spark.map_parts(function, jobs, spark_master)
@@ -83,7 +83,7 @@ def map_parts(
     if workers == 1:
         return [function(job) for job in jobs]
     CONTEXT.set_forkserver_preload(list(imports))
-    with ProcessPoolExecutor(workers, mp_context=CONTEXT, initializer=_begin) as pool:
+    with ProcessPoolExecutor(workers, mp_context=CONTEXT, initializer=_initialise) as pool:
         try:
             return list(pool.map(function, jobs))
         except BrokenProcessPool as error:
@@ -94,15 +94,15 @@ def map_parts(
 
 
 def count_workers(workers: int, jobs: int) -> int:
-    """How many processes work on so many jobs, of those that may, 0 for one a core; 1: this one alone."""
-    return min(workers or os.cpu_count() or 1, jobs) if jobs >= FEW else 1
+    """Return how many processes share the jobs, at most `workers` (0: one per core). 1 means this process alone."""
+    return min(workers or os.cpu_count() or 1, jobs) if jobs >= MIN_PARTS else 1
 
 
-def _begin() -> None:
-    """What a worker does first.
+def _initialise() -> None:
+    """Set up a worker process.
 
-    It keeps the collector from what it shares with the others, of which it would make a copy of its own, 20 MB. And as
-    it would wait for work for ever if its parent were killed, it ends with its parent.
+    Freeze the objects it shares with the other workers: the garbage collector would copy them, 20 MB a worker. End the
+    worker when its parent ends; after a SIGKILL of the parent it would wait for work for ever.
     """
     gc.freeze()
     parent = multiprocessing.parent_process()
