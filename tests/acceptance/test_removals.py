@@ -277,7 +277,7 @@ def test_field_is_missing_if_chance_does_not_explain_it(before, records, fails):
     """By how many of the records before had it, and on how many days."""
     for number, (came, had) in enumerate(before, 1):
         folder = DayFolder("data", "clean", "users", DAY - dt.timedelta(days=number))
-        folder.sweep()
+        folder.clear()
         known = {"fields": {"email": Presence(came, had)}, "parts": [], "rejects": []}
         folder.publish(CleanManifest(**dict.fromkeys(CleanManifest.__struct_fields__) | known))
     found = fields_gate.find_absent(

@@ -367,7 +367,7 @@ def test_of_two_runs_that_make_a_day_the_first_stays() -> None:
     """Neither writes over the other's parts; those of the second, and of one killed before, are gone in the end."""
     write(open_day(), b"of a killed run")
     first, second = open_day(), open_day()
-    first.sweep()
+    first.clear()
     one, two = write(first, b"one"), write(second, b"two")
     assert len(first.list_parts()) == 3
     first.publish(one)
@@ -388,12 +388,12 @@ def test_a_run_sweeps_what_is_its_own_or_old_and_leaves_what_another_may_be_writ
     write(second, b"two")
     first.publish(manifest)
     write(second, b"two")
-    second.sweep()
+    second.clear()
     assert not first.exists()
     assert first.list_parts() == {manifest.parts[0].name}
     later = clock.utc_now() + dt.timedelta(days=2)
     monkeypatch.setattr(clock, "utc_now", lambda: later)
-    second.sweep()
+    second.clear()
     assert first.list_parts() == set()
 
 
@@ -404,20 +404,20 @@ def test_two_runs_that_publish_in_the_same_moment_leave_no_day_without_its_parts
     """Where one takes the other's parts for strays, one of the two says so, and the day is to be made again."""
     first, second = open_day(), open_day()
     two = write(second, b"two")
-    first.sweep()
+    first.clear()
     one, remove = write(first, b"one"), first._storage.remove
 
     def come_between(paths: Any) -> None:
-        second.replace(two)
+        second.replace_manifest(two)
         remove(paths)
 
     monkeypatch.setattr(first._storage, "remove", come_between)
-    with pytest.raises(FolderError, match="another run made this day at the same time: run it again"):
+    with pytest.raises(FolderError, match=r"another run wrote this day at the same time\. Run the day again"):
         first.publish(one)
     assert not second.exists()
 
     two = write(second, b"two")
-    open_day().drop_strays(keep=())
+    open_day().remove_unnamed(named=())
     with pytest.raises(FolderError, match="at the same time"):
         second.publish(two)
     assert not second.exists()
@@ -494,7 +494,7 @@ def test_a_day_that_changes_while_it_is_forgotten_is_told_and_done_again(
     write_parts = files.write_parts
 
     def come_between(search: Search, day: DayFiles) -> Any:
-        day.raw.replace(msgspec.structs.replace(day.raw_manifest, pages=99))
+        day.raw.replace_manifest(msgspec.structs.replace(day.raw_manifest, pages=99))
         return write_parts(search, day)
 
     monkeypatch.setattr(files, "write_parts", come_between)

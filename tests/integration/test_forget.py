@@ -131,7 +131,7 @@ def test_a_forgotten_user_is_not_brought_back():
         stages.transform(read_workspace(USERS), day)
         stages.load(read_workspace(USERS), day)
     assert find_mark() == []
-    read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+    read_workspace(USERS).folder("raw", DAYS[0]).clear()
     make(USERS, DAYS[:1])
     assert not [path for path in find_mark() if "warehouse" in path]
     assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
@@ -307,7 +307,7 @@ def test_a_day_whose_lines_cannot_be_cleaned_is_left_to_a_person(server, configu
         return orders.clean(rows)
 
     dataset = make_lowered(server, configure, clean)
-    read_workspace(dataset).folder("clean", DAYS[0]).sweep()
+    read_workspace(dataset).folder("clean", DAYS[0]).clear()
     broken.append(error)
     (problem,) = forget(read_workspace(dataset), ['["a-3", 1]']).problems
     raw = read_workspace(dataset).folder("raw", DAYS[0])
@@ -411,7 +411,7 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
     assert f"\n  {DAYS[1]}: 2 lines\n" in result.stdout
     assert re.search(r"^42: \d rows of the warehouse, \d days?$", result.stdout, re.MULTILINE)
     assert "4711: found in no day" in result.stdout
-    assert result.stderr.startswith(f"ERROR: users {DAYS[2]}: {path}: the bytes are not those")
+    assert result.stderr.startswith(f"ERROR: users {DAYS[2]}: {path}: the file does not match")
     assert "2 keys not fully erased" in run("python", "-m", "wholeday", "status").stdout
     path.write_bytes(content)
     again = run(*command)

@@ -70,7 +70,7 @@ def test_the_markers_follow_where_the_run_before_was_cut_off(monkeypatch):
 @pytest.mark.usefixtures("database_on_request", "loaded")
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("part-00000.jsonl.gz", ": the bytes are not those of its manifest"), ("manifest.json", " is not a manifest")],
+    [("part-00000.jsonl.gz", ": the file does not match its manifest"), ("manifest.json", " is not a manifest")],
     ids=["a part", "the manifest"],
 )
 def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
@@ -102,7 +102,7 @@ def test_unfinished_days_are_swept():
     execute(f"delete from loads where date = '{DAYS[0]}'")
     (clean.path / "manifest.json").unlink()
     new = read_workspace(USERS).folder("raw", dt.date(2026, 11, 9))
-    new.sweep()
+    new.clear()
     new.write("part-00000.jsonl.gz", pack([[MARK.encode()]]))
     new.add_checkpoints([MARK.encode()])
     for stage in ("raw", "clean"):  # left by a run that was killed, in a day without a line of the user
@@ -124,8 +124,8 @@ def test_a_loaded_day_whose_raw_manifest_is_lost_is_left_to_a_person():
     before = {path: content for path, content in dump_days().items() if str(DAYS[1]) in path}
     (problem,) = forget(read_workspace(USERS), ["42"]).problems
     assert problem == (
-        f"users {DAYS[1]}: {manifest} is missing, and the day is loaded. Restore it from a copy, or delete its folder "
-        f"and the day's row of loads, and run the day again"
+        f"users {DAYS[1]}: {manifest} is missing, and the day is loaded. Restore it from a copy, or delete the folder "
+        f"and the day's row of loads, then run the day again"
     )
     assert {path: content for path, content in dump_days().items() if str(DAYS[1]) in path} == before
     assert Tombstones("data", "users").count_pending() == 1
@@ -166,7 +166,7 @@ def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_o
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_a_clean_day_of_another_raw_day_is_swept():
     """It would be made again anyway, and its lines cannot be told."""
-    read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+    read_workspace(USERS).folder("raw", DAYS[0]).clear()
     stages.extract(read_workspace(USERS), DAYS[0])
     path = read_workspace(USERS).folder("clean", DAYS[0]).path
     manifest = path / "manifest.json"
@@ -180,7 +180,7 @@ def test_a_clean_day_of_another_raw_day_is_swept():
 def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
     """Which line made which row cannot be told then: the line of somebody else would go."""
     clean, before = read_workspace(USERS).folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
-    clean.replace(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
+    clean.replace_manifest(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
     (problem,) = forget(read_workspace(USERS), ["42"]).problems
     assert f"1 rows and 0 rejects do not add up to 3 records. Delete the folder {clean}, then reprocess" in problem
     assert read_raw(USERS, DAYS[2]) == before
@@ -190,7 +190,7 @@ def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
 def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
     """Its marker goes on telling of the files that it was loaded from."""
     loaded[DAYS[0]].append(make_user(10, f"{DAYS[0]}T10:00:00Z"))
-    read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+    read_workspace(USERS).folder("raw", DAYS[0]).clear()
     stages.extract(read_workspace(USERS), DAYS[0])
     stages.transform(read_workspace(USERS), DAYS[0])
     hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
@@ -209,7 +209,7 @@ def test_a_day_that_is_read_anew_before_the_tables_are_done_keeps_its_marker(mon
     before, erase_rows = query(hashes, str(DAYS[0])), tables.erase_rows
 
     def come_between(*arguments: Any) -> int:
-        read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+        read_workspace(USERS).folder("raw", DAYS[0]).clear()
         stages.extract(read_workspace(USERS), DAYS[0])
         return erase_rows(*arguments)
 
@@ -223,7 +223,7 @@ def test_a_day_that_is_read_anew_before_the_tables_are_done_keeps_its_marker(mon
 def test_a_clean_day_without_its_raw_one_is_left_to_a_person():
     """It is the last that there is of that day, so it is not swept; the line says what to do. The warehouse is done."""
     raw = read_workspace(USERS).folder("raw", DAYS[2])
-    raw.sweep()
+    raw.clear()
     raw.path.rmdir()
     (problem,) = forget(read_workspace(USERS), ["42"]).problems
     assert (

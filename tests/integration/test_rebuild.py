@@ -106,7 +106,7 @@ def test_what_was_mangled_is_as_if_filled_straight(mangled):
 def test_a_warehouse_that_is_gone_is_made_of_raw_alone(configure):
     """The file and the clean folders: neither is needed. The days come in the order in which they were read."""
     configure("users", url=f"{URL}600")
-    read_workspace(USERS).folder("raw", DAYS[0]).sweep()
+    read_workspace(USERS).folder("raw", DAYS[0]).clear()
     stages.extract(read_workspace(USERS), DAYS[0])
     straight = dump()
     shutil.rmtree("data/clean")

@@ -130,7 +130,7 @@ def test_a_day_is_outdated_for_a_reason():
     )
     shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[2]).path)
     unfinished = read_workspace(USERS).folder("raw", DAYS[2] + dt.timedelta(days=1))
-    unfinished.sweep()
+    unfinished.clear()
     assert list_outdated(read_workspace(USERS)) == {
         DAYS[0]: "not loaded",
         DAYS[1]: "loaded from other files",
@@ -225,12 +225,12 @@ def test_a_damaged_day_is_made_again_as_its_error_says(server, configure, stage)
         folder.read_manifest(RawManifest)
     shutil.rmtree(folder.path)
     if stage == "raw":
-        assert str(damage.value).endswith("delete its folder and the day's row of loads, and run the day again")
+        assert str(damage.value).endswith("delete the folder and the day's row of loads, then run the day again")
         execute(f"delete from loads where date = '{DAYS[0]}'")
         assert not LoadUsers(DAYS[0]).complete()
         load_days(days=DAYS[:1])
     else:
-        assert str(damage.value).endswith("delete its folder, and reprocess the day")
+        assert str(damage.value).endswith("delete the folder, then reprocess the day")
         outcomes = reprocess(read_workspace(USERS), DAYS[0], DAYS[0] + dt.timedelta(days=1))
         assert tell(outcomes) == [(str(DAYS[0]), "done")]
     assert query(HISTORY) == before

@@ -16,7 +16,7 @@ from tests.support.project import luigi_run, need, run_here
 from wholeday.errors import ConfigError, FolderError, WarehouseError
 from wholeday.load.markers import find_loaded
 from wholeday.storage import files
-from wholeday.storage.day_folder import MADE_AGAIN, DayFolder
+from wholeday.storage.day_folder import REMEDIES, DayFolder
 from wholeday.storage.manifest import CleanManifest, digest
 from wholeday.tasks.targets import LoadMarker
 
@@ -38,7 +38,7 @@ MANIFEST = CleanManifest(
 @pytest.fixture
 def folder() -> DayFolder:
     folder = DayFolder("data", "clean", "users", DAY)
-    folder.sweep()
+    folder.clear()
     return folder
 
 
@@ -86,7 +86,7 @@ def test_a_changed_byte_is_noticed_when_the_part_is_read(folder):
     """What is loaded is what the manifest says."""
     part = folder.write("part-00000.parquet", [(1, b"abc")])
     (folder.path / part.name).write_bytes(b"abd")
-    with pytest.raises(FolderError, match=r"part-00000\.parquet: the bytes are not those of its manifest"):
+    with pytest.raises(FolderError, match=r"part-00000\.parquet: the file does not match its manifest"):
         folder.read(part)
 
 
@@ -94,13 +94,13 @@ def test_a_changed_byte_is_noticed_when_the_part_is_read(folder):
 def test_a_part_that_is_gone_is_one_line_with_a_way_out(stage):
     """As one whose bytes are others: it comes from a copy, or the day is made again."""
     folder = DayFolder("data", stage, "users", DAY)
-    folder.sweep()
+    folder.clear()
     part = folder.write("part-00000.x", [(1, b"abc")])
     (folder.path / part.name).unlink()
     with pytest.raises(FolderError) as caught:
         folder.read(part)
     assert str(caught.value) == (
-        f"{folder}/part-00000.x: the file is missing: bring the file back from a copy, or {MADE_AGAIN[stage]}"
+        f"{folder}/part-00000.x: the file is missing. Restore it from a copy, or {REMEDIES[stage]}"
     )
 
 
@@ -119,7 +119,7 @@ def test_the_files_of_a_killed_run_are_swept_and_a_person_s_own_are_not(folder):
     for name in ("part-00000.parquet", "part-00007.parquet", "rejects-00000.jsonl.gz", "manifest.json.new", "note.txt"):
         (folder.path / name).write_bytes(b"x")
     folder.publish(MANIFEST)
-    folder.sweep()
+    folder.clear()
     assert [path.name for path in folder.path.iterdir()] == ["note.txt"]
 
 
@@ -136,7 +136,7 @@ def test_what_the_file_system_refuses_is_one_line():
     Path("data").mkdir()
     Path("data/raw").write_text("")
     with pytest.raises(FolderError, match="data/raw: "):
-        DayFolder("data", "raw", "users", DAY).sweep()
+        DayFolder("data", "raw", "users", DAY).clear()
 
 
 @pytest.mark.parametrize("place", ["file", "file/data"])

@@ -111,8 +111,8 @@ def leave_out_rejects(day: str) -> None:
     """Have neither the rejects of a day nor a word of them."""
     folder = read_workspace(USERS).folder("clean", dt.date.fromisoformat(day))
     manifest = folder.read_manifest(CleanManifest)
-    folder.replace(msgspec.structs.replace(manifest, rejected=0, rejects=[]))
-    folder.drop_strays([part.name for part in manifest.parts])
+    folder.replace_manifest(msgspec.structs.replace(manifest, rejected=0, rejects=[]))
+    folder.remove_unnamed([part.name for part in manifest.parts])
 
 
 def adopt(day: str, name: str = "part-00000.*") -> None:
@@ -133,11 +133,11 @@ REJECT = f"where load_date = '{SNAPSHOT}' and record = (select min(record) from 
 FILES = {
     "a byte of a raw part": (
         lambda: flip_byte(path("raw", SNAPSHOT)),
-        [f"{SNAPSHOT} raw: data/raw/.*/part-00000.jsonl.gz: the bytes are not those of its manifest .*"],
+        [f"{SNAPSHOT} raw: data/raw/.*/part-00000.jsonl.gz: the file does not match its manifest .*"],
     ),
     "a raw part that is gone": (
         lambda: path("raw", SNAPSHOT, "part-00001.*").unlink(),
-        [f"{SNAPSHOT} raw: .*/part-00001.jsonl.gz: the file is missing: bring the file back from a copy, or .*"],
+        [f"{SNAPSHOT} raw: .*/part-00001.jsonl.gz: the file is missing. Restore it from a copy, or .*"],
     ),
     "a raw part too many": (
         lambda: shutil.copy(path("raw", RECORDS), path("raw", RECORDS).with_name("part-00009.jsonl.gz")),
@@ -169,14 +169,14 @@ FILES = {
     "a raw day read anew": (
         lambda: edit(path("raw", RECORDS, "manifest.json"), '"sha256": "....', '"sha256": "0000'),
         [
-            f"{RECORDS} raw: .*the bytes are not those of its manifest .*",
+            f"{RECORDS} raw: .*the file does not match its manifest .*",
             f"{RECORDS} clean: does not belong to the raw files: reprocess the day",
             f"{RECORDS} loads: raw_sha256 is {SHA}, should be {SHA}",
         ],
     ),
     "a clean part edited by hand": (
         lambda: edit_rows(SNAPSHOT),
-        [f"{SNAPSHOT} clean: data/clean/.*/part-00000.parquet: the bytes are not those of its manifest .*"],
+        [f"{SNAPSHOT} clean: data/clean/.*/part-00000.parquet: the file does not match its manifest .*"],
     ),
     "a clean part and its manifest edited by hand": (
         lambda: [edit_rows(RECORDS), adopt(RECORDS)],
@@ -187,7 +187,7 @@ FILES = {
     ),
     "a byte of the rejects": (
         lambda: flip_byte(path("clean", SNAPSHOT, "rejects-00000.*")),
-        [f"{SNAPSHOT} clean: .*/rejects-00000.jsonl.gz: the bytes are not those of its manifest .*"],
+        [f"{SNAPSHOT} clean: .*/rejects-00000.jsonl.gz: the file does not match its manifest .*"],
     ),
     "the rejects and their manifest edited by hand": (
         lambda: [edit_rejects(SNAPSHOT), adopt(SNAPSHOT, "rejects-00000.*")],
@@ -848,7 +848,7 @@ def test_without_a_warehouse_there_is_nothing_to_compare_with():
     """No file is made; the days that have files are remarked."""
     assert list(verify(read_workspace(USERS))) == []
     stages.extract(read_workspace(USERS), DAYS[0])
-    read_workspace(USERS).folder("clean", DAYS[1]).sweep()
+    read_workspace(USERS).folder("clean", DAYS[1]).clear()
     remarks = [Finding(day, "loads", "the day is not loaded", remark=True) for day in DAYS[:2]]
     assert list(verify(read_workspace(USERS))) == remarks
     assert not has_table("loads")

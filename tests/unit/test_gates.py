@@ -46,7 +46,7 @@ def write(
 ) -> DayFolder:
     """A day in raw, in parts of `size` records; read at its noon, unless it is said when."""
     folder = DayFolder("data", "raw", "people", date)
-    folder.sweep()
+    folder.clear()
     lines = [encode(number, number in deleted) for number in ids]
     slices = [lines[start : start + size] for start in range(0, len(lines), size)]
     known = {
@@ -91,7 +91,7 @@ def test_days_of_a_dataset_are_those_that_have_a_folder():
     """The newest first, unfinished ones too; what else lies there is none, and no folder holds none."""
     assert list(list_days("data", "raw", "people")) == []
     write(DAY)
-    DayFolder("data", "raw", "people", DAY + days(1)).sweep()
+    DayFolder("data", "raw", "people", DAY + days(1)).clear()
     for name in ("date=2026-13-01", "date=20261122", "notes", "date=2026-11-2"):
         Path("data/raw/people", name).mkdir()
     Path("data/raw/people/.lock").touch()
@@ -201,7 +201,7 @@ def test_fewer_than_three_days_say_nothing_of_what_is_usual():
     for number in (1, 2):
         write(DAY - days(number), *range(100))
     write(DAY - days(3), *range(100), mode="snapshot")
-    DayFolder("data", "raw", "people", DAY - days(4)).sweep()
+    DayFolder("data", "raw", "people", DAY - days(4)).clear()
     for number, text in enumerate(["", "{", '{"mode": "incremental"}', "[]", '{"records": "many"}'], 5):
         (write(DAY - days(number), *range(100)).path / "manifest.json").write_text(text)
     assert "max_drop_ratio" not in ask(count())

@@ -61,7 +61,7 @@ def transform(number: int, records: list[dict[str, Any]]) -> None:
     """Transform a day of these records, `number` days after DAY."""
     date = DAY + dt.timedelta(days=number)
     folder = read_workspace(USERS).folder("raw", date)
-    folder.sweep()
+    folder.clear()
     lines = [msgspec.json.encode(record) for record in records]
     census = Census(USERS.record_class, USERS.key, "gone")
     census.add(lines)

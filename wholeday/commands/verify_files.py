@@ -146,7 +146,7 @@ def _compare_transform(
     """Transform the raw files again into a temporary folder, and compare the parts."""
     with tempfile.TemporaryDirectory() as scratch:
         again = DayFolder(scratch, "clean", workspace.name, raw.date)
-        again.sweep()
+        again.clear()
         try:
             results = parts.transform_parts(workspace, raw_folder, raw.parts, again)
         except PipelineError as error:

@@ -60,7 +60,7 @@ class Checkpoints:
         elif folder.has_parts():
             why = "it had other settings, or began more than a day ago" if checkpoints else "it has no checkpoint"
             logger.info("%s: cannot resume the interrupted extraction, as %s; restarting", folder.day, why)
-        folder.sweep(keep=[part.name for part in opened.parts])
+        folder.clear(keep=[part.name for part in opened.parts])
         return opened
 
     def resume(self, reader: Reader) -> None:

@@ -79,7 +79,7 @@ def extract_day(
             reader = _read(workspace, date, watermark, checkpoints, listeners)
         except MovedError as error:
             logger.info("%s: cannot resume the interrupted extraction; restarting", error)
-            folder.sweep()
+            folder.clear()
             checkpoints = Checkpoints.open(folder, request_digest, started_at)
             reader = _read(workspace, date, watermark, checkpoints, listeners)
         if problem := reader.census.explain_no_key():
@@ -97,7 +97,7 @@ def extract_day(
         hint = f"find out where they went, or let this run through with --{workspace.name}-accept"
         _check_verdicts(workspace, date, judged, hint)
     except (WrongSourceError, QualityError):
-        folder.sweep()  # no page of this extraction can be used again
+        folder.clear()  # no page of this extraction can be used again
         raise
     window = settings.window(date)
     manifest = RawManifest(

@@ -1,6 +1,8 @@
-"""Keep the files of a day at one stage: parts first, the manifest last.
+"""Store the files of a day at one stage: the parts first, the manifest last.
 
-A folder without a manifest is unfinished; whoever works on the day next clears it.
+Responsibilities: which files a day's folder holds, and when the day exists. A folder without a manifest is unfinished;
+the next run clears it.
+Non-goals: how a file reaches a disk or a bucket (`backends`), and what the parts contain.
 """
 
 import contextlib
@@ -19,87 +21,79 @@ from wholeday.storage.backends import open_storage
 from wholeday.storage.manifest import Part
 
 Stage = Literal["raw", "clean"]
-
-
 STAGES: tuple[Stage, ...] = ("raw", "clean")
-
-
 Manifest = TypeVar("Manifest", bound=msgspec.Struct)
 
-
 MANIFEST = "manifest.json"
-
-
 PREPARED = f"{MANIFEST}.new"
-
-
 CHECKPOINTS = "progress.jsonl"
-
-
 PARTS = ("part-", "rejects-")
 
+# How to replace a damaged day. While its marker exists, a run takes a loaded day for done: the marker must go too.
+REMEDIES = {
+    "raw": "delete the folder and the day's row of loads, then run the day again",
+    "clean": "delete the folder, then reprocess the day",
+}
 
-class Named(msgspec.Struct):
-    """What a manifest of either stage names."""
+
+class NamedFiles(msgspec.Struct):
+    """The files that a manifest of either stage names."""
 
     parts: list[Part]
     rejects: list[Part] = []
 
 
-# What has a damaged day made again: a loaded one is asked for in vain as long as its marker is there.
-MADE_AGAIN = {
-    "raw": "delete its folder and the day's row of loads, and run the day again",
-    "clean": "delete its folder, and reprocess the day",
-}
-
-
 class DayFolder:
-    """The files of one day at one stage: `<data_dir>/<stage>/<dataset>/date=<date>/`."""
+    """Hold the files of one day at one stage: `<data_dir>/<stage>/<dataset>/date=<date>/`."""
 
     def __init__(self, data_dir: str, stage: Stage, dataset: str, date: dt.date, private: bool = True) -> None:
-        self.date, self.day, self._made_again = date, f"{dataset} {date}", MADE_AGAIN[stage]
+        self.date, self.day, self._remedy = date, f"{dataset} {date}", REMEDIES[stage]
         self._storage = open_storage(data_dir, private)
         self.path = self._storage.root / stage / dataset / f"date={date}"
         self._before: list[str] = []
+        """The files that were in the folder when this run began."""
         self._published: bytes | None = None
         """The manifest that `publish` replaces."""
         self._taken: dict[str, str] = {}
-        """The parts that it names, with their sha256."""
+        """The sha256 of each part that the published manifest names."""
 
     def __str__(self) -> str:
         return self._storage.show(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker of the engine may stand in another folder."""
+        """Resolve the path: a worker process may have another current folder."""
         return self.__dict__ | {"path": self._storage.resolve(self.path)}
 
     def exists(self) -> bool:
         return self._storage.is_file(self.path / MANIFEST)
 
     def has_folder(self) -> bool:
-        """Whether there is anything of the day, finished or not."""
+        """Return whether the folder exists, finished or not."""
         return self._storage.is_folder(self.path)
 
     def list_parts(self) -> set[str]:
-        """The names of the parts that are there, whether or not the manifest names them."""
+        """List the names of the stored parts, whether or not the manifest names them."""
         return {name for name in self._storage.list_names(self.path) if name.startswith(PARTS)}
 
     def lock_all(self) -> contextlib.AbstractContextManager[None]:
-        """Hold all days of the dataset at this stage, where they can be held. Take no other lock of them meanwhile."""
+        """Lock all days of the dataset at this stage, if the storage has locks.
+
+        The caller must not lock a single day meanwhile.
+        """
         return self._storage.lock(self.path)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the day at this stage, where it can be held: another process that wants it waits."""
+        """Lock the day at this stage, if the storage has locks. Another process waits for the lock."""
         return self._storage.lock(self.path, self.date.toordinal())
 
     def watch(self) -> contextlib.AbstractContextManager[bool]:
-        """Keep other processes from working on the day, without changing a file. False if one is working on it."""
+        """Keep other processes from locking the day, without changing a file. Yields False if one has locked it."""
         return self._storage.watch(self.path, self.date.toordinal())
 
-    def sweep(self, keep: Collection[str] = ()) -> None:
-        """Make the folder unfinished and, but for the parts to `keep` and their checkpoints, empty: no manifest first.
+    def clear(self, keep: Collection[str] = ()) -> None:
+        """Empty the folder, except for the parts to `keep` and their checkpoints. The manifest goes first.
 
-        In a bucket the parts of another run stay, which may be at work: `publish` drops them.
+        In a bucket, the parts of another run stay until `publish`, because that run may still be working.
         """
         self._published, self._taken = None, {}
         self._storage.make_folder(self.path)
@@ -108,32 +102,35 @@ class DayFolder:
         for prefix in (MANIFEST, *(() if keep else (CHECKPOINTS,)), *PARTS):
             self._remove(name for name in names if name.startswith(prefix))
 
-    def begin(self) -> None:
-        """Prepare to write the day anew. Its manifest, and the parts that it names, stay until `publish`."""
+    def begin_rewrite(self) -> None:
+        """Prepare to write the day again. The published manifest and its parts stay until `publish`."""
         try:
             manifest = self._storage.read(self.path / MANIFEST) if self.exists() else None
             named = self._read_named() if manifest else []
-        except FolderError:  # a manifest that cannot be read: nothing is lost with it
+        except FolderError:  # an unreadable manifest names nothing worth keeping
             manifest = None
-        self.sweep() if manifest is None else self.discard()
+        self.clear() if manifest is None else self.discard_unpublished()
         if manifest:
             self._published, self._taken = manifest, {part.name: part.sha256 for part in named}
             self._before = self._storage.list_names(self.path)
 
-    def discard(self) -> None:
-        """Remove the parts that this process has written, and those of killed ones; the day stays as published."""
-        self._remove(_find_strays(self._storage.list_leftovers(self.path), self._list_named()))
+    def discard_unpublished(self) -> None:
+        """Remove the parts that the manifest does not name, of this process and of killed ones."""
+        self._remove(_select_unnamed(self._storage.list_leftovers(self.path), self._list_named()))
 
     def remove(self) -> None:
-        """Have nothing of the day: first no manifest, then no parts and, where nothing else lies there, no folder."""
+        """Remove the manifest, then the parts, then the folder if it is empty."""
         if not self.has_folder():
             return
-        self.sweep()
-        self.drop_strays(keep=())
+        self.clear()
+        self.remove_unnamed(named=())
         self._storage.remove_folder(self.path)
 
     def write(self, name: str, chunks: Iterable[tuple[int, bytes]]) -> Part:
-        """Write a part from chunks (records in it, bytes). After `begin` it overwrites no part of the published day."""
+        """Write a part from chunks, each a number of records and their bytes.
+
+        After `begin_rewrite`, a part of the published day keeps its file: the new one gets a name of its own.
+        """
         name = wanted = self._storage.name(name)
         if name in self._taken:
             stem, _, kind = name.partition(".")
@@ -148,104 +145,104 @@ class DayFolder:
                 yield data
 
         self._storage.write(self.path / name, tally())
-        if self._taken.get(wanted) == sha256.hexdigest():  # the same part again
+        if self._taken.get(wanted) == sha256.hexdigest():  # unchanged: reuse the name
             self._storage.rename(self.path / name, self.path / wanted)
             name = wanted
         return Part(name, records, size, sha256.hexdigest())
 
     def read(self, part: Part) -> bytes:
-        """The bytes of a part; raises FolderError where they are not those that the manifest names."""
-        way_out = f"bring the file back from a copy, or {self._made_again}"
+        """Read the bytes of a part. Raises FolderError if the file is missing or differs from its manifest."""
+        remedy = f"Restore it from a copy, or {self._remedy}"
         try:
             data = self._storage.read(self.path / part.name)
         except FolderError as error:
             if part.name in self.list_parts():
                 raise
-            raise FolderError(f"{self}/{part.name}: the file is missing: {way_out}") from error
+            raise FolderError(f"{self}/{part.name}: the file is missing. {remedy}") from error
         if hashlib.sha256(data).hexdigest() != part.sha256:
             raise FolderError(
-                f"{self}/{part.name}: the bytes are not those of its manifest (sha256 {part.sha256[:12]}…): {way_out}"
+                f"{self}/{part.name}: the file does not match its manifest (sha256 {part.sha256[:12]}…). {remedy}"
             )
         return data
 
     def add_checkpoints(self, lines: Sequence[bytes], before: Sequence[bytes] = ()) -> None:
-        """Append checkpoints to the lines that this run wrote or read `before`."""
+        """Append lines to the checkpoints. `before` are the lines that this run has read or written so far."""
         self._storage.extend_log(self.path / CHECKPOINTS, lines, before)
 
     def read_checkpoints(self) -> list[bytes]:
-        """Read the lines of the file of checkpoints."""
+        """Read the lines of the checkpoints."""
         return self._storage.read_log(self.path / CHECKPOINTS)
 
     def has_parts(self) -> bool:
-        """Whether there are parts, of a day that exists or of unfinished work."""
+        """Return whether the folder holds parts of records, named by a manifest or not."""
         return any(name.startswith("part-") for name in self._storage.list_names(self.path))
 
     def remove_checkpoints(self) -> None:
-        """Remove the checkpoints; all parts are written."""
+        """Remove the checkpoints of an extraction that is complete."""
         self._remove([CHECKPOINTS])
 
-    def drop_strays(self, keep: Collection[str]) -> None:
-        """Have no parts but those to `keep`, which are the manifest's, and no manifest but that."""
-        self._remove(_find_strays(self._storage.list_names(self.path), keep))
+    def remove_unnamed(self, named: Collection[str]) -> None:
+        """Remove the parts that are not `named` by the manifest, and what is left of other manifests."""
+        self._remove(_select_unnamed(self._storage.list_names(self.path), named))
 
     def publish(self, manifest: msgspec.Struct) -> None:
-        """Make the day exist: its manifest under its name, at once. Then drop what was there before this run.
+        """Make the day exist: write its manifest in one step, then remove the files from before this run.
 
-        Where nobody can hold the day, another run may have been first: then its day stays. Raises FolderError where
-        one of them took the other's parts for strays, and there is no day.
+        In a bucket, which has no locks, another run may have published the day first. Then the other day stays. Raises
+        FolderError if one run removed parts of the other, so that no day is left.
         """
         if (self._storage.read(self.path / MANIFEST) if self.exists() else None) != self._published:
-            logger.info("%s: another run was first: its files stay", self)
+            logger.info("%s: another run published the day first; keeping its files", self)
         else:
-            self.replace(manifest)
-        strays = _find_strays(self._storage.list_leftovers(self.path, self._before), self._list_named())
-        self._remove(strays)
+            self.replace_manifest(manifest)
+        unnamed = _select_unnamed(self._storage.list_leftovers(self.path, self._before), self._list_named())
+        self._remove(unnamed)
         named = self._list_named()
-        if strays & named or not named <= self.list_parts():
+        if unnamed & named or not named <= self.list_parts():
             self._remove([MANIFEST])
-            raise FolderError(f"{self}: another run made this day at the same time: run it again")
+            raise FolderError(f"{self}: another run wrote this day at the same time. Run the day again")
 
-    def replace(self, manifest: msgspec.Struct) -> None:
-        """Have a manifest in the place of the day's own. The names of its parts last before that."""
+    def replace_manifest(self, manifest: msgspec.Struct) -> None:
+        """Replace the day's manifest in one step. The names of its parts are synced to the disk before it."""
         self._storage.sync_folder(self.path)
         self._storage.replace(self.path / MANIFEST, _encode(manifest))
 
-    def prepare(self, manifest: msgspec.Struct) -> None:
-        """Write a manifest that `swap` is to put in the place of the day's own."""
+    def prepare_manifest(self, manifest: msgspec.Struct) -> None:
+        """Write a manifest that `publish_prepared` puts in the place of the day's own."""
         self._storage.replace(self.path / PREPARED, _encode(manifest))
 
-    def swap(self) -> None:
-        """Have the prepared manifest for the day's own, at once."""
+    def publish_prepared(self) -> None:
+        """Replace the day's manifest by the prepared one, in one step."""
         self._storage.rename(self.path / PREPARED, self.path / MANIFEST)
 
     def read_manifest(self, kind: type[Manifest]) -> Manifest:
-        """The manifest as `kind`; raises FolderError where there is none or it cannot be read."""
+        """Read the manifest as `kind`. Raises FolderError if it is missing or unreadable."""
         data = self._storage.read(self.path / MANIFEST)
         try:
             return msgspec.json.decode(data, type=kind)
         except UNREADABLE as error:
             raise FolderError(
-                f"{self}/{MANIFEST} is not a manifest ({error}): bring it back from a copy, or {self._made_again}"
+                f"{self}/{MANIFEST} is not a manifest ({error}). Restore it from a copy, or {self._remedy}"
             ) from error
 
     def _list_named(self) -> set[str]:
         return {part.name for part in self._read_named()}
 
     def _read_named(self) -> list[Part]:
-        manifest = self.read_manifest(Named)
+        manifest = self.read_manifest(NamedFiles)
         return [*manifest.parts, *manifest.rejects]
 
     def _remove(self, names: Iterable[str]) -> None:
         self._storage.remove([self.path / name for name in sorted(names)])
 
 
-def _find_strays(names: Iterable[str], keep: Collection[str]) -> set[str]:
-    """Those of the `names` that a finished day has no use for."""
-    return {name for name in names if name.startswith((f"{MANIFEST}.", CHECKPOINTS, *PARTS)) and name not in keep}
+def _select_unnamed(names: Iterable[str], named: Collection[str]) -> set[str]:
+    """Select from the `names` of files those that a finished day does not need."""
+    return {name for name in names if name.startswith((f"{MANIFEST}.", CHECKPOINTS, *PARTS)) and name not in named}
 
 
 def list_days(data_dir: str, stage: Stage, dataset: str) -> Iterator[dt.date]:
-    """The days of a dataset that have a folder at a stage, finished or not, the newest first."""
+    """List the days of a dataset that have a folder at a stage, finished or not, newest first."""
     storage = open_storage(data_dir)
     for name in reversed(storage.list_names(storage.root / stage / dataset)):
         with contextlib.suppress(ValueError):
@@ -255,10 +252,10 @@ def list_days(data_dir: str, stage: Stage, dataset: str) -> Iterator[dt.date]:
 
 
 def list_all_days(data_dir: str, dataset: str) -> list[dt.date]:
-    """The days that have a folder at any stage, the oldest first."""
+    """List the days of a dataset that have a folder at any stage, oldest first."""
     return sorted({date for stage in STAGES for date in list_days(data_dir, stage, dataset)})
 
 
 def _encode(manifest: msgspec.Struct) -> bytes:
-    """A manifest, for a person to read."""
+    """Encode a manifest as indented JSON, for people to read."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

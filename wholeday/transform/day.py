@@ -37,14 +37,14 @@ def transform_day(
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
     set_load(manifest.as_of)
-    clean.begin()
+    clean.begin_rewrite()
     settings = workspace.pipeline
     spark_master = settings.spark_master if (engine or settings.engine) == "spark" else ""
     try:
         results = transform_parts(workspace, raw, manifest.parts, clean, spark_master)
     except PipelineError:
         if clean.exists():
-            clean.discard()
+            clean.discard_unpublished()
         raise
     reasons = sum((result.reasons for result in results), Counter[str]())
     records = manifest.records - manifest.forgotten

@@ -16,7 +16,7 @@ import msgspec
 from wholeday.commands.forget.search import DayFiles, Replaced, Search, name_revision
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
-from wholeday.storage.day_folder import MADE_AGAIN, MANIFEST, DayFolder
+from wholeday.storage.day_folder import MANIFEST, REMEDIES, DayFolder
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, Erasure, Part, RawManifest, digest
 from wholeday.storage.workspace import Workspace
@@ -32,9 +32,9 @@ def erase_day(search: Search, date: dt.date) -> tuple[int, int]:
             return 0, 0
         raw_manifest = raw.read_manifest(RawManifest)
         day = DayFiles(raw, clean, raw_manifest, _open_clean(clean, raw_manifest))
-        raw.drop_strays([part.name for part in raw_manifest.parts])
+        raw.remove_unnamed([part.name for part in raw_manifest.parts])
         if clean_manifest := day.clean_manifest:
-            clean.drop_strays([part.name for part in (*clean_manifest.parts, *clean_manifest.rejects)])
+            clean.remove_unnamed([part.name for part in (*clean_manifest.parts, *clean_manifest.rejects)])
         new, reasons = write_parts(search, day)
         if not new:
             return 0, raw_manifest.forgotten
@@ -48,7 +48,7 @@ def _clear_unfinished(workspace: Workspace, raw: DayFolder, clean: DayFolder) ->
         raise FolderError(f"{clean} has no raw files. Delete it, or restore {raw} from a copy")
     if raw.has_parts() and _needs_files(workspace, raw.date):
         raise FolderError(
-            f"{raw}/{MANIFEST} is missing, and the day is loaded. Restore it from a copy, or {MADE_AGAIN['raw']}"
+            f"{raw}/{MANIFEST} is missing, and the day is loaded. Restore it from a copy, or {REMEDIES['raw']}"
         )
     _clear(raw)
     _clear(clean)
@@ -63,8 +63,8 @@ def _needs_files(workspace: Workspace, date: dt.date) -> bool:
 def _clear(folder: DayFolder) -> None:
     """Remove every file of an unfinished day."""
     if folder.has_folder():
-        folder.sweep()
-        folder.drop_strays(keep=())
+        folder.clear()
+        folder.remove_unnamed(named=())
 
 
 def _open_clean(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | None:
@@ -73,7 +73,7 @@ def _open_clean(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | 
     with suppress(FolderError):
         manifest = clean.read_manifest(CleanManifest)
         if manifest.raw_sha256 != hashes:
-            clean.swap()  # complete an interrupted run
+            clean.publish_prepared()  # complete an interrupted run
             manifest = clean.read_manifest(CleanManifest)
         if manifest.raw_sha256 == hashes:
             return manifest
@@ -101,15 +101,15 @@ def _replace_manifests(day: DayFiles, new: Replaced, reasons: Counter[str]) -> i
     """Replace both manifests, then drop the old parts. Return the number of lines ever erased. Raises FolderError."""
     raw_manifest = _build_raw_manifest(day.raw_manifest, new)
     if day.clean_manifest:
-        day.clean.prepare(_build_clean_manifest(day.clean_manifest, raw_manifest, new, reasons))
+        day.clean.prepare_manifest(_build_clean_manifest(day.clean_manifest, raw_manifest, new, reasons))
     if day.raw.read_manifest(RawManifest) != day.raw_manifest:  # possible in a bucket, which has no locks
         raise FolderError(f"another run changed {day.raw} meanwhile. Run forget again")
-    day.raw.replace(raw_manifest)
-    day.raw.drop_strays([part.name for part in raw_manifest.parts])
+    day.raw.replace_manifest(raw_manifest)
+    day.raw.remove_unnamed([part.name for part in raw_manifest.parts])
     if day.clean_manifest:
-        day.clean.swap()
+        day.clean.publish_prepared()
         clean_manifest = day.clean.read_manifest(CleanManifest)
-        day.clean.drop_strays([part.name for part in (*clean_manifest.parts, *clean_manifest.rejects)])
+        day.clean.remove_unnamed([part.name for part in (*clean_manifest.parts, *clean_manifest.rejects)])
     return raw_manifest.forgotten
 
 
