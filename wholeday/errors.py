@@ -23,7 +23,7 @@ class DayNotClosedError(PipelineError):
 
 
 class PastDayError(PipelineError):
-    """A range contains past days, of which no snapshot can be fetched any more."""
+    """A range contains past days, whose snapshots can no longer be fetched."""
 
 
 class SourceError(PipelineError):

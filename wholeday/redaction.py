@@ -1,6 +1,6 @@
 """Remove secrets from every text that is printed or stored.
 
-Responsibilities: what counts as a secret in a text, a section or the environment, and the spellings in which it occurs.
+Responsibilities: what counts as a secret in a text, a section or the environment, and its spellings.
 A part of eight characters counts as the whole secret.
 Non-goals: sending secrets, which auth.py does.
 """
@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 from wholeday.text import clean_line, walk_texts
 
 SENSITIVE = "(?:token|key|secret|passw|pwd|signature|credential|auth|session|jwt|cookie)"
-# A pointer to the next page is not a secret, whatever its name: errors show it, and an extraction resumes from it.
+# A pointer to the next page is not a secret under any name: errors show it, and an extraction resumes from it.
 POINTER = r"(?:\$|%24)?(?:after|continuation|cursor|delta|last|next|page|pagination|skip|start|sync)[_-]?(?:token|key)"
 SECRET_NAME = re.compile(rf"^(?!{POINTER}$)(?:.*{SENSITIVE}|(?:sig|pass|code)$)", re.IGNORECASE | re.DOTALL)
 # The lengths are bounded, as a hostile body would slow the pattern down otherwise.

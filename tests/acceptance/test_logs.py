@@ -1,4 +1,4 @@
-"""What is printed where: lines for people or for machines, and silence on standard error when all is well."""
+"""Log lines for people and machines. Standard error stays empty if all is well."""
 
 import json
 import threading

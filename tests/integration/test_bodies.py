@@ -30,7 +30,7 @@ LINES = [
 
 
 def take(url: str, **keys: Any) -> list[bytes]:
-    """The records of a reading, as they would lie in a raw file."""
+    """Return the records of an extraction as a raw file holds them."""
     return [bytes(record) for page in Reader(People(url=url, **keys), DAY) for record in page]
 
 

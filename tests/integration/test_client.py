@@ -1,4 +1,4 @@
-"""Pages over HTTP, from one origin, with patience."""
+"""The client fetches pages from one origin, and retries temporary failures."""
 
 import datetime as dt
 import itertools
@@ -106,7 +106,7 @@ def test_redirect_of_post_keeps_its_body(server: Server, status: int) -> None:
 
 
 def garble(text: str) -> str:
-    """UTF-8 as http.client and http.server hold it."""
+    """Return UTF-8 as http.client and http.server represent it."""
     return text.encode().decode("latin-1")
 
 
@@ -317,7 +317,7 @@ def test_max_wait_limits_each_pause(server: Server, monkeypatch: pytest.MonkeyPa
 
 
 def say_later(kind: str) -> dict[str, str]:
-    """Headers that ask to come back in one to two seconds, seen from a server whose clock is three minutes ahead."""
+    """Return headers that ask for a wait of one to two seconds, from a server with a clock three minutes ahead."""
     now = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(minutes=3)
     then = now + dt.timedelta(seconds=1)
     headers = {

@@ -1,4 +1,4 @@
-"""A request ends at its deadline, and earlier where the source sends too slowly, in every phase."""
+"""A request ends at its deadline in every phase, or earlier if the source sends too slowly."""
 
 import contextlib
 import socket
@@ -18,7 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 LENGTH = b"Content-Length: 1000000\r\n\r\n"
 
-# What comes at once, and what then comes byte by byte, for ever.
+# The bytes that arrive at once, then the bytes that arrive one by one for ever.
 PHASES = {
     "TLS handshake": (b"", b"\x16\x03\x03\x40\x00" + b"\x02\x00\x3f\x00" + bytes(16000)),
     "status line": (b"", b"HTTP/1.1 200 " + b"O" * 60000),
@@ -43,7 +43,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """The block takes at most so long, with some allowance for a busy machine."""
+    """Assert that the block takes at most so many seconds, with some allowance for a busy machine."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < seconds + 2
@@ -76,7 +76,7 @@ def test_slow_source_fails_below_the_minimum_rate(phase: str) -> None:
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_deadline_holds_through_a_proxy(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    """For https the answer to CONNECT is the slow one."""
+    """For https, the answer to CONNECT is slow."""
     with Dripper(OK, b"X-Header: value\r\n") as dripper, within(0.5):
         monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{dripper.port}")
         assert "longer than 0.5 seconds" in fail(f"{scheme}://api.example.com/users")
@@ -84,7 +84,7 @@ def test_deadline_holds_through_a_proxy(monkeypatch: pytest.MonkeyPatch, scheme:
 
 @pytest.mark.usefixtures("short")
 def test_deadline_holds_for_a_source_that_does_not_read() -> None:
-    """A large request waits for the source to take it."""
+    """A large request waits until the source accepts it."""
     with socket.create_server(("127.0.0.1", 0)) as silent, within(0.5):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/users"
         assert "failed after 1 attempt" in fail(url, method="POST", body={"filter": "x" * 2**23})
@@ -122,20 +122,20 @@ def test_deadline_holds_for_a_webhook() -> None:
         assert alerts._send(dripper.url, {}) is not None
 
 
-def test_endless_interim_answers_end_at_a_bound() -> None:
-    """A source that sends them fast keeps the minimum rate, so their bytes are bounded too."""
+def test_endless_interim_answers_are_bounded() -> None:
+    """They may arrive above the minimum rate, so their size is limited too."""
     with Dripper(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, pause=0) as dripper, within(5):
         assert "headers of the answer are larger than 1 MiB" in fail(dripper.url)
 
 
-def test_slow_but_honest_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body may take many times the timeout if it comes at the minimum rate."""
+def test_slow_body_at_the_minimum_rate_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take many times the timeout."""
     monkeypatch.setattr(deadline, "MIN_RATE", 20)
     with Dripper(OK + b"Content-Length: 42\r\n\r\n", b"[" + b" " * 40 + b"]") as dripper:
         assert read(dripper.url, timeout=0.2) == []
 
 
-def test_source_may_think_for_the_whole_timeout(server: Server) -> None:
+def test_first_byte_may_take_the_whole_timeout(server: Server) -> None:
     """The rate is measured from the first byte on."""
     url = server.on("/users", Answer([{"id": 1}], wait=0.7))
     assert read(url, timeout=1) == [{"id": 1}]
@@ -151,8 +151,8 @@ def test_source_may_think_for_the_whole_timeout(server: Server) -> None:
         (b"2\r\n[]", "cut or damaged"),
     ],
 )
-def test_malformed_chunks_fail_in_one_line(framing: bytes, words: str) -> None:
-    """The client retries them as it retries any body that is cut."""
+def test_malformed_chunks_fail_with_one_line(framing: bytes, words: str) -> None:
+    """The client retries them like an incomplete body."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -171,8 +171,8 @@ def test_malformed_chunks_fail_in_one_line(framing: bytes, words: str) -> None:
 
 
 @pytest.mark.parametrize("cut", [b"HTTP/1.1 200 OK\r\n", OK + b"Content-Type: application/x-ndjson\r\nX: 1", OK + b"X"])
-def test_cut_headers_are_retried(cut: bytes) -> None:
-    """http.client takes the end of the connection for the end of the headers: JSON lines would be an empty day."""
+def test_incomplete_headers_are_retried(cut: bytes) -> None:
+    """http.client accepts them as complete: JSON lines would be a day without records."""
     whole = OK + b"Content-Length: 9\r\n\r\n" + b'[{"a":1}]'
     with Wire() as wire:
         wire.show({"/users": [Raw(cut), Raw(whole)]})

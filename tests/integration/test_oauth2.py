@@ -1,4 +1,4 @@
-"""Tokens of OAuth 2.0 client credentials: fetched, kept, renewed, and never told."""
+"""OAuth 2.0 client credentials: tokens are fetched, cached, renewed and never printed."""
 
 import base64
 import datetime as dt
@@ -30,13 +30,13 @@ BASIC = base64.b64encode(b"our%3Aid:s3cr3t%2F%2Btok%26n+%C3%A9").decode()
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables that auth names."""
+    """Set the variables that auth names."""
     monkeypatch.setenv("PEOPLE_ID", ID)
     monkeypatch.setenv("PEOPLE_SECRET", SECRET)
 
 
 def issue(**fields: Any) -> Callable[[Request], Answer]:
-    """An endpoint that gives token-1, token-2 and so on, with what else it says."""
+    """Return an endpoint that issues token-1, token-2 and so on, with further fields."""
     count = itertools.count(1)
     return lambda _: Answer({"access_token": f"token-{next(count)}", "token_type": "Bearer"} | fields)
 
@@ -45,8 +45,8 @@ def refuse(code: str, status: int = 401, **fields: Any) -> Answer:
     return Answer({"error": code} | fields, status=status)
 
 
-def test_a_token_is_asked_for_as_the_standard_says(server: Server) -> None:
-    """A form, with id and secret urlencoded in HTTP basic; and not before the first request."""
+def test_token_request_follows_the_standard(server: Server) -> None:
+    """A form, with id and secret URL-encoded in HTTP basic. It is sent with the first request, not before."""
     caller = Caller(server, issue())
     assert not server.requests
     assert caller.ask() == "token-1"
@@ -58,8 +58,8 @@ def test_a_token_is_asked_for_as_the_standard_says(server: Server) -> None:
     assert server.requests[1].headers["Authorization"] == "Bearer token-1"
 
 
-def test_the_scope_of_the_url_is_sent_in_the_body(server: Server) -> None:
-    """The rest of the query stays where it is."""
+def test_scope_of_token_url_is_sent_in_the_body(server: Server) -> None:
+    """The rest of the query stays in the URL."""
     scope = "https://graph.example/.default"
     caller = Caller(server, issue(), query=f"?tenant=a/b&scope={scope}&scope=more+still")
     assert caller.ask() == "token-1"
@@ -68,8 +68,8 @@ def test_the_scope_of_the_url_is_sent_in_the_body(server: Server) -> None:
 
 
 @pytest.mark.parametrize("refusal", [refuse("invalid_client"), refuse("invalid_request", 400)])
-def test_an_endpoint_that_wants_the_secret_in_the_body_gets_it_there(server: Server, refusal: Answer) -> None:
-    """Once it has refused the header; from then on at once."""
+def test_secret_in_the_body_after_a_refused_header(server: Server, refusal: Answer) -> None:
+    """Later requests send it in the body at once."""
     answer = issue(expires_in=1)
     caller = Caller(server, lambda request: answer(request) if b"secret" in request.body else refusal)
     assert [caller.ask(), caller.ask()] == ["token-1", "token-2"]
@@ -97,15 +97,15 @@ def test_an_endpoint_that_wants_the_secret_in_the_body_gets_it_there(server: Ser
     ],
     ids=str,
 )
-def test_a_token_is_kept_until_shortly_before_its_end(server: Server, said: dict[str, Any], fetches: int) -> None:
-    """Less than ten seconds before it a new one is fetched; where the end is not said, none is."""
+def test_token_is_replaced_shortly_before_its_end(server: Server, said: dict[str, Any], fetches: int) -> None:
+    """Ten seconds before. A token without an end is never replaced."""
     caller = Caller(server, issue(**said))
     assert [caller.ask() for _ in range(3)] == ([f"token-{n}" for n in (1, 2, 3)] if fetches == 3 else ["token-1"] * 3)
     assert len(caller.asked) == fetches
 
 
-def test_a_token_runs_out_by_the_clock(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its life begins when it was asked for, however late the answer comes."""
+def test_lifetime_begins_with_the_request(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late answer does not extend it."""
     now, give = [100.0], issue(expires_in=30)
     monkeypatch.setattr(oauth2, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -121,8 +121,8 @@ def test_a_token_runs_out_by_the_clock(server: Server, monkeypatch: pytest.Monke
     assert caller.ask() == "token-2"
 
 
-def test_a_refused_token_is_renewed_once(server: Server) -> None:
-    """For the request that carried it; where the endpoint has no other, or auth is no OAuth, there is nothing to do."""
+def test_refused_token_is_renewed_once(server: Server) -> None:
+    """Only for the request that sent it, and only with another token."""
     caller = Caller(server, issue())
     with Session(caller.auth) as session:
         first = session.get(server.url + "/users").request
@@ -136,8 +136,8 @@ def test_a_refused_token_is_renewed_once(server: Server) -> None:
     assert not Auth(People(url="http://127.0.0.1/users"), Mask()).renew(first)
 
 
-def test_threads_that_ask_at_once_share_a_token(server: Server) -> None:
-    """One fetch at the start, and one for all that were refused."""
+def test_threads_share_a_token(server: Server) -> None:
+    """One fetch at the start, and one for all refused requests."""
     give = issue()
     caller = Caller(server, lambda request: Answer(give(request).body, wait=0.1))
     tokens: list[str] = []
@@ -205,8 +205,8 @@ def test_an_endpoint_that_gives_no_token_fails_in_a_line(server: Server, answer:
     assert {request.path for request in server.requests} == {"/token"}
 
 
-def test_a_redirect_is_not_followed_with_id_and_secret(server: Server) -> None:
-    """Not even within the origin; the line says where it leads."""
+def test_redirect_of_token_endpoint_is_refused(server: Server) -> None:
+    """Within the origin too. The line names the target."""
     caller = Caller(server, Answer("x" * 10, status=307, headers={"Location": "/elsewhere?key=hidden"}))
     line = caller.fail()
     assert "307 Temporary Redirect: a redirect to /elsewhere?key=***, which would receive id and secret" in line
@@ -225,8 +225,8 @@ def test_a_redirect_is_not_followed_with_id_and_secret(server: Server) -> None:
         Answer(wait=0.4),
     ],
 )
-def test_what_may_pass_is_for_the_client_to_try_again(server: Server, answer: Answer) -> None:
-    """With the wait that the endpoint asks for; the next attempt fetches a token."""
+def test_temporary_failure_of_endpoint_is_recoverable(server: Server, answer: Answer) -> None:
+    """With the wait that the endpoint asks for. The next attempt fetches a token."""
     caller = Caller(server, answer, issue(), timeout=0.2)
     with pytest.raises(RecoverableError) as caught:
         caller.ask()
@@ -236,23 +236,21 @@ def test_what_may_pass_is_for_the_client_to_try_again(server: Server, answer: An
     assert caller.ask() == "token-1"
 
 
-def test_the_wait_that_the_endpoint_asks_for_is_handed_on(server: Server) -> None:
-    """The client waits as it does for the source itself, or gives up where that is too long."""
+def test_wait_of_endpoint_is_handed_on(server: Server) -> None:
+    """The client waits as it does for the source, or fails if the wait is too long."""
     caller = Caller(server, Answer(status=429, headers={"Retry-After": "7200"}))
     with pytest.raises(RecoverableError) as caught:
         caller.ask()
     assert caught.value.wait == 7200
 
 
-def test_an_endpoint_that_is_not_there_may_come() -> None:
-    """A refused connection is for the client to try again like any other."""
+def test_refused_connection_to_endpoint_is_recoverable() -> None:
     people = People(url="http://127.0.0.1/users", auth="oauth2:http://127.0.0.1:9/token:PEOPLE_ID:PEOPLE_SECRET")
     with pytest.raises(RecoverableError, match=r"^POST http://127\.0\.0\.1:9/token: .*Connection refused"):
         requests.get(people.url, auth=Auth(people, Mask()))
 
 
-def test_an_endless_answer_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the bound of every body."""
+def test_endless_token_answer_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wholeday.extract.http.body.MAX_BODY", 1000)
     assert "the body is larger than" in Caller(server, Answer("x" * 5000)).fail()
 
@@ -276,7 +274,7 @@ def test_an_endless_answer_is_cut_off(server: Server, monkeypatch: pytest.Monkey
     ],
 )
 def test_no_secret_and_no_token_is_printed(server: Server, caplog: pytest.LogCaptureFixture, answer: Any) -> None:
-    """Not in an error, its traceback, a repr or a log at DEBUG, which urllib3 fills with URLs."""
+    """Not in an error, its traceback, a repr, or the log of urllib3 at DEBUG."""
     caplog.set_level(logging.DEBUG)
     caller = Caller(server, answer, query="?api_key=in-the-url", timeout=0.3)
     trace = ""
@@ -292,8 +290,8 @@ def test_no_secret_and_no_token_is_printed(server: Server, caplog: pytest.LogCap
         assert secret not in text
 
 
-def test_a_token_is_masked_as_soon_as_it_is_known(server: Server) -> None:
-    """The API may repeat it at once; and one that was renewed stays masked."""
+def test_token_is_masked_at_once(server: Server) -> None:
+    """The API may repeat it at once. A replaced token stays masked."""
     caller = Caller(server, issue(expires_in=5))
     assert [caller.ask(), caller.ask()] == ["token-1", "token-2"]
     assert caller.mask("token-1 and token-2") == "*** and ***"
@@ -308,8 +306,8 @@ def test_auth_ignores_netrc(server: Server, monkeypatch: pytest.MonkeyPatch, hom
     assert sent == [f"Basic {BASIC}", None]
 
 
-def test_a_reading_outlives_its_tokens(server: Server) -> None:
-    """Where the API refuses one in the middle, the same page is asked for once more, with a new one."""
+def test_extraction_outlives_its_tokens(server: Server) -> None:
+    """If the API refuses a token, the same page is requested again with a new one."""
     server.on("/token", issue())
     pages = make_pages(6, 1, server, '<{url}/users?page={page}>; rel="next"')
     sent: list[str] = []
@@ -325,8 +323,7 @@ def test_a_reading_outlives_its_tokens(server: Server) -> None:
     assert sent == [f"Bearer token-{n}" for n in (1, 1, 1, 2, 2, 2, 3, 3)]
 
 
-def test_a_new_token_that_is_refused_too_fails_at_once(server: Server) -> None:
-    """It is not for want of a token; nothing is tried a third time."""
+def test_refused_new_token_fails_at_once(server: Server) -> None:
     server.on("/token", issue())
     url = server.on("/users", lambda request: Answer({"error": request.headers["Authorization"]}, status=401))
     line = fail(url, auth=f"oauth2:{server.url}/token:PEOPLE_ID:PEOPLE_SECRET", retries=3)
@@ -334,8 +331,7 @@ def test_a_new_token_that_is_refused_too_fails_at_once(server: Server) -> None:
     assert [request.path for request in server.requests] == ["/token", "/users"] * 2
 
 
-def test_an_endpoint_that_is_down_for_a_moment_does_not_fail_a_reading(server: Server) -> None:
-    """It is asked again like the source itself."""
+def test_short_outage_of_endpoint_is_retried(server: Server) -> None:
     server.on("/token", Answer(status=503), Answer(reset=True), issue())
     url = server.on("/users", Answer([{"id": 1}]))
     auth = f"oauth2:{server.url}/token:PEOPLE_ID:PEOPLE_SECRET"
@@ -344,7 +340,7 @@ def test_an_endpoint_that_is_down_for_a_moment_does_not_fail_a_reading(server: S
     assert f"POST {server.url}/token: 503 Service Unavailable; failed after 1 attempt:" in fail(url, auth=auth)
 
 
-def test_a_date_in_retry_after_is_understood(server: Server) -> None:
+def test_date_in_retry_after_of_endpoint(server: Server) -> None:
     """By the endpoint's own clock."""
     then = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
     caller = Caller(server, Answer(status=503, headers={"Retry-After": format_datetime(then, usegmt=True)}))

@@ -1,4 +1,4 @@
-"""The bytes of an answer to records."""
+"""Bodies are split into records."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Refresh tokens: sent, replaced, kept, and never told."""
+"""OAuth 2.0 refresh tokens: they are sent, replaced, stored and never printed."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ AUTH = "oauth2_refresh:{url}:PEOPLE_ID:PEOPLE_SECRET:PEOPLE_REFRESH"
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables that auth names."""
+    """Set the variables that auth names."""
     for name, value in {"ID": "our-id", "SECRET": SECRET, "REFRESH": "refresh-0"}.items():
         monkeypatch.setenv(f"PEOPLE_{name}", value)
 
@@ -50,7 +50,7 @@ class Endpoint:
 
 
 def fail_config(caller: Caller) -> str:
-    """The line with which a file that cannot be used is refused; nothing is sent."""
+    """Return the error for an unusable file. Nothing is sent."""
     with pytest.raises(ConfigError) as caught:
         caller.ask()
     assert not caller.server.requests
@@ -58,7 +58,7 @@ def fail_config(caller: Caller) -> str:
     return str(caught.value)
 
 
-def test_refresh_token_is_sent_as_the_standard_says(server: Server) -> None:
+def test_refresh_request_follows_the_standard(server: Server) -> None:
     """A form, with id and secret in HTTP basic, and the scope of the URL."""
     caller = Caller(server, Answer({"access_token": "token-1"}), query="?scope=users.read", auth=AUTH)
     assert caller.ask() == "token-1"
@@ -67,8 +67,8 @@ def test_refresh_token_is_sent_as_the_standard_says(server: Server) -> None:
     assert base64.b64decode(sent) == b"our-id:s3cr3t%2F%2Btok%26n+%C3%A9"
 
 
-def test_public_client_sends_its_id_alone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its variable for the secret is empty."""
+def test_public_client_sends_only_its_id(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable for its secret is empty."""
     monkeypatch.setenv("PEOPLE_SECRET", "")
     caller = Caller(server, Answer({"access_token": "token-1"}), auth=AUTH)
     assert caller.ask() == "token-1"
@@ -76,8 +76,8 @@ def test_public_client_sends_its_id_alone(server: Server, monkeypatch: pytest.Mo
     assert server.requests[0].headers["Authorization"] is None
 
 
-def test_endpoint_may_want_the_secret_in_the_body(server: Server) -> None:
-    """The refusal of the header uses up no refresh token."""
+def test_refused_header_uses_no_refresh_token(server: Server) -> None:
+    """The second request sends the secret in the body."""
     give = Endpoint()
     refuse = Answer({"error": "invalid_client"}, status=401)
     caller = Caller(server, lambda request: give(request) if b"client_secret" in request.body else refuse, auth=AUTH)
@@ -88,8 +88,8 @@ def test_endpoint_may_want_the_secret_in_the_body(server: Server) -> None:
     ]
 
 
-def test_replaced_token_is_kept_in_a_private_file(server: Server, tmp_path: Path) -> None:
-    """Each run uses the newest token; only the owner can read the file, and its folder holds nothing else."""
+def test_replaced_token_is_stored_in_a_private_file(server: Server, tmp_path: Path) -> None:
+    """Each run uses the newest token. The folder contains nothing but the file and its lock."""
     path = tmp_path / "secrets" / "people.json"
     endpoint = Endpoint()
     for number in range(1, 4):
@@ -101,7 +101,7 @@ def test_replaced_token_is_kept_in_a_private_file(server: Server, tmp_path: Path
     assert sorted(each.name for each in path.parent.iterdir()) == ["people.json", "people.json.lock"]
 
 
-def test_renewed_access_token_uses_the_newest_refresh_token(server: Server, tmp_path: Path) -> None:
+def test_renewal_uses_the_newest_refresh_token(server: Server, tmp_path: Path) -> None:
     """Also within a run, after the API refused a token."""
     endpoint = Endpoint()
     server.on("/token", endpoint)
@@ -112,7 +112,7 @@ def test_renewed_access_token_uses_the_newest_refresh_token(server: Server, tmp_
 
 
 def test_new_token_in_the_variable_counts(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever authorises the application again only exports the new token: the file belonged to the old one."""
+    """After a new authorisation, exporting the new token is enough: the file belongs to the old one."""
     path, endpoint = str(tmp_path / "kept"), Endpoint()
     assert Caller(server, endpoint, auth=AUTH, token_file=path).ask() == "token-1"
     endpoint.newest = 50
@@ -123,7 +123,7 @@ def test_new_token_in_the_variable_counts(server: Server, tmp_path: Path, monkey
 
 
 def test_threads_and_processes_use_a_token_once(server: Server, tmp_path: Path) -> None:
-    """One after the other, each with the token that the one before it left."""
+    """One after the other, each with the token that its predecessor stored."""
     path, endpoint = str(tmp_path / "kept"), Endpoint()
     callers = [Caller(server, endpoint, auth=AUTH, token_file=path) for _ in range(6)]
     code = (
@@ -142,10 +142,8 @@ def test_threads_and_processes_use_a_token_once(server: Server, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("left", "newest"), [("", 1), (" " * 8192, 1), ('{"descends_from": ', 1), ("whole", 7)])
-def test_token_survives_a_process_killed_while_it_writes(
-    server: Server, tmp_path: Path, left: str, newest: int
-) -> None:
-    """A new file that is whole is taken, as it is newer; one that is not is dropped."""
+def test_token_survives_sigkill_while_writing(server: Server, tmp_path: Path, left: str, newest: int) -> None:
+    """A complete new file counts, as it is newer. An incomplete one is deleted."""
     path, endpoint = tmp_path / "kept", Endpoint()
     assert Caller(server, endpoint, auth=AUTH, token_file=str(path)).ask() == "token-1"
     kept = path.read_text()
@@ -157,7 +155,7 @@ def test_token_survives_a_process_killed_while_it_writes(
     assert not path.with_name("kept.new").exists()
 
 
-def test_file_that_cannot_be_used_costs_no_token(server: Server, tmp_path: Path) -> None:
+def test_unusable_file_uses_no_token(server: Server, tmp_path: Path) -> None:
     """It is tried before anything is sent."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "kept", tmp_path):
@@ -169,8 +167,8 @@ def test_file_that_cannot_be_used_costs_no_token(server: Server, tmp_path: Path)
     assert "refresh-9" not in line
 
 
-def test_token_that_cannot_be_kept_fails_the_day(server: Server, tmp_path: Path) -> None:
-    """The line names the file and the way out."""
+def test_token_that_cannot_be_stored_fails_the_day(server: Server, tmp_path: Path) -> None:
+    """The line names the file and the next step."""
     folder, endpoint = tmp_path / "secrets", Endpoint()
 
     def take_away(request: Request) -> Answer:
@@ -186,15 +184,15 @@ def test_token_that_cannot_be_kept_fails_the_day(server: Server, tmp_path: Path)
     assert "refresh-" not in str(caught.value)
 
 
-def test_token_file_is_for_refresh_tokens_only() -> None:
-    """A key that does nothing is refused."""
+def test_token_file_needs_a_refresh_token() -> None:
+    """A key without effect is refused."""
     with pytest.raises(ConfigError, match="token_file needs auth = oauth2_refresh"):
         read("http://127.0.0.1/users", token_file="kept")
 
 
 @pytest.mark.parametrize("token_file", ["", "kept"])
-def test_refused_token_says_what_to_do(server: Server, token_file: str) -> None:
-    """One line, with the next step; no token in it."""
+def test_refused_refresh_token_names_the_next_step(server: Server, token_file: str) -> None:
+    """One line, without the token."""
     endpoint = Endpoint()
     endpoint.newest = 3
     line = Caller(server, endpoint, auth=AUTH, token_file=token_file).fail()
@@ -205,7 +203,7 @@ def test_refused_token_says_what_to_do(server: Server, token_file: str) -> None:
     assert endpoint.refused == 1
 
 
-def test_replaced_token_that_nothing_keeps_is_a_warning(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_replaced_token_without_a_file_is_a_warning(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """The run uses it; the line names the key."""
     caplog.set_level(logging.DEBUG)
     caller = Caller(server, Endpoint(), auth=AUTH)
@@ -218,7 +216,7 @@ def test_replaced_token_that_nothing_keeps_is_a_warning(server: Server, caplog: 
     assert "refresh-" not in warning.getMessage()
 
 
-def test_endpoint_that_is_down_for_a_moment_costs_no_token(server: Server, tmp_path: Path) -> None:
+def test_short_outage_uses_no_refresh_token(server: Server, tmp_path: Path) -> None:
     """The next attempt sends the same one."""
     endpoint = Endpoint()
     caller = Caller(server, Answer(status=503), endpoint, auth=AUTH, token_file=str(tmp_path / "kept"))
@@ -237,8 +235,8 @@ def test_endpoint_that_is_down_for_a_moment_costs_no_token(server: Server, tmp_p
     ],
     ids=str,
 )
-def test_token_is_kept_even_if_its_answer_is_useless(server: Server, tmp_path: Path, answer: dict[str, Any]) -> None:
-    """The one before it may be used up."""
+def test_token_of_a_useless_answer_is_stored(server: Server, tmp_path: Path, answer: dict[str, Any]) -> None:
+    """The endpoint may have revoked the previous token."""
     path = tmp_path / "kept"
     line = Caller(server, Answer(answer), auth=AUTH, token_file=str(path)).fail()
     assert json.loads(path.read_text())["refresh_token"] == "refresh-1"
@@ -246,7 +244,7 @@ def test_token_is_kept_even_if_its_answer_is_useless(server: Server, tmp_path: P
 
 
 def test_no_refresh_token_is_printed(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Not in an error of the API that repeats all it knows, nor in a log at DEBUG."""
+    """Not in an error of an API that repeats everything, nor in a log at DEBUG."""
     caplog.set_level(logging.DEBUG)
     server.on("/token", Endpoint())
     said = {"error": f"token-1 refresh-0 refresh-1 {SECRET}"}

@@ -1,4 +1,4 @@
-"""TLS: what waiting does not heal fails at once, with the next step."""
+"""TLS: permanent problems fail at once, with the next step."""
 
 import re
 import socket
@@ -24,7 +24,7 @@ KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
 
 class Authority:
-    """A CA, whose certificate is in the file `path`."""
+    """A CA with its certificate in the file `path`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._key, self.path = folder / f"{name}.key", folder / f"{name}.pem"
@@ -48,7 +48,7 @@ class Authority:
 
 @pytest.fixture(scope="module")
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
-    """The CA of a company, and another one."""
+    """Create the CA of a company, and another one."""
     folder = tmp_path_factory.mktemp("authorities")
     return Authority(folder, "company"), Authority(folder, "other")
 
@@ -70,12 +70,12 @@ def serve() -> Iterator[Callable[[ssl.SSLContext], Server]]:
 
 @pytest.fixture(autouse=True)
 def no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of this machine do not count."""
+    """Ignore the settings of this machine."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_ca_of_a_company_is_trusted_by_its_file(
+def test_company_ca_is_trusted_by_its_file(
     authorities: tuple[Authority, Authority], serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """REQUESTS_CA_BUNDLE names it."""
@@ -84,7 +84,7 @@ def test_a_ca_of_a_company_is_trusted_by_its_file(
 
 
 @pytest.mark.parametrize("bundle", ["", "other", "no certificate"])
-def test_an_unknown_ca_fails_at_once(
+def test_unknown_ca_fails_at_once(
     authorities: tuple[Authority, Authority],
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,7 +92,7 @@ def test_an_unknown_ca_fails_at_once(
     caplog: pytest.LogCaptureFixture,
     bundle: str,
 ) -> None:
-    """Without a retry, and with the variable that helps; also where that names another CA, or no CA at all."""
+    """The line names the variable, even if it is set to another CA or to a file without a certificate."""
     (tmp_path / "none.pem").write_text("no certificate")
     path = {"": "", "other": str(authorities[1].path), "no certificate": str(tmp_path / "none.pem")}[bundle]
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", path)
@@ -114,7 +114,7 @@ def test_an_unknown_ca_fails_at_once(
         ("localhost", -1, r"certificate has expired: check the clock.*renew the certificate.*REQUESTS_CA_BUNDLE"),
     ],
 )
-def test_a_certificate_that_does_not_hold_fails_at_once(
+def test_invalid_certificate_fails_at_once(
     authorities: tuple[Authority, Authority],
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
@@ -131,7 +131,7 @@ def test_a_certificate_that_does_not_hold_fails_at_once(
     assert "retry" not in caplog.text
 
 
-def test_https_on_a_port_of_http_fails_at_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_https_on_an_http_port_fails_at_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """The line says what to check."""
     line = fail(server.on("/users", Answer([])).replace("http://", "https://"), retries=5)
     assert "the TLS handshake with the server failed" in line
@@ -139,18 +139,18 @@ def test_https_on_a_port_of_http_fails_at_once(server: Server, caplog: pytest.Lo
     assert "retry" not in caplog.text
 
 
-def test_the_certificate_of_a_proxy_is_named(
+def test_certificate_of_proxy_is_named(
     authorities: tuple[Authority, Authority], serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hint is the same, and the line says whose certificate it is."""
+    """The hint is the same; the line names the proxy."""
     monkeypatch.setenv("https_proxy", serve(authorities[0].make_context()).url)
     line = fail("https://api.example.com/users", retries=5)
     assert "the proxy's certificate is not trusted" in line
     assert "REQUESTS_CA_BUNDLE" in line
 
 
-def test_a_tls_connection_that_breaks_off_is_tried_again() -> None:
-    """A lost connection may pass, also in the middle of the handshake."""
+def test_interrupted_tls_connection_is_retried() -> None:
+    """In the middle of the handshake too."""
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)])
     thread.start()
@@ -181,7 +181,7 @@ def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monke
         ("https://127.0.0.1", "redirect", "if that host is the one to read, set url to it", "next_link"),
     ],
 )
-def test_no_hint_sends_the_token_in_the_clear(
+def test_no_hint_sends_the_token_unencrypted(
     authorities: tuple[Authority, Authority],
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
@@ -190,7 +190,7 @@ def test_no_hint_sends_the_token_in_the_clear(
     hint: str,
     no_hint: str,
 ) -> None:
-    """A source that links from https to http is read by next_link = path."""
+    """For a source that links from https to http, the line suggests next_link = path."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
     monkeypatch.setenv("PEOPLE_TOKEN", "token-of-nobody")
     server = serve(authorities[0].make_context())
@@ -217,19 +217,18 @@ def test_no_hint_sends_the_token_in_the_clear(
         ("TLSV13_ALERT_CERTIFICATE_REQUIRED", True),
     ],
 )
-def test_an_alert_of_a_server_in_trouble_may_pass(reason: str, fatal: bool) -> None:
-    """The other alerts stay as they are."""
+def test_tls_alert_of_a_failing_server_is_retried(reason: str, fatal: bool) -> None:
+    """Other alerts fail at once."""
     error = ssl.SSLError(1, f"[SSL: {reason}] an alert")
     error.reason = reason
     assert (find_tls_problem(requests.exceptions.SSLError(error)) is not None) == fatal
 
 
-def test_a_token_endpoint_and_a_webhook_say_the_same(
+def test_token_endpoint_and_webhook_name_the_variable(
     authorities: tuple[Authority, Authority],
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever is sent, the line names the variable."""
     url = serve(authorities[0].make_context()).url
     for name, value in {"PEOPLE_ID": "id", "PEOPLE_SECRET": "secret-of-nobody", "HOOK": f"{url}/s3cr3t"}.items():
         monkeypatch.setenv(name, value)

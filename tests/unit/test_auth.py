@@ -1,4 +1,4 @@
-"""Secrets: into a request, and nowhere else."""
+"""Secrets are sent with requests, and are not shown anywhere."""
 
 import base64
 import logging
@@ -21,7 +21,7 @@ SECRET = "s3cr3t/+tok&n"
 
 
 def send(server: Server, auth: str, path: str = "/users", **keys: Any) -> Request:
-    """What comes to the server with the given auth."""
+    """Return the request that reaches the server with the given auth."""
     url = server.on(path.partition("?")[0], Answer([]))
     people = People(**{"url": url, "auth": auth} | keys)
     with Session(Auth(people, Mask())) as session:
@@ -30,7 +30,7 @@ def send(server: Server, auth: str, path: str = "/users", **keys: Any) -> Reques
 
 
 def fail(**keys: Any) -> str:
-    """The line with which a section is refused, before anything is sent."""
+    """Return the error for a section. Nothing is sent."""
     with pytest.raises(ConfigError) as caught:
         Auth(People(**{"url": "http://127.0.0.1/users"} | keys), Mask())
     assert str(caught.value).startswith("[people] ")

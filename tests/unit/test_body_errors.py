@@ -1,6 +1,6 @@
-"""Bodies that came with status 200: those that say that the request failed, and those that only look like it.
+"""Bodies with status 200: failures, and pages that look like failures.
 
-The wordings of the failures are those of the APIs' public documentation.
+The failures are quoted from the public documentation of the APIs.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The sections of luigi.cfg and the days they make."""
+"""Sections of luigi.cfg, and the days that they define."""
 
 import datetime as dt
 import itertools

@@ -1,4 +1,4 @@
-"""What a text may not say, and in which forms it would."""
+"""Secrets are removed from texts in every form."""
 
 import base64
 import html
@@ -36,7 +36,7 @@ from wholeday.redaction import SHORTEST, Mask
     ],
 )
 def test_secrets_are_masked_in_any_form(said: str, shown: str) -> None:
-    """Those that are known in any encoding, the longest first; those of a URL by their place; no pointer to a page."""
+    """Known secrets in any encoding, secrets in URLs by their position, and no pointers to a page."""
     assert Mask(["a/b c", "abcd", "abcdef"])(said) == shown
 
 
@@ -45,8 +45,8 @@ SECRETS = st.text(st.sampled_from("aé\\&<>\"'/+% *") | st.characters(exclude_ca
 
 @settings(deadline=None)
 @given(secret=SECRETS.filter(lambda text: text == text.strip(" \\+") and len(re.sub(r"[ \\]", "", text)) >= SHORTEST))
-def test_no_encoding_of_a_secret_comes_through(secret: str) -> None:
-    """As it is, as URLs write it, once and twice, and as JSON and HTML do."""
+def test_every_encoding_of_a_secret_is_masked(secret: str) -> None:
+    """Plain, URL-encoded once and twice, and escaped as in JSON and HTML."""
     forms = [secret, quote(secret), quote(secret, safe=""), quote_plus(secret), quote(quote(secret, safe=""), safe="")]
     forms += [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], html.escape(secret)]
     mask = Mask([secret])
@@ -54,27 +54,26 @@ def test_no_encoding_of_a_secret_comes_through(secret: str) -> None:
 
 
 @pytest.mark.parametrize("secret", ["a", "ab", "1", " ", "\\", "é"])
-def test_a_short_secret_garbles_nothing(secret: str) -> None:
-    """A password of one letter would turn every line into stars."""
+def test_short_secret_is_not_masked(secret: str) -> None:
+    """A password of one letter would garble every line."""
     line = "users 2026-11-20: GET http://h/abé: 500 a b é \\: check auth"
     assert Mask([secret])(line) == line
 
 
-def test_a_part_of_eight_characters_is_masked() -> None:
-    """Fewer tell too little, and would be found where they mean something else."""
+def test_part_of_eight_characters_is_masked() -> None:
+    """Shorter parts reveal too little, and occur in other words."""
     assert Mask(["s3cr3t-t0k3n"])("s3cr3t-t and cr3t-t0k3 and s3cr3t-") == "*** and *** and s3cr3t-"
 
 
-def test_text_escaped_too_deep_is_not_shown() -> None:
-    """Who could read it could read a secret in it."""
+def test_text_escaped_too_deep_is_hidden() -> None:
     text = "s3cr3t-t0k3n"
     for _ in range(20):
         text = quote(f"%{text}", safe="")
     assert Mask(["s3cr3t-t0k3n"])(text) == "***"
 
 
-def test_a_mask_grows_while_threads_use_it() -> None:
-    """A token that is learnt in the middle is masked from then on, and none that was known before is forgotten."""
+def test_mask_is_thread_safe() -> None:
+    """A secret is masked from the moment it is added, and no earlier one is lost."""
     mask = Mask(["first!"])
     names = [f"token-{number}-" for number in range(200)]
 
@@ -94,16 +93,16 @@ def test_a_mask_grows_while_threads_use_it() -> None:
     assert mask(" ".join(names)).split() == ["***"] * 200
 
 
-def test_a_hostile_text_takes_no_long_time() -> None:
-    """However much of a secret it repeats."""
+def test_hostile_text_is_masked_quickly() -> None:
+    """However often it repeats a part of a secret."""
     secret = base64.b64encode(bytes(range(256)) * 4).decode() + r"\\\\"
     start = time.monotonic()
     Mask([secret])((secret[:-1] + "\\" * 100 + "?token" * 20) * 20)
     assert time.monotonic() - start < 2
 
 
-def test_what_a_section_holds_under_a_secret_name_is_a_secret() -> None:
-    """In url, params, body and headers, at any depth; short texts and those under other names are none."""
+def test_values_under_secret_names_are_secrets() -> None:
+    """In url, params, body and headers, at any depth. Short texts and other names do not count."""
     people = People(
         url="http://h/users?api_key=of+url&page=first#?token=fragment",
         params={"filter": [{"token": "of params"}], "q": "search", "sig": "abc", "page_token": "pointer"},
@@ -113,8 +112,8 @@ def test_what_a_section_holds_under_a_secret_name_is_a_secret() -> None:
     assert set(people.secrets) == {"of url", "of params", "of body", "session=1"}
 
 
-def test_a_covered_logger_says_no_secret_and_is_given_back(caplog: pytest.LogCaptureFixture) -> None:
-    """What it says is masked, arguments and all, for as long as it is covered."""
+def test_cover_masks_log_records(caplog: pytest.LogCaptureFixture) -> None:
+    """With their arguments, and only within the block."""
     logger = logging.getLogger("urllib3.connectionpool")
     mask = Mask(["s3cr3t"])
     with mask.cover():
@@ -126,8 +125,8 @@ def test_a_covered_logger_says_no_secret_and_is_given_back(caplog: pytest.LogCap
     assert not logger.filters
 
 
-def test_a_logger_that_is_covered_twice_is_covered_until_both_are_over(caplog: pytest.LogCaptureFixture) -> None:
-    """Who is done first uncovers nothing for the other, and in the end nothing is left."""
+def test_overlapping_covers(caplog: pytest.LogCaptureFixture) -> None:
+    """Each covers the loggers until its own block ends."""
     logger = logging.getLogger("urllib3.connectionpool")
     mask = Mask(["s3cr3t"])
     with mask.cover():

@@ -1,4 +1,4 @@
-"""Times of a day in a request."""
+"""Placeholders for the times of a day in a request."""
 
 import datetime as dt
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""The presets: what they may hold, and what goes before them."""
+"""Presets: their keys, and the keys that override them."""
 
 import datetime as dt
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Text of a source on a terminal, in a log, in a chat."""
+"""Text of a source is cleaned for terminals, logs and chats."""
 
 import json
 import logging
@@ -51,13 +51,13 @@ def test_cleaned_text_is_one_printable_line(text: str) -> None:
 
 @given(st.text())
 def test_cleaned_lines_keep_their_breaks(text: str) -> None:
-    """As many lines come as went in, and nothing else that moves a cursor."""
+    """Nothing else that moves a cursor stays."""
     lines = clean_lines(text)
     assert lines.count("\n") == text.count("\n")
     assert lines.replace("\n", "").isprintable()
 
 
-def test_printable_text_stays_as_it_is() -> None:
+def test_printable_text_is_unchanged() -> None:
     assert clean_line("Zoë, 名前, 🙂 and \\x1b") == "Zoë, 名前, 🙂 and \\x1b"
 
 
@@ -89,7 +89,7 @@ def test_line_of_an_expected_error_is_clean(error: Exception) -> None:
 
 
 def test_log_record_is_clean_for_any_handler(caplog: pytest.LogCaptureFixture) -> None:
-    """Also its traceback, and also the handlers of a logging_conf_file."""
+    """With its traceback, and for the handlers of a logging_conf_file too."""
     try:
         raise KeyError(f"{ESC}\nERROR: forged")
     except KeyError:

@@ -1,4 +1,4 @@
-"""Sections of luigi.cfg that are written are read back as they were meant."""
+"""Written sections of luigi.cfg read back with the same values."""
 
 import json
 from configparser import InterpolationError

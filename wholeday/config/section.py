@@ -1,4 +1,4 @@
-"""Read a section of luigi.cfg, each key of which is also a flag: `url` in `[users]` is `--users-url`.
+"""Read a section of luigi.cfg. Each key is also a flag: `url` in `[users]` is `--users-url`.
 
 Responsibilities: values, and errors for unknown keys and unusable values, where Luigi only warns.
 Non-goals: the keys, which the subclasses declare.

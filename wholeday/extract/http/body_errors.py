@@ -1,6 +1,6 @@
 """Detect a failure that the body of an answer with a good status reports.
 
-Responsibilities: the fields in which APIs report failures, and the keys `error_path` and `ok_when`.
+Responsibilities: the fields that APIs use for failures, and the keys `error_path` and `ok_when`.
 Non-goals: the list of records, and the consequence of a failure.
 
 A truthy `error` or `errors`, or a false `ok` or `success`, always counts. Other fields have innocent meanings too (a
@@ -127,7 +127,7 @@ MAX_ERROR_LIST = 2**14  # bytes: longer lists hold records
 
 
 class Complaint(NamedTuple):
-    """The field in which a body reports a failure, and its value."""
+    """The field that reports a failure, and its value."""
 
     path: str
     value: Any

@@ -41,7 +41,7 @@ class Unfolded(NamedTuple):
     body: bytes
     selector: str | None
     fields: Mapping[str, object] = {}
-    """The fields in which an object that replaces the list may report a failure."""
+    """The fields of an object that replaces the list. They may report a failure."""
     is_lines: bool = False
 
 
@@ -104,7 +104,7 @@ def _list_members(body: bytes, path: str) -> Unfolded:
 
 
 def _replace(page: Mapping[str, msgspec.Raw], path: str) -> bytes | None:
-    """Return a page in which a list of its members replaces the object at `path`; None if there is no object."""
+    """Replace the object at `path` in a page by the list of its members; None if `path` has no object."""
     new: dict[str, bytes] = {}
     if path in page:
         raw = page[path]

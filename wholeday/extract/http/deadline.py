@@ -50,7 +50,7 @@ class Deadline:
         self._end += seconds
 
     def shorten(self, timeout: float | None) -> float:
-        """Return `timeout` or the remaining seconds, whichever is less. Raises SlowError after the deadline."""
+        """Return the smaller of `timeout` and the remaining seconds. Raises SlowError after the deadline."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise SlowError(f"the request took longer than {self._seconds:g} seconds")

@@ -161,7 +161,7 @@ class DemoAdapter(BaseAdapter):
         return response
 
     def close(self) -> None:
-        """Do nothing, as there are no connections."""
+        """Do nothing: nothing is open."""
 
 
 class _RefusedError(Exception):

@@ -1,7 +1,7 @@
 """Split the JSON of a page into records and fields, each with the bytes that the source sent.
 
-Responsibilities: nothing is parsed or encoded again without need. What is cut, too large or not JSON is refused, and
-so are ambiguous names.
+Responsibilities: nothing is parsed or encoded again without need. Incomplete, too large and invalid JSON is refused,
+and so are ambiguous names.
 Non-goals: which list holds the records.
 """
 

@@ -1,4 +1,4 @@
-"""Name the ways in which a request fails or an answer is unusable."""
+"""Define the failures of a request and the defects of an answer."""
 
 import re
 

@@ -27,7 +27,7 @@ from wholeday.extract.http.session import Session, encode_basic, find_tls_proble
 from wholeday.extract.http.waits import is_limited, parse_wait
 from wholeday.redaction import Mask
 
-MARGIN = 10.0  # seconds before a token expires in which it is replaced already
+MARGIN = 10.0  # seconds: a token is replaced this long before it expires
 LONGEST = 10**9  # seconds, if the endpoint does not say when a token expires
 EXCERPT = 200  # characters of the endpoint's answer in an error
 RECOVERABLE = frozenset({408, 425, 429})

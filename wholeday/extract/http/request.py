@@ -90,7 +90,7 @@ def parse_param_name(pair: str) -> str:
 
 
 def to_text(value: object) -> str:
-    """Return a value as it is sent: strings and numbers unchanged, any other value as JSON."""
+    """Return the text to send for a value: strings and numbers unchanged, any other value as JSON."""
     if isinstance(value, (str, Number)):
         return str(value)
     return json.dumps(value, separators=(",", ":"), default=dict)
