@@ -51,7 +51,7 @@ def set_up_console() -> None:
 
     A second call changes nothing.
     """
-    # A closed stream is None in Python. A child would write into the next file that is opened, which takes over its number.
+    # A closed stream is None in Python. The next file that is opened takes its number, and a child would write to it.
     sys.stdout, sys.stderr = sys.stdout or _open_null(), sys.stderr or _open_null()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a source may quote letters that the output encoding lacks
