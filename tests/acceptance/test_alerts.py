@@ -191,7 +191,7 @@ def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
     alerts.record_recovery(USERS, USERS.config().last_closed_day(clock.utc_now()))  # what is late is so all the same
     with pytest.raises(SystemExit):
         cli.main(["status", "--max-age", "30 hours"])
-    assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: wholeday status tells more"]
+    assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: see wholeday status"]
     tomorrow = clock.utc_now() + dt.timedelta(days=1)
     monkeypatch.setattr(clock, "utc_now", lambda: tomorrow)
     with pytest.raises(SystemExit):

@@ -385,5 +385,5 @@ def test_a_long_outage_is_told_shortly():
     failed = [remedy for remedy in list_remedies(read_status(read_workspace(USERS))) if remedy.state == "failed"]
     assert len(failed) == 15
     assert [remedy.days for remedy in failed[:2]] == ["2026-11-24", "2026-11-22"]
-    assert re.fullmatch(r"19 other runs before, 2026-10-05, .*, 2026-10-27", failed[-1].days)
+    assert re.fullmatch(r"19 other ranges before, 2026-10-05, .*, 2026-10-27", failed[-1].days)
     assert failed[-1].command == "wholeday backfill 2026-08-28 2026-10-28"

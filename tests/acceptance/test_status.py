@@ -21,7 +21,7 @@ from wholeday.tasks.stages import read_workspace
 
 NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # a Wednesday
 FIRST, LAST = dt.date(2026, 11, 5), dt.date(2026, 11, 24)
-NOTHING = "ERROR: users: no day is loaded, and --max-age allows 1 day: wholeday status tells more"
+NOTHING = "ERROR: users: no day is loaded, and --max-age allows 1 day: see wholeday status"
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     lines = [line.rstrip() for line in out.splitlines()]
     assert lines[:10] == [
         "users in sqlite:///data/warehouse.db: 17 days, 2026-11-05 to 2026-11-23; "
-        "3 days missing up to the last closed one, 2026-11-24",
+        "3 days missing up to the last closed day, 2026-11-24",
         "all changes before 2026-11-18T00:00:00Z are loaded (7 days 3 hours ago)",
         "source: demo://users",
         "",
@@ -167,7 +167,7 @@ def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
     assert "no day is loaded" in out
     make_days(FIRST, 19)
     assert run_here(capsys, "status", "--max-age", "27 hours 30 minutes")[1:] == ("", 0)
-    ends = "ERROR: users: what is known ends with 2026-11-24T00:00:00Z, 1 day 3 hours ago"
+    ends = "ERROR: users: the known changes end at 2026-11-24T00:00:00Z, 1 day 3 hours ago"
     line, next_ = (
         f"{ends}, and --max-age allows 1 day 3 hours",
         "1 day missing: wholeday backfill 2026-11-24 2026-11-25",
@@ -187,7 +187,7 @@ def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(
     change("delete from loads where date in ('2026-11-12', '2026-11-20')")
     status = read_status(read_workspace(USERS))
     assert (status.newest, status.known_until) == (LAST, dt.datetime(2026, 11, 12, tzinfo=dt.UTC))
-    ends = "ERROR: users: what is known ends with 2026-11-12T00:00:00Z, 13 days 3 hours ago"
+    ends = "ERROR: users: the known changes end at 2026-11-12T00:00:00Z, 13 days 3 hours ago"
     _, err, code = run_here(capsys, "status", "--max-age", "1 day 4 hours")
     next_ = "2 days missing: wholeday backfill 2026-11-12 2026-11-21"
     assert (err.strip(), code) == (f"{ends}, and --max-age allows 1 day 4 hours: {next_}", 1)

@@ -407,16 +407,16 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
     path.write_bytes(b"")
     result = run(*command, "42", "4711", "--pipeline-data-dir", "data", "--yes", "--unknown")
     assert result.returncode == 1
-    assert "users: 4 lines of the files and " in result.stdout
+    assert "users: erased 4 lines of the files and " in result.stdout
     assert f"\n  {DAYS[1]}: 2 lines\n" in result.stdout
     assert re.search(r"^42: \d rows of the warehouse, \d days?$", result.stdout, re.MULTILINE)
-    assert "4711: found in no day" in result.stdout
+    assert "4711: not found on any day" in result.stdout
     assert result.stderr.startswith(f"ERROR: users {DAYS[2]}: {path}: the file does not match")
     assert "2 keys not fully erased" in run("python", "-m", "wholeday", "status").stdout
     path.write_bytes(content)
     again = run(*command)
     assert (again.returncode, again.stderr) == (0, "")
-    assert "users: 1 line of the files and 0 rows of the warehouse" in again.stdout
+    assert "users: erased 1 line of the files and 0 rows of the warehouse" in again.stdout
     assert "not fully" not in run("python", "-m", "wholeday", "status").stdout
     assert MARK not in result.stdout + result.stderr + again.stdout
 
@@ -457,7 +457,9 @@ def test_forget_needs_a_word():
     before = dump_kept()
     result = run_line("python -m wholeday forget users 42 < /dev/null", PYTHONPATH=str(ROOT))
     assert result.returncode == 1
-    assert result.stderr == "ERROR: forget cannot be undone, and nobody can be asked here: run it again with --yes\n"
+    assert (
+        result.stderr == "ERROR: forget cannot be undone. To confirm it without a terminal, run it again with --yes\n"
+    )
     assert dump_kept() == before
 
 

@@ -201,7 +201,7 @@ def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configu
     first, second, third = map(str, DAYS)
     done = f"users {first}: requested; reprocessed from raw\n"
     assert run_here(capsys, "reprocess", first, second, "--all") == (done, "", 0)
-    assert run_here(capsys, "reprocess", first, second) == (f"users {first}: current, left as it is\n", "", 0)
+    assert run_here(capsys, "reprocess", first, second) == (f"users {first}: current, nothing to do\n", "", 0)
     out, err, code = run_here(capsys, "reprocess", second, third, "--all")
     assert (out, code) == ("", 1)
     assert err.startswith(f"ERROR: users {second}: 2 of 3 records are rejected")
@@ -239,7 +239,7 @@ def test_a_damaged_day_is_made_again_as_its_error_says(server, configure, stage)
 
 def test_a_range_without_a_day_is_an_error():
     """STOP is the day after the last one."""
-    with pytest.raises(ConfigError, match="STOP 2026-10-01 is not after START 2026-10-01: it is the day after"):
+    with pytest.raises(ConfigError, match="STOP 2026-10-01 is not after START 2026-10-01: STOP is the day after"):
         list(reprocess(read_workspace(USERS), DAYS[0], DAYS[0]))
 
 

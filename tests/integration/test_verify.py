@@ -661,8 +661,7 @@ def test_the_same_rows_in_other_bytes_are_a_remark():
     found = list(verify(read_workspace(USERS)))
     assert tell(found) == []
     assert tell(found, remark=True) == [
-        f"{RECORDS} clean: part-00000.parquet has other bytes, though the same rows, than the same code makes of the "
-        "raw files"
+        f"{RECORDS} clean: part-00000.parquet has other bytes, but the same rows as a new transform of the raw files"
     ]
 
 
@@ -821,7 +820,7 @@ def test_declared_column_that_clean_does_not_give_is_named():
         return users
 
     declared = dataclasses.replace(USERS, table=with_age)
-    uncleaned = [f"{day} clean: the raw files cannot be cleaned again: clean: .* declares age, .*" for day in DAYS]
+    uncleaned = [f"{day} clean: cannot transform the raw files again: clean: .* declares age, .*" for day in DAYS]
     check(tell(verify(read_workspace(declared))), uncleaned)
     execute(*(f"alter table {table} add column age integer" for table in WITH_ROWS))
     lines = [f"{day} users: .*: the rows have the columns .*, the table has .*" for day in DAYS]
@@ -833,7 +832,7 @@ def test_a_cleaning_that_fails_by_now_is_named():
     """As where a library is another one: each day is compared with the tables all the same."""
     broken = dataclasses.replace(USERS, clean=lambda users: (users.head(1), {}))
     execute(f"update loads set watermark = null where date = '{RECORDS}'")
-    lines = [f"{day} clean: the raw files cannot be cleaned again: .*" for day in DAYS]
+    lines = [f"{day} clean: cannot transform the raw files again: .*" for day in DAYS]
     check(tell(verify(read_workspace(broken))), [*lines, f"{RECORDS} loads: watermark is null, should be .*"])
 
 
@@ -865,7 +864,7 @@ def test_the_command_ends_with_1_where_something_differs(capsys):
     differs = f"users {RECORDS} loads: pages is 7, should be 1\n"
     assert run_here(capsys, "verify") == (f"{remark}{differs}users: 1 difference\n", "", 1)
     assert run_here(capsys, "verify", SNAPSHOT, RECORDS) == (f"{remark}users: nothing differs\n", "", 0)
-    wrong = f"ERROR: STOP {SNAPSHOT} is not after START {RECORDS}: it is the day after the last one"
+    wrong = f"ERROR: STOP {SNAPSHOT} is not after START {RECORDS}: STOP is the day after the last one"
     assert run_here(capsys, "verify", RECORDS, SNAPSHOT) == ("", wrong, 1)
 
 

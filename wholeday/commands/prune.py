@@ -109,7 +109,7 @@ def command(
     ] = 7,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; otherwise only show what would be deleted.")] = False,
 ) -> bool:
-    """Print the days whose files are deleted, or would be, and those that are kept. Returns whether none failed."""
+    """Print which days are pruned, or would be, and which are kept. Return whether none failed."""
     console, sound = open_console(), True
     with open_datasets(context) as loads:
         for workspace in (load.workspace() for load in loads):

@@ -84,7 +84,7 @@ def command(
         False
     ),
 ) -> bool:
-    """Rebuild the warehouse, and print of which days. Returns whether no day failed."""
+    """Rebuild the tables, and print the rebuilt days. Return whether no day failed."""
     sound = True
     with open_datasets(context) as loads:
         for load in loads:

@@ -32,7 +32,7 @@ from wholeday.transform import day as transform_stage
 class Outcome(NamedTuple):
     """The outcome for a day, and why.
 
-    `done`: loaded again. `current`: nothing to do. `missing`: no raw files. `pruned`: none either, as it is pruned.
+    `done`: the day is loaded. `current`: nothing to do. `missing`: no raw files. `pruned`: no raw files, after `prune`.
     `skipped`: it comes from another source. `failed`: the reason is the error.
     """
 
@@ -194,7 +194,7 @@ def show_outcomes(workspace: Workspace, outcomes: Iterable[Outcome], each: str =
         elif what == "missing":
             missing.setdefault(why, []).append(date)
     if days["current"]:
-        console.print(f"{workspace.name} {name_days(days['current'])}: current, left as it is", soft_wrap=True)
+        console.print(f"{workspace.name} {name_days(days['current'])}: current, nothing to do", soft_wrap=True)
     if days["pruned"]:
         pruned = f"{workspace.name} {name_days(days['pruned'])}"
         console.print(f"{pruned}: pruned, left as loaded", style="yellow", soft_wrap=True)

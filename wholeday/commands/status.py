@@ -49,9 +49,9 @@ STATES: dict[State, str] = {
 """The states of a day and their descriptions. A day in several states is shown in the last of them."""
 
 
-REASONS = 10  # for rejects that the screen names
-FAILURES = 5  # that it names
-WEEKS = 6  # of its calendar
+REASONS = 10  # for rejects, on the screen
+FAILURES = 5  # on the screen
+WEEKS = 6  # in the calendar of the screen
 LETTERS: dict[State, tuple[str, str]] = {
     "loaded": (".", "green"),
     "pruned": ("p", "green"),
@@ -171,7 +171,7 @@ def _fills_gaps(settings: Source) -> bool:
 
 
 def _select_unbroken(loads: list[Marker], fills_gaps: bool) -> list[Marker]:
-    """Return the loaded days up to the first gap. A snapshot is complete by itself, whatever is missing before it."""
+    """Return the loaded days up to the first gap. A snapshot is complete by itself, even after a gap."""
     known = 0
     for number, marker in enumerate(loads):
         follows = not number or marker.date - loads[number - 1].date == DAY
@@ -234,12 +234,12 @@ def command(
         ),
     ] = None,
 ) -> bool:
-    """Print how each dataset stands. Returns whether none is older than `max_age`."""
+    """Print the status of each dataset. Return whether none is older than `max_age`."""
     with open_datasets(context) as loads:
         statuses = [read_status(load.workspace()) for load in loads]
         late = []
         for load, status in zip(loads, statuses, strict=True):
-            if line := _tell_late(status, max_age):
+            if line := _describe_delay(status, max_age):
                 late.append(f"ERROR: {line}\n")
                 alerts.send_alert(load.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
         try:
@@ -260,11 +260,11 @@ def _show_status(status: Status, days: int) -> None:
         pending = count(status.pending_keys, "key")
         console.print(f"{name}: {pending} not fully erased: {spell_command(name, 'forget')}", soft_wrap=True)
     if status.first and status.newest and status.known_until:
-        lacking = f"{count(len(status.missing), 'day')} missing up to the last closed one, {status.last_closed}"
+        missing = f"{count(len(status.missing), 'day')} missing up to the last closed day, {status.last_closed}"
         span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
         age = format_span(status.at - status.known_until)
         console.print(
-            f"{name} in {status.database}: {span}; {lacking if status.missing else 'none is missing'}", soft_wrap=True
+            f"{name} in {status.database}: {span}; {missing if status.missing else 'no day is missing'}", soft_wrap=True
         )
         console.print(f"all changes before {format_time(status.known_until)} are loaded ({age} ago)", soft_wrap=True)
         if status.source:
@@ -272,7 +272,7 @@ def _show_status(status: Status, days: int) -> None:
     else:
         console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
     if status.future:
-        console.print(f"wrong clock: {_tell_future(status)}", style="red", soft_wrap=True)
+        console.print(f"wrong clock: {_describe_future(status)}", style="red", soft_wrap=True)
     if states := status.get_states():
         console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
     if status.loads:
@@ -298,7 +298,7 @@ def _show_status(status: Status, days: int) -> None:
 
 
 def _show_loads(console: Console, markers: Sequence[Marker]) -> None:
-    """A row a day with its counts. Where they are too wide those that are 0 on all these days are told in a line."""
+    """Print a row of counts for each day. On a narrow terminal, name the counts that are all 0 in one line."""
     names, zero = ["extracted", *COUNTS], []
     if len("  ".join(["2026-11-21", *names, "seconds"])) > console.width:
         zero = [name for name in names if not any(marker.counts[name] for marker in markers)]
@@ -306,7 +306,7 @@ def _show_loads(console: Console, markers: Sequence[Marker]) -> None:
     rows = [[*(f"{marker.counts[name]:,}" for name in shown), f"{marker.seconds:.2f}"] for marker in markers]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("date", no_wrap=True)
-    for name, values in zip((*shown, "seconds"), zip(*rows, strict=True), strict=True):  # a name is broken, no number
+    for name, values in zip((*shown, "seconds"), zip(*rows, strict=True), strict=True):  # names may wrap
         table.add_column(name, justify="right", overflow="fold", min_width=max(map(len, values)))
     for marker, row in zip(markers, rows, strict=True):
         table.add_row(str(marker.date), *row)
@@ -319,7 +319,7 @@ def _show_loads(console: Console, markers: Sequence[Marker]) -> None:
 
 
 def _make_calendar(states: Mapping[dt.date, State], last_closed: dt.date) -> Table:
-    """The last weeks up to that of the last closed day, but none before the first known day: a row each."""
+    """Build a table with a row for each of the last weeks, from the first known day to the last closed day."""
     newest = max(last_closed, *states)
     start = max(min(states), newest - dt.timedelta(weeks=WEEKS - 1))
     monday = start - dt.timedelta(days=start.weekday())
@@ -336,7 +336,7 @@ def _make_calendar(states: Mapping[dt.date, State], last_closed: dt.date) -> Tab
 
 
 def _make_cell(day: dt.date, state: State | None) -> Text:
-    """A day of the month with the letter of its state; nothing where it has none."""
+    """Return the day of the month with the letter of its state; nothing for a day without a state."""
     if not state:
         return Text()
     letter, style = LETTERS[state]
@@ -344,36 +344,36 @@ def _make_cell(day: dt.date, state: State | None) -> Text:
 
 
 def _make_legend() -> Columns:
-    """What the letters mean: in a line, or in as many as the terminal needs."""
+    """Build the legend of the letters, wrapped to the width of the terminal."""
     legend = (Text(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items())
     return Columns(legend, padding=(0, 3))
 
 
-def _tell_late(status: Status, max_age: dt.timedelta | None) -> str | None:
-    """That what is known ends longer ago than `max_age`, and why; None where it does not."""
+def _describe_delay(status: Status, max_age: dt.timedelta | None) -> str | None:
+    """Return the error if the known changes end longer ago than `max_age`, and the cause; else None."""
     if max_age is not None and status.future:
-        return f"{status.dataset}: {_tell_future(status)}"
+        return f"{status.dataset}: {_describe_future(status)}"
     if max_age is None or (status.known_until and status.at - status.known_until <= max_age):
         return None
     known = "no day is loaded"
     if status.known_until:
         age = format_span(status.at - status.known_until)
-        known = f"what is known ends with {format_time(status.known_until)}, {age} ago"
-    return f"{status.dataset}: {known}, and --max-age allows {format_span(max_age)}: {_tell_next(status)}"
+        known = f"the known changes end at {format_time(status.known_until)}, {age} ago"
+    return f"{status.dataset}: {known}, and --max-age allows {format_span(max_age)}: {_describe_next_step(status)}"
 
 
-def _tell_future(status: Status) -> str:
-    """Name the days that were read under a wrong clock, and what to do."""
+def _describe_future(status: Status) -> str:
+    """Name the days that were extracted while the clock was ahead, and the next step."""
     days = format_newest(status.future)
     return f"{days}: extracted while the clock was ahead, so later loads may have no effect: {FUTURE}"
 
 
-def _tell_next(status: Status) -> str:
-    """What keeps a dataset back: the failure of the oldest day that it lacks, or what to run."""
+def _describe_next_step(status: Status) -> str:
+    """Name what holds a dataset back: the failure of its oldest missing day, or the command to run."""
     failed = {failure.date: failure for failure in status.open_failures}
     lacking = status.wanted or list(failed)
     if not lacking:
-        return f"{spell_command(status.dataset, 'status')} tells more"
+        return f"see {spell_command(status.dataset, 'status')}"
     missing = f"{count(len(lacking), 'day')} missing"
     if failure := failed.get(lacking[0]):
         before = f"{missing}, " if len(lacking) > 1 else ""

@@ -1,6 +1,6 @@
 """Send alerts for failed and late days: one POST to the webhook for each day and cause.
 
-*Responsibilities*: the message, and the record of sent alerts beside the failures, which prevents repeated alerts.
+*Responsibilities*: the message, and the record of sent alerts, which prevents repeated alerts.
 *Non-goals*: failing a run or delaying it for long. A webhook that does not answer is a warning, and is not called
 again for a minute.
 """
@@ -47,7 +47,7 @@ class Alert(msgspec.Struct, frozen=True):
 def send_alert(dataset: Dataset, failure: Failure) -> None:
     """Send an alert, unless the webhook accepted one for this day and cause. Log a warning if it cannot be sent.
 
-    An alert that was not delivered is sent when the day fails again.
+    An alert that was not delivered is sent at the next failure of the day.
     """
     with contextlib.suppress(ConfigError):  # the section [pipeline] names no usable webhook
         settings = Pipeline()
@@ -106,7 +106,7 @@ def post(variable: str, message: dict[str, Any]) -> str | None:
 def _send(url: str, message: dict[str, Any]) -> str | None:
     from wholeday.extract.http.session import Session, find_tls_problem
 
-    mask = Mask([url.partition("//")[2].partition("/")[2]])  # the path is the secret: it allows anybody to post
+    mask = Mask([url.partition("//")[2].partition("/")[2]])  # the path is the secret: it gives access to the chat
     try:
         with (
             mask.cover(),

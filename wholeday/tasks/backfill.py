@@ -1,6 +1,6 @@
 """Load the missing days of a range of any length, in batches.
 
-*Responsibilities*: which days to run, in which batches, and the result of each day. Luigi's scheduling takes quadratic
+*Responsibilities*: the days to run, their batches, and the result of each day. Luigi's scheduling takes quadratic
 time in the number of tasks; batches make it linear.
 *Non-goals*: running a batch, which batch.py does. Deciding whether a day is loaded: the warehouse says so.
 """

@@ -1,7 +1,7 @@
 """Run a batch of days under Luigi, and report the result of each day as it comes.
 
 *Responsibilities*: the messages between Luigi's worker and its scheduler, which is in this process or luigid. They say
-which day starts, is loaded or fails, in whichever process, and a worker is stopped between two days.
+which day starts, is loaded or fails, in any process. A worker is stopped between two days.
 *Non-goals*: deciding whether a day is loaded. The warehouse says so.
 """
 

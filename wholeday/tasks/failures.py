@@ -66,7 +66,7 @@ def read_failures(data_dir: str, dataset: str) -> list[Failure]:
 def select_open(failures: Iterable[Failure], markers: Iterable[Marker]) -> dict[dt.date, Failure]:
     """Return the last failure of each day that is not loaded, by day. `markers` are the rows of `loads`.
 
-    A loaded day needs nothing, whatever failed after the load. No later run would clear such a failure.
+    A failure after the load is closed, too: no later run would clear it.
     """
     loaded = {marker.date for marker in markers}
     newest = {failure.date: failure for failure in failures}  # in the order of the file: a clock may be wrong

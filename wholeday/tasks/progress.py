@@ -36,7 +36,7 @@ def track_extraction(
     set_percentage: SetPercentage | None = None,
     set_link: SetLink | None = None,
 ) -> "Iterator[Callable[[Reader], None]]":
-    """Yield a function to call with the reader after each page. The setters are those of the running Luigi task."""
+    """Yield a function to call with the reader after each page. The setters are methods of the running Luigi task."""
     rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage, set_link), _Bar()
 
     def update(reader: "Reader") -> None:

@@ -2,7 +2,7 @@
 
 *Responsibilities*: the order of the questions (questions.py) to two extractions of a day (trial.py). The second one is
 transformed and loaded, into a SQLite database in a temporary folder.
-*Non-goals*: the configured database, which stays as it is.
+*Non-goals*: changes to the configured folder and database.
 """
 
 import contextlib

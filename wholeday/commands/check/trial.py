@@ -59,7 +59,7 @@ class Secrets(Mask):
         super().add(*secrets)
 
     def are_in(self, data: bytes) -> bool:
-        """Tell whether the data holds a secret: as it is, percent-encoded, escaped as in JSON, or in base64."""
+        """Tell whether the data holds a secret: in plain text, percent-encoded, escaped as in JSON, or in base64."""
         text = data.decode("utf-8", "replace").lower()
         return any(form.lower() in text for secret in self.known for form in _list_forms(secret))
 

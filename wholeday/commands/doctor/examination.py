@@ -1,6 +1,6 @@
 """Examine a source by requests, and suggest the section of luigi.cfg that reads it.
 
-*Responsibilities*: the questions, and the conclusions from the answers. What no answer has shown is named as a doubt.
+*Responsibilities*: the questions, and the conclusions from the answers. A conclusion without a proof is a doubt.
 *Non-goals*: printing.
 """
 
@@ -94,7 +94,7 @@ class _Examination:
         return self._diagnosis
 
     def take_two(self) -> list[Page]:
-        """Return the first two pages under the section as it is, or fewer."""
+        """Return the first two pages under the section, or fewer."""
         with self._probe.client.open():
             return self._probe.take_two({})
 
@@ -120,7 +120,7 @@ class _Examination:
             decision = self._decide_by_smaller_page(decision)
         name, keys = decision.keys.get("paginator", "auto"), decision.keys
         if name == "single" and not self._is_endless:
-            # All records came today. Whether more pages follow is detected anew on each day.
+            # All records came today. Each day detects again whether more pages follow.
             name, keys = "auto", {key: value for key, value in keys.items() if key.startswith("total_")}
             self._diagnosis.doubt(ONE_PAGE)
         self._keys |= keys
@@ -129,7 +129,7 @@ class _Examination:
     def _check_paging(self) -> None:
         """Check that page two follows with the paginator of the section."""
         pages = self._probe.take_two({})
-        evidence = f"page two has {len(pages[1].records)} other keys" if len(pages) > 1 else "there is no page two"
+        evidence = f"page two has {len(pages[1].records)} other keys" if len(pages) > 1 else "page two does not exist"
         if len(pages) < 2:
             self._diagnosis.doubt(ONE_PAGE)
         elif not self._probe.follows({}):
@@ -345,7 +345,7 @@ class _Examination:
         self._diagnosis.add("preset", name, f"the page looks like it; with it, the first pages have {received}")
 
     def _build_keys(self) -> dict[str, str]:
-        """Build the section from the keys that were set and those that were found out. Values are texts."""
+        """Build the section from the set keys and the detected keys. Values are texts."""
         values = list_set_keys(self._config)
         if self._preset:
             values = {"preset": self._preset, **values}

@@ -1,4 +1,4 @@
-"""Find the parameters by which a source filters records by their time of change.
+"""Find the parameters that filter the records of a source by their time of change.
 
 *Responsibilities*: usual names of such parameters, and the proof: a window of all time gives the first page again, and
 an empty window gives fewer records.

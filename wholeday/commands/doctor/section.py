@@ -9,7 +9,7 @@ from wholeday.config.source import Source
 from wholeday.config.writer import escape_json
 from wholeday.extract.vocabulary import ADDRESSES
 
-PACE = {"requests_per_second", "max_wait"}  # keys that a person may set beside any preset
+PACE = {"requests_per_second", "max_wait"}  # keys that a person may combine with any preset
 
 
 def copy_section(config: Source, **changes: Any) -> Source:
@@ -18,7 +18,7 @@ def copy_section(config: Source, **changes: Any) -> Source:
 
 
 def list_set_keys(config: Source) -> dict[str, Any]:
-    """Return the keys whose values differ from their defaults, and from those of the preset."""
+    """Return the keys with values that are neither defaults nor values of the preset."""
     known = presets.get_keys(config.preset) if config.preset else {}
     values = {}
     for name, param in config.get_params():
@@ -41,5 +41,5 @@ def find_preset_by_url(url: str) -> str:
 
 
 def list_clashes(config: Source, preset: str) -> list[str]:
-    """List the set keys that the preset sets, too, except those that only limit the pace."""
+    """List the keys that both the section and the preset set, except the keys of the pace."""
     return sorted(presets.get_keys(preset).keys() & list_set_keys(config).keys() - PACE)

@@ -28,14 +28,14 @@ def command(
             "Without a key, complete an interrupted run.",
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking; required where nobody can answer.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking. Required without a terminal.")] = False,
     unknown: Annotated[bool, typer.Option("--unknown", help="Keep out keys too that no file and no table has.")] = (
         False
     ),
 ) -> bool:
-    """Erase users, and print how many lines of which days held them. Returns whether nothing is left to do.
+    """Erase users, and print the number of erased lines by day. Return whether nothing is left to do.
 
-    Raises ConfigError unless a person confirms the keys that are not forgotten yet.
+    Raises ConfigError unless a person confirms the new keys.
     """
     context.obj.dataset = dataset
     console = open_console()
@@ -45,17 +45,17 @@ def command(
         done = forget(workspace, keys or [])
     days = "".join(f"\n  {date}: {count(lines, 'line')}" for date, lines in done.days.items())
     lines, rows = count(sum(done.days.values()), "line"), count(done.rows, "row")
-    console.print(f"{dataset}: {lines} of the files and {rows} of the warehouse are erased{days}")
+    console.print(f"{dataset}: erased {lines} of the files and {rows} of the warehouse{days}")
     for key in done.unknown:
-        console.print(f"{key}: found in no day; it is kept out from now on")
+        console.print(f"{key}: not found on any day. It is kept out from now on")
     for problem in done.problems:
         sys.stderr.write(f"ERROR: {problem}\n")
     return not done.problems
 
 
 def _confirm_keys(workspace: Workspace, keys: Sequence[str], yes: bool, unknown: bool, console: Console) -> None:
-    """Show what is known of the keys, and let a person confirm them. Raises ConfigError otherwise."""
-    traces = look_up(workspace, keys)  # without the keys of an interrupted run: they are confirmed
+    """Show the traces of the keys, and let a person confirm them. Raises ConfigError otherwise."""
+    traces = look_up(workspace, keys)  # without the keys of an interrupted run, which are confirmed already
     if (strangers := [trace.text for trace in traces if not trace.is_known]) and not unknown:
         raise ConfigError(
             f"{workspace.name}: no file and no table has the key {', '.join(strangers)}: check the spelling, or keep "
@@ -67,7 +67,7 @@ def _confirm_keys(workspace: Workspace, keys: Sequence[str], yes: bool, unknown:
     if not traces or yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError("forget cannot be undone, and nobody can be asked here: run it again with --yes")
+        raise ConfigError("forget cannot be undone. To confirm it without a terminal, run it again with --yes")
     what = count(len(traces), "key")
     sys.stderr.write(f"Erase {what} from every file and table of {workspace.name}, for good? [y/N] ")
     sys.stderr.flush()

@@ -23,7 +23,7 @@ from wholeday.storage.workspace import Workspace
 
 
 def erase_day(search: Search, date: dt.date) -> tuple[int, int]:
-    """Erase the matching lines of a day. Return their number, and that of all lines ever erased. Raises FolderError."""
+    """Erase the matching lines of a day. Return how many lines are erased now, and ever. Raises FolderError."""
     raw, clean = search.workspace.folder("raw", date), search.workspace.folder("clean", date)
     # No deadlock: an extract task holds the raw lock only, a transform task the clean lock only.
     with raw.lock(), clean.lock():
@@ -82,7 +82,7 @@ def _open_clean(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | 
 
 
 def write_parts(search: Search, day: DayFiles) -> tuple[Replaced, Counter[str]]:
-    """Write new parts without the matching lines, beside the old ones. Count the erased rejects by reason."""
+    """Write new parts without the matching lines; the old parts stay. Count the erased rejects by reason."""
     new: Replaced = {}
     reasons: Counter[str] = Counter()
     for match in search.search_day(day):

@@ -31,7 +31,7 @@ TYPES = {"integer": int, "text": str}
 
 
 class Erased(NamedTuple):
-    """What a run erased: lines by day, rows in the warehouse. `problems` are lines for a person.
+    """The result of a run: erased lines by day, erased rows in the warehouse. `problems` are lines for a person.
 
     `unknown` are the keys on the command line that no file and no table had.
     """
@@ -45,8 +45,8 @@ class Erased(NamedTuple):
 def forget(workspace: Workspace, keys: Sequence[str]) -> Erased:
     """Erase these keys, and every key that was erased before.
 
-    A key is text, or a JSON array if the key has several columns. A day with damaged files stays as it is and is a
-    problem. Raises ConfigError for text that cannot be a key, FolderError, WarehouseError.
+    A key is text, or a JSON array if the key has several columns. A day with damaged files is left unchanged and is
+    a problem. Raises ConfigError for text that cannot be a key, FolderError, WarehouseError.
     """
     warehouse = open_warehouse(workspace)
     declared = Declared.read(workspace.name, workspace.dataset.table)

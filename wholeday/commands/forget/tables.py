@@ -114,7 +114,7 @@ def _count_classes(
 ) -> dict[str, int]:
     """Count the records of a day by class, after an erasure.
 
-    Rejected, forgotten and duplicate records are counted anew. The class of an erased row is not stored: take the rows
+    Rejected, forgotten and duplicate records are counted again. The class of an erased row is not stored: take the rows
     from the most frequent class, then from the next.
     """
     counts = {name: marker.counts[name] for name in CLASSES}
