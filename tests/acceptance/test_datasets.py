@@ -212,7 +212,7 @@ def test_a_clean_day_of_another_raw_day_is_made_again():
     assert not transform_stage.is_current(read_workspace(USERS), day)
     luigi_run("ExtractUsers", "--date", DAY, "--users-url", "demo://users?updated_before={day_start}&per_day=7")
     assert not transform_stage.is_current(read_workspace(USERS), day)
-    with pytest.raises(FolderError, match=r"clean/users/date=2026-11-20 was not made of data/raw"):
+    with pytest.raises(FolderError, match=r"clean/users/date=2026-11-20 does not match data/raw"):
         stages.load(read_workspace(USERS), day)
     assert not LoadMarker(Pipeline().database, USERS.name, day).exists()
     assert luigi_run("LoadUsers", "--date", DAY).returncode == 0

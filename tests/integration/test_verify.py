@@ -671,10 +671,10 @@ SHAPES = {
         ["alter table users add column age integer"],
         "the table users has a column age too many: .*",
     ),
-    "a table that is gone": (["drop table users"], "there is no table users: rebuild makes it again"),
+    "a table that is gone": (["drop table users"], "the table users is missing: rebuild creates it"),
     "all that are gone": (
         ["drop view users_history", *(f"drop table {name}" for name in STORED)],
-        f"there is no table {', '.join(STORED)}: rebuild makes it again",
+        f"the table {', '.join(STORED)} is missing: rebuild creates it",
     ),
 }
 
@@ -696,8 +696,8 @@ GONE = "None users: user_id .*: the row is missing"
 OTHER = "where user_id = (select min(user_id) from users)"
 LOST = {
     "all markers": (["delete from loads"], []),
-    "the table of markers": (["drop table loads"], ["None users: .*: there is no table loads: rebuild makes it again"]),
-    "the rejects": (["drop table rejects"], ["None users: .*: there is no table rejects: rebuild makes it again"]),
+    "the table of markers": (["drop table loads"], ["None users: .*: the table loads is missing: rebuild creates it"]),
+    "the rejects": (["drop table rejects"], ["None users: .*: the table rejects is missing: rebuild creates it"]),
 }
 
 

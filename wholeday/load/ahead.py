@@ -1,4 +1,4 @@
-"""One thing ahead: the next is made while the one before is worked on."""
+"""Prepare the next item in a thread while the current one is in use."""
 
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +8,13 @@ Item = TypeVar("Item")
 
 
 def read_ahead(items: Iterable[Item]) -> Generator[Item]:
-    """The items in their order, each taken by a thread while the one before it is worked on; to be closed.
+    """Yield items in order. A thread takes the next one while the caller uses the current one. Close the generator.
 
-    What taking one raises is raised where it would come. The items are never taken by two threads at once.
+    An error while an item is taken is raised in place of the item. Two threads never take items at once.
     """
     items, end = iter(items), object()
     with ThreadPoolExecutor(1, "ahead") as pool:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
+        following = pool.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = pool.submit(next, items, end)
             yield item  # type: ignore[misc]  # it is not the end

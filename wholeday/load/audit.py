@@ -67,7 +67,7 @@ class Audit:
             self.words["rejects"] = "_rejects"
         self.markers: dict[dt.date, Marker] = {}
         self.faults: dict[dt.date, list[str]] = {}
-        """What is wrong with the values of a marker, by day. Such a marker is compared with nothing."""
+        """Unreadable or missing values of a marker, by day. Such a marker is not compared."""
         self.days: set[dt.date] = set()
         self._undated: list[Finding] = []
         self._read_markers()
@@ -98,7 +98,7 @@ class Audit:
     def check_tables(self) -> Iterator[Finding]:
         """Report missing tables."""
         if self.missing:
-            what = f"{self.db}: there is no table {', '.join(self.missing)}: rebuild makes it again"
+            what = f"{self.db}: the table {', '.join(self.missing)} is missing: rebuild creates it"
             yield Finding(None, self.declared.name, what)
 
     def is_loaded_from(self, day: DayMetadata) -> bool:

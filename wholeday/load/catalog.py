@@ -46,7 +46,7 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
 def _create_shared(db: Connection) -> None:
     """Create the tables that all datasets share."""
     missing = [table for table in (LOADS, REJECTS) if not check_table(db, table)]
-    if missing == [REJECTS]:  # both are created together: somebody dropped it, with the rejects of the loaded days
+    if missing == [REJECTS]:  # both are created together, so it was dropped, with the rejects of the loaded days
         raise WarehouseError(
             f"{db}: there is no table rejects, but one of loads: restore it, or drop that too and load again"
         )
@@ -92,7 +92,7 @@ def check_table(db: Connection, table: Table, optional: Iterable[str] = ()) -> b
 
 
 def read_days(db: Connection, dataset: str) -> set[dt.date]:
-    """Return the days in the tables: those with a marker, and those whose marker somebody deleted.
+    """Return the days in the tables: with a marker, or with a deleted marker.
 
     Raises WarehouseError if one is not a date.
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DayMetadata:
-    """What the manifests of a day say. All times are aware, in UTC."""
+    """A day by its manifests. All times are aware, in UTC."""
 
     date: dt.date
     mode: str
@@ -32,7 +32,7 @@ class DayMetadata:
     forgotten: int = 0
     """How many of the extracted records were erased from the raw files."""
     source: str | None = None
-    """None if the raw manifest names no source, as those of older versions."""
+    """None if an older version extracted the day: its manifest names no source."""
     absent: dict[str, int] = field(default_factory=dict)
     """Fields that no record has although they usually come, for the `details` of the marker."""
 

@@ -40,7 +40,7 @@ class Connection(Protocol):
     """A connection for one transaction. Its `str()` names the database in errors, without a password.
 
     SQL has named parameters (`:name`), which may be dates and aware times. A temporary table hides a permanent one of
-    the same name; `permanent` and `temporary` are the schemas that tell them apart.
+    the same name; `permanent` and `temporary` are the schemas that distinguish them.
     """
 
     @property
@@ -79,16 +79,16 @@ class Connection(Protocol):
         """Do the same with an existing empty table. `given` are columns that have one value in all rows."""
 
     def watching(self, table: str) -> AbstractContextManager[Callable[[], int]]:
-        """Return a function that says by how many rows a table has grown in this block, whoever changed it."""
+        """Return a function that counts by how many rows a table has grown in this block, also by triggers."""
 
     def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:
         """Open a block that inserts many rows into these empty tables. Indexes may be built at its end."""
 
     def encode(self, value: Any) -> Any:
-        """Return a value as it is stored."""
+        """Return the value to store."""
 
     def decode(self, value: Any, kind: str) -> Any:
-        """Return a stored value as it was before `encode`. Times are in UTC."""
+        """Return the value that `encode` was given. Times are in UTC."""
 
     def describe(self, name: str) -> Table:
         """Return a table or view as stored, with the types of the database; without columns if it does not exist."""

@@ -29,7 +29,7 @@ COUNTS = (
     *("inserted", "updated", "deleted", "vanished", "reverted"),
     *("unchanged", "superseded", "duplicate", "rejected", "forgotten"),
 )
-"""The counts of a marker in the order in which they are shown."""
+"""The counts of a marker, in display order."""
 
 ROWS_AT_ONCE = 10_000  # rows in one batch
 ATTEMPTS = 3  # of a load that breaks off
@@ -106,7 +106,7 @@ def read_clean(workspace: Workspace, date: dt.date) -> CleanDay:
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
     if made.raw_sha256 != [part.sha256 for part in read.parts]:
-        raise FolderError(f"{clean} was not made of {raw}, which was read anew meanwhile: run the day again")
+        raise FolderError(f"{clean} does not match {raw}, which was extracted again: run the day again")
     set_load(read.as_of)
     day = DayMetadata(
         date=date,
@@ -139,7 +139,7 @@ def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBat
 def read_rejects(workspace: Workspace, clean: DayFolder, parts: Iterable[Part]) -> Iterator[Reject]:
     """Yield the rejects of clean parts.
 
-    A reject without a readable key gets that of an erased user, if its record names one (`"42"` for 42).
+    A reject without a readable key gets the key of an erased user, if its record names one (`"42"` for 42).
     """
     forgotten = Finder(workspace.dataset.key, workspace.tombstones().keys())
     for part in parts:

@@ -20,16 +20,16 @@ NULLABLE = list_nullable()
 
 
 class StoredMarker(NamedTuple):
-    """A row of `loads` as it is stored: somebody may have edited it."""
+    """A row of `loads`, possibly edited by hand."""
 
     marker: Marker
-    """A value that cannot be read is None, whatever its type says."""
+    """An unreadable value is None, although its type may not allow it."""
     faults: dict[str, str]
-    """What is wrong, by column."""
+    """Problems by column."""
 
 
 def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt.date]:
-    """Return those of `dates` that are loaded in the database at a URL, with one SELECT.
+    """Return the loaded days among `dates`, with one SELECT. `database` is a URL.
 
     A missing database holds no day and is not created.
     """
@@ -38,7 +38,7 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
 
 
 def read_markers(db: Connection, dataset: str, condition: str = "", **params: Any) -> list[Marker]:
-    """Return the markers of a dataset by date, or those that fit an SQL condition.
+    """Return the markers of a dataset by date; with an SQL condition, only the matching ones.
 
     Raises WarehouseError if a value has another type than its column, or is null.
     """

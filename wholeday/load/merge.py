@@ -51,7 +51,7 @@ class Merge(Statements):
         return merged
 
     def _merge(self, staged: int, loaded: _Reading | None) -> Merged:
-        """Merge the day after undoing it as it was `loaded` before."""
+        """Merge the day, after undoing the reading of it that is `loaded`."""
         reading = _Reading(self.day.mode, self._encode_as_of(), self.db.encode(self.day.extracted_at))
         if loaded and loaded != reading:
             self._undo(loaded)
@@ -79,7 +79,7 @@ class Merge(Statements):
         clash = self.one("select min(load_date) from {days} where as_of = :as_of and load_date <> :date")[0]
         if clash:
             raise WarehouseError(
-                f"{self.what}: its snapshot was read at the same instant as that of {clash} "
+                f"{self.what}: it has the same as_of as {clash} "
                 f"({self.day.as_of.isoformat()}), so neither is the later one: extract one of the two days again"
             )
 
@@ -188,7 +188,7 @@ class Merge(Statements):
     def _record(self, states: str, as_of: Any) -> None:
         """Record in {changes} that the snapshot at `as_of` says `states` of the touched users.
 
-        What the following snapshot says stays the same: its changes are written anew, as changes from this one.
+        The following snapshot keeps its states: they are written as changes from this one.
         """
         self.execute("delete from _changed")
         self.execute(
@@ -247,7 +247,7 @@ class Merge(Statements):
 
     def _refresh(self, keys: str) -> None:
         """Update the present of the users whom `keys` selects. `_before` keeps what it said before this load."""
-        # The last state of each user in the snapshots, and the time until which they say so. Unknown is no state.
+        # The last state of each user in the snapshots, and the time until which they say so. Unknown users have none.
         self.execute(
             """
             insert into _wanted ({key}, _state, {row}, _until, ingested_at, load_date)

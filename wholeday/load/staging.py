@@ -41,7 +41,7 @@ class Staged:
 
 @dataclass
 class _Rows:
-    """What came while rows were staged."""
+    """Counts of the staged rows."""
 
     records: int = 0
     forgotten: int = 0

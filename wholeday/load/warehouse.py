@@ -187,7 +187,7 @@ class Warehouse:
             return markers[0] if markers else None
 
     def read_days(self) -> set[dt.date]:
-        """Return the days in the tables: those with a marker, and those whose marker somebody deleted."""
+        """Return the days in the tables: with a marker, or with a deleted marker."""
         with self._read() as db:
             return read_days(db, self.name) if db else set()
 

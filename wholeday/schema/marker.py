@@ -18,7 +18,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     date: dt.date
     mode: str
     source: str | None
-    """None if the raw manifest names no source, as those of older versions."""
+    """None if an older version extracted the day: its manifest names no source."""
     window_start: dt.datetime
     window_stop: dt.datetime
     started_at: dt.datetime

@@ -24,5 +24,5 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True):
     """The record as the source sent it."""
 
     def describe(self) -> str:
-        """Return field and reason as one text, by which rejects are counted."""
+        """Return field and reason as one text. Rejects are counted by it."""
         return f"{self.field}: {self.reason}" if self.field else self.reason

@@ -40,7 +40,7 @@ SETTINGS = {
     "temp_buffers": "128MB",
     # Compiling a statement takes longer here than it saves.
     "jit": "off",
-    # Look up a few keys one by one: the pages that are read again and again are in memory.
+    # Look up a few keys one by one: their pages are in memory after the first read.
     "seq_page_cost": "0.1",
     "random_page_cost": "0.1",
 }

@@ -83,8 +83,8 @@ class SQLite:
         self.run("begin immediate")
         schema, user = self._read_version("schema"), self._read_version("user")
         if (schema, user) == (0, 0) or user == BEING_MADE:
-            # A new file is not in WAL mode, in which everything is written twice, to the log first. Readers must wait
-            # in that mode, so `commit` switches to WAL before it releases the lock.
+            # A new file is in rollback mode, where rows are written once and not to a log first. Readers must wait in
+            # this mode, so `commit` switches to WAL before it releases the lock.
             self.run("pragma main.locking_mode = exclusive")
             self.run(f"pragma user_version = {BEING_MADE}")
 

@@ -10,7 +10,7 @@ BUSY_SECONDS = 300.0  # how long a load waits until another one ends
 
 
 def connect(path: Path, mode: str, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-    """Connect and run a first statement, after undoing a write in which a process was killed. Returns its cursor."""
+    """Connect, undo the write of a killed process, run a first statement and return its cursor."""
     try:
         return _try_to_connect(path, mode, statement, values)
     except sqlite3.OperationalError as error:
