@@ -443,7 +443,7 @@ def test_a_key_of_another_kind_than_the_table_s_is_refused_and_not_cast(
 def test_two_snapshots_of_one_instant_are_refused(store: Store) -> None:
     """Of two snapshots with the same `as_of` none could be the later."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
-    assert "the same instant as that of 2026-11-01" in fails(store, snapshot(2, 10, user(1, "b", 5)))
+    assert "the same as_of as 2026-11-01" in fails(store, snapshot(2, 10, user(1, "b", 5)))
 
 
 # -- what is stored -----------------------------------------------------------------------------------------------
