@@ -159,7 +159,7 @@ def test_days_that_are_not_closed_are_one_line():
         (
             ("2026-11-01", "2026-11-02", "--users-modes", "snapshot"),
             2,
-            "there is no flag --users-modes: did you mean --users-mode?",
+            "unknown flag --users-modes: did you mean --users-mode?",
         ),
         (("2026-11-01", "2026-11-02", "--users-timezone", "Berlin"), 1, "timezone = 'Berlin' is not a time zone"),
     ],
@@ -245,7 +245,7 @@ def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(numb
     *_, stopping, last = stderr.splitlines()
     assert stopping.startswith("stopping: ")
     again = f"wholeday backfill 2016-01-01 2016-02-10 --workers {workers} and the flags of this run"
-    assert last == f"stopped by {number.name}: go on with {again}"
+    assert last == f"stopped by {number.name}: resume with {again}"
     assert "Traceback" not in stderr
 
 

@@ -22,7 +22,7 @@ def test_a_wrong_flag_changes_nothing(home):
 
 
 def test_load_takes_flags_and_gives_the_exit_codes_of_luigi():
-    """The database of a flag is used, whatever its name holds; a day that is not over yet is Luigi's 35."""
+    """The database of a flag may have a space in its name. A day in the future fails with 30."""
     loaded = run("python", "-m", "wholeday", "load", "2026-11-20", "--pipeline-database", DATABASE)
     assert loaded.returncode == 0, loaded.stderr
     assert databases.query(DATABASE, "select count(*) from loads") == [(1,)]

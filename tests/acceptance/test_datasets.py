@@ -107,9 +107,9 @@ def test_commands_are_spelt_with_dataset_where_there_are_several(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("status", "--dataset", "user"), "ERROR: there is no dataset user: did you mean users?"),
-        (("--dataset=bills", "load", DAY), "ERROR: there is no dataset bills: give one of users"),
-        (("forget", "uesrs", "42", "--yes"), "ERROR: there is no dataset uesrs: did you mean users?"),
+        (("status", "--dataset", "user"), "ERROR: unknown dataset user: did you mean users?"),
+        (("--dataset=bills", "load", DAY), "ERROR: unknown dataset bills: give one of users"),
+        (("forget", "uesrs", "42", "--yes"), "ERROR: unknown dataset uesrs: did you mean users?"),
     ],
 )
 def test_an_unknown_dataset_is_one_line(capsys, words, line):
@@ -122,7 +122,7 @@ def test_without_a_workflow_a_command_is_one_line(home):
     (home / "pipeline.py").write_text("raise ModuleNotFoundError('no', name='pipeline')\n")
     for words in (("status",), ("--users-url", "x", "status")):
         result = run("python", "-m", "wholeday", *words)
-        line = "ERROR: there is no folder pipeline/ here: run the command in the folder of the project\n"
+        line = "ERROR: pipeline/ is missing in this folder: run the command in the folder of the project\n"
         assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
     assert run("python", "-m", "wholeday", "--help").returncode == 0
 

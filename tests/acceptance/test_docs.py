@@ -191,12 +191,12 @@ def test_run_sh_help_lists_every_command():
     [
         (["load"], "ERROR: wholeday load: DATE is missing: see wholeday load --help"),
         (["backfill", "2026-11-01"], "ERROR: wholeday backfill: STOP is missing: see wholeday backfill --help"),
-        (["lod"], "ERROR: wholeday: there is no command lod: did you mean load?"),
-        (["Load"], "ERROR: wholeday: there is no command Load: did you mean load?"),
-        (["STATUS"], "ERROR: wholeday: there is no command STATUS: did you mean status?"),
-        (["xyz"], "ERROR: wholeday: there is no command xyz: give one of load, backfill, plan, "),
+        (["lod"], "ERROR: wholeday: unknown command lod: did you mean load?"),
+        (["Load"], "ERROR: wholeday: unknown command Load: did you mean load?"),
+        (["STATUS"], "ERROR: wholeday: unknown command STATUS: did you mean status?"),
+        (["xyz"], "ERROR: wholeday: unknown command xyz: give one of load, backfill, plan, "),
         (["--users-url", "x"], "ERROR: wholeday: a command is missing: see wholeday --help"),
-        (["status", "--dais", "3"], "ERROR: wholeday status: there is no flag --dais: did you mean --days?"),
+        (["status", "--dais", "3"], "ERROR: wholeday status: unknown flag --dais: did you mean --days?"),
     ],
 )
 @pytest.mark.usefixtures("checkout")

@@ -52,7 +52,7 @@ def test_flags_and_keys_of_forget(words, keys, flags):
 
 
 def test_flags_stand_before_or_behind_the_command():
-    """Their order is that of the command line, as the last of two equal flags counts."""
+    """They keep the order of the command line, as the last of two equal flags counts."""
     words = ["--users-url", "a", "--dataset", "x", "report", "--users-settle", "20 minutes", "page.html"]
     context = parse(words)
     assert context.obj.flags == ["--users-url=a", "--users-settle=20 minutes"]
@@ -79,19 +79,19 @@ def test_a_known_flag_is_never_a_file(capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["lod"], "wholeday: there is no command lod: did you mean load?"),
-        (["Status"], "wholeday: there is no command Status: did you mean status?"),
-        (["xyz"], "wholeday: there is no command xyz: give one of load, backfill, plan, "),
-        (["--", "status"], "wholeday: there is no flag --: give a flag of one command behind the command"),
-        (["status", "--dais", "3"], "wholeday status: there is no flag --dais: did you mean --days?"),
-        (["--usrs-url", "x", "status"], "wholeday: there is no flag --usrs-url: did you mean --users-url?"),
-        (["report", "--users-setle=20 minutes"], "there is no flag --users-setle: did you mean --users-settle?"),
+        (["lod"], "wholeday: unknown command lod: did you mean load?"),
+        (["Status"], "wholeday: unknown command Status: did you mean status?"),
+        (["xyz"], "wholeday: unknown command xyz: give one of load, backfill, plan, "),
+        (["--", "status"], "wholeday: unknown flag --: give a flag of one command behind the command"),
+        (["status", "--dais", "3"], "wholeday status: unknown flag --dais: did you mean --days?"),
+        (["--usrs-url", "x", "status"], "wholeday: unknown flag --usrs-url: did you mean --users-url?"),
+        (["report", "--users-setle=20 minutes"], "unknown flag --users-setle: did you mean --users-settle?"),
         (["forget", "users", "a", "--pipeline-databse", DATABASE], "did you mean --pipeline-database?"),
-        (["forget", "users", "3", "-x"], "wholeday forget: there is no flag -x: see wholeday forget --help"),
-        (["forget", "--dataset", "users", "3"], "wholeday forget: there is no flag --dataset"),
-        (["--dataset", "users", "forget", "users", "3"], "wholeday forget: there is no flag --dataset"),
-        (["--days", "3", "status"], "there is no flag --days: give a flag of one command behind the command"),
-        (["status", "--date", "2026-11-20"], "wholeday status: there is no flag --date:"),
+        (["forget", "users", "3", "-x"], "wholeday forget: unknown flag -x: see wholeday forget --help"),
+        (["forget", "--dataset", "users", "3"], "wholeday forget: unknown flag --dataset"),
+        (["--dataset", "users", "forget", "users", "3"], "wholeday forget: unknown flag --dataset"),
+        (["--days", "3", "status"], "unknown flag --days: give a flag of one command behind the command"),
+        (["status", "--date", "2026-11-20"], "wholeday status: unknown flag --date:"),
         (["status", "--users-url", "--days", "3"], "wholeday status: --users-url needs a value"),
         (["status", "--days", "--users-url", "3"], "wholeday status: --days needs a value"),
         (["status", "--days"], "wholeday status: --days needs a value"),
@@ -152,7 +152,7 @@ def test_version(capsys):
     ],
 )
 def test_a_shell_completes_commands_and_flags(capsys, monkeypatch, words, found):
-    """Flags of luigi.cfg too; a wrong word before it is no error."""
+    """This includes the flags of luigi.cfg. A wrong word before does not matter."""
     monkeypatch.setenv("_WHOLEDAY_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))

@@ -19,7 +19,7 @@ from wholeday.tasks.backfill import Backfill
 from wholeday.tasks.stop import Stop, watch_signals
 
 FAILED_DAYS = 50  # that the table names at the end
-STOPPING = "stopping: the days that are begun are finished first; once more ends at once, and loses nothing"
+STOPPING = "stopping: finishing the running days; press Ctrl-C again to abort, which loses nothing"
 
 
 def command(
@@ -43,13 +43,13 @@ def command(
             sound &= not (backfill.failed or backfill.not_run or backfill.not_closed or backfill.past)
     if asked.asked and not sound:
         again = _spell_again(context.obj, start, stop, workers)
-        sys.stderr.write(f"stopped by {asked.asked.name}: go on with {again}\n")
+        sys.stderr.write(f"stopped by {asked.asked.name}: resume with {again}\n")
         sys.exit(128 + asked.asked)
     return sound
 
 
 def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
-    """Run it, with a bar on a terminal; else the log tells of each day."""
+    """Run the backfill. On a terminal a bar shows the progress, elsewhere the log has a line per day."""
     loaded, failed = set[dt.date](), set[dt.date]()
     with progress.track_days(backfill.load.dataset.name, len(backfill.todo), forks=workers > 1) as show:
 
@@ -63,7 +63,7 @@ def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
 
 
 def show_outcome(backfill: Backfill, stop: Stop) -> None:
-    """What was done, skipped and failed, and why."""
+    """Print the outcome of each day, and its reason."""
     table, failed, workspace = make_days_table("what"), list(backfill.failed), backfill.load.workspace()
     if done := set(backfill.done):
         markers = [marker for marker in open_warehouse(workspace).read_markers() if marker.date in done]
@@ -72,7 +72,7 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
     for day in failed[:FAILED_DAYS]:
         add_days(table, "failed", [day], backfill.failed[day], "red")
     add_days(table, "failed", failed[FAILED_DAYS:], "each is named above", "red")
-    granted = "the scheduler did not grant them, or another worker has them: run this again"
+    granted = "the scheduler did not grant them, or another worker has them: run the command again"
     add_days(table, "not run", backfill.not_run, "stopped before" if stop.asked else stop.outage or granted, "yellow")
     add_days(table, "past", backfill.past, backfill.why_past, "red")
     newest = f"the newest day that can be loaded is {backfill.last_closed}"

@@ -54,7 +54,7 @@ class Command(TyperCommand):
         ctx.obj.flags += words.settings
         takes_dataset = any("--dataset" in each.opts for each in self.params)
         if ctx.obj.dataset is not None and not takes_dataset and not ctx.resilient_parsing:
-            raise UsageError(ctx, "there is no flag --dataset")
+            raise UsageError(ctx, "unknown flag --dataset")
         arguments = [each for each in self.params if isinstance(each, TyperArgument)]
         if len(words.arguments) > len(arguments) and all(each.nargs == 1 for each in arguments):
             raise UsageError(ctx, f"unexpected argument {words.arguments[len(arguments)]!r}")
@@ -93,7 +93,7 @@ class Group(TyperGroup):
         if name not in self.commands:
             if ctx.resilient_parsing:
                 return None, None, rest
-            raise UsageError(ctx, f"there is no command {name}: {list_names(name, self.commands)}")
+            raise UsageError(ctx, f"unknown command {name}: {list_names(name, self.commands)}")
         command = self.commands[name]
         return name, command.load() if isinstance(command, LazyCommand) else command, rest
 
@@ -116,9 +116,11 @@ def split_words(ctx: "Context", words: Sequence[str], whole: bool) -> Words:
 
 
 class _Splitter:
+    """Sorts words one by one. It imports the workflow for its flags only where a word may be one of them."""
+
     def __init__(self, ctx: "Context", whole: bool) -> None:
         self._ctx, self._whole = ctx, whole
-        self._own = {name: _tell_value(each) for each in ctx.command.get_params(ctx) for name in each.opts}
+        self._own = {name: _classify(each) for each in ctx.command.get_params(ctx) for name in each.opts}
         self._settings: dict[str, Takes] | None = None
 
     def split(self, words: Sequence[str]) -> Words:
@@ -150,7 +152,7 @@ class _Splitter:
         hint = suggest(flag, [*self._own, *self._load_settings()])
         if not hint and not self._whole:
             hint = "give a flag of one command behind the command"
-        raise UsageError(self._ctx, ": ".join(filter(None, (f"there is no flag {flag}", hint))))
+        raise UsageError(self._ctx, ": ".join(filter(None, (f"unknown flag {flag}", hint))))
 
     def _pop_value(self, flag: str, rest: list[str]) -> str:
         """Take the value of a flag, which may begin with a dash, but is no known flag."""
@@ -179,7 +181,7 @@ def _is_flag(word: str) -> bool:
     return word.startswith("-") and word != "-" and not NUMBER.fullmatch(word)
 
 
-def _tell_value(parameter: "Parameter") -> Takes:
+def _classify(parameter: "Parameter") -> Takes:
     return "nothing" if isinstance(parameter, TyperOption) and parameter.is_flag else "a value"
 
 

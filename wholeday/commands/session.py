@@ -40,7 +40,7 @@ def import_workflow() -> None:
     except ModuleNotFoundError as error:
         if error.name == WORKFLOW:
             raise ConfigError(
-                f"there is no folder {WORKFLOW}/ here: run the command in the folder of the project"
+                f"{WORKFLOW}/ is missing in this folder: run the command in the folder of the project"
             ) from error
         raise ConfigError(describe_import_failure(error)) from error
     except Exception as error:
@@ -69,7 +69,7 @@ def pick_loads(given: Given) -> "list[type[Load]]":
     if given.dataset is None:
         return list(loads.values())
     if given.dataset not in loads:
-        raise ConfigError(f"there is no dataset {given.dataset}: {list_names(given.dataset, loads)}")
+        raise ConfigError(f"unknown dataset {given.dataset}: {list_names(given.dataset, loads)}")
     return [loads[given.dataset]]
 
 
