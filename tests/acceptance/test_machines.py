@@ -22,7 +22,7 @@ from wholeday.tasks.stages import read_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.sweep]
 
-NUMBER = int(os.environ.get("PIPELINE_MACHINES", "5"))
+NUMBER = int(os.environ.get("PIPELINE_MACHINES", "4"))
 FIRST = dt.date(2026, 11, 20) - dt.timedelta(days=NUMBER)
 SPAN = str(FIRST), "2026-11-20"
 SOURCE = ("--users-url", "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=60")

@@ -4,7 +4,6 @@ The property knows what no client can see, and excuses exactly that, by name (`f
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +15,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from pipeline.users import USERS
+from tests.support.histories import EXAMPLES
 from tests.support.reading import DAY, People
 from tests.support.server import Answer, Request, Server
 from tests.support.sources import FATAL, ORDERS, PASSING, POINTERS, POSITIONS, Listing, Step
@@ -28,7 +28,6 @@ from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
 
-EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "40"))
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 pytestmark = pytest.mark.timeout(120 + EXAMPLES)
 ENOUGH = 400  # requests; a reading that needs more would never end

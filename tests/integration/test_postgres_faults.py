@@ -36,7 +36,7 @@ from wholeday.tasks.stages import read_workspace
 pytestmark = pytest.mark.slow
 
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
-KILLS = int(os.environ.get("PIPELINE_KILLS", "5"))
+KILLS = int(os.environ.get("PIPELINE_KILLS", "3"))
 EARLIER = [snapshot(1, 10, user(1, "a", 5), user(2, "a", 5)), incremental(2, user(1, "b", 30), user(3, "a", 40))]
 CASES = {
     "snapshot": snapshot(3, 60, user(1, "c", 50), user(3, "a", 40), user(4, "?", rejected=True)),

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from pipeline.users import USERS
-from tests.integration.test_completeness import EXAMPLES
+from tests.support.histories import EXAMPLES
 from tests.support.project import dump_tree, luigi_run, start
 from tests.support.reading import DAY
 from tests.support.server import Answer, Request, Server
