@@ -23,6 +23,8 @@ from wholeday.storage.manifest import RawManifest
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 DAY = "2026-11-20"
 CALM = {"PYTHONWARNINGS": "ignore"}  # without [core] Luigi warns of a default of its own
 COMMANDS = [

@@ -99,6 +99,7 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
     assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[5])
 
 
+@pytest.mark.slow
 def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
     """What is 0 throughout is told in a line, and gives its room to the rest; else the names of counts are broken."""
     make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
@@ -238,6 +239,7 @@ def test_what_is_known_ends_with_the_window_or_with_the_reading_of_a_snapshot(co
     assert status.last_closed == dt.date(2026, 11, 25 if mode == "snapshot" else 24)
 
 
+@pytest.mark.slow
 def test_ten_years_of_days_are_told_in_a_second_or_two():
     """luigi.cfg and the code are asked once, and each manifest is read once."""
     make_days(LAST - dt.timedelta(days=3651), 3652)

@@ -205,6 +205,7 @@ def test_sideloaded_records(server: Server, configure: Configure) -> None:
     assert "the page has lists at 'tickets', 'users'" in fail(url)
 
 
+@pytest.mark.slow
 def test_keys_that_sections_share(server: Server, home: Any) -> None:
     """[DEFAULT] holds them, and %(name)s is the value of one."""
     server.on("/v1/users", Answer([make_user(1)]))

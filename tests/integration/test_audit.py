@@ -16,6 +16,8 @@ from wholeday.load.audit import Audit, Finding
 from wholeday.load.clean_day import CleanDay, DayMetadata
 from wholeday.schema.marker import Marker
 
+pytestmark = pytest.mark.slow
+
 
 class Watched(Store):
     """A warehouse that remembers what it was loaded with."""

@@ -233,6 +233,7 @@ def test_one_record_without_a_key_is_a_reject(server, configure) -> None:
     assert load(make_dataset(), server, configure, [*records, {"value": "y"}]) == ["x"] * 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["LoadOrders", "backfill"])
 def test_a_command_refuses_a_declaration_in_one_line(command, server) -> None:
     """No traceback, no request, no file, and an exit code that is not zero."""

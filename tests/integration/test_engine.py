@@ -21,6 +21,8 @@ from wholeday.tasks.stages import read_workspace
 from wholeday.transform import day as transform_stage
 from wholeday.transform.executor import MIN_PARTS, map_parts
 
+pytestmark = pytest.mark.slow
+
 
 def square(number: int) -> tuple[int, int]:
     return number * number, os.getpid()

@@ -42,6 +42,8 @@ from wholeday.storage.workspace import Workspace
 from wholeday.tasks import alerts, failures, stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["incremental", "snapshot"])
 def loaded(request: pytest.FixtureRequest, server: Server, configure: Callable[..., None]) -> Records:

@@ -49,6 +49,8 @@ from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform import day as transform_stage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["incremental", "snapshot"])
 def loaded(request: pytest.FixtureRequest, server: Server, configure: Callable[..., None]) -> Records:

@@ -21,6 +21,8 @@ from wholeday.errors import FolderError, WarehouseError
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
 OLD, LATER = DAYS[:3], DAYS[3:]
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=200"

@@ -36,6 +36,8 @@ from wholeday.storage.day_folder import DayFolder
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day="
 HISTORY = "select * from users_history order by user_id, valid_from"

@@ -29,6 +29,8 @@ from wholeday.load import sqlite
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 BEFORE, DAY = dt.date(2026, 10, 30), dt.date(2026, 10, 31)
 URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300"
 DATABASE = Path("data/warehouse.db")

@@ -37,6 +37,8 @@ from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
 
+pytestmark = pytest.mark.slow
+
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(4)]
 SNAPSHOT, RECORDS = map(str, DAYS[2:])  # the last of each mode
 MODES = {"snapshot": "", "incremental": "&updated_since={day_start}&updated_before={day_stop}"}

@@ -192,6 +192,7 @@ def load_slowly(url: str, started: Any, results: Any) -> None:
     results.put(store.warehouse.load(describe(day, extracted=1), wait(), []))
 
 
+@pytest.mark.slow
 def test_a_second_loader_waits_and_finds_the_marker(store: Store) -> None:
     """Of two processes that load the same first day at the same time one reads the rows; both return its marker."""
     context = multiprocessing.get_context("spawn")

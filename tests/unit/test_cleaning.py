@@ -99,6 +99,7 @@ FOR_ROWS = r"ZeroDivisionError: integer division or modulo by zero \(users.py, l
 MISSPELT = r"KeyError: 'adress.city' \(users.py, line \d+\); the frame has the columns id, name, email, address.city, "
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("new", "line", "part_records"),
     [

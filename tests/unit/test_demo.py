@@ -200,6 +200,7 @@ def test_every_user_is_created_once_and_changes_four_times(session: requests.Ses
     assert {lives[user] for user in firsts[: len(firsts) // 3]} == {5}
 
 
+@pytest.mark.slow
 def test_a_change_changes_what_the_pipeline_keeps(history: list[list[Record]]) -> None:
     """Two records of a user that follow each other differ in name, email or city even after cleaning."""
     last: dict[int, tuple[Any, ...]] = {}
@@ -281,6 +282,7 @@ def test_nothing_is_shown_from_after_now(session: requests.Session, program_cloc
     assert len(whole) == 1000
 
 
+@pytest.mark.slow
 def test_the_pages_of_a_moving_population_show_one_instant(session: requests.Session, program_clock: Clock) -> None:
     """Links fix the time of the first page: users who change while they are read neither double nor drop out."""
     url = "demo://users?per_page=1000&as_of=2031-01-01"
