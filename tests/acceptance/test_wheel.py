@@ -97,7 +97,7 @@ def test_every_command_works_in_another_project(project: Project, server) -> Non
         return project.run("wholeday", command, *words, HOOK=server.on("/hook", Answer("ok")))
 
     assert "list" in run("doctor", "demo://users")
-    assert "reads twice the same   ok" in run("check")
+    assert "repeatability   ok" in run("check")
     assert "members 2026-11-20: loaded, 100 inserted" in run("load", "2026-11-20")
     assert "load" in run("plan", "2026-11-20", "2026-11-22")
     assert "members: 2 of 2 days are loaded" in run("backfill", "2026-11-20", "2026-11-22")
