@@ -40,6 +40,8 @@ def make_clone(folder: Path) -> Path:
     (installed,) = metadata.distributions(name=PROJECT, path=[sysconfig.get_path("purelib")])
     for path in installed.files or ():
         _copy(Path(str(path.locate())), venv)
+    site = venv / Path(sysconfig.get_path("purelib")).relative_to(VENV)
+    (site / "project_folder.pth").write_text(f"{folder}\n")
     (venv / "bin" / "pip").write_text(PIP.format(python=sys.executable, root=str(ROOT), venv=str(venv)))
     (venv / "bin" / "pip").chmod(0o755)
     (venv / "installed.requirements.txt").write_text(lock)
