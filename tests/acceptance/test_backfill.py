@@ -599,7 +599,7 @@ def test_backfill_refuses_past_snapshots(server):
     past_day = today() - dt.timedelta(days=5)
     alone = luigi_run("LoadUsers", "--date", str(past_day), *flags)
     assert alone.returncode == 0
-    assert "it is recorded as of now" in alone.stderr
+    assert "The day is stored as of now" in alone.stderr
     status = run("python", "-m", "wholeday", "status", *flags).stdout
     assert f"past: {past_day + dt.timedelta(days=1)}.." in status
     assert "past snapshots cannot be fetched again" in status

@@ -96,7 +96,7 @@ def test_a_clock_that_is_set_back_during_a_day_fails_the_day(
         return Answer([{"id": 1}], headers=NO_DATE)
 
     configure("users", url=server.on("/users", answer) + "?on={date}", paginator="single")
-    with pytest.raises(QualityError, match="the clock of this machine was set back while the day was read"):
+    with pytest.raises(QualityError, match="the clock of this machine was set back during the extraction"):
         stages.extract(read_workspace(USERS), YESTERDAY)
     assert read_workspace(USERS).folder("raw", YESTERDAY).list_parts() == set()
 

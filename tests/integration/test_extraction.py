@@ -1,4 +1,4 @@
-"""From the source into the raw folder of a day."""
+"""Extract a day: from the source to its raw folder."""
 
 import datetime as dt
 import os
@@ -29,8 +29,8 @@ def make_page(first: int, last: int) -> bytes:
     return b"[" + b",".join(b'{"id":%d}' % number for number in range(first, last)) + b"]"
 
 
-def test_raw_lines_are_the_bytes_that_the_source_sent(server, configure):
-    """Spacing, escapes, order and precision as they came; a line break of pretty printing is a space."""
+def test_raw_lines_keep_the_bytes_of_the_source(server, configure):
+    """Spacing, escapes, order and precision stay. A line break inside a record becomes a space."""
     sent = [
         b'{"id": 1, "name":"\\u00e9","x":1.10}',
         b'{"z":[1, 2],"id":2}',
@@ -43,8 +43,8 @@ def test_raw_lines_are_the_bytes_that_the_source_sent(server, configure):
 
 
 @pytest.mark.parametrize("part_records", [1, 7, 10, 24, 25, 100])
-def test_a_part_holds_so_many_records_however_the_source_pages(server, configure, part_records):
-    """Every part but the last is full, also where a page is larger than a part or ends within one."""
+def test_parts_are_full_for_any_page_size(server, configure, part_records):
+    """Every part except the last is full, even if a page is larger than a part or ends inside one."""
     configure("pipeline", part_records=part_records)
     serve(server, configure, make_page(1, 13), make_page(13, 14), make_page(14, 26))
     stages.extract(read_workspace(USERS), DAY)
@@ -56,8 +56,8 @@ def test_a_part_holds_so_many_records_however_the_source_pages(server, configure
     assert read_lines(folder) == [b'{"id":%d}' % number for number in range(1, 26)]
 
 
-def test_the_raw_manifest_says_what_was_read_and_when(server, configure):
-    """Window and times of the reading, `as_of` being its start less settle, and the counts of the files."""
+def test_raw_manifest_records_window_times_and_counts(server, configure):
+    """`as_of` is the start of the extraction minus `settle`."""
     before = clock.utc_now()
     serve(server, configure, make_page(1, 3), make_page(3, 4), settle="20 minutes", timezone="Europe/Berlin")
     stages.extract(read_workspace(USERS), DAY)
@@ -72,8 +72,8 @@ def test_the_raw_manifest_says_what_was_read_and_when(server, configure):
     assert manifest.paginator.startswith("link_header")
 
 
-def test_a_reading_that_breaks_off_leaves_no_day_and_the_next_one_is_not_misled(server, configure):
-    """Parts without a manifest are nobody's; a shorter day later has only its own."""
+def test_interrupted_extraction_leaves_no_day(server, configure):
+    """A later, shorter extraction holds only its own parts."""
     configure("pipeline", part_records=1)
     serve(server, configure, make_page(1, 4), b"<html>", retries=0)
     with pytest.raises(SourceError):
@@ -85,34 +85,34 @@ def test_a_reading_that_breaks_off_leaves_no_day_and_the_next_one_is_not_misled(
     assert sorted(path.name for path in folder.path.iterdir()) == ["manifest.json", "part-00000.jsonl.gz"]
 
 
-def test_parts_reach_the_disk_before_the_manifest_and_the_manifest_before_the_day(server, configure, monkeypatch, home):
-    """Each is synced in this order, so a power cut leaves a whole day or none."""
+def test_parts_are_synced_before_the_manifest(server, configure, monkeypatch, home):
+    """A power cut leaves a whole day or none."""
     synced: list[str] = []
     fsync = os.fsync
 
-    def note(handle: int) -> None:
+    def record_sync(handle: int) -> None:
         inode = os.fstat(handle).st_ino
         synced.extend(path.name for path in [home, *home.rglob("*")] if path.stat().st_ino == inode)
         fsync(handle)
 
-    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", record_sync)
     configure("pipeline", part_records=2)
     serve(server, configure, make_page(1, 4))
     stages.extract(read_workspace(USERS), DAY)
     assert [re.sub(r"\.[0-9a-f]{12}\.", ".*.", name) for name in synced] == [
-        *(home.name, "data", "raw", "users"),  # each holds the name of the next
+        *(home.name, "data", "raw", "users"),  # each folder holds the name of the next
         "part-00000.jsonl.gz",
         "progress.jsonl",
         "part-00001.jsonl.gz",
-        f"date={DAY}",  # which has no progress.jsonl any more
-        f"date={DAY}",  # which holds the names of the parts
+        f"date={DAY}",  # without progress.jsonl
+        f"date={DAY}",  # with the names of the parts
         "manifest.json.*.new",
         f"date={DAY}",
     ]
 
 
-def test_the_raw_manifest_says_what_the_records_are(server, configure):
-    """Keys counted once, the total that the source declares, fields that nobody reads, and what the gates said."""
+def test_raw_manifest_describes_the_records(server, configure):
+    """Distinct keys, the declared total, unknown fields, and the verdicts of the gates."""
     body = b'{"total": 2, "users": [{"id":1,"vip":true},{"id":2,"address":{"geo":1}},{"id":2}]}'
     serve(server, configure, body, total_path="total", mode="snapshot")
     stages.extract(read_workspace(USERS), DAY)
@@ -123,7 +123,7 @@ def test_the_raw_manifest_says_what_the_records_are(server, configure):
 
 
 @pytest.mark.parametrize(
-    ("mode", "query", "days", "told"),
+    ("mode", "query", "days", "warning"),
     [
         ("snapshot", "", 0, ""),
         ("snapshot", "", 1, "a snapshot shows all records as of now, not as of that day"),
@@ -131,23 +131,23 @@ def test_the_raw_manifest_says_what_the_records_are(server, configure):
         ("incremental", "", 1, "ask for no day, so all records are extracted"),
     ],
 )
-def test_a_day_that_is_not_what_it_seems_is_told(server, configure, caplog, mode, query, days, told):
-    """A snapshot of the past, and changes of a day for which nobody asks: read all the same, with a warning."""
+def test_misleading_section_logs_a_warning(server, configure, caplog, mode, query, days, warning):
+    """A snapshot of a past day, or an incremental section without a filter: extracted, with a warning."""
     serve(server, configure, make_page(1, 3), mode=mode)
     configure("users", url=f"{server.url}/users{query}")
     date = USERS.config().last_closed_day(clock.utc_now()) - dt.timedelta(days=days)
     stages.extract(read_workspace(USERS), date)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [told in line and line.startswith(f"users {date}: ") for line in warnings] == [True] * bool(told)
+    assert [warning in line and line.startswith(f"users {date}: ") for line in warnings] == [True] * bool(warning)
 
 
-def test_a_gate_fails_the_day_and_accept_lets_it_through_once(server, configure):
-    """The line names both numbers and the flag; the day that is let through says so as far as its marker."""
+def test_accept_lets_a_failed_day_through_once(server, configure):
+    """The error names both numbers and the flag. The marker of the accepted day names the gate."""
     serve(server, configure, make_page(1, 9), mode="snapshot")
     stages.extract(read_workspace(USERS), DAY)
     serve(server, configure, make_page(1, 5))
     later = DAY + dt.timedelta(days=1)
-    with pytest.raises(QualityError, match=r"4 of 8 keys of the snapshot read before .* --users-accept") as caught:
+    with pytest.raises(QualityError, match=r"4 of 8 keys of the earlier snapshot .* --users-accept") as caught:
         stages.extract(read_workspace(USERS), later)
     assert str(caught.value).startswith(f"users {later}: ")
     assert not list(read_workspace(USERS).folder("raw", later).path.iterdir())
@@ -158,8 +158,8 @@ def test_a_gate_fails_the_day_and_accept_lets_it_through_once(server, configure)
     assert query("select accepted from loads where date = ?", str(later)) == [("max_delete_ratio",)]
 
 
-def test_too_many_rejects_are_let_through_by_the_same_flag(server, configure):
-    """Transform's gate is opened with it, and the marker names it."""
+def test_accept_lets_too_many_rejects_through(server, configure):
+    """The flag opens the gate of the transform too, and the marker names the gate."""
     serve(server, configure, b'[{"id":"1"},{"id":"2"},{"id":3}]')
     flags = ("--users-url", f"{server.url}/users", "--date", str(DAY))
     assert luigi_run("LoadUsers", *flags).returncode == 30
@@ -167,8 +167,8 @@ def test_too_many_rejects_are_let_through_by_the_same_flag(server, configure):
     assert query("select accepted, rejected from loads") == [("max_reject_ratio", 2)]
 
 
-def test_accept_is_no_key_of_a_file(server, configure):
-    """What stands in luigi.cfg would let every day through."""
+def test_accept_in_luigi_cfg_is_refused(server, configure):
+    """A key in luigi.cfg would let every day through."""
     serve(server, configure, b"[]", accept="true")
     with pytest.raises(ConfigError, match="accept would open the quality gates for good: give it as a flag"):
         stages.extract(read_workspace(USERS), DAY)

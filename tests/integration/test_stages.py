@@ -1,4 +1,4 @@
-"""A day's files, stage by stage, in this process."""
+"""Run the stages of a day in this process, and read the files of each."""
 
 import datetime as dt
 import json
@@ -20,8 +20,8 @@ from wholeday.tasks.targets import LoadMarker
 DAY = dt.date(2026, 11, 20)
 
 
-def test_the_clean_manifest_says_what_became_of_every_record(server, configure):
-    """Rows and rejects add up to the raw records; reasons add up to the rejects; the files hold them."""
+def test_clean_manifest_accounts_for_every_record(server, configure):
+    """Rows and rejects add up to the raw records, and reasons to the rejects. The parts hold both."""
     configure("pipeline", part_records=2)
     body = b'[{"id":1},{"id":"2"},{"id":3},{"id":4,"email":"x"},{"id":5}]'
     serve(server, configure, body, max_reject_ratio=0.5)
@@ -40,8 +40,8 @@ def test_the_clean_manifest_says_what_became_of_every_record(server, configure):
     assert clean.transform_version == read_workspace(USERS).version
 
 
-def test_a_day_without_records_is_a_day(server, configure):
-    """It exists at every stage, with no parts, and is marked as loaded."""
+def test_day_without_records_is_loaded(server, configure):
+    """The day exists at every stage, without parts, and has a marker."""
     serve(server, configure, b"[]")
     stages.extract(read_workspace(USERS), DAY)
     stages.transform(read_workspace(USERS), DAY)
@@ -50,8 +50,8 @@ def test_a_day_without_records_is_a_day(server, configure):
     assert LoadMarker(Pipeline().database, USERS.name, DAY).exists()
 
 
-def test_too_many_rejects_fail_the_day_and_leave_them_to_be_looked_at(server, configure):
-    """The line names the reason and the files; there is no clean day."""
+def test_too_many_rejects_fail_the_day(server, configure):
+    """The error names the reason and the files of rejects, which stay. The day has no clean manifest."""
     serve(server, configure, b'[{"id":"1"},{"id":"2"},{"id":3}]')
     stages.extract(read_workspace(USERS), DAY)
     with pytest.raises(
@@ -65,8 +65,8 @@ def test_too_many_rejects_fail_the_day_and_leave_them_to_be_looked_at(server, co
 
 
 @pytest.mark.parametrize(("bad", "limit"), [(29, 0.29), (57, 0.57), (58, 0.58), (5, 0.05), (0, 0)])
-def test_exactly_as_many_rejects_as_are_allowed_pass(server, configure, bad, limit):
-    """One more fails the day."""
+def test_rejects_at_the_limit_pass(server, configure, bad, limit):
+    """One more reject fails the day."""
     ids = [*map(str, range(bad + 1)), *range(bad + 1, 101)]
     for date, some in ((DAY, ids[1:]), (DAY + dt.timedelta(days=1), ids[:-1])):
         body = json.dumps([{"id": number} for number in some]).encode()
@@ -78,6 +78,6 @@ def test_exactly_as_many_rejects_as_are_allowed_pass(server, configure, bad, lim
         stages.transform(read_workspace(USERS), date)
 
 
-def test_every_count_of_a_marker_is_told():
-    """The line of a load and the table of `status` leave out none of the classes of a record."""
+def test_load_line_shows_every_count():
+    """The log line of a load and the table of `status` show every class of record."""
     assert sorted(load_stage.COUNTS) == sorted([*CLASSES, "vanished", "reverted"])

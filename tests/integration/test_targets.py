@@ -1,4 +1,4 @@
-"""Folders of parts, and markers."""
+"""Read and write the folders of days, and look up markers."""
 
 import datetime as dt
 import hashlib
@@ -42,13 +42,13 @@ def folder() -> DayFolder:
     return folder
 
 
-def test_a_day_lies_where_hive_would_put_it(folder):
-    """So that DuckDB, Spark and pandas read the tree as it is."""
+def test_path_of_a_day_follows_hive(folder):
+    """DuckDB, Spark and pandas read the folders as partitions."""
     assert str(folder) == "data/clean/users/date=2026-11-21"
 
 
-def test_a_day_exists_when_its_manifest_does(folder):
-    """Parts alone are unfinished work."""
+def test_day_exists_once_its_manifest_exists(folder):
+    """A folder with parts only is unfinished."""
     folder.write("part-00000.parquet", [(1, b"x")])
     assert not folder.exists()
     folder.publish(MANIFEST)
@@ -57,7 +57,7 @@ def test_a_day_exists_when_its_manifest_does(folder):
 
 
 def test_names_of_parts_are_synced_before_the_manifest(folder, monkeypatch):
-    """After a power cut no manifest names a part that is missing."""
+    """After a power cut, no manifest names a missing part."""
     done = []
     for name in ("sync_folder", "write"):
         real = getattr(files, name)
@@ -70,8 +70,8 @@ def test_names_of_parts_are_synced_before_the_manifest(folder, monkeypatch):
     assert acts[:3] == [("write", "part-00000.parquet"), ("sync_folder", f"date={DAY}"), ("write", "manifest")]
 
 
-def test_a_part_says_what_it_holds(folder):
-    """Name, records, bytes and sha256, as the tools of the shell would count them."""
+def test_part_describes_its_file(folder):
+    """Name, records, bytes and sha256, as shell tools count them."""
     part = folder.write("part-00000.parquet", [(2, b"ab"), (1, b"c")])
     assert part.records == 3
     assert (part.name, part.bytes, part.sha256) == ("part-00000.parquet", 3, hashlib.sha256(b"abc").hexdigest())
@@ -82,8 +82,8 @@ def test_a_part_says_what_it_holds(folder):
     assert digest([part]) == hashlib.sha256(listing).hexdigest()
 
 
-def test_a_changed_byte_is_noticed_when_the_part_is_read(folder):
-    """What is loaded is what the manifest says."""
+def test_changed_part_is_refused(folder):
+    """A load takes only the bytes that the manifest names."""
     part = folder.write("part-00000.parquet", [(1, b"abc")])
     (folder.path / part.name).write_bytes(b"abd")
     with pytest.raises(FolderError, match=r"part-00000\.parquet: the file does not match its manifest"):
@@ -91,8 +91,8 @@ def test_a_changed_byte_is_noticed_when_the_part_is_read(folder):
 
 
 @pytest.mark.parametrize("stage", ["raw", "clean"])
-def test_a_part_that_is_gone_is_one_line_with_a_way_out(stage):
-    """As one whose bytes are others: it comes from a copy, or the day is made again."""
+def test_missing_part_names_the_remedy(stage):
+    """The error says how to restore the file or replace the day."""
     folder = DayFolder("data", stage, "users", DAY)
     folder.clear()
     part = folder.write("part-00000.x", [(1, b"abc")])
@@ -104,8 +104,8 @@ def test_a_part_that_is_gone_is_one_line_with_a_way_out(stage):
     )
 
 
-def test_a_part_that_cannot_be_read_keeps_the_reason(folder):
-    """It is there, so there is nothing to bring back."""
+def test_unreadable_part_shows_the_reason(folder):
+    """The file exists, so the error does not call it missing."""
     part = folder.write("part-00000.parquet", [(1, b"abc")])
     path = folder.path / part.name
     path.unlink()
@@ -114,8 +114,8 @@ def test_a_part_that_cannot_be_read_keeps_the_reason(folder):
         folder.read(part)
 
 
-def test_the_files_of_a_killed_run_are_swept_and_a_person_s_own_are_not(folder):
-    """Parts, rejects and half a manifest go; a note that somebody left stays."""
+def test_clear_keeps_the_files_of_other_people(folder):
+    """Parts, rejects and a temporary manifest of a killed run are removed; a note stays."""
     for name in ("part-00000.parquet", "part-00007.parquet", "rejects-00000.jsonl.gz", "manifest.json.new", "note.txt"):
         (folder.path / name).write_bytes(b"x")
     folder.publish(MANIFEST)
@@ -124,15 +124,15 @@ def test_the_files_of_a_killed_run_are_swept_and_a_person_s_own_are_not(folder):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"dataset": 1}', b"\xff", b'{"dataset": "\xff"}'])
-def test_a_manifest_that_cannot_be_read_is_one_line(folder, content):
-    """It names the file and what to do."""
+def test_unreadable_manifest_is_one_line(folder, content):
+    """The error names the file and what to do."""
     (folder.path / "manifest.json").write_bytes(content)
     with pytest.raises(FolderError, match=r"manifest\.json is not a manifest"):
         folder.read_manifest(CleanManifest)
 
 
-def test_what_the_file_system_refuses_is_one_line():
-    """A file where a folder should be: the thing and the reason."""
+def test_file_system_error_is_one_line():
+    """A file in the place of a folder: the error names the path and the reason."""
     Path("data").mkdir()
     Path("data/raw").write_text("")
     with pytest.raises(FolderError, match="data/raw: "):
@@ -141,15 +141,15 @@ def test_what_the_file_system_refuses_is_one_line():
 
 @pytest.mark.parametrize("place", ["file", "file/data"])
 @pytest.mark.parametrize("command", ["status", "plan 2026-11-01 2026-11-03", "prune --older-than 3", "verify"])
-def test_a_file_in_the_place_of_data_dir_is_not_taken_for_an_empty_one(capsys, command, place):
-    """Nor one above it: one line, and exit code 1."""
+def test_file_in_place_of_data_dir_fails_commands(capsys, command, place):
+    """So does a file in the place of a parent folder: one line, and exit code 1."""
     Path("file").touch()
     said = run_here(capsys, *command.split(), "--pipeline-data-dir", place)
     assert said == ("", f"ERROR: [pipeline] data_dir = {place}: file is a file: name a folder", 1)
 
 
-def test_a_file_in_the_place_of_data_dir_is_told_once_by_a_load():
-    """And not also by what would write down that it failed."""
+def test_file_in_place_of_data_dir_fails_a_load():
+    """The load reports one error: recording the failure does not report it again."""
     Path("data").touch()
     result = luigi_run("LoadUsers", "--date", str(DAY))
     assert result.returncode == 35
@@ -157,8 +157,8 @@ def test_a_file_in_the_place_of_data_dir_is_told_once_by_a_load():
     assert line.endswith(f"(date={DAY}): [pipeline] data_dir = data: data is a file: name a folder")
 
 
-def test_an_error_of_the_work_is_not_taken_for_one_of_the_lock():
-    """What goes wrong while a day is held keeps its own words."""
+def test_error_under_a_lock_keeps_its_message():
+    """The lock reports only its own errors."""
     with pytest.raises(FileNotFoundError, match="lookup"), DayFolder("data", "raw", "users", DAY).lock():
         Path("lookup.csv").read_text()
 
@@ -179,8 +179,8 @@ def hold(date: dt.date) -> "subprocess.Popen[str]":
     return process
 
 
-def test_one_process_at_a_time_holds_a_day_and_a_killed_one_lets_go():
-    """A second one waits for as long as the first lives; another day is free."""
+def test_killed_process_releases_its_day():
+    """A second process waits while the first one lives. Another day is not locked."""
     first, second, other = hold(DAY), None, None
     try:
         assert first.stdout.readline() == "held\n"
@@ -199,20 +199,20 @@ def test_one_process_at_a_time_holds_a_day_and_a_killed_one_lets_go():
                 process.communicate()
 
 
-def test_a_warehouse_that_is_not_there_holds_nothing_and_is_not_made():
-    """Asking leaves no empty file."""
+def test_missing_warehouse_is_not_created():
+    """A missing warehouse has no markers, and looking them up leaves no empty file."""
     assert not LoadMarker("sqlite:///data/warehouse.db", "users", DAY).exists()
     assert not Path("data").exists()
 
 
-def test_a_database_without_our_table_holds_nothing():
-    """The table is made by the first load."""
+def test_database_without_loads_has_no_markers():
+    """The first load creates the table."""
     Path("other.db").write_bytes(b"")
     assert find_loaded("sqlite:///other.db", "users", [DAY]) == set()
 
 
-def test_a_file_that_is_no_database_is_one_line():
-    """The path and the reason."""
+def test_file_other_than_a_database_is_one_line():
+    """The error names the path and the reason."""
     Path("other.db").write_bytes(b"x" * 5000)
     with pytest.raises(WarehouseError, match=r"other\.db: cannot ask which days are loaded: file is not a database"):
         find_loaded("sqlite:///other.db", "users", [DAY])
@@ -222,8 +222,8 @@ def test_a_file_that_is_no_database_is_one_line():
     ("url", "shown"),
     [("oracle://scott:tiger@host/db", "oracle://…"), ("postgresql+psycopg2://u:tiger@h/d", "2://…"), ("a.db", "a.db")],
 )
-def test_another_database_is_refused_without_its_password(url, shown):
-    """The line says what a URL must look like, and does not repeat what may be a secret."""
+def test_unknown_database_url_hides_the_password(url, shown):
+    """The error shows the supported URLs, and no part of the given one that may be secret."""
     with pytest.raises(
         ConfigError, match=r"sqlite:///data/warehouse\.db.*postgresql\+psycopg://user@host/name"
     ) as caught:
@@ -232,8 +232,8 @@ def test_another_database_is_refused_without_its_password(url, shown):
     assert "tiger" not in str(caught.value)
 
 
-def test_a_manifest_is_written_to_be_read_by_a_person(folder):
-    """Indented JSON with UTC times."""
+def test_manifest_is_indented_json(folder):
+    """People read manifests."""
     folder.publish(MANIFEST)
     text = (folder.path / "manifest.json").read_text()
     assert text.startswith('{\n  "dataset": "users",\n  "date": "2026-11-21"')

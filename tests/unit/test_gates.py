@@ -1,4 +1,4 @@
-"""What the gates say of a day, and what they compare it with."""
+"""Judge days by the quality gates of extract."""
 
 import datetime as dt
 import json
@@ -44,7 +44,7 @@ def write(
     deleted: Any = (),
     size: int = 10**6,
 ) -> DayFolder:
-    """A day in raw, in parts of `size` records; read at its noon, unless it is said when."""
+    """Write a raw day, in parts of `size` records. Without `as_of` it was extracted at noon of the day."""
     folder = DayFolder("data", "raw", "people", date)
     folder.clear()
     lines = [encode(number, number in deleted) for number in ids]
@@ -61,7 +61,7 @@ def write(
 
 
 class Users:
-    """What the warehouse knows: so many users, or those with these keys."""
+    """Stand in for the warehouse: a number of users, or users with these keys."""
 
     def __init__(self, number: int = 0, keys: Iterable[Any] = ()) -> None:
         self.number, self.keys = number, keys
@@ -80,15 +80,15 @@ def ask(
     cleaned: Census | None = None,
     **keys: Any,
 ) -> dict[str, Verdict]:
-    """Judge DAY; returns the verdicts by gate. `known` are the users of the warehouse: their keys, or how many."""
+    """Judge DAY and return the verdicts by gate. `known` are the keys of the warehouse's users, or their number."""
     users = Users(known) if isinstance(known, int) else Users(keys=known)
     section = People(url="http://localhost/", **keys)
     verdicts = judge("data", DAY, section, census, as_of, users, lambda: cleaned or census)
     return {verdict.gate: verdict for verdict in verdicts}
 
 
-def test_days_of_a_dataset_are_those_that_have_a_folder():
-    """The newest first, unfinished ones too; what else lies there is none, and no folder holds none."""
+def test_list_days_reads_the_names_of_folders():
+    """The newest first, unfinished days too. Other names are ignored, and a missing folder holds no days."""
     assert list(list_days("data", "raw", "people")) == []
     write(DAY)
     DayFolder("data", "raw", "people", DAY + days(1)).clear()
@@ -98,10 +98,10 @@ def test_days_of_a_dataset_are_those_that_have_a_folder():
     assert list(list_days("data", "raw", "people")) == [DAY + days(1), DAY]
 
 
-def test_a_day_is_compared_at_the_same_cost_after_however_many_others():
-    """Calls are counted; of the days before the seven that it is compared with only their names are listed."""
+def test_cost_of_a_comparison_is_constant():
+    """The gates read seven days. They only list the names of earlier ones. The test counts calls."""
     calls = {}
-    ask(count(1))  # imports what it needs
+    ask(count(1))  # import modules before counting
     for number in (20, 200):
         for age in range(1, number + 1):
             write(DAY - days(age), 1)
@@ -127,18 +127,17 @@ def test_a_day_is_compared_at_the_same_cost_after_however_many_others():
         ("incremental", 2, 2, True),
     ],
 )
-def test_a_day_has_so_many_records_or_more(mode, min_records, records, passed):
-    """A snapshot of nobody is none, and a day without changes is one, unless the key says otherwise."""
+def test_min_records_fails_smaller_days(mode, min_records, records, passed):
+    """By default an empty snapshot fails, and an empty incremental day passes."""
     verdict = ask(count(*range(records)), mode=mode, min_records=min_records)["min_records"]
     assert (verdict.passed, verdict.value, verdict.reference) == (passed, records, None)
 
 
-def test_a_verdict_that_fails_a_day_is_one_line_with_all_that_is_to_be_known():
-    """What came, what it was compared with, and the limit."""
+def test_verdict_names_value_reference_and_limit():
     for number in range(1, 4):
         write(DAY - days(number), *range(1000))
     assert str(ask(count(), mode="snapshot")["min_records"]) == "0 records came; min_records is 1"
-    fact = "600 records came, and 1,000 is the median of those before (2026-11-20, 2026-11-19, 2026-11-18)"
+    fact = "600 records came, and the median of the days before is 1,000 (2026-11-20, 2026-11-19, 2026-11-18)"
     verdict = ask(count(*range(600)))["max_drop_ratio"]
     assert str(verdict) == f"{fact}; max_drop_ratio is 0.3"
     assert (verdict.value, verdict.limit, verdict.reference) == (pytest.approx(0.4), 0.3, 1000)
@@ -149,26 +148,26 @@ def test_a_verdict_that_fails_a_day_is_one_line_with_all_that_is_to_be_known():
     ([100] * 3, 70, True),
     ([100] * 3, 69, False),
     ([100] * 3, 1000, True),
-    ([9] * 7, 0, True),  # as chance would have it
+    ([9] * 7, 0, True),  # chance explains it
     ([10] * 7, 0, False),
     ([0] * 7, 0, True),
     ([0, 0, 0, 100, 100, 100, 100], 60, False),
     ([100, 0, 0, 0, 0, 100, 100], 60, True),
-    ([100] * 7 + [1] * 90, 60, False),  # the nearest seven
+    ([100] * 7 + [1] * 90, 60, False),  # the nearest seven count
     ([1] * 7 + [100] * 90, 0, True),
 ])  # fmt: skip
-def test_a_day_far_below_the_median_of_the_seven_before_fails(before, records, passed):
-    """By more than the share, and by more than chance would take from so few."""
+def test_day_far_below_the_median_fails(before, records, passed):
+    """The drop must exceed both the limit and what chance explains for small numbers."""
     for number, ids in enumerate(before, 1):
         write(DAY - days(number), *range(ids))
     for number in range(1, 4):
-        write(DAY + days(number), *range(1000))  # a later day says nothing of what was usual
+        write(DAY + days(number), *range(1000))  # later days do not count
     assert ask(count(*range(records)))["max_drop_ratio"].passed == passed
 
 
 @pytest.mark.parametrize("percent", [10, 20, 29, 30, 50, 57, 58, 70, 90])
-def test_exactly_at_the_limit_a_day_passes(percent):
-    """And fails with one record fewer, or one deletion more: no ratio hangs on how a float is rounded."""
+def test_day_at_the_limit_passes(percent):
+    """One record fewer, or one deletion more, fails it. Rounding of floats decides no verdict."""
     for number in range(1, 4):
         write(DAY - days(number), *range(1000))
         write(DAY - days(number + 10), *range(1000), mode="snapshot")
@@ -181,23 +180,23 @@ def test_exactly_at_the_limit_a_day_passes(percent):
         assert ask(deleted, 1000, max_delete_ratio=limit)["max_delete_ratio"].passed == (ids is at)
 
 
-def test_ten_years_of_days_are_not_all_read(monkeypatch):
-    """For the median of an incremental day the nearest seven are enough."""
+def test_gates_read_the_nearest_seven_days(monkeypatch):
+    """The median of an incremental day needs no others."""
     for number in range(1, 20):
         write(DAY - days(number), 1)
     read, read_manifest = [], DayFolder.read_manifest
 
-    def note(folder, kind):
+    def record_read(folder, kind):
         read.append(folder.date)
         return read_manifest(folder, kind)
 
-    monkeypatch.setattr(DayFolder, "read_manifest", note)
+    monkeypatch.setattr(DayFolder, "read_manifest", record_read)
     ask(count(1))
     assert read == [DAY - days(number) for number in range(1, 8)]
 
 
-def test_fewer_than_three_days_say_nothing_of_what_is_usual():
-    """Days of another mode, unfinished ones, and those whose manifest cannot be read are none."""
+def test_median_needs_three_days():
+    """Days of another mode, unfinished days and days with an unreadable manifest do not count."""
     for number in (1, 2):
         write(DAY - days(number), *range(100))
     write(DAY - days(3), *range(100), mode="snapshot")
@@ -209,45 +208,45 @@ def test_fewer_than_three_days_say_nothing_of_what_is_usual():
     assert not ask(count())["max_drop_ratio"].passed
 
 
-def test_snapshots_are_compared_by_when_they_were_read():
-    """The median is that of the seven read before this one, whatever their dates, and not of those read since."""
+def test_snapshots_are_ordered_by_extraction_time():
+    """The median covers the seven snapshots extracted before this one. Their dates do not matter."""
     for number in range(1, 10):
-        # The older the date, the later it was read.
+        # The older the date, the later the extraction.
         write(DAY + days(7 - number), *range(number), mode="snapshot", as_of=NOON - days(20 - number))
     write(DAY + days(9), *range(1000), mode="snapshot", as_of=NOON + days(1))
     verdicts = ask(count(*range(9)), mode="snapshot")
-    assert verdicts["max_drop_ratio"].reference == 5  # of 2 to 9, less 7, which is of this very date
+    assert verdicts["max_drop_ratio"].reference == 5  # of 2 to 9 without 7, which has this date
     assert verdicts["max_delete_ratio"].reference == str(DAY - days(2))
 
 
-def test_a_snapshot_in_which_half_of_all_users_are_missing_fails():
-    """However few they are; new ones do not make up for them."""
+def test_snapshot_without_half_of_the_users_fails():
+    """Small numbers count too, and new users do not make up for missing ones."""
     write(DAY - days(2), *range(100), mode="snapshot")
     write(DAY - days(1), *range(8), mode="snapshot")
     verdict = ask(count(*range(4), *range(100, 110)), mode="snapshot")["max_delete_ratio"]
     assert (verdict.passed, verdict.value, verdict.reference) == (False, 0.5, "2026-11-20")
     assert str(verdict).startswith(
-        "4 of 8 keys of the snapshot read before (2026-11-20) are missing; max_delete_ratio is 0.3"
+        "4 of 8 keys of the earlier snapshot (2026-11-20) are missing; max_delete_ratio is 0.3"
     )
 
 
 @pytest.mark.parametrize(("ids", "share"), [(range(10), 0), (range(7), 0.3), (range(6), 0.4), ([], 1.0), ([99], 1.0)])
-def test_the_share_of_missing_keys_is_held_against_the_ratio(ids, share):
-    """At the limit is within it."""
+def test_share_of_missing_keys_is_limited(ids, share):
+    """A share at the limit passes."""
     write(DAY - days(1), *range(10), mode="snapshot")
     verdict = ask(count(*ids), mode="snapshot")["max_delete_ratio"]
     assert (verdict.value, verdict.passed) == (pytest.approx(share), share <= 0.3)
 
 
-def test_a_user_whom_a_snapshot_shows_as_deleted_is_missing():
-    """In this one; one who was deleted in the one before cannot go missing any more."""
+def test_deleted_user_of_a_snapshot_is_missing():
+    """A user that the earlier snapshot shows as deleted does not count."""
     write(DAY - days(1), *range(10), mode="snapshot", deleted=range(5))
     assert ask(count(*range(10), deleted=range(5)), mode="snapshot")["max_delete_ratio"].value == 0
     assert ask(count(*range(10), deleted=range(6)), mode="snapshot")["max_delete_ratio"].value == pytest.approx(0.2)
 
 
-def test_without_an_earlier_snapshot_nothing_is_missing():
-    """Nor where no key is known, the gate is off, or that snapshot has no keys: 0 of 0 proves nothing."""
+def test_delete_ratio_needs_an_earlier_snapshot():
+    """It also needs a key, a limit below 1, and keys in the earlier snapshot: 0 of 0 proves nothing."""
     write(DAY - days(1), *range(10))
     write(DAY, *range(10), mode="snapshot")
     assert "max_delete_ratio" not in ask(count(1), mode="snapshot")
@@ -260,8 +259,8 @@ def test_without_an_earlier_snapshot_nothing_is_missing():
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x")], ids=["missing", "changed"])
-def test_a_damaged_snapshot_is_passed_over_and_said(damage, caplog):
-    """The one before it is compared with, so that the gate stays shut and today's snapshot is not lost."""
+def test_damaged_snapshot_is_skipped_with_a_warning(damage, caplog):
+    """The gate compares with the snapshot before it, so the gate still works and today's snapshot is not lost."""
     write(DAY - days(2), *range(10), mode="snapshot")
     broken = write(DAY - days(1), *range(7), mode="snapshot", size=3)
     damage(broken.path / "part-00002.jsonl.gz")
@@ -269,17 +268,17 @@ def test_a_damaged_snapshot_is_passed_over_and_said(damage, caplog):
     assert (verdict.reference, verdict.value, verdict.passed) == ("2026-11-19", 0.5, False)
     (record,) = caplog.records
     line = record.getMessage()
-    assert line.startswith("people: the snapshot of 2026-11-20 is not compared with: ")
+    assert line.startswith("people: cannot compare with the snapshot of 2026-11-20: ")
     assert "part-00002.jsonl.gz" in line
 
 
-def test_where_no_snapshot_can_be_read_again_the_gate_is_shut():
-    """Nobody knows then who is missing; the flag that lets a day through is there."""
+def test_unreadable_snapshots_fail_the_day():
+    """Nothing shows which users are missing. A person can let the day through with the flag."""
     for number in (1, 2):
         (write(DAY - days(number), *range(5), mode="snapshot").path / "part-00000.jsonl.gz").unlink()
     verdict = ask(count(*range(5)), mode="snapshot")["max_delete_ratio"]
     assert not verdict.passed
-    assert str(verdict) == "of the 2 snapshots read before none can be read again; max_delete_ratio is 0.3"
+    assert str(verdict) == "2 earlier snapshots found, none readable; max_delete_ratio is 0.3"
 
 
 @pytest.mark.parametrize(
@@ -287,8 +286,8 @@ def test_where_no_snapshot_can_be_read_again_the_gate_is_shut():
     [(0, 0, None), (50, 0, None), (30, 100, True), (31, 100, False), (200, 100, False),
      (1, 2, True), (FEW_DELETIONS - 1, 4, True), (FEW_DELETIONS, 10, False)],
 )  # fmt: skip
-def test_records_that_delete_a_great_share_of_the_known_users_fail(deleted, known, passed):
-    """A few never do; where nobody is known nobody can be lost, and where none is deleted nobody is asked."""
+def test_large_share_of_deletions_fails_the_day(deleted, known, passed):
+    """A few deletions never do. Without known users or without deletions there is no verdict."""
     verdict = ask(count(*range(300), deleted=range(deleted)), known)
     assert (verdict["max_delete_ratio"].passed if "max_delete_ratio" in verdict else None) is passed
     if passed is not None:
@@ -296,8 +295,7 @@ def test_records_that_delete_a_great_share_of_the_known_users_fail(deleted, know
         assert verdict["max_delete_ratio"].reference == known
 
 
-def test_a_ratio_of_one_switches_a_gate_off():
-    """Whatever came."""
+def test_ratio_of_one_switches_a_gate_off():
     for number in range(1, 9):
         write(DAY - days(number), *range(100))
     verdicts = ask(count(*range(20), deleted=range(20)), 10, max_drop_ratio=1, max_delete_ratio=1)
@@ -305,7 +303,7 @@ def test_a_ratio_of_one_switches_a_gate_off():
 
 
 def test_snapshot_compares_with_the_users_of_the_warehouse():
-    """However they came; earlier snapshots in raw are not looked at then. New users do not make up for missing ones."""
+    """Earlier raw snapshots do not count then. New users do not make up for missing ones."""
     write(DAY - days(1), *range(1000), mode="snapshot")
     snapshot = count(*range(6), *range(100, 110))
     verdict = ask(snapshot, range(10), mode="snapshot")["max_delete_ratio"]
@@ -317,14 +315,14 @@ def test_snapshot_compares_with_the_users_of_the_warehouse():
 
 @pytest.mark.parametrize("percent", [10, 29, 30, 57])
 def test_snapshot_passes_exactly_at_the_limit(percent):
-    """And fails with one user fewer."""
+    """One user fewer fails it."""
     for number, passed in ((1000 - 10 * percent, True), (999 - 10 * percent, False)):
         verdict = ask(count(*range(number)), range(1000), mode="snapshot", max_delete_ratio=percent / 100)
         assert verdict["max_delete_ratio"].passed is passed
 
 
-def test_keys_that_clean_changes_are_compared_after_it():
-    """Only if too many seem to be missing: to clean all records takes as long as the transform."""
+def test_cleaned_keys_are_compared_if_too_many_are_missing():
+    """Cleaning all records takes as long as the transform, so the gate avoids it."""
     raw, cleaned = count("a ", "b ", "c "), count("a", "b", "c")
     known = ["a", "b", "c", "d"]
     assert ask(raw, known, cleaned=cleaned, mode="snapshot")["max_delete_ratio"].value == 0.25
@@ -332,12 +330,10 @@ def test_keys_that_clean_changes_are_compared_after_it():
     assert ask(cleaned, known, cleaned=count("a"), mode="snapshot")["max_delete_ratio"].value == 0.25
 
 
-def test_the_order_of_keys_in_a_snapshot_does_not_matter():
-    """Nor over how many parts they are spread, nor how often one comes."""
+def test_order_of_keys_does_not_matter():
+    """Nor do the number of parts and repeated keys."""
     ids = random.Random(0).sample(range(10**6), 100)
     write(DAY - days(1), *ids, *ids[:10], mode="snapshot", size=7)
     verdict = ask(count(*reversed(ids[:80])), mode="snapshot")["max_delete_ratio"]
     assert verdict.value == pytest.approx(0.2)
-    assert (
-        str(verdict) == "20 of 100 keys of the snapshot read before (2026-11-20) are missing; max_delete_ratio is 0.3"
-    )
+    assert str(verdict) == "20 of 100 keys of the earlier snapshot (2026-11-20) are missing; max_delete_ratio is 0.3"

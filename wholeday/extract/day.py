@@ -44,20 +44,21 @@ PATIENCE = {
     "ok_when",
 }
 
-Tell = Callable[[Reader], None]
+Listener = Callable[[Reader], None]
 CountCleaned = Callable[[DayFolder, Iterable[Part]], Census]
 
 
 def extract_day(
-    workspace: Workspace, date: dt.date, known: gates.Known, count_cleaned: CountCleaned, *listeners: Tell
+    workspace: Workspace, date: dt.date, known: gates.Known, count_cleaned: CountCleaned, *listeners: Listener
 ) -> None:
-    """Read the source for `date` into its raw folder; the listeners hear of each page.
+    """Extract the records of `date` from the source into its raw folder.
 
-    The gates compare the day with what the warehouse knows (`known`). `count_cleaned` counts the keys of raw parts
-    after `clean`; it is called only if a snapshot seems to lack too many users.
+    Each of `listeners` is called after each page. The quality gates compare the day with the warehouse (`known`).
+    `count_cleaned` counts the keys of raw parts after `clean`. It is called only if a snapshot seems to lack too many
+    users.
 
-    An interrupted extraction resumes after its last finished part, where the source still gives the page at which that
-    part ended. Finished parts are deleted only where what came is proven wrong.
+    An interrupted extraction resumes after its last finished part, if the source still sends the page at which that
+    part ended. Finished parts are deleted only if the answers are proven wrong.
 
     Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError, DatasetError.
     """
@@ -86,15 +87,15 @@ def extract_day(
             raise QualityError(f"{workspace.name} {date}: {problem}")
         if clock.is_future(checkpoints.started_at):
             raise QualityError(
-                f"{workspace.name} {date}: the clock of this machine was set back while the day was read, which began "
-                f"at {checkpoints.started_at:%Y-%m-%dT%H:%M:%SZ}: see that the clock is right, and run the day again"
+                f"{workspace.name} {date}: the clock of this machine was set back during the extraction, which began "
+                f"at {checkpoints.started_at:%Y-%m-%dT%H:%M:%SZ}. Correct the clock and run the day again"
             )
         as_of = checkpoints.started_at - settings.settle
         judged = gates.judge(
             *(workspace.history_dir, date, settings, reader.census, as_of, known),
             lambda: count_cleaned(folder, checkpoints.parts),
         )
-        hint = f"find out where they went, or let this run through with --{workspace.name}-accept"
+        hint = f"find the cause, or let this run through with --{workspace.name}-accept"
         _check_verdicts(workspace, date, judged, hint)
     except (WrongSourceError, QualityError):
         folder.clear()  # no page of this extraction can be used again
@@ -123,11 +124,11 @@ def extract_day(
     )
     folder.remove_checkpoints()
     folder.publish(manifest)
-    again = manifest.records - manifest.keys
+    repeated = manifest.records - manifest.keys
     logger.info(
         "%s %s: extracted %s, %s%s",
         *(workspace.name, date, count(reader.records, "record"), count(reader.pages, "page")),
-        f", {count(again, 'record')} with a key that came before" if again else "",
+        f", {count(repeated, 'record')} with a repeated key" if repeated else "",
     )
 
 
@@ -136,7 +137,7 @@ def _read(
     date: dt.date,
     watermark: dt.datetime | None,
     checkpoints: Checkpoints,
-    listeners: Sequence[Tell],
+    listeners: Sequence[Listener],
 ) -> Reader:
     """Read the source to its end into parts, from the last checkpoint on."""
     settings, folder = workspace.settings, workspace.folder("raw", date)
@@ -159,7 +160,7 @@ def _read(
 class _Records:
     """The records of a reader, any number at a time, across pages."""
 
-    def __init__(self, reader: Reader, pages: Iterator[Sequence[msgspec.Raw]], listeners: Sequence[Tell]) -> None:
+    def __init__(self, reader: Reader, pages: Iterator[Sequence[msgspec.Raw]], listeners: Sequence[Listener]) -> None:
         self._reader, self._pages, self._listeners = reader, pages, listeners
         self._page: Sequence[msgspec.Raw] = []
         self.taken = 0
@@ -172,8 +173,8 @@ class _Records:
             if page is None:
                 return False
             self._page, self.taken = page, self._reader.skipped
-            for tell in self._listeners:
-                tell(self._reader)
+            for listener in self._listeners:
+                listener(self._reader)
         return True
 
     def take(self, number: int) -> Iterator[list[Any]]:
@@ -186,15 +187,15 @@ class _Records:
 
 
 def _warn(settings: Source, date: dt.date, now: dt.datetime) -> None:
-    """Warn if the section makes the day another thing than its reader may expect."""
+    """Warn if the section extracts other records than the date suggests."""
     if settings.mode == SNAPSHOT and date < settings.last_closed_day(now):
         logger.warning(
-            "%s %s: a snapshot shows all records as of now, not as of that day: it is recorded as of now",
+            "%s %s: a snapshot shows all records as of now, not as of that day. The day is stored as of now",
             *(settings.section, date),
         )
     elif settings.mode != SNAPSHOT and not find_placeholders(settings):
         logger.warning(
-            "%s %s: url, params, body and headers ask for no day, so all records are extracted: add the "
+            "%s %s: url, params, body and headers ask for no day, so all records are extracted. Add the "
             "source's filter with {day_start}, or set mode = snapshot",
             *(settings.section, date),
         )

@@ -1,11 +1,16 @@
-"""Judge a day that was extracted, before it exists: the quality gates of a section."""
+"""Judge an extracted day by the quality gates of its section, before the day exists.
+
+Responsibilities: compare a day with earlier days and with the users of the warehouse.
+Non-goals: failing the day (`extract_day`), and the gates of transform (`fields`, `max_reject_ratio`).
+"""
 
 import datetime as dt
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -22,15 +27,12 @@ from wholeday.storage.manifest import MEDIAN_FROM, MEDIAN_OF, Part, Verdict
 if TYPE_CHECKING:
     from wholeday.schema.raw_fields import Keys
 
-
-NOISE = 3  # standard deviations of a number of independent events, which is its square root
-
-
-FEW_DELETIONS = 5  # fewer in a day's records are no accident, however few users are known
+NOISE = 3  # standard deviations; for a number of independent events, one is the square root of the number
+FEW_DELETIONS = 5  # fewer deletions never fail a day, however few users are known
 
 
 class Manifest(msgspec.Struct):
-    """What is asked of the manifest of a day that was read before."""
+    """The part of a raw manifest that the gates need of an earlier day."""
 
     mode: str
     as_of: dt.datetime
@@ -38,15 +40,16 @@ class Manifest(msgspec.Struct):
     parts: list[Part]
 
 
-class Earlier(NamedTuple):
-    """A day that was read before."""
+@dataclass(frozen=True)
+class Earlier:
+    """A day that was extracted before."""
 
     folder: DayFolder
     manifest: Manifest
 
 
 class Known(Protocol):
-    """The warehouse, as far as a day is compared with it."""
+    """What the gates ask the warehouse."""
 
     def read_known_source(self) -> KnownSource | None: ...
     def watermark_before(self, date: dt.date) -> dt.datetime | None: ...
@@ -63,24 +66,24 @@ def judge(
     known: Known,
     count_cleaned: Callable[[], Census],
 ) -> list[Verdict]:
-    """Judge `date`, all of whose records are in `census`, by the gates of a dataset's section.
+    """Judge the records of `date`, counted in `census`, by the gates of the section.
 
-    The day is compared with the dataset's other days in raw, of the same mode, and with the `known` users. A day whose
-    manifest cannot be read is left out. `count_cleaned` counts the keys of the same records after `clean`; it is
-    called only if a snapshot seems to lack too many users. A gate at 1, or with nothing to compare with, gives no
+    The gates compare the day with the raw days of the same mode, and with the `known` users. They skip a day whose
+    manifest is unreadable. `count_cleaned` counts the keys of the same records after `clean`. It is called only if a
+    snapshot seems to lack too many users. A ratio of 1 switches a gate off, and a gate with nothing to compare gives no
     verdict. Raises FolderError, WarehouseError.
     """
     before = _list_earlier(data_dir, date, settings, as_of)
     if settings.mode == SNAPSHOT:
-        gone = _judge_vanished(settings, census, before, known, count_cleaned)
+        missing = _judge_vanished(settings, census, before, known, count_cleaned)
     else:
-        gone = _judge_deletions(settings, census, known.count)
-    verdicts = [_judge_number(settings, census), _judge_drop(settings, census, before), gone]
+        missing = _judge_deletions(settings, census, known.count)
+    verdicts = [_judge_number(settings, census), _judge_drop(settings, census, before), missing]
     return [verdict for verdict in verdicts if verdict]
 
 
 def judge_source(source: str, known: KnownSource | None) -> Verdict | None:
-    """Judge whether the table that holds the source `known` may take records of `source`; None if it may."""
+    """Return the failed verdict of the gate `source`; None if the table may take records of `source`."""
     refusal = known.refuse(source) if known else None
     if not known or not refusal:
         return None
@@ -88,7 +91,7 @@ def judge_source(source: str, known: KnownSource | None) -> Verdict | None:
 
 
 def _list_earlier(data_dir: str, date: dt.date, settings: Source, as_of: dt.datetime) -> list[Earlier]:
-    """The days to compare with, nearest first: snapshots by when they were read, else the few days before `date`."""
+    """List the days to compare with, nearest first: snapshots by their time, else the few days before `date`."""
 
     def read() -> Iterator[Earlier]:
         for day in list_days(data_dir, "raw", settings.section):
@@ -97,7 +100,7 @@ def _list_earlier(data_dir: str, date: dt.date, settings: Source, as_of: dt.date
                 try:
                     manifest = folder.read_manifest(Manifest) if folder.exists() else None
                 except FolderError as error:
-                    logger.warning("%s: the day %s is not compared with: %s", settings.section, day, error)
+                    logger.warning("%s: cannot compare with the day %s: %s", settings.section, day, error)
                     continue
                 if manifest and manifest.mode == settings.mode:
                     yield Earlier(folder, manifest)
@@ -109,17 +112,17 @@ def _list_earlier(data_dir: str, date: dt.date, settings: Source, as_of: dt.date
 
 
 def _judge_number(settings: Source, census: Census) -> Verdict:
-    """`min_records`: a snapshot of nobody is none, unless the key says so."""
+    """Judge the number of records by `min_records`. An empty snapshot fails, unless the key allows it."""
     least = settings.min_records if settings.min_records is not None else int(settings.mode == SNAPSHOT)
     fact = f"{count(census.records, 'record')} came"
     return _decide("min_records", census.records, least, None, fact, passed=census.records >= least)
 
 
 def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
-    """`max_drop_ratio`: how far the number of records lies below what is usual.
+    """Judge by `max_drop_ratio` how far the number of records is below the median of the days before.
 
-    A few changes a day are noise: where 9 are usual, a day without any is no accident. So a day fails only where
-    it lies further below the median than chance would take it.
+    Small numbers vary by chance: if 9 records are usual, a day without any proves nothing. So a day fails only if
+    chance does not explain the drop.
     """
     nearest = before[:MEDIAN_OF]
     if settings.max_drop_ratio == 1 or len(nearest) < MEDIAN_FROM:
@@ -128,7 +131,7 @@ def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> 
     drop = max(0.0, (median - census.records) / median) if median else 0.0
     usual = median - census.records <= NOISE * math.sqrt(median)
     days = ", ".join(str(earlier.folder.date) for earlier in nearest)
-    fact = f"{count(census.records, 'record')} came, and {median:,g} is the median of those before ({days})"
+    fact = f"{count(census.records, 'record')} came, and the median of the days before is {median:,g} ({days})"
     limit = settings.max_drop_ratio
     return _decide("max_drop_ratio", drop, limit, median, fact, passed=drop <= limit or usual)
 
@@ -140,10 +143,10 @@ def _judge_vanished(
     known: Known,
     count_cleaned: Callable[[], Census],
 ) -> Verdict | None:
-    """Judge a snapshot by `max_delete_ratio`: the share of the known users whom it does not list.
+    """Judge a snapshot by `max_delete_ratio`: the share of the known users that it does not list.
 
-    The table has the keys after `clean`, and the census those before. Where they are the same, as they usually are,
-    nothing needs cleaning. Rejected records list their users, as the load takes these for neither present nor absent.
+    The table holds keys after `clean`, the census holds keys before it. They are usually equal, so the records are
+    cleaned only if too many users seem to be missing. A reject counts as present, as the load does not remove its user.
     """
     limit = settings.max_delete_ratio
     if limit == 1 or not census.key:
@@ -160,56 +163,57 @@ def _judge_vanished(
 
 
 def _count_missing(keys: "Keys", census: Census) -> int:
-    """How many of these distinct keys are not present in a census."""
+    """Count the distinct `keys` that are not present in a census."""
     import numpy as np
 
     return len(keys) - int(np.isin(keys, census.present_keys(), assume_unique=True).sum())
 
 
 def _judge_by_snapshot(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
-    """Judge a snapshot, if the warehouse knows nobody, by the share of the keys of the one read before that it lacks.
+    """Judge a snapshot by the share of the keys of an earlier snapshot that it lacks, if the warehouse is empty.
 
-    A snapshot whose parts are damaged or missing is passed over with a warning, and the one before it compared with:
-    today's cannot be read again tomorrow, and must not be lost for an old file; the gate stays shut all the same.
+    A snapshot with damaged or missing parts is skipped with a warning, and the one before it is used: today's snapshot
+    cannot be fetched again tomorrow, and must not be lost because of an old file. If no snapshot is readable, the gate
+    fails.
     """
     for earlier in before:
         try:
             keys = _read_keys(earlier, census)
         except FolderError as error:
             logger.warning(
-                "%s: the snapshot of %s is not compared with: %s", settings.section, earlier.folder.date, error
+                "%s: cannot compare with the snapshot of %s: %s", settings.section, earlier.folder.date, error
             )
             continue
         if not len(keys):
             return None
         missing = _count_missing(keys, census)
         share, date = missing / len(keys), str(earlier.folder.date)
-        fact = f"{missing:,} of {count(len(keys), 'key')} of the snapshot read before ({date}) are missing"
+        fact = f"{missing:,} of {count(len(keys), 'key')} of the earlier snapshot ({date}) are missing"
         limit = settings.max_delete_ratio
         return _decide("max_delete_ratio", share, limit, date, fact, passed=share <= limit)
     if before:
-        fact = f"of the {count(len(before), 'snapshot')} read before none can be read again"
+        fact = f"{count(len(before), 'earlier snapshot')} found, none readable"
         return _decide("max_delete_ratio", 1.0, settings.max_delete_ratio, None, fact, passed=False)
     return None
 
 
 def _read_keys(earlier: Earlier, census: Census) -> "Keys":
-    """The keys that are present in a snapshot, read again part by part."""
-    again = Census(None, census.key, census.deleted_when)
+    """Read the keys that are present in an earlier snapshot, part by part."""
+    census_before = Census(None, census.key, census.deleted_when)
     for part in earlier.manifest.parts:
-        again.add(unpack(earlier.folder.read(part)))
-    return again.present_keys()
+        census_before.add(unpack(earlier.folder.read(part)))
+    return census_before.present_keys()
 
 
 def _judge_deletions(settings: Source, census: Census, count_known: Callable[[], int]) -> Verdict | None:
-    """`max_delete_ratio` of records: how many keys they delete, as a share of the users that the warehouse knows.
+    """Judge the deletions of an incremental day by `max_delete_ratio`: their share of the known users.
 
-    Whether it knows these very users is not asked: a source that names some again is let through by hand.
+    The deleted keys need not be known users: a person lets a source that repeats old deletions through.
     """
     if settings.max_delete_ratio == 1 or not census.deleted or not (known := count_known()):
         return None
     share, limit = census.deleted / known, settings.max_delete_ratio
-    fact = f"{count(census.deleted, 'key')} came as deleted, and {known:,} are known"
+    fact = f"{count(census.deleted, 'key')} came as deleted, and the warehouse has {count(known, 'user')}"
     passed = share <= limit or census.deleted < FEW_DELETIONS
     return _decide("max_delete_ratio", share, limit, known, fact, passed=passed)
 
@@ -217,6 +221,6 @@ def _judge_deletions(settings: Source, census: Census, count_known: Callable[[],
 def _decide(
     gate: str, value: float, limit: float, reference: str | float | None, fact: str, *, passed: bool
 ) -> Verdict:
-    """A verdict with its line: what came, what it was compared with, and the limit."""
+    """Build a verdict and its line: the fact, then the limit."""
     line = f"{fact}; {gate} is {limit:g}"
     return Verdict(gate=gate, value=value, limit=limit, reference=reference, passed=passed, description=line)

@@ -1,4 +1,4 @@
-"""The rule that a table holds one source, as a quality gate.
+"""Hold a table to one source: the quality gate `source`.
 
 Responsibilities: whether records of a source may be added to what is loaded, and the message if not.
 Non-goals: reading manifests or markers.
@@ -24,7 +24,7 @@ class KnownSource(NamedTuple):
 
 
 def describe_ways_out(dataset: str) -> str:
-    """Return what a person can do with a day of another source."""
+    """Describe what a person can do with a day of another source."""
     return (
         "a table holds one source. Give this source its own data_dir and database, or let this run through with "
         f"--{dataset}-accept"
@@ -32,7 +32,7 @@ def describe_ways_out(dataset: str) -> str:
 
 
 def is_let_through(accepted: str) -> bool:
-    """Whether SOURCE_GATE is among the gates of a marker's `accepted`."""
+    """Return whether a marker's `accepted` names SOURCE_GATE."""
     return SOURCE_GATE in accepted.split(", ")
 
 

@@ -1,4 +1,8 @@
-"""Describe the files of a day: the manifest of the raw folder and the manifest of the clean folder."""
+"""Define the manifests of a day: one for the raw folder, one for the clean folder.
+
+Responsibilities: the content of a manifest, and the digest of the parts that it names.
+Non-goals: where a manifest lies and when it is written (`day_folder`).
+"""
 
 import datetime as dt
 import hashlib
@@ -9,7 +13,7 @@ import msgspec
 from wholeday.storage.names import strip_run
 
 MEDIAN_OF = 7  # earlier days that a quality gate compares a day with
-MEDIAN_FROM = 3  # days; fewer do not show what is usual
+MEDIAN_FROM = 3  # earlier days that a gate needs: fewer do not show the usual number
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -22,9 +26,10 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate (`gate` is its key) said of a day when it was read: `value` is what is held against the `limit`.
+    """The result of a quality gate for an extracted day. `gate` is its key in luigi.cfg.
 
-    `reference` is what the day was compared with: the date of a snapshot, a median, a number of users.
+    The gate compares `value` with `limit`. `reference` is what the value was compared with: the date of a snapshot, a
+    median, or a number of users.
     """
 
     gate: str
@@ -39,7 +44,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
-    """That forgotten lines were taken out of a day: how many, its digest before, and the parts that were replaced."""
+    """The removal of lines by `forget`: their number, the day's digest before it, and the replaced parts."""
 
     lines: int
     sha256: str
@@ -47,7 +52,7 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of a source for a day. Times are UTC; up to `as_of` the source's answer is complete."""
+    """What was extracted for a day. Times are UTC. The source's answer is complete up to `as_of`."""
 
     dataset: str
     date: dt.date
@@ -57,7 +62,7 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     watermark: dt.datetime | None
     url: str
     source: str | None = None
-    """The name of the source, as `auth.name_source` gives it; None in manifests of older versions."""
+    """The name of the source (see `auth.name_source`). None in manifests of older versions."""
     paginator: str
     started_at: dt.datetime
     extracted_at: dt.datetime
@@ -65,31 +70,31 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     pages: int
     records: int
     keys: int
-    """Distinct ones; a record whose key cannot be read counts as one of its own."""
+    """The number of distinct keys. Each record without a readable key counts as one."""
     declared: int | None
-    """How many records there are, by the source's own word."""
+    """The total that the source declares."""
     unknown_fields: list[str]
     gates: list[Verdict]
     parts: list[Part]
     forgotten: int = 0
-    """How many of the records are no longer in the parts."""
+    """The number of records that `forget` removed from the parts."""
     erasures: list[Erasure] = []
 
     @property
     def sha256(self) -> str:
-        """That of all its files, as a marker has it."""
+        """Return the digest of all parts, as the marker stores it."""
         return digest(self.parts)
 
 
 class Presence(msgspec.Struct, frozen=True):
-    """Of so many `records` that could have a field, `present` have it, and not null."""
+    """How often a field is present: in `present` of the `records` that could have it, with a value other than null."""
 
     records: int
     present: int
 
 
 class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a raw day: the parts it came from, the code that read them, rows, and rejects by reason."""
+    """What a raw day was transformed to: its rows, and its rejects by reason. `raw_sha256` names the raw parts."""
 
     dataset: str
     date: dt.date
@@ -99,23 +104,23 @@ class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     reasons: dict[str, int]
     accepted: list[str]
-    """The gates that did not pass, and were let through."""
+    """The failed quality gates that were let through."""
     parts: list[Part]
     rejects: list[Part]
     erasures: list[Erasure] = []
-    """Of rows and rejects, since the day was cleaned."""
+    """The removals of rows and rejects since the day was transformed."""
     fields: dict[str, Presence] = {}
-    """How often each field of the record class, and of `deleted_when`, came. Empty if an older version wrote it."""
+    """The presence of each field of the record class and of `deleted_when`. Empty in manifests of older versions."""
     absent: dict[str, int] = {}
-    """Fields that no record has though they usually come, and how many records could have them."""
+    """The usual fields that no record has, each with the number of records that could have it."""
 
     @property
     def sha256(self) -> str:
-        """That of all its files, as a marker has it."""
+        """Return the digest of all parts, as the marker stores it."""
         return digest([*self.parts, *self.rejects])
 
 
 def digest(parts: Iterable[Part]) -> str:
-    """One sha256 for the parts of a day, in their order: that of `sha256sum part-*`'s output in a folder."""
+    """Digest the parts of a day, in their order: the sha256 of the output of `sha256sum part-*`."""
     lines = "".join(f"{part.sha256}  {strip_run(part.name)}\n" for part in parts)
     return hashlib.sha256(lines.encode()).hexdigest()
