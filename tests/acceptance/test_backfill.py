@@ -88,7 +88,7 @@ def test_a_range_is_loaded_and_the_second_run_skips_it():
     assert [line.split(", ")[0] for line in lines if "loaded" in line] == [
         f"INFO: users 2026-10-0{n}: loaded" for n in (5, 6, 7)
     ]
-    assert len(lines) == 9  # one an event: extracted, cleaned, loaded
+    assert len(lines) == 9  # one an event: extracted, transformed, loaded
     assert re.fullmatch(r"done 3 2026-10-05\.\.2026-10-07 loaded, \d+ inserted,.*", rows_of(first.stdout)["done"])
     assert said == "users: 3 of 3 days are loaded"
     before = dump_warehouse()

@@ -23,7 +23,7 @@ def test_loaded_day_prints_one_line_per_stage():
     first = luigi_run(*LOAD, **QUIET)
     assert first.stdout.splitlines() == [
         f"INFO: users {DAY}: extracted 100 records, 1 page",
-        f"INFO: users {DAY}: cleaned, 99 rows, 1 reject",
+        f"INFO: users {DAY}: transformed, 99 rows, 1 reject",
         f"INFO: users {DAY}: loaded, 99 inserted, 1 rejected",
     ]
     again = luigi_run(*LOAD, "--workers", "2", **QUIET)

@@ -313,7 +313,7 @@ def test_two_processes_with_the_same_raw_day_clean_it_once():
     both = [start("luigi", "--module", "pipeline", *day) for _ in range(2)]
     results = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], results
-    assert sum(f"users {DAY}: cleaned" in stdout for stdout, _ in results) == 1
+    assert sum(f"users {DAY}: transformed" in stdout for stdout, _ in results) == 1
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

@@ -19,7 +19,7 @@ from wholeday.config.source import Source
 from wholeday.schema.dataset import Dataset
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
-from wholeday.transform.day import preparing
+from wholeday.transform.day import prepare_transform
 
 Configure = Callable[..., None]
 
@@ -95,7 +95,7 @@ def load(
     dataset = Dataset(Members, record_class, clean, table, tuple(key))
     texts = {name: json.dumps(value) if isinstance(value, (dict, list)) else value for name, value in section.items()}
     configure("gh-members", **{"mode": "snapshot", "paginator": "single", **texts})
-    stages.extract(read_workspace(dataset), TODAY, preparing(read_workspace(dataset)))
+    stages.extract(read_workspace(dataset), TODAY, prepare_transform(read_workspace(dataset)))
     stages.transform(read_workspace(dataset), TODAY)
     stages.load(read_workspace(dataset), TODAY)
     return query(f'select {", ".join(columns)}, updated_at from "gh-members" order by 1, 2')

@@ -121,7 +121,7 @@ from wholeday.transform import executor
 from pipeline.users import USERS
 from wholeday.tasks.stages import read_workspace
 
-tell = transform_stage.preparing(read_workspace(USERS))
+tell = transform_stage.prepare_transform(read_workspace(USERS))
 def prepare(records, total):
     tell(SimpleNamespace(records=records, total=total))
     return forkserver._forkserver._forkserver_pid
@@ -156,7 +156,7 @@ def misspell(_: pd.DataFrame) -> None:
 def test_a_large_day_checks_clean_in_another_process():
     """This process, whose memory is needed for the load, need not import what cleaning takes."""
     users = Dataset(USERS.config, USERS.record_class, misspell, USERS.table, USERS.key)
-    tell, reading = transform_stage.preparing(read_workspace(users)), SimpleNamespace(records=1000, total=10**6)
+    tell, reading = transform_stage.prepare_transform(read_workspace(users)), SimpleNamespace(records=1000, total=10**6)
     tell(reading)
     with pytest.raises(DatasetError, match="clean: no column nmae"):
         tell_for_a_minute(tell, reading)

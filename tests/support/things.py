@@ -16,7 +16,7 @@ from wholeday.config.source import Source
 from wholeday.schema.dataset import Dataset
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
-from wholeday.transform.day import preparing
+from wholeday.transform.day import prepare_transform
 
 TODAY = dt.datetime.now(dt.UTC).date()
 TIME = sa.DateTime(timezone=True)
@@ -65,7 +65,7 @@ def load(
     """Load a snapshot of today with these records, or this body; a column of all rows, by key."""
     answer = Answer(body if isinstance(body, bytes) else json.dumps(body).encode())
     configure("things", url=server.on("/things", answer), mode="snapshot", paginator="single", **keys)
-    stages.extract(read_workspace(dataset), TODAY, preparing(read_workspace(dataset)))
+    stages.extract(read_workspace(dataset), TODAY, prepare_transform(read_workspace(dataset)))
     stages.transform(read_workspace(dataset), TODAY)
     stages.load(read_workspace(dataset), TODAY)
     return [value for (value,) in query(f"select {column} from things order by id")]

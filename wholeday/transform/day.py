@@ -1,6 +1,7 @@
 """Transform a day: from its raw folder to its clean folder.
 
-Responsibilities: the gates for rejects and fields, and the manifest.
+Responsibilities: judge the gates `max_reject_ratio` and `fields`, publish the clean manifest.
+Non-goals: how a part is transformed (`parts`, `rows`), and in which process (`executor`).
 """
 
 import datetime as dt
@@ -14,12 +15,12 @@ from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.log import count, logger, set_load
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.manifest import MEDIAN_FROM, CleanManifest, Presence, RawManifest
+from wholeday.storage.workspace import Workspace
 from wholeday.transform import fields_gate
+from wholeday.transform.parts import check_clean, list_imports, transform_parts
 
 if TYPE_CHECKING:
     from wholeday.extract.reader import Reader
-from wholeday.storage.workspace import Workspace
-from wholeday.transform.parts import check_clean, list_imports, transform_parts
 
 # Arrow's default allocator keeps freed memory, 30 MB a process.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -28,11 +29,11 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 def transform_day(
     workspace: Workspace, date: dt.date, is_loaded: Callable[[], bool], engine: str | None = None
 ) -> None:
-    """Make the clean folder of `date` from its raw folder, part by part, with an engine or with the configured one.
+    """Transform the raw folder of `date` to its clean folder, part by part.
 
-    `is_loaded` says whether the warehouse has the day. The old clean files stay until the new ones are complete, and if
-    this fails. Raises QualityError if too many records are rejected or a field stopped coming, DatasetError,
-    FolderError.
+    `engine` overrides the configured one. `is_loaded` returns whether the warehouse has the day. The published clean
+    files stay until the new ones are complete, also if the transform fails. Raises QualityError if too many records are
+    rejected or a usual field is absent, DatasetError, FolderError.
     """
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
@@ -72,11 +73,11 @@ def transform_day(
         )
     )
     rows, rejects = records - reasons.total(), reasons.total()
-    logger.info("%s %s: cleaned, %s, %s", workspace.name, date, count(rows, "row"), count(rejects, "reject"))
+    logger.info("%s %s: transformed, %s, %s", workspace.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
-def preparing(workspace: Workspace) -> "Callable[[Reader], None]":
-    """Return a function to call after each page: it checks `clean` after the first one, and prepares for a large day.
+def prepare_transform(workspace: Workspace) -> "Callable[[Reader], None]":
+    """Return a listener for extract. It checks `clean` after the first page, and prepares for a large day.
 
     The workers that transform a large day start during the extraction. One of them checks `clean`, so that this
     process, which needs its memory for the load, does not import pandas.
@@ -130,12 +131,12 @@ def _check_rejects(workspace: Workspace, clean: DayFolder, records: int, reasons
     reason, most = reasons.most_common(1)[0]
     what = (
         f"{workspace.name} {clean.date}: {reasons.total()} of {records} records are rejected, more than "
-        f"max_reject_ratio {limit}; most often ({most}): {reason}"
+        f"max_reject_ratio {limit}; most frequent reason ({most}): {reason}"
     )
     if not settings.accept:
         raise QualityError(
-            f"{what}. They are in {clean}/rejects-*: fix the record class or `clean`, or let this run through with "
-            f"--{workspace.name}-accept"
+            f"{what}. The rejects are in {clean}/rejects-*. Fix the record class or `clean`, or let this run through "
+            f"with --{workspace.name}-accept"
         )
     logger.warning("%s: let through by --%s-accept", what, workspace.name)
     return ["max_reject_ratio"]
@@ -148,9 +149,9 @@ def _check_fields(
     absent: Sequence[fields_gate.Absent],
     is_judged: Callable[[], bool],
 ) -> list[str]:
-    """Raise QualityError if fields stopped coming; returns the name of the gate if the day is let through.
+    """Raise QualityError if usual fields are absent. Return the name of the gate if the day is let through.
 
-    The raw files stay, as a mistaken record class can be fixed. A day that was let through once is not failed again.
+    The raw files stay, because a fixed record class can read them. A day that was let through once passes again.
     """
     if not absent:
         return []
@@ -158,7 +159,7 @@ def _check_fields(
     what = f"{workspace.name} {raw.date}: no record has {', '.join(map(str, absent))}; new fields: {new}"
     if not any(found.is_proven for found in absent):
         logger.warning(
-            "%s. With fewer than %d days before it, the gate fields fails a day only for a field that all records had",
+            "%s. With fewer than %d days before, the gate fields fails only for a field that all records had",
             *(what, MEDIAN_FROM),
         )
         return []
@@ -176,8 +177,8 @@ def _check_fields(
 
 
 def _is_judged(raw: RawManifest, clean: DayFolder) -> bool:
-    """Whether these raw files became a clean day before."""
+    """Return whether these raw files passed the gate before: a clean day was published from them."""
     try:
         return clean.exists() and clean.read_manifest(CleanManifest).raw_sha256 == [part.sha256 for part in raw.parts]
-    except FolderError:  # of an older shape, or damaged
+    except FolderError:  # damaged, or of an older format
         return False

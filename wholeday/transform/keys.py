@@ -1,4 +1,4 @@
-"""Count the keys that raw records have after `clean`."""
+"""Count the keys that raw records have after `clean`, for the gates of a snapshot."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def count_cleaned(dataset: Dataset, settings: Source, folder: DayFolder, parts: Iterable[Part]) -> Census:
-    """Count the keys that rows and rejects of raw parts have after `clean`. Raises DatasetError, FolderError."""
+    """Clean raw parts and count the keys of their rows and rejects. Raises DatasetError, FolderError."""
     import sqlalchemy as sa
 
     from wholeday.transform.rows import transform
@@ -36,11 +36,11 @@ def count_cleaned(dataset: Dataset, settings: Source, folder: DayFolder, parts: 
 
 
 def add_cleaned(census: Census, rows: "pd.DataFrame", rejects: Sequence["Reject"], key: list[str]) -> None:
-    """Add the keys of rows and rejects to a census; a row says more of its user than a reject."""
+    """Add the keys of rejects to a census, then those of rows. For a key with both, the row counts."""
     import pyarrow as pa
 
     refused = [json.loads(reject.key) for reject in rejects if reject.key]
     census.add_keys(hash_keys(refused).tolist(), [False] * len(refused))
     columns = pa.Table.from_pandas(rows[key], preserve_index=False).columns
-    gone = rows["deleted"].tolist() if "deleted" in rows else [False] * len(rows)
-    census.add_keys(hash_keys(zip(*(column.to_pylist() for column in columns), strict=True)).tolist(), gone)
+    deleted = rows["deleted"].tolist() if "deleted" in rows else [False] * len(rows)
+    census.add_keys(hash_keys(zip(*(column.to_pylist() for column in columns), strict=True)).tolist(), deleted)

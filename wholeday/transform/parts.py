@@ -1,9 +1,13 @@
-"""Transform the parts of a day, one by one, on any number of processes."""
+"""Transform the parts of a day, each on its own, in any number of processes.
+
+Responsibilities: what a process needs for a part, and the files that it writes.
+Non-goals: the transform of records (`rows`), and the processes (`engine`).
+"""
 
 import functools
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import msgspec
 
@@ -20,7 +24,8 @@ from wholeday.storage.parquet import encode_rows
 from wholeday.storage.workspace import Workspace
 
 
-class PartJob(NamedTuple):
+@dataclass(frozen=True)
+class PartJob:
     """A raw part to transform, with all that another process needs."""
 
     dataset: Dataset
@@ -33,7 +38,8 @@ class PartJob(NamedTuple):
     timezone: str
 
 
-class PartResult(NamedTuple):
+@dataclass(frozen=True)
+class PartResult:
     """The result of a raw part: its clean part, its rejects if any, and their number by reason."""
 
     clean: Part
@@ -86,7 +92,7 @@ def _encode_reject(reject: Reject, job: PartJob) -> bytes:
 
 
 def transform_part(job: PartJob) -> PartResult:
-    """Write the clean part and the rejects of one raw part."""
+    """Transform one raw part, and write its clean part and its rejects."""
     from wholeday.transform.rows import transform_and_count
 
     lines, declared, dataset = unpack(job.raw.read(job.part)), job.declared, job.dataset
