@@ -72,7 +72,7 @@ class Merge(Statements):
         return "not exists (select 1 from {stage} x where ({x.key}) = ({s.key}) and x.at > s.at)".format_map(self.words)
 
     def _encode_as_of(self) -> Any:
-        """Return the `as_of` of a snapshot as it is stored; None for an incremental day."""
+        """Return the stored form of the `as_of` of a snapshot; None for an incremental day."""
         return self.db.encode(self.day.as_of) if self.snapshot else None
 
     def _check_as_of(self) -> None:
@@ -127,7 +127,7 @@ class Merge(Statements):
             select {s.key} from _stage s left join {present} u on ({u.key}) = ({s.key})
              where u.load_date is null or s._state <> 0 or ({s.row}) is distinct from ({u.row})
         """)
-        # These numbers show whether the snapshot lists everybody, as it usually does.
+        # These numbers show whether the snapshot lists every user, which is usual.
         new = "select count(*) from _touched k where not exists (select 1 from {present} u where ({u.key}) = ({k.key}))"
         listed = self.one("select count(*) from _stage")[0] - self.one(new)[0]
         if self.one("select count(*) from {present}")[0] > listed:
@@ -164,7 +164,7 @@ class Merge(Statements):
         """)
 
     def _undo(self, loaded: _Reading) -> None:
-        """Remove the day as it was loaded before: it was extracted again, at another time or in another mode."""
+        """Remove the earlier load of the day, which was extracted again, at another time or in another mode."""
         as_of = loaded.as_of
         if loaded.mode == SNAPSHOT:
             self.execute("insert into _touched ({key}) select {key} from {changes} where as_of = :as_of", as_of=as_of)
@@ -246,7 +246,7 @@ class Merge(Statements):
         )
 
     def _refresh(self, keys: str) -> None:
-        """Update the present of the users whom `keys` selects. `_before` keeps what it said before this load."""
+        """Update the present of the users that `keys` selects. `_before` keeps their rows from before this load."""
         # The last state of each user in the snapshots, and the time until which they say so. Unknown users have none.
         self.execute(
             """

@@ -128,7 +128,7 @@ class Staging(Statements):
         return found
 
     def _leave_out(self, batch: "pa.RecordBatch", tombstones: set[Key]) -> "pa.RecordBatch":
-        """Return the rows of a batch without those of erased users."""
+        """Return a batch without the rows of erased users."""
         import pyarrow as pa
 
         keys = zip(*(batch.column(name).to_pylist() for name in self.declared.key), strict=True)
@@ -153,7 +153,7 @@ class Staging(Statements):
         return rejected, forgotten
 
     def _stage_unknown(self, keys: Iterable[Key]) -> None:
-        """Stage that nothing is known of these users. A row with the same key stays as it is."""
+        """Stage these users as unknown. A row with the same key stays unchanged."""
         values = 2, *map(self.db.encode, self.given.values())
         columns = *self.declared.key, "_state", *self.given
         self.db.insert(self.staged_in.name, columns, [(*key, *values) for key in keys], skip_known=True)

@@ -33,7 +33,7 @@ SETTINGS = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
-    # A committed day survives a power cut, whatever the default of the server.
+    # A committed day survives a power cut. The default of the server may be weaker.
     "synchronous_commit": "on",
     # What does not fit goes through files: with the defaults of 4 and 8 MB, every large day.
     "work_mem": "64MB",

@@ -18,9 +18,9 @@ from wholeday.schema.tables import Table, join_names
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BEING_MADE = 1_802_723_947  # the user_version of a file until its first commit: a number that nobody else chooses
+BEING_MADE = 1_802_723_947  # the user_version of a file until its first commit: an arbitrary number
 OLDEST_SQLITE = (3, 39, 0)  # the first with IS DISTINCT FROM
-ROWS_AT_ONCE = 10_000  # rows in memory of those that are not batches
+ROWS_AT_ONCE = 10_000  # rows in memory, if they come as tuples
 
 
 class SQLite:

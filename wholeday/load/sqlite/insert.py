@@ -21,7 +21,7 @@ class Values(NamedTuple):
     """Rows to be inserted."""
 
     places: Mapping[str, int]
-    """The number of the value in each column, from 1: first the shared values, then those of the row."""
+    """The number of the value in each column, from 1: first the shared values, then the own values of the row."""
     shared: Sequence[Any]
     """Values that all rows have."""
     own: Sequence[Any]
@@ -42,7 +42,7 @@ class Values(NamedTuple):
 
 
 def encode(value: Any) -> Any:
-    """Return a value as it is stored. Times are text of fixed width in UTC, so that they sort by time."""
+    """Return the value to store. Times are text of fixed width in UTC, so that they sort by time."""
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return value.isoformat() if isinstance(value, dt.date) else value
