@@ -1,4 +1,4 @@
-"""Whoever is to know of a day that failed is told, once, and no run waits for it."""
+"""Alerts: one for each day and cause, without delaying a run."""
 
 import datetime as dt
 import json
@@ -32,21 +32,21 @@ NOBODY = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
 
 
 def fail(line: str = "why", date: dt.date = DAY, stage: str = "extract") -> None:
-    """Have a day fail now, as far as the webhook is concerned."""
+    """Send an alert for a day that fails now."""
     alerts.send_alert(USERS, Failure(clock.utc_now(), date, stage, line))
 
 
 @pytest.fixture
 def hook(server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """A webhook that takes what it is told; a function that says which lines these were."""
+    """Serve a webhook. Return a function that lists the causes it received."""
     monkeypatch.setenv("A_HOOK", server.on("/services/s3cr3t", Answer("ok")))
     configure("pipeline", webhook="A_HOOK")
     return lambda: [json.loads(request.body)["line"] for request in server.requests]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_day_that_failed_is_told_and_not_again_by_the_next_run(server, workers):
-    """What failed, when, where and why, and how to see more; by whichever process met it."""
+def test_failed_day_sends_one_alert_for_two_runs(server, workers):
+    """The alert names the day, the stage, the cause, the place, and the command that shows more."""
     command = ("LoadUsers", "--date", str(DAY), "--workers", workers, *NOBODY, "--pipeline-webhook", "A_HOOK")
     environment = {"A_HOOK": server.on("/services/s3cr3t", Answer("ok"))}
     first, again = (luigi_run(*command, **environment) for _ in range(2))
@@ -61,8 +61,8 @@ def test_a_day_that_failed_is_told_and_not_again_by_the_next_run(server, workers
     assert told["more"] == f"on {socket.gethostname()} in {Path.cwd()}: wholeday status"
 
 
-def test_a_cause_is_told_once_for_a_day(hook):
-    """Whatever the numbers in its line; another cause, another stage and another day are told."""
+def test_cause_is_sent_once_for_a_day(hook):
+    """Numbers in the cause do not count. Another cause, stage or day is sent."""
     fail("503 after 2.1 s, request 7f3a")
     fail("503 after 9.8 s, request 01bc")
     fail("connection refused")
@@ -73,8 +73,8 @@ def test_a_cause_is_told_once_for_a_day(hook):
     assert lines == ["503 after 2.1 s, request 7f3a", "connection refused", *["503 after 2.1 s, request 7f3a"] * 2]
 
 
-def test_what_fails_again_after_it_was_loaded_is_told_again(server):
-    """It was well meanwhile; its marker was deleted, as one does to have a day read again."""
+def test_failure_after_a_load_is_sent_again(server):
+    """The marker was deleted, so that the day is extracted again."""
     flags = ("LoadUsers", "--date", str(DAY), "--pipeline-webhook", "A_HOOK")
     environment = {"A_HOOK": server.on("/services/s3cr3t", Answer("ok"))}
     for url in (NOBODY, (), NOBODY, NOBODY):
@@ -90,15 +90,14 @@ def tell_some(number: int) -> None:
     fail(f"why {number}")
 
 
-def test_many_processes_tell_of_a_day_once(hook):
-    """Retries, and runs that cross each other, are not a storm."""
+def test_concurrent_processes_send_one_alert(hook):
     with multiprocessing.get_context("fork").Pool(4) as pool:
         pool.map(tell_some, range(8))
     assert len(hook()) == 1
 
 
-def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypatch, caplog):
-    """A few seconds and a warning; it is left alone for a minute, and then told what it did not hear."""
+def test_silent_webhook_delays_nothing(server, hook, monkeypatch, caplog):
+    """One warning after a few seconds, then no request for a minute. Then undelivered alerts are sent."""
     server.on("/services/s3cr3t", Answer("late", wait=30))
     monkeypatch.setattr(alerts, "PATIENCE", 0.3)
     began = time.monotonic()
@@ -116,8 +115,8 @@ def test_a_webhook_that_does_not_answer_holds_up_nothing(server, hook, monkeypat
     assert hook() == ["why", "why"]
 
 
-def test_a_clock_that_was_ahead_for_a_while_silences_nothing(hook, monkeypatch):
-    """A webhook that did not answer then is told of what fails now."""
+def test_clock_that_was_ahead_blocks_no_alert(hook, monkeypatch):
+    """The pause after an unanswered request ends, although its time lies in the future."""
     url, now = os.environ["A_HOOK"], clock.utc_now()
     monkeypatch.setenv("A_HOOK", "http://127.0.0.1:9/s3cr3t")
     monkeypatch.setattr(clock, "utc_now", lambda: now + dt.timedelta(days=365))
@@ -129,8 +128,8 @@ def test_a_clock_that_was_ahead_for_a_while_silences_nothing(hook, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which takes nothing")
-def test_what_is_late_is_told_where_nothing_can_be_shown(server):
-    """A full disk under the log of a monitor is when somebody is to know."""
+def test_late_day_sends_an_alert_on_a_full_disk(server):
+    """The standard output of `status` is full; the alert is sent all the same."""
     url = server.on("/services/s3cr3t", Answer("ok"))
     command = "python -m wholeday status --max-age '1 day' --pipeline-webhook A_HOOK > /dev/full"
     result = run_line(command, A_HOOK=url)
@@ -156,8 +155,8 @@ def test_what_is_late_is_told_where_nothing_can_be_shown(server):
     ],
 )
 @pytest.mark.usefixtures("hook")
-def test_a_webhook_that_cannot_be_told_is_a_warning(server, monkeypatch, caplog, url, problem):
-    """In words that do not hold its URL: whoever knows that may write there."""
+def test_undelivered_alert_is_a_warning_without_the_url(server, monkeypatch, caplog, url, problem):
+    """The URL is a secret: it allows posting to the chat."""
     server.on("/moved/s3cr3t", Answer(status=302, headers={"Location": "/services/s3cr3t"}))
     server.on("/half/s3cr3t", Answer(reset=True))
     monkeypatch.setenv("A_HOOK", url.format(server=server.url))
@@ -169,22 +168,21 @@ def test_a_webhook_that_cannot_be_told_is_a_warning(server, monkeypatch, caplog,
     assert Path("data/failures/users.alerts.jsonl").read_text().count("s3cr3t") == 0
 
 
-def test_where_nothing_can_be_written_it_is_told_all_the_same(hook):
-    """Better twice than not at all: a full disk is a cause of failures."""
+def test_alert_is_sent_without_a_record(hook):
+    """A full disk is a cause of failures. An alert that is sent twice is better than none."""
     Path("data").mkdir()
     Path("data/failures").write_text("a file where the folder should be")
     fail()
     assert hook() == ["why"]
 
 
-def test_without_a_webhook_nothing_is_remembered():
-    """Nor made."""
+def test_without_a_webhook_no_file_is_written():
     fail()
     assert not Path("data").exists()
 
 
-def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
-    """By the `status` of a monitor, however often it asks, and in whatever words."""
+def test_late_day_sends_one_alert_a_day(hook, capsys, monkeypatch):
+    """A monitor may run `status` as often as it likes."""
     for age in ("30 hours", "1 day"):
         with pytest.raises(SystemExit):
             cli.main(["status", "--max-age", age])
@@ -200,8 +198,7 @@ def test_what_is_late_is_told_once_a_day(hook, capsys, monkeypatch):
     assert capsys.readouterr().err.count("ERROR: users: no day is loaded") == 4
 
 
-def test_a_trial_is_sent_and_says_how_it_went(hook, capsys, monkeypatch):
-    """Before the night on which it is needed."""
+def test_trial_alert_prints_its_result(hook, capsys, monkeypatch):
     cli.main(["alert"])
     assert hook() == ["nothing failed: this is a trial"]
     assert capsys.readouterr() == ("the webhook of A_HOOK took a trial message\n", "")
@@ -227,16 +224,16 @@ def test_a_webhook_whose_certificate_cannot_be_checked_is_told_in_words(monkeypa
         ("https://hooks.example/s3cr3t", r"^ERROR: \[pipeline\] webhook cannot be used: write the name of an env"),
     ],
 )
-def test_a_webhook_that_is_none_is_refused_by_day(configure, webhook, line):
-    """A URL in the place of its name is not shown: it is the secret."""
+def test_trial_refuses_an_unusable_webhook(configure, webhook, line):
+    """A URL in place of the name of a variable is not shown: it is a secret."""
     configure("pipeline", webhook=webhook)
     with pytest.raises(SystemExit, match=line) as exit_:
         cli.main(["alert"])
     assert "s3cr3t" not in str(exit_.value)
 
 
-def test_a_scheduler_that_is_not_there_is_told_of_a_range(server):
-    """No day of it could even be tried: the newest is late."""
+def test_missing_scheduler_sends_an_alert_for_a_range(server):
+    """No day can run, so the newest day fails."""
     text = Path("central.cfg").read_text().replace("scheduler_port = 8082", "scheduler_port = 9")
     Path("central.cfg").write_text(text.replace("[core]", "[core]\nrpc_retry_wait = 0"))
     result = luigi_run(

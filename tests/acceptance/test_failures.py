@@ -1,4 +1,4 @@
-"""What failed, when and why: written down by whatever runs the tasks, and over when the day is loaded."""
+"""The record of failures: every process writes it, and a loaded day has no open failure."""
 
 import datetime as dt
 import json
@@ -24,12 +24,11 @@ NOBODY = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
 
 
 def find_users() -> list[tuple[str, str]]:
-    """Day and stage of every failure of the users, the oldest first."""
+    """Return day and stage of every failure of the users, oldest first."""
     return [(str(failure.date), failure.stage) for failure in read_failures("data", "users")]
 
 
-def test_a_day_that_failed_is_written_down_with_the_line_of_the_log():
-    """When, which day, at which stage, and why."""
+def test_failure_is_recorded_with_the_line_of_the_log():
     before = dt.datetime.now(dt.UTC)
     result = luigi_run("LoadUsers", "--date", str(DAY), *NOBODY)
     assert result.returncode == 30
@@ -40,8 +39,8 @@ def test_a_day_that_failed_is_written_down_with_the_line_of_the_log():
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_every_stage_is_named_and_every_process_writes(workers):
-    """Too many rejects, in cleaning; no source, in reading; each once."""
+def test_each_stage_and_process_records_failures(workers):
+    """Too many rejects fail the transform, a missing source fails the extraction. Each is recorded once."""
     luigi_run("ExtractUsers", "--date", "2026-11-19")
     result = luigi_run(
         *("BackfillUsers", "--start", "2026-11-18", "--stop", "2026-11-20", "--workers", workers),
@@ -54,22 +53,22 @@ def test_every_stage_is_named_and_every_process_writes(workers):
 @pytest.mark.parametrize(
     "task", [("LoadUsers", "--date", str(DAY)), ("BackfillUsers", "--start", "2026-11-18", "--stop", "2026-11-21")]
 )
-def test_a_warehouse_that_cannot_be_asked_is_written_down_too(task):
-    """No task failed there: Luigi could not even find out what is done. Of a range it is the newest day that fails."""
+def test_unreadable_warehouse_is_recorded(task):
+    """Luigi cannot find out which days are done, so no task runs. In a range, the newest day fails."""
     Path("data").mkdir()
     Path("data/warehouse.db").write_text("no database, and long enough to be seen as none" * 100)
     assert luigi_run(*task).returncode == 35
     assert set(find_users()) == {(str(DAY), "load")}
 
 
-def test_a_day_that_is_not_over_has_not_failed():
-    """Who asks too early gets an error, and nobody else hears of it."""
+def test_day_that_is_not_over_is_no_failure():
+    """The command fails, but nothing is recorded."""
     assert luigi_run("LoadUsers", "--date", "2999-01-01").returncode == 30
     assert not FILE.exists()
 
 
-def test_a_process_that_was_killed_is_written_down_by_the_one_that_started_it():
-    """Nobody else is left to tell; and the log has its line."""
+def test_killed_process_is_recorded_by_its_parent():
+    """The log has the same line."""
     Path("dying.py").write_text(
         "import os, signal\n"
         "from pipeline import users; from wholeday.tasks import day_tasks as tasks\n"
@@ -86,7 +85,7 @@ def test_a_process_that_was_killed_is_written_down_by_the_one_that_started_it():
     assert f"ERROR: ExtractDying(date={DAY}) failed: {failure.line}\n" in result.stderr
 
 
-def test_a_bug_is_written_down_by_its_name():
+def test_bug_is_recorded_by_its_error():
     """Its traceback is in the log."""
     code = (
         "from luigi.cmdline import luigi_run; from wholeday.tasks import stages\n"
@@ -99,8 +98,7 @@ def test_a_bug_is_written_down_by_its_name():
     assert failure.line == "ZeroDivisionError: a bug of two lines"
 
 
-def test_a_secret_is_not_written_down(configure, monkeypatch):
-    """Wherever the section has it from."""
+def test_secrets_of_the_section_are_masked(configure, monkeypatch):
     monkeypatch.setenv("A_TOKEN", "s3cr3t/token")
     configure("users", auth="bearer:A_TOKEN", url="http://me:p4ssword@host/x", headers='{"X-Key": "k3y-of-mine"}')
     failures.record_failure(USERS, DAY, "extract", "KeyError: s3cr3t%2Ftoken, p4ssword or k3y-of-mine")
@@ -108,8 +106,8 @@ def test_a_secret_is_not_written_down(configure, monkeypatch):
     assert failure.line == "KeyError: ***, *** or ***"
 
 
-def test_a_failure_is_over_when_its_day_is_loaded():
-    """Whatever failed after that, as nothing is left to be done; of each other day the newest is shown."""
+def test_loaded_day_has_no_open_failure():
+    """A failure after the load does not count. Every other day shows its newest failure."""
     at = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
     hours = [at + dt.timedelta(hours=n) for n in range(4)]
     days = [DAY - dt.timedelta(days=n) for n in range(3)]
@@ -121,8 +119,8 @@ def test_a_failure_is_over_when_its_day_is_loaded():
     assert select_open([*noted, back], markers) == {days[2]: back}
 
 
-def test_a_loaded_day_that_was_asked_for_in_vain_has_not_failed(capsys):
-    """A flag that cannot be used fails the run, and its day is as it was: the next run has nothing to do."""
+def test_unusable_flag_fails_the_run_not_the_loaded_day(capsys):
+    """The next run has nothing to do."""
     for flags, code in (((), 0), (("--users-timeout", "abc"), 40), ((), 0)):
         assert luigi_run("LoadUsers", "--date", str(DAY), *flags).returncode == code
     (failure,) = read_failures("data", "users")
@@ -137,16 +135,16 @@ def note_some(number: int) -> None:
         failures.record_failure(USERS, DAY, "load", f"{number} {n} " + "x" * 300)
 
 
-def test_many_processes_write_at_once_and_no_line_is_lost_or_torn():
-    """Each waits for its turn."""
+def test_concurrent_writers_lose_no_line():
+    """Each waits for the lock."""
     with multiprocessing.get_context("fork").Pool(4) as pool:
         pool.map(note_some, range(4))
     lines = {failure.line.rstrip("x") for failure in read_failures("data", "users")}
     assert lines == {f"{number} {n} " for number in range(4) for n in range(20)}
 
 
-def test_the_file_does_not_grow_for_ever(monkeypatch):
-    """The older half goes when it has become long; and a line is never longer than a screen."""
+def test_size_of_the_file_is_bounded(monkeypatch):
+    """A full file drops the older half of its lines. A line is cut to a maximum."""
     monkeypatch.setattr(failures, "MAX_BYTES", 20_000)
     for n in range(400):
         failures.record_failure(USERS, DAY, "load", f"{n} " + "x" * 10_000 * (n == 399))
@@ -157,8 +155,8 @@ def test_the_file_does_not_grow_for_ever(monkeypatch):
     assert len(read_failures("data", "users")[-1].line) == failures.LONGEST
 
 
-def test_what_a_crash_left_of_a_last_line_is_dropped():
-    """The lines before it are there, and the next one stands alone."""
+def test_last_line_cut_by_a_crash_is_dropped():
+    """The other lines stay, and the next one is complete."""
     failures.record_failure(USERS, DAY, "load", "first")
     failures.record_failure(USERS, DAY, "load", "second")
     os.truncate(FILE, FILE.stat().st_size - 5)
@@ -168,8 +166,8 @@ def test_what_a_crash_left_of_a_last_line_is_dropped():
 
 
 @pytest.mark.parametrize("content", [b"no JSON\n", b'{"line": "\xff"}\n'])
-def test_a_file_that_is_damaged_otherwise_is_named(content):
-    """Nothing of it is passed over in silence; what fails next is still written down."""
+def test_damaged_file_is_an_error(content):
+    """The next failure is recorded all the same."""
     FILE.parent.mkdir(parents=True)
     FILE.write_bytes(content)
     with pytest.raises(FolderError, match=r"cannot read the failures in data/failures/users.jsonl .*\. Move the file"):
@@ -178,8 +176,8 @@ def test_a_file_that_is_damaged_otherwise_is_named(content):
     assert FILE.read_bytes().count(b"\n") == 2
 
 
-def test_a_folder_that_cannot_be_written_does_not_hide_the_failure():
-    """The failure keeps its line and its exit code; that it is not on record is a warning."""
+def test_unwritable_folder_does_not_hide_the_failure():
+    """The failure keeps its line and exit code. A warning says that it was not recorded."""
     Path("data").mkdir()
     Path("data/failures").write_text("a file where the folder should be")
     result = luigi_run("LoadUsers", "--date", str(DAY), *NOBODY)

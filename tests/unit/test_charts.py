@@ -1,4 +1,4 @@
-"""Pictures of days: what is drawn, in colours of the page, and nothing that two of them share."""
+"""Charts of days as SVG."""
 
 import datetime as dt
 import itertools
@@ -12,14 +12,14 @@ DAYS = [dt.date(2026, 8, 27) + dt.timedelta(days=number) for number in range(90)
 
 
 def find_bars(svg: str, colour: str) -> list[tuple[float, float, float]]:
-    """Left, bottom and top of each bar in a colour, in the picture's own units."""
+    """Return left, bottom and top of each bar in a colour, in units of the chart."""
     (path,) = re.findall(rf'<path d="([^"]*)"[^>]* style="fill: var\(--{colour}\)"', svg)
     numbers = [list(map(float, re.findall(r"-?[\d.]+", bar))) for bar in path.split("z") if bar.strip()]
     return [(bar[0], max(bar[1::2]), min(bar[1::2])) for bar in numbers]
 
 
-def test_bars_stand_upon_each_other_and_what_is_negative_hangs():
-    """A bar a day and layer that has a value; days that have none are shaded from top to bottom."""
+def test_bars_are_stacked_and_negative_bars_point_down():
+    """Days without a value are shaded from top to bottom."""
     known = [number % 10 != 0 for number in range(90)]
     layers = {"main": 20, "second": 60, "third": -8}
     svg = draw_bars("x", DAYS, [Layer(c, [v if k else None for k in known]) for c, v in layers.items()])
@@ -34,16 +34,16 @@ def test_bars_stand_upon_each_other_and_what_is_negative_hangs():
     assert all(high < low and left < right[0] for (left, low, high), right in itertools.pairwise(shade))
 
 
-def test_a_picture_is_a_part_of_a_page():
-    """Its colours are names, its text has the page's font, its size is the page's; nothing is asked for."""
+def test_chart_takes_colours_font_and_size_from_the_page():
+    """The chart loads nothing."""
     for svg in (draw_bars("x", DAYS, [Layer("main", [1] * 90)]), draw_line("y", DAYS, Layer("main", [1] * 90))):
         assert svg.startswith(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">')
         assert not re.search(r"#[0-9a-f]{6}\b|font-family|http|<style|<metadata|<!", svg)
         assert set(re.findall(r"var\(--(\w+)\)", svg)) == {"main", "muted", "line", "shade"}
 
 
-def test_two_pictures_share_no_id():
-    """Or one would be drawn with the marks of the other. The same picture is the same text."""
+def test_two_charts_share_no_id():
+    """With a shared id, one chart would use the marks of the other. The same chart is the same text."""
     layer = Layer("main", [1] * 90)
     first, second = (set(re.findall(r' id="([^"]*)"', draw_bars(name, DAYS, [layer]))) for name in ("x", "y"))
     assert first
@@ -52,8 +52,8 @@ def test_two_pictures_share_no_id():
 
 
 @pytest.mark.parametrize("values", [[0], [None], [0.004], [2_500_000], [-3]])
-def test_any_values_make_a_picture(values):
-    """Nothing at all, a single day, the very small and the very large."""
+def test_any_values_make_a_chart(values):
+    """Zero, no value, very small and very large values, on a single day."""
     assert "<text" in draw_bars("x", DAYS[:1], [Layer("main", values)])
     assert "<text" in draw_line("x", DAYS[:1], Layer("main", [max(0, values[0] or 0)]))
 
@@ -61,5 +61,5 @@ def test_any_values_make_a_picture(values):
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0"), (0.5, "0.5"), (120, "120"), (1500, "1.5k"), (20_000, "20k"), (3_000_000, "3M")]
 )
-def test_the_numbers_of_an_axis_are_short(number, text):
+def test_numbers_on_an_axis_are_short(number, text):
     assert format_number(number) == text

@@ -1,4 +1,4 @@
-"""How a run watches for signals: which it heeds, and that it leaves everything as it found it."""
+"""Signals that stop a run."""
 
 import os
 import signal
@@ -13,15 +13,15 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """What the signals did before, they do after."""
+    """Restore the handlers of the signals."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def test_what_this_process_was_told_to_ignore_is_ignored():
-    """As `nohup` and a shell that runs it in the background do with Ctrl-C."""
+def test_ignored_signal_stays_ignored():
+    """`nohup`, and a shell for a job in the background, ignore Ctrl-C for their child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with watch_signals(lambda: None) as stop:
         os.kill(os.getpid(), signal.SIGINT)
@@ -29,8 +29,8 @@ def test_what_this_process_was_told_to_ignore_is_ignored():
     assert stop.asked is None
 
 
-def test_when_it_is_over_the_signals_are_as_they_were():
-    """Else nothing could be stopped that comes after it."""
+def test_signals_are_unblocked_after_the_run():
+    """Later code of the process must be stoppable."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with watch_signals(lambda: None):
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) >= SIGNALS
