@@ -54,7 +54,8 @@ def test_a_wrong_result_is_one_line(case):
     def clean(_: pd.DataFrame) -> Any:
         return result
 
-    where = r"test_cleaning\.test_a_wrong_result_is_one_line\.<locals>\.clean \(test_cleaning\.py, line \d+\) "
+    name = re.escape(f"{clean.__module__}.{clean.__qualname__}")
+    where = rf"{name} \(test_cleaning\.py, line \d+\) "
     with pytest.raises(DatasetError, match=f"^{where}{line}"):
         run_clean(clean, FRAME)
 

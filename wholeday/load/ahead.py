@@ -17,4 +17,4 @@ def read_ahead(items: Iterable[Item]) -> Generator[Item]:
         following = pool.submit(next, items, end)
         while (item := following.result()) is not end:
             following = pool.submit(next, items, end)
-            yield item  # type: ignore[misc]  # it is not the end
+            yield item  # type: ignore[misc]  # `end` never gets here

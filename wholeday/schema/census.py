@@ -14,41 +14,32 @@ from msgspec import inspect
 
 from wholeday.schema.depth import hide_deep
 from wholeday.schema.paths import load, walk
+from wholeday.schema.raw_fields import BLOCK, INTEGERS, UNREADABLE, Deletion, Field, Record
 
 if TYPE_CHECKING:
     import numpy as np
 
     Keys: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
-from wholeday.schema.raw_fields import BLOCK, INTEGERS, UNREADABLE, Deletion, Field, Record
 
-SAMPLE = 100  # records of a page that are looked through for unknown fields,
-
-
-MANY, FEW = 100_000, 10  # and, once so many records are counted, so few of each page: a new field is rare by then
-
-
-MAX_UNKNOWN = 100  # where the names of fields are data there is no end of them
-
-
-DEEPEST_KEY, FEW_NAMES = 2, 5  # of the fields that are suggested as a key: names in a path, and how many fields
-
+SAMPLE = 100  # records of a page that are searched for unknown fields
+MANY, FEW = 100_000, 10  # after so many records only so few of each page: a new field is rare by then
+MAX_UNKNOWN = 100  # in some sources the names are data, so their number has no limit
+DEEPEST_KEY, FEW_NAMES = 2, 5  # of fields suggested as a key: levels of their paths, and their number
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-
-
 _splitter = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 class Census:
-    """Counts the records of a day by their keys, in eight bytes a key, whatever a key is made of.
+    """Count the records of a day by their keys, in eight bytes per key.
 
-    `key` are the dotted paths of the natural key in a record. Of records with the same key the last one says
-    whether it is deleted; a record whose key cannot be read, or is not known, counts as one of its own.
+    `key` are the dotted paths of the key in a record. Of records with the same key the last one decides whether it is
+    deleted. A record without a readable key counts as a key of its own.
     """
 
     records: int
     span: tuple[int, int] | None
-    """The lowest and the highest key, as they are counted."""
+    """The lowest and the highest hash of a key."""
 
     def __init__(
         self, record_class: type[msgspec.Struct] | None = None, key: Sequence[str] = (), deleted_when: str = ""
@@ -61,12 +52,12 @@ class Census:
         self._unknown: set[str] = set()
         self._keys, self._gone = array("q"), bytearray()
         self._alone = self._alone_gone = 0
-        self._sample: list[Any] = []  # some of the first records of which one has no key
+        self._sample: list[Any] = []  # records of the first page with a missing key
         self._counted = self._duplicates = 0
         self._latest: tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]] | None = None
 
     def add(self, records: Sequence[Record]) -> None:
-        """Count these records, which came after those before."""
+        """Count records. Their order matters."""
         self.records += len(records)
         records = hide_deep(records)
         keys = self._read_keys(records)
@@ -78,7 +69,7 @@ class Census:
             self._unknown.update(_find_unknown(records[:sample], self._known))
 
     def add_keys(self, found: Sequence[int | None], gone: Sequence[bool]) -> None:
-        """Count these hashed keys, None for one that cannot be read, and whether each is of a deletion."""
+        """Count hashed keys (None: not readable), each with whether its record is a deletion."""
         self._latest = None
         if alone := found.count(None):
             self._alone += alone
@@ -93,7 +84,7 @@ class Census:
         self._gone.extend(gone)
 
     def has_at_least(self, number: int) -> bool:
-        """Whether there are so many distinct keys: cheap to ask after every page."""
+        """Return whether there are at least so many distinct keys. Cheap enough for every page."""
         if self._counted < number <= self.records - self._duplicates:
             self._counted = self.distinct
             self._duplicates = self.records - self._counted
@@ -101,27 +92,27 @@ class Census:
 
     @property
     def distinct(self) -> int:
-        """How many keys came, deleted or not."""
+        """The number of distinct keys, deleted or not."""
         return len(self._find_latest()[0]) + self._alone
 
     @property
     def deleted(self) -> int:
-        """How many keys are deleted."""
+        """The number of deleted keys."""
         return int(self._find_latest()[1].sum()) + self._alone_gone
 
     def explain_no_key(self) -> str | None:
-        """What to say where records came and none of them has the key, which no guard could then compare."""
+        """Explain that no record has the key, without which no gate can compare the day; None if one has it."""
         if not self.key or not self.records or self._alone < self.records:
             return None
         return f"no record has the key {', '.join(self.key)}: {_suggest_key(self._sample)}"
 
     @property
     def unknown(self) -> list[str]:
-        """Dotted names of fields that the record class does not name."""
+        """The dotted names of fields that the record class does not declare, sorted."""
         return sorted(self._unknown)[:MAX_UNKNOWN]
 
     def present_keys(self) -> "Keys":
-        """The keys that are not deleted, sorted: an integer is itself, anything else a hash."""
+        """Return the keys that are not deleted, hashed and sorted. An integer is its own hash."""
         keys, gone = self._find_latest()
         return keys[~gone]
 
@@ -137,7 +128,7 @@ class Census:
         return [None if None in values else _hash(values) for values in columns]
 
     def _find_latest(self) -> "tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]]":
-        """The distinct keys, sorted, and whether the last record of each was a deletion."""
+        """Return the distinct keys, sorted, and whether the last record of each is a deletion."""
         import numpy as np
 
         if self._latest is None:
@@ -153,7 +144,7 @@ class Census:
 
 
 def _suggest_key(records: Sequence[Any]) -> str:
-    """What to do about records without the key: the names of fields that could be it."""
+    """Suggest what to do about records without the key: fields that could be the key."""
     if kinds := {type(record).__name__ for record in records if not isinstance(record, dict)}:
         names = {"list": "arrays", "str": "texts", "NoneType": "no JSON"}
         shown = ", ".join(sorted(names.get(kind, "numbers or booleans") for kind in kinds))
@@ -177,14 +168,14 @@ def hash_keys(keys: Iterable[Sequence[Any]]) -> "Keys":
     found, keys = array("q"), iter(keys)
     while block := list(islice(keys, BLOCK)):
         if set(map(len, block)) == {1} and set(map(type, values := list(chain.from_iterable(block)))) == {int}:
-            found.extend(values)  # most keys, and far faster than one by one
+            found.extend(values)  # the usual case, and far faster than one by one
         else:
             found.extend(_hash(key[0] if len(key) == 1 else key) for key in block)
     return np.array(found, np.int64)
 
 
 def _hash(value: Any) -> int:
-    """A key in 64 bits, the same in every process: an integer that fits is itself."""
+    """Hash a key to 64 bits, the same in every process. An integer that fits is its own hash."""
     if type(value) is int and value in INTEGERS:
         return value
     try:
@@ -195,7 +186,7 @@ def _hash(value: Any) -> int:
 
 
 def _name_fields(node: inspect.Type) -> dict[str, Any]:
-    """The fields of a struct by their names in JSON, each with those below it; none where it is taken whole."""
+    """Map the JSON name of each field of a struct to the fields below it; empty for any other type."""
     if isinstance(node, inspect.UnionType):
         structs = [kind for kind in node.types if isinstance(kind, inspect.StructType)]
         node = structs[0] if len(structs) == 1 else node
@@ -205,7 +196,7 @@ def _name_fields(node: inspect.Type) -> dict[str, Any]:
 
 
 def _find_unknown(records: Sequence[Record], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of the fields of records that are not among the known ones."""
+    """Yield the dotted names of fields that are not known."""
     objects = _split(records)
     for name in set().union(*objects):
         if name not in known:
@@ -216,7 +207,7 @@ def _find_unknown(records: Sequence[Record], known: Mapping[str, Any], prefix: s
 
 
 def _split(records: Sequence[Record]) -> list[dict[str, msgspec.Raw]]:
-    """The fields of those of the records that are objects."""
+    """Return the fields of each record that is an object."""
     with suppress(*UNREADABLE):
         return [fields for fields in _splitter.decode_lines(b"\n".join(records)) if fields]
     found = []

@@ -45,9 +45,9 @@ def _is_deeper(value: msgspec.Raw | bytes, limit: int) -> bool:
 
 
 def hide_deep(records: Sequence[Record]) -> Sequence[Record]:
-    """Return the records with null in the place of members that are too deep.
+    """Replace members that are nested too deeply by null.
 
-    A record that is too deep stays one that can be read in part: its key, and whether it is a deletion.
+    The key of such a record, and whether it is a deletion, can still be read.
     """
     longest = max(map(len, records), default=0)
     if longest <= 2 * MAX_DEPTH:
@@ -68,10 +68,10 @@ def hide_deep(records: Sequence[Record]) -> Sequence[Record]:
 
 
 def _prune(record: bytes) -> bytes:
-    """Return an object with null in the place of its deep members; null for what is no object."""
+    """Replace the deep members of an object by null. Return null for any other value."""
     try:
         members = list(scan(record.decode())) if record.startswith(b"{") else None
-    except ValueError:  # no JSON, no UTF-8
+    except ValueError:  # not JSON, or not UTF-8
         members = None
     if members is None:
         return b"null"

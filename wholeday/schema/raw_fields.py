@@ -1,4 +1,4 @@
-"""Read single fields of many raw records, and find out which records are deletions."""
+"""Read single fields of many raw records without decoding the rest, and find the records that are deletions."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -6,35 +6,29 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from wholeday.schema.paths import find, is_true, load
+from wholeday.schema.paths import find, is_true, load, split_path
 
 if TYPE_CHECKING:
     import numpy as np
 
     Keys: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 
-
 Record = msgspec.Raw | bytes
 
-
-BLOCK = 1024  # records decoded in one call: one bad record sends so many through the slower way
-
-
+BLOCK = 1024  # records decoded in one call; after a bad one they are decoded one by one
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-INTEGERS = range(-(2**63), 2**63)  # those that are their own key
+INTEGERS = range(-(2**63), 2**63)  # these are their own hash
 
 
 class Field:
-    """What stands at a dotted path in many records, as `fields.find` finds it, and nothing else of them."""
+    """Read the value at a dotted path, as `paths.find` does, from many raw records."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._decoder = msgspec.json.Decoder(_make_shape(path))
 
     def read(self, records: Sequence[Record]) -> list[Any]:
-        """A value for each record; None where there is none."""
+        """Return a value for each record; None for a record without one."""
         values: list[Any] = []
         for start in range(0, len(records), BLOCK):
             block = records[start : start + BLOCK]
@@ -48,9 +42,9 @@ class Field:
 
 
 class Deletion:
-    """What makes a record a deletion: `field` is true (an object is, even an empty one), or `field=value` as text.
+    """The key `deleted_when`: `field` is true, or `field=value`. `!` negates it.
 
-    `!` before it turns it around; a record without the field is never a deletion.
+    An object counts as true, even an empty one. A record without the field is never a deletion.
     """
 
     def __init__(self, deleted_when: str) -> None:
@@ -63,15 +57,15 @@ class Deletion:
                 self._wanted.append(msgspec.json.decode(text))
 
     def find(self, records: Sequence[Record]) -> list[bool]:
-        """Whether each of the records is a deletion."""
+        """Return whether each record is a deletion."""
         return self.judge(self.read(records))
 
     def read(self, records: Sequence[Record]) -> list[Any]:
-        """Read the field that says so; None where there is none."""
+        """Read the field of each record; None for a record without it."""
         return self._field.read(records) if self._field else [None] * len(records)
 
     def judge(self, values: Sequence[Any]) -> list[bool]:
-        """Whether each value of that field makes its record a deletion."""
+        """Return whether each value of the field makes its record a deletion."""
         return [value is not None and self._matches(value) != self._negated for value in values]
 
     def _matches(self, value: Any) -> bool:
@@ -81,22 +75,17 @@ class Deletion:
 
 
 def _make_shape(path: str) -> type[msgspec.Struct]:
-    """A struct for all that a path may mean: the whole of it is a name, or what stands before one of its dots is."""
-    kinds: dict[str, Any] = {path: Any} | {name: _make_shape(rest) | None for name, rest in _cut(path)}
+    """Build a struct for every meaning of a path: the path is one name, or it is split at any of its dots."""
+    kinds: dict[str, Any] = {path: Any} | {name: _make_shape(rest) | None for name, rest in split_path(path)}
     fields = [(f"_{number}", kind, None) for number, kind in enumerate(kinds.values())]
     names = {f"_{number}": name for number, name in enumerate(kinds)}
-    return msgspec.defstruct("Shape", fields, rename=names, gc=False)  # what JSON holds are no cycles
+    return msgspec.defstruct("Shape", fields, rename=names, gc=False)  # JSON contains no cycles
 
 
 def _pick(shapes: list[Any], path: str) -> list[Any]:
-    """What stands at a path in each of the structs that were made for it."""
+    """Return the value at a path in each of its structs."""
     values = [getattr(shape, "_0", None) for shape in shapes]
-    for number, (_, rest) in enumerate(_cut(path), start=1):
+    for number, (_, rest) in enumerate(split_path(path), start=1):
         inner = _pick([getattr(shape, f"_{number}", None) for shape in shapes], rest)
         values = [other if value is None else value for value, other in zip(values, inner, strict=True)]
     return values
-
-
-def _cut(path: str) -> list[tuple[str, str]]:
-    """Every way to cut a path in two at a dot, the longest first name first."""
-    return [(path[:at], path[at + 1 :]) for at in range(len(path) - 1, 0, -1) if path[at] == "."]

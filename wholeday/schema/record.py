@@ -1,7 +1,7 @@
-"""Reads the class that declares a record: the fields of a row, where they stand in the record, and their kinds.
+"""Read a record class: its fields, their paths in the JSON, and their kinds.
 
-Responsibilities: which types a field may have, and one line for each that cannot be stored exactly.
-Non-goals: reading records (transform.py), and the columns of the table (schema.py).
+Responsibilities: the types that a field may have, and one line for each type that cannot be stored exactly.
+Non-goals: decoding records, and the columns of the table.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ EXAMPLES: dict[str, Any] = {
 }
 NO_OBJECT = "declare a msgspec.Struct with the fields that you need, or leave the field out; raw files keep it"
 REFUSED: dict[type[inspect.Type], tuple[str, str]] = {
-    inspect.DecimalType: ("Decimal", "declare it str where the source sends text, else float"),
+    inspect.DecimalType: ("Decimal", "declare it str if the source sends text, else float"),
     inspect.UUIDType: ("UUID", "declare it str"),
     inspect.TimeType: ("time", "declare it str"),
     inspect.TimeDeltaType: ("timedelta", "declare it str"),
@@ -48,17 +48,17 @@ class Leaf(NamedTuple):
     """A field of a record that becomes a column."""
 
     path: tuple[str, ...]
-    """The attributes that lead to it."""
+    """The path of attributes."""
     names: tuple[str, ...]
-    """The names in the JSON that lead to it."""
+    """The path of names in the JSON."""
     kind: str
     is_enum: bool
     has_default: bool
-    """Whether a record without it has another value than null."""
+    """Whether the field has another default than None."""
 
 
 def list_leaves(record_class: type[msgspec.Struct]) -> list[Leaf]:
-    """The fields of a record class, those of nested structs each for itself; raises DatasetError for one of no kind."""
+    """List the fields of a record class, including those of nested structs. Raises DatasetError for an unknown type."""
     try:
         return list(_walk(record_class.__name__, inspect.type_info(record_class), (), ()))
     except (TypeError, NameError) as error:
@@ -128,7 +128,7 @@ def _find_kind(node: inspect.Type) -> str | None:
 
 
 def _name_type(node: inspect.Type) -> str:
-    """A type as people write it."""
+    """Return a type as it is written in a class."""
     if isinstance(node, inspect.StructType | inspect.EnumType):
         return node.cls.__name__
     known = REFUSED.get(type(node))

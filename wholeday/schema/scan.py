@@ -69,7 +69,7 @@ def count_items(text: bytes, most: int) -> int:
         marks = np.frombuffer(text[at:end].replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
         at = end
         in_string = np.bitwise_xor.accumulate((marks == ord('"')).view(np.uint8)) ^ quoted
-        brackets = marks | 0x20  # by which "[" becomes "{", and "]" becomes "}"
+        brackets = marks | 0x20  # "[" becomes "{", and "]" becomes "}"
         steps = (brackets == ord("{")).view(np.int8) - (brackets == ord("}")).view(np.int8)
         steps[in_string == 1] = 0
         levels = np.cumsum(steps, dtype=np.int64) + depth

@@ -1,4 +1,4 @@
-"""Records as JSON lines in the bytes of a part: a .gz file, a record a line."""
+"""Pack records as JSON lines into the bytes of a `.gz` part, and unpack them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,7 +9,10 @@ COMPRESSION = 1  # of igzip: the fastest that still finds repetitions
 
 
 def pack(slices: Iterable[list[Any]]) -> Iterator[tuple[int, bytes]]:
-    """Slices of lines to chunks of one file (lines in it, bytes); the same lines give the same bytes, in any slices."""
+    """Compress slices of lines. Yield chunks of one file: the number of lines and the bytes.
+
+    The bytes depend on the lines only, not on the slices.
+    """
     gz = isal_zlib.compressobj(COMPRESSION, isal_zlib.DEFLATED, 31)
     for lines in slices:
         yield len(lines), gz.compress(b"\n".join([*lines, b""]))
@@ -17,6 +20,6 @@ def pack(slices: Iterable[list[Any]]) -> Iterator[tuple[int, bytes]]:
 
 
 def unpack(data: bytes) -> list[bytes]:
-    """The lines of a file."""
+    """Return the lines of a part."""
     *lines, rest = igzip.decompress(data).split(b"\n")
     return [*lines, rest] if rest else lines

@@ -1,8 +1,8 @@
-"""The keys of which nothing may be kept, and each time that nothing was: `<data_dir>/forgotten/<dataset>.jsonl`.
+"""Keep the keys that `forget` erased, in `<data_dir>/forgotten/<dataset>.jsonl`, and find them in records.
 
-Owns that file, and what counts as the same key. It holds the keys themselves, for good, as the table
-`<dataset>_forgotten` does: what comes again is known by its key alone. Whoever adds a line holds the warehouse's lock,
-so that no other line is lost.
+Responsibilities: the file, and which keys count as equal. The file holds the keys for good, as the table
+`_<dataset>_forgotten` does: only its key identifies a record that comes again.
+Non-goals: locking. The caller of `Tombstones.add` holds the lock of the warehouse, so that no line is lost.
 """
 
 import datetime as dt
@@ -22,16 +22,16 @@ Key = tuple[int | str, ...]
 
 
 class Tombstone(msgspec.Struct, frozen=True, tag="forget", tag_field="what"):
-    """A key that is to be forgotten, since when."""
+    """A key to forget, and when this was asked for."""
 
     key: Key
     since: dt.datetime
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="what"):
-    """That no file and no table held anything of the first so many `tombstones`, at a time.
+    """A finished erasure: at this time no file and no table held a record of the first `tombstones` keys.
 
-    `days` are those whose raw files have lost lines since they were extracted, and how many.
+    `days` counts the lines removed from the raw files of each day since its extraction.
     """
 
     at: dt.datetime
@@ -40,14 +40,14 @@ class Done(msgspec.Struct, frozen=True, tag="done", tag_field="what"):
 
 
 class Tombstones:
-    """The file of a dataset."""
+    """The forgotten keys of a dataset."""
 
     def __init__(self, data_dir: str, dataset: str, private: bool = True) -> None:
         self._storage = open_storage(data_dir, private)
         self._path = self._storage.root / "forgotten" / f"{dataset}.jsonl"
 
     def read(self) -> list[Tombstone | Done]:
-        """Its lines, the oldest first; raises FolderError."""
+        """Read the lines, the oldest first. Raises FolderError."""
         try:
             return msgspec.json.Decoder(Tombstone | Done).decode_lines(self._read())
         except UNREADABLE as error:
@@ -57,15 +57,15 @@ class Tombstones:
             ) from error
 
     def keys(self) -> list[Key]:
-        """The keys, each once."""
+        """Read the keys, each once."""
         return [line.key for line in self.read() if isinstance(line, Tombstone)]
 
     def count_pending(self) -> int:
-        """How many of the keys were never wholly erased: the last run did not come to its end."""
+        """Count the keys whose erasure is unfinished, because the last run was interrupted."""
         return len(self.keys()) - max((line.tombstones for line in self.read() if isinstance(line, Done)), default=0)
 
     def add(self, lines: Iterable[Tombstone | Done]) -> None:
-        """Add lines at the end: all of them or, after a crash, none."""
+        """Append lines: all of them or, after a crash, none."""
         if new := b"".join(msgspec.json.encode(line) + b"\n" for line in lines):
             self._storage.replace(self._path, self._read() + new)
 
@@ -74,26 +74,26 @@ class Tombstones:
 
 
 class Finder:
-    """Finds forgotten keys, compared as text, in lines and in what was made of them; `found` are those it found."""
+    """Find forgotten keys, compared as text, in raw lines, rows and rejects. `found` collects the keys found."""
 
     def __init__(self, paths: Sequence[str], keys: Iterable[Key]) -> None:
-        """`paths` name the fields of a record that are its key."""
+        """Search for `keys`; `paths` are the dotted paths of the key in a record."""
         self.keys = list(keys)
         self.found: set[Key] = set()
         self._fields = [Field(path) for path in paths]
         self._by_text = {_as_text(key): key for key in self.keys}
 
     def find_lines(self, lines: Sequence[bytes]) -> set[int]:
-        """The numbers, from 1, of the lines with such a key."""
+        """Return the numbers, from 1, of the lines with a forgotten key."""
         lines = hide_deep(lines)
         return {number + 1 for number in self.find(zip(*(field.read(lines) for field in self._fields), strict=True))}
 
     def find_rejects(self, keys: Iterable[str | None]) -> set[int]:
-        """The positions of such keys among those of rejects, which are JSON arrays."""
+        """Return the positions of forgotten keys among the keys of rejects, which are JSON arrays."""
         return self.find(map(_read_key, keys))
 
     def find(self, keys: Iterable[Sequence[Any]]) -> set[int]:
-        """The positions of such keys."""
+        """Return the positions of forgotten keys."""
         found = {
             number: self._by_text[text] for number, key in enumerate(keys) if (text := _as_text(key)) in self._by_text
         }
@@ -101,7 +101,7 @@ class Finder:
         return set(found)
 
     def name(self, record: str) -> str | None:
-        """The forgotten key of a record, as a JSON array: also where it stands there as another type."""
+        """Return the forgotten key of a record as a JSON array, whatever type it has there; else None."""
         if not self.keys:
             return None
         records = hide_deep([record.encode()])
@@ -111,7 +111,7 @@ class Finder:
 
 
 def _as_text(key: Sequence[Any]) -> tuple[str, ...] | None:
-    """A key to be compared: 42, 42.0 and "42" are one. None where a part of it is missing."""
+    """Return a key in a form that compares: 42, 42.0 and "42" are equal. None if a part is missing."""
     if not key or None in key:
         return None
     return tuple(map(_write_value, key))
@@ -126,7 +126,7 @@ def _write_value(value: Any) -> str:
 
 
 def _read_key(text: str | None) -> list[Any]:
-    """The key of a reject; nothing where it has none, or one with a number that Python does not read."""
+    """Decode the key of a reject; empty without a key, or if a number is too long for Python."""
     with suppress(ValueError):
         key = json.loads(text or "[]")
         return key if isinstance(key, list) else []
