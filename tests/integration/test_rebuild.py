@@ -22,8 +22,8 @@ from tests.support.orders import ORDERS
 from tests.support.project import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
 from tests.support.server import Answer, Server
 from wholeday.commands import reprocess
+from wholeday.commands.forget.lookup import look_up
 from wholeday.commands.forget.steps import forget
-from wholeday.commands.lookup import look_up
 from wholeday.commands.plan import plan
 from wholeday.commands.prune import prune
 from wholeday.commands.rebuild import rebuild
