@@ -50,7 +50,7 @@ def run_and_tell(task):
     run(task)
     task.trigger_event(Event.PROGRESS, task)
 TransformUsers.run = run_and_tell
-TransformUsers.event_handler(Event.{event})(lambda task: task.output().clear())
+TransformUsers.event_handler(Event.{event})(lambda task: task.output().folder.clear())
 cli.main(["load", "{DAY}"])
 """
     result = run("python", "-c", code, **QUIET)
