@@ -279,7 +279,7 @@ def test_reprocess_and_rebuild_skip_another_source(read, capsys):
     out, err, code = run_here(capsys, "rebuild")
     assert code == 0
     assert err.startswith("WARNING: users 2026-11-21: skipped: it comes from http://")
-    assert "users 2026-11-20: the warehouse is made anew" in out
+    assert "users 2026-11-20: tables rebuilt from these days" in out
     assert list_loads() == [(20, "/a", "")]
     assert run_here(capsys, "rebuild", "--users-accept")[2] == 0
     assert list_loads() == [(20, "/a", ""), (21, "/b", "source")]
@@ -310,10 +310,10 @@ def test_two_loads_of_two_sources_at_once(read):
 
 @pytest.mark.usefixtures("database")
 def test_days_loaded_before_there_was_a_source(read, capsys):
-    """A warehouse without the column can be read; the next load adds it, and any source may follow."""
+    """Their markers name no source, so any source may follow."""
     read(20, "/a")
     load(20)
-    execute("alter table loads drop column source")
+    execute("update loads set source = null")
     assert run_here(capsys, "status")[2] == 0
     read(21, "/b")
     load(21)
