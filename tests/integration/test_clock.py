@@ -64,7 +64,7 @@ def test_a_day_that_was_read_in_the_future_is_not_loaded(take: Take, monkeypatch
         stages.extract(read_workspace(USERS), TODAY)
         stages.transform(read_workspace(USERS), TODAY)
     before = query("select date, as_of from loads")
-    line = r"^users 2026-11-20: it was read at 2026-11-20T12:06:00Z, which lies in the future: correct the clock"
+    line = r"^users 2026-11-20: it was extracted at 2026-11-20T12:06:00Z, which lies in the future. Correct the clock"
     with pytest.raises(QualityError, match=line):
         stages.load(read_workspace(USERS), TODAY)
     for outcome in (*reprocess(read_workspace(USERS), TODAY, TODAY + DAY), rebuild(read_workspace(USERS))[-1]):

@@ -212,8 +212,8 @@ def test_a_column_without_values_has_the_declared_type(server, configure) -> Non
             [{"uid": number, "name": "x", "node": {"ref": f"n{number}"}} for number in (1, 2)],
             "no record has the key id: name another field as the key of the dataset, such as uid, node.ref",
         ),
-        ([{"name": "x"}, {"name": "x"}], "no record has the key id: no other field tells the records apart"),
-        ([[1, "Ada"], [2, "Bob"]], "records that are arrays, and not objects: set data_selector to a list of objects"),
+        ([{"name": "x"}, {"name": "x"}], "no record has the key id: no other field identifies a record"),
+        ([[1, "Ada"], [2, "Bob"]], "some records are arrays, not objects. Set data_selector to a list of objects"),
         ([{"id": None, "no": 1}], "no record has the key id: name another field as the key of the dataset, such as no"),
     ],
 )

@@ -287,7 +287,7 @@ def test_unreadable_snapshots_fail_the_day():
      (1, 2, True), (FEW_DELETIONS - 1, 4, True), (FEW_DELETIONS, 10, False)],
 )  # fmt: skip
 def test_large_share_of_deletions_fails_the_day(deleted, known, passed):
-    """A few deletions never do. Without known users or without deletions there is no verdict."""
+    """A few deletions never do. Without known users or without deletions, the gate gives no verdict."""
     verdict = ask(count(*range(300), deleted=range(deleted)), known)
     assert (verdict["max_delete_ratio"].passed if "max_delete_ratio" in verdict else None) is passed
     if passed is not None:

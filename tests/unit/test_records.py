@@ -1,4 +1,4 @@
-"""What raw records say: keys, deletions, fields that nobody reads."""
+"""Read raw records: keys, deletions and unknown fields."""
 
 import json
 import subprocess
@@ -16,9 +16,9 @@ from wholeday.schema.census import FEW, MANY, MAX_UNKNOWN, SAMPLE, Census
 from wholeday.schema.paths import find
 from wholeday.schema.raw_fields import BLOCK, INTEGERS, Deletion, Field
 
-# Bytes that are no record with a key, as a page or a part may hold them.
+# Lines of a page or a part that are not a record with a key.
 BROKEN = [b"", b"7", b"[1]", b'"x"', b"null", b"{", b'{"other":1}', b'{"id":null}']
-# Records of key 5 in which something else is wrong.
+# Records with key 5 and another fault.
 ODD = [b'{"id":5,"x":NaN}', b'{"id":5,"x":"\\ud800"}', b'{"id":5,"x":"\xff"}', b'{"id":1,"id":5}']
 
 
@@ -27,7 +27,7 @@ def encode(*records: Any) -> list[bytes]:
 
 
 def count(*records: Any, key: tuple[str, ...] = ("id",), deleted_when: str = "") -> Census:
-    """A census of records (objects, or bytes as they are), one page each."""
+    """Count records, one page each. A record is an object, or bytes."""
     census = Census(None, key, deleted_when)
     for record in records:
         census.add([record] if isinstance(record, bytes) else encode(record))
@@ -45,8 +45,8 @@ flags = st.sampled_from([None, True, False])
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.tuples(keys, keys, flags) | st.sampled_from(BROKEN), max_size=20)), st.booleans())
-def test_a_census_counts_as_a_set_of_python_would(pages, composite):
-    """Keys of any kind, alone and composed, missing and doubled, deleted and come back, among broken records."""
+def test_census_counts_like_a_set(pages, composite):
+    """Keys of any type, single or composite, missing, repeated, deleted or restored, among broken records."""
     census = Census(None, ("id", "part.line") if composite else ("id",), "gone")
     latest: dict[Any, bool] = {}
     for page in pages:
@@ -72,8 +72,8 @@ def test_a_census_counts_as_a_set_of_python_would(pages, composite):
     assert found == sorted(found)
 
 
-def test_an_integer_is_its_own_key_and_anything_else_eight_bytes_of_a_hash():
-    """So that keys of one snapshot can be held against another's."""
+def test_integer_is_its_own_key():
+    """Other values are hashed to eight bytes, so the keys of two snapshots can be compared."""
     assert count({"id": 7}, {"id": -3}, {"id": 2**63 - 1}).present_keys().tolist() == [-3, 7, 2**63 - 1]
     for value in ("7", 7.0, True, [7], 2**63, "x" * 1000):
         (key,) = count({"id": value}).present_keys().tolist()
@@ -81,8 +81,8 @@ def test_an_integer_is_its_own_key_and_anything_else_eight_bytes_of_a_hash():
         assert key != 7
 
 
-def test_a_key_is_the_same_in_every_process():
-    """Python's own hash() of a text is not."""
+def test_key_is_the_same_in_every_process():
+    """Python's hash() of a string is not."""
     code = (
         "from wholeday.schema.census import Census; c = Census(None, ('id', 'n'));"
         """c.add([b'{"id":"a","n":{"y":1,"x":2}}']); print(c.present_keys()[0])"""
@@ -92,52 +92,52 @@ def test_a_key_is_the_same_in_every_process():
 
 
 @pytest.mark.parametrize("record", ODD)
-def test_what_is_wrong_beside_the_key_does_not_hide_it(record):
-    """The key is read as the transform reads that of a reject; the neighbours keep theirs."""
+def test_other_faults_do_not_hide_a_key(record):
+    """The census reads the key as the transform reads the key of a reject. The other keys are not affected."""
     census = Census(None, ("id",))
     census.add([b'{"id":1}', record, b'{"id":9}'])
     assert census.present_keys().tolist() == [1, 5, 9]
 
 
 @pytest.mark.parametrize("record", BROKEN)
-def test_a_record_without_its_key_counts_alone_and_spoils_no_other(record):
-    """Twice the same is two; what stands beside it, in the same block, is counted by its key."""
+def test_record_without_key_counts_alone(record):
+    """Two such records count as two. The other records of the block count by their keys."""
     census = Census(None, ("id",))
     census.add([b'{"id":1}', record, b'{"id":1}', record, *encode(*({"id": n} for n in range(BLOCK)))])
     assert (census.records, census.distinct) == (BLOCK + 4, BLOCK + 2)
     assert len(census.present_keys()) == BLOCK
 
 
-def test_where_no_key_is_known_every_record_counts():
-    """And deletions are counted one by one."""
+def test_every_record_counts_without_a_key():
+    """So does every deletion."""
     census = count({"id": 1}, {"id": 1, "gone": True}, key=(), deleted_when="gone")
     assert (census.records, census.distinct, census.deleted) == (2, 2, 1)
     assert census.present_keys().tolist() == []
 
 
-def test_the_last_record_of_a_key_says_whether_it_is_deleted():
-    """In the order in which they came, over pages."""
+def test_last_record_of_a_key_decides_deletion():
+    """The order of records counts across pages."""
     gone, back = {"id": 1, "gone": True}, {"id": 1}
     assert count(back, gone, deleted_when="gone").deleted == 1
     assert count(gone, back, deleted_when="gone").deleted == 0
     assert count(gone, back, {"id": 2, "gone": 1}, deleted_when="gone").present_keys().tolist() == [1]
 
 
-def test_whether_enough_came_is_sorted_out_only_when_it_may_have(monkeypatch):
-    """It is asked after every page: ten thousand pages sort the keys a few times, not ten thousand."""
-    census, sorted_out = Census(None, ("id",)), 0
-    find_latest = census._find_latest
+def test_has_at_least_rarely_sorts_keys(monkeypatch):
+    """The check runs after every page: ten thousand pages sort the keys a few times."""
+    census, sorts = Census(None, ("id",)), 0
+    select_latest = census._select_latest
 
-    def note():
-        nonlocal sorted_out
-        sorted_out += 1
-        return find_latest()
+    def count_sort():
+        nonlocal sorts
+        sorts += 1
+        return select_latest()
 
-    monkeypatch.setattr(census, "_find_latest", note)
+    monkeypatch.setattr(census, "_select_latest", count_sort)
     for page in range(10_000):
         census.add([b'{"id":%d}' % max(0, page - 100)])
         assert census.has_at_least(9_000) == (page >= 9_099)
-    assert sorted_out <= 3
+    assert sorts <= 3
 
 
 field_names = st.sampled_from(["a", "b", "a.b", "@odata.id", "@odata", "id"])
@@ -151,8 +151,8 @@ trees = st.recursive(
     st.lists(st.dictionaries(field_names, trees), max_size=5),
     st.sampled_from(["a", "a.b", "a.b.id", "@odata.id", "a.@odata.id", ".a", "a.", "a..b"]),
 )
-def test_a_field_is_found_where_the_configuration_finds_it(records, path):
-    """Nested, or a name that holds dots itself: many at a time as `fields.find` one by one."""
+def test_field_reads_the_same_values_as_find(records, path):
+    """For nested names, and for names that contain dots."""
     assert Field(path).read(encode(*records)) == [find(record, path) for record in records]
 
 
@@ -177,8 +177,8 @@ def test_a_field_is_found_where_the_configuration_finds_it(records, path):
         ("!active", [{"active": False}, {"active": 0}], [{"active": True}, {"active": None}, {}]),
     ],
 )
-def test_a_record_is_a_deletion_when_its_field_says_so(deleted_when, gone, alive):
-    """`field` by its truth, where an object is true; `field=value` by the text of a JSON scalar; nothing else is."""
+def test_deleted_when_finds_deletions(deleted_when, gone, alive):
+    """`field` tests for truth, and an object is true. `field=value` compares the text of a JSON scalar."""
     lines = encode(*gone, *alive)
     assert Deletion(deleted_when).find(lines) == [True] * len(gone) + [False] * len(alive)
     assert Deletion(deleted_when).find([*BROKEN, *lines])[len(BROKEN) :] == [True] * len(gone) + [False] * len(alive)
@@ -197,8 +197,8 @@ class Person(msgspec.Struct, rename="camel"):
     extra: dict[str, int] | None = None
 
 
-def test_fields_that_the_contract_does_not_name_are_told():
-    """By their names in JSON, dotted where a nested struct names the rest; not below what is taken whole."""
+def test_unknown_fields_are_collected():
+    """By their names in JSON, dotted below a nested struct. Fields of other nested values do not count."""
     census = Census(Person, ("userId",))
     census.add(encode({"userId": 1, "home": {"city": "a", "postCode": "b", "geo": {"lat": 1}}, "a.b": 0}))
     census.add(
@@ -207,8 +207,8 @@ def test_fields_that_the_contract_does_not_name_are_told():
     assert census.unknown == ["a.b", "home.geo", "user_id"]
 
 
-def test_a_contract_that_names_all_leaves_nothing_unknown():
-    """Nor does a census without a record class."""
+def test_complete_record_class_has_no_unknown_fields():
+    """Without a record class no field is unknown."""
     record = {"id": 1, "name": "x", "address": {"city": "y"}}
     assert count(record).unknown == []
     census = Census(User)
@@ -216,8 +216,8 @@ def test_a_contract_that_names_all_leaves_nothing_unknown():
     assert census.unknown == []
 
 
-def test_unknown_fields_are_looked_for_in_the_first_records_of_each_page_and_have_an_end():
-    """Names that are data would fill a manifest."""
+def test_search_for_unknown_fields_is_bounded():
+    """Only the first records of a page are searched, and names that are data do not fill a manifest."""
     census = Census(User)
     census.add(encode(*({"id": 1} for _ in range(SAMPLE)), {"late": 1}))
     assert census.unknown == []
@@ -233,11 +233,11 @@ def test_unknown_fields_are_looked_for_in_the_first_records_of_each_page_and_hav
     assert len(census.unknown) == MAX_UNKNOWN
 
 
-def test_a_million_keys_cost_eight_bytes_each():
-    """And one for whether it is deleted."""
+def test_key_costs_nine_bytes():
+    """Eight for the key, and one for whether it is deleted."""
     census = Census(None, ("id",))
     for start in range(0, 100_000, 1000):
         census.add([b'{"id":"%d"}' % number for number in range(start, start + 1000)])
-    held = sys.getsizeof(census._keys) + sys.getsizeof(census._gone)
+    held = sys.getsizeof(census._keys) + sys.getsizeof(census._deleted)
     assert held < 1.2 * 9 * 100_000
     assert census.distinct == 100_000

@@ -202,7 +202,7 @@ def _warn(settings: Source, date: dt.date, now: dt.datetime) -> None:
 
 
 def _digest_request(settings: Source, part_records: int, watermark: dt.datetime | None) -> str:
-    """Digest all that decides which records come, and in which parts. Only an equal extraction can be resumed."""
+    """Digest the settings that decide on records and parts. Only an extraction with the same digest can be resumed."""
     asked = {name: value for name, value in settings.param_kwargs.items() if name not in PATIENCE}
     text = json.dumps([asked, part_records, watermark], default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

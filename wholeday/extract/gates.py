@@ -49,7 +49,7 @@ class Earlier:
 
 
 class Known(Protocol):
-    """What the gates ask the warehouse."""
+    """Answer the questions of the gates about the warehouse."""
 
     def read_known_source(self) -> KnownSource | None: ...
     def watermark_before(self, date: dt.date) -> dt.datetime | None: ...

@@ -94,9 +94,9 @@ def read_to_load(workspace: Workspace, date: dt.date) -> CleanDay:
     latest = max(day.started_at, day.extracted_at, day.as_of)
     if clock.is_future(latest):
         raise QualityError(
-            f"{workspace.name} {date}: it was read at {latest:%Y-%m-%dT%H:%M:%SZ}, which lies in the future: correct "
-            f"the clock of this machine; if the clock was wrong then, delete {workspace.folder('raw', date)} and the "
-            f"day's row of loads, and run the day again"
+            f"{workspace.name} {date}: it was extracted at {latest:%Y-%m-%dT%H:%M:%SZ}, which lies in the future. "
+            f"Correct the clock of this machine. If the clock was wrong then, delete {workspace.folder('raw', date)} "
+            f"and the day's row of loads, then run the day again"
         )
     return clean
 

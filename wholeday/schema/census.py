@@ -48,16 +48,16 @@ class Census:
         self.key, self.deleted_when = tuple(key), deleted_when
         self._fields = [Field(path) for path in key]
         self._deletion = Deletion(deleted_when)
-        self._known = _name_fields(inspect.type_info(record_class)) if record_class else {}
+        self._known = _map_fields(inspect.type_info(record_class)) if record_class else {}
         self._unknown: set[str] = set()
-        self._keys, self._gone = array("q"), bytearray()
-        self._alone = self._alone_gone = 0
+        self._keys, self._deleted = array("q"), bytearray()
+        self._alone = self._alone_deleted = 0
         self._sample: list[Any] = []  # records of the first page with a missing key
         self._counted = self._duplicates = 0
         self._latest: tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]] | None = None
 
     def add(self, records: Sequence[Record]) -> None:
-        """Count records. Their order matters."""
+        """Count the next records, in the order of the source."""
         self.records += len(records)
         records = hide_deep(records)
         keys = self._read_keys(records)
@@ -68,23 +68,25 @@ class Census:
             sample = SAMPLE if self.records <= MANY else FEW
             self._unknown.update(_find_unknown(records[:sample], self._known))
 
-    def add_keys(self, found: Sequence[int | None], gone: Sequence[bool]) -> None:
+    def add_keys(self, found: Sequence[int | None], deleted: Sequence[bool]) -> None:
         """Count hashed keys (None: not readable), each with whether its record is a deletion."""
         self._latest = None
         if alone := found.count(None):
             self._alone += alone
-            self._alone_gone += sum(deleted for key, deleted in zip(found, gone, strict=True) if key is None)
-            gone = [deleted for key, deleted in zip(found, gone, strict=True) if key is not None]
+            self._alone_deleted += sum(
+                is_deleted for key, is_deleted in zip(found, deleted, strict=True) if key is None
+            )
+            deleted = [is_deleted for key, is_deleted in zip(found, deleted, strict=True) if key is not None]
             found = [key for key in found if key is not None]
         keys = cast(Sequence[int], found)
         self._keys.extend(keys)
         if keys:
             low, high = self.span or (keys[0], keys[0])
             self.span = min(low, min(keys)), max(high, max(keys))
-        self._gone.extend(gone)
+        self._deleted.extend(deleted)
 
     def has_at_least(self, number: int) -> bool:
-        """Return whether there are at least so many distinct keys. Cheap enough for every page."""
+        """Return whether at least `number` distinct keys came. Cheap enough for every page."""
         if self._counted < number <= self.records - self._duplicates:
             self._counted = self.distinct
             self._duplicates = self.records - self._counted
@@ -93,12 +95,12 @@ class Census:
     @property
     def distinct(self) -> int:
         """The number of distinct keys, deleted or not."""
-        return len(self._find_latest()[0]) + self._alone
+        return len(self._select_latest()[0]) + self._alone
 
     @property
     def deleted(self) -> int:
         """The number of deleted keys."""
-        return int(self._find_latest()[1].sum()) + self._alone_gone
+        return int(self._select_latest()[1].sum()) + self._alone_deleted
 
     def explain_no_key(self) -> str | None:
         """Explain that no record has the key, without which no gate can compare the day; None if one has it."""
@@ -113,8 +115,8 @@ class Census:
 
     def present_keys(self) -> "Keys":
         """Return the keys that are not deleted, hashed and sorted. An integer is its own hash."""
-        keys, gone = self._find_latest()
-        return keys[~gone]
+        keys, deleted = self._select_latest()
+        return keys[~deleted]
 
     def _read_keys(self, records: Sequence[Record]) -> list[int | None]:
         if not self._fields:
@@ -127,19 +129,19 @@ class Census:
         columns = zip(*(field.read(records) for field in self._fields), strict=True)
         return [None if None in values else _hash(values) for values in columns]
 
-    def _find_latest(self) -> "tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]]":
+    def _select_latest(self) -> "tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]]":
         """Return the distinct keys, sorted, and whether the last record of each is a deletion."""
         import numpy as np
 
         if self._latest is None:
-            keys, gone = np.array(self._keys, dtype=np.int64), np.array(self._gone, dtype=np.bool)
-            if self._gone.count(1):
+            keys, deleted = np.array(self._keys, dtype=np.int64), np.array(self._deleted, dtype=np.bool)
+            if self._deleted.count(1):
                 order = np.argsort(keys, kind="stable")
-                keys, gone = keys[order], gone[order]
+                keys, deleted = keys[order], deleted[order]
             else:
                 keys.sort()
             last = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
-            self._latest = keys[last], gone[last]
+            self._latest = keys[last], deleted[last]
         return self._latest
 
 
@@ -148,7 +150,7 @@ def _suggest_key(records: Sequence[Any]) -> str:
     if kinds := {type(record).__name__ for record in records if not isinstance(record, dict)}:
         names = {"list": "arrays", "str": "texts", "NoneType": "no JSON"}
         shown = ", ".join(sorted(names.get(kind, "numbers or booleans") for kind in kinds))
-        return f"there are records that are {shown}, and not objects: set data_selector to a list of objects"
+        return f"some records are {shown}, not objects. Set data_selector to a list of objects"
     values: dict[str, set[Any]] = {}
     for record in records:
         for path, value in walk(record):
@@ -157,7 +159,7 @@ def _suggest_key(records: Sequence[Any]) -> str:
     alike = [name for name, found in values.items() if len(found) == len(records)]
     likely = sorted(alike, key=lambda name: not re.search(r"(id|key|number|code|name)$", name, re.IGNORECASE))
     if not likely:
-        return "no other field tells the records apart"
+        return "no other field identifies a record"
     return f"name another field as the key of the dataset, such as {', '.join(likely[:FEW_NAMES])}"
 
 
@@ -185,14 +187,14 @@ def _hash(value: Any) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
-def _name_fields(node: inspect.Type) -> dict[str, Any]:
+def _map_fields(node: inspect.Type) -> dict[str, Any]:
     """Map the JSON name of each field of a struct to the fields below it; empty for any other type."""
     if isinstance(node, inspect.UnionType):
         structs = [kind for kind in node.types if isinstance(kind, inspect.StructType)]
         node = structs[0] if len(structs) == 1 else node
     if not isinstance(node, inspect.StructType):
         return {}
-    return {field.encode_name: _name_fields(field.type) for field in node.fields}
+    return {field.encode_name: _map_fields(field.type) for field in node.fields}
 
 
 def _find_unknown(records: Sequence[Record], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Declare a dataset: where its records come from, what they are, and which table they become.
+"""Declare a dataset: its source, its record class and its table.
 
 Responsibilities: the declaration of a dataset, and the version of the code that transforms its records.
 Non-goals: the settings of a run, and where files and tables are (`storage.workspace`).
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wholeday.schema.tables import Declared
 
     Rules: TypeAlias = dict[tuple[str, str], pd.Series[bool]]
-    """By column and reason: the rows that are rejected."""
+    """The rejected rows, by column and reason."""
     Clean: TypeAlias = Callable[[pd.DataFrame], tuple[pd.DataFrame, Rules]]
 
 LIBRARY = Path(wholeday.__file__).parent
@@ -37,9 +37,9 @@ LIBRARY = Path(wholeday.__file__).parent
 
 @dataclass(frozen=True)
 class Dataset:
-    """A section of luigi.cfg, a record class, a cleaning and a table: all that is particular to the records of an API.
+    """A section of luigi.cfg, a record class, `clean` and a table: all that is particular to one kind of record.
 
-    `key` names the fields of a record that are its natural key, nested ones by a dotted path.
+    `key` holds the dotted paths of the natural key in a record.
     """
 
     config: type[Source]
@@ -53,9 +53,9 @@ class Dataset:
         return self.config.section
 
     def compute_version(self, settings: Source) -> str:
-        """Return a digest of all that decides which row a record becomes.
+        """Digest everything that decides which row a record becomes.
 
-        That is the code, without comments and formatting, and the keys `deleted_when` and `timezone`.
+        The digest covers the code, without comments and formatting, and the keys `deleted_when` and `timezone`.
         """
         rules = f"{settings.deleted_when} {settings.timezone}"
         return hashlib.sha256(f"{self._code} {rules}".encode()).hexdigest()[:16]
@@ -65,7 +65,7 @@ class Dataset:
         module = sys.modules[self.record_class.__module__]
         own = ast.parse(inspect.getsource(module))
         own.body = [node for node in own.body if not _is_task(module, node)]
-        # Not imported: transform brings pandas.
+        # Read as text: an import would load pandas.
         shared = [
             ast.parse((LIBRARY / name).read_text(encoding="utf-8"))
             for name in (
@@ -96,7 +96,7 @@ def _is_task(module: Any, node: ast.stmt) -> bool:
 
 
 def _outline(node: Any) -> Any:
-    """A syntax tree as plain lists, without docstrings, and alike in every version of Python."""
+    """Convert a syntax tree to plain lists, without docstrings, the same in every version of Python."""
     if isinstance(node, list):
         return [_outline(item) for item in node]
     if not isinstance(node, ast.AST):

@@ -237,7 +237,7 @@ class DayFolder:
 
 
 def _select_unnamed(names: Iterable[str], named: Collection[str]) -> set[str]:
-    """Select from the `names` of files those that a finished day does not need."""
+    """Select the `names` of files that a finished day does not need."""
     return {name for name in names if name.startswith((f"{MANIFEST}.", CHECKPOINTS, *PARTS)) and name not in named}
 
 
