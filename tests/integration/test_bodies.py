@@ -44,7 +44,7 @@ def test_lines_are_records(server: Server, kind: str, selector: str) -> None:
 
 
 def test_a_single_line_is_a_record_by_its_content_type(server: Server) -> None:
-    """Else by data_selector = @ only: a list within it is no list of records. An empty body has no lines."""
+    """Otherwise only data_selector = @ makes it one. An empty body has no lines."""
     body = '{"id": 1, "items": [{"id": 7}]}\n'
     url = server.on("/users", Answer(body, headers=NDJSON))
     assert read(url) == [{"id": 1, "items": [{"id": 7}]}]

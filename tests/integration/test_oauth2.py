@@ -192,10 +192,10 @@ def test_threads_share_a_token(server: Server) -> None:
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_an_endpoint_that_gives_no_token_fails_in_a_line(server: Server, answer: Answer, says: str) -> None:
-    """It names the endpoint, what it said and what to check; nothing is asked of the API, nor the endpoint again.
+def test_endpoint_without_a_token_fails_with_one_line(server: Server, answer: Answer, says: str) -> None:
+    """The line names the endpoint, its answer and the next step. The API receives no request.
 
-    But where it did not see the id: then it is asked with it in the body.
+    The endpoint receives a second request only if it expects the id in the body.
     """
     caller = Caller(server, answer)
     line = caller.fail()

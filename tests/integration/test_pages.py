@@ -352,7 +352,7 @@ def test_lists_of_texts_and_links_hold_no_records(server: Server, body: Any) -> 
 )
 @pytest.mark.parametrize("selector", ["data", "auto"])
 def test_duplicate_member_of_a_page_is_refused(server: Server, body: str, name: str, selector: str) -> None:
-    """Wherever the two stand, and whatever stands between them."""
+    """At any two places, with any members in between."""
     line = fail(server.on("/users", Answer(body)), data_selector=selector)
     assert f'the name "{name}" twice' in line
 
@@ -385,7 +385,7 @@ def test_envelope_has_no_duplicates_or_is_refused(pairs: list[tuple[str, Any]], 
     ],
 )
 def test_further_list_is_a_doubt(server: Server, body: Any, candidates: str) -> None:
-    """Wherever it is, and whatever its first item is."""
+    """At any place, and with any first item."""
     line = fail(server.on("/users", Answer(body)))
     assert f"not clear which list holds the records: the page has lists at {candidates}" in line
 
@@ -424,7 +424,7 @@ def test_deep_invalid_record_fails_its_page(server: Server, inside: str) -> None
 
 @pytest.mark.parametrize("name", ["meta", "links", "errors"])
 def test_deep_envelope_is_refused(server: Server, name: str) -> None:
-    """Its depth does not depend on that of the records."""
+    """The depth of the records does not count."""
     deep = '{"id":1,"x":%s}' % ("[" * 300 + "]" * 300)
     for depth in (201, 5000):
         body = f'{{"data":[{deep}],"{name}":{"[" * depth}{"]" * depth}}}'

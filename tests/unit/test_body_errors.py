@@ -213,7 +213,7 @@ def test_ok_when_excuses_a_value(server: Server, body: dict[str, Any], ok_when: 
 
 
 def test_ok_when_of_the_line_is_accepted(server: Server) -> None:
-    """What the line proposes is the fix."""
+    """The suggested value is the fix."""
     url = server.on("/users", Answer({"data": [], "statusCode": 429}))
     proposed = fail(url, data_selector="data").partition("set ok_when = ")[2].partition(" if it is")[0]
     assert read(url, data_selector="data", ok_when=proposed) == []
@@ -232,7 +232,7 @@ def test_ok_when_of_the_line_is_accepted(server: Server) -> None:
     ],
 )
 def test_error_path_takes_a_value(server: Server, body: Any, error_path: str, failed: bool) -> None:
-    """`field=value` is a failure where the field has that value, also beside records."""
+    """`field=value` makes that value a failure, even with records."""
     url = server.on("/users", Answer(body))
     if failed:
         assert "reports a failure" in fail(url, error_path=error_path)

@@ -105,7 +105,7 @@ def test_doctor_leaves_out_what_luigi_cfg_cannot_hold(
 def test_doctor_writes_no_variable_of_the_source(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name of the source in params is sent as it is; it once carried the variable to the source."""
+    """A name of the source in params is sent unchanged. It once carried the variable to the source."""
     monkeypatch.setenv("PGPASSWORD", "hunter2secret")
     _, section = ask_doctor(filter_users, capsys)
     assert "hunter2" not in str(section)
