@@ -110,7 +110,7 @@ def look(page: Page, width: int, dark: bool) -> None:
 def test_a_year_of_days_is_a_page_that_begins_with_all_is_well(browser):
     """A month a table of the last twelve, five charts with their words, the newest loads."""
     make_days(LAST - dt.timedelta(days=364), 365)
-    write_report([USERS], Path("data/report.html"), 90)
+    write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
     text = page.text()
     assert re.match(
@@ -142,7 +142,7 @@ def test_a_year_of_days_is_a_page_that_begins_with_all_is_well(browser):
 def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
     """The gravest first; each day in the calendar by a word too, not by its colour alone; what is over is told last."""
     make_trouble()
-    write_report([USERS], Path("data/report.html"), 90)
+    write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
     assert page.evaluate("document.querySelector('h1').innerText") == "1 day failed, 1 day missing, 2 days outdated"
     remedies = page.evaluate("[...document.querySelectorAll('.remedies li')].map(item => item.innerText)")
@@ -170,11 +170,11 @@ def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
 
 def test_where_nothing_is_loaded_the_page_says_what_to_do(browser):
     """And what failed, where the first day did."""
-    write_report([USERS], Path("data/report.html"), 90)
+    write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
     assert "Nothing is loaded yet\n\nLoad the first days with wholeday backfill START STOP" in page.text()
     note(Failure(NOW, LAST, "extract", "no route to host"))
-    write_report([USERS], Path("data/report.html"), 90)
+    write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     text = open_page(browser).text()
     assert "1 day failed" in text
     assert "no route to host" in text
@@ -186,7 +186,7 @@ def test_no_text_of_the_data_becomes_a_part_of_the_page(browser):
     make_trouble()
     change("update rejects set reason = ?, field = null", ATTACK)
     read_workspace(USERS).folder("raw", dt.date(2026, 11, 20)).path.joinpath("manifest.json").write_text("x")
-    write_report([USERS], Path("data/report.html"), 90)
+    write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
     assert page.text().count(ATTACK) == 2
     assert page.evaluate("[document.scripts.length, document.images.length, typeof pwned]") == [0, 0, "undefined"]
@@ -194,7 +194,7 @@ def test_no_text_of_the_data_becomes_a_part_of_the_page(browser):
 
 def test_the_policy_of_the_page_lets_nothing_run_and_nothing_be_asked_for(browser, server):
     """Even if a text did become a part of it."""
-    write_report([USERS], Path("data/report.html"), 90)
+    write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     attack = f"<script>window.pwned = 1</script><img src={server.url}/x><link rel=stylesheet href={server.url}/y>"
     page = Path("data/report.html").read_text()
     Path("attacked.html").write_text(page.replace("</main>", f"{attack}</main>"))
@@ -209,7 +209,7 @@ def test_each_dataset_has_its_part_of_the_page(browser, configure):
     """Each with its own verdict; no part takes anything of another's."""
     configure("orders", url="demo://users")
     make_days(LAST - dt.timedelta(days=4), 5)
-    write_report([USERS, ORDERS], Path("both.html"), 90)
+    write_report([read_workspace(USERS), read_workspace(ORDERS)], Path("both.html"), 90)
     page = open_page(browser, path="both.html")
     assert page.evaluate("[...document.querySelectorAll('section h1')].map(title => title.innerText)") == [
         "All is well", "Nothing is loaded yet",
@@ -255,7 +255,7 @@ def test_the_same_days_make_the_same_page():
     """To the byte: a page kept under version control changes only where something changed."""
     make_days(LAST - dt.timedelta(days=4), 5)
     for name in ("a.html", "b.html"):
-        write_report([USERS], Path(name), 90)
+        write_report([read_workspace(USERS)], Path(name), 90)
     assert Path("a.html").read_bytes() == Path("b.html").read_bytes()
 
 
@@ -343,7 +343,7 @@ def test_all_is_not_well_above_a_collapse(browser):
     )
     details = f'{{"nulled": {{"email": {total - 20}, "city": 4}}, "absent": {{"email": 100}}}}'
     change("update loads set vanished = ?, details = ? where date = ?", total - 20, details, date)
-    write_report([USERS], Path("data/report.html"), 90)
+    write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
     lost = f"users fell from {before} to 20 rows", f"{total - 20} values of email became null"
     assert page.evaluate("document.querySelector('h1').innerText") == ", ".join(f"{loss} on {LAST}" for loss in lost)

@@ -839,8 +839,9 @@ def test_a_cleaning_that_fails_by_now_is_named():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_dataset_that_was_never_loaded_differs_in_nothing():
+def test_a_dataset_that_was_never_loaded_differs_in_nothing(configure):
     """Though another one was, in the same warehouse."""
+    configure("orders", url="demo://users")
     assert list(verify(read_workspace(orders.ORDERS))) == []
 
 

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jinja2
 import typer
 
-from wholeday.commands.charts import Layer, draw_bars, draw_line
 from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_datasets
 from wholeday.commands.status import (
@@ -249,6 +248,8 @@ def build_months(status: Status, states: dict[dt.date, State]) -> list[Month]:
 
 def build_charts(status: Status, days: list[dt.date]) -> list[Chart]:
     """Build the charts of some days."""
+    from wholeday.commands.charts import Layer, draw_bars  # matplotlib logs while it is imported
+
     markers = {marker.date: marker for marker in status.loads}
 
     def draw(title: str, **layers: tuple[str, Callable[[Marker], float]]) -> Chart:
@@ -291,6 +292,8 @@ def _format_value(find: Callable[[Any], float], values: Values) -> str:
 
 def draw_growth(name: str, first: dt.date, totals: list[int]) -> Chart:
     """Draw the number of rows at the end of each day."""
+    from wholeday.commands.charts import Layer, draw_line
+
     days = list_span(first, first + len(totals) * DAY)
     caption = f"from {totals[0]:,} to {totals[-1]:,} since {first}"
     svg = draw_line(f"{name} total", days, Layer("main", totals))
