@@ -96,7 +96,7 @@ def test_a_rule_is_one_boolean_a_row(rule):
 
 
 OF_SOME_ROWS = 'rows["city"] = users["address.city"].map(lambda _: 1 // (len(users) < 2))'
-FOR_ROWS = r"ZeroDivisionError: integer division or modulo by zero \(users.py, line \d+\): correct it"
+FOR_ROWS = r"ZeroDivisionError: integer division or modulo by zero \(users.py, line \d+\): fix it"
 MISSPELT = r"KeyError: 'adress.city' \(users.py, line \d+\); the frame has the columns id, name, email, address.city, "
 
 

@@ -112,7 +112,7 @@ class _Detection:
         return None
 
     def _list_cursors(self) -> list[Word]:
-        """List the fields and headers that may lead to the next page; those that look like a URL come last."""
+        """List the fields and headers that may lead to the next page; URLs come last."""
         words = [word for word in find_nexts(self._page) if word.value not in EMPTY_CURSORS]
         words = [word for word in words if find(self._page.fields, word.path) or word.path in self._page.headers]
         named = self._paging.cursor_path

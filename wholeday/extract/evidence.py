@@ -43,7 +43,7 @@ def announces_more(page: Page) -> bool | None:
 
 
 def find_more(page: Page, pointer: str = "") -> str:
-    """Return the field or header by which a page says that another page follows; empty if none does.
+    """Return the field or header that announces another page; empty if none does.
 
     If the page lacks `pointer`, the field or header that leads to the next page, another one named "next" counts too.
     """
@@ -55,7 +55,7 @@ def find_more(page: Page, pointer: str = "") -> str:
 
 
 class Evidence:
-    """What a request and its first page show.
+    """The evidence of a request and its first page.
 
     Raises UndecidedError if the page has no field `more_path`.
     """
@@ -69,7 +69,7 @@ class Evidence:
     place: str
     """The field or parameter that gives the page's position; worth a probe even if the page is not full."""
     key: str | None
-    """The dotted path of the field that tells records apart."""
+    """The dotted path of the field that identifies a record."""
     keys: list[str]
     """The keys of the page's records."""
 
@@ -95,7 +95,7 @@ class Evidence:
         self.suspected = self._find_suspicion()
 
     def read_keys(self, page: Page) -> list[str]:
-        """Read what identifies each record: the key, or the whole record if there is no key."""
+        """Read the key of each record; without a key field, the whole record."""
         if self.key is None:
             return [repr(bytes(record)) for record in page.records]
         return [json.dumps(find(record, self.key)) for record in load_records(page)]

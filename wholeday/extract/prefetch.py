@@ -34,7 +34,7 @@ class Prefetcher:
         return request, future.result()
 
     def cancel(self) -> None:
-        """Drop all requests; those that no thread has begun are never sent."""
+        """Drop all requests. A request that no thread has begun is never sent."""
         for _, future in self._queue:
             future.cancel()
         self._queue.clear()

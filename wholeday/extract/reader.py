@@ -43,7 +43,7 @@ class Position(msgspec.Struct, frozen=True):
 
     request: dict[str, Any]
     headers: dict[str, str]
-    """The headers that differ from those of the first request."""
+    """The headers that the first request did not have, or had with another value."""
     digest: str
     """The digest of the page's records."""
     pages: int
@@ -311,7 +311,7 @@ class Reader:
             self._span, self._known, self._counted_at = self.census.span, known, self.pages
 
     def _find_contradiction(self, page: Page) -> str:
-        """Return the field by which a supposedly last page announces more; empty with `more_path`, which decides."""
+        """Return the field that announces more on a supposedly last page; empty with `more_path`, which decides."""
         if self._config.paginator == "single" or self._paging.more_path:
             return ""
         return evidence.find_more(page, self._paging.pointer)

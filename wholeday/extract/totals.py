@@ -23,7 +23,7 @@ class Totals:
     def update(self, records: int | None, pages: int | None, number: int, is_positional: bool) -> None:
         """Note the totals of page `number`. Raises WrongSourceError if one is lower than before.
 
-        Unless paging `is_positional`, a falling number of records may count those that remain.
+        Unless paging `is_positional`, a falling number of records may count the remaining ones.
         """
         if is_positional:
             self._check_decrease(self.records, records, "records", number)

@@ -69,7 +69,7 @@ def has(fields: object, path: str) -> bool:
 
 
 def is_true(fields: object, path: str) -> bool | None:
-    """Return whether the value at `path` counts as true; None if there is no value.
+    """Return whether the value at `path` counts as true; None without a value.
 
     Python decides, but strings such as `false`, `no`, and dates of zeros count as false.
     """

@@ -58,7 +58,7 @@ class Leaf(NamedTuple):
 
 
 def list_leaves(record_class: type[msgspec.Struct]) -> list[Leaf]:
-    """List the fields of a record class, including those of nested structs. Raises DatasetError for an unknown type."""
+    """List the fields of a record class, nested ones included. Raises DatasetError for an unknown type."""
     try:
         return list(_walk(record_class.__name__, inspect.type_info(record_class), (), ()))
     except (TypeError, NameError) as error:
@@ -128,7 +128,7 @@ def _find_kind(node: inspect.Type) -> str | None:
 
 
 def _name_type(node: inspect.Type) -> str:
-    """Return a type as it is written in a class."""
+    """Return a type as a class declares it."""
     if isinstance(node, inspect.StructType | inspect.EnumType):
         return node.cls.__name__
     known = REFUSED.get(type(node))

@@ -1,7 +1,7 @@
 """Store files in a bucket, through pyarrow: S3, Google Cloud Storage or Azure.
 
-An object is there once all of it was sent. There are no folders and no locks: the names of files contain the id of the
-run that wrote them, and of two runs that write one file in the same instant the last one wins.
+An object is there once all of it was sent. A bucket has neither folders nor locks: file names contain the id of the run
+that wrote them, and of two runs that write one file in the same instant the last one wins.
 """
 
 import contextlib

@@ -16,5 +16,5 @@ def strip_run(name: str) -> str:
 
 
 def find_temporary(path: PurePath, names: Iterable[str]) -> list[str]:
-    """Return those of `names` that are temporary files of the file `path`."""
+    """Return the names of temporary files of the file `path`."""
     return [name for name in names if name.startswith(path.name) and TEMPORARY.fullmatch(name.removeprefix(path.name))]

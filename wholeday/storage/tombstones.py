@@ -101,7 +101,7 @@ class Finder:
         return set(found)
 
     def name(self, record: str) -> str | None:
-        """Return the forgotten key of a record as a JSON array, whatever type it has there; else None."""
+        """Return the forgotten key of a record as a JSON array, also if its type differs there; else None."""
         if not self.keys:
             return None
         records = hide_deep([record.encode()])

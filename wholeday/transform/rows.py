@@ -1,6 +1,6 @@
 """Turn the raw lines of a part into a frame of rows and its rejects: a pure function without I/O or clock.
 
-Responsibilities: decode records by the record class, reject those that do not fit, and let deletions pass with their
+Responsibilities: decode records by the record class, reject the others, and let deletions pass with their
 key alone. Non-goals: the rules of a dataset, which its `clean` holds.
 """
 
@@ -85,7 +85,7 @@ def transform(
     """Return the rows of a part in the order of its lines, and its rejects by line.
 
     `lines` are JSON records. `key` names the columns of the primary key in the result of `clean`. With `deleted_when`
-    rows have a last column `deleted`, and a deletion with a readable key is a row, whatever else is wrong with it.
+    rows have a last column `deleted`, and a deletion with a readable key is a row, even if it breaks other rules.
     Times without an offset are in `timezone`. Every line becomes a row or a reject: len(rows) + len(rejects) ==
     len(lines). Raises DatasetError if record class and `clean` do not fit together.
     """
