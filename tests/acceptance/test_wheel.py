@@ -16,6 +16,8 @@ from tests.support.clones import copy_sources, link
 from tests.support.server import Answer
 from wholeday.commands.cli import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """\
 [pipeline]
 webhook = HOOK
