@@ -46,8 +46,6 @@ def make_clone(folder: Path) -> Path:
     (venv / "bin" / "pip").chmod(0o755)
     (venv / "installed.requirements.txt").write_text(lock)
     (venv / "installed.path").write_text(f"{folder}\n")
-    site = venv / Path(sysconfig.get_path("purelib")).relative_to(VENV)
-    (site / "project_folder.pth").write_text(f"{folder}\n")
     return folder
 
 
