@@ -328,7 +328,8 @@ def test_text_in_a_key_is_compared_by_its_bytes(cluster: Cluster) -> None:
     for number, key in enumerate(("a", "A", "ä", "Z"), 1):
         store.load(snapshot(number, 24 * number, Record((key, 1), at(number), "a"), Record((key, 2), None, "b")))
     columns = "select distinct column_name, collation_name from information_schema.columns where table_schema = "
-    found = store.query(f"{columns} current_schema() and data_type = 'text' and table_name like '%orders%' order by 1")
+    where = "current_schema() and data_type = 'text' and table_name like '%orders%'"
+    found = store.query(f"{columns} {where} order by 1")
     assert [tuple(row) for row in found] == [("mode", None), ("name", None), ("shop", "C")]
 
 
@@ -500,7 +501,9 @@ def test_a_load_that_does_not_end_is_given_up_in_one_line(store: Store, monkeypa
     thread, go = hold_back(store, incremental(2, user(1, "b", 30)))
     Store(store.url, "orders").load(incremental(1, Record(("a", 1), at(5), "a")))
     monkeypatch.setattr(postgres.connection, "BUSY_SECONDS", 0.2)
-    with pytest.raises(WarehouseError, match="due to lock timeout: another program is writing to it: wait until it ends"):
+    with pytest.raises(
+        WarehouseError, match="due to lock timeout: another program is writing to it: wait until it ends"
+    ):
         store.load(incremental(3, user(1, "c", 50)))
     go.set()
     thread.join()
