@@ -1,6 +1,7 @@
-"""The DAG of examples/airflow in a real Airflow, which has an environment of its own: what docs/airflow.md promises.
+"""Run the DAG of examples/airflow in a real Airflow, as docs/airflow.md describes.
 
-Everything that Airflow keeps is in the folder of the test; it listens on loopback; none of its processes is left.
+Airflow has its own virtual environment, stores everything in the test's folder, and listens on loopback only. The
+fixture ends all of its processes.
 """
 
 import contextlib
@@ -30,15 +31,15 @@ from tests.support.project import dump_tree, dump_warehouse, luigi_run, miss, qu
 from tests.support.server import Answer, Request
 from wholeday.extract.http.demo import DemoAdapter
 
-# One at a time: each of these keeps both cores of a small machine busy.
+# One at a time: each test keeps both cores of a small machine busy.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
 
 DAG = ROOT / "examples" / "airflow" / "users_etl.py"
 PROGRAMS = ROOT / ".venv-airflow" / "bin"
 DAY = "2026-11-20"
-NUMBER = int(os.environ.get("PIPELINE_AIRFLOW", "4"))  # of days, of which one fails once
+NUMBER = int(os.environ.get("PIPELINE_AIRFLOW", "4"))  # number of days in the backfill; one of them fails once
 
-# The processes of some sessions, or with a certain AIRFLOW_HOME, and the addresses at which they listen.
+# Lists the processes of the sessions, or with this AIRFLOW_HOME, and their listening addresses.
 LIST_PROCESSES = """
 import json, os, psutil, sys
 home, *sessions = sys.argv[1:]
@@ -56,7 +57,7 @@ print(json.dumps(found))
 
 
 class Airflow:
-    """An Airflow with a home of its own in `folder`, whose DAG runs the pipeline of the current folder."""
+    """An Airflow whose home is in `folder` and whose DAG runs the pipeline of the current folder."""
 
     def __init__(self, folder: Path) -> None:
         self.home, self.port = folder / "airflow", find_port()
@@ -80,7 +81,7 @@ class Airflow:
         self.environment |= {"AIRFLOW_HOME": str(self.home), "AIRFLOW_VAR_USERS_PIPELINE": str(folder)}
 
     def run(self, *command: str, code: int = 0) -> str:
-        """A program of Airflow's environment, to its end: all that it printed."""
+        """Run a program of Airflow's environment and return its output."""
         for _ in range(10):
             result = subprocess.run(
                 [PROGRAMS / command[0], *command[1:]],
@@ -90,13 +91,13 @@ class Airflow:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-            if "database is locked" not in result.stdout:  # by the scheduler: what was begun has been taken back
+            if "database is locked" not in result.stdout:  # by the scheduler; the command was rolled back
                 break
         assert result.returncode == code, result.stdout
         return result.stdout
 
     def start(self, *command: str) -> None:
-        """A program of Airflow that goes on, in a session of its own."""
+        """Start a long-running Airflow program in its own session."""
         with (self.home / f"{command[0]}.log").open("wb") as log:
             server = subprocess.Popen(
                 [PROGRAMS / "airflow", *command],
@@ -108,7 +109,7 @@ class Airflow:
         self.servers.append(server)
 
     def wait_for_api(self) -> None:
-        """Until the server that every task talks to answers."""
+        """Wait until the API server listens."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with socket.socket() as probe:
@@ -118,13 +119,13 @@ class Airflow:
         raise TimeoutError("the API server did not come up")
 
     def list_processes(self) -> dict[int, list[list[Any]]]:
-        """Every process that was started and is there, and where it listens: [address, port]."""
+        """Return the running processes, each with its listening [address, port] pairs."""
         sessions = [str(server.pid) for server in self.servers]
         found = json.loads(self.run("python", "-c", LIST_PROCESSES, str(self.home), *sessions))
         return {int(pid): sockets for pid, sockets in found.items()}
 
     def end(self) -> None:
-        """End every process: a task has a process group of its own, and would outlive that of its scheduler."""
+        """Kill every process, including tasks, which have process groups of their own."""
         deadline = time.monotonic() + 30
         while (pids := self.list_processes()) and time.monotonic() < deadline:
             for pid in pids:
@@ -135,7 +136,7 @@ class Airflow:
         assert not pids
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
-        """What the UI asks too."""
+        """Send a request to the REST API."""
         api = f"http://127.0.0.1:{self.port}"
         token = requests.get(f"{api}/auth/token", timeout=30).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
@@ -146,13 +147,13 @@ class Airflow:
         return response.json()
 
     def change(self, *command: str) -> None:
-        """A command while the DAG is paused: its scheduler begins nothing before all is told."""
+        """Run a command while the DAG is paused, so that the scheduler starts nothing halfway."""
         self.ask("PATCH", "", is_paused=True)
         self.run("airflow", *command)
         self.ask("PATCH", "", is_paused=False)
 
     def wait(self, number: int) -> dict[tuple[str, str], int]:
-        """Until so many tasks have succeeded: the number of tries of each, by day and stage."""
+        """Wait until `number` tasks have succeeded. Return the tries of each task by day and stage."""
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             tasks = self.ask("GET", "/dagRuns/~/taskInstances?limit=100")["task_instances"]
@@ -166,7 +167,7 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of an Airflow in which nothing has happened yet."""
+    """Return the freshly migrated database of an unused Airflow."""
     if not (PROGRAMS / "airflow").exists():
         miss("there is no .venv-airflow: docs/airflow.md says how to make it")
     airflow = Airflow(tmp_path_factory.mktemp("airflow"))
@@ -176,7 +177,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def airflow(database: Path, home: Path) -> Iterator[Airflow]:
-    """An Airflow beside a pipeline that has been set up in the current folder."""
+    """Provide an Airflow next to a pipeline in the current folder."""
     (home / ".venv").symlink_to(sys.prefix)
     airflow = Airflow(home)
     airflow.home.mkdir()
@@ -188,32 +189,31 @@ def airflow(database: Path, home: Path) -> Iterator[Airflow]:
 
 
 def configure_users(**keys: object) -> None:
-    """Set keys of the section [users] of luigi.cfg in the current folder, each for good."""
+    """Set keys in the section [users] of luigi.cfg."""
     lines = [line for line in Path("luigi.cfg").read_text().splitlines() if line.partition(" = ")[0] not in keys]
     place = lines.index("[users]") + 1
     Path("luigi.cfg").write_text("\n".join([*lines[:place], *(f"{key} = {keys[key]}" for key in keys), *lines[place:]]))
 
 
 def dump_all() -> list[Any]:
-    """Files and tables of the current folder, with every time at which something was done."""
+    """Return all files and tables, including timestamps."""
     return [dump_tree("data/raw"), dump_tree("data/clean"), dump_warehouse(), query("select * from loads")]
 
 
 def dump_history() -> list[Any]:
-    """Who was what, and when."""
+    """Return the history of users."""
     return query("select user_id, name, email, city, valid_from, valid_to from users_history order by 1, 5")
 
 
 def show_demo(request: Request) -> Answer:
-    """What demo://users answers, over HTTP."""
+    """Serve demo://users over HTTP."""
     with requests.Session() as session:
         session.mount("demo://", DemoAdapter())
         response = session.get(f"demo://users?{urlsplit(request.target).query}")
     return Answer(response.content, response.status_code, {"X-Total-Count": response.headers["X-Total-Count"]})
 
 
-def test_the_dag_is_parsed_without_a_warning(airflow):
-    """Daily, no catching up, three retries, tags; extract before transform before load."""
+def test_dag_parses_without_warnings(airflow):
     code = """
 import json, users_etl
 dag = users_etl.load.dag
@@ -233,8 +233,8 @@ print(json.dumps({
     }
 
 
-def test_a_day_is_loaded_and_the_same_day_again_changes_nothing(airflow):
-    """A loaded day is done, even where its files are gone: it is not read again from the source."""
+def test_repeated_day_changes_nothing(airflow):
+    """A loaded day is complete even without its files: Airflow does not extract it again."""
     assert "users 2026-11-20: loaded, 100 inserted" in airflow.run("airflow", "dags", "test", "users_etl", DAY)
     assert len(query("select * from users where load_date = ?", DAY)) == 100
     shutil.rmtree("data/raw")
@@ -245,7 +245,7 @@ def test_a_day_is_loaded_and_the_same_day_again_changes_nothing(airflow):
 
 
 def test_page_examples_run(airflow, tmp_path_factory, monkeypatch):
-    """The folders of the page are a clean clone. The backfill is created, not run: no scheduler is there."""
+    """The examples run in a clean clone. The backfill is only created, because no scheduler runs."""
     clone, dags = make_clone(tmp_path_factory.mktemp("clone")), airflow.home / "dags"
     dags.mkdir()
     monkeypatch.chdir(clone)
@@ -257,7 +257,7 @@ def test_page_examples_run(airflow, tmp_path_factory, monkeypatch):
 
 
 def call(airflow: Airflow, code: str) -> str:
-    """Run Python that has what is in the DAG's file, and the `context` of a run of `DAY`; what it prints."""
+    """Run Python with the names of the DAG's file and the `context` of a run of `DAY`. Return its output."""
     setup = f"""
 import datetime as dt
 from types import SimpleNamespace
@@ -269,10 +269,10 @@ context = dict(logical_date=now, ds={DAY!r}, data_interval_end=now - dt.timedelt
     return airflow.run("python", "-c", setup + code)
 
 
-def test_a_day_is_waited_for_until_it_is_settled(airflow):
-    """Until twenty minutes after its midnight, and not so shortly that Airflow takes the task for lost.
+def test_day_waits_for_grace_period(airflow):
+    """The wait is long enough that Airflow does not consider the task lost.
 
-    A run that was triggered without a date takes the last such day.
+    A manual run without a date takes the last closed day.
     """
     code = """
 for minutes in (21, 19, 19.99):
@@ -287,8 +287,7 @@ for minute in (19, 20):
     assert call(airflow, code).splitlines() == [DAY, "wait 60.0", "wait 20.0", "2026-11-19", "2026-11-20"]
 
 
-def test_a_pipeline_that_is_not_there_is_named(airflow):
-    """With the next step, in one line."""
+def test_missing_pipeline_is_one_line_with_next_step(airflow):
     Path(".venv").unlink()
     code = """
 try:
@@ -300,8 +299,8 @@ except AirflowException as error:
     assert f"failed: {Path.cwd()}{line}" in call(airflow, code)
 
 
-def test_a_stage_ends_with_its_task(airflow, server):
-    """Airflow ends a task that was cleared or takes too long: the process that reads the source is not left behind."""
+def test_killed_task_ends_its_process(airflow, server):
+    """Airflow kills a task that was cleared or timed out."""
     asked = threading.Event()
 
     def hang(_: Request) -> Answer:
@@ -329,10 +328,10 @@ except AirflowException as error:
     assert not airflow.list_processes()
 
 
-def test_a_backfill_under_the_scheduler_equals_luigis(airflow, server, monkeypatch):
-    """Beside the day of the schedule; a gate that fails once is one line, and Airflow's retry completes the day.
+def test_scheduled_backfill_equals_luigi_backfill(airflow, server, monkeypatch):
+    """The backfill runs next to the scheduled day. A failed gate logs one line and Airflow's retry succeeds.
 
-    Cleared and run again, nothing changes; and whatever listens does so on loopback only.
+    Cleared tasks run again without changes. All sockets listen on loopback.
     """
     now = dt.datetime.now(dt.UTC)
     present, *past = [str(now.date() - dt.timedelta(days=number)) for number in range(1, NUMBER + 2)]

@@ -1,4 +1,4 @@
-"""What `check` says of good sources and of bad ones."""
+"""Check the findings of `check` for good and for faulty sources."""
 
 import dataclasses
 import datetime as dt
@@ -47,7 +47,7 @@ Change = Callable[[Users, Request], Users | Answer]
 def serve(
     server: Server, configure: Callable[..., None], change: Change = lambda users, _: users, **keys: object
 ) -> None:
-    """A source of 30 users, ten a page, who changed on DAY; `change` is what it makes of those that it is asked for."""
+    """Serve 30 users who changed on DAY, ten a page. `change` edits the users that match the request's window."""
 
     def respond(request: Request) -> Answer:
         users = [make_user(number) for number in range(1, 31)]
@@ -72,13 +72,12 @@ def find_failed() -> dict[str, Finding]:
 
 
 def demand_secret(users: Users, request: Request) -> Users | Answer:
-    """A source that answers nobody but the bearer of SECRET."""
+    """Answer 401 without the bearer token SECRET."""
     known = request.headers["Authorization"] == f"Bearer {SECRET}"
     return users if known else Answer({"error": "who are you?"}, status=401)
 
 
-def test_a_good_source_is_found_good(server, configure):
-    """Every question has its answer, and what shows it."""
+def test_good_source_passes_every_question(server, configure):
     serve(server, configure)
     found = ask()
     assert list(found) == NAMES
@@ -94,13 +93,13 @@ def test_a_good_source_is_found_good(server, configure):
     assert found["quality gates"].evidence == "30 records came; min_records is 0"
 
 
-def test_nothing_is_left_behind_and_the_source_is_read_twice(server, configure):
-    """And of the day far ahead one page: files, warehouse and days that are there stay as they are."""
+def test_check_extracts_twice_and_writes_nothing(server, configure):
+    """It also requests one page of a day far ahead. Existing files and tables do not change."""
     serve(server, configure)
     before = dump_tree(".")
     ask()
     assert dump_tree(".") == before
-    assert len(server.requests) == 4 + 4 + 1  # each asks for one page behind the last, which is full
+    assert len(server.requests) == 4 + 4 + 1  # the last page is full, so each extraction requests one more
     for work in (stages.extract, stages.transform, stages.load):
         work(read_workspace(USERS), DAY)
     before = dump_tree(".")
@@ -109,8 +108,8 @@ def test_nothing_is_left_behind_and_the_source_is_read_twice(server, configure):
     assert dump_tree(".") == before
 
 
-def test_the_last_closed_day_is_asked_for_by_default(server, configure):
-    """A day that is not over is none to be asked for."""
+def test_default_day_is_last_closed_day(server, configure):
+    """An open day is refused."""
     serve(server, configure)
     check_source(read_workspace(USERS))
     last = USERS.config().last_closed_day(dt.datetime.now(dt.UTC))
@@ -119,16 +118,16 @@ def test_the_last_closed_day_is_asked_for_by_default(server, configure):
         check_source(read_workspace(USERS), dt.date(2100, 1, 1))
 
 
-def test_a_filter_that_is_ignored_is_found(server, configure):
-    """The day far ahead has the records of this one."""
+def test_ignored_filter_fails(server, configure):
+    """A day far ahead returns the same records as this day."""
     serve(server, configure, params='{"from": "{day_start}"}')
     (name, finding), *others = find_failed().items()
     assert (name, others) == ("filter", [])
     assert finding.evidence == f"a page for {DAY + AHEAD} has 10 records, as for {DAY}: the filter is ignored"
 
 
-def test_a_source_that_has_records_of_the_future_is_found(server, configure):
-    """And not only those of the day: its filter does something else."""
+def test_records_of_the_future_fail_filter(server, configure):
+    """The filter changes the answer, but a day far ahead still has records."""
     future = str(DAY + AHEAD)
 
     def change(users: Users, _: Request) -> Users:
@@ -138,23 +137,22 @@ def test_a_source_that_has_records_of_the_future_is_found(server, configure):
     assert find_failed()["filter"].evidence == f"a page for {future} has 2 records"
 
 
-def test_no_filter_at_all_is_found(server, configure):
-    """Everybody would be read each day; the source is not asked what the section says."""
+def test_missing_filter_fails_without_request(server, configure):
+    """The configuration alone shows that every day would extract all users."""
     serve(server, configure, params="{}")
     assert "name no day" in find_failed()["filter"].evidence
     assert len(server.requests) == 8
 
 
-def test_a_source_that_refuses_the_far_future_cannot_be_tested(server, configure):
-    """That says nothing of its filter."""
+def test_refused_future_day_leaves_filter_untested(server, configure):
     serve(server, configure, lambda users, request: Answer(status=422) if request.query["since"] > "2030" else users)
     found = ask()["filter"]
     assert found.verdict == UNTESTED
     assert "422" in found.evidence
 
 
-def test_a_filter_by_watermark_is_tested_too(server, configure):
-    """The watermark is that of a day far ahead; where none is loaded there is no lower bound."""
+def test_watermark_filter_is_tested(server, configure):
+    """The test uses the watermark of a day far ahead. Without a loaded day there is no lower bound."""
     serve(server, configure, params='{"since": "{watermark}"}')
     found = ask()
     assert found["filter"] == (OK, f"no records for {DAY + AHEAD}", "")
@@ -163,14 +161,14 @@ def test_a_filter_by_watermark_is_tested_too(server, configure):
     assert set(find_failed()) == {"filter"}
 
 
-def test_a_source_that_is_asked_for_a_day_has_both_bounds(server, configure):
-    """`{date}` is a window too."""
+def test_date_placeholder_is_a_window(server, configure):
+    """`{date}` sets both bounds."""
     serve(server, configure, params='{"since": "{date}", "until": "{date}T99"}')
     assert ask()["window"].evidence.endswith("T00:00Z to 2026-11-22T00:00Z")
 
 
-def test_records_from_before_the_window_are_found(server, configure):
-    """Later ones are not wrong where the source filters by when a user was created."""
+def test_records_before_window_fail(server, configure):
+    """Later records pass, because a source may filter by creation time."""
 
     def change(users: Users, _: Request) -> Users:
         return [user | {"updated_at": "2026-11-01T00:00:00Z"} if user["id"] in moved else user for user in users]
@@ -189,8 +187,8 @@ def test_records_from_before_the_window_are_found(server, configure):
     assert found.evidence.endswith(", 30 later")
 
 
-def test_another_answer_the_second_time_is_found(server, configure):
-    """With how many records differ, and whether the keys do."""
+def test_different_second_answer_fails_repeatability(server, configure):
+    """The evidence counts the differing records and keys."""
     reads = itertools.count()
 
     def change(users: Users, _: Request) -> Users:
@@ -203,8 +201,8 @@ def test_another_answer_the_second_time_is_found(server, configure):
     assert finding.evidence == "1 of 30 records missing the second time, 1 new; 0 keys differ"
 
 
-def test_users_that_change_in_a_snapshot_are_told_and_no_failure(server, configure):
-    """Its source is alive; and there is no window to be asked about."""
+def test_snapshot_changes_pass_repeatability(server, configure):
+    """Users may change between two snapshots. A snapshot has no filter and no window."""
     reads = itertools.count()
 
     def change(users: Users, _: Request) -> Users:
@@ -220,16 +218,16 @@ def test_users_that_change_in_a_snapshot_are_told_and_no_failure(server, configu
     )
 
 
-def test_a_key_that_comes_twice_is_found(server, configure):
-    """As when users move up while pages are turned."""
+def test_repeated_key_fails(server, configure):
+    """Keys repeat if records move while the client turns pages."""
     serve(server, configure, lambda users, _: [*users, *users[:2]], total_path="")
     (name, finding), *others = find_failed().items()
     assert (name, others) == ("unique keys", [])
     assert finding.evidence == "2 of 32 records repeat a key (id)"
 
 
-def test_records_that_do_not_fit_are_found(server, configure):
-    """By reason; a few are let through by max_reject_ratio."""
+def test_rejects_above_ratio_fail(server, configure):
+    """The evidence counts the rejects by reason."""
 
     def change(users: Users, _: Request) -> Users:
         return [user | ({"email": "nowhere"} if int(str(user["id"])) <= bad else {}) for user in users]
@@ -243,8 +241,8 @@ def test_records_that_do_not_fit_are_found(server, configure):
     assert not find_failed()
 
 
-def test_exactly_as_many_rejects_as_are_allowed_are_good(server, configure):
-    """The answer of `check` is that of a day."""
+def test_rejects_at_exact_ratio_pass(server, configure):
+    """`check` and the quality gate of a day apply the same limit."""
 
     def change(users: Users, _: Request) -> Users:
         emails = ["nowhere"] * bad + ["a@example.com"] * (50 - bad)
@@ -258,8 +256,8 @@ def test_exactly_as_many_rejects_as_are_allowed_are_good(server, configure):
 
 
 @pytest.mark.parametrize("part_records", [7, 1000])
-def test_a_secret_is_asked_for_and_nowhere_written(server, configure, monkeypatch, part_records):
-    """The source refuses whoever has none."""
+def test_required_secret_passes_and_is_not_written(server, configure, monkeypatch, part_records):
+    """The source answers 401 without the secret."""
     monkeypatch.setenv("USERS_TOKEN", SECRET)
     configure("pipeline", part_records=part_records)
     serve(server, configure, demand_secret, auth="bearer:USERS_TOKEN")
@@ -273,8 +271,8 @@ def test_a_secret_is_asked_for_and_nowhere_written(server, configure, monkeypatc
     assert SECRET not in repr(found)
 
 
-def test_a_source_that_answers_anybody_is_told(server, configure, monkeypatch):
-    """It may be meant to be so: no failure."""
+def test_source_open_without_secret_passes_with_note(server, configure, monkeypatch):
+    """A public source may be intended."""
     monkeypatch.setenv("USERS_TOKEN", SECRET)
     serve(server, configure, auth="bearer:USERS_TOKEN")
     found = ask()["authentication"]
@@ -284,8 +282,8 @@ def test_a_source_that_answers_anybody_is_told(server, configure, monkeypatch):
 
 
 @pytest.mark.parametrize(("status", "verdict"), [(404, OK), (503, UNTESTED)])
-def test_no_answer_without_the_secret_is_told_as_it_is(server, configure, monkeypatch, status, verdict):
-    """Some say that there is nothing there, which hides it as well; from a source in trouble nothing can be learnt."""
+def test_other_status_without_secret_is_reported(server, configure, monkeypatch, status, verdict):
+    """Some sources hide resources behind 404. A source in trouble leaves the question untested."""
     monkeypatch.setenv("USERS_TOKEN", SECRET)
     known = f"Bearer {SECRET}"
     serve(
@@ -300,8 +298,8 @@ def test_no_answer_without_the_secret_is_told_as_it_is(server, configure, monkey
     assert f": {status} " in found.evidence
 
 
-def test_a_user_in_the_url_is_left_out_too(server, configure):
-    """The password there is a secret like another."""
+def test_credentials_in_url_are_removed_too(server, configure):
+    """The password in a URL is a secret as well."""
     serve(server, configure, lambda users, request: users if request.headers["Authorization"] else Answer(status=403))
     configure("users", url=f"{server.url}/users".replace("//", "//ann:p4ssw0rd@"))
     found = ask()
@@ -309,8 +307,7 @@ def test_a_user_in_the_url_is_left_out_too(server, configure):
     assert found["secrets"].evidence.startswith("not found in 2 files and ")
 
 
-def test_a_wrong_secret_ends_the_questions(server, configure, monkeypatch):
-    """Without a page nothing else can be tested."""
+def test_wrong_secret_leaves_other_questions_untested(server, configure, monkeypatch):
     monkeypatch.setenv("USERS_TOKEN", "another")
     serve(server, configure, demand_secret, auth="bearer:USERS_TOKEN")
     found = ask()
@@ -322,8 +319,7 @@ def test_a_wrong_secret_ends_the_questions(server, configure, monkeypatch):
     assert len(server.requests) == 1
 
 
-def test_a_secret_that_is_not_set_is_a_fault_of_the_configuration(server, configure):
-    """Nobody is asked anything."""
+def test_unset_secret_fails_configuration_without_request(server, configure):
     serve(server, configure, auth="bearer:USERS_TOKEN")
     found = ask()
     assert [(name, finding.verdict) for name, finding in found.items()] == [("configuration", FAILED)]
@@ -336,8 +332,8 @@ def test_a_secret_that_is_not_set_is_a_fault_of_the_configuration(server, config
     [str, quote, partial(quote, safe=""), quote_plus, str.upper, lambda text: b64encode(text.encode()).decode()],
     ids=["plain", "path", "percent", "plus", "case", "base64"],
 )
-def test_a_secret_that_the_source_sends_back_is_found(server, configure, monkeypatch, write):
-    """In whatever form: it would lie in every raw file."""
+def test_secret_in_response_is_found(server, configure, monkeypatch, write):
+    """Every raw file would contain the secret, in some encoding."""
     monkeypatch.setenv("USERS_TOKEN", SECRET)
     note = {"note": f"https://example.com/?again={write(SECRET)}"}
     serve(server, configure, lambda users, _: [user | note for user in users], auth="bearer:USERS_TOKEN")
@@ -347,8 +343,8 @@ def test_a_secret_that_the_source_sends_back_is_found(server, configure, monkeyp
 
 
 @pytest.mark.parametrize("name", ["luigi-interface", "of.a.package"])
-def test_a_secret_in_the_log_is_found(server, configure, monkeypatch, name):
-    """Whoever says it, and however softly."""
+def test_secret_in_log_is_found(server, configure, monkeypatch, name):
+    """Any logger counts, at any level."""
     monkeypatch.setenv("USERS_TOKEN", SECRET)
     serve(server, configure, auth="bearer:USERS_TOKEN")
 
@@ -361,8 +357,8 @@ def test_a_secret_in_the_log_is_found(server, configure, monkeypatch, name):
     assert found.evidence.startswith("found in the log (searched 2 files and ")
 
 
-def test_what_a_gate_would_say_is_said(server, configure):
-    """By the days that are there; the second reading is not kept then."""
+def test_quality_gates_are_evaluated(server, configure):
+    """After a failed gate the second extraction has no result to compare."""
     serve(server, configure)
     configure("users", min_records=31)
     found = ask()
@@ -371,8 +367,8 @@ def test_what_a_gate_would_say_is_said(server, configure):
     assert found["repeatability"].verdict == UNTESTED
 
 
-def test_a_reading_that_breaks_off_is_told_with_its_line(server, configure):
-    """The first page came, so whoever asks is known."""
+def test_interrupted_extraction_fails_paging_with_its_error(server, configure):
+    """The first page arrived, so authentication passes."""
     serve(server, configure, lambda users, request: users[: 29 if request.query.get("page") == "3" else 30])
     found = ask()
     assert found["authentication"].verdict == OK
@@ -381,8 +377,8 @@ def test_a_reading_that_breaks_off_is_told_with_its_line(server, configure):
     assert found["unique keys"] == (UNTESTED, "the first extraction failed", "")
 
 
-def test_a_day_without_records_proves_little(server, configure):
-    """What cannot be tested is no failure."""
+def test_day_without_records_leaves_questions_untested(server, configure):
+    """An untested question is not a failure."""
     serve(server, configure, lambda *_: [])
     found = ask()
     assert not find_failed()
@@ -390,8 +386,8 @@ def test_a_day_without_records_proves_little(server, configure):
     assert untested == {"unique keys", "filter", "window", "record class", "load"}
 
 
-def test_the_command_prints_a_table_and_exits_with_1_where_something_failed(server, configure):
-    """In a pipe too, a line an answer; flags hold as everywhere."""
+def test_command_prints_table_and_exits_1_on_failure(server, configure):
+    """In a pipe each finding takes one line. Flags override the configuration."""
     serve(server, configure)
     flags = ("--users-url", f"{server.url}/users?since={{day_start}}&until={{day_stop}}", "--users-total-path", "total")
     good = run("python", "-m", "wholeday", "check", "--date", str(DAY), "--users-paginator", "page", *flags)
@@ -420,8 +416,8 @@ def make_dates(users: Any) -> Any:
         (make_dates, "clean: column city holds time"),
     ],
 )
-def test_a_dataset_that_cannot_be_loaded_fails(server, configure, clean, line):
-    """Whichever stage refuses it; nothing is written where days are loaded."""
+def test_dataset_that_cannot_load_fails(server, configure, clean, line):
+    """Transform or load may refuse it. The configured data folder stays untouched."""
     serve(server, configure)
     found = check_source(read_workspace(dataclasses.replace(USERS, clean=clean)), DAY)
     assert found["load"].verdict == FAILED
@@ -429,8 +425,8 @@ def test_a_dataset_that_cannot_be_loaded_fails(server, configure, clean, line):
     assert not Path("data").exists()
 
 
-def test_the_day_is_loaded_elsewhere(server, configure, database):
-    """The configured database gets no table, and the finding says that it was not tried if it is PostgreSQL."""
+def test_day_is_loaded_into_temporary_database(server, configure, database):
+    """For PostgreSQL the evidence says that the configured database was not tried."""
     serve(server, configure)
     other = "" if database == "sqlite" else "; the configured database was not tried"
     assert ask()["load"] == (OK, f"loaded, 30 inserted, into a temporary SQLite database{other}", "")
@@ -438,8 +434,8 @@ def test_the_day_is_loaded_elsewhere(server, configure, database):
     assert not Path("data").exists()
 
 
-def test_a_key_that_no_record_has_fails(server, configure):
-    """Every guard over keys would find nothing to compare."""
+def test_missing_key_field_fails(server, configure):
+    """Without keys the other questions have nothing to compare."""
     serve(server, configure, lambda users, _: [{"uid": user["id"], "updated_at": user["updated_at"]} for user in users])
     found = ask()
     assert {name for name in found if found[name].verdict == FAILED} >= {"unique keys", "record class"}

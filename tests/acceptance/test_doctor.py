@@ -1,4 +1,4 @@
-"""`python -m wholeday doctor URL`: the section that it prints is pasted and read by, and every user must arrive."""
+"""Test `python -m wholeday doctor URL`: the printed section must extract every user."""
 
 import datetime as dt
 import json
@@ -25,12 +25,12 @@ from wholeday.extract.reader import Reader
 
 COUNT = 145
 Configure = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("configure")  # puts back what doctor takes out of luigi.cfg
+pytestmark = pytest.mark.usefixtures("configure")  # restores the keys that doctor removes from luigi.cfg
 
 
 @pytest.fixture(autouse=True)
 def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every vendor's secrets."""
+    """Set the secrets of every vendor."""
     for shape in SHAPES.values():
         for name, value in shape.environment.items():
             monkeypatch.setenv(name, value)
@@ -38,7 +38,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """What doctor prints of a URL and flags."""
+    """Run doctor with a URL and flags, and return its output."""
 
     def ask_doctor(url: str, *flags: str) -> str:
         cli.main(["doctor", url, *flags])
@@ -48,14 +48,14 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def parse(text: str) -> dict[str, str]:
-    """The section in what doctor prints, as luigi.cfg would be read."""
+    """Parse the printed section as luigi.cfg is parsed."""
     parser = ConfigParser()
     parser.read_string(text[text.index("\n[users]\n") :])
     return dict(parser["users"])
 
 
 def read(section: dict[str, str], configure: Configure) -> list[Any]:
-    """The records that the section brings."""
+    """Extract the records with the given section."""
     configure("users", **section)
     return [json.loads(bytes(record)) for page in Reader(Users(), DAY) for record in page]
 
@@ -65,19 +65,19 @@ def find_row(text: str, name: str) -> str:
 
 
 def call_for(shape: Shape, name: str) -> list[str]:
-    """The URL and the flags with which a person would ask for it."""
+    """Return the URL and flags that a user would type."""
     flags = [] if shape.auth == "none" else ["--users-auth", shape.auth]
     if name == "zendesk":
-        flags += ["--users-requests-per-second", "1000"]  # its preset has a pace
+        flags += ["--users-requests-per-second", "1000"]  # its preset limits the rate
     return [shape.url, *flags]
 
 
 @pytest.mark.parametrize("count", [1, COUNT])
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_known_api_is_read_by_what_doctor_says(
+def test_section_for_known_api_extracts_every_user(
     server: Server, ask: Callable[..., str], configure: Configure, name: str, count: int
 ) -> None:
-    """A URL and a secret are enough: everybody arrives once."""
+    """A URL and a secret are enough."""
     traits = {"largest": 20} if name == "graph" else {}
     shape = SHAPES[name](server, count, **traits)
     text = ask(*call_for(shape, name))
@@ -102,10 +102,10 @@ def test_a_known_api_is_read_by_what_doctor_says(
         ("graph", {"preset": "graph"}),
     ],
 )
-def test_an_api_at_another_address_is_found_out(
+def test_api_at_unknown_address_is_recognized(
     server: Server, ask: Callable[..., str], configure: Configure, name: str, found: dict[str, str]
 ) -> None:
-    """Without a known address it is the pages that tell, and page two that proves it."""
+    """doctor recognizes the API by its pages and confirms the paginator with page two."""
     traits = {"largest": 20} if name == "graph" else {}
     shape = SHAPES[name](server, COUNT, path="/people", **traits)
     url, *flags = call_for(shape, name)
@@ -121,8 +121,8 @@ def test_an_api_at_another_address_is_found_out(
     assert sorted(find(record, shape.key) for record in read(section, configure)) == sorted(shape.keys)
 
 
-def test_what_is_found_is_shown_with_its_evidence(server: Server, ask: Callable[..., str]) -> None:
-    """Show list, paginator, page size, key and total, each with its evidence; a class that fits leaves no doubt."""
+def test_findings_have_evidence(server: Server, ask: Callable[..., str]) -> None:
+    """A record class that fits adds no doubt."""
     shape = SHAPES["dummyjson"](server, COUNT)
     text = ask(shape.url)
     assert "'users'" in find_row(text, "list")
@@ -135,10 +135,7 @@ def test_what_is_found_is_shown_with_its_evidence(server: Server, ask: Callable[
 
 
 @pytest.mark.parametrize("header", ["X-Total-Count", "X-Total"])
-def test_the_number_that_is_declared_is_named_by_its_header(
-    server: Server, ask: Callable[..., str], header: str
-) -> None:
-    """The one that the source sends."""
+def test_declared_total_names_its_header(server: Server, ask: Callable[..., str], header: str) -> None:
     text = ask(server.on("/users", Answer([{"id": 1}], headers={header: "1"})))
     assert find_row(text, "complete").split() == [
         "complete",
@@ -152,8 +149,8 @@ def test_the_number_that_is_declared_is_named_by_its_header(
     ]
 
 
-def test_pages_without_end_are_unsure(server: Server, ask: Callable[..., str]) -> None:
-    """One page is taken for everybody, and it says why; the key is found where it is nested."""
+def test_endless_pages_are_unsure(server: Server, ask: Callable[..., str]) -> None:
+    """doctor takes one page for all users and says why. It finds a nested key."""
     text = ask(SHAPES["randomuser"](server, COUNT).url)
     assert "page=1000000 has records too, so they never end" in find_row(text, "unsure")
     assert "login.uuid" in find_row(text, "key")
@@ -168,15 +165,15 @@ def test_pages_without_end_are_unsure(server: Server, ask: Callable[..., str]) -
         *((name, False) for name in ("credited_at", "expedited_at", "visited_at", "CreatedDate")),
     ],
 )
-def test_update_field_is_known_by_its_name(server: Server, ask: Callable[..., str], name: str, found: bool) -> None:
-    """Notion and Salesforce have their own words; a word that only contains one is another field."""
+def test_update_field_is_recognized_by_name(server: Server, ask: Callable[..., str], name: str, found: bool) -> None:
+    """Vendors such as Notion and Salesforce use other names. Part of a longer word does not count."""
     users = [{"id": number, "CreatedDate": "2026-10-30", name: f"2026-10-31T06:00:0{number}Z"} for number in range(3)]
     shown = find_row(ask(server.on("/users", Answer(users))), "update field").split()
     assert shown[2] == (name if found else "none")
 
 
 def test_filter_with_two_bounds_is_a_day_window(server: Server, ask: Callable[..., str], configure: Configure) -> None:
-    """Both bounds are proven: nobody changed after 2100 or before 1970."""
+    """doctor verifies both bounds: the source has no changes after 2100 or before 1970."""
     shape = JsonServer(server, COUNT)
     text = ask(shape.url)
     section = parse(text)
@@ -188,7 +185,7 @@ def test_filter_with_two_bounds_is_a_day_window(server: Server, ask: Callable[..
 
 
 def test_scim_filter_has_two_bounds(server: Server, ask: Callable[..., str]) -> None:
-    """One parameter holds both of them."""
+    """One parameter holds both bounds."""
     shape = SHAPES["scim"](server, COUNT, path="/people")
     text = ask(shape.url, "--users-auth", shape.auth, "--users-headers", '{"Accept": "application/scim+json"}')
     bounds = 'meta.lastModified gt "{day_start}" and meta.lastModified lt "{day_stop}"'
@@ -196,10 +193,10 @@ def test_scim_filter_has_two_bounds(server: Server, ask: Callable[..., str]) -> 
 
 
 @pytest.mark.parametrize("obeyed", ["ignores", "always empty", "refuses"])
-def test_filter_without_upper_bound_is_the_watermark(
+def test_filter_without_upper_bound_uses_watermark(
     server: Server, ask: Callable[..., str], configure: Configure, obeyed: str
 ) -> None:
-    """A day that has no end is not repeatable: the watermark reads each change once, and doctor says why."""
+    """A window without an end is not repeatable. The watermark extracts each change once."""
     users = [{"id": number, "updated_at": "2026-10-31T06:00:00Z"} for number in range(7)]
 
     def respond(request: Request) -> Answer:
@@ -214,8 +211,7 @@ def test_filter_without_upper_bound_is_the_watermark(
     assert len(read(section, configure)) == 7
 
 
-def test_a_filter_that_is_ignored_is_none(server: Server, ask: Callable[..., str]) -> None:
-    """A server that sends everybody whatever it is asked is read as a snapshot."""
+def test_ignored_filter_gives_snapshot(server: Server, ask: Callable[..., str]) -> None:
     shape = SHAPES["scim"](server, COUNT, path="/people", filters=False)
     text = ask(shape.url, "--users-auth", shape.auth, "--users-headers", '{"Accept": "application/scim+json"}')
     assert "meta.lastModified" in find_row(text, "update field")
@@ -223,8 +219,8 @@ def test_a_filter_that_is_ignored_is_none(server: Server, ask: Callable[..., str
     assert parse(text)["mode"] == "snapshot"
 
 
-def test_doctor_names_the_key_for_a_source_behind_a_proxy(server: Server, ask: Callable[..., str]) -> None:
-    """Its links lead to another host, and with the key the section reads all pages."""
+def test_next_link_is_suggested_behind_a_proxy(server: Server, ask: Callable[..., str]) -> None:
+    """Its links name an internal host. With next_link = path the section extracts all pages."""
     users = [{"id": number} for number in range(10)]
     first, last = Answer({"users": users[:5], "next": "http://api-svc/two"}), Answer({"users": users[5:], "next": None})
     server.on("/two", last)
@@ -243,10 +239,10 @@ def test_doctor_names_the_key_for_a_source_behind_a_proxy(server: Server, ask: C
         ('{"id": 1}\n{"id": 2}', "", "id"),
     ],
 )
-def test_doctor_keeps_the_selector_of_other_bodies(
+def test_selector_of_unusual_body_is_kept(
     server: Server, ask: Callable[..., str], body: Any, selector: str, key: str
 ) -> None:
-    """The section that it prints reads the source as it did."""
+    """The printed section needs the selector that doctor used."""
     flags = ("--users-data-selector", selector) if selector in ("users.*", "@") else ()
     text = ask(server.on("/users", Answer(body)), *flags)
     assert find_row(text, "list").split()[1] == (f"'{selector}'" if selector else "the")
@@ -254,8 +250,8 @@ def test_doctor_keeps_the_selector_of_other_bodies(
     assert parse(text).get("data_selector", "") == selector
 
 
-def test_a_list_that_came_at_once_is_unsure(server: Server, ask: Callable[..., str]) -> None:
-    """How another page would follow was not seen; so the section leaves it to each day, which decides anew."""
+def test_single_page_leaves_paging_unsure(server: Server, ask: Callable[..., str]) -> None:
+    """The section sets no paginator, so each day detects it."""
     text = ask(server.on("/users", Answer([{"id": 1}])))
     assert "all records came on one page, so paging was not seen" in find_row(text, "unsure")
     assert "unsure: the source declares no total" in text
@@ -263,23 +259,23 @@ def test_a_list_that_came_at_once_is_unsure(server: Server, ask: Callable[..., s
 
 
 @pytest.mark.parametrize("name", ["_per_page", "$top"])
-def test_the_size_is_asked_for_under_any_usual_name(server: Server, ask: Callable[..., str], name: str) -> None:
-    """The last of them too."""
+def test_page_size_is_found_under_usual_names(server: Server, ask: Callable[..., str], name: str) -> None:
+    """Includes the last name in the list."""
     users = [{"id": number} for number in range(7)]
     section = parse(ask(server.on("/users", lambda request: Answer(users[: int(request.query.get(name, 7))]))))
     assert section["size_param"] == name
 
 
-def test_a_page_that_is_too_large_is_not_asked_for_again(server: Server, ask: Callable[..., str]) -> None:
-    """Stripe refuses 500, and gives 100."""
+def test_refused_page_size_is_lowered(server: Server, ask: Callable[..., str]) -> None:
+    """Stripe refuses 500 and allows 100."""
     shape = SHAPES["stripe"](server, COUNT)
     assert parse(ask(shape.url, "--users-auth", shape.auth))["page_size"] == "100"
 
 
-def test_a_size_by_which_page_two_goes_wrong_is_not_taken(
+def test_page_size_that_breaks_page_two_is_dropped(
     server: Server, ask: Callable[..., str], configure: Configure
 ) -> None:
-    """What is proposed has been held against page two with that size."""
+    """doctor requests page two with the proposed size before it prints the size."""
 
     def respond(request: Request) -> Answer:
         start = 0 if "limit" in request.query else int(request.query.get("skip", 0))
@@ -291,30 +287,31 @@ def test_a_size_by_which_page_two_goes_wrong_is_not_taken(
     assert len(read(section, configure)) == 700
 
 
-def test_a_parameter_that_always_gives_nobody_is_no_filter(server: Server, ask: Callable[..., str]) -> None:
-    """From the far past on everybody has to come."""
+def test_parameter_with_always_empty_answer_is_ignored(server: Server, ask: Callable[..., str]) -> None:
+    """A filter from the distant past must return all users."""
     users = [{"id": number, "updated_at": "2026-10-31T06:00:00Z"} for number in range(7)]
     url = server.on("/users", lambda request: Answer([] if "updated_since" in request.query else users))
     assert parse(ask(url))["mode"] == "snapshot"
 
 
-def test_questions_come_to_an_end(server: Server, ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever there is still to ask."""
+def test_number_of_requests_is_limited(
+    server: Server, ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe, "MOST_REQUESTS", 5)
     url = server.on("/users", Answer([{"id": number} for number in range(100)]))
     assert "stopped after 5 requests, so some questions are open" in ask(url)
     assert len(server.requests) == 5
 
 
-def test_a_preset_that_does_not_hold_is_not_proposed(server: Server, ask: Callable[..., str]) -> None:
-    """Looking like an API is not being it: page two has to follow."""
+def test_preset_without_working_page_two_is_dropped(server: Server, ask: Callable[..., str]) -> None:
+    """A body that resembles the preset's is not enough."""
     text = ask(server.on("/users", Answer({"@odata.nextLink": "?$skiptoken=2", "value": [{"id": 1}]})))
     assert "looks like the preset graph, but with it page two does not follow" in text
     assert "preset" not in parse(text)
 
 
-def test_deletions_are_pointed_out(server: Server, ask: Callable[..., str]) -> None:
-    """A field that is named like one is taken, and said to be a guess; one that may mean it is only shown."""
+def test_deletion_fields_are_reported(server: Server, ask: Callable[..., str]) -> None:
+    """A field named like a deletion is used and marked as a guess. An ambiguous one is only shown."""
     users = [{"id": number, "is_deleted": number == 3} for number in range(7)]
     text = ask(server.on("/users", Answer(users)))
     assert parse(text)["deleted_when"] == "is_deleted"
@@ -324,16 +321,15 @@ def test_deletions_are_pointed_out(server: Server, ask: Callable[..., str]) -> N
     assert "deleted_when" not in parse(text)
 
 
-def test_a_contract_that_does_not_fit_is_named(server: Server, ask: Callable[..., str]) -> None:
-    """What the API sends is held against users.py before the first day is read."""
+def test_unfit_record_class_is_reported(server: Server, ask: Callable[..., str]) -> None:
+    """The user can fix users.py before the first day."""
     text = ask(server.on("/users", Answer([{"name": "Ada"}, {"id": "x"}])))
     assert "0 of 2 records fit" in find_row(text, "record class")
     assert "missing required field `id`" in text
     assert "the record class User does not fit" in text
 
 
-def test_a_field_that_no_record_has_is_told_with_the_module_to_edit(server: Server) -> None:
-    """That of the dataset which is asked for."""
+def test_missing_field_names_module_of_its_dataset(server: Server) -> None:
     url = server.on("/list", Answer([{"id": 1, "number": "a", "line": 1}]))
     for section, record_class, module in ((Users, User, "pipeline.users"), (Orders, Order, "tests.support.orders")):
         unsure = diagnose(section(url=url), record_class).unsure
@@ -341,8 +337,8 @@ def test_a_field_that_no_record_has_is_told_with_the_module_to_edit(server: Serv
         assert any(re.search(line, doubt) for doubt in unsure)
 
 
-def test_what_cannot_be_decided_is_said(server: Server, ask: Callable[..., str]) -> None:
-    """A hundred users whatever is asked for: there may be more, and no paginator is written down."""
+def test_undecided_paging_is_reported(server: Server, ask: Callable[..., str]) -> None:
+    """Exactly 100 users may be one full page, so the section sets no paginator."""
     users = [{"id": number, "updated_at": "2026-10-31T06:00:00Z"} for number in range(100)]
     text = ask(server.on("/users", Answer(users)))
     assert "100 records came, a round number that may be a full page" in find_row(text, "unsure")
@@ -350,8 +346,8 @@ def test_what_cannot_be_decided_is_said(server: Server, ask: Callable[..., str])
     assert len(server.requests) <= MOST_REQUESTS
 
 
-def test_what_is_set_is_kept_and_proven(server: Server, ask: Callable[..., str], configure: Configure) -> None:
-    """Flags go into the section, and a paginator that is set is held against page two."""
+def test_flags_are_kept_and_verified(server: Server, ask: Callable[..., str], configure: Configure) -> None:
+    """The section includes the flags. doctor verifies a given paginator with page two."""
     url = server.on("/users", make_pages(7, 3, server, ""))
     text = ask(url, "--users-paginator", "page", "--users-timezone", "Europe/Berlin")
     assert "page two has 3 other keys" in find_row(text, "paginator")
@@ -361,23 +357,23 @@ def test_what_is_set_is_kept_and_proven(server: Server, ask: Callable[..., str],
     assert "page two repeats keys of page one" in find_row(text, "unsure")
 
 
-def test_luigi_cfg_is_of_another_url(server: Server, ask: Callable[..., str], configure: Configure) -> None:
-    """What is set for the source that one has does not colour what is found out about this one."""
+def test_keys_of_luigi_cfg_are_ignored(server: Server, ask: Callable[..., str], configure: Configure) -> None:
+    """luigi.cfg describes another source."""
     configure("users", paginator="page", headers='{"X-Team": "7"}')
     section = parse(ask(server.on("/users", Answer([{"id": 1}]))))
     assert section.keys() == {"url", "mode"}
     assert "X-Team" not in server.requests[0].headers
 
 
-def test_a_percent_sign_can_be_pasted(server: Server, ask: Callable[..., str], configure: Configure) -> None:
-    """luigi.cfg wants it twice."""
+def test_percent_sign_is_escaped(server: Server, ask: Callable[..., str], configure: Configure) -> None:
+    """luigi.cfg needs a doubled percent sign."""
     section = parse(ask(server.on("/users", Answer([{"id": 1}])) + "?team=a%20b"))
     assert read(section, configure) == [{"id": 1}]
     assert server.requests[-1].query["team"] == "a b"
 
 
-def test_a_secret_in_the_url_is_not_shown(server: Server, ask: Callable[..., str]) -> None:
-    """It is sent, and the next step is to name it."""
+def test_secret_in_url_is_not_shown(server: Server, ask: Callable[..., str]) -> None:
+    """doctor sends the secret and recommends the key `auth`."""
     text = ask(server.on("/users", Answer([{"id": 1}])) + "?api_key=s3cr3t-value")
     assert server.requests[0].query["api_key"] == "s3cr3t-value"
     assert "s3cr3t" not in text
@@ -393,10 +389,9 @@ def test_a_secret_in_the_url_is_not_shown(server: Server, ask: Callable[..., str
         (Answer(reset=True), "failed after"),
     ],
 )
-def test_a_url_that_gives_nothing_is_one_line(
+def test_url_without_records_is_one_error_line(
     server: Server, capsys: pytest.CaptureFixture[str], answer: Answer, said: str
 ) -> None:
-    """It exits with 1 and says what is wrong with the first page."""
     with pytest.raises(SystemExit) as left:
         cli.main(["doctor", server.on("/users", answer), "--users-retries", "0"])
     assert str(left.value.code).startswith("ERROR: ")
@@ -404,8 +399,8 @@ def test_a_url_that_gives_nothing_is_one_line(
     assert capsys.readouterr().out == ""
 
 
-def test_a_question_that_breaks_the_source_is_not_the_end(server: Server, ask: Callable[..., str]) -> None:
-    """Some answer 500 to a parameter that they do not know: that it does not work is all there is to say."""
+def test_failing_question_does_not_end_doctor(server: Server, ask: Callable[..., str]) -> None:
+    """Some sources answer 500 to an unknown parameter."""
 
     def respond(request: Request) -> Answer:
         return Answer(status=500) if request.query else Answer([{"id": number} for number in range(10)])
@@ -415,8 +410,7 @@ def test_a_question_that_breaks_the_source_is_not_the_end(server: Server, ask: C
     assert "key" in text
 
 
-def test_the_command_prints_a_section_on_a_pipe(server: Server) -> None:
-    """As a person runs it: exit code 0, no line of the section broken."""
+def test_section_is_not_wrapped_in_a_pipe(server: Server) -> None:
     url = server.on("/users", Answer({"users": [{"id": 1}], "total": 1})) + "?team=" + "x" * 200
     ran = run("python", "-m", "wholeday", "doctor", url)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -425,7 +419,7 @@ def test_the_command_prints_a_section_on_a_pipe(server: Server) -> None:
 
 @pytest.mark.parametrize("name", ["jsonserver", "reqres", "dummyjson"])
 def test_printed_section_pasted_into_luigi_cfg_loads_the_source(server: Server, name: str) -> None:
-    """As a person does it: run the command, replace the section of luigi.cfg, load a day."""
+    """Run the command, replace the section in luigi.cfg, and load a day, as a user would."""
     kind = {"jsonserver": JsonServer, **SHAPES}[name]
     shape = kind(server, COUNT, path="/people")
     flags = [] if shape.auth == "none" else ["--users-auth", shape.auth]

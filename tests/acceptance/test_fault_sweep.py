@@ -1,7 +1,8 @@
-"""Something goes wrong at every point of a day: afterwards no half of it is there, and a plain run makes it whole.
+"""Inject a fault at every point of a day. The day stays all or nothing, and the next run completes it.
 
-A point is whatever lasts: a write, an fsync, a rename, an SQL statement, a call of the source (points.py numbers them).
-At each the process fails, or is killed. By default a few points of each kind; all of them with PIPELINE_FAULTS=all.
+A point is an operation with a lasting effect: a write, an fsync, a rename, an SQL statement or a request to the
+source. `tests.support.points` numbers them. At each point the process fails or is killed. By default the sweep tries
+a few points of each kind; PIPELINE_FAULTS=all tries all of them.
 """
 
 import contextlib
@@ -54,7 +55,7 @@ def make_user(number: int, day: dt.date, **fields: Any) -> dict[str, Any]:
 
 
 def list_users(day: dt.date, mode: str) -> list[dict[str, Any]]:
-    """What the source says: who changed on a day, or everybody. On DAY one is gone and two cannot be understood."""
+    """Return the source's answer for a day and mode. On DAY it has one deletion and two rejects."""
     first, second = EARLIER
     old = [make_user(number, first) for number in range(1, 8)]
     if day == first:
@@ -74,14 +75,14 @@ def list_users(day: dt.date, mode: str) -> list[dict[str, Any]]:
 
 
 class State(NamedTuple):
-    """All there is: rows by table, and files by path."""
+    """All tables by name, and all files by path."""
 
     rows: Dump
     files: dict[str, bytes]
 
     @classmethod
     def look(cls) -> "State":
-        """In a copy: to look into a database may be to repair it."""
+        """Read the state from a copy, because opening a database may repair it."""
         shutil.rmtree("seen", ignore_errors=True)
         if Path("data").exists():
             shutil.copytree("data", "seen/data")
@@ -95,25 +96,25 @@ class State(NamedTuple):
             return cls(dump_warehouse() | tables, files)
 
     def list_day(self, stage: str) -> dict[str, bytes]:
-        """The files of DAY at a stage; none where it does not exist."""
+        """Return the files of DAY at a stage, or none without a manifest."""
         folder = f"{read_workspace(USERS).folder(stage, DAY)}/"
         files = {path: content for path, content in self.files.items() if path.startswith(folder)}
         return files if folder + MANIFEST in files else {}
 
     def list_others(self) -> dict[str, bytes]:
-        """The files of other days."""
+        """Return the files of other days."""
         return {path: content for path, content in self.files.items() if "/date=" in path and str(DAY) not in path}
 
 
 def work(day: dt.date = DAY) -> None:
-    """What Luigi does of a day: whatever is not complete."""
+    """Run every incomplete task of a day, as Luigi does."""
     for task in (ExtractUsers(date=day), TransformUsers(date=day), LoadUsers(date=day)):
         if not task.complete():
             task.run()
 
 
 class Sweep:
-    """A day to be disturbed: what there is before it, and what is to be there after it."""
+    """A day that faults disturb, with the state before it and the expected state after it."""
 
     def __init__(self, keep: "Keep") -> None:
         self.before, self._keep = State.look(), keep
@@ -126,19 +127,19 @@ class Sweep:
         self.runs = 0
 
     def reset(self) -> None:
-        """Have everything as it was before the day."""
+        """Restore the state before the day."""
         shutil.rmtree("data")
         if Path("before/data").exists():
             shutil.copytree("before/data", "data")
         self._keep.restore()
 
     def disturb(self, what: str, job: Callable[[], None], fault: Points) -> None:
-        """Let something go wrong with a job, and note what does not hold afterwards, and after a plain run."""
+        """Run a job with a fault, then a plain run, and record each violated rule."""
         self.runs += 1
         code, said = points.run(job, fault)
         seen = State.look()
         marked = seen.rows == self.after.rows
-        # A folder that is there need not be made, and what is lost with a connection is done again.
+        # An existing folder needs no mkdir, and a lost connection is retried.
         harmless = code == 0 and marked and (", mkdir " in what or points.STATEMENT in what)
         checks = {
             "the fault is told in one line, or does no harm": (code, len(said)) == (1, 1) or code == -9 or harmless,
@@ -164,7 +165,7 @@ class Sweep:
 
 
 class Keep:
-    """A database that is no file of `data`, in a cluster: kept as it is, and brought back."""
+    """Save and restore a database that lives in a cluster instead of a file."""
 
     def __init__(self, cluster: Cluster | None) -> None:
         self._cluster = cluster
@@ -196,7 +197,7 @@ def keep(database: str, request: pytest.FixtureRequest, configure: Callable[...,
 def begin(
     server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch, keep: Keep
 ) -> Callable[[str, list[dt.date]], Sweep]:
-    """A sweep of DAY in a mode, with earlier days loaded. The clock stands still, at noon of the day after."""
+    """Return a function that prepares a sweep of DAY. The clock stands still at noon of the next day."""
 
     def start(mode: str, earlier: list[dt.date]) -> Sweep:
         now = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC)]
@@ -225,7 +226,7 @@ def begin(
 
 
 def choose(numbers: Sequence[Any], few: int, seed: str) -> Sequence[Any]:
-    """The points of a sweep: all of them, or about so `few`, the same in every run."""
+    """Choose all points, or about `few` of them, the same in every run."""
     step = 1 if ALL else -(-len(numbers) // few)
     return numbers[random.Random(seed).randrange(step) :: step]
 
@@ -237,10 +238,10 @@ def choose(numbers: Sequence[Any], few: int, seed: str) -> Sequence[Any]:
     indirect=["database"],
 )
 @pytest.mark.parametrize("case", ["incremental", "snapshot", "first"])
-def test_a_fault_at_any_point_of_a_day_leaves_all_or_nothing_and_the_next_run_heals(
+def test_fault_in_a_day_leaves_all_or_nothing(
     begin: Callable[..., Sweep], database: str, case: str, how: points.How
 ) -> None:
-    """With earlier days loaded, in both modes; and on the very first day, when there is no folder and no database."""
+    """The case `first` has no folder and no database yet. The next run completes the day."""
     mode = SNAPSHOT if case == "snapshot" else INCREMENTAL
     sweep = begin(mode, [] if case == "first" else EARLIER)
     sweep.reset()
@@ -254,7 +255,7 @@ def test_a_fault_at_any_point_of_a_day_leaves_all_or_nothing_and_the_next_run_he
 
 
 def transform_in_pool(part: Callable[[parts.PartJob], parts.PartResult]) -> None:
-    """The second stage in two processes of the engine."""
+    """Transform DAY in two engine processes."""
     parts.transform_part = part
     executor.MIN_PARTS = 2
     get_config().set("pipeline", "engine_workers", "2")
@@ -264,10 +265,8 @@ def transform_in_pool(part: Callable[[parts.PartJob], parts.PartResult]) -> None
 @pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("how", ["raise", "kill", "kill half", "kill parent"])
-def test_a_fault_in_a_process_of_the_engine_leaves_all_or_nothing_and_the_next_run_heals(
-    begin: Callable[..., Sweep], how: points.How
-) -> None:
-    """Whether a part fails, its process is killed, or that which waits for it."""
+def test_fault_in_engine_process_leaves_all_or_nothing(begin: Callable[..., Sweep], how: points.How) -> None:
+    """A part fails, or its process or the waiting parent is killed. The next run completes the day."""
     sweep = begin(INCREMENTAL, EARLIER)
 
     def extract() -> None:
@@ -277,7 +276,7 @@ def test_a_fault_in_a_process_of_the_engine_leaves_all_or_nothing_and_the_next_r
     extract()
     _, names = points.run(TransformUsers(date=DAY).run, Points())
     divisible = "write" if how == "kill half" else ""
-    jobs: dict[int, list[str]] = {}  # a part's points are those of a process, its own and in this order
+    jobs: dict[int, list[str]] = {}  # the points of a part belong to one process, in this order
     for name in names:
         if part := re.search(r"-(\d{5})\.", name):
             jobs.setdefault(int(part[1]), []).append(name)
@@ -292,10 +291,8 @@ def test_a_fault_in_a_process_of_the_engine_leaves_all_or_nothing_and_the_next_r
 @pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("how", ["raise", "kill"])
-def test_a_fault_around_the_processes_of_the_engine_leaves_all_or_nothing_and_the_next_run_heals(
-    begin: Callable[..., Sweep], how: points.How
-) -> None:
-    """Before they are started, and when all parts are there."""
+def test_fault_around_engine_processes_leaves_all_or_nothing(begin: Callable[..., Sweep], how: points.How) -> None:
+    """Before the processes start, and after all parts are complete."""
     sweep = begin(INCREMENTAL, EARLIER)
     job = functools.partial(transform_in_pool, parts.transform_part)
     sweep.reset()
