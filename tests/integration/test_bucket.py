@@ -1,6 +1,6 @@
-"""The same pipeline with its files in a bucket: the same rows and the same bytes, whoever fails and whoever is at it.
+"""Test the pipeline with files in a bucket: rows and bytes are the same as in a folder, also after faults.
 
-The bucket is moto's server of S3 on loopback; bucket.py says how it is disturbed.
+The bucket is a moto S3 server on loopback. tests/support/bucket.py injects the faults.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bucket")]  # one server
 
 @pytest.fixture
 def bucket(running: Bucket, configure: Configure) -> Bucket:
-    """The bucket, with an empty place in it for the days of this test, which are small ones of the demo source."""
+    """Configure an empty prefix in the bucket, and small days from the demo source."""
     running.door.open()
     configure("users", url=URL)
     configure("pipeline", data_dir=running.make_place(), part_records=100, engine_workers=1)
@@ -66,7 +66,7 @@ def bucket(running: Bucket, configure: Configure) -> Bucket:
 
 
 def work(*days: dt.date) -> None:
-    """What Luigi does of days: whatever is not complete."""
+    """Run the incomplete tasks of each day, as Luigi does."""
     for day in days or [DAY]:
         for task in (ExtractUsers(date=day), TransformUsers(date=day), LoadUsers(date=day)):
             if not task.complete():
@@ -74,7 +74,7 @@ def work(*days: dt.date) -> None:
 
 
 def dump_parts() -> dict[str, bytes]:
-    """The parts of all days, by path, without the names of runs: only what a manifest names, and all that is there."""
+    """Read the parts of all days by path, without run IDs. Every part must be in its manifest, and the reverse."""
     parts = {}
     for stage, kind in (("raw", RawManifest), ("clean", CleanManifest)):
         for day in DAYS:
@@ -88,7 +88,7 @@ def dump_parts() -> dict[str, bytes]:
 
 
 def dump_rows() -> dict[str, Any]:
-    """The warehouse, with the hashes of the files that each day was loaded from."""
+    """Read the warehouse, with the hashes of the loaded files of each day."""
     if not Path("data/warehouse.db").exists() or not query("select 1 from sqlite_master where name = 'loads'"):
         return {}
     return dump_warehouse() | {"hashes": query("select date, raw_sha256, clean_sha256 from loads order by date")}
@@ -96,7 +96,7 @@ def dump_rows() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def elsewhere(folder: str, configure: Configure, data_dir: str = "data") -> Iterator[None]:
-    """Another folder to stand in, with a data_dir of its own."""
+    """Change to another working directory with its own data_dir."""
     before = Pipeline().data_dir
     Path(folder).mkdir(exist_ok=True)
     configure("pipeline", data_dir=data_dir)
@@ -106,7 +106,7 @@ def elsewhere(folder: str, configure: Configure, data_dir: str = "data") -> Iter
 
 
 def live() -> Iterator[Any]:
-    """All that can be done with days, each by another run, and what is there after each step."""
+    """Run every command that changes days, each as a new run. Yield the results after each step."""
     work(DAY, BEFORE)
     yield dump_rows(), dump_parts()
     key = str(query("select user_id from users where load_date = ? order by 1 limit 1", str(DAY))[0][0])
@@ -125,8 +125,8 @@ def live() -> Iterator[Any]:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_life_in_a_bucket_is_one_in_a_folder(configure: Configure) -> None:
-    """Loaded, forgotten, reprocessed, rebuilt, pruned: the same rows, hashes and bytes after every step."""
+def test_bucket_gives_the_same_results_as_a_folder(configure: Configure) -> None:
+    """Rows, hashes and bytes match after load, forget, reprocess, rebuild and prune."""
     with elsewhere("local", configure):
         local = list(live())
     for number, (here, there) in enumerate(zip(live(), local, strict=True)):
@@ -137,8 +137,8 @@ def test_a_life_in_a_bucket_is_one_in_a_folder(configure: Configure) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_the_commands_work_on_a_bucket(bucket: Bucket, configure: Configure) -> None:
-    """In two processes of Luigi, forked while the connection is open; then there is nothing to do."""
+def test_commands_work_on_a_bucket(bucket: Bucket, configure: Configure) -> None:
+    """Luigi forks two workers while the connection is open. A second run has nothing to do."""
     place = bucket.make_place()
     flags = f"--users-url={URL}", f"--pipeline-data-dir={place}"
     days = ("BackfillUsers", "--start", str(BEFORE), "--stop", "2026-11-01", *flags)
@@ -156,10 +156,10 @@ def test_the_commands_work_on_a_bucket(bucket: Bucket, configure: Configure) -> 
     assert [path for path in Path.cwd().iterdir() if path.name.startswith("s3")] == []
 
 
-def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
+def test_interrupted_extraction_resumes_from_the_bucket(
     bucket: Bucket, server: Server, configure: Configure, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The journal is in the bucket too; when the day is there it is gone."""
+    """The bucket also holds the checkpoint file, until the day is complete."""
     caplog.set_level(logging.INFO, "luigi-interface")
     down = True
 
@@ -188,8 +188,8 @@ def test_a_reading_from_a_broken_source_goes_on_from_its_last_part(
     assert read_workspace(USERS).folder("raw", DAY).read_manifest(RawManifest).records == 18
 
 
-def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
-    """Whoever asks there is told; the day is over when it is loaded."""
+def test_failures_of_all_machines_are_shared(bucket: Bucket) -> None:
+    """Every machine reads all failures. A day stops being failed once it is loaded."""
     for stage in ("extract", "load"):
         open_bucket.cache_clear()  # another run
         failures.record_failure(USERS, DAY, stage, f"{stage} went wrong")
@@ -204,12 +204,12 @@ def test_failures_of_all_machines_are_in_the_bucket(bucket: Bucket) -> None:
     assert [key for key in bucket.dump(Pipeline().data_dir) if key.startswith("failures/")] == ["failures/users.jsonl"]
 
 
-# What goes wrong
+# Faults
 
 
 @pytest.fixture
 def whole(bucket: Bucket, configure: Configure) -> list[Any]:
-    """What is to be there when the day is loaded, rows and parts, and which requests it took."""
+    """Load the day once without faults. Return its rows, its parts and the names of its requests."""
     if not bucket.known:
         with elsewhere("whole", configure, bucket.make_place()):
             work()
@@ -226,10 +226,10 @@ def work_watched() -> None:
 @pytest.mark.sweep
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", ["refuse", "lose", "cut", "kill", "kill after"])
-def test_a_fault_at_any_request_leaves_all_or_nothing_and_the_next_run_heals(
+def test_next_run_recovers_from_a_fault_at_any_request(
     bucket: Bucket, configure: Configure, whole: list[Any], how: How
 ) -> None:
-    """Whether the storage denies, dies or the process does, and whether or not the request was done by then."""
+    """The storage refuses, the connection breaks, or the process dies, before or after the request takes effect."""
     rows, parts, names = whole
     problems = []
     numbers = [at for at, name in enumerate(names, 1) if name.startswith("PUT" if how == "cut" else "")]
@@ -254,7 +254,7 @@ def test_a_fault_at_any_request_leaves_all_or_nothing_and_the_next_run_heals(
 
 
 def look() -> dict[str, bytes]:
-    """The parts of days that are there; of what a killed run left beside them nothing is said."""
+    """Read the parts that manifests name. Ignore leftovers of killed runs."""
     seen = {}
     for stage, kind in (("raw", RawManifest), ("clean", CleanManifest)):
         folder = read_workspace(USERS).folder(stage, DAY)
@@ -273,10 +273,10 @@ def look() -> dict[str, bytes]:
         ("bucket/nobody", r"^s3://bucket/nobody/raw/users/.*ACCESS_DENIED"),
     ],
 )
-def test_what_a_storage_refuses_is_one_line(
+def test_refused_request_fails_with_one_line(
     bucket: Bucket, configure: Configure, monkeypatch: pytest.MonkeyPatch, place: str, words: str
 ) -> None:
-    """The object, the reason and what to mend: a bucket that is not there, no right to it, no credentials at all."""
+    """The line has the object, the reason and what to check: a missing bucket, no permission, or no credentials."""
     configure("pipeline", data_dir=bucket.locate(place))
     if place == "bucket/denied":
         bucket.door.shut(1, "refuse")
@@ -289,8 +289,8 @@ def test_what_a_storage_refuses_is_one_line(
 
 
 @pytest.mark.usefixtures("bucket")
-def test_an_endpoint_where_nobody_listens_is_one_line() -> None:
-    """A command that does not come to its work exits with it, too, and says no secret."""
+def test_unreachable_endpoint_fails_with_one_line() -> None:
+    """The command exits with this line, and shows no secret even at log level DEBUG."""
     flags = ("--log-level", "DEBUG", "--pipeline-data-dir", "s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:1")
     result = luigi_run("ExtractUsers", "--date", str(DAY), "--users-url", URL, *flags)
     assert result.returncode in (20, 25, 30, 35)
@@ -315,8 +315,8 @@ def test_an_endpoint_where_nobody_listens_is_one_line() -> None:
         ("S3://bucket/x", "give a folder, or s3://bucket/prefix, gs://"),
     ],
 )
-def test_a_uri_that_cannot_be_used_is_one_line_without_secrets(uri: str, words: str) -> None:
-    """Before anything is asked of anybody, or made in a folder `s3:` here."""
+def test_invalid_uri_fails_without_showing_secrets(uri: str, words: str) -> None:
+    """The check comes before any request, and creates no local folder named `s3:`."""
     with pytest.raises(ConfigError, match=words) as caught:
         DayFolder(uri, "raw", "users", DAY).exists()
     assert "s3cr" not in str(caught.value)
@@ -324,8 +324,8 @@ def test_a_uri_that_cannot_be_used_is_one_line_without_secrets(uri: str, words: 
 
 
 @pytest.mark.usefixtures("bucket")
-def test_credentials_do_not_go_to_the_processes_of_the_engine() -> None:
-    """They find them as this one did; what they write is of the same run."""
+def test_credentials_are_not_pickled_for_worker_processes() -> None:
+    """Workers read the credentials from the environment. Their parts have the same run ID."""
     folder = read_workspace(USERS).folder("raw", DAY)
     folder.exists()
     message = pickle.dumps(folder)
@@ -333,11 +333,11 @@ def test_credentials_do_not_go_to_the_processes_of_the_engine() -> None:
     assert pickle.loads(message).write("part-00000.x", []).name == folder.write("part-00000.x", []).name
 
 
-# Two at once
+# Concurrency
 
 
-def test_a_forked_process_asks_on_a_connection_of_its_own(bucket: Bucket) -> None:
-    """Two that share one read the answers to each other, as Luigi's workers would."""
+def test_forked_process_opens_its_own_connection(bucket: Bucket) -> None:
+    """Processes that share a connection would read each other's answers."""
     folder = read_workspace(USERS).folder("raw", DAY)
     folder.exists()
     ours = set(bucket.door.clients)
@@ -350,21 +350,21 @@ def test_a_forked_process_asks_on_a_connection_of_its_own(bucket: Bucket) -> Non
 
 
 def open_day(stage: Any = "raw") -> DayFolder:
-    """The folder of the day, for another run."""
+    """Open the folder of the day as a new run."""
     open_bucket.cache_clear()
     return read_workspace(USERS).folder(stage, DAY)
 
 
 def write(folder: DayFolder, content: bytes) -> CleanManifest:
-    """Write a part; the manifest that names it."""
+    """Write a part and return a manifest that names it."""
     parts = [folder.write("part-00000.x", [(1, content)])]
     rest = {"raw_sha256": [], "transform_version": "1", "reasons": {}, "accepted": [], "rejects": []}
     return CleanManifest(dataset="users", date=DAY, rows=1, rejected=0, parts=parts, **rest)
 
 
 @pytest.mark.usefixtures("bucket")
-def test_of_two_runs_that_make_a_day_the_first_stays() -> None:
-    """Neither writes over the other's parts; those of the second, and of one killed before, are gone in the end."""
+def test_first_of_two_published_manifests_wins() -> None:
+    """Runs do not overwrite each other's parts. In the end only the parts of the first run are left."""
     write(open_day(), b"of a killed run")
     first, second = open_day(), open_day()
     first.clear()
@@ -379,10 +379,10 @@ def test_of_two_runs_that_make_a_day_the_first_stays() -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_run_sweeps_what_is_its_own_or_old_and_leaves_what_another_may_be_writing(
+def test_clear_keeps_recent_parts_of_other_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The day is unfinished after it all the same."""
+    """The run deletes its own and old parts. It also deletes the manifest, so the day is incomplete."""
     first, second = open_day(), open_day()
     manifest = write(first, b"one")
     write(second, b"two")
@@ -398,10 +398,10 @@ def test_a_run_sweeps_what_is_its_own_or_old_and_leaves_what_another_may_be_writ
 
 
 @pytest.mark.usefixtures("bucket")
-def test_two_runs_that_publish_in_the_same_moment_leave_no_day_without_its_parts(
+def test_concurrent_publish_leaves_no_day_without_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where one takes the other's parts for strays, one of the two says so, and the day is to be made again."""
+    """If one run deletes the parts of the other, one of the two fails and the day is incomplete."""
     first, second = open_day(), open_day()
     two = write(second, b"two")
     first.clear()
@@ -424,9 +424,9 @@ def test_two_runs_that_publish_in_the_same_moment_leave_no_day_without_its_parts
 
 
 def fork(job: Callable[[], None], said: Path) -> int:
-    """A process of its own that does a job: it exits with 0, with 1 and a line, or with 2."""
+    """Run a job in a forked process. It exits with 0, with 1 after a known error (written to `said`), or with 2."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the others are the door's
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads: the other threads belong to the proxy
         process = os.fork()
     if process == 0:
         code = 2
@@ -448,10 +448,8 @@ def work_as_another_run() -> None:
 
 @pytest.mark.sweep
 @pytest.mark.timeout(60 + 20 * ROUNDS)
-def test_processes_that_make_the_same_day_at_once_never_corrupt_it(
-    bucket: Bucket, configure: Configure, whole: list[Any]
-) -> None:
-    """Each ends well or with one line; what is there then is whole, and a plain run makes the rest."""
+def test_concurrent_processes_do_not_corrupt_a_day(bucket: Bucket, configure: Configure, whole: list[Any]) -> None:
+    """Each process succeeds or fails with one line. Complete days are valid, and the next run finishes the rest."""
     failed = 0
     for number in range(ROUNDS):
         shutil.rmtree("data", ignore_errors=True)
@@ -467,8 +465,8 @@ def test_processes_that_make_the_same_day_at_once_never_corrupt_it(
     print(f"{failed} of {3 * ROUNDS} failed:", *{path.read_text() for path in Path.cwd().glob("said-*")}, sep="\n")
 
 
-def test_what_a_killed_run_left_is_forgotten_too(bucket: Bucket) -> None:
-    """In a day that is there, and in one that is not finished; a run that is at it is told that its parts are gone."""
+def test_forget_erases_leftovers_of_killed_runs(bucket: Bucket) -> None:
+    """Leftovers may be in complete and in incomplete days. A run that is still writing cannot publish afterwards."""
     work()
     key = str(query("select min(user_id) from users")[0][0])
     lost = [b"of somebody"]
@@ -485,10 +483,8 @@ def test_what_a_killed_run_left_is_forgotten_too(bucket: Bucket) -> None:
         at_work.publish(manifest)
 
 
-def test_a_day_that_changes_while_it_is_forgotten_is_told_and_done_again(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else the lines of which another run had just been rid would be back."""
+def test_forget_retries_a_day_changed_by_another_run(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise `forget` would write back lines that the other run has removed."""
     work()
     key = str(query("select min(user_id) from users")[0][0])
     write_parts = files.write_parts

@@ -1,6 +1,6 @@
-"""Whatever a source does while it is read: all of its users, or an error, and never some of them.
+"""Test with random sources that an extraction gets all users or fails, and never gets only some of them.
 
-The property knows what no client can see, and excuses exactly that, by name (`find_excuse`).
+Some losses no client can detect. `find_excuse` names them, and the tests accept only these.
 """
 
 import json
@@ -30,7 +30,7 @@ from wholeday.tasks.targets import LoadMarker
 
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 pytestmark = pytest.mark.timeout(120 + EXAMPLES)
-ENOUGH = 400  # requests; a reading that needs more would never end
+ENOUGH = 400  # requests; an extraction that needs more is endless
 
 KINDS = ("single", "last_id", *POINTERS, *POSITIONS)
 LOSSES = ("skip", "forget")
@@ -40,7 +40,7 @@ MOVES = ("create", "change", "delete")
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails is asked for again at once."""
+    """Retry at once."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
 
 
@@ -48,8 +48,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 def listings(
     draw: st.DrawFn, moves: tuple[str, ...] = MOVES, faults: tuple[str, ...] = FAULTS, **fixed: Any
 ) -> Listing:
-    """Any source whose list moves and fails in these ways, with the traits that are given."""
-    # Sampled, for Hypothesis prefers small numbers, and a list of one page cannot go wrong.
+    """Draw a source whose list moves and fails in these ways, with the given traits."""
+    # Sampled, because Hypothesis prefers small numbers, and a list of one page is too simple.
     step = st.builds(Step, st.sampled_from(range(1, 7)), st.sampled_from(moves or MOVES), st.sampled_from(range(60)))
     count = draw(st.sampled_from(range(61)))
     traits: dict[str, Any] = {
@@ -71,7 +71,7 @@ def listings(
 
 
 def read_ids(server: Server, listing: Listing, **keys: Any) -> set[int] | str:
-    """The users that arrive, or the line with which the day fails."""
+    """Extract the list. Return the IDs of its users, or the error line."""
 
     def respond(request: Request) -> Answer:
         return listing.respond(request) if listing.asked < ENOUGH else Answer(status=404)
@@ -88,7 +88,7 @@ def read_ids(server: Server, listing: Listing, **keys: Any) -> set[int] | str:
 
 
 def find_excuse(listing: Listing) -> str:
-    """Why no client can know that some users are missing; empty where it can."""
+    """Explain why no client can detect missing users. Return an empty text if a client can."""
     faults, moves = set(listing.faults.values()), {step.what for step in listing.drift}
     positional = listing.kind in POSITIONS or not listing.keyset
     shifts = positional and bool(moves & {"change", "delete"})
@@ -110,7 +110,7 @@ def find_excuse(listing: Listing) -> str:
 
 
 def judge(listing: Listing, ids: set[int] | str, excuse: str) -> None:
-    """Nobody is missing without an excuse, and nobody came who never was, unless the day failed."""
+    """Check that no user is missing without an excuse and no user is invented, unless the day failed."""
     if isinstance(ids, str):
         event("failed")
         return
@@ -123,7 +123,7 @@ def judge(listing: Listing, ids: set[int] | str, excuse: str) -> None:
 @SETTINGS
 @given(listing=listings(), ahead=st.booleans())
 def test_all_users_arrive_or_the_day_fails(server: Server, listing: Listing, ahead: bool) -> None:
-    """Who was there all the while has arrived, and nobody who never was, however far it is read ahead."""
+    """Users listed during the whole extraction arrive, with and without reading ahead. No others are invented."""
     rate = 10.0**6 if ahead else 0.0
     judge(listing, read_ids(server, listing, requests_per_second=rate, **listing.keys), find_excuse(listing))
 
@@ -134,10 +134,10 @@ DAYS = count()
 @pytest.mark.sweep
 @settings(SETTINGS, max_examples=EXAMPLES // 2)
 @given(listing=listings(), part_records=st.sampled_from([3, 10, 1000]))
-def test_a_marker_says_that_all_users_are_in_the_warehouse(
+def test_marker_means_all_users_are_loaded(
     server: Server, configure: Callable[..., None], listing: Listing, part_records: int
 ) -> None:
-    """G9, the same of a whole day: where it fails there is no raw day and no marker."""
+    """G9: the same property for all stages. A failed day has no raw files and no marker."""
     folder = f"day-{next(DAYS)}"
     configure("pipeline", data_dir=folder, database=f"sqlite:///{folder}/warehouse.db")
     configure("pipeline", part_records=part_records, engine_workers=1)
@@ -160,8 +160,8 @@ def test_a_marker_says_that_all_users_are_in_the_warehouse(
 @pytest.mark.sweep
 @SETTINGS
 @given(listing=listings(moves=()))
-def test_auto_finds_all_users_or_the_day_fails(server: Server, listing: Listing) -> None:
-    """The same where the first page is all that there is to go by."""
+def test_auto_paginator_gets_all_users_or_fails(server: Server, listing: Listing) -> None:
+    """The client knows the paging only from the first page."""
     keys = {"method": "POST", "body": {"sort": "id"}} if listing.kind == "body" else {}
     silent = not (listing.total or listing.more or listing.kind in POINTERS)
     excuse = "nothing in the first page announces more" if silent else find_excuse(listing)
@@ -171,8 +171,8 @@ def test_auto_finds_all_users_or_the_day_fails(server: Server, listing: Listing)
 @pytest.mark.sweep
 @SETTINGS
 @given(listing=listings(moves=(), faults=tuple(PASSING)))
-def test_a_source_that_stays_as_it_is_and_recovers_is_read_to_its_end(server: Server, listing: Listing) -> None:
-    """No false alarm: neither failures that pass, nor short and empty pages where a pointer says what follows."""
+def test_stable_source_with_passing_faults_is_complete(server: Server, listing: Listing) -> None:
+    """No false alarm: a retry succeeds, and short or empty pages with a pointer do not end the list."""
     assume(listing.kind in POINTERS or not listing.hidden)
     assert read_ids(server, listing, **listing.keys) == listing.steady
 
@@ -180,30 +180,30 @@ def test_a_source_that_stays_as_it_is_and_recovers_is_read_to_its_end(server: Se
 @pytest.mark.sweep
 @SETTINGS
 @given(listing=listings(faults=tuple(PASSING), order="id", keyset=True, total="", more=False))
-def test_a_pointer_to_the_last_user_is_right_however_the_list_moves(server: Server, listing: Listing) -> None:
-    """No false alarm either where users come, change and go before and behind it."""
+def test_keyset_paging_is_complete_in_a_changing_list(server: Server, listing: Listing) -> None:
+    """No false alarm: users may be created, changed and deleted before and after the cursor."""
     assume(listing.kind in POINTERS)
     ids = read_ids(server, listing, **listing.keys)
     assert listing.steady <= set(ids) <= listing.ever
 
 
 @pytest.mark.parametrize("kind", ["link_header", "next_url", "query", "page1", "offset0"])
-def test_a_source_that_shows_the_same_users_for_ever_fails_whatever_else_is_new(server: Server, kind: str) -> None:
-    """A record that has the time in it, or a pointer that is new each time, does not make it another page."""
+def test_endlessly_repeated_users_fail(server: Server, kind: str) -> None:
+    """A timestamp in each record or a new cursor each time does not make a new page."""
     listing = Listing(kind, count=5, size=2, volatile=True, faults={0: "ignore"})
     line = str(read_ids(server, listing, **listing.keys))
     assert "the source repeats itself" in line
 
 
-def test_who_is_new_does_not_make_up_for_who_was_missed(server: Server) -> None:
-    """Where users are counted off: one who was read is deleted, another moves up unseen, and then one is created."""
+def test_new_user_does_not_hide_a_missed_one(server: Server) -> None:
+    """With page numbers, a deletion moves an unread user to a page already read. Then a new user restores the total."""
     drift = [Step(1, "delete", 0), Step(2, "create", 0)]
     listing = Listing("page1", count=10, size=3, total="header", drift=drift)
     line = str(read_ids(server, listing, **listing.keys))
     assert "the source declared 10 records, and now 9: its list became shorter during the extraction" in line
 
 
-def test_auto_holds_a_source_to_a_total_that_shrinks(server: Server) -> None:
-    """A user who was read is deleted, another moves up unseen, and the total says so."""
+def test_auto_paginator_detects_a_shrinking_total(server: Server) -> None:
+    """A deletion moves an unread user to a page already read, and the total shrinks."""
     listing = Listing("next_url", count=5, size=2, keyset=False, total="field", drift=[Step(1, "delete", 0)])
     assert "declare" in str(read_ids(server, listing))

@@ -1,6 +1,6 @@
-"""A source repeats a secret in any spelling, wherever it can: no part of eight characters is seen anywhere.
+"""Test that no eight characters of a secret are shown anywhere, even if a source repeats the secret in any spelling.
 
-PIPELINE_SECRETS=all tries each spelling with each failure and each kind of secret.
+PIPELINE_SECRETS=all tests each spelling with each failure and each kind of secret.
 """
 
 import base64
@@ -30,7 +30,7 @@ from wholeday.tasks import alerts, events
 
 SECRET = 'Gq7/x+Rt&9 "Zk=Lm2\\Pw%41Vb_5'
 CODE = base64.b64encode(f"ann:{SECRET}".encode()).decode()
-PART = 8  # characters of a secret that nobody may see
+PART = 8  # shortest part of a secret that must not be shown
 FIRST = dt.date(2026, 1, 1)
 USER = {"id": 1}
 
@@ -72,7 +72,7 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 def fit(echo: str) -> str:
-    """An echo that a header can carry."""
+    """Remove the characters that a header cannot contain."""
     return "".join(char if char.isprintable() and char.isascii() else " " for char in echo)
 
 
@@ -112,7 +112,7 @@ KINDS = {
 
 
 def find_leaks(text: str) -> list[str]:
-    """Which spellings of the secret a text holds a part of."""
+    """List the spellings of the secret that appear in a text, in whole or in part."""
 
     def strip(text: str) -> str:
         return re.sub(r"[\s\\]", "", text).lower()
@@ -128,7 +128,7 @@ def find_leaks(text: str) -> list[str]:
 
 
 def list_cases(kind: str) -> Iterator[tuple[str, str]]:
-    """Failures and spellings: each of both at least once, unless all are asked for."""
+    """Pair failures and spellings, so that each occurs at least once. PIPELINE_SECRETS=all yields all pairs."""
     if os.environ.get("PIPELINE_SECRETS") == "all":
         yield from ((failure, form) for failure in FAILURES for form in FORMS)
         return
@@ -152,7 +152,7 @@ def watch(
 
 
 def fail(date: dt.date) -> str:
-    """Have a day fail, as a worker of Luigi does; what luigid is told."""
+    """Run a day, which must fail as in a Luigi worker. Return the text that luigid gets."""
     task = ExtractUsers(date=date)
     try:
         task.run()
@@ -169,7 +169,7 @@ def read_files() -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_echo_of_a_secret_is_seen(
+def test_no_echo_of_a_secret_is_shown(
     kind: str,
     server: Server,
     watch: Callable[..., None],
@@ -177,7 +177,7 @@ def test_no_echo_of_a_secret_is_seen(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not in an error, the log at DEBUG, luigid, files, the webhook, status or the report."""
+    """The test checks errors, the log at DEBUG, luigid, files, the webhook, `status` and the report."""
     host = server.url.partition("//")[2]
     keys = {"url": f"{server.url}/users"} | KINDS[kind]
     watch("users", **{key: text.replace("{server}", server.url).replace("{host}", host) for key, text in keys.items()})
@@ -199,13 +199,13 @@ def test_no_echo_of_a_secret_is_seen(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_search_sees_each_spelling(form: str) -> None:
-    """Of the whole and of a part; else the tests above would prove nothing."""
+def test_search_finds_every_spelling(form: str) -> None:
+    """Otherwise the other tests would prove nothing."""
     assert form in find_leaks(f"what came: {FORMS[form](SECRET)}!")
     assert not find_leaks("GET http://127.0.0.1:8080/users: 401 Unauthorized: check auth, and the secret it names")
 
 
-def test_webhook_that_repeats_its_url_shows_none_of_it(
+def test_url_repeated_by_a_webhook_is_not_shown(
     server: Server, watch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch("users", url="demo://users")
@@ -257,10 +257,10 @@ PLACES: dict[str, tuple[str, str, str, Callable[[], str]]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_url_with_a_broken_password_is_not_shown(
+def test_unencoded_password_in_a_url_is_not_shown(
     place: str, watch: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passwords that are not percent-encoded: the URL cannot be read, or is read as another one."""
+    """Without percent-encoding, the URL is invalid or has another meaning."""
     section, key, url, use = PLACES[place]
     watch("users", url="http://source.invalid/users", retries=0)
     for password in BROKEN:

@@ -1,4 +1,4 @@
-"""Answers that mean "no more": with `end_when` they are the end of a list or a day without records."""
+"""Test `end_when`: it names the answers that end a list, or that mean a day without records."""
 
 import re
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def serve_pages(server: Server, last: Answer, sizes: tuple[int, ...] = (10, 4), **beside: Any) -> str:
-    """Serve pages of so many users, and `last` behind them."""
+    """Serve pages of these sizes, then `last`."""
 
     def respond(request: Request) -> Answer:
         page = int(request.query.get("page", 1))
@@ -56,8 +56,8 @@ def serve_pages(server: Server, last: Answer, sizes: tuple[int, ...] = (10, 4), 
 
 @pytest.mark.parametrize("paginator", ["page", "auto"])
 @pytest.mark.parametrize("end", ENDS)
-def test_end_behind_the_last_page(server: Server, end: str, paginator: str) -> None:
-    """The end is asked for twice before it is believed; without the key the line names the key that accepts it."""
+def test_configured_end_after_the_last_page(server: Server, end: str, paginator: str) -> None:
+    """The client requests the end twice to confirm it. Without `end_when`, the error suggests the value to set."""
     url = serve_pages(server, ENDS[end])
     keys = {"data_selector": "users", "paginator": paginator}
     reading = Reader(People(url=url, end_when=f" {end} ,same_cursor", **keys), DAY)
@@ -70,8 +70,8 @@ def test_end_behind_the_last_page(server: Server, end: str, paginator: str) -> N
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_end_that_came_once_is_no_end(server: Server, end: str) -> None:
-    """One odd answer in the middle does not cut the list, though `end_when` names it."""
+def test_end_must_repeat_on_retry(server: Server, end: str) -> None:
+    """One such answer in the middle does not end the list, although `end_when` names it."""
     odd = [ENDS[end]]
 
     def respond(request: Request) -> Answer:
@@ -85,7 +85,7 @@ def test_end_that_came_once_is_no_end(server: Server, end: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["404", "400"])
-def test_error_on_the_first_page_is_no_end(server: Server, end: str) -> None:
+def test_error_on_the_first_page_fails(server: Server, end: str) -> None:
     """A wrong URL is not a day without records."""
     assert f": {end} " in fail(server.on("/users", ENDS[end]), paginator="page", end_when=end, retries=3)
     assert len(server.requests) == 1
@@ -95,7 +95,7 @@ def test_error_on_the_first_page_is_no_end(server: Server, end: str) -> None:
 @pytest.mark.parametrize("total", ["", "total"])
 @pytest.mark.parametrize("end", ["204", "missing_list"])
 def test_first_page_without_records(server: Server, end: str, total: str, keys: dict[str, str]) -> None:
-    """A quiet day is a day without records, whatever else the keys expect on a page."""
+    """The day has no records, even if other keys expect a cursor or a total on each page."""
     keys = {"data_selector": "users", "cursor_path": "next", "cursor_param": "c", "total_path": total, **keys}
     if keys.get("more_path") and end == "missing_list":
         keys["paginator"] = "page"
@@ -105,7 +105,7 @@ def test_first_page_without_records(server: Server, end: str, total: str, keys: 
 
 @pytest.mark.parametrize("answer", EMPTY.values(), ids=EMPTY)
 def test_missing_list(server: Server, answer: Answer) -> None:
-    """Left out, or with an empty object, false or "" in its place; never a list in another place."""
+    """The field is missing, an empty object, false or "". Any other value in its place is an error."""
     selector = "data.users" if answer.body == {"data": None} else "users"
     url = server.on("/users", answer)
     assert read(url, data_selector=selector, end_when="missing_list") == []
@@ -116,15 +116,15 @@ def test_missing_list(server: Server, answer: Answer) -> None:
         assert "no list at 'users'" in line
 
 
-def test_missing_list_is_not_guessed_away(server: Server) -> None:
-    """With `data_selector = auto` a list in another place is no missing list."""
+def test_missing_list_with_another_list_is_unclear(server: Server) -> None:
+    """With `data_selector = auto`, a list in another place is an error."""
     url = server.on("/users", Answer({"data": {"people": [{"id": 1}]}}))
     assert "not clear which list" in fail(url, end_when="missing_list")
     assert read(server.on("/users", Answer({"kind": "users"})), end_when="missing_list") == []
 
 
-def test_missing_list_with_a_cursor_goes_on(server: Server) -> None:
-    """Google leaves out an empty list in the middle too: its token leads on."""
+def test_missing_list_with_a_cursor_continues(server: Server) -> None:
+    """Google omits an empty list in the middle too, and its token leads to the next page."""
     pages = [{"users": [{"id": 1}], "nextPageToken": "a"}, {"nextPageToken": "b"}, {"users": [{"id": 2}]}]
 
     def respond(request: Request) -> Answer:
@@ -137,7 +137,7 @@ def test_missing_list_with_a_cursor_goes_on(server: Server) -> None:
 
 @pytest.mark.parametrize("users", [[], [{"id": 2}]], ids=["empty", "with records"])
 def test_same_cursor(server: Server, users: list[Any]) -> None:
-    """A page whose cursor leads to itself is the last."""
+    """A page whose cursor points to the same page is the last."""
 
     def respond(request: Request) -> Answer:
         if "after" not in request.query:
@@ -151,7 +151,7 @@ def test_same_cursor(server: Server, users: list[Any]) -> None:
 
 
 def test_cursor_of_an_earlier_page_is_a_cycle(server: Server) -> None:
-    """`same_cursor` accepts a cursor that leads to its own page, and no other."""
+    """`same_cursor` accepts only a cursor that points to its own page."""
 
     def respond(request: Request) -> Answer:
         after = int(request.query.get("after", 0))
@@ -165,7 +165,7 @@ def test_cursor_of_an_earlier_page_is_a_cycle(server: Server) -> None:
 
 @pytest.mark.parametrize("first", [False, True], ids=["last page", "first page"])
 def test_repeated_page(server: Server, first: bool) -> None:
-    """Behind the end the source repeats its last page, or the first."""
+    """After the end the source repeats its last page or its first."""
     bodies = [[{"id": 1}, {"id": 2}], [{"id": 3}]]
     url = server.on("/users", lambda r: Answer([*bodies, bodies[0 if first else 1]][min(3, int(r.query["page"])) - 1]))
     assert read(url, paginator="page", end_when="repeated_page") == [{"id": 1}, {"id": 2}, {"id": 3}]
@@ -175,8 +175,8 @@ def test_repeated_page(server: Server, first: bool) -> None:
 
 @pytest.mark.parametrize("total", ["total", "pages:pages"])
 @pytest.mark.parametrize("end", [*ENDS, "repeated_page"])
-def test_totals_hold_with_end_when(server: Server, end: str, total: str) -> None:
-    """An end before the declared end is an outage, and no shorter list."""
+def test_totals_are_checked_with_end_when(server: Server, end: str, total: str) -> None:
+    """An end before the declared total is a failure, not a shorter list."""
     beside = {"total": 20, "pages": 4}
     last = ENDS.get(end) or Answer({"users": [{"id": 10 + number} for number in range(4)], **beside})
     url = serve_pages(server, last, **beside)
@@ -189,15 +189,15 @@ def test_totals_hold_with_end_when(server: Server, end: str, total: str) -> None
 
 
 @pytest.mark.parametrize("more_path", ["", "has_more"])
-def test_word_of_more_holds_with_end_when(server: Server, more_path: str) -> None:
-    """The page before says that there is more."""
+def test_announced_page_is_required_with_end_when(server: Server, more_path: str) -> None:
+    """The page before announces another page."""
     url = serve_pages(server, ENDS["404"], has_more=True)
     line = fail(url, data_selector="users", paginator="page", end_when="404", more_path=more_path)
     assert "the end by end_when = 404, and 'has_more' of the page before announces more" in line
 
 
 def test_pages_with_status_206(server: Server) -> None:
-    """A page is a part of the list."""
+    """Some sources send 206 because a page is a part of the list."""
     link = {"Link": '</users?page=2>; rel="next"'}
     url = server.on("/users", Answer([{"id": 1}], status=206, headers=link), Answer([{"id": 2}], status=206))
     assert read(url) == [{"id": 1}, {"id": 2}]
@@ -211,7 +211,7 @@ SENTRY = (
 
 @pytest.mark.parametrize("paginator", ["link_header", "auto"])
 def test_link_without_results_is_the_end(server: Server, paginator: str) -> None:
-    """Sentry always sends a link to the next page, and says with it whether that has records."""
+    """Sentry always links to a next page. The parameter `results` says whether the page has records."""
 
     def respond(request: Request) -> Answer:
         at = int(request.query.get("cursor", "0:0:0").split(":")[1])
@@ -222,8 +222,8 @@ def test_link_without_results_is_the_end(server: Server, paginator: str) -> None
     assert len(server.requests) == 3
 
 
-def test_full_page_with_a_link_without_results_is_all(server: Server) -> None:
-    """With `auto` a round number of records is no reason to doubt it."""
+def test_full_page_may_be_the_last(server: Server) -> None:
+    """With `auto`, a round number of records is accepted if the link says `results="false"`."""
     users = [{"id": number} for number in range(100)]
     headers = {"Link": SENTRY.format(url=server.url, at=1, more="false")}
     assert len(read(server.on("/users", Answer(users, headers=headers)))) == 100
@@ -251,7 +251,7 @@ QUIET = {
 
 @pytest.mark.parametrize(("end", "keys", "answer"), QUIET.values(), ids=QUIET)
 def test_quiet_day_is_loaded(server: Server, end: str, keys: dict[str, str], answer: Answer) -> None:
-    """By configuration alone a day without records gets its marker; without the key the run exits with an error."""
+    """With `end_when`, a day without records gets its marker. Without it, the run fails."""
     server.on("/users", answer)
     flags = [text for name, value in keys.items() for text in (f"--users-{name.replace('_', '-')}", value)]
     command = ("LoadUsers", "--date", str(DAY), "--users-url", f"{server.url}/users", *flags)
@@ -264,7 +264,7 @@ def test_quiet_day_is_loaded(server: Server, end: str, keys: dict[str, str], ans
 
 
 def test_check_reads_with_end_when(server: Server, configure: Callable[..., None]) -> None:
-    """It reads as a load does."""
+    """`check` applies `end_when` as an extraction does."""
 
     def respond(request: Request) -> Answer:
         page = int(request.query["page"])
@@ -278,7 +278,7 @@ def test_check_reads_with_end_when(server: Server, configure: Callable[..., None
 
 
 def test_unconfigured_end_is_an_error(server: Server) -> None:
-    """Each of them fails without its own word."""
+    """Each answer fails unless `end_when` names it."""
     for end, answer in ENDS.items():
         others = ",".join(word for word in ENDS if word != end)
         with pytest.raises(SourceError):

@@ -1,4 +1,4 @@
-"""A function mapped over parts on this machine's cores."""
+"""Test the executor, which maps a function over parts in local processes."""
 
 import multiprocessing
 import os
@@ -29,7 +29,7 @@ def square(number: int) -> tuple[int, int]:
 
 
 def square_in_company(number: int) -> tuple[int, int]:
-    """Not done before two processes have come to do it."""
+    """Return only after two processes have started."""
     Path(f"pid-{os.getpid()}").touch()
     deadline = time.monotonic() + 20
     while len(list(Path.cwd().glob("pid-*"))) < 2 and time.monotonic() < deadline:
@@ -43,22 +43,22 @@ def fail(number: int) -> int:
     return number
 
 
-def test_results_come_in_the_order_of_the_jobs_from_several_processes():
-    """The order of parts is the order of a day, whoever did them."""
+def test_results_keep_the_order_of_the_jobs():
+    """Two processes share the jobs. The order of parts does not depend on them."""
     results = map_parts(square_in_company, range(20), workers=2)
     assert [value for value, _ in results] == [n * n for n in range(20)]
     assert len({pid for _, pid in results}) == 2
     assert os.getpid() not in {pid for _, pid in results}
 
 
-def test_few_parts_are_done_here():
-    """A process of its own would cost more than it gains."""
+def test_few_parts_run_in_this_process():
+    """Starting a process would take longer than the work."""
     assert {pid for _, pid in map_parts(square, range(MIN_PARTS - 1), workers=2)} == {os.getpid()}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_error_of_a_part_is_the_error_of_the_day(workers):
-    """It comes as it was raised, and no process is left behind."""
+def test_error_of_a_part_is_raised_unchanged(workers):
+    """No worker process is left behind."""
     with pytest.raises(DatasetError, match="part 3 is wrong"):
         map_parts(fail, range(20), workers=workers)
     assert multiprocessing.active_children() == []
@@ -68,8 +68,8 @@ def kill_oneself(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_process_that_is_killed_is_one_line():
-    """As the system does where memory runs out."""
+def test_killed_worker_fails_with_one_line():
+    """The system kills processes when memory runs out."""
     with pytest.raises(EngineError, match="a worker process was killed, perhaps for lack of memory"):
         map_parts(kill_oneself, range(8), workers=2)
 
@@ -89,7 +89,7 @@ def tell_and_wait(_: int) -> None:
 
 
 def test_workers_end_with_a_killed_parent():
-    """SIGKILL of the run leaves no process that holds memory or writes into the next run."""
+    """No worker may hold memory or write files after its parent gets SIGKILL."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(ROOT)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -135,8 +135,8 @@ assert forkserver._forkserver._forkserver_pid == early
 """
 
 
-def test_what_workers_need_is_made_ready_while_a_large_day_is_read():
-    """As soon as the source's word, or what came, says that there will be work for them; once, in another process."""
+def test_fork_server_starts_while_a_large_day_is_extracted():
+    """It starts once, as soon as the declared total or the records so far show that the day is large."""
     done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -144,7 +144,7 @@ def test_what_workers_need_is_made_ready_while_a_large_day_is_read():
 SMALL = PREPARED.partition("early =")[0] + "assert prepare(1000, None) is prepare(few, few) is None"
 
 
-def test_a_small_day_starts_no_process():
+def test_small_day_starts_no_process():
     done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -153,8 +153,8 @@ def misspell(_: pd.DataFrame) -> None:
     raise DatasetError("clean: no column nmae")
 
 
-def test_a_large_day_checks_clean_in_another_process():
-    """This process, whose memory is needed for the load, need not import what cleaning takes."""
+def test_large_day_checks_clean_in_another_process():
+    """This process saves memory for the load, because it does not import pandas."""
     users = Dataset(USERS.config, USERS.record_class, misspell, USERS.table, USERS.key)
     tell, reading = transform_stage.prepare_transform(read_workspace(users)), SimpleNamespace(records=1000, total=10**6)
     tell(reading)
@@ -184,7 +184,7 @@ process.join()
 """
 
 
-def test_a_process_that_has_but_one_task_makes_nothing_ready():
-    """Luigi's workers are such: the next stage of the day is another process's."""
+def test_worker_of_luigi_starts_no_fork_server():
+    """A worker of Luigi runs a single task, and another process runs the next stage of the day."""
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("None\n", "")

@@ -1,7 +1,7 @@
-"""What goes wrong in the field, a case for each: how it ends, and that the warehouse is as it was until a day is whole.
+"""Test common faults of sources, disks and databases from end to end.
 
-Every case runs the stages of a day against a server on loopback. What a part of the pipeline does about a fault in
-more detail is in the tests of that part.
+Every test runs the stages of a day against a server on loopback. A day fails with one line, and the warehouse does not
+change until the day is complete. The tests of each module cover the same faults in more detail.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def make_users(first: int, last: int) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _loaded(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A day was loaded before: the users 1 to 4. The source wants a token, and is asked three times at most."""
+    """Load users 1 to 4 for the day before. The source requires a token; the client makes at most three attempts."""
     monkeypatch.setenv("USERS_API_TOKEN", TOKEN)
     url = server.on("/users", Answer(make_users(1, 5)))
     configure("users", url=url, auth="bearer:USERS_API_TOKEN", retries=2)
@@ -55,19 +55,19 @@ def _loaded(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatc
 
 
 def forget_source() -> None:
-    """Let the test read another server: a marker of an older version names no source."""
+    """Allow another server for the next day: a marker from an older version has no source."""
     execute("update loads set source = null")
 
 
 def work(day: dt.date = DAY) -> None:
-    """All stages of a day."""
+    """Run all stages of a day."""
     stages.extract(read_workspace(USERS), day)
     stages.transform(read_workspace(USERS), day)
     stages.load(read_workspace(USERS), day)
 
 
 def fail(error: type[PipelineError] = SourceError) -> str:
-    """The line with which the day fails; the warehouse is as it was, and there is no day of files and no marker."""
+    """Run the day, which must fail and leave no raw files, no marker and the same warehouse. Return the error line."""
     before = dump_warehouse()
     with pytest.raises(error) as caught:
         work()
@@ -91,7 +91,7 @@ def link_to(target: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def answer_raw(data: bytes) -> Iterator[str]:
-    """A server that says these bytes to whoever connects, and resets the connection."""
+    """Serve these bytes on every connection, then reset the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         asked = []
 
@@ -101,7 +101,7 @@ def answer_raw(data: bytes) -> Iterator[str]:
                     connection, _ = listener.accept()
                     asked.append(connection.recv(65536))
                     connection.sendall(data)
-                    time.sleep(0.05)  # or the reset overtakes the bytes
+                    time.sleep(0.05)  # let the bytes arrive before the reset
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     connection.close()
 
@@ -128,8 +128,8 @@ LARGE = make_users(1, 200)
         pytest.param(Answer(status=500), id="500"),
     ],
 )
-def test_an_outage_is_retried_then_one_line(server: Server, configure: Configure, trouble: Answer) -> None:
-    """Asked three times; and when the source is well again, the day is loaded."""
+def test_outage_fails_after_retries(server: Server, configure: Configure, trouble: Answer) -> None:
+    """The client makes three attempts. The day loads once the source has recovered."""
     configure("users", timeout=0.5)
     server.on("/users", trouble)
     assert "failed after 3 attempts" in fail()
@@ -139,8 +139,7 @@ def test_an_outage_is_retried_then_one_line(server: Server, configure: Configure
     assert list_users() == list(range(1, 200))
 
 
-def test_a_refused_connection_is_retried_then_one_line(configure: Configure) -> None:
-    """Nobody listens."""
+def test_refused_connection_fails_after_retries(configure: Configure) -> None:
     with Server() as closed:
         configure("users", url=f"{closed.url}/users")
     forget_source()
@@ -148,8 +147,8 @@ def test_a_refused_connection_is_retried_then_one_line(configure: Configure) -> 
     assert "refused; failed after 3 attempts" in line
 
 
-def test_a_reset_within_the_body_is_retried_then_one_line(configure: Configure) -> None:
-    """The connection breaks when half of the body is here."""
+def test_reset_within_the_body_fails_after_retries(configure: Configure) -> None:
+    """The connection breaks in the middle of the body."""
     with answer_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b'[{"id": 7}' * 50) as url:
         configure("users", url=url)
         forget_source()
@@ -157,7 +156,7 @@ def test_a_reset_within_the_body_is_retried_then_one_line(configure: Configure) 
 
 
 def say_later(status: int) -> Callable[[Request], Answer]:
-    """An answer that asks to come back in one to two seconds, in the words that go with the status."""
+    """Build an answer that asks to wait one to two seconds, in the headers that fit the status."""
 
     def respond(_: Request) -> Answer:
         then = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=2)
@@ -179,8 +178,8 @@ def say_later(status: int) -> Callable[[Request], Answer]:
         pytest.param(503, id="503 with a date"),
     ],
 )
-def test_a_source_that_asks_to_wait_is_waited_for_then_read(server: Server, status: int) -> None:
-    """In full, once, and the day is loaded."""
+def test_wait_requested_by_the_source_is_respected(server: Server, status: int) -> None:
+    """The client waits once for the full time, then loads the day."""
     server.on("/users", say_later(status), Answer(make_users(5, 7)))
     work()
     assert list_users() == list(range(1, 7))
@@ -189,7 +188,7 @@ def test_a_source_that_asks_to_wait_is_waited_for_then_read(server: Server, stat
 
 
 def test_wait_beyond_max_wait_fails_at_once(server: Server) -> None:
-    """The line says how long the source asks to wait."""
+    """The error names the requested wait and the limit."""
     server.on("/users", Answer(status=429, headers={"Retry-After": "7200"}))
     line = fail()
     assert "asks to wait 2:00:00" in line
@@ -198,8 +197,8 @@ def test_wait_beyond_max_wait_fails_at_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 404, 410])
-def test_a_refusal_fails_at_once(server: Server, status: int) -> None:
-    """No retry: another time the answer would be the same."""
+def test_refused_request_fails_without_retry(server: Server, status: int) -> None:
+    """A retry would get the same answer."""
     server.on("/users", Answer({"message": "no"}, status=status))
     assert f": {status} " in fail()
     assert len(server.requests) == 1
@@ -217,8 +216,8 @@ def test_a_refusal_fails_at_once(server: Server, status: int) -> None:
         ),
     ],
 )
-def test_an_answer_that_is_none_fails_at_once(server: Server, body: Any, words: str) -> None:
-    """A good status does not make it one; on a later page neither."""
+def test_invalid_body_fails_without_retry(server: Server, body: Any, words: str) -> None:
+    """Status 200 is not enough, neither on the first page nor on a later one."""
     server.on("/users", Answer(body))
     assert words in fail()
     assert len(server.requests) == 1
@@ -230,10 +229,8 @@ def test_an_answer_that_is_none_fails_at_once(server: Server, body: Any, words: 
     "length", [pytest.param(1, id="one page"), pytest.param(2, id="two"), pytest.param(7, id="seven")]
 )
 @pytest.mark.parametrize("how", ["cursors", "new cursors", "page numbers"])
-def test_a_cycle_of_pages_fails_and_names_the_cursor(
-    server: Server, configure: Configure, length: int, how: str
-) -> None:
-    """Whether the source leads back to a page that came, or shows its records again under another name."""
+def test_cycle_of_pages_fails_and_names_the_cursor(server: Server, configure: Configure, length: int, how: str) -> None:
+    """The source may point back to an earlier page, or repeat its records under a new cursor."""
 
     def respond(request: Request) -> Answer:
         at = int(request.query.get("page" if how == "page numbers" else "after", "1"))
@@ -252,7 +249,7 @@ def test_a_cycle_of_pages_fails_and_names_the_cursor(
 
 @pytest.mark.parametrize("where", ["header", "field"])
 def test_fewer_records_than_declared_fail_with_both_numbers(server: Server, configure: Configure, where: str) -> None:
-    """Nine are declared, and five came."""
+    """The source declares nine records and sends five."""
 
     def respond(request: Request) -> Answer:
         users = make_users(1, 4) if not request.query else make_users(4, 6)
@@ -266,8 +263,8 @@ def test_fewer_records_than_declared_fail_with_both_numbers(server: Server, conf
     assert "the source declares 9 records, and 5 came on 2 pages" in fail()
 
 
-def test_a_record_on_two_pages_is_a_duplicate(server: Server) -> None:
-    """Counted as one, and once in the warehouse."""
+def test_record_on_two_pages_is_a_duplicate(server: Server) -> None:
+    """The marker counts one duplicate, and the warehouse has one row."""
     server.on("/users", Answer(make_users(5, 8), headers=link_to("/users?page=2")), Answer(make_users(7, 10)))
     work()
     assert list_users() == list(range(1, 10))
@@ -278,9 +275,9 @@ def test_a_record_on_two_pages_is_a_duplicate(server: Server) -> None:
 
 @pytest.mark.parametrize("shown", [pytest.param(0, id="empty"), pytest.param(1, id="short")])
 @pytest.mark.parametrize("how", ["links", "page numbers and a total", "offsets and a flag"])
-def test_a_page_in_the_middle_may_be_empty_or_short(server: Server, configure: Configure, shown: int, how: str) -> None:
-    """It is not the end where the source says that there is more."""
-    hidden = range(8, 11 - shown)  # users of the second page that nobody may see
+def test_page_in_the_middle_may_be_short(server: Server, configure: Configure, shown: int, how: str) -> None:
+    """Such a page does not end the list while the source announces more."""
+    hidden = range(8, 11 - shown)  # users that the second page leaves out
     rows = make_users(5, 17)
 
     def respond(request: Request) -> Answer:
@@ -321,10 +318,10 @@ UNKEPT = "JSON that cannot be kept exactly"
         pytest.param('{"id": 6, "name": "%s"}' % ("x" * 10**7), (6, "x" * 10**7, None, None), id="10 MB in one field"),
     ],
 )  # fmt: skip
-def test_a_malformed_record_is_rejected_or_loaded_exactly(
+def test_malformed_record_is_rejected_or_loaded_exactly(
     server: Server, configure: Configure, record: str, expected: tuple[Any, ...]
 ) -> None:
-    """With its reason and as it was sent; the records beside it are untouched."""
+    """A reject keeps the reason and the original bytes. The records around it load normally."""
     configure("users", max_reject_ratio=1)
     beside = ['{"id": 5, "name": "a", "email": "A@b", "address": {"city": "Oslo"}}', '{"id": 7, "name": "c"}']
     server.on("/users", Answer(f"[{beside[0]}, {record}, {beside[1]}]"))
@@ -352,8 +349,8 @@ def test_a_malformed_record_is_rejected_or_loaded_exactly(
         pytest.param(Answer(make_users(5, 7), compress=True, chunked=True), id="gzip and chunked"),
     ],
 )
-def test_a_list_is_read_however_it_is_wrapped(server: Server, answer: Answer) -> None:
-    """What is around the records is not theirs."""
+def test_encoding_of_the_body_does_not_change_records(server: Server, answer: Answer) -> None:
+    """A byte-order mark, whitespace, compression and chunks are not part of a record."""
     server.on("/users", answer)
     work()
     assert query("select user_id, name, email from users where user_id > 4 order by 1") == [
@@ -361,8 +358,8 @@ def test_a_list_is_read_however_it_is_wrapped(server: Server, answer: Answer) ->
     ]
 
 
-def test_a_decompression_bomb_fails_at_the_bound(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 MiB in 64 KiB, where one MiB is enough for a page."""
+def test_decompression_bomb_fails_at_the_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MiB compressed to 64 KiB, with a limit of 1 MiB for a page."""
     monkeypatch.setattr(bodies, "MAX_BODY", 2**20)
     bomb = Answer(b"[" + b" " * 2**26 + b"]", compress=True)
     server.on("/users", bomb)
@@ -374,8 +371,8 @@ def test_a_decompression_bomb_fails_at_the_bound(server: Server, monkeypatch: py
     "target", ["{other}/users", "http://localhost:{port}/users", "//{host}/users", "file:///etc/passwd"]
 )
 @pytest.mark.parametrize("how", ["link", "next", "redirect", "redirect of a page"])
-def test_what_leads_elsewhere_is_refused(server: Server, configure: Configure, target: str, how: str) -> None:
-    """The other server hears nothing, least of all the token."""
+def test_no_request_to_another_origin(server: Server, configure: Configure, target: str, how: str) -> None:
+    """The other server gets no request, so it cannot get the token."""
     with Server() as other:
         host = other.url.removeprefix("http://")
         away = target.format(other=other.url, port=host.rpartition(":")[2], host=host)
@@ -398,8 +395,8 @@ def test_what_leads_elsewhere_is_refused(server: Server, configure: Configure, t
         assert len(server.requests) == (2 if how == "redirect of a page" else 1)
 
 
-def test_half_of_all_users_gone_fails_at_the_delete_gate(server: Server, configure: Configure) -> None:
-    """A snapshot that lists 11 of the 22 users of the one before is not believed."""
+def test_snapshot_without_half_of_the_users_fails(server: Server, configure: Configure) -> None:
+    """The new snapshot lists 11 of 22 users, so the quality gate for deletions stops the day."""
     configure("users", mode="snapshot")
     server.on("/users", Answer(make_users(1, 23)))
     work(BEFORE)
@@ -410,13 +407,13 @@ def test_half_of_all_users_gone_fails_at_the_delete_gate(server: Server, configu
     assert "--users-accept" in line
 
 
-# What a process does to itself before it becomes the command: no file may grow, or root may no more than others.
+# Python that runs before the command: limit the size of files, or drop the privileges of root.
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
 NO_ROOT = "import ctypes; os.geteuid() or [ctypes.CDLL(None).prctl(24, cap) for cap in (1, 2)]"  # CAP_DAC_OVERRIDE
 
 
 def fail_command(before: str = "pass") -> str:
-    """The one line with which `luigi LoadUsers` fails for the day, after some Python in its process."""
+    """Run some Python, then `luigi LoadUsers` in the same process. Return the one error line."""
     luigi, section = str(Path(sys.executable).with_name("luigi")), USERS.config()
     command = [luigi, "--module", "pipeline", "LoadUsers", "--date", str(DAY), "--users-url", section.url]
     result = run("python", "-c", f"import os; {before}; os.execv({luigi!r}, {command!r})")
@@ -428,23 +425,23 @@ def fail_command(before: str = "pass") -> str:
 
 
 def finish() -> None:
-    """The same command is enough when the trouble is over."""
+    """Run the same command again without the fault. It must load the day."""
     assert luigi_run("LoadUsers", "--date", str(DAY), "--users-url", USERS.config().url).returncode == 0
     assert list_users() == list(range(1, 300))
 
 
 @pytest.fixture
 def large(server: Server) -> None:
-    """The day brings users in more bytes than there is room for."""
+    """Serve a day that needs more space than FULL allows."""
     server.on("/users", Answer(make_users(5, 300)))
 
 
 @pytest.mark.usefixtures("large")
-def test_a_full_disk_is_one_line_and_loses_nothing() -> None:
-    """Nothing of the day is there, nor is the warehouse touched, until there is room again."""
+def test_full_disk_fails_and_loses_nothing() -> None:
+    """No raw files and no rows are written until there is space again."""
     before = dump_warehouse()
     with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
-        db.execute("select * from loads")  # keeps the file of shared memory, which else could not grow either
+        db.execute("select * from loads")  # keeps the shared-memory file, which could not be created under the limit
         line = fail_command(FULL)
     assert f"raw/users/date={DAY}/part-00000.jsonl.gz: File too large: check disk space" in line
     assert dump_warehouse() == before
@@ -453,8 +450,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing() -> None:
 
 
 @pytest.mark.usefixtures("large")
-def test_a_warehouse_without_room_is_one_line_and_loses_nothing() -> None:
-    """The files of the day stay, the warehouse is as it was."""
+def test_warehouse_without_space_fails_and_loses_nothing() -> None:
+    """The files of the day stay, and the warehouse does not change."""
     stages.extract(read_workspace(USERS), DAY)
     stages.transform(read_workspace(USERS), DAY)
     before, files = dump_warehouse(), dump_tree("data/raw") | dump_tree("data/clean")
@@ -469,8 +466,8 @@ def test_a_warehouse_without_room_is_one_line_and_loses_nothing() -> None:
 
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("folder", ["data/raw/users", "data/clean/users", "data"])
-def test_a_read_only_folder_is_one_line_and_loses_nothing(folder: str) -> None:
-    """Of raw or clean files, or of the warehouse."""
+def test_read_only_folder_fails_and_loses_nothing(folder: str) -> None:
+    """The folder holds raw files, clean files or the warehouse."""
     before = dump_warehouse()
     paths = [Path(folder), *Path(folder).glob("*.db*")]
     for path in paths:
@@ -484,8 +481,8 @@ def test_a_read_only_folder_is_one_line_and_loses_nothing(folder: str) -> None:
 
 
 @pytest.mark.usefixtures("large")
-def test_a_locked_database_is_one_line_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another program that writes is waited for, but not for ever."""
+def test_locked_database_fails_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The load waits for another writer, but not indefinitely."""
     before = dump_warehouse()
     monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)
     with contextlib.closing(sqlite3.connect("data/warehouse.db", isolation_level=None)) as other:
@@ -515,8 +512,8 @@ def test_a_locked_database_is_one_line_and_loses_nothing(monkeypatch: pytest.Mon
         ),
     ],
 )
-def test_a_warehouse_that_is_not_ours_is_one_line_and_loses_nothing(change: str, mend: str, words: str) -> None:
-    """Nothing is written to tables that are not as they were left."""
+def test_unexpected_tables_fail_and_lose_nothing(change: str, mend: str, words: str) -> None:
+    """The load writes nothing to tables that differ from the declared schema."""
     before = dump_warehouse()
     with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
         db.execute("drop view users_history")

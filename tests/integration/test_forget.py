@@ -1,4 +1,4 @@
-"""A user who is forgotten is in no file and no table, and stays out; nobody else is touched."""
+"""Test `forget`: it erases a user from every file and table, for good, and changes nothing else."""
 
 import contextlib
 import datetime as dt
@@ -47,15 +47,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(params=["incremental", "snapshot"])
 def loaded(request: pytest.FixtureRequest, server: Server, configure: Callable[..., None]) -> Records:
-    """Five days of users."""
+    """Load five days of users."""
     return load_days(server, configure, request.param)
 
 
 @pytest.mark.usefixtures("loaded")
-def test_no_byte_of_a_forgotten_user_is_left():
-    """Neither in raw or clean files, unpacked, nor in the database, where what was deleted left it."""
+def test_no_byte_of_an_erased_user_is_left():
+    """The test searches raw and clean files after decompression, and free pages of the database file."""
     with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
-        db.execute("pragma secure_delete = off")  # as most SQLites are made
+        db.execute("pragma secure_delete = off")  # the default of most builds of SQLite
         db.execute("create table copy as select * from _users_events union all select null, * from _users_changes")
         db.execute("drop table copy")
     assert len([path for path in find_mark() if "date=" in path]) == 10
@@ -73,8 +73,8 @@ def test_no_byte_of_a_forgotten_user_is_left():
 
 
 @pytest.mark.usefixtures("database")
-def test_nobody_else_is_touched(loaded):
-    """Their lines are the same bytes in the same order, their rows and history what they were."""
+def test_other_users_do_not_change(loaded):
+    """Their lines keep bytes and order; their rows and history stay the same."""
     before = dump_tables()
     forget(read_workspace(USERS), ["42"])
     for day in DAYS:
@@ -88,8 +88,8 @@ def test_nobody_else_is_touched(loaded):
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_what_is_left_is_what_the_lines_that_are_left_make():
-    """G2, G4: files cleaned and days loaded anew from raw, in another order, say the same to the byte."""
+def test_reprocessing_after_erasure_changes_nothing():
+    """G2, G4: after the erasure, new clean files and a new warehouse are equal to the byte."""
     forget(read_workspace(USERS), ["42"])
     check_markers()
     tables, clean = dump_tables(), {day: read_clean(USERS, day) for day in DAYS}
@@ -103,8 +103,8 @@ def test_what_is_left_is_what_the_lines_that_are_left_make():
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_the_manifests_say_what_was_taken_out(loaded):
-    """How many lines, the hash of the day before, and of each part that was replaced; what came stays said."""
+def test_manifests_record_the_erasure(loaded):
+    """They keep the number of erased lines, the old hash of the day, the replaced parts and the original counts."""
     before = {day: read_workspace(USERS).folder("raw", day).read_manifest(RawManifest) for day in DAYS}
     forget(read_workspace(USERS), ["42"])
     for day in DAYS:
@@ -126,8 +126,9 @@ def test_the_manifests_say_what_was_taken_out(loaded):
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_a_forgotten_user_is_not_brought_back():
-    """Not by cleaning or loading again, nor by the source, which sends the user as before; running it again does it."""
+def test_erased_user_does_not_come_back():
+    """Reprocessing does not restore the user. If the source sends the user again, the load skips the record, and the
+    next `forget` erases it from the files."""
     forget(read_workspace(USERS), ["42"])
     for day in DAYS:
         stages.transform(read_workspace(USERS), day)
@@ -145,8 +146,8 @@ def test_a_forgotten_user_is_not_brought_back():
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
-    """The warehouse can be thrown away: they come from data_dir with the first load."""
+def test_tombstones_in_files_apply_to_a_new_warehouse():
+    """The first load into a new warehouse reads the tombstones from data_dir."""
     Tombstones("data", "users").add([Tombstone((42,), clock.utc_now())])
     remove_warehouse()
     for day in DAYS:
@@ -156,8 +157,8 @@ def test_tombstones_in_the_files_keep_a_new_warehouse_clean():
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_tombstones_in_the_warehouse_are_kept_in_the_files_too():
-    """Where data_dir is another one, the next run writes them there."""
+def test_tombstones_in_the_warehouse_apply_to_new_files():
+    """With a new data_dir, the next run writes the tombstones there."""
     forget(read_workspace(USERS), ["42"])
     Path("data/forgotten/users.jsonl").unlink()
     forget(read_workspace(USERS), ["4711"])
@@ -165,8 +166,8 @@ def test_tombstones_in_the_warehouse_are_kept_in_the_files_too():
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_a_second_user_is_forgotten_after_the_first(loaded):
-    """Parts are replaced again, and the markers follow."""
+def test_second_erasure_replaces_parts_again(loaded):
+    """Parts get a new revision, and the markers follow."""
     forget(read_workspace(USERS), ["42"])
     result = forget(read_workspace(USERS), ["1", "9", "2"])
     assert result.days == {day: sum(r.get("id") in (1, 2, 9) for r in loaded[day]) for day in DAYS}
@@ -177,8 +178,8 @@ def test_a_second_user_is_forgotten_after_the_first(loaded):
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_an_unknown_user_is_forgotten_ahead():
-    """Nothing is found and no file changes; who comes tomorrow is kept out."""
+def test_unknown_user_gets_a_tombstone():
+    """No file changes. The tombstone keeps the user out of later loads."""
     before, folders = dump_tables(), dump_days()
     result = forget(read_workspace(USERS), ["4711"])
     assert (result.days, result.rows, result.unknown, result.problems) == ({}, 0, ["4711"], [])
@@ -187,8 +188,8 @@ def test_an_unknown_user_is_forgotten_ahead():
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_each_time_it_was_done_is_noted_without_the_user():
-    """When, for how many keys, and how many lines of which day are gone; there is nothing pending then."""
+def test_every_completed_run_is_recorded_without_keys():
+    """An entry has the time, the number of keys and the erased lines by day. Afterwards no key is pending."""
     for keys in (["42", "4711"], ["1"], []):
         forget(read_workspace(USERS), keys)
     tombstones = Tombstones("data", "users")
@@ -203,8 +204,8 @@ def test_each_time_it_was_done_is_noted_without_the_user():
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_rows_made_by_other_code_stay_as_they_are(monkeypatch):
-    """No day is cleaned anew: version, other rows and other rejects are those that are loaded."""
+def test_outdated_rows_of_other_users_stay(monkeypatch):
+    """No day is transformed again: the version, other rows and other rejects match the warehouse."""
     tables = dump_tables()
     before = {day: read_workspace(USERS).folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
     monkeypatch.setattr(Workspace, "version", "of tomorrow")
@@ -217,8 +218,8 @@ def test_rows_made_by_other_code_stay_as_they_are(monkeypatch):
 
 
 @pytest.mark.usefixtures("database")
-def test_a_key_of_two_columns_is_an_array(server, configure):
-    """One line of an order goes, the other stays; a reject of that key goes too."""
+def test_key_of_two_columns_is_an_array(server, configure):
+    """`forget` erases one line of an order with its rejects, and keeps the other line."""
     days: Records = {
         day: [
             {"number": "A-1", "line": 1, "amount": 1.5, "changed": f"{day}T08:00:00Z"},
@@ -239,8 +240,8 @@ def test_a_key_of_two_columns_is_an_array(server, configure):
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_another_dataset_in_the_warehouse_is_not_touched(server, configure):
-    """Not even where it rejected a record at the same place, and its records have a field of that name."""
+def test_other_dataset_in_the_warehouse_does_not_change(server, configure):
+    """The other dataset has rejects at the same positions and a field with the same name."""
     answer(server, configure, make_records(), mode="incremental")
     make(USERS, [DAYS[3]])
     days: Records = {DAYS[3]: [{"number": "A-1", "line": line, "amount": -1, "id": 42} for line in range(1, 6)]}
@@ -255,7 +256,7 @@ def test_another_dataset_in_the_warehouse_is_not_touched(server, configure):
 
 
 def make_lowered(server: Server, configure: Callable[..., None], clean: Callable[[Any], Any] = orders.clean) -> Dataset:
-    """A day of orders whose numbers are lowered and stripped in cleaning; of a-3 it has a row and a reject."""
+    """Load a day of orders whose transform strips numbers and makes them lower case. a-3 has a row and a reject."""
 
     def lower(rows: Any) -> Any:
         cleaned, broken = clean(rows)
@@ -275,8 +276,8 @@ def read_numbers(dataset: Dataset) -> list[str]:
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
-    """Where the table says a-1, raw says ` A-1`: the line that made the row goes."""
+def test_key_changed_by_transform_is_found_by_row(server, configure):
+    """The table has a-3 where raw has ` A-3`. `forget` erases the line that became the row."""
     dataset = make_lowered(server, configure)
     assert forget(read_workspace(dataset), ['["a-3", 1]']).days == {DAYS[0]: 2}
     assert read_numbers(dataset) == [" A-0", " A-1", " A-2", " A-4"]
@@ -285,8 +286,8 @@ def test_a_key_that_cleaning_changes_is_found_by_its_row(server, configure):
 
 @pytest.mark.usefixtures("database_on_request")
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")], ids=["lost", "damaged"])
-def test_a_key_that_cleaning_changes_is_found_where_there_are_no_clean_files(server, configure, damage):
-    """Its lines are cleaned to see whose they are; the day can be made again, and does not bring the user back."""
+def test_key_changed_by_transform_without_clean_files(server, configure, damage):
+    """`forget` transforms the lines to find their keys. Reprocessing the day does not restore the user."""
     dataset = make_lowered(server, configure)
     damage(read_workspace(dataset).folder("clean", DAYS[0]).path / "manifest.json")
     result = forget(read_workspace(dataset), ['["a-3", 1]'])
@@ -299,8 +300,8 @@ def test_a_key_that_cleaning_changes_is_found_where_there_are_no_clean_files(ser
 
 @pytest.mark.usefixtures("database_on_request")
 @pytest.mark.parametrize("error", [DatasetError("clean: no email"), ValueError(MARK)], ids=["a record class", "a bug"])
-def test_a_day_whose_lines_cannot_be_cleaned_is_left_to_a_person(server, configure, error):
-    """Nobody knows whether the user is in it, so it is not said to be done; once `clean` is mended, it is."""
+def test_failing_transform_leaves_the_erasure_pending(server, configure, error):
+    """The day may hold the user, so the erasure stays pending until `clean` is fixed."""
     broken: list[Exception] = []
 
     def clean(rows: Any) -> Any:
@@ -322,32 +323,32 @@ def test_a_day_whose_lines_cannot_be_cleaned_is_left_to_a_person(server, configu
     assert Tombstones("data", "orders").count_pending() == 0
 
 
-def test_a_key_is_found_however_it_is_written():
-    """As a number, with a point or without, or as text; what Python does not read is nobody's."""
+def test_key_is_found_in_every_notation():
+    """A key may be an integer, a float or text. A number too long for Python matches no key."""
     finder = Finder(["id"], [(42,)])
     assert finder.find_lines([b'{"id": 42}', b'{"id": 42.0}', b'{"id": "42"}', b'{"id": 420}', b"{}"]) == {1, 2, 3}
     assert finder.find_rejects(["[42]", None, f"[{'9' * 5000}]"]) == {0}
 
 
 @pytest.mark.parametrize("text", ["", "x", "4.5", "[42, 1]", '"42"', "042", str(2**63), "true", "null"])
-def test_what_can_be_no_key_is_refused(text):
-    """One line that says what a key is; nothing is written."""
+def test_invalid_key_is_refused(text):
+    """The error describes a valid key, and nothing is written."""
     with pytest.raises(ConfigError, match=r"is not a key of users: give user_id \(integer\) as the table shows it"):
         forget(read_workspace(USERS), ["42", text])
     assert not Path("data").exists()
 
 
 @pytest.mark.parametrize("text", ["A-1", '["A-1"]', '["A-1", "2"]', '[1, "A-1"]', r'["\ud800", 1]', r'["\u0000", 1]'])
-def test_an_array_that_can_be_no_key_is_refused(configure, text):
-    """Its values are of the columns' kinds, in their order."""
+def test_invalid_array_as_key_is_refused(configure, text):
+    """The values must have the types of the key columns, in the same order."""
     configure("orders", url="http://127.0.0.1:1/orders")
     with pytest.raises(ConfigError, match=r"give number \(text\), line \(integer\) as a JSON array"):
         forget(read_workspace(orders.ORDERS), [text])
 
 
 @pytest.mark.usefixtures("loaded")
-def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch):
-    """When, which day and at which stage stays; what the webhook was told goes, and the page until it is asked for."""
+def test_quotes_in_failures_are_erased(server, configure, monkeypatch):
+    """A failure keeps its time, day and stage. Its text, the saved alerts and the report are deleted."""
     at, day = clock.utc_now(), DAYS[4] + dt.timedelta(days=1)
     quoted = json.dumps({"error": MARK})
     monkeypatch.setenv("HOOK", server.on("/hook", lambda _: Answer(b"ok")))
@@ -373,8 +374,8 @@ def test_what_failures_quote_of_a_user_is_erased(server, configure, monkeypatch)
 
 
 @pytest.mark.usefixtures("loaded")
-def test_failures_that_cannot_be_erased_are_a_problem():
-    """What is done is not noted before they are."""
+def test_erasure_waits_for_failures_to_be_erased():
+    """The erasure stays pending until the failures are erased."""
     failures.record_failure(USERS, DAYS[4], "load", MARK)
     Path("data/failures/users.jsonl.new").mkdir()
     (problem,) = forget(read_workspace(USERS), ["42"]).problems
@@ -383,15 +384,15 @@ def test_failures_that_cannot_be_erased_are_a_problem():
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_nobody_to_forget_is_said():
-    """Without a key it completes what was begun; there must be something."""
+def test_missing_key_without_pending_erasure_is_an_error():
+    """`forget` without a key completes pending erasures, so there must be one."""
     with pytest.raises(ConfigError, match="no key was erased before"):
         forget(read_workspace(USERS), [])
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_a_record_without_a_key_is_nobodys(server, configure):
-    """Not even that of a user with the key `null`."""
+def test_record_without_key_belongs_to_no_user(server, configure):
+    """Erasing the key "null" does not erase records whose key is null or missing."""
     days: Records = {DAYS[0]: [{"number": None, "line": 1}, {"line": 1}, {"number": "null", "line": 1}]}
     answer(server, configure, days, orders.ORDERS, mode="incremental")
     make(orders.ORDERS, DAYS[:1])
@@ -400,8 +401,8 @@ def test_a_record_without_a_key_is_nobodys(server, configure):
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_the_command_says_what_is_done_and_nothing_of_the_user():
-    """Lines by day, keys of which there was nothing, problems with exit code 1; status knows what is not completed."""
+def test_command_reports_progress_without_personal_data():
+    """It prints lines by day and unknown keys, and exits with 1 after a problem. `status` counts pending erasures."""
     command = ("python", "-m", "wholeday", "forget", "users")
     raw = read_workspace(USERS).folder("raw", DAYS[2])
     path = raw.path / raw.read_manifest(RawManifest).parts[0].name
@@ -425,8 +426,8 @@ def test_the_command_says_what_is_done_and_nothing_of_the_user():
 
 @pytest.mark.parametrize("place", ["table", "reject", "raw file"])
 @pytest.mark.usefixtures("database", "loaded")
-def test_key_found_anywhere_is_known(place):
-    """In a table, among the rejects, or in the files of a day that is not loaded."""
+def test_key_is_known_from_any_place(place):
+    """The key may be in a table, in a reject, or in the files of a day that is not loaded."""
     key = {"table": "42", "reject": "9", "raw file": "42"}[place]
     if place == "raw file":
         execute(*(f"delete from {table}" for table in ("users", "_users_events", "_users_changes", "rejects")))
@@ -436,13 +437,13 @@ def test_key_found_anywhere_is_known(place):
 
 
 def dump_kept() -> dict[str, bytes]:
-    """The files below `data`, less those that SQLite makes for whoever reads."""
+    """Read the files below `data`, without the files that SQLite creates for readers."""
     return {path: data for path, data in dump_tree("data").items() if not path.endswith(("-shm", "-wal"))}
 
 
 @pytest.mark.usefixtures("loaded")
 def test_unknown_key_is_refused():
-    """A mistyped key would be kept out for good: nothing happens to the others either."""
+    """A mistyped key would be blocked for good, so the command erases none of the keys."""
     before = dump_kept()
     result = run("python", "-m", "wholeday", "forget", "users", "42", "4711", "--yes")
     assert (result.returncode, result.stdout) == (1, "")
@@ -454,8 +455,7 @@ def test_unknown_key_is_refused():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_forget_needs_a_word():
-    """Where nobody can be asked, that is --yes."""
+def test_forget_without_terminal_needs_yes():
     before = dump_kept()
     result = run_line("python -m wholeday forget users 42 < /dev/null", PYTHONPATH=str(ROOT))
     assert result.returncode == 1
@@ -467,8 +467,8 @@ def test_forget_needs_a_word():
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, False), ("n", 1, True), ("", 1, True)])
 @pytest.mark.usefixtures("loaded")
-def test_forget_asks_on_a_terminal(answer, code, left):
-    """It shows the key with its rows and days. Anything but yes leaves all as it is."""
+def test_forget_asks_for_confirmation_on_a_terminal(answer, code, left):
+    """It shows the key with its rows and days. Any answer but yes changes nothing."""
     exit_code, written = run_on_terminal("python", "-m", "wholeday", "forget", "users", "42", says=f"{answer}\n")
     assert exit_code == code
     assert re.search(r"^42: \d rows of the warehouse, \d days?\r$", written, re.MULTILINE)
@@ -477,8 +477,8 @@ def test_forget_asks_on_a_terminal(answer, code, left):
 
 
 @pytest.mark.usefixtures("loaded")
-def test_interrupted_forget_continues_without_a_word(monkeypatch):
-    """The key was confirmed: neither with it nor without a key is it asked for again, though no table has it."""
+def test_interrupted_forget_resumes_without_confirmation(monkeypatch):
+    """The key is already confirmed, so `forget` asks neither with the key nor without one."""
     monkeypatch.setattr(files, "erase_day", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         forget(read_workspace(USERS), ["42"])

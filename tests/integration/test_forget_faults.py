@@ -1,4 +1,4 @@
-"""A user is forgotten although days are damaged, runs are killed, and others work on the same days."""
+"""Test `forget` with damaged days, killed runs and concurrent processes."""
 
 import contextlib
 import datetime as dt
@@ -54,13 +54,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(params=["incremental", "snapshot"])
 def loaded(request: pytest.FixtureRequest, server: Server, configure: Callable[..., None]) -> Records:
-    """Five days of users."""
+    """Load five days of users."""
     return load_days(server, configure, request.param)
 
 
 @pytest.mark.usefixtures("loaded")
-def test_the_markers_follow_where_the_run_before_was_cut_off(monkeypatch):
-    """The files of some days were changed twice since those were written."""
+def test_markers_are_correct_after_an_interrupted_run(monkeypatch):
+    """Some files change twice before their markers do."""
     with monkeypatch.context() as patch:
         patch.setattr(tables, "erase_rows", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -75,8 +75,8 @@ def test_the_markers_follow_where_the_run_before_was_cut_off(monkeypatch):
     [("part-00000.jsonl.gz", ": the file does not match its manifest"), ("manifest.json", " is not a manifest")],
     ids=["a part", "the manifest"],
 )
-def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
-    """It stays as it is, and what is done is not noted; once it is mended, the same command completes it."""
+def test_damaged_day_does_not_stop_other_days(name, what):
+    """The damaged day does not change, and the erasure stays pending. After a repair the same command completes it."""
     raw = read_workspace(USERS).folder("raw", DAYS[1])
     path = raw.path / name
     content = path.read_bytes()
@@ -97,8 +97,8 @@ def test_a_damaged_day_is_one_line_and_the_others_are_done(name, what):
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_unfinished_days_are_swept():
-    """A part without a manifest may hold anybody; the day is read and cleaned again by the next run."""
+def test_files_of_incomplete_days_are_deleted():
+    """A part without a manifest may hold any user. The next run extracts or transforms the day again."""
     raw, clean = read_workspace(USERS).folder("raw", DAYS[0]), read_workspace(USERS).folder("clean", DAYS[1])
     (raw.path / "manifest.json").unlink()
     execute(f"delete from loads where date = '{DAYS[0]}'")
@@ -107,7 +107,7 @@ def test_unfinished_days_are_swept():
     new.clear()
     new.write("part-00000.jsonl.gz", pack([[MARK.encode()]]))
     new.add_checkpoints([MARK.encode()])
-    for stage in ("raw", "clean"):  # left by a run that was killed, in a day without a line of the user
+    for stage in ("raw", "clean"):  # left by a killed run, in a day without records of the user
         read_workspace(USERS).folder(stage, DAYS[4]).write("part-00007.jsonl.gz", pack([[MARK.encode()]]))
     assert forget(read_workspace(USERS), ["42"]).problems == []
     assert find_mark() == []
@@ -117,8 +117,8 @@ def test_unfinished_days_are_swept():
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_a_loaded_day_whose_raw_manifest_is_lost_is_left_to_a_person():
-    """Nothing would read it again; with the manifest back it is as it was, and the same command completes it."""
+def test_loaded_day_without_raw_manifest_is_kept():
+    """No later run would extract the day again. After a restore of the manifest the same command completes it."""
     raw, clean = read_workspace(USERS).folder("raw", DAYS[1]), read_workspace(USERS).folder("clean", DAYS[1])
     manifest = raw.path / "manifest.json"
     content = manifest.read_bytes()
@@ -139,8 +139,8 @@ def test_a_loaded_day_whose_raw_manifest_is_lost_is_left_to_a_person():
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_what_is_left_of_a_day_that_was_given_up_is_swept():
-    """As of one that was cut off in the middle of it."""
+def test_leftovers_of_a_pruned_day_are_deleted():
+    """An interrupted `prune` may leave such files."""
     raw = read_workspace(USERS).folder("raw", DAYS[1])
     (raw.path / "manifest.json").unlink()
     execute(f"update loads set pruned_at = loaded_at where date = '{DAYS[1]}'")
@@ -150,8 +150,8 @@ def test_what_is_left_of_a_day_that_was_given_up_is_swept():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_out_of_it(monkeypatch):
-    """In the file and the table, and at both stages: nobody reads, cleans or loads it meanwhile."""
+def test_tombstones_and_locks_precede_the_erasure(monkeypatch):
+    """Tombstones are in the file and the table, and raw and clean files are locked, so no other run uses the day."""
     write_parts, held, written = files.write_parts, [], []
 
     def watch(search: Search, day: DayFiles) -> Any:
@@ -166,8 +166,8 @@ def test_the_tombstones_are_written_and_the_day_is_held_before_lines_are_taken_o
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
-def test_a_clean_day_of_another_raw_day_is_swept():
-    """It would be made again anyway, and its lines cannot be told."""
+def test_clean_files_from_other_raw_files_are_deleted():
+    """The clean day is outdated, and its rows cannot be matched to raw records."""
     read_workspace(USERS).folder("raw", DAYS[0]).clear()
     stages.extract(read_workspace(USERS), DAYS[0])
     path = read_workspace(USERS).folder("clean", DAYS[0]).path
@@ -179,8 +179,8 @@ def test_a_clean_day_of_another_raw_day_is_swept():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
-    """Which line made which row cannot be told then: the line of somebody else would go."""
+def test_clean_day_without_its_rejects_is_kept():
+    """Without the rejects, rows cannot be matched to raw records, and another user could be erased."""
     clean, before = read_workspace(USERS).folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
     clean.replace_manifest(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
     (problem,) = forget(read_workspace(USERS), ["42"]).problems
@@ -189,8 +189,8 @@ def test_a_clean_day_whose_rejects_are_lost_is_left_to_a_person():
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
-    """Its marker goes on telling of the files that it was loaded from."""
+def test_day_extracted_again_still_needs_a_load(loaded):
+    """The marker keeps the hashes of the files that were loaded."""
     loaded[DAYS[0]].append(make_user(10, f"{DAYS[0]}T10:00:00Z"))
     read_workspace(USERS).folder("raw", DAYS[0]).clear()
     stages.extract(read_workspace(USERS), DAYS[0])
@@ -205,8 +205,8 @@ def test_a_day_that_was_read_anew_is_still_to_be_loaded(loaded):
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_day_that_is_read_anew_before_the_tables_are_done_keeps_its_marker(monkeypatch):
-    """The clean files are those of the lines that were left; the raw ones have all that the source sends again."""
+def test_day_extracted_during_forget_keeps_its_marker(monkeypatch):
+    """The clean files are from the erased version, but the new raw files have every record again."""
     hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
     before, erase_rows = query(hashes, str(DAYS[0])), tables.erase_rows
 
@@ -222,8 +222,8 @@ def test_a_day_that_is_read_anew_before_the_tables_are_done_keeps_its_marker(mon
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_clean_day_without_its_raw_one_is_left_to_a_person():
-    """It is the last that there is of that day, so it is not swept; the line says what to do. The warehouse is done."""
+def test_clean_day_without_raw_files_is_kept():
+    """The clean files are the only copy of the day. The error says what to do, and the warehouse is erased anyway."""
     raw = read_workspace(USERS).folder("raw", DAYS[2])
     raw.clear()
     raw.path.rmdir()
@@ -239,8 +239,8 @@ def test_a_clean_day_without_its_raw_one_is_left_to_a_person():
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_reader_of_the_warehouse_is_named(monkeypatch):
-    """As long as it reads, bytes stay in the files of the database: that is a problem, and the next run ends it."""
+def test_reader_of_the_warehouse_delays_completion(monkeypatch):
+    """While another program reads, erased bytes stay in the database files. The next run removes them."""
     for module in (sqlite.open, postgres.connection):
         monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
     with databases.connect(Pipeline().database) as reader:
@@ -255,17 +255,17 @@ def test_a_reader_of_the_warehouse_is_named(monkeypatch):
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 @pytest.mark.parametrize("content", [b"{", b'{"what": "forget", "key": ["\xff"]}'])
-def test_a_file_of_tombstones_that_cannot_be_read_stops_a_load(content):
-    """Or it would bring back who was forgotten."""
+def test_unreadable_tombstones_stop_a_load(content):
+    """The load could restore erased users."""
     Path("data/forgotten").mkdir()
     Path("data/forgotten/users.jsonl").write_bytes(content)
     with pytest.raises(FolderError, match=r"users\.jsonl: the keys that are forgotten cannot be read"):
         stages.load(read_workspace(USERS), DAYS[0])
 
 
-def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(server, configure):
-    """Whatever was synced, renamed, deleted or committed last: no day is lost, no load brings the user back, and the
-    same command leaves the files and tables that it would have left at once."""
+def test_next_run_completes_a_run_killed_anywhere(server, configure):
+    """The kill comes before each sync, rename, delete and commit. No day is lost, no load restores the user, and the
+    same command gives the files and tables of a run without a kill."""
     days = make_records()
     answer(server, configure, days, mode="incremental")
     make(USERS, [DAYS[1], DAYS[3]])
@@ -276,7 +276,7 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(server, confi
 
 
 def kill_at_every_step() -> None:
-    """Forget user 42 in a copy of `data`, killed at the first step, the second, …; prints how many there were."""
+    """Erase user 42 in copies of `data`, each with a kill at the next step. Print the number of steps."""
     now = clock.utc_now()
     clock.utc_now = lambda: now
     get_config().set("users", "max_reject_ratio", "1")
@@ -301,7 +301,7 @@ def kill_at_every_step() -> None:
 
 
 def kill_at(step: int) -> None:
-    """Have this process killed before the n-th of its calls that leave something on the disk."""
+    """Kill this process before its n-th call that changes the disk."""
     steps = itertools.count()
 
     def watch(call: Callable[..., Any], name: str = "") -> Callable[..., Any]:
@@ -321,7 +321,7 @@ def kill_at(step: int) -> None:
 
 
 def check_state(step: int) -> None:
-    """Every day is there and whole, and loads into a new warehouse without the user once the tombstone is written."""
+    """Check that every day is complete, and loads into a new warehouse without the user once there is a tombstone."""
     for day in (DAYS[1], DAYS[3]):
         raw = read_workspace(USERS).folder("raw", day)
         assert [raw.read(part) for part in raw.read_manifest(RawManifest).parts], step
@@ -344,7 +344,7 @@ def check_state(step: int) -> None:
 
 
 def dump_files() -> dict[str, Any]:
-    """The days, and the different lines of the tombstones: what was done may have been noted as the run was killed."""
+    """Read the days and the distinct lines of the tombstones. A killed run may have recorded its completion."""
     return dump_days() | {"tombstones": sorted(set(Path("data/forgotten/users.jsonl").read_bytes().splitlines()))}
 
 
@@ -354,8 +354,8 @@ def dump_database() -> list[str]:
 
 
 @pytest.mark.usefixtures("database")
-def test_loads_that_run_meanwhile_neither_bring_the_user_back_nor_lose_a_hash(server, configure):
-    """Days are cleaned and loaded again and again, as users are forgotten: in the end every marker fits its files."""
+def test_concurrent_loads_do_not_restore_the_user(server, configure):
+    """Another process transforms and loads days during `forget`. In the end every marker matches its files."""
     answer(server, configure, make_records(), mode="incremental")
     make(USERS, DAYS)
     code = "from tests.integration import test_forget_faults as faults; faults.load_again_and_again()"
@@ -376,7 +376,7 @@ def test_loads_that_run_meanwhile_neither_bring_the_user_back_nor_lose_a_hash(se
 
 
 def load_again_and_again() -> None:
-    """As Luigi does it, each stage under its lock, until there is a file `stop`."""
+    """Transform and load every day, with locks as in Luigi, until there is a file `stop`."""
     get_config().set("users", "max_reject_ratio", "1")
     for number in itertools.count():
         for day in DAYS:
