@@ -1,4 +1,4 @@
-"""A warehouse in PostgreSQL: what is particular to it. What it says of days is tested where SQLite's is."""
+"""Behavior specific to a PostgreSQL warehouse. Behavior shared with SQLite is tested elsewhere."""
 
 import datetime as dt
 import re
@@ -56,7 +56,7 @@ def store(cluster: Cluster) -> Store:
     return Store(cluster.make_url())
 
 
-# -- what a URL may say -------------------------------------------------------------------------------------------
+# -- URLs ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,8 @@ def store(cluster: Cluster) -> Store:
         ("postgresql://db/w?user=me&options=-csearch_path=x", None, "me - db - w"),
     ],
 )
-def test_a_url_is_read_as_sqlalchemy_reads_it_and_shown_without_its_password(
-    url: str, shown: str | None, params: str
-) -> None:
-    """What libpq knows may stand in the query."""
+def test_url_parses_as_in_sqlalchemy_and_hides_password(url: str, shown: str | None, params: str) -> None:
+    """The query may contain any parameter of libpq."""
     database = postgres.Database(url)
     assert str(database) == (shown or url)
     said = [database.params.get(name, "-") for name in ("user", "password", "host", "port", "dbname")]
@@ -96,16 +94,16 @@ def test_a_url_is_read_as_sqlalchemy_reads_it_and_shown_without_its_password(
         "postgresql://me:hush@db/w?password=hush",
     ],
 )
-def test_a_url_that_cannot_be_read_is_one_line_without_its_password(url: str) -> None:
-    """A password with a slash in it would be taken for a host, and shown."""
+def test_malformed_url_is_one_line_without_its_password(url: str) -> None:
+    """A password with a slash would be parsed as a host, and shown."""
     with pytest.raises(ConfigError) as caught:
         find_database(url)
     assert str(caught.value).startswith("[pipeline] database = postgresql://")
     assert "hush" not in str(caught.value)
 
 
-def test_the_urls_of_the_documentation_are_understood() -> None:
-    """Those of the page on growing, of the README and of errors; what is asked of libpq by them is known to it."""
+def test_urls_in_the_documentation_are_valid() -> None:
+    """Covers the README, the scaling page and error messages. libpq accepts every parameter."""
     text = "".join(
         (ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "wholeday/load/postgres/url.py")
     )
@@ -116,19 +114,19 @@ def test_the_urls_of_the_documentation_are_understood() -> None:
         assert psycopg.conninfo.conninfo_to_dict(**params) == params
 
 
-def test_the_extra_is_named_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a day is asked for or loaded; to name such a database costs nothing."""
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a connection needs psycopg. Creating a target does not."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     marker = LoadMarker("postgresql+psycopg://db/w", "users", DAY)
     with pytest.raises(ConfigError, match=r"PostgreSQL needs the extra postgres, .*pip install -e '\.\[postgres\]'$"):
         marker.exists()
 
 
-# -- what cannot be reached, or not be done -----------------------------------------------------------------------
+# -- failed connections and statements ----------------------------------------------------------------------------
 
 
 def refuse(url: str) -> str:
-    """The line of asking for a day, which is that of loading one."""
+    """Return the error of asking for a day. Loading a day must fail with the same one."""
     with pytest.raises((ConfigError, WarehouseError)) as asked:
         find_loaded(url, "users", [DAY])
     with pytest.raises((ConfigError, WarehouseError)) as loaded:
@@ -139,8 +137,8 @@ def refuse(url: str) -> str:
     return str(asked.value)
 
 
-def test_a_server_that_cannot_be_reached_is_one_line_at_once(cluster: Cluster) -> None:
-    """Nobody listens; the host has no address; the password is wrong; there is no such database, role or setting."""
+def test_failed_connection_is_one_line_at_once(cluster: Cluster) -> None:
+    """Covers a closed port, an unknown host, a wrong password, and an unknown database, role or setting."""
     began = time.monotonic()
     url = cluster.make_url(cluster.port)
     port = find_port()
@@ -160,8 +158,8 @@ def test_a_server_that_cannot_be_reached_is_one_line_at_once(cluster: Cluster) -
     assert time.monotonic() - began < 20
 
 
-def test_what_the_role_may_not_do_is_one_line(cluster: Cluster, store: Store) -> None:
-    """Make a schema, or write in one."""
+def test_missing_privilege_is_one_line(cluster: Cluster, store: Store) -> None:
+    """Covers creating a schema, writing to it, and a read-only transaction."""
     cluster.execute("create role guest login")
     url = store.url.replace("//loader@", "//guest@")
     line = "permission denied for database warehouse: grant this role the right, and run again"
@@ -177,15 +175,15 @@ def test_what_the_role_may_not_do_is_one_line(cluster: Cluster, store: Store) ->
         Store(reading).load(incremental(2))
 
 
-def test_a_search_path_without_a_schema_is_one_line(cluster: Cluster) -> None:
-    """Where the first is the role's own, and there is none, and no other."""
+def test_search_path_without_a_schema_is_one_line(cluster: Cluster) -> None:
+    """The first entry is the schema named after the role, which does not exist."""
     url = cluster.make_url().replace("search_path=", "search_path=$user,no")
     with pytest.raises(WarehouseError, match=r"no schema of the search path exists: name one with \?options="):
         Store(url).load(incremental(1))
 
 
-def test_a_statement_that_is_cancelled_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand, or by a timeout of the role's."""
+def test_cancelled_statement_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person or a timeout may cancel a statement."""
     monkeypatch.setitem(postgres.SETTINGS, "statement_timeout", "1ms")
     with pytest.raises(
         WarehouseError, match="canceling statement due to statement timeout: somebody cancelled it there"
@@ -194,14 +192,14 @@ def test_a_statement_that_is_cancelled_is_one_line(store: Store, monkeypatch: py
 
 
 def sort(database: Database) -> None:
-    """Sort more than fits into the memory that is allowed."""
+    """Sort more rows than fit into the allowed memory."""
     with database.connect(create=True) as db:
         db.run("set work_mem = '64kB'")
         db.run("select count(*) from (select n from generate_series(1, 100000) n order by n desc) numbers")
 
 
-def test_a_limit_of_temporary_files_is_one_line(cluster: Cluster) -> None:
-    """Any statement that sorts may reach it, such as those of forget."""
+def test_temporary_file_limit_is_one_line(cluster: Cluster) -> None:
+    """Any statement that sorts may reach the limit, for example in forget."""
     cluster.execute(f"alter role {USER} set temp_file_limit = 0")
     try:
         with pytest.raises(WarehouseError, match=r"temp_file_limit .*: raise that limit of the server for this role"):
@@ -210,16 +208,16 @@ def test_a_limit_of_temporary_files_is_one_line(cluster: Cluster) -> None:
         cluster.execute(f"alter role {USER} reset temp_file_limit")
 
 
-def test_a_name_that_postgresql_would_cut_is_refused(store: Store) -> None:
-    """It keeps 63 bytes, and says nothing."""
+def test_name_longer_than_63_bytes_is_rejected(store: Store) -> None:
+    """PostgreSQL would truncate the name without an error."""
     declare(store, *declared(), sa.Column("ü" * 32, sa.Text))
     day = incremental(1)
     with pytest.raises(ConfigError, match=f"table users: the name {'ü' * 32} is longer than 63 bytes: choose"):
         store.warehouse.load(describe(day), [], [])
 
 
-def test_a_key_that_is_too_long_for_an_index_is_one_line(cluster: Cluster) -> None:
-    """And the day before it stays."""
+def test_key_too_long_for_index_is_one_line(cluster: Cluster) -> None:
+    """The day before it stays loaded."""
     store = Store(cluster.make_url(), "orders")
     store.load(incremental(1, Record(("a", 1), at(5), "a")))
     with pytest.raises(WarehouseError, match=r"index row .* maximum .*: a key is too long for an index: reject"):
@@ -239,10 +237,8 @@ def test_a_key_that_is_too_long_for_an_index_is_one_line(cluster: Cluster) -> No
     ],
     ids=["null", "check", "reference"],
 )
-def test_a_constraint_that_somebody_added_is_named_in_one_line(
-    store: Store, statements: list[str], message: str
-) -> None:
-    """Without the row that PostgreSQL shows with it."""
+def test_violated_constraint_of_others_is_one_line(store: Store, statements: list[str], message: str) -> None:
+    """The line omits the row that PostgreSQL shows, as it may hold personal data."""
     store.load(snapshot(1, 1, user(1, "a", 0), user(2, "b", 0)))
     store.execute(*statements)
     line = fails(store, snapshot(2, 30, user(1, None if "null" in message else "Kowalczyk", 29)))
@@ -252,8 +248,8 @@ def test_a_constraint_that_somebody_added_is_named_in_one_line(
     assert "row contains" not in line
 
 
-def test_a_database_that_cannot_hold_every_character_is_one_line(cluster: Cluster) -> None:
-    """One of the server's old encodings."""
+def test_unsupported_character_is_one_line(cluster: Cluster) -> None:
+    """The database has an encoding that is not UTF-8."""
     cluster.execute(f"create database latin owner {USER} encoding 'LATIN1' template template0")
     store = Store(cluster.make_url().replace("/warehouse?", "/latin?"))
     store.load(incremental(1, user(1, "Zoë", 5)))
@@ -265,8 +261,8 @@ def test_a_database_that_cannot_hold_every_character_is_one_line(cluster: Cluste
 # -- schemas ------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_schema_of_the_search_path_is_made_and_nothing_is_looked_for_elsewhere(store: Store) -> None:
-    """Tables of the next one, though they are a warehouse's, are neither read nor written."""
+def test_only_the_first_schema_is_used(store: Store) -> None:
+    """It is created if missing. Warehouse tables in later schemas are neither read nor written."""
     store.load(incremental(1, user(1, "a", 5)))
     before = store.dump_all()
     first = f'"My ""Own"" {id(store)}"'
@@ -279,8 +275,8 @@ def test_the_first_schema_of_the_search_path_is_made_and_nothing_is_looked_for_e
     assert find_loaded(other.url, "users", [dt.date(2026, 11, 1)]) == {dt.date(2026, 11, 1)}
 
 
-def test_without_a_schema_in_the_url_it_is_the_role_s_own_or_public(cluster: Cluster) -> None:
-    """As anywhere in PostgreSQL."""
+def test_default_schema_is_the_role_s_or_public(cluster: Cluster) -> None:
+    """PostgreSQL has the same default."""
     cluster.execute("create role plain login")
     cluster.execute("create database plain owner plain")
     url = cluster.make_url().replace("loader@/warehouse", "plain@/plain").partition("&options")[0]
@@ -290,8 +286,8 @@ def test_without_a_schema_in_the_url_it_is_the_role_s_own_or_public(cluster: Clu
     assert find_loaded(url, "users", [dt.date(2026, 11, 1)]) == set()
 
 
-def test_another_program_s_table_loads_is_one_line(store: Store) -> None:
-    """It has no column `date` to be asked for."""
+def test_loads_table_of_another_program_is_one_line(store: Store) -> None:
+    """The table of another program has no column `date`."""
     store.make_room()
     store.execute("create table loads (truck text)")
     with pytest.raises(
@@ -301,11 +297,11 @@ def test_another_program_s_table_loads_is_one_line(store: Store) -> None:
         find_loaded(store.url, "users", [DAY])
 
 
-# -- what is stored -----------------------------------------------------------------------------------------------
+# -- stored values ------------------------------------------------------------------------------------------------
 
 
-def test_columns_have_the_types_of_postgresql(store: Store) -> None:
-    """Times with their zone, dates, booleans; every whole number has 64 bits."""
+def test_columns_have_native_types(store: Store) -> None:
+    """Covers times with a zone, dates and booleans. Every integer has 64 bits."""
     columns = [sa.Column("yes", sa.Boolean), sa.Column("real", sa.Float), sa.Column("day", sa.Date)]
     declare(store, *declared(), *columns)
     store.warehouse.load(describe(incremental(1)), [], [])
@@ -322,8 +318,8 @@ def test_columns_have_the_types_of_postgresql(store: Store) -> None:
     }
 
 
-def test_text_in_a_key_is_compared_by_its_bytes(cluster: Cluster) -> None:
-    """In every table, the temporary ones included, or two of them could not be compared at all."""
+def test_text_keys_are_compared_bytewise(cluster: Cluster) -> None:
+    """Columns of different collations cannot be compared, so temporary tables need the same one."""
     store = Store(cluster.make_url(), "orders")
     for number, key in enumerate(("a", "A", "ä", "Z"), 1):
         store.load(snapshot(number, 24 * number, Record((key, 1), at(number), "a"), Record((key, 2), None, "b")))
@@ -333,17 +329,15 @@ def test_text_in_a_key_is_compared_by_its_bytes(cluster: Cluster) -> None:
     assert [tuple(row) for row in found] == [("mode", None), ("name", None), ("shop", "C")]
 
 
-def test_a_commit_is_on_the_disk_whatever_the_role_does_as_a_rule(store: Store) -> None:
-    """A day that was told to be loaded is there after a power cut."""
+def test_commit_is_synchronous_despite_role_settings(store: Store) -> None:
+    """A loaded day must survive a power cut."""
     with find_database(f"{store.url} -csynchronous_commit=off").connect(create=True) as db:
         assert db.run("show synchronous_commit").fetchone() == ("on",)
 
 
 @pytest.mark.parametrize("counts", ["on", "off"])
-def test_users_who_come_and_go_are_counted_whether_the_server_keeps_counts_or_not(
-    cluster: Cluster, counts: str
-) -> None:
-    """Its own are of what a transaction did to a table; without them the rows are counted."""
+def test_row_counts_work_without_server_statistics(cluster: Cluster, counts: str) -> None:
+    """The server counts the changes of a transaction. If it does not, the load counts the rows."""
     store = Store(cluster.make_url())
     cluster.execute(f"alter role {USER} set track_counts = {counts}")
     try:
@@ -356,8 +350,8 @@ def test_users_who_come_and_go_are_counted_whether_the_server_keeps_counts_or_no
         cluster.execute(f"alter role {USER} reset track_counts")
 
 
-def test_a_table_in_partitions_is_loaded_as_any_other(store: Store) -> None:
-    """The server keeps its counts by partitions, which are somebody else's."""
+def test_partitioned_table_is_loaded(store: Store) -> None:
+    """The user created the partitions. The server counts changes per partition."""
     store.load(incremental(1, user(1, "a", 5), user(2, "a", 5)))
     store.execute(
         "alter table users rename to whole",
@@ -371,8 +365,8 @@ def test_a_table_in_partitions_is_loaded_as_any_other(store: Store) -> None:
     assert store.load(incremental(2, user(3, "a", 30), user(1, "b", 30))).inserted == 1
 
 
-def test_sqlalchemy_and_pandas_read_by_the_same_url(store: Store) -> None:
-    """Schema included."""
+def test_sqlalchemy_and_pandas_accept_the_same_url(store: Store) -> None:
+    """The schema of the URL applies there as well."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
     engine = sa.create_engine(store.url, poolclass=sa.NullPool)
     frame = pd.read_sql("select * from users", engine)
@@ -380,8 +374,8 @@ def test_sqlalchemy_and_pandas_read_by_the_same_url(store: Store) -> None:
     assert frame["updated_at"][0] == at(5)
 
 
-def test_the_first_day_leaves_the_indexes_that_any_other_does(store: Store, cluster: Cluster) -> None:
-    """It fills tables without them, where there was never a row; those of other programs are made again too."""
+def test_first_load_restores_all_indexes(store: Store, cluster: Cluster) -> None:
+    """A load into empty tables drops the indexes first. It restores those of other programs as well."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
     found = "from pg_indexes where schemaname = current_schema() order by 1"
     other = Store(cluster.make_url())
@@ -399,8 +393,8 @@ def test_the_first_day_leaves_the_indexes_that_any_other_does(store: Store, clus
     assert len(store.query(keys)) == 7
 
 
-def test_rights_and_views_of_others_outlast_newer_code_and_a_rebuild(store: Store) -> None:
-    """Nothing is dropped where what is there will do."""
+def test_views_and_grants_of_others_survive_rebuild(store: Store) -> None:
+    """A rebuild keeps tables whose definition is unchanged. A load by newer code keeps them as well."""
     day = snapshot(1, 10, user(1, "a", 5))
     store.load(day)
     store.execute(
@@ -416,8 +410,8 @@ def test_rights_and_views_of_others_outlast_newer_code_and_a_rebuild(store: Stor
     assert store.query(f"{grants} current_schema() order by 1") == [("users",), ("users_history",)]
 
 
-def test_a_view_of_the_history_that_was_changed_is_made_anew(store: Store) -> None:
-    """Though its comment is the one that was given to it."""
+def test_changed_history_view_is_replaced(store: Store) -> None:
+    """The comment on the view is still the original one."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
     columns = "user_id, name, updated_at, updated_at as valid_from, updated_at as valid_to"
     store.execute(f"create or replace view users_history as select {columns} from users")
@@ -426,8 +420,8 @@ def test_a_view_of_the_history_that_was_changed_is_made_anew(store: Store) -> No
     assert store.history() == {(1, "a", at(5), at(5), None)}
 
 
-def test_a_column_more_stands_in_the_way_of_a_view_on_the_history_and_says_so(store: Store) -> None:
-    """The view has its columns in the middle: it is dropped and made, unless another stands on it."""
+def test_new_column_requires_dropping_dependent_views(store: Store) -> None:
+    """A new column is inserted in the middle of the history view, so the view must be dropped and created."""
     store.load(incremental(1, user(1, "a", 5)))
     store.execute("create view mine as select * from users_history")
     declare(store, *declared(), sa.Column("age", sa.Integer))
@@ -449,8 +443,8 @@ VALUES = {
 }
 
 
-def test_what_is_staged_is_what_was_given(cluster: Cluster) -> None:
-    """Any value of any kind, in batches of any length, comes back as it was, with the number of its row."""
+def test_staged_rows_equal_the_input(cluster: Cluster) -> None:
+    """Values of every type, in batches of any length, are stored unchanged and in order."""
     types = ", ".join(f'"{kind}" {postgres.PostgreSQL.types[kind]}' for kind in VALUES)
     rows = st.tuples(*(st.none() | values for _, values in VALUES.values()))
 
@@ -475,11 +469,11 @@ def test_what_is_staged_is_what_was_given(cluster: Cluster) -> None:
         hold()
 
 
-# -- who waits for whom -------------------------------------------------------------------------------------------
+# -- locks --------------------------------------------------------------------------------------------------------
 
 
 def hold_back(store: Store, day: Any) -> tuple[threading.Thread, threading.Event]:
-    """A load that has come to its rows and waits for the event."""
+    """Start a load that waits for the event before it sends its rows."""
     came, go = threading.Event(), threading.Event()
 
     def wait() -> Iterator[pa.RecordBatch]:
@@ -495,8 +489,8 @@ def hold_back(store: Store, day: Any) -> tuple[threading.Thread, threading.Event
     return thread, go
 
 
-def test_a_load_that_does_not_end_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait for another load of the dataset is bounded; loads of another dataset do not wait at all."""
+def test_wait_for_another_load_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads of other datasets do not wait."""
     store.load(incremental(1, user(1, "a", 5)))
     thread, go = hold_back(store, incremental(2, user(1, "b", 30)))
     Store(store.url, "orders").load(incremental(1, Record(("a", 1), at(5), "a")))
@@ -510,8 +504,8 @@ def test_a_load_that_does_not_end_is_given_up_in_one_line(store: Store, monkeypa
     assert names(store) == {1: "b"}
 
 
-def test_the_first_loads_of_two_datasets_at_once_make_the_tables_of_all_once(store: Store) -> None:
-    """Who comes second waits until they are there, and is no error."""
+def test_concurrent_first_loads_create_shared_tables_once(store: Store) -> None:
+    """The second load waits until the tables exist."""
     thread, go = hold_back(store, incremental(1, user(1, "a", 5)))
     orders = Store(store.url, "orders")
     other = threading.Thread(target=orders.load, args=(incremental(1, Record(("a", 1), at(5), "a")),))
@@ -525,8 +519,8 @@ def test_the_first_loads_of_two_datasets_at_once_make_the_tables_of_all_once(sto
     assert len(store.warehouse.read_markers()) == len(orders.warehouse.read_markers()) == 1
 
 
-def test_a_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
-    """Nothing keeps it out until the commit, though the tables are emptied and filled."""
+def test_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
+    """A rebuild locks out readers only at its commit."""
     day = snapshot(1, 10, user(1, "a", 5))
     store.load(day)
     seen = []
@@ -549,8 +543,7 @@ def test_a_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
     assert names(store) == {1: "b"}
 
 
-def test_two_transactions_that_wait_for_each_other_are_told_to_try_again(store: Store) -> None:
-    """A deadlock passes: it is the kind of error after which a load is repeated."""
+def test_deadlock_is_an_error_to_retry(store: Store) -> None:
     store.load(incremental(1, user(1, "a", 5)))
     with databases.connect(store.url) as other:
         other.execute("begin; lock table loads in exclusive mode")
@@ -575,11 +568,11 @@ def test_two_transactions_that_wait_for_each_other_are_told_to_try_again(store: 
     assert names(store) == {1: "b"}
 
 
-# -- secrets, and those who are forgotten -------------------------------------------------------------------------
+# -- secrets and erased users -------------------------------------------------------------------------------------
 
 
-def test_the_password_is_in_no_log_file_table_or_error(cluster: Cluster, home: Path) -> None:
-    """G8: of commands that succeed, fail, and show; it stands in luigi.cfg alone."""
+def test_password_is_never_printed_or_stored(cluster: Cluster, home: Path) -> None:
+    """G8: covers commands that succeed and that fail. Only luigi.cfg holds the password."""
     url = cluster.make_url(cluster.port)
     text = (home / "luigi.cfg").read_text()
     (home / "luigi.cfg").write_text(text.replace("sqlite:///data/warehouse.db", url.replace("%", "%%")))
@@ -600,8 +593,8 @@ def test_the_password_is_in_no_log_file_table_or_error(cluster: Cluster, home: P
         assert not [secret for secret in secrets if secret in text]
 
 
-def test_no_byte_of_a_forgotten_user_is_left_in_a_table(cluster: Cluster, configure: Callable[..., None]) -> None:
-    """Not where the rows were, nor where copies of them were: the tables are written anew, and their statistics."""
+def test_erased_user_leaves_no_bytes_in_tables(cluster: Cluster, configure: Callable[..., None]) -> None:
+    """Tables and statistics are rewritten, so that no copies of old rows remain."""
     mark = "Kowalczyk"
     cluster.execute("create database erased owner loader")
     url = cluster.make_url().replace("/warehouse?", "/erased?")
@@ -618,14 +611,12 @@ def test_no_byte_of_a_forgotten_user_is_left_in_a_table(cluster: Cluster, config
         connection.execute("analyze")
     assert {"users", "_users_events"} <= set(find_in_files(cluster, "erased", mark))
     assert forget(read_workspace(USERS), [str(key)]).problems == []
-    # Only a superuser could write the statistics of columns anew; the page that says so is docs/scaling.md.
+    # Only a superuser can rewrite the statistics of columns. See docs/scaling.md.
     assert set(find_in_files(cluster, "erased", mark)) <= {"pg_statistic"}
 
 
-def test_a_transaction_that_can_still_see_a_forgotten_user_is_named(
-    postgresql: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It need not touch the tables: what it might still ask for is kept for it."""
+def test_open_transaction_that_blocks_erasure_is_reported(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL keeps old rows for every open snapshot, even if its transaction never reads the tables."""
     monkeypatch.setattr(postgres.connection, "BUSY_SECONDS", 0.1)
     stages.extract(read_workspace(USERS), DAY)
     stages.transform(read_workspace(USERS), DAY)
@@ -640,7 +631,7 @@ def test_a_transaction_that_can_still_see_a_forgotten_user_is_named(
 
 
 def find_in_files(cluster: Cluster, database: str, text: str) -> list[str]:
-    """The files of a database's tables and indexes that hold a text."""
+    """Return the tables and indexes of a database whose files contain a text."""
     cluster.execute("checkpoint")
     with psycopg.connect(host=str(cluster.folder), port=cluster.port, user="postgres", dbname=database) as connection:
         ((oid,),) = connection.execute("select oid from pg_database where datname = current_database()").fetchall()

@@ -36,7 +36,7 @@ Configure = Callable[..., None]
 
 
 class Flaky:
-    """A listing that fails from a request on, until it is mended."""
+    """A listing that fails from a given request on, until `mend` is called."""
 
     def __init__(self, server: Server, listing: Listing, broken_at: int | None = None) -> None:
         self.listing, self.broken_at = listing, broken_at
@@ -56,18 +56,18 @@ class Flaky:
 
 @pytest.fixture(autouse=True)
 def folder(configure: Configure) -> Path:
-    """The raw folder of the day, in parts of four records."""
+    """Return the raw folder of the day. Parts hold four records."""
     configure("pipeline", part_records=4)
     return read_workspace(USERS).folder("raw", DAY).path
 
 
 def set_source(configure: Configure, source: Flaky, **keys: Any) -> None:
-    """Have the users' section read it, without a second try."""
+    """Configure the users' section for a source, without retries."""
     configure("users", **source.listing.section | {"url": source.url, "retries": 0} | keys)
 
 
 def break_off(server: Server, configure: Configure, broken_at: int = 5, **keys: Any) -> Flaky:
-    """A source of 20 users in pages of three that fails at page six; the extraction has got that far."""
+    """Interrupt an extraction of 20 users in pages of three at page six, and return its repaired source."""
     source = Flaky(server, Listing("query", count=20, size=3), broken_at)
     set_source(configure, source, **keys)
     with pytest.raises(SourceError, match="503"):
@@ -85,10 +85,10 @@ def read_ids() -> list[int]:
     return [json.loads(line)["id"] for part in read_manifest().parts for line in unpack(folder.read(part))]
 
 
-def test_a_reading_that_was_broken_off_goes_on_where_its_last_part_ends(
+def test_interrupted_extraction_resumes_after_its_last_part(
     server: Server, configure: Configure, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The page in which that part ended is asked for again, and no other; the day is as old as its first request."""
+    """Only the page in which the part ended is requested again. The day keeps the time of its first request."""
     caplog.set_level(logging.INFO, "luigi-interface")
     before = clock.utc_now()
     break_off(server, configure)
@@ -98,7 +98,7 @@ def test_a_reading_that_was_broken_off_goes_on_where_its_last_part_ends(
     ]
     parts = {path.name: path.read_bytes() for path in folder.glob("part-0000[012]*")}
     stages.extract(read_workspace(USERS), DAY)
-    # Page four is the one in which record 12 came; pages five to seven followed.
+    # Page four contains record 12, the last one of the third part. Pages five to seven follow.
     assert [json.loads(request.query["after"])[1][1] for request in server.requests] == [9, 12, 15, 18]
     assert "resuming the interrupted extraction after 3 parts" in caplog.text
     manifest = read_manifest()
@@ -114,8 +114,8 @@ def test_a_reading_that_was_broken_off_goes_on_where_its_last_part_ends(
 
 
 @pytest.mark.timeout(60)
-def test_a_killed_extraction_goes_on(server: Server) -> None:
-    """SIGKILL in the middle of a page: the next run asks for that of the last finished part, and what follows."""
+def test_killed_extraction_resumes(server: Server) -> None:
+    """After SIGKILL in the middle of a page, the next run starts from the page where the last finished part ended."""
     listing, arrived, go = Listing("link_header", count=20, size=3), threading.Event(), threading.Event()
 
     def respond(request: Request) -> Answer:
@@ -141,12 +141,12 @@ def test_a_killed_extraction_goes_on(server: Server) -> None:
 
 
 def renew(source: Flaky) -> None:
-    """Every user has changed."""
+    """Change every user."""
     source.listing.users |= dict.fromkeys(range(1, 21), 99)
 
 
 def refuse(status: int) -> Callable[[Flaky], None]:
-    """Pointers that were given out before are refused."""
+    """Return a change that makes the source refuse older pointers."""
 
     def change(source: Flaky) -> None:
         old, respond = source.listing.asked, source.listing.respond
@@ -184,8 +184,8 @@ def test_moved_source_restarts_the_extraction(
     assert read_ids() == list(range(1, 21))
 
 
-def test_what_the_first_page_declares_holds_after_a_break(server: Server, configure: Configure) -> None:
-    """Where no other says how many there are: a page that is left out then is missed."""
+def test_declared_total_survives_an_interruption(server: Server, configure: Configure) -> None:
+    """Only the first page declares the total. A resumed extraction still detects a missing record."""
     source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
     respond = source.listing.respond
 
@@ -205,8 +205,8 @@ def test_what_the_first_page_declares_holds_after_a_break(server: Server, config
     assert len(server.requests) == 4
 
 
-def test_a_page_from_before_the_break_does_not_come_again(server: Server, configure: Configure) -> None:
-    """What was seen then is seen."""
+def test_repetition_is_detected_across_an_interruption(server: Server, configure: Configure) -> None:
+    """The second run recognizes a page of the first one."""
     source = break_off(server, configure)
     respond, first = source.listing.respond, [{"id": number, "version": number} for number in (1, 2, 3)]
 
@@ -219,8 +219,7 @@ def test_a_page_from_before_the_break_does_not_come_again(server: Server, config
         stages.extract(read_workspace(USERS), DAY)
 
 
-def test_a_reading_that_started_over_goes_on_too(server: Server, configure: Configure) -> None:
-    """A second break is no worse than the first."""
+def test_restarted_extraction_resumes_too(server: Server, configure: Configure) -> None:
     source = break_off(server, configure)
     renew(source)
     source.broken_at = source.listing.asked + 1 + 6
@@ -235,18 +234,16 @@ def test_a_reading_that_started_over_goes_on_too(server: Server, configure: Conf
 @pytest.mark.parametrize(
     "keys", [{"params": '{"team": 7}'}, {"deleted_when": "gone"}, {"mode": "snapshot"}, {"min_records": "2"}], ids=str
 )
-def test_another_question_is_asked_from_the_beginning(
-    server: Server, configure: Configure, keys: dict[str, str]
-) -> None:
-    """Parts of one reading never stand beside those of another."""
+def test_changed_request_restarts_the_extraction(server: Server, configure: Configure, keys: dict[str, str]) -> None:
+    """A day never mixes parts of different requests."""
     break_off(server, configure)
     configure("users", **keys)
     stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 7
 
 
-def test_parts_of_another_size_are_begun_anew(server: Server, configure: Configure) -> None:
-    """Every part but the last is full."""
+def test_changed_part_size_restarts_the_extraction(server: Server, configure: Configure) -> None:
+    """Every part except the last is full."""
     break_off(server, configure)
     configure("pipeline", part_records=5)
     stages.extract(read_workspace(USERS), DAY)
@@ -257,10 +254,10 @@ def test_parts_of_another_size_are_begun_anew(server: Server, configure: Configu
 @pytest.mark.parametrize(
     "keys", [{"retries": 3}, {"timeout": 7}, {"requests_per_second": 1000}, {"auth": "bearer:A_TOKEN"}], ids=str
 )
-def test_more_patience_is_no_other_question(
+def test_changed_client_settings_keep_the_checkpoint(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object]
 ) -> None:
-    """What was too hasty goes on with more time, and what was refused in another's name."""
+    """A user may raise a timeout or replace a token to finish an interrupted extraction."""
     monkeypatch.setenv("A_TOKEN", "t0k3n")
     break_off(server, configure)
     configure("users", **keys)
@@ -268,10 +265,10 @@ def test_more_patience_is_no_other_question(
     assert len(server.requests) == 4
 
 
-def test_another_watermark_is_another_question(
+def test_changed_watermark_restarts_the_extraction(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where another day was loaded meanwhile, the source is asked for other changes."""
+    """A load of another day moves the watermark, so the source is asked for other changes."""
     marks = iter([dt.datetime(2026, 10, day, tzinfo=dt.UTC) for day in (18, 19)])
     monkeypatch.setattr("wholeday.load.warehouse.Warehouse.watermark_before", lambda *_: next(marks))
     break_off(server, configure, params='{"since": "{watermark}"}')
@@ -280,10 +277,10 @@ def test_another_watermark_is_another_question(
 
 
 @pytest.mark.parametrize(("hours", "requests"), [(23, 4), (24, 7), (-1, 7)])
-def test_a_reading_is_not_gone_on_with_after_a_day(
+def test_checkpoint_expires_after_a_day(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, hours: int, requests: int
 ) -> None:
-    """Then what was read first is too old to stand beside what is read last; nor where a clock was set back."""
+    """The first records would be too old to combine with the last ones. A clock set back expires it as well."""
     with monkeypatch.context() as patch:
         then = clock.utc_now() - dt.timedelta(hours=hours)
         patch.setattr(clock, "utc_now", lambda: then)
@@ -293,8 +290,8 @@ def test_a_reading_is_not_gone_on_with_after_a_day(
     assert (read_manifest().started_at == then) == (requests == 4)
 
 
-def test_what_a_gate_refused_is_not_gone_on_with(server: Server, configure: Configure, folder: Path) -> None:
-    """Nothing of what came is to be believed another time: the next run asks for all of it."""
+def test_rejected_day_is_not_resumed(server: Server, configure: Configure, folder: Path) -> None:
+    """After a quality gate fails, the next run requests all pages again."""
     source = Flaky(server, Listing("query", count=20, size=3))
     set_source(configure, source, min_records="21")
     for _ in range(2):
@@ -321,7 +318,7 @@ ODD = {
 def test_odd_answer_is_retried(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, trouble: Answer
 ) -> None:
-    """One odd answer behind the first page costs one request."""
+    """An odd answer after the first page costs one more request."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing, odd = Listing("query", count=20, size=3), [trouble]
     set_source(configure, Flaky(server, listing), retries=1)
@@ -335,7 +332,7 @@ def test_odd_answer_is_retried(
 def test_odd_answer_that_persists_is_an_outage(
     server: Server, configure: Configure, folder: Path, trouble: Answer
 ) -> None:
-    """The finished parts are kept, and the next run asks from the page of the last one on."""
+    """The finished parts are kept. The next run resumes from the page where the last part ended."""
     source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
     source.trouble = trouble
     set_source(configure, source)
@@ -350,7 +347,7 @@ def test_odd_answer_that_persists_is_an_outage(
 
 @pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
 def test_odd_first_page_fails_at_once(server: Server, configure: Configure, trouble: Answer) -> None:
-    """Nothing is lost by it, and who runs this for the first time wants to know."""
+    """No records are lost, and a first run should report a wrong configuration without delay."""
     source = Flaky(server, Listing("query", count=20, size=3), broken_at=0)
     source.trouble = trouble
     set_source(configure, source, retries=3)
@@ -359,8 +356,8 @@ def test_odd_first_page_fails_at_once(server: Server, configure: Configure, trou
     assert len(server.requests) == 1
 
 
-def test_resumed_reading_asks_for_few_pages(server: Server, configure: Configure) -> None:
-    """61 pages, of which page 50 is odd in the first run: the second run asks for pages 45 to 61 only."""
+def test_resumed_extraction_requests_only_remaining_pages(server: Server, configure: Configure) -> None:
+    """The first run fails at page 50 of 61. The second run requests pages 45 to 61."""
     broken = Answer({"error": "temporarily unavailable"})
 
     def respond(request: Request) -> Answer:
@@ -380,8 +377,8 @@ def test_resumed_reading_asks_for_few_pages(server: Server, configure: Configure
 
 
 @pytest.mark.parametrize("trouble", [Answer("<html>"), Answer(status=409), Answer(status=423)], ids=str)
-def test_outage_of_a_resumed_reading_keeps_its_parts(server: Server, configure: Configure, trouble: Answer) -> None:
-    """The source is still in trouble in the second run; the third resumes where the first ended."""
+def test_second_outage_keeps_the_finished_parts(server: Server, configure: Configure, trouble: Answer) -> None:
+    """The source still fails in the second run. The third run resumes where the first one stopped."""
     source = break_off(server, configure)
     source.trouble, source.broken_at = trouble, 0
     with pytest.raises(OutageError):
@@ -391,10 +388,10 @@ def test_outage_of_a_resumed_reading_keeps_its_parts(server: Server, configure: 
     assert len(server.requests) == 4
 
 
-def test_empty_page_before_the_declared_end_is_retried(
+def test_empty_page_before_declared_total_is_retried(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The source declares more users than came: an empty page is odd."""
+    """The source declares more users than it has sent."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing, empty = Listing("page1", count=20, size=3, total="field"), [True]
 
@@ -413,7 +410,7 @@ def test_empty_page_before_the_declared_end_is_retried(
 def test_empty_page_that_persists_is_an_outage(
     server: Server, configure: Configure, kind: str, total: int | None
 ) -> None:
-    """Whatever it declares itself; the next run resumes before it."""
+    """The total of the empty page itself is ignored. The next run resumes before that page."""
     listing = Listing(kind, count=20, size=3, total="field")
     source = Flaky(server, listing)
     respond = listing.respond
@@ -436,8 +433,8 @@ def test_empty_page_that_persists_is_an_outage(
 
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["each page", "first page"])
-def test_list_that_shrank_is_read_again(server: Server, configure: Configure, everywhere: bool) -> None:
-    """A user is deleted during the first run: an empty last page short of the total is right, and the next run ends."""
+def test_shrunken_list_is_extracted_again(server: Server, configure: Configure, everywhere: bool) -> None:
+    """A user is deleted during the first run, so the declared total is too high. The next run succeeds."""
     listing = Listing("last_id", count=20, size=3, total="field", drift=[Step(3, "delete", 19)])
     source = Flaky(server, listing)
     respond = listing.respond
@@ -455,7 +452,7 @@ def test_list_that_shrank_is_read_again(server: Server, configure: Configure, ev
 
 
 def test_repeated_page_is_retried(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As from a cache that gives the page before; one that persists is a cycle, and nothing of it is kept."""
+    """A cache may answer with the page before. If the repetition persists, it is a cycle, and no part is kept."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing = Listing("page1", count=20, size=3)
 
@@ -479,8 +476,7 @@ def test_repeated_page_is_retried(server: Server, configure: Configure, monkeypa
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_what_came_before_a_secret_ran_out_is_gone_on_with(server: Server, configure: Configure, status: int) -> None:
-    """It is the asker who is refused; a new secret goes on where the old one ended."""
+def test_extraction_resumes_after_expired_credentials(server: Server, configure: Configure, status: int) -> None:
     source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
     source.trouble = Answer(status=status)
     set_source(configure, source)
@@ -492,8 +488,8 @@ def test_what_came_before_a_secret_ran_out_is_gone_on_with(server: Server, confi
     assert len(server.requests) == 4
 
 
-def test_cut_checkpoints_count_up_to_the_cut(server: Server, configure: Configure, folder: Path) -> None:
-    """A crash in the middle of a line costs the part of that line, and spoils none that is noted later."""
+def test_truncated_checkpoints_are_used_up_to_the_cut(server: Server, configure: Configure, folder: Path) -> None:
+    """A crash in the middle of a line loses the part of that line. Later checkpoints stay readable."""
     source = break_off(server, configure)
     file = folder / CHECKPOINTS
     file.write_bytes(file.read_bytes()[:-20])
@@ -508,10 +504,10 @@ def test_cut_checkpoints_count_up_to_the_cut(server: Server, configure: Configur
 
 
 @pytest.mark.parametrize(("old", "new"), [(b'["', b'["\xff'), (b'"part-', b'"\xf0art-')], ids=["first line", "a part"])
-def test_damaged_checkpoints_restart(
+def test_damaged_checkpoints_restart_the_extraction(
     server: Server, configure: Configure, folder: Path, old: bytes, new: bytes
 ) -> None:
-    """A bit flipped in the middle of a string. No one has to fix it."""
+    """A flipped bit in a string needs no manual repair."""
     break_off(server, configure).mend()
     file = folder / CHECKPOINTS
     file.write_bytes(file.read_bytes().replace(old, new, 1))
@@ -534,10 +530,10 @@ def scribble(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, lose, scribble])
-def test_damaged_files_of_a_reading_are_not_gone_on_with(
+def test_damaged_part_restarts_the_extraction(
     server: Server, configure: Configure, folder: Path, damage: Callable[[Path], None]
 ) -> None:
-    """The source still has all records: the extraction restarts."""
+    """The source still has all records."""
     break_off(server, configure)
     damage(folder)
     stages.extract(read_workspace(USERS), DAY)
@@ -545,14 +541,14 @@ def test_damaged_files_of_a_reading_are_not_gone_on_with(
 
 
 @pytest.mark.parametrize("signed", [range(20), [1]], ids=["every link", "the first link"])
-def test_a_secret_in_a_pointer_is_not_kept(
+def test_secret_in_a_pointer_is_not_stored(
     server: Server,
     configure: Configure,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     signed: Collection[int],
 ) -> None:
-    """Behind a page whose link holds a secret there is nothing to go on from, and no file has the secret in it."""
+    """An extraction cannot resume after a page whose link contains a secret."""
     caplog.set_level(logging.INFO, "luigi-interface")
     monkeypatch.setenv("API_KEY", "s3cr3t-k3y")
     listing = Listing("query", count=20, size=3)
@@ -577,8 +573,8 @@ def test_a_secret_in_a_pointer_is_not_kept(
     assert b"s3cr3t" not in b"".join(dump_tree(".").values())
 
 
-def test_a_pointer_that_is_called_a_token_is_no_secret(server: Server, configure: Configure) -> None:
-    """Microsoft names it so: a reading by such links goes on too."""
+def test_skiptoken_pointer_is_not_a_secret(server: Server, configure: Configure) -> None:
+    """Microsoft's APIs call the pointer a token. An extraction by such links can resume."""
     listing = Listing("query", count=20, size=3)
 
     def respond(request: Request) -> Answer:
@@ -602,7 +598,7 @@ FOLDERS = count()
 
 
 def extract_files() -> dict[str, bytes] | str:
-    """The parts of the day, or the first word of the line with which it fails."""
+    """Extract the day. Return its parts, or "an outage" or "an error" if the extraction fails."""
     try:
         stages.extract(read_workspace(USERS), DAY)
     except SourceError as error:
@@ -627,7 +623,7 @@ def extract_files() -> dict[str, bytes] | str:
     breaks=st.lists(st.sampled_from(range(1, 12)), max_size=3),
     keys=st.fixed_dictionaries({}, optional={"requests_per_second": st.just(10**6), "paginator": st.just("auto")}),
 )
-def test_however_often_it_was_broken_off_the_files_are_the_same(
+def test_interruptions_do_not_change_the_files(
     server: Server,
     configure: Configure,
     kind: str,
@@ -636,7 +632,7 @@ def test_however_often_it_was_broken_off_the_files_are_the_same(
     breaks: list[int],
     keys: dict[str, Any],
 ) -> None:
-    """Byte for byte those of a reading that went through."""
+    """The files equal those of an uninterrupted extraction byte for byte."""
     assume(keys.get("paginator") != "auto" or kind not in ("body", "header"))
     results = []
     for disturbed in (False, True):

@@ -1,4 +1,4 @@
-"""What verify names, and that it names nothing else and changes nothing."""
+"""Verify reports each difference between files and tables, reports nothing else, and changes nothing."""
 
 import contextlib
 import dataclasses
@@ -46,13 +46,13 @@ MODES = {"snapshot": "", "incremental": "&updated_since={day_start}&updated_befo
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the days below are kept once they are made, so that most tests need but a copy."""
+    """Return the folder that caches the days of `loaded`, so that most tests only copy them."""
     return tmp_path_factory.mktemp("made") / "data"
 
 
 @pytest.fixture
 def loaded(configure, monkeypatch, made) -> None:
-    """Four days, each read an hour after its end: a snapshot and an incremental day by turns."""
+    """Load four days, each extracted an hour after its end. Snapshot and incremental days alternate."""
     configure("pipeline", part_records=3000)
     kept = made if Pipeline().database.startswith("sqlite") else Path("nowhere")
     if kept.exists():
@@ -97,20 +97,20 @@ def flip_byte(file: Path) -> None:
 
 
 def edit_rows(day: str) -> None:
-    """Another city for everybody in a clean part, by hand."""
+    """Overwrite the city of every row in a clean part, as a manual edit would."""
     table = pq.read_table(path("clean", day))
     column = table.schema.get_field_index("city")
     pq.write_table(table.set_column(column, "city", table["name"]), path("clean", day))
 
 
 def edit_rejects(day: str) -> None:
-    """Other reasons for what was rejected, by hand."""
+    """Change the reasons of a day's rejects, as a manual edit would."""
     file = path("clean", day, "rejects-00000.*")
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()).replace(b'"reason":"', b'"reason":"not ')))
 
 
 def leave_out_rejects(day: str) -> None:
-    """Have neither the rejects of a day nor a word of them."""
+    """Remove a day's rejects, and their entries in the manifest."""
     folder = read_workspace(USERS).folder("clean", dt.date.fromisoformat(day))
     manifest = folder.read_manifest(CleanManifest)
     folder.replace_manifest(msgspec.structs.replace(manifest, rejected=0, rejects=[]))
@@ -118,7 +118,7 @@ def leave_out_rejects(day: str) -> None:
 
 
 def adopt(day: str, name: str = "part-00000.*") -> None:
-    """Have the manifest say what a clean part is by now."""
+    """Write the current size and hash of a clean part into its manifest."""
     folder, file = read_workspace(USERS).folder("clean", dt.date.fromisoformat(day)), path("clean", day, name)
     manifest = folder.read_manifest(CleanManifest)
     (part,) = (part for part in (*manifest.parts, *manifest.rejects) if part.name == file.name)
@@ -429,8 +429,8 @@ VIEWS = {
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_days_as_they_were_loaded_differ_in_nothing():
-    """Nothing is named; no file is changed, but for those that SQLite keeps beside its own while it reads."""
+def test_loaded_days_have_no_differences():
+    """Verify changes no file. SQLite may leave its own log files while it reads."""
     before = dump_tree("data")
     assert list(verify(read_workspace(USERS))) == []
     after = dump_tree("data")
@@ -439,8 +439,8 @@ def test_days_as_they_were_loaded_differ_in_nothing():
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_nothing_that_is_done_to_the_database_stays(monkeypatch):
-    """SQLite is opened for reading only; PostgreSQL, where temporary tables need more, is never told to commit."""
+def test_verify_never_commits(monkeypatch):
+    """SQLite is opened read-only. PostgreSQL needs temporary tables, but its transaction is never committed."""
 
     def change(audit: Audit) -> Iterator[Finding]:
         audit.db.run("delete from loads")
@@ -454,8 +454,8 @@ def test_nothing_that_is_done_to_the_database_stays(monkeypatch):
 
 @pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("damage", FILES)
-def test_a_file_that_is_not_as_it_was_is_named(damage):
-    """The day, the file, and what is wrong with it: that, and no more."""
+def test_damaged_file_is_reported(damage):
+    """The finding names the day, the file and the difference."""
     break_it, expected = FILES[damage]
     break_it()
     check(tell(verify(read_workspace(USERS))), expected)
@@ -463,8 +463,8 @@ def test_a_file_that_is_not_as_it_was_is_named(damage):
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 @pytest.mark.parametrize("damage", TABLES_OF_USERS)
-def test_a_row_that_is_not_as_it_was_is_named(damage):
-    """The table, the key, the column, what is there and what should be."""
+def test_changed_row_is_reported(damage):
+    """The finding names the table, the key, the column, and the actual and expected values."""
     statements, expected = TABLES_OF_USERS[damage]
     assert min(execute(*statements)) > 0
     check(tell(verify(read_workspace(USERS))), expected)
@@ -472,16 +472,16 @@ def test_a_row_that_is_not_as_it_was_is_named(damage):
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 @pytest.mark.parametrize("damage", VIEWS)
-def test_another_view_of_the_history_is_named(damage):
-    """No rows are compared for that, which would take as long as to work out the whole history."""
+def test_changed_history_view_is_reported(damage):
+    """Only the definition is compared: comparing rows would compute the whole history."""
     execute(*VIEWS[damage])
     check(tell(verify(read_workspace(USERS))), [VIEW])
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 @pytest.mark.parametrize("damage", LEFT_OVER)
-def test_a_day_of_which_only_the_tables_know_is_named(damage):
-    """Nobody else would: it is neither loaded nor missing. Where its files are there a run loads it again."""
+def test_day_without_marker_and_files_is_reported(damage):
+    """Other commands cannot see such a day: it is neither loaded nor missing."""
     break_it, expected = LEFT_OVER[damage]
     break_it()
     check(tell(verify(read_workspace(USERS))), expected)
@@ -489,8 +489,8 @@ def test_a_day_of_which_only_the_tables_know_is_named(damage):
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 @pytest.mark.parametrize("damage", MARKERS)
-def test_what_a_marker_does_not_say_is_named(damage):
-    """The day and the column; the day cannot be compared then, but the others and the present are."""
+def test_null_in_marker_is_reported(damage):
+    """The day cannot be compared then. Other days and the users table still are."""
     change, what = MARKERS[damage]
     execute(f"update loads set {change} where date = '{RECORDS}'", f"delete from users {USER}")
     check(tell(verify(read_workspace(USERS))), [f"{RECORDS} loads: {what}", "None users: .*: the row is missing"])
@@ -498,8 +498,8 @@ def test_what_a_marker_does_not_say_is_named(damage):
 
 @pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("damage", UNREADABLE)
-def test_what_cannot_be_read_of_a_marker_is_named(damage, capsys):
-    """SQLite takes any text for a time. Other commands say in a line which row it is, and what to do."""
+def test_unreadable_marker_value_is_reported(damage, capsys):
+    """SQLite stores any text as a time. Other commands fail with one line that names the row and the remedy."""
     change, what = UNREADABLE[damage]
     execute(f"update loads set {change} where date = '{SNAPSHOT}'", f"delete from users {USER}")
     check(tell(verify(read_workspace(USERS))), [f"{SNAPSHOT} loads: {what}", "None users: .*: the row is missing"])
@@ -509,7 +509,7 @@ def test_what_cannot_be_read_of_a_marker_is_named(damage, capsys):
 
 
 def replace_by_view(name: str) -> list[str]:
-    """Statements that put a view in the place of a table."""
+    """Return statements that replace a table by a view."""
     return [
         "drop view users_history",
         f"alter table {name} rename to moved_away",
@@ -535,8 +535,8 @@ EVERY_COMMAND = [
 
 @pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_what_does_not_belong_into_a_table_is_named_and_no_traceback(misfit, capsys):
-    """SQLite takes any value, and somebody may have changed a table. What a command needs it names in one line."""
+def test_misfit_value_or_table_causes_no_traceback(misfit, capsys):
+    """SQLite stores any value, and tables can be changed by hand. Each command reports what it needs in one line."""
     execute(*MISFITS[misfit])
     assert tell(verify(read_workspace(USERS))) != []
     shutil.copytree("data", "kept")
@@ -549,8 +549,8 @@ def test_what_does_not_belong_into_a_table_is_named_and_no_traceback(misfit, cap
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_row_of_no_day_is_named(capsys):
-    """Neither is a reason for a traceback elsewhere."""
+def test_row_with_invalid_date_is_reported(capsys):
+    """Other commands fail with one line, not with a traceback."""
     execute(
         f"update loads set date = 'some day' where date = '{RECORDS}'",
         "insert into _users_days values ('a day', 'incremental', null, '2026-09-02T00:00:00Z')",
@@ -567,8 +567,8 @@ def test_a_row_of_no_day_is_named(capsys):
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_watermark_that_cannot_be_read_is_one_line_for_whoever_goes_on_from_it():
-    """It is read by itself, without the marker."""
+def test_unreadable_watermark_is_one_line():
+    """An extraction reads the watermark without the rest of the marker."""
     execute(f"update loads set watermark = 'late' where date = '{SNAPSHOT}'")
     with pytest.raises(WarehouseError, match=r"^users: a watermark in loads is 'late', not of type time$"):
         open_warehouse(read_workspace(USERS)).watermark_before(DAYS[3])
@@ -578,8 +578,8 @@ WRONG = "rejected = rejected + 1, forgotten = forgotten + 1, duplicate = duplica
 
 
 @pytest.mark.usefixtures("loaded")
-def test_the_counts_of_a_day_are_compared_though_somebody_was_forgotten():
-    """Of a day that lost lines the newest record may be gone: there the watermark is no earlier than those left."""
+def test_counts_are_compared_after_an_erasure():
+    """An erasure may remove the newest record of a day. The watermark may then be later than the remaining records."""
     ((other,),) = query(
         f"select max(user_id) from _users_events where load_date = '{DAYS[1]}' and user_id not in "
         f"(select user_id from _users_events where load_date = '{RECORDS}')"
@@ -605,8 +605,8 @@ def check(found: list[str], expected: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_of_many_rows_the_first_are_named_and_the_others_counted():
-    """A table that is wrong everywhere does not fill the screen."""
+def test_many_differences_are_counted_after_examples():
+    """A table with many differences does not fill the screen."""
     (number,) = execute("update users set name = 'x'")
     found = tell(verify(read_workspace(USERS)))
     assert len(found) == EXAMPLES + 1
@@ -614,8 +614,8 @@ def test_of_many_rows_the_first_are_named_and_the_others_counted():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_only_the_days_asked_for_are_compared():
-    """From start to the day before stop; the present belongs to no day."""
+def test_only_requested_days_are_compared():
+    """The range excludes its stop. The users table belongs to no day, so it is always compared."""
     for day in DAYS:
         flip_byte(path("raw", str(day)))
     execute(f"delete from users {USER}")
@@ -626,8 +626,7 @@ def test_only_the_days_asked_for_are_compared():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_what_is_no_fault_is_a_remark(monkeypatch):
-    """A day not cleaned and loaded yet, one whose files were given up, a day transformed by another version."""
+def test_unloaded_pruned_and_outdated_days_are_remarks(monkeypatch):
     execute(f"update loads set transform_version = 'older', pruned_at = loaded_at where date = '{DAYS[0]}'")
     other_code = "loads: the day was transformed by another version: reprocess it"
     found = list(verify(read_workspace(USERS)))
@@ -649,14 +648,14 @@ def test_what_is_no_fault_is_a_remark(monkeypatch):
     execute(f"update _users_events set city = null {EVENT}")
     assert (
         len(tell(verify(read_workspace(USERS)))) == 2
-    )  # without raw files the tables are still held against the clean ones
-    shutil.rmtree(path("raw", str(DAYS[1])).parent)  # lost, and not given up
+    )  # without raw files the tables are still compared with the clean files
+    shutil.rmtree(path("raw", str(DAYS[1])).parent)  # lost, not pruned
     assert tell(verify(read_workspace(USERS), DAYS[1], DAYS[2]), remark=True) == [f"2026-10-02 {other_code}"]
 
 
 @pytest.mark.usefixtures("loaded")
-def test_the_same_rows_in_other_bytes_are_a_remark():
-    """Another version of a library writes other bytes: no row is lost by that."""
+def test_same_rows_in_other_bytes_are_a_remark():
+    """A new version of a library may encode the same rows differently."""
     pq.write_table(pq.read_table(path("clean", RECORDS)), path("clean", RECORDS), compression="gzip")
     adopt(RECORDS)
     stages.load(read_workspace(USERS), dt.date.fromisoformat(RECORDS))
@@ -683,8 +682,8 @@ SHAPES = {
 
 @pytest.mark.usefixtures("database", "loaded")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_tables_of_another_shape_are_named_and_the_files_are_compared_all_the_same(shape):
-    """Nothing can be read from them, and they are not touched."""
+def test_files_are_compared_despite_wrong_table_columns(shape):
+    """Verify cannot read the rows of such tables, and does not change them."""
     statements, what = SHAPES[shape]
     execute(*statements)
     flip_byte(path("raw", RECORDS))
@@ -705,8 +704,8 @@ LOST = {
 
 @pytest.mark.usefixtures("database", "loaded")
 @pytest.mark.parametrize("lost", LOST)
-def test_what_is_left_is_compared_when_markers_are_missing(lost):
-    """The present with the facts, and the facts of each day with its files, in both directions."""
+def test_tables_and_files_are_compared_without_markers(lost):
+    """The users table is compared with the facts, and the facts of each day with its files, in both directions."""
     statements, lines = LOST[lost]
     execute(*statements)
     check(tell(verify(read_workspace(USERS))), lines)
@@ -722,8 +721,8 @@ def test_what_is_left_is_compared_when_markers_are_missing(lost):
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
-    """Its files are newer than what is read of the warehouse."""
+def test_day_loaded_during_verify_is_a_remark(monkeypatch):
+    """Its files are newer than the marker that verify has read."""
     day, real = dt.date.fromisoformat(RECORDS), verify_files.verify_files
 
     def look(workspace, date, marker):
@@ -741,7 +740,7 @@ def test_a_day_that_is_loaded_during_verify_is_a_remark(monkeypatch):
 @pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("stage", ["raw", "clean"])
 def test_day_in_another_process_is_a_remark(stage):
-    """The part that another process is writing is no difference. Once that process is dead, the part is one."""
+    """The part that a running process writes is no difference. Once the process is dead, its part is reported."""
     day = dt.date.fromisoformat(RECORDS)
     folder = read_workspace(USERS).folder(stage, day)
     (folder.path / "part-00007.new.gz").write_bytes(b"")
@@ -758,8 +757,8 @@ def test_day_in_another_process_is_a_remark(stage):
 
 
 @pytest.mark.usefixtures("loaded")
-def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
-    """As if prune had removed the files of a day after its manifest was read. The other days are compared."""
+def test_days_pruned_during_verify_are_a_remark(monkeypatch):
+    """Prune may remove the files after verify has read the manifest. Verify continues with the other days."""
     day, read_clean = dt.date.fromisoformat(RECORDS), load_stage.read_clean
 
     def vanish(workspace, date):
@@ -776,8 +775,8 @@ def test_files_that_vanish_during_verify_end_no_other_day(monkeypatch):
 
 
 @pytest.mark.usefixtures("loaded")
-def test_interrupted_forget_is_named_with_its_command(monkeypatch):
-    """The files lack lines that the tables still have. The next forget completes the erasure."""
+def test_interrupted_forget_is_reported_with_its_command(monkeypatch):
+    """The tables still have rows whose lines are erased from the files. The next forget completes the erasure."""
     ((key,),) = query("select min(user_id) from _users_events where load_date = ?", RECORDS)
     with monkeypatch.context() as patch:
         patch.setattr(tables, "erase_rows", interrupt)
@@ -795,8 +794,8 @@ def interrupt(*_: object) -> None:
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_verify_goes_on_after_a_day_that_does_not_fit_the_table():
-    """On PostgreSQL an error within COPY had ended the transaction. The days after it are compared, and the present."""
+def test_verify_continues_after_rows_that_do_not_fit():
+    """On PostgreSQL an error in COPY used to abort the transaction. Later days and the users table are compared."""
     kind = "integer" if Pipeline().database.startswith("sqlite") else "bigint"
     execute(*(f"alter table {table} add column age {kind}" for table in WITH_ROWS))
 
@@ -813,8 +812,8 @@ def test_verify_goes_on_after_a_day_that_does_not_fit_the_table():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_declared_column_that_clean_does_not_give_is_named():
-    """Each day is compared with the tables all the same. Once the tables have the column, the rows do not fit."""
+def test_declared_column_missing_after_clean_is_reported():
+    """Each day is still compared with the tables. Once the tables have the column, the rows do not fit."""
 
     def with_age(metadata: sa.MetaData) -> sa.Table:
         users = table(metadata)
@@ -830,8 +829,8 @@ def test_declared_column_that_clean_does_not_give_is_named():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_cleaning_that_fails_by_now_is_named():
-    """As where a library is another one: each day is compared with the tables all the same."""
+def test_failing_transform_is_reported():
+    """A new version of a library may break a transform. Each day is still compared with the tables."""
     broken = dataclasses.replace(USERS, clean=lambda users: (users.head(1), {}))
     execute(f"update loads set watermark = null where date = '{RECORDS}'")
     lines = [f"{day} clean: cannot transform the raw files again: .*" for day in DAYS]
@@ -839,15 +838,15 @@ def test_a_cleaning_that_fails_by_now_is_named():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_dataset_that_was_never_loaded_differs_in_nothing(configure):
-    """Though another one was, in the same warehouse."""
+def test_dataset_without_loads_has_no_differences(configure):
+    """Another dataset in the same warehouse is loaded."""
     configure("orders", url="demo://users")
     assert list(verify(read_workspace(orders.ORDERS))) == []
 
 
 @pytest.mark.usefixtures("database")
-def test_without_a_warehouse_there_is_nothing_to_compare_with():
-    """No file is made; the days that have files are remarked."""
+def test_missing_warehouse_is_not_created():
+    """Days that have files are reported as remarks."""
     assert list(verify(read_workspace(USERS))) == []
     stages.extract(read_workspace(USERS), DAYS[0])
     read_workspace(USERS).folder("clean", DAYS[1]).clear()
@@ -858,8 +857,8 @@ def test_without_a_warehouse_there_is_nothing_to_compare_with():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_the_command_ends_with_1_where_something_differs(capsys):
-    """It names the dataset, the day and the thing, and counts what is no remark."""
+def test_command_exits_with_1_on_differences(capsys):
+    """The command prints the dataset, the day and the place of each difference. It does not count remarks."""
     execute(f"delete from loads where date = '{SNAPSHOT}'")
     remark = f"users {SNAPSHOT} loads: the day is not loaded\n"
     assert run_here(capsys, "verify") == (f"{remark}users: nothing differs\n", "", 0)
@@ -872,8 +871,8 @@ def test_the_command_ends_with_1_where_something_differs(capsys):
 
 
 @pytest.mark.usefixtures("loaded")
-def test_the_value_of_a_flag_is_taken_for_no_day(capsys):
-    """A key of luigi.cfg is a flag with or without an equals sign, wherever it stands."""
+def test_value_of_a_flag_is_not_a_day(capsys):
+    """A key of luigi.cfg is a flag in any position, with or without an equals sign."""
     execute(f"update loads set pages = 7 where date = '{RECORDS}'")
     for other in (["--pipeline-database=sqlite:///other.db"], ["--pipeline-database", "sqlite:///other.db"]):
         assert run_here(capsys, "verify", *other)[1:] == ("", 0)
