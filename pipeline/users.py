@@ -1,7 +1,7 @@
-"""The dataset `users`: what its API sends, how that is cleaned, the table it becomes, its three tasks.
+"""Define the dataset `users`: its source, record class, cleaning, table and tasks.
 
-Everything that is particular to users is here and nowhere else: this is the file to edit, or to copy
-for another dataset. Importing it costs luigi and msgspec only; pandas and SQLAlchemy come with the work.
+This file holds everything that is specific to users. Edit it, or copy it for another dataset.
+Importing it loads luigi and msgspec only; pandas and SQLAlchemy are imported when a task runs.
 """
 
 import datetime as dt
@@ -30,13 +30,13 @@ class Users(Source):
 
 
 class Address(msgspec.Struct):
-    """The part of a record's `address` that is read."""
+    """The fields of a record's `address` that the table uses."""
 
     city: str | None = None
 
 
 class User(msgspec.Struct):
-    """A record as the API sends it. What is not named here is skipped; a record that does not fit is rejected."""
+    """A record of the API. Other fields are ignored; a record that does not match is rejected."""
 
     id: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
     name: str | None = None
@@ -46,9 +46,10 @@ class User(msgspec.Struct):
 
 
 def clean(users: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[tuple[str, str], pd.Series[bool]]]":
-    """Records, a column a field (`address.city` for a nested one), to the table's rows, and the rules that rows break.
+    """Turn records into rows of the table. Return the rows and the rules that reject rows.
 
-    The index is kept. A rule is named (column, what is wrong with it) and is True where it rejects the row.
+    Each field of a record is a column of `users`, a nested one as `address.city`. Keep the index.
+    The key of a rule is (column, reason); its values are True for the rows to reject.
     """
     rows = users[["id", "updated_at"]].rename(columns={"id": "user_id"})
     rows["name"] = users["name"].str.strip().replace("", None)
@@ -60,7 +61,7 @@ def clean(users: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[tuple[str, str], p
 
 
 def table(metadata: "sa.MetaData") -> "sa.Table":
-    """The table `users`. Its primary key is the natural key; the warehouse adds `ingested_at` and `load_date`."""
+    """Define the table `users` with its natural key. The warehouse adds `ingested_at` and `load_date`."""
     import sqlalchemy as sa
 
     return sa.Table(
@@ -78,26 +79,26 @@ USERS = Dataset(Users, User, clean, table, key=("id",))
 
 
 class ExtractUsers(Extract):
-    """The raw files of a day."""
+    """Write the raw files of a day."""
 
     dataset = USERS
 
 
 @requires(ExtractUsers)
 class TransformUsers(Transform):
-    """The clean files of a day."""
+    """Write the clean files of a day."""
 
     dataset = USERS
 
 
 @requires(TransformUsers)
 class LoadUsers(Load):
-    """The rows of a day in the warehouse, and the marker that says so."""
+    """Load the rows of a day and write its marker."""
 
     dataset = USERS
 
 
 class BackfillUsers(RangeDaily):
-    """LoadUsers for every day from `start` to `stop`, which is exclusive."""
+    """Run LoadUsers for every day from `start` to `stop` (exclusive)."""
 
     of = luigi.TaskParameter(default=LoadUsers, description="the task of each day")
