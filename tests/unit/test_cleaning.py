@@ -1,4 +1,4 @@
-"""What `clean` may return, and the one line for each mistake in it."""
+"""Test the results that `clean` may return, and the one-line error for each mistake."""
 
 import functools
 import re
@@ -47,8 +47,8 @@ RETURNED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", RETURNED)
-def test_a_wrong_result_is_one_line(case):
-    """It names the function, its file and line, and what to return."""
+def test_wrong_result_of_clean_is_one_line(case):
+    """The line names the function, its file and line, and the expected result."""
     result, line = RETURNED[case]
 
     def clean(_: pd.DataFrame) -> Any:
@@ -70,14 +70,13 @@ def test_a_wrong_result_is_one_line(case):
         (int, r"builtins.int failed: TypeError: int\(\) argument .*: fix it, then run the day again$"),
     ],
 )  # fmt: skip
-def test_an_error_in_clean_is_one_line(clean, line):
-    """It names the last line of the user's file, however deep in pandas the error is."""
+def test_error_in_clean_is_one_line(clean, line):
+    """The line names the last line of the user's file, even if pandas raises the error."""
     with pytest.raises(DatasetError, match=line):
         run_clean(clean, FRAME.copy())
 
 
-def test_a_lack_of_memory_is_no_mistake_of_clean():
-    """It is raised as it is."""
+def test_memory_error_in_clean_is_raised_unchanged():
 
     def clean(_: pd.DataFrame) -> Any:
         raise MemoryError
@@ -87,8 +86,8 @@ def test_a_lack_of_memory_is_no_mistake_of_clean():
 
 
 @pytest.mark.parametrize("rule", [[True, None], FRAME["id"] == 1, (FRAME["id"] == 1).astype("boolean"), True])
-def test_a_rule_is_one_boolean_a_row(rule):
-    """A null is no broken rule; one value counts for all rows."""
+def test_rule_is_one_boolean_per_row(rule):
+    """A null does not break a rule; a single value applies to all rows."""
     rows, rules = run_clean(lambda frame: (frame, {("id", "x"): rule}), FRAME)
     assert rows is FRAME
     assert rules["id", "x"].dtype == bool
@@ -109,8 +108,8 @@ MISSPELT = r"KeyError: 'adress.city' \(users.py, line \d+\); the frame has the c
         (OF_SOME_ROWS, FOR_ROWS, "10"),
     ],
 )
-def test_a_mistake_in_clean_fails_the_day_in_one_line(new, line, part_records):
-    """In this process and in those of the engine. The line names users.py; the corrected file loads the day."""
+def test_error_in_clean_fails_day_in_one_line(new, line, part_records):
+    """This holds in the main process and in the engine's workers. The corrected file loads the day."""
     changed = edit_users('rows["city"] = users["address.city"].str.strip().replace("", None)', new)
     flags = ("--pipeline-part-records", part_records)
     failed = luigi_run("LoadUsers", "--date", DAY, *flags, **changed | {"PYTHONWARNINGS": ""})

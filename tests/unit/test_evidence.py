@@ -1,4 +1,4 @@
-"""How `paginator = auto` is decided: by what a first page says, and by what page two proves."""
+"""Test how `paginator = auto` decides: from the evidence on page one, proven by page two."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ def make_page(ids: Sequence[Any], headers: dict[str, str] | None = None, /, **fi
 
 
 class Api:
-    """An API that answers a query; it notes those that it was asked."""
+    """An API that answers queries and records each of them."""
 
     def __init__(self, answer: Answer, url: str = URL, **request: Any) -> None:
         self.answer, self.request = answer, Request(url, **request)
@@ -50,7 +50,7 @@ class Api:
         return decision
 
     def read(self, decision: Decision) -> list[Any]:
-        """Every id that comes by what was decided."""
+        """Return every id that the decided paginator fetches."""
         paging = replace(Paging(), **decision.keys)
         paginator = paging.build()
         request: Request | None = paginator.first(self.request)
@@ -68,7 +68,7 @@ class Api:
 
 
 def slice_by(param: str, size: int, count: int, start: int = 0, pages: bool = False, **fields: object) -> Answer:
-    """An API over `count` users that gives `size` from the one, or the page, that `param` names on."""
+    """Build an API over `count` users with pages of `size`; `param` is the offset or the page number."""
 
     def answer(query: dict[str, str]) -> Page:
         place = int(query.get(param, start)) - start
@@ -108,15 +108,14 @@ TOTALS: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("fields", MORE + TOTALS)
-def test_a_field_that_speaks_of_more_is_never_taken_for_the_end(fields: dict[str, object]) -> None:
-    """Whatever APIs call it, a word on what follows is found and named; where nothing leads on, nothing is guessed."""
+def test_announced_records_without_next_page_are_undecided(fields: dict[str, object]) -> None:
+    """The error names the field. Without a way to page two, `auto` does not guess."""
     with pytest.raises(UndecidedError, match=f"'.?{next(iter(fields))}.* none of .* leads to more: set paginator"):
         Api(lambda _: make_page([1, 2], **fields)).decide()
 
 
 @pytest.mark.parametrize("fields", MORE)
-def test_a_field_that_speaks_of_more_says_so(fields: dict[str, object]) -> None:
-    """Also where pages are counted off, a word of the source is heard."""
+def test_field_announces_more_records(fields: dict[str, object]) -> None:
     assert announces_more(make_page([1, 2], **fields)) is True
 
 
@@ -137,8 +136,8 @@ def test_a_field_that_speaks_of_more_says_so(fields: dict[str, object]) -> None:
         ({"message": "ok", "took": 31}, None),
     ],
 )
-def test_a_page_that_says_that_it_is_all_is_believed(fields: dict[str, object], more: bool | None) -> None:
-    """It is not mistaken for a first of many, and nothing is asked."""
+def test_page_without_announced_records_is_complete(fields: dict[str, object], more: bool | None) -> None:
+    """The decision needs no probe."""
     assert announces_more(make_page([1, 2], **fields)) is more
     if more is not True:
         api = Api(lambda _: make_page([1, 2], **fields))
@@ -147,22 +146,22 @@ def test_a_page_that_says_that_it_is_all_is_believed(fields: dict[str, object], 
 
 
 @pytest.mark.parametrize("end", [{"end_of_stream": True}, {"has_more": False}, {"meta": {"last": True}}])
-def test_the_source_s_word_for_the_end_outranks_a_cursor(end: dict[str, object]) -> None:
-    """Some send a cursor with the last page too, to go on from another day."""
+def test_end_flag_takes_precedence_over_cursor(end: dict[str, object]) -> None:
+    """Some sources send a cursor with the last page too, to continue on another day."""
     assert announces_more(make_page([1, 2], after_url="/users?cursor=x", **end)) is False
     assert Api(lambda _: make_page([1, 2], after_url="/users?cursor=x", **end)).decide().keys["paginator"] == "single"
 
 
-def test_nobody_on_one_page_is_nobody() -> None:
-    """Some count an empty list as a page."""
+def test_empty_only_page_is_complete() -> None:
+    """Some sources count an empty list as one page."""
     api = Api(lambda _: make_page([], {"X-Total-Pages": "1"}, total_pages=1, total=0))
     assert api.decide().keys == {"paginator": "single", "total_path": "total"}
     assert api.queries == []
 
 
 @pytest.mark.parametrize("end", [{"has_more": False}, {"next": None}])
-def test_a_total_outranks_a_word_for_the_end(end: dict[str, object]) -> None:
-    """Two words of the source that cannot both be true fail the day."""
+def test_total_takes_precedence_over_end_flag(end: dict[str, object]) -> None:
+    """A source that contradicts itself fails the day."""
     with pytest.raises(UndecidedError, match="'total' is 3 and 2 records came"):
         Api(lambda _: make_page([1, 2], total=3, **end)).decide()
 
@@ -181,8 +180,8 @@ def test_a_total_outranks_a_word_for_the_end(end: dict[str, object]) -> None:
         ("Link", '<https://api.example/users>; rel="first"', False),
     ],
 )
-def test_a_header_that_speaks_of_more_is_a_sign(name: str, value: str, more: bool) -> None:
-    """Totals and next pages are as good in a header."""
+def test_header_announces_more_records(name: str, value: str, more: bool) -> None:
+    """A total or a next page counts in a header as in a field."""
     api = Api(lambda _: make_page([1, 2], {name: value}))
     if more:
         with pytest.raises(UndecidedError, match=name):
@@ -208,10 +207,10 @@ def test_a_header_that_speaks_of_more_is_a_sign(name: str, value: str, more: boo
         ("?$top=2", 0, {}, {"@odata.context": "#users"}, True),
     ],
 )
-def test_a_full_page_may_be_the_first_of_more(
+def test_full_page_may_precede_others(
     url: str, page_size: int, headers: dict[str, str], fields: dict[str, object], full: bool
 ) -> None:
-    """As many records as were asked for are not all, unless the source says so, or a next page that is empty."""
+    """A page with as many records as requested is complete only if the source says so."""
     api = Api(lambda _: replace(make_page([1, 2], headers, **fields), url=URL + url), URL + url)
     if full:
         with pytest.raises(UndecidedError, match="2 records came, a full page"):
@@ -222,8 +221,8 @@ def test_a_full_page_may_be_the_first_of_more(
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_full_page_is_all_where_the_next_one_is_empty(count: int) -> None:
-    """What was asked for by its place came before, and behind it is nothing, or the others."""
+def test_full_page_before_empty_page_is_complete(count: int) -> None:
+    """The probes prove the offset with known records, then read past them."""
     api = Api(slice_by("offset", 2, count), URL + "?limit=2")
     decision = api.decide()
     assert decision.keys["paginator"] == ("single" if count == 2 else "offset")
@@ -243,10 +242,10 @@ def test_a_full_page_is_all_where_the_next_one_is_empty(count: int) -> None:
         ("offset", 0, "?offset=0", {}, {}),
     ],
 )
-def test_a_page_that_names_its_place_may_be_the_first_of_more(
+def test_numbered_page_may_precede_others(
     param: str, start: int, url: str, headers: dict[str, str], fields: dict[str, object]
 ) -> None:
-    """However many came, the next is asked for: others prove pages, and nobody that this was all."""
+    """The client probes the next page. New records prove paging, an empty page proves the end."""
     for count in (14, 9, 7, 3):
         answer = slice_by(param, 7, count, start, param == "page", **fields)
         api = Api(lambda query, answer=answer: replace(answer(query) or make_page([]), headers=headers), URL + url)
@@ -259,8 +258,8 @@ def test_a_page_that_names_its_place_may_be_the_first_of_more(
     ("url", "fields", "word"),
     [("", {"meta": {"page": 1}}, "meta.page"), ("", {"offset": 0}, "offset"), ("?page=1", {}, "page")],
 )
-def test_a_page_that_names_its_place_and_leads_nowhere_is_undecided(url: str, fields: Any, word: str) -> None:
-    """The same users again, or a refusal, are no proof that there are no others."""
+def test_numbered_page_without_distinct_next_page_is_undecided(url: str, fields: Any, word: str) -> None:
+    """The same users again, or a refusal, do not prove the end."""
     first = make_page(range(7), **fields)
     for later in (first, None):
         answers = itertools.chain([first], itertools.repeat(later))
@@ -269,8 +268,8 @@ def test_a_page_that_names_its_place_and_leads_nowhere_is_undecided(url: str, fi
             Api(lambda _, answers=answers: next(answers), URL + url).decide()
 
 
-def test_a_page_that_names_its_place_and_has_room_left_is_all_where_nothing_else_comes() -> None:
-    """By its size it is the last, and a source may refuse to show one behind that."""
+def test_short_numbered_page_without_next_page_is_complete() -> None:
+    """Its size marks it as the last page, and a source may refuse to serve a page past the last one."""
     first = make_page(range(7), page=1, per_page=20)
     for later in (first, None):
         answers = itertools.chain([first], itertools.repeat(later))
@@ -289,15 +288,15 @@ def test_a_page_that_names_its_place_and_has_room_left_is_all_where_nothing_else
         (7, {"took": 1, "version": 1, "status": 0}),
     ],
 )
-def test_a_place_is_no_doubt_where_this_is_all(records: int, fields: dict[str, object]) -> None:
-    """Nobody is on the page, the source says that there are no others, or it names no place: nothing is asked."""
+def test_complete_numbered_page_needs_no_probe(records: int, fields: dict[str, object]) -> None:
+    """The page is empty, declared complete, or not the first one, or its numbers do not state a place."""
     api = Api(lambda _: make_page(range(records), **fields))
     assert api.decide().keys["paginator"] == "single"
     assert api.queries == []
 
 
 def follow(field: Callable[[int], dict[str, object]], param: str, size: int = 2, count: int = 5) -> Answer:
-    """An API whose pages lead on by what `field` makes of the place of the next; the last one does not."""
+    """Build an API whose pages, except the last, carry `field(start of the next page)`."""
 
     def answer(query: dict[str, str]) -> Page:
         start = int(query.get(param, "0").removeprefix("t"))
@@ -393,10 +392,10 @@ def follow(field: Callable[[int], dict[str, object]], param: str, size: int = 2,
         ),
     ],
 )
-def test_what_leads_on_is_found_and_proven(
+def test_page_two_proves_next_url_or_cursor(
     field: Callable[[int], dict[str, object]], param: str, keys: dict[str, str], probes: int
 ) -> None:
-    """A URL or a cursor, wherever it stands, is taken once page two has come by it, with few questions."""
+    """The number of probes is small."""
     api = Api(follow(field, param, count=4))
     decision = api.decide()
     assert decision.keys.items() >= keys.items()
@@ -405,8 +404,8 @@ def test_what_leads_on_is_found_and_proven(
 
 
 @pytest.mark.parametrize("flag", [{"has_more": False}, {"truncated": False}, {"last": True}], ids=str)
-def test_a_flag_is_not_believed_against_a_link_to_others(flag: dict[str, object]) -> None:
-    """It is about something else; nor is it asked about the end of the pages then."""
+def test_next_link_takes_precedence_over_end_flag(flag: dict[str, object]) -> None:
+    """Such a flag means something else, so it does not become `more_path`."""
     api = Api(follow(lambda n: {"next": f"?x={n}", **flag}, "x"))
     decision = api.decide()
     assert decision.keys == {"paginator": "next_url", "cursor_path": "next"}
@@ -414,15 +413,15 @@ def test_a_flag_is_not_believed_against_a_link_to_others(flag: dict[str, object]
     assert api.read(decision) == list(range(5))
 
 
-def test_a_link_header_is_taken_at_its_word() -> None:
-    """It is made for nothing else, so that nothing is asked."""
+def test_link_header_needs_no_probe() -> None:
+    """The header has no other purpose."""
     api = Api(lambda _: make_page([1, 2], {"Link": '</users?page=2>; rel="next"'}, next_cursor="abc"))
     assert api.decide() == Decision({"paginator": "link_header"}, "link_header: the Link header names the next page")
     assert api.queries == []
 
 
-def test_a_cursor_in_a_header_is_found() -> None:
-    """Under the name that the header has."""
+def test_cursor_in_header_is_detected() -> None:
+    """`cursor_path` is the name of the header."""
 
     def answer(query: dict[str, str]) -> Page:
         page = int(query.get("page", 1))
@@ -434,16 +433,14 @@ def test_a_cursor_in_a_header_is_found() -> None:
     assert api.read(decision) == list(range(5))
 
 
-def test_a_post_sends_its_cursor_in_the_body() -> None:
-    """A source that reads a body looks for its cursor there."""
+def test_post_sends_cursor_in_body() -> None:
     api = Api(follow(lambda n: {"paging": {"next": {"after": f"t{n}"}}}, "after"), method="POST", body={"sort": "id"})
     decision = api.decide()
     assert decision.keys["cursor_in"] == "body"
     assert api.read(decision) == list(range(5))
 
 
-def test_keys_that_are_set_are_not_guessed() -> None:
-    """The cursor's path and parameter, as far as they are known, are taken."""
+def test_configured_cursor_keys_are_kept() -> None:
 
     def answer(query: dict[str, str]) -> Page:
         start = int(query.get("weiter", 0))
@@ -455,8 +452,7 @@ def test_keys_that_are_set_are_not_guessed() -> None:
     assert len(api.queries) == 1
 
 
-def test_a_page_that_has_more_leads_on_by_its_last_id() -> None:
-    """Where there is no cursor, it is the last record's own."""
+def test_announced_records_without_cursor_use_last_id() -> None:
 
     def answer(query: dict[str, str]) -> Page:
         ids = [f"cus_{number}" for number in range(7)]
@@ -472,8 +468,8 @@ def test_a_page_that_has_more_leads_on_by_its_last_id() -> None:
 
 
 @pytest.mark.parametrize("count", [7, 30, 60])
-def test_the_last_id_is_tried_where_nothing_is_said(count: int) -> None:
-    """Asked after the last but one, the last comes again: so it is an id that the parameter takes, and no time."""
+def test_last_id_is_probed_without_other_evidence(count: int) -> None:
+    """A request after the last but one id must return the last record: the parameter takes an id, not a time."""
 
     def answer(query: dict[str, str]) -> Page:
         since = int(query.get("since", -1))
@@ -481,7 +477,9 @@ def test_the_last_id_is_tried_where_nothing_is_said(count: int) -> None:
 
     api = Api(answer)
     if count == 30:
-        with pytest.raises(UndecidedError):  # nobody after the last one: of whoever ignores it, the same would come
+        with pytest.raises(
+            UndecidedError
+        ):  # no record follows the last: indistinguishable from a parameter without effect
             api.decide()
     else:
         decision = api.decide()
@@ -497,10 +495,8 @@ def test_the_last_id_is_tried_where_nothing_is_said(count: int) -> None:
     start=st.integers(0, 1),
     told=st.sampled_from(["total", "echo", "more", "size", "nothing"]),
 )
-def test_the_population_arrives_exactly_or_nothing_is_decided(
-    count: int, size: int, param: str, start: int, told: str
-) -> None:
-    """Pages and offsets of any name, from 0 or 1, told or not: all users come once, or the day fails."""
+def test_auto_fetches_each_user_once_or_fails(count: int, size: int, param: str, start: int, told: str) -> None:
+    """Pages and offsets have any name and start at 0 or 1, with and without declared totals."""
     pages = "page" in param
 
     def answer(query: dict[str, str]) -> Page:
@@ -519,12 +515,12 @@ def test_the_population_arrives_exactly_or_nothing_is_decided(
     try:
         decision = api.decide()
     except UndecidedError:
-        assert told in ("total", "more") or size == 1  # one record for one more is as if nothing had been heeded
+        assert told in ("total", "more") or size == 1  # pages of one record look as if the source ignored the parameter
         assert count >= size
         return
     arrived = api.read(decision)
     if told == "nothing" and size < 10:
-        assert arrived == list(range(count))[: len(arrived)]  # a few records, and not a word: nobody can know
+        assert arrived == list(range(count))[: len(arrived)]  # a few records without evidence: undetectable
     elif told != "nothing" or size in (10, 15, 16, 20, 25, 30):
         assert arrived == list(range(count))
 
@@ -612,13 +608,8 @@ def test_the_population_arrives_exactly_or_nothing_is_decided(
         ),
     ],
 )
-def test_a_place_is_sent_under_the_name_that_the_source_has_for_it(
-    answer: Answer, keys: dict[str, Any], probes: int
-) -> None:
-    """What the page calls its own place and size is what it is asked with, and few questions are enough.
-
-    With a total one is enough for an offset; a page's number takes another, as an answer may count from elsewhere.
-    """
+def test_probe_uses_parameter_names_from_page(answer: Answer, keys: dict[str, Any], probes: int) -> None:
+    """With a total, an offset needs one probe. A page number needs two: responses may count from another start."""
     api = Api(answer)
     assert api.decide().keys == keys
     assert len(api.queries) == probes
@@ -626,8 +617,8 @@ def test_a_place_is_sent_under_the_name_that_the_source_has_for_it(
 
 @pytest.mark.parametrize(("shown", "start"), [(0, 0), (1, 0), (0, 1), (1, 1)])
 @pytest.mark.parametrize("told", ["has_more", "total", "size", ""])
-def test_an_answer_may_count_its_pages_from_another_number(shown: int, start: int, told: str) -> None:
-    """The page that is shown as 1 may be asked for as 0, and the other way around: whichever gives it again."""
+def test_response_and_parameter_may_count_pages_differently(shown: int, start: int, told: str) -> None:
+    """A page labelled 1 may be requested as 0, or the reverse. A probe that returns page one again decides."""
 
     def answer(query: dict[str, str]) -> Page:
         place = int(query.get("page", start)) - start
@@ -642,8 +633,8 @@ def test_an_answer_may_count_its_pages_from_another_number(shown: int, start: in
     assert api.read(decision) == list(range(35))
 
 
-def test_a_page_that_was_asked_for_by_its_number_has_that_number() -> None:
-    """Whatever the answer calls it, and it is not asked for again."""
+def test_requested_page_number_takes_precedence_over_label() -> None:
+    """No probe requests the first page again."""
 
     def answer(query: dict[str, str]) -> Page:
         page = int(query["page"])
@@ -656,16 +647,16 @@ def test_a_page_that_was_asked_for_by_its_number_has_that_number() -> None:
 
 
 @pytest.mark.parametrize("count", [100, 250])
-def test_a_default_size_that_nobody_names_is_found_out(count: int) -> None:
-    """A hundred and not a word: the usual parameters are tried, and the one that is heeded tells."""
+def test_undeclared_default_page_size_is_detected(count: int) -> None:
+    """After 100 records without evidence, `auto` probes the usual parameters."""
     api = Api(slice_by("first", 100, count))
     decision = api.decide()
     assert decision.keys["paginator"] == ("single" if count == 100 else "offset")
     assert api.read(decision) == list(range(count))
 
 
-def test_everybody_at_once_is_told_from_a_first_page() -> None:
-    """json-server gives all without `_page`, and ten with it: behind the last ten is nobody."""
+def test_full_list_differs_from_first_page() -> None:
+    """json-server returns all records without `_page` and ten with it; the page after the last ten is empty."""
 
     def answer(query: dict[str, str]) -> Page:
         page = int(query.get("_page", 0))
@@ -676,8 +667,8 @@ def test_everybody_at_once_is_told_from_a_first_page() -> None:
     assert "_page=11 it gave nothing" in decision.why
 
 
-def test_a_round_number_where_no_parameter_is_heeded_is_undecided() -> None:
-    """Neither the end nor a way on is proven; a number that is not round is all, and nothing is asked."""
+def test_round_count_without_paging_parameter_is_undecided() -> None:
+    """Neither the end nor a next page is proven. Any other number of records is complete, without a probe."""
     with pytest.raises(UndecidedError, match=r"100 records came, a round number .* set paginator .*single, if this is"):
         Api(lambda _: make_page(range(100))).decide()
     api = Api(lambda _: make_page(range(97)))
@@ -685,14 +676,14 @@ def test_a_round_number_where_no_parameter_is_heeded_is_undecided() -> None:
     assert api.queries == []
 
 
-def test_a_parameter_that_filters_proves_nothing() -> None:
-    """A source that looks for users whose page is 2 finds nobody, and nobody on page 1 either."""
+def test_filter_parameter_proves_nothing() -> None:
+    """A source that filters by a field `page` returns an empty list for page 2, and for page 1 too."""
     with pytest.raises(UndecidedError):
         Api(lambda query: make_page([] if query else range(100))).decide()
 
 
-def test_a_cursor_s_parameter_that_filters_proves_nothing() -> None:
-    """The same of a cursor: any text at all finds nobody; where only the right one does, that is the end."""
+def test_filtering_cursor_parameter_proves_nothing() -> None:
+    """An empty page proves the end only if a wrong cursor does not return one too."""
     last, first = make_page([]), make_page(range(7), next_cursor="abc")
     with pytest.raises(UndecidedError):
         Api(lambda query: last if query else first).decide()
@@ -711,42 +702,41 @@ def test_a_cursor_s_parameter_that_filters_proves_nothing() -> None:
     [
         # a filter, though the source names its page
         (lambda q: make_page([]) if q else make_page([1, 2], page=1, per_page=2), URL),
-        # everybody, and then some of them, where the source declares more
+        # all users, then a part of them, and a total above both
         (lambda q: make_page(range(20)[2 * int(q["_page"]) - 2 :][:2] if "_page" in q else range(10), total=20), URL),
         # a page two that has some of page one, and others
         (lambda q: make_page(range(5 * int(q.get("page", 1)) - 5, 5 * int(q.get("page", 1)) + 5)), URL),
-        # nothing on page two, where the source declares more
+        # an empty page two, and a total above page one
         (lambda q: make_page([1, 2] if q.get("page", "1") == "1" else [], total=9), URL),
         # other users since then, but not since an id
         (lambda q: make_page(range(500, 510) if "since" in q else range(10)), URL),
     ],
 )
-def test_what_is_half_a_proof_is_none(answer: Answer, url: str) -> None:
-    """An answer that may mean something else leaves it undecided."""
+def test_ambiguous_probe_is_undecided(answer: Answer, url: str) -> None:
     with pytest.raises(UndecidedError):
         Api(answer, url).decide()
 
 
-def test_what_stands_in_a_list_is_no_word_of_the_page() -> None:
-    """No path leads there."""
+def test_flag_inside_list_is_ignored() -> None:
+    """No path can address it."""
     assert announces_more(make_page([1], links=[{"has_more": False}])) is None
 
 
-def test_a_shuffled_list_proves_nothing() -> None:
-    """Other users each time are no page two."""
+def test_shuffled_list_proves_nothing() -> None:
+    """A response with other users each time does not prove page two."""
     numbers = itertools.count(1)
     with pytest.raises(UndecidedError):
         Api(lambda _: make_page(list(itertools.islice(numbers, 100)))).decide()
 
 
-def test_an_offset_that_counts_pages_is_no_offset() -> None:
-    """It would leave out what lies between: asked for one less, the last record must come again."""
+def test_offset_that_counts_pages_is_undecided() -> None:
+    """Such an offset would skip records. A request for one less must return the last record again."""
     with pytest.raises(UndecidedError):
         Api(slice_by("offset", 20, 1000, pages=True)).decide()
 
 
-def test_pages_that_never_end_are_refused() -> None:
-    """Where nothing declares an end, there must be none far out."""
+def test_endless_pages_are_undecided() -> None:
+    """Without a declared end, a page far out must be empty."""
 
     def answer(query: dict[str, str]) -> Page:
         page = int(query.get("page", 1))
@@ -756,8 +746,8 @@ def test_pages_that_never_end_are_refused() -> None:
         Api(answer).decide()
 
 
-def test_a_parameter_that_is_refused_is_not_the_one() -> None:
-    """A 400 for an unknown name costs a question and no more."""
+def test_refused_parameter_costs_one_probe() -> None:
+    """A 400 for an unknown name does not fail the day."""
 
     def answer(query: dict[str, str]) -> Page | None:
         return slice_by("skip", 2, 5, total=5)(query) if query.keys() <= {"skip"} else None
@@ -779,8 +769,8 @@ def test_a_parameter_that_is_refused_is_not_the_one() -> None:
         ({"total_time": 5}, {}),
     ],
 )
-def test_a_total_is_taken_where_two_pages_bear_it_out(fields: dict[str, object], taken: dict[str, str]) -> None:
-    """It is at least what came on both; a number that is less would fail good days."""
+def test_total_is_used_if_two_pages_agree(fields: dict[str, object], taken: dict[str, str]) -> None:
+    """The total is at least the records of both pages; a lower number would fail good days."""
     api = Api(follow(lambda n: {"next": f"?x={n}"}, "x"))
 
     def answer(query: dict[str, str]) -> Page:
@@ -793,8 +783,8 @@ def test_a_total_is_taken_where_two_pages_bear_it_out(fields: dict[str, object],
     assert {name: value for name, value in keys.items() if name.startswith("total")} == taken
 
 
-def test_a_total_that_is_another_on_page_two_is_not_taken() -> None:
-    """It is a number of something else."""
+def test_total_that_changes_is_ignored() -> None:
+    """It counts something else."""
 
     def answer(query: dict[str, str]) -> Page:
         start = int(query.get("x", 0))
@@ -812,8 +802,8 @@ def test_a_total_that_is_another_on_page_two_is_not_taken() -> None:
         ("page_count", (2, 1), False),
     ],
 )
-def test_a_number_of_pages_that_falls_is_taken(name: str, numbers: tuple[int, int], taken: bool) -> None:
-    """The list moves, and is held to it; not so where as many records came, for it may be a count of those."""
+def test_falling_number_of_pages_is_used(name: str, numbers: tuple[int, int], taken: bool) -> None:
+    """The list changes between pages. A number equal to the records on the page may count those records."""
 
     def answer(query: dict[str, str]) -> Page:
         start = int(query.get("x", 0))
@@ -822,8 +812,8 @@ def test_a_number_of_pages_that_falls_is_taken(name: str, numbers: tuple[int, in
     assert ("total_path" in Api(answer).decide().keys) == taken
 
 
-def test_a_flag_is_taken_where_page_two_has_it() -> None:
-    """A field that comes and goes would fail the last page."""
+def test_flag_is_used_if_page_two_has_it() -> None:
+    """A field that is sometimes missing would fail the last page."""
     for fields, taken in (({"has_more": True}, "has_more"), ({"done": False}, "!done"), ({}, None)):
         api = Api(lambda q, fields=fields: make_page([len(q)], next="?x=1", **fields))
         assert api.decide().keys.get("more_path") == taken
@@ -831,8 +821,8 @@ def test_a_flag_is_taken_where_page_two_has_it() -> None:
     assert "more_path" not in api.decide().keys
 
 
-def test_no_more_questions_than_a_few() -> None:
-    """A source that ignores whatever it is asked is given up."""
+def test_number_of_probes_is_limited() -> None:
+    """A source that ignores every parameter stays undecided."""
     api = Api(lambda _: make_page(range(100), next_cursor="abc", has_more=True))
     with pytest.raises(UndecidedError):
         api.decide()

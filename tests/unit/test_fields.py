@@ -1,4 +1,4 @@
-"""Places in a JSON object, and what counts as true there."""
+"""Test dotted paths in a JSON object, and which values count as true."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ REAL = [
 
 
 @pytest.mark.parametrize("value", FALSE + NEVER, ids=repr)
-def test_what_says_no_is_false(value: Any) -> None:
-    """In a type of JSON or in a word for it, the zero of a clock included; turned around it is true."""
+def test_false_values_in_any_spelling(value: Any) -> None:
+    """JSON types, words and the zero time of a clock count as false; `!` negates the path."""
     assert is_true({"a": {"b": value}}, "a.b") is False
     assert is_true({"a": {"b": value}}, "!a.b") is True
 
@@ -28,33 +28,32 @@ def test_what_says_no_is_false(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", [True, 1, -1, 0.5, "true", "yes", "2026-11-20T00:00:00Z", "x", [0], {"a": 0}, *REAL], ids=repr
 )
-def test_anything_else_is_true(value: Any) -> None:
-    """A time, a reason, an object that holds something."""
+def test_other_values_are_true(value: Any) -> None:
+    """Examples are a time, a reason and a non-empty object."""
     assert is_true({"a": value}, "a") is True
 
 
 @pytest.mark.parametrize("fields", [{}, {"a": None}, {"a": 1}, [1], None, {"a": {"c": True}}], ids=repr)
-def test_what_is_not_there_is_neither(fields: Any) -> None:
-    """Nothing is said where nothing stands."""
+def test_missing_value_is_neither_true_nor_false(fields: Any) -> None:
     assert is_true(fields, "a.b") is None
 
 
-def test_null_stands_somewhere() -> None:
-    """In the place of a field, or of what would hold it; what stands in something else does not."""
+def test_null_counts_as_present() -> None:
+    """A null counts as the field, or as the object around the field."""
     for fields in ({"a.b": None}, {"a": {"b": None}}, {"a": None}, {"a": {"b": 0}}):
         assert has(fields, "a.b")
     for fields in ({}, {"a": {}}, {"a": [{"b": 1}]}, {"a": 1}, {"b": None}):
         assert not has(fields, "a.b")
 
 
-def test_a_name_with_dots_is_found_before_it_is_cut() -> None:
-    """The whole first, then at each dot, the last one first."""
+def test_dotted_name_takes_precedence_over_path() -> None:
+    """The lookup tries the whole name, then splits it at each dot, the last one first."""
     assert find({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
     assert find({"@odata.x": {"y.z": 3}}, "@odata.x.y.z") == 3
 
 
-def test_putting_makes_what_is_missing_and_changes_nothing_else() -> None:
-    """The objects that are there stay as they were, for others use them."""
+def test_put_creates_missing_objects_in_a_copy() -> None:
+    """Existing objects stay unchanged because other code shares them."""
     before = {"a": {"b": 1}, "c": 2}
     assert put(before, "a.d.e", 3) == {"a": {"b": 1, "d": {"e": 3}}, "c": 2}
     assert put(before, "c.x", 3) == {"a": {"b": 1}, "c": {"x": 3}}
@@ -62,6 +61,6 @@ def test_putting_makes_what_is_missing_and_changes_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("record", [b"{", b"9" * 5000, b"[" * 100_000, b"\xff"], ids=["cut", "huge", "deep", "bytes"])
-def test_what_python_cannot_read_is_none(record: bytes) -> None:
-    """It is somebody else's to reject it, with its reason."""
+def test_unreadable_record_loads_as_none(record: bytes) -> None:
+    """The transform rejects such a record, with its reason."""
     assert load(record) is None

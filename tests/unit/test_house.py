@@ -1,4 +1,4 @@
-"""How the package is built, and what an import may cost."""
+"""Test the structure of the package and the cost of imports."""
 
 import ast
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 from tests.support import ROOT
 
 
-def test_the_tasks_are_found_without_the_libraries_of_the_work():
-    """To learn that a day is loaded costs no pandas, pyarrow or SQLAlchemy, and nothing that reads a source."""
+def test_import_of_tasks_loads_no_heavy_libraries():
+    """A check for a loaded day imports neither pandas, pyarrow and SQLAlchemy nor the extract code."""
     heavy = {
         "pandas",
         "pyarrow",
@@ -27,8 +27,8 @@ def test_the_tasks_are_found_without_the_libraries_of_the_work():
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "\n"
 
 
-def test_no_run_of_a_task_is_longer_than_ten_lines():
-    """A task says when; what is done is in a function that anybody can call."""
+def test_run_methods_have_at_most_ten_lines():
+    """A task decides when to run; a plain function does the work."""
     tree = ast.parse((ROOT / "wholeday" / "tasks" / "day_tasks.py").read_text())
     runs = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "run"]
     assert len(runs) == 3
@@ -36,7 +36,7 @@ def test_no_run_of_a_task_is_longer_than_ten_lines():
 
 
 @pytest.mark.xdist_group("house")
-def test_the_tests_of_a_group_run_in_one_process(request):
-    """They share what takes its time to bring up; pytest-xdist tells them by the end of their names."""
+def test_xdist_group_runs_in_one_process(request):
+    """A group shares an expensive fixture. pytest-xdist marks its tests with a suffix of the node id."""
     grouped = getattr(request.config.option, "loadgroup", False)
     assert request.node.nodeid.endswith("@house") == grouped

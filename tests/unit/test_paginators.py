@@ -1,4 +1,4 @@
-"""What a paginator asks for next, on plain values."""
+"""Test the next request of each paginator, on plain values."""
 
 import itertools
 import re
@@ -29,19 +29,17 @@ def make_page(records: int = 2, headers: dict[str, str] | None = None, **fields:
     return Page(URL, CaseInsensitiveDict(headers or {}), [RECORD] * records, fields)
 
 
-def test_params_are_percent_encoded_and_replace_those_of_the_url() -> None:
-    """A parameter lands encoded in the query, a list repeats its name, and what the URL said of it goes."""
+def test_params_are_encoded_and_replace_url_query() -> None:
+    """A list repeats its name. A parameter replaces the value of the same name in the URL."""
     request = Request(URL + "?page=1&all=%20x&flag", {"page": 2, "at": "a b&c+d", "id": [1, "x"], "on": True})
     assert request.target == URL + "?all=%20x&flag&page=2&at=a%20b%26c%2Bd&id=1&id=x&on=true"
 
 
-def test_a_nested_param_is_sent_as_json() -> None:
-    """What the query has no form for is JSON in it."""
+def test_nested_param_is_sent_as_json() -> None:
     assert Request(URL, {"where": {"a": {"b": 1}}}).target == URL + "?where=%7B%22a%22%3A%7B%22b%22%3A1%7D%7D"
 
 
-def test_single_has_no_next() -> None:
-    """The paginator single is obeyed, whatever a page says."""
+def test_single_ignores_link_to_next_page() -> None:
     assert Single().next(Request(URL), make_page(headers={"Link": f'<{URL}?page=2>; rel="next"'}), None) is None
 
 
@@ -59,20 +57,20 @@ def test_single_has_no_next() -> None:
         ("no link at all", None),
     ],
 )
-def test_the_next_link_is_read_as_rfc_8288_writes_it(header: str, target: str | None) -> None:
-    """The target of the link whose relations name next, in any spelling that the RFC allows."""
+def test_next_link_follows_rfc_8288(header: str, target: str | None) -> None:
+    """The target belongs to the link with the relation `next`, in any spelling that the RFC allows."""
     assert parse_next_link(header) == target
 
 
-def test_link_header_takes_a_link_as_it_is() -> None:
-    """A relative link is resolved against the page, params are not added again, headers stay."""
+def test_link_header_uses_link_unchanged() -> None:
+    """The paginator resolves a relative link against the page, keeps headers and does not add params again."""
     request = Request(URL, {"per_page": 5}, {"X-A": "1"})
     following = LinkHeader().next(request, make_page(0, {"link": '<users?page=2&per_page=5>; rel="next"'}), None)
     assert following == Request(URL + "?page=2&per_page=5", {}, {"X-A": "1"})
 
 
 def follow(paging: Paging, answer: Callable[[Request], Page], **start: Any) -> list[Request]:
-    """The requests that a paginator makes of a source, until it has no more."""
+    """Return the requests that a paginator sends until its last page."""
     paginator = paging.build()
     request: Request | None = paginator.first(paging.add_size(Request(URL, **start)))
     asked = []
@@ -85,8 +83,7 @@ def follow(paging: Paging, answer: Callable[[Request], Page], **start: Any) -> l
 
 @settings(deadline=None)
 @given(st.integers(0, 3), st.integers(1, 20), st.booleans())
-def test_page_counts_until_an_empty_page(start: int, pages: int, keep: bool) -> None:
-    """Pages are numbered one after the other from the first, and the first empty one is the last."""
+def test_page_numbers_grow_until_empty_page(start: int, pages: int, keep: bool) -> None:
     paging = Paging("page", page_start=start, size_param="per_page", page_size=2, keep_params=keep)
     last = start + pages - 1
     asked = follow(paging, lambda r: make_page(2 if r.params["page"] < last else 0), params={"city": "Oslo"})
@@ -97,8 +94,8 @@ def test_page_counts_until_an_empty_page(start: int, pages: int, keep: bool) -> 
 
 @settings(deadline=None)
 @given(st.integers(0, 1), st.lists(st.integers(1, 3), max_size=5))
-def test_offset_goes_on_by_what_came(start: int, sizes: list[int]) -> None:
-    """A page shorter than was asked for is not the end, and nothing is skipped after it."""
+def test_offset_grows_by_received_records(start: int, sizes: list[int]) -> None:
+    """A short page is not the end, and the next offset skips no record."""
     places = list(itertools.accumulate(sizes, initial=start))
     answers = dict(zip(places, [*sizes, 0], strict=True))
     paging = Paging("offset", offset_param="skip", page_start=start, size_param="limit", page_size=3)
@@ -106,8 +103,8 @@ def test_offset_goes_on_by_what_came(start: int, sizes: list[int]) -> None:
     assert [(r.params["skip"], r.params["limit"]) for r in asked] == [(place, 3) for place in places]
 
 
-def test_offset_steps_over_an_empty_page_by_the_size_asked_for() -> None:
-    """Where the source says that there is more; without a size there is no telling where."""
+def test_offset_skips_empty_page_by_page_size() -> None:
+    """The source announced more records. Without `page_size` the next offset is unknown."""
     counts = iter([2, 0, 1])
     paging = Paging("offset", size_param="limit", page_size=2, more_path="more")
     asked = follow(paging, lambda r: make_page(next(counts), more=r.params["offset"] < 4))
@@ -125,8 +122,8 @@ def test_offset_steps_over_an_empty_page_by_the_size_asked_for() -> None:
     ],
 )
 @pytest.mark.parametrize("end", [None, "", False, 0, "0", "missing"])
-def test_a_cursor_is_sent_where_the_source_wants_it(where: str, name: str, place: Any, end: Any) -> None:
-    """From a field into the query, a header or the body; without one, or with an empty one, it is the end."""
+def test_cursor_is_sent_in_configured_place(where: str, name: str, place: Any, end: Any) -> None:
+    """The place is the query, a header or the body. A missing or empty cursor is the end."""
     paging = Paging("cursor", cursor_path="meta.next", cursor_param=name, cursor_in=where)
     nexts = iter(["a b", 7, end])
 
@@ -140,15 +137,15 @@ def test_a_cursor_is_sent_where_the_source_wants_it(where: str, name: str, place
     assert all(request.params["x"] == 1 and request.body["page"]["size"] == 2 for request in asked)
 
 
-def test_a_cursor_is_read_from_a_header_too() -> None:
-    """`cursor_path` is a header's name where the page has no such field."""
+def test_cursor_path_may_name_a_header() -> None:
+    """The header is used if the page has no such field."""
     pages = iter([make_page(1, {"x-next": "abc"}), make_page(1)])
     asked = follow(Paging("cursor", cursor_path="X-Next", cursor_param="c"), lambda _: next(pages))
     assert [request.params for request in asked] == [{}, {"c": "abc"}]
 
 
 def test_without_keep_params_only_cursor_and_size_are_sent() -> None:
-    """Neither the other params nor the URL's own query go with page two."""
+    """The other params and the URL's own query belong to page one only."""
     pages = iter([make_page(1, next="abc"), make_page(1)])
     paging = Paging("cursor", cursor_path="next", cursor_param="c", keep_params=False, size_param="size", page_size=5)
     _, second = follow(paging, lambda _: next(pages), params={"since": 0})
@@ -157,8 +154,8 @@ def test_without_keep_params_only_cursor_and_size_are_sent() -> None:
     assert Param("c", size_param="size", keep_params=False).put(request, "x").target == URL + "?size=9&c=x"
 
 
-def test_the_source_s_word_for_the_end_outranks_a_cursor() -> None:
-    """Some send a cursor with the last page too, to go on from another day; `!` turns a word for the end around."""
+def test_end_flag_takes_precedence_over_cursor() -> None:
+    """Some sources send a cursor with the last page too. `!` negates a flag for the end."""
     for more_path, last in [("has_more", {"has_more": False}), ("!meta.end", {"meta": {"end": True}})]:
         paging = Paging("cursor", cursor_path="next", cursor_param="c", more_path=more_path)
         assert len(follow(paging, lambda _, last=last: make_page(1, next="abc", **last))) == 1
@@ -174,37 +171,37 @@ def test_the_source_s_word_for_the_end_outranks_a_cursor() -> None:
         (Paging("cursor", cursor_path="next", cursor_param="c"), {"next": {"a": 1}}, 'is {"a":1}, neither a link'),
     ],
 )
-def test_a_word_that_there_is_more_and_no_way_to_it_is_an_error(paging: Paging, page: Any, words: str) -> None:
-    """The end of the way is not the end of the list."""
+def test_announced_records_without_next_page_are_an_error(paging: Paging, page: Any, words: str) -> None:
+    """A missing link or cursor does not prove the end of the list."""
     with pytest.raises(ValueError, match=words):
         follow(replace(paging, more_path="more"), lambda _: make_page(1, more=True, **page))
 
 
-def test_a_missing_word_is_an_error() -> None:
-    """A page without the field that `more_path` names says nothing, and nothing is guessed."""
+def test_missing_more_field_is_an_error() -> None:
+    """Without the field of `more_path` the paginator does not guess."""
     with pytest.raises(ValueError, match="more_path = more, and the page has no such field"):
         follow(Paging("page", more_path="more"), lambda _: make_page(1))
 
 
 @pytest.mark.parametrize("more_path", ["more", "pages.next"])
-def test_null_is_a_word_too(more_path: str) -> None:
-    """Many a source puts it where the next page would stand: there is none."""
+def test_null_more_field_is_false(more_path: str) -> None:
+    """Many sources send null in place of the next page after the last one."""
     page = make_page(1, more=None, pages=None)
     assert Paging("page", more_path=more_path).read_more(page) is False
     assert Paging("page", more_path=f"!{more_path}").read_more(page) is True
 
 
 @pytest.mark.parametrize("link", ["https://api.example/users?c=2", "/users?c=2", "?c=2"])
-def test_next_url_takes_a_link_as_it_is(link: str) -> None:
-    """Absolute or relative to the page; params are not added again, headers and method stay."""
+def test_next_url_uses_link_unchanged(link: str) -> None:
+    """The link is absolute or relative to the page. Headers and method stay; params are not added again."""
     pages = iter([make_page(1, **{"@odata.nextLink": link}), make_page(1)])
     paging = Paging("next_url", cursor_path="@odata.nextLink")
     _, second = follow(paging, lambda _: next(pages), params={"top": 5}, headers={"X-A": "1"}, method="POST")
     assert second == Request(URL + "?c=2", {}, {"X-A": "1"}, "POST")
 
 
-def test_last_id_sends_the_last_record_s() -> None:
-    """`id` unless cursor_path says otherwise; an empty page is the end, a short one is not."""
+def test_last_id_sends_id_of_last_record() -> None:
+    """`cursor_path` may name another field. An empty page is the end, a short page is not."""
     pages = iter([[b'{"id":1,"a":{"b":"x"}}', b'{"id":2,"a":{"b":"y"}}'], [b'{"id":9,"a":{"b":"z"}}'], []])
     raws = [[msgspec.Raw(record) for record in page] for page in pages]
     for path, sent in (("", [None, 2, 9]), ("a.b", [None, "y", "z"])):
@@ -214,8 +211,8 @@ def test_last_id_sends_the_last_record_s() -> None:
         assert [request.params.get("after") for request in asked] == sent
 
 
-def test_the_source_s_word_outranks_an_empty_page_for_last_id() -> None:
-    """That this was all spares a request; that there is more, on a page where nobody leads on, is an error."""
+def test_more_flag_takes_precedence_for_last_id() -> None:
+    """A false flag saves a request. A true flag on an empty page is an error."""
     paging = Paging("last_id", cursor_param="after", more_path="more")
     assert len(follow(paging, lambda _: make_page(1, more=False))) == 1
     with pytest.raises(ValueError, match="the last record of this page has no 'id' to continue after: set cursor_path"):
@@ -235,8 +232,8 @@ def test_the_source_s_word_outranks_an_empty_page_for_last_id() -> None:
         (Paging(total_path="total"), {}, {"total": True}, (None, None)),
     ],
 )
-def test_the_declared_total_is_found(paging: Paging, headers: Any, fields: Any, total: Any) -> None:
-    """In the field or the header that a key names, of records or of pages; else in the usual headers."""
+def test_declared_total_is_read(paging: Paging, headers: Any, fields: Any, total: Any) -> None:
+    """The total counts records or pages. Without a configured field or header, the usual headers apply."""
     assert paging.read_totals(make_page(1, headers, **fields)) == total
 
 
@@ -253,14 +250,14 @@ def test_the_declared_total_is_found(paging: Paging, headers: Any, fields: Any, 
         ({"body": {"a": 1}}, "method = POST"),
     ],
 )
-def test_a_key_that_needs_another_says_so(keys: dict[str, Any], words: str) -> None:
-    """Before anything is sent."""
+def test_incomplete_keys_are_an_error(keys: dict[str, Any], words: str) -> None:
+    """The check runs before the first request."""
     with pytest.raises(ConfigError, match=words):
         Paging.of(People(url=URL, **keys))
 
 
-def test_a_hostile_header_takes_no_time() -> None:
-    """Its links are found, or none, without going back over it again and again."""
+def test_hostile_link_header_is_parsed_quickly() -> None:
+    """The parser does not backtrack."""
     assert parse_next_link("<" * 65_000) is None
 
 
@@ -270,8 +267,8 @@ def test_a_hostile_header_takes_no_time() -> None:
     [("last_id", "last record|cannot be sent"), ("cursor", "a cursor"), ("next_url", "a link")],
 )
 @pytest.mark.parametrize("where", ["query", "header", "body"])
-def test_cursor_that_is_no_text_is_an_error(server: Server, value: str, paginator: str, words: str, where: str) -> None:
-    """Half a surrogate pair and NaN can be sent in no request."""
+def test_unsendable_cursor_is_an_error(server: Server, value: str, paginator: str, words: str, where: str) -> None:
+    """A request can contain neither half a surrogate pair nor NaN."""
     url = server.on("/users", Answer(f'{{"users":[{{"id":{value}}}],"next":{value}}}'))
     keys = {"cursor_param": "after", "cursor_in": where, "cursor_path": "id" if paginator == "last_id" else "next"}
     line = fail(url, method="POST", data_selector="users", paginator=paginator, **keys)
@@ -281,13 +278,13 @@ def test_cursor_that_is_no_text_is_an_error(server: Server, value: str, paginato
 
 
 @pytest.mark.parametrize("records", [1, 3])
-def test_auto_sends_no_half_surrogate_pair(server: Server, records: int) -> None:
-    """No guess about paging ends in a traceback."""
+def test_auto_never_sends_half_surrogate_pair(server: Server, records: int) -> None:
+    """A probe must not end in a traceback."""
     users = ",".join(f'{{"id":"\\udfff{number}"}}' for number in range(records))
     url = server.on("/users", Answer(f'{{"users":[{users}],"has_more":true,"next_cursor":"\\ud800"}}'))
     assert fail(url).isascii()
 
 
-def test_page_with_a_name_that_is_no_text_is_refused(server: Server) -> None:
+def test_page_with_half_surrogate_name_is_refused(server: Server) -> None:
     line = fail(server.on("/users", Answer('{"\\ud800":[{"id":1}]}')))
     assert "the name '\\ud800' in the page contains half a surrogate pair" in line

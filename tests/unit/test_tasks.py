@@ -1,4 +1,4 @@
-"""What Luigi is told of a day, in this process."""
+"""Test the answers of the tasks to Luigi, in this process."""
 
 import datetime as dt
 import functools
@@ -22,7 +22,7 @@ DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 
 @pytest.fixture
 def loaded() -> list[dt.date]:
-    """Three of the five days, loaded."""
+    """Load three of the five days."""
     for day in DAYS[::2]:
         stages.extract(read_workspace(USERS), day)
         stages.transform(read_workspace(USERS), day)
@@ -30,8 +30,8 @@ def loaded() -> list[dt.date]:
     return DAYS[::2]
 
 
-def test_any_number_of_days_is_asked_of_the_warehouse_in_one_select(loaded, monkeypatch):
-    """Luigi hands over a partial for the class and an iterator that can be read once."""
+def test_bulk_complete_uses_one_select(loaded, monkeypatch):
+    """Luigi passes a partial in place of the class, and a one-shot iterator."""
     statements: list[str] = []
     connect = sqlite3.connect
 
@@ -46,35 +46,34 @@ def test_any_number_of_days_is_asked_of_the_warehouse_in_one_select(loaded, monk
     assert [statement.split()[0] for statement in statements] == ["select"]
 
 
-def test_files_are_asked_for_in_bulk_too(loaded):
-    """A range of extracts or transforms works as one of loads does."""
+def test_bulk_complete_checks_files_of_days(loaded):
+    """A range works for extract and transform tasks too."""
     shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[0]).path)
     assert ExtractUsers.bulk_complete(DAYS) == loaded
     assert TransformUsers.bulk_complete(DAYS) == loaded[1:]
 
 
-def test_a_task_asks_for_the_one_before_it():
-    """Load needs transform, transform needs extract, of the same day."""
+def test_task_requires_previous_stage_of_day():
     load = LoadUsers(date=DAYS[0])
     assert load.requires() == TransformUsers(date=DAYS[0])
     assert load.requires().requires() == ExtractUsers(date=DAYS[0])
 
 
-def test_an_older_day_has_the_higher_priority_and_none_is_negative():
-    """Luigi works the higher first."""
+def test_older_day_has_higher_priority():
+    """Luigi runs the highest priority first and disables tasks below zero."""
     priorities = [LoadUsers(date=day).priority for day in (dt.date.min, *DAYS, dt.date.max)]
     assert priorities == sorted(priorities, reverse=True)
     assert min(priorities) >= 0
 
 
-def test_only_the_date_is_in_the_name_of_a_task():
-    """So a task is the same task whatever the flags, and no flag is shown to a scheduler."""
+def test_task_name_contains_only_the_date():
+    """Flags do not change a task's identity, and the scheduler shows none of them."""
     assert [name for name, _ in LoadUsers.get_params()] == ["date"]
     assert repr(LoadUsers(date=DAYS[0])) == "LoadUsers(date=2026-10-01)"
 
 
-def test_a_task_takes_the_command_line_along():
-    """Unpickled where there is none, as in a spawned child, it reads the flags of its parent."""
+def test_pickled_task_keeps_command_line_flags():
+    """A task unpickled in a spawned child reads the flags of its parent."""
     with CmdlineParser.global_instance(["LoadUsers", "--users-url", "http://127.0.0.1/mine"]):
         pickled = pickle.dumps(LoadUsers(date=DAYS[0]))
     assert Users().url.startswith("demo://")
@@ -86,8 +85,8 @@ def test_a_task_takes_the_command_line_along():
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_range_requires_what_is_missing_of_its_days():
-    """From start to the day before stop."""
+def test_range_requires_its_missing_days():
+    """The range runs from start to the day before stop."""
     missing = BackfillUsers(start=DAYS[0], stop=DAYS[4]).requires()
     assert missing == [LoadUsers(date=DAYS[1]), LoadUsers(date=DAYS[3])]
 
@@ -100,8 +99,8 @@ def test_a_range_requires_what_is_missing_of_its_days():
         ("2026-10-04T00:16:00Z", "America/New_York", "2026-10-02"),
     ],
 )
-def test_a_range_without_stop_ends_with_the_last_closed_day(configure, now, zone, last):
-    """By the midnight of the dataset and its settle, not by UTC's midnight, and not with today."""
+def test_range_without_stop_ends_at_last_closed_day(configure, now, zone, last):
+    """Midnight in the dataset's timezone plus the grace period closes a day."""
     configure("users", timezone=zone)
     seconds = int(dt.datetime.fromisoformat(now).timestamp())
     days = [task.date for task in RangeDaily(of=LoadUsers, start=DAYS[0], now=seconds).requires()]
@@ -109,8 +108,8 @@ def test_a_range_without_stop_ends_with_the_last_closed_day(configure, now, zone
     assert str(days[-1]) == last
 
 
-def test_a_stop_past_the_last_closed_day_is_an_error():
-    """Nothing is done, and the line says which stop would do."""
+def test_stop_past_last_closed_day_is_an_error():
+    """The error names the latest valid stop."""
     now = int(dt.datetime(2026, 10, 4, 12, tzinfo=dt.UTC).timestamp())
     assert len(RangeDaily(of=LoadUsers, start=DAYS[0], stop=dt.date(2026, 10, 4), now=now).requires()) == 3
     with pytest.raises(
@@ -119,8 +118,8 @@ def test_a_stop_past_the_last_closed_day_is_an_error():
         RangeDaily(of=LoadUsers, start=DAYS[0], stop=dt.date(2026, 10, 5), now=now).requires()
 
 
-def test_a_range_of_another_task_is_luigi_s_own():
-    """Its end is Luigi's: the moment it is asked."""
+def test_range_of_foreign_task_uses_luigi_rules():
+    """Such a range ends at the current time."""
 
     class Other(luigi.Task):
         date = luigi.DateParameter()
@@ -137,7 +136,6 @@ def test_a_range_of_another_task_is_luigi_s_own():
 
 
 @pytest.mark.parametrize("text", ["2026-13-01", "21.11.2026", "yesterday", "2026-11-21T00", ""])
-def test_a_day_is_written_in_one_way(text):
-    """Anything else is one line with an example."""
+def test_invalid_date_is_an_error_with_example(text):
     with pytest.raises(ConfigError, match="is not a day: write it as 2026-11-21"):
         DayParameter().parse(text)
