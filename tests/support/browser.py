@@ -1,7 +1,7 @@
-"""A page in the Chromium of this machine, as a person sees it: what it says, asks for, complains of and looks like.
+"""Open pages in the local Chromium and read their text, requests, errors and screenshots.
 
-Owns the browser: a process with a profile of its own, spoken to over a pipe in its own protocol (CDP), so that nothing
-is to be installed but Chromium. No name is resolved but that of this machine: nothing a page asks for can leave it.
+Responsibilities: a browser process with its own profile, controlled over a pipe in its own protocol (CDP). Only
+Chromium must be installed. The browser resolves no host name except localhost, so no request leaves the machine.
 
     with Browser(tmp_path) as browser:
         page = browser.open(Path("report.html"), width=390, height=844, dark=True)
@@ -36,15 +36,15 @@ FLAGS = (
     "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
-PATIENCE = 30  # seconds for an answer, or for something to appear
+PATIENCE = 30  # seconds for a response, or until a condition holds
 
 
 class Browser:
-    """Chromium for the length of a `with`; its profile is made below `folder`. Skips the test where there is none."""
+    """Chromium while the `with` block runs, with its profile below `folder`. Skip the test if it is missing."""
 
     def __init__(self, folder: Path) -> None:
         command = [need("chromium"), *FLAGS, f"--user-data-dir={folder / 'chromium'}", "--remote-debugging-pipe"]
-        # The browser reads commands from descriptor 3 and writes to 4, whatever their numbers are here.
+        # The browser expects commands on descriptor 3 and writes to 4, so bash renumbers the pipes.
         read, self._write = os.pipe()
         self._read, write = os.pipe()
         pipes = f'exec "$@" 3<&{read} 4>&{write}'
@@ -75,7 +75,7 @@ class Browser:
             os.close(self._read)
 
     def open(self, where: str | Path, width: int = 1280, height: int = 900, dark: bool = False) -> "Page":
-        """A URL or a file in a new tab of that size and colour scheme, once it is loaded."""
+        """Load a URL or file in a new tab with this size and colour scheme."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session)
@@ -93,7 +93,7 @@ class Browser:
         return page
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """Send a command of the protocol; its result. What happens meanwhile is kept in `events`."""
+        """Send a command of the protocol and return its result. Keep events that arrive before it in `events`."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params} | ({"sessionId": session} if session else {})
         os.write(self._write, json.dumps(message).encode() + b"\0")
@@ -130,7 +130,7 @@ class Page:
         return self._browser.call(method, self._session, **params)
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression, a promise's once it is kept."""
+        """Return the value of a JavaScript expression, or of its promise."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if details := answer.get("exceptionDetails"):
             raise RuntimeError(f"{expression}: {details.get('exception', {}).get('description', details['text'])}")
@@ -145,12 +145,12 @@ class Page:
             time.sleep(0.05)
 
     def text(self) -> str:
-        """What the page says, as a person reads it: nothing that is hidden."""
+        """Return the visible text of the page."""
         text: str = self.evaluate("document.body.innerText")
         return text
 
     def errors(self) -> list[str]:
-        """What the console shows as warning or error, and exceptions that nobody caught."""
+        """Return the warnings and errors of the console, and uncaught exceptions."""
         found = []
         for method, params in self._events():
             if method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
@@ -163,21 +163,21 @@ class Page:
         return found
 
     def requests(self) -> list[str]:
-        """The URLs the page asked for, but for its own and what it carries in itself (data:, blob:)."""
+        """Return the requested URLs, without the page's own and embedded ones (data:, blob:)."""
         own = self.evaluate("location.href.split('#')[0]")
         urls = [params["request"]["url"] for method, params in self._events() if method == "Network.requestWillBeSent"]
         return [url for url in urls if url != own and not url.startswith(("data:", "blob:"))]
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
-        """A picture (PNG) of the whole page, or of what the window shows of it."""
-        self.call("Page.bringToFront")  # a tab behind another is not painted
+        """Save a PNG of the whole page, or of the visible part."""
+        self.call("Page.bringToFront")  # a background tab is not painted
         size = self.call("Page.getLayoutMetrics")["cssContentSize"] if whole else None
         clip = {"clip": size | {"scale": 1}} if size else {}
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **clip)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def _events(self) -> list[tuple[str, dict[str, Any]]]:
-        """What happened in this tab until now."""
+        """Return the events of this tab so far."""
         self.evaluate("1")
         events = self._browser.events
         return [(event["method"], event["params"]) for event in events if event.get("sessionId") == self._session]

@@ -1,6 +1,6 @@
-"""A bucket of S3 on loopback: moto's server, behind a door that counts what is asked and can be shut.
+"""Run an S3 bucket on loopback: moto's server behind a proxy that counts requests and can fail them.
 
-Owns how the server is started and disturbed. What is to hold then is a test's business.
+Responsibilities: start and disturb the server. Non-goals: expectations, which each test defines.
 """
 
 import contextlib
@@ -36,11 +36,11 @@ DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Err
 
 
 class Door(ThreadingHTTPServer):
-    """Hands requests on to the server behind it, until it is shut: at a request, as `how` says.
+    """A proxy that forwards requests until it is shut at a request, in the way of `how`.
 
-    `refuse`: that one and all that follow are denied. `lose`: the same, but that one was done. `cut`: the same, but
-    of that one the connection ended in the middle. `kill` and `kill after`: whoever asked is killed before, or after,
-    it is done; by its number in the file VICTIM.
+    `refuse`: deny the request and all later ones. `lose`: forward the request, but deny it and all later ones.
+    `cut`: close the connection within the request, and deny all later ones. `kill`, `kill after`: kill the client
+    before or after the request is forwarded. The file VICTIM holds the client's process id.
     """
 
     daemon_threads = True
@@ -52,12 +52,12 @@ class Door(ThreadingHTTPServer):
         self.open()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever was killed does not hear the answer."""
+        """Ignore killed clients, which cannot receive a response."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def open(self) -> None:
-        """Hand on whatever comes, and count from the start."""
+        """Forward all requests, and reset the count."""
         self.shut(0, "refuse")
 
     def shut(self, at: int, how: How) -> None:
@@ -67,7 +67,7 @@ class Door(ThreadingHTTPServer):
         self._at, self._how = at, how
 
     def judge(self, name: str, client: int) -> How | None:
-        """What is done with the next request, if it is not handed on."""
+        """Record a request. Return its failure, or None to forward it."""
         with self._lock:
             self.names.append(name)
             self.clients.append(client)
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815 - the names are those of http.server
 
     def log_message(self, *_: Any) -> None:
-        """Nothing is said."""
+        """Print nothing."""
 
 
 def _kill() -> None:
@@ -138,7 +138,7 @@ def _kill() -> None:
 
 
 class Bucket:
-    """The bucket `bucket`: places in it, and what lies there."""
+    """The bucket `bucket`: new prefixes and stored objects."""
 
     def __init__(self, door: Door) -> None:
         self.door = door
@@ -149,15 +149,15 @@ class Bucket:
         self._system.create_dir("bucket")
 
     def locate(self, place: str) -> str:
-        """The URI of a bucket and a prefix in it."""
+        """Return the URI of a bucket and a prefix in it."""
         return f"s3://{place}?scheme=http&endpoint_override=127.0.0.1:{self.door.server_port}"
 
     def make_place(self) -> str:
-        """A data_dir of which nothing is there."""
+        """Return a new, empty data_dir."""
         return self.locate(f"bucket/{next(self._numbers)}")
 
     def dump(self, data_dir: str) -> dict[str, bytes]:
-        """Every object below a data_dir, by its key from there."""
+        """Return every object below a data_dir, by relative key."""
         below = f"{data_dir.removeprefix('s3://').partition('?')[0]}/"
         found = self._system.get_file_info(fs.FileSelector(below, recursive=True, allow_not_found=True))
         return {each.path.removeprefix(below): self.read(each.path) for each in found if each.is_file}
@@ -173,7 +173,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def open_bucket(folder: Path) -> Iterator[Bucket]:
-    """A bucket, for as long as it is needed; the credentials for it are to be in the environment."""
+    """Open a bucket while the `with` block runs. The environment must hold its credentials."""
     if find_spec("moto") is None or find_spec("flask_cors") is None:
         miss("moto's server is not installed: .venv/bin/pip install -r requirements/scaling.txt")
     port = find_port()

@@ -1,4 +1,4 @@
-"""Commands of the project in the current folder, luigid, and what the warehouse and the files then hold."""
+"""Run commands of the project and luigid in the current folder, and read the warehouse and files."""
 
 import contextlib
 import json
@@ -26,9 +26,9 @@ from wholeday.storage.day_folder import DayFolder
 
 
 def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str] | Command":
-    """A command in the current folder, with its output in pipes or elsewhere: `luigi` or `python` and what follows.
+    """Start `luigi` or `python` with arguments in the current folder; its output goes to pipes or to `output`.
 
-    It is forked from a process that has imported the libraries, where nothing depends on how Python starts.
+    The command is a fork of a process that has imported the libraries, unless it depends on the start of Python.
     """
     program = Path(sys.executable).with_name(command[0])
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
@@ -38,21 +38,21 @@ def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "
 
 
 def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """The same, to its end."""
+    """Run a command to its end; see `start`."""
     process = start(*command, **environment)
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def run_line(line: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """A line of bash, which finds the commands of this environment."""
+    """Run a line of bash with the commands of this environment in its path."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = os.environ | {"PATH": path} | environment
     return subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, timeout=600)
 
 
 def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
-    """`python -m wholeday` and what follows, in this process and by the test's clock: stdout, stderr, exit code."""
+    """Run `python -m wholeday` in this process, with the test's clock. Return stdout, stderr and exit code."""
     try:
         cli.main(arguments)
         code: Any = 0
@@ -63,14 +63,14 @@ def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, 
 
 
 def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """`luigi --module pipeline` and what follows."""
+    """Run `luigi --module pipeline` with arguments."""
     return run("luigi", "--module", "pipeline", *arguments, **environment)
 
 
 def add_dataset(name: str, code: str | None = None) -> dict[str, str]:
-    """Write `pipeline/NAME.py`, by default orders.py, into the current folder, beside users.py.
+    """Write `pipeline/NAME.py` (default: orders.py) next to users.py in the current folder.
 
-    Returns the environment in which Luigi's own command finds that folder.
+    Return the environment that lets Luigi's own command find the folder.
     """
     shutil.copytree(ROOT / "pipeline", "pipeline", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     code = (ROOT / "tests" / "support" / "orders.py").read_text() if code is None else code
@@ -80,7 +80,7 @@ def add_dataset(name: str, code: str | None = None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def start_scheduler() -> Iterator[dict[str, str]]:
-    """luigid, with central.cfg and on a port of its own, the same one each time: the environment of its commands."""
+    """Run luigid with central.cfg on a free port, kept for later starts. Yield the environment for commands."""
     text = Path("central.cfg").read_text()
     if "scheduler_port = 8082" in text:
         with socket.socket() as probe:
@@ -88,7 +88,7 @@ def start_scheduler() -> Iterator[dict[str, str]]:
             text = text.replace("scheduler_port = 8082", f"scheduler_port = {probe.getsockname()[1]}")
         Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
     url, environment = urlsplit(find_scheduler()), {"LUIGI_CONFIG_PATH": "central.cfg"}
-    with Path("luigid.log").open("a") as log:  # it is talkative: a pipe that nobody reads would hold it up
+    with Path("luigid.log").open("a") as log:  # luigid logs a lot: an unread pipe would block it
         daemon = start("python", "-m", "wholeday", "luigid", "--port", str(url.port), output=log, **environment)
     try:
         deadline = time.monotonic() + 20
@@ -102,14 +102,14 @@ def start_scheduler() -> Iterator[dict[str, str]]:
 
 
 def find_scheduler() -> str:
-    """The URL of the luigid that central.cfg names."""
+    """Return the URL of the luigid in central.cfg."""
     found = re.search(r"scheduler_port = (\d+)", Path("central.cfg").read_text())
     assert found
     return f"http://127.0.0.1:{found[1]}"
 
 
 def ask_scheduler(method: str, **arguments: str) -> Any:
-    """What that luigid answers to one of its methods: `task_list`, `fetch_error` and their like."""
+    """Call a method of luigid, such as `task_list` or `fetch_error`; return its result."""
     answer = requests.get(f"{find_scheduler()}/api/{method}", params={"data": json.dumps(arguments)})
     return answer.json()["response"]
 
@@ -120,28 +120,28 @@ def _listens(port: int | None) -> bool:
 
 
 def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Rows of the warehouse, as SQLite has them."""
+    """Return rows of the warehouse, with values in the types of SQLite."""
     return databases.query(Pipeline().database, sql, *values)
 
 
 def execute(*statements: str) -> list[int]:
-    """Do SQL to the warehouse by hand, all of it or nothing; how many rows each statement changed."""
+    """Run SQL in one transaction of the warehouse; return the number of rows that each statement changed."""
     return databases.execute(Pipeline().database, *statements)
 
 
 def has_table(name: str) -> bool:
-    """Whether the warehouse has a table; it is not made by being asked."""
+    """Return whether the warehouse has a table, without creating the warehouse."""
     url = Pipeline().database
     return find_database(url).exists() and name in databases.list_tables(url)
 
 
 def remove_warehouse() -> None:
-    """Have no warehouse."""
+    """Remove the warehouse."""
     databases.remove(Pipeline().database)
 
 
 def dump_warehouse() -> dict[str, list[tuple[Any, ...]]]:
-    """What the warehouse says, without the clock: users, rejects, and the markers less their times of running."""
+    """Return users, rejects and markers, without the times of the runs."""
     return {
         "users": query("select user_id, name, email, city, updated_at, load_date from users order by user_id"),
         "rejects": query(
@@ -152,7 +152,7 @@ def dump_warehouse() -> dict[str, list[tuple[Any, ...]]]:
 
 
 def is_held(folder: DayFolder) -> bool:
-    """Whether this process holds a day at a stage, as another one finds."""
+    """Return whether this process holds the lock of a day and stage, as seen by another process."""
     code = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'ab'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(sys.argv[2]))"
     where = map(str, (Path(folder.path).parent / ".lock", folder.date.toordinal()))
     asked = subprocess.run([sys.executable, "-c", code, *where], capture_output=True, text=True)
@@ -160,12 +160,12 @@ def is_held(folder: DayFolder) -> bool:
 
 
 def dump_tree(folder: str) -> dict[str, bytes]:
-    """Every file below a folder, by path."""
+    """Return the content of every file below a folder, by path."""
     return {str(path): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
 def need(program: str) -> str:
-    """The path of an optional program; where it is missing the test is skipped, but in CI it fails."""
+    """Return the path of an optional program. If it is missing, skip the test, or fail it in CI."""
     path = shutil.which(program)
     if path is None:
         miss(f"{program} is not installed")
@@ -173,7 +173,7 @@ def need(program: str) -> str:
 
 
 def miss(reason: str) -> None:
-    """An optional part is missing: skip, but fail in CI, where everything is installed."""
+    """Skip a test whose optional part is missing, or fail it in CI, where everything is installed."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"in CI nothing may be missing: {reason}")
     pytest.skip(reason)

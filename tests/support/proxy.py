@@ -1,6 +1,6 @@
-"""A network between a client and a server of PostgreSQL, on loopback, that can be cut.
+"""Proxy connections to a PostgreSQL server on loopback, and cut them.
 
-Owns the bytes on their way, and nothing of what they mean but a COMMIT.
+Responsibilities: forward bytes. Non-goals: the protocol, except COMMIT.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ Moment = Literal["before", "after"]
 
 
 class Proxy:
-    """Passes on whatever comes, until it is told otherwise."""
+    """A proxy that forwards all bytes until it is cut."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -26,7 +26,7 @@ class Proxy:
     @classmethod
     @contextlib.contextmanager
     def open(cls, port: int) -> "Iterator[Proxy]":
-        """One in front of a port of loopback."""
+        """Open a proxy in front of a port of loopback."""
         proxy = cls(port)
         thread = threading.Thread(target=proxy._accept)
         thread.start()
@@ -39,7 +39,7 @@ class Proxy:
             thread.join()
 
     def cut(self) -> None:
-        """Break all connections."""
+        """Close all connections."""
         for pair in self._pairs:
             self._close(pair)
         self._pairs.clear()
@@ -68,7 +68,7 @@ class Proxy:
                 if source is pair[0] and b"commit\0" in data and self.cut_at_commit:
                     moment, self.cut_at_commit = self.cut_at_commit, None
                     if moment == "after":
-                        source.shutdown(socket.SHUT_RDWR)  # the answer will reach nobody
+                        source.shutdown(socket.SHUT_RDWR)  # the client never receives the response
                         sink.sendall(data)
                     break
                 sink.sendall(data)

@@ -1,10 +1,10 @@
-"""A small HTTP server on loopback that answers as a test tells it to, well or badly.
+"""Serve HTTP on loopback with scripted responses, valid or broken.
 
-Owns the wire: it counts and keeps the requests, and can cut a body, lie about its length, chunk or compress it,
-wait, or reset the connection. What to answer is the test's business:
+Responsibilities: record the requests; truncate a body, send a wrong length, chunk or compress it, delay it,
+or reset the connection. Non-goals: the content of responses, which each test defines:
 
     with Server() as server:
-        server.on("/users", Answer(status=503), Answer([{"id": 1}]))     # one after the other, the last for ever
+        server.on("/users", Answer(status=503), Answer([{"id": 1}]))     # in order; the last one repeats
         server.on("/teams", lambda request: Answer([], headers={"X-Page": request.query["page"]}))
         requests.get(server.url + "/users")
         assert server.requests[0].headers["Accept"] == "*/*"
@@ -30,7 +30,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """What came: the method, the target as it stood in the request line, its parts, and when (monotonic seconds)."""
+    """A received request. `target` is unparsed; `at` is the time of receipt in monotonic seconds."""
 
     method: str
     target: str
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to say. A body that is neither bytes nor text is sent as JSON."""
+    """A response. A body that is neither bytes nor text is sent as JSON."""
 
     body: Any = b""
     status: int = 200
@@ -64,17 +64,17 @@ class Answer:
     """All of the answer, from its status line on, in the place of everything else."""
 
     def encode(self) -> bytes:
-        """The body as it goes over the wire, but for chunks."""
+        """Return the body as it is sent, before chunking."""
         body = self.body.encode() if isinstance(self.body, str) else self.body
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         return gzip.compress(body) if self.compress else body
 
 
 class Server:
-    """A server at `url` for the length of a `with`; `requests` are those that came, oldest first."""
+    """A server at `url` while the `with` block runs. `requests` lists the received requests, oldest first."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        """With `tls`, the server speaks https, as `localhost`."""
+        """Serve https as `localhost` if `tls` is given."""
         self.requests: list[Request] = []
         self._answers: dict[str, Iterator[Answer | Callable[[Request], Answer]]] = {}
         self._http = _Http(("127.0.0.1", 0), _Handler)
@@ -86,12 +86,12 @@ class Server:
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
 
     def on(self, path: str, *answers: Answer | Callable[[Request], Answer]) -> str:
-        """Answer `path` with one answer, or what a function says, after the other, the last for ever. Its URL."""
+        """Serve these responses, or results of functions, at `path` in order; the last one repeats. Return the URL."""
         self._answers[path] = itertools.chain(answers, itertools.repeat(answers[-1]))
         return self.url + path
 
     def answer(self, request: Request) -> Answer:
-        """The answer to `request`, which is kept; a path that nobody named is a 404."""
+        """Record the request and return its response; an unknown path is a 404."""
         self.requests.append(request)
         answer = next(self._answers[request.path]) if request.path in self._answers else Answer(status=404)
         return answer(request) if callable(answer) else answer
@@ -114,11 +114,11 @@ class _Http(ThreadingHTTPServer):
     block_on_close = False
 
     def shutdown_request(self, request: Any) -> None:
-        # Closing is enough, and a reset must not begin with the farewell that the base class sends.
+        # The base class shuts the connection down first, which would hide a reset from the client.
         self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is part of the tests."""
+        """Ignore clients that disconnect: tests do so on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -168,11 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
-        """Nothing on stderr: the requests are kept."""
+        """Print nothing; `requests` has the log."""
 
 
 class Dripper:
-    """A server that reads a request, sends a start at once and repeats the rest byte by byte, or without a pause."""
+    """A server that sends `start`, then repeats `rest` byte by byte. With `pause` 0 it sends `rest` at full speed."""
 
     def __init__(self, start: bytes, rest: bytes, pause: float = 0.02, tls: ssl.SSLContext | None = None) -> None:
         self._start, self._rest, self._pause, self._tls = start, rest, pause, tls

@@ -1,6 +1,6 @@
-"""Sources of users in small for tests: they page in every way, move while they are read, and fail as they are told.
+"""Simulate small sources of users: any paging, changes during an extraction, and scripted failures.
 
-Owns what such a source answers to a request; `keys` are those of the section that reads it. A user is
+Responsibilities: the response to each request; `keys` is the matching section. A user is
 `{"id": …, "version": …}`; the version grows with each change.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.server import Answer, Request
 
-Row = tuple[int, int]  # a user's version and id
+Row = tuple[int, int]  # version and id of a user
 
 ORDERS: dict[str, Callable[[Row], Any]] = {
     "id": lambda row: row[1],
@@ -41,7 +41,7 @@ FATAL = {"html": {"body": "<html>"}, "error": {"body": {"ok": False, "data": []}
 
 @dataclass(frozen=True)
 class Step:
-    """Something that happens to the list after so many answers: a user is created, or the n-th changed or deleted."""
+    """A change of the list after `after` responses: create a user, or change or delete the n-th one."""
 
     after: int
     what: str
@@ -50,7 +50,7 @@ class Step:
 
 @dataclass
 class Listing:
-    """A list of users and how it is shown, a window of `size` rows at a time."""
+    """A list of users, served in pages of `size` rows."""
 
     kind: str
     count: int
@@ -71,15 +71,15 @@ class Listing:
     """What goes wrong, by the number of the request, from 0."""
 
     def __post_init__(self) -> None:
-        self.users = {number: number for number in range(1, self.count + 1)}  # the version of each
+        self.users = {number: number for number in range(1, self.count + 1)}  # version by id
         self.ever, self.steady = set(self.users) - self.hidden, set(self.users) - self.hidden
         self.asked = self.shown = 0
-        self._lock = threading.Lock()  # pages may be asked for at the same time
+        self._lock = threading.Lock()  # a client may request pages concurrently
         self._last: Answer | None = None
 
     @property
     def keys(self) -> dict[str, Any]:
-        """The keys of the section."""
+        """Return the keys of the section."""
         keys: dict[str, Any] = {"data_selector": "data"}
         if self.kind in POINTERS[2:]:
             param = {"query": "after", "body": "page.after", "header": "X-After"}[self.kind]
@@ -95,12 +95,12 @@ class Listing:
 
     @property
     def section(self) -> dict[str, Any]:
-        """The same as luigi.cfg would hold them, with the defaults of those that only another listing has."""
+        """Return the keys as written in luigi.cfg, with defaults for the keys of other listings."""
         texts = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in self.keys.items()}
         return DEFAULTS | texts
 
     def respond(self, request: Request) -> Answer:
-        """The answer to a request for a page."""
+        """Respond to a request for a page."""
         with self._lock:
             return self._respond(request)
 
@@ -156,7 +156,7 @@ class Listing:
         return Answer(body, headers=headers)
 
     def _find_start(self, request: Request, rows: Sequence[Row]) -> int:
-        """How many rows lie before those that are asked for."""
+        """Return the number of rows before the requested page."""
         query = request.query
         match self.kind:
             case "page0" | "page1":

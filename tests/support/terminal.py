@@ -1,4 +1,4 @@
-"""A terminal of a chosen width for a command, and what is left on its screen."""
+"""Run a command on a terminal of a chosen width, and compute its final screen."""
 
 import fcntl
 import os
@@ -15,9 +15,9 @@ from tests.support import ROOT
 
 
 def run_on_terminal(*command: str, out: int | None = None, columns: int = 100, says: str = "") -> tuple[int, str]:
-    """Exit code of a command whose terminal is so many columns wide, and what it wrote there, less its colours.
+    """Run a command on a terminal; return its exit code and its output without colours.
 
-    Its standard output goes to `out`, if that is given; `says` is what a person types.
+    `out` is another file descriptor for standard output; `says` is typed input.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -38,13 +38,13 @@ def read_all(terminal: int) -> Iterator[bytes]:
     while True:
         try:
             data = os.read(terminal, 65536)
-        except OSError:  # nobody writes there any more
+        except OSError:  # the last writer has closed the terminal
             return
         yield data
 
 
 def look_at(written: str) -> list[str]:
-    """What is left on a screen: the lines, of which some were erased, gone up to and written over."""
+    """Return the lines of the final screen, after erased and overwritten lines."""
     lines, at = [""], 0
     for piece in re.findall(r"\x1b\[\??\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
         if piece == "\n":

@@ -1,4 +1,4 @@
-"""A dataset `things` of any fields and columns, made for one test, and its days loaded from a source on loopback."""
+"""Define a dataset `things` with any fields and columns for one test, and load it from a local source."""
 
 import datetime as dt
 import json
@@ -28,7 +28,7 @@ class Things(Source):
 
 
 def keep(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
-    """The fields of a record as they are."""
+    """Return the fields of a record unchanged."""
     return frame, {}
 
 
@@ -41,9 +41,10 @@ def make_dataset(
     updated_at: Any = TIME,
     **options: Any,
 ) -> Dataset:
-    """Records of `id`, `value` and `updated_at`, and a table of columns of the same names.
+    """Define records of `id`, `value` and `updated_at`, and a table with these columns.
 
-    `field` and `column` are the types of `value`, `id_types` those of `id`; `options` are those of the class.
+    `field` and `column` are the types of `value` in the record and in the table; `id_types` holds both types of `id`.
+    `options` go to the record class.
     """
     fields = [
         ("id", id_types[0]),
@@ -62,7 +63,7 @@ def make_dataset(
 def load(
     dataset: Dataset, server: Server, configure: Callable[..., None], body: Any, column: str = "value", **keys: Any
 ) -> list[Any]:
-    """Load a snapshot of today with these records, or this body; a column of all rows, by key."""
+    """Load a snapshot of today from records, or from a body in bytes. Return a column of all rows, ordered by key."""
     answer = Answer(body if isinstance(body, bytes) else json.dumps(body).encode())
     configure("things", url=server.on("/things", answer), mode="snapshot", paginator="single", **keys)
     stages.extract(read_workspace(dataset), TODAY, prepare_transform(read_workspace(dataset)))

@@ -1,6 +1,6 @@
-"""What the APIs of tests/shapes.py have in common: people, secrets, refusals, and when somebody was last changed.
+"""Share the parts of the APIs in tests/support/shapes.py: users, secrets, rate limits and times of changes.
 
-Owns that a request is let in only with the secret that `auth` names, and refused where it is one too many.
+Responsibilities: accept a request only with the secret of `auth`, and refuse requests above the rate limit.
 """
 
 import base64
@@ -21,12 +21,12 @@ LAST = ("Berg", "Diaz", "Ito", "Nkosi", "O'Neil")
 
 
 class Shape:
-    """An API over `count` users. Any attribute of the class may be given another value when it is started."""
+    """An API over `count` users. `traits` override attributes of the class."""
 
     path = "/users"
     key = "id"
-    size = 20  # records in a page where nobody asks
-    largest = 100  # in a page, whatever is asked for
+    size = 20  # default records per page
+    largest = 100  # most records per page
     auth = "none"
     environment: ClassVar[dict[str, str]] = {}
     moments: Callable[[int], dt.datetime] = staticmethod(lambda number: MORNING + dt.timedelta(seconds=number))
@@ -54,19 +54,19 @@ class Shape:
         return [find(self.describe(number), self.key) for number in range(self.count)]
 
     def describe(self, number: int) -> Record:
-        """User `number` as the list shows it."""
+        """Return user `number` as listed."""
         raise NotImplementedError
 
     def list_page(self, request: Request) -> Answer:
-        """The answer to a request that may be made."""
+        """Respond to an accepted request."""
         raise NotImplementedError
 
     def refuse(self) -> Answer:
-        """The answer to one request too many."""
+        """Respond to a request above the rate limit."""
         return Answer({"message": "Too Many Requests"}, 429, {"Retry-After": "1"})
 
     def knows(self, request: Request) -> bool:
-        """Whether the request carries what `auth` and `environment` name."""
+        """Return whether the request carries the secret of `auth` and `environment`."""
         kind, *names = self.auth.split(":")
         sent, secrets = request.headers.get("Authorization"), [self.environment.get(name, name) for name in names]
         match kind:
@@ -80,7 +80,7 @@ class Shape:
                 return True
 
     def find_size(self, asked: object) -> int:
-        """The records that a page holds where `asked` is what was asked for."""
+        """Return the records per page for a requested size."""
         return min(int(str(asked)) if asked else self.size, self.largest)
 
     def describe_all(self, kept: Callable[[int], bool] = lambda _: True) -> list[Record]:
@@ -95,18 +95,18 @@ class Shape:
 
 
 class OAuth2Shape(Shape):
-    """One whose tokens are given to a client that says its id and secret."""
+    """An API with tokens for clients that send their id and secret."""
 
     token_path = "/token"
-    lifetime = 60.0  # seconds that a token lives
-    promise = 60  # and is said to
+    lifetime = 60.0  # seconds a token is valid
+    promise = 60  # expires_in
     scope = ""
     """What has to be asked for, if anything."""
     environment: ClassVar[dict[str, str]] = {"CLIENT_ID": "pipeline", "CLIENT_SECRET": "s3cret/of+the client"}
 
     def __init__(self, server: Server, count: int, **traits: Any) -> None:
         super().__init__(server, count, **traits)
-        self.tokens: dict[str, float] = {}  # and when they end
+        self.tokens: dict[str, float] = {}  # expiry by token
         scope = f"?{urlencode({'scope': self.scope})}" if self.scope else ""
         self.auth = f"oauth2:{server.on(self.token_path, self._give_token)}{scope}:CLIENT_ID:CLIENT_SECRET"
 
@@ -130,7 +130,7 @@ class OAuth2Shape(Shape):
 
 
 def find(record: Record, path: str) -> Any:
-    """What stands at a dotted path."""
+    """Return the value at a dotted path."""
     value: Any = record
     for step in path.split("."):
         value = value[step]
@@ -138,7 +138,7 @@ def find(record: Record, path: str) -> Any:
 
 
 def make_link(url: str, query: Mapping[str, str], links: Mapping[str, Record]) -> str:
-    """A Link header to `url` with `query`, changed for each relation as `links` says."""
+    """Build a Link header to `url` with `query`; `links` maps a relation to its changes of the query."""
     return ", ".join(f'<{url}?{urlencode(dict(query) | change)}>; rel="{rel}"' for rel, change in links.items())
 
 
