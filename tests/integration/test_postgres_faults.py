@@ -1,7 +1,7 @@
-"""PostgreSQL, or the network to it, goes away in the middle of a load: never half a day, and the next run heals.
+"""A load survives faults of PostgreSQL and of the network: it is atomic, and the next run completes the day.
 
-By default at a few statements and instants; at every statement with PIPELINE_FAULTS=all, and at PIPELINE_KILLS instants
-of a commit.
+PIPELINE_FAULTS=all tests every statement, and PIPELINE_KILLS sets how many instants of a commit are tested. By default
+a few are.
 """
 
 import contextlib
@@ -45,14 +45,14 @@ CASES = {
 
 
 class Watch:
-    """Counts the statements that are run, and does something before one of them."""
+    """Counts statements, and calls a function before a given one."""
 
     def __init__(self) -> None:
         self.statements: list[str] = []
         self.at, self.act = 0, lambda: None
 
     def expect(self, at: int, act: Callable[[], None]) -> None:
-        """Have something done before statement number `at` from now on."""
+        """Restart the count, and call `act` before statement number `at`."""
         self.statements.clear()
         self.at, self.act = at, act
 
@@ -62,7 +62,7 @@ class Watch:
             self.act()
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Watch every statement of this process but those of the superuser."""
+        """Watch every statement of this process, except those of the superuser."""
         execute, copy = psycopg.Connection.execute, psycopg.Cursor.copy
 
         def run(connection: Any, sql: Any, *rest: Any, **more: Any) -> Any:
@@ -86,12 +86,12 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 def choose(numbers: list[int], few: int, seed: str) -> list[int]:
-    """All of the numbers, or a few of them, the same in every run."""
+    """Return all numbers, or a sample that is the same in every run."""
     return numbers if ALL else sorted(random.Random(seed).sample(numbers, min(few, len(numbers))))
 
 
 def prepare(cluster: Cluster) -> Store:
-    """A warehouse with the days before that which is disturbed."""
+    """Create a warehouse with the days of EARLIER."""
     store = Store(cluster.make_url())
     for day in EARLIER:
         store.load(day)
@@ -99,17 +99,15 @@ def prepare(cluster: Cluster) -> Store:
 
 
 def look(store: Store, day: ReadDay) -> tuple[bool, dict[str, Any]]:
-    """Whether there is a marker, and all that the tables say, at one moment."""
+    """Return whether the day has a marker, and the content of all tables."""
     return store.query(f"select count(*) from loads where date = '{day.date}'") == [(1,)], store.dump()
 
 
 @pytest.mark.sweep
 @pytest.mark.timeout(60 + 600 * ALL)
 @pytest.mark.parametrize("case", CASES)
-def test_a_server_that_is_killed_at_any_statement_of_a_load_leaves_all_or_nothing(
-    cluster: Cluster, watch: Watch, case: str
-) -> None:
-    """G1: SIGKILL to all its processes; it recovers, and the next load makes the day whole."""
+def test_server_killed_at_any_statement_keeps_load_atomic(cluster: Cluster, watch: Watch, case: str) -> None:
+    """G1: SIGKILL stops all server processes. After recovery the next load completes the day."""
     day = CASES[case]
     store = prepare(cluster)
     before = look(store, day)
@@ -130,10 +128,8 @@ def test_a_server_that_is_killed_at_any_statement_of_a_load_leaves_all_or_nothin
 
 @pytest.mark.sweep
 @pytest.mark.timeout(60 + 3 * KILLS)
-def test_a_server_that_is_killed_in_the_instant_of_a_commit_has_both_rows_and_marker_or_neither(
-    cluster: Cluster, watch: Watch
-) -> None:
-    """G1: the process that commits dies by SIGKILL some microseconds after it was told to; then all others do."""
+def test_server_killed_during_commit_keeps_load_atomic(cluster: Cluster, watch: Watch) -> None:
+    """G1: SIGKILL stops the committing process microseconds after it receives the commit, and then all others."""
     day, found = CASES["snapshot"], Counter[bool]()
     store = prepare(cluster)
     before = look(store, day)
@@ -156,7 +152,7 @@ def test_a_server_that_is_killed_in_the_instant_of_a_commit_has_both_rows_and_ma
 
 
 def kill_soon(cluster: Cluster, delay: float) -> None:
-    """Have the process that serves the one connection there is killed, after so many seconds."""
+    """Kill the server process of the only connection after `delay` seconds."""
     with psycopg.connect(host=str(cluster.folder), port=cluster.port, user="postgres") as connection:
         ((pid,),) = connection.execute("select pid from pg_stat_activity where usename = 'loader'").fetchall()
 
@@ -168,8 +164,8 @@ def kill_soon(cluster: Cluster, delay: float) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a network to itself")
-def test_a_network_that_loses_everything_without_a_word_is_noticed() -> None:
-    """In a network of its own, which is switched off in the middle of a load: not for ever, and no lock is left."""
+def test_silent_network_loss_is_detected() -> None:
+    """The test switches its own network off during a load. The load ends in bounded time, and leaves no lock."""
     code = "from tests.integration import test_postgres_faults as faults; faults.lose_every_packet()"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     need("ip")
@@ -181,7 +177,7 @@ def test_a_network_that_loses_everything_without_a_word_is_noticed() -> None:
 
 
 def lose_every_packet() -> None:
-    """With shorter times than those that are shipped."""
+    """Load while the network is down, with shorter timeouts than the defaults."""
     for name in ("keepalives_idle", "keepalives_interval", "keepalives_count"):
         postgres.DEFAULTS[name] = postgres.SETTINGS[f"tcp_{name}"] = "1"
     postgres.DEFAULTS["tcp_user_timeout"] = "2000"
@@ -199,8 +195,8 @@ def lose_every_packet() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_a_server_that_restarts_while_rows_are_copied_loses_nothing(cluster: Cluster, rows: int) -> None:
-    """With a copy begun, and with some of its rows sent."""
+def test_server_restart_during_copy_loses_nothing(cluster: Cluster, rows: int) -> None:
+    """Covers a copy without rows, and one with some rows sent."""
     store, day = prepare(cluster), CASES["incremental"]
     before = look(store, day)
 
@@ -216,7 +212,7 @@ def test_a_server_that_restarts_while_rows_are_copied_loses_nothing(cluster: Clu
     store.load(day)
 
 
-# -- what Luigi's task does then ----------------------------------------------------------------------------------
+# -- retries of the Load task -------------------------------------------------------------------------------------
 
 
 DAY = dt.date(2026, 10, 31)
@@ -230,7 +226,7 @@ def proxy(cluster: Cluster) -> Iterator[Proxy]:
 
 @pytest.fixture
 def files(configure: Callable[..., None]) -> list[dt.date]:
-    """DAY, and one before it, as files."""
+    """Create the raw and clean files of DAY and of the day before."""
     configure("users", url="demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300")
     days = [DAY - dt.timedelta(days=1), DAY]
     for day in days:
@@ -241,7 +237,7 @@ def files(configure: Callable[..., None]) -> list[dt.date]:
 
 @pytest.fixture
 def whole(files: list[dt.date], configure: Callable[..., None], cluster: Cluster, proxy: Proxy) -> dict[str, Any]:
-    """What the warehouse is to say in the end. It lies behind the proxy, and the day before is loaded."""
+    """Load the day before through the proxy. Return the tables as they should be once DAY is loaded."""
     for port in (cluster.port, proxy.port):
         configure("pipeline", database=cluster.make_url(port))
         stages.load(read_workspace(USERS), files[0])
@@ -252,10 +248,10 @@ def whole(files: list[dt.date], configure: Callable[..., None], cluster: Cluster
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_connection_that_is_lost_at_the_commit_asks_for_the_marker_before_it_loads_again(
+def test_connection_lost_at_commit_reads_marker_before_retry(
     whole: dict[str, Any], proxy: Proxy, watch: Watch, caplog: pytest.LogCaptureFixture, moment: Moment
 ) -> None:
-    """Where the server heard of it the day is loaded: its rows are not read again, and its marker stays as it is."""
+    """If the commit reached the server, the day is loaded. The retry keeps its marker and copies no rows."""
     proxy.cut_at_commit = moment
     stages.load(read_workspace(USERS), DAY)
     assert dump_warehouse() == whole
@@ -269,10 +265,7 @@ def test_a_connection_that_is_lost_at_the_commit_asks_for_the_marker_before_it_l
 
 
 @pytest.mark.sweep
-def test_a_network_that_is_cut_in_the_middle_is_no_reason_to_fail(
-    whole: dict[str, Any], proxy: Proxy, watch: Watch
-) -> None:
-    """At any statement; the load is done by the same run."""
+def test_load_is_retried_after_a_lost_connection(whole: dict[str, Any], proxy: Proxy, watch: Watch) -> None:
     for number in choose(list(range(2, 60)), 3, "cut"):
         execute(f"delete from loads where date = '{DAY}'")
         watch.expect(number, proxy.cut)
@@ -280,10 +273,10 @@ def test_a_network_that_is_cut_in_the_middle_is_no_reason_to_fail(
         assert dump_warehouse() == whole, watch.statements[number - 1]
 
 
-def test_a_network_that_breaks_every_time_is_given_up_in_one_line(
+def test_load_fails_after_three_lost_connections(
     whole: dict[str, Any], proxy: Proxy, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After three loads; the next run does it."""
+    """The next run loads the day."""
     before = dump_warehouse()
 
     def cut_again() -> None:
@@ -300,8 +293,8 @@ def test_a_network_that_breaks_every_time_is_given_up_in_one_line(
     assert dump_warehouse() == whole
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(whole: dict[str, Any], cluster: Cluster, watch: Watch) -> None:
-    """Killed in the middle of a load, and up again after a second."""
+def test_load_waits_for_a_restarting_server(whole: dict[str, Any], cluster: Cluster, watch: Watch) -> None:
+    """The server is killed during a load, and starts again after a second."""
 
     def go_away() -> None:
         cluster.kill()
@@ -314,10 +307,9 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(whole: dict[str, Any], 
     assert dump_warehouse() == whole
 
 
-def test_a_server_that_stays_away_is_given_up_in_one_line(
+def test_wait_for_a_stopped_server_is_bounded(
     whole: dict[str, Any], cluster: Cluster, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a time that is bounded; one that never was there is not waited for at all."""
     before = dump_warehouse()
     monkeypatch.setattr(postgres, "PATIENCE", 0.5)
     watch.expect(40, cluster.kill)
@@ -333,10 +325,10 @@ def test_a_server_that_stays_away_is_given_up_in_one_line(
 
 
 @pytest.mark.timeout(180)
-def test_a_failover_in_the_middle_of_a_load_ends_on_the_other_server(
+def test_failover_during_a_load_continues_on_the_standby(
     cluster: Cluster, watch: Watch, configure: Callable[..., None], files: list[dt.date]
 ) -> None:
-    """A standby that has every commit takes over, and is found by the same URL: no loaded day is missing there."""
+    """The same URL finds the promoted standby. The standby is synchronous, so it has every loaded day."""
     configure("pipeline", database=cluster.make_url())
     for day in files:
         stages.load(read_workspace(USERS), day)

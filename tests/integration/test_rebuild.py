@@ -1,4 +1,4 @@
-"""The warehouse made anew of all raw days: what it mends, what it leaves alone, and what others see meanwhile."""
+"""Rebuild loads all raw days into new tables, leaves other datasets alone, and is invisible until its commit."""
 
 import contextlib
 import dataclasses
@@ -54,7 +54,7 @@ rebuild(read_workspace(USERS))
 
 @pytest.fixture
 def files(configure) -> list[dt.date]:
-    """Some days with raw and clean folders, on which many users change more than once; none is loaded."""
+    """Create raw and clean folders of five days on which many users change repeatedly. Nothing is loaded."""
     configure("users", url=f"{URL}600")
     for day in DAYS:
         stages.extract(read_workspace(USERS), day)
@@ -65,7 +65,7 @@ def files(configure) -> list[dt.date]:
 
 @pytest.fixture
 def loaded(files) -> None:
-    """The same, loaded, the days in disorder."""
+    """Load the days of `files` out of order."""
     for day in files[::2] + files[1::2]:
         stages.load(read_workspace(USERS), day)
 
@@ -94,8 +94,8 @@ MANGLED = {
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 @pytest.mark.parametrize("mangled", MANGLED)
-def test_what_was_mangled_is_as_if_filled_straight(mangled):
-    """Whatever was done to the tables by hand, with the source out of reach."""
+def test_rebuild_restores_damaged_tables(mangled):
+    """The source is unreachable."""
     straight = dump()
     execute(*MANGLED[mangled])
     outcomes = rebuild(read_workspace(USERS))
@@ -105,8 +105,8 @@ def test_what_was_mangled_is_as_if_filled_straight(mangled):
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_warehouse_that_is_gone_is_made_of_raw_alone(configure):
-    """The file and the clean folders: neither is needed. The days come in the order in which they were read."""
+def test_rebuild_needs_only_raw_files(configure):
+    """The database and the clean folders are missing. The days are loaded in the order of their extraction."""
     configure("users", url=f"{URL}600")
     read_workspace(USERS).folder("raw", DAYS[0]).clear()
     stages.extract(read_workspace(USERS), DAYS[0])
@@ -119,8 +119,8 @@ def test_a_warehouse_that_is_gone_is_made_of_raw_alone(configure):
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_table_that_is_declared_otherwise_is_made_so():
-    """A load refuses a changed type, and names it; a rebuild makes the table anew. What is forgotten stays so."""
+def test_rebuild_applies_a_changed_column_type():
+    """A load rejects a changed type. Erased users stay erased."""
     rows = query("select user_id, name from users where user_id > 70000 order by 1")
     forgotten = query("select max(user_id) from users")[0][0]
     execute(f"insert into _users_forgotten values ({forgotten})")
@@ -149,8 +149,8 @@ def test_a_table_that_is_declared_otherwise_is_made_so():
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_reader_never_sees_less_than_all_users():
-    """Until the commit it reads the old tables, after it the new ones, and nothing in between."""
+def test_reader_always_sees_all_users():
+    """A reader sees the old tables until the commit, and the new ones afterwards."""
     whole = query("select count(*) from users"), query("select count(*) from loads")
     execute("update users set name = 'old'")
     seen, done = set(), threading.Event()
@@ -173,8 +173,8 @@ def test_a_reader_never_sees_less_than_all_users():
 
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_kill_leaves_the_old_warehouse_or_the_new_one():
-    """SIGKILL at any instant; after it the next rebuild does the whole of it."""
+def test_killed_rebuild_leaves_old_or_new_warehouse():
+    """SIGKILL at any time. The next rebuild completes."""
     straight = dump()
     execute("update users set name = 'old'")
     old, chance = dump(), random.Random(4)
@@ -192,8 +192,8 @@ def test_a_kill_leaves_the_old_warehouse_or_the_new_one():
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_another_dataset_in_the_file_is_not_touched(configure):
-    """Its tables, markers and rejects are as they were, to the byte."""
+def test_other_datasets_are_not_changed(configure):
+    """Their tables, markers and rejects stay the same."""
     with Server() as server:
         rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
         configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
@@ -217,7 +217,7 @@ def test_another_dataset_in_the_file_is_not_touched(configure):
 
 
 def give_old_names(name: str) -> None:
-    """Make the tables of a dataset those of version 0.1, with the indexes of their time."""
+    """Convert the tables of a dataset to the names, columns and indexes of version 0.1."""
     if "superseded" in databases.list_columns(Pipeline().database, "loads"):
         execute(
             "alter table loads rename column superseded to stale",
@@ -237,7 +237,7 @@ def give_old_names(name: str) -> None:
 
 @pytest.mark.usefixtures("database", "loaded")
 def test_rebuild_renames_old_tables(configure):
-    """Every other command refuses them. Tombstones stay, and so do the tables of other datasets."""
+    """Every other command rejects old tables. Tombstones and the tables of other datasets stay."""
     with Server() as server:
         rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
         configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
@@ -277,7 +277,7 @@ def test_rebuild_renames_old_tables(configure):
 
 @pytest.mark.usefixtures("database", "loaded")
 def test_old_tables_without_raw_files_survive():
-    """A day that cannot be loaded again is refused. The renamed tables keep it, and readers have the history."""
+    """The rebuild fails, as the day cannot be loaded again. The renamed tables keep the day and its history."""
     straight, history = dump(), query(HISTORY)
     give_old_names("users")
     shutil.rmtree(read_workspace(USERS).folder("raw", DAYS[0]).path)
@@ -289,8 +289,8 @@ def test_old_tables_without_raw_files_survive():
 
 
 @pytest.mark.usefixtures("database", "loaded")
-def test_a_loaded_day_without_raw_files_is_not_given_up_unasked():
-    """One line names the days, and nothing is changed; they can be given up. A marker that was deleted hides none."""
+def test_loaded_day_without_raw_files_stops_the_rebuild():
+    """One line names the days. --drop-missing drops them. A deleted marker does not hide a loaded day."""
     for day in (DAYS[0], DAYS[1], DAYS[3]):
         shutil.rmtree(read_workspace(USERS).folder("raw", day).path)
     execute(f"delete from loads where date = '{DAYS[3]}'")
@@ -299,15 +299,15 @@ def test_a_loaded_day_without_raw_files_is_not_given_up_unasked():
     with pytest.raises(WarehouseError, match=r"^users 2026-10-01\.\.2026-10-02, 2026-10-04: .* --drop-missing$"):
         rebuild(read_workspace(USERS))
     assert dump() == before
-    assert not read_workspace(USERS).folder("clean", DAYS[4]).exists()  # nor was a day cleaned for nothing
+    assert not read_workspace(USERS).folder("clean", DAYS[4]).exists()  # the rebuild failed before it transformed a day
     rebuild(read_workspace(USERS), drop_missing=True)
     assert query("select date from loads order by 1") == [(str(DAYS[2]),), (str(DAYS[4]),)]
     assert list(verify(read_workspace(USERS), DAYS[2], DAYS[3])) == []
 
 
 @pytest.mark.usefixtures("database", "files")
-def test_a_day_that_cannot_be_cleaned_stops_the_rebuild_only_where_it_is_loaded(configure, capsys):
-    """What was loaded must not be lost; what never was is told, and the others are made."""
+def test_failed_transform_stops_rebuild_of_loaded_days(configure, capsys):
+    """A day that was never loaded is reported, and the other days are rebuilt."""
     for day in DAYS[:-1]:
         stages.load(read_workspace(USERS), day)
     straight = dump()
@@ -330,7 +330,7 @@ LATE = DAYS[-1] + dt.timedelta(days=1)
 
 
 def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-    """Call `act` after a rebuild has listed its days, when it reads the first one."""
+    """Call `act` once the rebuild has listed its days and starts with the first one."""
     acts, real = iter([act]), reprocess._make_current
 
     def look(*args: Any) -> None:
@@ -342,8 +342,8 @@ def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None])
 
 @pytest.mark.usefixtures("database", "loaded")
 @pytest.mark.parametrize("drop_missing", [False, True])
-def test_a_day_that_is_loaded_during_a_rebuild_stays(monkeypatch, configure, drop_missing):
-    """Its load waits for the rebuild; --drop-missing drops only days without raw files."""
+def test_day_loaded_during_a_rebuild_is_kept(monkeypatch, configure, drop_missing):
+    """Its load waits for the rebuild. --drop-missing drops only days without raw files."""
     configure("users", url=f"{URL}600")
     loading = []
 
@@ -366,8 +366,8 @@ def test_a_day_that_is_loaded_during_a_rebuild_stays(monkeypatch, configure, dro
 
 @pytest.mark.usefixtures("database", "loaded")
 @pytest.mark.parametrize("drop_missing", [False, True])
-def test_without_locks_a_day_that_is_loaded_meanwhile_is_rebuilt_too(monkeypatch, configure, drop_missing):
-    """As in a bucket: the days are compared again in the transaction."""
+def test_concurrent_load_without_locks_is_rebuilt_too(monkeypatch, configure, drop_missing):
+    """An object store has no locks, so the transaction compares the days again."""
     configure("users", url=f"{URL}600")
     monkeypatch.setattr(DayFolder, "lock_all", lambda _: contextlib.nullcontext())
 
@@ -383,8 +383,8 @@ def test_without_locks_a_day_that_is_loaded_meanwhile_is_rebuilt_too(monkeypatch
 
 
 @pytest.mark.usefixtures("database", "files")
-def test_a_table_of_another_program_is_not_dropped():
-    """Where no day is loaded, a table `users` is not ours: the line says what is in the way."""
+def test_table_of_another_program_is_not_dropped():
+    """If no day is loaded, an existing table `users` belongs to another program."""
     with open_warehouse(read_workspace(USERS)).database.connect(create=True):
         pass
     execute("create table users (id integer)", "insert into users values (7)")
@@ -394,8 +394,8 @@ def test_a_table_of_another_program_is_not_dropped():
 
 
 @pytest.mark.usefixtures("database")
-def test_without_raw_days_there_is_nothing_to_rebuild_from():
-    """One line, and no empty warehouse in the old one's place."""
+def test_rebuild_without_raw_days_fails():
+    """The existing warehouse is not replaced by an empty one."""
     with pytest.raises(FolderError, match="data/raw/users: no day has raw files to rebuild from"):
         rebuild(read_workspace(USERS))
     assert not has_table("users")

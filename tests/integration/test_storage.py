@@ -1,8 +1,8 @@
-"""Disks that are full or may only be read, and databases that are locked, damaged, incomplete or another program's.
+"""Full or read-only disks, and databases that are locked, damaged, incomplete or another program's.
 
-Every case ends in one line and loses nothing, and when the trouble is over a plain run makes the day whole. The disks
-are file systems of their own, mounted for a test; where that is not allowed it is skipped, and test_faults.py has the
-same faults by other means (a limit to a file's size, folders without rights).
+Every case fails with one line and loses no data. Once the cause is fixed, a plain run completes the day. The disks are
+file systems that a test mounts. Where mounting is not allowed the test is skipped. test_faults.py covers the same
+faults by other means: a limit on file sizes, and folders without permissions.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 @pytest.fixture(autouse=True)
 def whole(configure: Callable[..., None]) -> Rows:
-    """A day was loaded before; what the warehouse is to say when the next one is."""
+    """Load the day before. Return the tables as they should be once the next day is loaded."""
     configure("users", url=URL)
     configure("pipeline", engine_workers=1)
     work(BEFORE)
@@ -51,21 +51,21 @@ def whole(configure: Callable[..., None]) -> Rows:
 
 
 def work(day: dt.date = DAY) -> None:
-    """What Luigi does of a day: whatever is not complete."""
+    """Run the incomplete tasks of a day, as Luigi does."""
     for task in (ExtractUsers(date=day), TransformUsers(date=day), LoadUsers(date=day)):
         if not task.complete():
             task.run()
 
 
 def fail() -> str:
-    """The one line with which the day fails."""
+    """Run the day and return the one line with which it fails."""
     code, said = points.run(work, Points())
     assert (code, len(said)) == (1, 1), said
     return said[0]
 
 
 def finish(before: Rows, whole: Rows) -> None:
-    """Nothing was lost or is half done, and a plain run is enough now."""
+    """Check that nothing was lost, and that a plain run completes the day."""
     assert dump_warehouse() == before
     work()
     assert dump_warehouse() == whole
@@ -73,13 +73,13 @@ def finish(before: Rows, whole: Rows) -> None:
 
 
 def list_files(folder: str) -> set[str]:
-    """What is below a folder, but for the record of what failed."""
+    """List the files below a folder, except records of failures."""
     return {path for path in dump_tree(folder) if "/failures/" not in path}
 
 
 @contextlib.contextmanager
 def mount(*options: str, folder: str) -> Iterator[None]:
-    """A file system over a folder, for the length of a `with`."""
+    """Mount a file system over a folder for the duration of a `with`."""
     if os.geteuid() != 0 or not shutil.which("mount"):
         pytest.skip("only root can mount a file system")
     done = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
@@ -92,15 +92,15 @@ def mount(*options: str, folder: str) -> Iterator[None]:
 
 
 def measure_room() -> int:
-    """Bytes free on the disk of the data."""
+    """Return the free bytes on the disk of the data folder."""
     disk = os.statvfs("data")
     return disk.f_bavail * disk.f_frsize
 
 
-def test_a_disk_that_is_full_at_any_moment_is_one_line_and_loses_nothing(whole: Rows) -> None:
-    """With room for nothing, for the raw files, for the clean ones, or for most of the rows.
+def test_full_disk_is_one_line_and_loses_nothing(whole: Rows) -> None:
+    """The disk has room for nothing, for the raw files, for the clean files, or for most of the rows.
 
-    With room for nothing, the warehouse fails first: Extract asks it for the source of the day before.
+    Without any room the warehouse fails first: Extract reads the source of the previous day from it.
     """
     before, told = dump_warehouse(), []
     Path("data").rename("kept")
@@ -127,8 +127,8 @@ def test_a_disk_that_is_full_at_any_moment_is_one_line_and_loses_nothing(whole: 
 
 
 @pytest.mark.parametrize("place", ["data", "data/raw/users", "data/clean/users", "data/warehouse.db"])
-def test_a_disk_that_may_only_be_read_is_one_line_and_loses_nothing(whole: Rows, place: str) -> None:
-    """Of everything, of the files of a stage, or of the database alone."""
+def test_readonly_disk_is_one_line_and_loses_nothing(whole: Rows, place: str) -> None:
+    """Covers all data, the files of one stage, and the database alone."""
     before = dump_warehouse()
     with mount("-o", "bind,ro", place, folder=place):
         line = fail()
@@ -137,24 +137,22 @@ def test_a_disk_that_may_only_be_read_is_one_line_and_loses_nothing(whole: Rows,
 
 
 def make_files() -> None:
-    """The day but for its rows."""
+    """Create the raw and clean files of the day, without loading it."""
     ExtractUsers(date=DAY).run()
     TransformUsers(date=DAY).run()
 
 
 @contextlib.contextmanager
 def lock() -> Iterator[sqlite3.Connection]:
-    """Another program's transaction that lets nobody read or write, in a database without a write-ahead log."""
+    """Hold an exclusive lock, as another program would, on a database without a write-ahead log."""
     with contextlib.closing(sqlite3.connect(DATABASE, isolation_level=None, check_same_thread=False)) as other:
         other.execute("pragma journal_mode = delete")
         other.execute("begin exclusive")
         yield other
 
 
-def test_a_database_that_another_program_has_to_itself_is_one_line_and_loses_nothing(
-    whole: Rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody may even read it: the files of the day stay."""
+def test_locked_database_is_one_line_and_loses_nothing(whole: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exclusive lock blocks reads as well. The files of the day stay."""
     before = dump_warehouse()
     monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)
     make_files()
@@ -163,8 +161,7 @@ def test_a_database_that_another_program_has_to_itself_is_one_line_and_loses_not
     finish(before, whole)
 
 
-def test_a_load_waits_for_a_program_that_has_the_database_to_itself(whole: Rows) -> None:
-    """The lock is let go of after a moment."""
+def test_load_waits_for_an_exclusive_lock(whole: Rows) -> None:
     make_files()
     with lock() as other:
         threading.Timer(0.3, other.rollback).start()
@@ -175,7 +172,7 @@ def test_a_load_waits_for_a_program_that_has_the_database_to_itself(whole: Rows)
 
 
 def change(*statements: str) -> None:
-    """Do SQL to the database."""
+    """Execute SQL statements in the database."""
     with contextlib.closing(sqlite3.connect(DATABASE, isolation_level=None)) as db:
         for statement in statements:
             db.execute(statement)
@@ -205,7 +202,7 @@ def lead_nowhere() -> None:
 
 
 def replace_by(statement: str) -> Callable[[], None]:
-    """Another program's database."""
+    """Return a function that replaces the database by another program's."""
 
     def replace() -> None:
         DATABASE.unlink()
@@ -215,7 +212,7 @@ def replace_by(statement: str) -> Callable[[], None]:
 
 
 def drop(table: str) -> Callable[[], None]:
-    """A marker without one of the tables that its day went into."""
+    """Return a function that drops a table of a loaded day, but keeps the marker."""
     return lambda: change("drop view users_history", f"drop table {table}")
 
 
@@ -251,10 +248,8 @@ def drop(table: str) -> Callable[[], None]:
         ),
     ],
 )
-def test_a_database_that_is_not_as_it_was_left_is_one_line_and_stays_as_it_is(
-    whole: Rows, trouble: Callable[[], None], words: str
-) -> None:
-    """With the one from before in its place the day is loaded."""
+def test_unusable_database_is_one_line_and_not_changed(whole: Rows, trouble: Callable[[], None], words: str) -> None:
+    """After the original database is restored, the day is loaded."""
     before = dump_warehouse()
     shutil.copy(DATABASE, "kept.db")
     trouble()

@@ -1,4 +1,4 @@
-"""The warehouse against its definition (model.py) over random histories, and case by case."""
+"""The warehouse equals its model (model.py) over random histories, and in single cases."""
 
 import dataclasses
 import datetime as dt
@@ -53,8 +53,8 @@ LOADS = (
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", ["users", "orders"])
 @pytest.mark.timeout(120 + EXAMPLES)
-def test_any_history_of_loads_says_what_the_definition_says(name: str, new_database: Callable[[], str]) -> None:
-    """G2: users, history and counts are the model's after every load; the tables depend only on the set of days."""
+def test_any_history_of_loads_equals_the_model(name: str, new_database: Callable[[], str]) -> None:
+    """G2: users, history and counts equal the model after every load. The tables depend only on the set of days."""
 
     @given(st.lists(steps, min_size=4, max_size=10), st.randoms(use_true_random=False))
     @limit_examples(new_database)
@@ -75,7 +75,7 @@ def test_any_history_of_loads_says_what_the_definition_says(name: str, new_datab
     hold()
 
 
-# -- case by case -------------------------------------------------------------------------------------------------
+# -- order of records ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def store(new_database: Callable[[], str]) -> Store:
     return Store(new_database())
 
 
-def test_times_of_mixed_precision_are_compared_as_times(store: Store) -> None:
-    """A time in seconds comes before one with a fraction of the same second, and is stored in the same width."""
+def test_times_of_mixed_precision_are_ordered(store: Store) -> None:
+    """A time in seconds precedes a fraction of the same second. Both are stored in the same width."""
     day = incremental(1, user(1, "a"), user(1, "b"))
     times = {"a": MIDNIGHT, "b": MIDNIGHT + dt.timedelta(milliseconds=500)}
     unit = {"a": "s", "b": "ms"}
@@ -102,8 +102,8 @@ def test_times_of_mixed_precision_are_compared_as_times(store: Store) -> None:
     ]
 
 
-def test_of_records_of_one_time_the_later_in_the_file_stays(store: Store) -> None:
-    """In one batch or in two, whether they have an `updated_at` or not; one with it goes before one without."""
+def test_last_record_of_equal_times_wins(store: Store) -> None:
+    """The rule holds within a batch and across batches. A record with `updated_at` wins over one without."""
     timed = [user(1, "a", 5), user(1, "b", 5), user(1, "c", 5), user(1, "d", 5)]
     untimed = [user(2, row) for row in "abcd"]
     mixed = [user(3, "a", 9), user(3, "b"), user(3, "c", 4), user(3, "d")]
@@ -117,8 +117,8 @@ def test_of_records_of_one_time_the_later_in_the_file_stays(store: Store) -> Non
 # -- one transaction ----------------------------------------------------------------------------------------------
 
 
-def test_rows_and_marker_come_together_or_not_at_all(store: Store) -> None:
-    """G1: an error in the middle of the rows leaves the same content, and no marker."""
+def test_load_is_atomic(store: Store) -> None:
+    """G1: an error in the middle of the rows leaves the tables unchanged, without a marker."""
     store.load(incremental(1, user(1, "a", 5)))
     before = store.dump_all()
     day = incremental(2, user(1, "b", 30), user(2, "b", 30))
@@ -141,8 +141,8 @@ REFUSE_MARKERS = {
 }
 
 
-def test_without_its_marker_no_row_is_kept(store: Store) -> None:
-    """G1: where the marker, which is written last, cannot be written, nothing else is."""
+def test_failed_marker_rolls_back_all_rows(store: Store) -> None:
+    """G1: the marker is written last."""
     store.load(incremental(1, user(1, "a", 5)))
     store.execute(*REFUSE_MARKERS[store.kind])
     before = store.dump_all()
@@ -151,8 +151,8 @@ def test_without_its_marker_no_row_is_kept(store: Store) -> None:
     assert store.dump_all() == before
 
 
-def test_a_day_whose_marker_was_deleted_changes_nothing_when_loaded_again(store: Store) -> None:
-    """Deleting a marker asks for the day again; the rows that are there already are not counted as new."""
+def test_load_after_deleted_marker_changes_nothing(store: Store) -> None:
+    """A deleted marker causes another load of the day. Existing rows are not counted as new."""
     days = [snapshot(1, 30, user(1, "a", 5), user(2, "a", 5)), incremental(2, user(1, "b", 40)), snapshot(3, 80)]
     for day in days:
         store.load(day)
@@ -164,16 +164,15 @@ def test_a_day_whose_marker_was_deleted_changes_nothing_when_loaded_again(store:
         assert store.dump() == before
 
 
-def test_an_older_day_never_overwrites_a_newer_one(store: Store) -> None:
-    """G3: a day that is loaded late finds its place in the history, and leaves the present alone."""
+def test_late_day_does_not_overwrite_newer_rows(store: Store) -> None:
+    """G3: a late day is added to the history only."""
     store.load(incremental(3, user(1, "new", 60)))
     assert store.load(incremental(1, user(1, "old", 10))).superseded == 1
     assert names(store) == {1: "new"}
     assert intervals(store) == [("old", 10, 60), ("new", 60, None)]
 
 
-def test_a_marker_with_the_same_hashes_is_returned_without_reading_a_row(store: Store) -> None:
-    """What is loaded is loaded: the rows are not even asked for."""
+def test_load_with_equal_hashes_reads_no_rows(store: Store) -> None:
     day = incremental(1, user(1, "a", 5))
     marker = store.load(day)
     assert store.warehouse.load(describe(day, extracted=1), None, None) == marker  # type: ignore[arg-type]
@@ -181,7 +180,7 @@ def test_a_marker_with_the_same_hashes_is_returned_without_reading_a_row(store: 
 
 
 def load_slowly(url: str, started: Any, results: Any) -> None:
-    """In a process of its own: load a day whose rows take a while to come."""
+    """Load a day whose rows arrive after a delay. Runs in a process of its own."""
     store, day = Store(url), incremental(1, user(1, "a", 5))
 
     def wait() -> Iterator[pa.RecordBatch]:
@@ -193,8 +192,8 @@ def load_slowly(url: str, started: Any, results: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_loader_waits_and_finds_the_marker(store: Store) -> None:
-    """Of two processes that load the same first day at the same time one reads the rows; both return its marker."""
+def test_second_loader_waits_for_the_marker(store: Store) -> None:
+    """Two processes load the same first day. One reads the rows, and both return its marker."""
     context = multiprocessing.get_context("spawn")
     started, results = context.Event(), context.Queue()
     first = context.Process(target=load_slowly, args=(store.url, started, results))
@@ -205,19 +204,19 @@ def test_a_second_loader_waits_and_finds_the_marker(store: Store) -> None:
     first.join()
 
 
-def test_many_first_loads_at_once_do_not_meet_a_lock(store: Store) -> None:
-    """Making the file, or the schema, and its tables is waited for like any other write."""
+def test_concurrent_first_loads_succeed(store: Store) -> None:
+    """Creating the file or schema and its tables takes the same lock as any other write."""
     stores = [Store(store.url) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: stores[n].load(incremental(n + 1, user(n, "a", 24 * n))), range(8)))
     assert len(stores[0].warehouse.read_markers()) == len(names(stores[0])) == 8
 
 
-# -- what does not fit --------------------------------------------------------------------------------------------
+# -- invalid input ------------------------------------------------------------------------------------------------
 
 
-def test_records_that_are_not_accounted_for_fail_the_load(store: Store) -> None:
-    """G4: manifests that promise other records, or other rejects, than the files hold are refused, with the numbers."""
+def test_counts_unlike_the_manifests_fail_the_load(store: Store) -> None:
+    """G4: the error states the counts of the manifests and of the files."""
     day = incremental(1, user(1, "a", 5))
     assert "the manifests say 2 records, 0 of them rejected, the files hold 1 rows and 0 rejects" in fails(
         store, day, extracted=2
@@ -225,8 +224,8 @@ def test_records_that_are_not_accounted_for_fail_the_load(store: Store) -> None:
     assert "the manifests say 1 records, 1 of them rejected" in fails(store, day, rejected=1)
 
 
-def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
-    """G4: a first load must change the number of users by what it counts."""
+def test_unexpected_row_count_fails_the_load(store: Store) -> None:
+    """G4: a load must change the number of users by what it counts."""
     store.load(incremental(1, user(1, "a", 5), user(2, "a", 5)))
     store.execute("delete from users where user_id = 1", *MISCHIEF[store.kind])
     assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
@@ -236,14 +235,14 @@ def test_a_table_that_was_changed_by_hand_is_found_out(store: Store) -> None:
     "name",
     ["loads", "Rejects", "_stage", "_users_days", "_growth", "pg_class", "sqlite_users", 'a"b'],
 )
-def test_a_name_that_the_warehouse_needs_itself_is_refused(name: str) -> None:
+def test_reserved_table_name_is_rejected(name: str) -> None:
     with pytest.raises(ConfigError, match="give both one name, not _…, pg_…, sqlite_…, loads, rejects"):
         Declared.read(name, lambda metadata: sa.Table(name, metadata, *declared()))
 
 
 @pytest.mark.parametrize("name", ["stage", "moved", "was", "users_days", "n" * 52])
-def test_dataset_may_have_any_other_name(store: Store, name: str) -> None:
-    """Names of temporary tables, of aliases in the SQL and of another dataset's tables, and the longest one."""
+def test_other_dataset_names_are_accepted(store: Store, name: str) -> None:
+    """Covers names of temporary tables, of SQL aliases and of tables of other datasets, and the longest name."""
     store.load(incremental(1, user(1, "a", 5)))
     other = Warehouse(store.url, name, lambda metadata: sa.Table(name, metadata, *declared()))
     for day in (incremental(1, user(1, "a", 5)), snapshot(2, 50, user(1, "b", 45), user(2, "c", 45))):
@@ -252,7 +251,7 @@ def test_dataset_may_have_any_other_name(store: Store, name: str) -> None:
     assert names(store) == {1: "a"}
 
 
-def test_longer_dataset_name_is_refused() -> None:
+def test_longer_dataset_name_is_rejected() -> None:
     with pytest.raises(ConfigError, match="a column may have 63 bytes, a table 52"):
         Declared.read("n" * 53, lambda metadata: sa.Table("n" * 53, metadata, *declared()))
 
@@ -260,8 +259,8 @@ def test_longer_dataset_name_is_refused() -> None:
 @pytest.mark.parametrize(
     "name", ["xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "rowid", "ROWID", "oid", "_rowid_", "_state"]
 )
-def test_a_column_that_a_database_has_by_itself_is_refused(name: str) -> None:
-    """PostgreSQL makes no such table, and in SQLite it would hide the order in which rows came."""
+def test_reserved_column_name_is_rejected(name: str) -> None:
+    """PostgreSQL rejects such a table. In SQLite the column would hide the row order."""
     with pytest.raises(ConfigError, match=f"table users: the warehouse needs the name {name}: rename the column"):
         Declared.read("users", lambda metadata: sa.Table("users", metadata, *declared(name=name)))
 
@@ -273,8 +272,8 @@ def test_a_column_that_a_database_has_by_itself_is_refused(name: str) -> None:
         ("create table users (user_id integer primary key, name text)", "there is no table _users_days"),
     ],
 )
-def test_another_programs_table_is_not_touched(store: Store, sql: str, message: str) -> None:
-    """A table of the same name that was not made here is refused, and nothing is changed or added."""
+def test_table_of_another_program_is_not_changed(store: Store, sql: str, message: str) -> None:
+    """The load fails, and changes or adds nothing."""
     store.make_room()
     store.execute(sql)
     assert message in fails(store, incremental(1, user(1, "a", 5)))
@@ -297,10 +296,8 @@ REFUSAL = {
     ],
     ids=["index", "trigger"],
 )
-def test_a_constraint_or_trigger_that_somebody_added_is_one_line_without_what_is_stored(
-    store: Store, sql: Any, message: dict[str, str]
-) -> None:
-    """The rows that it refuses are of users: neither they nor the words of others are told."""
+def test_violated_constraint_is_one_line_without_data(store: Store, sql: Any, message: dict[str, str]) -> None:
+    """The rejected rows hold personal data, and so may the message of a trigger."""
     store.load(incremental(1, user(1, "a", 5), user(2, "Kowalczyk", 5)))
     store.execute(*(sql[store.kind] if sql is REFUSAL else [sql]))
     line = fails(store, incremental(2, user(1, "Kowalczyk", 30)))
@@ -308,16 +305,16 @@ def test_a_constraint_or_trigger_that_somebody_added_is_one_line_without_what_is
     assert "Kowalczyk" not in line
 
 
-def test_markers_without_their_tables_are_not_believed(store: Store) -> None:
-    """Whoever drops the tables and keeps `loads` is told so: those days would be missing in silence."""
+def test_markers_without_their_tables_fail_the_load(store: Store) -> None:
+    """Otherwise the rows of the days in `loads` would be missing without an error."""
     store.load(incremental(1, user(1, "a", 5)))
     tables = ("users", "_users_days", "_users_events", "_users_changes", "_users_forgotten")
     store.execute("drop view users_history", *(f"drop table {name}" for name in tables))
     assert "or markers in loads" in fails(store, incremental(2, user(1, "a", 5)))
 
 
-def test_a_column_that_is_added_to_the_declaration_is_added_to_the_warehouse(store: Store) -> None:
-    """The tables and the view get the column, with nothing in it for the days that are loaded."""
+def test_new_declared_column_is_added_to_the_tables(store: Store) -> None:
+    """The column is null for the days that are already loaded."""
     store.load(incremental(1, user(1, "a", 5)))
     declare(store, *declared(), sa.Column("age", sa.Integer))
     day = incremental(2, user(2, "b", 30))
@@ -342,8 +339,8 @@ def test_a_column_that_is_added_to_the_declaration_is_added_to_the_warehouse(sto
         ([*declared(), sa.Column("shop", sa.Text, primary_key=True)], "the primary key (user_id), not (user_id, shop)"),
     ],
 )
-def test_any_other_difference_from_the_declaration_is_refused(store: Store, columns: Any, message: str) -> None:
-    """A column gone, of another type, or in the key, is an error that names it, before a row is read."""
+def test_other_declaration_changes_are_rejected(store: Store, columns: Any, message: str) -> None:
+    """Covers removed columns, changed types and changed keys. The error comes before any row is read."""
     store.load(incremental(1, user(1, "a", 5)))
     declare(store, *columns)
     found = fails(store, incremental(2, user(1, "b", 30)), rows=None)
@@ -374,8 +371,8 @@ def test_any_other_difference_from_the_declaration_is_refused(store: Store, colu
         (declared(key=sa.Float), "its primary key must be the natural key"),
     ],
 )
-def test_a_table_that_cannot_be_stored_is_a_config_error(store: Store, columns: Any, message: str) -> None:
-    """A declaration is judged before the database is made."""
+def test_unsupported_declaration_is_a_config_error(store: Store, columns: Any, message: str) -> None:
+    """The declaration is checked before the database is created."""
     declare(store, *columns)
     assert message in fails(store, incremental(1, user(1, "a", 5)))
     assert databases.is_empty(store.url)
@@ -406,8 +403,8 @@ def one_row(**columns: Any) -> list[pa.RecordBatch]:
         (one_row(updated_at=pa.array([2**62], pa.timestamp("us", "UTC"))), "holds a time outside the years 1 to 9999"),
     ],
 )
-def test_rows_that_do_not_fit_the_table_are_refused(store: Store, rows: Any, message: str) -> None:
-    """One line names the column, and nothing is written, not even by the rows before."""
+def test_rows_that_do_not_fit_are_rejected(store: Store, rows: Any, message: str) -> None:
+    """The error names the column. Earlier rows of the load are rolled back."""
     store.load(incremental(1, user(1, "a", 5)))
     day = incremental(2)
     assert message in fails(store, day, rows=[*one_row(), *rows], extracted=2)
@@ -428,10 +425,8 @@ def test_rows_that_do_not_fit_the_table_are_refused(store: Store, rows: Any, mes
     ],
     ids=["integer", "text"],
 )
-def test_a_key_of_another_kind_than_the_table_s_is_refused_and_not_cast(
-    store: Store, key: Any, fitting: list[Any], others: list[Any]
-) -> None:
-    """The keys of rejects, and of those who are forgotten, would be those of others. Of its kind any width will do."""
+def test_key_of_another_type_is_rejected(store: Store, key: Any, fitting: list[Any], others: list[Any]) -> None:
+    """A cast key would not match the keys of rejects and tombstones. Any width of the right type is accepted."""
     declare(store, *declared(key=key))
     for date, column in enumerate(fitting, 1):
         store.warehouse.load(describe(snapshot(date, 24 * date), extracted=1), one_row(user_id=column), [])
@@ -441,17 +436,17 @@ def test_a_key_of_another_kind_than_the_table_s_is_refused_and_not_cast(
         assert "column user_id holds " in message
 
 
-def test_two_snapshots_of_one_instant_are_refused(store: Store) -> None:
-    """Of two snapshots with the same `as_of` none could be the later."""
+def test_snapshots_with_equal_as_of_are_rejected(store: Store) -> None:
+    """Neither of the two would be the later one."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
     assert "the same as_of as 2026-11-01" in fails(store, snapshot(2, 10, user(1, "b", 5)))
 
 
-# -- what is stored -----------------------------------------------------------------------------------------------
+# -- stored values ------------------------------------------------------------------------------------------------
 
 
-def test_reading_what_is_not_there_gives_nothing_and_makes_nothing(store: Store) -> None:
-    """Neither a missing file or schema, nor one without our tables, is changed by a question."""
+def test_reading_a_missing_warehouse_creates_nothing(store: Store) -> None:
+    """The same holds for a file or schema without the warehouse tables."""
 
     def ask() -> tuple[object, ...]:
         questions = store.warehouse
@@ -470,8 +465,8 @@ def test_reading_what_is_not_there_gives_nothing_and_makes_nothing(store: Store)
     assert store.list_tables() == []
 
 
-def test_the_watermark_is_the_highest_of_the_days_before_and_never_later_than_as_of(store: Store) -> None:
-    """A load records min(highest updated_at, as_of), null without any; another dataset's are not mixed in."""
+def test_watermark_is_the_maximum_of_earlier_days(store: Store) -> None:
+    """A load stores min(highest updated_at, as_of), or null. Other datasets have watermarks of their own."""
     other = Store(store.url, "orders")
     other.load(incremental(1, Record(("a", 1), at(9), "a")))
     for day in (
@@ -485,16 +480,16 @@ def test_the_watermark_is_the_highest_of_the_days_before_and_never_later_than_as
     assert before == [None, at(7), at(49), at(49)]
 
 
-def test_the_growth_of_a_table_is_told_by_day(store: Store) -> None:
-    """In UTC; who goes counts against who comes, and whom another dataset has does not count."""
+def test_growth_is_computed_per_day(store: Store) -> None:
+    """Days are in UTC. Deleted users offset new ones. Other datasets are not counted."""
     store.load(incremental(1, user(1, "a", 5), user(2, "a", 20)))
     store.load(incremental(2, user(1, "b", 30), user(2, "a", 40, deleted=True), user(3, "a", 47.9999)))
     Store(store.url, "orders").load(incremental(1, Record(("a", 1), at(9), "a")))
     assert store.warehouse.compute_growth() == {dt.date(2026, 11, 1): 2, dt.date(2026, 11, 2): 0}
 
 
-def test_it_is_on_record_that_the_files_of_a_day_are_given_up(store: Store) -> None:
-    """Once and for all, unless the marker is another by then."""
+def test_pruned_day_is_recorded_once(store: Store) -> None:
+    """The time is not set if the marker has changed meanwhile."""
     marker = store.load(incremental(1, user(1, "a", 5)))
     assert store.warehouse.mark_pruned(marker)
     noted = store.warehouse.read_marker(marker.date)
@@ -506,8 +501,8 @@ def test_it_is_on_record_that_the_files_of_a_day_are_given_up(store: Store) -> N
     assert store.warehouse.read_marker(dt.date(2026, 11, 9)) is None
 
 
-def test_the_tables_look_as_they_are_documented(store: Store) -> None:
-    """The columns of every table, in order, and the form of what is in them."""
+def test_tables_match_the_documentation(store: Store) -> None:
+    """Covers the columns of every table, their order, and the format of values."""
     store.load(snapshot(1, 10, user(1, "a", 5), user(2, "?", rejected=True)))
     tables = ("users", "users_history", "loads", "rejects")
     columns = {name: databases.list_columns(store.url, name) for name in tables}
@@ -523,8 +518,8 @@ def test_the_tables_look_as_they_are_documented(store: Store) -> None:
     assert store.query("select * from rejects") == [("users", "2026-11-01", 0, 2, "is wrong", "name", "[2]", '"?"')]
 
 
-def test_details_count_the_values_that_a_load_nulls(store: Store) -> None:
-    """Of users who stay, whether the day is new or replaces itself; users who leave are in the counts."""
+def test_details_count_values_replaced_by_null(store: Store) -> None:
+    """Only users who stay are counted. A day that replaces itself is compared with its earlier load."""
     assert store.load(snapshot(1, 10, *(user(n, "a", 5) for n in range(1, 6)))).details == {}
     nulls = snapshot(2, 40, user(1, None, 30), user(2, None), user(3, "a", 5), user(4, "a", 5))
     marker = store.load(nulls)
@@ -540,8 +535,8 @@ def test_details_count_the_values_that_a_load_nulls(store: Store) -> None:
     ]  # fmt: skip
 
 
-def test_the_rejects_of_a_day_replace_its_earlier_ones(store: Store) -> None:
-    """A day that is transformed anew has its own rejects only; other days keep theirs."""
+def test_rejects_of_a_day_replace_earlier_ones(store: Store) -> None:
+    """The rejects of other days stay."""
     store.load(incremental(1, user(1, "?", rejected=True), user(2, "?", rejected=True)))
     store.load(incremental(2, user(3, "?", rejected=True)))
     store.load(incremental(1, user(1, "a", 5), user(2, "?", rejected=True)))
@@ -551,8 +546,8 @@ def test_the_rejects_of_a_day_replace_its_earlier_ones(store: Store) -> None:
     ]
 
 
-def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(new_database: Callable[[], str]) -> None:
-    """Such a record says as little about a row as one without a key: the row it might mean is absent."""
+def test_reject_with_invalid_key_is_kept(new_database: Callable[[], str]) -> None:
+    """It counts as a reject without a key: in a snapshot, the user it may have meant has vanished."""
     store = Store(new_database(), "orders")
     store.load(snapshot(1, 10, Record(("1", 1), at(5), "a")))
     keys = [
@@ -575,8 +570,8 @@ def test_a_reject_whose_key_is_no_key_of_the_table_is_kept_and_names_nobody(new_
     assert names(store) == {}
 
 
-def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
-    """Text with anything in it, the ends of the integers, of dates and of times, booleans; NaN is null."""
+def test_values_of_every_type_are_preserved(store: Store) -> None:
+    """Covers special characters, booleans, and the limits of integers, dates and times. NaN becomes null."""
     types = {"text": sa.String(5), "whole": sa.BigInteger, "yes": sa.Boolean, "real": sa.Float, "day": sa.Date}
     columns = [sa.Column(name, type_) for name, type_ in types.items()]
     declare(store, *declared()[::2], *columns)
@@ -603,8 +598,8 @@ def test_every_kind_of_value_comes_back_as_it_was(store: Store) -> None:
     assert len(store.query("select * from _users_changes")) == 3
 
 
-def test_a_forgotten_key_is_never_stored_again(store: Store) -> None:
-    """Its rows and rejects are counted as forgotten, and are in no table."""
+def test_erased_user_is_never_stored_again(store: Store) -> None:
+    """Rows and rejects of the user are counted as forgotten."""
     store.load(snapshot(1, 10, user(1, "a", 5), user(2, "a", 5)))
     store.forget(1)
     marker = store.load(snapshot(2, 40, user(1, "b", 35), user(1, "?", rejected=True), user(2, "b", 35)))
@@ -613,23 +608,22 @@ def test_a_forgotten_key_is_never_stored_again(store: Store) -> None:
     assert store.query("select * from rejects") == []
 
 
-def test_unchanged_snapshots_add_nothing_but_their_day(store: Store) -> None:
-    """G7: what is stored grows with what changed, not with how often it was read."""
+def test_unchanged_snapshot_adds_only_its_day(store: Store) -> None:
+    """G7: storage grows with the number of changes, not with the number of snapshots."""
     for date in range(1, 6):
         store.load(snapshot(date, 24 * date, user(1, "a", 5), user(2, "b")))
     assert store.query("select count(*) from _users_changes") == [(2,)]
     assert store.query("select user_id, load_date from users") == [(1, "2026-11-01"), (2, "2026-11-01")]
 
 
-def test_a_view_of_another_program_is_left_alone(store: Store) -> None:
-    """Its name is taken; nothing is replaced that was not made here."""
+def test_view_of_another_program_is_not_replaced(store: Store) -> None:
     store.make_room()
     store.execute("create view users_history as select 42 as mine")
     assert "choose another database" in fails(store, incremental(1, user(1, "a", 5)))
 
 
-def test_a_day_made_anew_by_other_code_to_the_same_bytes_says_so(store: Store) -> None:
-    """The marker takes the version and is otherwise as it was; no row is read."""
+def test_equal_bytes_of_newer_code_update_the_version(store: Store) -> None:
+    """Nothing else in the marker changes, and no row is read."""
     day = incremental(1, user(1, "a", 5))
     marker = store.load(day) and store.warehouse.read_markers()[0]
     newer = dataclasses.replace(describe(day, extracted=1), transform_version="2")
@@ -637,8 +631,8 @@ def test_a_day_made_anew_by_other_code_to_the_same_bytes_says_so(store: Store) -
     assert store.warehouse.read_markers() == [marker.replace(transform_version="2")]
 
 
-def test_a_day_that_was_read_again_is_loaded_though_its_files_have_the_same_hashes(store: Store) -> None:
-    """The same users at another time are another fact: a snapshot read later ends what a record said in between."""
+def test_new_extraction_with_equal_hashes_is_loaded(store: Store) -> None:
+    """A later snapshot of the same users overrides the records between the two extractions."""
     first, second = snapshot(1, 10, user(1, "a")), snapshot(1, 40, user(1, "a"))
     store.warehouse.load(describe(first, extracted=1, raw_sha256="same"), store.batches(first), [])
     store.load(incremental(2, user(1, "b", 30)))
@@ -647,8 +641,8 @@ def test_a_day_that_was_read_again_is_loaded_though_its_files_have_the_same_hash
     assert names(store) == {1: "a"}
 
 
-def test_a_user_who_goes_although_the_snapshot_lists_them_was_reverted_and_has_not_vanished(store: Store) -> None:
-    """A snapshot that is read again, now before one without the user, no longer has the last word."""
+def test_replaced_snapshot_counts_removed_user_as_reverted(store: Store) -> None:
+    """The new extraction precedes a snapshot without the user, so it no longer decides."""
     store.load(snapshot(1, 40, user(2, "a")))
     store.load(snapshot(2, 60, user(1, "a"), user(2, "a")))
     marker = store.load(snapshot(2, 30, user(1, "a"), user(2, "a")))
@@ -656,8 +650,11 @@ def test_a_user_who_goes_although_the_snapshot_lists_them_was_reverted_and_has_n
     assert (marker.vanished, marker.reverted, marker.superseded) == (0, 1, 1)
 
 
-def test_a_rebuild_that_lacks_a_loaded_day_changes_nothing(store: Store) -> None:
-    """It returns the day. Only a day that is given up by its date goes: another may have been loaded since."""
+def test_rebuild_without_a_loaded_day_changes_nothing(store: Store) -> None:
+    """It returns the missing days.
+
+    Only days that are named explicitly are dropped, as others may be loaded meanwhile.
+    """
     kept, lost = incremental(1, user(1, "a", 5)), incremental(2, user(2, "b", 30))
     for day in (kept, lost):
         store.load(day)
@@ -671,22 +668,22 @@ def test_a_rebuild_that_lacks_a_loaded_day_changes_nothing(store: Store) -> None
     assert names(store) == {1: "a"}
 
 
-def test_rows_of_days_that_nobody_knows_do_not_keep_the_first_day_from_being_loaded(store: Store) -> None:
-    """Whoever empties the table of days by hand gets the next day right; `verify` names the rows that are left."""
+def test_rows_of_unknown_days_do_not_block_loads(store: Store) -> None:
+    """After someone empties the table of days, the next load succeeds. Verify reports the remaining rows."""
     store.load(incremental(1, user(1, "a", 5)))
     store.execute("delete from _users_days", "delete from loads")
     assert store.load(incremental(2, user(1, "b", 30), user(2, "b", 30))).inserted == 1
     assert names(store) == {1: "b", 2: "b"}
 
 
-def test_columns_that_differ_in_case_only_are_refused(store: Store) -> None:
-    """No database could tell them apart."""
+def test_columns_that_differ_only_in_case_are_rejected(store: Store) -> None:
+    """Databases compare names without case."""
     declare(store, *declared(), sa.Column("Name", sa.Text))
     assert "two columns differ in upper and lower case only" in fails(store, incremental(1, user(1, "a", 5)))
 
 
-def test_a_reject_key_that_python_cannot_read_names_nobody(store: Store) -> None:
-    """A number of thousands of digits is a reject like any other."""
+def test_reject_key_with_thousands_of_digits_is_kept(store: Store) -> None:
+    """Python refuses to parse such a number."""
     day = snapshot(1, 1)
     reject = Reject(line=1, reason="too large", field="id", key=f"[{'9' * 5000}]", record="{}")
     store.warehouse.load(describe(day, extracted=1, rejected=1), [], [reject])
