@@ -1,4 +1,4 @@
-"""What a load costs SQLite: its steps and statements, which nothing else on this machine can change."""
+"""The cost of a load in SQLite, counted in virtual-machine steps and statements instead of seconds."""
 
 import random
 import sqlite3
@@ -12,12 +12,12 @@ import pytest
 from tests.support.model import ReadDay, Record
 from tests.support.store import Store, describe, incremental, snapshot, user
 
-STEPS = 10  # of SQLite's machine: how often it is asked for them
+STEPS = 10  # of SQLite's virtual machine, between two calls of the progress handler
 
 
 @pytest.fixture
 def spent(monkeypatch: pytest.MonkeyPatch) -> "Counter[str]":
-    """Steps and statements of all connections that are made."""
+    """Count the steps and statements of all new connections."""
     spent: Counter[str] = Counter()
     connect = sqlite3.connect
 
@@ -32,12 +32,12 @@ def spent(monkeypatch: pytest.MonkeyPatch) -> "Counter[str]":
 
 
 def make_users(number: int, changed: str = "") -> list[Record]:
-    """So many users, one in a hundred of them changed."""
+    """Return `number` users, one percent of them with the name `changed`."""
     return [user(key, changed if changed and key % 100 == 0 else "a", 5) for key in range(number)]
 
 
 def make_days(case: str, number: int) -> list[ReadDay]:
-    """The days of a case; the last is the one that is measured."""
+    """Return the days of a case. The last one is measured."""
     first = snapshot(1, 30, *make_users(number))
     return {
         "first snapshot": [first],
@@ -54,7 +54,7 @@ def make_days(case: str, number: int) -> list[ReadDay]:
 
 
 def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str]":
-    """What the last of these days costs in a warehouse of its own."""
+    """Load the days into a new warehouse, and return the cost of the last one."""
     for day in days:
         spent.clear()
         Store(path).load(day)
@@ -73,10 +73,8 @@ def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str
         ("small incremental", 10),
     ],
 )
-def test_a_load_takes_so_many_steps_for_each_user_and_no_more(
-    spent: "Counter[str]", tmp_path: Path, case: str, most: int
-) -> None:
-    """One pass more over a day or over the table costs about ten; four times the users cost four times the steps."""
+def test_steps_per_user_are_bounded(spent: "Counter[str]", tmp_path: Path, case: str, most: int) -> None:
+    """Another pass over a day or a table costs about ten steps per user. The total grows linearly."""
     steps = {n: load(make_days(case, n), tmp_path / f"{n}.db", spent)["steps"] / n for n in (1000, 4000)}
     print(steps)
     assert max(steps.values()) <= most
@@ -84,10 +82,8 @@ def test_a_load_takes_so_many_steps_for_each_user_and_no_more(
 
 
 @pytest.mark.parametrize("condition", ["", "and valid_from <= :at and (valid_to is null or valid_to > :at)"])
-def test_the_history_of_one_user_costs_the_same_among_however_many(
-    spent: "Counter[str]", tmp_path: Path, condition: str
-) -> None:
-    """And so does what one user was at a time."""
+def test_history_query_does_not_depend_on_user_count(spent: "Counter[str]", tmp_path: Path, condition: str) -> None:
+    """The same holds for the state of one user at a given time."""
     steps = {}
     for number in (1000, 4000):
         store = Store(tmp_path / f"{number}.db")
@@ -104,8 +100,8 @@ def test_the_history_of_one_user_costs_the_same_among_however_many(
     assert 0 < steps[4000] <= 1.1 * steps[1000]
 
 
-def test_a_day_of_changes_costs_the_same_after_however_many_others(spent: "Counter[str]", tmp_path: Path) -> None:
-    """Of other users: what is looked for is what is known of those who come."""
+def test_incremental_load_does_not_depend_on_earlier_days(spent: "Counter[str]", tmp_path: Path) -> None:
+    """A load looks up only the users of its day."""
     steps = {}
     for number in (5, 25):
         users = [user(key, "a", 5) for key in range(100 * number)]
@@ -115,8 +111,8 @@ def test_a_day_of_changes_costs_the_same_after_however_many_others(spent: "Count
     assert 0 < steps[25] <= 1.2 * steps[5]
 
 
-def test_a_snapshot_costs_the_same_after_however_many_days_of_records(spent: "Counter[str]", tmp_path: Path) -> None:
-    """Of records only those since the last snapshot may know better."""
+def test_snapshot_load_does_not_depend_on_earlier_days(spent: "Counter[str]", tmp_path: Path) -> None:
+    """Only records since the last snapshot can override it."""
     steps = {}
     for number in (5, 25):
         days = [
@@ -131,14 +127,14 @@ def test_a_snapshot_costs_the_same_after_however_many_days_of_records(spent: "Co
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is written is counted by /proc")
 @pytest.mark.parametrize("mode", ["snapshot", "incremental"])
-def test_users_in_any_order_are_written_as_often_as_in_that_of_their_keys(
+def test_shuffled_users_write_as_many_bytes_as_sorted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
 ) -> None:
-    """But for being sorted; otherwise each page would be read and written again for every few rows it holds."""
+    """Rows are sorted before they are inserted. Otherwise each page would be read and written for every few rows."""
     connect = sqlite3.connect
 
     class Small(sqlite3.Connection):
-        """With a cache that is as small, beside these few users, as it is beside many."""
+        """A connection with a small cache, so that few users exceed it as many do in production."""
 
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             return super().execute(sql.replace("cache_size = -32000", "cache_size = -200"), *values)
@@ -156,13 +152,13 @@ def test_users_in_any_order_are_written_as_often_as_in_that_of_their_keys(
             written[name, date] = count_bytes("wchar") - before
     print(written)
     assert all(written["shuffled", date] < 1.8 * written["sorted", date] for date in (1, 2))
-    # Nor is the first day written to a log and copied from there.
+    # The first day is written once, without a write-ahead log.
     assert written["sorted", 1] < 1.1 * (tmp_path / "sorted.db").stat().st_size
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is read is counted by /proc")
-def test_few_records_are_loaded_among_however_many_users(tmp_path: Path) -> None:
-    """Only pages that they lie in are read: those of all users are not, not even to be counted."""
+def test_small_load_reads_only_its_own_pages(tmp_path: Path) -> None:
+    """The load does not even count all users."""
     read = {}
     few = [user(key, "b", 40) for key in range(10)]
     for number in (5_000, 20_000):
@@ -177,11 +173,11 @@ def test_few_records_are_loaded_among_however_many_users(tmp_path: Path) -> None
 
 
 def count_bytes(kind: str) -> int:
-    """The bytes this process has read (rchar) or written (wchar) so far."""
+    """Return the bytes that this process has read (rchar) or written (wchar) so far."""
     return int(Path("/proc/self/io").read_text().partition(f"{kind}: ")[2].split()[0])
 
 
-def test_a_hundred_rows_and_more_go_into_a_statement(spent: "Counter[str]", tmp_path: Path) -> None:
-    """Row by row, running the statements would cost as much as writing the rows."""
+def test_insert_statements_hold_over_a_hundred_rows(spent: "Counter[str]", tmp_path: Path) -> None:
+    """With one statement per row, running statements would cost as much as writing rows."""
     few, many = (load(make_days("first snapshot", n), tmp_path / f"{n}.db", spent)["statements"] for n in (1000, 4000))
     assert 0 < many - few <= 30

@@ -1,4 +1,4 @@
-"""What prune gives up and what it keeps, and that everything else knows a day given up from a day lost."""
+"""Prune removes the files of old loaded days, and other commands distinguish pruned days from lost ones."""
 
 import contextlib
 import datetime as dt
@@ -30,7 +30,7 @@ URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=
 
 @pytest.fixture(autouse=True)
 def loaded(configure) -> None:
-    """Six days, loaded; from then on the source is out of reach."""
+    """Load six days. The source is unreachable afterwards."""
     configure("users", url=URL)
     for day in DAYS:
         stages.extract(read_workspace(USERS), day)
@@ -61,8 +61,8 @@ def dump() -> tuple[object, ...]:
     return dump_warehouse(), query("select * from users_history order by user_id, valid_from")
 
 
-def test_old_days_are_given_up_and_their_rows_stay():
-    """Raw and clean, folder and all; the marker stands, and says when."""
+def test_pruned_days_keep_their_rows():
+    """The raw and clean folders are removed. The marker stays, and stores the time."""
     before = dump()
     found = prune_old()
     assert tell(found) == {1: "pruned", 2: "pruned", 3: "pruned"}
@@ -75,8 +75,8 @@ def test_old_days_are_given_up_and_their_rows_stay():
     assert prune_old() == []
 
 
-def test_a_day_is_old_by_the_last_closed_one_and_the_newest_are_kept(monkeypatch):
-    """A day lies so many days before the last closed one; however old they are, the newest stay."""
+def test_age_counts_from_the_last_closed_day(monkeypatch):
+    """The newest days are kept at any age."""
     monkeypatch.setattr("wholeday.clock.utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC))  # closed: the 6th
     for older_than, keep, days in [
         (3, 0, [1, 2, 3]),
@@ -88,8 +88,8 @@ def test_a_day_is_old_by_the_last_closed_one_and_the_newest_are_kept(monkeypatch
         assert [outcome.date.day for outcome in prune(read_workspace(USERS), older_than, keep, dry_run=True)] == days
 
 
-def test_without_yes_nothing_is_touched():
-    """The command says what it would do; with the flag it does it."""
+def test_prune_without_yes_changes_nothing():
+    """The command prints the days that it would prune."""
     files, rows = dump_tree("data/raw") | dump_tree("data/clean"), query("select * from loads")
     command = ("python", "-m", "wholeday", "prune", "--older-than", "10", "--keep", "3")
     looked = run(*command)
@@ -111,8 +111,8 @@ def test_without_yes_nothing_is_touched():
         (("--older-than", "30", "--keep", "x"), "wholeday prune: --keep=x: Input should be a valid integer"),
     ],
 )
-def test_bad_input_is_one_line(arguments, line):
-    """And exit code 2."""
+def test_invalid_argument_is_one_line(arguments, line):
+    """The exit code is 2."""
     result = run("python", "-m", "wholeday", "prune", *arguments)
     assert result.returncode == 2
     assert line in result.stderr.splitlines()[-1]
@@ -151,8 +151,8 @@ NOT_HELD = {
 
 @pytest.mark.parametrize("how", NOT_HELD)
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, dry_run):
-    """Its files may be all there is of it."""
+def test_day_missing_from_the_warehouse_is_kept(how, dry_run):
+    """The files may be its only copy."""
     change, why = NOT_HELD[how]
     change(OLD[0])
     files = list_files(OLD[0])
@@ -164,8 +164,8 @@ def test_a_day_that_the_warehouse_does_not_hold_is_kept(how, dry_run):
 
 
 @pytest.mark.parametrize("stage", ["raw", "clean"])
-def test_a_day_that_is_worked_on_is_waited_for(stage):
-    """What another process reads or cleans just now is looked at when that is done."""
+def test_prune_waits_for_a_locked_day(stage):
+    """A day in another process is checked once its lock is released."""
     with read_workspace(USERS).folder(stage, OLD[0]).lock():
         pruning = start("python", "-m", "wholeday", "prune", "--older-than", "0", "--keep", "3", "--yes")
         with pytest.raises(subprocess.TimeoutExpired):
@@ -176,8 +176,8 @@ def test_a_day_that_is_worked_on_is_waited_for(stage):
     assert not list_files(OLD[0])
 
 
-def test_a_file_that_cannot_be_removed_is_told_and_the_others_go():
-    """The day that is stuck is named, with exit code 1; the next run completes it."""
+def test_failed_removal_does_not_stop_other_days():
+    """The error names the file, and the exit code is 1. The next run completes the day."""
     stuck = Path(f"data/clean/users/date={OLD[1]}/part-of-something-else")
     stuck.mkdir()
     command = ("python", "-m", "wholeday", "prune", "--older-than", "10", "--keep", "3", "--yes")
@@ -190,8 +190,8 @@ def test_a_file_that_cannot_be_removed_is_told_and_the_others_go():
     assert list_files(OLD[1]) == []
 
 
-def test_a_day_that_is_given_up_is_loaded_and_nothing_reads_it_again():
-    """Its Load task is complete by the marker; its files are not there, and no backfill asks for them."""
+def test_pruned_day_is_complete():
+    """Its Load task is complete because of the marker. A backfill does not extract the day again."""
     prune_old()
     assert LoadUsers(date=OLD[0]).complete()
     assert not TransformUsers(date=OLD[0]).complete()
@@ -204,8 +204,8 @@ def test_a_day_that_is_given_up_is_loaded_and_nothing_reads_it_again():
     assert list_files(OLD[0]) == []
 
 
-def test_verify_knows_a_day_that_was_given_up_from_one_that_is_lost():
-    """The one is nothing to speak of, the other a difference; and the tables are held against each other as before."""
+def test_verify_distinguishes_pruned_from_lost_days():
+    """A lost day is a difference, a pruned day is not. The tables are still compared with each other."""
     prune_old()
     assert list(verify(read_workspace(USERS))) == []
     shutil.rmtree(f"data/raw/users/date={LATER[0]}")
@@ -215,8 +215,8 @@ def test_verify_knows_a_day_that_was_given_up_from_one_that_is_lost():
     assert len(list(verify(read_workspace(USERS)))) > 1
 
 
-def test_rebuild_refuses_to_lose_a_day_that_was_given_up_and_says_so():
-    """Unless it is told to; then the days that have files are there."""
+def test_rebuild_refuses_to_drop_pruned_days():
+    """--drop-missing rebuilds the other days."""
     prune_old()
     before = dump()
     days = r"2026-10-01\.\.2026-10-03"
@@ -227,10 +227,10 @@ def test_rebuild_refuses_to_lose_a_day_that_was_given_up_and_says_so():
     assert query("select date, pruned_at from loads order by 1") == [(str(day), None) for day in LATER]
 
 
-def test_reprocess_names_a_day_that_was_given_up_and_makes_the_others():
-    """It stays as it was loaded; without a marker it would be missing."""
+def test_reprocess_skips_pruned_days():
+    """A pruned day stays as loaded. Without a marker it would be missing."""
     prune_old()
-    execute(f"update loads set pruned_at = loaded_at where date = '{LATER[0]}'")  # whose files were brought back
+    execute(f"update loads set pruned_at = loaded_at where date = '{LATER[0]}'")  # whose files were restored
     outcomes = list(reprocess(read_workspace(USERS), DAYS[0], DAYS[-1], everything=True))
     assert [outcome.what for outcome in outcomes] == ["pruned"] * 3 + ["done"] * 2
     result = run("python", "-m", "wholeday", "reprocess", str(DAYS[0]), str(DAYS[-1]))
@@ -240,8 +240,8 @@ def test_reprocess_names_a_day_that_was_given_up_and_makes_the_others():
     assert next(iter(reprocess(read_workspace(USERS), DAYS[0], DAYS[-1]))).what == "missing"
 
 
-def test_a_user_is_forgotten_in_days_that_were_given_up():
-    """From the tables, which are all that is left of them; nothing differs afterwards."""
+def test_user_is_erased_from_pruned_days():
+    """Only the tables still hold rows of these days. Verify reports no differences afterwards."""
     (user,) = query(f"select user_id from _users_events where load_date = '{OLD[0]}' limit 1")[0]
     prune_old()
     done = forget(read_workspace(USERS), [str(user)])
@@ -252,8 +252,7 @@ def test_a_user_is_forgotten_in_days_that_were_given_up():
     assert not list_files(OLD[0])
 
 
-def test_a_day_that_is_read_again_is_no_longer_given_up(configure):
-    """Its new marker says nothing of it."""
+def test_new_extraction_of_a_pruned_day_resets_its_marker(configure):
     prune_old()
     execute(f"delete from loads where date = '{OLD[0]}'")
     configure("users", url=URL)
@@ -265,8 +264,8 @@ def test_a_day_that_is_read_again_is_no_longer_given_up(configure):
 
 
 @pytest.mark.parametrize("how", ["raise", "kill"])
-def test_cut_off_at_any_point_the_day_is_given_up_or_not_and_the_next_run_completes_it(how):
-    """No day is lost: where files are missing the marker says so; nothing differs at any time, and no row changes."""
+def test_interrupted_prune_is_completed_by_the_next_run(how):
+    """The marker records a pruned day before its files are removed, so verify never reports a difference."""
     before, point, code = dump(), 0, 1
     whole = shutil.copytree("data", "whole")
     while code:
@@ -287,7 +286,7 @@ def test_cut_off_at_any_point_the_day_is_given_up_or_not_and_the_next_run_comple
 
 
 def raise_failed(outcomes: list[Outcome]) -> None:
-    """Have a day that could not be pruned be the end of this process too."""
+    """Raise the error of a day that could not be pruned."""
     for outcome in outcomes:
         if outcome.what == "failed":
             raise FolderError(outcome.why)

@@ -1,4 +1,4 @@
-"""Days made again from raw: which are outdated, what becomes of each, and that the source is not asked."""
+"""Reprocess outdated days from raw, report the outcome of each day, and never call the source."""
 
 import dataclasses
 import datetime as dt
@@ -35,7 +35,7 @@ HISTORY = "select user_id, name, email, city, updated_at, valid_from, valid_to f
 
 
 class Fixed(msgspec.Struct):
-    """The record class after it was fixed: the source sends some addresses as text, and nobody needs them."""
+    """The record class after a fix: the source sends some addresses as text, and the column is not needed."""
 
     id: int
     name: str | None = None
@@ -44,7 +44,7 @@ class Fixed(msgspec.Struct):
 
 
 def clean(users):
-    """The same cleaning, without a city."""
+    """Clean as before, but without a city."""
     return USERS.clean(users.assign(**{"address.city": pd.Series(None, users.index, dtype="str")}))
 
 
@@ -60,7 +60,10 @@ def load_days(dataset: Dataset = USERS, days: list[dt.date] = DAYS) -> None:
 
 
 def serve_days(server: Server, configure) -> None:
-    """Each day users 1 and 7 change. On the second day the address of user 7 is text; the email of user 9 is wrong."""
+    """Serve users 1 and 7, who change every day.
+
+    On day two the address of user 7 is text. The email of user 9 is wrong.
+    """
 
     def respond(request):
         day = dt.date.fromisoformat(request.query["on"])
@@ -77,7 +80,7 @@ def serve_days(server: Server, configure) -> None:
 
 
 def clean_otherwise(users):
-    """A cleaning that gives other rows."""
+    """Clean into other rows."""
     rows, rules = clean(users)
     return rows.assign(name="another"), rules
 
@@ -90,7 +93,7 @@ def tell(outcomes) -> list[tuple[str, str]]:
 
 
 def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
-    """Nothing else changes, the API is not called, and the warehouse is that of days cleaned so from the start."""
+    """The API is not called. The warehouse equals one whose days had the fixed transform from the start."""
     serve_days(server, configure)
     load_days()
     before, raw = query(HISTORY), dump_tree("data/raw")
@@ -120,8 +123,8 @@ def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
     assert (dump_warehouse(), query(HISTORY)) == (fixed, after)
 
 
-def test_a_day_is_outdated_for_a_reason():
-    """A day is outdated if it is not loaded, or if its code, its clean files or its raw files are others."""
+def test_outdated_days_are_listed_with_a_reason():
+    """A day is outdated if it is not loaded, or if its code, clean files or raw files have changed."""
     load_days()
     assert list_outdated(read_workspace(USERS)) == {}
     assert list_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
@@ -139,7 +142,7 @@ def test_a_day_is_outdated_for_a_reason():
     reasons = list(list_outdated(read_workspace(USERS)).values())
     assert [outcome.why for outcome in reprocess(read_workspace(USERS), DAYS[0], STOP)] == reasons
     assert list_outdated(read_workspace(USERS)) == {}
-    # The same bytes, read at another time; the same rows, of other bytes.
+    # The same bytes of another extraction, and the same rows of other bytes.
     execute(
         f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'",
         f"update loads set raw_sha256 = 'x' where date = '{DAYS[2]}'",
@@ -148,8 +151,7 @@ def test_a_day_is_outdated_for_a_reason():
     assert list_outdated(read_workspace(USERS), DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
 
 
-def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
-    """A day is cleaned again only where something would come of it; with everything, each."""
+def test_current_days_are_skipped_unless_all_requested():
     load_days()
     manifest = read_workspace(USERS).folder("clean", DAYS[0]).path / "manifest.json"
     written = manifest.stat().st_mtime_ns
@@ -163,8 +165,8 @@ def test_what_is_current_is_left_alone_unless_everything_is_asked_for():
     assert dump_warehouse() == before
 
 
-def test_a_day_is_held_while_it_is_cleaned_again(monkeypatch):
-    """As by its Transform task: nobody else cleans it, loads it or takes lines out of it meanwhile."""
+def test_day_is_locked_while_it_is_reprocessed(monkeypatch):
+    """Transform, load and forget wait, as they do for the Transform task."""
     load_days(days=DAYS[:1])
     transform, held = stages.transform, []
 
@@ -177,11 +179,11 @@ def test_a_day_is_held_while_it_is_cleaned_again(monkeypatch):
     assert held == [True]
 
 
-def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made(server, configure):
-    """Each says what became of it; the gates hold; the oldest comes first."""
+def test_failed_or_missing_day_does_not_stop_others(server, configure):
+    """Each day has an outcome, the oldest first. The quality gates apply."""
     serve_days(server, configure)
     load_days()
-    configure("users", max_reject_ratio=0.4)  # the second day alone has more, as user 7 is rejected, too
+    configure("users", max_reject_ratio=0.4)  # only the second day exceeds it, as user 7 is rejected too
     outcomes = list(reprocess(read_workspace(USERS), DAYS[0] - dt.timedelta(days=1), STOP, everything=True))
     assert [outcome.what for outcome in outcomes] == ["missing", "done", "failed", "done"]
     assert outcomes[0].why == "no raw files: run its Load task, which extracts the day"
@@ -193,8 +195,8 @@ def test_a_day_that_fails_or_is_missing_does_not_keep_the_others_from_being_made
     assert "manifest.json is not a manifest" in damaged.why
 
 
-def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configure, capsys):
-    """Each of the two is a line on stderr; what is made or current is none."""
+def test_command_exits_with_1_on_missing_or_failed_days(server, configure, capsys):
+    """Only these days are printed on stderr."""
     serve_days(server, configure)
     load_days()
     configure("users", max_reject_ratio=0.4)
@@ -215,8 +217,8 @@ def test_the_command_ends_with_1_where_a_day_is_missing_or_fails(server, configu
 
 
 @pytest.mark.parametrize("stage", ["raw", "clean"])
-def test_a_damaged_day_is_made_again_as_its_error_says(server, configure, stage):
-    """A loaded day too: of raw files its marker goes as well, as nothing asks the source for a day that is loaded."""
+def test_remedy_in_the_error_repairs_a_damaged_day(server, configure, stage):
+    """Damaged raw files of a loaded day require deleting the marker too, as a loaded day is not extracted."""
     serve_days(server, configure)
     load_days()
     folder, before = read_workspace(USERS).folder(stage, DAYS[0]), query(HISTORY)
@@ -237,14 +239,14 @@ def test_a_damaged_day_is_made_again_as_its_error_says(server, configure, stage)
     assert list(verify(read_workspace(USERS))) == []
 
 
-def test_a_range_without_a_day_is_an_error():
+def test_empty_range_is_an_error():
     """STOP is the day after the last one."""
     with pytest.raises(ConfigError, match="STOP 2026-10-01 is not after START 2026-10-01: STOP is the day after"):
         list(reprocess(read_workspace(USERS), DAYS[0], DAYS[0]))
 
 
-def test_the_rejects_are_counted_by_reason(server, configure):
-    """Field and reason as in the clean manifest, how many records, on how many days; the most frequent first."""
+def test_rejects_are_counted_by_reason(server, configure):
+    """Each reason has the number of records and days. The most frequent reason comes first."""
     assert open_warehouse(read_workspace(USERS)).count_rejects() == []
     serve_days(server, configure)
     load_days()
@@ -264,8 +266,8 @@ def damage_raw(date: dt.date) -> None:
 
 
 @pytest.mark.parametrize("everything", [False, True])
-def test_a_damaged_raw_part_costs_no_clean_file(configure, everything):
-    """The day cannot be made again, so what was made of it before must last: it is enough for a rebuild."""
+def test_damaged_raw_part_keeps_the_clean_files(configure, everything):
+    """The day cannot be transformed again, but its clean files suffice for a rebuild."""
     configure("pipeline", part_records=40)
     load_days()
     damage_raw(DAYS[0])
@@ -276,8 +278,8 @@ def test_a_damaged_raw_part_costs_no_clean_file(configure, everything):
     assert [outcome.what for outcome in rebuild(read_workspace(USERS))] == ["done"] * 3
 
 
-def test_clean_files_that_are_made_again_alike_keep_their_names():
-    """Also where one of them is damaged: it is replaced by a sound one."""
+def test_unchanged_clean_files_keep_their_names():
+    """A damaged file is replaced under the same name."""
     load_days()
     before = dump_tree("data/clean")
     (part, *_) = sorted(Path(read_workspace(USERS).folder("clean", DAYS[1]).path).glob("part-*"))
@@ -287,8 +289,8 @@ def test_clean_files_that_are_made_again_alike_keep_their_names():
     assert list(verify(read_workspace(USERS))) == []
 
 
-def test_a_reprocess_that_is_killed_anywhere_leaves_a_complete_clean_day(configure):
-    """The old one or the new one, and then a plain run makes the day whole."""
+def test_killed_reprocess_leaves_a_complete_clean_day(configure):
+    """The clean day is the old or the new one. A plain run then completes the new one."""
     configure("pipeline", part_records=40, engine_workers=1)
     load_days(days=DAYS[:1])
     folder, kept = read_workspace(USERS).folder("clean", DAYS[0]), Path("aside")

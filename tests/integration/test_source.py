@@ -1,4 +1,4 @@
-"""The order of pages, and when all has come."""
+"""The order of pages, and the end of an extraction."""
 
 import re
 import time
@@ -24,7 +24,7 @@ from wholeday.extract.reader import Reader
     ],
 )
 def test_auto_follows_links(server: Server, link: str) -> None:
-    """A Link to the next page, absolute or relative, is followed to the last, and the reading says why."""
+    """A Link to the next page may be absolute or relative. The reader reports why it chose the paginator."""
     url = server.on("/users", make_pages(5, 2, server, link))
     reading = Reader(People(url=url), DAY)
     assert [len(page) for page in reading] == [2, 2, 1]
@@ -32,30 +32,29 @@ def test_auto_follows_links(server: Server, link: str) -> None:
     assert (reading.pages, reading.records) == (3, 5)
 
 
-def test_auto_takes_a_page_without_a_sign_of_more_for_all(server: Server) -> None:
-    """One page is enough where nothing speaks against it."""
+def test_auto_accepts_a_single_page(server: Server) -> None:
+    """The page gives no evidence of further pages."""
     reading = Reader(People(url=server.on("/users", Answer({"users": [{"id": 1}], "total": 1}))), DAY)
     assert [len(page) for page in reading] == [1]
     assert reading.paginator == "single: 1 record came, and nothing announces more; total 1 at 'total'"
 
 
 def test_auto_does_not_guess(server: Server) -> None:
-    """A first page that speaks of more fails the day, and names what it saw and the key to set."""
+    """If the first page announces more, the error names the evidence and the key to set."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 7}}))
     assert re.search("'meta.total' is 7 and 1 record came, and none of .* leads to more: set paginator", fail(url))
     assert read(url, paginator="single") == [{"id": 1}]
 
 
 @pytest.mark.parametrize("size", [{}, {"size_param": "per_page", "page_size": 3}])
-def test_page_goes_on_until_an_empty_page(server: Server, size: dict[str, Any]) -> None:
-    """Neither a short page nor a full one is the end; the size is asked for from the first request on."""
+def test_page_paginator_ends_at_an_empty_page(server: Server, size: dict[str, Any]) -> None:
+    """Short and full pages are not the end. The first request already contains the page size."""
     url = server.on("/users", make_pages(7, 2, server, ""))
     assert read(url, paginator="page", **size) == [{"id": number} for number in range(7)]
     assert {request.query.get("per_page") for request in server.requests} == {"3" if size else None}
 
 
-def test_a_link_is_followed_past_an_empty_page(server: Server) -> None:
-    """An empty page is not the end where the source says that there is more."""
+def test_link_is_followed_past_empty_pages(server: Server) -> None:
     url = server.on(
         "/users",
         Answer([{"id": 1}], headers={"Link": "</users?page=2>; rel=next"}),
@@ -67,30 +66,29 @@ def test_a_link_is_followed_past_an_empty_page(server: Server) -> None:
 
 
 def test_size_param_without_page_size_is_an_error() -> None:
-    """A name without a number would ask for nothing."""
     with pytest.raises(ConfigError, match="page_size"):
         Reader(People(url="http://a/", size_param="limit"), DAY)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(0, 30), size=st.integers(1, 9), first=st.sampled_from(["page", "link_header", "auto"]))
-def test_the_population_arrives_exactly(server: Server, count: int, size: int, first: str) -> None:
-    """Whatever the number of users and the size of a page, each user comes once."""
+def test_each_user_arrives_exactly_once(server: Server, count: int, size: int, first: str) -> None:
+    """The rule holds for any number of users and any page size."""
     link = "" if first == "page" else '</users?page={page}&per_page={per_page}>; rel="next"'
     url = server.on("/users", make_pages(count, size, server, link))
     assert read(url, paginator=first) == [{"id": number} for number in range(count)]
 
 
-def test_the_demo_is_a_source_like_any_other() -> None:
-    """demo:// needs no server, and is read by the same code."""
+def test_demo_source_needs_no_server() -> None:
+    """The reader handles demo:// like any other source."""
     reading = Reader(People(url="demo://users", params={"updated_before": "{day_stop}", "per_day": 2}), DAY)
     assert sum(len(page) for page in reading) == reading.records > 1000
     assert reading.pages > 1
 
 
 @pytest.mark.parametrize("cycle", [1, 2, 7])
-def test_a_cycle_of_pages_fails_the_day(server: Server, cycle: int) -> None:
-    """A page that was asked for before is not asked for again, however far back it lies."""
+def test_cycle_of_pages_fails_the_day(server: Server, cycle: int) -> None:
+    """A request is never repeated, however many pages lie between."""
 
     def respond(request: Request) -> Answer:
         page = int(request.query.get("page", 0))
@@ -102,8 +100,8 @@ def test_a_cycle_of_pages_fails_the_day(server: Server, cycle: int) -> None:
 
 
 @pytest.mark.parametrize("cycle", [1, 2, 7])
-def test_the_same_records_under_new_urls_fail_the_day(server: Server, cycle: int) -> None:
-    """A source that ignores the page number, in whatever envelope, is found out."""
+def test_repeated_records_under_new_urls_fail_the_day(server: Server, cycle: int) -> None:
+    """A source may ignore the page number. The rest of the page does not count."""
 
     def respond(request: Request) -> Answer:
         page = int(request.query["page"])
@@ -113,8 +111,8 @@ def test_the_same_records_under_new_urls_fail_the_day(server: Server, cycle: int
     assert re.search(rf"page {cycle + 1} \(.*\) has the same records as page 1", line)
 
 
-def test_fewer_records_than_the_source_declares_fail_with_both_numbers(server: Server) -> None:
-    """As where a Link was lost on the way."""
+def test_fewer_records_than_declared_fail_the_day(server: Server) -> None:
+    """A Link header may be lost on the way."""
     link = {"Link": '</users?page=2>; rel="next"', "X-Total-Count": "9"}
     url = server.on("/users", lambda r: Answer([{"id": len(r.query)}], headers={} if r.query else link))
     assert "the source declares 9 records, and 2 came on 2 pages" in fail(url)
@@ -123,9 +121,7 @@ def test_fewer_records_than_the_source_declares_fail_with_both_numbers(server: S
     assert read(url, paginator="single") == [{"id": 1}]
 
 
-def test_fewer_pages_than_the_source_declares_fail_with_both_numbers(server: Server) -> None:
-    """The same where it says how many pages there are."""
-
+def test_fewer_pages_than_declared_fail_the_day(server: Server) -> None:
     def respond(request: Request) -> Answer:
         link = {} if request.query else {"Link": '</users?page=2>; rel="next"'}
         return Answer({"users": [{"id": len(request.query)}], "total_pages": 3}, headers=link)
@@ -139,8 +135,8 @@ def test_fewer_pages_than_the_source_declares_fail_with_both_numbers(server: Ser
     ("paginator", "link"),
     [("page", ""), ("link_header", "Link"), ("next_url", "next"), ("auto", ""), ("auto", "Link"), ("auto", "next")],
 )
-def test_a_number_of_pages_that_falls_fails_the_day(server: Server, paginator: str, link: str, name: str) -> None:
-    """A user who was read is deleted, another moves up unseen, and as many pages come as are declared by then."""
+def test_falling_page_count_fails_the_day(server: Server, paginator: str, link: str, name: str) -> None:
+    """A deleted user moves the others up, so one is missed, though the page count is correct at the end."""
 
     def respond(request: Request) -> Answer:
         page = int(request.query.get("page", 1))
@@ -158,8 +154,8 @@ def test_a_number_of_pages_that_falls_fails_the_day(server: Server, paginator: s
     assert "page 2: the source declared 3 pages, and now 2: its list became shorter during the extraction" in line
 
 
-def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(server: Server) -> None:
-    """Read on, whatever the paginator; an empty page that says nothing is the end."""
+def test_empty_page_that_announces_more_is_not_the_end(server: Server) -> None:
+    """An empty page without such a flag is the end."""
     pages = {"1": [{"id": 1}], "2": [], "3": [{"id": 3}], "4": []}
     url = server.on(
         "/users", lambda r: Answer({"data": pages[r.query["page"]], "has_more": r.query["page"] in ("1", "2")})
@@ -167,16 +163,16 @@ def test_an_empty_page_is_not_the_end_where_the_source_says_that_there_is_more(s
     assert read(url, paginator="page") == [{"id": 1}, {"id": 3}]
 
 
-def test_empty_pages_without_end_fail(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source that says for ever that there is more, and sends nothing, is given up."""
+def test_endless_empty_pages_fail_the_day(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source always announces more, and sends no records."""
     monkeypatch.setattr(reader, "MAX_EMPTY", 5)
     url = server.on("/users", lambda r: Answer({"data": [], "has_more": True, "page": r.query["page"]}))
     assert "6 pages in a row are empty" in fail(url, paginator="page")
     assert len(server.requests) == 6
 
 
-def test_reaching_the_ceiling_fails(server: Server) -> None:
-    """Whether the source stopped there or has no end cannot be known."""
+def test_ceiling_fails_the_day(server: Server) -> None:
+    """The source may have stopped there, or may be endless."""
     url = server.on("/users", lambda request: Answer([{"id": int(request.query["page"])}]))
     assert "5 records came, and ceiling is 5" in fail(url, paginator="page", ceiling=5)
     assert len(server.requests) == 5
@@ -184,16 +180,15 @@ def test_reaching_the_ceiling_fails(server: Server) -> None:
     assert len(read(url, ceiling=3)) == 2
 
 
-def test_the_page_size_is_asked_for_whatever_params_say(server: Server) -> None:
-    """`size_param` and `page_size` are the words for it."""
+def test_page_size_overrides_params(server: Server) -> None:
     read(server.on("/users", Answer([])), params={"per_page": 50}, size_param="per_page", page_size=2)
     assert server.requests[0].query == {"per_page": "2"}
 
 
 @pytest.mark.parametrize("cursor", ["[7]", "NaN", '"\\ud800x"', "9" * 5000], ids=["list", "NaN", "surrogate", "huge"])
 @pytest.mark.parametrize("paginator", ["cursor", "auto"])
-def test_a_cursor_that_cannot_be_read_is_not_taken_for_the_end(server: Server, cursor: str, paginator: str) -> None:
-    """Something leads on, whatever it is: the day fails, or what it leads to comes."""
+def test_unreadable_cursor_is_not_the_end(server: Server, cursor: str, paginator: str) -> None:
+    """The extraction follows the cursor, or fails the day."""
 
     def respond(request: Request) -> Answer:
         if request.query:
@@ -207,15 +202,15 @@ def test_a_cursor_that_cannot_be_read_is_not_taken_for_the_end(server: Server, c
     assert came == [{"id": 1}, {"id": 2}]
 
 
-def test_a_total_that_is_a_cap_fails(server: Server) -> None:
-    """Behind a full last page one more is asked for: a source that counts no further than 4 has others there."""
+def test_capped_total_fails_the_day(server: Server) -> None:
+    """After a full last page one more is requested: a source may stop counting at a limit."""
     respond = make_pages(6, 2, server, "")
     url = server.on("/users", lambda request: Answer(respond(request).body, headers={"X-Total-Count": "4"}))
     assert "4 records came, as many as the source declares, and there are more" in fail(url, paginator="page")
 
 
-def test_a_key_that_leads_nowhere_is_held_against_the_source_s_own_word(server: Server) -> None:
-    """A misspelt cursor_path ends no reading of which the source says that there is more."""
+def test_missing_cursor_with_more_announced_fails_the_day(server: Server) -> None:
+    """The cursor_path may be misspelt."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "next": "x", "has_more": True}))
     line = fail(url, paginator="cursor", cursor_path="nxt", cursor_param="c")
     assert "is the last that cursor leads to, and 'has_more' announces more" in line
@@ -230,8 +225,8 @@ def test_a_key_that_leads_nowhere_is_held_against_the_source_s_own_word(server: 
     ],
     ids=lambda keys: keys["paginator"],
 )
-def test_a_key_that_leads_nowhere_is_held_against_what_leads_on(server: Server, keys: dict[str, str]) -> None:
-    """A page without the field that is to lead on, and with another that may, is not the last; one that has it is."""
+def test_missing_pointer_with_another_fails_the_day(server: Server, keys: dict[str, str]) -> None:
+    """If the page has the configured field, even empty, it is the last page."""
     page = {"users": [{"id": 1}], "meta": {"next": "x"}}
     line = fail(server.on("/users", Answer(page)), **keys)
     assert f"is the last that {keys['paginator']} leads to, and 'meta.next' announces more" in line
@@ -245,14 +240,14 @@ def test_a_key_that_leads_nowhere_is_held_against_what_leads_on(server: Server, 
 @pytest.mark.parametrize(
     "link", ['/users?page=2; rel="next"', '</users?page=2> rel="next"', '</users?page=2>; rel="next']
 )
-def test_a_link_that_is_none_by_its_standard_is_no_end(server: Server, link: str) -> None:
-    """It speaks of a next page: one line, whether it is followed by key or by auto."""
+def test_malformed_link_is_not_the_end(server: Server, link: str) -> None:
+    """The header mentions a next page, so the day fails with link_header and with auto."""
     url = server.on("/users", Answer([{"id": 1}], headers={"Link": link}))
     assert "next" in fail(url, paginator="link_header")
     assert fail(url)
 
 
-def test_a_misspelt_total_path_is_refused(server: Server) -> None:
-    """Else nothing would be held against what came."""
+def test_misspelt_total_path_fails_the_day(server: Server) -> None:
+    """Otherwise the number of records would not be checked."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 5}}))
     assert "total_path = meta.totl, and the page has no number there" in fail(url, total_path="meta.totl")

@@ -1,4 +1,4 @@
-"""The engine on Spark: the same bytes as on this machine, whatever becomes of a worker, and one line when it fails."""
+"""The Spark engine writes the same bytes as local processes, survives lost workers, and fails with one line."""
 
 import contextlib
 import datetime as dt
@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]
 
 
 class Cluster(NamedTuple):
-    """A master of Spark's own, and its workers: each a machine, as far as one can be on one."""
+    """A standalone Spark master and its workers."""
 
     master: str
     workers: "list[subprocess.Popen[bytes]]"
@@ -48,7 +48,7 @@ class Cluster(NamedTuple):
 
 @contextlib.contextmanager
 def open_cluster(folder: Path) -> Iterator[Cluster]:
-    """A master with two workers of one core."""
+    """Start a master with two workers of one core."""
     port, web = find_port(), find_port()
     url = f"spark://127.0.0.1:{port}"
     with contextlib.ExitStack() as stack:
@@ -57,7 +57,7 @@ def open_cluster(folder: Path) -> Iterator[Cluster]:
             program = Path(find_spec("pyspark").origin).parent / "bin" / "spark-class"
             log = stack.enter_context((folder / f"{arguments[0].rpartition('.')[2]}-{find_port()}.log").open("wb"))
             command = [program, f"org.apache.spark.deploy.{arguments[0]}", "--host", "127.0.0.1", *arguments[1:]]
-            # A session of its own: its executors and their processes die with it, as with a machine.
+            # A session of its own, so that killing it also stops its executors and their processes.
             process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
             stack.callback(process.wait)
             stack.callback(kill, process)
@@ -73,7 +73,7 @@ def open_cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def count_workers(web: int) -> int:
-    """How many workers the master knows."""
+    """Return the number of workers that the master knows."""
     with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{web}/json/", timeout=5) as answer:
         return json.load(answer)["aliveworkers"]
     return 0
@@ -85,21 +85,21 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def extract(configure: Configure) -> None:
-    """The raw files of a day of many parts."""
+    """Extract a day into many raw parts."""
     configure("users", url=URL)
     configure("pipeline", part_records=500 // PARTS, engine_workers=1)
     stages.extract(read_workspace(USERS), DAY)
 
 
 def transform_part_slowly(job: PartJob) -> PartResult:
-    """The work of an executor, which leaves a note of who did it."""
+    """Transform a part in an executor, and create a file that names the process."""
     time.sleep(0.2)
     Path(job.clean.path, f"note-{job.number}-{os.getpid()}").touch()
     return parts.transform_part(job)
 
 
 def transform(master: str) -> None:
-    """The second stage, on a cluster."""
+    """Transform the day on a cluster."""
     for key, value in {"engine": "spark", "spark_master": master}.items():
         get_config().set("pipeline", key, value)
     parts.transform_part = transform_part_slowly
@@ -108,8 +108,8 @@ def transform(master: str) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("spark")
-def test_a_worker_killed_in_the_middle_of_a_day_changes_no_byte_of_it(configure: Configure, tmp_path: Path) -> None:
-    """Both workers of a cluster have done parts when one is killed, with all it runs; Spark redoes what it began."""
+def test_killed_worker_does_not_change_the_files(configure: Configure, tmp_path: Path) -> None:
+    """Both workers have finished parts when one is killed. Spark repeats its unfinished parts."""
     extract(configure)
     stages.transform(read_workspace(USERS), DAY)
     clean = read_workspace(USERS).folder("clean", DAY).path
@@ -127,7 +127,7 @@ def test_a_worker_killed_in_the_middle_of_a_day_changes_no_byte_of_it(configure:
     assert command.returncode == 0, err
     assert 0 < done < PARTS - 3
     assert "Lost executor" in err
-    assert "[Stage" not in err  # nothing is drawn into a log
+    assert "[Stage" not in err  # no progress bar in a log
     for note in clean.glob("note-*"):
         note.unlink()
     assert dump_tree(str(clean)) == local
@@ -135,12 +135,12 @@ def test_a_worker_killed_in_the_middle_of_a_day_changes_no_byte_of_it(configure:
 
 
 def list_workers(clean: Path) -> set[str]:
-    """Whose notes lie there."""
+    """Return the processes that have transformed parts."""
     return {note.name.rpartition("-")[2] for note in clean.glob("note-*")}
 
 
 def run_here(code: str) -> "subprocess.Popen[str]":
-    """A process that imports this file, and does something with it: a JVM is left to nobody."""
+    """Start a process that imports this file and runs code, so that its JVM ends with it."""
     return start(
         "python", "-c", f"from tests.integration import test_spark; {code}", PYTHONPATH=os.environ["PYTHONPATH"]
     )
@@ -148,10 +148,8 @@ def run_here(code: str) -> "subprocess.Popen[str]":
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("spark")
-def test_a_day_in_a_bucket_on_spark_is_one_in_a_folder_on_this_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A command that extracts, transforms and loads: the same rows, and the same bytes in the same parts."""
+def test_spark_with_a_bucket_equals_local_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are equal, and the parts have the same names and bytes."""
     flags = ("LoadUsers", "--date", str(DAY), "--users-url", URL, "--pipeline-part-records", "50")
     assert luigi_run(*flags).returncode == 0
     local, rows = dump_tree("data/clean"), dump_warehouse()
@@ -193,18 +191,18 @@ def square(number: int) -> int:
 
 
 def tell(*functions: Callable[[int], int]) -> None:
-    """What becomes of each function, mapped on Spark: the results, or the error with its notes."""
+    """Map each function on Spark, and print its results, or its error with notes."""
     for function in functions:
         try:
             print(map_parts(function, range(8), spark_master="local[2]"))
-        except Exception as error:  # noqa: BLE001 - it is what is asked for
+        except Exception as error:  # noqa: BLE001 - printed for the test
             print(json.dumps([type(error).__name__, str(error), getattr(error, "__notes__", [])]))
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("spark")
-def test_the_error_of_a_part_is_the_error_of_the_day_and_spark_goes_on_with_the_next() -> None:
-    """An expected one as it was raised, a bug with its traceback, a process that died in one line."""
+def test_error_of_a_part_fails_the_day() -> None:
+    """Covers an expected error, a bug with its traceback, and a killed process. Spark remains usable."""
     command = run_here("test_spark.tell(*map(test_spark.__dict__.get, ['fail', 'stumble', 'die', 'square']))")
     out, err = command.communicate(timeout=200)
     assert command.returncode == 0, err
@@ -218,13 +216,12 @@ def test_the_error_of_a_part_is_the_error_of_the_day_and_spark_goes_on_with_the_
     assert results == [number * number for number in range(8)]
 
 
-def test_few_parts_are_done_here() -> None:
-    """Nobody is asked for them."""
+def test_few_parts_are_transformed_locally() -> None:
+    """No Spark master is contacted."""
     assert map_parts(square, range(MIN_PARTS - 1), spark_master="spark://127.0.0.1:1") == [0, 1, 4, 9, 16, 25, 36]
 
 
-def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line, and nothing is tried without it."""
+def test_missing_pyspark_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("py4j.protocol", "pyspark.errors"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EngineError, match=r"engine = spark: pyspark is not installed: .*pip install .*'\.\[spark\]'"):
@@ -232,8 +229,8 @@ def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("spark")
-def test_without_java_or_a_master_it_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Spark itself would need more than a minute, and a page."""
+def test_missing_java_or_master_fails_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Spark itself takes more than a minute, and prints a long log."""
     began = time.monotonic()
     with pytest.raises(EngineError, match=r"spark_master = spark://127.0.0.1:1,nowhere: no master answers.*refused"):
         map_parts(square, range(8), spark_master="spark://127.0.0.1:1,nowhere")

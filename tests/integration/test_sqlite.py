@@ -1,4 +1,4 @@
-"""A warehouse in a SQLite file: what can be wrong with a file."""
+"""A warehouse in a SQLite file: URLs, the first load, locks and unusable files."""
 
 import datetime as dt
 import os
@@ -36,21 +36,21 @@ def path(store: Store) -> Path:
     ("url", "file"),
     [("sqlite:///data/w.db", "data/w.db"), ("sqlite:////srv/w.db", "/srv/w.db"), ("sqlite:///~/w.db", "~/w.db")],
 )
-def test_a_database_is_a_file_of_sqlite(url: str, file: str) -> None:
-    """As SQLAlchemy writes it: three slashes and a path, which may begin with the home folder."""
+def test_url_names_a_file(url: str, file: str) -> None:
+    """The URL has the form of SQLAlchemy: three slashes and a path. The path may start with the home folder."""
     assert sqlite.Database(url).path == Path(file).expanduser()
     assert str(sqlite.Database(url)) == url
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?timeout=5"])
-def test_what_is_no_file_is_refused(url: str) -> None:
-    """One line that shows how to write it."""
+def test_url_without_a_file_is_rejected(url: str) -> None:
+    """The error shows a valid URL."""
     with pytest.raises(ConfigError, match=r"SQLite is used in a file only: use sqlite:///data/warehouse\.db"):
         sqlite.Database(url)
 
 
-def test_a_commit_waits_until_it_is_on_the_disk(store: Store) -> None:
-    """Else the last commits could be lost in a power cut, which no process that is killed shows."""
+def test_commit_is_synced_to_disk(store: Store) -> None:
+    """Otherwise a power cut could lose the last commits. Killing a process cannot show that."""
     store.load(incremental(1, user(1, "a", 5)))
     with store.warehouse.database.connect(create=True) as db:
         settings = [db.run(f"pragma {name}").fetchone() for name in ("journal_mode", "synchronous")]
@@ -58,21 +58,21 @@ def test_a_commit_waits_until_it_is_on_the_disk(store: Store) -> None:
 
 
 def kept(store: Store) -> dict[str, Any]:
-    """What a file keeps of how it was made."""
+    """Return the settings that are stored in the file."""
     with closing(sqlite3.connect(path(store))) as other:
         return {name: other.execute(f"pragma {name}").fetchone()[0] for name in ("journal_mode", "user_version")}
 
 
 def write_much(db: sqlite.SQLite) -> None:
-    """More than SQLite holds in memory."""
+    """Write more rows than fit into SQLite's cache."""
     db.run("pragma main.cache_size = 10")
     db.run("create table much (x)")
     db.run("insert into much with n(x) as (select 1 union all select x + 1 from n where x < 9999) select x from n")
     assert db.path.stat().st_size > 50_000
 
 
-def test_the_first_day_is_written_once_and_the_file_is_in_wal_mode_from_then_on(store: Store) -> None:
-    """Until it is committed whoever reads waits, as there is nothing to be read; afterwards nobody does."""
+def test_first_load_switches_to_wal_mode(store: Store) -> None:
+    """Readers wait for the first commit, as there is nothing to read. They never wait afterwards."""
     with store.warehouse.database.connect(create=True) as db:
         db.begin("users")
         write_much(db)
@@ -91,8 +91,8 @@ def test_the_first_day_is_written_once_and_the_file_is_in_wal_mode_from_then_on(
     assert kept(store) == {"journal_mode": "wal", "user_version": 0}
 
 
-def test_who_had_the_empty_file_open_reads_what_is_loaded_and_takes_nothing_away(store: Store) -> None:
-    """A shell, a browser of databases: SQLite deletes the log that lies beside a file in which it finds nothing."""
+def test_connection_to_the_empty_file_sees_loaded_rows(store: Store) -> None:
+    """SQLite deletes a write-ahead log if the database file seems empty, for example in an open shell."""
     path(store).touch()
     with closing(sqlite3.connect(path(store))) as other:
         assert other.execute("select * from sqlite_master").fetchall() == []
@@ -105,8 +105,8 @@ def test_who_had_the_empty_file_open_reads_what_is_loaded_and_takes_nothing_away
             assert names(store) == {1: "b"}
 
 
-def test_a_first_day_that_fails_leaves_an_empty_file(store: Store) -> None:
-    """Which the next one fills."""
+def test_failed_first_load_leaves_an_empty_file(store: Store) -> None:
+    """The next load fills the file."""
     with store.warehouse.database.connect(create=True) as db:
         db.begin("users")
         write_much(db)
@@ -116,7 +116,7 @@ def test_a_first_day_that_fails_leaves_an_empty_file(store: Store) -> None:
 
 
 def die_in_a_first_day(store: Store) -> None:
-    """While it is written, so that the file is neither empty nor whole."""
+    """Kill a process during a first load, so that the file is partly written."""
     if not os.fork():
         with store.warehouse.database.connect(create=True) as db:
             db.begin("users")
@@ -126,8 +126,8 @@ def die_in_a_first_day(store: Store) -> None:
     assert path(store).stat().st_size > 50_000
 
 
-def test_a_first_day_that_is_killed_is_taken_back_by_whoever_comes_next(store: Store) -> None:
-    """By one that only reads too: which days are loaded is asked before anything is written."""
+def test_killed_first_load_is_rolled_back(store: Store) -> None:
+    """Readers roll it back as well: the loaded days are read before the first write."""
     database = store.warehouse.database
     die_in_a_first_day(store)
     assert database.find_loaded("users", dt.date(2026, 11, 1), dt.date(2026, 11, 30)) == set()
@@ -145,7 +145,7 @@ Do = Callable[[], object]
 
 @pytest.fixture
 def just_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Do], None]:
-    """Have something done just before a statement."""
+    """Return a function that registers a call to make before a given statement."""
     run = sqlite.SQLite.run
 
     def patch(statement: str, do: Do) -> None:
@@ -164,10 +164,10 @@ def die_after_the_commit_of_a_first_day(store: Store, just_before: Callable[[str
 
 
 @pytest.mark.parametrize("statement", ["pragma journal_mode = wal", "pragma user_version = 0"])
-def test_a_first_day_that_is_killed_after_its_commit_is_there_and_the_next_ends_what_it_began(
+def test_next_load_completes_an_interrupted_switch_to_wal(
     store: Store, just_before: Callable[[str, Do], None], statement: str
 ) -> None:
-    """Between the commit and WAL mode there is a moment; in the other mode readers would wait for every load."""
+    """The first load is killed after its commit. Without WAL mode readers would wait for every load."""
     die_after_the_commit_of_a_first_day(store, just_before, statement)
     assert names(store) == {1: "a"}
     assert kept(store)["user_version"] == sqlite.BEING_MADE
@@ -177,10 +177,8 @@ def test_a_first_day_that_is_killed_after_its_commit_is_there_and_the_next_ends_
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["the first", "after one that was killed"])
-def test_nobody_comes_between_a_commit_and_the_change_of_mode(
-    store: Store, just_before: Callable[[str, Do], None], again: bool
-) -> None:
-    """SQLite refuses the change where anybody else so much as reads, and does not wait for them."""
+def test_no_reader_gets_in_before_wal_mode(store: Store, just_before: Callable[[str, Do], None], again: bool) -> None:
+    """SQLite rejects the change of mode while another connection reads, and does not wait."""
     change, met = "pragma journal_mode = wal", []
     if again:
         die_after_the_commit_of_a_first_day(store, just_before, change)
@@ -196,8 +194,7 @@ def test_nobody_comes_between_a_commit_and_the_change_of_mode(
 
 
 @pytest.mark.parametrize(("made", "version"), [("create table theirs (x)", 0), ("pragma user_version = 7", 7)])
-def test_a_file_of_another_program_keeps_what_that_has_chosen(store: Store, made: str, version: int) -> None:
-    """There may be a reason."""
+def test_settings_of_another_program_are_kept(store: Store, made: str, version: int) -> None:
     with closing(sqlite3.connect(path(store))) as other:
         other.execute(made)
     store.load(incremental(1, user(1, "a", 5)))
@@ -205,8 +202,8 @@ def test_a_file_of_another_program_keeps_what_that_has_chosen(store: Store, made
     assert kept(store) == {"journal_mode": "delete", "user_version": version}
 
 
-def test_a_first_day_waits_for_another_and_goes_on_in_its_file(store: Store) -> None:
-    """Neither takes the place of what the other has loaded."""
+def test_concurrent_first_loads_use_one_file(store: Store) -> None:
+    """Neither overwrites the rows of the other."""
     with store.warehouse.database.connect(create=True) as db, ThreadPoolExecutor(1) as pool:
         db.begin("users")
         second = pool.submit(store.load, incremental(2, user(2, "b", 30)))
@@ -220,8 +217,8 @@ def test_a_first_day_waits_for_another_and_goes_on_in_its_file(store: Store) -> 
     assert names(store) == {2: "b"}
 
 
-def test_an_empty_file_that_is_there_keeps_its_rights_and_its_link(store: Store) -> None:
-    """Whoever made it for others to read, or for none, or elsewhere, finds it so."""
+def test_existing_empty_file_keeps_its_permissions_and_link(store: Store) -> None:
+    """The user may have created the file for a group, or on another disk."""
     real = path(store).with_name("elsewhere.db")
     real.touch()
     real.chmod(0o640)
@@ -237,8 +234,8 @@ def test_an_empty_file_that_is_there_keeps_its_rights_and_its_link(store: Store)
     assert names(store) == {1: "a"}
 
 
-def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait for another writer is bounded, and its end names the file and what to do."""
+def test_wait_for_a_locked_database_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file and the remedy."""
     monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)
     store.load(incremental(1, user(1, "a", 5)))
     with closing(sqlite3.connect(path(store), isolation_level=None)) as other:
@@ -248,8 +245,8 @@ def test_a_database_that_stays_locked_is_given_up_in_one_line(store: Store, monk
     assert names(store) == {1: "a"}
 
 
-def test_a_file_that_is_no_database_is_refused_in_one_line(store: Store) -> None:
-    """Neither reading nor loading touches another program's file."""
+def test_file_of_another_program_is_not_changed(store: Store) -> None:
+    """Both reading and loading fail with one line."""
     path(store).write_bytes(b"this is no database" * 100)
     content = path(store).read_bytes()
     for call in (store.warehouse.read_markers, lambda: store.load(incremental(1, user(1, "a", 5)))):
@@ -259,16 +256,16 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(store: Store) -> None
 
 
 @pytest.mark.parametrize("how", [{}, {"create": True}, {"readonly": True}], ids=str)
-def test_a_folder_in_the_place_of_the_file_is_told_alike(store: Store, how: dict[str, bool]) -> None:
-    """Whoever only reads can open it, and would be sent to look at the disk."""
+def test_folder_instead_of_a_file_is_one_line(store: Store, how: dict[str, bool]) -> None:
+    """SQLite can open a folder for reading, and would report a disk error later."""
     path(store).mkdir()
     line = r"unable to open database file: it must be a file that this user may read and write"
     with pytest.raises(WarehouseError, match=line), store.warehouse.database.connect(**how):
         pass
 
 
-def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What SQLite says of a full disk names the file and the folder for temporary files."""
+def test_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file and the folder for temporary files."""
     store.load(incremental(1, user(1, "a", 5)))
     prepare = warehouse.prepare_tables
 
@@ -289,8 +286,8 @@ def test_a_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch
         (False, "unable to open database file: it"),
     ],
 )
-def test_a_database_without_the_right_to_write_is_one_line(store: Store, there: bool, message: str) -> None:
-    """A file or a folder that this user may not write says so; as root, who may, the test is another user."""
+def test_missing_write_permission_is_one_line(store: Store, there: bool, message: str) -> None:
+    """Covers the file and its folder. Root may write anywhere, so the test changes the user."""
     if there:
         store.load(incremental(1, user(1, "a", 5)))
         path(store).chmod(0o444)
@@ -307,8 +304,8 @@ def test_a_database_without_the_right_to_write_is_one_line(store: Store, there: 
         path(store).parent.chmod(0o777)
 
 
-def test_a_table_in_which_a_new_row_takes_the_place_of_others_is_found_out(store: Store) -> None:
-    """For such a deletion SQLite calls no trigger."""
+def test_rows_deleted_by_conflict_replace_are_detected(store: Store) -> None:
+    """SQLite calls no trigger for such a deletion."""
     store.load(incremental(1, user(1, "a", 5), user(2, "b", 5)))
     columns = "user_id INTEGER not null primary key, name TEXT unique on conflict replace, updated_at DATETIME"
     store.execute(
