@@ -1,4 +1,4 @@
-"""Pages that are sure to come are asked for ahead, where the source says how many it bears."""
+"""Pages are requested ahead if they are certain to exist and a request rate is configured."""
 
 import datetime as dt
 import itertools
@@ -18,11 +18,11 @@ from wholeday.errors import SourceError
 from wholeday.extract.reader import Reader
 from wholeday.schema.census import Census
 
-PATIENCE = 20  # seconds for what is sure to happen
+PATIENCE = 20  # seconds to wait for events that must happen
 
 
 def serve_slowly(server: Server, wait: float, pages: int = 8, **answers: Answer) -> str:
-    """So many pages of two users, each after `wait` seconds; `p3` is what answers the request for page three."""
+    """Serve pages of two users, each after `wait` seconds. `p3` replaces the answer for page three."""
 
     def respond(request: Request) -> Answer:
         page = int(request.query["page"])
@@ -33,19 +33,19 @@ def serve_slowly(server: Server, wait: float, pages: int = 8, **answers: Answer)
     return server.on("/users", respond)
 
 
-def test_pages_are_asked_for_ahead_and_come_in_order(server: Server) -> None:
-    """Where source and rate allow it several at a time, and one more behind a last page that is full."""
+def test_pages_requested_ahead_arrive_in_order(server: Server) -> None:
+    """Several requests run at a time. One more follows a full last page."""
     wait = 0.2
     reading = Reader(People(url=serve_slowly(server, wait), paginator="page", requests_per_second=1000), DAY)
     assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(1, 17))
     assert sorted(int(request.query["page"]) for request in server.requests) == list(range(1, 10))
     times = sorted(request.at for request in server.requests)
     together = [later - earlier < wait for earlier, later in itertools.pairwise(times)]
-    assert together.count(True) >= 4  # one after the other none would be
+    assert together.count(True) >= 4  # sequential requests would never overlap
 
 
-def test_records_are_counted_while_the_next_page_is_made(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where one page leads to the next: to ask for that needs nothing of what takes long."""
+def test_records_are_counted_during_the_next_request(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link to the next page is read before the records are counted."""
     asked, counted, add = threading.Event(), [], Census.add
 
     def respond(request: Request) -> Answer:
@@ -64,8 +64,8 @@ def test_records_are_counted_while_the_next_page_is_made(server: Server, monkeyp
     assert counted == [True, True]
 
 
-def test_a_short_page_moves_those_behind_it(server: Server) -> None:
-    """What was asked for ahead, where a full page was foreseen, is asked for anew from where the short one ends."""
+def test_short_page_moves_later_pages(server: Server) -> None:
+    """Pages requested ahead assumed a full page. They are requested again from the end of the short one."""
 
     def respond(request: Request) -> Answer:
         at = int(request.query["offset"])
@@ -78,16 +78,15 @@ def test_a_short_page_moves_those_behind_it(server: Server) -> None:
     assert {"12", "9"} <= {request.query["offset"] for request in server.requests}
 
 
-def test_without_a_rate_one_page_is_asked_for_at_a_time(server: Server) -> None:
-    """Nobody knows what the source bears: each request comes after the answer to the one before."""
+def test_without_a_rate_requests_are_sequential(server: Server) -> None:
+    """The load that the source can handle is unknown."""
     wait = 0.03
     list(Reader(People(url=serve_slowly(server, wait), paginator="page"), DAY))
     times = [request.at for request in server.requests]
     assert all(later - earlier >= wait for earlier, later in itertools.pairwise(times))
 
 
-def test_the_rate_holds_for_all_pages_together(server: Server) -> None:
-    """However many are under way."""
+def test_rate_applies_to_concurrent_requests(server: Server) -> None:
     list(Reader(People(url=serve_slowly(server, 0.2), paginator="page", requests_per_second=20), DAY))
     times = sorted(request.at for request in server.requests)
     assert all(at - times[0] >= number / 20 - 0.02 for number, at in enumerate(times))
@@ -96,8 +95,8 @@ def test_the_rate_holds_for_all_pages_together(server: Server) -> None:
 @pytest.mark.parametrize(
     "trouble", [Answer(status=404), Answer("<html>"), Answer(status=500)], ids=["404", "html", "500"]
 )
-def test_an_error_in_a_page_ahead_fails_the_day(server: Server, trouble: Answer) -> None:
-    """When its turn comes: the pages before it are given out, and none behind it."""
+def test_error_in_a_later_page_fails_the_day(server: Server, trouble: Answer) -> None:
+    """The reader first returns the pages before it."""
     url = serve_slowly(server, 0.05, p5=trouble)
     came: list[int] = []
     pages = iter(Reader(People(url=url, paginator="page", requests_per_second=1000, retries=1), DAY))
@@ -107,8 +106,8 @@ def test_an_error_in_a_page_ahead_fails_the_day(server: Server, trouble: Answer)
     assert not find_fetchers()
 
 
-def test_who_stops_reading_leaves_no_thread_behind(server: Server) -> None:
-    """Not even one that was asked to wait for an hour."""
+def test_closed_reader_leaves_no_threads(server: Server) -> None:
+    """Even a thread that waits for an hour ends."""
     busy = Answer(status=429, headers={"Retry-After": "3600"})
     url = serve_slowly(server, 0.0, p3=busy)
     source = People(url=url, paginator="page", requests_per_second=1000, max_wait=dt.timedelta(hours=2))
@@ -124,10 +123,10 @@ def test_who_stops_reading_leaves_no_thread_behind(server: Server) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 1000.0])
-def test_what_is_still_under_way_says_no_secret(
+def test_pending_requests_log_no_secrets(
     server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, rate: float
 ) -> None:
-    """Whoever stops reading waits for the pages that were asked for, and what is logged of them is masked too."""
+    """A closed reader waits for pending requests, and masks what they log."""
     monkeypatch.setenv("PEOPLE_KEY", "s3cr3t-key")
     caplog.set_level(logging.DEBUG)
     asked = threading.Event()
@@ -151,5 +150,5 @@ def test_what_is_still_under_way_says_no_secret(
 
 
 def find_fetchers() -> list[str]:
-    """The threads that fetch pages."""
+    """Return the names of threads that fetch pages."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch")]

@@ -98,7 +98,7 @@ def test_secret_in_the_body_after_a_refused_header(server: Server, refusal: Answ
     ids=str,
 )
 def test_token_is_replaced_shortly_before_its_end(server: Server, said: dict[str, Any], fetches: int) -> None:
-    """Ten seconds before. A token without an end is never replaced."""
+    """A token is replaced ten seconds before it expires. A token without an expiry is never replaced."""
     caller = Caller(server, issue(**said))
     assert [caller.ask() for _ in range(3)] == ([f"token-{n}" for n in (1, 2, 3)] if fetches == 3 else ["token-1"] * 3)
     assert len(caller.asked) == fetches
@@ -129,7 +129,7 @@ def test_refused_token_is_renewed_once(server: Server) -> None:
         assert caller.auth.renew(first)
         second = session.get(server.url + "/users").request
         assert second.headers["Authorization"] == "Bearer token-2"
-        assert caller.auth.renew(first)  # another thread's news are this one's
+        assert caller.auth.renew(first)  # another thread has already renewed the token
         assert len(caller.asked) == 2
         server.on("/token", Answer({"access_token": "token-2", "token_type": "bearer"}))
         assert not caller.auth.renew(second)
@@ -314,7 +314,7 @@ def test_extraction_outlives_its_tokens(server: Server) -> None:
 
     def respond(request: Request) -> Answer:
         sent.append(request.headers["Authorization"])
-        # Every token is good for two pages.
+        # Every token is valid for two pages.
         return pages(request) if sent.count(sent[-1]) < 3 else Answer({"error": sent[-1]}, status=401)
 
     auth = f"oauth2:{server.url}/token:PEOPLE_ID:PEOPLE_SECRET"
@@ -341,7 +341,7 @@ def test_short_outage_of_endpoint_is_retried(server: Server) -> None:
 
 
 def test_date_in_retry_after_of_endpoint(server: Server) -> None:
-    """By the endpoint's own clock."""
+    """The date is relative to the clock of the endpoint."""
     then = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
     caller = Caller(server, Answer(status=503, headers={"Retry-After": format_datetime(then, usegmt=True)}))
     with pytest.raises(RecoverableError) as caught:

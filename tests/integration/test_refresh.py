@@ -102,7 +102,7 @@ def test_replaced_token_is_stored_in_a_private_file(server: Server, tmp_path: Pa
 
 
 def test_renewal_uses_the_newest_refresh_token(server: Server, tmp_path: Path) -> None:
-    """Also within a run, after the API refused a token."""
+    """The rule holds within a run as well, after the API refused a token."""
     endpoint = Endpoint()
     server.on("/token", endpoint)
     answers = [Answer(status=401), Answer([{"id": 1}])]
@@ -123,7 +123,7 @@ def test_new_token_in_the_variable_counts(server: Server, tmp_path: Path, monkey
 
 
 def test_threads_and_processes_use_a_token_once(server: Server, tmp_path: Path) -> None:
-    """One after the other, each with the token that its predecessor stored."""
+    """Each waits for the one before, and uses the token that it stored."""
     path, endpoint = str(tmp_path / "kept"), Endpoint()
     callers = [Caller(server, endpoint, auth=AUTH, token_file=path) for _ in range(6)]
     code = (
@@ -156,7 +156,7 @@ def test_token_survives_sigkill_while_writing(server: Server, tmp_path: Path, le
 
 
 def test_unusable_file_uses_no_token(server: Server, tmp_path: Path) -> None:
-    """It is tried before anything is sent."""
+    """The file is tested before any request is sent."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "kept", tmp_path):
         line = fail_config(Caller(server, Endpoint(), auth=AUTH, token_file=str(path)))

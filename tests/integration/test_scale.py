@@ -1,4 +1,4 @@
-"""What a large day costs. PIPELINE_SCALE=1000000 runs it in full size; the default is small."""
+"""The memory of a large day. PIPELINE_SCALE=1000000 runs the full size. The default is small."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ SCALE = int(os.environ.get("PIPELINE_SCALE", "40000"))
 
 
 def measure_load(records: int, part_records: int) -> float:
-    """The memory, in MiB, of all processes of a run that loads a day of so many demo users, at its highest."""
+    """Load a day of `records` demo users. Return the peak memory of all processes in MiB."""
     shutil.rmtree("data", ignore_errors=True)
     url = f"demo://users?updated_since={{day_start}}&updated_before={{day_stop}}&per_day={records}&per_page=10000"
     flags = ("--users-url", url, "--pipeline-part-records", str(part_records), "--pipeline-engine-workers", "2")
@@ -37,8 +37,8 @@ def measure_load(records: int, part_records: int) -> float:
 @pytest.mark.sweep
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what processes share")
-def test_memory_is_bounded_by_a_part_and_not_by_a_day():
-    """Four times the records, the same memory but for a tenth; below 350 MiB, workers included."""
+def test_memory_is_bounded_by_part_size():
+    """Four times the records need at most ten percent more memory, and less than 350 MiB including workers."""
     part_records = min(16_000, SCALE // 32)
     quarter, whole = (measure_load(records, part_records) for records in (SCALE // 4, SCALE))
     print(f"all processes: {quarter:.0f} MiB at {SCALE // 4:,}, {whole:.0f} MiB at {SCALE:,}")

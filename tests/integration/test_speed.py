@@ -1,4 +1,4 @@
-"""What reading and cleaning may not cost: passes and collections are counted, as no clock is to be trusted here."""
+"""The cost of extract and transform, in passes and collections: time is not reliable on a shared machine."""
 
 import gc
 import hashlib
@@ -12,8 +12,8 @@ from tests.support.server import Server
 from wholeday.transform.rows import transform
 
 
-def test_the_bytes_of_a_page_are_hashed_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To know a page that comes again; beside it there are only the requests."""
+def test_page_is_hashed_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hash detects repeated pages. Other hashes cover only requests."""
     hashed = []
     sha256 = hashlib.sha256
     monkeypatch.setattr(hashlib, "sha256", lambda *data: hashed.append(len(b"".join(data))) or sha256(*data))
@@ -24,8 +24,8 @@ def test_the_bytes_of_a_page_are_hashed_once(server: Server, monkeypatch: pytest
     assert sum(large) == pytest.approx(len(json.dumps(records)), rel=0.01)
 
 
-def test_no_record_that_is_cleaned_is_looked_through_for_cycles() -> None:
-    """The collector would take as long as the decoding; afterwards it is as it was."""
+def test_transform_pauses_the_garbage_collector() -> None:
+    """A collection takes as long as decoding. The collector is enabled again afterwards."""
     lines = [json.dumps({"id": key, "address": {"city": "Bern"}}).encode() for key in range(1, 20_000)]
     collections = []
 
@@ -37,5 +37,5 @@ def test_no_record_that_is_cleaned_is_looked_through_for_cycles() -> None:
         transform(lines, User, clean, ["user_id"])
     finally:
         gc.callbacks.remove(note)
-    assert collections.count("start") <= 1  # what is due when it is let go on
+    assert collections.count("start") <= 1  # a collection that is due when it is enabled again
     assert gc.isenabled()

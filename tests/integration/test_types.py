@@ -1,4 +1,4 @@
-"""Any value of JSON in a field of any type: it is stored exactly, or its record is rejected."""
+"""Any JSON value in a field of any type is stored exactly, or its record is rejected."""
 
 import datetime as dt
 import itertools
@@ -23,7 +23,7 @@ from wholeday.schema.dataset import Dataset
 from wholeday.transform.parts import check_clean
 
 REJECT = object()
-FIRST = [Phase.explicit, Phase.generate]  # the difference is short already
+FIRST = [Phase.explicit, Phase.generate]  # failures are short without shrinking
 TYPES: dict[str, tuple[Any, Any]] = {
     "whole": (int, sa.BigInteger),
     "real": (float, sa.Float),
@@ -36,7 +36,7 @@ RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]
 
 
 def make_types() -> Dataset:
-    """Records of a field of each type, and a table with a column for each."""
+    """Return a dataset with a field and a column of each type."""
     fields = [(name, field | None, None) for name, (field, _) in TYPES.items()]
     record_class = msgspec.defstruct("Thing", [("id", int), *fields], module=__name__)
 
@@ -49,7 +49,7 @@ def make_types() -> Dataset:
 
 
 def store(name: str, text: str) -> Any:
-    """What must become of a JSON value in the field of this name, worked out without the product: stored, or REJECT."""
+    """Return the expected value of a field, or REJECT. Does not use code of the product."""
     value = json.loads(text, parse_float=Decimal)
     if value is None:
         return None
@@ -77,7 +77,7 @@ def is_date(text: str) -> bool:
 
 
 def store_time(date: str, time: str, fraction: str | None, offset: str | None) -> Any:
-    """The instant as it is stored: with the first six digits of its fraction, in UTC."""
+    """Return the expected text of an instant: in UTC, with the first six digits of its fraction."""
     try:
         local = dt.datetime.fromisoformat(f"{date}T{time}{offset if offset and offset not in 'zZ' else '+00:00'}")
         utc = local.astimezone(dt.UTC)
@@ -118,7 +118,7 @@ def test_any_value_is_stored_exactly_or_rejected(server, configure, new_database
     )
     @given(st.lists(values, min_size=1, max_size=30))
     def hold(texts: Sequence[str]) -> None:
-        """A record holds one value, in one field: no other value can be the reason why it is rejected."""
+        """Put one value into one field of each record, so that no other value can cause its rejection."""
         configure("pipeline", database=new_database(), data_dir=tmp_path / str(next(numbers)))
         cases = list(enumerate(itertools.product(TYPES, texts)))
         body = ",".join(f'{{"id":{number},"{name}":{text}}}' for number, (name, text) in cases)
@@ -149,7 +149,7 @@ def same(found: Any, expected: Any) -> bool:
 
 @pytest.mark.parametrize("column", TYPES)
 @pytest.mark.parametrize("field", TYPES)
-def test_a_field_fits_a_column_of_its_own_type_only(field: str, column: str) -> None:
+def test_field_fits_only_a_column_of_its_type(field: str, column: str) -> None:
     dataset = make_dataset(TYPES[field][0], TYPES[column][1], keep)
     if field == column:
         check_clean(dataset, "")
