@@ -1,4 +1,4 @@
-"""Promise G10 over random histories: whoever leaves `users`, and each value that becomes null, is accounted for."""
+"""Test G10 with random histories: a marker counts every user who leaves `users` and every value that becomes null."""
 
 import datetime as dt
 import io
@@ -40,7 +40,7 @@ Rows = dict[Any, tuple[Any, ...]]
 
 
 def check(before: Rows, after: Rows, columns: Iterable[str], marker: Marker, line: str) -> None:
-    """Hold what a load changed in `users` against its marker, its log line and the table of `status`."""
+    """Compare the changes of a load in `users` with its marker, its log line and the table of `status`."""
     left = len(before.keys() - after.keys())
     nulled = Counter(
         column
@@ -65,8 +65,8 @@ def check(before: Rows, after: Rows, columns: Iterable[str], marker: Marker, lin
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", ["users", "orders"])
 @pytest.mark.timeout(120 + EXAMPLES)
-def test_each_load_accounts_for_what_it_removes(name: str, new_database: Callable[[], str]) -> None:
-    """Days of both modes, in any order, replaced, loaded again; rejects, deletions and forgotten users."""
+def test_marker_counts_every_removal_of_a_load(name: str, new_database: Callable[[], str]) -> None:
+    """Days of both modes load in any order, are replaced and load again, with rejects, deletions and erased users."""
 
     @given(st.lists(steps, min_size=4, max_size=10))
     @limit_examples(new_database)
@@ -120,10 +120,10 @@ def read_users() -> Rows:
 
 @pytest.mark.sweep
 @pytest.mark.timeout(300 + 10 * EXAMPLES)
-def test_each_day_accounts_for_what_it_removes(
+def test_marker_counts_every_removal_of_a_day(
     server: Server, configure: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From random sources through every gate, open or shut; a day that fails changes nothing."""
+    """Random sources pass through every quality gate, with and without `accept`. A failed day changes nothing."""
     caplog.set_level(logging.INFO)
 
     @given(st.lists(readings, min_size=2, max_size=6))

@@ -1,4 +1,4 @@
-"""The tables of a dataset held against the days it was loaded from, after histories that are easy to get wrong."""
+"""Test that the audit finds no difference between tables and loaded days after correct loads."""
 
 import datetime as dt
 import itertools
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class Watched(Store):
-    """A warehouse that remembers what it was loaded with."""
+    """A store that keeps the rows and rejects of each load."""
 
     def __init__(self, url: str, name: str = "users") -> None:
         super().__init__(url, name)
@@ -67,8 +67,8 @@ HARD = {name: case.days for name, case in CASES.items()} | {
 
 
 @pytest.mark.parametrize("case", HARD)
-def test_a_history_that_is_easy_to_get_wrong_differs_in_nothing(new_database, case):
-    """However the days came, what the tables say of each is what it was loaded from, and the present follows."""
+def test_audit_finds_nothing_in_difficult_histories(new_database, case):
+    """For any order of days, the tables match the loaded rows, and the present follows from the history."""
     most = ORDERS[Store(new_database()).kind]
     for order in itertools.islice(itertools.permutations(HARD[case]), most):
         store = Watched(new_database())
@@ -80,8 +80,8 @@ def test_a_history_that_is_easy_to_get_wrong_differs_in_nothing(new_database, ca
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", ["users", "orders"])
 @pytest.mark.timeout(120 + EXAMPLES)
-def test_any_history_differs_in_nothing(name: str, new_database: Callable[[], str]) -> None:
-    """The same of random ones, with days loaded again, replaced and read again, and forgotten users."""
+def test_audit_finds_nothing_in_random_histories(name: str, new_database: Callable[[], str]) -> None:
+    """Days load again, are replaced and extracted again, and users are erased."""
 
     @given(st.lists(steps, min_size=4, max_size=10))
     @limit_examples(new_database)

@@ -1,4 +1,4 @@
-"""Bodies of other shapes: JSON lines, a single object, an object of objects, a list of texts or numbers."""
+"""Test bodies other than a list of objects: JSON lines, a single object, an object of objects, a list of scalars."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ LINES = [
 
 
 def take(url: str, **keys: Any) -> list[bytes]:
-    """Return the records of an extraction as a raw file holds them."""
+    """Return the records of an extraction as bytes, as in a raw file."""
     return [bytes(record) for page in Reader(People(url=url, **keys), DAY) for record in page]
 
 
@@ -43,7 +43,7 @@ def test_lines_are_records(server: Server, kind: str, selector: str) -> None:
     assert take(url, data_selector=selector) == [b'{"id": 1,  "a": 1.0}', b'{"id": 2}', b'{"b": {}, "id": 3}']
 
 
-def test_a_single_line_is_a_record_by_its_content_type(server: Server) -> None:
+def test_content_type_makes_a_single_line_a_record(server: Server) -> None:
     """Otherwise only data_selector = @ makes it one. An empty body has no lines."""
     body = '{"id": 1, "items": [{"id": 7}]}\n'
     url = server.on("/users", Answer(body, headers=NDJSON))
@@ -83,7 +83,7 @@ def test_lines_after_the_declared_end_are_retried(cut: bytes) -> None:
 
 @pytest.mark.parametrize("headers", [{}, NDJSON])
 def test_cut_last_line_is_retried(server: Server, headers: dict[str, str]) -> None:
-    """It fails the page if it stays cut."""
+    """The page fails if every attempt is cut."""
     cut, whole = ['{"id": 1}\n{"id": 2, "na', '{"id": 1}\n{"id": 2, "name": "B"}']
     url = server.on("/users", Answer(cut, headers=headers), Answer(whole, headers=headers))
     assert read(url) == [{"id": 1}, {"id": 2, "name": "B"}]
@@ -105,8 +105,8 @@ def test_lines_must_be_objects(server: Server, body: str, words: str) -> None:
     assert words in fail(server.on("/users", Answer(body)))
 
 
-def test_an_error_at_the_end_of_the_lines_fails(server: Server) -> None:
-    """A stream that broke off says so where its next record would stand; a field of that name in records is theirs."""
+def test_error_after_the_last_line_fails(server: Server) -> None:
+    """An interrupted stream ends with an error object. A field `error` in a normal record is data."""
     body = '{"id": 1, "error": "a past one"}\n{"id": 2, "error": "another"}\n'
     url = server.on("/users", Answer(body))
     assert len(read(url)) == 2
@@ -115,7 +115,7 @@ def test_an_error_at_the_end_of_the_lines_fails(server: Server) -> None:
 
 
 def test_lines_refuse_a_list_path(server: Server) -> None:
-    """The line names the key."""
+    """The error names the key to change."""
     line = fail(server.on("/users", Answer('{"users": []}\n{"users": []}')), data_selector="users")
     assert "the body is JSON lines" in line
     assert "leave data_selector out, or set it to @" in line
@@ -130,7 +130,7 @@ def test_line_with_odd_value_is_kept(server: Server, bad: str) -> None:
 
 
 def test_single_object_needs_its_key(server: Server) -> None:
-    """It becomes one line, is never guessed, and its fields say nothing about further pages."""
+    """Only `data_selector = @` accepts it. The record becomes one line, and its fields do not start paging."""
     body = '{\n  "id": 1,\n  "total": 50, "has_more": true, "next": "/two", "items": [{"id": 7}]\n}'
     url = server.on("/users", Answer(body))
     (record,) = take(url, data_selector="@")
@@ -153,7 +153,7 @@ def test_single_object_needs_its_key(server: Server) -> None:
     ],
 )
 def test_other_body_than_single_object_fails(server: Server, body: Any, words: str) -> None:
-    """An error looks much like a record."""
+    """An error object looks like a record."""
     assert words in fail(server.on("/users", Answer(body)), data_selector="@")
 
 
@@ -170,7 +170,7 @@ def test_other_body_than_single_object_fails(server: Server, body: Any, words: s
     ],
 )
 def test_members_of_an_object_are_records(server: Server, selector: str, body: str) -> None:
-    """Each gets its name as _key before its own bytes, unless it has a _key."""
+    """The name of each member goes into `_key`, before the original bytes, unless the member has a `_key`."""
     assert take(server.on("/users", Answer(body)), data_selector=selector) == [
         b'{"_key":"u1","name": "Ada"}',
         b'{"_key": "own", "n": 1}',
@@ -180,12 +180,12 @@ def test_members_of_an_object_are_records(server: Server, selector: str, body: s
 
 @pytest.mark.parametrize("members", ["{}", "[]", "null"])
 def test_object_without_members_is_an_empty_list(server: Server, members: str) -> None:
-    """PHP writes `[]` for it, and Go null."""
+    """PHP writes `[]` for an empty object, and Go writes null."""
     assert read(server.on("/users", Answer(f'{{"users": {members}}}')), data_selector="users.*") == []
 
 
 def test_scalar_member_becomes_value(server: Server) -> None:
-    """As in a table of rates."""
+    """Tables of exchange rates have this shape."""
     url = server.on("/rates", Answer('{"rates": {"EUR": 1.10, "JPY": [1, 2], "XXX": null}}'))
     assert take(url, data_selector="rates.*") == [
         b'{"_key":"EUR","value":1.10}',
@@ -206,7 +206,7 @@ def test_scalar_member_becomes_value(server: Server) -> None:
     ],
 )
 def test_other_value_than_object_of_objects_fails(server: Server, selector: str, body: Any, words: str) -> None:
-    """The line quotes it."""
+    """The error names what was found instead."""
     assert words in fail(server.on("/users", Answer(body)), data_selector=selector)
 
 
@@ -218,8 +218,8 @@ def test_missing_list_suggests_other_selectors(server: Server) -> None:
     )
 
 
-def test_members_say_nothing_about_further_pages(server: Server) -> None:
-    """Only the fields around them do."""
+def test_paging_fields_inside_members_are_ignored(server: Server) -> None:
+    """Only fields outside the members are used for paging."""
     member = {"total": 50, "has_more": True, "next": "/three"}
     pages = [Answer({"users": {"u1": member}, "next": "/two"}), Answer({"users": {"u2": member}, "next": None})]
     server.on("/two", pages[1])
@@ -253,7 +253,7 @@ OBJECTS = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(OBJECTS, st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\n"]), st.booleans())
 def test_lines_keep_every_record(records: list[dict[str, Any]], between: str, ends: bool) -> None:
-    """Whatever stands in them; cut anywhere within the last one they fail."""
+    """This holds for any content. A cut within the last line fails."""
     lines = [json.dumps(record, ensure_ascii=ends).encode("utf-8", "surrogatepass") for record in records]
     body = between.encode().join(lines) + (between.encode() if ends else b"")
     assert [bytes(raw) for raw in split_list(unfold(body, None, LINES[0]).body)] == lines
@@ -263,7 +263,7 @@ def test_lines_keep_every_record(records: list[dict[str, Any]], between: str, en
 
 
 def test_post_body_may_be_a_list(server: Server) -> None:
-    """It may hold placeholders, and no cursor, which needs a name."""
+    """The list may contain placeholders. A cursor needs an object, because it has a name."""
     keys: dict[str, Any] = {"method": "POST", "body": [{"path": "/users?since={date}"}, {"path": "/teams"}]}
     assert read(server.on("/batch", Answer([{"id": number} for number in range(10)])), paginator="single", **keys)
     assert json.loads(server.requests[0].body) == [{"path": f"/users?since={DAY}"}, {"path": "/teams"}]

@@ -1,4 +1,4 @@
-"""A clock that is wrong: what is refused, what is named, and how a day that was read so is removed."""
+"""Test days extracted under a wrong clock: which are refused, how they are reported, and how to remove them."""
 
 import datetime as dt
 import re
@@ -25,14 +25,14 @@ NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 YESTERDAY, TODAY = NOW.date() - dt.timedelta(days=1), NOW.date()
 YEAR, DAY = dt.timedelta(days=365), dt.timedelta(days=1)
 
-NO_DATE = {"Date": "unknown"}  # a source that tells its own time shows that a clock is wrong
+NO_DATE = {"Date": "unknown"}  # without a valid date from the source, the client cannot detect the wrong clock
 
 Take = Callable[[dt.date, dt.timedelta], None]
 
 
 @pytest.fixture
 def take(database: str, server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Take:  # noqa: ARG001
-    """Load a snapshot under a clock that is ahead by so much; its users are called after the day."""
+    """Return a function that loads a snapshot under a clock that is ahead. Its users are named after the day."""
 
     def answer(request: Request) -> Answer:
         return Answer([{"id": n, "name": request.query["on"]} for n in (1, 2, 3)], headers=NO_DATE)
@@ -52,12 +52,12 @@ def take(database: str, server: Server, configure: Callable[..., None], monkeypa
 
 
 def names() -> set[str]:
-    """The names of all users."""
+    """Read the names of all users."""
     return {name for (name,) in query("select name from users")}
 
 
-def test_a_day_that_was_read_in_the_future_is_not_loaded(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By no command."""
+def test_day_extracted_in_the_future_is_not_loaded(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither load, reprocess nor rebuild accept it."""
     take(YESTERDAY, -DAY)
     with monkeypatch.context() as patch:
         patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=6))
@@ -74,8 +74,8 @@ def test_a_day_that_was_read_in_the_future_is_not_loaded(take: Take, monkeypatch
 
 
 @pytest.mark.usefixtures("take")
-def test_clocks_of_two_machines_may_differ_by_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One machine reads a day, another one loads it."""
+def test_clocks_may_differ_by_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine may extract a day, and another may load it."""
     with monkeypatch.context() as patch:
         patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=5))
         stages.extract(read_workspace(USERS), TODAY)
@@ -84,10 +84,10 @@ def test_clocks_of_two_machines_may_differ_by_five_minutes(monkeypatch: pytest.M
     assert names() == {str(TODAY)}
 
 
-def test_a_clock_that_is_set_back_during_a_day_fails_the_day(
+def test_clock_set_back_during_extraction_fails_the_day(
     server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The day would seem to be read in the future. Nothing of it stays."""
+    """Otherwise the extraction would appear to start in the future. No parts are kept."""
     times = [NOW + YEAR]
     monkeypatch.setattr(clock, "utc_now", lambda: times[0])
 
@@ -103,7 +103,7 @@ def test_a_clock_that_is_set_back_during_a_day_fails_the_day(
 
 @pytest.fixture
 def frozen(take: Take, caplog: pytest.LogCaptureFixture) -> None:
-    """A snapshot that was taken a year ahead, and two right ones around it, the later one without effect."""
+    """Load a snapshot under a clock one year ahead, and correct ones before and after it. The last has no effect."""
     take(YESTERDAY, -DAY)
     take(TODAY, YEAR)
     caplog.clear()
@@ -118,7 +118,7 @@ def frozen(take: Take, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.usefixtures("frozen")
 def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.CaptureFixture[str]) -> None:
-    """And a monitor fails, however new the day seems."""
+    """`status --max-age` fails too, although the day appears to be new."""
     status = read_status(read_workspace(USERS))
     assert status.future == [TODAY]
     assert status.known_until == NOW - dt.timedelta(minutes=15)
@@ -137,15 +137,15 @@ def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.Captur
 
 
 def check_thawed() -> None:
-    """Nothing is left of the snapshot of the future."""
+    """Check that nothing is left of the snapshot of the future."""
     assert list(verify(read_workspace(USERS))) == []
     assert read_status(read_workspace(USERS)).future == []
     assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(0,)]
 
 
 @pytest.mark.usefixtures("frozen")
-def test_a_day_of_the_future_is_replaced_by_reading_it_again(take: Take) -> None:
-    """The marker alone is not enough: the facts of the day stay, and go only with a new reading."""
+def test_new_extraction_replaces_a_day_of_the_future(take: Take) -> None:
+    """Deleting the marker is not enough: the facts of the day stay until the day is extracted and loaded again."""
     execute(f"delete from loads where date = '{TODAY}'")
     assert names() == {str(TODAY)}
     assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(3,)]
@@ -156,8 +156,8 @@ def test_a_day_of_the_future_is_replaced_by_reading_it_again(take: Take) -> None
 
 
 @pytest.mark.usefixtures("frozen")
-def test_a_day_of_the_future_is_removed_by_a_rebuild_without_its_files() -> None:
-    """Where it cannot be read again."""
+def test_rebuild_without_files_removes_a_day_of_the_future() -> None:
+    """This helps when the day cannot be extracted again."""
     for stage in ("raw", "clean"):
         shutil.rmtree(read_workspace(USERS).folder(stage, TODAY).path)
     rebuild(read_workspace(USERS), drop_missing=True)

@@ -84,7 +84,7 @@ map_parts(tell_and_wait, range(8), workers=2)
 
 
 def tell_and_wait(_: int) -> None:
-    os.write(1, f"{os.getpid()}\n".encode())  # whole, beside another's
+    os.write(1, f"{os.getpid()}\n".encode())  # one call, so that lines of two processes do not mix
     time.sleep(60)
 
 

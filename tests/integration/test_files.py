@@ -1,4 +1,4 @@
-"""Files and folders of this machine: who may read them, temporary files, and locks."""
+"""Test local files and folders: permissions, temporary files and locks."""
 
 import datetime as dt
 import errno
@@ -23,21 +23,21 @@ from wholeday.storage.local import LocalStorage
 from wholeday.tasks import failures
 
 DAY = "2026-11-20"
-PARTS = ("--pipeline-part-records", "10")  # enough of them for processes of the engine
+PARTS = ("--pipeline-part-records", "10")  # small parts, so that worker processes start
 FAILING = ("--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
 PAGE = Path("data/report.html")
 
 
 @pytest.fixture(autouse=True)
 def usual_umask() -> Iterator[None]:
-    """The umask of most systems, whoever runs the tests."""
+    """Set the umask of most systems."""
     before = os.umask(0o022)
     yield
     os.umask(before)
 
 
 def list_modes(kind: str) -> dict[str, str]:
-    """The mode of each file, or folder, below data, data included."""
+    """List the modes of all files, or of all folders, in `data`, including `data` itself."""
     paths = [Path("data"), *Path("data").rglob("*")]
     return {
         str(path): oct(stat.S_IMODE(path.stat().st_mode)) for path in paths if kind == ("d" if path.is_dir() else "f")
@@ -49,10 +49,8 @@ def list_modes(kind: str) -> dict[str, str]:
     [((), "0o600", "0o700"), (("--pipeline-file-mode", "umask"), "0o644", "0o755")],
     ids=["private", "umask"],
 )
-def test_only_this_user_may_read_unless_file_mode_says_otherwise(
-    flags: tuple[str, ...], file: str, folder: str
-) -> None:
-    """Raw and clean days, the database, locks, failures, tombstones and the report."""
+def test_file_mode_sets_the_permissions_of_all_files(flags: tuple[str, ...], file: str, folder: str) -> None:
+    """By default only the owner may read them: days, the database, locks, failures, tombstones and the report."""
     assert luigi_run("LoadUsers", "--date", DAY, *PARTS, *flags).returncode == 0
     assert luigi_run("LoadUsers", "--date", "2026-11-21", *FAILING, *flags).returncode == 30
     for command in (["forget", "users", "42", "--yes", "--unknown"], ["report"]):
@@ -68,15 +66,15 @@ def test_only_this_user_may_read_unless_file_mode_says_otherwise(
 
 
 def write_page(letter: str, start: Barrier) -> None:
-    """Write the report again and again, each time with one letter only, once all processes are there."""
+    """Wait for all processes, then write the report many times, filled with one letter."""
     storage = LocalStorage("data")
     start.wait(60)
     for _ in range(30):
         storage.replace(storage.root / "report.html", letter.encode() * 200_000)
 
 
-def test_processes_that_replace_one_file_at_once_share_no_temporary_file() -> None:
-    """A reader sees the whole of one of them, and no process fails."""
+def test_concurrent_writers_share_no_temporary_file() -> None:
+    """A reader always sees a complete file from one writer, and no process fails."""
     LocalStorage("data").make_folder(Path("data"))
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(3)
@@ -92,8 +90,8 @@ def test_processes_that_replace_one_file_at_once_share_no_temporary_file() -> No
     assert list(Path("data").iterdir()) == [PAGE]
 
 
-def test_temporary_files_of_killed_processes_go_after_a_day() -> None:
-    """One that a process may still be writing stays."""
+def test_old_temporary_files_are_deleted_after_a_day() -> None:
+    """Recent ones stay, because a process may still be writing them."""
     storage = LocalStorage("data")
     storage.replace(storage.root / "report.html", b"x")
     old, young, other = (
@@ -107,8 +105,8 @@ def test_temporary_files_of_killed_processes_go_after_a_day() -> None:
     assert sorted(Path("data").iterdir()) == sorted([PAGE, young, other])
 
 
-def test_forget_removes_temporary_files_that_may_quote_a_person() -> None:
-    """Processes that were killed left them: of the failures, of what the webhook was told, and of the report."""
+def test_forget_deletes_temporary_files() -> None:
+    """Killed processes leave temporary files of failures, alerts and the report, which may quote a person."""
     failures.record_failure(USERS, dt.date(2026, 11, 21), "load", "Jane Hidden")
     assert luigi_run("LoadUsers", "--date", DAY).returncode == 0
     for name in ("report.html", "failures/users.jsonl", "failures/users.alerts.jsonl"):
@@ -121,8 +119,8 @@ def test_forget_removes_temporary_files_that_may_quote_a_person() -> None:
 
 
 @pytest.mark.parametrize("code", ["ENOLCK", "ENOTSUP", "ENOSYS", "EACCES", "EIO"])
-def test_a_lock_that_is_refused_is_one_line(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Of a day, and of a file that several processes write. An error of the work keeps its own words."""
+def test_refused_lock_fails_with_one_line(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """This applies to locks of a day and of a shared file."""
     storage = LocalStorage("data")
     storage.make_folder(storage.root / "raw")
     refuse_locks(monkeypatch, code)
@@ -144,10 +142,10 @@ def test_a_lock_that_is_refused_is_one_line(monkeypatch: pytest.MonkeyPatch, cod
     ],
     ids=lambda words: words[0],
 )
-def test_every_command_names_the_key_to_change_without_locks(
+def test_commands_without_locks_name_the_key_to_change(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    """One line, and a failure."""
+    """The command fails with one line."""
     ExtractUsers(date=dt.date.fromisoformat(DAY)).run()
     refuse_locks(monkeypatch, "ENOLCK")
     _, error, exit_code = run_here(capsys, *command)
@@ -157,7 +155,7 @@ def test_every_command_names_the_key_to_change_without_locks(
 
 
 def refuse_locks(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Have the file system answer every request for a lock with this error."""
+    """Make every request for a lock fail with this error."""
 
     def refuse(*_: object) -> None:
         number = getattr(errno, code)
@@ -177,8 +175,8 @@ luigi_run(["--module", "pipeline", *sys.argv[1:]])
 """
 
 
-def test_a_load_without_locks_is_one_line() -> None:
-    """It is not followed by a line that the failure cannot be recorded for the same reason."""
+def test_load_without_locks_fails_with_one_line() -> None:
+    """The failure cannot be recorded either, but that adds no second line."""
     result = run("python", "-c", NO_LOCKS, "LoadUsers", "--date", DAY)
     assert result.returncode == 30
     (line,) = result.stderr.splitlines()
@@ -187,8 +185,8 @@ def test_a_load_without_locks_is_one_line() -> None:
     )
 
 
-def test_a_database_on_a_file_system_without_locks_is_one_line() -> None:
-    """SQLite reports an error of input and output."""
+def test_database_without_locks_fails_with_one_line() -> None:
+    """SQLite reports a refused lock as an I/O error."""
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_LOCK
     database = find_database("sqlite:///data/warehouse.db")
