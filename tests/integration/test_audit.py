@@ -81,7 +81,7 @@ def test_audit_finds_nothing_in_difficult_histories(new_database, case):
 @pytest.mark.parametrize("name", ["users", "orders"])
 @pytest.mark.timeout(120 + EXAMPLES)
 def test_audit_finds_nothing_in_random_histories(name: str, new_database: Callable[[], str]) -> None:
-    """Days load again, are replaced and extracted again, and users are erased."""
+    """Days are reloaded, replaced and extracted twice, and users are erased."""
 
     @given(st.lists(steps, min_size=4, max_size=10))
     @limit_examples(new_database)

@@ -1,9 +1,9 @@
-"""Golden cases that naive definitions get wrong: days, and the history and the present that must come of them.
+"""Golden cases of the merge: days, and the rows of history and present that they must give.
 
-The expected rows are written by hand. Times are hours after the beginning of 1 November 2026, so a day's window ends at
-24 times its number. Each case is loaded in several orders of its days, with PIPELINE_EXAMPLES=48 in every order, and on
-PostgreSQL, which is slower, in one. Then each day is loaded again. The model, which is the definition elsewhere, must
-give the same rows. `CASES` has the cases by name for other tests.
+The expected rows are written by hand. Times are hours after the start of 1 November 2026, so the window of a day ends
+at 24 times its number. The test loads the days of each case in several orders, then loads each day a second time.
+PIPELINE_EXAMPLES=48 tests every order. PostgreSQL is slower, so it tests one. The model of other tests must give the
+same rows. `CASES` has the cases by name.
 """
 
 import random
@@ -19,7 +19,7 @@ from tests.support.store import Store, at, incremental, snapshot, user
 
 
 class Case(NamedTuple):
-    """Days; users_history as (user_id, name, updated_at, valid_from, valid_to); users as (…, updated_at, load_date)."""
+    """Hold days, users_history as (user_id, name, updated_at, valid_from, valid_to), and users with load_date."""
 
     days: list[ReadDay]
     history: list[tuple[int, str | None, float | None, float, float | None]]
@@ -31,7 +31,7 @@ ORDERS = {"sqlite": min(24, max(1, EXAMPLES // 2)), "postgresql": max(1, EXAMPLE
 
 
 def golden(tell: Callable[[], Case]) -> Callable[[Callable[[], str]], None]:
-    """Make a test of a function that tells a case, and keep the case under its name."""
+    """Turn a function that returns a case into a test, and add the case to `CASES`."""
     case = CASES[tell.__name__.removeprefix("test_").replace("_", " ")] = tell()
 
     def test(new_database: Callable[[], str]) -> None:
@@ -66,8 +66,8 @@ def load_again(store: Store, day: ReadDay) -> None:
 
 
 @golden
-def test_attributes_changed_without_a_new_updated_at() -> Case:
-    """A snapshot is believed whole: what it shows is so from its as_of on, even where `updated_at` is the old one."""
+def test_snapshot_changes_attributes_without_a_new_updated_at() -> Case:
+    """The attributes in a snapshot are valid from its as_of, even if `updated_at` did not change."""
     return Case(
         days=[
             snapshot(1, 10, user(1, "a", 5)),
@@ -83,8 +83,8 @@ def test_attributes_changed_without_a_new_updated_at() -> Case:
 
 
 @golden
-def test_updated_at_in_the_future_and_then_corrected_in_snapshots() -> Case:
-    """A snapshot's row is so no later than its as_of, so an `updated_at` beyond it does not outlive the next one."""
+def test_snapshot_corrects_updated_at_in_the_future() -> Case:
+    """A row of a snapshot is valid from its as_of at the latest. The next snapshot overrides a later `updated_at`."""
     return Case(
         days=[
             snapshot(1, 10, user(1, "a", 999)),
@@ -99,8 +99,8 @@ def test_updated_at_in_the_future_and_then_corrected_in_snapshots() -> Case:
 
 
 @golden
-def test_updated_at_in_the_future_and_then_corrected_in_records() -> Case:
-    """A record is so no later than its day was read to the end, so an `updated_at` beyond that yields to the next."""
+def test_record_corrects_updated_at_in_the_future() -> Case:
+    """A record is valid from the end of its extraction at the latest. The next record overrides a later time."""
     return Case(
         days=[
             incremental(1, user(1, "a", 999)),  # read from 25 to 26
@@ -115,8 +115,8 @@ def test_updated_at_in_the_future_and_then_corrected_in_records() -> Case:
 
 
 @golden
-def test_a_change_that_the_page_of_the_snapshot_before_did_not_show_yet() -> Case:
-    """What an incremental day brings from after a snapshot's as_of is newer than the snapshot; till then, older."""
+def test_records_around_the_as_of_of_a_snapshot() -> Case:
+    """A record is newer than a snapshot only if its `updated_at` is after the as_of of the snapshot."""
     return Case(
         days=[
             snapshot(1, 20, user(1, "a", 5), user(2, "a", 5), user(3, "a", 5)),  # read until 21
@@ -135,8 +135,8 @@ def test_a_change_that_the_page_of_the_snapshot_before_did_not_show_yet() -> Cas
 
 
 @golden
-def test_a_change_while_the_snapshot_was_being_read() -> Case:
-    """Shown by the snapshot from its as_of on and brought again as a record, it is one version and not two."""
+def test_change_during_the_extraction_of_a_snapshot() -> Case:
+    """The snapshot and a later record have the same change, which is one version and not two."""
     return Case(
         days=[
             snapshot(1, 10, user(1, "a", 5)),
@@ -152,8 +152,8 @@ def test_a_change_while_the_snapshot_was_being_read() -> Case:
 
 
 @golden
-def test_windows_without_updated_at_that_were_fetched_in_the_wrong_order() -> Case:
-    """Without an `updated_at` a record is so at the end of its day's window, whenever that was read."""
+def test_windows_without_updated_at_extracted_out_of_order() -> Case:
+    """Without `updated_at`, a record is valid from the end of its window, whenever it was extracted."""
     return Case(
         days=[
             incremental(1, user(1, "a"), read=99),
@@ -170,8 +170,8 @@ def test_windows_without_updated_at_that_were_fetched_in_the_wrong_order() -> Ca
 
 
 @golden
-def test_a_record_rejected_in_the_second_snapshot() -> Case:
-    """A rejected record says nothing: its user is neither gone nor changed, and those not listed at all are gone."""
+def test_reject_in_the_second_snapshot() -> Case:
+    """A reject neither changes nor removes its user. Users missing from the snapshot have vanished."""
     return Case(
         days=[
             snapshot(1, 10, user(1, "a", 5), user(2, "a", 5), user(3, "a", 5), user(4, "a", 5)),
@@ -180,18 +180,18 @@ def test_a_record_rejected_in_the_second_snapshot() -> Case:
         ],
         history=[
             (1, "a", 5, 5, None),
-            (2, "a", 5, 5, 58),  # 30 lies before the snapshot of day 2, which did not show it
+            (2, "a", 5, 5, 58),  # 30 is before the snapshot of day 2, which did not show it
             (2, "b", 30, 58, None),
             (3, "a", 5, 5, 58),
             (4, "a", 5, 5, 34),
         ],
-        users=[(1, "a", 5, 3), (2, "b", 30, 3)],  # 1 is not shown by two snapshots in a row
+        users=[(1, "a", 5, 3), (2, "b", 30, 3)],  # two snapshots in a row must show user 1 to keep the first date
     )
 
 
 @golden
-def test_a_roll_back_between_two_equal_snapshots() -> Case:
-    """A snapshot that repeats the one before it still ends what a record said between them."""
+def test_rollback_between_two_equal_snapshots() -> Case:
+    """The second snapshot overrides the record between them, although it equals the first."""
     return Case(
         days=[
             snapshot(1, 10, user(1, "a", 5)),
@@ -203,13 +203,13 @@ def test_a_roll_back_between_two_equal_snapshots() -> Case:
             (1, "b", 30, 30, 58),
             (1, "a", 5, 58, None),
         ],
-        users=[(1, "a", 5, 1)],  # of snapshots in a row that show it the first
+        users=[(1, "a", 5, 1)],  # the first of equal snapshots
     )
 
 
 @golden
-def test_a_user_absent_from_a_snapshot_but_in_a_later_older_incremental_day() -> Case:
-    """A day that is loaded late finds its place: who was gone by the snapshot stays gone, and has a past."""
+def test_older_incremental_day_after_a_snapshot_without_the_user() -> Case:
+    """A day that is loaded late adds a past version. The user stays vanished as of the snapshot."""
     return Case(
         days=[
             snapshot(2, 40, user(2, "a", 5)),
@@ -224,8 +224,8 @@ def test_a_user_absent_from_a_snapshot_but_in_a_later_older_incremental_day() ->
 
 
 @golden
-def test_a_user_created_and_deleted_between_two_snapshots() -> Case:
-    """Whom no snapshot ever showed has the history of the records, and ends with the deletion or the next snapshot."""
+def test_user_created_and_deleted_between_two_snapshots() -> Case:
+    """The history comes from records alone, and ends with the deletion or the next snapshot."""
     return Case(
         days=[
             snapshot(1, 10),
@@ -242,7 +242,7 @@ def test_a_user_created_and_deleted_between_two_snapshots() -> Case:
 
 @golden
 def test_times_of_mixed_precision() -> Case:
-    """Times are compared as times: a whole second, a fraction of it, and a microsecond more follow each other."""
+    """A whole second, a fraction of it and one more microsecond sort as times, not as text."""
     second = 1 / 3600
     half, more = 15 + 0.5 * second, 15 + 0.500001 * second
     return Case(
@@ -263,8 +263,8 @@ def test_times_of_mixed_precision() -> Case:
 
 
 @golden
-def test_several_days_that_bring_a_user_with_the_same_time() -> Case:
-    """Of other attributes at one `updated_at` those read last correct the version; of the same the first day counts."""
+def test_several_days_with_the_same_updated_at() -> Case:
+    """With different attributes the last extraction wins. With equal attributes the first day counts."""
     return Case(
         days=[
             incremental(1, user(1, "b", 20), user(2, "a", 20), read=99),
@@ -282,8 +282,8 @@ def test_several_days_that_bring_a_user_with_the_same_time() -> Case:
 
 
 @golden
-def test_a_deletion_of_a_user_of_whom_nothing_else_was_known() -> Case:
-    """A row without a name or a time is a row: its end is its absence, and not that everything is null."""
+def test_deletion_of_a_user_without_attributes() -> Case:
+    """A row of nulls is still a version, and the deletion ends it."""
     return Case(
         days=[
             snapshot(1, 10, user(1, None)),
@@ -295,8 +295,8 @@ def test_a_deletion_of_a_user_of_whom_nothing_else_was_known() -> Case:
 
 
 @golden
-def test_a_snapshot_that_comes_late_between_an_equal_one_and_one_that_does_not_understand() -> Case:
-    """A snapshot between others has its say, though the one before it shows the same and the one after it nothing."""
+def test_late_snapshot_before_rejected_snapshot() -> Case:
+    """The late snapshot overrides the record before it, between an equal snapshot and one that has only a reject."""
     return Case(
         days=[
             snapshot(1, 10, user(1, "a", 5)),

@@ -1,4 +1,4 @@
-"""The client fetches pages from one origin, and retries temporary failures."""
+"""Test the HTTP client: origins, redirects, headers, secrets, retries and waits."""
 
 import datetime as dt
 import itertools
@@ -29,7 +29,7 @@ SECRET = "s3cr3t/+tok&n"
 )
 @pytest.mark.parametrize("how", ["link", "redirect", "redirect of a link"])
 def test_other_origin_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch, target: str, how: str) -> None:
-    """A link or redirect to another origin would take the token along."""
+    """A link or redirect to another origin would send the token there."""
     monkeypatch.setenv("PEOPLE_TOKEN", SECRET)
     away = target.format(port=server.url.rpartition(":")[2])
     redirect = Answer(status=307, headers={"Location": away})
@@ -114,7 +114,7 @@ CITY = "M%C3%BCnchen"  # München
 
 
 @pytest.mark.parametrize("header", [garble("München"), "München", CITY], ids=["UTF-8", "Latin-1", "ASCII"])
-def test_link_header_in_utf_8(server: Server, header: str) -> None:
+def test_utf_8_in_the_link_header_is_accepted(server: Server, header: str) -> None:
     """Many frameworks copy the query into the Link header as UTF-8, although HTTP specifies Latin-1."""
     link = Answer([{"id": 1}], headers={"Link": f'</users?city={header}&page=2>; rel="next"'})
     assert read(server.on("/users", link, Answer([{"id": 2}]))) == [{"id": 1}, {"id": 2}]
@@ -122,8 +122,8 @@ def test_link_header_in_utf_8(server: Server, header: str) -> None:
 
 
 @pytest.mark.parametrize("header", [garble("/Straße/Москва"), "/Stra%C3%9Fe/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0"])
-def test_redirect_in_utf_8(server: Server, header: str) -> None:
-    """Browsers follow it too."""
+def test_utf_8_in_a_redirect_is_accepted(server: Server, header: str) -> None:
+    """Browsers follow such a redirect too."""
     target = "/Stra%C3%9Fe/%D0%9C%D0%BE%D1%81%D0%BA%D0%B2%D0%B0"
     server.on(target, Answer([{"id": 1}]))
     assert read(server.on("/users", Answer(status=302, headers={"Location": header}))) == [{"id": 1}]
@@ -147,7 +147,7 @@ def test_at_most_ten_redirects_are_followed(server: Server) -> None:
 
 
 def test_request_headers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user agent, JSON, gzip, the configured headers and the token."""
+    """A request has the user agent, JSON, gzip, the configured headers and the token."""
     monkeypatch.setenv("PEOPLE_KEY", SECRET)
     read(server.on("/users", Answer([])), auth="header:X-Api-Key:PEOPLE_KEY", headers={"X-Tenant": "7"})
     headers = server.requests[0].headers
@@ -194,7 +194,7 @@ def test_proxy_of_environment_is_used(server: Server, monkeypatch: pytest.Monkey
 
 
 def test_environment_is_read_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading it takes as long as reading a page."""
+    """Reading the environment takes as long as fetching a page."""
     ask = Mock(wraps=requests.utils.getproxies)
     monkeypatch.setattr(requests.utils, "getproxies", ask)
     assert len(read(server.on("/users", make_pages(5, 1, server, "")), paginator="page")) == 5
@@ -296,12 +296,12 @@ def test_permanent_failure_is_not_retried(server: Server, status: int) -> None:
     url = server.on("/users", Answer({"error": "no\n  way" + " " * 300}, status=status))
     line = fail(url, retries=3)
     quoted = "no" in line.partition(f": {status} ")[2]
-    assert quoted == (status not in (401, 403))  # many an answer to a wrong secret repeats it
+    assert quoted == (status not in (401, 403))  # answers to a wrong secret often repeat it
     assert ": check " in line
     assert len(server.requests) == 1
 
 
-def test_waits_double(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_doubles_with_each_retry(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF", 0.05)
     fail(server.on("/users", Answer(status=500)), retries=4)
     times = [request.at for request in server.requests]
@@ -310,10 +310,10 @@ def test_waits_double(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_max_wait_limits_each_pause(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Except for the jitter."""
+    """The jitter comes on top."""
     monkeypatch.setattr(retries, "BACKOFF", 0.2)
     fail(server.on("/users", Answer(status=500)), retries=4, max_wait=dt.timedelta(0))
-    assert server.requests[-1].at - server.requests[-2].at < 1.0  # of itself it would be 1.6
+    assert server.requests[-1].at - server.requests[-2].at < 1.0  # without max_wait it would be 1.6
 
 
 def say_later(kind: str) -> dict[str, str]:
@@ -341,7 +341,7 @@ def say_later(kind: str) -> dict[str, str]:
     ],
 )
 def test_source_may_ask_for_a_wait(server: Server, status: int, kind: str) -> None:
-    """As seconds, a date or an epoch, by the source's own clock."""
+    """The wait may be in seconds, a date or an epoch. Times are relative to the clock of the source."""
     url = server.on("/users", Answer(status=status, headers=say_later(kind)), Answer([{"id": 1}]))
     assert read(url) == [{"id": 1}]
     assert 1.0 <= server.requests[1].at - server.requests[0].at < 2.0
@@ -372,7 +372,7 @@ DATE, ISO = "Sun, 29 Nov 2026 14:14:02 GMT", "2026-11-29T14:14:02"
     ],
 )
 def test_formats_of_waits(text: str, seconds: float) -> None:
-    """As seconds, an epoch, or an HTTP or ISO time. The longest of several counts; a past time means no wait."""
+    """A wait is in seconds, an epoch, or an HTTP or ISO time. The longest counts; a past time means no wait."""
     clock = {"Date": "Sun, 29 Nov 2026 14:13:02 GMT"}
     assert parse_wait(503, clock | {"Retry-After": text}) == seconds
     assert parse_wait(429, clock | {"X-RateLimit-Reset": text}) == seconds
@@ -380,7 +380,7 @@ def test_formats_of_waits(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
 def test_wait_beyond_max_wait_fails_at_once(server: Server, status: int) -> None:
-    """The line says how long the source asks to wait."""
+    """The error names the requested wait and the limit."""
     line = fail(server.on("/users", Answer(status=status, headers={"Retry-After": "7200"})), retries=3)
     assert "asks to wait 2:00:00" in line
     assert "max_wait 0:10:00" in line
@@ -388,7 +388,7 @@ def test_wait_beyond_max_wait_fails_at_once(server: Server, status: int) -> None
 
 
 def test_remaining_requests_need_no_wait(server: Server) -> None:
-    """The server failed, and the rate limit is not exhausted: its reset does not matter."""
+    """A server error while the rate limit is not exhausted does not wait for its reset."""
     headers = {"X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": str(int(time.time()) + 3600)}
     assert read(server.on("/users", Answer(status=502, headers=headers), Answer([]))) == []
 

@@ -145,7 +145,7 @@ def check_thawed() -> None:
 
 @pytest.mark.usefixtures("frozen")
 def test_new_extraction_replaces_a_day_of_the_future(take: Take) -> None:
-    """Deleting the marker is not enough: the facts of the day stay until the day is extracted and loaded again."""
+    """Deleting the marker is not enough. Only a new extraction and load replace the facts of the day."""
     execute(f"delete from loads where date = '{TODAY}'")
     assert names() == {str(TODAY)}
     assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(3,)]

@@ -1,4 +1,4 @@
-"""Declarations that cannot be loaded are refused when they are read, before the source is asked."""
+"""Test record classes and tables: an invalid declaration fails before the first request."""
 
 import datetime as dt
 import decimal
@@ -88,8 +88,8 @@ class Unknown:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_declaration_that_cannot_be_loaded_sends_no_request(declared, message, server, configure) -> None:
-    """Extract ends with one line, and so does `check`."""
+def test_invalid_declaration_sends_no_request(declared, message, server, configure) -> None:
+    """Both the extraction and `check` fail with one line."""
     dataset = make_dataset(**declared)
     with pytest.raises((DatasetError, ConfigError)) as raised:
         load(dataset, server, configure, [{"id": 1}])
@@ -111,14 +111,14 @@ def test_a_declaration_that_cannot_be_loaded_sends_no_request(declared, message,
         (float, sa.Float, [12345678901234567890, 0.1], [1.2345678901234567e19, 0.1]),
     ],
 )
-def test_a_type_of_few_values_is_stored_exactly(field, column, sent, stored, server, configure) -> None:
+def test_enumerated_type_is_stored_exactly(field, column, sent, stored, server, configure) -> None:
     dataset = make_dataset(field, column)
     records = [{"id": number, "value": value} for number, value in enumerate(sent)]
     assert load(dataset, server, configure, records) == stored
 
 
 @pytest.mark.parametrize("value", ["open!", 1, True])
-def test_a_value_that_the_type_does_not_list_is_rejected(value, server, configure) -> None:
+def test_value_outside_an_enum_is_rejected(value, server, configure) -> None:
     records = [{"id": number, "value": "open"} for number in range(30)]
     rows = load(make_dataset(State), server, configure, [*records, {"id": 30, "value": value}])
     assert rows == ["open"] * 30
@@ -138,10 +138,8 @@ def test_a_value_that_the_type_does_not_list_is_rejected(value, server, configur
         (dt.date, sa.Date, ["2026-11-20T00:00:00Z", "2026-11-20"], ["2026-11-20"], "Invalid RFC3339 encoded date"),
     ],
 )
-def test_a_value_of_another_type_is_rejected_with_the_reason(
-    field, column, sent, stored, reason, server, configure
-) -> None:
-    """Nothing is converted: what the source means by such a value is for `clean` to say."""
+def test_value_of_another_type_is_rejected(field, column, sent, stored, reason, server, configure) -> None:
+    """The transform converts nothing by itself. `clean` may convert values, because it knows their meaning."""
     records = [{"id": number, "value": value} for number, value in enumerate(sent)]
     assert load(make_dataset(field, column), server, configure, records, max_reject_ratio=1) == stored
     rejects = query("select field, reason from rejects")
@@ -169,8 +167,8 @@ def drop_time(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_clean_that_does_not_fit_the_table_ends_after_a_page(declared, message, server, configure) -> None:
-    """Whatever the page holds: the types of the columns are known without a record."""
+def test_clean_with_wrong_column_types_fails_after_one_page(declared, message, server, configure) -> None:
+    """The types of columns are known even if the page has no records."""
     with pytest.raises(DatasetError, match=message):
         load(make_dataset(**declared), server, configure, [])
     assert len(server.requests) == 1
@@ -189,14 +187,14 @@ def demand_names(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
 
 
 @pytest.mark.parametrize("clean", [spell_numbers, map_numbers, demand_names])
-def test_a_clean_whose_types_need_records_is_not_refused(clean, server, configure) -> None:
-    """Without a record pandas guesses the type; with an invented value `clean` may fail. Neither says anything."""
+def test_clean_whose_types_depend_on_records_is_accepted(clean, server, configure) -> None:
+    """Without records pandas guesses a type, and with sample values `clean` may fail. Neither is an error."""
     records = [{"id": 1, "value": "one"}, {"id": 2, "value": "two"}]
     assert load(make_dataset(clean=clean), server, configure, records) == ["n1", "n2"]
 
 
-def test_a_column_without_values_has_the_declared_type(server, configure) -> None:
-    """As of a day on which the source sends nulls only, which pandas takes for floats."""
+def test_column_without_values_has_the_declared_type(server, configure) -> None:
+    """On a day with only nulls, pandas would make the column float."""
 
     def count_letters(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
         return frame.assign(value=[len(text) if isinstance(text, str) else None for text in frame["value"]]), {}
@@ -217,8 +215,8 @@ def test_a_column_without_values_has_the_declared_type(server, configure) -> Non
         ([{"id": None, "no": 1}], "no record has the key id: name another field as the key of the dataset, such as no"),
     ],
 )
-def test_a_key_that_no_record_has_fails_the_day(body, message, server, configure) -> None:
-    """No guard compares anything then; `check` does not say ok either."""
+def test_day_without_any_key_fails(body, message, server, configure) -> None:
+    """Without keys no quality gate can compare anything. `check` fails too."""
     dataset = make_dataset()
     with pytest.raises(QualityError, match=message):
         load(dataset, server, configure, {"items": body}, data_selector="items")
@@ -228,15 +226,15 @@ def test_a_key_that_no_record_has_fails_the_day(body, message, server, configure
     assert message in finding.evidence
 
 
-def test_one_record_without_a_key_is_a_reject(server, configure) -> None:
+def test_record_without_key_is_rejected(server, configure) -> None:
     records = [{"id": number, "value": "x"} for number in range(30)]
     assert load(make_dataset(), server, configure, [*records, {"value": "y"}]) == ["x"] * 30
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["LoadOrders", "backfill"])
-def test_a_command_refuses_a_declaration_in_one_line(command, server) -> None:
-    """No traceback, no request, no file, and an exit code that is not zero."""
+def test_command_refuses_an_invalid_declaration(command, server) -> None:
+    """The command fails with one line, without a traceback, a request or a file."""
     text = (ROOT / "tests" / "support" / "orders.py").read_text().replace("sa.Float", "sa.Numeric(12, 2)")
     environment = add_dataset("bills", text.replace("orders", "bills").replace("Orders", "Bills"))
     url = server.on("/bills", Answer([]))

@@ -1,4 +1,4 @@
-"""A request ends at its deadline in every phase, or earlier if the source sends too slowly."""
+"""Test the deadline of a request in every phase, and the minimum rate."""
 
 import contextlib
 import socket
@@ -18,7 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 LENGTH = b"Content-Length: 1000000\r\n\r\n"
 
-# The bytes that arrive at once, then the bytes that arrive one by one for ever.
+# The bytes that arrive at once, then the bytes that arrive one by one without end.
 PHASES = {
     "TLS handshake": (b"", b"\x16\x03\x03\x40\x00" + b"\x02\x00\x3f\x00" + bytes(16000)),
     "status line": (b"", b"HTTP/1.1 200 " + b"O" * 60000),
@@ -100,7 +100,7 @@ def test_redirects_share_one_deadline(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_time_of_the_pace_does_not_count(server: Server) -> None:
+def test_pause_between_requests_does_not_count(server: Server) -> None:
     url = server.on("/users", Answer(status=307, headers={"Location": "/list"}))
     server.on("/list", Answer([{"id": 1}]))
     assert read(url, requests_per_second=1.5) == [{"id": 1}]
@@ -122,14 +122,14 @@ def test_deadline_holds_for_a_webhook() -> None:
         assert alerts._send(dripper.url, {}) is not None
 
 
-def test_endless_interim_answers_are_bounded() -> None:
+def test_endless_interim_answers_fail_at_the_limit() -> None:
     """They may arrive above the minimum rate, so their size is limited too."""
     with Dripper(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, pause=0) as dripper, within(5):
         assert "headers of the answer are larger than 1 MiB" in fail(dripper.url)
 
 
 def test_slow_body_at_the_minimum_rate_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may take many times the timeout."""
+    """The body may take many times the timeout."""
     monkeypatch.setattr(deadline, "MIN_RATE", 20)
     with Dripper(OK + b"Content-Length: 42\r\n\r\n", b"[" + b" " * 40 + b"]") as dripper:
         assert read(dripper.url, timeout=0.2) == []

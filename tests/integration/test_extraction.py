@@ -1,4 +1,4 @@
-"""Extract a day: from the source to its raw folder."""
+"""Test the extraction of a day, from the source to its raw folder."""
 
 import datetime as dt
 import os
@@ -86,7 +86,7 @@ def test_interrupted_extraction_leaves_no_day(server, configure):
 
 
 def test_parts_are_synced_before_the_manifest(server, configure, monkeypatch, home):
-    """A power cut leaves a whole day or none."""
+    """A power cut leaves a complete day or none."""
     synced: list[str] = []
     fsync = os.fsync
 
@@ -112,7 +112,7 @@ def test_parts_are_synced_before_the_manifest(server, configure, monkeypatch, ho
 
 
 def test_raw_manifest_describes_the_records(server, configure):
-    """Distinct keys, the declared total, unknown fields, and the verdicts of the gates."""
+    """It has the number of distinct keys, the declared total, unknown fields and the results of quality gates."""
     body = b'{"total": 2, "users": [{"id":1,"vip":true},{"id":2,"address":{"geo":1}},{"id":2}]}'
     serve(server, configure, body, total_path="total", mode="snapshot")
     stages.extract(read_workspace(USERS), DAY)
@@ -132,7 +132,7 @@ def test_raw_manifest_describes_the_records(server, configure):
     ],
 )
 def test_misleading_section_logs_a_warning(server, configure, caplog, mode, query, days, warning):
-    """A snapshot of a past day, or an incremental section without a filter: extracted, with a warning."""
+    """A snapshot of a past day or an incremental section without a filter is extracted with a warning."""
     serve(server, configure, make_page(1, 3), mode=mode)
     configure("users", url=f"{server.url}/users{query}")
     date = USERS.config().last_closed_day(clock.utc_now()) - dt.timedelta(days=days)
@@ -141,7 +141,7 @@ def test_misleading_section_logs_a_warning(server, configure, caplog, mode, quer
     assert [warning in line and line.startswith(f"users {date}: ") for line in warnings] == [True] * bool(warning)
 
 
-def test_accept_lets_a_failed_day_through_once(server, configure):
+def test_accept_admits_a_failed_day_once(server, configure):
     """The error names both numbers and the flag. The marker of the accepted day names the gate."""
     serve(server, configure, make_page(1, 9), mode="snapshot")
     stages.extract(read_workspace(USERS), DAY)
@@ -158,8 +158,8 @@ def test_accept_lets_a_failed_day_through_once(server, configure):
     assert query("select accepted from loads where date = ?", str(later)) == [("max_delete_ratio",)]
 
 
-def test_accept_lets_too_many_rejects_through(server, configure):
-    """The flag opens the gate of the transform too, and the marker names the gate."""
+def test_accept_admits_a_day_with_many_rejects(server, configure):
+    """The flag also applies to the quality gate of the transform, and the marker names the gate."""
     serve(server, configure, b'[{"id":"1"},{"id":"2"},{"id":3}]')
     flags = ("--users-url", f"{server.url}/users", "--date", str(DAY))
     assert luigi_run("LoadUsers", *flags).returncode == 30
@@ -168,7 +168,7 @@ def test_accept_lets_too_many_rejects_through(server, configure):
 
 
 def test_accept_in_luigi_cfg_is_refused(server, configure):
-    """A key in luigi.cfg would let every day through."""
+    """A key in luigi.cfg would admit every day."""
     serve(server, configure, b"[]", accept="true")
     with pytest.raises(ConfigError, match="accept would open the quality gates for good: give it as a flag"):
         stages.extract(read_workspace(USERS), DAY)
