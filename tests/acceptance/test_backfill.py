@@ -1,4 +1,4 @@
-"""Backfills: any number of days, some of which fail, stopped and killed at any moment, with workers and luigid."""
+"""Run backfills with failing days, signals, kills, several workers and luigid."""
 
 import contextlib
 import datetime as dt
@@ -47,7 +47,7 @@ def load(workspace, date):
 stages.load = load
 """
 TINY = ("--users-url", "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=1")
-TINY = (*TINY, "--users-max-reject-ratio", "1")  # one record in 400 is rejected, and it is all of its day
+TINY = (*TINY, "--users-max-reject-ratio", "1")  # a reject may be the only record of its day
 
 
 def backfill(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -59,14 +59,14 @@ def span(days: int, first: dt.date = FIRST) -> tuple[str, str]:
 
 
 def rows_of(stdout: str) -> dict[str, str]:
-    """The rows of the table at the end, less their widths, by their first word."""
+    """Return the rows of the final table by their first word, without padding."""
     table = re.split(r"^what +days +which +why *\n", stdout, flags=re.MULTILINE)[1]
     rows = [re.sub(r" +", " ", line).strip() for line in table.splitlines()]
     return {re.match(r"\D*", row)[0].strip(): row for row in rows}  # type: ignore[index]
 
 
 def serve_days(server: Server, answers: Callable[[str], Answer | None], wait: float = 0.0) -> str:
-    """A source with a user a day; a day of which something else is to be said gets that."""
+    """Serve one user a day, unless `answers` returns another answer for the day."""
 
     def respond(request: Request) -> Answer:
         day = request.query["on"]
@@ -80,15 +80,15 @@ def asked_for(server: Server) -> list[str]:
     return [request.query["on"] for request in server.requests]
 
 
-def test_a_range_is_loaded_and_the_second_run_skips_it():
-    """A line an event and nothing on stderr; a table and exit 0; then nothing is run, for no heavy library's price."""
+def test_second_backfill_skips_loaded_days():
+    """Standard error stays empty. The second run imports no heavy library."""
     first = backfill("2026-10-05", "2026-10-08")
     assert (first.returncode, first.stderr) == (0, "")
     *lines, _, _, said = first.stdout.splitlines()
     assert [line.split(", ")[0] for line in lines if "loaded" in line] == [
         f"INFO: users 2026-10-0{n}: loaded" for n in (5, 6, 7)
     ]
-    assert len(lines) == 9  # one an event: extracted, transformed, loaded
+    assert len(lines) == 9  # one line each for extracted, transformed and loaded
     assert re.fullmatch(r"done 3 2026-10-05\.\.2026-10-07 loaded, \d+ inserted,.*", rows_of(first.stdout)["done"])
     assert said == "users: 3 of 3 days are loaded"
     before = dump_warehouse()
@@ -101,8 +101,8 @@ def test_a_range_is_loaded_and_the_second_run_skips_it():
     assert dump_warehouse() == before
 
 
-def test_a_day_that_fails_for_ever_is_the_only_one_missing_and_one_that_fails_once_is_not():
-    """Every other day is loaded; the table says why, the exit code that; the second run asks for the missing day."""
+def test_only_a_permanently_failing_day_is_missing():
+    """The table gives the cause, and the exit code is 1. The next run requests only the missing day."""
     bad, once = "2016-01-03", iter([Answer(status=404)])
     with Server() as server:
         url = serve_days(
@@ -133,8 +133,8 @@ def test_a_day_that_fails_for_ever_is_the_only_one_missing_and_one_that_fails_on
         assert asked_for(server) == [bad]
 
 
-def test_days_that_are_not_closed_are_one_line():
-    """The others are loaded; but not all that was asked for is."""
+def test_open_days_are_reported_and_others_loaded():
+    """The range is incomplete, so the exit code is not 0."""
     today = dt.datetime.now(dt.UTC).date()
     yesterday = today - dt.timedelta(days=1)
     result = backfill(str(yesterday - dt.timedelta(days=1)), str(today + dt.timedelta(days=40)))
@@ -165,16 +165,16 @@ def test_days_that_are_not_closed_are_one_line():
     ],
     ids=" ".join(["reversed empty one-day no-day too-early no-worker no-flag no-zone"]).split(),
 )
-def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, code, line):
-    """Nothing is made."""
+def test_bad_input_is_one_error_line(arguments, code, line):
+    """The run writes nothing."""
     result = backfill(*arguments)
     assert (result.returncode, result.stdout) == (code, "")
     assert line in result.stderr.splitlines()[-1]
     assert not Path("data").exists()
 
 
-def test_a_day_that_cannot_be_scheduled_fails_alone_and_a_bug_is_told_by_its_last_line():
-    """One has a damaged manifest, which Luigi meets before it runs anything; a bug keeps its traceback in the log."""
+def test_damaged_manifest_or_bug_fails_only_its_day():
+    """Luigi reads the damaged manifest while it schedules. The log keeps the traceback of a bug."""
     with Server() as server:
         url = serve_days(server, lambda _: None)
         assert luigi_run("ExtractUsers", "--date", "2016-01-02", "--users-url", url).returncode == 0
@@ -189,8 +189,8 @@ def test_a_day_that_cannot_be_scheduled_fails_alone_and_a_bug_is_told_by_its_las
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_flags_reach_the_children_however_they_are_started(method):
-    """Or a child would read its own default source into its own default warehouse; and none of them chatters."""
+def test_flags_reach_worker_processes(method):
+    """Otherwise a worker would load the default source into the default warehouse."""
     with Server() as server:
         url = serve_days(server, lambda _: None)
         code = f"import multiprocessing; multiprocessing.set_start_method('{method}'); {MAIN}"
@@ -203,8 +203,8 @@ def test_flags_reach_the_children_however_they_are_started(method):
     assert query("select count(*) from users") == [(1,)]
 
 
-def test_with_a_watermark_days_run_in_order_across_blocks():
-    """Whatever the workers: each starts from what the day before it brought."""
+def test_watermark_days_run_in_order_across_blocks():
+    """Each day starts from the updates of the day before, with any number of workers."""
     with Server() as server:
         url = serve_days(server, lambda _: None) + "&since={watermark:date}"
         result = backfill(*span(22), "--workers", "2", "--users-url", url)
@@ -225,8 +225,8 @@ def test_with_a_watermark_days_run_in_order_across_blocks():
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
-def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(number, method, workers):
-    """The days that are begun are loaded wholly, in this process and in its children; no other is begun."""
+def test_signal_stops_between_days(number, method, workers):
+    """All processes finish their running days. The last line says how to resume."""
     with Server() as server:
         url = serve_days(server, lambda _: None, wait=0.3)
         code = f"import multiprocessing; multiprocessing.set_start_method('{method}'); {IN_A_GROUP}"
@@ -249,8 +249,8 @@ def test_a_signal_to_all_processes_stops_between_days_and_says_how_to_go_on(numb
     assert "Traceback" not in stderr
 
 
-def test_once_it_is_to_stop_no_other_block_is_begun(monkeypatch):
-    """Nothing would run in it, but years of days would still be scheduled, and a failed one tried again."""
+def test_stop_starts_no_further_block(monkeypatch):
+    """Otherwise Luigi would schedule years of days and retry a failed one."""
     blocks = []
 
     def run_batch(_: object, days: Sequence[dt.date], __: int, stop: Stop, on_result: OnResult) -> None:
@@ -264,8 +264,8 @@ def test_once_it_is_to_stop_no_other_block_is_begun(monkeypatch):
     assert (blocks, len(backfill.failed), len(backfill.not_run)) == ([20], 1, 44)
 
 
-def test_a_day_that_is_cleaned_by_many_processes_is_not_disturbed_either():
-    """Those of the engine, too, are sent what a terminal sends."""
+def test_signal_does_not_interrupt_engine_processes():
+    """A terminal sends Ctrl-C to the engine processes too."""
     flags = ("--users-url", f"{TINY[1].replace('per_day=1', 'per_day=2000')}", "--pipeline-part-records", "200")
     command = start("python", "-c", IN_A_GROUP, "backfill", *span(3, dt.date(2026, 10, 1)), *flags)
     wait_until(lambda: bool(list(Path("data").glob("clean/*/date=*/part-*"))))
@@ -275,8 +275,8 @@ def test_a_day_that_is_cleaned_by_many_processes_is_not_disturbed_either():
     assert rows_of(stdout)["done"].startswith("done 1 2026-10-01 loaded, ")
 
 
-def test_a_second_signal_ends_at_once_and_the_next_run_goes_on():
-    """Whatever was going on; nothing is lost by it."""
+def test_second_signal_aborts_without_loss():
+    """The next run resumes."""
     with Server() as server:
         slow = iter([Answer([], wait=60)])
         url = serve_days(server, lambda day: next(slow, None) if day == "2016-01-03" else None)
@@ -316,8 +316,8 @@ def dump() -> tuple[object, ...]:
 
 @pytest.mark.sweep
 @pytest.mark.timeout(120 + 20 * KILLS)
-def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it():
-    """SIGKILL, time and again, with two workers; then a plain run: the warehouse is as if undisturbed."""
+def test_killed_backfill_is_completed_by_next_run():
+    """After repeated SIGKILLs, a plain run gives the warehouse of an undisturbed run."""
     days = span(8 if KILLS < 50 else 24, dt.date(2026, 10, 1))
     began = time.monotonic()
     assert backfill(*days, "--workers", "2").returncode == 0
@@ -346,8 +346,8 @@ def test_killed_at_any_moment_alone_or_with_its_group_the_next_run_completes_it(
 @pytest.mark.sweep
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("processes", "workers"), [(1, 4), (4, 1)])
-def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
-    """In one process, and in four that are given the same days: no error, and the rows of a quiet run."""
+def test_four_workers_share_luigid_and_warehouse(processes, workers):
+    """One process with four workers, or four processes with the same days, give the rows of a serial run."""
     days = span(max(4, SCALE // 4), dt.date(2026, 6, 1))
     assert backfill(*days).returncode == 0
     quiet = dump()
@@ -361,8 +361,8 @@ def test_four_workers_against_luigid_fill_one_warehouse(processes, workers):
     assert dump() == quiet
 
 
-def test_luigid_tries_a_day_again_in_the_same_run():
-    """By the settings of central.cfg: the failure is in the log, and the day is done."""
+def test_luigid_retries_a_failed_day():
+    """central.cfg sets the retries. The log shows the failure."""
     with start_scheduler() as environment, Server() as server:
         once = iter([Answer(status=404)])
         url = serve_days(server, lambda day: next(once, None) if day == "2016-01-02" else None)
@@ -374,8 +374,8 @@ def test_luigid_tries_a_day_again_in_the_same_run():
     assert rows_of(result.stdout)["done"].startswith("done 3 2016-01-01..2016-01-03 loaded")
 
 
-def test_a_scheduler_that_is_not_there_is_one_line():
-    """With what to do about it."""
+def test_unreachable_scheduler_is_one_line():
+    """The line says how to start luigid."""
     text = Path("central.cfg").read_text().replace("scheduler_port = 8082", "scheduler_port = 9")
     Path("central.cfg").write_text(text.replace("[core]", "[core]\nrpc_retry_wait = 0\nrpc_log_retries = false"))
     result = backfill(*span(3), LUIGI_CONFIG_PATH="central.cfg")
@@ -385,8 +385,8 @@ def test_a_scheduler_that_is_not_there_is_one_line():
     )
 
 
-def test_a_terminal_shows_days_done_rate_and_time_left_and_then_the_table():
-    """A bar that is gone at the end; of a failed day the line stays above it, and one that is mended counts once."""
+def test_terminal_shows_progress_then_table():
+    """Errors of failed days stay above the transient bar. A retried day counts once."""
     once = iter([Answer(status=404)])
 
     def answer(day: str) -> Answer | None:
@@ -411,8 +411,8 @@ def test_a_terminal_shows_days_done_rate_and_time_left_and_then_the_table():
     assert "users: 11 of 12 days are loaded" in lines
 
 
-def test_a_slow_day_has_its_own_bar_below():
-    """With one worker, whose days are read in this process; nothing of either is left."""
+def test_slow_day_has_its_own_bar():
+    """One worker extracts in the main process. No bar remains at the end."""
     with Server() as server:
 
         def respond(request: Request) -> Answer:
@@ -431,7 +431,7 @@ def test_a_slow_day_has_its_own_bar_below():
 
 
 class ExtractNothing(DayTask):
-    """A day whose work costs nothing: what is left is Luigi's."""
+    """A task without work, to measure the cost of Luigi itself."""
 
     dataset = USERS
     done: ClassVar[set[tuple[str, dt.date]]] = set()
@@ -445,12 +445,12 @@ class ExtractNothing(DayTask):
 
 @requires(ExtractNothing)
 class TransformNothing(ExtractNothing):
-    """Its second stage."""
+    """The second stage of a task without work."""
 
 
 @requires(TransformNothing)
 class LoadNothing(Load):
-    """Its third."""
+    """The third stage of a task without work."""
 
     dataset = USERS
     complete = ExtractNothing.complete
@@ -472,8 +472,8 @@ def quiet(monkeypatch) -> Iterator[None]:
 
 @pytest.mark.sweep
 @pytest.mark.usefixtures("quiet")
-def test_what_luigi_costs_is_linear_in_the_days():
-    """Four times the days, at most 4.6 times the time; given all at once they would take sixteen times."""
+def test_scheduling_cost_is_linear_in_days():
+    """Scheduling all days at once would be quadratic."""
     seconds = []
     for days in (few := max(SCALE, 60), 4 * few):
         ExtractNothing.done.clear()
@@ -487,8 +487,8 @@ def test_what_luigi_costs_is_linear_in_the_days():
 
 
 @pytest.mark.usefixtures("quiet")
-def test_of_very_many_days_that_failed_the_table_names_the_first_fifty(capsys):
-    """The others in one row: the log has a line for each."""
+def test_table_lists_first_fifty_failed_days(capsys):
+    """One row summarizes the others, which the log lists."""
     backfill = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=60))
     backfill.failed = dict.fromkeys(backfill.todo, "503")
     show_outcome(backfill, Stop())
@@ -502,10 +502,10 @@ def test_of_very_many_days_that_failed_the_table_names_the_first_fifty(capsys):
 
 @pytest.mark.sweep
 @pytest.mark.timeout(7200)
-def test_any_number_of_days_is_linear_and_to_find_them_done_takes_no_time():
-    """The real work of so many days and of four times as many; at PIPELINE_BACKFILL=400 then ten years of it.
+def test_backfill_cost_is_linear_in_days():
+    """Finding all days complete takes less than two seconds. PIPELINE_BACKFILL=400 adds ten years.
 
-    What is compared is the time of processors: that on the wall is shown, as others may have the machine too.
+    The test compares CPU time, because other processes may use the machine.
     """
     cost = []
     for days in (SCALE, 4 * SCALE):
@@ -527,7 +527,7 @@ def test_any_number_of_days_is_linear_and_to_find_them_done_takes_no_time():
 
 
 def measure_children() -> float:
-    """Seconds of processors that the processes have had that this one has started, and their own."""
+    """Return the CPU seconds of all finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -537,7 +537,7 @@ DEAD = ("--users-timeout", "0.2", "--users-retries", "1")
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_dead_source_costs_one_day(server, workers):
-    """The days that follow are not asked for, and named with the cause."""
+    """The run requests no further day and reports the others with the cause."""
     url = serve_days(server, lambda _: None, wait=5)
     result = backfill(*span(30), "--users-url", url, "--workers", str(workers), *DEAD)
     assert result.returncode == 1
@@ -550,7 +550,7 @@ def test_dead_source_costs_one_day(server, workers):
 
 
 def test_dead_source_costs_one_day_under_luigi(server):
-    """The memory of an outage is shared within a run; a single day is asked for again at once."""
+    """The run remembers the outage. A later command requests its day again."""
     url = serve_days(server, lambda _: None, wait=5)
     start, stop = span(8)
     result = luigi_run("BackfillUsers", "--start", start, "--stop", stop, "--users-url", url, *DEAD)
@@ -563,8 +563,8 @@ def test_dead_source_costs_one_day_under_luigi(server):
     assert asked_for(server)[2:] == ["2016-01-05"] * 2
 
 
-def test_outage_in_the_middle_is_passed(server):
-    """After days that were loaded the next day is tried, and the failed day at the end once more."""
+def test_single_outage_does_not_end_the_backfill(server):
+    """After successful days the run tries the next day, and retries the failed day at the end."""
     url = serve_days(server, lambda day: Answer(wait=5) if day == "2016-01-03" else None)
     result = backfill(*span(6), "--users-url", url, *DEAD)
     assert result.returncode == 1
@@ -585,7 +585,7 @@ def serve_everybody(server: Server) -> tuple[str, ...]:
 
 
 def test_backfill_refuses_past_snapshots(server):
-    """Yesterday and today are read; the days before are named, with the day to ask for, by plan and status too."""
+    """The run loads yesterday and today. It reports the earlier days, as plan and status do."""
     flags, (start, stop) = serve_everybody(server), span(30, today() - dt.timedelta(days=29))
     planned = run("python", "-m", "wholeday", "plan", start, stop, *flags).stdout
     assert re.search(r"^past +28 .*nobody can read", planned, re.MULTILINE)
@@ -607,8 +607,8 @@ def test_backfill_refuses_past_snapshots(server):
 
 
 @pytest.mark.parametrize("task", [("BackfillUsers",), ("RangeDaily", "--of", "LoadUsers")], ids=lambda task: task[0])
-def test_range_of_luigi_refuses_past_snapshots(server, task):
-    """What can be loaded is loaded; then the range fails, with one line. Without past days it is well."""
+def test_luigi_range_refuses_past_snapshots(server, task):
+    """The run loads the other days and fails with one line."""
     flags, start, stop = serve_everybody(server), today() - dt.timedelta(days=3), today() + dt.timedelta(days=1)
     for _ in range(2):
         result = luigi_run(*task, "--start", str(start), "--stop", str(stop), *flags)
@@ -623,7 +623,7 @@ def test_range_of_luigi_refuses_past_snapshots(server, task):
 
 
 def test_past_snapshot_with_files_is_loaded(server):
-    """Nobody has to read it: its raw files are there."""
+    """The raw files exist, so the run sends no request."""
     flags, past = serve_everybody(server), today() - dt.timedelta(days=5)
     assert luigi_run("ExtractUsers", "--date", str(past), *flags).returncode == 0
     result = backfill(str(past), str(past + dt.timedelta(days=1)), *flags)

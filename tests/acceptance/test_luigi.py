@@ -1,4 +1,4 @@
-"""The command people run: `luigi --module pipeline …`, in a process of its own, against real parts."""
+"""Run `luigi --module pipeline …` as users do, in its own process."""
 
 import datetime as dt
 import json
@@ -36,8 +36,8 @@ def error_lines(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith("ERROR")]
 
 
-def test_a_day_is_loaded_and_the_second_run_does_nothing():
-    """Raw, clean, rows and marker; then exit 0 at once, with no file touched and no row changed."""
+def test_loaded_day_runs_once():
+    """The second run exits 0 and changes no file and no row."""
     first = luigi_run(*LOAD)
     assert first.returncode == 0, first.stderr
     assert query("select dataset, date, mode, extracted from loads") == [("users", DAY, "incremental", 100)]
@@ -48,8 +48,8 @@ def test_a_day_is_loaded_and_the_second_run_does_nothing():
     assert (dump_tree("data/raw") | dump_tree("data/clean"), dump_warehouse()) == (files, rows)
 
 
-def test_finding_that_nothing_is_to_be_done_imports_none_of_the_heavy_libraries():
-    """No pandas, pyarrow or SQLAlchemy, and less than a second and a half of process time."""
+def test_complete_day_imports_no_heavy_library():
+    """The run uses less than 1.5 seconds of CPU time."""
     luigi_run(*LOAD)
     code = (
         "import sys, time, atexit; from luigi.cmdline import luigi_run\n"
@@ -64,8 +64,8 @@ def test_finding_that_nothing_is_to_be_done_imports_none_of_the_heavy_libraries(
     assert float(seconds) < 1.5
 
 
-def test_a_deleted_marker_loads_again_from_the_clean_files():
-    """The API is not asked, no file is written, and no row is inserted or updated."""
+def test_deleted_marker_reloads_clean_files():
+    """The run sends no request, writes no file and changes no row."""
     luigi_run(*LOAD)
     files, rows = dump_tree("data/raw") | dump_tree("data/clean"), dump_warehouse()
     run(
@@ -79,9 +79,9 @@ def test_a_deleted_marker_loads_again_from_the_clean_files():
     assert (dump_tree("data/raw") | dump_tree("data/clean"), dump_warehouse()) == (files, rows)
 
 
-def test_a_clean_day_made_again_from_the_same_raw_day_is_the_same_to_the_byte():
-    """Nothing in it comes from the clock, the machine or chance; the API is not asked."""
-    day = "2026-11-19"  # it has a reject
+def test_transform_is_reproducible_to_the_byte():
+    """The output depends on the raw files only, not on the clock, the machine or chance."""
+    day = "2026-11-19"  # this day has a reject
     luigi_run("TransformUsers", "--date", day)
     before = dump_tree("data/clean")
     shutil.rmtree("data/clean")
@@ -92,16 +92,16 @@ def test_a_clean_day_made_again_from_the_same_raw_day_is_the_same_to_the_byte():
     assert names == [".lock", "manifest.json", "part-00000.parquet", "rejects-00000.jsonl.gz"]
 
 
-def test_without_a_date_the_last_closed_day_is_loaded():
-    """What a cron line wants to say."""
+def test_default_date_is_last_closed_day():
+    """A cron line needs no date."""
     result = luigi_run("LoadUsers")
     assert result.returncode == 0, result.stderr
     now = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=15)
     assert query("select date from loads") == [(str(now.date() - dt.timedelta(days=1)),)]
 
 
-def test_a_day_with_nothing_new_loads_no_row_and_is_marked_and_a_changed_user_is_updated_once():
-    """Incremental: what is new is inserted, what is not there is not missed, what changed is changed once."""
+def test_empty_day_is_marked_and_changes_update_once():
+    """An incremental day does not delete users that it does not list."""
     days = {
         "2026-11-18": [make_user(1, "2026-11-18T09:00:00Z"), make_user(2, "2026-11-18T10:00:00Z")],
         "2026-11-19": [],
@@ -122,8 +122,8 @@ def test_a_day_with_nothing_new_loads_no_row_and_is_marked_and_a_changed_user_is
     ]
 
 
-def test_the_window_of_the_day_is_asked_for_with_one_unit_to_spare_below():
-    """A filter that excludes its lower bound loses nothing, and the end of a day is the start of the next."""
+def test_window_starts_one_unit_early():
+    """A filter with an exclusive lower bound loses nothing. The end of a day is the start of the next."""
     with Server() as server:
         url = server.on("/users", Answer([])) + "?from={day_start}&to={day_stop}&epoch={day_start:epoch}"
         luigi_run(*LOAD, "--users-url", url, "--users-timezone", "Europe/Berlin")
@@ -134,8 +134,8 @@ def test_the_window_of_the_day_is_asked_for_with_one_unit_to_spare_below():
         }
 
 
-def test_the_watermark_is_the_highest_update_loaded_before_less_one_unit():
-    """The first day asks from 1970 on; a later one from what earlier days brought; an earlier one is not misled."""
+def test_watermark_is_highest_earlier_update_minus_one_unit():
+    """The first day starts at 1970. An earlier day ignores the updates of later days."""
     with Server() as server:
         days = {
             "2026-11-18": [make_user(1, "2026-11-18T09:00:00.750Z")],
@@ -154,8 +154,8 @@ def test_the_watermark_is_the_highest_update_loaded_before_less_one_unit():
     assert asked["2026-11-19"]["since"] == "2026-11-18T08:59:59Z"
 
 
-def test_with_a_watermark_the_days_of_a_backfill_run_in_order_whatever_the_workers():
-    """Each day starts from what the day before it brought."""
+def test_watermark_backfill_runs_in_order_with_several_workers():
+    """Each day starts from the updates of the day before."""
     with Server() as server:
         server.on("/users", lambda request: Answer([make_user(1, request.query["on"] + "T10:00:00Z")], wait=0.2))
         url = server.url + "/users?on={date}&since={watermark:date}"
@@ -171,8 +171,7 @@ def test_with_a_watermark_the_days_of_a_backfill_run_in_order_whatever_the_worke
         ]
 
 
-def test_a_server_that_fails_once_does_not_fail_the_day():
-    """503, then the answer: one more request, and the run succeeds."""
+def test_single_server_error_is_retried():
     with Server() as server:
         url = server.on("/users", Answer(status=503), Answer([make_user(1)]))
         result = luigi_run(*LOAD, "--users-url", url)
@@ -193,8 +192,8 @@ def test_a_server_that_fails_once_does_not_fail_the_day():
     ],
     ids=["500", "404", "html", "not-ok", "empty", "all-rejected"],
 )
-def test_a_source_that_fails_or_sends_garbage_is_one_line_and_changes_nothing(server, answer, line):
-    """Non-zero exit, one line that names task and cause, no day of files made of it, the warehouse as it was."""
+def test_failing_source_is_one_line_and_changes_nothing(server, answer, line):
+    """The line has the task and the cause. Tables and clean files do not change."""
     good = Answer([make_user(1, "2026-11-19T10:00:00Z")])
     url = server.on("/users", good)
     assert luigi_run("LoadUsers", "--date", "2026-11-19", "--users-url", url).returncode == 0
@@ -212,8 +211,8 @@ def test_a_source_that_fails_or_sends_garbage_is_one_line_and_changes_nothing(se
     assert luigi_run(*LOAD, "--users-url", url).returncode == (30 if "rejected" in line else 0)
 
 
-def test_a_snapshot_without_records_is_a_failure():
-    """An empty answer to "everybody" is a broken source, unless one says otherwise."""
+def test_empty_snapshot_fails():
+    """An empty snapshot means a broken source, unless min_records is 0."""
     with Server() as server:
         url = server.on("/users", Answer([]))
         flags = ("--users-url", url, "--users-mode", "snapshot")
@@ -253,8 +252,8 @@ def test_a_snapshot_without_records_is_a_failure():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, code, line):
-    """The thing, the value and the next step; no traceback; nothing made."""
+def test_bad_input_is_one_error_line(arguments, code, line):
+    """The line has the setting, the value and the next step. The run writes nothing."""
     result = luigi_run(*arguments)
     assert result.returncode == code, result.stderr
     errors = error_lines(result.stderr)
@@ -265,8 +264,8 @@ def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, code, line):
     assert not Path("data/warehouse.db").exists()
 
 
-def test_a_misspelt_key_stops_the_run():
-    """It would else be read as the default, with a warning that nobody sees at night."""
+def test_misspelt_key_fails():
+    """Otherwise the default would apply silently."""
     text = Path("luigi.cfg").read_text().replace("\n[users]\n", "\n[users]\npaginater = page\n")
     Path("luigi.cfg").write_text(text)
     result = luigi_run(*LOAD)
@@ -274,15 +273,15 @@ def test_a_misspelt_key_stops_the_run():
     assert "has no key 'paginater': did you mean 'paginator'?" in error_lines(result.stderr)[0]
 
 
-def test_a_failure_is_a_failure_without_a_luigi_cfg_too():
-    """Luigi would exit 0 where nothing tells it otherwise, as from a cron line without its cd."""
+def test_failure_without_luigi_cfg_exits_non_zero():
+    """Luigi exits 0 by default, for example in a cron line without its cd."""
     Path("luigi.cfg").unlink()
     result = luigi_run(*LOAD, "--local-scheduler", "--users-url", "http://127.0.0.1:9/x", "--users-retries", "0")
     assert result.returncode == 30
 
 
 def test_a_bug_keeps_its_traceback():
-    """What nobody expected must be found."""
+    """An unexpected error needs its traceback."""
     code = (
         "from luigi.cmdline import luigi_run; from wholeday.tasks import stages\n"
         "def broken(*_): raise ZeroDivisionError('a bug')\n"
@@ -295,8 +294,8 @@ def test_a_bug_keeps_its_traceback():
     assert "ZeroDivisionError: a bug" in result.stderr
 
 
-def test_two_processes_with_the_same_day_extract_and_load_it_once():
-    """The second waits for the first and finds its work done; both exit 0."""
+def test_concurrent_processes_load_a_day_once():
+    """The second process waits, finds the day complete, and exits 0."""
     with Server() as server:
         url = server.on("/users", Answer([make_user(1)], wait=1.0))
         both = [start("luigi", "--module", "pipeline", *LOAD, "--users-url", url) for _ in range(2)]
@@ -306,8 +305,8 @@ def test_two_processes_with_the_same_day_extract_and_load_it_once():
     assert query("select date, inserted from loads") == [(DAY, 1)]
 
 
-def test_two_processes_with_the_same_raw_day_clean_it_once():
-    """The second finds the folder made, and leaves it alone."""
+def test_concurrent_processes_transform_a_day_once():
+    """The second process finds a complete folder."""
     day = ("TransformUsers", "--date", DAY, "--users-url", "demo://users?updated_before={day_stop}&per_day=20")
     luigi_run("ExtractUsers", *day[1:])
     both = [start("luigi", "--module", "pipeline", *day) for _ in range(2)]
@@ -317,8 +316,8 @@ def test_two_processes_with_the_same_raw_day_clean_it_once():
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_the_flags_of_the_command_reach_the_children_however_they_are_started(method):
-    """Or a worker process would read its own default source into its own default warehouse, and exit 0."""
+def test_flags_reach_worker_processes(method):
+    """Otherwise a worker would load the default source into the default warehouse and exit 0."""
     with Server() as server:
         url = server.on("/mine", Answer([make_user(77)]))
         code = (
@@ -336,8 +335,8 @@ def test_the_flags_of_the_command_reach_the_children_however_they_are_started(me
     assert query("select count(*) from loads") == [(2,)]
 
 
-def test_a_killed_extract_is_retried_by_luigi_in_the_same_command():
-    """SIGKILL in mid-extraction under luigid and two workers: the same command completes the day cleanly."""
+def test_luigi_retries_a_killed_extract():
+    """A worker under luigid receives SIGKILL during extraction."""
     with start_scheduler() as environment, Server() as server:
         pages = {"1": Answer([make_user(1)], headers={"Link": f'<{server.url}/users?page=2>; rel="next"'})}
         slow = iter([Answer([make_user(2)], wait=30), Answer([make_user(2)])])
@@ -361,12 +360,12 @@ def test_a_killed_extract_is_retried_by_luigi_in_the_same_command():
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that `pid` started and that are still there."""
+    """Return the running child processes of `pid`."""
     return [int(child) for child in subprocess.check_output([need("pgrep"), "-P", str(pid)]).split()]
 
 
-def test_a_backfill_by_either_name_fills_the_same_warehouse_oldest_day_first():
-    """RangeDaily --of LoadUsers and BackfillUsers; the second one finds nothing to do."""
+def test_range_daily_and_backfill_users_are_equivalent():
+    """Both load the oldest day first."""
     span = ("--start", "2026-10-27", "--stop", "2026-11-03")
     first = luigi_run("RangeDaily", "--of", "LoadUsers", *span)
     assert first.returncode == 0, first.stderr
@@ -383,14 +382,14 @@ def test_a_backfill_by_either_name_fills_the_same_warehouse_oldest_day_first():
 
 
 def test_a_range_is_never_clipped():
-    """Luigi's own would stop at a hundred days back and at fifty tasks, and exit 0."""
+    """Luigi's own ranges stop after a hundred days or fifty tasks and exit 0."""
     result = luigi_run("BackfillUsers", "--start", "2016-01-01", "--stop", "2016-03-01")
     assert result.returncode == 0, result.stderr
     assert query("select count(*), min(date), max(date) from loads") == [(60, "2016-01-01", "2016-02-29")]
 
 
-def test_a_day_filled_in_later_leaves_the_present_as_it_was():
-    """Its files and marker deleted, then loaded again last: every user is as before."""
+def test_late_reload_keeps_current_users():
+    """The files and the marker of one day were deleted; the day is loaded last."""
     span = ("--start", "2026-11-01", "--stop", "2026-11-08")
     luigi_run("BackfillUsers", *span)
     before = dump_warehouse()
@@ -408,8 +407,8 @@ def test_a_day_filled_in_later_leaves_the_present_as_it_was():
     assert dump_warehouse() == before
 
 
-def test_status_shows_what_is_loaded_and_what_is_missing(home):
-    """One line a day, the gaps, and which warehouse it is about."""
+def test_status_shows_loaded_and_missing_days(home):
+    """The output names the warehouse."""
     luigi_run("BackfillUsers", "--start", "2026-11-01", "--stop", "2026-11-03")
     luigi_run("LoadUsers", "--date", "2026-11-06")
     result = run("python", "-m", "wholeday", "status")
@@ -425,8 +424,8 @@ def test_status_shows_what_is_loaded_and_what_is_missing(home):
     assert not (home / "other.db").exists()
 
 
-def test_a_scheduler_that_is_not_there_is_one_line():
-    """With what to do about it, and exit code 40."""
+def test_unreachable_scheduler_is_one_line():
+    """The line says how to start luigid."""
     text = Path("central.cfg").read_text().replace("scheduler_port = 8082", "scheduler_port = 9")
     Path("central.cfg").write_text(text.replace("[core]", "[core]\nrpc_retry_wait = 0"))
     result = luigi_run(*LOAD, LUIGI_CONFIG_PATH="central.cfg")
@@ -436,8 +435,8 @@ def test_a_scheduler_that_is_not_there_is_one_line():
     assert "NoneType" not in result.stderr
 
 
-def test_the_visualiser_s_failure_is_the_line_of_the_log():
-    """The page of luigid shows the line of the log, and says first that the source could not be reached."""
+def test_visualiser_shows_the_logged_error():
+    """The visualiser adds the prefix for an unreachable source."""
     with start_scheduler() as environment:
         text = Path("central.cfg").read_text()
         Path("central.cfg").write_text(text.replace("keep_alive = true", "keep_alive = false"))

@@ -1,4 +1,4 @@
-"""A table holds one source (G11): a lost configuration loads nothing, and another source needs a person's word."""
+"""A table holds one source (G11): a lost configuration loads nothing, and a new source needs approval."""
 
 import datetime as dt
 import json
@@ -26,7 +26,7 @@ from wholeday.tasks.stages import read_workspace
 pytestmark = pytest.mark.slow
 
 DAY = "2026-11-20"
-CALM = {"PYTHONWARNINGS": "ignore"}  # without [core] Luigi warns of a default of its own
+CALM = {"PYTHONWARNINGS": "ignore"}  # without [core] Luigi warns about its default
 COMMANDS = [
     ["status"],
     ["status", "--json"],
@@ -74,7 +74,7 @@ def remove_file(home: Path) -> str:
 
 
 def stand_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """As a cron line without `cd` does."""
+    """Change the folder, like a cron line without `cd`."""
     (home / "elsewhere").mkdir()
     monkeypatch.chdir(home / "elsewhere")
     return f"there is no luigi.cfg in {home}/elsewhere"
@@ -83,7 +83,7 @@ def stand_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("place", [lose_section, lose_url, empty_file, remove_file, stand_elsewhere])
 @pytest.mark.parametrize("task", [TASKS[1], TASKS[3]], ids=lambda task: task[0])
 def test_lost_configuration_loads_nothing(home, monkeypatch, place, task):
-    """One line that says what is missing and where it was looked for; nothing is made, not even a folder."""
+    """The error line names the missing key and the file. The run creates nothing."""
     where = place(home, monkeypatch) if place is stand_elsewhere else place(home)
     before = dump_tree(".")
     result = luigi_run(*task, "--local-scheduler", **CALM)
@@ -97,7 +97,7 @@ def test_lost_configuration_loads_nothing(home, monkeypatch, place, task):
 
 
 def test_installed_package_needs_a_configuration(tmp_path, monkeypatch):
-    """The files of a wheel, in an empty folder."""
+    """Run the files of a wheel in an empty folder."""
     shutil.copytree(ROOT / "pipeline", tmp_path / "site" / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
@@ -113,7 +113,7 @@ def test_installed_package_needs_a_configuration(tmp_path, monkeypatch):
 @pytest.mark.parametrize("task", TASKS, ids=" ".join)
 @pytest.mark.usefixtures("configure")
 def test_every_task_needs_the_section(task):
-    """In this process, by the function that `luigi` calls."""
+    """Parse the task in this process, as `luigi` does."""
     get_config().remove_section("users")
     with CmdlineParser.global_instance(task) as parser, pytest.raises(ConfigError, match="url is missing"):
         parser.get_task_obj()
@@ -131,7 +131,7 @@ def test_every_command_needs_the_section(command, capsys):
 
 
 def test_url_may_be_a_flag():
-    """Whoever names the source on the command line needs no file."""
+    """With the URL as a flag, no luigi.cfg is needed."""
     Path("luigi.cfg").unlink()
     url = "demo://users?per_day=1&updated_since={day_start}&updated_before={day_stop}"
     result = luigi_run("LoadUsers", "--date", DAY, "--local-scheduler", "--users-url", url)
@@ -139,8 +139,8 @@ def test_url_may_be_a_flag():
 
 
 @pytest.mark.parametrize("url", ["", "  "])
-def test_empty_url_is_a_missing_one(configure, url):
-    """As of a variable that is empty."""
+def test_empty_url_is_missing(configure, url):
+    """An empty environment variable gives an empty URL."""
     configure("users", url=url)
     with pytest.raises(ConfigError, match=r"section \[users\] of .* has no url"):
         Users()
@@ -159,8 +159,8 @@ def test_empty_url_is_a_missing_one(configure, url):
         ("https://api.example.com/v1/hunter2/users?api_key=hunter2", "https://api.example.com/v1/***/users"),
     ],
 )
-def test_source_is_the_template_of_the_url(url, name):
-    """Without query, user, and values of placeholders: they differ from day to day, and hold secrets."""
+def test_source_is_the_url_template(url, name):
+    """It omits query, user and placeholder values, which vary by day or are secret."""
     assert name_source(People(url=url)) == name
 
 
@@ -188,13 +188,13 @@ def load(day: int, *flags: str) -> None:
 
 
 def list_loads() -> list[tuple[int, str, str]]:
-    """The loaded days with their sources, less the host, and the gates that were let through."""
+    """Return the loaded days, each with the path of its source and its accepted gates."""
     found = query("select date, source, accepted from loads order by date")
     return [(int(date[-2:]), source[source.rindex("/") :], accepted) for date, source, accepted in found]
 
 
 def test_another_source_is_refused_before_the_first_request(read, server):
-    """The line names both sources and the ways out; nothing is asked, and nothing is left."""
+    """The error names both sources and the options. The run leaves no files."""
     read(20, "/a")
     load(20)
     server.requests.clear()
@@ -209,8 +209,8 @@ def test_another_source_is_refused_before_the_first_request(read, server):
     assert not read_workspace(USERS).folder("raw", on(21)).has_folder()
 
 
-def test_accepted_source_is_named_and_stays(read, server, caplog):
-    """Manifest, marker and log line name the gate; the next day of the new source passes by itself."""
+def test_accepted_source_becomes_the_source(read, server, caplog):
+    """Manifest, marker and log line name the gate. The next day of the new source needs no flag."""
     caplog.set_level("INFO", "luigi-interface")
     read(20, "/a")
     load(20)
@@ -221,7 +221,7 @@ def test_accepted_source_is_named_and_stays(read, server, caplog):
         if gate.gate == "source"
     )
     assert (gate.passed, gate.reference) == (False, f"{server.url}/a")
-    load(21)  # what was let through is in the manifest: no flag is needed
+    load(21)  # the manifest has the accepted gate, so no flag is needed
     assert "users 2026-11-21: loaded, 1 inserted; let through: source" in caplog.text
     read(22, "/b")
     load(22)
@@ -230,8 +230,8 @@ def test_accepted_source_is_named_and_stays(read, server, caplog):
     assert list_loads() == [(20, "/a", ""), (21, "/b", "source"), (22, "/b", "")]
 
 
-def test_query_and_values_do_not_make_another_source(read, configure, server):
-    """Another window, filter or token is the same source; so is the name of the section's other keys."""
+def test_query_changes_keep_the_source(read, configure, server):
+    """Another window, filter or token is still the same source."""
     read(20, "/a")
     load(20)
     configure("users", url=f"{server.url}/a?since={{day_start}}&token=hunter2&per_page=100")
@@ -239,8 +239,8 @@ def test_query_and_values_do_not_make_another_source(read, configure, server):
     assert read_workspace(USERS).folder("raw", on(21)).read_manifest(RawManifest).source == f"{server.url}/a"
 
 
-def test_load_checks_the_source_of_files_extracted_before(read):
-    """Nothing was loaded when they were extracted. What luigi.cfg names by now does not matter."""
+def test_load_checks_source_of_existing_files(read):
+    """No day was loaded when they were extracted. The current luigi.cfg does not matter."""
     read(21, "/b")
     read(20, "/a")
     load(20)
@@ -254,8 +254,8 @@ def test_load_checks_the_source_of_files_extracted_before(read):
     assert list_loads() == [(20, "/a", ""), (21, "/b", "source")]
 
 
-def test_gate_let_through_at_load_is_not_lost(read, capsys):
-    """It stands in the marker only: loads, reprocess, rebuild and verify keep it."""
+def test_gate_accepted_at_load_is_kept(read, capsys):
+    """Only the marker records it. load, reprocess, rebuild and verify keep it."""
     read(21, "/b")
     read(20, "/a")
     load(20)
@@ -269,7 +269,7 @@ def test_gate_let_through_at_load_is_not_lost(read, capsys):
 
 
 def test_reprocess_and_rebuild_skip_another_source(read, capsys):
-    """A day that was never loaded and comes from another source is named; the others are made again."""
+    """A warning names the skipped day, which was never loaded."""
     read(21, "/b")
     read(20, "/a")
     load(20)
@@ -286,7 +286,7 @@ def test_reprocess_and_rebuild_skip_another_source(read, capsys):
 
 
 def test_rebuild_does_not_choose_between_sources(read, capsys):
-    """Nothing is loaded that could tell which one is meant."""
+    """Without a loaded day, no source has priority."""
     read(20, "/a")
     read(21, "/b")
     out, err, code = run_here(capsys, "rebuild")
@@ -297,8 +297,8 @@ def test_rebuild_does_not_choose_between_sources(read, capsys):
 
 
 @pytest.mark.usefixtures("database")
-def test_two_loads_of_two_sources_at_once(read):
-    """The check is made in the transaction, under the lock of the dataset: one of them is refused."""
+def test_concurrent_loads_of_two_sources_conflict(read):
+    """The check runs in the transaction, under the lock of the dataset."""
     read(20, "/a")
     read(21, "/b")
     with ThreadPoolExecutor(2) as pool:
@@ -309,8 +309,8 @@ def test_two_loads_of_two_sources_at_once(read):
 
 
 @pytest.mark.usefixtures("database")
-def test_days_loaded_before_there_was_a_source(read, capsys):
-    """Their markers name no source, so any source may follow."""
+def test_markers_without_source_accept_any_source(read, capsys):
+    """Older versions stored no source."""
     read(20, "/a")
     load(20)
     execute("update loads set source = null")
@@ -332,7 +332,7 @@ def test_verify_compares_the_source(read, capsys):
 
 
 def test_status_shows_the_source(read, server, capsys):
-    """That of the newest loaded day, for people and for machines."""
+    """status shows the source of the newest loaded day, as text and as JSON."""
     read(20, "/a")
     load(20)
     assert f"source: {server.url}/a\n" in run_here(capsys, "status")[0]
@@ -340,8 +340,8 @@ def test_status_shows_the_source(read, server, capsys):
     assert found["source"] == found["loads"][0]["source"] == f"{server.url}/a"
 
 
-def test_readme_reads_a_public_api_beside_the_demo(server):
-    """Its command, with this server for the public one, after the demo; without a database of its own it is refused."""
+def test_readme_example_needs_its_own_database(server):
+    """After the demo, the public API needs its own data_dir and database."""
     demo = ("--users-url", "demo://users?per_day=1&updated_since={day_start}&updated_before={day_stop}")
     assert luigi_run("LoadUsers", "--date", DAY, *demo).returncode == 0
     public = ("--users-url", server.on("/users", Answer([{"id": 1}])), "--users-mode", "snapshot")

@@ -1,4 +1,4 @@
-"""Real servers that others wrote: the keys that are in them are those that arrive."""
+"""Extract from third-party servers and compare the keys with their data."""
 
 import datetime as dt
 import json
@@ -15,7 +15,7 @@ from tests.support.project import luigi_run, query
 from tests.support.reading import DAY, People, fail, read
 from wholeday.extract.reader import Reader
 
-# In one process: each package is installed once.
+# One process installs each package once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("peers"), pytest.mark.timeout(300)]
 
 Users = list[dict[str, Any]]
@@ -23,7 +23,7 @@ Users = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def jsonplaceholder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
-    """The data and the server behind the public API of that name: its URL, and its users as they stand in the data."""
+    """Serve the data of the public JSONPlaceholder API. Return its URL and its users."""
     folder, port = tmp_path_factory.mktemp("jsonplaceholder"), find_port()
     node = install_npm(folder, "jsonplaceholder@0.3.3")
     code = f"require('jsonplaceholder/src/app').listen({port}, '127.0.0.1')"
@@ -33,8 +33,8 @@ def jsonplaceholder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 
 
 @pytest.mark.parametrize("flags", [(), ("--users-params", '{"_page": 1, "_limit": 3}')], ids=["at-once", "in-pages"])
-def test_jsonplaceholder_gives_exactly_its_ten_users_twice_over(jsonplaceholder, flags):
-    """The README's next step: emails lower-cased, cities out of the address, whether in one page or by Link headers."""
+def test_jsonplaceholder_loads_its_ten_users(jsonplaceholder, flags):
+    """The README example works with one page and with Link headers."""
     url, users = jsonplaceholder
     expected = [(user["id"], user["name"], user["email"].lower(), user["address"]["city"]) for user in users]
     assert len(expected) == 10
@@ -52,7 +52,7 @@ NOON = dt.datetime.combine(DAY, dt.time(12), dt.UTC)
 
 
 def make_users(count: int) -> Users:
-    """Users, each changed an hour after the one before, half of them before `NOON`."""
+    """Make users, each changed an hour after the one before, half of them before `NOON`."""
     moments = [NOON + dt.timedelta(hours=number - count // 2) for number in range(count)]
     return [
         {"id": number, "name": f"User {number}", "email": f"{number}@b", "updated_at": f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
@@ -62,7 +62,7 @@ def make_users(count: int) -> Users:
 
 @pytest.fixture(scope="module")
 def json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
-    """json-server over 105 users."""
+    """Run json-server with 105 users."""
     folder, port = tmp_path_factory.mktemp("json-server"), find_port()
     node = install_npm(folder, "json-server@0.17.4")
     users = make_users(105)
@@ -88,15 +88,15 @@ def json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str,
     ],
     ids=lambda keys: " ".join(f"{name}={value}" for name, value in keys.items()) or "auto",
 )  # fmt: skip
-def test_json_server_gives_everybody(json_server: tuple[str, Users], keys: dict[str, Any]) -> None:
-    """At once, by its links, by its numbers, and by what auto makes of it."""
+def test_json_server_extracts_all_users(json_server: tuple[str, Users], keys: dict[str, Any]) -> None:
+    """With a single page, links, page numbers, and the auto paginator."""
     url, users = json_server
     assert read(url, **keys) == users
 
 
 @pytest.mark.parametrize("size", [5, 100])
-def test_json_server_gives_who_changed_in_the_day(json_server: tuple[str, Users], size: int) -> None:
-    """Its filters include their bounds: of the next day the first second comes too."""
+def test_json_server_filter_covers_the_day(json_server: tuple[str, Users], size: int) -> None:
+    """Its upper bound is inclusive, so the first second of the next day arrives too."""
     url, users = json_server
     params = {"_page": "1", "updated_at_gte": "{day_start}", "updated_at_lte": "{day_stop}"}
     keys = {"preset": "jsonplaceholder", "mode": "incremental", "params": params, "page_size": size}
@@ -107,7 +107,7 @@ def test_json_server_gives_who_changed_in_the_day(json_server: tuple[str, Users]
 
 @pytest.fixture(scope="module")
 def next_json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
-    """json-server 1, which is another API: a page is an object, and behind the last one the last one comes again."""
+    """Run json-server 1, which wraps pages in objects and repeats the last page."""
     folder, port = tmp_path_factory.mktemp("json-server-1"), find_port()
     node = install_npm(folder, "json-server@1.0.0-beta.3")
     users = [user | {"id": str(user["id"])} for user in make_users(105)]
@@ -133,21 +133,21 @@ PAGED = {"paginator": "page", "page_param": "_page", "size_param": "_per_page", 
     ],
     ids=lambda keys: " ".join(f"{name}={value}" for name, value in keys.items()) or "auto",
 )
-def test_json_server_1_gives_everybody(next_json_server: tuple[str, Users], keys: dict[str, Any]) -> None:
-    """At once, by its numbers of pages and of items, by its next page, and by what auto makes of it."""
+def test_json_server_1_extracts_all_users(next_json_server: tuple[str, Users], keys: dict[str, Any]) -> None:
+    """With the auto paginator, page numbers, each kind of total, and the next page."""
     url, users = next_json_server
     assert read(url, **keys) == users
 
 
 def test_json_server_1_repeats_its_last_page(next_json_server: tuple[str, Users]) -> None:
-    """Where no key says what tells the end, a full last page is held against the one behind it, which is the same."""
+    """Without a key for the end, the reader compares a full last page with the page after it."""
     url, _ = next_json_server
     assert "has the same records as page 5: the source repeats itself" in fail(url, **PAGED, page_size=21)
 
 
 @pytest.fixture(scope="module")
 def scim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], tuple[str, Users]]]:
-    """scim2-server, which keeps its users in memory: its URL, and all users, once there are so many."""
+    """Run scim2-server, which stores users in memory. Return its URL and all users."""
     folder, port = tmp_path_factory.mktemp("scim"), find_port()
     programs = install_pip(folder / "venv", "scim2-server==0.8.3")
     headers = {"Authorization": "Bearer scim-t0ken", "Content-Type": "application/scim+json"}
@@ -177,16 +177,16 @@ SCIM = {"preset": "scim", "auth": "bearer:SCIM_TOKEN"}
 
 @pytest.mark.usefixtures("_token")
 @pytest.mark.parametrize("keys", [{}, {"page_size": 4}, {"page_size": 1, "requests_per_second": 1e6}], ids=str)
-def test_scim_gives_everybody(scim: Callable[[int], tuple[str, Users]], keys: dict[str, Any]) -> None:
-    """As the preset reads it, in one page and in many, one after the other and ahead."""
+def test_scim_preset_extracts_all_users(scim: Callable[[int], tuple[str, Users]], keys: dict[str, Any]) -> None:
+    """In one page or many, sequentially or ahead."""
     url, users = scim(13)
     records = read(url, **SCIM, mode="snapshot", params={}, **keys)
     assert sorted(record["id"] for record in records) == sorted(user["id"] for user in users)
 
 
 @pytest.mark.usefixtures("_token")
-def test_scim_gives_who_changed_since_the_watermark(scim: Callable[[int], tuple[str, Users]]) -> None:
-    """Its filter on meta.lastModified leaves out whom it should, and nobody else."""
+def test_scim_filter_excludes_older_changes(scim: Callable[[int], tuple[str, Users]]) -> None:
+    """The filter uses meta.lastModified."""
     url, users = scim(13)
     moments = sorted(dt.datetime.fromisoformat(user["meta"]["lastModified"]) for user in users)
     for watermark, number in ((moments[0], 13), (moments[-1] + dt.timedelta(hours=1), 0)):
@@ -194,8 +194,10 @@ def test_scim_gives_who_changed_since_the_watermark(scim: Callable[[int], tuple[
         assert sum(len(page) for page in reading) == number
 
 
-def test_scim_wants_its_token(scim: Callable[[int], tuple[str, Users]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong one fails at once, and is not shown."""
+def test_scim_wrong_token_fails_at_once(
+    scim: Callable[[int], tuple[str, Users]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error does not show the token."""
     url, _ = scim(1)
     monkeypatch.setenv("SCIM_TOKEN", "another-t0ken")
     line = fail(url, **SCIM)
@@ -205,7 +207,7 @@ def test_scim_wants_its_token(scim: Callable[[int], tuple[str, Users]], monkeypa
 
 @pytest.fixture(scope="module")
 def datasette(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Datasette over 105 users in a table of SQLite."""
+    """Run Datasette with 105 users in a SQLite table."""
     folder, port = tmp_path_factory.mktemp("datasette"), find_port()
     programs = install_pip(folder / "venv", "datasette==0.65")
     with closing(sqlite3.connect(folder / "people.db")) as db, db:
@@ -227,7 +229,7 @@ def datasette(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ids=lambda keys: " ".join(f"{name}={value}" for name, value in keys.items()) or "auto",
 )
 @pytest.mark.parametrize("size", ["10", "21", "105", "1000"])
-def test_datasette_gives_everybody(datasette: str, size: str, keys: dict[str, Any]) -> None:
-    """By its URL of the next page, its cursor and its Link, and by what auto makes of them."""
+def test_datasette_extracts_all_users(datasette: str, size: str, keys: dict[str, Any]) -> None:
+    """By next URL, cursor, Link header, and the auto paginator."""
     params = {"_shape": "objects", "_size": size}
     assert read(datasette, data_selector="rows", params=params, **keys) == make_users(105)

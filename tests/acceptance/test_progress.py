@@ -1,4 +1,4 @@
-"""How far a reading is: on a terminal, in a pipe, and at the scheduler."""
+"""Show the progress of an extraction in a terminal, in a pipe, and in the scheduler."""
 
 import re
 import time
@@ -26,7 +26,7 @@ LOAD = ("LoadUsers", "--date", DAY, "--users-paginator", "page", "--users-total-
 
 
 def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
-    """A source of PAGES pages, each after so many seconds; it fails once at the page `fail`."""
+    """Serve PAGES pages, each after `wait` seconds. The page `fail` fails once."""
     failed: list[int] = []
 
     def respond(request: Request) -> Answer:
@@ -40,8 +40,8 @@ def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
     return server.on("/users", respond)
 
 
-def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(server):
-    """Pages, records, their rate, share and time left; a retry's line stands above it, whole; then the log's line."""
+def test_terminal_shows_a_transient_bar(server):
+    """The bar shows pages, records, rate, share and time left. A retry is logged above the bar."""
     url = serve_slowly(server, 0.15, fail=8)
     code, written = run_on_terminal("luigi", "--module", "pipeline", *LOAD, "--users-url", url)
     assert code == 0, written
@@ -57,8 +57,8 @@ def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(server):
     assert lines.count("INFO: users 2026-11-20: extracted 500 records, 10 pages") == 1
 
 
-def test_lines_for_a_file_do_not_go_to_the_terminal_with_the_bar(server):
-    """`> file` has all of them, also those that were written while there was a bar."""
+def test_redirected_log_lines_stay_out_of_the_terminal(server):
+    """The file receives every line, including lines logged while the bar is shown."""
     url = serve_slowly(server, 0.15, fail=8)
     with Path("log").open("wb") as log:
         code, written = run_on_terminal(
@@ -72,8 +72,8 @@ def test_lines_for_a_file_do_not_go_to_the_terminal_with_the_bar(server):
     assert "retry 1 of 5" not in written
 
 
-def test_what_is_read_at_once_needs_no_bar(server):
-    """Hundreds of small days would only flicker."""
+def test_quick_extraction_shows_no_bar(server):
+    """Hundreds of short days would only flicker."""
     url = server.on("/users", Answer([make_user(1)]))
     code, written = run_on_terminal("luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:3], "--users-url", url)
     assert code == 0, written
@@ -82,8 +82,8 @@ def test_what_is_read_at_once_needs_no_bar(server):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_pipe_gets_no_bar(server, workers):
-    """Nor does a worker's child: the log has its one line."""
+def test_pipe_shows_no_bar(server, workers):
+    """The log has one line, with one worker or several."""
     url = serve_slowly(server, 0.1)
     result = luigi_run("ExtractUsers", *LOAD[1:], "--users-url", url, "--workers", workers, FORCE_COLOR="1")
     assert result.returncode == 0, result.stderr
@@ -92,8 +92,8 @@ def test_a_pipe_gets_no_bar(server, workers):
     assert result.stdout == f"INFO: users {DAY}: extracted 500 records, 10 pages\n"
 
 
-def test_a_worker_s_child_draws_no_bar_on_the_terminal(server):
-    """Several of them would write over each other."""
+def test_worker_processes_show_no_bar(server):
+    """Several bars would overwrite each other."""
     url = serve_slowly(server, 0.1)
     code, written = run_on_terminal(
         "luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:], "--users-url", url, "--workers", "2"
@@ -102,8 +102,8 @@ def test_a_worker_s_child_draws_no_bar_on_the_terminal(server):
     assert "\x1b" not in written
 
 
-def test_the_visualiser_shows_how_far_a_running_day_is(server):
-    """Its message and share while the child of a worker reads, and that of the end when it is done."""
+def test_visualiser_shows_progress_of_a_running_day(server):
+    """A worker process reports the message and the share while it extracts and when it is done."""
     with start_scheduler() as environment:
 
         def ask(status: str) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def test_the_visualiser_shows_how_far_a_running_day_is(server):
     for message, percentage in messages.items():
         found = re.fullmatch(r"(\d+) pages, (\d+) of 500 records, [\d,]+ records/s", message)
         assert found
-        assert percentage in (None, 100 * int(found[2]) // 500)  # None: asked between the two calls
+        assert percentage in (None, 100 * int(found[2]) // 500)  # None if the request came between the two calls
     assert 1 <= len(messages) <= 3
     assert done["status_message"].startswith("10 pages, 500 of 500 records, ")
     assert done["progress_percentage"] == 100
@@ -132,15 +132,15 @@ def test_the_visualiser_shows_how_far_a_running_day_is(server):
 
 
 def follow(url: str, set_message: Callable[[str], None], set_percentage: Callable[[int], None], **keys: Any) -> None:
-    """Read a source, with the setters of a task."""
+    """Extract from a source and report progress to the given setters."""
     reading = Reader(People(url=url, paginator="page", **keys), OTHER_DAY, census=Census(None, ("id",)))
     with progress.track_extraction(set_message, set_percentage) as tell:
         for _ in reading:
             tell(reading)
 
 
-def test_the_scheduler_is_told_now_and_then_and_at_the_end(server, monkeypatch):
-    """A page that comes too soon is not told; without a declared total there is no share."""
+def test_scheduler_updates_are_throttled(server, monkeypatch):
+    """The end is always reported. Without a declared total there is no share."""
     url = server.on("/users", make_pages(50, 10, server, ""))
     messages: list[str] = []
     follow(url, messages.append, pytest.fail)
@@ -153,8 +153,8 @@ def test_the_scheduler_is_told_now_and_then_and_at_the_end(server, monkeypatch):
     assert [message.split(",")[0] for message in messages] == ["1 page", *(f"{number} pages" for number in range(2, 7))]
 
 
-def test_a_share_is_never_more_than_all(server):
-    """Where records come again, there are more of them than the source declares."""
+def test_share_is_at_most_100_percent(server):
+    """With repeated records the source sends more than it declares."""
     users = [{"id": number} for number in (1, 2, 2, 3)]
     shares: list[int] = []
     body = {"total": 3, "users": users}
@@ -164,8 +164,8 @@ def test_a_share_is_never_more_than_all(server):
     assert shares == [100]
 
 
-def test_a_scheduler_that_does_not_hear_fails_no_day(server, monkeypatch, caplog):
-    """It is told no more, as each call that nobody answers takes a minute; the log has a line."""
+def test_unreachable_scheduler_does_not_fail_the_day(server, monkeypatch, caplog):
+    """The log has one line. Updates stop, because each failed call takes a minute."""
     monkeypatch.setattr(progress, "EVERY", 0)
     calls: list[str] = []
 

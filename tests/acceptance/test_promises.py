@@ -1,6 +1,6 @@
-"""What the pipeline promises, each promise by its number; what a module's own tests show is not repeated here.
+"""Verify the numbered guarantees of the pipeline.
 
-The same on each database, and with the files in a folder and in a bucket.
+They run on each database, with files in a folder and in a bucket. Tests of single modules are not repeated here.
 """
 
 import datetime as dt
@@ -36,7 +36,7 @@ from wholeday.tasks.stages import read_workspace
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("files"),
-    pytest.mark.xdist_group("promises"),  # one bucket for all of them
+    pytest.mark.xdist_group("promises"),  # all tests share one bucket
 ]
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(6)]
@@ -45,7 +45,7 @@ URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=
 
 
 class Folder:
-    """The files of days on this machine."""
+    """The files of days in a local folder."""
 
     def dump(self) -> dict[str, bytes]:
         """Every file, by path."""
@@ -85,7 +85,7 @@ SETUPS = [*((database, "folder") for database in DATABASES), *((database, "bucke
 
 @pytest.fixture(params=SETUPS, ids=" ".join)
 def files(request: pytest.FixtureRequest, home: Path, configure: Callable[..., None]) -> Folder | Elsewhere:
-    """Run the test on each database, and with the files in each kind of place, which are those of luigi.cfg."""
+    """Run the test on each database and with each kind of data_dir. luigi.cfg names the same data_dir."""
     database, place = request.param
     if database == "postgresql":
         request.getfixturevalue("postgresql")
@@ -99,7 +99,7 @@ def files(request: pytest.FixtureRequest, home: Path, configure: Callable[..., N
 
 
 def make_files(configure, days=DAYS, per_day=600) -> None:
-    """Raw and clean folders of some days of a demo source in which many users change more than once."""
+    """Extract and transform days of a demo source in which many users change more than once."""
     configure("users", url=URL + str(per_day))
     for day in days:
         stages.extract(read_workspace(USERS), day)
@@ -108,8 +108,8 @@ def make_files(configure, days=DAYS, per_day=600) -> None:
 
 @pytest.mark.sweep
 @pytest.mark.timeout(60 + 20 * KILLS)
-def test_g1_a_marker_is_there_if_and_only_if_all_rows_are(files):
-    """SIGKILL at any instant of a run, time and again: no half a day; then a plain run completes it."""
+def test_g1_marker_exists_exactly_with_all_rows(files):
+    """Repeated SIGKILLs leave no partial day. A plain run completes the day."""
     day, flags = "2026-10-01", ("--users-url", URL + "20000", "--pipeline-part-records", "4000")
     began = time.monotonic()
     assert luigi_run("LoadUsers", "--date", day, *flags).returncode == 0
@@ -123,7 +123,7 @@ def test_g1_a_marker_is_there_if_and_only_if_all_rows_are(files):
         time.sleep(chance.uniform(0.2 * length, length))
         command.send_signal(signal.SIGKILL)
         command.communicate()
-        # In one query: a server may be about to commit for a client that is gone.
+        # In one query, because a server may still commit for a killed client.
         counts = "select (select count(*) from loads), (select count(*) from users)"
         markers, rows = query(counts)[0] if has_table("loads") else (0, 0)
         assert rows == markers * len(whole["users"])
@@ -135,14 +135,14 @@ def test_g1_a_marker_is_there_if_and_only_if_all_rows_are(files):
 
 
 def throw_away(files: Folder | Elsewhere) -> None:
-    """Have neither files nor a warehouse."""
+    """Remove the files and the warehouse."""
     files.remove("raw", "clean")
     remove_warehouse()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_g2_any_order_and_repetition_of_days_gives_the_same_warehouse(configure, seed):
-    """The same files, loaded straight, and loaded shuffled with days again whose markers were deleted."""
+def test_g2_load_order_and_repetition_do_not_matter(configure, seed):
+    """The shuffled run also loads days again whose markers were deleted."""
     make_files(configure)
     for day in DAYS:
         stages.load(read_workspace(USERS), day)
@@ -157,8 +157,8 @@ def test_g2_any_order_and_repetition_of_days_gives_the_same_warehouse(configure,
     assert query("select * from users_history order by 1, 2, 3, 4, 5, 6, 7") == view
 
 
-def test_g3_an_older_fact_never_overwrites_a_newer_one(configure):
-    """The newest day first: no user goes back when the older days come."""
+def test_g3_older_facts_never_overwrite_newer_ones(configure):
+    """The newest day is loaded first."""
     make_files(configure)
     newest: dict[int, str] = {}
     for day in reversed(DAYS):
@@ -169,8 +169,8 @@ def test_g3_an_older_fact_never_overwrites_a_newer_one(configure):
     assert query("select count(*) from loads where superseded > 0")[0][0] > 0
 
 
-def test_g4_every_extracted_record_is_in_exactly_one_count(configure):
-    """In every marker, whatever the order of loading."""
+def test_g4_each_extracted_record_has_one_count(configure):
+    """The counts add up in every marker, in any load order."""
     make_files(configure)
     for day in [*DAYS[::2], *DAYS[1::2]]:
         stages.load(read_workspace(USERS), day)
@@ -182,8 +182,8 @@ def test_g4_every_extracted_record_is_in_exactly_one_count(configure):
     assert query("select sum(rejected) > 0, sum(updated) > 0 from loads") == [(1, 1)]
 
 
-def test_g5_a_run_that_leaves_a_day_undone_says_which_and_exits_non_zero():
-    """The days around it are loaded; the next run does the missing one only."""
+def test_g5_incomplete_run_names_the_day_and_fails():
+    """The other days are loaded. The next run requests the missing day only."""
     with Server() as server:
         bad = {"2026-11-02"}
         answer = {True: Answer(status=404), False: Answer([{"id": 1}])}
@@ -205,8 +205,8 @@ def test_g5_a_run_that_leaves_a_day_undone_says_which_and_exits_non_zero():
     indirect=["files"],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_g6_raw_is_never_changed_and_is_enough(files, engine, request):
-    """Clean files and warehouse thrown away: made again from raw alone, alike, by each engine."""
+def test_g6_raw_files_suffice_and_never_change(files, engine, request):
+    """Each engine restores the same clean files and tables from raw files alone."""
     span = ("BackfillUsers", "--start", "2026-10-01", "--stop", "2026-10-03", "--pipeline-part-records", "10")
     assert luigi_run(*span).returncode == 0
     before, rows = files.dump(), dump_warehouse()
@@ -223,8 +223,8 @@ def test_g6_raw_is_never_changed_and_is_enough(files, engine, request):
 @pytest.mark.parametrize(
     "auth", ["bearer:USERS_API_TOKEN", "header:X-Api-Key:USERS_API_TOKEN"], ids=["bearer", "header"]
 )
-def test_g8_a_secret_is_in_no_log_file_table_or_error(auth, files):
-    """A run that fails and one that succeeds, at log level DEBUG: the token goes to the source, and nowhere else."""
+def test_g8_secrets_are_never_stored_or_logged(auth, files):
+    """A failed and a successful run at level DEBUG send the token only to the source."""
     token = "s3cr3t-t0k3n-of-the-api"
     with Server() as server:
         echo = {"error": f"{token} is not welcome"}

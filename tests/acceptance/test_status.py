@@ -1,4 +1,4 @@
-"""`status`: how each day stands and how old the newest is, for people, for machines and for monitors."""
+"""Show the state of each day with `status`, for people, programs and monitors."""
 
 import datetime as dt
 import json
@@ -19,7 +19,7 @@ from wholeday.commands.status import Status, format_span, read_status
 from wholeday.tasks.failures import Failure
 from wholeday.tasks.stages import read_workspace
 
-NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # a Wednesday
+NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)  # Wednesday
 FIRST, LAST = dt.date(2026, 11, 5), dt.date(2026, 11, 24)
 NOTHING = "ERROR: users: no day is loaded, and --max-age allows 1 day: see wholeday status"
 
@@ -48,7 +48,7 @@ def make_every_state() -> None:
 
 
 def test_every_day_has_a_state():
-    """Where several are true the gravest: what failed is missing too, what is outdated or pruned is loaded."""
+    """The gravest state wins. A failed day is also missing; an outdated or pruned day is loaded."""
     make_every_state()
     status = read_status(read_workspace(USERS))
     days = {FIRST + dt.timedelta(days=number) for number in range(20)}
@@ -68,8 +68,8 @@ def test_every_day_has_a_state():
     assert (status.days, status.first, status.newest, status.last_closed) == (17, FIRST, dt.date(2026, 11, 23), LAST)
 
 
-def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
-    """A row a week from Monday on, a letter a day; then the newest loads, and a line for all that is not well."""
+def test_screen_shows_calendar_and_problems(capsys):
+    """The calendar has a row for each week and a letter for each day. The newest loads follow."""
     make_every_state()
     out, err, code = run_here(capsys, "status", "--days", "2")
     assert (err, code) == ("", 0)
@@ -100,8 +100,8 @@ def test_the_screen_shows_the_weeks_and_what_is_wrong(capsys):
 
 
 @pytest.mark.slow
-def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
-    """What is 0 throughout is told in a line, and gives its room to the rest; else the names of counts are broken."""
+def test_80_columns_show_complete_numbers():
+    """Columns of zeros become one line. If the rest is still too wide, the headers wrap."""
     make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
     change("update loads set deleted = 0, superseded = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
     code, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
@@ -121,8 +121,8 @@ def test_a_terminal_of_80_columns_shows_every_date_and_number_whole():
     assert (len(rows), max(map(len, rows))) == (3, 81)
 
 
-def test_the_calendar_is_as_long_as_the_days_known_and_six_weeks_at_most(capsys):
-    """No week before the first known day, and nothing for a day of which nothing is known."""
+def test_calendar_has_at_most_six_weeks(capsys):
+    """It starts with the first known day and leaves unknown days blank."""
     assert "Mon" not in run_here(capsys, "status")[0]
     note(Failure(NOW, LAST, "extract", "no route to host"), Failure(NOW, dt.date(2026, 11, 18), "extract", "no"))
     out, _, _ = run_here(capsys, "status")
@@ -139,8 +139,8 @@ def test_the_calendar_is_as_long_as_the_days_known_and_six_weeks_at_most(capsys)
     ]  # fmt: skip
 
 
-def test_for_machines_there_is_one_document_with_the_keys_that_are_explained(capsys):
-    """Times and dates as text, the newest loads only; every key is explained."""
+def test_json_keys_are_documented(capsys):
+    """Times and dates are text. The document has the newest loads only."""
     make_every_state()
     out, err, code = run_here(capsys, "status", "--json", "--days", "3")
     assert (err, code) == ("", 0)
@@ -161,8 +161,8 @@ def test_for_machines_there_is_one_document_with_the_keys_that_are_explained(cap
         assert f"`{key}`" in page, key
 
 
-def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
-    """To the second; one line with the cause, after all that status says anyway; with nothing loaded too."""
+def test_max_age_fails_if_data_is_too_old(capsys):
+    """The limit is exact to the second. One line gives the cause, even if no day is loaded."""
     out, err, code = run_here(capsys, "status", "--max-age", "1 day")
     assert (err.strip(), code) == (NOTHING, 1)
     assert "no day is loaded" in out
@@ -181,8 +181,8 @@ def test_a_monitor_is_told_when_what_is_known_ends_too_long_ago(capsys):
     assert (err.strip(), code) == (f"{line}: 2026-11-24 failed, extract: 503 for 5 tries", 1)
 
 
-def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(capsys):
-    """A monitor must not be calmed by the newest day while one before it is missing."""
+def test_missing_day_limits_known_changes(capsys):
+    """Later loaded days must not hide a missing day from a monitor."""
     make_days(FIRST, 20)
     assert run_here(capsys, "status", "--max-age", "1 day 4 hours")[1:] == ("", 0)
     change("delete from loads where date in ('2026-11-12', '2026-11-20')")
@@ -211,8 +211,8 @@ def test_a_missing_day_holds_up_what_is_known_however_many_were_loaded_after_it(
         ({"mode": "snapshot"}, "'2026-11-15' and '2026-11-18'", 20),
     ],
 )
-def test_a_later_day_makes_up_for_a_missing_one_where_it_was_read_from_before_it(configure, settings, snapshots, known):
-    """Windows do not; a watermark does, and a snapshot is whole by itself, as far as days follow without a gap."""
+def test_later_day_may_cover_a_missing_day(configure, settings, snapshots, known):
+    """A watermark covers the gap, and a snapshot is complete by itself. A window covers its own day only."""
     make_days(FIRST, 19)
     configure("users", **settings)
     change("delete from loads where date in ('2026-11-12', '2026-11-20')")
@@ -222,14 +222,14 @@ def test_a_later_day_makes_up_for_a_missing_one_where_it_was_read_from_before_it
     assert status.known_until
     assert status.known_until.date() == dt.date(2026, 11, known + (known == 23))
     wanted = [date.day for date in status.wanted]
-    assert wanted == ([12, 20, 24, 25] if snapshots else [12, 20, 24])  # the files of the first two are there
+    assert wanted == ([12, 20, 24, 25] if snapshots else [12, 20, 24])  # the files of the first two days exist
 
 
 @pytest.mark.parametrize(
     ("mode", "known"), [("incremental", "2026-11-23T23:00:00+00:00"), ("snapshot", "2026-11-24T00:05:00+00:00")]
 )
-def test_what_is_known_ends_with_the_window_or_with_the_reading_of_a_snapshot(configure, mode, known):
-    """A snapshot of a day says how it was when it was read, and not how it will be when the day ends."""
+def test_known_changes_end_with_window_or_snapshot(configure, mode, known):
+    """A snapshot shows the state at its extraction, not at the end of its day."""
     make_days(FIRST, 19)
     configure("users", timezone="Europe/Berlin", mode=mode)
     change("update loads set mode = ?, window_stop = '2026-11-23T23:00:00.000000Z' where date = '2026-11-23'", mode)
@@ -240,8 +240,8 @@ def test_what_is_known_ends_with_the_window_or_with_the_reading_of_a_snapshot(co
 
 
 @pytest.mark.slow
-def test_ten_years_of_days_are_told_in_a_second_or_two():
-    """luigi.cfg and the code are asked once, and each manifest is read once."""
+def test_status_of_ten_years_takes_two_seconds():
+    """status reads the configuration, the code and each manifest once."""
     make_days(LAST - dt.timedelta(days=3651), 3652)
     began = time.process_time()
     status = read_status(read_workspace(USERS))
@@ -262,7 +262,7 @@ def test_ten_years_of_days_are_told_in_a_second_or_two():
         (3 * 86400 + 60, "3 days"),
     ],
 )
-def test_a_length_of_time_is_told_by_its_two_largest_units(seconds, words):
+def test_duration_shows_two_largest_units(seconds, words):
     assert format_span(dt.timedelta(seconds=seconds)) == words
 
 
@@ -273,15 +273,15 @@ def test_a_length_of_time_is_told_by_its_two_largest_units(seconds, words):
         (["--max-age", "36", "hours"], "unexpected argument 'hours'"),
     ],
 )
-def test_a_duration_that_is_none_is_refused(capsys, arguments, line):
-    """A number without a unit must not be taken for seconds because the shell split the words."""
+def test_invalid_duration_is_refused(capsys, arguments, line):
+    """The shell splits unquoted words; a bare number must not mean seconds."""
     _, err, code = run_here(capsys, "status", *arguments)
     assert code == 2
     assert line in err
 
 
-def test_failures_that_cannot_be_read_are_one_line(capsys):
-    """What is wrong, with which file, and what to do."""
+def test_unreadable_failures_are_one_line(capsys):
+    """The line has the error, the file and the next step."""
     Path("data/failures").mkdir(parents=True)
     Path("data/failures/users.jsonl").write_text("{}\n")
     _, err, code = run_here(capsys, "status")
@@ -291,8 +291,8 @@ def test_failures_that_cannot_be_read_are_one_line(capsys):
     )
 
 
-def test_a_day_that_was_really_loaded_is_neither_outdated_nor_missing():
-    """In processes of their own, by today's clock."""
+def test_status_of_a_real_load_is_clean():
+    """Both commands run in their own processes with the real clock."""
     assert luigi_run("LoadUsers").returncode == 0
     result = run("python", "-m", "wholeday", "status", "--json", "--max-age", "2 days")
     assert result.returncode == 0, result.stderr
