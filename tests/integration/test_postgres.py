@@ -208,7 +208,7 @@ def test_temporary_file_limit_is_one_line(cluster: Cluster) -> None:
         cluster.execute(f"alter role {USER} reset temp_file_limit")
 
 
-def test_name_longer_than_63_bytes_is_rejected(store: Store) -> None:
+def test_name_longer_than_63_bytes_is_refused(store: Store) -> None:
     """PostgreSQL would truncate the name without an error."""
     declare(store, *declared(), sa.Column("ü" * 32, sa.Text))
     day = incremental(1)
@@ -375,7 +375,7 @@ def test_sqlalchemy_and_pandas_accept_the_same_url(store: Store) -> None:
 
 
 def test_first_load_restores_all_indexes(store: Store, cluster: Cluster) -> None:
-    """A load into empty tables drops the indexes first. It restores those of other programs as well."""
+    """A load into empty tables drops the indexes first. It restores indexes of other programs as well."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
     found = "from pg_indexes where schemaname = current_schema() order by 1"
     other = Store(cluster.make_url())
@@ -520,7 +520,7 @@ def test_concurrent_first_loads_create_shared_tables_once(store: Store) -> None:
 
 
 def test_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
-    """A rebuild locks out readers only at its commit."""
+    """Queries run while the tables are emptied and filled."""
     day = snapshot(1, 10, user(1, "a", 5))
     store.load(day)
     seen = []

@@ -252,7 +252,7 @@ def test_user_is_erased_from_pruned_days():
     assert not list_files(OLD[0])
 
 
-def test_new_extraction_of_a_pruned_day_resets_its_marker(configure):
+def test_new_extraction_resets_pruned_at(configure):
     prune_old()
     execute(f"delete from loads where date = '{OLD[0]}'")
     configure("users", url=URL)

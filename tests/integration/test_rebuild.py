@@ -120,7 +120,7 @@ def test_rebuild_needs_only_raw_files(configure):
 
 @pytest.mark.usefixtures("database", "loaded")
 def test_rebuild_applies_a_changed_column_type():
-    """A load rejects a changed type. Erased users stay erased."""
+    """A load refuses a changed type. Erased users stay erased."""
     rows = query("select user_id, name from users where user_id > 70000 order by 1")
     forgotten = query("select max(user_id) from users")[0][0]
     execute(f"insert into _users_forgotten values ({forgotten})")
@@ -237,7 +237,7 @@ def give_old_names(name: str) -> None:
 
 @pytest.mark.usefixtures("database", "loaded")
 def test_rebuild_renames_old_tables(configure):
-    """Every other command rejects old tables. Tombstones and the tables of other datasets stay."""
+    """Every other command refuses old tables. Tombstones and the tables of other datasets stay."""
     with Server() as server:
         rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
         configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)

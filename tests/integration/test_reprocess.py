@@ -195,7 +195,7 @@ def test_failed_or_missing_day_does_not_stop_others(server, configure):
     assert "manifest.json is not a manifest" in damaged.why
 
 
-def test_command_exits_with_1_on_missing_or_failed_days(server, configure, capsys):
+def test_command_exits_with_1_if_days_fail(server, configure, capsys):
     """Only these days are printed on stderr."""
     serve_days(server, configure)
     load_days()

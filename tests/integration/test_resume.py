@@ -36,7 +36,7 @@ Configure = Callable[..., None]
 
 
 class Flaky:
-    """A listing that fails from a given request on, until `mend` is called."""
+    """A listing that fails from a given request on, until it is repaired."""
 
     def __init__(self, server: Server, listing: Listing, broken_at: int | None = None) -> None:
         self.listing, self.broken_at = listing, broken_at
@@ -88,7 +88,7 @@ def read_ids() -> list[int]:
 def test_interrupted_extraction_resumes_after_its_last_part(
     server: Server, configure: Configure, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only the page in which the part ended is requested again. The day keeps the time of its first request."""
+    """Only the page where the part ended is requested again. The day keeps the time of its first request."""
     caplog.set_level(logging.INFO, "luigi-interface")
     before = clock.utc_now()
     break_off(server, configure)
@@ -290,7 +290,7 @@ def test_checkpoint_expires_after_a_day(
     assert (read_manifest().started_at == then) == (requests == 4)
 
 
-def test_rejected_day_is_not_resumed(server: Server, configure: Configure, folder: Path) -> None:
+def test_day_that_fails_a_gate_is_not_resumed(server: Server, configure: Configure, folder: Path) -> None:
     """After a quality gate fails, the next run requests all pages again."""
     source = Flaky(server, Listing("query", count=20, size=3))
     set_source(configure, source, min_records="21")
@@ -632,7 +632,7 @@ def test_interruptions_do_not_change_the_files(
     breaks: list[int],
     keys: dict[str, Any],
 ) -> None:
-    """The files equal those of an uninterrupted extraction byte for byte."""
+    """Interrupted and uninterrupted extractions write the same bytes."""
     assume(keys.get("paginator") != "auto" or kind not in ("body", "header"))
     results = []
     for disturbed in (False, True):

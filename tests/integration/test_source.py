@@ -154,7 +154,7 @@ def test_falling_page_count_fails_the_day(server: Server, paginator: str, link: 
     assert "page 2: the source declared 3 pages, and now 2: its list became shorter during the extraction" in line
 
 
-def test_empty_page_that_announces_more_is_not_the_end(server: Server) -> None:
+def test_empty_page_announcing_more_is_not_the_end(server: Server) -> None:
     """An empty page without such a flag is the end."""
     pages = {"1": [{"id": 1}], "2": [], "3": [{"id": 3}], "4": []}
     url = server.on(

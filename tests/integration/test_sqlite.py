@@ -43,7 +43,7 @@ def test_url_names_a_file(url: str, file: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?timeout=5"])
-def test_url_without_a_file_is_rejected(url: str) -> None:
+def test_url_without_a_file_is_refused(url: str) -> None:
     """The error shows a valid URL."""
     with pytest.raises(ConfigError, match=r"SQLite is used in a file only: use sqlite:///data/warehouse\.db"):
         sqlite.Database(url)
@@ -178,7 +178,7 @@ def test_next_load_completes_an_interrupted_switch_to_wal(
 
 @pytest.mark.parametrize("again", [False, True], ids=["the first", "after one that was killed"])
 def test_no_reader_gets_in_before_wal_mode(store: Store, just_before: Callable[[str, Do], None], again: bool) -> None:
-    """SQLite rejects the change of mode while another connection reads, and does not wait."""
+    """SQLite refuses the change of mode while another connection reads, and does not wait."""
     change, met = "pragma journal_mode = wal", []
     if again:
         die_after_the_commit_of_a_first_day(store, just_before, change)

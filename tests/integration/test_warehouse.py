@@ -235,7 +235,7 @@ def test_unexpected_row_count_fails_the_load(store: Store) -> None:
     "name",
     ["loads", "Rejects", "_stage", "_users_days", "_growth", "pg_class", "sqlite_users", 'a"b'],
 )
-def test_reserved_table_name_is_rejected(name: str) -> None:
+def test_reserved_table_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="give both one name, not _…, pg_…, sqlite_…, loads, rejects"):
         Declared.read(name, lambda metadata: sa.Table(name, metadata, *declared()))
 
@@ -251,7 +251,7 @@ def test_other_dataset_names_are_accepted(store: Store, name: str) -> None:
     assert names(store) == {1: "a"}
 
 
-def test_longer_dataset_name_is_rejected() -> None:
+def test_longer_dataset_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="a column may have 63 bytes, a table 52"):
         Declared.read("n" * 53, lambda metadata: sa.Table("n" * 53, metadata, *declared()))
 
@@ -259,8 +259,8 @@ def test_longer_dataset_name_is_rejected() -> None:
 @pytest.mark.parametrize(
     "name", ["xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "rowid", "ROWID", "oid", "_rowid_", "_state"]
 )
-def test_reserved_column_name_is_rejected(name: str) -> None:
-    """PostgreSQL rejects such a table. In SQLite the column would hide the row order."""
+def test_reserved_column_name_is_refused(name: str) -> None:
+    """PostgreSQL refuses such a table. In SQLite the column would hide the row order."""
     with pytest.raises(ConfigError, match=f"table users: the warehouse needs the name {name}: rename the column"):
         Declared.read("users", lambda metadata: sa.Table("users", metadata, *declared(name=name)))
 
@@ -297,7 +297,7 @@ REFUSAL = {
     ids=["index", "trigger"],
 )
 def test_violated_constraint_is_one_line_without_data(store: Store, sql: Any, message: dict[str, str]) -> None:
-    """The rejected rows hold personal data, and so may the message of a trigger."""
+    """The refused rows hold personal data, and so may the message of a trigger."""
     store.load(incremental(1, user(1, "a", 5), user(2, "Kowalczyk", 5)))
     store.execute(*(sql[store.kind] if sql is REFUSAL else [sql]))
     line = fails(store, incremental(2, user(1, "Kowalczyk", 30)))
@@ -339,7 +339,7 @@ def test_new_declared_column_is_added_to_the_tables(store: Store) -> None:
         ([*declared(), sa.Column("shop", sa.Text, primary_key=True)], "the primary key (user_id), not (user_id, shop)"),
     ],
 )
-def test_other_declaration_changes_are_rejected(store: Store, columns: Any, message: str) -> None:
+def test_other_declaration_changes_are_refused(store: Store, columns: Any, message: str) -> None:
     """Covers removed columns, changed types and changed keys. The error comes before any row is read."""
     store.load(incremental(1, user(1, "a", 5)))
     declare(store, *columns)
@@ -403,7 +403,7 @@ def one_row(**columns: Any) -> list[pa.RecordBatch]:
         (one_row(updated_at=pa.array([2**62], pa.timestamp("us", "UTC"))), "holds a time outside the years 1 to 9999"),
     ],
 )
-def test_rows_that_do_not_fit_are_rejected(store: Store, rows: Any, message: str) -> None:
+def test_rows_that_do_not_fit_fail_the_load(store: Store, rows: Any, message: str) -> None:
     """The error names the column. Earlier rows of the load are rolled back."""
     store.load(incremental(1, user(1, "a", 5)))
     day = incremental(2)
@@ -425,7 +425,7 @@ def test_rows_that_do_not_fit_are_rejected(store: Store, rows: Any, message: str
     ],
     ids=["integer", "text"],
 )
-def test_key_of_another_type_is_rejected(store: Store, key: Any, fitting: list[Any], others: list[Any]) -> None:
+def test_key_of_another_type_fails_the_load(store: Store, key: Any, fitting: list[Any], others: list[Any]) -> None:
     """A cast key would not match the keys of rejects and tombstones. Any width of the right type is accepted."""
     declare(store, *declared(key=key))
     for date, column in enumerate(fitting, 1):
@@ -436,7 +436,7 @@ def test_key_of_another_type_is_rejected(store: Store, key: Any, fitting: list[A
         assert "column user_id holds " in message
 
 
-def test_snapshots_with_equal_as_of_are_rejected(store: Store) -> None:
+def test_second_snapshot_with_equal_as_of_fails(store: Store) -> None:
     """Neither of the two would be the later one."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
     assert "the same as_of as 2026-11-01" in fails(store, snapshot(2, 10, user(1, "b", 5)))
@@ -547,7 +547,7 @@ def test_rejects_of_a_day_replace_earlier_ones(store: Store) -> None:
 
 
 def test_reject_with_invalid_key_is_kept(new_database: Callable[[], str]) -> None:
-    """It counts as a reject without a key: in a snapshot, the user it may have meant has vanished."""
+    """It counts as a reject without a key: the row it may refer to is absent from the snapshot."""
     store = Store(new_database(), "orders")
     store.load(snapshot(1, 10, Record(("1", 1), at(5), "a")))
     keys = [
@@ -676,7 +676,7 @@ def test_rows_of_unknown_days_do_not_block_loads(store: Store) -> None:
     assert names(store) == {1: "b", 2: "b"}
 
 
-def test_columns_that_differ_only_in_case_are_rejected(store: Store) -> None:
+def test_columns_that_differ_only_in_case_are_refused(store: Store) -> None:
     """Databases compare names without case."""
     declare(store, *declared(), sa.Column("Name", sa.Text))
     assert "two columns differ in upper and lower case only" in fails(store, incremental(1, user(1, "a", 5)))
