@@ -226,7 +226,7 @@ def work_watched() -> None:
 @pytest.mark.sweep
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", ["refuse", "lose", "cut", "kill", "kill after"])
-def test_next_run_recovers_from_a_fault_at_any_request(
+def test_next_run_recovers_from_any_failed_request(
     bucket: Bucket, configure: Configure, whole: list[Any], how: How
 ) -> None:
     """The storage refuses, the connection breaks, or the process dies, before or after the request takes effect."""

@@ -208,7 +208,7 @@ def test_rollback_between_two_equal_snapshots() -> Case:
 
 
 @golden
-def test_older_incremental_day_after_a_snapshot_without_the_user() -> Case:
+def test_late_incremental_day_with_a_vanished_user() -> Case:
     """A day that is loaded late adds a past version. The user stays vanished as of the snapshot."""
     return Case(
         days=[

@@ -57,7 +57,7 @@ def names() -> set[str]:
 
 
 def test_day_extracted_in_the_future_is_not_loaded(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither load, reprocess nor rebuild accept it."""
+    """Load, reprocess and rebuild all refuse it."""
     take(YESTERDAY, -DAY)
     with monkeypatch.context() as patch:
         patch.setattr(clock, "utc_now", lambda: NOW + dt.timedelta(minutes=6))
@@ -117,7 +117,7 @@ def frozen(take: Take, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.usefixtures("frozen")
-def test_status_and_verify_name_a_loaded_day_of_the_future(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_and_verify_report_days_of_the_future(capsys: pytest.CaptureFixture[str]) -> None:
     """`status --max-age` fails too, although the day appears to be new."""
     status = read_status(read_workspace(USERS))
     assert status.future == [TODAY]
@@ -156,7 +156,7 @@ def test_new_extraction_replaces_a_day_of_the_future(take: Take) -> None:
 
 
 @pytest.mark.usefixtures("frozen")
-def test_rebuild_without_files_removes_a_day_of_the_future() -> None:
+def test_rebuild_without_files_removes_days_of_the_future() -> None:
     """This helps when the day cannot be extracted again."""
     for stage in ("raw", "clean"):
         shutil.rmtree(read_workspace(USERS).folder(stage, TODAY).path)

@@ -167,7 +167,7 @@ def drop_time(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_clean_with_wrong_column_types_fails_after_one_page(declared, message, server, configure) -> None:
+def test_wrong_column_types_fail_after_one_page(declared, message, server, configure) -> None:
     """The types of columns are known even if the page has no records."""
     with pytest.raises(DatasetError, match=message):
         load(make_dataset(**declared), server, configure, [])

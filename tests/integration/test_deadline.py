@@ -83,7 +83,7 @@ def test_deadline_holds_through_a_proxy(monkeypatch: pytest.MonkeyPatch, scheme:
 
 
 @pytest.mark.usefixtures("short")
-def test_deadline_holds_for_a_source_that_does_not_read() -> None:
+def test_deadline_holds_while_sending_a_request() -> None:
     """A large request waits until the source accepts it."""
     with socket.create_server(("127.0.0.1", 0)) as silent, within(0.5):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/users"

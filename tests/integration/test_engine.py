@@ -135,7 +135,7 @@ assert forkserver._forkserver._forkserver_pid == early
 """
 
 
-def test_fork_server_starts_while_a_large_day_is_extracted():
+def test_fork_server_starts_during_a_large_extraction():
     """It starts once, as soon as the declared total or the records so far show that the day is large."""
     done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -179,7 +179,7 @@ def test_second_erasure_replaces_parts_again(loaded):
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_unknown_user_gets_a_tombstone():
-    """No file changes. The tombstone keeps the user out of later loads."""
+    """No file of a day changes. The tombstone keeps the user out of later loads."""
     before, folders = dump_tables(), dump_days()
     result = forget(read_workspace(USERS), ["4711"])
     assert (result.days, result.rows, result.unknown, result.problems) == ({}, 0, ["4711"], [])
@@ -384,8 +384,8 @@ def test_erasure_waits_for_failures_to_be_erased():
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_missing_key_without_pending_erasure_is_an_error():
-    """`forget` without a key completes pending erasures, so there must be one."""
+def test_missing_key_without_earlier_erasure_is_an_error():
+    """`forget` without a key repeats earlier erasures, so there must be one."""
     with pytest.raises(ConfigError, match="no key was erased before"):
         forget(read_workspace(USERS), [])
 
