@@ -186,7 +186,7 @@ def test_late_day_sends_one_alert_a_day(hook, capsys, monkeypatch):
     for age in ("30 hours", "1 day"):
         with pytest.raises(SystemExit):
             cli.main(["status", "--max-age", age])
-    alerts.record_recovery(USERS, USERS.config().last_closed_day(clock.utc_now()))  # what is late is so all the same
+    alerts.record_recovery(USERS, USERS.config().last_closed_day(clock.utc_now()))  # the data is late in any case
     with pytest.raises(SystemExit):
         cli.main(["status", "--max-age", "30 hours"])
     assert hook() == ["users: no day is loaded, and --max-age allows 1 day 6 hours: see wholeday status"]
@@ -210,8 +210,8 @@ def test_trial_alert_prints_its_result(hook, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("hook")
-def test_a_webhook_whose_certificate_cannot_be_checked_is_told_in_words(monkeypatch):
-    """requests has an error of no kind of its own for a file that is not there."""
+def test_unverifiable_certificate_is_explained(monkeypatch):
+    """requests raises no specific error for a missing certificate file."""
     monkeypatch.setenv("A_HOOK", "https://127.0.0.1:9/s3cr3t")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "nowhere.pem")
     assert alerts.post("A_HOOK", {}) == UNREACHABLE

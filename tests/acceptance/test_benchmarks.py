@@ -1,4 +1,4 @@
-"""The benchmarks: the harness runs as it is documented, and believes no run whose table is wrong."""
+"""Run the benchmark harness as documented. It accepts no run whose table is wrong."""
 
 import datetime as dt
 import re
@@ -27,7 +27,7 @@ SIZE = 1200
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[str]:
-    """The URL of a source of SIZE users."""
+    """Return the URL of a source of SIZE users."""
     with run.serve(tmp_path, [SIZE]) as root:
         yield root
 
@@ -36,8 +36,8 @@ def attempt(contender: Contender, scenario: str, size: int, folder: Path, root: 
     return run.run(contender, run.SCENARIOS[scenario], size, folder, root)
 
 
-def test_the_command_measures_ours_beside_the_floor_and_keeps_what_it_measured(tmp_path):
-    """From the source to the table on the screen, in processes of their own."""
+def test_command_measures_and_stores_results(tmp_path):
+    """Each contender runs in its own process, from the source to the final table."""
     kept = tmp_path / "kept.json"
     flags = ("--scenarios", "1 % changed", "--sizes", str(SIZE), "--rounds", "1", "--results", str(kept))
     command = (sys.executable, "-m", "benchmarks.run", *flags, "--only", OURS.name, FLOOR.name)
@@ -55,21 +55,21 @@ def test_the_command_measures_ours_beside_the_floor_and_keeps_what_it_measured(t
 
 
 @pytest.mark.parametrize("contender", [OURS, FLOOR])
-def test_a_backfill_brings_every_day(root, tmp_path, contender):
-    """A hundred users of each of the days."""
+def test_backfill_loads_every_day(root, tmp_path, contender):
+    """Each day has a hundred users."""
     assert isinstance(attempt(contender, "backfill", 3, tmp_path, root), Measure)
 
 
-def test_a_warehouse_in_postgresql_is_filled_anew_and_read_back(root, tmp_path, cluster):
-    """Beside the same in SQLite."""
+def test_postgresql_run_starts_empty_and_is_verified(root, tmp_path, cluster):
+    """The SQLite contender runs in the same scenario."""
     server = f"{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{cluster.port}/{DATABASE}"
     for contender in (OURS, OURS, IN_SQLITE):
         found = run.run(contender, run.SCENARIOS["postgresql"], SIZE, tmp_path, root, server)
         assert isinstance(found, Measure), found
 
 
-def test_without_a_server_nothing_is_measured_in_postgresql():
-    """Rather than what is in a file."""
+def test_postgresql_scenario_needs_a_server():
+    """It must not fall back to a file."""
     command = (sys.executable, "-m", "benchmarks.run", "--scenarios", "postgresql")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
@@ -84,8 +84,8 @@ def test_without_a_server_nothing_is_measured_in_postgresql():
         (None, "the table cannot be read: no such table: users"),
     ],
 )
-def test_a_wrong_table_is_no_result(root, tmp_path, rows, why):
-    """However fast it was made."""
+def test_wrong_table_is_a_failure(root, tmp_path, rows, why):
+    """A fast but wrong run does not count."""
     code = (
         "import sqlite3, sys; db = sqlite3.connect(sys.argv[1])\n"
         f"if {rows}: db.execute('create table users (updated_at)')\n"
@@ -95,16 +95,16 @@ def test_a_wrong_table_is_no_result(root, tmp_path, rows, why):
     assert attempt(liar, "first", SIZE, tmp_path, root) == Failure(why)
 
 
-def test_a_contender_that_fails_or_is_not_installed_is_named_with_why(root, tmp_path):
-    """The last line that it printed, or what is missing."""
+def test_failed_contender_has_its_reason(root, tmp_path):
+    """The reason is its last output line, or the missing program."""
     fails = Contender("fails", {FIRST: ("{bin}/python", "-c", "raise SystemExit('no disk')")}, "")
     missing = Contender("missing", fails.commands, "", programs=("no-such-program",))
     failures = [attempt(contender, "first", SIZE, tmp_path, root) for contender in (fails, missing)]
     assert failures == [Failure("failed (1): no disk"), Failure("no-such-program not installed")]
 
 
-def test_the_source_changes_one_in_a_hundred_and_dates_each_day():
-    """What `check` relies on."""
+def test_source_changes_one_percent_and_dates_days():
+    """`check` relies on both."""
     users = [user for page in make_everybody(SIZE, "changed") for user in page]
     changed = [user["id"] for user in users if user["updated_at"] >= run.CHANGED_FROM]
     assert (len(users), changed) == (SIZE, list(range(100, SIZE + 1, 100)))
@@ -113,8 +113,8 @@ def test_the_source_changes_one_in_a_hundred_and_dates_each_day():
     assert [day[0]["id"], day[-1]["id"]] == [101, 200]
 
 
-def test_the_page_tells_medians_ratios_within_rounds_and_failures(tmp_path, monkeypatch):
-    """A machine that was slow for a round is slow for both: the ratio is that of the round."""
+def test_page_shows_medians_ratios_and_failures(tmp_path, monkeypatch):
+    """Ratios are computed within a round, because a slow machine slows both contenders."""
     monkeypatch.setattr(report, "describe_versions", lambda: ["versions"])
     runs = {
         OURS.name: [Measure(seconds) for seconds in (2.0, 20.0, 2.2)],
@@ -136,23 +136,23 @@ def test_the_page_tells_medians_ratios_within_rounds_and_failures(tmp_path, monk
     ]
 
 
-def test_every_contender_says_what_it_leaves_out_and_is_there():
-    """A command names a script of the folder."""
+def test_every_contender_states_its_gaps():
+    """The scripts in its commands exist."""
     for contender in CONTENDERS:
         assert contender.leaves_out, contender.name
         for command in contender.commands.values():
             assert all(Path(word).is_file() for word in command if word.startswith(str(ROOT))), contender.name
 
 
-def test_each_load_is_measured_beside_a_bare_upsert():
+def test_each_load_is_compared_with_a_bare_upsert():
     """Every case, of a day that the warehouse takes as it would take one that was read."""
     found = load.measure(2 * load.EVERY, 1)
     assert found.keys() == load.CASES.keys()
     assert all(seconds > 0 and ratio > 0 for seconds, ratio in found.values())
 
 
-def test_the_days_of_a_load_are_what_they_are_called(tmp_path):
-    """One in a hundred has changed, and they are all there."""
+def test_load_days_match_their_names(tmp_path):
+    """One user in a hundred changed, and all users are present."""
     store = Warehouse(f"sqlite:///{tmp_path}/w.db", "users", USERS.table)
     parts = {who: load.make_rows(1000, who) for who in ("all", "changed", "some")}
     inserted, updated = [], []

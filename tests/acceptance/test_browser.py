@@ -1,4 +1,4 @@
-"""The browser of the tests: it sees what a page says, asks for and complains of, or no page could be judged."""
+"""Test the browser helper: it reports the text, requests and errors of a page."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ PAGE = """<!doctype html><title>t</title><link rel="icon" href="data:,">
 
 
 def measure(picture: Path) -> tuple[int, int]:
-    """Width and height of a PNG."""
+    """Return the width and height of a PNG."""
     return int.from_bytes(picture.read_bytes()[16:20]), int.from_bytes(picture.read_bytes()[20:24])
 
 
-def test_what_a_page_says_asks_for_and_complains_of_is_seen(tmp_path, server: Server):
-    """Hidden text is not said; a request to elsewhere, an error on the console and an uncaught one are told."""
+def test_browser_reports_text_requests_and_errors(tmp_path, server: Server):
+    """Hidden text is left out. Errors include console messages, exceptions and failed requests."""
     url = server.on(
         "/page",
         Answer(
@@ -44,8 +44,8 @@ def test_what_a_page_says_asks_for_and_complains_of_is_seen(tmp_path, server: Se
         assert "ERR_NAME_NOT_RESOLVED http://example.com/pixel.png" in told
 
 
-def test_a_file_is_seen_at_a_size_and_in_a_colour_scheme(tmp_path):
-    """And of one page nothing is told of another; a picture shows the window, or all of the page."""
+def test_browser_sets_size_and_color_scheme(tmp_path):
+    """Pages are isolated. A screenshot shows the window or the whole page."""
     file = Path("page.html")
     file.write_text(PAGE)
     with Browser(tmp_path) as browser:

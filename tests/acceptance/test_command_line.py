@@ -1,4 +1,4 @@
-"""The program `wholeday`: what a wrong word leaves alone, exit codes, and what a start costs."""
+"""Run the program `wholeday`: wrong flags, exit codes, and startup cost."""
 
 import subprocess
 import sys
@@ -12,8 +12,7 @@ from tests.support.project import run
 DATABASE = "sqlite:///data/my warehouse.db"
 
 
-def test_a_wrong_flag_changes_nothing(home):
-    """Neither a file nor a table is made."""
+def test_wrong_flag_changes_nothing(home):
     before = sorted(home.rglob("*"))
     result = run("python", "-m", "wholeday", "report", "--users-settel", "20 minutes")
     assert (result.returncode, result.stdout) == (2, "")
@@ -21,8 +20,8 @@ def test_a_wrong_flag_changes_nothing(home):
     assert sorted(home.rglob("*")) == before
 
 
-def test_load_takes_flags_and_gives_the_exit_codes_of_luigi():
-    """The database of a flag may have a space in its name. A day in the future fails with 30."""
+def test_load_accepts_flags_and_returns_luigi_exit_codes():
+    """The database path may contain a space. A future day exits with 30."""
     loaded = run("python", "-m", "wholeday", "load", "2026-11-20", "--pipeline-database", DATABASE)
     assert loaded.returncode == 0, loaded.stderr
     assert databases.query(DATABASE, "select count(*) from loads") == [(1,)]
@@ -47,8 +46,8 @@ def test_load_takes_flags_and_gives_the_exit_codes_of_luigi():
         ),
     ],
 )
-def test_a_start_imports_only_what_it_needs(code, without):
-    """Luigi's own command, help and version are quick; a command does not pay for the others."""
+def test_start_imports_only_needed_modules(code, without):
+    """Help, version and Luigi's own command start quickly."""
     code = f"import sys; {code}; print(*sorted(set({sorted(without)}) & sys.modules.keys()))"
     shown = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert (shown.returncode, shown.stdout.splitlines()[-1]) == (0, ""), shown.stderr

@@ -1,4 +1,4 @@
-"""What an adopter does: another dataset, another column; and what makes a day outdated."""
+"""Add datasets and columns as a user does, and detect outdated days."""
 
 import datetime as dt
 import shutil
@@ -29,8 +29,8 @@ ORDERS = [
 ]
 
 
-def test_a_second_dataset_is_one_file_and_one_section():
-    """Orders, with a key of two columns, go through the three steps beside users, in a warehouse of both."""
+def test_second_dataset_needs_one_file_and_one_section():
+    """Orders have a key of two columns and share the warehouse with users."""
     luigi_run("LoadUsers", "--date", DAY)
     with Server() as server:
         url = server.on("/orders", Answer({"orders": ORDERS}))
@@ -59,7 +59,7 @@ def test_a_second_dataset_is_one_file_and_one_section():
 
 
 def test_commands_and_pages_name_their_dataset(server):
-    """A printed command loads the days of its own dataset. A page of one dataset has a file of its own."""
+    """A printed command loads days of its own dataset. Each dataset has its own report file."""
     url = server.on("/orders", Answer({"orders": ORDERS}))
     section = f"\n[orders]\nurl = {url}\nmode = incremental\nmax_reject_ratio = 0.5\n"
     Path("luigi.cfg").write_text(Path("luigi.cfg").read_text() + section)
@@ -82,12 +82,12 @@ def test_commands_and_pages_name_their_dataset(server):
     page = Path("data/report.html").read_bytes()
     assert ask("report").stdout == "data/report-orders.html: open it in a browser\n"
     assert Path("data/report.html").read_bytes() == page
-    failures.erase_causes("data", "users")  # every page may quote a person
+    failures.erase_causes("data", "users")  # every report may quote a person
     assert not list(Path("data").glob("report*"))
 
 
-def test_commands_are_spelt_with_dataset_where_there_are_several(monkeypatch):
-    """The flag is left out for the only dataset. `forget` always names its dataset, in the place of an argument."""
+def test_printed_commands_name_the_dataset_if_several(monkeypatch):
+    """With a single dataset the flag is omitted. `forget` always takes the dataset as an argument."""
     days = ("backfill", "2026-11-18", "2026-11-20")
     line = "wholeday backfill 2026-11-18 2026-11-20"
     monkeypatch.setattr(workflow, "_known", {"users"})
@@ -112,13 +112,13 @@ def test_commands_are_spelt_with_dataset_where_there_are_several(monkeypatch):
         (("forget", "uesrs", "42", "--yes"), "ERROR: unknown dataset uesrs: did you mean users?"),
     ],
 )
-def test_an_unknown_dataset_is_one_line(capsys, words, line):
+def test_unknown_dataset_is_one_line(capsys, words, line):
     assert run_here(capsys, *words) == ("", line, 1)
     assert not Path("data").exists()
 
 
-def test_without_a_workflow_a_command_is_one_line(home):
-    """An environment without the project has no `pipeline`. Help and version need none."""
+def test_missing_pipeline_is_one_line(home):
+    """The environment has the library but no package `pipeline`. --help needs none."""
     (home / "pipeline.py").write_text("raise ModuleNotFoundError('no', name='pipeline')\n")
     for words in (("status",), ("--users-url", "x", "status")):
         result = run("python", "-m", "wholeday", *words)
@@ -128,7 +128,7 @@ def test_without_a_workflow_a_command_is_one_line(home):
 
 
 def edit_users(old: str, new: str) -> dict[str, str]:
-    """A copy of the package with an edited users.py; the environment in which commands find it."""
+    """Copy the package with an edited users.py. Return the environment that selects the copy."""
     shutil.copytree(ROOT / "pipeline", "own/pipeline", dirs_exist_ok=True)
     path = Path("own/pipeline/users.py")
     assert old in path.read_text()
@@ -136,8 +136,8 @@ def edit_users(old: str, new: str) -> dict[str, str]:
     return {"PYTHONPATH": "own"}
 
 
-def test_a_column_is_added_in_users_alone(server):
-    """Record class, cleaning and table gain a line each; the day is reprocessed from raw; the table grows."""
+def test_new_column_needs_only_users_py(server):
+    """Record class, clean and table gain a line each. The table gains the column."""
     url = server.on("/users", Answer([{"id": 1, "phone": " 1-2 ", "updated_at": "2026-11-19T10:00:00Z"}]))
     luigi_run("LoadUsers", "--date", DAY, "--users-url", url)
     edit_users(
@@ -156,8 +156,8 @@ def test_a_column_is_added_in_users_alone(server):
     assert query("select phone from users where user_id = 1") == [("1-2",)]
 
 
-def test_a_mended_transform_makes_the_clean_day_again_without_the_api():
-    """Raw is enough: a day that is not loaded yet is cleaned by the code of today."""
+def test_changed_transform_uses_existing_raw_files():
+    """An unloaded day is transformed again with the current code, without a request."""
     luigi_run("TransformUsers", "--date", DAY)
     raw, clean = dump_tree("data/raw"), dump_tree("data/clean")
     changed = edit_users(".str.lower()", ".str.upper()")
@@ -168,16 +168,16 @@ def test_a_mended_transform_makes_the_clean_day_again_without_the_api():
     assert query("select count(*) from users where email <> upper(email)") == [(0,)]
 
 
-def test_status_names_the_days_that_other_code_made():
-    """They are what a reprocess would redo."""
+def test_status_lists_outdated_days():
+    """`reprocess` would transform these days again."""
     luigi_run("LoadUsers", "--date", DAY)
     assert "transformed by another version" not in run("python", "-m", "wholeday", "status").stdout
     changed = edit_users(".str.lower()", ".str.upper()")
     assert "transformed by another version" in run("python", "-m", "wholeday", "status", **changed).stdout
 
 
-def test_the_version_changes_with_the_code_and_not_with_its_comments(monkeypatch):
-    """Comments, docstrings, formatting, tasks and sections say nothing of how a row is made; everything else does."""
+def test_version_depends_on_code_not_comments(monkeypatch):
+    """Docstrings, formatting, tasks and sections do not affect rows either."""
     source = (ROOT / "pipeline" / "users.py").read_text()
 
     def version_of(text: str) -> str:
@@ -203,8 +203,8 @@ def test_the_version_changes_with_the_code_and_not_with_its_comments(monkeypatch
     assert len({version_of(text) for text in [source, *other]}) == 5
 
 
-def test_a_clean_day_of_another_raw_day_is_made_again():
-    """Raw read anew, clean as it was: the clean day is not what it says it is, so it is redone."""
+def test_clean_files_of_replaced_raw_files_are_outdated():
+    """The manifest of the clean files names the raw files that they came from."""
     day = dt.date.fromisoformat(DAY)
     luigi_run("TransformUsers", "--date", DAY)
     assert transform_stage.is_current(read_workspace(USERS), day)
@@ -239,11 +239,9 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", sorted(BROKEN.keys() - {"syntax.py"})
-)  # which fails before it imports anything of ours
-def test_a_broken_module_outside_the_workflow_is_one_line(home, name):
-    """Luigi's own command imports any module. Once it has imported our log, it reports the failure in our words."""
+@pytest.mark.parametrize("name", sorted(BROKEN.keys() - {"syntax.py"}))  # it fails before it imports wholeday
+def test_broken_module_is_one_line(home, name):
+    """Luigi imports any module. After the module has imported wholeday, our handler reports the error."""
     code, line = BROKEN[name]
     (home / name).write_text(code)
     result = run("luigi", "--module", name.removesuffix(".py"), "LoadX", PYTHONPATH=str(home))
@@ -253,8 +251,8 @@ def test_a_broken_module_outside_the_workflow_is_one_line(home, name):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_dataset_file_is_one_line(name):
-    """It fails the commands for all datasets and its own, and no other. The line names file, place and error."""
+def test_broken_dataset_file_is_one_line(name):
+    """Only commands for this dataset or for all datasets fail. The line has the file and the line number."""
     code, place = BROKEN[name]
     environment = add_dataset(name.removesuffix(".py"), code)
     failing = (
@@ -276,8 +274,8 @@ def test_a_broken_dataset_file_is_one_line(name):
     assert " --dataset users" in status.stdout
 
 
-def test_a_file_that_breaks_behind_its_tasks_has_no_tasks():
-    """Tasks defined before the error would run without what the rest of the file says."""
+def test_broken_file_defines_no_tasks():
+    """Tasks above the error must not run without the rest of the file."""
     orders = (ROOT / "tests" / "support" / "orders.py").read_text()
     environment = add_dataset("orders", f"{orders}\nmising\n")
     own = luigi_run("LoadOrders", "--date", DAY, **environment)
@@ -290,8 +288,8 @@ def test_a_file_that_breaks_behind_its_tasks_has_no_tasks():
     assert not Path("data").exists()
 
 
-def test_workers_load_beside_a_broken_file():
-    """The line comes once, however many processes import the workflow."""
+def test_workers_ignore_another_broken_file():
+    """Each process imports the workflow, but the warning appears once."""
     environment = add_dataset("orders", "mising\n")
     loading = luigi_run(
         "RangeDaily", "--of", "LoadUsers", "--start", DAY, "--stop", "2026-11-22", "--workers", "2", **environment
@@ -301,8 +299,8 @@ def test_workers_load_beside_a_broken_file():
     assert query("select count(*) from loads") == [(2,)]
 
 
-def test_a_broken_users_py_is_one_line():
-    """It is imported before any command runs."""
+def test_broken_users_py_is_one_line():
+    """Every command imports users.py."""
     changed = edit_users("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = 2**63 - one")
     for command in (("python", "-m", "wholeday", "status"), ("luigi", "--module", "pipeline", "LoadUsers")):
         result = run(*command, **changed)

@@ -1,4 +1,4 @@
-"""The README and the pages in docs/: their commands run as written, and say what is shown."""
+"""Run the commands of the README and of docs/ as written, and compare their output."""
 
 import datetime as dt
 import json
@@ -38,8 +38,8 @@ PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").g
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("checkout")
-def test_readme_examples_give_what_it_shows(server):
-    """Its API answers on loopback, with the records of the demo."""
+def test_readme_examples_match_their_output(server):
+    """A local server replaces the public API and serves the demo's records."""
 
     def show_demo(request: Request) -> Answer:
         with requests.Session() as session:
@@ -58,7 +58,7 @@ def test_readme_examples_give_what_it_shows(server):
 
 
 def test_readme_query_finds_deleted_users():
-    """Its page has none: here a snapshot lists nobody of the day before."""
+    """The README example deletes no user. Here a snapshot lists none of the earlier users."""
     assert luigi_run("LoadUsers", "--date", "2026-11-20").returncode == 0
     users = query("select user_id from users order by user_id")
     url = "demo://users?as_of=2016-01-02T00:00:00Z"  # its first twenty users
@@ -73,15 +73,15 @@ def test_readme_query_finds_deleted_users():
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("checkout")
-def test_concepts_examples_give_what_it_shows():
-    """Nothing is replaced."""
+def test_concepts_examples_match_their_output():
+    """The commands run without replacements."""
     with Reader() as reader:
         reader.follow("docs/concepts.md")
 
 
 @pytest.mark.timeout(300)
-def test_operating_examples_give_what_it_shows(checkout, server, tmp_path_factory):
-    """Cron has a clone of its own, and loads three days; webhook and mail go to loopback, where each comes once."""
+def test_operating_examples_match_their_output(checkout, server, tmp_path_factory):
+    """Cron uses its own clone and loads three days. Webhook and mail go to loopback."""
     hook = server.on("/services", Answer("ok"))
     place, port = make_clone(tmp_path_factory.mktemp("opt")), str(find_port())
     central = checkout / "central.cfg"
@@ -105,8 +105,8 @@ def test_operating_examples_give_what_it_shows(checkout, server, tmp_path_factor
 
 
 @pytest.mark.timeout(300)
-def test_scaling_examples_give_what_it_shows(checkout, cluster, running, spark):
-    """PostgreSQL, a bucket and luigid are real, on loopback. One part is too few for Spark to start."""
+def test_scaling_examples_match_their_output(checkout, cluster, running, spark):
+    """PostgreSQL, the bucket and luigid are real. Spark does not start, because a day has one part."""
     del spark
     port = str(find_port())
     (checkout / "central.cfg").write_text((ROOT / "central.cfg").read_text().replace("8082", port))
@@ -127,15 +127,15 @@ def test_scaling_examples_give_what_it_shows(checkout, cluster, running, spark):
     assert "raw/users/date=2026-11-18/manifest.json" in running.dump(running.locate("bucket/page"))
 
 
-def test_every_page_with_examples_is_followed():
-    """Here, or in test_airflow.py."""
+def test_every_page_with_examples_is_tested():
+    """In this file or in test_airflow.py."""
     tests = "".join(Path(__file__).with_name(name).read_text() for name in ("test_docs.py", "test_airflow.py"))
     for page in PAGES:
         assert not read_blocks(page) or f'follow("{page}")' in tests, page
 
 
-def test_commands_in_the_text_of_the_pages_are_valid():
-    """Those of one word name a command; all others are read with their arguments and flags."""
+def test_inline_commands_of_pages_are_valid():
+    """A single word must be a command. Longer texts are parsed with their arguments and flags."""
     stand_ins = {"START": "2026-11-20", "STOP": "2026-11-22", "URL": "demo://users"}
     own = ("help", "test", "test-fast", "bench")
     seen = 0
@@ -152,7 +152,7 @@ def test_commands_in_the_text_of_the_pages_are_valid():
 
 
 def test_each_row_of_the_threat_model_names_a_test():
-    """And the README leads to the page."""
+    """The README links to the page."""
     assert "(docs/threat-model.md)" in README
     text = (ROOT / "docs" / "threat-model.md").read_text()
     rows = [
@@ -167,14 +167,14 @@ def test_each_row_of_the_threat_model_names_a_test():
 
 
 def test_every_key_is_in_the_readme():
-    """Of the sections [users] and [pipeline]."""
+    """Covers the sections [users] and [pipeline]."""
     for section in (Users, Pipeline):
         for name, _ in section.get_params():
             assert f"`{name}`" in README, name
 
 
 def test_run_sh_help_lists_every_command():
-    """Those of run.sh have a line each; those of wholeday are listed."""
+    """The commands of run.sh have a line each."""
     script = (ROOT / "run.sh").read_text()
     usage = script.split("USAGE")[1]
     *_, body = script.split('case "$command" in\n')
@@ -200,8 +200,8 @@ def test_run_sh_help_lists_every_command():
     ],
 )
 @pytest.mark.usefixtures("checkout")
-def test_a_command_that_lacks_something_says_what(arguments, line):
-    """In one line; exit code 2."""
+def test_incomplete_command_is_one_line(arguments, line):
+    """The exit code is 2."""
     result = subprocess.run(["./run.sh", *arguments], capture_output=True, text=True)
     assert result.returncode == 2
     (said,) = result.stderr.splitlines()
@@ -209,8 +209,8 @@ def test_a_command_that_lacks_something_says_what(arguments, line):
 
 
 @pytest.mark.usefixtures("checkout")
-def test_a_misspelt_task_is_one_line_of_luigi():
-    """Luigi names the nearest tasks."""
+def test_misspelt_task_is_one_line():
+    """Luigi suggests the nearest tasks."""
     for line in ("./run.sh LodUsers", ". .venv/bin/activate && luigi --module pipeline LodUsers"):
         result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
         assert result.returncode != 0
@@ -220,7 +220,7 @@ def test_a_misspelt_task_is_one_line_of_luigi():
 
 @pytest.mark.usefixtures("checkout")
 def test_help_and_version_of_run_sh():
-    """They exit with 0 and print on standard output."""
+    """They print to standard output and exit with 0."""
     shown = [subprocess.run(["./run.sh", word], capture_output=True, text=True) for word in ("help", "-h", "--version")]
     assert [(each.returncode, each.stderr) for each in shown] == [(0, "")] * 3
     assert shown[0].stdout == shown[1].stdout
@@ -228,8 +228,8 @@ def test_help_and_version_of_run_sh():
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", shown[2].stdout)
 
 
-def test_a_module_of_the_folder_is_found_by_every_command(checkout):
-    """By run.sh, and by Luigi's own command in the activated environment."""
+def test_every_command_finds_new_dataset_module(checkout):
+    """With run.sh, and with Luigi's own command in the activated environment."""
     text = (ROOT / "tests" / "support" / "orders.py").read_text()
     (checkout / "pipeline" / "todos.py").write_text(
         text.replace('"orders"', '"todos"').replace("LoadOrders", "LoadTodos")
@@ -252,12 +252,12 @@ def test_a_module_of_the_folder_is_found_by_every_command(checkout):
             assert query("select dataset, count(*) from loads group by dataset") == [("todos", number)]
 
 
-def test_what_was_installed_elsewhere_or_by_another_lock_is_installed_anew(checkout):
-    """A folder that was moved has dead paths in its .venv; a newer lock has other versions."""
+def test_moved_folder_or_changed_lock_is_reinstalled(checkout):
+    """A moved folder has dead paths in .venv. A changed lock needs other versions."""
     (checkout / "bin").mkdir()
     for tool in ("bash", "cat", "cmp", "dirname"):
         (checkout / "bin" / tool).symlink_to(need(tool))
-    env = {"PATH": f"{checkout}/bin"}  # no Python but that of .venv
+    env = {"PATH": f"{checkout}/bin"}  # no Python except the one in .venv
 
     def run_status(**more: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(["./run.sh", "status"], env=env | more, capture_output=True, text=True)
@@ -290,8 +290,8 @@ def test_what_was_installed_elsewhere_or_by_another_lock_is_installed_anew(check
     ],
 )
 @pytest.mark.usefixtures("checkout")
-def test_a_configuration_that_cannot_be_used_stops_run_sh(monkeypatch, words, name, text, line):
-    """Luigi would warn and go on without the file, or end in a traceback."""
+def test_unusable_configuration_stops_run_sh(monkeypatch, words, name, text, line):
+    """Luigi would ignore the file with a warning, or print a traceback."""
     if text:
         Path(name).write_text(text)
     monkeypatch.setenv("LUIGI_CONFIG_PATH", name)
@@ -301,7 +301,7 @@ def test_a_configuration_that_cannot_be_used_stops_run_sh(monkeypatch, words, na
 
 
 def test_every_column_and_field_is_in_the_dictionary():
-    """Of every stored table, of the view, of both manifests and of a reject."""
+    """Covers stored tables, the view, both manifests and rejects."""
     declared = Declared.read("users", users_table)
     page = (ROOT / "docs" / "data.md").read_text()
     sections = dict(re.findall(r"^###? (.+)\n((?:(?!##).*\n)+)", page, re.MULTILINE))
@@ -317,8 +317,8 @@ def test_every_column_and_field_is_in_the_dictionary():
         assert f"`{field}`" in sections["A reject"]
 
 
-def test_links_of_the_pages_lead_to_a_file_and_a_heading():
-    """Relative ones; an anchor is the heading in small letters, with dashes for spaces."""
+def test_links_lead_to_existing_files_and_headings():
+    """An anchor is the heading in lower case, with dashes for spaces."""
     for page in map(ROOT.__truediv__, PAGES):
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
             path = page.parent / target if target else page

@@ -1,4 +1,4 @@
-"""The files in examples/ as they are used: the crontab's line through sh, twice at once; what systemd says and runs."""
+"""Use the files in examples/: run the crontab line with sh, and verify the systemd units."""
 
 import configparser
 import datetime as dt
@@ -24,28 +24,28 @@ DAYS = [str(YESTERDAY - dt.timedelta(days=n)) for n in (2, 1, 0)]
 
 
 def adapt(name: str, checkout: Path) -> str:
-    """An example for this checkout, and for the last three closed days."""
+    """Return an example with the paths of this checkout and the last three closed days."""
     text = (ROOT / "examples" / name).read_text()
     assert "--start 2026-11-01" in text or name.endswith(".timer")
     return text.replace(PLACE, str(checkout)).replace("--start 2026-11-01", f"--start {DAYS[0]}")
 
 
 def point_at(url: str) -> None:
-    """Have luigi.cfg read this source, a day by its date."""
+    """Set the URL in luigi.cfg, with a placeholder for the day."""
     text = Path("luigi.cfg").read_text()
     Path("luigi.cfg").write_text(re.sub(r"^url = .*$", f"url = {url}?on={{date}}", text, flags=re.MULTILINE))
 
 
 def run_as_cron(line: str) -> "subprocess.Popen[str]":
-    """A command of a crontab in the environment that cron gives it."""
+    """Start a crontab command in cron's environment."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "SHELL": "/bin/sh", "LOGNAME": "root"}
     return subprocess.Popen(
         ["/bin/sh", "-c", line], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def test_the_line_of_the_crontab_loads_what_is_missing_says_nothing_and_runs_once_at_a_time(checkout):
-    """The second leaves at once; a night that was missed is made up for; a failure is what cron has mail of."""
+def test_crontab_line_loads_missing_days_silently(checkout):
+    """A second run exits at once. Only a failure produces output, which cron mails."""
     need("flock")
     (line,) = re.findall(r"^20 0 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
     page = (ROOT / "docs" / "operating.md").read_text()
@@ -85,8 +85,8 @@ def test_the_line_of_the_crontab_loads_what_is_missing_says_nothing_and_runs_onc
     assert [len(re.findall(f"^INFO: users {day}: ", log, re.MULTILINE)) for day in DAYS] == [3, 3, 3]
 
 
-def test_systemd_takes_the_units_and_what_it_starts_loads_what_is_missing(checkout, tmp_path):
-    """As far as systemd can tell without being asked to run them."""
+def test_systemd_units_are_valid_and_load_missing_days(checkout, tmp_path):
+    """systemd-analyze verifies the units; the test runs ExecStart itself."""
     units = tmp_path / "units"
     units.mkdir()
     for name in ("wholeday.service", "wholeday.timer"):
@@ -99,7 +99,7 @@ def test_systemd_takes_the_units_and_what_it_starts_loads_what_is_missing(checko
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read(units / "wholeday.service")
     service = unit["Service"]
-    assert service["Type"] == "oneshot"  # while one goes on systemd starts no second one
+    assert service["Type"] == "oneshot"  # systemd does not start a second run while one is active
     result = subprocess.run(
         shlex.split(service["ExecStart"]),
         cwd=service["WorkingDirectory"],
@@ -111,8 +111,8 @@ def test_systemd_takes_the_units_and_what_it_starts_loads_what_is_missing(checko
     assert query("select date from loads order by 1") == [(day,) for day in DAYS]
 
 
-def test_the_timer_waits_until_the_day_may_be_read():
-    """Its time is later than the end of a day and `settle`, as they are by default."""
+def test_timer_waits_for_the_grace_period():
+    """It starts after the end of the day plus the default `settle`."""
     (time_of_day,) = re.findall(
         r"^OnCalendar=\*-\*-\* ([0-9:]+) UTC$", (ROOT / "examples/wholeday.timer").read_text(), re.M
     )

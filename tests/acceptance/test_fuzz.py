@@ -1,6 +1,7 @@
-"""The bytes of an answer to the exit code: each record of the body is in the warehouse, or one line says why not.
+"""Fuzz answers of a source. Each record reaches the warehouse, or the run fails with one line.
 
-PIPELINE_FUZZ says how many cases; PIPELINE_FUZZ_SEED=SEED runs one alone, or those from a number on with `NUMBER-`.
+PIPELINE_FUZZ is the number of cases. PIPELINE_FUZZ_SEED=SEED runs one case, and `NUMBER-` runs the cases from this
+number on.
 """
 
 import contextlib
@@ -37,17 +38,17 @@ pytestmark = pytest.mark.sweep
 DAY = dt.date(2026, 10, 31)
 CASES = int(os.environ.get("PIPELINE_FUZZ", "100"))
 SEED = os.environ.get("PIPELINE_FUZZ_SEED", "0-")
-SECONDS = 60.0  # for a case; each of its few requests ends after LIMIT seconds at the latest
+SECONDS = 60.0  # seconds for a case; each of its few requests ends after at most LIMIT seconds
 LIMIT = 3.0
-GROWTH = 200 * 2**20  # bytes of memory, while the largest body is 1 MiB
-MOST = 20  # failed cases, then it stops
+GROWTH = 200 * 2**20  # bytes of memory; the largest body has 1 MiB
+MOST = 20  # failed cases before it stops
 
 Lines = list[logging.LogRecord]
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small bounds, and a data folder in memory."""
+    """Set small limits, and a data folder in memory."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
     monkeypatch.setattr(body, "MAX_BODY", 2**20)
     monkeypatch.setattr(deadline, "MAX_SECONDS", LIMIT)
@@ -56,7 +57,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Keeper(logging.Handler):
-    """Keeps what is logged."""
+    """Stores log records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Fuzz:
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
-        """Keep what Luigi's logger is told, and print none of it."""
+        """Capture Luigi's log without printing it."""
         logger = logging.getLogger("luigi-interface")
         before = logger.propagate, logger.level
         logger.addHandler(self._keeper)
@@ -89,7 +90,7 @@ class Fuzz:
             logger.setLevel(before[1])
 
     def check(self, case: Case) -> str:
-        """Run a case; what is wrong with how it ended, or nothing."""
+        """Run a case. Return the problem with its outcome, if any."""
         defaults = {"paginator": "auto", "cursor_path": "", "data_selector": "auto", "total_path": "", "page_start": ""}
         self._configure("users", url=self.wire.url + "/u", retries=1, timeout=case.timeout, max_wait="1 seconds")
         self._configure("users", max_reject_ratio=1.0)
@@ -105,7 +106,7 @@ class Fuzz:
         return f"{problem}\n{error!r}" if problem else ""
 
     def _run(self) -> Exception | None:
-        """Run the tasks of a day as Luigi does; the error that ends them."""
+        """Run the tasks of a day as Luigi does. Return the error that ended them."""
         outage.forget()
         self._keeper.lines.clear()
         try:
@@ -137,7 +138,7 @@ class Fuzz:
         return ""
 
     def _find_loss(self, case: Case) -> str:
-        """What differs between the answers, the raw files and the tables."""
+        """Return the difference between the answers, the raw files and the tables."""
         files = sorted(Path("data/raw/users").glob(f"date={DAY}/part-*"))
         lines = [line for file in files for line in unpack(file.read_bytes())]
         days = read_days(case)
@@ -171,7 +172,7 @@ def _query(sql: str) -> list[tuple[Any, ...]]:
 
 
 def list_seeds() -> Iterator[str]:
-    """The seeds of this run."""
+    """Return the seeds of this run."""
     if not SEED.endswith("-"):
         yield SEED
         return
@@ -181,14 +182,14 @@ def list_seeds() -> Iterator[str]:
 
 @pytest.mark.timeout(CASES * 2 + 300)
 @pytest.mark.usefixtures("small")
-def test_each_answer_loads_whole_or_fails_with_one_line(configure):
-    """A seed that fails is printed with the bytes of its answers."""
+def test_answer_loads_completely_or_fails_with_one_line(configure):
+    """A failing seed is printed with the bytes of its answers."""
     failed: list[str] = []
     with Wire() as wire:
         fuzz = Fuzz(wire, configure)
         with fuzz.listen():
             warm = next(case for number in itertools.count() if (case := make_case(f"warm {number}")).sound)
-            assert fuzz.check(warm) == ""  # everything is imported before the memory is measured
+            assert fuzz.check(warm) == ""  # import everything before measuring memory
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             for seed in list_seeds():
                 case = make_case(seed)
@@ -206,8 +207,8 @@ def test_each_answer_loads_whole_or_fails_with_one_line(configure):
 
 
 @pytest.mark.usefixtures("home", "small")
-def test_luigi_ends_as_the_tasks_do(configure):
-    """The same source gives the exit code 0, or another one and one line, from a process of its own."""
+def test_luigi_exit_code_matches_the_tasks(configure):
+    """In its own process, Luigi exits with 0, or with another code and one line."""
     cases = [make_case(str(number)) for number in range(20)]
     chosen = [next(case for case in cases if case.sound), next(case for case in cases if not case.sound)]
     with Wire() as wire:

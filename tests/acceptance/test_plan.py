@@ -1,4 +1,4 @@
-"""What plan says of each day, and that it neither runs nor asks anything."""
+"""Show the step for each day with `plan`, without running tasks or sending requests."""
 
 import datetime as dt
 import shutil
@@ -34,7 +34,7 @@ def make(day: dt.date, upto: str = "load") -> None:
 
 @pytest.fixture
 def made(configure, monkeypatch) -> None:
-    """A day in each state; the last closed one is the sixth."""
+    """Make a day in each state. The sixth day is the last closed one."""
     configure("users", url=URL)
     for day in DAYS[:2]:
         make(day)
@@ -51,8 +51,8 @@ def made(configure, monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("made")
-def test_each_day_has_its_step_and_its_reason():
-    """Loaded (after it failed), outdated, transformed, extracted, damaged, failed, not closed."""
+def test_each_day_has_step_and_reason():
+    """Days are loaded after a failure, outdated, transformed, extracted, damaged, failed or open."""
     outdated = "outdated: its clean files are missing or outdated"
     steps = plan(read_workspace(USERS), DAYS[0], DAYS[-1])
     assert "is not a manifest" in steps[4].why
@@ -67,8 +67,8 @@ def test_each_day_has_its_step_and_its_reason():
 
 
 @pytest.mark.usefixtures("made")
-def test_it_looks_at_the_files_of_its_own_days_alone(monkeypatch):
-    """A week of ten years is planned by what a week holds."""
+def test_plan_reads_only_the_requested_days(monkeypatch):
+    """The cost does not depend on the number of stored days."""
     looked, read = set(), DayFolder.read_manifest
 
     def read_manifest(folder: DayFolder, kind: type[Any]) -> Any:
@@ -81,8 +81,8 @@ def test_it_looks_at_the_files_of_its_own_days_alone(monkeypatch):
 
 
 @pytest.mark.usefixtures("made")
-def test_it_touches_nothing_and_asks_nothing():
-    """Every file and table is as it was, and the source was out of reach."""
+def test_plan_changes_nothing_and_sends_no_request():
+    """The source is unreachable, and files stay the same."""
     before = dump_tree("data")
     result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06", "--users-url", "http://127.0.0.1:9/")
     assert (result.returncode, result.stderr) == (0, "")
@@ -92,8 +92,8 @@ def test_it_touches_nothing_and_asks_nothing():
     assert dump_tree("data") == before
 
 
-def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
-    """The median of pages; and of the seconds from the first request to the marker."""
+def test_cost_is_estimated_from_loaded_days(configure):
+    """It uses the medians of pages, and of seconds from the first request to the marker."""
     configure("users", url=URL)
     assert estimate_cost(read_workspace(USERS)) is None
     for day in DAYS[:3]:
@@ -108,8 +108,8 @@ def test_what_it_would_cost_is_learnt_from_the_days_that_are_loaded(configure):
     assert said.endswith(" with one worker to extract 30 days, by the median of 3 loaded days")
 
 
-def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
-    """A source that has become slower, and one that was read whole before, cost what they cost now."""
+def test_cost_uses_newest_days_of_current_mode():
+    """Older days and days of another mode may have had other costs."""
     make_days(dt.date(2026, 9, 1), 56)
     change("update loads set pages = 90 where date < '2026-09-21'")
     change("update loads set pages = 7 where date >= '2026-09-21'")
@@ -119,8 +119,8 @@ def test_the_cost_is_that_of_the_newest_days_of_the_same_mode():
     assert (cost.days, cost.pages) == (30, 7)
 
 
-def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(monkeypatch):
-    """Else a reprocess would make the days after it look as long as the time between."""
+def test_cost_ignores_pause_between_extract_and_load(monkeypatch):
+    """Otherwise reprocessed days would seem to take as long as the pause."""
     start = dt.datetime(2026, 10, 2, tzinfo=dt.UTC)
 
     def mark(minutes: float) -> Marker:
@@ -143,8 +143,8 @@ def test_a_day_that_was_loaded_long_after_it_was_read_counts_its_own_seconds(mon
     assert estimate_cost(read_workspace(USERS)) == Cost(1, 7, 23)
 
 
-def test_without_a_warehouse_it_says_that_the_cost_is_not_known():
-    """And makes none."""
+def test_cost_is_unknown_without_a_warehouse():
+    """plan does not create a warehouse."""
     result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06")
     assert result.returncode == 0, result.stderr
     assert " ".join(result.stdout.splitlines()[1].split()) == "extract 5 2026-10-01..2026-10-05 missing"

@@ -1,4 +1,4 @@
-"""Promise G10: what a day removes or nulls fails the day, or is shown. From the source to the warehouse."""
+"""Guarantee G10: a day that removes or nulls data fails or is reported, from the source to the warehouse."""
 
 import dataclasses
 import datetime as dt
@@ -33,7 +33,7 @@ DAY = dt.date(2026, 11, 10)
 
 
 class Source:
-    """The API of `users`; a test says what it answers, and runs a day."""
+    """Serves the API of `users` and runs days. A test sets the answer."""
 
     def __init__(self, server: Server, configure: Callable[..., None]) -> None:
         self.server, self.configure, self.dataset = server, configure, USERS
@@ -56,7 +56,7 @@ def source(server: Server, configure: Callable[..., None]) -> Source:
 
 @pytest.mark.usefixtures("database")
 def test_first_snapshot_is_compared_with_incremental_users(source):
-    """It fails if too many are missing, and `--users-accept` says how many went."""
+    """Too many missing users fail the day. `--users-accept` reports their number."""
     source.run(0, map(make_user, range(1, 6)))
     with pytest.raises(QualityError, match=r"4 of 5 users in the warehouse are missing; .* --users-accept$"):
         source.run(1, [make_user(1)], mode="snapshot")
@@ -72,7 +72,7 @@ def test_first_snapshot_is_compared_with_incremental_users(source):
 
 
 def test_rejected_and_forgotten_users_are_not_missing(source):
-    """A snapshot does not understand the first, who stay; the warehouse does not know the second."""
+    """A snapshot lists a rejected user, who is kept. A forgotten user is not in the warehouse."""
     source.run(0, map(make_user, range(1, 11)))
     forget(read_workspace(USERS), ["9", "10"])
     rejected = [make_user(number, email="none") for number in range(1, 6)]
@@ -84,7 +84,7 @@ def test_rejected_and_forgotten_users_are_not_missing(source):
 
 
 class TextUser(msgspec.Struct):
-    """A user whose key is text until it is cleaned."""
+    """A user whose key is text before transform."""
 
     id: str
     updated_at: dt.datetime | None = None
@@ -96,7 +96,7 @@ def clean_text(users: pd.DataFrame) -> Any:
 
 
 def test_keys_that_clean_changes_are_not_missing(source):
-    """The gate cleans the records itself if it finds too few of the users."""
+    """If the gate finds too few users, it applies `clean` to the records first."""
     source.dataset = dataclasses.replace(USERS, record_class=TextUser, clean=clean_text)
     source.run(0, ({"id": f" {number}"} for number in range(1, 11)))
     source.run(1, ({"id": f"{number} "} for number in range(1, 8)), mode="snapshot")
@@ -106,7 +106,7 @@ def test_keys_that_clean_changes_are_not_missing(source):
 
 
 def make_days(source: Source, days: int, **fields: object) -> None:
-    """Load days of fifteen users each, who have these fields too."""
+    """Load days of fifteen users each, with additional fields."""
     for number in range(days):
         source.run(number, (make_user(user, address={"city": "Oslo"}, **fields) for user in range(1, 16)))
 
@@ -116,8 +116,8 @@ RENAMED = [{"email_address" if name == "email" else name: value for name, value 
 
 
 @pytest.mark.usefixtures("database")
-def test_renamed_fields_fail_the_day_and_are_named(source):
-    """With their likely new names and each way out; the raw files stay, and no row changes."""
+def test_renamed_fields_fail_the_day(source):
+    """The error names likely new fields and all options. Raw files stay, and no row changes."""
     make_days(source, 3)
     with pytest.raises(QualityError) as caught:
         source.run(3, RENAMED)
@@ -134,8 +134,8 @@ def test_renamed_fields_fail_the_day_and_are_named(source):
     assert not read_workspace(USERS).folder("clean", date).exists()
 
 
-def test_accepted_day_says_what_it_nulled(source):
-    """In its log line, in its marker and in `status`; a later transform of a loaded day does not fail it."""
+def test_accepted_day_reports_nulled_columns(source):
+    """Log line, marker and `status` show it. A later transform of a loaded day does not fail."""
     make_days(source, 3)
     with pytest.raises(QualityError):
         source.run(3, RENAMED)
@@ -158,8 +158,8 @@ def test_accepted_day_says_what_it_nulled(source):
     assert list(verify(read_workspace(USERS))) == []
 
 
-def test_renamed_field_is_read_by_a_changed_class(source):
-    """The raw files stay, so the day is transformed again without the source."""
+def test_changed_class_reads_renamed_field(source):
+    """The day is transformed again from its raw files."""
     make_days(source, 3)
     with pytest.raises(QualityError):
         source.run(3, RENAMED)
@@ -174,7 +174,7 @@ class Town(msgspec.Struct):
 
 
 class RenamedUser(msgspec.Struct):
-    """A user after the source has renamed two fields."""
+    """A user after the source renamed two fields."""
 
     id: int
     name: str | None = None
@@ -183,8 +183,8 @@ class RenamedUser(msgspec.Struct):
     updated_at: dt.datetime | None = None
 
 
-def test_check_finds_a_field_that_stopped_coming(source):
-    """Also of a day that is loaded, which no transform fails any more."""
+def test_check_finds_missing_field(source):
+    """Covers loaded days too, which no transform fails any more."""
     make_days(source, 4)
     serve(source.server, source.configure, json.dumps(RENAMED).encode())
     findings = check_source(read_workspace(USERS), DAY + dt.timedelta(days=3))
@@ -193,7 +193,7 @@ def test_check_finds_a_field_that_stopped_coming(source):
 
 
 def test_before_three_days_a_missing_field_is_a_warning(source, caplog, capsys):
-    """It is in the marker, too, so that `status` shows it."""
+    """The marker has the warning, so `status` shows it."""
     before = [make_user(1), *(make_user(user, is_gone=False) for user in range(2, 44))]
     source.run(0, before, deleted_when="is_gone")
     source.run(1, (make_user(user, gone=user < 4, updated_at="2026-11-21T00:00:00Z") for user in range(1, 44)))
@@ -202,23 +202,23 @@ def test_before_three_days_a_missing_field_is_a_warning(source, caplog, capsys):
     assert "\n2026-11-11 absent: is_gone 43\n" in run_here(capsys, "status")[0]
 
 
-def test_field_that_all_records_had_fails_the_second_day(source):
-    """One day is enough where no record lacked it."""
+def test_field_of_all_records_fails_second_day(source):
+    """If no record lacked the field, one day is enough."""
     source.run(0, (make_user(user, is_gone=False) for user in range(1, 44)), deleted_when="is_gone")
     with pytest.raises(QualityError, match=r"no record has is_gone \(in 43 of 43 records of the day before\)"):
         source.run(1, (make_user(user, gone=user < 4) for user in range(1, 44)))
 
 
-def test_missing_field_of_deletions_fails_the_day(source):
-    """Else nobody would hear of them any more."""
+def test_missing_deletion_field_fails_the_day(source):
+    """Otherwise deletions would go unnoticed."""
     source.configure("users", deleted_when="is_gone")
     make_days(source, 3, is_gone=False)
     with pytest.raises(QualityError, match=r"no record has is_gone \(in 45 of 45 .*; new fields: gone \(gate fields\)"):
         source.run(3, (make_user(user, address={"city": "Oslo"}, gone=True) for user in range(1, 16)))
 
 
-def test_deletions_need_no_more_than_a_key(source):
-    """They say nothing of the other fields."""
+def test_deletions_need_only_a_key(source):
+    """The other fields of a deletion may be absent."""
     source.configure("users", deleted_when="is_gone", max_delete_ratio=1)
     make_days(source, 3, is_gone=False, updated_at="2026-11-01T00:00:00Z")
     gone = [{"id": user, "is_gone": True} for user in range(1, 8)]
@@ -240,8 +240,8 @@ class ActiveUser(msgspec.Struct):
     updated_at: dt.datetime | None = None
 
 
-def test_default_does_not_hide_that_a_field_is_missing(source):
-    """The record says if a field came, and not the value that stands for it."""
+def test_default_does_not_hide_a_missing_field(source):
+    """The gate counts fields in records, not values after defaults."""
     source.dataset = dataclasses.replace(USERS, record_class=ActiveUser, clean=rename_key)
     for number in range(3):
         source.run(number, (make_user(user, city="Oslo") for user in range(1, 16)))
@@ -270,11 +270,11 @@ def rename_key(users: pd.DataFrame) -> Any:
         ([(100, 100)] * 3 + [(100, 0)] * 4, 100, False),  # not usual
         ([(100, 100)] * 4 + [(100, 0)] * 3, 100, True),
         ([(100, 0)] * 7, 10**6, False),
-        ([(100, 0)] * 7 + [(100, 100)] * 7, 100, False),  # only the seven days before count
+        ([(100, 0)] * 7 + [(100, 100)] * 7, 100, False),  # only the seven days before the day count
     ],
 )
 def test_field_is_missing_if_chance_does_not_explain_it(before, records, fails):
-    """By how many of the records before had it, and on how many days."""
+    """It depends on how many earlier records had the field, and on how many days."""
     for number, (came, had) in enumerate(before, 1):
         folder = DayFolder("data", "clean", "users", DAY - dt.timedelta(days=number))
         folder.clear()

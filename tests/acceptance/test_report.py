@@ -1,4 +1,4 @@
-"""The page of `report`, in a real browser: what it says, how it looks, and that nothing leaves it."""
+"""Render the page of `report` in a real browser and check its content, layout and network access."""
 
 import datetime as dt
 import re
@@ -28,7 +28,7 @@ NOW = dt.datetime(2026, 11, 25, 3, 30, tzinfo=dt.UTC)
 LAST = dt.date(2026, 11, 24)
 ATTACK = "<script>window.pwned = 1</script><img src=http://127.0.0.1:9/x onerror='pwned = 1'>\"'&amp;"
 
-# Every text with the contrast to what is behind it, where that is below what WCAG asks for (AA).
+# Lists texts whose contrast with the background is below WCAG level AA.
 CONTRAST = """
 (() => {
   const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
@@ -66,7 +66,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def make_trouble() -> None:
-    """60 days: one is pruned, two are outdated, one is missing, one failed, and one failed before it was loaded."""
+    """Make 60 days: one pruned, two outdated, one missing, one failed, and one loaded after a failure."""
     make_days(LAST - dt.timedelta(days=59), 60)
     shutil.rmtree(read_workspace(USERS).folder("raw", dt.date(2026, 10, 2)).path)
     change("update loads set pruned_at = loaded_at where date = '2026-10-02'")
@@ -83,7 +83,7 @@ def make_trouble() -> None:
 
 
 def open_page(browser: Browser, path: str = "data/report.html") -> Page:
-    """The page on a desk in the light, after it was looked at on a phone and in the dark too."""
+    """Open the page in each width and color scheme. Return the light desktop page."""
     for width, dark in [(390, True), (390, False), (1280, True), (1280, False)]:
         page = browser.open(Path(path), width=width, height=844, dark=dark)
         look(page, width, dark)
@@ -91,7 +91,7 @@ def open_page(browser: Browser, path: str = "data/report.html") -> Page:
 
 
 def look(page: Page, width: int, dark: bool) -> None:
-    """What must be so everywhere: nothing to complain of, no request; all fits, can be read, and is told in words."""
+    """Check errors, requests, layout, contrast and accessible names."""
     assert (page.errors(), page.requests()) == ([], [])
     assert page.evaluate("document.documentElement.scrollWidth") == width
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -104,11 +104,11 @@ def look(page: Page, width: int, dark: bool) -> None:
     )
     assert page.evaluate(pictures) == page.evaluate(told)
     sizes = "[...document.querySelectorAll('svg text')].map(text => text.getScreenCTM().a)"
-    assert all(scale * 11 > 9.5 for scale in page.evaluate(sizes))  # pixels that a letter is high
+    assert all(scale * 11 > 9.5 for scale in page.evaluate(sizes))  # height of a letter in pixels
 
 
-def test_a_year_of_days_is_a_page_that_begins_with_all_is_well(browser):
-    """A month a table of the last twelve, five charts with their words, the newest loads."""
+def test_report_of_a_year_starts_with_all_is_well(browser):
+    """The page has twelve months, five charts with descriptions, and the newest loads."""
     make_days(LAST - dt.timedelta(days=364), 365)
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
@@ -139,8 +139,8 @@ def test_a_year_of_days_is_a_page_that_begins_with_all_is_well(browser):
     assert row[:3] == [str(LAST), *map(str, newest)]
 
 
-def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
-    """The gravest first; each day in the calendar by a word too, not by its colour alone; what is over is told last."""
+def test_problems_come_first_with_their_commands(browser):
+    """The gravest comes first. The calendar uses words, not only colors. Recovered failures come last."""
     make_trouble()
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
@@ -168,8 +168,8 @@ def test_what_is_wrong_comes_first_with_the_command_that_mends_it(browser):
     assert re.search(recovered, page.text())
 
 
-def test_where_nothing_is_loaded_the_page_says_what_to_do(browser):
-    """And what failed, where the first day did."""
+def test_report_without_loads_says_what_to_do(browser):
+    """It also shows the failure of the first day."""
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
     assert "Nothing is loaded yet\n\nLoad the first days with wholeday backfill START STOP" in page.text()
@@ -181,8 +181,8 @@ def test_where_nothing_is_loaded_the_page_says_what_to_do(browser):
     assert "November 2026" in text
 
 
-def test_no_text_of_the_data_becomes_a_part_of_the_page(browser):
-    """A failure's line, a reason for rejects, an outdated day's and the database's name are shown as written."""
+def test_data_is_escaped(browser):
+    """Failures, reject reasons, outdated days and the database name may contain HTML."""
     make_trouble()
     change("update rejects set reason = ?, field = null", ATTACK)
     read_workspace(USERS).folder("raw", dt.date(2026, 11, 20)).path.joinpath("manifest.json").write_text("x")
@@ -192,8 +192,8 @@ def test_no_text_of_the_data_becomes_a_part_of_the_page(browser):
     assert page.evaluate("[document.scripts.length, document.images.length, typeof pwned]") == [0, 0, "undefined"]
 
 
-def test_the_policy_of_the_page_lets_nothing_run_and_nothing_be_asked_for(browser, server):
-    """Even if a text did become a part of it."""
+def test_content_security_policy_blocks_scripts_and_requests(browser, server):
+    """It is the second defense after escaping."""
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     attack = f"<script>window.pwned = 1</script><img src={server.url}/x><link rel=stylesheet href={server.url}/y>"
     page = Path("data/report.html").read_text()
@@ -205,8 +205,8 @@ def test_the_policy_of_the_page_lets_nothing_run_and_nothing_be_asked_for(browse
     assert server.requests == []
 
 
-def test_each_dataset_has_its_part_of_the_page(browser, configure):
-    """Each with its own verdict; no part takes anything of another's."""
+def test_each_dataset_has_its_own_section(browser, configure):
+    """Each section has its own verdict."""
     configure("orders", url="demo://users")
     make_days(LAST - dt.timedelta(days=4), 5)
     write_report([read_workspace(USERS), read_workspace(ORDERS)], Path("both.html"), 90)
@@ -217,8 +217,8 @@ def test_each_dataset_has_its_part_of_the_page(browser, configure):
     assert page.evaluate("document.title") == "users, orders: All is well; Nothing is loaded yet"
 
 
-def test_the_command_says_where_the_page_is_and_replaces_it_whole(capsys):
-    """In data_dir, or where it is asked for; where it cannot be made the one before stays, with nothing beside it."""
+def test_report_prints_path_and_replaces_file_atomically(capsys):
+    """After an error the previous file stays, without leftover files."""
     make_days(LAST - dt.timedelta(days=4), 5)
     assert run_here(capsys, "report") == ("data/report.html: open it in a browser\n", "", 0)
     page = Path("data/report.html").read_bytes()
@@ -236,8 +236,8 @@ def test_the_command_says_where_the_page_is_and_replaces_it_whole(capsys):
     }  # fmt: skip
 
 
-def test_a_folder_in_the_place_of_the_page_is_named_and_nothing_is_left_beside_it(capsys):
-    """By the path that was given."""
+def test_report_path_that_is_a_folder_fails(capsys):
+    """The error shows the given path, and no file is left behind."""
     Path("pages/a").mkdir(parents=True)
     out, err, code = run_here(capsys, "report", "pages/a")
     assert (out, code) == ("", 1)
@@ -245,22 +245,22 @@ def test_a_folder_in_the_place_of_the_page_is_named_and_nothing_is_left_beside_i
     assert [path.name for path in Path("pages").iterdir()] == ["a"]
 
 
-def test_a_service_without_a_home_can_make_the_page():
-    """In a process of its own, with nothing on stderr."""
+def test_report_works_without_a_home_folder():
+    """Services often have none. Standard error stays empty."""
     result = run("python", "-m", "wholeday", "report", HOME="/proc/nobody")
     assert (result.stdout, result.stderr, result.returncode) == ("data/report.html: open it in a browser\n", "", 0)
 
 
-def test_the_same_days_make_the_same_page():
-    """To the byte: a page kept under version control changes only where something changed."""
+def test_report_is_reproducible_to_the_byte():
+    """In version control the file changes only with the data."""
     make_days(LAST - dt.timedelta(days=4), 5)
     for name in ("a.html", "b.html"):
         write_report([read_workspace(USERS)], Path(name), 90)
     assert Path("a.html").read_bytes() == Path("b.html").read_bytes()
 
 
-def test_the_total_grows_as_the_history_says():
-    """By users who came and went, at the end of each day; what lies before the first day is in its total."""
+def test_total_follows_the_history():
+    """It counts new and deleted users at the end of each day, including days before the chart."""
     assert open_warehouse(read_workspace(USERS)).compute_growth() == {}
     make_days(LAST - dt.timedelta(days=9), 10)
     growth = open_warehouse(read_workspace(USERS)).compute_growth()
@@ -271,8 +271,7 @@ def test_the_total_grows_as_the_history_says():
     assert accumulate(growth, days[0], days[4]) == accumulate(growth, days[0], LAST)
 
 
-def test_whom_a_snapshot_does_not_list_is_deleted():
-    """For who looks at the charts it is the same as a record that says so."""
+def test_chart_counts_vanished_users_as_deleted():
     make_days(LAST - dt.timedelta(days=9), 10)
     change("update loads set deleted = 2, vanished = 3")
     status = read_status(read_workspace(USERS))
@@ -283,8 +282,8 @@ def test_whom_a_snapshot_does_not_list_is_deleted():
 @pytest.mark.parametrize(
     ("few", "many", "told"), [(0, 1, "0.5"), (12, 13, "12"), (99, 100, "100"), (1204, 1205, "1,204")]
 )
-def test_the_median_of_the_charts_is_a_number_to_be_read(few: int, many: int, told: str) -> None:
-    """Between two days it has a half, and to round that must not make powers of ten."""
+def test_chart_medians_are_readable(few: int, many: int, told: str) -> None:
+    """An even count may give a half. Rounding must not produce powers of ten."""
     make_days(LAST - dt.timedelta(days=1), 2)
     change(f"update loads set deleted = case date when '{LAST}' then {many} else {few} end")
     status = read_status(read_workspace(USERS))
@@ -292,8 +291,8 @@ def test_the_median_of_the_charts_is_a_number_to_be_read(few: int, many: int, to
     assert chart.caption.endswith(f" updated, {told} deleted")
 
 
-def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
-    """Between one that failed and the first that is loaded, say."""
+def test_calendar_omits_unknown_days():
+    """Such days lie between an early failure and the first loaded day."""
     make_days(LAST - dt.timedelta(days=1), 2)
     note(Failure(NOW, dt.date(2026, 9, 30), "extract", "down"))
     status = read_status(read_workspace(USERS))
@@ -307,14 +306,14 @@ def test_a_day_of_which_nothing_is_known_is_not_in_the_calendar():
 
 
 def tell_remedies() -> tuple[str, list[tuple[str, str]]]:
-    """The verdict, and the days of each remedy."""
+    """Return the verdict, and the state and days of each remedy."""
     status = read_status(read_workspace(USERS))
     remedies = list_remedies(status)
     return summarize(status, remedies)[1], [(remedy.state, remedy.days) for remedy in remedies]
 
 
-def test_a_snapshot_that_was_not_taken_is_missing_for_good(configure):
-    """Only today's can be made up for; the headline does not say that all is well above a missing day."""
+def test_past_snapshot_stays_missing(configure):
+    """Only today's snapshot can still be extracted. The headline counts the missing day."""
     make_days(LAST - dt.timedelta(days=4), 5)
     change("delete from loads where date = '2026-11-22'")
     shutil.rmtree(read_workspace(USERS).folder("raw", dt.date(2026, 11, 22)).path)
@@ -329,8 +328,8 @@ def test_a_snapshot_that_was_not_taken_is_missing_for_good(configure):
     assert [remedy.command for remedy in list_remedies(read_status(read_workspace(USERS)))] == [""]
 
 
-def test_all_is_not_well_above_a_collapse(browser):
-    """A day on which many rows, or many values of a column, were lost comes before the charts that show it."""
+def test_headline_reports_mass_deletion(browser):
+    """A day that lost many rows or values is listed above the charts."""
     make_days(LAST - dt.timedelta(days=9), 10)
     before, total = accumulate(
         open_warehouse(read_workspace(USERS)).compute_growth(), LAST - dt.timedelta(days=9), LAST
@@ -358,8 +357,8 @@ def test_all_is_not_well_above_a_collapse(browser):
     assert removed == [f"{LAST} nulled: email {total - 20}, city 4; absent: email 100"]
 
 
-def test_a_day_with_raw_files_that_is_not_loaded_is_told_once():
-    """As missing: its Load task goes on where it is; only a day that is loaded is called outdated."""
+def test_unloaded_day_with_raw_files_is_missing_only():
+    """Only a loaded day can be outdated."""
     make_days(LAST - dt.timedelta(days=4), 5)
     change("delete from loads where date in ('2026-11-22', '2026-11-23')")
     note(Failure(NOW, dt.date(2026, 11, 23), "transform", "too many rejects"))
@@ -368,15 +367,15 @@ def test_a_day_with_raw_files_that_is_not_loaded_is_told_once():
     )  # fmt: skip
 
 
-def test_keys_that_are_not_wholly_forgotten_are_not_well():
-    """Though every day is loaded."""
+def test_incomplete_erasure_is_a_problem():
+    """Every day is loaded, but one key is not fully erased."""
     make_days(LAST - dt.timedelta(days=4), 5)
     Tombstones("data", "users").add([Tombstone((42,), NOW)])
     assert tell_remedies() == ("1 key not fully erased", [("outdated", "every day")])
 
 
-def test_a_long_outage_is_told_shortly():
-    """The newest failures with their lines, the others in one; days in many pieces by the newest pieces."""
+def test_long_outage_is_summarized():
+    """The newest failures have their own lines. The last line summarizes the others."""
     make_days(LAST - dt.timedelta(days=99), 100)
     dates = [LAST - dt.timedelta(days=number) for number in range(0, 90, 2)]
     for date in dates:

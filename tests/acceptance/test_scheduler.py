@@ -1,4 +1,4 @@
-"""luigid: what its pages show in a browser, what it keeps, and how it limits the calls to an API."""
+"""Run luigid: its pages in a browser, its stored state, and its limits on requests to an API."""
 
 import re
 import socket
@@ -23,28 +23,28 @@ FAILING = "2026-11-17"
 
 @pytest.fixture
 def without_retries(home: Path) -> None:
-    """Have luigid retry nothing while a test runs."""
+    """Disable the retries of luigid."""
     text = (home / "central.cfg").read_text().replace("keep_alive = true", "keep_alive = false")
     (home / "central.cfg").write_text(text.replace("retry_delay = 5", "retry_delay = 600"))
 
 
 @pytest.fixture
 def scheduler(without_retries: None) -> Iterator[tuple[str, dict[str, str]]]:  # noqa: ARG001
-    """luigid: its URL, and the environment of its commands."""
+    """Return the URL of luigid, and the environment for commands."""
     with start_scheduler() as environment:
         yield find_scheduler(), environment
 
 
 def check_alone(page: Page, url: str) -> None:
-    """Nothing but this machine was asked, and the console is clear but for what was forbidden."""
+    """Check that the page loads local resources only and has no other console errors."""
     forbidden = {asked for asked in page.requests() if not asked.startswith(url)}
     errors = [error for error in page.errors() if "favicon.ico" not in error]
     assert len(errors) == len(forbidden)
     assert all(any(asked in error and "Content Security Policy" in error for error in errors) for asked in forbidden)
 
 
-def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp_path):
-    """Each task of each day, the one line of the day that failed, a link, how far it is; then the history of it all."""
+def test_pages_show_backfill_failure_and_tracking_link(scheduler, tmp_path):
+    """The history page works as well."""
     url, environment = scheduler
     with Server() as server:
         source = server.on(
@@ -63,7 +63,7 @@ def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp
         page.wait_for("document.querySelector('#taskTable .showError') && !document.querySelector('.fa-spinner')")
         page.evaluate("$('#taskTable').DataTable().page.len(100).draw() && 1")
         rows = page.evaluate("[...document.querySelectorAll('#taskTable tbody tr')].map(row => row.innerText)")
-        # What waits for a task that failed is pending or "upstream failed", by which of its questions is answered last.
+        # A task after a failed one is pending or "upstream failed", depending on the order of updates.
         shown = {tuple(row.replace("UPSTREAM_FAILED", "PENDING").split()[:3]) for row in rows}
         assert {each for each in shown if "BackfillUsers" not in each} == {
             (status, f"{task}Users", f"date=2026-11-{day}")
@@ -72,7 +72,7 @@ def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp
         }
         (whole,) = (row for row in rows if "BackfillUsers" in row)
         assert "start=2026-11-16, stop=2026-11-18" in " ".join(whole.split())
-        assert not re.search("reverse|days_|task_limit", whole)  # which have one value only
+        assert not re.search("reverse|days_|task_limit", whole)  # these parameters have one possible value
         assert page.evaluate("document.querySelector('a[title=\"Track Progress\"]').href").startswith(f"{source}?on=")
         page.evaluate("document.querySelector('.showError').click()")
         page.wait_for("document.querySelector('.modal.in pre')")
@@ -86,8 +86,8 @@ def test_the_pages_show_a_backfill_a_failure_and_where_it_is_read(scheduler, tmp
         history.screenshot(Path("history.png"), whole=False)
 
 
-def test_what_luigid_knows_outlasts_it():
-    """Its counts are for Prometheus; its tasks and its history are there again when it is."""
+def test_luigid_state_survives_a_restart():
+    """Tasks and history are stored. Prometheus can scrape the metrics."""
     with start_scheduler() as environment:
         url = find_scheduler()
         assert luigi_run("ExtractUsers", "--date", FAILING, **environment).returncode == 0
@@ -101,8 +101,8 @@ def test_what_luigid_knows_outlasts_it():
 
 
 @pytest.mark.usefixtures("without_retries")
-def test_luigid_stores_no_cause_of_a_failure():
-    """A cause may quote a person. The visualiser shows it while luigid runs; no file of luigid has it."""
+def test_luigid_stores_no_failure_cause():
+    """A cause may quote a person. The visualiser shows it while luigid runs."""
     with start_scheduler() as environment, Server() as server:
         url = server.on("/users", Answer(status=404, body={"error": "cannot serialise Jane Hidden"}))
         result = luigi_run(
@@ -121,8 +121,8 @@ def test_luigid_stores_no_cause_of_a_failure():
         assert "wholeday status" in ask_scheduler("fetch_error", task_id=failed)["error"]
 
 
-def test_only_this_machine_reaches_luigid():
-    """It has no password. Who listens for everybody is also found at another address of the loopback."""
+def test_luigid_listens_on_loopback_only():
+    """luigid has no password. The test also tries another loopback address."""
     with start_scheduler():
         port = urlsplit(find_scheduler()).port
         reached = {}
@@ -135,8 +135,8 @@ def test_only_this_machine_reaches_luigid():
 @pytest.mark.parametrize(
     ("more", "kept"), [("", ["pickle"]), ("[scheduler]\nrecord_task_history = true\n", ["db", "pickle"])]
 )
-def test_a_configuration_that_says_little_of_luigid_is_enough(more, kept):
-    """It keeps what it knows where central.cfg would have it keep that."""
+def test_minimal_luigid_configuration_works(more, kept):
+    """The state goes to the paths of central.cfg by default."""
     shipped = Path("central.cfg").read_text()
     Path("central.cfg").write_text(f"[core]\nscheduler_port = 8082\n{more}")
     with start_scheduler():
@@ -148,8 +148,8 @@ def test_a_configuration_that_says_little_of_luigid_is_enough(more, kept):
 
 
 @pytest.mark.parametrize("history", ["nowhere", "sqlite:///central.cfg", "sqlite:///%(nothing)s"])
-def test_a_history_that_cannot_be_kept_is_one_line(history):
-    """And not the traceback of a server."""
+def test_unwritable_history_is_one_line(history):
+    """The output has no traceback."""
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(text.replace("sqlite:///data/luigid.db", history))
     result = run("python", "-m", "wholeday", "luigid", LUIGI_CONFIG_PATH="central.cfg", PYTHONWARNINGS="")
@@ -159,8 +159,8 @@ def test_a_history_that_cannot_be_kept_is_one_line(history):
     assert re.fullmatch(r"ERROR: luigid cannot start: .*\. Correct \[scheduler\] and \[task_history\] .*", line)
 
 
-def test_a_second_luigid_says_that_there_is_one():
-    """One line, and no traceback of a server."""
+def test_second_luigid_fails_with_one_line():
+    """The output has no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run(
             *("python", "-m", "wholeday", "luigid", "--port", str(taken.getsockname()[1])),
@@ -173,7 +173,7 @@ def test_a_second_luigid_says_that_there_is_one():
 
 
 class Crowd:
-    """Answers that wait for company: `most` is how many requests were there at once."""
+    """A server handler that waits for concurrent requests. `most` is the highest number at once."""
 
     def __init__(self) -> None:
         self._lock, self._here, self.most = threading.Lock(), 0, 0
@@ -190,8 +190,8 @@ class Crowd:
         return Answer([])
 
 
-def test_the_readings_of_an_api_are_limited_over_all_commands():
-    """Where central.cfg says so the second waits for the first."""
+def test_extractions_are_limited_across_commands():
+    """With the limit of central.cfg the second command waits."""
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(f"[resources]\nusers_api = 1\n\n{text}")
     crowd = Crowd()
@@ -211,8 +211,8 @@ def test_the_readings_of_an_api_are_limited_over_all_commands():
     assert crowd.most == 1
 
 
-def test_the_readings_of_an_api_are_not_limited_by_surprise():
-    """Luigi allows one at once of what nothing names."""
+def test_extractions_are_not_limited_by_default():
+    """Luigi's default for an unnamed resource is one at a time."""
     crowd = Crowd()
     with Server() as server:
         url = server.on("/users", crowd.respond)

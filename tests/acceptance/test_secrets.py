@@ -1,4 +1,4 @@
-"""A secret of the environment is sent to the source, and is nowhere else when the command is over."""
+"""A secret from the environment goes to the source and nowhere else."""
 
 import base64
 import contextlib
@@ -46,13 +46,13 @@ args = ("debug.log",)
 
 
 def find_carried(request: Request) -> str:
-    """The secret with which a request came."""
+    """Return the secret in a request."""
     code = (request.headers["Authorization"] or "").rpartition(" ")[2]
     return str(request.query.get("api_key") or request.headers["X-Token"] or code)
 
 
 def respond(request: Request) -> Answer:
-    """A source that repeats the secret wherever it can; each day fails in its own way, but for the first."""
+    """Repeat the secret wherever possible. Each day except the first fails in its own way."""
     carried, date = find_carried(request), request.query["date"]
     echo = f"{quote(carried)}&access_token={quote(carried, safe='')}&api_key={quote(carried)}"
     said = f"{carried} {request.target} {dict(request.headers)}"
@@ -81,18 +81,18 @@ def respond(request: Request) -> Answer:
 
 @contextlib.contextmanager
 def run_scheduler() -> Iterator[dict[str, str]]:
-    """luigid, which keeps its state in a file, with every logger at DEBUG; the environment of its commands."""
+    """Run luigid with a state file and DEBUG logs. Return the environment for commands."""
     Path("logging.conf").write_text(LOGGING)
     text = Path("central.cfg").read_text().replace("keep_alive = true", "keep_alive = false")
     text = text.replace("[core]", "[core]\nlogging_conf_file = logging.conf")
-    text = text.replace("retry_delay = 5", "retry_delay = 600")  # what failed is to be there when it is asked for
+    text = text.replace("retry_delay = 5", "retry_delay = 600")  # keep failed tasks until the test reads them
     Path("central.cfg").write_text(text)
     with start_scheduler() as environment:
         yield environment
 
 
 def ask_everything() -> str:
-    """What luigid tells of every task: its lists, the graph and each error."""
+    """Return all answers of luigid about its tasks: lists, graph and errors."""
     failed = ask_scheduler("task_list", status="FAILED", upstream_status="")
     told = [failed, ask_scheduler("task_list", status="", upstream_status="")]
     told += [ask_scheduler("worker_list"), ask_scheduler("graph")]
@@ -102,7 +102,7 @@ def ask_everything() -> str:
 
 
 def read_everything() -> Iterator[tuple[str, bytes]]:
-    """The name and content of every file in the current folder, unpacked."""
+    """Return name and decompressed content of every file in the current folder."""
     for path in Path().rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -110,14 +110,14 @@ def read_everything() -> Iterator[tuple[str, bytes]]:
 
 
 def read_arguments() -> Iterator[str]:
-    """The arguments of every process, as `ps` shows them."""
+    """Return the arguments of every process, as `ps` shows them."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             yield path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
 
 
 def spell(secret: str) -> set[bytes]:
-    """The forms in which a secret may turn up."""
+    """Return the possible encodings of a secret."""
     raw = secret.encode()
     texts = [
         secret,
@@ -145,8 +145,8 @@ def spell(secret: str) -> set[bytes]:
     ],
     ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
 )
-def test_no_secret_is_left_behind(auth: str, secrets: list[str]) -> None:
-    """Not in a log at DEBUG, a file, the warehouse, luigid or what it tells, or `ps`, of days done and days failed."""
+def test_secrets_are_not_left_behind(auth: str, secrets: list[str]) -> None:
+    """Covers DEBUG logs, files, the warehouse, luigid and `ps`, for loaded and failed days."""
     count = itertools.count(1)
     with Server() as server, run_scheduler() as environment:
         arguments: set[str] = set()

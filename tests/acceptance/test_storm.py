@@ -1,4 +1,4 @@
-"""A storm over some days: afterwards the tables and the files are those of a serial run.
+"""Run a storm of concurrent commands. The result equals that of a serial run.
 
 PIPELINE_STORM is the number of commands of all storms together.
 """
@@ -37,7 +37,7 @@ SIZE = int(os.environ.get("PIPELINE_STORM", "40"))
 EXPECTED = {0, 1, 30, -9}
 PAGE, PART = 5, 4
 KEPT = 3  # days that prune keeps
-PERSONS = range(101, 105)  # who are forgotten
+PERSONS = range(101, 105)  # forgotten during the storm
 TABLES = ("users", "users_history", "_users_days", "_users_events", "_users_changes", "_users_forgotten")
 OF_A_DAY = "date, mode, source, started_at, extracted_at, as_of, pages, extracted, watermark, accepted"
 OF_ITS_FILES = "date, rejected, forgotten, duplicate, transform_version"
@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("memory")]
 
 
 def list_users(day: dt.date, mode: str) -> list[dict[str, Any]]:
-    """What the source says of a day, always the same: changes, deletions, duplicates and records to be rejected."""
+    """Return the same users for a day every time: changes, deletions, duplicates and rejects."""
     chance, users = random.Random(f"{day} {mode}"), []
     known = range(1, 21) if mode == SNAPSHOT else chance.choices(range(1, 21), k=9)
     for number in known:
@@ -61,7 +61,7 @@ def list_users(day: dt.date, mode: str) -> list[dict[str, Any]]:
 
 
 def make_source(server: Server, mode: str) -> Callable[[Request], Answer]:
-    """An API with pages, for each day the same."""
+    """Return a paged API with constant answers for each day."""
 
     def respond(request: Request) -> Answer:
         users, on = list_users(dt.date.fromisoformat(request.query["on"]), mode), request.query["on"]
@@ -76,7 +76,7 @@ def make_source(server: Server, mode: str) -> Callable[[Request], Answer]:
 def find_lost(
     operations: list[storm.Operation], unloaded: list[storm.Unloaded]
 ) -> list[tuple[storm.Unloaded, storm.Operation]]:
-    """The days without a marker that a command had loaded from the files that are there, with that command."""
+    """Return unloaded days that a command had loaded from the current files, with that command."""
     return [
         (day, done)
         for day in unloaded
@@ -93,7 +93,7 @@ def has_loaded(done: storm.Operation, day: dt.date) -> bool:
 
 
 def load(day: dt.date) -> None:
-    """Do what Luigi does: whatever is not complete."""
+    """Run the incomplete tasks of a day, as Luigi does."""
     if not LoadUsers(date=day).complete():
         for task in (ExtractUsers(date=day), TransformUsers(date=day), LoadUsers(date=day)):
             if not task.complete():
@@ -101,7 +101,7 @@ def load(day: dt.date) -> None:
 
 
 def finish() -> None:
-    """Forget and prune, and find nothing wrong."""
+    """Forget and prune, then verify the warehouse and the files."""
     assert forget(read_workspace(USERS), [str(person) for person in PERSONS]).problems == []
     assert {outcome.what for outcome in prune.prune(read_workspace(USERS), KEPT, KEPT, dry_run=False)} <= {"pruned"}
     assert list(verify(read_workspace(USERS))) == []
@@ -109,7 +109,7 @@ def finish() -> None:
 
 
 def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
-    """All rows, but for what depends on when a command ran, and, of pruned days, on whether forget came first."""
+    """Return all rows without values that depend on timing, or for pruned days on `forget`."""
     tables = {name: sorted(query(f"select * from {name}"), key=repr) for name in TABLES}
     rejects = "select load_date, reason, field, key, record from rejects order by 1, 5"
     with_files = "from loads where pruned_at is null order by 1"
@@ -121,9 +121,10 @@ def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
 
 
 def dump_files() -> dict[str, Any]:
-    """Every file of a day, and the names of all others. Names are without the number of erasures of a part.
+    """Return the content of day files and the names of other files, without erasure counters.
 
-    Only a storm has failures, as when `forget` sweeps a day while another process works on it.
+    Failures are left out: only a storm has them, for example when `forget` erases a day that another process
+    uses.
     """
     files: dict[str, Any] = {}
     for path, content in dump_tree("data").items():
@@ -146,7 +147,7 @@ def strip_erasures(text: str) -> str:
 
 
 def report(operations: list[storm.Operation], seconds: float) -> None:
-    """Say how large the storm was."""
+    """Print the size of the storm."""
     killed = sum(done.code < 0 for done in operations)
     print(f"{len(operations)} commands in {seconds:.0f} s, {killed} killed")
     for (name, code), number in sorted(collections.Counter((done.words[0], done.code) for done in operations).items()):
@@ -155,10 +156,10 @@ def report(operations: list[storm.Operation], seconds: float) -> None:
 
 @pytest.mark.timeout(120 + SIZE)
 @pytest.mark.parametrize("mode", [INCREMENTAL, SNAPSHOT])
-def test_storm_leaves_the_warehouse_of_a_serial_run(
+def test_storm_gives_the_warehouse_of_a_serial_run(
     mode: str, database: str, server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Commands of three processes, many of them killed, also in one of another."""
+    """Three processes run commands, and many commands are killed."""
     respond = make_source(server, mode)
     configure("pipeline", part_records=PART, engine_workers=1)
     gates = {"max_reject_ratio": 1, "max_delete_ratio": 1, "max_drop_ratio": 1}

@@ -1,4 +1,4 @@
-"""Sections and record classes of usual APIs, from the source to the table."""
+"""Load typical APIs by sections and record classes, from the source to the table."""
 
 import datetime as dt
 import json
@@ -77,9 +77,9 @@ def load(
     constants: Mapping[str, Any] = {},
     **section: Any,
 ) -> list[tuple[Any, ...]]:
-    """Load a snapshot of today: the rows of a table of `columns`, those of the key first.
+    """Load a snapshot of today. Return the rows of a table of `columns`, key columns first.
 
-    `names` renames fields, and `constants` adds columns of one value.
+    `names` renames fields, and `constants` adds constant columns.
     """
 
     def clean(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
@@ -103,7 +103,7 @@ def load(
 
 @pytest.mark.parametrize("space", ["", " "])
 def test_graphql_connection(server: Server, configure: Configure, space: str) -> None:
-    """The braces of the query are text, written close or apart; the cursor is a variable of it."""
+    """Braces in the query stay text. The cursor is a query variable."""
     text = "query($after:String){users(first:2,after:$after){edges{node{id}}pageInfo{hasNextPage}}}"
     text = text.replace("{", f"{{{space}").replace("}", f"{space}}}")
 
@@ -135,7 +135,7 @@ def test_graphql_connection(server: Server, configure: Configure, space: str) ->
 
 
 def test_key_of_nested_fields(server: Server, configure: Configure) -> None:
-    """Each path of the key leads into an object."""
+    """Each part of the key is a path into an object."""
     records = [{"starred_at": f"2026-11-2{day}T10:00:00Z", "user": {"id": day}, "repo": {"id": 9}} for day in (1, 2)]
     names = {"user.id": "user_id", "repo.id": "repo_id", "starred_at": "updated_at"}
     columns = {"user_id": sa.BigInteger, "repo_id": sa.BigInteger}
@@ -144,7 +144,7 @@ def test_key_of_nested_fields(server: Server, configure: Configure) -> None:
 
 
 def test_renamed_fields(server: Server, configure: Configure) -> None:
-    """A class names all of them at once, or one."""
+    """A class renames all fields or one."""
     records = [{"userId": 1, "lastUpdated": "2026-11-20T10:00:00Z", "@type": "person"}]
     columns = {"user_id": sa.BigInteger, "kind": sa.Text}
     url = server.on("/users", Answer(records))
@@ -153,21 +153,21 @@ def test_renamed_fields(server: Server, configure: Configure) -> None:
 
 
 def test_large_number_in_a_float(server: Server, configure: Configure) -> None:
-    """An integer beyond 64 bits fits a column of floats, and keeps its digits in the raw file."""
+    """An integer beyond 64 bits fits a float column. The raw file keeps its digits."""
     url = server.on("/users", Answer(b'[{"id": 1, "value": 12345678901234567890}, {"id": 2, "value": 0.1}]'))
     rows = load(configure, Amount, ["id"], {"id": sa.BigInteger, "value": sa.Float}, url=url)
     assert [row[:2] for row in rows] == [(1, 12345678901234567890.0), (2, 0.1)]
 
 
-def test_members_of_one_organisation(server: Server, configure: Configure) -> None:
-    """The parent stands in the URL, and clean writes it into a column."""
+def test_members_of_one_organization(server: Server, configure: Configure) -> None:
+    """The URL has the parent, and `clean` writes it to a column."""
     url = server.on("/orgs/acme/members", Answer([{"id": 1, "value": 7}]))
     columns = {"org": sa.Text, "id": sa.BigInteger, "value": sa.Float}
     assert load(configure, Amount, ["id"], columns, constants={"org": "acme"}, url=url) == [("acme", 1, 7.0, None)]
 
 
 def test_list_of_texts(server: Server, configure: Configure) -> None:
-    """The class declares `value`."""
+    """The record class declares `value`."""
     url = server.on("/members", Answer({"ok": True, "members": ["U023", "W012"]}))
     rows = load(configure, Value, ["value"], {"value": sa.Text}, url=url)
     assert [row[0] for row in rows] == ["U023", "W012"]
@@ -182,7 +182,7 @@ def test_members_of_an_object(server: Server, configure: Configure) -> None:
 
 
 def test_two_secrets(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One by auth, and one from the environment in a header; both are masked."""
+    """One comes from auth and one from a header. Both are masked."""
     monkeypatch.setenv("DD_KEY", "key-of-nobody")
     monkeypatch.setenv("DD_APP", "app-of-nobody")
     secrets = {"auth": "header:DD-API-KEY:DD_KEY", "headers": {"DD-APPLICATION-KEY": "${DD_APP}"}}
@@ -196,7 +196,7 @@ def test_two_secrets(server: Server, configure: Configure, monkeypatch: pytest.M
 
 
 def test_sideloaded_records(server: Server, configure: Configure) -> None:
-    """data_selector says which list is meant; nothing is guessed between two."""
+    """data_selector chooses between two lists, because the reader does not guess."""
     body = {"tickets": [{"id": 1, "value": 2}], "users": [{"id": 7, "value": 8}], "count": 1, "next_page": None}
     url = server.on("/tickets.json", Answer(body))
     columns = {"id": sa.BigInteger, "value": sa.Float}
@@ -206,8 +206,8 @@ def test_sideloaded_records(server: Server, configure: Configure) -> None:
 
 
 @pytest.mark.slow
-def test_keys_that_sections_share(server: Server, home: Any) -> None:
-    """[DEFAULT] holds them, and %(name)s is the value of one."""
+def test_keys_shared_by_sections(server: Server, home: Any) -> None:
+    """[DEFAULT] holds them, and %(name)s inserts a value."""
     server.on("/v1/users", Answer([make_user(1)]))
     (home / "luigi.cfg").write_text(
         f"[DEFAULT]\nbase = {server.url}/v1\nauth = bearer:API_TOKEN\n"
