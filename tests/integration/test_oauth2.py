@@ -58,7 +58,7 @@ def test_token_request_follows_the_standard(server: Server) -> None:
     assert server.requests[1].headers["Authorization"] == "Bearer token-1"
 
 
-def test_scope_of_token_url_is_sent_in_the_body(server: Server) -> None:
+def test_scope_of_token_url_is_sent_in_body(server: Server) -> None:
     """The rest of the query stays in the URL."""
     scope = "https://graph.example/.default"
     caller = Caller(server, issue(), query=f"?tenant=a/b&scope={scope}&scope=more+still")

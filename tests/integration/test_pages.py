@@ -236,7 +236,7 @@ def test_later_pages_have_the_shape_of_the_first(server: Server) -> None:
     ],
 )
 def test_unusable_body_fails_at_once(server: Server, body: str | bytes, words: str) -> None:
-    """If the status is 200 there is no retry, and the error quotes the body."""
+    """A status of 200 means no retry. The error quotes the body."""
     line = fail(server.on("/users", Answer(body)), retries=3)
     assert re.search(words, line)
     assert f"GET {server.url}/users" in line
@@ -399,7 +399,7 @@ def test_further_list_is_ambiguous(server: Server, body: Any, candidates: str) -
         {"bbox": [[1, 2], [3, 4]], "more": [None]},
     ],
 )
-def test_list_with_a_usual_name_wins_over_nested_lists(server: Server, beside: Any) -> None:
+def test_list_with_usual_name_wins_over_nested_lists(server: Server, beside: Any) -> None:
     assert read(server.on("/users", Answer({"data": [{"id": 1}], **beside}))) == [{"id": 1}]
 
 

@@ -277,7 +277,7 @@ def test_rebuild_renames_old_tables(configure):
 
 @pytest.mark.usefixtures("database", "loaded")
 def test_old_tables_without_raw_files_survive():
-    """The rebuild fails, as the day cannot be loaded again. The renamed tables keep the day and its history."""
+    """The rebuild fails, because one day has no raw files. The renamed tables keep the day and its history."""
     straight, history = dump(), query(HISTORY)
     give_old_names("users")
     shutil.rmtree(read_workspace(USERS).folder("raw", DAYS[0]).path)

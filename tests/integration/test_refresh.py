@@ -143,7 +143,7 @@ def test_threads_and_processes_use_a_token_once(server: Server, tmp_path: Path) 
 
 @pytest.mark.parametrize(("left", "newest"), [("", 1), (" " * 8192, 1), ('{"descends_from": ', 1), ("whole", 7)])
 def test_token_survives_sigkill_while_writing(server: Server, tmp_path: Path, left: str, newest: int) -> None:
-    """A complete new file counts, as it is newer. An incomplete one is deleted."""
+    """A complete new file is used, because it is newer. An incomplete one is deleted."""
     path, endpoint = tmp_path / "kept", Endpoint()
     assert Caller(server, endpoint, auth=AUTH, token_file=str(path)).ask() == "token-1"
     kept = path.read_text()

@@ -92,7 +92,7 @@ def tell(outcomes) -> list[tuple[str, str]]:
     return [(str(outcome.date), outcome.what) for outcome in outcomes]
 
 
-def test_rejected_rows_appear_at_their_own_times_after_a_fix(server, configure):
+def test_fix_restores_rejected_rows_at_their_times(server, configure):
     """The API is not called. The warehouse equals one whose days had the fixed transform from the start."""
     serve_days(server, configure)
     load_days()

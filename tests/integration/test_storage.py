@@ -58,7 +58,7 @@ def work(day: dt.date = DAY) -> None:
 
 
 def fail() -> str:
-    """Run the day and return the one line with which it fails."""
+    """Run the day and return its one line of error."""
     code, said = points.run(work, Points())
     assert (code, len(said)) == (1, 1), said
     return said[0]

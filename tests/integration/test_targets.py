@@ -148,7 +148,7 @@ def test_file_in_place_of_data_dir_fails_commands(capsys, command, place):
     assert said == ("", f"ERROR: [pipeline] data_dir = {place}: file is a file: name a folder", 1)
 
 
-def test_file_in_place_of_data_dir_fails_a_load():
+def test_file_in_place_of_data_dir_fails_load():
     """The load reports one error: recording the failure does not report it again."""
     Path("data").touch()
     result = luigi_run("LoadUsers", "--date", str(DAY))
