@@ -74,7 +74,7 @@ def test_cause_is_sent_once_for_a_day(hook):
 
 
 def test_failure_after_a_load_is_sent_again(server):
-    """The marker was deleted, so that the day is extracted again."""
+    """A deleted marker makes the day run again."""
     flags = ("LoadUsers", "--date", str(DAY), "--pipeline-webhook", "A_HOOK")
     environment = {"A_HOOK": server.on("/services/s3cr3t", Answer("ok"))}
     for url in (NOBODY, (), NOBODY, NOBODY):
@@ -97,7 +97,7 @@ def test_concurrent_processes_send_one_alert(hook):
 
 
 def test_silent_webhook_delays_nothing(server, hook, monkeypatch, caplog):
-    """One warning after a few seconds, then no request for a minute. Then undelivered alerts are sent."""
+    """The run logs one warning and pauses alerts for a minute. Then it sends the undelivered alerts."""
     server.on("/services/s3cr3t", Answer("late", wait=30))
     monkeypatch.setattr(alerts, "PATIENCE", 0.3)
     began = time.monotonic()
@@ -128,8 +128,8 @@ def test_clock_that_was_ahead_blocks_no_alert(hook, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which takes nothing")
-def test_late_day_sends_an_alert_on_a_full_disk(server):
-    """The standard output of `status` is full; the alert is sent all the same."""
+def test_late_day_alerts_on_full_disk(server):
+    """`status` cannot print to a full standard output, but the alert is sent."""
     url = server.on("/services/s3cr3t", Answer("ok"))
     command = "python -m wholeday status --max-age '1 day' --pipeline-webhook A_HOOK > /dev/full"
     result = run_line(command, A_HOOK=url)
@@ -169,7 +169,7 @@ def test_undelivered_alert_is_a_warning_without_the_url(server, monkeypatch, cap
 
 
 def test_alert_is_sent_without_a_record(hook):
-    """A full disk is a cause of failures. An alert that is sent twice is better than none."""
+    """A full disk prevents the record. A repeated alert is better than none."""
     Path("data").mkdir()
     Path("data/failures").write_text("a file where the folder should be")
     fail()
@@ -225,7 +225,7 @@ def test_unverifiable_certificate_is_explained(monkeypatch):
     ],
 )
 def test_trial_refuses_an_unusable_webhook(configure, webhook, line):
-    """A URL in place of the name of a variable is not shown: it is a secret."""
+    """If the key holds a URL instead of a variable's name, the error does not show the URL."""
     configure("pipeline", webhook=webhook)
     with pytest.raises(SystemExit, match=line) as exit_:
         cli.main(["alert"])

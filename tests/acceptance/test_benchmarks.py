@@ -145,7 +145,7 @@ def test_every_contender_states_its_gaps():
 
 
 def test_each_load_is_compared_with_a_bare_upsert():
-    """Every case, of a day that the warehouse takes as it would take one that was read."""
+    """Each case loads a day as the pipeline would."""
     found = load.measure(2 * load.EVERY, 1)
     assert found.keys() == load.CASES.keys()
     assert all(seconds > 0 and ratio > 0 for seconds, ratio in found.values())

@@ -152,7 +152,7 @@ def test_refused_future_day_leaves_filter_untested(server, configure):
 
 
 def test_watermark_filter_is_tested(server, configure):
-    """The test uses the watermark of a day far ahead. Without a loaded day there is no lower bound."""
+    """The test uses the watermark of a day far ahead. The window stays untested without a loaded day."""
     serve(server, configure, params='{"since": "{watermark}"}')
     found = ask()
     assert found["filter"] == (OK, f"no records for {DAY + AHEAD}", "")

@@ -151,7 +151,7 @@ def test_inline_commands_of_pages_are_valid():
     assert seen > 5
 
 
-def test_each_row_of_the_threat_model_names_a_test():
+def test_each_threat_model_row_names_a_test():
     """The README links to the page."""
     assert "(docs/threat-model.md)" in README
     text = (ROOT / "docs" / "threat-model.md").read_text()

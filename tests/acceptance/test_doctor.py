@@ -418,7 +418,7 @@ def test_section_is_not_wrapped_in_a_pipe(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["jsonserver", "reqres", "dummyjson"])
-def test_printed_section_pasted_into_luigi_cfg_loads_the_source(server: Server, name: str) -> None:
+def test_pasted_section_loads_the_source(server: Server, name: str) -> None:
     """Run the command, replace the section in luigi.cfg, and load a day, as a user would."""
     kind = {"jsonserver": JsonServer, **SHAPES}[name]
     shape = kind(server, COUNT, path="/people")

@@ -1,4 +1,4 @@
-"""The record of failures: every process writes it, and a loaded day has no open failure."""
+"""Record failures from every process. A loaded day has no open failure."""
 
 import datetime as dt
 import json
@@ -28,7 +28,7 @@ def find_users() -> list[tuple[str, str]]:
     return [(str(failure.date), failure.stage) for failure in read_failures("data", "users")]
 
 
-def test_failure_is_recorded_with_the_line_of_the_log():
+def test_failure_is_recorded_with_its_log_line():
     before = dt.datetime.now(dt.UTC)
     result = luigi_run("LoadUsers", "--date", str(DAY), *NOBODY)
     assert result.returncode == 30
@@ -40,7 +40,7 @@ def test_failure_is_recorded_with_the_line_of_the_log():
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_each_stage_and_process_records_failures(workers):
-    """Too many rejects fail the transform, a missing source fails the extraction. Each is recorded once."""
+    """Transform fails on too many rejects, and extract on an unreachable source. Each is recorded once."""
     luigi_run("ExtractUsers", "--date", "2026-11-19")
     result = luigi_run(
         *("BackfillUsers", "--start", "2026-11-18", "--stop", "2026-11-20", "--workers", workers),
@@ -54,7 +54,7 @@ def test_each_stage_and_process_records_failures(workers):
     "task", [("LoadUsers", "--date", str(DAY)), ("BackfillUsers", "--start", "2026-11-18", "--stop", "2026-11-21")]
 )
 def test_unreadable_warehouse_is_recorded(task):
-    """Luigi cannot find out which days are done, so no task runs. In a range, the newest day fails."""
+    """Luigi cannot find complete days, so no task runs. In a range, the newest day fails."""
     Path("data").mkdir()
     Path("data/warehouse.db").write_text("no database, and long enough to be seen as none" * 100)
     assert luigi_run(*task).returncode == 35
@@ -119,7 +119,7 @@ def test_loaded_day_has_no_open_failure():
     assert select_open([*noted, back], markers) == {days[2]: back}
 
 
-def test_unusable_flag_fails_the_run_not_the_loaded_day(capsys):
+def test_unusable_flag_fails_run_not_loaded_day(capsys):
     """The next run has nothing to do."""
     for flags, code in (((), 0), (("--users-timeout", "abc"), 40), ((), 0)):
         assert luigi_run("LoadUsers", "--date", str(DAY), *flags).returncode == code
@@ -136,7 +136,7 @@ def note_some(number: int) -> None:
 
 
 def test_concurrent_writers_lose_no_line():
-    """Each waits for the lock."""
+    """Each writer waits for the lock."""
     with multiprocessing.get_context("fork").Pool(4) as pool:
         pool.map(note_some, range(4))
     lines = {failure.line.rstrip("x") for failure in read_failures("data", "users")}
@@ -144,7 +144,7 @@ def test_concurrent_writers_lose_no_line():
 
 
 def test_size_of_the_file_is_bounded(monkeypatch):
-    """A full file drops the older half of its lines. A line is cut to a maximum."""
+    """A full file drops the older half of its lines. Long lines are truncated."""
     monkeypatch.setattr(failures, "MAX_BYTES", 20_000)
     for n in range(400):
         failures.record_failure(USERS, DAY, "load", f"{n} " + "x" * 10_000 * (n == 399))
@@ -167,7 +167,7 @@ def test_last_line_cut_by_a_crash_is_dropped():
 
 @pytest.mark.parametrize("content", [b"no JSON\n", b'{"line": "\xff"}\n'])
 def test_damaged_file_is_an_error(content):
-    """The next failure is recorded all the same."""
+    """The next failure is recorded anyway."""
     FILE.parent.mkdir(parents=True)
     FILE.write_bytes(content)
     with pytest.raises(FolderError, match=r"cannot read the failures in data/failures/users.jsonl .*\. Move the file"):

@@ -13,9 +13,9 @@ from tests.support.server import Answer, Request, Server
 
 pytestmark = pytest.mark.slow
 
-DAY = "2026-11-19"  # it has a reject
+DAY = "2026-11-19"  # this day has a reject
 LOAD = ("LoadUsers", "--date", DAY)
-QUIET = {"PYTHONWARNINGS": ""}  # as everywhere but in tests
+QUIET = {"PYTHONWARNINGS": ""}  # the default outside of tests
 
 
 def test_loaded_day_prints_one_line_per_stage():
@@ -40,7 +40,7 @@ def test_failed_day_prints_one_line_on_stderr():
 
 @pytest.mark.parametrize(("event", "task"), [("PROGRESS", "TransformUsers"), ("SUCCESS", "LoadUsers")])
 def test_files_removed_by_another_process(event, task):
-    """`forget` may sweep a day before its task ends, or right after. Luigi raises errors of its own."""
+    """`forget` may erase a day before its task ends, or right after. Luigi then raises its own errors."""
     code = f"""
 from luigi import Event
 from pipeline.users import TransformUsers
@@ -60,7 +60,7 @@ cli.main(["load", "{DAY}"])
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
 def test_closed_streams_do_not_fail_a_day(closed):
-    """As in a daemon. No file of the day replaces a stream."""
+    """Daemons close them. A file opened later must not take the place of a stream."""
     for number, command in enumerate(
         ("luigi --module pipeline LoadUsers --date {}", "python -m wholeday backfill {} {}")
     ):
@@ -71,7 +71,7 @@ def test_closed_streams_do_not_fail_a_day(closed):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which takes nothing")
-def test_full_disk_under_the_log_does_not_fail_a_day():
+def test_full_log_disk_does_not_fail_a_day():
     result = run_line(f"luigi --module pipeline {' '.join(LOAD)} > /dev/full", **QUIET)
     assert (result.returncode, result.stderr) == (0, "ERROR: cannot write to stdout: No space left on device\n")
     assert query("select inserted from loads") == [(99,)]
@@ -84,11 +84,11 @@ def test_debug_level_shows_luigi_messages():
     first, *_, last = map(json.loads, result.stdout.splitlines())
     assert first["message"].startswith("Checking if ExtractUsers")
     assert "Luigi Execution Summary" in last["message"]
-    assert first.keys() == last.keys() == {"at", "level", "message"}  # they are about no day
+    assert first.keys() == last.keys() == {"at", "level", "message"}  # these lines belong to no day
 
 
 def test_json_lines_have_day_stage_and_load():
-    """The load is the `as_of` of marker and manifest, in lines of every process."""
+    """Every process logs the `as_of` of marker and manifest as the load."""
     result = luigi_run(*LOAD, "--workers", "2", "--pipeline-log-format", "json", **QUIET)
     assert result.stderr == ""
     lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -103,7 +103,7 @@ def test_json_lines_have_day_stage_and_load():
 
 
 def test_json_failure_is_one_line():
-    """With its traceback, as log collectors read one event per line."""
+    """The event includes the traceback, because log collectors read one event per line."""
     code = (
         "from luigi.cmdline import luigi_run; from wholeday.tasks import stages\n"
         "def broken(dataset, date): raise ZeroDivisionError('a bug')\n"
@@ -126,7 +126,7 @@ def test_unusable_log_format_is_reported():
 
 
 def test_day_of_another_worker_is_reported():
-    """Luigi exits with a code; the line gives the reason."""
+    """Luigi only exits with a code; our line gives the reason."""
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(text.replace("keep_alive = true", "keep_alive = false"))
     with start_scheduler() as environment:
@@ -160,7 +160,7 @@ ENCODINGS = [
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=["ascii", "latin-1", "locale"])
 def test_unprintable_letters_are_escaped(server, encoding):
-    """A failure quotes the source in any alphabet, and each command still prints its result."""
+    """A failure may quote any alphabet. Each command must still print its result."""
     url = server.on("/users", Answer(json.dumps({"message": WORDS}, ensure_ascii=False), status=400))
     good = server.on("/good", Answer({"data": [make_user(1)], "статус": "ok"}))
     days = ("2026-11-18", "2026-11-20")

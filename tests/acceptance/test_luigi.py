@@ -280,7 +280,7 @@ def test_failure_without_luigi_cfg_exits_non_zero():
     assert result.returncode == 30
 
 
-def test_a_bug_keeps_its_traceback():
+def test_bug_keeps_its_traceback():
     """An unexpected error needs its traceback."""
     code = (
         "from luigi.cmdline import luigi_run; from wholeday.tasks import stages\n"
@@ -381,7 +381,7 @@ def test_range_daily_and_backfill_users_are_equivalent():
     assert dump_warehouse() == by_range
 
 
-def test_a_range_is_never_clipped():
+def test_range_is_never_clipped():
     """Luigi's own ranges stop after a hundred days or fifty tasks and exit 0."""
     result = luigi_run("BackfillUsers", "--start", "2016-01-01", "--stop", "2016-03-01")
     assert result.returncode == 0, result.stderr

@@ -166,7 +166,7 @@ def test_source_is_the_url_template(url, name):
 
 @pytest.fixture
 def read(configure, server: Server):
-    """Extract a day of a path of the server, with the flags of a run: read(day, "/a", "--users-accept")."""
+    """Return a function that extracts and transforms a day: read(day, "/a", "--users-accept")."""
 
     def extract(day: int, path: str, *flags: str) -> None:
         url = server.on(path, Answer([{"id": day, "name": path}]))

@@ -140,7 +140,7 @@ def follow(url: str, set_message: Callable[[str], None], set_percentage: Callabl
 
 
 def test_scheduler_updates_are_throttled(server, monkeypatch):
-    """The end is always reported. Without a declared total there is no share."""
+    """The end is always reported. The share needs a declared total."""
     url = server.on("/users", make_pages(50, 10, server, ""))
     messages: list[str] = []
     follow(url, messages.append, pytest.fail)
@@ -165,7 +165,7 @@ def test_share_is_at_most_100_percent(server):
 
 
 def test_unreachable_scheduler_does_not_fail_the_day(server, monkeypatch, caplog):
-    """The log has one line. Updates stop, because each failed call takes a minute."""
+    """The run logs one line and stops its updates, because each failed call takes a minute."""
     monkeypatch.setattr(progress, "EVERY", 0)
     calls: list[str] = []
 

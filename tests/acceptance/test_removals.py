@@ -184,7 +184,7 @@ class RenamedUser(msgspec.Struct):
 
 
 def test_check_finds_missing_field(source):
-    """Covers loaded days too, which no transform fails any more."""
+    """Also for a loaded day, whose transform does not fail."""
     make_days(source, 4)
     serve(source.server, source.configure, json.dumps(RENAMED).encode())
     findings = check_source(read_workspace(USERS), DAY + dt.timedelta(days=3))
@@ -192,7 +192,7 @@ def test_check_finds_missing_field(source):
     assert any("no record has email (in 45 of 45 records of the 3 days before)" in evidence for evidence in failed)
 
 
-def test_before_three_days_a_missing_field_is_a_warning(source, caplog, capsys):
+def test_missing_field_only_warns_before_three_days(source, caplog, capsys):
     """The marker has the warning, so `status` shows it."""
     before = [make_user(1), *(make_user(user, is_gone=False) for user in range(2, 44))]
     source.run(0, before, deleted_when="is_gone")
@@ -257,23 +257,23 @@ def rename_key(users: pd.DataFrame) -> Any:
     ("before", "records", "fails"),
     [
         ([(10, 10)] * 3, 2, True),
-        ([(10, 10)] * 3, 1, False),  # one record may lack what 30 had
+        ([(10, 10)] * 3, 1, False),  # a single record may lack a field that 30 records had
         ([(1000, 1000)] * 3, 1, True),
         ([(9, 9)] * 3, 100, False),  # fewer than 30 records
         ([(50, 49)] * 2, 100, False),  # fewer than three days
         ([(50, 50)] * 2, 100, True),  # but no record lacked it
-        ([(50, 49)] * 2 + [(0, 0)] * 5, 100, False),  # fewer than three days on which records came
+        ([(50, 49)] * 2 + [(0, 0)] * 5, 100, False),  # fewer than three days with records
         ([(100, 50)] * 7, 9, False),
         ([(100, 50)] * 7, 10, True),
         ([(100, 1)] * 7, 300, False),
         ([(100, 1)] * 7, 1000, True),
-        ([(100, 100)] * 3 + [(100, 0)] * 4, 100, False),  # not usual
+        ([(100, 100)] * 3 + [(100, 0)] * 4, 100, False),  # most days lack the field
         ([(100, 100)] * 4 + [(100, 0)] * 3, 100, True),
         ([(100, 0)] * 7, 10**6, False),
         ([(100, 0)] * 7 + [(100, 100)] * 7, 100, False),  # only the seven days before the day count
     ],
 )
-def test_field_is_missing_if_chance_does_not_explain_it(before, records, fails):
+def test_missing_field_needs_statistical_evidence(before, records, fails):
     """It depends on how many earlier records had the field, and on how many days."""
     for number, (came, had) in enumerate(before, 1):
         folder = DayFolder("data", "clean", "users", DAY - dt.timedelta(days=number))

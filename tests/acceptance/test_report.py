@@ -107,7 +107,7 @@ def look(page: Page, width: int, dark: bool) -> None:
     assert all(scale * 11 > 9.5 for scale in page.evaluate(sizes))  # height of a letter in pixels
 
 
-def test_report_of_a_year_starts_with_all_is_well(browser):
+def test_yearly_report_starts_with_all_is_well(browser):
     """The page has twelve months, five charts with descriptions, and the newest loads."""
     make_days(LAST - dt.timedelta(days=364), 365)
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)

@@ -1,4 +1,4 @@
-"""Run a storm of concurrent commands. The result equals that of a serial run.
+"""Run a storm of concurrent commands and compare the result with a serial run.
 
 PIPELINE_STORM is the number of commands of all storms together.
 """

@@ -1,4 +1,4 @@
-"""The wheel: what it holds, and every command in a project that is not this repository."""
+"""Build the wheel, check its content, and run every command in another project."""
 
 import re
 import shutil
@@ -31,7 +31,7 @@ local_scheduler = true
 
 
 class Project:
-    """A folder with luigi.cfg and a package `pipeline`, and an environment that holds the wheel."""
+    """A project folder with luigi.cfg and a package `pipeline`, and an environment with the wheel installed."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder, self._programs = folder, programs
@@ -52,7 +52,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the sources."""
+    """Build the wheel from a copy of the sources."""
     sources = copy_sources(tmp_path_factory.mktemp("sources"))
     options = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(sources / "dist"))
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(sources)], check=True)
@@ -62,7 +62,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def project(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with the dataset `members`. Its environment holds the packages of requirements.txt, and the wheel."""
+    """Set up a project with the dataset `members`, and install requirements.txt and the wheel."""
     venv = tmp_path_factory.mktemp("environment") / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     link(venv, re.findall(r"^[\w.-]+==.*", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
@@ -79,8 +79,8 @@ def project(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(folder, venv / "bin")
 
 
-def test_wheel_holds_the_library_only(wheel: Path) -> None:
-    """Every file of `wholeday` and the licence, but no tests and no datasets."""
+def test_wheel_contains_only_the_library(wheel: Path) -> None:
+    """It has every file of `wholeday` and the license, but no tests and no datasets."""
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "wholeday").rglob("*") if path.is_file()}
@@ -91,7 +91,7 @@ def test_wheel_holds_the_library_only(wheel: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_every_command_works_in_another_project(project: Project, server) -> None:
-    """The program, `python -m wholeday` and Luigi's own command find the package `pipeline` of the folder."""
+    """`wholeday`, `python -m wholeday` and Luigi's own command find the folder's package `pipeline`."""
     tried = set()
 
     def run(command: str, *words: str) -> str:
@@ -123,7 +123,7 @@ def test_every_command_works_in_another_project(project: Project, server) -> Non
 
 
 def run_luigid(project: Project) -> bool:
-    """Return whether luigid listens within 30 seconds, and stop it."""
+    """Start luigid, return whether it listens within 30 seconds, and stop it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
