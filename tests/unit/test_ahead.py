@@ -1,4 +1,4 @@
-"""The next is made while the one before is worked on: rows for the database, for one."""
+"""Test that the next item is produced while the current one is in use."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,15 +15,15 @@ from wholeday.load.postgres.binary_copy import HEADER
 from wholeday.load.sqlite import SQLite
 from wholeday.load.warehouse import Warehouse
 
-PATIENCE = 20  # seconds for what is sure to happen
+PATIENCE = 20  # seconds to wait for a certain event
 
 
 def make_row(key: int) -> pa.RecordBatch:
     return pa.record_batch({"user_id": [key], "name": ["a"], "updated_at": pa.nulls(1, pa.timestamp("us", "UTC"))})
 
 
-def test_the_next_is_made_while_the_one_before_is_worked_on() -> None:
-    """All in order, one at a time, and not more than one ahead."""
+def test_next_item_is_produced_during_use_of_current() -> None:
+    """Items keep their order, and at most one is produced ahead."""
     asked = [threading.Event() for _ in range(5)]
 
     def make() -> Iterator[int]:
@@ -37,7 +37,7 @@ def test_the_next_is_made_while_the_one_before_is_worked_on() -> None:
     assert number == 4
 
 
-def test_an_error_comes_where_it_would_have_come() -> None:
+def test_error_is_raised_after_the_items_before() -> None:
     def make() -> Iterator[int]:
         yield 1
         raise ValueError("2")
@@ -48,7 +48,7 @@ def test_an_error_comes_where_it_would_have_come() -> None:
         next(items)
 
 
-def test_whoever_stops_early_leaves_no_thread() -> None:
+def test_early_close_leaves_no_thread() -> None:
     threads = threading.active_count()
     with closing(read_ahead(iter(range(9)))) as items:
         assert next(items) == 0
@@ -57,17 +57,17 @@ def test_whoever_stops_early_leaves_no_thread() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_rows_are_read_while_those_before_are_written(
+def test_rows_are_read_during_writes(
     monkeypatch: pytest.MonkeyPatch, new_database: Callable[[], str], first: bool
 ) -> None:
-    """On the first day, which lies where it stays, and on another, which is staged."""
+    """The first day goes directly into the table; a later day is staged."""
     asked, written = threading.Event(), []
 
     def wait(writer: type, method: str) -> None:
         write = getattr(writer, method)
 
         def write_late(*args: Any) -> Any:
-            if HEADER not in args:  # it comes before the first row
+            if HEADER not in args:  # the header precedes the first row
                 written.append(asked.wait(PATIENCE))
             return write(*args)
 

@@ -1,4 +1,4 @@
-"""The embedded source, asked as the pipeline asks it: through a requests session."""
+"""Test the demo source through a requests session, as the pipeline uses it."""
 
 import datetime as dt
 import itertools
@@ -31,7 +31,7 @@ DAY = dt.timedelta(days=1)
 
 @pytest.fixture(autouse=True)
 def program_clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
-    """The program's clock, standing at NOW until a test moves it."""
+    """Stop the program's clock at NOW; tests can move it."""
     program_clock = Clock()
     monkeypatch.setattr(clock, "utc_now", lambda: program_clock.now)
     return program_clock
@@ -49,7 +49,7 @@ def session() -> Iterator[requests.Session]:
 
 
 def get(session: requests.Session, **params: object) -> requests.Response:
-    """One page of users; a time may be a datetime."""
+    """Get one page of users. Parameters may be datetimes."""
     text = {name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in params.items()}
     response = session.get(f"demo://users?{urlencode(text)}")
     assert response.status_code == 200, response.text
@@ -57,7 +57,7 @@ def get(session: requests.Session, **params: object) -> requests.Response:
 
 
 def read(session: requests.Session, per_page: int = 10_000, **params: object) -> list[Record]:
-    """All users of an answer, page by page along the links; their number is checked against the declared total."""
+    """Follow the links and return the users of all pages. Check their number against the declared total."""
     response = get(session, per_page=per_page, **params)
     records: list[Record] = response.json()
     while "next" in response.links:
@@ -68,7 +68,7 @@ def read(session: requests.Session, per_page: int = 10_000, **params: object) ->
 
 
 def read_day(session: requests.Session, start: dt.datetime, stop: dt.datetime, per_day: int) -> list[Record]:
-    """The users of `start` <= updated_at < `stop`."""
+    """Return the users with `start` <= updated_at < `stop`."""
     return read(session, updated_since=start - MICROSECOND, updated_before=stop, per_day=per_day)
 
 
@@ -78,18 +78,18 @@ def count(session: requests.Session, **params: object) -> int:
 
 @cache
 def read_history(session: requests.Session, per_day: int) -> list[list[Record]]:
-    """The first three years of the population, day by day, each day as read on its own."""
+    """Return the first three years of the population, one list of records per day."""
     days = [demo.START + n * DAY for n in range(3 * 365)]
     return [read_day(session, day, day + DAY, per_day) for day in days]
 
 
 def by_user(records: list[Record]) -> dict[int, Record]:
-    """The last of the records of each user."""
+    """Return the last record of each user."""
     return {int(record["id"]): record for record in records}
 
 
 def is_rejected(record: Record) -> bool:
-    """Whether the record class of users must refuse the record."""
+    """Return whether the record class of users must reject the record."""
     try:
         dt.datetime.fromisoformat(record["updated_at"])
     except ValueError:
@@ -98,18 +98,18 @@ def is_rejected(record: Record) -> bool:
 
 
 def is_wrong(record: Record) -> bool:
-    """Whether the record is unlike the ordinary ones, rejected or not."""
+    """Return whether the record is irregular, rejected or not."""
     return is_rejected(record) or None in record.values() or "email" not in record or "newsletter" in record
 
 
 @pytest.fixture(scope="module")
 def history(session: requests.Session) -> list[list[Record]]:
-    """Three years of days at the default scale."""
+    """Return three years of days at the default scale."""
     return read_history(session, 100)
 
 
-def test_a_window_that_is_over_reads_the_same_for_ever(session: requests.Session, program_clock: Clock) -> None:
-    """Body, links and total of a past window do not depend on when it is read."""
+def test_past_window_never_changes(session: requests.Session, program_clock: Clock) -> None:
+    """Body, links and total do not depend on the time of the request."""
     window = {"updated_since": LONG_AGO, "updated_before": LONG_AGO + DAY, "per_page": 50}
     program_clock.now = LONG_AGO + DAY
     early = get(session, **window)
@@ -122,8 +122,8 @@ def test_a_window_that_is_over_reads_the_same_for_ever(session: requests.Session
 
 
 @pytest.mark.parametrize("per_day", [1, 3, 17, 100, 12_345])
-def test_pages_together_are_the_window_with_each_user_once(session: requests.Session, per_day: int) -> None:
-    """Any page size gives the same records in the same order, and no user comes twice."""
+def test_pages_contain_each_user_of_window_once(session: requests.Session, per_day: int) -> None:
+    """Any page size gives the same records in the same order."""
     window = {"updated_since": LONG_AGO, "updated_before": LONG_AGO + DAY, "per_day": per_day}
     whole = get(session, per_page=10_000, **window).json()
     paged = read(session, per_page=max(1, per_day // 7), **window)
@@ -131,8 +131,8 @@ def test_pages_together_are_the_window_with_each_user_once(session: requests.Ses
     assert len(by_user(paged)) == len(paged) == per_day
 
 
-def test_a_link_keeps_the_parameters_and_the_last_page_has_none(session: requests.Session) -> None:
-    """A next link is absolute and differs from its page's URL in the page alone."""
+def test_next_link_keeps_the_parameters(session: requests.Session) -> None:
+    """The link is absolute and changes only the page number. The last page has none."""
     url = "demo://users?updated_since=2026-11-20T00:00:00Z&updated_before=2026-11-21T00:00:00Z&per_day=25&per_page=10"
     assert session.get(url).links["next"]["url"] == f"{url}&page=2"
     assert session.get(f"{url}&page=2").links["next"]["url"] == f"{url}&page=3"
@@ -143,8 +143,8 @@ def test_a_link_keeps_the_parameters_and_the_last_page_has_none(session: request
     assert session.get(f"{full}&page=5").links == {}
 
 
-def test_a_page_past_the_end_is_empty(session: requests.Session) -> None:
-    """Behind the last page there is an empty list, not an error, and the total still stands."""
+def test_page_past_the_end_is_empty(session: requests.Session) -> None:
+    """The response has status 200 and still declares the total."""
     response = get(session, updated_since="2026-11-20", updated_before="2026-11-21", page=10**12)
     assert response.json() == []
     assert response.links == {}
@@ -157,10 +157,10 @@ def test_a_page_past_the_end_is_empty(session: requests.Session) -> None:
     day=st.integers(0, 3900),
     cuts=st.lists(st.integers(0, 86_400_000_000 - 1), min_size=1, max_size=4),
 )
-def test_windows_tile_a_day_wherever_it_is_cut(
+def test_adjacent_windows_cover_a_day_exactly(
     session: requests.Session, per_day: int, day: int, cuts: list[int]
 ) -> None:
-    """A day is the sum of its pieces: no change falls between two windows, and none into both."""
+    """No change falls between two windows or into both."""
     start = demo.START + day * DAY
     edges = [start, *(start + cut * MICROSECOND for cut in sorted(cuts)), start + DAY]
     pieces = [
@@ -171,7 +171,7 @@ def test_windows_tile_a_day_wherever_it_is_cut(
 
 
 def test_window_bounds_are_exclusive_and_as_of_is_inclusive(session: requests.Session) -> None:
-    """A change at T is after T less a microsecond and before T plus one, not after or before T, and known as of T."""
+    """A change at T is neither after T nor before T. A snapshot as of T contains it."""
     changes = read_day(session, LONG_AGO, LONG_AGO + DAY, per_day=100)
     for change in (r for r in changes if not is_rejected(r)):
         at = dt.datetime.fromisoformat(change["updated_at"])
@@ -182,15 +182,15 @@ def test_window_bounds_are_exclusive_and_as_of_is_inclusive(session: requests.Se
         assert get(session, updated_since=at - 2 * MICROSECOND, as_of=at - MICROSECOND).json() == []
 
 
-def test_no_change_falls_on_anyones_midnight(session: requests.Session) -> None:
-    """No `updated_at` is a whole quarter of an hour, so bounds that are both exclusive lose nothing there."""
+def test_no_change_falls_on_midnight_in_any_zone(session: requests.Session) -> None:
+    """No `updated_at` is a whole quarter of an hour, so two exclusive bounds at midnight lose no change."""
     changes = read_day(session, LONG_AGO, LONG_AGO + DAY, per_day=90_000)
     assert not [r for r in changes if re.search(r":(00|15|30|45):00(\.0*)?Z", r["updated_at"])]
 
 
 @pytest.mark.parametrize("per_day", [3, 17])
 def test_every_user_is_created_once_and_changes_four_times(session: requests.Session, per_day: int) -> None:
-    """Ids count up from 1 in the order of creation, and a life is five records long, whose days are apart."""
+    """Ids count up from 1 in the order of creation. The five records of a user fall on different days."""
     records = list(itertools.chain(*read_history(session, per_day)))
     ids = [int(record["id"]) for record in records]
     firsts = list(dict.fromkeys(ids))
@@ -201,8 +201,8 @@ def test_every_user_is_created_once_and_changes_four_times(session: requests.Ses
 
 
 @pytest.mark.slow
-def test_a_change_changes_what_the_pipeline_keeps(history: list[list[Record]]) -> None:
-    """Two records of a user that follow each other differ in name, email or city even after cleaning."""
+def test_each_change_is_visible_after_cleaning(history: list[list[Record]]) -> None:
+    """Consecutive records of a user differ in the cleaned name, email or city."""
     last: dict[int, tuple[Any, ...]] = {}
     changed = 0
     for record in itertools.chain(*history):
@@ -217,7 +217,7 @@ def test_a_change_changes_what_the_pipeline_keeps(history: list[list[Record]]) -
 
 
 def test_changes_of_a_user_are_days_apart(history: list[list[Record]]) -> None:
-    """Records come in the order of `updated_at`, and a user's are never less than 47 hours apart."""
+    """Records are ordered by `updated_at`. Two records of one user are at least 47 hours apart."""
     times: dict[int, dt.datetime] = {}
     before = demo.START
     for record in itertools.chain(*history):
@@ -229,8 +229,8 @@ def test_changes_of_a_user_are_days_apart(history: list[list[Record]]) -> None:
 
 
 @pytest.mark.parametrize("per_day", [1, 3, 17, 100])
-def test_a_snapshot_is_the_last_change_of_everybody(session: requests.Session, per_day: int) -> None:
-    """Everybody as of T is, record for record, what the days up to T and the piece of T's day said last."""
+def test_snapshot_holds_last_change_of_each_user(session: requests.Session, per_day: int) -> None:
+    """A snapshot as of T equals the last records of all days up to T."""
     draw = random.Random(per_day)
     history = read_history(session, per_day)
     for _ in range(8):
@@ -245,8 +245,8 @@ def test_a_snapshot_is_the_last_change_of_everybody(session: requests.Session, p
 
 
 @pytest.mark.parametrize("per_day", [3, 17, 100])
-def test_a_long_window_shows_each_user_once_as_it_was_at_the_end(session: requests.Session, per_day: int) -> None:
-    """A window of many days is the last change of each user in it, as the days of the window say."""
+def test_long_window_holds_last_change_per_user(session: requests.Session, per_day: int) -> None:
+    """A window of many days agrees with its single days."""
     draw = random.Random(per_day)
     history = read_history(session, per_day)
     for _ in range(8):
@@ -257,10 +257,10 @@ def test_a_long_window_shows_each_user_once_as_it_was_at_the_end(session: reques
         assert by_user(window) == expected
 
 
-def test_a_snapshot_far_in_the_life_of_a_large_population_agrees_with_its_last_changes(
+def test_large_snapshot_agrees_with_daily_windows(
     session: requests.Session,
 ) -> None:
-    """At a million a day a user in the middle of a snapshot is told in the same words by the day of its change."""
+    """At a million records a day, a user in the middle of a snapshot equals the record of its last change."""
     page = get(session, as_of=LONG_AGO, per_day=1_000_000, page=15_000, per_page=10_000).json()
     for record in random.Random(0).sample([r for r in page if not is_rejected(r)], 20):
         changed = dt.datetime.fromisoformat(record["updated_at"])
@@ -268,8 +268,8 @@ def test_a_snapshot_far_in_the_life_of_a_large_population_agrees_with_its_last_c
         assert record in instant
 
 
-def test_nothing_is_shown_from_after_now(session: requests.Session, program_clock: Clock) -> None:
-    """Today is partial and grows with the clock, tomorrow is empty, and a snapshot of the future is one of now."""
+def test_future_changes_are_hidden(session: requests.Session, program_clock: Clock) -> None:
+    """Today grows with the clock, tomorrow is empty, and a future snapshot equals the present one."""
     midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
     partial = read_day(session, midnight, midnight + DAY, 1000)
     assert 400 < len(partial) < 480
@@ -283,8 +283,8 @@ def test_nothing_is_shown_from_after_now(session: requests.Session, program_cloc
 
 
 @pytest.mark.slow
-def test_the_pages_of_a_moving_population_show_one_instant(session: requests.Session, program_clock: Clock) -> None:
-    """Links fix the time of the first page: users who change while they are read neither double nor drop out."""
+def test_pages_of_snapshot_show_one_instant(session: requests.Session, program_clock: Clock) -> None:
+    """Links fix the time of the first page, so changes between pages neither repeat nor hide users."""
     url = "demo://users?per_page=1000&as_of=2031-01-01"
     records = []
     while url:
@@ -297,8 +297,8 @@ def test_the_pages_of_a_moving_population_show_one_instant(session: requests.Ses
     assert records == read(session, as_of=NOW)
 
 
-def test_the_population_grows_as_documented(session: requests.Session, history: list[list[Record]]) -> None:
-    """The first day has a fifth of the scale, each since June 2017 all of it; ten years make 73,060 users."""
+def test_population_grows_as_documented(session: requests.Session, history: list[list[Record]]) -> None:
+    """The first day has a fifth of the scale, each day since June 2017 all of it. Ten years give 73,060 users."""
     sizes = [len(day) for day in history]
     assert sizes[0] == 20
     assert set(sizes[517:]) == {100}
@@ -308,8 +308,8 @@ def test_the_population_grows_as_documented(session: requests.Session, history: 
     assert count(session, as_of="9999-12-31T23:59:59-05:00") == count(session)
 
 
-def test_about_one_record_in_two_hundred_is_wrong(history: list[list[Record]]) -> None:
-    """Wrong records are half a percent, at most 2 % of a day, half of them rejected, some of those in every week."""
+def test_half_a_percent_of_records_is_irregular(history: list[list[Record]]) -> None:
+    """At most 2 % of a day are irregular. Half of them are rejected, and every week has rejects."""
     wrong = [sum(map(is_wrong, day)) for day in history]
     records = sum(map(len, history))
     assert 0.004 < sum(wrong) / records < 0.006
@@ -320,15 +320,14 @@ def test_about_one_record_in_two_hundred_is_wrong(history: list[list[Record]]) -
 
 
 @pytest.mark.parametrize("per_day", [218, 253, 281, 323, 359, 500, 1013])
-def test_no_scale_has_a_day_that_is_too_wrong(session: requests.Session, per_day: int) -> None:
-    """The 2 % hold in the thin days of the beginning too, whatever the scale."""
+def test_each_scale_limits_irregular_records_per_day(session: requests.Session, per_day: int) -> None:
+    """The limit of 2 % holds for the small first days too."""
     for n in range(25):
         day = read_day(session, demo.START + n * DAY, demo.START + (n + 1) * DAY, per_day)
         assert len(day) < 50 or sum(map(is_wrong, day)) / len(day) <= 0.02
 
 
-def test_records_are_wrong_in_all_the_documented_ways(history: list[list[Record]]) -> None:
-    """Each of the ways to be wrong occurs."""
+def test_every_documented_irregularity_occurs(history: list[list[Record]]) -> None:
     wrong = [record for record in itertools.chain(*history) if is_wrong(record)]
     ways = {
         "id as text": [r for r in wrong if isinstance(r["id"], str)],
@@ -344,16 +343,16 @@ def test_records_are_wrong_in_all_the_documented_ways(history: list[list[Record]
     assert sum(map(len, ways.values())) == len(wrong)
 
 
-def test_an_id_as_text_is_the_last_word_on_its_user(history: list[list[Record]]) -> None:
-    """No correct record of the same user comes after an id that was sent as text."""
+def test_id_as_text_occurs_only_in_last_record(history: list[list[Record]]) -> None:
+    """No regular record of the user follows a record with the id as text."""
     records = list(itertools.chain(*history))
     texts = {r["id"]: r for r in records if isinstance(r["id"], str)}
     assert len(texts) > 20
     assert texts == {r["id"]: r for r in by_user(records).values() if isinstance(r["id"], str)}
 
 
-def test_records_look_like_those_of_a_real_api(session: requests.Session) -> None:
-    """A record is compact JSON of 180 to 460 bytes, with the untidiness that cleaning is there for."""
+def test_records_resemble_a_real_api(session: requests.Session) -> None:
+    """A record is compact JSON of 180 to 460 bytes, with values that need cleaning."""
     body = get(session, updated_since=NOW - DAY, per_day=5000, per_page=10_000).content
     records = json.loads(body)
     ordinary = [r for r in records if not is_wrong(r)]
@@ -388,8 +387,8 @@ def test_records_look_like_those_of_a_real_api(session: requests.Session) -> Non
         "2026-11-19T19:00-05:00",
     ],
 )
-def test_a_time_may_be_spelt_as_iso_8601_allows(session: requests.Session, spelling: str) -> None:
-    """A date, a fraction, an offset or none: the same instant gives the same answer."""
+def test_times_accept_any_form_of_iso_8601(session: requests.Session, spelling: str) -> None:
+    """The same instant gives the same response in each form."""
     plain = session.get("demo://users?updated_since=2026-11-20T00:00:00Z").json()
     assert len(plain) > 200
     assert session.get(f"demo://users?updated_since={spelling}").json() == plain
@@ -414,8 +413,8 @@ def test_a_time_may_be_spelt_as_iso_8601_allows(session: requests.Session, spell
         ("page=1&page=2", "twice"),
     ],
 )
-def test_a_parameter_that_makes_no_sense_is_a_bad_request(session: requests.Session, query: str, named: str) -> None:
-    """The answer is a 400 whose JSON error names the parameter or the value."""
+def test_invalid_parameter_is_a_bad_request(session: requests.Session, query: str, named: str) -> None:
+    """The JSON error names the parameter or the value."""
     response = session.get(f"demo://users?{query}")
     assert (response.status_code, response.reason) == (400, "Bad Request")
     assert response.headers["Content-Type"] == "application/json"
@@ -426,20 +425,19 @@ def test_a_parameter_that_makes_no_sense_is_a_bad_request(session: requests.Sess
 @pytest.mark.parametrize(
     "url", ["demo://orders", "demo://users/7", "demo://user", "demo:///users", "demo://users.example"]
 )
-def test_what_does_not_exist_is_not_found(session: requests.Session, url: str) -> None:
-    """Another host or path is a 404 with a JSON error that says what there is."""
+def test_unknown_host_or_path_is_not_found(session: requests.Session, url: str) -> None:
+    """The JSON error lists the valid ones."""
     response = session.get(url)
     assert response.status_code == 404
     assert "demo://users" in response.json()["error"]
 
 
-def test_users_can_only_be_got(session: requests.Session) -> None:
-    """Another method is a 405."""
+def test_users_allow_only_get(session: requests.Session) -> None:
     assert session.post("demo://users", json={}).status_code == 405
 
 
-def test_a_response_is_a_stream_like_one_from_a_network(session: requests.Session) -> None:
-    """Unread until it is asked for, then readable whole, in pieces, or raw; its length and type are declared."""
+def test_response_can_be_streamed(session: requests.Session) -> None:
+    """The body is read on demand: whole, in pieces or raw. The headers declare length and type."""
     url = "demo://users?updated_before=2026-11-21&per_page=500"
     whole = session.get(url)
     assert whole.encoding == "utf-8"
@@ -453,15 +451,15 @@ def test_a_response_is_a_stream_like_one_from_a_network(session: requests.Sessio
         assert response.raw.read() == whole.content[7:]
 
 
-def test_the_date_header_is_the_programs_clock(session: requests.Session, program_clock: Clock) -> None:
-    """Date says when the answer was given, on errors too."""
+def test_date_header_follows_the_programs_clock(session: requests.Session, program_clock: Clock) -> None:
+    """Errors have the header too."""
     program_clock.now = LONG_AGO
     for url in ("demo://users?per_page=1", "demo://orders"):
         assert parsedate_to_datetime(session.get(url).headers["Date"]) == LONG_AGO
 
 
-def test_any_page_of_a_million_a_day_costs_a_page(session: requests.Session) -> None:
-    """The first, a middle and the last page of a day of a million users, or of a snapshot of all, come at once."""
+def test_any_page_of_a_large_population_is_fast(session: requests.Session) -> None:
+    """Any page of a day with a million records takes less than a second, and so does any page of a snapshot."""
     window = {"updated_since": NOW - 2 * DAY, "updated_before": NOW - DAY}
     for params, pages in ((window, (1, 50, 100)), ({"as_of": NOW - DAY}, (1, 100, 40_000, 79_000))):
         for page in pages:
@@ -472,8 +470,8 @@ def test_any_page_of_a_million_a_day_costs_a_page(session: requests.Session) -> 
     assert count(session, per_day=1_000_000, **window) == 1_000_000
 
 
-def test_the_pages_of_a_million_a_day_are_disjoint(session: requests.Session) -> None:
-    """Neighbouring pages of a large day share no user and follow each other in time."""
+def test_pages_of_a_large_day_are_disjoint(session: requests.Session) -> None:
+    """Adjacent pages share no user and follow each other in time."""
     window = {"updated_since": LONG_AGO, "updated_before": LONG_AGO + DAY, "per_day": 1_000_000, "per_page": 10_000}
     pages = [get(session, page=page, **window).json() for page in (1, 2, 3, 51, 52, 99, 100)]
     assert len(by_user(list(itertools.chain(*pages)))) == 70_000
@@ -481,8 +479,8 @@ def test_the_pages_of_a_million_a_day_are_disjoint(session: requests.Session) ->
     assert times == sorted(times)
 
 
-def test_memory_is_bounded_by_a_page(session: requests.Session) -> None:
-    """A page of ten thousand out of a million a day takes a few times its own size, whichever it is."""
+def test_memory_is_bounded_by_page_size(session: requests.Session) -> None:
+    """A page of ten thousand out of a million records takes a few times its own size."""
     params = {"per_day": 1_000_000, "per_page": 10_000, "updated_since": NOW - 2 * DAY, "updated_before": NOW - DAY}
     get(session, page=1, **params)
     tracemalloc.start()

@@ -20,13 +20,13 @@ from wholeday.transform.rows import transform
 
 
 def nest(levels: int, key: int = 5, **fields: object) -> bytes:
-    """A user with so many levels, the record itself among them."""
+    """Build a user with this many levels, the record itself included."""
     deep = "[" * (levels - 1) + "]" * (levels - 1)
     return json.dumps(make_user(key, **fields)).encode()[:-1] + b',"deep":%b}' % deep.encode()
 
 
 def measure(value: Any) -> int:
-    """The levels of a value, as Python has it."""
+    """Return the levels of a Python value."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
     return 0 if inner is None else 1 + max(map(measure, inner), default=0)
 
@@ -104,14 +104,14 @@ def test_deep_deletion_is_a_row() -> None:
     [b"[" * 500, b'{"x":' * 500, b'{"id":1,"x":\xff' + b"[" * 500, b"[" * 300 + b"]" * 300],
     ids=["list", "object", "no UTF-8", "whole"],
 )
-def test_deep_line_that_is_no_object_is_a_reject(record: bytes) -> None:
+def test_deep_non_object_line_is_a_reject(record: bytes) -> None:
     rows, rejects = transform([record], User, clean, ["user_id"])
     assert len(rows) == 0
     assert [(reject.key, reject.describe()) for reject in rejects] == [(None, "is nested more than 200 levels deep")]
 
 
 def test_check_of_depth_costs_little() -> None:
-    """Less than a fifth of what it takes to decode the records, which is a small part of a run."""
+    """The check takes less than a fifth of the time to decode the records."""
     records = [json.dumps(make_user(number)).encode() for number in range(1, 100_001)]
     text, decode = b"\n".join(records), msgspec.json.Decoder(User).decode_lines
 

@@ -1,4 +1,4 @@
-"""Columns that cleaning returns, compared with the table."""
+"""Test the columns that `clean` returns against the table."""
 
 import datetime as dt
 import decimal
@@ -24,7 +24,7 @@ VALUES: dict[str, Any] = {
 
 
 def refuse(column: Any, kind: str) -> str:
-    """The line that refuses a column `value` of this kind."""
+    """Return the one-line error for a column `value` of this kind."""
     with pytest.raises(DatasetError) as raised:
         to_arrow(pd.DataFrame({"value": column}), {"value": kind})
     message = str(raised.value)
@@ -35,7 +35,7 @@ def refuse(column: Any, kind: str) -> str:
 
 @pytest.mark.parametrize("declared", VALUES)
 @pytest.mark.parametrize("kind", VALUES)
-def test_a_column_is_stored_as_its_own_kind_only(kind: str, declared: str) -> None:
+def test_column_must_have_the_declared_kind(kind: str, declared: str) -> None:
     column = VALUES[kind]
     if kind == declared:
         assert to_arrow(pd.DataFrame({"value": column}), {"value": declared}).column("value").null_count == 1
@@ -46,8 +46,8 @@ def test_a_column_is_stored_as_its_own_kind_only(kind: str, declared: str) -> No
 
 
 @pytest.mark.parametrize("declared", VALUES)
-def test_a_column_of_nulls_fits_every_kind(declared: str) -> None:
-    """Python objects have a type only where there is a value."""
+def test_column_of_nulls_fits_every_kind(declared: str) -> None:
+    """A column of Python objects without a value has no type."""
     assert to_arrow(pd.DataFrame({"value": pd.Series([None], dtype=object)}), {"value": declared}).num_rows == 1
 
 
@@ -74,13 +74,13 @@ def test_a_column_of_nulls_fits_every_kind(declared: str) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_python_objects_that_no_column_has_are_refused(values: list[Any], message: str) -> None:
+def test_unstorable_python_objects_are_refused(values: list[Any], message: str) -> None:
     found = refuse(pd.Series(values, dtype=object), "text")
     assert message in found
     assert "tail" not in found
 
 
-def test_columns_are_those_of_the_table() -> None:
+def test_columns_must_match_the_table() -> None:
     frame = pd.DataFrame({"id": [1], "nmae": ["a"], "deleted": [False]})
     with pytest.raises(DatasetError, match="the table declares name, which is not among id, nmae"):
         to_arrow(frame, {"id": "integer", "name": "text"})

@@ -1,4 +1,4 @@
-"""The gate `fields` over random days: a field that stops coming fails the day, or it was empty before."""
+"""Test the quality gate `fields` on random days: a field that disappears fails the day unless it was empty before."""
 
 import datetime as dt
 import itertools
@@ -23,12 +23,12 @@ DAY = dt.date(2026, 11, 10)
 FIELDS = ("id", "name", "email", "address.city", "address", "updated_at", "gone")
 NOON = dt.datetime(2026, 11, 10, 12, tzinfo=dt.UTC)
 
-shares = st.sampled_from([0, 1, 2, 4])  # one record in so many has the field; 0: none has
+shares = st.sampled_from([0, 1, 2, 4])  # one in this many records has the field; 0: no record has it
 days = st.lists(st.integers(10, 50), min_size=3, max_size=8)
 
 
 def make_record(number: int, shares: dict[str, int]) -> dict[str, Any]:
-    """A record that has each field if its number says so, else null in it, or nothing at all."""
+    """Build a record; its number decides whether each field has a value, is null, or is absent."""
     values = {
         "name": "Ada",
         "email": "ada@example.com",
@@ -46,7 +46,7 @@ def make_record(number: int, shares: dict[str, int]) -> dict[str, Any]:
 
 
 def lose(record: dict[str, Any], path: str, how: str) -> dict[str, Any]:
-    """The record after the source has renamed, nested or dropped a field."""
+    """Return the record after the source renamed, nested or dropped a field."""
     parent, _, name = path.rpartition(".")
     if parent:
         inner = record.get(parent)
@@ -124,7 +124,7 @@ def hold(configure: Any, numbers: Any, shares: Any, before: list[int], last: int
 
 @pytest.mark.sweep
 @pytest.mark.timeout(120 + 3 * EXAMPLES)
-def test_field_that_stops_coming_fails_the_day(configure: Callable[..., None]) -> None:
-    """Renamed, nested elsewhere or dropped, and whichever share of the records had it."""
+def test_vanished_field_fails_the_day(configure: Callable[..., None]) -> None:
+    """The source renames, nests or drops the field, which any share of the records had."""
     configure("users", deleted_when="gone", max_reject_ratio=0.05)
     hold(configure, itertools.count())

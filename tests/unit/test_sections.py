@@ -19,7 +19,7 @@ VARIABLE = "${PGPASSWORD}"
 
 
 def read(section: str) -> dict[str, str]:
-    """The keys as Luigi reads them, with all that it replaces."""
+    """Return the keys as Luigi reads them, with variables replaced."""
     parser = LuigiConfigParser()
     parser.read_string(section)
     assert parser.sections() == ["users"]
@@ -64,28 +64,28 @@ def test_parser_replaces_what_is_refused() -> None:
 
 
 def lead_on(request: Request) -> Answer:
-    """A cursor under the name of a variable."""
+    """Serve a cursor under the name of a variable."""
     second = "p2" in request.query.values()
     users = [{"id": number} for number in (range(6, 9) if second else range(1, 6))]
     return Answer({"data": users, "next": {VARIABLE: None if second else "p2"}, "has_more": not second})
 
 
 def filter_users(request: Request) -> Answer:
-    """A filter by a field that is named after a variable."""
+    """Serve a filter by a field that is named after a variable."""
     future = any(name.endswith("}_gte") and text > "2050" for name, text in request.query.items())
     users = [{"id": n, "name": f"n{n}", f"updated_{VARIABLE}": f"2026-11-20T10:0{n}:00Z"} for n in (1, 2, 3)]
     return Answer([] if future else users)
 
 
 def ask_doctor(answer: Any, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, str]]:
-    """What doctor prints of a source, and the section in it as Luigi reads it."""
+    """Return the output of doctor for a source, and the section in it as Luigi reads it."""
     with Server() as server:
         out, err, _ = run_here(capsys, "doctor", server.on("/users", answer))
     assert not err
     return out, read(out[out.index("[users]\n") :])
 
 
-@pytest.mark.usefixtures("configure")  # puts back what doctor takes out of luigi.cfg
+@pytest.mark.usefixtures("configure")  # restores the keys that doctor removes from luigi.cfg
 @pytest.mark.parametrize(
     ("answer", "left_out"),
     [(Answer({EVIL: [{"id": 1, "name": "a"}]}), "data_selector"), (lead_on, "cursor_path")],

@@ -60,7 +60,7 @@ def test_task_requires_previous_stage_of_day():
 
 
 def test_older_day_has_higher_priority():
-    """Luigi runs the highest priority first and disables tasks below zero."""
+    """Luigi runs the highest priority first."""
     priorities = [LoadUsers(date=day).priority for day in (dt.date.min, *DAYS, dt.date.max)]
     assert priorities == sorted(priorities, reverse=True)
     assert min(priorities) >= 0

@@ -1,4 +1,4 @@
-"""Times of records: cut to microseconds, and placed in their zone where they have no offset."""
+"""Test times of records: cut to microseconds, and read in the section's timezone if they have no offset."""
 
 import datetime as dt
 import json
@@ -37,7 +37,7 @@ class Event(msgspec.Struct):
 
 
 def read_event(record: Any, timezone: str = "UTC", deleted_when: str = "") -> tuple[dict[str, Any], list[Reject]]:
-    """The row that a record becomes, with times as text, and its reject."""
+    """Transform a record; return its row, with times as text, and its rejects."""
     line = record if isinstance(record, bytes) else json.dumps(record).encode()
     frame, rejects = transform([line], Event, lambda events: (events, {}), ["id"], deleted_when, timezone)
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
@@ -63,7 +63,7 @@ def test_fractions_are_cut_and_never_rounded(sent: str, stored: str) -> None:
 
 
 def test_only_declared_times_are_cut() -> None:
-    """A text, a name, and a record that is no object keep each byte."""
+    """Texts, names and records that are not objects keep each byte."""
     fine = '"2026-11-20T10:00:00.1234567Z"'
     leaves = list_leaves(Event)
     for text in (f'{{"id":1.0000000,"note":{fine},{fine}:1e400}}', f"[{fine}]", f'{{"at": {{"at": {fine}}}', fine):
@@ -72,7 +72,7 @@ def test_only_declared_times_are_cut() -> None:
     assert (row["at"], rejects) == ("2026-11-20 10:00:00.765432+00:00", [])
 
 
-def test_a_reject_keeps_the_record_as_it_was_sent() -> None:
+def test_reject_keeps_the_original_record() -> None:
     record = {"id": 1, "at": "2026-11-20T10:00:00.1234567Z", "note": 5}
     row, (reject,) = read_event(record)
     assert (row, json.loads(reject.record), reject.field) == ({}, record, "note")
@@ -91,13 +91,13 @@ def test_a_reject_keeps_the_record_as_it_was_sent() -> None:
         ("9999-12-31T23:59:59.9999999", "9999-12-31 22:59:59.999999+00:00"),
     ],
 )
-def test_a_time_without_an_offset_is_read_in_the_timezone(sent: str, stored: str) -> None:
-    """Of a time that the clocks show twice, the first is taken."""
+def test_time_without_offset_uses_timezone(sent: str, stored: str) -> None:
+    """A local time that occurs twice means its first occurrence."""
     row, rejects = read_event({"id": 1, "at": sent}, BERLIN)
     assert (row["at"], rejects) == (stored, [])
 
 
-def test_a_time_that_the_clocks_skip_is_rejected() -> None:
+def test_skipped_local_time_is_rejected() -> None:
     skipped = {"id": 1, "a.visit": {"at": "2026-03-29T02:30:00"}}
     row, (reject,) = read_event(skipped, BERLIN)
     assert row == {}
@@ -111,15 +111,14 @@ def test_a_time_that_the_clocks_skip_is_rejected() -> None:
     assert read_event(skipped)[0]["visit.at"] == "2026-03-29 02:30:00+00:00"
 
 
-def test_a_time_in_no_year_of_utc_is_rejected() -> None:
+def test_time_outside_years_of_utc_is_rejected() -> None:
     _, (reject,) = read_event({"id": 1, "at": "0001-01-01T00:30:00"}, BERLIN)
     assert reject.reason == "is a time outside the years 1 to 9999"
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.datetimes(FIRST, LAST), st.sampled_from([BERLIN, "America/New_York"]))
-def test_a_local_time_is_the_one_that_its_zone_shows(local: dt.datetime, name: str) -> None:
-    """Shown in its zone again, each stored time is the one that was sent."""
+def test_local_time_survives_conversion_to_utc(local: dt.datetime, name: str) -> None:
     row, rejects = read_event({"id": 1, "at": local.isoformat()}, name)
     if rejects:
         assert "skip" in rejects[0].reason
@@ -129,8 +128,8 @@ def test_a_local_time_is_the_one_that_its_zone_shows(local: dt.datetime, name: s
 
 
 @pytest.mark.usefixtures("database")
-def test_naive_times_are_stored_by_the_timezone_of_the_section(server, configure) -> None:
-    """Watermark and `check` read them alike, and with another timezone the day is outdated."""
+def test_naive_times_are_stored_in_timezone_of_section(server, configure) -> None:
+    """Watermark and `check` agree. A change of the timezone makes the day outdated."""
     dataset = make_dataset(field=dt.datetime, column=TIME)
     times = ["2026-11-20T10:00:00", "2026-11-20T10:00:00+01:00", "2026-11-20 10:00:00"]
     body = [{"id": number, "value": time, "updated_at": time} for number, time in enumerate(times)]

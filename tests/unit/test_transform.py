@@ -1,4 +1,4 @@
-"""Raw lines to rows and rejects."""
+"""Test the transform of raw lines to rows and rejects."""
 
 import datetime as dt
 import json
@@ -27,15 +27,15 @@ GOOD = {
 
 
 def rows_of(*records: Any) -> tuple[list[dict[str, Any]], list[Reject]]:
-    """Records (objects, or bytes as they are) through the transform of users."""
+    """Transform users from objects or raw bytes."""
     lines = [r if isinstance(r, bytes) else json.dumps(r, ensure_ascii=False).encode() for r in records]
     frame, rejects = transform(lines, User, clean, ["user_id"])
     return frame.astype(object).where(frame.notna(), None).to_dict("records"), rejects
 
 
 @pytest.mark.parametrize("scenario", sorted(path.stem for path in GOLDEN.glob("*.jsonl")))
-def test_golden_records_become_golden_rows_and_rejects(scenario):
-    """What users.py makes of records, whole: the one file that a new column changes here."""
+def test_golden_records_give_golden_rows_and_rejects(scenario):
+    """The golden files are the only test data that a new column in users.py changes."""
     records = (GOLDEN / f"{scenario}.jsonl").read_bytes().splitlines()
     rows, rejects = rows_of(*records)
     for row in rows:
@@ -59,8 +59,8 @@ def test_golden_records_become_golden_rows_and_rejects(scenario):
     ],
     ids=str,
 )
-def test_what_may_be_missing_becomes_null_and_the_row_stays(change):
-    """A null, blank or absent optional field is a null in the row, never a reject."""
+def test_missing_optional_field_is_null_in_row(change):
+    """A null, blank or absent field never rejects the record."""
     rows, rejects = rows_of(GOOD | change, {"id": 2})
     assert [row["user_id"] for row in rows] == [1, 2]
     column = {"address": "city"}.get(*change, next(iter(change)))
@@ -89,8 +89,8 @@ def test_what_may_be_missing_becomes_null_and_the_row_stays(change):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_record_that_does_not_fit_is_rejected_alone_with_its_reason(record, reason, field, key):
-    """The neighbours become rows; the reject names its line, reason, field, the key if it can be read, and itself."""
+def test_invalid_record_is_rejected_alone_with_its_reason(record, reason, field, key):
+    """The other records become rows. The reject has the line, reason, field, record, and the key if readable."""
     rows, rejects = rows_of({"id": 10}, record, {"id": 11})
     assert [row["user_id"] for row in rows] == [10, 11]
     (reject,) = rejects
@@ -100,15 +100,14 @@ def test_a_record_that_does_not_fit_is_rejected_alone_with_its_reason(record, re
     assert reject.record == raw.decode(errors="replace")
 
 
-def test_ten_megabytes_in_one_field_are_kept():
-    """A large value is a value."""
+def test_field_of_ten_megabytes_is_kept():
     rows, rejects = rows_of(GOOD | {"name": "x" * 10_000_000})
     assert len(rows[0]["name"]) == 10_000_000
     assert rejects == []
 
 
-def test_times_of_any_precision_and_zone_are_the_same_instant_in_utc():
-    """Seconds, milliseconds, nanoseconds, an offset, no offset (read as UTC): one scale."""
+def test_times_in_any_form_are_stored_in_utc():
+    """The forms differ in precision and offset. A time without an offset is UTC."""
     texts = [
         "2026-11-21T10:00:00Z",
         "2026-11-21T10:00:00.000+00:00",
@@ -126,15 +125,15 @@ good = st.integers(1, 10**9).map(lambda n: b'{"id":%d}' % n)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(good | bad, max_size=3 * BLOCK))
 def test_every_line_is_a_row_or_a_reject(lines):
-    """Nothing is dropped and nothing comes twice, in the order of the lines, wherever the bad ones stand."""
+    """No line is lost or repeated, and rows keep the order of the lines."""
     frame, rejects = transform(lines, User, clean, ["user_id"])
     assert sorted([*frame.index, *(reject.line for reject in rejects)]) == list(range(1, len(lines) + 1))
     assert list(frame["user_id"]) == [json.loads(lines[n - 1])["id"] for n in frame.index]
     assert list(frame.index) == sorted(frame.index)
 
 
-def test_an_empty_part_has_the_columns_and_types_of_a_full_one():
-    """Types come from the record class, not from what happens to be in a part."""
+def test_empty_part_has_the_usual_columns_and_types():
+    """Types come from the record class, not from the values of a part."""
     empty, _ = transform([], User, clean, ["user_id"])
     full, _ = transform([json.dumps(GOOD).encode()], User, clean, ["user_id"])
     assert dict(empty.dtypes) == dict(full.dtypes)
@@ -148,8 +147,8 @@ class Tall(msgspec.Struct):
     day: dt.date | None = None
 
 
-def test_integers_stay_exact_beside_nulls():
-    """A null in a column of integers does not turn its neighbours into floats."""
+def test_integers_stay_exact_next_to_nulls():
+    """A null in a column of integers does not turn the others into floats."""
 
     class Numbers(msgspec.Struct):
         id: int
@@ -161,16 +160,15 @@ def test_integers_stay_exact_beside_nulls():
     assert frame["big"].isna().tolist() == [False, True]
 
 
-def test_every_type_of_the_contract_has_its_column():
-    """Text, integer, float, bool and date arrive with a type of their own."""
+def test_each_type_of_record_class_keeps_its_type():
     line = b'{"id":"a","size":3,"ratio":0.5,"ok":true,"day":"2026-11-21"}'
     frame, _ = transform([line, b'{"id":"b"}'], Tall, lambda frame: (frame, {}), ["id"])
     assert frame.iloc[0].tolist() == ["a", 3, 0.5, True, dt.date(2026, 11, 21)]
     assert frame.iloc[1].isna().tolist() == [False, False, True, True, True]
 
 
-def test_an_integer_of_more_than_64_bits_is_rejected():
-    """Also where the record class sets no bounds; a deletion with one is a row without it."""
+def test_integer_above_64_bits_is_rejected():
+    """This holds without bounds in the record class too. In a deletion the value becomes null."""
     lines = [b'{"id":"a","size":%d%s}' % (2**63, gone) for gone in (b"", b',"gone":true')]
     frame, rejects = transform(
         [*lines, b'{"id":"b","size":-9223372036854775808}'], Tall, lambda frame: (frame, {}), ["id"], "gone"
@@ -182,15 +180,15 @@ def test_an_integer_of_more_than_64_bits_is_rejected():
     ]
 
 
-def test_a_clean_that_loses_rows_is_an_error():
-    """Rows may leave only by a rule with a name."""
+def test_clean_that_drops_rows_is_an_error():
+    """Only a named rule may reject rows."""
     with pytest.raises(DatasetError, match="took 2 records and returned 1 row, or"):
         transform([b'{"id":"a"}', b'{"id":"b"}'], Tall, lambda frame: (frame.iloc[1:], {}), ["id"])
 
 
 @pytest.mark.parametrize("line", [b'{"id":"a"}', b'{"id":"a","size":"?"}'])
-def test_a_clean_that_changes_the_index_of_its_own_frame_is_an_error(line):
-    """The frame is `clean`'s to change, but what came in is known: no row passes for another line's."""
+def test_clean_that_changes_the_index_is_an_error(line):
+    """`clean` may modify its frame in place, but a row must not take the place of another line."""
 
     def number_anew(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, str], Any]]:
         frame.index -= 1
@@ -203,8 +201,8 @@ def test_a_clean_that_changes_the_index_of_its_own_frame_is_an_error(line):
 
 
 @pytest.mark.parametrize("dtype", ["boolean", "bool[pyarrow]", object])
-def test_a_rule_that_says_nothing_of_a_null_does_not_reject_it(dtype):
-    """A comparison with a null is null: the record is a row, unless another rule rejects it."""
+def test_null_result_of_rule_does_not_reject(dtype):
+    """A comparison with null gives null. Other rules may still reject the record."""
 
     class Person(msgspec.Struct):
         id: str
@@ -219,14 +217,13 @@ def test_a_rule_that_says_nothing_of_a_null_does_not_reject_it(dtype):
     assert [(reject.line, reject.describe()) for reject in rejects] == [(1, "age: is above 150"), (4, "id: is d")]
 
 
-def test_a_clean_without_the_key_is_an_error():
-    """The natural key must be among the columns."""
+def test_clean_without_key_column_is_an_error():
     with pytest.raises(DatasetError, match="the key column user_id is not among id"):
         transform([b'{"id":"a"}'], Tall, lambda frame: (frame, {}), ["user_id"])
 
 
-def test_a_key_that_cleaning_makes_null_rejects_the_row():
-    """A row without its key cannot be stored; it is rejected, not lost."""
+def test_key_cleaned_to_null_rejects_the_row():
+    """A row without its key cannot be stored, so it becomes a reject."""
     frame, rejects = transform(
         [b'{"id":" "}', b'{"id":"b"}'],
         Tall,
@@ -240,13 +237,13 @@ def test_a_key_that_cleaning_makes_null_rejects_the_row():
 
 
 def delete_rows(*records: Any) -> tuple[pd.DataFrame, list[Reject]]:
-    """Records through the transform of users, where some are deletions."""
+    """Transform users with `deleted` as the rule for deletions."""
     lines = [json.dumps(record).encode() for record in records]
     return transform(lines, User, clean, ["user_id"], "deleted")
 
 
-def test_a_deletion_is_a_row_that_says_so():
-    """The last column tells which rows are deletions; the others are as without it."""
+def test_deletion_is_a_row_with_a_flag():
+    """The last column marks deletions; the other columns do not change."""
     rows, rejects = delete_rows(GOOD, GOOD | {"id": 2, "deleted": True}, GOOD | {"id": 3, "deleted": False})
     assert list(rows.columns)[-1] == "deleted"
     assert rows["deleted"].dtype == bool
@@ -256,8 +253,8 @@ def test_a_deletion_is_a_row_that_says_so():
     assert rejects == []
 
 
-def test_without_a_rule_for_deletions_there_is_no_column_for_them():
-    """An empty part of a dataset has the same columns as a full one, with the rule and without."""
+def test_column_deleted_needs_a_rule_for_deletions():
+    """An empty part has the column exactly if a full part has it."""
     assert "deleted" not in transform([b'{"id":1,"deleted":true}'], User, clean, ["user_id"])[0].columns
     empty, full = (delete_rows(*records)[0] for records in ([], [GOOD]))
     assert dict(empty.dtypes) == dict(full.dtypes)
@@ -274,8 +271,8 @@ def test_without_a_rule_for_deletions_there_is_no_column_for_them():
     ],
     ids=str,
 )
-def test_a_deletion_needs_no_more_than_its_key(change, lost):
-    """What does not fit is null in its row, and the time stays where it can be read; alive it would be a reject."""
+def test_deletion_needs_only_its_key(change, lost):
+    """Invalid fields become null, and a readable time is kept. Without the deletion the record would be a reject."""
     dead = GOOD | {"id": 2} | change
     rows, rejects = delete_rows(GOOD, dead | {"deleted": {}}, GOOD | {"id": 3})
     assert rejects == []
@@ -286,8 +283,8 @@ def test_a_deletion_needs_no_more_than_its_key(change, lost):
     assert [reject.line for reject in delete_rows(GOOD, dead)[1]] == [2]
 
 
-def test_a_deletion_without_what_the_contract_requires_is_a_row():
-    """Microsoft Graph sends no more of a deleted user than the id and `@removed`."""
+def test_deletion_without_required_fields_is_a_row():
+    """Microsoft Graph sends only the id and `@removed` of a deleted user."""
 
     class Strict(msgspec.Struct):
         id: str
@@ -308,15 +305,14 @@ def test_a_deletion_without_what_the_contract_requires_is_a_row():
         ({"deleted": True}, "Object missing required field `id`"),
     ],
 )
-def test_a_deletion_of_nobody_is_rejected_for_what_the_contract_says(record, reason):
-    """Without its key there is nothing to delete."""
+def test_deletion_without_valid_key_is_rejected(record, reason):
+    """The reason is that of the record class."""
     rows, (reject,) = delete_rows(GOOD, record)
     assert list(rows["user_id"]) == [1]
     assert (reject.line, reject.reason, reject.field, reject.key) == (2, reason, "id", None)
 
 
-def test_a_deletion_whose_key_cleaning_makes_null_is_rejected():
-    """The rule of the key is the one that holds for deletions too."""
+def test_deletion_with_key_cleaned_to_null_is_rejected():
     rows, rejects = transform(
         [b'{"id":" ","gone":1}', b'{"id":"b","gone":1}'],
         Tall,
@@ -335,8 +331,8 @@ deletions = st.tuples(st.integers(1, 99), st.sampled_from(['"email":"zz"', '"nam
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(good | bad | deletions, max_size=2 * BLOCK))
-def test_deletions_are_rows_in_the_order_of_the_lines(lines):
-    """Nothing is dropped and nothing comes twice; each deletion with a key is a row, wherever the bad ones stand."""
+def test_deletions_keep_the_order_of_lines(lines):
+    """No line is lost or repeated, and each deletion with a key is a row."""
     frame, rejects = transform(lines, User, clean, ["user_id"], "deleted")
     assert sorted([*frame.index, *(reject.line for reject in rejects)]) == list(range(1, len(lines) + 1))
     assert list(frame.index) == sorted(frame.index)
@@ -344,8 +340,8 @@ def test_deletions_are_rows_in_the_order_of_the_lines(lines):
     assert list(frame.index[frame["deleted"]]) == [n for n, line in enumerate(lines, 1) if b"deleted" in line]
 
 
-def test_a_nul_character_rejects_a_record_as_not_every_database_could_keep_it():
-    """JSON may write one; what is loaded must not depend on the database. The record is kept as it was sent."""
+def test_nul_character_rejects_a_record():
+    """Some databases cannot store NUL, and results must not depend on the database. The reject keeps the record."""
     rows, rejects = rows_of(GOOD, GOOD | {"name": "A\0da"}, GOOD | {"address": {"city": "\0"}}, GOOD)
     assert len(rows) == 2
     assert [(reject.line, reject.field, reject.reason, reject.key) for reject in rejects] == [
@@ -355,8 +351,8 @@ def test_a_nul_character_rejects_a_record_as_not_every_database_could_keep_it():
     assert all("\0" not in reject.record and r"\u0000" in reject.record for reject in rejects)
 
 
-def test_a_nul_character_in_a_deletion_is_no_more_than_its_text():
-    """A deletion needs only its key: the text goes. In the key itself it is a reason to reject."""
+def test_nul_character_in_deletion_becomes_null():
+    """A deletion needs only its key. NUL in the key rejects the deletion."""
     lines = [
         json.dumps({"number": number, "name": "A\0", "gone": gone}).encode()
         for number, gone in [("a", True), ("b", False), ("c\0", True)]
@@ -377,8 +373,8 @@ def test_a_nul_character_in_a_deletion_is_no_more_than_its_text():
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00"])
-def test_a_time_that_is_in_no_year_of_utc_rejects_its_record_alone(time):
-    """It is valid as it is written, and no database could keep it; the last ones that can be kept are rows."""
+def test_time_outside_years_of_utc_rejects_its_record(time):
+    """Such a time is valid text, but no database can store it. The first and last storable times become rows."""
     kept = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"]
     rows, rejects = rows_of(GOOD, GOOD | {"id": 2, "updated_at": time}, *(GOOD | {"updated_at": text} for text in kept))
     assert [row["updated_at"].year for row in rows] == [2026, 1, 9999]
@@ -387,8 +383,7 @@ def test_a_time_that_is_in_no_year_of_utc_rejects_its_record_alone(time):
     ]
 
 
-def test_a_deletion_whose_time_is_in_no_year_of_utc_is_a_row_without_it():
-    """A deletion needs only its key."""
+def test_deletion_outside_years_of_utc_has_null_time():
     dead = GOOD | {"id": 2, "updated_at": "0001-01-01T00:00:00+01:00", "deleted": True}
     rows, rejects = delete_rows(GOOD, dead)
     assert rejects == []
