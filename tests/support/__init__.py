@@ -1,4 +1,4 @@
-"""What tests share: servers, sources, warehouses, the model, and the project's commands."""
+"""Share helpers between tests: servers, sources, warehouses, the model, and the project's commands."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""A clean clone: the files of the repository in an empty folder, with the environment that `./run.sh` makes there.
+"""Create a clean clone: the files of the repository in an empty folder, with the environment of `./run.sh`.
 
-Nothing is installed from an index. The clone's `.venv` holds links to the packages of the tests' own environment: those
-that `requirements.txt` names, and no others. `pip` in it links more of them, as a person would install them.
+The clone installs no package from an index. Its `.venv` links the packages in `requirements.txt` from the tests' own
+environment. Its `pip` links further packages in place of an installation.
 """
 
 import os
@@ -28,7 +28,7 @@ install({venv!r}, sys.argv[1:])
 
 
 def make_clone(folder: Path) -> Path:
-    """Copy the sources into `folder`, and make the environment of `./run.sh` in it."""
+    """Copy the sources into `folder` and create the environment of `./run.sh` there."""
     copy_sources(folder)
     venv = folder / ".venv"
     (venv / "bin").mkdir(parents=True)
@@ -36,7 +36,7 @@ def make_clone(folder: Path) -> Path:
         _copy(path, venv)
     lock = (folder / "requirements.txt").read_text()
     link(venv, re.findall(r"^[\w.-]+==.*", lock, re.MULTILINE))
-    # Not the metadata that setuptools leaves in the repository: it lists the files there.
+    # Skip the metadata that setuptools leaves in the repository: it lists files of the repository.
     (installed,) = metadata.distributions(name=PROJECT, path=[sysconfig.get_path("purelib")])
     for path in installed.files or ():
         _copy(Path(str(path.locate())), venv)
@@ -56,7 +56,7 @@ def copy_sources(folder: Path) -> Path:
 
 
 def link(venv: Path, requirements: Sequence[str]) -> None:
-    """Link the packages that these lines of a lock name, with their commands."""
+    """Link the packages of these lock lines, with their commands."""
     for requirement in map(Requirement, requirements):
         if requirement.marker and not requirement.marker.evaluate():
             continue
@@ -73,7 +73,7 @@ def link(venv: Path, requirements: Sequence[str]) -> None:
 
 
 def install(venv: str, arguments: Sequence[str]) -> None:
-    """Do `pip install`: link packages and what they need. Fails where the tests' environment lacks one."""
+    """Replace `pip install`: link packages and their requirements. Fail if the tests' environment lacks one."""
     command, *names = (argument for argument in arguments if not argument.startswith("-"))
     assert command == "install", command
     wanted = [Requirement(PROJECT + name[1:] if name.startswith(".") else name) for name in names]
@@ -81,7 +81,7 @@ def install(venv: str, arguments: Sequence[str]) -> None:
 
 
 def _list_needs(wanted: Sequence[Requirement], seen: set[str]) -> Iterator[Requirement]:
-    """List requirements with all that they require in turn."""
+    """List requirements with their transitive requirements."""
     for requirement in wanted:
         if str(requirement) in seen:
             continue
@@ -94,7 +94,7 @@ def _list_needs(wanted: Sequence[Requirement], seen: set[str]) -> Iterator[Requi
 
 
 def _copy(source: Path, venv: Path) -> None:
-    """Copy a file of the tests' environment to the same place of another one; paths in it lead to the clone."""
+    """Copy a file of the tests' environment into another one, with its paths changed to the clone."""
     source = Path(os.path.normpath(source))
     target = venv / source.relative_to(VENV)
     target.parent.mkdir(parents=True, exist_ok=True)

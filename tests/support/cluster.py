@@ -1,6 +1,6 @@
-"""A PostgreSQL server of the tests' own: made in a folder, on loopback, killed and started at will, thrown away.
+"""Run a temporary PostgreSQL server in a folder, on loopback. Tests can kill and restart it.
 
-Owns the processes, and nothing of what is in them. The server refuses root: there it runs as another user.
+Responsibilities: the server's processes. The server refuses to run as root, so root starts it as another user.
 """
 
 import os
@@ -21,7 +21,7 @@ import psycopg
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 USER, PASSWORD, DATABASE = "loader", "p@ss/w:rd", "warehouse"
-# Nothing here must survive more than the death of a process.
+# The data must survive the death of a process, but not of the machine.
 SETTINGS = {
     "fsync": "off",
     "shared_buffers": "32MB",
@@ -32,13 +32,13 @@ SETTINGS = {
 
 
 def find_program(name: str) -> str | None:
-    """A program of the server, in the path or where Debian puts it; the newest."""
+    """Return the path of a server program, from PATH or the newest Debian package."""
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     return shutil.which(name) or next((str(path / name) for path in places if (path / name).exists()), None)
 
 
 class Cluster:
-    """A server and its data."""
+    """A server and its data folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, find_port()
@@ -48,7 +48,7 @@ class Cluster:
     @classmethod
     @contextmanager
     def make(cls) -> "Iterator[Cluster]":
-        """One with an ordinary role, and a database that is its own."""
+        """Run a server with an ordinary role and its own database."""
         options = ["--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
         with cls._make("initdb", "--username=postgres", *options) as cluster:
             cluster.execute(f"create role {USER} login password '{PASSWORD}'")
@@ -57,7 +57,7 @@ class Cluster:
 
     @contextmanager
     def follow(self) -> "Iterator[Cluster]":
-        """Another one that has all of this one's data, and goes on to follow it."""
+        """Run a standby server that replicates this one."""
         source = ["--host", str(self.folder), "--port", str(self.port), "--username=postgres"]
         options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
         with self._make("pg_basebackup", *source, *options) as cluster:
@@ -83,12 +83,14 @@ class Cluster:
         return self.folder / "data"
 
     def start(self, **settings: str) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         options = SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)} | settings
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         command, deadline = [str(find_program("postgres")), "-D", str(self.data), *arguments], time.monotonic() + 60
         while True:
-            if not self._process or self._process.poll() is not None:  # it ends while killed processes have its memory
+            if (
+                not self._process or self._process.poll() is not None
+            ):  # it ends while killed processes still hold its shared memory
                 with (self.folder / "log").open("ab") as log:
                     self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_owner())
             try:
@@ -99,17 +101,17 @@ class Cluster:
                 time.sleep(0.02)
 
     def stop(self) -> None:
-        """End it at once, but so that it leaves no shared memory behind."""
+        """Stop the server immediately, but let it release its shared memory."""
         process, self._process = self._process, None
         if process:
             process.send_signal(signal.SIGQUIT)
             process.wait(30)
 
     def kill(self) -> None:
-        """SIGKILL to every process of it."""
+        """Send SIGKILL to every process of the server."""
         process, self._process = self._process, None
         if process:
-            process.send_signal(signal.SIGSTOP)  # it must not start new ones, or end them in good order
+            process.send_signal(signal.SIGSTOP)  # it must neither start new processes nor stop them cleanly
             children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
             for pid in map(int, children):
                 os.kill(pid, signal.SIGKILL)
@@ -117,7 +119,7 @@ class Cluster:
             process.wait()
 
     def restart(self, **settings: str) -> None:
-        """Killed, and started again: it recovers what was committed."""
+        """Kill and start the server, which recovers all committed data."""
         self.kill()
         self.start(**settings)
 
@@ -129,7 +131,7 @@ class Cluster:
             connection.execute(sql)
 
     def make_url(self, *ports: int) -> str:
-        """The URL of a new schema, over a socket; over the network, with a password, by these ports of loopback."""
+        """Return the URL of a new schema: over a socket, or with a password over these ports of loopback."""
         self._schemas += 1
         who = f"{USER}:{quote(PASSWORD, safe='')}" if ports else USER
         hosts = ",".join("127.0.0.1" for _ in ports) or self.folder
@@ -151,7 +153,7 @@ class Cluster:
 
 
 def find_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Return a free port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

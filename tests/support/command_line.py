@@ -1,4 +1,4 @@
-"""The command line of `wholeday`, parsed but not run."""
+"""Parse the command line of `wholeday` without running it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from wholeday.commands.parser import Command
 
 
 def parse(words: Sequence[str]) -> Any:
-    """Parse words; returns the context of the command, with its values in `params` and what is for all in `obj`.
+    """Parse words; return the context of the command. `params` has its values, `obj` the global options.
 
     Raises typer.TyperException if the words are wrong.
     """

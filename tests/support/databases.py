@@ -1,4 +1,4 @@
-"""Plain SQL to a warehouse, whichever database it is in: what comes back is alike, written as SQLite stores it."""
+"""Run SQL on a warehouse in any database, and return values in the types of SQLite."""
 
 import datetime as dt
 import decimal
@@ -21,7 +21,7 @@ Rows = list[tuple[Any, ...]]
 
 @contextmanager
 def connect(url: str) -> Iterator[Any]:
-    """A connection to the database of a warehouse; each statement is committed by itself."""
+    """Connect to the database of a warehouse; each statement commits."""
     database = find_database(url)
     if isinstance(database, sqlite.Database):
         with closing(sqlite3.connect(database.path, isolation_level=None, timeout=60)) as connection:
@@ -34,7 +34,7 @@ def connect(url: str) -> Iterator[Any]:
 
 
 def query(url: str, sql: str, *values: Any) -> Rows:
-    """The rows of a query, whose values are those of its question marks."""
+    """Return the rows of a query; `values` fill its question marks."""
     with connect(url) as connection:
         if isinstance(connection, psycopg.Connection):
             sql = sql.replace("%", "%%").replace("?", "%s") if values else sql
@@ -43,7 +43,7 @@ def query(url: str, sql: str, *values: Any) -> Rows:
 
 
 def execute(url: str, *statements: str) -> list[int]:
-    """Run statements, all of them or none; how many rows each changed."""
+    """Run statements in one transaction; return the number of rows that each changed."""
     with connect(url) as connection:
         connection.execute("begin")
         changed = [connection.execute(statement).rowcount for statement in statements]
@@ -52,7 +52,7 @@ def execute(url: str, *statements: str) -> list[int]:
 
 
 def write(value: Any) -> Any:
-    """A value as SQLite has it."""
+    """Convert a value to its type in SQLite."""
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     if isinstance(value, dt.date):
@@ -63,25 +63,25 @@ def write(value: Any) -> Any:
 
 
 def is_empty(url: str) -> bool:
-    """Whether nothing was made there, not even what holds the tables."""
+    """Return whether neither tables nor their schema or file exist."""
     if url.startswith("sqlite"):
         return not find_database(url).exists()
     return query(url, "select current_schema()") == [(None,)]
 
 
 def list_tables(url: str) -> list[str]:
-    """The names of all tables."""
+    """Return the names of all tables."""
     return [name for (name,) in query(url, TABLES[url.startswith("sqlite")])]
 
 
 def list_columns(url: str, table: str) -> list[str]:
-    """The names of a table's, or a view's, columns, in order."""
+    """Return the column names of a table or view, in order."""
     with connect(url) as connection:
         return [column[0] for column in connection.execute(f'select * from "{table}" limit 0').description]
 
 
 def dump(url: str) -> list[str]:
-    """All that is there: definitions and rows."""
+    """Return all definitions and rows."""
     if url.startswith("sqlite"):
         with connect(url) as connection:
             return list(connection.iterdump())
@@ -91,7 +91,7 @@ def dump(url: str) -> list[str]:
 
 
 def remove(url: str) -> None:
-    """Have no warehouse there."""
+    """Remove the warehouse."""
     database = find_database(url)
     if isinstance(database, sqlite.Database):
         for path in database.path.parent.glob(f"{database.path.name}*"):

@@ -1,6 +1,6 @@
-"""Days as if they had been loaded, a year of them in a second: manifests, markers, rejects and what users were.
+"""Simulate loaded days, a year in a second: manifests, markers, rejects and the history of users.
 
-Owns their numbers, which are alike in every run. Nothing of them has parts: what reads those wants days really loaded.
+Responsibilities: numbers that are the same in every run. Non-goals: parts. Code that reads parts needs loaded days.
 """
 
 import datetime as dt
@@ -23,7 +23,7 @@ from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.tasks.failures import Failure
 from wholeday.tasks.stages import read_workspace
 
-NIGHT = dt.timedelta(minutes=20)  # after midnight, when a day is loaded
+NIGHT = dt.timedelta(minutes=20)  # time of the load, after midnight
 COLUMNS = {
     "rejects": REJECTS.columns,
     "_users_days": ["load_date", "mode", "as_of", "extracted_at"],
@@ -33,12 +33,12 @@ REASONS = ["email: has no @", "updated_at: Invalid RFC3339 encoded datetime", "i
 
 
 def make_marker(**values: Any) -> Marker:
-    """Return a marker that has these values only."""
+    """Return a marker with these values; the others are empty."""
     return Marker(**dict.fromkeys(Marker.__struct_fields__) | values)
 
 
 def make_days(start: dt.date, number: int) -> None:
-    """Have `number` days from `start` on: each brings new users, changes some, and takes a few away."""
+    """Create `number` days from `start` on. Each day adds users, changes some and deletes a few."""
     dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
     version, users = read_workspace(USERS).version, 0
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
@@ -65,23 +65,23 @@ def make_days(start: dt.date, number: int) -> None:
 
 
 def change(sql: str, *values: object) -> None:
-    """Change something in the warehouse behind the pipeline's back."""
+    """Change the warehouse without the pipeline."""
     with closing(sqlite3.connect("data/warehouse.db")) as db, db:
         db.execute(sql, values)
 
 
 def note(*failures: Failure) -> None:
-    """Have failed so."""
+    """Write failures to the failures file."""
     path = Path("data/failures/users.jsonl")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"".join(msgspec.json.encode(failure) + b"\n" for failure in failures))
 
 
 def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -> Marker:
-    """A row of `loads`: fewer records at weekends, and now and then a night with many rejects."""
+    """Build a row of `loads`: fewer records at weekends, and sometimes a night with many rejects."""
     start = dt.datetime.combine(date, dt.time(), dt.UTC)
     stop = start + dt.timedelta(days=1)
-    began = min(stop + NIGHT, clock.utc_now())  # of a snapshot of today that is loaded already: now
+    began = min(stop + NIGHT, clock.utc_now())  # a snapshot of today is loaded now
     inserted = dice.randint(15, 30) // (2 if date.weekday() > 4 else 1)
     counts = dict.fromkeys((*CLASSES, "vanished", "reverted"), 0) | {
         "inserted": inserted,
@@ -116,13 +116,13 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
 
 
 def _tell_reject(dice: random.Random) -> tuple[str, str]:
-    """A reason and the field it is about."""
+    """Choose a reason and its field."""
     field, reason = dice.choices(REASONS, [6, 2, 1])[0].split(": ", 1)
     return reason, field
 
 
 def _write_manifests(date: dt.date, marker: Marker) -> None:
-    """What the folders of a day of that marker say."""
+    """Write the manifests that match a marker."""
     raw = RawManifest(
         dataset="users",
         date=date,

@@ -1,4 +1,4 @@
-"""Days with a user who is to be forgotten, and where something of them is left."""
+"""Create days with a user to erase, and find remains of the user."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -24,13 +24,13 @@ Records = dict[dt.date, list[dict[str, Any]]]
 
 
 def make_person(day: dt.date, **fields: Any) -> dict[str, Any]:
-    """A record of user 42."""
+    """Return a record of user 42."""
     person = {"name": f"{MARK} {day}", "email": f"{MARK}.{day}@example.com", "unknown": f"secret of {MARK}"}
     return make_user(42, f"{day}T12:00:00Z") | person | fields
 
 
 def make_records() -> Records:
-    """Days on which user 42 changes, comes twice, is rejected by a rule and by the record class, and does not come."""
+    """Return days on which user 42 changes, occurs twice, is rejected (by a rule or the record class), or is absent."""
     days: Records = {day: [make_user(n, f"{day}T0{n}:00:00Z", city=str(day)) for n in range(1, 8)] for day in DAYS}
     days[DAYS[0]][3:3] = [make_person(DAYS[0])]
     days[DAYS[1]][2:2] = [make_person(DAYS[1]), make_person(DAYS[1]), make_user(8, email="no address")]
@@ -42,7 +42,7 @@ def make_records() -> Records:
 def answer(
     server: Server, configure: Callable[..., None], days: Records, dataset: Dataset = USERS, **keys: Any
 ) -> None:
-    """Have the dataset's source send these records, day by day, in parts of three."""
+    """Serve these records per day as the dataset's source, in parts of three."""
     url = server.on("/days", lambda request: Answer(days[dt.date.fromisoformat(request.query["on"])]))
     gates = {"max_reject_ratio": 1, "max_delete_ratio": 1, "max_drop_ratio": 1}
     configure(dataset.name, url=url + "?on={date}", paginator="single", **gates, **keys)
@@ -57,7 +57,7 @@ def make(dataset: Dataset, days: list[dt.date]) -> None:
 
 
 def load_days(server: Server, configure: Callable[..., None], mode: str) -> Records:
-    """The days of users, loaded out of order."""
+    """Load the days of users out of order."""
     days = make_records()
     answer(server, configure, days, mode=mode)
     for day in DAYS:
@@ -69,7 +69,7 @@ def load_days(server: Server, configure: Callable[..., None], mode: str) -> Reco
 
 
 def find_mark(folder: str = "data") -> list[str]:
-    """The files that hold the mark, in their bytes or unpacked."""
+    """Return the files that contain the mark, compressed or not."""
     found = []
     for path, content in dump_tree(folder).items():
         if path.endswith(".gz"):
@@ -87,7 +87,7 @@ def read_raw(dataset: Dataset, day: dt.date) -> list[bytes]:
 
 
 def read_clean(dataset: Dataset, day: dt.date) -> tuple[list[bytes], list[bytes]]:
-    """The bytes of the parts, and of the rejects."""
+    """Return the bytes of the parts and of the rejects."""
     folder = read_workspace(dataset).folder("clean", day)
     made = folder.read_manifest(CleanManifest)
     assert {part.name for part in (*made.parts, *made.rejects)} | {"manifest.json"} == {
@@ -97,7 +97,7 @@ def read_clean(dataset: Dataset, day: dt.date) -> tuple[list[bytes], list[bytes]
 
 
 def dump_days() -> dict[str, bytes]:
-    """The files of the days."""
+    """Return the files of the days."""
     return {path: content for path, content in dump_tree("data").items() if "date=" in path}
 
 
@@ -105,7 +105,7 @@ OWN_COUNTS = "date, extracted, rejected, forgotten, duplicate, raw_sha256, clean
 
 
 def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
-    """All that a set of days and tombstones decides, whatever the order of loading."""
+    """Return the content of the tables that does not depend on the order of loading."""
     tables = ("users", "_users_days", "_users_events", "_users_changes", "_users_forgotten", "users_history", "rejects")
     return {name: sorted(query(f"select * from {name}"), key=repr) for name in tables} | {
         "loads": query(f"select {OWN_COUNTS} from loads order by 1")
@@ -113,7 +113,7 @@ def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
 
 
 def check_markers(dataset: Dataset = USERS) -> None:
-    """G4, the hashes of the folders, and whatever else verify looks at."""
+    """Check the markers with verify: guarantee G4, the hashes of the folders, and all else."""
     assert [finding for finding in verify(read_workspace(dataset)) if not finding.remark] == []
     assert (
         query(

@@ -1,4 +1,6 @@
-"""Random histories of a warehouse: days read, replaced and loaded again, users forgotten, held against the model."""
+"""Generate random histories of a warehouse and compare them with the model.
+
+A history extracts, replaces and reloads days, and erases users."""
 
 import dataclasses
 import datetime as dt
@@ -14,7 +16,7 @@ from tests.support.model import ReadDay, Record
 from tests.support.store import Store, at, time
 
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "16"))
-COST = {"sqlite": 1, "postgresql": 20}  # of an example
+COST = {"sqlite": 1, "postgresql": 20}  # relative time of an example
 KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
 
 instants = st.integers(0, 14)
@@ -23,7 +25,7 @@ steps = st.tuples(
     st.integers(1, 6),  # the day
     st.sampled_from(["snapshot", "incremental"]),
     instants,  # as_of
-    st.sampled_from([1, 1, 5]),  # how long the reading took, the settling included
+    st.sampled_from([1, 1, 5]),  # duration of the extraction, grace period included
     instants,  # end of the window
     st.lists(
         st.tuples(
@@ -35,19 +37,19 @@ steps = st.tuples(
         ),
         max_size=6,
     ),
-    st.integers(0, 6),  # a day from which records are repeated
-    st.booleans(),  # whether a reject without a key comes along
+    st.integers(0, 6),  # a day whose records are repeated
+    st.booleans(),  # whether to add a reject without a key
 )
 
 
 def limit_examples(new_database: Callable[[], str]) -> settings:
-    """As many random histories as the database is fast."""
+    """Limit the number of histories by the speed of the database."""
     examples = max(1, EXAMPLES // COST[Store(new_database()).kind])
     return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
 def take(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
-    """One step of a history, in the warehouse and in the model."""
+    """Run one step of a history in the warehouse and in the model, and compare both."""
     kind, date, mode, as_of, took, stop, drawn, copied, unreadable = step
     date = dt.date(2026, 11, date)
     keys = KEY_VALUES[store.name]

@@ -1,8 +1,8 @@
 """Start commands of the project without the second that their imports take.
 
-Responsibilities: a server that has imported the libraries, and forks for each command; the command as a process of its
-own, with its own folder, environment, output, signals and exit code. The server imports nothing of the project.
-Non-goals: what an import costs or prints. Start such a command with subprocess.
+Responsibilities: a server that imports the libraries once and forks for each command. Each command is a process with
+its own folder, environment, output, signals and exit code. The server imports no module of the project.
+Non-goals: the cost or output of an import. Start such a command with subprocess.
 """
 
 import sys
@@ -36,7 +36,7 @@ LIBRARIES = (  # not Luigi, which reads its configuration and the arguments when
 
 
 class Command:
-    """A command that was forked, with the methods of subprocess.Popen that tests use."""
+    """A forked command with the methods of subprocess.Popen that tests use."""
 
     def __init__(self, args: Sequence[str], env: Mapping[str, str], output: Any = subprocess.PIPE) -> None:
         self.args = args
@@ -81,7 +81,7 @@ class Command:
         return self.poll() or 0
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Return stdout and stderr once nobody writes there any more. Raises TimeoutExpired."""
+        """Return stdout and stderr once all writers have closed them. Raises TimeoutExpired."""
         deadline = None if timeout is None else time.monotonic() + timeout
         for reader in self._readers:
             reader.join(None if deadline is None else max(0, deadline - time.monotonic()))
@@ -130,10 +130,10 @@ def _start_server() -> str:
 
 
 def _serve(path: str) -> None:
-    """Import the libraries, and fork for each request. Returns in each fork, which has become the command."""
+    """Import the libraries and fork for each request. Return only in a fork, which then runs the command."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    gc.freeze()  # a fork shares the memory of what is never collected
+    gc.freeze()  # forks share the memory of frozen objects
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(32)
@@ -159,7 +159,7 @@ def _serve(path: str) -> None:
 
 
 def _keep(connection: socket.socket) -> bool:
-    """Fork a command and tell its pid and its end; in the fork itself return False."""
+    """Fork a command and report its pid and its end; return False in the fork."""
     _, (request, *streams), _, _ = socket.recv_fds(connection, 1, 4)
     child = os.fork()
     if child == 0:
@@ -169,7 +169,9 @@ def _keep(connection: socket.socket) -> bool:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)  # the server's know what they were, such as a file
+        sys.stdin = sys.__stdin__ = os.fdopen(
+            0, closefd=False
+        )  # the server's streams have cached properties of the old descriptors
         sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
         sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
         _become(**asked)

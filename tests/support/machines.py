@@ -1,7 +1,7 @@
-"""Machines of which each has a network to itself, and reaches what listens on this one at the same ports of loopback.
+"""Simulate machines with separate networks that reach chosen ports of this one on loopback.
 
-Owns the networks and the processes in them; what runs there is a test's business. Where the system allows nobody a
-network of his own, a machine is a process like any other.
+Responsibilities: the networks and the processes in them. Non-goals: the commands, which each test defines. If the
+system does not allow network namespaces, a machine is an ordinary process.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tests.support import ROOT
 
 
 class Rack:
-    """Machines that reach some ports of this one."""
+    """Simulated machines that reach some ports of this one."""
 
     def __init__(self, folder: Path, ports: Sequence[int]) -> None:
         self.networks = _can_have_networks()
@@ -30,7 +30,7 @@ class Rack:
     @classmethod
     @contextlib.contextmanager
     def open(cls, folder: Path, *ports: int) -> "Iterator[Rack]":
-        """Have machines, for as long as they are needed. The way to a port is a socket that is a file in the folder."""
+        """Provide machines while the `with` block runs. Each port is forwarded over a Unix socket in `folder`."""
         rack = cls(folder, ports)
         with contextlib.ExitStack() as stack:
             for port in ports:
@@ -43,7 +43,7 @@ class Rack:
                     machine.communicate()
 
     def start(self, home: Path, *command: str, **environment: str) -> "subprocess.Popen[str]":
-        """A machine that does one command in a folder of its own, `luigi` or `python` and what follows."""
+        """Start a machine that runs `luigi` or `python` with arguments in the folder `home`."""
         line = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
         if self.networks:
             ways = [str(self._folder), ",".join(map(str, self._ports))]
@@ -54,20 +54,20 @@ class Rack:
         return self._running[-1]
 
     def kill(self, machine: "subprocess.Popen[str]") -> None:
-        """SIGKILL to all that runs there."""
+        """Send SIGKILL to all processes of a machine."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(machine.pid, signal.SIGKILL)
 
 
 def _can_have_networks() -> bool:
-    """Whether a process may have a network to itself, and switch it on."""
+    """Return whether a process can create a network namespace."""
     if not shutil.which("unshare") or not shutil.which("ip"):
         return False
     return subprocess.run(["unshare", "--net", "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0
 
 
 class _Handler(socketserver.BaseRequestHandler):
-    """One connection, handed on until an end of it is closed."""
+    """Forward one connection until one side closes it."""
 
     server: "_Inside | _Outside"
 
@@ -80,7 +80,7 @@ class _Handler(socketserver.BaseRequestHandler):
 
 
 class _Outside(socketserver.ThreadingUnixStreamServer):
-    """From a file in a folder to a port of this machine."""
+    """Forward from a Unix socket in a folder to a port of this machine."""
 
     request_queue_size = 50
 
@@ -93,7 +93,7 @@ class _Outside(socketserver.ThreadingUnixStreamServer):
 
 
 class _Inside(socketserver.ThreadingTCPServer):
-    """From a port of a machine to a file in a folder."""
+    """Forward from a port of a simulated machine to a Unix socket in a folder."""
 
     request_queue_size = 50
     daemon_threads = True
@@ -130,7 +130,7 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _be_machine(folder: str, ports: str, *command: str) -> int:
-    """In a network that has nothing: the ways to the ports, and then the command."""
+    """Forward the ports inside an empty network, then run the command."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with contextlib.ExitStack() as stack:
         for port in map(int, ports.split(",")):

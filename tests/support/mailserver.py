@@ -1,11 +1,11 @@
-"""A mail server on loopback, which keeps what it receives."""
+"""Run a mail server on loopback that keeps all received mail."""
 
 import socketserver
 import threading
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """Accepts every mail while the `with` block runs; `received` holds their texts."""
+    """A server that accepts every mail while the `with` block runs. `received` holds their texts."""
 
     allow_reuse_address = True
     daemon_threads = True

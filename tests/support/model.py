@@ -1,16 +1,16 @@
-"""What a warehouse says once some days are loaded: the definition, in plain Python, without an order of loading.
+"""Define the content of a warehouse after some loaded days, in plain Python and independent of the order of loading.
 
-Everything known is a fact: from some time on a user's state is this. A state is (row, updated_at), or ABSENT.
+A fact states that a user has a state from a time on. A state is (row, updated_at), or ABSENT.
 
-- A record of an incremental day is one fact: at its `updated_at`; without one at the end of the day's window; never
-  later than the day was read.
-- A snapshot is a fact about every user at its `as_of`: the row it shows, or ABSENT where it shows none or a deletion.
-  A row whose `updated_at` lies between the `as_of` of the snapshot before (if any) and its own is a fact then, too.
-- A rejected record says nothing. In a snapshot its user is NOT_UNDERSTOOD: neither present nor absent.
-- Of a day's records with the same key and fact time the highest `updated_at` stays, of equal ones the later.
+- A record of an incremental day is one fact. Its time is `updated_at`, or the end of the day's window if that is null,
+  but never later than the extraction.
+- A snapshot is a fact about every user at its `as_of`: the row in the snapshot, or ABSENT without a row or with a
+  deletion. A row with an `updated_at` after the `as_of` of the previous snapshot, if any, is a fact at that time too.
+- A rejected record is not a fact. In a snapshot its user is NOT_UNDERSTOOD: neither present nor absent.
+- If records of a day share key and fact time, the highest `updated_at` wins, and the later record among equal ones.
 
-Facts are ordered by time; at one time a snapshot's come after records', then by when the day was read, then by date.
-The last is the present; the maximal intervals of one state are the history.
+Facts are ordered by time. At the same time, facts of records precede facts of snapshots; then the time of extraction
+decides, then the date. The last fact is the present; the maximal intervals of one state are the history.
 """
 
 import datetime as dt
@@ -24,7 +24,7 @@ ABSENT, NOT_UNDERSTOOD = None, "not understood"
 
 @dataclass(frozen=True)
 class Record:
-    """A record after cleaning. `key` is None where it cannot be read, which only a rejected record's can be."""
+    """A record after cleaning. `key` is None if it is unreadable; only a rejected record has an unreadable key."""
 
     key: Any
     updated_at: dt.datetime | None
@@ -35,7 +35,7 @@ class Record:
 
 @dataclass(frozen=True)
 class ReadDay:
-    """A day as it was read."""
+    """An extracted day."""
 
     date: dt.date
     mode: str
@@ -46,7 +46,7 @@ class ReadDay:
 
 
 class Fact(NamedTuple):
-    """Sorts as facts are ordered, but for the key."""
+    """A fact. Facts of one key sort in their order."""
 
     key: Any
     time: dt.datetime
@@ -59,7 +59,7 @@ class Fact(NamedTuple):
 def keep(
     day: ReadDay, forgotten: Iterable[Any] = ()
 ) -> tuple[dict[tuple[Any, dt.datetime], Record], set[Any], dict[str, int]]:
-    """The day's records by key and fact time, the keys it does not understand, and how many records are not kept."""
+    """Return the day's records by key and fact time, the NOT_UNDERSTOOD keys, and the number of dropped records."""
     known = [record for record in day.records if record.key not in forgotten]
     good = [record for record in known if not record.rejected]
     kept = {}
@@ -93,7 +93,7 @@ def says(snapshot: ReadDay, key: Any) -> Any:
 
 
 def facts(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> list[list[Fact]]:
-    """All facts of each key that a kept record has, in order."""
+    """Return all facts of each key with a kept record, in order."""
     days, found = list(days), []
     for day in days:
         if day.mode == "incremental":
@@ -116,7 +116,7 @@ def facts(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> list[list[F
 
 
 def history(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> set[tuple[Any, ...]]:
-    """(key, row, updated_at, valid_from, valid_to): the maximal intervals of one state."""
+    """Return the maximal intervals of one state as (key, row, updated_at, valid_from, valid_to)."""
     intervals = set()
     for of_key in facts(days, forgotten):
         state_at = {fact.time: fact.state for fact in of_key}
@@ -129,8 +129,9 @@ def history(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> set[tuple
 
 
 def present(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> dict[Any, tuple[Any, ...]]:
-    """{key: (row, updated_at, load_date)}: the last facts. Their day is the first by date of the records that say the
-    same at the same time, the first of the snapshots in a row that say it."""
+    """Return the last facts as {key: (row, updated_at, load_date)}.
+
+    `load_date` is the first date among records with the same fact, or among consecutive snapshots with that fact."""
     days, users = list(days), {}
     for of_key in facts(days, forgotten):
         key, time, rank, read, date, state = of_key[-1]
@@ -145,9 +146,9 @@ def present(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> dict[Any,
 
 
 def count(day: ReadDay, forgotten: Iterable[Any], before: dict[Any, Any], after: dict[Any, Any]) -> dict[str, Any]:
-    """Every record in one class, and who changed without one; `before` and `after` are the present around the load.
+    """Count each record in one class, and users changed without a record. `before` and `after` enclose the load.
 
-    `details` counts the values that became null of users who stayed.
+    `details` counts values that became null in users that stay present.
     """
     kept, _, counts = keep(day, forgotten)
     counts |= dict.fromkeys(("superseded", "unchanged", "inserted", "updated", "deleted", "vanished", "reverted"), 0)

@@ -1,6 +1,6 @@
 """Build sources of one day as bytes: sound ones, and ones broken in their values, framing or bytes.
 
-Responsibilities: each case follows from its seed alone; `sound` says that nothing in it is broken.
+Responsibilities: cases that depend on their seed alone. `sound` marks a case without a broken part.
 """
 
 import gzip
@@ -43,7 +43,7 @@ STATUSES += [b"302 Found", b"400 Bad Request", b"401 \x1b]0;x\x07", b"404 <b>", 
 
 @dataclass
 class Case:
-    """A source: the kind of its bodies, and its answers by target."""
+    """A source: the kind of its bodies, and its responses by target."""
 
     kind: str
     answers: dict[str, list[Raw]] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def make_case(seed: str) -> Case:
         if hit in ("bytes", "all"):
             raw = _break_bytes(dice, raw)
         case.answers[target] = [raw]
-    if dice.random() < 0.1:  # it goes wrong once, and then well
+    if dice.random() < 0.1:  # the first request fails, the next one succeeds
         target = dice.choice(bodies)[0]
         first = dice.choice([Raw(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "keep"), Raw(b"", "reset"), None])
         first = first or Raw(case.answers[target][0].data[:30])
@@ -124,7 +124,7 @@ def make_user(dice: random.Random, number: int) -> dict[str, Any]:
 
 
 def _write(dice: random.Random, kind: str, body: Any) -> bytes:
-    """Write a body as one of the usual libraries does."""
+    """Write a body like one of the usual libraries."""
     how: dict[str, Any] = {"ensure_ascii": dice.random() < 0.5 or "\\ud" in json.dumps(body)}
     if kind == "lines" and isinstance(body, list):
         return b"".join(json.dumps(line, **how).encode() + b"\n" for line in body)
@@ -162,7 +162,7 @@ def _break_value(dice: random.Random, body: Any) -> Any:
 
 
 def _break_text(dice: random.Random, text: bytes) -> bytes:
-    """Change the text of a body as JSON libraries do not."""
+    """Change the text of a body in ways that no JSON library writes."""
     at = dice.randrange(len(text) + 1)
     name = dice.choice(NAMES)
     again = b'{"%b": %b, ' % (name.encode(), dice.choice([b"[]", b"null", b"true", b"{}", b"1", b'"/p2"']))
@@ -199,7 +199,7 @@ def _break_text(dice: random.Random, text: bytes) -> bytes:
 
 
 def _frame(dice: random.Random, case: Case, text: bytes, link: str, *, broken: bool) -> Raw:
-    """Build the answer around a body."""
+    """Build the response around a body."""
     lines = [b"Content-Type: " + (b"application/x-ndjson" if case.kind == "lines" else b"application/json")]
     lines += [b'Link: <%b>; rel="next"' % link.encode()] if link else []
     then, status = dice.choice(["close", "keep"]), b"200 OK"
@@ -273,7 +273,7 @@ def _frame(dice: random.Random, case: Case, text: bytes, link: str, *, broken: b
 
 
 def _break_bytes(dice: random.Random, raw: Raw) -> Raw:
-    """Flip, insert, delete, repeat, splice or cut bytes of an answer."""
+    """Flip, insert, delete, repeat, splice or cut bytes of a response."""
     data = bytearray(raw.data)
     for _ in range(dice.choice([1, 1, 1, 2, 4])):
         at = dice.randrange(len(data) + 1)
@@ -301,7 +301,7 @@ def _break_bytes(dice: random.Random, raw: Raw) -> Raw:
 
 
 def _pick_timeout(dice: random.Random, case: Case, raw: Raw) -> Raw:
-    """A broken answer on a connection that stays open may be waited for: let few do so, and not for long."""
+    """Set the timeout of a broken response. The client waits for it on an open connection, so most connections close."""
     if case.sound:
         return raw
     case.timeout = 0.3

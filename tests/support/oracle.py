@@ -1,7 +1,7 @@
-"""Decide which records a day may have, by Python's json alone, when a source answers with given bytes.
+"""Decide with Python's json alone which records a day may have if a source sends given bytes.
 
-Responsibilities: every whole reading of a source, and what becomes of a record in the table of users.
-Non-goals: to say which of several readings is right. A loss is whatever is none of them.
+Responsibilities: list every complete interpretation of a source, and predict the row of a record of users.
+Non-goals: choose one of several interpretations. A result outside all of them is a loss.
 """
 
 import json
@@ -18,12 +18,12 @@ from tests.support.wire import Said, read_answer
 BASE = "http://source.example"
 USUAL = ("data", "items", "results", "records", "users")
 NO_LISTS_OF_RECORDS = ("error", "errors", "link", "links")
-MOST = 200  # readings of a source
-DEEPEST = 200  # levels of a record that can be a row
+MOST = 200  # interpretations of a source
+DEEPEST = 200  # most levels of a record that can be a row
 
 
 class Number(str):
-    """A number as it is written, which is not the text of the same characters."""
+    """A number in its original spelling, distinct from a text with the same characters."""
 
     __slots__ = ()
 
@@ -32,20 +32,20 @@ class Number(str):
 
 
 class Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object, each of them, also where two have one name."""
+    """All members of a JSON object, duplicate names included."""
 
     def __repr__(self) -> str:
         return f"Pairs{super().__repr__()}"
 
     @property
     def fields(self) -> dict[str, Any] | None:
-        """The members by name; None where a name comes twice."""
+        """Return the members by name, or None if a name occurs twice."""
         found = dict(self)
         return found if len(found) == len(self) else None
 
 
 class Page(NamedTuple):
-    """What one answer says."""
+    """One page of records, as parsed from a response."""
 
     records: tuple[str, ...]
     ids: tuple[str, ...]
@@ -60,7 +60,7 @@ def decode(text: bytes) -> Any:
 
 
 def read_days(case: Case) -> set[tuple[str, ...]]:
-    """List every whole reading of a source: the records of the day, in their order."""
+    """List every complete interpretation of a source: the records of the day, in order."""
     if case.kind == "pages":
         return {tuple(records) for records in _read_numbered(case)}
     return {tuple(records) for records in _follow(case, "/u", frozenset())}
@@ -78,7 +78,7 @@ def _follow(case: Case, target: str, visited: frozenset[str]) -> Iterator[list[s
 
 
 def _read_numbered(case: Case) -> Iterator[list[str]]:
-    """Readings that have as many records as the source declares."""
+    """Yield the interpretations with as many records as the source declares."""
     days: list[tuple[list[str], list[str], list[int]]] = [([], [], [])]
     for number in range(1, 9):
         pages = _read_target(case, f"/u?page={number}", frozenset())
@@ -115,7 +115,7 @@ def _resolve(target: str, link: str) -> str | None:
 
 
 def read_pages(kind: str, said: Said, target: str, body: bytes) -> Iterator[Page]:
-    """List what a body can mean as a page; nothing where it is no JSON, or says one thing twice."""
+    """List the possible pages of a body; none if it is not JSON or contradicts itself."""
     lists: list[tuple[list[Any], Mapping[str, Any]]] = []
     try:
         framed = said.headers.keys() & {"content-length", "transfer-encoding", "content-encoding"} and not said.has_rest
@@ -144,7 +144,7 @@ def read_pages(kind: str, said: Said, target: str, body: bytes) -> Iterator[Page
         link = fields.get("next") if kind.startswith("next") else _find_link(said) if kind == "link" else None
         if isinstance(link, Pairs) and kind == "next_auto":
             link = dict(link).get("next")
-        if link in (False, "0"):  # many sources end so
+        if link in (False, "0"):  # many sources mark the end this way
             link = None
         if link not in (None, "") and not isinstance(link, str):
             continue
@@ -159,7 +159,7 @@ def read_pages(kind: str, said: Said, target: str, body: bytes) -> Iterator[Page
 
 
 def _list_lists(kind: str, fields: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """The lists that may be that of the records."""
+    """Yield the lists that may hold the records."""
     if KINDS_WITH_SELECTOR & {kind}:
         found = fields.get("data", 0)
         if found is None or (isinstance(found, list) and not isinstance(found, Pairs)):
@@ -190,9 +190,9 @@ def _find_link(said: Said) -> str | None:
 
 
 def find_row(record: bytes) -> tuple[Any, ...] | str | None:
-    """The row of a record, None for a certain reject, or "?" where Python's json cannot tell."""
+    """Return the row of a record, None for a certain reject, or "?" if Python's json cannot decide."""
     if re.search(rb"NaN|Infinity|\\u[dD][89a-fA-F]", record):
-        return "?"  # no JSON, and half a character
+        return "?"  # NaN and the like, or half a surrogate pair
     try:
         value = decode(record)
     except (ValueError, RecursionError):
@@ -222,7 +222,7 @@ def find_row(record: bytes) -> tuple[Any, ...] | str | None:
 
 
 def _measure(value: Any) -> int:
-    """The levels of lists and objects in one another."""
+    """Return the depth of nested lists and objects."""
     deepest, level = 0, [value]
     while nested := [each for each in level if isinstance(each, (Pairs, list))]:
         deepest += 1
@@ -231,7 +231,7 @@ def _measure(value: Any) -> int:
 
 
 def _read_text(fields: Mapping[str, Any], name: str) -> str | None:
-    """A text as the table has it; "!" for what is none, "?" for one with odd characters."""
+    """Return a text as stored in the table; "!" if it is not a text, "?" if it has odd characters."""
     value = fields.get(name)
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""A second dataset, as an adopter would write it: one file, one section of luigi.cfg, nothing else."""
+"""Define a second dataset as a user would: one file and one section of luigi.cfg."""
 
 import datetime as dt
 from typing import TYPE_CHECKING, Annotated

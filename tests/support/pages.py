@@ -1,15 +1,15 @@
-"""Run the examples of a page in its order, as a reader does, in one shell and one clean clone.
+"""Run the examples of a documentation page in order, as a reader does, in one shell and one clean clone.
 
-What a page shows is compared by these rules:
+These rules compare the page with the output:
 
-- Each line shown is printed, in the order shown. The command may print other lines before, between and after them.
-- `…` in a line stands for any text: what depends on the clock or the machine. Decimals of seconds are not compared.
-- A command succeeds, or it ends with the exit code that `# exits with N` behind it names.
-- `-->` after a query, and `# …` after a `print`, is the whole answer.
-- `# in another terminal` behind a command: it runs on while the page goes on.
-- The first line of an `ini` block may name its file; otherwise its sections go into luigi.cfg. A section of a dataset
-  takes the place of the section that is there, any other is added to it.
-- A block of `text` is no example.
+- The command prints each shown line, in the same order. It may print other lines before, between and after them.
+- `…` stands for any text that depends on the clock or the machine. Decimals of seconds are ignored.
+- A command succeeds, or ends with the exit code in `# exits with N` after it.
+- `-->` after a query, and `# …` after a `print`, shows the whole result.
+- A command with `# in another terminal` continues to run during the next examples.
+- The first line of an `ini` block may name its file; otherwise its sections go into luigi.cfg. The section of a dataset
+  replaces the existing one; the keys of any other section are added.
+- A block of `text` is not an example.
 """
 
 import configparser
@@ -33,7 +33,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SECONDS = re.compile(r"\b\d+\.\d+(?=$| s\b)")
 
 
-# The commands of the pages that no test runs, each with the reason.
+# Commands of the pages that no test runs, with the reason.
 NOT_RUN = {
     "./run.sh test": "it runs these tests",
     "ssh -N -L 8082:127.0.0.1:8082 scheduler.example.com         # on each of the others: luigid has no password": (
@@ -55,7 +55,7 @@ class Block(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A command or a query, and what the page shows of its answer."""
+    """A command or a query with the output that the page shows."""
 
     code: str
     shown: list[str]
@@ -84,7 +84,7 @@ def read_queries(text: str) -> list[Example]:
 
 
 class Reader:
-    """Somebody who follows a page in the current folder, a clone. What `replace` maps is replaced in every block."""
+    """A reader who follows a page in the current folder, a clone. `replace` maps texts to replace in every block."""
 
     def __init__(self, replace: Mapping[str, str] | None = None, **variables: str) -> None:
         self.replace = replace or {}
@@ -106,7 +106,7 @@ class Reader:
             process.wait(30)
 
     def follow(self, page: str) -> None:
-        """Run the blocks of a page in turn, but for the commands in NOT_RUN."""
+        """Run the blocks of a page in order, except the commands in NOT_RUN."""
         for block in read_blocks(page):
             text = block.text
             for old, new in self.replace.items():
@@ -114,13 +114,13 @@ class Reader:
             getattr(self, f"run_{block.language}")(block._replace(text=text))
 
     def run_console(self, block: Block) -> None:
-        """Run each command; compare what it prints."""
+        """Run each command and compare its output."""
         for command, shown in read_console(block.text):
             if command not in NOT_RUN:
                 self._check_output(block.place, command, self.run(block.place, command), shown)
 
     def run_sh(self, block: Block) -> None:
-        """Run each command of a script; one for another terminal runs on."""
+        """Run each command of a script. Commands for another terminal continue to run."""
         for command in block.text.replace("\\\n", " ").splitlines():
             if re.search(r"# (in another terminal|on one of them)", command):
                 self._start(command)
@@ -128,7 +128,7 @@ class Reader:
                 self.run(block.place, command)
 
     def run_python(self, block: Block) -> None:
-        """Run a script; compare what it prints with the comments behind `print`."""
+        """Run a script and compare its output with the comments after `print`."""
         (self._own / "block.py").write_text(block.text)
         printed = self.run(block.place, f"python {self._own}/block.py")
         shown = re.findall(r"^ *print\(.*\)  # (.*)$", block.text, re.MULTILINE)
@@ -140,7 +140,7 @@ class Reader:
         for sql, shown in read_queries(block.text):
             rows = show_rows(databases.query(url, sql))
             assert rows == shown, f"{block.place}\n{sql}\n{rows}"
-            if "from users_history" in sql:  # the pages say that DuckDB gives the same
+            if "from users_history" in sql:  # the pages promise the same result in DuckDB
                 frame = pd.DataFrame(
                     databases.query(url, "select * from users_history"),
                     columns=databases.list_columns(url, "users_history"),
@@ -150,7 +150,7 @@ class Reader:
                     assert show_rows(db.execute(sql).fetchall()) == shown, f"{block.place}\n{sql}"
 
     def run_ini(self, block: Block) -> None:
-        """Write the keys into luigi.cfg, or into the file that the first line names."""
+        """Write the keys into luigi.cfg, or into the file named in the first line."""
         found = re.match(r"# (\S+\.cfg)", block.text)
         place = Path(found[1] if found else "luigi.cfg")
         config, told = _read_ini(place.read_text()), _read_ini(block.text)
@@ -169,7 +169,7 @@ class Reader:
         self.run(block.place, f"git apply {self._own}/change.diff")
 
     def run_cron(self, block: Block) -> None:
-        """Run each line as cron does. It prints nothing, so there is no mail."""
+        """Run each line as cron does. It must print nothing, as cron mails any output."""
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self._own), "SHELL": "/bin/sh", "LOGNAME": "root"}
         for line in block.text.splitlines():
             command = re.sub(r"^(\S+ +){5}", "", line)
@@ -177,10 +177,10 @@ class Reader:
             assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", ""), block.place
 
     def run_text(self, _: Block) -> None:
-        """Leave out what is no example."""
+        """Skip a block that is not an example."""
 
     def run(self, place: str, command: str) -> str:
-        """Run a command in the shell of the page; fail where it ends otherwise than the page says."""
+        """Run a command in the shell of the page. Fail if its exit code differs from the page."""
         state = self._own / "state"
         keep = f'code=$?; export -p >{state}; printf "cd %q\\n" "$PWD" >>{state}; exit $code'
         script = f"[ ! -e {state} ] || source {state}; trap '{keep}' EXIT\n{command}\n"

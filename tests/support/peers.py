@@ -1,6 +1,6 @@
-"""Servers that others wrote, installed from their registries and run on loopback.
+"""Install third-party servers from their registries and run them on loopback.
 
-Owns how they are installed and started; a package that cannot be installed is a part that is missing.
+Responsibilities: installation and start. A package that cannot be installed counts as a missing optional part.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from tests.support.project import miss, need
 
 
 def install_npm(folder: Path, package: str) -> str:
-    """Install a package of npm below a folder; the path of `node`."""
+    """Install a package of npm below a folder; return the path of `node`."""
     npm, node = need("npm"), need("node")
     command = [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", "--no-save", package]
     _run(package, *command, npm_config_update_notifier="false")
@@ -24,7 +24,7 @@ def install_npm(folder: Path, package: str) -> str:
 
 
 def install_pip(folder: Path, package: str) -> Path:
-    """Install a package of PyPI into an environment of its own; the folder of its programs."""
+    """Install a package of PyPI into a new environment; return the folder of its programs."""
     _run(package, sys.executable, "-m", "venv", folder)
     _run(package, folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", package)
     return folder / "bin"
@@ -44,7 +44,7 @@ def find_port() -> int:
 
 @contextlib.contextmanager
 def serve(port: int, *command: str | Path, folder: Path) -> Iterator[str]:
-    """Run a server in a folder until it is no longer needed: its URL, once it answers."""
+    """Run a server in a folder while the `with` block runs. Yield its URL once it responds."""
     server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30

@@ -1,9 +1,9 @@
-"""The points at which a process does something that lasts: numbered, so that it can be made to fail or die at each.
+"""Number the lasting actions of a process, so that a test can make it fail or die at each of them.
 
-Owns what is a point: opening a file to write, write, fsync, rename, unlink, truncate, mkdir, an SQL statement (a commit
-is one), the end of a connection, and an HTTP call. What is to hold when something went wrong at one is the test's
-business. It changes the process that it is installed in for good: fork one for it. On PostgreSQL a statement that fails
-is a connection that is lost.
+Responsibilities: the points, which are opening a file to write, write, fsync, rename, unlink, truncate, mkdir, an SQL
+statement (commits included), the end of a connection, and an HTTP call. Non-goals: expectations after a failure, which
+each test defines. The installation is permanent, so fork a process for it. On PostgreSQL a failed statement is a lost
+connection.
 """
 
 import errno
@@ -32,9 +32,9 @@ STATEMENT = "PostgreSQL: "
 
 
 class Points:
-    """The points that this process has come to, by name; at number `at` it fails or is killed, as `how` says.
+    """The names of the points that this process has reached. Point number `at` fails or kills, in the way of `how`.
 
-    `kill half`: within a write or an insert of many rows. `kill parent`: a process of the engine sees its parent die.
+    `kill half`: die within a write or an insert of many rows. `kill parent`: kill the parent of an engine process.
     """
 
     def __init__(self, at: int = 0, how: How = "raise") -> None:
@@ -42,7 +42,7 @@ class Points:
         self._at, self._how = at, how
 
     def reach(self, name: str, error: Exception, do_half: Callable[[], object] = lambda: None) -> None:
-        """Come to the next point, before anything is done there."""
+        """Reach the next point, before its action."""
         self.names.append(name)
         if len(self.names) != self._at:
             return
@@ -54,7 +54,7 @@ class Points:
         os.kill(parent.pid if self._how == "kill parent" and parent and parent.pid else os.getpid(), signal.SIGKILL)
 
     def install(self) -> None:
-        """Watch whatever this process does from now on."""
+        """Watch all later actions of this process."""
         for name in ("fsync", "rename", "unlink", "truncate", "mkdir"):
             setattr(os, name, self._watch(name, getattr(os, name)))
         read, watched = io.open, make_file(self)
@@ -89,7 +89,7 @@ class Points:
     def _watch(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def act(*args: Any, **more: Any) -> Any:
             path = Path(f"/proc/self/fd/{args[0]}").readlink() if isinstance(args[0], int) else Path(args[0])
-            if path.absolute().is_relative_to(Path.cwd()):  # and not a file of Python's own
+            if path.absolute().is_relative_to(Path.cwd()):  # skip files of Python itself
                 self.reach(f"{name} {path.name}", OSError(errno.EIO, os.strerror(errno.EIO), str(path)))
             return function(*args, **more)
 
@@ -97,7 +97,7 @@ class Points:
 
 
 def make_file(points: Points) -> type[io.FileIO]:
-    """A file whose writes are points, as the system sees them: below Python's buffer."""
+    """Build a file class with writes as points, below Python's buffer."""
 
     class File(io.FileIO):
         def write(self, data: Any, /) -> int:
@@ -110,7 +110,7 @@ def make_file(points: Points) -> type[io.FileIO]:
 
 
 def make_connection(points: Points) -> type[sqlite3.Connection]:
-    """A connection whose statements are points."""
+    """Build a connection class with statements as points."""
 
     def reach(name: str, do_half: Callable[[], object] = lambda: None) -> None:
         error = sqlite3.OperationalError("disk I/O error")
@@ -135,15 +135,15 @@ def make_connection(points: Points) -> type[sqlite3.Connection]:
 
 
 def run(work: Callable[[], None], points: Points) -> tuple[int, list[str]]:
-    """Do the work in a process of its own: how it ended, and what it said.
+    """Do the work in a new process; return its exit code and its report.
 
-    0: well, with the names of the points; 1: with an expected error, and its line; 2: with any other, and its
-    traceback; less than 0: killed by a signal.
+    0: success, with the names of the points. 1: an expected error, with its line. 2: any other error, with its
+    traceback. Below 0: killed by a signal.
     """
     Path(REPORT).unlink(missing_ok=True)
-    forkserver._forkserver._stop()  # a child would take one that an earlier test left for its own
+    forkserver._forkserver._stop()  # a child would inherit the forkserver of an earlier test
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the only other one is the server's
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads: the only other one is the server's
         process = os.fork()
     if process == 0:
         code, said = 2, ""
@@ -154,7 +154,7 @@ def run(work: Callable[[], None], points: Points) -> tuple[int, list[str]]:
             code, said = 0, "\n".join(points.names)
         except PipelineError as error:
             code, said = 1, str(error)
-        except BaseException:  # noqa: BLE001 - whatever it is, this process ends here
+        except BaseException:  # noqa: BLE001 - this process ends here after any error
             said = traceback.format_exc()
         finally:
             os.write(report, said.encode())
@@ -164,7 +164,7 @@ def run(work: Callable[[], None], points: Points) -> tuple[int, list[str]]:
 
 
 def transform_part(number: int, at: int, how: How, job: parts.PartJob) -> parts.PartResult:
-    """The work of a process of the engine, in which something goes wrong at a point of job `number`."""
+    """Transform a part in a process of the engine, and fail at a point of job `number`."""
     if job.number == number:
         Points(at, how).install()
     return parts.transform_part(job)

@@ -1,4 +1,4 @@
-"""A source to be read in tests: its section, its records, and the line with which it fails."""
+"""Extract from a source in a test; return its records or its one-line error."""
 
 import datetime as dt
 import json
@@ -20,12 +20,12 @@ class People(Source):
 
 
 def read(url: str, **keys: Any) -> list[Any]:
-    """The records of a reading, decoded."""
+    """Return the decoded records of an extraction."""
     return [json.loads(bytes(record)) for page in Reader(People(url=url, **keys), DAY) for record in page]
 
 
 def fail(url: str, **keys: Any) -> str:
-    """The line with which a reading fails."""
+    """Run an extraction that must fail; return its one-line error."""
     with pytest.raises(SourceError) as caught:
         read(url, **{"retries": 0} | keys)
     line = str(caught.value)
@@ -35,7 +35,7 @@ def fail(url: str, **keys: Any) -> str:
 
 
 def make_pages(count: int, size: int, server: Server, link: str) -> Callable[[Request], Answer]:
-    """An API over `count` users: numbered pages of `size` or `per_page`; with a Link if `link` says how to write it."""
+    """Build an API over `count` users with numbered pages of `size` or `per_page`; `link` formats its Link header."""
 
     def respond(request: Request) -> Answer:
         page, per_page = int(request.query.get("page", 1)), int(request.query.get("per_page", size))
@@ -48,7 +48,7 @@ def make_pages(count: int, size: int, server: Server, link: str) -> Callable[[Re
 
 
 def serve(server: Server, configure: Callable[..., None], *pages: bytes, **keys: object) -> None:
-    """Have the users' section read these bodies as pages 1, 2, …, each with a Link to the next."""
+    """Serve these bodies as pages 1, 2, … with Link headers, and configure the section of users to extract them."""
 
     def respond(request: Request) -> Answer:
         number = int(request.query.get("page", "1"))
@@ -59,7 +59,7 @@ def serve(server: Server, configure: Callable[..., None], *pages: bytes, **keys:
 
 
 def make_user(number: int, updated_at: str = "2026-11-20T10:00:00Z", **fields: object) -> dict[str, object]:
-    """A record that fits the record class `User`."""
+    """Return a valid record of the record class `User`."""
     return {
         "id": number,
         "name": f"User {number}",

@@ -64,7 +64,7 @@ class Answer:
     """All of the answer, from its status line on, in the place of everything else."""
 
     def encode(self) -> bytes:
-        """Return the body as it is sent, before chunking."""
+        """Return the encoded body, before chunking."""
         body = self.body.encode() if isinstance(self.body, str) else self.body
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         return gzip.compress(body) if self.compress else body

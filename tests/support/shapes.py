@@ -1,12 +1,12 @@
-"""Twelve real APIs of users in small, each as its vendor documents it: paths, names, sizes, limits, authentication.
+"""Simulate real APIs of users as documented by their vendors: paths, names, sizes, limits, authentication.
 
-Owns what the vendors answer; what is to be asked of them is said in presets.ini. A shape runs on a tests/server.py:
+Responsibilities: the responses of the vendors. presets.ini defines the requests. A shape runs on a Server:
 
     shape = SHAPES["github"](server, 250, busy=[2])
-    shape.section                            # the keys of [users] that read it: its preset, url and auth
-    shape.environment                        # the variables that auth names
-    shape.keys                               # what stands at `shape.key` in the records that must arrive
-    SHAPES["gitlab"](server, 7, largest=3)   # any other trait, such as the largest page, is set by its name
+    shape.section                            # its keys of [users]: preset, url and auth
+    shape.environment                        # the variables of auth
+    shape.keys                               # the values of `shape.key` in the expected records
+    SHAPES["gitlab"](server, 7, largest=3)   # other traits by name, such as the largest page
 """
 
 import base64
@@ -35,7 +35,7 @@ from tests.support.vendor import (
 
 
 class JsonPlaceholder(Shape):
-    """json-server 0.x, which is what jsonplaceholder.typicode.com runs: everybody, unless asked for less."""
+    """json-server 0.x, as on jsonplaceholder.typicode.com: all users, unless the request asks for fewer."""
 
     size = 10
     largest = 10**9
@@ -73,7 +73,7 @@ class JsonPlaceholder(Shape):
 
 
 class JsonServer(JsonPlaceholder):
-    """The same over a file of one's own, whose users say when they were changed."""
+    """json-server with its own file, with the time of change in each user."""
 
     def describe(self, number: int) -> Record:
         return {**super().describe(number), "updated_at": iso(self.moments(number))}
@@ -84,7 +84,7 @@ class JsonServer(JsonPlaceholder):
 
 
 class DummyJson(Shape):
-    """dummyjson.com: `limit` and `skip`; a limit of 0 is none."""
+    """dummyjson.com: `limit` and `skip`; a limit of 0 means no limit."""
 
     size = 30
     largest = 10**9
@@ -131,7 +131,7 @@ class ReqRes(Shape):
 
 
 class RandomUser(Shape):
-    """randomuser.me: as many as are asked for, page after page without end; too many in one page are one."""
+    """randomuser.me: endless pages of the requested size; a size above the limit gives one user."""
 
     path = "/api/"
     key = "login.uuid"
@@ -165,7 +165,7 @@ class RandomUser(Shape):
 
 
 class GitHub(Shape):
-    """GitHub's list of users: after an id, with the next page in Link; its rate limit may be a 403."""
+    """GitHub's list of users: continues after an id, with the next page in Link. A rate limit may be a 403."""
 
     size = 30
     auth = "bearer:GITHUB_TOKEN"
@@ -192,13 +192,13 @@ class GitHub(Shape):
         came = self.describe_all(lambda number: 3 * number + 1 > since)[:size]
         links = {"next": {"since": came[-1]["id"]}} if len(came) == size else {}
         link = make_link(self.url, request.query, links)
-        # The first page's link is a template, with braces that no URL has.
+        # The link of the first page is a template with braces, which are invalid in a URL.
         headers = {"X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": str(int(time.time()) + 3600)}
         return Answer(came, headers=headers | {"Link": f'{link}{", " * bool(link)}<{self.url}{{?since}}>; rel="first"'})
 
 
 class GitLab(Shape):
-    """GitLab's users: by page or, with pagination=keyset, by cursor, both in Link; who are too many are not counted."""
+    """GitLab's users: by page or, with pagination=keyset, by cursor, both in Link. Large lists have no totals."""
 
     path = "/api/v4/users"
     auth = "header:PRIVATE-TOKEN:GITLAB_TOKEN"
@@ -249,7 +249,7 @@ class GitLab(Shape):
 
 
 class Scim(Shape):
-    """SCIM 2.0 (RFC 7644): from the record `startIndex`, the first of which is 1."""
+    """SCIM 2.0 (RFC 7644): an offset `startIndex` that starts at 1."""
 
     path = "/scim/v2/Users"
     auth = "bearer:SCIM_TOKEN"
@@ -273,7 +273,7 @@ class Scim(Shape):
 
     def list_page(self, request: Request) -> Answer:
         if "application/scim+json" not in request.headers.get("Accept", ""):
-            return Answer(status=406)  # other kinds a server need not know
+            return Answer(status=406)  # a server may support no other kinds
         start, size = max(1, int(request.query.get("startIndex", 1))), self.find_size(request.query.get("count"))
         found = self.describe_all(lambda number: self._keeps(request.query.get("filter", ""), number))
         came = found[start - 1 : start - 1 + size]
@@ -297,7 +297,7 @@ class Scim(Shape):
 
 
 class Keycloak(OAuth2Shape):
-    """Keycloak's admin API: from the record `first`, `max` of them or 100, and not a word on the rest."""
+    """Keycloak's admin API: offset `first`, size `max` (default 100), without a total."""
 
     path = "/admin/realms/acme/users"
     token_path = "/realms/acme/protocol/openid-connect/token"
@@ -322,7 +322,7 @@ class Keycloak(OAuth2Shape):
 
 
 class Zendesk(Shape):
-    """Zendesk's incremental export of users: by cursor, which is there at the end too, and without the last minute."""
+    """Zendesk's incremental export of users: by cursor, even on the last page, and without the last minute."""
 
     path = "/api/v2/incremental/users/cursor.json"
     size = largest = 1000
@@ -361,7 +361,7 @@ class Zendesk(Shape):
 
 
 class Stripe(Shape):
-    """Stripe's customers, the newest first: after the last one's id; a page that is too large is an error."""
+    """Stripe's customers, newest first: continues after the last id. A page size above the limit is an error."""
 
     path = "/v1/customers"
     size = 10
@@ -395,7 +395,7 @@ class Stripe(Shape):
 
 
 class HubSpot(Shape):
-    """HubSpot's search for contacts, a POST that ends with an error at 10,000, and beside it their list."""
+    """HubSpot's search for contacts, a POST that fails at 10,000, and its list of contacts."""
 
     path = "/crm/v3/objects/contacts/search"
     size = 10
@@ -450,7 +450,7 @@ class HubSpot(Shape):
 
 
 class Graph(OAuth2Shape):
-    """Microsoft Graph's delta of users: absolute links, pages that may be empty, and who is gone among the others."""
+    """Microsoft Graph's delta of users: absolute links, possibly empty pages, and deleted users among the others."""
 
     path = "/v1.0/users/delta"
     token_path = "/acme/oauth2/v2.0/token"

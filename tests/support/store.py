@@ -1,4 +1,4 @@
-"""A warehouse as the tests see it: loaded with the model's days, read as the model's answers, times in hours."""
+"""Load days of the model into a warehouse, and read it in the terms of the model, with times in hours."""
 
 import dataclasses
 import datetime as dt
@@ -23,7 +23,7 @@ MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 
 
 def at(hours: float | None) -> dt.datetime | None:
-    """A time, so many hours after the first day of all."""
+    """Return the time this many hours after MIDNIGHT."""
     return None if hours is None else MIDNIGHT + dt.timedelta(hours=hours)
 
 
@@ -61,7 +61,7 @@ MISCHIEF = {
 
 
 def describe(day: ReadDay, **changed: Any) -> DayMetadata:
-    """A day of the model as the manifests describe it."""
+    """Describe a day of the model as its manifests do."""
     said = DayMetadata(
         date=day.date,
         mode=day.mode,
@@ -81,7 +81,7 @@ def describe(day: ReadDay, **changed: Any) -> DayMetadata:
 
 
 class Store:
-    """A warehouse that is loaded with the model's days and read as the model's answers."""
+    """A warehouse that loads days of the model and returns results in the model's form."""
 
     def __init__(self, where: str | Path, name: str = "users") -> None:
         """Take the URL of a database, or the path of a SQLite file."""
@@ -112,11 +112,11 @@ class Store:
         return list(key) if isinstance(key, tuple) else [key]
 
     def write_key(self, key: Any) -> str | None:
-        """Return a key as a reject has it."""
+        """Return a key as stored in a reject."""
         return None if key is None else json.dumps(self.values(key))
 
     def forget(self, key: Any) -> None:
-        """What forgetting a key does to the warehouse: a tombstone, and no rows."""
+        """Erase a key in the warehouse: add a tombstone and delete its rows."""
         same = " and ".join(f'"{column}" = {value!r}' for column, value in zip(self.key, self.values(key), strict=True))
         tables = (self.name, f"_{self.name}_events", f"_{self.name}_changes")
         self.execute(
@@ -130,7 +130,7 @@ class Store:
         return self.url.partition("+")[0].partition(":")[0]
 
     def make_room(self) -> None:
-        """Have what holds the tables, without a table."""
+        """Create the database or schema without a table."""
         with self.warehouse.database.connect(create=True):
             pass
 
@@ -144,11 +144,11 @@ class Store:
         databases.execute(self.url, *statements)
 
     def unmark(self, day: ReadDay) -> None:
-        """Delete a marker, as people do."""
+        """Delete a marker by hand."""
         self.execute(f"delete from loads where date = '{day.date}'")
 
     def dump_all(self) -> list[str]:
-        """All there is, definitions and other datasets included."""
+        """Return the whole content, definitions and other datasets included."""
         return databases.dump(self.url)
 
     def select(self, columns: str, table: str) -> Iterator[tuple[Any, ...]]:
@@ -176,12 +176,12 @@ def time(text: str | None) -> dt.datetime | None:
 
 
 def snapshot(date: int, as_of: float, *records: Record, took: float = 1) -> ReadDay:
-    """A snapshot of November the `date`th, with times in hours after the first day of all."""
+    """Build a snapshot of day `date` of November. Times are hours after MIDNIGHT."""
     return ReadDay(dt.date(2026, 11, date), "snapshot", at(as_of), at(as_of + took), at(24 * date), records)
 
 
 def incremental(date: int, *records: Record, read: float | None = None) -> ReadDay:
-    """The records of November the `date`th, read an hour after its end."""
+    """Build the incremental day `date` of November, extracted an hour after its end by default."""
     read = 24 * date + 1 if read is None else read
     return ReadDay(dt.date(2026, 11, date), "incremental", at(read), at(read + 1), at(24 * date), records)
 
@@ -195,7 +195,7 @@ def in_hours(instant: dt.datetime | None) -> float | None:
 
 
 def intervals(store: Store, key: Any = 1) -> list[tuple[str, float, float | None]]:
-    """The history of a user: name, from, to, in hours."""
+    """Return the history of a user: name, from, to, in hours."""
     found = [(name, in_hours(start), in_hours(stop)) for k, name, _, start, stop in store.history() if k == key]
     return sorted(found, key=lambda interval: interval[1])
 
@@ -205,7 +205,7 @@ def names(store: Store) -> dict[Any, str]:
 
 
 def fails(store: Store, day: ReadDay, **changed: Any) -> str:
-    """The message of a load that must fail; the database has the same content before and after."""
+    """Load a day that must fail; return the message. Check that the database does not change."""
     before = store.dump_all() if store.warehouse.database.exists() else None
     rows = changed.pop("rows", store.batches(day))
     with pytest.raises((WarehouseError, ConfigError)) as error:
@@ -217,7 +217,7 @@ def fails(store: Store, day: ReadDay, **changed: Any) -> str:
 
 
 def declare(store: Store, *columns: "sa.Column[Any]") -> None:
-    """Let the warehouse be declared with other columns from now on."""
+    """Declare the warehouse's table with other columns."""
 
     def table(metadata: sa.MetaData) -> sa.Table:
         copies = [sa.Column(column.name, column.type, primary_key=column.primary_key) for column in columns]

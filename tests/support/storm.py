@@ -1,9 +1,9 @@
-"""A storm: commands in random order from several processes at once, of which many are killed.
+"""Run a storm: random commands from several concurrent processes, with many of them killed.
 
-Responsibilities: choose and run the commands, kill some, keep what each printed, and keep a copy of each reading of the
-source. Non-goals: what must hold afterwards.
+Responsibilities: choose and run the commands, kill some, record their output, and keep a copy of each extraction.
+Non-goals: the expectations after a storm.
 
-A process imports the pipeline once, and forks for each command: a command costs milliseconds, not a second of imports.
+A process imports the pipeline once and forks for each command, so a command takes milliseconds, not a second.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
 
 PROCESSES = 3
-KILLED = 0.5  # the share of commands that are meant to be killed; some end before
-ROUND = 30  # commands; then all processes have ended, and days that are lost can be told from unfinished ones
+KILLED = 0.5  # share of commands to kill; some end earlier
+ROUND = 30  # commands; after a round no process runs, so an unloaded day is lost, not unfinished
 LOG, UNLOADED = Path("storm.jsonl"), Path("unloaded.jsonl")
 READINGS = Path("readings")
 LIBRARIES = (
@@ -45,7 +45,7 @@ LIBRARIES = (
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """A command that ended: its words, its exit code (negative if killed), start, seconds, and what it printed."""
+    """A finished command: its words, exit code (negative if killed), start, seconds and output."""
 
     words: list[str]
     code: int
@@ -55,7 +55,7 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class Unloaded(msgspec.Struct, frozen=True):
-    """A day that has raw files and no marker, and when it was seen so."""
+    """A day with raw files but without a marker, and the time of this observation."""
 
     date: dt.date
     extracted_at: dt.datetime
@@ -63,7 +63,7 @@ class Unloaded(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a storm does: so many commands, on these days (ISO, the last one exclusive), with these keys to forget."""
+    """The plan of a storm: number of commands, days (ISO, the last one exclusive), and keys to erase."""
 
     seed: str
     size: int
@@ -74,9 +74,9 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def run_storm(plan: Plan) -> tuple[list[Operation], list[Unloaded]]:
-    """Run a storm in the current folder, until its last process is dead.
+    """Run a storm in the current folder until its last process ends.
 
-    Returns the commands in order of their end, and the days that were not loaded at the end of each round.
+    Return the commands in order of their end, and the unloaded days at the end of each round.
     """
     code = "from tests.support import storm; storm.rage()"
     said = msgspec.json.encode(plan).decode()
@@ -88,12 +88,12 @@ def run_storm(plan: Plan) -> tuple[list[Operation], list[Unloaded]]:
 
 
 def find_reading(date: str, extracted_at: Any) -> Path:
-    """Where the copy of a reading lies."""
+    """Return the path of the copy of an extraction."""
     return READINGS / f"{date} {extracted_at:%H%M%S.%f}"
 
 
 def rage() -> None:
-    """Fork the processes of a storm, and wait for them."""
+    """Fork the processes of a storm and wait for them."""
     plan = msgspec.json.decode(os.environ["STORM"], type=Plan)
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -105,7 +105,7 @@ def rage() -> None:
 
 
 def _rage_once(plan: Plan, first: int) -> None:
-    """Fork the processes for one round of commands, and wait until each process that they started has ended."""
+    """Fork the processes for one round of commands, and wait for all their descendants."""
     stop, children = min(first + ROUND, plan.size), []
     alive, end = os.pipe()
     for number in range(PROCESSES):
@@ -116,7 +116,7 @@ def _rage_once(plan: Plan, first: int) -> None:
         children.append(child)
     os.close(end)
     with open(alive, "rb") as pipe:  # noqa: PTH123 - a file descriptor
-        pipe.read()  # ends when the last process that has the other end is dead
+        pipe.read()  # returns when the last process with the other end has died
     codes = [os.waitpid(child, 0)[1] for child in children]
     if any(codes):
         sys.exit("a process of the storm failed")
@@ -135,7 +135,7 @@ publish = DayFolder.publish
 
 
 def publish_and_keep(folder: DayFolder, manifest: msgspec.Struct) -> None:
-    """Publish a day. Copy a reading before: a later command may erase lines of it, or all of it."""
+    """Publish a day. Copy the extraction first, because a later command may erase parts of it or all of it."""
     if isinstance(manifest, RawManifest):
         copy = find_reading(str(manifest.date), manifest.extracted_at)
         shutil.copytree(folder.path, copy, ignore=shutil.ignore_patterns(f"{MANIFEST}*"))
@@ -144,14 +144,14 @@ def publish_and_keep(folder: DayFolder, manifest: msgspec.Struct) -> None:
 
 
 def _run_some(plan: Plan, chance: random.Random, number: int) -> None:
-    """Run commands one after the other. A command is killed within the time that it took before."""
+    """Run commands one after the other. Kill some of them within their usual duration."""
     usual: dict[str, float] = {}
     for words in choose(plan, chance, number):
         wait = chance.uniform(0, usual.get(words[0], 0.2)) if chance.random() < KILLED else None
         done = _run_command(words, wait, chance.choice([os.kill, os.killpg]))
         if done.code >= 0:
             usual[words[0]] = (usual.get(words[0], done.seconds) + done.seconds) / 2
-        with LOG.open("ab", 0) as log:  # one write: the lines of several processes do not mix
+        with LOG.open("ab", 0) as log:  # a single write keeps lines of several processes apart
             log.write(msgspec.json.encode(done) + b"\n")
 
 
@@ -173,7 +173,7 @@ def choose(plan: Plan, chance: random.Random, number: int) -> Iterator[list[str]
 
 
 def _run_command(words: list[str], wait: float | None, kill: Any) -> Operation:
-    """Run a command in a child, and after `wait` seconds kill it: the child alone, or all that it started."""
+    """Run a command in a child. After `wait` seconds kill the child alone, or with all its descendants."""
     output, began = Path(f"output-{os.getpid()}"), clock.utc_now()
     child = os.fork()
     if not child:

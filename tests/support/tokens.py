@@ -1,4 +1,4 @@
-"""A client of OAuth 2.0 for tests, with the variables that its section names."""
+"""Provide an OAuth 2.0 client for tests, with the environment variables of its section."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ ID, SECRET = "our:id", "s3cr3t/+tok&n é"
 
 
 class Caller:
-    """Someone who asks an API in the name of a client, with tokens from the endpoint `/token` of the same server."""
+    """A client of an API with tokens from the endpoint `/token` of the same server."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class Caller:
         self.auth = Auth(People(url="http://127.0.0.1/users", auth=auth, **keys), self.mask)
 
     def ask(self) -> str:
-        """The token with which a request comes to the API."""
+        """Send a request to the API and return its token."""
         with Session(self.auth) as session:
             response = session.get(self.server.url + "/users")
         return str(response.request.headers["Authorization"]).removeprefix("Bearer ")
 
     def fail(self) -> str:
-        """The line of a failure that asking again does not heal."""
+        """Send a request that must fail without a retry; return the one-line error."""
         with pytest.raises(SourceError) as caught:
             self.ask()
         line = str(caught.value)
@@ -53,5 +53,5 @@ class Caller:
 
     @property
     def asked(self) -> list[dict[str, str]]:
-        """The bodies of the requests for a token."""
+        """Return the bodies of the token requests."""
         return [dict(parse_qsl(each.body.decode())) for each in self.server.requests if each.path == "/token"]

@@ -1,7 +1,7 @@
-"""Send the exact bytes of an answer on loopback, and read such bytes without any code of the product.
+"""Send the exact bytes of a response on loopback, and parse such bytes without any code of the product.
 
-Responsibilities: a server that adds nothing to the bytes; an oracle that decides which bodies an answer can mean.
-Non-goals: to judge what a body means. test_fuzz.py does that.
+Responsibilities: a server that adds no bytes; an oracle that lists the possible bodies of a response.
+Non-goals: the meaning of a body. test_fuzz.py judges it.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ NUMBER = re.compile(rb"\d+")
 
 @dataclass(frozen=True)
 class Raw:
-    """The bytes of one answer, and what follows them."""
+    """The bytes of one response, and the end of its connection."""
 
     data: bytes
     then: str = "close"
@@ -31,7 +31,7 @@ class Raw:
 
 
 class Wire:
-    """A server at `url` that answers the n-th request for a target with its n-th answer; the last one repeats."""
+    """A server at `url` that sends the n-th response of a target to its n-th request; the last one repeats."""
 
     def __init__(self) -> None:
         self.answers: Mapping[str, Sequence[Raw]] = {}
@@ -40,7 +40,7 @@ class Wire:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def show(self, answers: Mapping[str, Sequence[Raw]]) -> None:
-        """Forget the requests so far, and answer with these."""
+        """Reset the list of requests and set new responses."""
         self.answers, self.targets = answers, []
 
     def __enter__(self) -> Self:
@@ -95,7 +95,7 @@ NOT_FOUND = Raw(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: clo
 
 @dataclass(frozen=True)
 class Said:
-    """What an answer says: its status, its headers in lower case, and each body that its bytes may mean."""
+    """A parsed response: status, headers in lower case, and every possible body."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Said:
 
 
 def read_answer(raw: Raw) -> Said | None:
-    """Read an answer as RFC 9112 does; None where it has no status and end of headers."""
+    """Parse a response by RFC 9112; return None without a status or the end of the headers."""
     data = raw.data
     while True:
         found = HEAD_END.search(data)
@@ -138,7 +138,7 @@ def read_answer(raw: Raw) -> Said | None:
 
 
 def _frame(headers: Mapping[str, str], tail: bytes, then: str) -> tuple[bytes | None, bytes]:
-    """The body by the rules of framing, and what follows it; None where it is cut or its framing is malformed."""
+    """Return the framed body and the bytes after it, or None if the body is truncated or the framing malformed."""
     if "transfer-encoding" in headers:
         if headers["transfer-encoding"].lower() != "chunked" or "content-length" in headers:
             return None, b""
@@ -165,7 +165,7 @@ def _join_chunks(tail: bytes) -> tuple[bytes | None, bytes]:
 
 
 def _join_odd_chunks(tail: bytes) -> bytes:
-    """What a reader makes of chunks that takes whatever looks like a size, up to where there is none."""
+    """Join chunks like a lenient parser, which accepts anything that resembles a size."""
     body = b""
     while found := re.match(rb"[\s+]*(?:0x)?([0-9a-fA-F_]+)[^\n]*\n", tail):
         size, rest = int(found[1].replace(b"_", b"") or b"0", 16), tail[found.end() :]
@@ -176,7 +176,7 @@ def _join_odd_chunks(tail: bytes) -> bytes:
 
 
 def _unpack(headers: Mapping[str, str], body: bytes) -> bytes | None:
-    """The body without its compression; None where that is damaged, cut or unknown."""
+    """Decompress the body; return None if the compression is damaged, truncated or unknown."""
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return body
@@ -196,7 +196,7 @@ def _gunzip(body: bytes) -> bytes | None:
 
 
 def _guess_bodies(head: bytes, tail: bytes) -> list[bytes]:
-    """Every whole body that a lenient reader may find in a malformed answer."""
+    """Return every complete body that a lenient parser may find in a malformed response."""
     bodies = [tail, _join_odd_chunks(tail)]
     bodies += [tail[: int(number)] for number in NUMBER.findall(head) if len(number) < 9 and int(number) <= len(tail)]
     unpacked = [content for body in bodies if body[:2] == b"\x1f\x8b" and (content := _gunzip(body)) is not None]
