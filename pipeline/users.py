@@ -46,10 +46,9 @@ class User(msgspec.Struct):
 
 
 def clean(users: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[tuple[str, str], pd.Series[bool]]]":
-    """Turn records into rows of the table. Return the rows and the rules that reject rows.
+    """Return the rows of the table, with the index of `users`, and the rules that reject rows.
 
-    Each field of a record is a column of `users`, a nested one as `address.city`. Keep the index.
-    The key of a rule is (column, reason); its values are True for the rows to reject.
+    `users` has a column per field (nested: `address.city`). A rule maps (column, reason) to True for each bad row.
     """
     rows = users[["id", "updated_at"]].rename(columns={"id": "user_id"})
     rows["name"] = users["name"].str.strip().replace("", None)

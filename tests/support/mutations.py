@@ -301,7 +301,7 @@ def _break_bytes(dice: random.Random, raw: Raw) -> Raw:
 
 
 def _pick_timeout(dice: random.Random, case: Case, raw: Raw) -> Raw:
-    """Set the timeout of a broken response. The client waits for it on an open connection, so most connections close."""
+    """Set a short timeout for a broken case, and close most connections, so that few clients wait for the timeout."""
     if case.sound:
         return raw
     case.timeout = 0.3
