@@ -1,6 +1,7 @@
 """Generate random histories of a warehouse and compare them with the model.
 
-A history extracts, replaces and reloads days, and erases users."""
+A history extracts, replaces and reloads days, and erases users.
+"""
 
 import dataclasses
 import datetime as dt

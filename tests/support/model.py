@@ -131,7 +131,8 @@ def history(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> set[tuple
 def present(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> dict[Any, tuple[Any, ...]]:
     """Return the last facts as {key: (row, updated_at, load_date)}.
 
-    `load_date` is the first date among records with the same fact, or among consecutive snapshots with that fact.
+    If the last fact is a record, `load_date` is the first date of the records with that fact. If it is a snapshot,
+    `load_date` is the date of the earliest one in the latest run of snapshots with that state.
     """
     days, users = list(days), {}
     for of_key in facts(days, forgotten):

@@ -241,5 +241,5 @@ def _read_text(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def canonicalise(lines: Iterable[bytes]) -> tuple[str, ...]:
-    """The lines of raw parts as `read_days` writes records."""
+    """Convert lines of raw parts to the form of `read_days`."""
     return tuple(repr(decode(line)) for line in lines)

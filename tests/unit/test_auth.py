@@ -183,7 +183,7 @@ def test_secret_is_masked_before_it_is_sent(
     assert mask("ann") == "ann"
 
 
-def test_secret_in_place_of_a_name_is_not_shown() -> None:
+def test_secret_in_place_of_name_is_not_shown() -> None:
     assert "sk-live-hunter2" not in fail(auth="bearer:sk-live-hunter2")
 
 

@@ -34,8 +34,8 @@ def test_bars_are_stacked_and_negative_bars_point_down():
     assert all(high < low and left < right[0] for (left, low, high), right in itertools.pairwise(shade))
 
 
-def test_chart_takes_colours_font_and_size_from_the_page():
-    """The chart loads nothing."""
+def test_chart_uses_style_of_the_page():
+    """The page sets colours, font and size. The chart loads no resource."""
     for svg in (draw_bars("x", DAYS, [Layer("main", [1] * 90)]), draw_line("y", DAYS, Layer("main", [1] * 90))):
         assert svg.startswith(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">')
         assert not re.search(r"#[0-9a-f]{6}\b|font-family|http|<style|<metadata|<!", svg)

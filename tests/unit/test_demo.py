@@ -170,7 +170,7 @@ def test_adjacent_windows_cover_a_day_exactly(
     assert sum(pieces) == count(session, updated_since=start - MICROSECOND, updated_before=start + DAY, per_day=per_day)
 
 
-def test_window_bounds_are_exclusive_and_as_of_is_inclusive(session: requests.Session) -> None:
+def test_window_excludes_bounds_and_snapshot_includes_as_of(session: requests.Session) -> None:
     """A change at T is neither after T nor before T. A snapshot as of T contains it."""
     changes = read_day(session, LONG_AGO, LONG_AGO + DAY, per_day=100)
     for change in (r for r in changes if not is_rejected(r)):
@@ -189,7 +189,7 @@ def test_no_change_falls_on_midnight_in_any_zone(session: requests.Session) -> N
 
 
 @pytest.mark.parametrize("per_day", [3, 17])
-def test_every_user_is_created_once_and_changes_four_times(session: requests.Session, per_day: int) -> None:
+def test_each_user_has_one_creation_and_four_changes(session: requests.Session, per_day: int) -> None:
     """Ids count up from 1 in the order of creation. The five records of a user fall on different days."""
     records = list(itertools.chain(*read_history(session, per_day)))
     ids = [int(record["id"]) for record in records]

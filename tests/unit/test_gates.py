@@ -321,7 +321,7 @@ def test_snapshot_passes_exactly_at_the_limit(percent):
         assert verdict["max_delete_ratio"].passed is passed
 
 
-def test_cleaned_keys_are_compared_if_too_many_are_missing():
+def test_cleaned_keys_are_compared_for_many_missing_keys():
     """Cleaning all records takes as long as the transform, so the gate avoids it."""
     raw, cleaned = count("a ", "b ", "c "), count("a", "b", "c")
     known = ["a", "b", "c", "d"]

@@ -144,7 +144,7 @@ def test_cursor_path_may_name_a_header() -> None:
     assert [request.params for request in asked] == [{}, {"c": "abc"}]
 
 
-def test_without_keep_params_only_cursor_and_size_are_sent() -> None:
+def test_without_keep_params_later_pages_drop_params() -> None:
     """The other params and the URL's own query belong to page one only."""
     pages = iter([make_page(1, next="abc"), make_page(1)])
     paging = Paging("cursor", cursor_path="next", cursor_param="c", keep_params=False, size_param="size", page_size=5)
