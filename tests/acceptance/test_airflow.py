@@ -78,7 +78,7 @@ class Airflow:
             "usage_data_collection__enabled": False,
         }
         self.environment = os.environ | {f"AIRFLOW__{key.upper()}": str(value) for key, value in settings.items()}
-        self.environment |= {"AIRFLOW_HOME": str(self.home), "AIRFLOW_VAR_USERS_PIPELINE": str(folder)}
+        self.environment |= {"AIRFLOW_HOME": str(self.home), "AIRFLOW_VAR_WHOLEDAY": str(folder)}
 
     def run(self, *command: str, code: int = 0) -> str:
         """Run a program of Airflow's environment and return its output."""

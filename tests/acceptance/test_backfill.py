@@ -152,10 +152,10 @@ def test_open_days_are_reported_and_others_loaded():
     [
         (("2026-11-03", "2026-11-01"), 1, "ERROR: STOP 2026-11-01 is not after START 2026-11-03"),
         (("2026-11-01", "2026-11-01"), 1, "ERROR: STOP 2026-11-01 is not after START 2026-11-01"),
-        (("2026-11-01",), 2, "the following arguments are required: STOP"),
+        (("2026-11-01",), 2, "STOP is missing"),
         (("2026-11-01", "tomorrow"), 2, "'tomorrow' is not a day: write it as 2026-11-21"),
         (("1066-10-14", "1066-10-15"), 2, "1066-10-14 is out of range: give a day from 1970 on"),
-        (("2026-11-01", "2026-11-02", "--workers", "0"), 2, "0 is not 1 or more"),
+        (("2026-11-01", "2026-11-02", "--workers", "0"), 2, "--workers=0: Input should be greater than or equal to 1"),
         (
             ("2026-11-01", "2026-11-02", "--users-modes", "snapshot"),
             2,
@@ -588,13 +588,13 @@ def test_backfill_refuses_past_snapshots(server):
     """The run loads yesterday and today. It reports the earlier days, as plan and status do."""
     flags, (start, stop) = serve_everybody(server), span(30, today() - dt.timedelta(days=29))
     planned = run("python", "-m", "wholeday", "plan", start, stop, *flags).stdout
-    assert re.search(r"^past +28 .*nobody can read", planned, re.MULTILINE)
-    assert re.search(r"^read +2 ", planned, re.MULTILINE)
+    assert re.search(r"^past +28 .*past days cannot be fetched", planned, re.MULTILINE)
+    assert re.search(r"^extract +2 ", planned, re.MULTILINE)
     result = backfill(start, stop, *flags)
     assert (result.returncode, len(server.requests)) == (1, 2)
     past = rows_of(result.stdout)["past"]
     assert past.startswith(f"past 28 {start}..{today() - dt.timedelta(days=2)} a snapshot shows all records as of now")
-    assert f"Ask for {today()}" in re.sub(r"\s+", " ", result.stdout)
+    assert f"Request {today()}" in re.sub(r"\s+", " ", result.stdout)
     assert "users: 2 of 30 days are loaded" in result.stdout
     past_day = today() - dt.timedelta(days=5)
     alone = luigi_run("LoadUsers", "--date", str(past_day), *flags)

@@ -187,7 +187,7 @@ def test_version_depends_on_code_not_comments(monkeypatch):
 
     same = [
         source.replace("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = (\n    2**63 - 1  # the largest\n)"),
-        source.replace('"""A record as the API sends it.', '"""Something else.'),
+        source.replace('"""A record of the API.', '"""Something else.'),
         source.replace('"""The raw files of a day."""', '"""Files."""'),
         source.replace('"""Section `[users]` of luigi.cfg."""', '"""Another section."""'),
     ]
@@ -306,4 +306,4 @@ def test_broken_users_py_is_one_line():
         result = run(*command, **changed)
         assert (result.returncode, result.stdout) == (1, "")
         (line,) = result.stderr.splitlines()
-        assert line.startswith("ERROR: cannot import a module: users.py, line 22: NameError: name 'one' is not defined")
+        assert line.startswith("ERROR: cannot import a module: users.py, line 23: NameError: name 'one' is not defined")

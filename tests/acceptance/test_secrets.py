@@ -163,6 +163,7 @@ def test_secrets_are_not_left_behind(auth: str, secrets: list[str]) -> None:
             *("--users-paginator", "link_header", "--users-retries", "1", "--users-max-wait", "0"),
             *("--pipeline-part-records", "1"),
             **environment,
+            PYTHONUNBUFFERED="1",  # a process of its own, whose arguments `ps` shows
             A_TOKEN=SECRET,
             A_USER="ann",
             A_PASSWORD=PASSWORD,

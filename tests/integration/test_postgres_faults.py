@@ -30,6 +30,7 @@ from tests.support.proxy import Moment, Proxy
 from tests.support.store import Store, describe, incremental, snapshot, user
 from wholeday.errors import BrokenOffError, WarehouseError
 from wholeday.load import postgres
+from wholeday.load.postgres import database
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
@@ -255,7 +256,7 @@ def test_connection_lost_at_commit_reads_marker_before_retry(
     proxy.cut_at_commit = moment
     stages.load(read_workspace(USERS), DAY)
     assert dump_warehouse() == whole
-    copies = [sql for sql in watch.statements if sql.startswith('copy "stage"')]
+    copies = [sql for sql in watch.statements if sql.startswith('copy "_stage"')]
     assert len(copies) == {"before": 2, "after": 1}[moment]
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == 1
@@ -311,10 +312,10 @@ def test_wait_for_a_stopped_server_is_bounded(
     whole: dict[str, Any], cluster: Cluster, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = dump_warehouse()
-    monkeypatch.setattr(postgres, "PATIENCE", 0.5)
+    monkeypatch.setattr(database, "PATIENCE", 0.5)
     watch.expect(40, cluster.kill)
     try:
-        with pytest.raises(WarehouseError, match=": see that it runs, and that ") as caught:
+        with pytest.raises(WarehouseError, match=": check that it runs, and that ") as caught:
             stages.load(read_workspace(USERS), DAY)
     finally:
         cluster.start()

@@ -21,6 +21,7 @@ from tests.support import databases
 from tests.support.orders import ORDERS
 from tests.support.project import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
 from tests.support.server import Answer, Server
+from wholeday.commands import rebuild as rebuild_module
 from wholeday.commands import reprocess
 from wholeday.commands.forget.lookup import look_up
 from wholeday.commands.forget.steps import forget
@@ -258,10 +259,10 @@ def test_rebuild_renames_old_tables(configure):
         "look up": lambda: look_up(read_workspace(USERS), ["1"]),
     }
     for command in commands.values():
-        with pytest.raises(WarehouseError, match=r"made the tables of users: \./run\.sh rebuild makes them again"):
+        with pytest.raises(WarehouseError, match=r"made the tables of users: wholeday rebuild makes them again"):
             command()
     (finding,) = verify(read_workspace(USERS))
-    assert "made the tables of users: ./run.sh rebuild" in finding.what
+    assert "made the tables of users: wholeday rebuild" in finding.what
     rebuild(read_workspace(USERS))
     assert dump() == straight
     assert [*verify(read_workspace(USERS))] == []
@@ -331,13 +332,13 @@ LATE = DAYS[-1] + dt.timedelta(days=1)
 
 def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     """Call `act` once the rebuild has listed its days and starts with the first one."""
-    acts, real = iter([act]), reprocess._make_current
+    acts, real = iter([act]), rebuild_module.transform_if_outdated
 
     def look(*args: Any) -> None:
         next(acts, lambda: None)()
         real(*args)
 
-    monkeypatch.setattr(reprocess, "_make_current", look)
+    monkeypatch.setattr(rebuild_module, "transform_if_outdated", look)
 
 
 @pytest.mark.usefixtures("database", "loaded")

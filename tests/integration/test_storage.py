@@ -219,7 +219,7 @@ def drop(table: str) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
-        pytest.param(write_text, "is no SQLite database: choose another file$", id="a text file"),
+        pytest.param(write_text, "not a SQLite database: choose another file$", id="a text file"),
         pytest.param(damage, "malformed: the file is damaged: restore it", id="damaged"),
         pytest.param(cut, "malformed: the file is damaged: restore it", id="cut"),
         pytest.param(replace_by_folder, "unable to open database file: it must be a file", id="a folder"),

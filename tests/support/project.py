@@ -1,6 +1,7 @@
 """Run commands of the project and luigid in the current folder, and read the warehouse and files."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -92,9 +93,10 @@ def start_scheduler() -> Iterator[dict[str, str]]:
         daemon = start("python", "-m", "wholeday", "luigid", "--port", str(url.port), output=log, **environment)
     try:
         deadline = time.monotonic() + 20
-        while not _listens(url.port):
+        while not _answers(url.port):
             assert time.monotonic() < deadline, "luigid did not come up"
             time.sleep(0.05)
+        time.sleep(0.1)  # a signal while luigid closes the connection would log a traceback
         yield environment
     finally:
         daemon.terminate()
@@ -114,9 +116,13 @@ def ask_scheduler(method: str, **arguments: str) -> Any:
     return answer.json()["response"]
 
 
-def _listens(port: int | None) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _answers(port: int | None) -> bool:
+    """Return whether luigid answers: it listens before it can handle a signal."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    return False
 
 
 def query(sql: str, *values: Any) -> list[tuple[Any, ...]]:
