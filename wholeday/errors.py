@@ -65,5 +65,5 @@ class WarehouseError(PipelineError):
     """The warehouse is unreachable, or differs from the definition of the tables. Nothing was changed."""
 
 
-class BrokenOffError(WarehouseError):
+class InterruptedTransactionError(WarehouseError):
     """A transaction failed for a temporary reason, such as a lost connection. Another attempt may succeed."""

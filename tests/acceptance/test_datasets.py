@@ -188,7 +188,7 @@ def test_version_depends_on_code_not_comments(monkeypatch):
     same = [
         source.replace("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = (\n    2**63 - 1  # the largest\n)"),
         source.replace('"""A record of the API.', '"""Something else.'),
-        source.replace('"""The raw files of a day."""', '"""Files."""'),
+        source.replace('"""Write the raw files of a day."""', '"""Files."""'),
         source.replace('"""Section `[users]` of luigi.cfg."""', '"""Another section."""'),
     ]
     other = [

@@ -36,7 +36,7 @@ from tests.support.store import (
     user,
 )
 from wholeday.commands.forget.steps import forget
-from wholeday.errors import BrokenOffError, ConfigError, WarehouseError
+from wholeday.errors import ConfigError, InterruptedTransactionError, WarehouseError
 from wholeday.load import postgres
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Database, find_database
@@ -562,7 +562,7 @@ def test_deadlock_is_an_error_to_retry(store: Store) -> None:
             time.sleep(0.01)
         other.execute("update users set name = name")  # which the load has changed
         thread.join()
-    assert [type(error) for error in errors] == [BrokenOffError]
+    assert [type(error) for error in errors] == [InterruptedTransactionError]
     assert "deadlock detected" in str(errors[0])
     store.load(incremental(2, user(1, "b", 30)))
     assert names(store) == {1: "b"}

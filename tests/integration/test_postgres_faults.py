@@ -28,7 +28,7 @@ from tests.support.model import ReadDay
 from tests.support.project import dump_warehouse, execute, need, query
 from tests.support.proxy import Moment, Proxy
 from tests.support.store import Store, describe, incremental, snapshot, user
-from wholeday.errors import BrokenOffError, WarehouseError
+from wholeday.errors import InterruptedTransactionError, WarehouseError
 from wholeday.load import postgres
 from wholeday.load.postgres import database
 from wholeday.tasks import stages
@@ -120,7 +120,7 @@ def test_server_killed_at_any_statement_keeps_load_atomic(cluster: Cluster, watc
     for number in [*choose(list(range(2, len(steps))), 3, case), len(steps)]:
         store = prepare(cluster)
         watch.expect(number, cluster.restart)
-        with pytest.raises(BrokenOffError, match="the transaction was interrupted: run again"):
+        with pytest.raises(InterruptedTransactionError, match="the transaction was interrupted: run again"):
             store.load(day)
         assert look(store, day) == before, steps[number - 1]
         store.load(day)
@@ -141,7 +141,7 @@ def test_server_killed_during_commit_keeps_load_atomic(cluster: Cluster, watch: 
     for _ in range(KILLS):
         store = prepare(cluster)
         watch.expect(steps, functools.partial(kill_soon, cluster, chance.uniform(0, 0.002)))
-        with contextlib.suppress(BrokenOffError):
+        with contextlib.suppress(InterruptedTransactionError):
             store.load(day)
         cluster.restart()
         state = look(store, day)
@@ -189,7 +189,7 @@ def lose_every_packet() -> None:
         watch.install(patch)
         store.load(EARLIER[0])
         watch.expect(30, lambda: switch(["ip", "link", "set", "lo", "down"]))
-        with pytest.raises(BrokenOffError, match="Connection timed out"):
+        with pytest.raises(InterruptedTransactionError, match="Connection timed out"):
             store.load(EARLIER[1])
         switch(["ip", "link", "set", "lo", "up"])
         store.load(EARLIER[1])
@@ -207,7 +207,7 @@ def test_server_restart_during_copy_loses_nothing(cluster: Cluster, rows: int) -
         cluster.restart()
         yield from batches[rows:]
 
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(InterruptedTransactionError):
         store.warehouse.load(describe(day, extracted=3, rejected=1), break_off(), [])
     assert look(store, day) == before
     store.load(day)
@@ -285,7 +285,7 @@ def test_load_fails_after_three_lost_connections(
         watch.expect(10, cut_again)
 
     watch.expect(10, cut_again)
-    with pytest.raises(BrokenOffError, match=r"the transaction was interrupted: run again$"):
+    with pytest.raises(InterruptedTransactionError, match=r"the transaction was interrupted: run again$"):
         stages.load(read_workspace(USERS), DAY)
     assert caplog.text.count("loading it again") == 2
     watch.expect(0, lambda: None)

@@ -18,7 +18,7 @@ from wholeday.commands import verify_files
 from wholeday.commands.arguments import parse_day
 from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_datasets
-from wholeday.errors import BrokenOffError, FolderError, PipelineError, WarehouseError
+from wholeday.errors import FolderError, InterruptedTransactionError, PipelineError, WarehouseError
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding
 from wholeday.load.clean_day import CleanDay, DayMetadata
@@ -45,7 +45,7 @@ def verify(workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = d
             is_open = True
             yield from _compare(workspace, db, start, stop)
     except WarehouseError as error:
-        if not is_open or isinstance(error, BrokenOffError):
+        if not is_open or isinstance(error, InterruptedTransactionError):
             raise
         yield Finding(None, workspace.name, str(error))  # a table cannot be read
 

@@ -9,7 +9,7 @@ import msgspec
 import tenacity
 
 from wholeday import clock
-from wholeday.errors import BrokenOffError, FolderError, QualityError
+from wholeday.errors import FolderError, InterruptedTransactionError, QualityError
 from wholeday.load.clean_day import CleanDay, DayMetadata
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import logger, set_load
@@ -76,7 +76,7 @@ def _log_retry(state: tenacity.RetryCallState) -> None:
 
 
 @tenacity.retry(
-    retry=tenacity.retry_if_exception_type(BrokenOffError),
+    retry=tenacity.retry_if_exception_type(InterruptedTransactionError),
     stop=tenacity.stop_after_attempt(ATTEMPTS),
     wait=tenacity.wait_random(0, 1),  # two loads may have met in a deadlock
     before_sleep=_log_retry,

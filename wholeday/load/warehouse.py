@@ -101,7 +101,7 @@ class Warehouse:
 
         Raises QualityError for another source, ConfigError for a table that cannot be stored, WarehouseError for any
         other expected error: a locked, foreign, full or read-only database, rows that do not fit, counts that do not
-        add up. After BrokenOffError the day may be committed or not: call this again, with new iterators.
+        add up. After InterruptedTransactionError the day may be committed or not: call this again, with new iterators.
         """
         declared = Declared.read(self.name, self.table)
         with self.database.connect(create=True) as db:

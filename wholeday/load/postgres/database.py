@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tenacity
 
-from wholeday.errors import BrokenOffError, ConfigError, WarehouseError
+from wholeday.errors import ConfigError, InterruptedTransactionError, WarehouseError
 from wholeday.load.postgres.connection import PostgreSQL
 from wholeday.load.postgres.driver import import_driver
 from wholeday.load.postgres.errors import NEXT_STEPS, TRANSIENT
@@ -92,7 +92,9 @@ class Database:
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
             words = self._explain(error)
             if lost or error.sqlstate in TRANSIENT:
-                raise BrokenOffError(f"{self}: {words}: the transaction was interrupted: run again") from error
+                raise InterruptedTransactionError(
+                    f"{self}: {words}: the transaction was interrupted: run again"
+                ) from error
             state = error.sqlstate or ""
             step = NEXT_STEPS.get(state) or NEXT_STEPS.get(state[:2])
             if not step:
