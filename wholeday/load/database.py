@@ -124,8 +124,8 @@ class Database(Protocol):
         """Connect for one transaction, which is rolled back at the end unless it was committed.
 
         `create` creates the file or schema if it is missing. `readonly` reads everything as of one moment, and can
-        write temporary tables only. Raises WarehouseError for errors that a user can cause, InterruptedTransactionError for those
-        that pass by themselves.
+        write temporary tables only. Raises WarehouseError for errors that a user can cause, and
+        InterruptedTransactionError for those that pass by themselves.
         """
 
     def find_loaded(self, dataset: str, first: dt.date, last: dt.date) -> set[dt.date]:
