@@ -53,9 +53,12 @@ set_up() {
     echo "$PWD" >.venv/installed.path
 }
 
-# Run pytest. Tests that wait for servers leave a third of the cores idle: start one process more than there are.
+# Run pytest on as many processes as there are cores, plus the first argument. Slow tests wait for servers and leave
+# a third of the cores idle; fast tests do not.
 run_tests() {
-    exec pytest --numprocesses "$(python -c 'import os; print(os.cpu_count() + 1)')" --dist loadgroup "$@"
+    local extra=$1
+    shift
+    exec pytest --numprocesses "$(python -c "import os; print(os.cpu_count() + $extra)")" --dist loadgroup "$@"
 }
 
 command=${1:-}
@@ -82,11 +85,11 @@ test)
     ruff check .
     mypy
     lint-imports
-    run_tests "$@"
+    run_tests 1 "$@"
     ;;
 test-fast)
     shift
-    run_tests -m "not slow and not sweep" "$@"
+    run_tests 0 -m "not slow and not sweep" "$@"
     ;;
 *)
     # A task begins with a capital letter. `Status` is the command `status`, misspelt.

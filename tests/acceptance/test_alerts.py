@@ -44,6 +44,7 @@ def hook(server: Server, configure: Callable[..., None], monkeypatch: pytest.Mon
     return lambda: [json.loads(request.body)["line"] for request in server.requests]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_failed_day_sends_one_alert_for_two_runs(server, workers):
     """The alert names the day, the stage, the cause, the place, and the command that shows more."""
@@ -73,6 +74,7 @@ def test_cause_is_sent_once_for_a_day(hook):
     assert lines == ["503 after 2.1 s, request 7f3a", "connection refused", *["503 after 2.1 s, request 7f3a"] * 2]
 
 
+@pytest.mark.slow
 def test_failure_after_a_load_is_sent_again(server):
     """A deleted marker makes the day run again."""
     flags = ("LoadUsers", "--date", str(DAY), "--pipeline-webhook", "A_HOOK")
@@ -90,12 +92,14 @@ def tell_some(number: int) -> None:
     fail(f"why {number}")
 
 
+@pytest.mark.slow
 def test_concurrent_processes_send_one_alert(hook):
     with multiprocessing.get_context("fork").Pool(4) as pool:
         pool.map(tell_some, range(8))
     assert len(hook()) == 1
 
 
+@pytest.mark.slow
 def test_silent_webhook_delays_nothing(server, hook, monkeypatch, caplog):
     """The run logs one warning and pauses alerts for a minute. Then it sends the undelivered alerts."""
     server.on("/services/s3cr3t", Answer("late", wait=30))
@@ -127,6 +131,7 @@ def test_clock_that_was_ahead_blocks_no_alert(hook, monkeypatch):
     assert hook() == ["another"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which takes nothing")
 def test_late_day_alerts_on_full_disk(server):
     """`status` cannot print to a full standard output, but the alert is sent."""
@@ -232,6 +237,7 @@ def test_trial_refuses_an_unusable_webhook(configure, webhook, line):
     assert "s3cr3t" not in str(exit_.value)
 
 
+@pytest.mark.slow
 def test_missing_scheduler_sends_an_alert_for_a_range(server):
     """No day can run, so the newest day fails."""
     text = Path("central.cfg").read_text().replace("scheduler_port = 8082", "scheduler_port = 9")

@@ -93,6 +93,7 @@ def test_good_source_passes_every_question(server, configure):
     assert found["quality gates"].evidence == "30 records came; min_records is 0"
 
 
+@pytest.mark.slow
 def test_check_extracts_twice_and_writes_nothing(server, configure):
     """It also requests one page of a day far ahead. Existing files and tables do not change."""
     serve(server, configure)
@@ -118,6 +119,7 @@ def test_default_day_is_last_closed_day(server, configure):
         check_source(read_workspace(USERS), dt.date(2100, 1, 1))
 
 
+@pytest.mark.slow
 def test_ignored_filter_fails(server, configure):
     """A day far ahead returns the same records as this day."""
     serve(server, configure, params='{"from": "{day_start}"}')
@@ -167,6 +169,7 @@ def test_date_placeholder_is_a_window(server, configure):
     assert ask()["window"].evidence.endswith("T00:00Z to 2026-11-22T00:00Z")
 
 
+@pytest.mark.slow
 def test_records_before_window_fail(server, configure):
     """Later records pass, because a source may filter by creation time."""
 
@@ -327,6 +330,7 @@ def test_unset_secret_fails_configuration_without_request(server, configure):
     assert not server.requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
     [str, quote, partial(quote, safe=""), quote_plus, str.upper, lambda text: b64encode(text.encode()).decode()],
@@ -386,6 +390,7 @@ def test_day_without_records_leaves_questions_untested(server, configure):
     assert untested == {"unique keys", "filter", "window", "record class", "load"}
 
 
+@pytest.mark.slow
 def test_command_prints_table_and_exits_1_on_failure(server, configure):
     """In a pipe each finding takes one line. Flags override the configuration."""
     serve(server, configure)
@@ -425,6 +430,7 @@ def test_dataset_that_cannot_load_fails(server, configure, clean, line):
     assert not Path("data").exists()
 
 
+@pytest.mark.slow
 def test_day_is_loaded_into_temporary_database(server, configure, database):
     """For PostgreSQL the evidence says that the configured database was not tried."""
     serve(server, configure)

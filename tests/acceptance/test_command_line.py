@@ -12,6 +12,7 @@ from tests.support.project import run
 DATABASE = "sqlite:///data/my warehouse.db"
 
 
+@pytest.mark.slow
 def test_wrong_flag_changes_nothing(home):
     before = sorted(home.rglob("*"))
     result = run("python", "-m", "wholeday", "report", "--users-settel", "20 minutes")
@@ -20,6 +21,7 @@ def test_wrong_flag_changes_nothing(home):
     assert sorted(home.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_load_accepts_flags_and_returns_luigi_exit_codes():
     """The database path may contain a space. A future day exits with 30."""
     loaded = run("python", "-m", "wholeday", "load", "2026-11-20", "--pipeline-database", DATABASE)
@@ -34,6 +36,7 @@ def test_load_accepts_flags_and_returns_luigi_exit_codes():
     assert early.returncode == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "without"),
     [

@@ -72,6 +72,7 @@ def call_for(shape: Shape, name: str) -> list[str]:
     return [shape.url, *flags]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, COUNT])
 @pytest.mark.parametrize("name", SHAPES)
 def test_section_for_known_api_extracts_every_user(
@@ -85,6 +86,7 @@ def test_section_for_known_api_extracts_every_user(
     assert sorted(find(record, shape.key) for record in read(parse(text), configure)) == sorted(shape.keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "found"),
     [
@@ -157,6 +159,7 @@ def test_endless_pages_are_unsure(server: Server, ask: Callable[..., str]) -> No
     assert "only registered.date, which does not show changes" in find_row(text, "update field")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "found"),
     [
@@ -410,6 +413,7 @@ def test_failing_question_does_not_end_doctor(server: Server, ask: Callable[...,
     assert "key" in text
 
 
+@pytest.mark.slow
 def test_section_is_not_wrapped_in_a_pipe(server: Server) -> None:
     url = server.on("/users", Answer({"users": [{"id": 1}], "total": 1})) + "?team=" + "x" * 200
     ran = run("python", "-m", "wholeday", "doctor", url)
@@ -417,6 +421,7 @@ def test_section_is_not_wrapped_in_a_pipe(server: Server) -> None:
     assert parse(ran.stdout)["url"] == url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jsonserver", "reqres", "dummyjson"])
 def test_pasted_section_loads_the_source(server: Server, name: str) -> None:
     """Run the command, replace the section in luigi.cfg, and load a day, as a user would."""

@@ -66,6 +66,7 @@ def test_each_day_has_step_and_reason():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("made")
 def test_plan_reads_only_the_requested_days(monkeypatch):
     """The cost does not depend on the number of stored days."""
@@ -80,6 +81,7 @@ def test_plan_reads_only_the_requested_days(monkeypatch):
     assert looked == {DAYS[1], DAYS[2]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("made")
 def test_plan_changes_nothing_and_sends_no_request():
     """The source is unreachable, and files stay the same."""
@@ -92,6 +94,7 @@ def test_plan_changes_nothing_and_sends_no_request():
     assert dump_tree("data") == before
 
 
+@pytest.mark.slow
 def test_cost_is_estimated_from_loaded_days(configure):
     """It uses the medians of pages, and of seconds from the first request to the marker."""
     configure("users", url=URL)
@@ -143,6 +146,7 @@ def test_cost_ignores_pause_between_extract_and_load(monkeypatch):
     assert estimate_cost(read_workspace(USERS)) == Cost(1, 7, 23)
 
 
+@pytest.mark.slow
 def test_cost_is_unknown_without_a_warehouse():
     """plan does not create a warehouse."""
     result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06")

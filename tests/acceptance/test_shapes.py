@@ -44,6 +44,7 @@ def refuse(shape: Shape, **keys: Any) -> str:
     return fail(**{**shape.section, **QUICK, **keys})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 10])
 @pytest.mark.parametrize("name", SHAPES)
 def test_preset_extracts_every_user_once(server: Server, name: str, count: int) -> None:
@@ -68,6 +69,7 @@ def test_preset_uses_the_largest_page(server: Server, name: str, count: int) -> 
         assert (sum(pages), len([size for size in pages if size])) == (users, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", [0, 1, 1.5, 2.5])
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "randomuser"])
 def test_auto_paginator_extracts_every_user_without_preset(server: Server, name: str, pages: float) -> None:
@@ -88,6 +90,7 @@ def test_smaller_pages_than_requested_are_complete(server: Server, name: str) ->
     assert read(shape, page_size=100) == sorted(shape.keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["github", "gitlab", "scim", "zendesk", "stripe", "hubspot", "graph"])
 def test_rate_limited_request_is_retried(server: Server, name: str) -> None:
     """The client waits as long as the vendor says, for status 429 and for GitHub's 403."""
@@ -198,6 +201,7 @@ def test_keycloak_default_limit_is_detected(server: Server) -> None:
     assert read(shape, paginator="auto", size_param="", page_size=0) == sorted(shape.keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promise", [1, 300])
 def test_keycloak_token_is_renewed_during_extraction(server: Server, promise: int) -> None:
     """The token may also expire earlier than promised."""

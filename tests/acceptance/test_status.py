@@ -121,6 +121,7 @@ def test_80_columns_show_complete_numbers():
     assert (len(rows), max(map(len, rows))) == (3, 81)
 
 
+@pytest.mark.slow
 def test_calendar_has_at_most_six_weeks(capsys):
     """It starts with the first known day and leaves unknown days blank."""
     assert "Mon" not in run_here(capsys, "status")[0]
@@ -181,6 +182,7 @@ def test_max_age_fails_if_data_is_too_old(capsys):
     assert (err.strip(), code) == (f"{line}: 2026-11-24 failed, extract: 503 for 5 tries", 1)
 
 
+@pytest.mark.slow
 def test_missing_day_limits_known_changes(capsys):
     """Later loaded days must not hide a missing day from a monitor."""
     make_days(FIRST, 20)
@@ -291,6 +293,7 @@ def test_unreadable_failures_are_one_line(capsys):
     )
 
 
+@pytest.mark.slow
 def test_status_of_a_real_load_is_clean():
     """Both commands run in their own processes with the real clock."""
     assert luigi_run("LoadUsers").returncode == 0

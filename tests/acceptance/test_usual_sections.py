@@ -143,6 +143,7 @@ def test_key_of_nested_fields(server: Server, configure: Configure) -> None:
     assert rows == [(day, 9, f"2026-11-2{day}T10:00:00.000000Z") for day in (1, 2)]
 
 
+@pytest.mark.slow
 def test_renamed_fields(server: Server, configure: Configure) -> None:
     """A class renames all fields or one."""
     records = [{"userId": 1, "lastUpdated": "2026-11-20T10:00:00Z", "@type": "person"}]
@@ -181,6 +182,7 @@ def test_members_of_an_object(server: Server, configure: Configure) -> None:
     assert [row[:2] for row in rows] == [("u1", "Ada"), ("u2", "Bob")]
 
 
+@pytest.mark.slow
 def test_two_secrets(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     """One comes from auth and one from a header. Both are masked."""
     monkeypatch.setenv("DD_KEY", "key-of-nobody")
@@ -195,6 +197,7 @@ def test_two_secrets(server: Server, configure: Configure, monkeypatch: pytest.M
     assert "of-nobody" not in line
 
 
+@pytest.mark.slow
 def test_sideloaded_records(server: Server, configure: Configure) -> None:
     """data_selector chooses between two lists, because the reader does not guess."""
     body = {"tickets": [{"id": 1, "value": 2}], "users": [{"id": 7, "value": 8}], "count": 1, "next_page": None}

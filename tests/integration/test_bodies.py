@@ -250,6 +250,7 @@ OBJECTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(OBJECTS, st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\n"]), st.booleans())
 def test_lines_keep_every_record(records: list[dict[str, Any]], between: str, ends: bool) -> None:

@@ -12,6 +12,8 @@ from datetime import date
 from itertools import permutations
 from typing import NamedTuple
 
+import pytest
+
 from tests.support import model
 from tests.support.histories import EXAMPLES
 from tests.support.model import ReadDay
@@ -65,6 +67,7 @@ def load_again(store: Store, day: ReadDay) -> None:
     assert not any(getattr(marker, x) for x in ("inserted", "updated", "deleted", "vanished", "reverted"))
 
 
+@pytest.mark.slow
 @golden
 def test_snapshot_changes_attributes_without_a_new_updated_at() -> Case:
     """The attributes in a snapshot are valid from its as_of, even if `updated_at` did not change."""
@@ -82,6 +85,7 @@ def test_snapshot_changes_attributes_without_a_new_updated_at() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_snapshot_corrects_updated_at_in_the_future() -> Case:
     """A row of a snapshot is valid from its as_of at the latest. The next snapshot overrides a later `updated_at`."""
@@ -98,6 +102,7 @@ def test_snapshot_corrects_updated_at_in_the_future() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_record_corrects_updated_at_in_the_future() -> Case:
     """A record is valid from the end of its extraction at the latest. The next record overrides a later time."""
@@ -134,6 +139,7 @@ def test_records_around_the_as_of_of_a_snapshot() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_change_during_the_extraction_of_a_snapshot() -> Case:
     """The snapshot and a later record have the same change, which is one version and not two."""
@@ -151,6 +157,7 @@ def test_change_during_the_extraction_of_a_snapshot() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_windows_without_updated_at_extracted_out_of_order() -> Case:
     """Without `updated_at`, a record is valid from the end of its window, whenever it was extracted."""
@@ -169,6 +176,7 @@ def test_windows_without_updated_at_extracted_out_of_order() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_reject_in_the_second_snapshot() -> Case:
     """A reject neither changes nor removes its user. Users missing from the snapshot have vanished."""
@@ -189,6 +197,7 @@ def test_reject_in_the_second_snapshot() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_rollback_between_two_equal_snapshots() -> Case:
     """The second snapshot overrides the record between them, although it equals the first."""
@@ -207,6 +216,7 @@ def test_rollback_between_two_equal_snapshots() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_late_incremental_day_with_a_vanished_user() -> Case:
     """A day that is loaded late adds a past version. The user stays vanished as of the snapshot."""
@@ -223,6 +233,7 @@ def test_late_incremental_day_with_a_vanished_user() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_user_created_and_deleted_between_two_snapshots() -> Case:
     """The history comes from records alone, and ends with the deletion or the next snapshot."""
@@ -240,6 +251,7 @@ def test_user_created_and_deleted_between_two_snapshots() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_times_of_mixed_precision() -> Case:
     """A whole second, a fraction of it and one more microsecond sort as times, not as text."""
@@ -262,6 +274,7 @@ def test_times_of_mixed_precision() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_several_days_with_the_same_updated_at() -> Case:
     """With different attributes the last extraction wins. With equal attributes the first day counts."""
@@ -294,6 +307,7 @@ def test_deletion_of_a_user_without_attributes() -> Case:
     )
 
 
+@pytest.mark.slow
 @golden
 def test_late_snapshot_before_rejected_snapshot() -> Case:
     """The late snapshot overrides the record before it, between an equal snapshot and one that has only a reject."""

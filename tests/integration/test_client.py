@@ -206,6 +206,7 @@ def test_ca_bundle_of_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "company.pem" in fail("https://127.0.0.1:9/users")
 
 
+@pytest.mark.slow
 def test_requests_per_second_is_kept(server: Server) -> None:
     """At five per second, four requests start a fifth of a second apart. Without a limit they do not."""
     url = server.on("/users", make_pages(3, 1, server, ""))
@@ -248,6 +249,7 @@ def test_unusable_url_is_refused(url: str) -> None:
     assert "hunter" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -301,6 +303,7 @@ def test_permanent_failure_is_not_retried(server: Server, status: int) -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 def test_wait_doubles_with_each_retry(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF", 0.05)
     fail(server.on("/users", Answer(status=500)), retries=4)
@@ -309,6 +312,7 @@ def test_wait_doubles_with_each_retry(server: Server, monkeypatch: pytest.Monkey
     assert all(wait > 0.05 * 2**number for number, wait in enumerate(waits))
 
 
+@pytest.mark.slow
 def test_max_wait_limits_each_pause(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The jitter comes on top."""
     monkeypatch.setattr(retries, "BACKOFF", 0.2)
@@ -333,6 +337,7 @@ def say_later(kind: str) -> dict[str, str]:
     return {"Date": format_datetime(now, usegmt=True)} | headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "kind"),
     [

@@ -116,6 +116,7 @@ def frozen(take: Take, caplog: pytest.LogCaptureFixture) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("frozen")
 def test_status_and_verify_report_days_of_the_future(capsys: pytest.CaptureFixture[str]) -> None:
     """`status --max-age` fails too, although the day appears to be new."""
@@ -143,6 +144,7 @@ def check_thawed() -> None:
     assert query("select count(*) from users_history where valid_from > ?", "2027-01-01T00:00:00Z") == [(0,)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("frozen")
 def test_new_extraction_replaces_a_day_of_the_future(take: Take) -> None:
     """Deleting the marker is not enough. Only a new extraction and load replace the facts of the day."""
@@ -155,6 +157,7 @@ def test_new_extraction_replaces_a_day_of_the_future(take: Take) -> None:
     check_thawed()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("frozen")
 def test_rebuild_without_files_removes_days_of_the_future() -> None:
     """This helps when the day cannot be extracted again."""

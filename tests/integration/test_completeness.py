@@ -187,6 +187,7 @@ def test_keyset_paging_is_complete_in_a_changing_list(server: Server, listing: L
     assert listing.steady <= set(ids) <= listing.ever
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["link_header", "next_url", "query", "page1", "offset0"])
 def test_endlessly_repeated_users_fail(server: Server, kind: str) -> None:
     """A timestamp in each record or a new cursor each time does not make a new page."""

@@ -99,6 +99,7 @@ def test_invalid_declaration_sends_no_request(declared, message, server, configu
     assert server.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(
     ("field", "column", "sent", "stored"),
@@ -124,6 +125,7 @@ def test_value_outside_an_enum_is_rejected(value, server, configure) -> None:
     assert rows == ["open"] * 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "column", "sent", "stored", "reason"),
     [
@@ -193,6 +195,7 @@ def test_clean_whose_types_depend_on_records_is_accepted(clean, server, configur
     assert load(make_dataset(clean=clean), server, configure, records) == ["n1", "n2"]
 
 
+@pytest.mark.slow
 def test_column_without_values_has_the_declared_type(server, configure) -> None:
     """On a day with only nulls, pandas would make the column float."""
 

@@ -49,6 +49,7 @@ def within(seconds: float) -> Iterator[None]:
     assert time.monotonic() - started < seconds + 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("phase", PHASES)
 def test_slow_source_fails_at_the_deadline(phase: str) -> None:
@@ -63,6 +64,7 @@ def test_slow_source_fails_at_the_deadline(phase: str) -> None:
     assert dripper.count == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", sorted(PHASES.keys() - {"TLS handshake"}))
 def test_slow_source_fails_below_the_minimum_rate(phase: str) -> None:
     """The rate is measured over each period of `timeout`, and the deadline is far away."""
@@ -73,6 +75,7 @@ def test_slow_source_fails_below_the_minimum_rate(phase: str) -> None:
     assert "failed after 1 attempt" in line
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_deadline_holds_through_a_proxy(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
@@ -82,6 +85,7 @@ def test_deadline_holds_through_a_proxy(monkeypatch: pytest.MonkeyPatch, scheme:
         assert "longer than 0.5 seconds" in fail(f"{scheme}://api.example.com/users")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_deadline_holds_while_sending_a_request() -> None:
     """A large request waits until the source accepts it."""
@@ -90,6 +94,7 @@ def test_deadline_holds_while_sending_a_request() -> None:
         assert "failed after 1 attempt" in fail(url, method="POST", body={"filter": "x" * 2**23})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_redirects_share_one_deadline(server: Server) -> None:
     """A chain of redirects, each in time, takes no longer than one request."""
@@ -99,6 +104,7 @@ def test_redirects_share_one_deadline(server: Server) -> None:
     assert len(server.requests) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_pause_between_requests_does_not_count(server: Server) -> None:
     url = server.on("/users", Answer(status=307, headers={"Location": "/list"}))
@@ -106,6 +112,7 @@ def test_pause_between_requests_does_not_count(server: Server) -> None:
     assert read(url, requests_per_second=1.5) == [{"id": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_deadline_holds_for_a_token_endpoint(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEOPLE_ID", "id")
@@ -116,6 +123,7 @@ def test_deadline_holds_for_a_token_endpoint(server: Server, monkeypatch: pytest
     assert not server.requests
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_deadline_holds_for_a_webhook() -> None:
     with Dripper(b"", b"HTTP/1.1 100 Continue\r\n\r\n") as dripper, within(0.5):
@@ -128,6 +136,7 @@ def test_endless_interim_answers_fail_at_the_limit() -> None:
         assert "headers of the answer are larger than 1 MiB" in fail(dripper.url)
 
 
+@pytest.mark.slow
 def test_slow_body_at_the_minimum_rate_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The body may take many times the timeout."""
     monkeypatch.setattr(deadline, "MIN_RATE", 20)
@@ -135,6 +144,7 @@ def test_slow_body_at_the_minimum_rate_is_read(monkeypatch: pytest.MonkeyPatch) 
         assert read(dripper.url, timeout=0.2) == []
 
 
+@pytest.mark.slow
 def test_first_byte_may_take_the_whole_timeout(server: Server) -> None:
     """The rate is measured from the first byte on."""
     url = server.on("/users", Answer([{"id": 1}], wait=0.7))

@@ -168,6 +168,7 @@ def read_files() -> str:
     return "\n".join(f"{path} {path.read_text('utf-8', 'replace')}" for path in files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_echo_of_a_secret_is_shown(
     kind: str,

@@ -249,6 +249,7 @@ QUIET = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "keys", "answer"), QUIET.values(), ids=QUIET)
 def test_quiet_day_is_loaded(server: Server, end: str, keys: dict[str, str], answer: Answer) -> None:
     """With `end_when`, a day without records gets its marker. Without it, the run fails."""

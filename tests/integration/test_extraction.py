@@ -141,6 +141,7 @@ def test_misleading_section_logs_a_warning(server, configure, caplog, mode, quer
     assert [warning in line and line.startswith(f"users {date}: ") for line in warnings] == [True] * bool(warning)
 
 
+@pytest.mark.slow
 def test_accept_admits_a_failed_day_once(server, configure):
     """The error names both numbers and the flag. The marker of the accepted day names the gate."""
     serve(server, configure, make_page(1, 9), mode="snapshot")
@@ -158,6 +159,7 @@ def test_accept_admits_a_failed_day_once(server, configure):
     assert query("select accepted from loads where date = ?", str(later)) == [("max_delete_ratio",)]
 
 
+@pytest.mark.slow
 def test_accept_admits_a_day_with_many_rejects(server, configure):
     """The flag also applies to the quality gate of the transform, and the marker names the gate."""
     serve(server, configure, b'[{"id":"1"},{"id":"2"},{"id":3}]')

@@ -116,6 +116,7 @@ def answer_raw(data: bytes) -> Iterator[str]:
 LARGE = make_users(1, 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -147,6 +148,7 @@ def test_refused_connection_fails_after_retries(configure: Configure) -> None:
     assert "refused; failed after 3 attempts" in line
 
 
+@pytest.mark.slow
 def test_reset_within_the_body_fails_after_retries(configure: Configure) -> None:
     """The connection breaks in the middle of the body."""
     with answer_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b'[{"id": 7}' * 50) as url:
@@ -169,6 +171,7 @@ def say_later(status: int) -> Callable[[Request], Answer]:
     return respond
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "status",
     [
@@ -204,6 +207,7 @@ def test_refused_request_fails_without_retry(server: Server, status: int) -> Non
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -225,6 +229,7 @@ def test_invalid_body_fails_without_retry(server: Server, body: Any, words: str)
     assert "page=2" in fail()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "length", [pytest.param(1, id="one page"), pytest.param(2, id="two"), pytest.param(7, id="seven")]
 )
@@ -273,6 +278,7 @@ def test_record_on_two_pages_is_a_duplicate(server: Server) -> None:
     assert (manifest.records, manifest.keys) == (6, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [pytest.param(0, id="empty"), pytest.param(1, id="short")])
 @pytest.mark.parametrize("how", ["links", "page numbers and a total", "offsets and a flag"])
 def test_page_in_the_middle_may_be_short(server: Server, configure: Configure, shown: int, how: str) -> None:
@@ -300,6 +306,7 @@ def test_page_in_the_middle_may_be_short(server: Server, configure: Configure, s
 UNKEPT = "JSON that cannot be kept exactly"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
@@ -358,6 +365,7 @@ def test_encoding_of_the_body_does_not_change_records(server: Server, answer: An
     ]
 
 
+@pytest.mark.slow
 def test_decompression_bomb_fails_at_the_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MiB compressed to 64 KiB, with a limit of 1 MiB for a page."""
     monkeypatch.setattr(bodies, "MAX_BODY", 2**20)
@@ -367,6 +375,7 @@ def test_decompression_bomb_fails_at_the_limit(server: Server, monkeypatch: pyte
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", ["{other}/users", "http://localhost:{port}/users", "//{host}/users", "file:///etc/passwd"]
 )
@@ -436,6 +445,7 @@ def large(server: Server) -> None:
     server.on("/users", Answer(make_users(5, 300)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("large")
 def test_full_disk_fails_and_loses_nothing() -> None:
     """No raw files and no rows are written until there is space again."""
@@ -449,6 +459,7 @@ def test_full_disk_fails_and_loses_nothing() -> None:
     finish()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("large")
 def test_warehouse_without_space_fails_and_loses_nothing() -> None:
     """The files of the day stay, and the warehouse does not change."""
@@ -464,6 +475,7 @@ def test_warehouse_without_space_fails_and_loses_nothing() -> None:
     finish()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("folder", ["data/raw/users", "data/clean/users", "data"])
 def test_read_only_folder_fails_and_loses_nothing(folder: str) -> None:
@@ -480,6 +492,7 @@ def test_read_only_folder_fails_and_loses_nothing(folder: str) -> None:
     finish()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("large")
 def test_locked_database_fails_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The load waits for another writer, but not indefinitely."""
@@ -494,6 +507,7 @@ def test_locked_database_fails_and_loses_nothing(monkeypatch: pytest.MonkeyPatch
     finish()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize(
     ("change", "mend", "words"),

@@ -44,6 +44,7 @@ def list_modes(kind: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "file", "folder"),
     [((), "0o600", "0o700"), (("--pipeline-file-mode", "umask"), "0o644", "0o755")],
@@ -73,6 +74,7 @@ def write_page(letter: str, start: Barrier) -> None:
         storage.replace(storage.root / "report.html", letter.encode() * 200_000)
 
 
+@pytest.mark.slow
 def test_concurrent_writers_share_no_temporary_file() -> None:
     """A reader always sees a complete file from one writer, and no process fails."""
     LocalStorage("data").make_folder(Path("data"))
@@ -105,6 +107,7 @@ def test_old_temporary_files_are_deleted_after_a_day() -> None:
     assert sorted(Path("data").iterdir()) == sorted([PAGE, young, other])
 
 
+@pytest.mark.slow
 def test_forget_deletes_temporary_files() -> None:
     """Killed processes leave temporary files of failures, alerts and the report, which may quote a person."""
     failures.record_failure(USERS, dt.date(2026, 11, 21), "load", "Jane Hidden")
@@ -175,6 +178,7 @@ luigi_run(["--module", "pipeline", *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 def test_load_without_locks_fails_with_one_line() -> None:
     """The failure cannot be recorded either, but that adds no second line."""
     result = run("python", "-c", NO_LOCKS, "LoadUsers", "--date", DAY)

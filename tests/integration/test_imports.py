@@ -47,6 +47,7 @@ def run_code(code: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [["wholeday"], [f"wholeday.{name}" for name in LAYERS]], ids=["package", "layers"])
 def test_import_changes_nothing_in_the_process(first: list[str]) -> None:
     """Libraries may set up themselves: they are imported before the comparison."""
@@ -57,6 +58,7 @@ def test_import_changes_nothing_in_the_process(first: list[str]) -> None:
     assert run_code(code) == "[]\n"
 
 
+@pytest.mark.slow
 def test_import_of_tasks_sets_up_luigi() -> None:
     """`luigi --module pipeline` runs no entry point of ours."""
     code = f"{FIND_MODULES}{LOOK}before = look()\nimport wholeday.tasks\nafter = look()\n"
@@ -66,6 +68,7 @@ def test_import_of_tasks_sets_up_luigi() -> None:
     assert "'task_failed': '30'" in shown
 
 
+@pytest.mark.slow
 def test_import_needs_no_posix_only_module() -> None:
     """A library that needs one is imported before they are hidden."""
     code = (

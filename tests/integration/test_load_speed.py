@@ -61,6 +61,7 @@ def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str
     return spent.copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "most"),
     [
@@ -81,6 +82,7 @@ def test_steps_per_user_are_bounded(spent: "Counter[str]", tmp_path: Path, case:
     assert steps[4000] <= 1.1 * steps[1000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["", "and valid_from <= :at and (valid_to is null or valid_to > :at)"])
 def test_history_query_does_not_depend_on_user_count(spent: "Counter[str]", tmp_path: Path, condition: str) -> None:
     """The same holds for the state of one user at a given time."""
@@ -100,6 +102,7 @@ def test_history_query_does_not_depend_on_user_count(spent: "Counter[str]", tmp_
     assert 0 < steps[4000] <= 1.1 * steps[1000]
 
 
+@pytest.mark.slow
 def test_incremental_load_does_not_depend_on_earlier_days(spent: "Counter[str]", tmp_path: Path) -> None:
     """A load looks up only the users of its day."""
     steps = {}
@@ -111,6 +114,7 @@ def test_incremental_load_does_not_depend_on_earlier_days(spent: "Counter[str]",
     assert 0 < steps[25] <= 1.2 * steps[5]
 
 
+@pytest.mark.slow
 def test_snapshot_load_does_not_depend_on_earlier_days(spent: "Counter[str]", tmp_path: Path) -> None:
     """Only records since the last snapshot can override it."""
     steps = {}
@@ -125,6 +129,7 @@ def test_snapshot_load_does_not_depend_on_earlier_days(spent: "Counter[str]", tm
     assert 0 < steps[25] <= 1.2 * steps[5]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is written is counted by /proc")
 @pytest.mark.parametrize("mode", ["snapshot", "incremental"])
 def test_shuffled_users_write_as_many_bytes_as_sorted(
@@ -156,6 +161,7 @@ def test_shuffled_users_write_as_many_bytes_as_sorted(
     assert written["sorted", 1] < 1.1 * (tmp_path / "sorted.db").stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is read is counted by /proc")
 def test_small_load_reads_only_its_own_pages(tmp_path: Path) -> None:
     """The load does not even count all users."""
@@ -177,6 +183,7 @@ def count_bytes(kind: str) -> int:
     return int(Path("/proc/self/io").read_text().partition(f"{kind}: ")[2].split()[0])
 
 
+@pytest.mark.slow
 def test_insert_statements_hold_over_a_hundred_rows(spent: "Counter[str]", tmp_path: Path) -> None:
     """With one statement per row, running statements would cost as much as writing rows."""
     few, many = (load(make_days("first snapshot", n), tmp_path / f"{n}.db", spent)["statements"] for n in (1000, 4000))

@@ -33,6 +33,7 @@ def serve_slowly(server: Server, wait: float, pages: int = 8, **answers: Answer)
     return server.on("/users", respond)
 
 
+@pytest.mark.slow
 def test_pages_requested_ahead_arrive_in_order(server: Server) -> None:
     """Several requests run at a time. One more follows a full last page."""
     wait = 0.2
@@ -78,6 +79,7 @@ def test_short_page_moves_later_pages(server: Server) -> None:
     assert {"12", "9"} <= {request.query["offset"] for request in server.requests}
 
 
+@pytest.mark.slow
 def test_without_a_rate_requests_are_sequential(server: Server) -> None:
     """The load that the source can handle is unknown."""
     wait = 0.03
@@ -86,12 +88,14 @@ def test_without_a_rate_requests_are_sequential(server: Server) -> None:
     assert all(later - earlier >= wait for earlier, later in itertools.pairwise(times))
 
 
+@pytest.mark.slow
 def test_rate_applies_to_concurrent_requests(server: Server) -> None:
     list(Reader(People(url=serve_slowly(server, 0.2), paginator="page", requests_per_second=20), DAY))
     times = sorted(request.at for request in server.requests)
     assert all(at - times[0] >= number / 20 - 0.02 for number, at in enumerate(times))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trouble", [Answer(status=404), Answer("<html>"), Answer(status=500)], ids=["404", "html", "500"]
 )
@@ -122,6 +126,7 @@ def test_closed_reader_leaves_no_threads(server: Server) -> None:
     assert len(server.requests) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 1000.0])
 def test_pending_requests_log_no_secrets(
     server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, rate: float

@@ -136,6 +136,7 @@ def test_refused_token_is_renewed_once(server: Server) -> None:
     assert not Auth(People(url="http://127.0.0.1/users"), Mask()).renew(first)
 
 
+@pytest.mark.slow
 def test_threads_share_a_token(server: Server) -> None:
     """One fetch at the start, and one for all refused requests."""
     give = issue()
@@ -255,6 +256,7 @@ def test_endless_token_answer_fails(server: Server, monkeypatch: pytest.MonkeyPa
     assert "the body is larger than" in Caller(server, Answer("x" * 5000)).fail()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

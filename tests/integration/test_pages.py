@@ -244,6 +244,7 @@ def test_unusable_body_fails_at_once(server: Server, body: str | bytes, words: s
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 def test_too_large_body_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Covers decompression bombs, plain or of endless empty members."""
     monkeypatch.setattr(bodies, "MAX_BODY", 2**20)
@@ -357,6 +358,7 @@ def test_duplicate_member_of_a_page_is_refused(server: Server, body: str, name: 
     assert f'the name "{name}" twice' in line
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", 'c"', "ä\\", ""]), JSON_VALUES), max_size=5), st.booleans())
 def test_envelope_has_no_duplicates_or_is_refused(pairs: list[tuple[str, Any]], spaced: bool) -> None:
@@ -403,6 +405,7 @@ def test_list_with_usual_name_wins_over_nested_lists(server: Server, beside: Any
     assert read(server.on("/users", Answer({"data": [{"id": 1}], **beside}))) == [{"id": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [200, 201, 990, 5000, 100_000])
 @pytest.mark.parametrize("open_close", ["[]", '{"a":,}'])
 def test_deep_record_does_not_fail_its_page(server: Server, depth: int, open_close: str) -> None:

@@ -122,6 +122,7 @@ def test_new_token_in_the_variable_counts(server: Server, tmp_path: Path, monkey
     assert endpoint.refused == 0
 
 
+@pytest.mark.slow
 def test_threads_and_processes_use_a_token_once(server: Server, tmp_path: Path) -> None:
     """Each waits for the one before, and uses the token that it stored."""
     path, endpoint = str(tmp_path / "kept"), Endpoint()

@@ -113,6 +113,7 @@ def test_interrupted_extraction_resumes_after_its_last_part(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_killed_extraction_resumes(server: Server) -> None:
     """After SIGKILL in the middle of a page, the next run starts from the page where the last finished part ended."""
@@ -314,6 +315,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
 def test_odd_answer_is_retried(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, trouble: Answer
@@ -328,6 +330,7 @@ def test_odd_answer_is_retried(
     assert read_ids() == list(range(1, 21))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
 def test_odd_answer_that_persists_is_an_outage(
     server: Server, configure: Configure, folder: Path, trouble: Answer
@@ -405,6 +408,7 @@ def test_empty_page_before_declared_total_is_retried(
     assert read_ids() == list(range(1, 21))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["page1", "offset0", "query", "link_header"])
 @pytest.mark.parametrize("total", [20, 0, None])
 def test_empty_page_that_persists_is_an_outage(

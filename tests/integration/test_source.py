@@ -70,6 +70,7 @@ def test_size_param_without_page_size_is_an_error() -> None:
         Reader(People(url="http://a/", size_param="limit"), DAY)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(0, 30), size=st.integers(1, 9), first=st.sampled_from(["page", "link_header", "auto"]))
 def test_each_user_arrives_exactly_once(server: Server, count: int, size: int, first: str) -> None:

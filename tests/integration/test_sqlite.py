@@ -71,6 +71,7 @@ def write_much(db: sqlite.SQLite) -> None:
     assert db.path.stat().st_size > 50_000
 
 
+@pytest.mark.slow
 def test_first_load_switches_to_wal_mode(store: Store) -> None:
     """Readers wait for the first commit, as there is nothing to read. They never wait afterwards."""
     with store.warehouse.database.connect(create=True) as db:
@@ -202,6 +203,7 @@ def test_settings_of_another_program_are_kept(store: Store, made: str, version: 
     assert kept(store) == {"journal_mode": "delete", "user_version": version}
 
 
+@pytest.mark.slow
 def test_concurrent_first_loads_use_one_file(store: Store) -> None:
     """Neither overwrites the rows of the other."""
     with store.warehouse.database.connect(create=True) as db, ThreadPoolExecutor(1) as pool:
@@ -234,6 +236,7 @@ def test_existing_empty_file_keeps_its_permissions_and_link(store: Store) -> Non
     assert names(store) == {1: "a"}
 
 
+@pytest.mark.slow
 def test_wait_for_a_locked_database_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the file and the remedy."""
     monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)

@@ -148,6 +148,7 @@ def test_file_in_place_of_data_dir_fails_commands(capsys, command, place):
     assert said == ("", f"ERROR: [pipeline] data_dir = {place}: file is a file: name a folder", 1)
 
 
+@pytest.mark.slow
 def test_file_in_place_of_data_dir_fails_load():
     """The load reports one error: recording the failure does not report it again."""
     Path("data").touch()
@@ -179,6 +180,7 @@ def hold(date: dt.date) -> "subprocess.Popen[str]":
     return process
 
 
+@pytest.mark.slow
 def test_killed_process_releases_its_day():
     """A second process waits while the first one lives. Another day is not locked."""
     first, second, other = hold(DAY), None, None

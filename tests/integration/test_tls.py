@@ -160,6 +160,7 @@ def test_interrupted_tls_connection_is_retried() -> None:
     assert "failed after 2 attempts" in line
 
 
+@pytest.mark.slow
 def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
     monkeypatch.setattr("wholeday.extract.http.deadline.MAX_SECONDS", 0.5)

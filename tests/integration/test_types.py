@@ -147,6 +147,7 @@ def same(found: Any, expected: Any) -> bool:
     return bool(type(found) is type(expected) and found == expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", TYPES)
 @pytest.mark.parametrize("field", TYPES)
 def test_field_fits_only_a_column_of_its_type(field: str, column: str) -> None:

@@ -151,6 +151,7 @@ def test_failed_marker_rolls_back_all_rows(store: Store) -> None:
     assert store.dump_all() == before
 
 
+@pytest.mark.slow
 def test_load_after_deleted_marker_changes_nothing(store: Store) -> None:
     """A deleted marker causes another load of the day. Existing rows are not counted as new."""
     days = [snapshot(1, 30, user(1, "a", 5), user(2, "a", 5)), incremental(2, user(1, "b", 40)), snapshot(3, 80)]
@@ -204,6 +205,7 @@ def test_second_loader_waits_for_the_marker(store: Store) -> None:
     first.join()
 
 
+@pytest.mark.slow
 def test_concurrent_first_loads_succeed(store: Store) -> None:
     """Creating the file or schema and its tables takes the same lock as any other write."""
     stores = [Store(store.url) for _ in range(8)]
@@ -240,6 +242,7 @@ def test_reserved_table_name_is_refused(name: str) -> None:
         Declared.read(name, lambda metadata: sa.Table(name, metadata, *declared()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stage", "moved", "was", "users_days", "n" * 52])
 def test_other_dataset_names_are_accepted(store: Store, name: str) -> None:
     """Covers names of temporary tables, of SQL aliases and of tables of other datasets, and the longest name."""
@@ -288,6 +291,7 @@ REFUSAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
@@ -324,6 +328,7 @@ def test_new_declared_column_is_added_to_the_tables(store: Store) -> None:
     assert store.query("select user_id, name, age from users_history order by 1") == [(1, "a", None), (2, "b", 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -348,6 +353,7 @@ def test_other_declaration_changes_are_refused(store: Store, columns: Any, messa
     assert (message if isinstance(message, str) else message[store.kind]) in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -383,6 +389,7 @@ def one_row(**columns: Any) -> list[pa.RecordBatch]:
     return [pa.record_batch({name: column for name, column in batch.items() if column is not None})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -410,6 +417,7 @@ def test_rows_that_do_not_fit_fail_the_load(store: Store, rows: Any, message: st
     assert message in fails(store, day, rows=[*one_row(), *rows], extracted=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "fitting", "others"),
     [

@@ -214,6 +214,7 @@ def test_unusable_url_names_the_problem(url: str, problem: str) -> None:
     assert fail(url=url) == line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

@@ -172,6 +172,7 @@ def test_tables_are_complete() -> None:
     assert len({name for name, _, _ in FAILURES}) >= 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "selector", "body"), FAILURES, ids=[name for name, _, _ in FAILURES])
 def test_body_that_reports_a_failure_fails(server: Server, name: str, selector: str, body: Any) -> None:
     """With `end_when = missing_list` and `data_selector = auto` too."""
@@ -182,6 +183,7 @@ def test_body_that_reports_a_failure_fails(server: Server, name: str, selector: 
     assert len(server.requests) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("selector", "body"), HARMLESS, ids=[json.dumps(body)[:70] for _, body in HARMLESS])
 def test_similar_body_is_a_page(server: Server, selector: str, body: Any) -> None:
     """Every record arrives, and an empty page has no records."""

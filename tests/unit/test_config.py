@@ -141,6 +141,7 @@ def test_shipped_configuration_is_the_demo_source():
     assert (Pipeline().data_dir, Pipeline().database) == ("data", "sqlite:///data/warehouse.db")
 
 
+@pytest.mark.slow
 def test_percent_sign_needs_no_escape(home):
     """As in a time format or an encoded URL. %% still works, and so does %(name)s."""
     (home / "luigi.cfg").write_text(

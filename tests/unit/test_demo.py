@@ -170,6 +170,7 @@ def test_adjacent_windows_cover_a_day_exactly(
     assert sum(pieces) == count(session, updated_since=start - MICROSECOND, updated_before=start + DAY, per_day=per_day)
 
 
+@pytest.mark.slow
 def test_window_excludes_bounds_and_snapshot_includes_as_of(session: requests.Session) -> None:
     """A change at T is neither after T nor before T. A snapshot as of T contains it."""
     changes = read_day(session, LONG_AGO, LONG_AGO + DAY, per_day=100)
@@ -182,12 +183,14 @@ def test_window_excludes_bounds_and_snapshot_includes_as_of(session: requests.Se
         assert get(session, updated_since=at - 2 * MICROSECOND, as_of=at - MICROSECOND).json() == []
 
 
+@pytest.mark.slow
 def test_no_change_falls_on_midnight_in_any_zone(session: requests.Session) -> None:
     """No `updated_at` is a whole quarter of an hour, so two exclusive bounds at midnight lose no change."""
     changes = read_day(session, LONG_AGO, LONG_AGO + DAY, per_day=90_000)
     assert not [r for r in changes if re.search(r":(00|15|30|45):00(\.0*)?Z", r["updated_at"])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_day", [3, 17])
 def test_each_user_has_one_creation_and_four_changes(session: requests.Session, per_day: int) -> None:
     """Ids count up from 1 in the order of creation. The five records of a user fall on different days."""
@@ -216,6 +219,7 @@ def test_each_change_is_visible_after_cleaning(history: list[list[Record]]) -> N
     assert changed > 50_000
 
 
+@pytest.mark.slow
 def test_changes_of_a_user_are_days_apart(history: list[list[Record]]) -> None:
     """Records are ordered by `updated_at`. Two records of one user are at least 47 hours apart."""
     times: dict[int, dt.datetime] = {}
@@ -228,6 +232,7 @@ def test_changes_of_a_user_are_days_apart(history: list[list[Record]]) -> None:
             times[record["id"]] = before = now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_day", [1, 3, 17, 100])
 def test_snapshot_holds_last_change_of_each_user(session: requests.Session, per_day: int) -> None:
     """A snapshot as of T equals the last records of all days up to T."""
@@ -244,6 +249,7 @@ def test_snapshot_holds_last_change_of_each_user(session: requests.Session, per_
         assert by_user(snapshot) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_day", [3, 17, 100])
 def test_long_window_holds_last_change_per_user(session: requests.Session, per_day: int) -> None:
     """A window of many days agrees with its single days."""
@@ -297,6 +303,7 @@ def test_pages_of_snapshot_show_one_instant(session: requests.Session, program_c
     assert records == read(session, as_of=NOW)
 
 
+@pytest.mark.slow
 def test_population_grows_as_documented(session: requests.Session, history: list[list[Record]]) -> None:
     """The first day has a fifth of the scale, each day since June 2017 all of it. Ten years give 73,060 users."""
     sizes = [len(day) for day in history]
@@ -308,6 +315,7 @@ def test_population_grows_as_documented(session: requests.Session, history: list
     assert count(session, as_of="9999-12-31T23:59:59-05:00") == count(session)
 
 
+@pytest.mark.slow
 def test_half_a_percent_of_records_is_irregular(history: list[list[Record]]) -> None:
     """At most 2 % of a day are irregular. Half of them are rejected, and every week has rejects."""
     wrong = [sum(map(is_wrong, day)) for day in history]
@@ -327,6 +335,7 @@ def test_each_scale_limits_irregular_records_per_day(session: requests.Session, 
         assert len(day) < 50 or sum(map(is_wrong, day)) / len(day) <= 0.02
 
 
+@pytest.mark.slow
 def test_every_documented_irregularity_occurs(history: list[list[Record]]) -> None:
     wrong = [record for record in itertools.chain(*history) if is_wrong(record)]
     ways = {
@@ -458,6 +467,7 @@ def test_date_header_follows_the_programs_clock(session: requests.Session, progr
         assert parsedate_to_datetime(session.get(url).headers["Date"]) == LONG_AGO
 
 
+@pytest.mark.slow
 def test_any_page_of_a_large_population_is_fast(session: requests.Session) -> None:
     """Any page of a day with a million records takes less than a second, and so does any page of a snapshot."""
     window = {"updated_since": NOW - 2 * DAY, "updated_before": NOW - DAY}
@@ -470,6 +480,7 @@ def test_any_page_of_a_large_population_is_fast(session: requests.Session) -> No
     assert count(session, per_day=1_000_000, **window) == 1_000_000
 
 
+@pytest.mark.slow
 def test_pages_of_a_large_day_are_disjoint(session: requests.Session) -> None:
     """Adjacent pages share no user and follow each other in time."""
     window = {"updated_since": LONG_AGO, "updated_before": LONG_AGO + DAY, "per_day": 1_000_000, "per_page": 10_000}
@@ -479,6 +490,7 @@ def test_pages_of_a_large_day_are_disjoint(session: requests.Session) -> None:
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_page_size(session: requests.Session) -> None:
     """A page of ten thousand out of a million records takes a few times its own size."""
     params = {"per_day": 1_000_000, "per_page": 10_000, "updated_since": NOW - 2 * DAY, "updated_before": NOW - DAY}

@@ -39,6 +39,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(VALUES, st.integers(0, 5), st.booleans())
 def test_depth_is_that_of_python(value: Any, limit: int, is_ascii: bool) -> None:
@@ -110,6 +111,7 @@ def test_deep_non_object_line_is_a_reject(record: bytes) -> None:
     assert [(reject.key, reject.describe()) for reject in rejects] == [(None, "is nested more than 200 levels deep")]
 
 
+@pytest.mark.slow
 def test_check_of_depth_costs_little() -> None:
     """The check takes less than a fifth of the time to decode the records."""
     records = [json.dumps(make_user(number)).encode() for number in range(1, 100_001)]

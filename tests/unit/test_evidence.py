@@ -487,6 +487,7 @@ def test_last_id_is_probed_without_other_evidence(count: int) -> None:
         assert api.read(decision) == list(range(count))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     count=st.integers(1, 60),

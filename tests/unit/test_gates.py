@@ -98,6 +98,7 @@ def test_list_days_reads_the_names_of_folders():
     assert list(list_days("data", "raw", "people")) == [DAY + days(1), DAY]
 
 
+@pytest.mark.slow
 def test_cost_of_a_comparison_is_constant():
     """The gates read seven days. They only list the names of earlier ones. The test counts calls."""
     calls = {}
@@ -144,6 +145,7 @@ def test_verdict_names_value_reference_and_limit():
     assert str(ask(count(*range(600)), max_drop_ratio=0.5)["max_drop_ratio"]) == f"{fact}; max_drop_ratio is 0.5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "records", "passed"), [
     ([100] * 3, 70, True),
     ([100] * 3, 69, False),
@@ -165,6 +167,7 @@ def test_day_far_below_the_median_fails(before, records, passed):
     assert ask(count(*range(records)))["max_drop_ratio"].passed == passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("percent", [10, 20, 29, 30, 50, 57, 58, 70, 90])
 def test_day_at_the_limit_passes(percent):
     """One record fewer, or one deletion more, fails it. Rounding of floats decides no verdict."""

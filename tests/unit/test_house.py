@@ -9,6 +9,7 @@ import pytest
 from tests.support import ROOT
 
 
+@pytest.mark.slow
 def test_import_of_tasks_loads_no_heavy_libraries():
     """A check for a loaded day imports neither pandas, pyarrow and SQLAlchemy nor the extract code."""
     heavy = {

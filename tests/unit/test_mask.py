@@ -43,6 +43,7 @@ def test_secrets_are_masked_in_any_form(said: str, shown: str) -> None:
 SECRETS = st.text(st.sampled_from("aé\\&<>\"'/+% *") | st.characters(exclude_categories=["Cs", "Z", "C"]), min_size=4)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(secret=SECRETS.filter(lambda text: text == text.strip(" \\+") and len(re.sub(r"[ \\]", "", text)) >= SHORTEST))
 def test_every_encoding_of_a_secret_is_masked(secret: str) -> None:

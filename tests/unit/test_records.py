@@ -43,6 +43,7 @@ keys = (
 flags = st.sampled_from([None, True, False])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.tuples(keys, keys, flags) | st.sampled_from(BROKEN), max_size=20)), st.booleans())
 def test_census_counts_like_a_set(pages, composite):
@@ -81,6 +82,7 @@ def test_integer_is_its_own_key():
         assert key != 7
 
 
+@pytest.mark.slow
 def test_key_is_the_same_in_every_process():
     """Python's hash() of a string is not."""
     code = (
@@ -146,6 +148,7 @@ trees = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.dictionaries(field_names, trees), max_size=5),
@@ -216,6 +219,7 @@ def test_complete_record_class_has_no_unknown_fields():
     assert census.unknown == []
 
 
+@pytest.mark.slow
 def test_search_for_unknown_fields_is_bounded():
     """Only the first records of a page are searched, and names that are data do not fill a manifest."""
     census = Census(User)

@@ -114,6 +114,7 @@ def test_console_prints_clean_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert out == f"{clean_line(ESC)} :smile:\n"
 
 
+@pytest.mark.slow
 def test_hostile_reason_reaches_every_place_clean(capsys: pytest.CaptureFixture[str]) -> None:
     """The log with its retries, the failures file, status, the report and the webhook."""
     with Server() as server:

@@ -26,6 +26,7 @@ def read(section: str) -> dict[str, str]:
     return dict(parser["users"])
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.filter_too_much])  # much of the text cannot be written
 @given(st.dictionaries(st.sampled_from(["url", "cursor_path", "data_selector"]), NAMES))
 def test_written_section_reads_back(values: dict[str, str]) -> None:

@@ -116,6 +116,7 @@ def test_time_outside_years_of_utc_is_rejected() -> None:
     assert reject.reason == "is a time outside the years 1 to 9999"
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.datetimes(FIRST, LAST), st.sampled_from([BERLIN, "America/New_York"]))
 def test_local_time_survives_conversion_to_utc(local: dt.datetime, name: str) -> None:

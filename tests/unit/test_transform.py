@@ -68,6 +68,7 @@ def test_missing_optional_field_is_null_in_row(change):
     assert rejects == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("record", "reason", "field", "key"),
     [
@@ -122,6 +123,7 @@ bad = st.sampled_from([b'{"id":"x"}', b'{"id":5,"email":"zz"}', b"[]", b'{"id":N
 good = st.integers(1, 10**9).map(lambda n: b'{"id":%d}' % n)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(good | bad, max_size=3 * BLOCK))
 def test_every_line_is_a_row_or_a_reject(lines):
@@ -298,6 +300,7 @@ def test_deletion_without_required_fields_is_a_row():
     assert [(reject.line, reject.field) for reject in rejects] == [(3, "size")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
@@ -329,6 +332,7 @@ deletions = st.tuples(st.integers(1, 99), st.sampled_from(['"email":"zz"', '"nam
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(good | bad | deletions, max_size=2 * BLOCK))
 def test_deletions_keep_the_order_of_lines(lines):
