@@ -34,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 SCALE = int(os.environ.get("PIPELINE_BACKFILL", "6"))  # 400 for what is promised
 KILLS = int(os.environ.get("PIPELINE_KILLS", "2"))
+GROWTH = 4.6 if SCALE >= 100 else 6.0  # of the cost of four times the days: 4 if linear, 16 if quadratic; few are noisy
 FIRST = dt.date(2016, 1, 1)
 MAIN = "import runpy, sys; sys.argv[0] = 'wholeday'; runpy.run_module('wholeday', run_name='__main__')"
 IN_A_GROUP = f"import os; os.setsid(); {MAIN}"
@@ -483,7 +484,7 @@ def test_scheduling_cost_is_linear_in_days():
         seconds.append(time.process_time() - began)
         assert (len(backfill.done), backfill.failed, backfill.not_run) == (days, {}, [])
     print(f"{1000 * seconds[0] / few:.1f} and {1000 * seconds[1] / few / 4:.1f} ms a day")
-    assert seconds[1] <= 4.6 * seconds[0]
+    assert seconds[1] <= GROWTH * seconds[0]
 
 
 @pytest.mark.usefixtures("quiet")
@@ -516,7 +517,7 @@ def test_backfill_cost_is_linear_in_days():
         print(f"{days} days: {time.monotonic() - began:.1f} s, {cost[-1]:.1f} s of processors")
         assert result.returncode == 0, result.stderr
         assert result.stdout.endswith(f"users: {days:,} of {days:,} days are loaded\n")
-    assert cost[1] <= 4.6 * cost[0]
+    assert cost[1] <= GROWTH * cost[0]
     days = 3652 if SCALE >= 400 else 4 * SCALE
     assert backfill(*span(days), *TINY).returncode == 0
     before = measure_children()

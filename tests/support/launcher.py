@@ -55,6 +55,9 @@ class Command:
             for end in outputs:
                 os.close(end)
 
+    def __del__(self) -> None:
+        self._server.close()
+
     def _open_pipe(self, number: int) -> int:
         """Open a pipe and read from it at once; return the end to write to."""
         ours, theirs = os.pipe()

@@ -99,8 +99,11 @@ def start_scheduler() -> Iterator[dict[str, str]]:
         time.sleep(0.1)  # a signal while luigid closes the connection would log a traceback
         yield environment
     finally:
-        daemon.terminate()
-        daemon.communicate()
+        while True:
+            daemon.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # Python drops a signal that arrives in a destructor
+                daemon.communicate(timeout=10)
+                break
 
 
 def find_scheduler() -> str:
