@@ -99,7 +99,7 @@ def files(request: pytest.FixtureRequest, home: Path, configure: Callable[..., N
 
 
 def make_files(configure, days=DAYS, per_day=600) -> None:
-    """Extract and transform days of a demo source in which many users change more than once."""
+    """Extract and transform days of a demo source with many users that change more than once."""
     configure("users", url=URL + str(per_day))
     for day in days:
         stages.extract(read_workspace(USERS), day)

@@ -63,7 +63,7 @@ class Watch:
             self.act()
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Watch every statement of this process, except those of the superuser."""
+        """Watch every statement of this process, except statements of the superuser."""
         execute, copy = psycopg.Connection.execute, psycopg.Cursor.copy
 
         def run(connection: Any, sql: Any, *rest: Any, **more: Any) -> Any:

@@ -309,7 +309,7 @@ def test_deletion_without_required_fields_is_a_row():
     ],
 )
 def test_deletion_without_valid_key_is_rejected(record, reason):
-    """The reason is that of the record class."""
+    """The record class gives the reason."""
     rows, (reject,) = delete_rows(GOOD, record)
     assert list(rows["user_id"]) == [1]
     assert (reject.line, reject.reason, reject.field, reject.key) == (2, reason, "id", None)

@@ -14,7 +14,7 @@ from wholeday.text import clean_lines
 
 
 class Outcome(Protocol):
-    """What a command does to a day, or did, and why."""
+    """The action of a command on a day, and the reason."""
 
     @property
     def date(self) -> dt.date: ...
@@ -30,7 +30,7 @@ def open_console() -> Console:
 
 
 class _Console(Console):
-    """A console that removes control characters: rich lets through those that move the cursor or change colours."""
+    """A console that removes control characters: rich passes on the ones that move the cursor or change colours."""
 
     def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(clean_lines(text), **how)

@@ -1,4 +1,4 @@
-"""What a command runs on: the datasets of the workflow, under the settings of luigi.cfg and the command line."""
+"""Open the datasets that a command works on, with the settings of luigi.cfg and the command line."""
 
 import contextlib
 import importlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Given:
-    """What the command line says for every command."""
+    """The options that every command takes."""
 
     dataset: str | None = None
     """The only dataset to work on."""

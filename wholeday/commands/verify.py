@@ -33,7 +33,7 @@ from wholeday.tasks.days import check_span
 
 
 def verify(workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> Iterator[Finding]:
-    """Yield the differences of the days from `start` to the day before `stop`, then those of the tables.
+    """Yield the differences of the days from `start` to the day before `stop`, then the differences of the tables.
 
     The warehouse is read as of one moment. A day that is loaded meanwhile is a remark. A day without a marker is not
     loaded; if it has rows, they are compared with its files.

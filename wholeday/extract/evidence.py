@@ -109,7 +109,7 @@ class Evidence:
         return set(self.read_keys(page)) < set(self.keys)
 
     def begins(self, page: Page | None) -> bool:
-        """Return whether the first page begins with the records of `page`, of which there is at least one."""
+        """Return whether `page` has records and the first page begins with them."""
         keys = [] if page is None else self.read_keys(page)
         return bool(keys) and keys == self.keys[: len(keys)]
 

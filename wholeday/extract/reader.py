@@ -49,7 +49,7 @@ class Position(msgspec.Struct, frozen=True):
     pages: int
     records: int
     seen: int
-    """The number of digests before those of this page's records."""
+    """The number of digests before this page's records."""
     totals: tuple[int | None, int | None]
     paging: dict[str, Any]
     decision: str

@@ -43,7 +43,7 @@ class Totals:
         return ""
 
     def count_pages_left(self, records: int, pages: int, page_size: int) -> int:
-        """Return how many pages are sure to follow; `page_size` is that of the largest page."""
+        """Return how many pages are sure to follow; `page_size` is the size of the largest page."""
         left = (self.pages or 0) - pages
         if self.records is not None and page_size:
             left = max(left, -(-(self.records - records) // page_size))

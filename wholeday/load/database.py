@@ -125,7 +125,7 @@ class Database(Protocol):
 
         `create` creates the file or schema if it is missing. `readonly` reads everything as of one moment, and can
         write temporary tables only. Raises WarehouseError for errors that a user can cause, and
-        InterruptedTransactionError for those that pass by themselves.
+        InterruptedTransactionError for temporary errors.
         """
 
     def find_loaded(self, dataset: str, first: dt.date, last: dt.date) -> set[dt.date]:

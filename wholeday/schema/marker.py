@@ -47,7 +47,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     pruned_at: dt.datetime | None
     details: dict[str, dict[str, int]] | None
-    """What the load removed besides users: `{"nulled": {"email": 98}}`. None if an older version wrote the marker."""
+    """The load removed this besides users: `{"nulled": {"email": 98}}`. None if an older version wrote the marker."""
 
     @property
     def counts(self) -> dict[str, int]:

@@ -66,11 +66,11 @@ class WorkTables(NamedTuple):
     touched: Table
     """The users to look at."""
     changed: Table
-    """The users of whom a snapshot says something else than the snapshot before it."""
+    """The users that differ between a snapshot and the snapshot before it."""
     wanted: Table
-    """What the present should say of users; `_until` is the time of the last snapshot that knows them."""
+    """The rows that the present should have; `_until` is the time of the last snapshot that knows them."""
     before: Table
-    """What the present said of the users whom the load changes."""
+    """The rows of the present that the load changes, before it changes them."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What was extracted for a day. Times are UTC. The source's answer is complete up to `as_of`."""
+    """A record of the extraction of a day. Times are UTC. The source's answer is complete up to `as_of`."""
 
     dataset: str
     date: dt.date
