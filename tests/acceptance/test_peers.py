@@ -12,7 +12,7 @@ import requests
 
 from tests.support.peers import find_port, install_npm, install_pip, serve
 from tests.support.project import luigi_run, query
-from tests.support.reading import DAY, People, fail, read
+from tests.support.reading import DAY, People, read, read_error
 from wholeday.extract.reader import Reader
 
 # One process installs each package once.
@@ -142,7 +142,7 @@ def test_json_server_1_extracts_all_users(next_json_server: tuple[str, Users], k
 def test_json_server_1_repeats_its_last_page(next_json_server: tuple[str, Users]) -> None:
     """Without a key for the end, the reader compares a full last page with the page after it."""
     url, _ = next_json_server
-    assert "has the same records as page 5: the source repeats itself" in fail(url, **PAGED, page_size=21)
+    assert "has the same records as page 5: the source repeats itself" in read_error(url, **PAGED, page_size=21)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_scim_wrong_token_fails_at_once(
     """The error does not show the token."""
     url, _ = scim(1)
     monkeypatch.setenv("SCIM_TOKEN", "another-t0ken")
-    line = fail(url, **SCIM)
+    line = read_error(url, **SCIM)
     assert ": 401 " in line
     assert "another-t0ken" not in line
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pipeline.users import USERS
-from tests.support.days import change, make_days, make_marker
+from tests.support.days import edit_warehouse, make_days, make_marker
 from tests.support.project import dump_tree, run
 from wholeday import clock
 from wholeday.commands import plan as plan_module
@@ -114,9 +114,9 @@ def test_cost_is_estimated_from_loaded_days(configure):
 def test_cost_uses_newest_days_of_current_mode():
     """Older days and days of another mode may have had other costs."""
     make_days(dt.date(2026, 9, 1), 56)
-    change("update loads set pages = 90 where date < '2026-09-21'")
-    change("update loads set pages = 7 where date >= '2026-09-21'")
-    change("update loads set pages = 500, mode = 'snapshot' where date > '2026-10-10'")
+    edit_warehouse("update loads set pages = 90 where date < '2026-09-21'")
+    edit_warehouse("update loads set pages = 7 where date >= '2026-09-21'")
+    edit_warehouse("update loads set pages = 500, mode = 'snapshot' where date > '2026-10-10'")
     cost = estimate_cost(read_workspace(USERS))
     assert cost is not None
     assert (cost.days, cost.pages) == (30, 7)

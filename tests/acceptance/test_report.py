@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.users import USERS
 from tests.support.browser import Browser, Page
-from tests.support.days import change, make_days, note
+from tests.support.days import edit_warehouse, make_days, write_failures
 from tests.support.orders import ORDERS
 from tests.support.project import query, run, run_here
 from wholeday import clock
@@ -69,12 +69,12 @@ def make_trouble() -> None:
     """Make 60 days: one pruned, two outdated, one missing, one failed, and one loaded after a failure."""
     make_days(LAST - dt.timedelta(days=59), 60)
     shutil.rmtree(read_workspace(USERS).folder("raw", dt.date(2026, 10, 2)).path)
-    change("update loads set pruned_at = loaded_at where date = '2026-10-02'")
-    change("update loads set transform_version = 'x' where date between '2026-11-03' and '2026-11-04'")
-    change("delete from loads where date in ('2026-11-12', ?)", str(LAST))
+    edit_warehouse("update loads set pruned_at = loaded_at where date = '2026-10-02'")
+    edit_warehouse("update loads set transform_version = 'x' where date between '2026-11-03' and '2026-11-04'")
+    edit_warehouse("delete from loads where date in ('2026-11-12', ?)", str(LAST))
     for date in (dt.date(2026, 11, 12), LAST):
         shutil.rmtree(read_workspace(USERS).folder("raw", date).path)
-    note(
+    write_failures(
         Failure(
             NOW - dt.timedelta(days=10, hours=3, minutes=15), dt.date(2026, 11, 14), "extract", "503 for five tries"
         ),
@@ -173,7 +173,7 @@ def test_report_without_loads_says_what_to_do(browser):
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
     assert "Nothing is loaded yet\n\nLoad the first days with wholeday backfill START STOP" in page.text()
-    note(Failure(NOW, LAST, "extract", "no route to host"))
+    write_failures(Failure(NOW, LAST, "extract", "no route to host"))
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     text = open_page(browser).text()
     assert "1 day failed" in text
@@ -184,7 +184,7 @@ def test_report_without_loads_says_what_to_do(browser):
 def test_data_is_escaped(browser):
     """Failures, reject reasons, outdated days and the database name may contain HTML."""
     make_trouble()
-    change("update rejects set reason = ?, field = null", ATTACK)
+    edit_warehouse("update rejects set reason = ?, field = null", ATTACK)
     read_workspace(USERS).folder("raw", dt.date(2026, 11, 20)).path.joinpath("manifest.json").write_text("x")
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
@@ -273,7 +273,7 @@ def test_total_follows_the_history():
 
 def test_chart_counts_vanished_users_as_deleted():
     make_days(LAST - dt.timedelta(days=9), 10)
-    change("update loads set deleted = 2, vanished = 3")
+    edit_warehouse("update loads set deleted = 2, vanished = 3")
     status = read_status(read_workspace(USERS))
     chart = build_charts(status, [marker.date for marker in status.loads])[1]
     assert chart.caption.endswith(" updated, 5 deleted")
@@ -285,7 +285,7 @@ def test_chart_counts_vanished_users_as_deleted():
 def test_chart_medians_are_readable(few: int, many: int, told: str) -> None:
     """An even count may give a half. Rounding must not produce powers of ten."""
     make_days(LAST - dt.timedelta(days=1), 2)
-    change(f"update loads set deleted = case date when '{LAST}' then {many} else {few} end")
+    edit_warehouse(f"update loads set deleted = case date when '{LAST}' then {many} else {few} end")
     status = read_status(read_workspace(USERS))
     chart = build_charts(status, [marker.date for marker in status.loads])[1]
     assert chart.caption.endswith(f" updated, {told} deleted")
@@ -294,7 +294,7 @@ def test_chart_medians_are_readable(few: int, many: int, told: str) -> None:
 def test_calendar_omits_unknown_days():
     """Such days lie between an early failure and the first loaded day."""
     make_days(LAST - dt.timedelta(days=1), 2)
-    note(Failure(NOW, dt.date(2026, 9, 30), "extract", "down"))
+    write_failures(Failure(NOW, dt.date(2026, 9, 30), "extract", "down"))
     status = read_status(read_workspace(USERS))
     cells = [cell for month in build_months(status, status.get_states()) for week in month.weeks for cell in week]
     assert [(str(cell.date), cell.state) for cell in cells if cell] == [
@@ -315,15 +315,15 @@ def tell_remedies() -> tuple[str, list[tuple[str, str]]]:
 def test_past_snapshot_stays_missing(configure):
     """Only today's snapshot can still be extracted. The headline counts the missing day."""
     make_days(LAST - dt.timedelta(days=4), 5)
-    change("delete from loads where date = '2026-11-22'")
+    edit_warehouse("delete from loads where date = '2026-11-22'")
     shutil.rmtree(read_workspace(USERS).folder("raw", dt.date(2026, 11, 22)).path)
     assert tell_remedies() == ("1 day missing", [("missing", "2026-11-22")])
-    change("update loads set mode = 'snapshot'")
+    edit_warehouse("update loads set mode = 'snapshot'")
     configure("users", mode="snapshot", settle="4 hours")
     today = str(NOW.date())
     assert tell_remedies() == ("2 days missing", [("missing", today), ("missing", "2026-11-22")])
     make_days(NOW.date(), 1)
-    change("update loads set mode = 'snapshot'")
+    edit_warehouse("update loads set mode = 'snapshot'")
     assert tell_remedies() == ("1 day missing", [("missing", "2026-11-22")])
     assert [remedy.command for remedy in list_remedies(read_status(read_workspace(USERS)))] == [""]
 
@@ -335,13 +335,13 @@ def test_headline_reports_mass_deletion(browser):
         open_warehouse(read_workspace(USERS)).compute_growth(), LAST - dt.timedelta(days=9), LAST
     )[-2:]
     at, date = f"{LAST}T12:00:00.000000Z", str(LAST)
-    change(
+    edit_warehouse(
         "insert or replace into _users_events (load_date, user_id, at, _state) "
         "select ?, user_id, ?, 1 from users_history where valid_to is null order by user_id limit ?",
         *(date, at, total - 20),
     )
     details = f'{{"nulled": {{"email": {total - 20}, "city": 4}}, "absent": {{"email": 100}}}}'
-    change("update loads set vanished = ?, details = ? where date = ?", total - 20, details, date)
+    edit_warehouse("update loads set vanished = ?, details = ? where date = ?", total - 20, details, date)
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)
     page = open_page(browser)
     lost = f"users fell from {before} to 20 rows", f"{total - 20} values of email became null"
@@ -360,8 +360,8 @@ def test_headline_reports_mass_deletion(browser):
 def test_unloaded_day_with_raw_files_is_missing_only():
     """Only a loaded day can be outdated."""
     make_days(LAST - dt.timedelta(days=4), 5)
-    change("delete from loads where date in ('2026-11-22', '2026-11-23')")
-    note(Failure(NOW, dt.date(2026, 11, 23), "transform", "too many rejects"))
+    edit_warehouse("delete from loads where date in ('2026-11-22', '2026-11-23')")
+    write_failures(Failure(NOW, dt.date(2026, 11, 23), "transform", "too many rejects"))
     assert tell_remedies() == (
         "1 day failed, 1 day missing", [("failed", "2026-11-23"), ("missing", "2026-11-22")],
     )  # fmt: skip
@@ -379,8 +379,10 @@ def test_long_outage_is_summarized():
     make_days(LAST - dt.timedelta(days=99), 100)
     dates = [LAST - dt.timedelta(days=number) for number in range(0, 90, 2)]
     for date in dates:
-        change("delete from loads where date = ?", str(date))
-    note(*(Failure(NOW - dt.timedelta(hours=number), date, "extract", "down") for number, date in enumerate(dates)))
+        edit_warehouse("delete from loads where date = ?", str(date))
+    write_failures(
+        *(Failure(NOW - dt.timedelta(hours=number), date, "extract", "down") for number, date in enumerate(dates))
+    )
     failed = [remedy for remedy in list_remedies(read_status(read_workspace(USERS))) if remedy.state == "failed"]
     assert len(failed) == 15
     assert [remedy.days for remedy in failed[:2]] == ["2026-11-24", "2026-11-22"]

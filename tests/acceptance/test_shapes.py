@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.reading import DAY, People, fail
+from tests.support.reading import DAY, People, read_error
 from tests.support.server import Server
 from tests.support.shapes import SHAPES, HubSpot, JsonServer, Keycloak
 from tests.support.vendor import MORNING, Shape, find
@@ -41,7 +41,7 @@ def read(shape: Shape, watermark: dt.datetime | None = None, **keys: Any) -> lis
 
 def refuse(shape: Shape, **keys: Any) -> str:
     """Return the error message of an extraction that must fail."""
-    return fail(**{**shape.section, **QUICK, **keys})
+    return read_error(**{**shape.section, **QUICK, **keys})
 
 
 @pytest.mark.slow

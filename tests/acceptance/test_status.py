@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.users import USERS
 from tests.support import ROOT
-from tests.support.days import change, make_days, note
+from tests.support.days import edit_warehouse, make_days, write_failures
 from tests.support.project import luigi_run, run, run_here
 from tests.support.terminal import look_at, run_on_terminal
 from wholeday import clock
@@ -33,13 +33,13 @@ def make_every_state() -> None:
     """Make days of each state: pruned 9th, outdated 11th, loaded late 17th, missing 18th, failed 20th and 24th."""
     make_days(FIRST, 19)
     shutil.rmtree(read_workspace(USERS).folder("raw", dt.date(2026, 11, 9)).path)
-    change("update loads set pruned_at = loaded_at where date = '2026-11-09'")
-    change("update loads set transform_version = 'older' where date = '2026-11-11'")
+    edit_warehouse("update loads set pruned_at = loaded_at where date = '2026-11-09'")
+    edit_warehouse("update loads set transform_version = 'older' where date = '2026-11-11'")
     for day in ("2026-11-18", "2026-11-20"):
-        change("delete from loads where date = ?", day)
+        edit_warehouse("delete from loads where date = ?", day)
         shutil.rmtree(read_workspace(USERS).folder("raw", dt.date.fromisoformat(day)).path)
     at = dt.datetime(2026, 11, 18, 0, 5, tzinfo=dt.UTC)
-    note(
+    write_failures(
         Failure(at, dt.date(2026, 11, 17), "extract", "503 for 5 tries"),
         Failure(at + dt.timedelta(days=3), dt.date(2026, 11, 20), "extract", "a first cause"),
         Failure(at + dt.timedelta(days=3, hours=1), dt.date(2026, 11, 20), "transform", "too many [rejects]"),
@@ -103,7 +103,7 @@ def test_screen_shows_calendar_and_problems(capsys):
 def test_80_columns_show_complete_numbers():
     """Columns of zeros become one line. If the rest is still too wide, the headers wrap."""
     make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
-    change("update loads set deleted = 0, superseded = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
+    edit_warehouse("update loads set deleted = 0, superseded = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
     code, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
     assert code == 0, written
     lines = [line.rstrip() for line in look_at(written)]
@@ -115,7 +115,9 @@ def test_80_columns_show_complete_numbers():
     assert re.split(" {3,}", "   ".join(legend)) == [
         ". loaded", "p loaded, files pruned", "O outdated", "F failed", "M missing", "- not over yet",
     ]  # fmt: skip
-    change("update loads set deleted = 1, superseded = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321")
+    edit_warehouse(
+        "update loads set deleted = 1, superseded = 98765, duplicate = 4321, forgotten = 1, inserted = 7654321"
+    )
     _, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
     rows = re.findall(r"^[\d-]{10} +\d+ +7,654,321 .* 98,765 +4,321 .*\r$", written, re.MULTILINE)
     assert (len(rows), max(map(len, rows))) == (3, 81)
@@ -125,7 +127,9 @@ def test_80_columns_show_complete_numbers():
 def test_calendar_has_at_most_six_weeks(capsys):
     """It starts with the first known day and leaves unknown days blank."""
     assert "Mon" not in run_here(capsys, "status")[0]
-    note(Failure(NOW, LAST, "extract", "no route to host"), Failure(NOW, dt.date(2026, 11, 18), "extract", "no"))
+    write_failures(
+        Failure(NOW, LAST, "extract", "no route to host"), Failure(NOW, dt.date(2026, 11, 18), "extract", "no")
+    )
     out, _, _ = run_here(capsys, "status")
     assert re.findall(r"^(2026\S+) +(.*?) *$", out, re.MULTILINE) == [
         ("2026-11-16", "18 F"),
@@ -177,7 +181,7 @@ def test_max_age_fails_if_data_is_too_old(capsys):
     out, err, code = run_here(capsys, "status", "--json", "--max-age", "27 hours 29 minutes 59 seconds")
     assert (err.strip(), code) == (f"{line}: {next_}", 1)
     assert json.loads(out)["datasets"][0]["days"] == 19
-    note(Failure(NOW, LAST, "extract", "503 for 5 tries"))
+    write_failures(Failure(NOW, LAST, "extract", "503 for 5 tries"))
     _, err, code = run_here(capsys, "status", "--max-age", "1 day 3 hours")
     assert (err.strip(), code) == (f"{line}: 2026-11-24 failed, extract: 503 for 5 tries", 1)
 
@@ -187,7 +191,7 @@ def test_missing_day_limits_known_changes(capsys):
     """Later loaded days must not hide a missing day from a monitor."""
     make_days(FIRST, 20)
     assert run_here(capsys, "status", "--max-age", "1 day 4 hours")[1:] == ("", 0)
-    change("delete from loads where date in ('2026-11-12', '2026-11-20')")
+    edit_warehouse("delete from loads where date in ('2026-11-12', '2026-11-20')")
     status = read_status(read_workspace(USERS))
     assert (status.newest, status.known_until) == (LAST, dt.datetime(2026, 11, 12, tzinfo=dt.UTC))
     ends = "ERROR: users: the known changes end at 2026-11-12T00:00:00Z, 13 days 3 hours ago"
@@ -195,10 +199,10 @@ def test_missing_day_limits_known_changes(capsys):
     next_ = "2 days missing: wholeday backfill 2026-11-12 2026-11-21"
     assert (err.strip(), code) == (f"{ends}, and --max-age allows 1 day 4 hours: {next_}", 1)
     later, oldest = (dt.date(2026, 11, day) for day in (20, 12))
-    note(Failure(NOW, later, "extract", "503"))
+    write_failures(Failure(NOW, later, "extract", "503"))
     assert next_ in run_here(capsys, "status", "--max-age", "1 day")[1]
     shutil.rmtree("data/failures")
-    note(Failure(NOW, later, "extract", "503"), Failure(NOW, oldest, "extract", "404 Not Found"))
+    write_failures(Failure(NOW, later, "extract", "503"), Failure(NOW, oldest, "extract", "404 Not Found"))
     _, err, _ = run_here(capsys, "status", "--max-age", "1 day")
     assert err.strip().endswith("allows 1 day: 2 days missing, 2026-11-12 failed, extract: 404 Not Found")
 
@@ -217,9 +221,9 @@ def test_later_day_may_cover_a_missing_day(configure, settings, snapshots, known
     """A watermark covers the gap, and a snapshot is complete by itself. A window covers its own day only."""
     make_days(FIRST, 19)
     configure("users", **settings)
-    change("delete from loads where date in ('2026-11-12', '2026-11-20')")
+    edit_warehouse("delete from loads where date in ('2026-11-12', '2026-11-20')")
     if snapshots:
-        change(f"update loads set mode = 'snapshot' where date between {snapshots}")
+        edit_warehouse(f"update loads set mode = 'snapshot' where date between {snapshots}")
     status = read_status(read_workspace(USERS))
     assert status.known_until
     assert status.known_until.date() == dt.date(2026, 11, known + (known == 23))
@@ -234,8 +238,10 @@ def test_known_changes_end_with_window_or_snapshot(configure, mode, known):
     """A snapshot shows the state at its extraction, not at the end of its day."""
     make_days(FIRST, 19)
     configure("users", timezone="Europe/Berlin", mode=mode)
-    change("update loads set mode = ?, window_stop = '2026-11-23T23:00:00.000000Z' where date = '2026-11-23'", mode)
-    change("delete from loads where date < '2026-11-23'")
+    edit_warehouse(
+        "update loads set mode = ?, window_stop = '2026-11-23T23:00:00.000000Z' where date = '2026-11-23'", mode
+    )
+    edit_warehouse("delete from loads where date < '2026-11-23'")
     status = read_status(read_workspace(USERS))
     assert status.known_until == dt.datetime.fromisoformat(known)
     assert status.last_closed == dt.date(2026, 11, 25 if mode == "snapshot" else 24)

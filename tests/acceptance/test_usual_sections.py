@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.project import luigi_run, query
-from tests.support.reading import fail, make_user
+from tests.support.reading import make_user, read_error
 from tests.support.server import Answer, Request, Server
 from tests.support.things import TIME, TODAY
 from wholeday.config.source import Source
@@ -193,7 +193,7 @@ def test_two_secrets(server: Server, configure: Configure, monkeypatch: pytest.M
     sent = server.requests[0].headers
     assert (sent["DD-API-KEY"], sent["DD-APPLICATION-KEY"]) == ("key-of-nobody", "app-of-nobody")
     keys = {"auth": "header:DD-API-KEY:DD_KEY", "headers": {"DD-APPLICATION-KEY": "app-of-nobody"}}
-    line = fail(server.on("/users", Answer({"you sent": ["key-of-nobody", "app-of-nobody"]}, status=400)), **keys)
+    line = read_error(server.on("/users", Answer({"you sent": ["key-of-nobody", "app-of-nobody"]}, status=400)), **keys)
     assert "of-nobody" not in line
 
 
@@ -205,7 +205,7 @@ def test_sideloaded_records(server: Server, configure: Configure) -> None:
     columns = {"id": sa.BigInteger, "value": sa.Float}
     rows = load(configure, Amount, ["id"], columns, url=f"{url}?include=users", data_selector="tickets")
     assert [row[:2] for row in rows] == [(1, 2.0)]
-    assert "the page has lists at 'tickets', 'users'" in fail(url)
+    assert "the page has lists at 'tickets', 'users'" in read_error(url)
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from luigi.cmdline_parser import CmdlineParser
 from rich.console import Console
 
 from pipeline.users import USERS
-from tests.support.histories import EXAMPLES, limit_examples, steps, take
-from tests.support.project import execute, has_table, query
+from tests.support.histories import EXAMPLES, limit_examples, run_step, steps
+from tests.support.project import execute, has_table, query, run_stages
 from tests.support.reading import serve
 from tests.support.server import Server
 from tests.support.store import Store
@@ -29,7 +29,6 @@ from wholeday.errors import PipelineError
 from wholeday.load import day as load_stage
 from wholeday.load.warehouse import open_warehouse
 from wholeday.schema.marker import Marker
-from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
 
@@ -74,7 +73,7 @@ def test_marker_counts_every_removal_of_a_load(name: str, new_database: Callable
         store, days, forgotten = Store(new_database(), name), {}, set()
         before: Rows = {}
         for step in steps:
-            take(step, store, days, forgotten)
+            run_step(step, store, days, forgotten)
             after = store.present() if days else {}
             if step[0] != "forget":
                 marker = store.warehouse.read_marker(dt.date(2026, 11, step[1]))
@@ -142,9 +141,7 @@ def test_marker_counts_every_removal_of_a_day(
             caplog.clear()
             try:
                 with accepting(accept):
-                    stages.extract(read_workspace(USERS), date)
-                    stages.transform(read_workspace(USERS), date)
-                    stages.load(read_workspace(USERS), date)
+                    run_stages(USERS, date)
             except PipelineError:
                 assert read_users() == before
                 continue

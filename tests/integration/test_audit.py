@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.integration.test_cases import CASES, ORDERS
-from tests.support.histories import EXAMPLES, limit_examples, steps, take
+from tests.support.histories import EXAMPLES, limit_examples, run_step, steps
 from tests.support.store import TABLES, Store, incremental, snapshot, user
 from wholeday.load.audit import Audit, Finding
 from wholeday.load.clean_day import CleanDay, DayMetadata
@@ -88,7 +88,7 @@ def test_audit_finds_nothing_in_random_histories(name: str, new_database: Callab
     def hold(steps: list[Any]) -> None:
         store, days, forgotten = Watched(new_database(), name), {}, set()
         for step in steps:
-            take(step, store, days, forgotten)
+            run_step(step, store, days, forgotten)
             assert not store.loads or store.audit() == []
 
     hold()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.reading import DAY, People, fail, read
+from tests.support.reading import DAY, People, read, read_error
 from tests.support.server import Answer, Server
 from tests.support.wire import Raw, Wire
 from wholeday.errors import ConfigError
@@ -49,7 +49,7 @@ def test_content_type_makes_a_single_line_a_record(server: Server) -> None:
     url = server.on("/users", Answer(body, headers=NDJSON))
     assert read(url) == [{"id": 1, "items": [{"id": 7}]}]
     assert read(server.on("/users", Answer("", headers=NDJSON))) == []
-    assert "the body is empty" in fail(server.on("/users", Answer("")), data_selector="@")
+    assert "the body is empty" in read_error(server.on("/users", Answer("")), data_selector="@")
 
 
 def test_pages_of_lines_follow_links(server: Server) -> None:
@@ -63,7 +63,7 @@ def test_lines_without_declared_length_fail() -> None:
     with Wire() as wire:
         for head in (NO_LENGTH, NO_LENGTH.replace(b"x-ndjson", b"json")):
             wire.show({"/users": [Raw(head + b'{"id": 1}\n{"id": 2}\n')]})
-            assert "JSON lines without a declared length" in fail(f"{wire.url}/users")
+            assert "JSON lines without a declared length" in read_error(f"{wire.url}/users")
         wire.show({"/users": [Raw(NO_LENGTH.replace(b"x-ndjson", b"json") + b'[{"id": 1}]')]})
         assert read(f"{wire.url}/users") == [{"id": 1}]
 
@@ -76,7 +76,7 @@ def test_lines_after_the_declared_end_are_retried(cut: bytes) -> None:
     head, line = NO_LENGTH.removesuffix(b"\r\n"), b'{"id": 2}\n'
     with Wire() as wire:
         wire.show({"/users": [Raw(head + cut + line)]})
-        assert "the answer is longer than its headers declare" in fail(f"{wire.url}/users")
+        assert "the answer is longer than its headers declare" in read_error(f"{wire.url}/users")
         wire.show({"/users": [Raw(head + cut)]})
         assert read(f"{wire.url}/users") == [{"id": 1}]
 
@@ -87,7 +87,7 @@ def test_cut_last_line_is_retried(server: Server, headers: dict[str, str]) -> No
     cut, whole = ['{"id": 1}\n{"id": 2, "na', '{"id": 1}\n{"id": 2, "name": "B"}']
     url = server.on("/users", Answer(cut, headers=headers), Answer(whole, headers=headers))
     assert read(url) == [{"id": 1}, {"id": 2, "name": "B"}]
-    assert "the body is cut: its JSON has no end" in fail(server.on("/users", Answer(cut, headers=headers)))
+    assert "the body is cut: its JSON has no end" in read_error(server.on("/users", Answer(cut, headers=headers)))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_cut_last_line_is_retried(server: Server, headers: dict[str, str]) -> No
     ],
 )
 def test_lines_must_be_objects(server: Server, body: str, words: str) -> None:
-    assert words in fail(server.on("/users", Answer(body)))
+    assert words in read_error(server.on("/users", Answer(body)))
 
 
 def test_error_after_the_last_line_fails(server: Server) -> None:
@@ -110,13 +110,13 @@ def test_error_after_the_last_line_fails(server: Server) -> None:
     body = '{"id": 1, "error": "a past one"}\n{"id": 2, "error": "another"}\n'
     url = server.on("/users", Answer(body))
     assert len(read(url)) == 2
-    assert "reports a failure: 'error' is" in fail(server.on("/users", Answer(body + '{"error": "timeout"}')))
-    assert "reports a failure" in fail(server.on("/users", Answer('{"error": "busy"}', headers=NDJSON)))
+    assert "reports a failure: 'error' is" in read_error(server.on("/users", Answer(body + '{"error": "timeout"}')))
+    assert "reports a failure" in read_error(server.on("/users", Answer('{"error": "busy"}', headers=NDJSON)))
 
 
 def test_lines_refuse_a_list_path(server: Server) -> None:
     """The error names the key to change."""
-    line = fail(server.on("/users", Answer('{"users": []}\n{"users": []}')), data_selector="users")
+    line = read_error(server.on("/users", Answer('{"users": []}\n{"users": []}')), data_selector="users")
     assert "the body is JSON lines" in line
     assert "leave data_selector out, or set it to @" in line
 
@@ -136,7 +136,7 @@ def test_single_object_needs_its_key(server: Server) -> None:
     (record,) = take(url, data_selector="@")
     assert json.loads(record)["total"] == 50
     assert b"\n" not in record
-    assert "not clear which list" in fail(server.on("/users", Answer({"id": 1, "name": "Ada"})))
+    assert "not clear which list" in read_error(server.on("/users", Answer({"id": 1, "name": "Ada"})))
     job = {"id": 1, "status": "error", "name": "nightly"}
     assert read(server.on("/jobs/1", Answer(job)), data_selector="@") == [job]
 
@@ -154,7 +154,7 @@ def test_single_object_needs_its_key(server: Server) -> None:
 )
 def test_other_body_than_single_object_fails(server: Server, body: Any, words: str) -> None:
     """An error object looks like a record."""
-    assert words in fail(server.on("/users", Answer(body)), data_selector="@")
+    assert words in read_error(server.on("/users", Answer(body)), data_selector="@")
 
 
 @pytest.mark.parametrize(
@@ -207,12 +207,12 @@ def test_scalar_member_becomes_value(server: Server) -> None:
 )
 def test_other_value_than_object_of_objects_fails(server: Server, selector: str, body: Any, words: str) -> None:
     """The error names what was found instead."""
-    assert words in fail(server.on("/users", Answer(body)), data_selector=selector)
+    assert words in read_error(server.on("/users", Answer(body)), data_selector=selector)
 
 
 def test_missing_list_suggests_other_selectors(server: Server) -> None:
     body = {"users": {"u1": {"name": "Ada"}, "u2": {"name": "Bob"}}, "meta": {"took": 7}, "empty": {}}
-    line = fail(server.on("/users.json", Answer(body)))
+    line = read_error(server.on("/users.json", Answer(body)))
     assert (
         "set data_selector to its path, or users.* (its members) or @ (the object itself), if that is a record" in line
     )
@@ -238,7 +238,7 @@ def test_scalar_items_become_values(server: Server) -> None:
 
 def test_list_of_texts_needs_a_usual_name(server: Server) -> None:
     """Tags are not users: if the list of users is missing, no other list replaces it."""
-    assert "'tags'" in fail(server.on("/users", Answer({"tags": ["a"]})))
+    assert "'tags'" in read_error(server.on("/users", Answer({"tags": ["a"]})))
     assert read(server.on("/users", Answer({"people": ["a"], "total": 1}))) == [{"value": "a"}]
     assert read(server.on("/users", Answer({"members": [], "tags": ["x"]}))) == []
 

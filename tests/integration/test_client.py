@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import pytest
 import requests
 
-from tests.support.reading import DAY, People, fail, make_pages, read
+from tests.support.reading import DAY, People, make_pages, read, read_error
 from tests.support.server import Answer, Request, Server
 from tests.support.wire import Raw, Wire
 from wholeday import clock
@@ -46,7 +46,7 @@ def test_other_origin_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch
     url = server.on("/users", first)
     server.on("/two", redirect)
     keys = {"paginator": "next_url", "cursor_path": "next"} if how == "next" else {}
-    line = fail(url, auth="bearer:PEOPLE_TOKEN", **keys)
+    line = read_error(url, auth="bearer:PEOPLE_TOKEN", **keys)
     assert re.search(f"leads to {urljoin(url, away).partition('/users')[0].partition('/etc')[0]}", line)
     assert f"another origin than {server.url}" in line
     assert len(server.requests) == (2 if how == "redirect of a link" else 1)
@@ -69,7 +69,7 @@ def test_next_link_path_keeps_the_origin(server: Server, origin: str, kind: str)
     assert [record["id"] for record in records] == [0, 1, 2, 3]
     assert server.requests[-1].target == "/users?cursor=3&x=%2Fy"
     if origin.startswith("http"):
-        assert "another origin" in fail(server.on("/users", respond), **keys | {"next_link": "whole"})
+        assert "another origin" in read_error(server.on("/users", respond), **keys | {"next_link": "whole"})
 
 
 def test_next_link_path_refuses_redirect_to_other_origin(server: Server) -> None:
@@ -77,7 +77,7 @@ def test_next_link_path_refuses_redirect_to_other_origin(server: Server) -> None
     away = server.url.replace("127.0.0.1", "localhost")
     server.on("/two", Answer(status=302, headers={"Location": f"{away}/users"}))
     link = Answer([{"id": 1}], headers={"Link": "<http://api-svc/two>; rel=next"})
-    line = fail(server.on("/users", link), next_link="path")
+    line = read_error(server.on("/users", link), next_link="path")
     assert "a redirect from" in line
     assert "another origin" in line
     assert "next_link" not in line
@@ -89,7 +89,7 @@ def test_origin_is_parsed_as_requests_parses_it(server: Server, trick: str) -> N
     with Server() as other:
         names = {"own": server.url.removeprefix("http://"), "other": other.url.removeprefix("http://")}
         link = {"Link": f"<{trick.format(**names)}>; rel=next"}
-        fail(server.on("/users", Answer([{"id": 1}], headers=link)))
+        read_error(server.on("/users", Answer([{"id": 1}], headers=link)))
         assert not other.requests
 
 
@@ -111,7 +111,7 @@ def test_redirect_of_post_keeps_its_body(server: Server, status: int) -> None:
         assert read(url, method="POST", body={"team": 7}) == [{"id": 1}]
         assert [(request.method, request.body) for request in server.requests] == [("POST", b'{"team":7}')] * 2
     else:
-        assert f"a redirect from {url} ({status}) would drop the body of the POST" in fail(url, method="POST")
+        assert f"a redirect from {url} ({status}) would drop the body of the POST" in read_error(url, method="POST")
         assert len(server.requests) == 1
 
 
@@ -151,7 +151,7 @@ def test_cursor_header_returns_the_same_bytes(server: Server, cursor: str, where
 
 
 def test_at_most_ten_redirects_are_followed(server: Server) -> None:
-    line = fail(server.on("/users", Answer(status=302, headers={"Location": "/users"})))
+    line = read_error(server.on("/users", Answer(status=302, headers={"Location": "/users"})))
     assert "more than 10 redirects" in line
     assert len(server.requests) == 11
 
@@ -213,7 +213,7 @@ def test_environment_is_read_once(server: Server, monkeypatch: pytest.MonkeyPatc
 
 def test_ca_bundle_of_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "company.pem"))
-    assert "company.pem" in fail("https://127.0.0.1:9/users")
+    assert "company.pem" in read_error("https://127.0.0.1:9/users")
 
 
 @pytest.mark.slow
@@ -286,7 +286,7 @@ def test_temporary_failure_is_retried(server: Server, caplog: pytest.LogCaptureF
     assert [record.levelname for record in caplog.records] == ["INFO"] * 2
     assert "retry 2 of 5 in " in caplog.messages[1]
     server.on("/users", trouble)
-    assert "failed after 2 attempts" in fail(url, timeout=0.2, retries=1)
+    assert "failed after 2 attempts" in read_error(url, timeout=0.2, retries=1)
 
 
 def test_reset_within_the_body_is_retried() -> None:
@@ -301,7 +301,7 @@ def test_refused_connection_names_its_cause() -> None:
     """After the retries, one line names the address."""
     with Server() as closed:
         url = closed.url
-    line = fail(url, retries=1)
+    line = read_error(url, retries=1)
     assert re.search(r"GET http://127.0.0.1:\d+: Failed to establish a new connection.*refused; failed after 2", line)
 
 
@@ -309,7 +309,7 @@ def test_refused_connection_names_its_cause() -> None:
 def test_permanent_failure_is_not_retried(server: Server, status: int) -> None:
     """Any other 4xx fails at once, and quotes the answer and the next step."""
     url = server.on("/users", Answer({"error": "no\n  way" + " " * 300}, status=status))
-    line = fail(url, retries=3)
+    line = read_error(url, retries=3)
     quoted = "no" in line.partition(f": {status} ")[2]
     assert quoted == (status not in (401, 403))  # answers to a wrong secret often repeat it
     assert ": check " in line
@@ -319,7 +319,7 @@ def test_permanent_failure_is_not_retried(server: Server, status: int) -> None:
 @pytest.mark.slow
 def test_wait_doubles_with_each_retry(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF", 0.05)
-    fail(server.on("/users", Answer(status=500)), retries=4)
+    read_error(server.on("/users", Answer(status=500)), retries=4)
     times = [request.at for request in server.requests]
     waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert all(wait > 0.05 * 2**number for number, wait in enumerate(waits))
@@ -329,7 +329,7 @@ def test_wait_doubles_with_each_retry(server: Server, monkeypatch: pytest.Monkey
 def test_max_wait_limits_each_pause(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The jitter comes on top."""
     monkeypatch.setattr(retries, "BACKOFF", 0.2)
-    fail(server.on("/users", Answer(status=500)), retries=4, max_wait=dt.timedelta(0))
+    read_error(server.on("/users", Answer(status=500)), retries=4, max_wait=dt.timedelta(0))
     assert server.requests[-1].at - server.requests[-2].at < 1.0  # without max_wait it would be 1.6
 
 
@@ -390,7 +390,7 @@ def test_formats_of_waits(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
 def test_wait_beyond_max_wait_fails_at_once(server: Server, status: int) -> None:
     """The error names the requested wait and the limit."""
-    line = fail(server.on("/users", Answer(status=status, headers={"Retry-After": "7200"})), retries=3)
+    line = read_error(server.on("/users", Answer(status=status, headers={"Retry-After": "7200"})), retries=3)
     assert "asks to wait 2:00:00" in line
     assert "max_wait 0:10:00" in line
     assert len(server.requests) == 1
@@ -423,7 +423,7 @@ def test_clock_difference_beyond_settle_fails(
         assert read(url, settle=dt.timedelta(seconds=settle)) == []
     else:
         side = "ahead of" if offset > 0 else "behind"
-        assert f"is {abs(offset + age)} s {side} ours" in fail(url, settle=dt.timedelta(seconds=settle))
+        assert f"is {abs(offset + age)} s {side} ours" in read_error(url, settle=dt.timedelta(seconds=settle))
 
 
 def test_malformed_header_line_is_retried(server: Server) -> None:
@@ -432,7 +432,7 @@ def test_malformed_header_line_is_retried(server: Server) -> None:
     url = server.on("/users", Answer([{"id": 1}], headers=link, noise="no header"), Answer([{"id": 1}]))
     assert read(url, retries=1) == [{"id": 1}]
     assert len(server.requests) == 2
-    assert "a header line of the answer is malformed" in fail(
+    assert "a header line of the answer is malformed" in read_error(
         server.on("/users", Answer([{"id": 1}], headers=link, noise="no header"))
     )
 
@@ -440,7 +440,7 @@ def test_malformed_header_line_is_retried(server: Server) -> None:
 @pytest.mark.parametrize("status", [201, 202, 204])
 def test_other_2xx_statuses_fail(server: Server, status: int) -> None:
     """The page of a 202 is not ready, and a 204 has none."""
-    assert f": {status} " in fail(server.on("/users", Answer([{"id": 1}], status=status)))
+    assert f": {status} " in read_error(server.on("/users", Answer([{"id": 1}], status=status)))
 
 
 def test_unreadable_date_header_is_ignored() -> None:

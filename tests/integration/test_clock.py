@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.users import USERS
-from tests.support.project import execute, query, run_here
+from tests.support.project import execute, query, run_here, run_stages
 from tests.support.server import Answer, Request, Server
 from wholeday import clock
 from wholeday.commands.rebuild import rebuild
@@ -44,9 +44,7 @@ def take(database: str, server: Server, configure: Callable[..., None], monkeypa
     def load(day: dt.date, ahead: dt.timedelta = dt.timedelta(0)) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(clock, "utc_now", lambda: NOW + ahead)
-            stages.extract(read_workspace(USERS), day)
-            stages.transform(read_workspace(USERS), day)
-            stages.load(read_workspace(USERS), day)
+            run_stages(USERS, day)
 
     return load
 

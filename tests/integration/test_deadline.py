@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.reading import fail, read
+from tests.support.reading import read, read_error
 from tests.support.server import Answer, Dripper, Server
 from tests.support.wire import Raw, Wire
 from wholeday.extract.http import deadline
@@ -55,7 +55,7 @@ def within(seconds: float) -> Iterator[None]:
 def test_slow_source_fails_at_the_deadline(phase: str) -> None:
     scheme = "https" if phase == "TLS handshake" else "http"
     with Dripper(*PHASES[phase]) as dripper, within(1):
-        line = fail(f"{scheme}://127.0.0.1:{dripper.port}/users", retries=1)
+        line = read_error(f"{scheme}://127.0.0.1:{dripper.port}/users", retries=1)
     assert "failed after 2 attempts" in line
     if phase == "TLS handshake":
         assert "timed out" in line
@@ -69,7 +69,7 @@ def test_slow_source_fails_at_the_deadline(phase: str) -> None:
 def test_slow_source_fails_below_the_minimum_rate(phase: str) -> None:
     """The rate is measured over each period of `timeout`, and the deadline is far away."""
     with Dripper(*PHASES[phase]) as dripper, within(0.8):
-        line = fail(dripper.url, timeout=0.4)
+        line = read_error(dripper.url, timeout=0.4)
     if phase != "body of an error":
         assert "the source sends less than 100 bytes per second" in line
     assert "failed after 1 attempt" in line
@@ -82,7 +82,7 @@ def test_deadline_holds_through_a_proxy(monkeypatch: pytest.MonkeyPatch, scheme:
     """For https, the answer to CONNECT is slow."""
     with Dripper(OK, b"X-Header: value\r\n") as dripper, within(0.5):
         monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{dripper.port}")
-        assert "longer than 0.5 seconds" in fail(f"{scheme}://api.example.com/users")
+        assert "longer than 0.5 seconds" in read_error(f"{scheme}://api.example.com/users")
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_deadline_holds_while_sending_a_request() -> None:
     """A large request waits until the source accepts it."""
     with socket.create_server(("127.0.0.1", 0)) as silent, within(0.5):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/users"
-        assert "failed after 1 attempt" in fail(url, method="POST", body={"filter": "x" * 2**23})
+        assert "failed after 1 attempt" in read_error(url, method="POST", body={"filter": "x" * 2**23})
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_redirects_share_one_deadline(server: Server) -> None:
     """A chain of redirects, each in time, takes no longer than one request."""
     url = server.on("/users", Answer(status=307, headers={"Location": "/users"}, wait=0.2))
     with within(0.5):
-        assert "longer than 0.5 seconds" in fail(url)
+        assert "longer than 0.5 seconds" in read_error(url)
     assert len(server.requests) <= 3
 
 
@@ -119,7 +119,7 @@ def test_deadline_holds_for_a_token_endpoint(server: Server, monkeypatch: pytest
     monkeypatch.setenv("PEOPLE_SECRET", "long-secret")
     with Dripper(OK + LENGTH, b" ") as dripper, within(0.5):
         auth = f"oauth2:{dripper.url}:PEOPLE_ID:PEOPLE_SECRET"
-        assert "longer than 0.5 seconds" in fail(server.on("/users", Answer([])), auth=auth)
+        assert "longer than 0.5 seconds" in read_error(server.on("/users", Answer([])), auth=auth)
     assert not server.requests
 
 
@@ -133,7 +133,7 @@ def test_deadline_holds_for_a_webhook() -> None:
 def test_endless_interim_answers_fail_at_the_limit() -> None:
     """They may arrive above the minimum rate, so their size is limited too."""
     with Dripper(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, pause=0) as dripper, within(5):
-        assert "headers of the answer are larger than 1 MiB" in fail(dripper.url)
+        assert "headers of the answer are larger than 1 MiB" in read_error(dripper.url)
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ def test_malformed_chunks_fail_with_one_line(framing: bytes, words: str) -> None
 
         thread = threading.Thread(target=serve)
         thread.start()
-        line = fail(f"http://127.0.0.1:{listener.getsockname()[1]}/users", retries=1)
+        line = read_error(f"http://127.0.0.1:{listener.getsockname()[1]}/users", retries=1)
         thread.join()
     assert words in line
     assert "failed after 2 attempts" in line
@@ -188,4 +188,4 @@ def test_incomplete_headers_are_retried(cut: bytes) -> None:
         wire.show({"/users": [Raw(cut), Raw(whole)]})
         assert read(f"{wire.url}/users", retries=1) == [{"a": 1}]
         wire.show({"/users": [Raw(cut)]})
-        assert "the headers of the answer are incomplete" in fail(f"{wire.url}/users")
+        assert "the headers of the answer are incomplete" in read_error(f"{wire.url}/users")

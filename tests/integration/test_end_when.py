@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.users import USERS
 from tests.support.project import luigi_run, query
-from tests.support.reading import DAY, People, fail, make_user, read
+from tests.support.reading import DAY, People, make_user, read, read_error
 from tests.support.server import Answer, Request, Server
 from wholeday.commands.check.questions import OK
 from wholeday.commands.check.source import check_source
@@ -64,7 +64,7 @@ def test_configured_end_after_the_last_page(server: Server, end: str, paginator:
     assert sum(len(page) for page in reading) == 14
     if paginator == "page":
         assert len(server.requests) == 4
-    line = fail(url, retries=1, **keys)
+    line = read_error(url, retries=1, **keys)
     assert "failed after 2 attempts: " in line
     assert line.endswith(f"if this answer means that there are no more records, set end_when = {end}")
 
@@ -87,7 +87,7 @@ def test_end_must_repeat_on_retry(server: Server, end: str) -> None:
 @pytest.mark.parametrize("end", ["404", "400"])
 def test_error_on_the_first_page_fails(server: Server, end: str) -> None:
     """A wrong URL is not a day without records."""
-    assert f": {end} " in fail(server.on("/users", ENDS[end]), paginator="page", end_when=end, retries=3)
+    assert f": {end} " in read_error(server.on("/users", ENDS[end]), paginator="page", end_when=end, retries=3)
     assert len(server.requests) == 1
 
 
@@ -100,7 +100,7 @@ def test_first_page_without_records(server: Server, end: str, total: str, keys: 
     if keys.get("more_path") and end == "missing_list":
         keys["paginator"] = "page"
     assert read(server.on("/users", ENDS[end]), end_when=end, **keys) == []
-    assert f"set end_when = {end}" in fail(f"{server.url}/users", **keys)
+    assert f"set end_when = {end}" in read_error(f"{server.url}/users", **keys)
 
 
 @pytest.mark.parametrize("answer", EMPTY.values(), ids=EMPTY)
@@ -109,17 +109,17 @@ def test_missing_list(server: Server, answer: Answer) -> None:
     selector = "data.users" if answer.body == {"data": None} else "users"
     url = server.on("/users", answer)
     assert read(url, data_selector=selector, end_when="missing_list") == []
-    assert "set end_when = missing_list" in fail(url, data_selector=selector)
+    assert "set end_when = missing_list" in read_error(url, data_selector=selector)
     for body in ({"users": {"id": 1}}, {"users": "maintenance"}, {"users": 7}):
         server.on("/users", Answer(body))
-        line = fail(url, data_selector=selector if selector == "users" else "users", end_when="missing_list")
+        line = read_error(url, data_selector=selector if selector == "users" else "users", end_when="missing_list")
         assert "no list at 'users'" in line
 
 
 def test_missing_list_with_another_list_is_unclear(server: Server) -> None:
     """With `data_selector = auto`, a list in another place is an error."""
     url = server.on("/users", Answer({"data": {"people": [{"id": 1}]}}))
-    assert "not clear which list" in fail(url, end_when="missing_list")
+    assert "not clear which list" in read_error(url, end_when="missing_list")
     assert read(server.on("/users", Answer({"kind": "users"})), end_when="missing_list") == []
 
 
@@ -147,7 +147,7 @@ def test_same_cursor(server: Server, users: list[Any]) -> None:
     keys = {"paginator": "cursor", "cursor_path": "next", "cursor_param": "after"}
     url = server.on("/users", respond)
     assert read(url, end_when="same_cursor", **keys) == [{"id": 1}, *users]
-    assert re.search("repeats the request of page 2.*set end_when = same_cursor", fail(url, **keys))
+    assert re.search("repeats the request of page 2.*set end_when = same_cursor", read_error(url, **keys))
 
 
 def test_cursor_of_an_earlier_page_is_a_cycle(server: Server) -> None:
@@ -158,7 +158,7 @@ def test_cursor_of_an_earlier_page_is_a_cycle(server: Server) -> None:
         return Answer({"users": [{"id": after}], "next": after % 3 + 1})
 
     keys = {"paginator": "cursor", "cursor_path": "next", "cursor_param": "after"}
-    line = fail(server.on("/users", respond), end_when="same_cursor", **keys)
+    line = read_error(server.on("/users", respond), end_when="same_cursor", **keys)
     assert "repeats the request of page 2" in line
     assert "same_cursor" not in line
 
@@ -170,7 +170,7 @@ def test_repeated_page(server: Server, first: bool) -> None:
     url = server.on("/users", lambda r: Answer([*bodies, bodies[0 if first else 1]][min(3, int(r.query["page"])) - 1]))
     assert read(url, paginator="page", end_when="repeated_page") == [{"id": 1}, {"id": 2}, {"id": 3}]
     assert len(server.requests) == 4
-    assert re.search("has the same records as page .*set end_when = repeated_page", fail(url, paginator="page"))
+    assert re.search("has the same records as page .*set end_when = repeated_page", read_error(url, paginator="page"))
 
 
 @pytest.mark.parametrize("total", ["total", "pages:pages"])
@@ -181,7 +181,7 @@ def test_totals_are_checked_with_end_when(server: Server, end: str, total: str) 
     last = ENDS.get(end) or Answer({"users": [{"id": 10 + number} for number in range(4)], **beside})
     url = serve_pages(server, last, **beside)
     keys = {"data_selector": "users", "paginator": "page", "total_path": total, "end_when": end}
-    line = fail(url, retries=1, **keys)
+    line = read_error(url, retries=1, **keys)
     assert "the source declares" in line
     assert "page 3 " in line
     complete = serve_pages(server, last, total=14, pages=2)
@@ -192,7 +192,7 @@ def test_totals_are_checked_with_end_when(server: Server, end: str, total: str) 
 def test_announced_page_is_required_with_end_when(server: Server, more_path: str) -> None:
     """The page before announces another page."""
     url = serve_pages(server, ENDS["404"], has_more=True)
-    line = fail(url, data_selector="users", paginator="page", end_when="404", more_path=more_path)
+    line = read_error(url, data_selector="users", paginator="page", end_when="404", more_path=more_path)
     assert "the end by end_when = 404, and 'has_more' of the page before announces more" in line
 
 

@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 
 from pipeline.users import USERS
-from tests.support.project import dump_warehouse, luigi_run, query, run
+from tests.support.project import dump_warehouse, luigi_run, query, run, run_stages
 from tests.support.reading import DAY
 from tests.support.server import Answer, Server
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import SourceError
-from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
 
@@ -44,9 +43,7 @@ def _loaded(server: Server, configure: Callable[..., None], monkeypatch: pytest.
 
 def work(day: dt.date = DAY) -> None:
     """Run all stages of a day."""
-    stages.extract(read_workspace(USERS), day)
-    stages.transform(read_workspace(USERS), day)
-    stages.load(read_workspace(USERS), day)
+    run_stages(USERS, day)
 
 
 def list_users() -> list[int]:

@@ -17,18 +17,17 @@ from tests.support.forgetting import (
     DAYS,
     MARK,
     Records,
-    answer,
     check_markers,
     dump_days,
     dump_tables,
     find_mark,
     load_days,
-    make,
     make_records,
     read_clean,
     read_raw,
+    serve_days,
 )
-from tests.support.project import dump_tree, execute, query, remove_warehouse, run, run_line
+from tests.support.project import dump_tree, execute, query, remove_warehouse, run, run_line, run_stages
 from tests.support.server import Answer, Server
 from tests.support.terminal import run_on_terminal
 from wholeday import clock
@@ -135,7 +134,7 @@ def test_erased_user_does_not_come_back():
         stages.load(read_workspace(USERS), day)
     assert find_mark() == []
     read_workspace(USERS).folder("raw", DAYS[0]).clear()
-    make(USERS, DAYS[:1])
+    run_stages(USERS, *DAYS[:1])
     assert not [path for path in find_mark() if "warehouse" in path]
     assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
     check_markers()
@@ -228,8 +227,8 @@ def test_key_of_two_columns_is_an_array(server, configure):
         ]
         for day in DAYS[:2]
     }
-    answer(server, configure, days, orders.ORDERS, mode="incremental")
-    make(orders.ORDERS, DAYS[:2])
+    serve_days(server, configure, days, orders.ORDERS, mode="incremental")
+    run_stages(orders.ORDERS, *DAYS[:2])
     result = forget(read_workspace(orders.ORDERS), ['["A-1", 2]'])
     assert result.days == {DAYS[0]: 2, DAYS[1]: 2}
     assert query("select number, line from orders") == [("A-1", 1)]
@@ -242,11 +241,11 @@ def test_key_of_two_columns_is_an_array(server, configure):
 @pytest.mark.usefixtures("database_on_request")
 def test_other_dataset_in_the_warehouse_does_not_change(server, configure):
     """The other dataset has rejects at the same positions and a field with the same name."""
-    answer(server, configure, make_records(), mode="incremental")
-    make(USERS, [DAYS[3]])
+    serve_days(server, configure, make_records(), mode="incremental")
+    run_stages(USERS, DAYS[3])
     days: Records = {DAYS[3]: [{"number": "A-1", "line": line, "amount": -1, "id": 42} for line in range(1, 6)]}
-    answer(server, configure, days, orders.ORDERS, mode="incremental")
-    make(orders.ORDERS, [DAYS[3]])
+    serve_days(server, configure, days, orders.ORDERS, mode="incremental")
+    run_stages(orders.ORDERS, DAYS[3])
     tables = [f"select * from {name} where dataset = 'orders' order by 1, 2, 3, 4" for name in ("loads", "rejects")]
     before = [query(sql) for sql in tables]
     assert [len(rows) for rows in before] == [1, 5]
@@ -266,8 +265,8 @@ def make_lowered(server: Server, configure: Callable[..., None], clean: Callable
     dataset = Dataset(orders.Orders, orders.Order, lower, orders.table, orders.ORDERS.key)
     days: Records = {DAYS[0]: [{"number": f" A-{n}", "line": 1, "changed": "2026-11-01T08:00:00Z"} for n in range(5)]}
     days[DAYS[0]].insert(0, {"number": "A-3", "line": 1, "amount": -1})
-    answer(server, configure, days, dataset, mode="incremental")
-    make(dataset, DAYS[:1])
+    serve_days(server, configure, days, dataset, mode="incremental")
+    run_stages(dataset, *DAYS[:1])
     return dataset
 
 
@@ -394,8 +393,8 @@ def test_missing_key_without_earlier_erasure_is_an_error():
 def test_record_without_key_belongs_to_no_user(server, configure):
     """Erasing the key "null" does not erase records whose key is null or missing."""
     days: Records = {DAYS[0]: [{"number": None, "line": 1}, {"line": 1}, {"number": "null", "line": 1}]}
-    answer(server, configure, days, orders.ORDERS, mode="incremental")
-    make(orders.ORDERS, DAYS[:1])
+    serve_days(server, configure, days, orders.ORDERS, mode="incremental")
+    run_stages(orders.ORDERS, *DAYS[:1])
     assert forget(read_workspace(orders.ORDERS), ['["null", 1]']).days == {DAYS[0]: 1}
     assert query("select count(*) from rejects") == [(2,)]
 

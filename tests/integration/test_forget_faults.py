@@ -22,16 +22,15 @@ from tests.support.forgetting import (
     DAYS,
     MARK,
     Records,
-    answer,
     check_markers,
     dump_days,
     find_mark,
     load_days,
-    make,
     make_records,
     read_raw,
+    serve_days,
 )
-from tests.support.project import execute, is_held, query, run, start
+from tests.support.project import execute, is_held, query, run, run_stages, start
 from tests.support.reading import make_user
 from tests.support.server import Server
 from wholeday import clock
@@ -267,8 +266,8 @@ def test_next_run_completes_a_run_killed_anywhere(server, configure):
     """The kill comes before each sync, rename, delete and commit. No day is lost, no load restores the user, and the
     same command gives the files and tables of a run without a kill."""
     days = make_records()
-    answer(server, configure, days, mode="incremental")
-    make(USERS, [DAYS[1], DAYS[3]])
+    serve_days(server, configure, days, mode="incremental")
+    run_stages(USERS, DAYS[1], DAYS[3])
     code = "from tests.integration import test_forget_faults as faults; faults.kill_at_every_step()"
     result = run("python", "-c", code)
     assert result.returncode == 0, result.stderr
@@ -356,8 +355,8 @@ def dump_database() -> list[str]:
 @pytest.mark.usefixtures("database")
 def test_concurrent_loads_do_not_restore_the_user(server, configure):
     """Another process transforms and loads days during `forget`. In the end every marker matches its files."""
-    answer(server, configure, make_records(), mode="incremental")
-    make(USERS, DAYS)
+    serve_days(server, configure, make_records(), mode="incremental")
+    run_stages(USERS, *DAYS)
     code = "from tests.integration import test_forget_faults as faults; faults.load_again_and_again()"
     process = start("python", "-c", code)
     try:

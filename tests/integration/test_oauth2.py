@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 import requests
 
-from tests.support.reading import People, fail, make_pages, read
+from tests.support.reading import People, make_pages, read, read_error
 from tests.support.server import Answer, Request, Server
 from tests.support.tokens import ID, SECRET, Caller
 from wholeday.errors import SourceError
@@ -49,7 +49,7 @@ def test_token_request_follows_the_standard(server: Server) -> None:
     """A form, with id and secret URL-encoded in HTTP basic. It is sent with the first request, not before."""
     caller = Caller(server, issue())
     assert not server.requests
-    assert caller.ask() == "token-1"
+    assert caller.fetch_token() == "token-1"
     request = server.requests[0]
     assert (request.method, request.body) == ("POST", b"grant_type=client_credentials")
     assert request.headers["Authorization"] == f"Basic {BASIC}"
@@ -62,7 +62,7 @@ def test_scope_of_token_url_is_sent_in_body(server: Server) -> None:
     """The rest of the query stays in the URL."""
     scope = "https://graph.example/.default"
     caller = Caller(server, issue(), query=f"?tenant=a/b&scope={scope}&scope=more+still")
-    assert caller.ask() == "token-1"
+    assert caller.fetch_token() == "token-1"
     assert server.requests[0].query == {"tenant": "a/b"}
     assert caller.asked == [{"grant_type": "client_credentials", "scope": f"{scope} more still"}]
 
@@ -72,13 +72,13 @@ def test_secret_in_the_body_after_a_refused_header(server: Server, refusal: Answ
     """Later requests send it in the body at once."""
     answer = issue(expires_in=1)
     caller = Caller(server, lambda request: answer(request) if b"secret" in request.body else refusal)
-    assert [caller.ask(), caller.ask()] == ["token-1", "token-2"]
+    assert [caller.fetch_token(), caller.fetch_token()] == ["token-1", "token-2"]
     inside = {"grant_type": "client_credentials", "client_id": ID, "client_secret": SECRET}
     assert caller.asked == [{"grant_type": "client_credentials"}, inside, inside]
     sent = [each.headers["Authorization"] for each in server.requests if each.path == "/token"]
     assert sent == [f"Basic {BASIC}", None, None]
     server.on("/token", refusal)
-    caller.fail()
+    caller.fetch_error()
     assert len(caller.asked) == 4
 
 
@@ -100,7 +100,9 @@ def test_secret_in_the_body_after_a_refused_header(server: Server, refusal: Answ
 def test_token_is_replaced_shortly_before_its_end(server: Server, said: dict[str, Any], fetches: int) -> None:
     """A token is replaced ten seconds before it expires. A token without an expiry is never replaced."""
     caller = Caller(server, issue(**said))
-    assert [caller.ask() for _ in range(3)] == ([f"token-{n}" for n in (1, 2, 3)] if fetches == 3 else ["token-1"] * 3)
+    assert [caller.fetch_token() for _ in range(3)] == (
+        [f"token-{n}" for n in (1, 2, 3)] if fetches == 3 else ["token-1"] * 3
+    )
     assert len(caller.asked) == fetches
 
 
@@ -114,11 +116,11 @@ def test_lifetime_begins_with_the_request(server: Server, monkeypatch: pytest.Mo
         return give(request)
 
     caller = Caller(server, answer_late)
-    assert caller.ask() == "token-1"
+    assert caller.fetch_token() == "token-1"
     now[0] = 120.0
-    assert caller.ask() == "token-1"
+    assert caller.fetch_token() == "token-1"
     now[0] = 120.1
-    assert caller.ask() == "token-2"
+    assert caller.fetch_token() == "token-2"
 
 
 def test_refused_token_is_renewed_once(server: Server) -> None:
@@ -199,7 +201,7 @@ def test_endpoint_without_a_token_fails_with_one_line(server: Server, answer: An
     The endpoint receives a second request only if it expects the id in the body.
     """
     caller = Caller(server, answer)
-    line = caller.fail()
+    line = caller.fetch_error()
     assert says in line
     assert len(caller.asked) == (2 if "in the body" in says else 1)
     assert len(line) < 1000
@@ -209,7 +211,7 @@ def test_endpoint_without_a_token_fails_with_one_line(server: Server, answer: An
 def test_redirect_of_token_endpoint_is_refused(server: Server) -> None:
     """Within the origin too. The line names the target."""
     caller = Caller(server, Answer("x" * 10, status=307, headers={"Location": "/elsewhere?key=hidden"}))
-    line = caller.fail()
+    line = caller.fetch_error()
     assert "307 Temporary Redirect: a redirect to /elsewhere?key=***, which would receive id and secret" in line
     assert len(server.requests) == 1
 
@@ -230,18 +232,18 @@ def test_temporary_failure_of_endpoint_is_recoverable(server: Server, answer: An
     """With the wait that the endpoint asks for. The next attempt fetches a token."""
     caller = Caller(server, answer, issue(), timeout=0.2)
     with pytest.raises(RecoverableError) as caught:
-        caller.ask()
+        caller.fetch_token()
     assert str(caught.value).startswith(f"POST {caller.url}: ")
     assert SECRET not in str(caught.value)
     assert caught.value.wait == (7 if "Retry-After" in answer.headers else 0)
-    assert caller.ask() == "token-1"
+    assert caller.fetch_token() == "token-1"
 
 
 def test_wait_of_endpoint_is_handed_on(server: Server) -> None:
     """The client waits as it does for the source, or fails if the wait is too long."""
     caller = Caller(server, Answer(status=429, headers={"Retry-After": "7200"}))
     with pytest.raises(RecoverableError) as caught:
-        caller.ask()
+        caller.fetch_token()
     assert caught.value.wait == 7200
 
 
@@ -253,7 +255,7 @@ def test_refused_connection_to_endpoint_is_recoverable() -> None:
 
 def test_endless_token_answer_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wholeday.extract.http.body.MAX_BODY", 1000)
-    assert "the body is larger than" in Caller(server, Answer("x" * 5000)).fail()
+    assert "the body is larger than" in Caller(server, Answer("x" * 5000)).fetch_error()
 
 
 @pytest.mark.slow
@@ -283,7 +285,7 @@ def test_no_secret_and_no_token_is_printed(server: Server, caplog: pytest.LogCap
     with caller.mask.cover():
         for _ in range(2):
             try:
-                caller.ask()
+                caller.fetch_token()
             except (SourceError, RecoverableError):
                 trace += traceback.format_exc()
     assert "POST /token?api_key=***" in caplog.text
@@ -295,7 +297,7 @@ def test_no_secret_and_no_token_is_printed(server: Server, caplog: pytest.LogCap
 def test_token_is_masked_at_once(server: Server) -> None:
     """The API may repeat it at once. A replaced token stays masked."""
     caller = Caller(server, issue(expires_in=5))
-    assert [caller.ask(), caller.ask()] == ["token-1", "token-2"]
+    assert [caller.fetch_token(), caller.fetch_token()] == ["token-1", "token-2"]
     assert caller.mask("token-1 and token-2") == "*** and ***"
 
 
@@ -303,7 +305,7 @@ def test_auth_ignores_netrc(server: Server, monkeypatch: pytest.MonkeyPatch, hom
     (home / "netrc").write_text("machine 127.0.0.1 login ann password hunter2")
     monkeypatch.setenv("NETRC", str(home / "netrc"))
     assert requests.get(server.on("/users", Answer([]))).request.headers["Authorization"]
-    Caller(server, refuse("invalid_client")).fail()
+    Caller(server, refuse("invalid_client")).fetch_error()
     sent = [each.headers["Authorization"] for each in server.requests if each.path == "/token"]
     assert sent == [f"Basic {BASIC}", None]
 
@@ -328,7 +330,7 @@ def test_extraction_outlives_its_tokens(server: Server) -> None:
 def test_refused_new_token_fails_at_once(server: Server) -> None:
     server.on("/token", issue())
     url = server.on("/users", lambda request: Answer({"error": request.headers["Authorization"]}, status=401))
-    line = fail(url, auth=f"oauth2:{server.url}/token:PEOPLE_ID:PEOPLE_SECRET", retries=3)
+    line = read_error(url, auth=f"oauth2:{server.url}/token:PEOPLE_ID:PEOPLE_SECRET", retries=3)
     assert line.endswith("401 Unauthorized: check auth, and the secret it names")
     assert [request.path for request in server.requests] == ["/token", "/users"] * 2
 
@@ -339,7 +341,7 @@ def test_short_outage_of_endpoint_is_retried(server: Server) -> None:
     auth = f"oauth2:{server.url}/token:PEOPLE_ID:PEOPLE_SECRET"
     assert read(url, auth=auth, paginator="single", retries=2) == [{"id": 1}]
     server.on("/token", Answer(status=503))
-    assert f"POST {server.url}/token: 503 Service Unavailable; failed after 1 attempt:" in fail(url, auth=auth)
+    assert f"POST {server.url}/token: 503 Service Unavailable; failed after 1 attempt:" in read_error(url, auth=auth)
 
 
 def test_date_in_retry_after_of_endpoint(server: Server) -> None:
@@ -347,5 +349,5 @@ def test_date_in_retry_after_of_endpoint(server: Server) -> None:
     then = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
     caller = Caller(server, Answer(status=503, headers={"Retry-After": format_datetime(then, usegmt=True)}))
     with pytest.raises(RecoverableError) as caught:
-        caller.ask()
+        caller.fetch_token()
     assert caught.value.wait == pytest.approx(60, abs=2)

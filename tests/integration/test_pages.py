@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.reading import DAY, People, fail, read
+from tests.support.reading import DAY, People, read, read_error
 from tests.support.server import Answer, Server
 from wholeday.extract.http import body as bodies
 from wholeday.extract.http import envelope
@@ -118,7 +118,7 @@ def test_list_is_selected(server: Server, body: object, selector: str, count: in
 )
 def test_ambiguous_list_is_refused(server: Server, body: object, selector: str, words: str) -> None:
     """The error names the candidates."""
-    assert re.search(words, fail(server.on("/users", Answer(body)), data_selector=selector))
+    assert re.search(words, read_error(server.on("/users", Answer(body)), data_selector=selector))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_page_that_reports_a_failure_fails(
     if words is None:
         assert read(url, error_path=error_path) == [{"id": 1}]
     else:
-        assert re.search(f"the page reports a failure: {words}.*set ok_when", fail(url, error_path=error_path))
+        assert re.search(f"the page reports a failure: {words}.*set ok_when", read_error(url, error_path=error_path))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_page_that_reports_a_failure_fails(
 )
 def test_duplicate_name_in_a_page_is_refused(server: Server, body: str, selector: str, name: str) -> None:
     """The last value would win, and silently hide the records or the end of the other one."""
-    line = fail(server.on("/users", Answer(body)), data_selector=selector)
+    line = read_error(server.on("/users", Answer(body)), data_selector=selector)
     assert re.search(f'the name "{name}"', line)
 
 
@@ -215,7 +215,7 @@ def test_numbers_in_any_notation(server: Server, total: str, more: str, end: str
 def test_later_pages_have_the_shape_of_the_first(server: Server) -> None:
     """An error object with a list of its own is not a page."""
     first = Answer([{"id": 1}], headers={"Link": "</users?page=2>; rel=next"})
-    line = fail(server.on("/users", first, Answer({"details": [{"why": "busy"}]})))
+    line = read_error(server.on("/users", first, Answer({"details": [{"why": "busy"}]})))
     assert "an object, expected a list of records" in line
 
 
@@ -237,7 +237,7 @@ def test_later_pages_have_the_shape_of_the_first(server: Server) -> None:
 )
 def test_unusable_body_fails_at_once(server: Server, body: str | bytes, words: str) -> None:
     """A status of 200 means no retry. The error quotes the body."""
-    line = fail(server.on("/users", Answer(body)), retries=3)
+    line = read_error(server.on("/users", Answer(body)), retries=3)
     assert re.search(words, line)
     assert f"GET {server.url}/users" in line
     assert "200 OK" in line
@@ -254,7 +254,7 @@ def test_too_large_body_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -
     for answer in (bomb, empty, Answer(b" " * (2**20 + 1))):
         url = server.on("/users", answer)
         tracemalloc.start()
-        assert "larger than 1 MiB" in fail(url, retries=3)
+        assert "larger than 1 MiB" in read_error(url, retries=3)
         assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
         tracemalloc.stop()
     assert len(server.requests) == 3
@@ -271,8 +271,8 @@ def test_body_of_redirect_is_not_read(server: Server) -> None:
 
 def test_empty_list_is_not_replaced_by_another(server: Server) -> None:
     """On a day without users, another list of objects is not taken instead."""
-    assert "not clear which list" in fail(server.on("/users", Answer({"users": [], "teams": [{"id": 7}]})))
-    assert "not clear which list" in fail(server.on("/users", Answer({"users": [{"id": 7}], "teams": []})))
+    assert "not clear which list" in read_error(server.on("/users", Answer({"users": [], "teams": [{"id": 7}]})))
+    assert "not clear which list" in read_error(server.on("/users", Answer({"users": [{"id": 7}], "teams": []})))
     url = server.on("/users", Answer({"users": [], "teams": [{"id": 7}]}))
     assert read(url, data_selector="users") == []
 
@@ -287,7 +287,7 @@ def test_null_list_is_empty(server: Server, indent: int | None) -> None:
     for selector in ("users", "auto"):
         assert read(server.on("/users", *pages), data_selector=selector, paginator="page") == [{"id": 1}, {"id": 2}]
     failed = Answer({"users": None, "error": "busy"})
-    assert "reports a failure" in fail(server.on("/users", failed), data_selector="users")
+    assert "reports a failure" in read_error(server.on("/users", failed), data_selector="users")
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_null_list_is_empty(server: Server, indent: int | None) -> None:
 )
 def test_null_list_is_not_replaced_by_another(server: Server, body: Any, null: str) -> None:
     """Groups must not be loaded as users."""
-    line = fail(server.on("/users", Answer(body)))
+    line = read_error(server.on("/users", Answer(body)))
     assert f"not clear which list holds the records: the page has lists at '{[*body][1]}', and null at '{null}'" in line
     assert read(server.on("/users", Answer(body)), data_selector=null) == []
 
@@ -354,7 +354,7 @@ def test_lists_of_texts_and_links_hold_no_records(server: Server, body: Any) -> 
 @pytest.mark.parametrize("selector", ["data", "auto"])
 def test_duplicate_member_of_a_page_is_refused(server: Server, body: str, name: str, selector: str) -> None:
     """The duplicates may be anywhere, with any members in between."""
-    line = fail(server.on("/users", Answer(body)), data_selector=selector)
+    line = read_error(server.on("/users", Answer(body)), data_selector=selector)
     assert f'the name "{name}" twice' in line
 
 
@@ -388,7 +388,7 @@ def test_envelope_has_no_duplicates_or_is_refused(pairs: list[tuple[str, Any]], 
 )
 def test_further_list_is_ambiguous(server: Server, body: Any, candidates: str) -> None:
     """The list may be anywhere, with any first item."""
-    line = fail(server.on("/users", Answer(body)))
+    line = read_error(server.on("/users", Answer(body)))
     assert f"not clear which list holds the records: the page has lists at {candidates}" in line
 
 
@@ -422,7 +422,7 @@ def test_deep_record_does_not_fail_its_page(server: Server, depth: int, open_clo
 )
 def test_deep_invalid_record_fails_its_page(server: Server, inside: str) -> None:
     body = f'[{{"id":1}},{"[" * 5000}{inside}{"]" * 5000}]'
-    assert "the body is not JSON" in fail(server.on("/users", Answer(body)))
+    assert "the body is not JSON" in read_error(server.on("/users", Answer(body)))
 
 
 @pytest.mark.parametrize("name", ["meta", "links", "errors"])
@@ -431,7 +431,7 @@ def test_deep_envelope_is_refused(server: Server, name: str) -> None:
     deep = '{"id":1,"x":%s}' % ("[" * 300 + "]" * 300)
     for depth in (201, 5000):
         body = f'{{"data":[{deep}],"{name}":{"[" * depth}{"]" * depth}}}'
-        assert f"'{name}' is nested more than 200 levels deep" in fail(
+        assert f"'{name}' is nested more than 200 levels deep" in read_error(
             server.on("/users", Answer(body)), data_selector="data"
         )
     url = server.on("/users", Answer(f'{{"data":[{deep}],"meta":{"[" * 200}{"]" * 200}}}'))

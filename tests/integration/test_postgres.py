@@ -21,7 +21,7 @@ from pipeline.users import USERS
 from tests.support import ROOT, databases
 from tests.support.cluster import PASSWORD, USER, Cluster, find_port
 from tests.support.model import Record
-from tests.support.project import luigi_run, query, run
+from tests.support.project import luigi_run, query, run, run_stages
 from tests.support.store import (
     MISCHIEF,
     Store,
@@ -29,8 +29,8 @@ from tests.support.store import (
     declare,
     declared,
     describe,
-    fails,
     incremental,
+    load_error,
     names,
     snapshot,
     user,
@@ -42,7 +42,6 @@ from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Database, find_database
 from wholeday.load.markers import find_loaded
 from wholeday.load.postgres import binary_copy
-from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
 
@@ -241,7 +240,7 @@ def test_violated_constraint_of_others_is_one_line(store: Store, statements: lis
     """The line omits the row that PostgreSQL shows, as it may hold personal data."""
     store.load(snapshot(1, 1, user(1, "a", 0), user(2, "b", 0)))
     store.execute(*statements)
-    line = fails(store, snapshot(2, 30, user(1, None if "null" in message else "Kowalczyk", 29)))
+    line = load_error(store, snapshot(2, 30, user(1, None if "null" in message else "Kowalczyk", 29)))
     assert message in line
     assert ": a constraint or trigger in the database stands in the way: drop it" in line
     assert "Kowalczyk" not in line
@@ -345,7 +344,7 @@ def test_row_counts_work_without_server_statistics(cluster: Cluster, counts: str
         assert store.query("select current_setting('track_counts')") == [(counts,)]
         store.load(snapshot(2, 60, user(2, "b", 50), user(3, "a", 50), user(4, "a", 50)))
         store.execute(*MISCHIEF["postgresql"])
-        assert "the table has grown by 0 rows" in fails(store, incremental(3, user(5, "a", 70)))
+        assert "the table has grown by 0 rows" in load_error(store, incremental(3, user(5, "a", 70)))
     finally:
         cluster.execute(f"alter role {USER} reset track_counts")
 
@@ -425,7 +424,7 @@ def test_new_column_requires_dropping_dependent_views(store: Store) -> None:
     store.load(incremental(1, user(1, "a", 5)))
     store.execute("create view mine as select * from users_history")
     declare(store, *declared(), sa.Column("age", sa.Integer))
-    assert "other objects depend on it: drop what depends on it, and create that again afterwards" in fails(
+    assert "other objects depend on it: drop what depends on it, and create that again afterwards" in load_error(
         store, incremental(2), rows=[]
     )
     store.execute("drop view mine")
@@ -600,9 +599,7 @@ def test_erased_user_leaves_no_bytes_in_tables(cluster: Cluster, configure: Call
     url = cluster.make_url().replace("/warehouse?", "/erased?")
     configure("pipeline", database=url)
     configure("users", url="demo://users?per_day=50&updated_since={day_start}&updated_before={day_stop}")
-    stages.extract(read_workspace(USERS), DAY)
-    stages.transform(read_workspace(USERS), DAY)
-    stages.load(read_workspace(USERS), DAY)
+    run_stages(USERS, DAY)
     ((key,),) = query("select max(user_id) from users")
     for name in (f"{mark} once", f"{mark} twice"):
         changes = [f"update {table} set name = '{name}' where user_id = {key}" for table in ("users", "_users_events")]
@@ -618,9 +615,7 @@ def test_erased_user_leaves_no_bytes_in_tables(cluster: Cluster, configure: Call
 def test_open_transaction_that_blocks_erasure_is_reported(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL keeps old rows for every open snapshot, even if its transaction never reads the tables."""
     monkeypatch.setattr(postgres.connection, "BUSY_SECONDS", 0.1)
-    stages.extract(read_workspace(USERS), DAY)
-    stages.transform(read_workspace(USERS), DAY)
-    stages.load(read_workspace(USERS), DAY)
+    run_stages(USERS, DAY)
     ((key,),) = query("select max(user_id) from users")
     with databases.connect(postgresql) as reader:
         reader.execute("begin isolation level repeatable read")

@@ -11,14 +11,13 @@ import pytest
 
 from pipeline.users import USERS, LoadUsers, TransformUsers
 from tests.support import points
-from tests.support.project import dump_tree, dump_warehouse, query, run, start
+from tests.support.project import dump_tree, dump_warehouse, query, run, run_stages, start
 from wholeday.commands.forget.steps import forget
 from wholeday.commands.prune import Outcome, prune
 from wholeday.commands.rebuild import rebuild
 from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import FolderError, WarehouseError
-from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
 pytestmark = pytest.mark.slow
@@ -32,10 +31,7 @@ URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=
 def loaded(configure) -> None:
     """Load six days. The source is unreachable afterwards."""
     configure("users", url=URL)
-    for day in DAYS:
-        stages.extract(read_workspace(USERS), day)
-        stages.transform(read_workspace(USERS), day)
-        stages.load(read_workspace(USERS), day)
+    run_stages(USERS, *DAYS)
     configure("users", url="http://127.0.0.1:9/nobody-listens")
 
 
@@ -256,9 +252,7 @@ def test_new_extraction_resets_pruned_at(configure):
     prune_old()
     execute(f"delete from loads where date = '{OLD[0]}'")
     configure("users", url=URL)
-    stages.extract(read_workspace(USERS), OLD[0])
-    stages.transform(read_workspace(USERS), OLD[0])
-    stages.load(read_workspace(USERS), OLD[0])
+    run_stages(USERS, OLD[0])
     assert query(f"select pruned_at from loads where date = '{OLD[0]}'") == [(None,)]
     assert list(verify(read_workspace(USERS))) == []
 

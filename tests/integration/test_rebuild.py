@@ -19,7 +19,16 @@ import sqlalchemy as sa
 from pipeline.users import USERS, table
 from tests.support import databases
 from tests.support.orders import ORDERS
-from tests.support.project import dump_warehouse, execute, has_table, query, remove_warehouse, run_here, start
+from tests.support.project import (
+    dump_warehouse,
+    execute,
+    has_table,
+    query,
+    remove_warehouse,
+    run_here,
+    run_stages,
+    start,
+)
 from tests.support.server import Answer, Server
 from wholeday.commands import rebuild as rebuild_module
 from wholeday.commands import reprocess
@@ -198,9 +207,7 @@ def test_other_datasets_are_not_changed(configure):
     with Server() as server:
         rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
         configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
-        stages.extract(read_workspace(ORDERS), DAYS[0])
-        stages.transform(read_workspace(ORDERS), DAYS[0])
-        stages.load(read_workspace(ORDERS), DAYS[0])
+        run_stages(ORDERS, DAYS[0])
     tables = [
         "orders",
         "_orders_days",
@@ -242,9 +249,7 @@ def test_rebuild_renames_old_tables(configure):
     with Server() as server:
         rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
         configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
-        stages.extract(read_workspace(ORDERS), DAYS[0])
-        stages.transform(read_workspace(ORDERS), DAYS[0])
-        stages.load(read_workspace(ORDERS), DAYS[0])
+        run_stages(ORDERS, DAYS[0])
     straight, orders = dump(), query("select * from orders_history")
     execute("insert into _users_forgotten values (4711)")
     give_old_names("users")
@@ -373,9 +378,7 @@ def test_concurrent_load_without_locks_is_rebuilt_too(monkeypatch, configure, dr
     monkeypatch.setattr(DayFolder, "lock_all", lambda _: contextlib.nullcontext())
 
     def load() -> None:
-        stages.extract(read_workspace(USERS), LATE)
-        stages.transform(read_workspace(USERS), LATE)
-        stages.load(read_workspace(USERS), LATE)
+        run_stages(USERS, LATE)
 
     act_while_cleaning(monkeypatch, load)
     assert [outcome.date for outcome in rebuild(read_workspace(USERS), drop_missing)] == [*DAYS, LATE]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT
-from tests.support.reading import People, fail, read
+from tests.support.reading import People, read, read_error
 from tests.support.server import Answer, Request, Server
 from tests.support.tokens import SECRET, Caller
 from wholeday.errors import ConfigError, SourceError
@@ -52,7 +52,7 @@ class Endpoint:
 def fail_config(caller: Caller) -> str:
     """Return the error for an unusable file. Nothing is sent."""
     with pytest.raises(ConfigError) as caught:
-        caller.ask()
+        caller.fetch_token()
     assert not caller.server.requests
     assert "refresh-" not in str(caught.value)
     return str(caught.value)
@@ -61,7 +61,7 @@ def fail_config(caller: Caller) -> str:
 def test_refresh_request_follows_the_standard(server: Server) -> None:
     """A form, with id and secret in HTTP basic, and the scope of the URL."""
     caller = Caller(server, Answer({"access_token": "token-1"}), query="?scope=users.read", auth=AUTH)
-    assert caller.ask() == "token-1"
+    assert caller.fetch_token() == "token-1"
     assert caller.asked == [{"grant_type": "refresh_token", "refresh_token": "refresh-0", "scope": "users.read"}]
     sent = server.requests[0].headers["Authorization"].removeprefix("Basic ")
     assert base64.b64decode(sent) == b"our-id:s3cr3t%2F%2Btok%26n+%C3%A9"
@@ -71,7 +71,7 @@ def test_public_client_sends_only_its_id(server: Server, monkeypatch: pytest.Mon
     """The variable for its secret is empty."""
     monkeypatch.setenv("PEOPLE_SECRET", "")
     caller = Caller(server, Answer({"access_token": "token-1"}), auth=AUTH)
-    assert caller.ask() == "token-1"
+    assert caller.fetch_token() == "token-1"
     assert caller.asked == [{"grant_type": "refresh_token", "refresh_token": "refresh-0", "client_id": "our-id"}]
     assert server.requests[0].headers["Authorization"] is None
 
@@ -81,7 +81,7 @@ def test_refused_header_uses_no_refresh_token(server: Server) -> None:
     give = Endpoint()
     refuse = Answer({"error": "invalid_client"}, status=401)
     caller = Caller(server, lambda request: give(request) if b"client_secret" in request.body else refuse, auth=AUTH)
-    assert caller.ask() == "token-1"
+    assert caller.fetch_token() == "token-1"
     assert [sorted(body) for body in caller.asked] == [
         ["grant_type", "refresh_token"],
         ["client_id", "client_secret", "grant_type", "refresh_token"],
@@ -93,7 +93,7 @@ def test_replaced_token_is_stored_in_a_private_file(server: Server, tmp_path: Pa
     path = tmp_path / "secrets" / "people.json"
     endpoint = Endpoint()
     for number in range(1, 4):
-        assert Caller(server, endpoint, auth=AUTH, token_file=str(path)).ask() == f"token-{number}"
+        assert Caller(server, endpoint, auth=AUTH, token_file=str(path)).fetch_token() == f"token-{number}"
     assert endpoint.refused == 0
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -114,11 +114,11 @@ def test_renewal_uses_the_newest_refresh_token(server: Server, tmp_path: Path) -
 def test_new_token_in_the_variable_counts(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a new authorisation, exporting the new token is enough: the file belongs to the old one."""
     path, endpoint = str(tmp_path / "kept"), Endpoint()
-    assert Caller(server, endpoint, auth=AUTH, token_file=path).ask() == "token-1"
+    assert Caller(server, endpoint, auth=AUTH, token_file=path).fetch_token() == "token-1"
     endpoint.newest = 50
     monkeypatch.setenv("PEOPLE_REFRESH", "refresh-50")
-    assert Caller(server, endpoint, auth=AUTH, token_file=path).ask() == "token-51"
-    assert Caller(server, endpoint, auth=AUTH, token_file=path).ask() == "token-52"
+    assert Caller(server, endpoint, auth=AUTH, token_file=path).fetch_token() == "token-51"
+    assert Caller(server, endpoint, auth=AUTH, token_file=path).fetch_token() == "token-52"
     assert endpoint.refused == 0
 
 
@@ -133,7 +133,7 @@ def test_threads_and_processes_use_a_token_once(server: Server, tmp_path: Path) 
     )
     command = [sys.executable, "-c", code, server.url, AUTH.format(url=callers[0].url), path]
     others = [subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}) for _ in range(2)]
-    threads = [threading.Thread(target=caller.ask) for caller in callers]
+    threads = [threading.Thread(target=caller.fetch_token) for caller in callers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -146,12 +146,12 @@ def test_threads_and_processes_use_a_token_once(server: Server, tmp_path: Path) 
 def test_token_survives_sigkill_while_writing(server: Server, tmp_path: Path, left: str, newest: int) -> None:
     """A complete new file is used, because it is newer. An incomplete one is deleted."""
     path, endpoint = tmp_path / "kept", Endpoint()
-    assert Caller(server, endpoint, auth=AUTH, token_file=str(path)).ask() == "token-1"
+    assert Caller(server, endpoint, auth=AUTH, token_file=str(path)).fetch_token() == "token-1"
     kept = path.read_text()
     text = kept.replace("refresh-1", "refresh-7") if left == "whole" else left
     path.with_name("kept.new").write_text(text)
     endpoint.newest = newest
-    assert Caller(server, endpoint, auth=AUTH, token_file=str(path)).ask() == f"token-{newest + 1}"
+    assert Caller(server, endpoint, auth=AUTH, token_file=str(path)).fetch_token() == f"token-{newest + 1}"
     assert json.loads(path.read_text())["refresh_token"] == f"refresh-{newest + 1}"
     assert not path.with_name("kept.new").exists()
 
@@ -178,7 +178,7 @@ def test_token_that_cannot_be_stored_fails_the_day(server: Server, tmp_path: Pat
 
     caller = Caller(server, take_away, auth=AUTH, token_file=str(folder / "kept"))
     with pytest.raises(SourceError) as caught:
-        caller.ask()
+        caller.fetch_token()
     assert "cannot be written (No such file or directory): free disk space or grant access; if PEOPLE_" in str(
         caught.value
     )
@@ -196,7 +196,7 @@ def test_refused_refresh_token_names_the_next_step(server: Server, token_file: s
     """One line, without the token."""
     endpoint = Endpoint()
     endpoint.newest = 3
-    line = Caller(server, endpoint, auth=AUTH, token_file=token_file).fail()
+    line = Caller(server, endpoint, auth=AUTH, token_file=token_file).fetch_error()
     assert "400 Bad Request: 'invalid_grant" in line
     assert "authorise the application again and export the new one as PEOPLE_REFRESH" in line
     assert ("set token_file too" in line) == (not token_file)
@@ -209,7 +209,7 @@ def test_replaced_token_without_a_file_is_a_warning(server: Server, caplog: pyte
     caplog.set_level(logging.DEBUG)
     caller = Caller(server, Endpoint(), auth=AUTH)
     for number in (1, 2, 3):
-        token = caller.ask()
+        token = caller.fetch_token()
         assert token == f"token-{number}"
         caller.auth._tokens.drop(token)  # type: ignore[union-attr]
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
@@ -222,8 +222,8 @@ def test_short_outage_uses_no_refresh_token(server: Server, tmp_path: Path) -> N
     endpoint = Endpoint()
     caller = Caller(server, Answer(status=503), endpoint, auth=AUTH, token_file=str(tmp_path / "kept"))
     with pytest.raises(RecoverableError):
-        caller.ask()
-    assert caller.ask() == "token-1"
+        caller.fetch_token()
+    assert caller.fetch_token() == "token-1"
     assert endpoint.refused == 0
 
 
@@ -239,7 +239,7 @@ def test_short_outage_uses_no_refresh_token(server: Server, tmp_path: Path) -> N
 def test_token_of_a_useless_answer_is_stored(server: Server, tmp_path: Path, answer: dict[str, Any]) -> None:
     """The endpoint may have revoked the previous token."""
     path = tmp_path / "kept"
-    line = Caller(server, Answer(answer), auth=AUTH, token_file=str(path)).fail()
+    line = Caller(server, Answer(answer), auth=AUTH, token_file=str(path)).fetch_error()
     assert json.loads(path.read_text())["refresh_token"] == "refresh-1"
     assert not re.search(r"(refresh|token)-\d", line)
 
@@ -250,6 +250,6 @@ def test_no_refresh_token_is_printed(server: Server, tmp_path: Path, caplog: pyt
     server.on("/token", Endpoint())
     said = {"error": f"token-1 refresh-0 refresh-1 {SECRET}"}
     keys = {"auth": AUTH.format(url=f"{server.url}/token"), "token_file": str(tmp_path / "kept")}
-    line = fail(server.on("/users", Answer(said, status=400)), **keys)
+    line = read_error(server.on("/users", Answer(said, status=400)), **keys)
     assert "*** *** *** ***" in line
     assert not re.search(r"(refresh|token)-\d|s3cr3t", line + caplog.text + repr(People(url="http://h/", **keys)))

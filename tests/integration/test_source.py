@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.reading import DAY, People, fail, make_pages, read
+from tests.support.reading import DAY, People, make_pages, read, read_error
 from tests.support.server import Answer, Request, Server
 from wholeday.errors import ConfigError, SourceError
 from wholeday.extract import reader
@@ -42,7 +42,9 @@ def test_auto_accepts_a_single_page(server: Server) -> None:
 def test_auto_does_not_guess(server: Server) -> None:
     """If the first page announces more, the error names the evidence and the key to set."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 7}}))
-    assert re.search("'meta.total' is 7 and 1 record came, and none of .* leads to more: set paginator", fail(url))
+    assert re.search(
+        "'meta.total' is 7 and 1 record came, and none of .* leads to more: set paginator", read_error(url)
+    )
     assert read(url, paginator="single") == [{"id": 1}]
 
 
@@ -95,7 +97,7 @@ def test_cycle_of_pages_fails_the_day(server: Server, cycle: int) -> None:
         page = int(request.query.get("page", 0))
         return Answer([{"id": page}], headers={"Link": f"</users?page={(page + 1) % cycle}>; rel=next"})
 
-    line = fail(server.on("/users", respond) + "?page=0")
+    line = read_error(server.on("/users", respond) + "?page=0")
     assert re.search(rf"page {cycle + 1} \(GET .*page=0\) repeats the request of page 1", line)
     assert len(server.requests) == cycle
 
@@ -108,7 +110,7 @@ def test_repeated_records_under_new_urls_fail_the_day(server: Server, cycle: int
         page = int(request.query["page"])
         return Answer({"users": [{"id": page % cycle}], "page": page, "at": time.time()})
 
-    line = fail(server.on("/users", respond), paginator="page")
+    line = read_error(server.on("/users", respond), paginator="page")
     assert re.search(rf"page {cycle + 1} \(.*\) has the same records as page 1", line)
 
 
@@ -116,8 +118,8 @@ def test_fewer_records_than_declared_fail_the_day(server: Server) -> None:
     """A Link header may be lost on the way."""
     link = {"Link": '</users?page=2>; rel="next"', "X-Total-Count": "9"}
     url = server.on("/users", lambda r: Answer([{"id": len(r.query)}], headers={} if r.query else link))
-    assert "the source declares 9 records, and 2 came on 2 pages" in fail(url)
-    assert "declares 9" in fail(url, paginator="link_header")
+    assert "the source declares 9 records, and 2 came on 2 pages" in read_error(url)
+    assert "declares 9" in read_error(url, paginator="link_header")
     server.on("/users", Answer([{"id": 1}], headers={"X-Total-Count": "9"}))
     assert read(url, paginator="single") == [{"id": 1}]
 
@@ -127,7 +129,7 @@ def test_fewer_pages_than_declared_fail_the_day(server: Server) -> None:
         link = {} if request.query else {"Link": '</users?page=2>; rel="next"'}
         return Answer({"users": [{"id": len(request.query)}], "total_pages": 3}, headers=link)
 
-    line = fail(server.on("/users", respond), paginator="link_header", total_path="pages:total_pages")
+    line = read_error(server.on("/users", respond), paginator="link_header", total_path="pages:total_pages")
     assert "the source declares 3 pages, and 2 came" in line
 
 
@@ -151,7 +153,7 @@ def test_falling_page_count_fails_the_day(server: Server, paginator: str, link: 
         return Answer({key: fields[key] for key in fields if key not in headers}, headers=headers)
 
     keys = {"total_header" if "-" in name else "total_path": f"pages:{name}", "cursor_path": "next"}
-    line = fail(server.on("/users", respond), **({"paginator": paginator, **keys} if paginator != "auto" else {}))
+    line = read_error(server.on("/users", respond), **({"paginator": paginator, **keys} if paginator != "auto" else {}))
     assert "page 2: the source declared 3 pages, and now 2: its list became shorter during the extraction" in line
 
 
@@ -168,14 +170,14 @@ def test_endless_empty_pages_fail_the_day(server: Server, monkeypatch: pytest.Mo
     """The source always announces more, and sends no records."""
     monkeypatch.setattr(reader, "MAX_EMPTY", 5)
     url = server.on("/users", lambda r: Answer({"data": [], "has_more": True, "page": r.query["page"]}))
-    assert "6 pages in a row are empty" in fail(url, paginator="page")
+    assert "6 pages in a row are empty" in read_error(url, paginator="page")
     assert len(server.requests) == 6
 
 
 def test_ceiling_fails_the_day(server: Server) -> None:
     """The source may have stopped there, or may be endless."""
     url = server.on("/users", lambda request: Answer([{"id": int(request.query["page"])}]))
-    assert "5 records came, and ceiling is 5" in fail(url, paginator="page", ceiling=5)
+    assert "5 records came, and ceiling is 5" in read_error(url, paginator="page", ceiling=5)
     assert len(server.requests) == 5
     server.on("/users", Answer([{"id": 1}, {"id": 2}]))
     assert len(read(url, ceiling=3)) == 2
@@ -207,13 +209,13 @@ def test_capped_total_fails_the_day(server: Server) -> None:
     """After a full last page one more is requested: a source may stop counting at a limit."""
     respond = make_pages(6, 2, server, "")
     url = server.on("/users", lambda request: Answer(respond(request).body, headers={"X-Total-Count": "4"}))
-    assert "4 records came, as many as the source declares, and there are more" in fail(url, paginator="page")
+    assert "4 records came, as many as the source declares, and there are more" in read_error(url, paginator="page")
 
 
 def test_missing_cursor_with_more_announced_fails_the_day(server: Server) -> None:
     """The cursor_path may be misspelt."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "next": "x", "has_more": True}))
-    line = fail(url, paginator="cursor", cursor_path="nxt", cursor_param="c")
+    line = read_error(url, paginator="cursor", cursor_path="nxt", cursor_param="c")
     assert "is the last that cursor leads to, and 'has_more' announces more" in line
 
 
@@ -229,7 +231,7 @@ def test_missing_cursor_with_more_announced_fails_the_day(server: Server) -> Non
 def test_missing_pointer_with_another_fails_the_day(server: Server, keys: dict[str, str]) -> None:
     """If the page has the configured field, even empty, it is the last page."""
     page = {"users": [{"id": 1}], "meta": {"next": "x"}}
-    line = fail(server.on("/users", Answer(page)), **keys)
+    line = read_error(server.on("/users", Answer(page)), **keys)
     assert f"is the last that {keys['paginator']} leads to, and 'meta.next' announces more" in line
     there = {"meta": {"next": "x", "nxt": None}, "nxt": ""}
     server.on("/users", Answer(page | there, headers={"Link": '</users>; rel="first"'}))
@@ -244,11 +246,11 @@ def test_missing_pointer_with_another_fails_the_day(server: Server, keys: dict[s
 def test_malformed_link_is_not_the_end(server: Server, link: str) -> None:
     """The header mentions a next page, so the day fails with link_header and with auto."""
     url = server.on("/users", Answer([{"id": 1}], headers={"Link": link}))
-    assert "next" in fail(url, paginator="link_header")
-    assert fail(url)
+    assert "next" in read_error(url, paginator="link_header")
+    assert read_error(url)
 
 
 def test_misspelt_total_path_fails_the_day(server: Server) -> None:
     """Otherwise the number of records would not be checked."""
     url = server.on("/users", Answer({"users": [{"id": 1}], "meta": {"total": 5}}))
-    assert "total_path = meta.totl, and the page has no number there" in fail(url, total_path="meta.totl")
+    assert "total_path = meta.totl, and the page has no number there" in read_error(url, total_path="meta.totl")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import MEMORY
-from tests.support.store import Store, fails, incremental, names, user
+from tests.support.store import Store, incremental, load_error, names, user
 from wholeday.errors import ConfigError, WarehouseError
 from wholeday.load import sqlite, warehouse
 from wholeday.schema import tables
@@ -277,7 +277,7 @@ def test_full_database_is_one_line_and_loses_nothing(store: Store, monkeypatch: 
         db.run("pragma max_page_count = 1")
 
     monkeypatch.setattr(warehouse, "prepare_tables", limit)
-    message = fails(store, incremental(2, *(user(key, "b" * 1000, 30) for key in range(100))))
+    message = load_error(store, incremental(2, *(user(key, "b" * 1000, 30) for key in range(100))))
     assert "database or disk is full" in message
     assert "SQLITE_TMPDIR" in message
 
@@ -317,5 +317,5 @@ def test_rows_deleted_by_conflict_replace_are_detected(store: Store) -> None:
         "drop table users",
         "alter table made rename to users",
     )
-    assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
+    assert "the table has grown by 0 rows" in load_error(store, incremental(2, user(3, "a", 30)))
     assert names(store) == {1: "a", 2: "b"}

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.users import USERS
+from tests.support.project import run_stages
 from tests.support.reading import serve
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import QualityError
@@ -43,9 +44,7 @@ def test_clean_manifest_accounts_for_every_record(server, configure):
 def test_day_without_records_is_loaded(server, configure):
     """The day exists at every stage, without parts, and has a marker."""
     serve(server, configure, b"[]")
-    stages.extract(read_workspace(USERS), DAY)
-    stages.transform(read_workspace(USERS), DAY)
-    stages.load(read_workspace(USERS), DAY)
+    run_stages(USERS, DAY)
     assert read_workspace(USERS).folder("raw", DAY).read_manifest(RawManifest).parts == []
     assert LoadMarker(Pipeline().database, USERS.name, DAY).exists()
 

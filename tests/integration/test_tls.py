@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.support.project import need
-from tests.support.reading import fail, read
+from tests.support.reading import read, read_error
 from tests.support.server import Answer, Dripper, Server
 from wholeday.errors import SourceError
 from wholeday.extract.http.session import find_tls_problem
@@ -97,7 +97,7 @@ def test_unknown_ca_fails_at_once(
     path = {"": "", "other": str(authorities[1].path), "no certificate": str(tmp_path / "none.pem")}[bundle]
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", path)
     server = serve(authorities[0].make_context())
-    line = fail(server.url + "/users", retries=5)
+    line = read_error(server.url + "/users", retries=5)
     assert "REQUESTS_CA_BUNDLE" in line
     assert (
         "the CA certificates cannot be read" if bundle == "no certificate" else "is not trusted: unable to get"
@@ -126,14 +126,14 @@ def test_invalid_certificate_fails_at_once(
     """Each problem has its own next step."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
     server = serve(authorities[0].make_context(host, days))
-    line = fail(server.url + "/users", retries=5)
+    line = read_error(server.url + "/users", retries=5)
     assert re.search(words, line)
     assert "retry" not in caplog.text
 
 
 def test_https_on_an_http_port_fails_at_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """The line says what to check."""
-    line = fail(server.on("/users", Answer([])).replace("http://", "https://"), retries=5)
+    line = read_error(server.on("/users", Answer([])).replace("http://", "https://"), retries=5)
     assert "the TLS handshake with the server failed" in line
     assert "check that the server speaks https on this port" in line
     assert "retry" not in caplog.text
@@ -144,7 +144,7 @@ def test_certificate_of_proxy_is_named(
 ) -> None:
     """The hint is the same; the line names the proxy."""
     monkeypatch.setenv("https_proxy", serve(authorities[0].make_context()).url)
-    line = fail("https://api.example.com/users", retries=5)
+    line = read_error("https://api.example.com/users", retries=5)
     assert "the proxy's certificate is not trusted" in line
     assert "REQUESTS_CA_BUNDLE" in line
 
@@ -154,7 +154,7 @@ def test_interrupted_tls_connection_is_retried() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)])
     thread.start()
-    line = fail(f"https://localhost:{listener.getsockname()[1]}/users", retries=1)
+    line = read_error(f"https://localhost:{listener.getsockname()[1]}/users", retries=1)
     thread.join()
     listener.close()
     assert "failed after 2 attempts" in line
@@ -167,7 +167,7 @@ def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monke
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     with Dripper(start, b" ", tls=authorities[0].make_context()) as dripper:
         started = time.monotonic()
-        line = fail(f"https://localhost:{dripper.port}/users")
+        line = read_error(f"https://localhost:{dripper.port}/users")
     assert "the request took longer than 0.5 seconds" in line
     assert time.monotonic() - started < 3
 
@@ -198,7 +198,7 @@ def test_no_hint_sends_the_token_unencrypted(
     target = f"{away}:{server.url.rpartition(':')[2]}/two"
     link = Answer([{"id": 1}], headers={"Link": f"<{target}>; rel=next"})
     server.on("/users", link if how == "link" else Answer(status=302, headers={"Location": target}))
-    line = fail(server.url + "/users", auth="bearer:PEOPLE_TOKEN")
+    line = read_error(server.url + "/users", auth="bearer:PEOPLE_TOKEN")
     assert re.search(hint, line)
     assert not re.search(no_hint, line)
     assert len(server.requests) == 1

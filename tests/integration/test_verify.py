@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from pipeline.users import USERS, table
 from tests.support import orders
-from tests.support.project import dump_tree, execute, has_table, query, run_here
+from tests.support.project import dump_tree, execute, has_table, query, run_here, run_stages
 from wholeday import clock
 from wholeday.commands import verify_files
 from wholeday.commands.forget import tables
@@ -63,9 +63,7 @@ def loaded(configure, monkeypatch, made) -> None:
         mode, window = list(MODES.items())[n % 2]
         configure("users", mode=mode, url=f"demo://users?per_day=10{window}")
         if not LoadMarker(Pipeline().database, USERS.name, day).exists():
-            stages.extract(read_workspace(USERS), day)
-            stages.transform(read_workspace(USERS), day)
-            stages.load(read_workspace(USERS), day)
+            run_stages(USERS, day)
     if kept is made and not made.exists():
         shutil.copytree("data", made)
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import databases
-from tests.support.histories import EXAMPLES, limit_examples, steps, take
+from tests.support.histories import EXAMPLES, limit_examples, run_step, steps
 from tests.support.model import Record
 from tests.support.store import (
     MIDNIGHT,
@@ -26,9 +26,9 @@ from tests.support.store import (
     declare,
     declared,
     describe,
-    fails,
     incremental,
     intervals,
+    load_error,
     names,
     snapshot,
     user,
@@ -61,7 +61,7 @@ def test_any_history_of_loads_equals_the_model(name: str, new_database: Callable
     def hold(steps: list[Any], shuffle: random.Random) -> None:
         store, days, forgotten = Store(new_database(), name), {}, set()
         for step in steps:
-            take(step, store, days, forgotten)
+            run_step(step, store, days, forgotten)
         fresh = Store(new_database(), name)
         order = list(days.values())
         shuffle.shuffle(order)
@@ -220,17 +220,17 @@ def test_concurrent_first_loads_succeed(store: Store) -> None:
 def test_counts_unlike_the_manifests_fail_the_load(store: Store) -> None:
     """G4: the error states the counts of the manifests and of the files."""
     day = incremental(1, user(1, "a", 5))
-    assert "the manifests say 2 records, 0 of them rejected, the files hold 1 rows and 0 rejects" in fails(
+    assert "the manifests say 2 records, 0 of them rejected, the files hold 1 rows and 0 rejects" in load_error(
         store, day, extracted=2
     )
-    assert "the manifests say 1 records, 1 of them rejected" in fails(store, day, rejected=1)
+    assert "the manifests say 1 records, 1 of them rejected" in load_error(store, day, rejected=1)
 
 
 def test_unexpected_row_count_fails_the_load(store: Store) -> None:
     """G4: a load must change the number of users by what it counts."""
     store.load(incremental(1, user(1, "a", 5), user(2, "a", 5)))
     store.execute("delete from users where user_id = 1", *MISCHIEF[store.kind])
-    assert "the table has grown by 0 rows" in fails(store, incremental(2, user(3, "a", 30)))
+    assert "the table has grown by 0 rows" in load_error(store, incremental(2, user(3, "a", 30)))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_table_of_another_program_is_not_changed(store: Store, sql: str, message
     """The load fails, and changes or adds nothing."""
     store.make_room()
     store.execute(sql)
-    assert message in fails(store, incremental(1, user(1, "a", 5)))
+    assert message in load_error(store, incremental(1, user(1, "a", 5)))
 
 
 REFUSAL = {
@@ -304,7 +304,7 @@ def test_violated_constraint_is_one_line_without_data(store: Store, sql: Any, me
     """The refused rows hold personal data, and so may the message of a trigger."""
     store.load(incremental(1, user(1, "a", 5), user(2, "Kowalczyk", 5)))
     store.execute(*(sql[store.kind] if sql is REFUSAL else [sql]))
-    line = fails(store, incremental(2, user(1, "Kowalczyk", 30)))
+    line = load_error(store, incremental(2, user(1, "Kowalczyk", 30)))
     assert f"{message[store.kind]}: a constraint or trigger in the database stands in the way: drop it" in line
     assert "Kowalczyk" not in line
 
@@ -314,7 +314,7 @@ def test_markers_without_their_tables_fail_the_load(store: Store) -> None:
     store.load(incremental(1, user(1, "a", 5)))
     tables = ("users", "_users_days", "_users_events", "_users_changes", "_users_forgotten")
     store.execute("drop view users_history", *(f"drop table {name}" for name in tables))
-    assert "or markers in loads" in fails(store, incremental(2, user(1, "a", 5)))
+    assert "or markers in loads" in load_error(store, incremental(2, user(1, "a", 5)))
 
 
 def test_new_declared_column_is_added_to_the_tables(store: Store) -> None:
@@ -348,7 +348,7 @@ def test_other_declaration_changes_are_refused(store: Store, columns: Any, messa
     """Covers removed columns, changed types and changed keys. The error comes before any row is read."""
     store.load(incremental(1, user(1, "a", 5)))
     declare(store, *columns)
-    found = fails(store, incremental(2, user(1, "b", 30)), rows=None)
+    found = load_error(store, incremental(2, user(1, "b", 30)), rows=None)
     assert "the table users has " in found
     assert (message if isinstance(message, str) else message[store.kind]) in found
 
@@ -380,7 +380,7 @@ def test_other_declaration_changes_are_refused(store: Store, columns: Any, messa
 def test_unsupported_declaration_is_a_config_error(store: Store, columns: Any, message: str) -> None:
     """The declaration is checked before the database is created."""
     declare(store, *columns)
-    assert message in fails(store, incremental(1, user(1, "a", 5)))
+    assert message in load_error(store, incremental(1, user(1, "a", 5)))
     assert databases.is_empty(store.url)
 
 
@@ -414,7 +414,7 @@ def test_rows_that_do_not_fit_fail_the_load(store: Store, rows: Any, message: st
     """The error names the column. Earlier rows of the load are rolled back."""
     store.load(incremental(1, user(1, "a", 5)))
     day = incremental(2)
-    assert message in fails(store, day, rows=[*one_row(), *rows], extracted=2)
+    assert message in load_error(store, day, rows=[*one_row(), *rows], extracted=2)
 
 
 @pytest.mark.slow
@@ -440,14 +440,14 @@ def test_key_of_another_type_fails_the_load(store: Store, key: Any, fitting: lis
         store.warehouse.load(describe(snapshot(date, 24 * date), extracted=1), one_row(user_id=column), [])
     assert len(names(store)) == 1
     for column in others:
-        message = fails(store, incremental(9), rows=one_row(user_id=column), extracted=1)
+        message = load_error(store, incremental(9), rows=one_row(user_id=column), extracted=1)
         assert "column user_id holds " in message
 
 
 def test_second_snapshot_with_equal_as_of_fails(store: Store) -> None:
     """Neither of the two would be the later one."""
     store.load(snapshot(1, 10, user(1, "a", 5)))
-    assert "the same as_of as 2026-11-01" in fails(store, snapshot(2, 10, user(1, "b", 5)))
+    assert "the same as_of as 2026-11-01" in load_error(store, snapshot(2, 10, user(1, "b", 5)))
 
 
 # -- stored values ------------------------------------------------------------------------------------------------
@@ -627,7 +627,7 @@ def test_unchanged_snapshot_adds_only_its_day(store: Store) -> None:
 def test_view_of_another_program_is_not_replaced(store: Store) -> None:
     store.make_room()
     store.execute("create view users_history as select 42 as mine")
-    assert "choose another database" in fails(store, incremental(1, user(1, "a", 5)))
+    assert "choose another database" in load_error(store, incremental(1, user(1, "a", 5)))
 
 
 def test_equal_bytes_of_newer_code_update_the_version(store: Store) -> None:
@@ -687,7 +687,7 @@ def test_rows_of_unknown_days_do_not_block_loads(store: Store) -> None:
 def test_columns_that_differ_only_in_case_are_refused(store: Store) -> None:
     """Databases compare names without case."""
     declare(store, *declared(), sa.Column("Name", sa.Text))
-    assert "two columns differ in upper and lower case only" in fails(store, incremental(1, user(1, "a", 5)))
+    assert "two columns differ in upper and lower case only" in load_error(store, incremental(1, user(1, "a", 5)))
 
 
 def test_reject_key_with_thousands_of_digits_is_kept(store: Store) -> None:

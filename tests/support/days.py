@@ -64,13 +64,13 @@ def make_days(start: dt.date, number: int) -> None:
         db.commit()
 
 
-def change(sql: str, *values: object) -> None:
+def edit_warehouse(sql: str, *values: object) -> None:
     """Change the warehouse without the pipeline."""
     with closing(sqlite3.connect("data/warehouse.db")) as db, db:
         db.execute(sql, values)
 
 
-def note(*failures: Failure) -> None:
+def write_failures(*failures: Failure) -> None:
     """Write failures to the failures file."""
     path = Path("data/failures/users.jsonl")
     path.parent.mkdir(parents=True)

@@ -39,7 +39,7 @@ def make_records() -> Records:
     return days
 
 
-def answer(
+def serve_days(
     server: Server, configure: Callable[..., None], days: Records, dataset: Dataset = USERS, **keys: Any
 ) -> None:
     """Serve these records per day as the dataset's source, in parts of three."""
@@ -49,17 +49,10 @@ def answer(
     configure("pipeline", part_records=3)
 
 
-def make(dataset: Dataset, days: list[dt.date]) -> None:
-    for day in days:
-        stages.extract(read_workspace(dataset), day)
-        stages.transform(read_workspace(dataset), day)
-        stages.load(read_workspace(dataset), day)
-
-
 def load_days(server: Server, configure: Callable[..., None], mode: str) -> Records:
     """Load the days of users out of order."""
     days = make_records()
-    answer(server, configure, days, mode=mode)
+    serve_days(server, configure, days, mode=mode)
     for day in DAYS:
         stages.extract(read_workspace(USERS), day)
         stages.transform(read_workspace(USERS), day)

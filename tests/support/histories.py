@@ -49,7 +49,7 @@ def limit_examples(new_database: Callable[[], str]) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
-def take(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
+def run_step(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
     """Run one step of a history in the warehouse and in the model, and compare both."""
     kind, date, mode, as_of, took, stop, drawn, copied, unreadable = step
     date = dt.date(2026, 11, date)

@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 import requests
 
 from tests.support.mutations import Case
-from tests.support.wire import Said, read_answer
+from tests.support.wire import Parsed, read_answer
 
 BASE = "http://source.example"
 USUAL = ("data", "items", "results", "records", "users")
@@ -114,7 +114,7 @@ def _resolve(target: str, link: str) -> str | None:
     return prepared.path_url if (prepared.url or "").startswith(BASE + "/") else None
 
 
-def read_pages(kind: str, said: Said, target: str, body: bytes) -> Iterator[Page]:
+def read_pages(kind: str, said: Parsed, target: str, body: bytes) -> Iterator[Page]:
     """List the possible pages of a body; none if it is not JSON or contradicts itself."""
     lists: list[tuple[list[Any], Mapping[str, Any]]] = []
     try:
@@ -184,7 +184,7 @@ def _walk_lists(fields: Mapping[str, Any]) -> Iterator[list[Any]]:
             yield value
 
 
-def _find_link(said: Said) -> str | None:
+def _find_link(said: Parsed) -> str | None:
     found = re.search(r"""<([^<>]*)>[^,]*;\s*rel\s*=\s*"?next\b""", said.headers.get("link", ""), re.IGNORECASE)
     return found[1] if found else None
 

@@ -1,6 +1,7 @@
 """Run commands of the project and luigid in the current folder, and read the warehouse and files."""
 
 import contextlib
+import datetime as dt
 import http.client
 import json
 import os
@@ -23,7 +24,10 @@ from tests.support.launcher import Command
 from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
 from wholeday.load.database import find_database
+from wholeday.schema.dataset import Dataset
 from wholeday.storage.day_folder import DayFolder
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 
 def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str] | Command":
@@ -66,6 +70,14 @@ def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, 
 def luigi_run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run `luigi --module pipeline` with arguments."""
     return run("luigi", "--module", "pipeline", *arguments, **environment)
+
+
+def run_stages(dataset: Dataset, *days: dt.date) -> None:
+    """Extract, transform and load each day in this process."""
+    for day in days:
+        stages.extract(read_workspace(dataset), day)
+        stages.transform(read_workspace(dataset), day)
+        stages.load(read_workspace(dataset), day)
 
 
 def add_dataset(name: str, code: str | None = None) -> dict[str, str]:

@@ -24,7 +24,7 @@ def read(url: str, **keys: Any) -> list[Any]:
     return [json.loads(bytes(record)) for page in Reader(People(url=url, **keys), DAY) for record in page]
 
 
-def fail(url: str, **keys: Any) -> str:
+def read_error(url: str, **keys: Any) -> str:
     """Run an extraction that must fail; return its one-line error."""
     with pytest.raises(SourceError) as caught:
         read(url, **{"retries": 0} | keys)

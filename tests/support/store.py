@@ -204,7 +204,7 @@ def names(store: Store) -> dict[Any, str]:
     return {key: name for key, (name, *_) in store.present().items()}
 
 
-def fails(store: Store, day: ReadDay, **changed: Any) -> str:
+def load_error(store: Store, day: ReadDay, **changed: Any) -> str:
     """Load a day that must fail; return the message. Check that the database does not change."""
     before = store.dump_all() if store.warehouse.database.exists() else None
     rows = changed.pop("rows", store.batches(day))

@@ -35,16 +35,16 @@ class Caller:
         auth = auth.format(url=f"{self.url}{query}")
         self.auth = Auth(People(url="http://127.0.0.1/users", auth=auth, **keys), self.mask)
 
-    def ask(self) -> str:
+    def fetch_token(self) -> str:
         """Send a request to the API and return its token."""
         with Session(self.auth) as session:
             response = session.get(self.server.url + "/users")
         return str(response.request.headers["Authorization"]).removeprefix("Bearer ")
 
-    def fail(self) -> str:
+    def fetch_error(self) -> str:
         """Send a request that must fail without a retry; return the one-line error."""
         with pytest.raises(SourceError) as caught:
-            self.ask()
+            self.fetch_token()
         line = str(caught.value)
         assert line.startswith(f"[people] auth: POST {self.url}: ")
         assert re.search("PEOPLE_ID.*PEOPLE_SECRET|PEOPLE_REFRESH", line)

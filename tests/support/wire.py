@@ -94,7 +94,7 @@ NOT_FOUND = Raw(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: clo
 
 
 @dataclass(frozen=True)
-class Said:
+class Parsed:
     """A parsed response: status, headers in lower case, and every possible body."""
 
     status: int
@@ -106,7 +106,7 @@ class Said:
     """Whether it is longer than it says."""
 
 
-def read_answer(raw: Raw) -> Said | None:
+def read_answer(raw: Raw) -> Parsed | None:
     """Parse a response by RFC 9112; return None without a status or the end of the headers."""
     data = raw.data
     while True:
@@ -133,8 +133,8 @@ def read_answer(raw: Raw) -> Said | None:
     body, rest = _frame(headers, tail, raw.then) if sound else (None, b"")
     body = None if body is None else _unpack(headers, body)
     if body is not None:
-        return Said(code, headers, [body], is_sound=True, has_rest=bool(rest))
-    return Said(code, headers, list(_guess_bodies(head, tail)))
+        return Parsed(code, headers, [body], is_sound=True, has_rest=bool(rest))
+    return Parsed(code, headers, list(_guess_bodies(head, tail)))
 
 
 def _frame(headers: Mapping[str, str], tail: bytes, then: str) -> tuple[bytes | None, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.reading import People, fail, read
+from tests.support.reading import People, read, read_error
 from tests.support.server import Answer, Server
 from wholeday.errors import ConfigError
 from wholeday.schema.paths import find
@@ -178,8 +178,8 @@ def test_body_that_reports_a_failure_fails(server: Server, name: str, selector: 
     """With `end_when = missing_list` and `data_selector = auto` too."""
     del name
     url = server.on("/users", Answer(body))
-    assert "the page reports a failure: '" in fail(url, data_selector=selector, end_when="missing_list")
-    fail(url)
+    assert "the page reports a failure: '" in read_error(url, data_selector=selector, end_when="missing_list")
+    read_error(url)
     assert len(server.requests) == 2
 
 
@@ -207,17 +207,17 @@ def test_ok_when_excuses_a_value(server: Server, body: dict[str, Any], ok_when: 
     """It excuses exactly that value of exactly that field."""
     url = server.on("/users", Answer(body))
     assert len(read(url, data_selector="data", ok_when=ok_when)) == len(body["data"])
-    assert "set ok_when = " in fail(url, data_selector="data")
+    assert "set ok_when = " in read_error(url, data_selector="data")
     other = ok_when.replace("=", "s=", 1)
-    assert "reports a failure" in fail(url, data_selector="data", ok_when=other)
+    assert "reports a failure" in read_error(url, data_selector="data", ok_when=other)
     if not ok_when.endswith("*"):
-        assert "reports a failure" in fail(url, data_selector="data", ok_when=ok_when + "X")
+        assert "reports a failure" in read_error(url, data_selector="data", ok_when=ok_when + "X")
 
 
 def test_ok_when_of_the_line_is_accepted(server: Server) -> None:
     """The suggested value is the fix."""
     url = server.on("/users", Answer({"data": [], "statusCode": 429}))
-    proposed = fail(url, data_selector="data").partition("set ok_when = ")[2].partition(" if it is")[0]
+    proposed = read_error(url, data_selector="data").partition("set ok_when = ")[2].partition(" if it is")[0]
     assert read(url, data_selector="data", ok_when=proposed) == []
 
 
@@ -237,7 +237,7 @@ def test_error_path_takes_a_value(server: Server, body: Any, error_path: str, fa
     """`field=value` makes that value a failure, even with records."""
     url = server.on("/users", Answer(body))
     if failed:
-        assert "reports a failure" in fail(url, error_path=error_path)
+        assert "reports a failure" in read_error(url, error_path=error_path)
     else:
         assert read(url, error_path=error_path) == [{"id": 1}]
 
@@ -263,4 +263,4 @@ def test_unusable_rule_is_refused(key: str, value: str, words: str) -> None:
 def test_problem_report_with_status_200_fails(server: Server) -> None:
     """Whatever its body says (RFC 9457)."""
     answer = Answer({"users": []}, headers={"Content-Type": "application/problem+json; charset=utf-8"})
-    assert "problem report" in fail(server.on("/users", answer))
+    assert "problem report" in read_error(server.on("/users", answer))

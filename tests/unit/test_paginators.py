@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from tests.support.reading import People, fail
+from tests.support.reading import People, read_error
 from tests.support.server import Answer, Server
 from wholeday.errors import ConfigError
 from wholeday.extract.http.page import Page
@@ -271,7 +271,7 @@ def test_unsendable_cursor_is_an_error(server: Server, value: str, paginator: st
     """A request can contain neither half a surrogate pair nor NaN."""
     url = server.on("/users", Answer(f'{{"users":[{{"id":{value}}}],"next":{value}}}'))
     keys = {"cursor_param": "after", "cursor_in": where, "cursor_path": "id" if paginator == "last_id" else "next"}
-    line = fail(url, method="POST", data_selector="users", paginator=paginator, **keys)
+    line = read_error(url, method="POST", data_selector="users", paginator=paginator, **keys)
     assert re.search(words, line)
     assert line.isascii()
     assert len(server.requests) == 1
@@ -282,9 +282,9 @@ def test_auto_never_sends_half_surrogate_pair(server: Server, records: int) -> N
     """A probe must not end in a traceback."""
     users = ",".join(f'{{"id":"\\udfff{number}"}}' for number in range(records))
     url = server.on("/users", Answer(f'{{"users":[{users}],"has_more":true,"next_cursor":"\\ud800"}}'))
-    assert fail(url).isascii()
+    assert read_error(url).isascii()
 
 
 def test_page_with_half_surrogate_name_is_refused(server: Server) -> None:
-    line = fail(server.on("/users", Answer('{"\\ud800":[{"id":1}]}')))
+    line = read_error(server.on("/users", Answer('{"\\ud800":[{"id":1}]}')))
     assert "the name '\\ud800' in the page contains half a surrogate pair" in line

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.project import luigi_run, run_here
-from tests.support.reading import fail
+from tests.support.reading import read_error
 from tests.support.server import Answer, Server
 from wholeday.commands.screen import open_console
 from wholeday.errors import PipelineError
@@ -64,7 +64,7 @@ def test_printable_text_is_unchanged() -> None:
 @pytest.mark.parametrize("case", HOSTILE)
 def test_error_of_hostile_answer_is_printable(case: str) -> None:
     with Server() as server:
-        line = fail(server.on("/users", HOSTILE[case]))
+        line = read_error(server.on("/users", HOSTILE[case]))
     assert line.isprintable()
 
 

@@ -11,8 +11,8 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 
 from pipeline.users import USERS, BackfillUsers, ExtractUsers, LoadUsers, TransformUsers, Users
+from tests.support.project import run_stages
 from wholeday.errors import ConfigError, DayNotClosedError
-from wholeday.tasks import stages
 from wholeday.tasks.day_tasks import DayParameter
 from wholeday.tasks.range_daily import RangeDaily
 from wholeday.tasks.stages import read_workspace
@@ -23,10 +23,7 @@ DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(5)]
 @pytest.fixture
 def loaded() -> list[dt.date]:
     """Load three of the five days."""
-    for day in DAYS[::2]:
-        stages.extract(read_workspace(USERS), day)
-        stages.transform(read_workspace(USERS), day)
-        stages.load(read_workspace(USERS), day)
+    run_stages(USERS, *DAYS[::2])
     return DAYS[::2]
 
 
