@@ -15,8 +15,7 @@ from requests.structures import CaseInsensitiveDict
 
 from wholeday.extract.detection import MAX_PROBES, Decision, decide
 from wholeday.extract.evidence import UndecidedError, announces_more
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.request import Request
+from wholeday.extract.http.page import Page, Request
 from wholeday.extract.paging import Paging
 
 URL = "https://api.example/users"
@@ -52,8 +51,7 @@ class Api:
     def read(self, decision: Decision) -> list[Any]:
         """Return every id that the decided paginator fetches."""
         paging = replace(Paging(), **decision.keys)
-        paginator = paging.build()
-        request: Request | None = paginator.first(self.request)
+        request: Request | None = paging.first(self.request)
         ids: list[Any] = []
         while request is not None:
             assert len(self.queries) < 1000
@@ -62,8 +60,8 @@ class Api:
             ids += [json.loads(bytes(record))["id"] for record in page.records]
             total, _ = paging.read_totals(page)
             more = paging.read_more(page)
-            more = len(ids) < total if more is None and total is not None and paginator.positional else more
-            request = paginator.next(request, page, more)
+            more = len(ids) < total if more is None and total is not None and paging.positional else more
+            request = paging.next(request, page, more)
         return ids
 
 

@@ -15,10 +15,8 @@ from requests.structures import CaseInsensitiveDict
 from tests.support.reading import People, read_error
 from tests.support.server import Answer, Server
 from wholeday.errors import ConfigError
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.request import Request
+from wholeday.extract.http.page import Page, Request
 from wholeday.extract.links import parse_next_link
-from wholeday.extract.paginators import LinkHeader, Param, Single
 from wholeday.extract.paging import Paging
 
 URL = "https://api.example/users"
@@ -40,7 +38,7 @@ def test_nested_param_is_sent_as_json() -> None:
 
 
 def test_single_ignores_link_to_next_page() -> None:
-    assert Single().next(Request(URL), make_page(headers={"Link": f'<{URL}?page=2>; rel="next"'}), None) is None
+    assert Paging("single").next(Request(URL), make_page(headers={"Link": f'<{URL}?page=2>; rel="next"'}), None) is None
 
 
 @pytest.mark.parametrize(
@@ -65,19 +63,20 @@ def test_next_link_follows_rfc_8288(header: str, target: str | None) -> None:
 def test_link_header_uses_link_unchanged() -> None:
     """The paginator resolves a relative link against the page, keeps headers and does not add params again."""
     request = Request(URL, {"per_page": 5}, {"X-A": "1"})
-    following = LinkHeader().next(request, make_page(0, {"link": '<users?page=2&per_page=5>; rel="next"'}), None)
+    following = Paging("link_header").next(
+        request, make_page(0, {"link": '<users?page=2&per_page=5>; rel="next"'}), None
+    )
     assert following == Request(URL + "?page=2&per_page=5", {}, {"X-A": "1"})
 
 
 def follow(paging: Paging, answer: Callable[[Request], Page], **start: Any) -> list[Request]:
     """Return the requests that a paginator sends until its last page."""
-    paginator = paging.build()
-    request: Request | None = paginator.first(paging.add_size(Request(URL, **start)))
+    request: Request | None = paging.first(Request(URL, **start))
     asked = []
     while request is not None:
         asked.append(request)
         page = answer(request)
-        request = paginator.next(request, page, paging.read_more(page))
+        request = paging.next(request, page, paging.read_more(page))
     return asked
 
 
@@ -151,7 +150,9 @@ def test_without_keep_params_later_pages_drop_params() -> None:
     _, second = follow(paging, lambda _: next(pages), params={"since": 0})
     assert second.target == URL + "?size=5&c=abc"
     request = Request(URL + "?since=0&size=9&flag")
-    assert Param("c", size_param="size", keep_params=False).put(request, "x").target == URL + "?size=9&c=x"
+    following = paging.next(request, make_page(1, next="x"), None)
+    assert following
+    assert following.target == URL + "?size=9&c=x"
 
 
 def test_end_flag_takes_precedence_over_cursor() -> None:

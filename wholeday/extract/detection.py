@@ -11,11 +11,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from wholeday.extract.evidence import Evidence, UndecidedError, announces_more
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.request import Request
+from wholeday.extract.http.page import Page, Request
 from wholeday.extract.links import parse_next_link
-from wholeday.extract.paginators import EMPTY_CURSORS
-from wholeday.extract.paging import Paging
+from wholeday.extract.paging import EMPTY_CURSORS, Paging
 from wholeday.extract.vocabulary import (
     PAGE,
     Word,
@@ -277,16 +275,15 @@ class _Detection:
 
     def _fetch_next(self, keys: Keys) -> Page | None:
         """Fetch the page that the paginator of these keys asks for next."""
-        paginator = replace(self._paging, **keys).build()
         try:
-            following = paginator.next(self._request, self._page, None)
+            following = replace(self._paging, **keys).next(self._request, self._page, None)
         except ValueError:
             return None
         return None if following is None else self._fetch(following)
 
     def _fetch_at(self, keys: Keys, position: int) -> Page | None:
         """Fetch the page with this number, or from this offset."""
-        return self._fetch(replace(self._paging, **{**keys, "page_start": position}).build().first(self._request))
+        return self._fetch(replace(self._paging, **{**keys, "page_start": position}).first(self._request))
 
     def _fetch(self, request: Request) -> Page | None:
         if request.identity not in self._answers:

@@ -6,10 +6,8 @@ Non-goals: probing the source, which `detection` does.
 
 import json
 
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.request import Request
-from wholeday.extract.paginators import EMPTY_CURSORS
-from wholeday.extract.paging import TOTAL_HEADERS, Paging
+from wholeday.extract.http.page import Page, Request
+from wholeday.extract.paging import EMPTY_CURSORS, TOTAL_HEADERS, Paging
 from wholeday.extract.vocabulary import (
     COUNT,
     TOTAL,

@@ -1,39 +1,32 @@
-"""Build the first request and the paginator from the keys of a section.
+"""Request one page after the other, by the keys of a section.
 
-Responsibilities: check the keys of paging; read totals and the flag `more_path` from a page.
-Non-goals: `paginator = auto`, which `detection` turns into other keys.
+Responsibilities: check the keys of paging; build the first request, and the next one from a page; read totals and the
+flag `more_path` from a page.
+Non-goals: sending requests, and judging where a link leads; the client does both. `detection` turns `paginator = auto`
+into other keys. Paging never guesses: if more is announced and nothing leads to it, `next` raises ValueError.
 """
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 from wholeday.config.placeholders import render, render_all
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError
+from wholeday.extract import links
 from wholeday.extract.http.auth import strip_userinfo
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.request import Request
-from wholeday.extract.paginators import (
-    Cursor,
-    LastId,
-    LinkHeader,
-    NextUrl,
-    Offset,
-    PageNumber,
-    Paginator,
-    Param,
-    Single,
-)
-from wholeday.schema.paths import find, has, is_true, to_integer
+from wholeday.extract.http.page import Page, Request, join_query, parse_param_name, split_query, to_text
+from wholeday.schema.paths import Unreadable, find, has, is_true, load, to_integer
 
 TOTAL_HEADERS = ("X-Total-Count", "X-Total")
+EMPTY_CURSORS = (None, "", False, 0, "0")  # cursors that mean: no further page
+NEEDS = {"cursor": ("cursor_path", "cursor_param"), "next_url": ("cursor_path",), "last_id": ("cursor_param",)}
 
 
 @dataclass(frozen=True)
 class Paging:
-    """The keys of a section that describe paging."""
+    """The keys of a section that describe paging. `auto` reads one page, until detection knows better."""
 
     paginator: str = "auto"
     next_link: str = "whole"
@@ -53,8 +46,7 @@ class Paging:
     @classmethod
     def of(cls, config: Source) -> Self:
         """Read the keys of `config`. Raises ConfigError if a key lacks another that it needs."""
-        needs = {"cursor": ("cursor_path", "cursor_param"), "next_url": ("cursor_path",), "last_id": ("cursor_param",)}
-        for key in needs.get(config.paginator, ()):
+        for key in NEEDS.get(config.paginator, ()):
             if not getattr(config, key):
                 raise ConfigError(f"[{config.section}] paginator = {config.paginator} needs {key}: set it")
         if config.size_param and config.page_size <= 0:
@@ -65,27 +57,10 @@ class Paging:
             raise ConfigError(f"[{config.section}] body and cursor_in = body need method = POST: set it")
         return cls(**{each.name: getattr(config, each.name) for each in fields(cls)})
 
-    def build(self) -> Paginator:
-        """Build the paginator. For `auto` build Single, until detection knows better."""
-
-        def param(name: str) -> Param:
-            return Param(name, self.cursor_in, self.size_param, self.keep_params)
-
-        match self.paginator:
-            case "link_header":
-                return LinkHeader(self.next_link == "path")
-            case "next_url":
-                return NextUrl(self.cursor_path, self.next_link == "path")
-            case "cursor":
-                return Cursor(self.cursor_path, param(self.cursor_param))
-            case "last_id":
-                return LastId(self.cursor_path or "id", param(self.cursor_param))
-            case "page":
-                return PageNumber(param(self.page_param), 1 if self.page_start is None else self.page_start)
-            case "offset":
-                return Offset(param(self.offset_param), self.page_start or 0, self.page_size)
-            case _:
-                return Single()
+    @property
+    def positional(self) -> bool:
+        """Whether requests count pages or records, so that only totals or an empty page show the end."""
+        return self.paginator in ("page", "offset")
 
     @property
     def pointer(self) -> str:
@@ -93,10 +68,51 @@ class Paging:
         own = {"next_url": self.cursor_path, "cursor": self.cursor_path, "link_header": "Link"}
         return own.get(self.paginator, "")
 
-    def add_size(self, request: Request) -> Request:
-        """Return the request with `page_size` in `size_param`, if that is set."""
-        where = "body" if self.cursor_in == "body" else "query"
-        return request.put(where, self.size_param, self.page_size) if self.size_param else request
+    def first(self, request: Request) -> Request:
+        """Return the first request, made from the configured one: with the page size and the first position."""
+        if self.size_param:
+            request = request.put("body" if self.cursor_in == "body" else "query", self.size_param, self.page_size)
+        if not self.positional:
+            return request
+        usual = 1 if self.paginator == "page" else 0
+        return request.put(self.cursor_in, self._position_param, usual if self.page_start is None else self.page_start)
+
+    def next(self, request: Request, page: Page, more: bool | None) -> Request | None:
+        """Return the request after `request`, whose answer is `page`; None after the last page.
+
+        `more` is what the source says about further pages, None if it says nothing. Raises ValueError if the source
+        announces more and does not say how to get it.
+        """
+        if more is False:
+            return None
+        match self.paginator:
+            case "link_header" | "next_url":
+                link = self._read_link(page, more) if self.paginator == "link_header" else self._read_cursor(page, more)
+                keep_origin = self.next_link == "path"
+                return (
+                    None
+                    if link is None
+                    else replace(request, url=links.resolve_link(page.url, link, keep_origin), params={})
+                )
+            case "cursor":
+                cursor = self._read_cursor(page, more)
+                return None if cursor is None else self._put(request, self.cursor_param, cursor)
+            case "last_id" if page.records or more:
+                return self._put(request, self.cursor_param, self._read_last_id(page))
+            case "page" | "offset" if page.records or more:
+                # Count the records received: a source may send fewer than requested, and a short page is not the end.
+                step = len(page.records) or self.page_size
+                if not step and self.paginator == "offset":
+                    raise ValueError("the source announces more, and its page is empty: set page_size")
+                return self.foresee(request, step)
+        return None
+
+    def foresee(self, request: Request, size: int) -> Request | None:
+        """Return the request after `request` if its answer has `size` records; None if that depends on the answer."""
+        if not self.positional:
+            return None
+        position = int(str(request.get(self.cursor_in, self._position_param)))
+        return self._put(request, self._position_param, position + (1 if self.paginator == "page" else size))
 
     def read_more(self, page: Page) -> bool | None:
         """Return the flag at `more_path`: whether a page follows `page`. None without `more_path`.
@@ -125,6 +141,45 @@ class Paging:
         if not (self.total_path or self.total_header):
             records = next((n for name in TOTAL_HEADERS if (n := to_integer(page.headers.get(name))) is not None), None)
         return records, pages
+
+    @property
+    def _position_param(self) -> str:
+        return self.page_param if self.paginator == "page" else self.offset_param
+
+    def _put(self, request: Request, name: str, value: object) -> Request:
+        """Put the parameter that leads on into a request. Without `keep_params` only `size_param` stays beside it."""
+        if not self.keep_params:
+            own = [pair for pair in split_query(request.url) if parse_param_name(pair) == self.size_param]
+            params = {name: value for name, value in request.params.items() if name == self.size_param}
+            request = replace(request, url=join_query(request.url, own), params=params)
+        return request.put(self.cursor_in, name, value)
+
+    def _read_link(self, page: Page, more: bool | None) -> str | None:
+        """Return the target of the Link header (RFC 8288, `rel="next"`); None if there is none."""
+        header = page.headers.get("Link", "")
+        link = links.parse_next_link(header)
+        if link is None and (more or links.is_malformed(header)):
+            raise ValueError(f"the source announces more, and no Link header leads to it: {header[:80]!r}")
+        return link
+
+    def _read_cursor(self, page: Page, more: bool | None) -> str | None:
+        """Return the cursor or link at `cursor_path`, or None. Raises ValueError if `more` requires one."""
+        cursor, path = find(page.fields, self.cursor_path), self.cursor_path
+        cursor = page.headers.get(path) if cursor is None else cursor
+        if cursor in EMPTY_CURSORS:
+            if more:
+                raise ValueError(f"the source announces more, and '{path}' leads nowhere: check cursor_path")
+            return None
+        if not isinstance(cursor, (str, int, float)) or isinstance(cursor, Unreadable):
+            raise ValueError(f"'{path}' is {to_text(cursor)[:80]}, neither a link nor a cursor: check cursor_path")
+        return to_text(cursor)
+
+    def _read_last_id(self, page: Page) -> str | int:
+        path = self.cursor_path or "id"
+        last = find(load(page.records[-1]), path) if page.records else None
+        if not isinstance(last, (str, int)):
+            raise ValueError(f"the last record of this page has no '{path}' to continue after: set cursor_path")
+        return last
 
 
 def build_request(config: Source, values: Mapping[str, dt.datetime | dt.date]) -> Request:

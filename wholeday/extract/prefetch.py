@@ -4,8 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.request import Request
+from wholeday.extract.http.page import Page, Request
 
 
 class Prefetcher:

@@ -21,8 +21,7 @@ from wholeday.errors import OutageError, SourceError
 from wholeday.extract import detection, evidence
 from wholeday.extract.http.client import Client
 from wholeday.extract.http.failures import suggest_end
-from wholeday.extract.http.page import Page, digest
-from wholeday.extract.http.request import Request
+from wholeday.extract.http.page import Page, Request, digest
 from wholeday.extract.paging import Paging, build_request
 from wholeday.extract.prefetch import Prefetcher
 from wholeday.extract.totals import Totals, WrongSourceError, has_fallen
@@ -91,8 +90,7 @@ class Reader:
         self._config, self._ends = config, config.ends
         self._client = Client(config, date)
         self._paging = Paging.of(config)
-        self._paginator = self._paging.build()
-        self._first = self._paginator.first(self._paging.add_size(build_request(config, values)))
+        self._first = self._paging.first(build_request(config, values))
         self.url = self._client.mask(self._first.target)
         self.paginator = config.paginator
         self.pages = self.records = self.skipped = self._empty = self._largest = self._known = self._counted_at = 0
@@ -114,8 +112,7 @@ class Reader:
         """
         self.pages, self.records = position.pages, position.records
         self._totals.records, self._totals.pages = position.totals
-        self._paging = Paging(**position.paging)
-        self._paginator, self.paginator = self._paging.build(), position.decision
+        self._paging, self.paginator = Paging(**position.paging), position.decision
         self._seen = dict.fromkeys(seen, "an earlier page")
         self._resumed, self.skipped = position, taken
 
@@ -187,7 +184,7 @@ class Reader:
         fell = has_fallen((self._totals.records, self._totals.pages), declared)
         if what and not fell and (not page.records or self._is_repeated_end(page)):
             self.gap, self._gap_at = f"page {self.pages + 1} ({request}): {what}", (self.pages + 1, self.records)
-            if page.records or page.end in STATUS_ENDS or 0 in declared or not self._paginator.positional:
+            if page.records or page.end in STATUS_ENDS or 0 in declared or not self._paging.positional:
                 raise self._fail_at_gap(f"{self.gap}: the source is in trouble; run it again later")
         return page
 
@@ -203,9 +200,9 @@ class Reader:
             return "it has the same records as the page before"
         try:
             more = self._read_more(page)
-            if more is None and self._paginator.positional and not page.records:
+            if more is None and self._paging.positional and not page.records:
                 more = evidence.announces_more(page) or None
-            following = self._paginator.next(request, page, more)
+            following = self._paging.next(request, page, more)
         except ValueError as error:
             return str(error)
         if following is None and (path := self._find_contradiction(page)):
@@ -244,7 +241,7 @@ class Reader:
 
     def _foresee(self, request: Request) -> Request | None:
         """Return the request after `request` if its page is as large as the largest so far."""
-        return self._paginator.foresee(request, self._largest)
+        return self._paging.foresee(request, self._largest)
 
     def _count_ahead(self) -> int:
         """Return how many requests may be in flight: one, or more if pages are sure to follow and the rate is set."""
@@ -267,7 +264,7 @@ class Reader:
         self._read_totals(page)
         self._totals.check_ceiling(self._config.ceiling, self.records)
         try:
-            following = self._paginator.next(request, page, self._expects_more(page))
+            following = self._paging.next(request, page, self._expects_more(page))
         except ValueError as error:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
         if following is not None and following.identity == request.identity and "same_cursor" in self._ends:
@@ -280,7 +277,7 @@ class Reader:
                 f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' "
                 "announces more: check paginator and its keys"
             )
-        elif self._paginator.positional and page.records and len(page.records) == self._largest:
+        elif self._paging.positional and page.records and len(page.records) == self._largest:
             self._check_beyond(request, page)
         return following
 
@@ -319,7 +316,7 @@ class Reader:
     def _check_beyond(self, request: Request, page: Page) -> None:
         """Raise WrongSourceError if a page follows the declared last one: the total is capped, or wrong."""
         self._count_page()
-        beyond = self._client.probe(self._paginator.foresee(request, len(page.records)) or request)
+        beyond = self._client.probe(self._paging.foresee(request, len(page.records)) or request)
         if beyond and beyond.records and digest(beyond.content) not in self._seen:
             raise self._client.fail(
                 f"{self.records} records came, as many as the source declares, and there are more behind them: leave "
@@ -367,8 +364,7 @@ class Reader:
             raise self._client.fail(f"{request}: {error}") from None
         self._paging = replace(self._paging, **decision.keys)
         self.paginator = self._client.mask(decision.why)  # it shows a cursor
-        self._paginator = self._paging.build()
-        return self._paginator.first(self._paging.add_size(request))
+        return self._paging.first(request)
 
     def _read_totals(self, page: Page) -> None:
         records, pages = self._paging.read_totals(page, self._totals.pages)
@@ -377,12 +373,12 @@ class Reader:
                 f"{self.url}: total_path = {path}, and the page has no number there: set it to the field "
                 "with the number of records, or leave it out"
             )
-        self._totals.update(records, pages, self.pages, self._paginator.positional)
+        self._totals.update(records, pages, self.pages, self._paging.positional)
 
     def _expects_more(self, page: Page) -> bool | None:
         """Return whether a page follows: by `more_path` or, if paging is positional, by the totals."""
         more = self._read_more(page)
-        if more is not None or not self._paginator.positional:
+        if more is not None or not self._paging.positional:
             return more
         if self._totals.pages is not None:
             return self.pages < self._totals.pages

@@ -25,8 +25,7 @@ from wholeday.errors import SourceError
 from wholeday.extract.detection import Decision, EndlessError, decide
 from wholeday.extract.evidence import UndecidedError, announces_more
 from wholeday.extract.http.client import AnswerError
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.request import Request
+from wholeday.extract.http.page import Page, Request
 from wholeday.extract.paging import TOTAL_HEADERS, Paging
 from wholeday.extract.vocabulary import (
     CREATED,
@@ -153,11 +152,12 @@ class _Examination:
         self._size_param = self._find_size_param()
         size = len(self._page.records) // 2
         paging = replace(self._paging, size_param=self._size_param, page_size=size, **self._probe.cursor_in)
-        page = self._probe.ask(paging.add_size(self._request)) if self._size_param else None
+        request = paging.first(self._request)
+        page = self._probe.ask(request) if self._size_param else None
         if page is None:
             return decision
         with contextlib.suppress(UndecidedError):
-            other = decide(paging, paging.add_size(self._request), page, self._probe.ask)
+            other = decide(paging, request, page, self._probe.ask)
             if other.keys["paginator"] != "single":
                 return Decision(other.keys, f"{other.why} (requested {size} records with {self._size_param})")
         return decision

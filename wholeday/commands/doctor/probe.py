@@ -17,8 +17,7 @@ from wholeday.config.placeholders import EPOCH
 from wholeday.config.source import Source
 from wholeday.errors import SourceError
 from wholeday.extract.http.client import Client
-from wholeday.extract.http.page import Page
-from wholeday.extract.http.request import Request
+from wholeday.extract.http.page import Page, Request
 from wholeday.extract.paging import Paging, build_request
 from wholeday.extract.vocabulary import find_keys, load_records
 from wholeday.schema.paths import find
@@ -33,7 +32,7 @@ class Probe:
         self.client = Client(copy_section(config, retries=min(config.retries, 1)), clock.utc_now().date())
         self.diagnosis = Diagnosis(config.section, self.client.mask)
         self.paging = Paging.of(config)
-        self.request = self.paging.add_size(build_request(config, _list_values(config)))
+        self.request = self.paging.first(build_request(config, _list_values(config)))
         self.place = "body" if config.method == "POST" and isinstance(config.body, Mapping) else "query"
         """Where parameters go."""
         self.cursor_in: dict[str, Any] = {"cursor_in": "body"} if self.place == "body" else {}
@@ -45,8 +44,7 @@ class Probe:
     def open(self) -> Iterator[None]:
         """Open the client and fetch the first page. Raises SourceError if the page cannot be read."""
         with self.client.open():
-            first = self.paging.build().first(self.request)
-            self.page = self.answers[first.identity] = self.client.fetch(first)
+            self.page = self.answers[self.request.identity] = self.client.fetch(self.request)
             yield
 
     def ask(self, request: Request) -> Page | None:
@@ -70,13 +68,12 @@ class Probe:
     def take_two(self, keys: Mapping[str, Any]) -> list[Page]:
         """Return the first two pages under the keys, or fewer."""
         paging = self.page_by(keys)
-        paginator = paging.build()
-        request: Request | None = paginator.first(paging.add_size(self.request))
+        request: Request | None = paging.first(self.request)
         pages: list[Page] = []
         with contextlib.suppress(ValueError):
             while request is not None and len(pages) < 2 and (page := self.ask(request)) is not None:
                 pages.append(page)
-                request = paginator.next(request, page, paging.read_more(page))
+                request = paging.next(request, page, paging.read_more(page))
         return pages
 
     def page_by(self, keys: Mapping[str, Any]) -> Paging:

@@ -29,9 +29,8 @@ from wholeday.extract.http.failures import (
     RefusedPageError,
     suggest_end,
 )
-from wholeday.extract.http.page import Page
+from wholeday.extract.http.page import Page, Request
 from wholeday.extract.http.record_list import refuse, select_list
-from wholeday.extract.http.request import Request
 from wholeday.extract.http.retries import DoubtfulPageError, OddAnswerError, Retries
 from wholeday.extract.http.transport import Transport, decode_header
 from wholeday.extract.http.waits import is_limited, parse_time, parse_wait

@@ -19,7 +19,7 @@ from wholeday.errors import SourceError, UnreachableError
 from wholeday.extract.http.auth import Auth
 from wholeday.extract.http.deadline import pause
 from wholeday.extract.http.failures import RecoverableError, explain
-from wholeday.extract.http.request import Request
+from wholeday.extract.http.page import Request
 from wholeday.extract.http.session import Session, find_tls_problem, is_unreachable
 
 MAX_REDIRECTS = 10
