@@ -29,12 +29,12 @@ class PastDayError(PipelineError):
 class SourceError(PipelineError):
     """The source failed, refused a request, or contradicted itself: the day is not extracted."""
 
+    is_refusal = False
+    """Whether the source refused this request, as it does for an expired cursor."""
+
 
 class OutageError(SourceError):
     """The source did not answer, or temporarily failed. The pages before are still valid."""
-
-    is_refusal = False
-    """Whether the source refused this request, as it does for an expired cursor."""
 
 
 class UnreachableError(OutageError):

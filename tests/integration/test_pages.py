@@ -15,11 +15,9 @@ from tests.support.reading import DAY, People, read, read_error
 from tests.support.server import Answer, Server
 from wholeday.extract.http import body as bodies
 from wholeday.extract.http import envelope
-from wholeday.extract.http.body_errors import BodyErrors
-from wholeday.extract.http.body_shapes import unfold
 from wholeday.extract.http.envelope import split_envelope, split_list
 from wholeday.extract.http.failures import BadPageError
-from wholeday.extract.http.record_list import select_list
+from wholeday.extract.http.record_list import ListFinder
 from wholeday.extract.reader import Reader
 from wholeday.schema.scan import count_items
 
@@ -457,8 +455,7 @@ def test_page_with_too_many_records_fails(monkeypatch: pytest.MonkeyPatch, body:
     monkeypatch.setattr(envelope, "MAX_RECORDS", 10_000)
 
     def split() -> None:
-        unfolded = unfold(body, None, "")
-        split_list(select_list(unfolded.body, None, BodyErrors())[1])
+        split_list(ListFinder(People(url="http://localhost")).find(body, "").content)
 
     count_items(b"[]", 1)  # it imports NumPy
     tracemalloc.start()

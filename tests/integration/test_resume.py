@@ -25,7 +25,7 @@ from wholeday import clock
 from wholeday.errors import OutageError, QualityError, SourceError
 from wholeday.extract.http import retries
 from wholeday.extract.http.client import AnswerError
-from wholeday.extract.totals import WrongSourceError
+from wholeday.extract.reader import WrongSourceError
 from wholeday.storage.day_folder import CHECKPOINTS
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import RawManifest

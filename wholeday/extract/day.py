@@ -21,8 +21,7 @@ from wholeday.errors import QualityError
 from wholeday.extract import gates
 from wholeday.extract.checkpoints import Checkpoints
 from wholeday.extract.http.auth import name_source
-from wholeday.extract.reader import MovedError, Reader
-from wholeday.extract.totals import WrongSourceError
+from wholeday.extract.reader import MovedError, Reader, WrongSourceError
 from wholeday.log import count, logger, set_load
 from wholeday.schema.census import Census
 from wholeday.storage.day_folder import DayFolder

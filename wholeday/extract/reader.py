@@ -24,13 +24,16 @@ from wholeday.extract.http.failures import suggest_end
 from wholeday.extract.http.page import Page, Request, digest
 from wholeday.extract.paging import Paging, build_request
 from wholeday.extract.prefetch import Prefetcher
-from wholeday.extract.totals import Totals, WrongSourceError, has_fallen
 from wholeday.extract.vocabulary import find_flags
 from wholeday.schema.census import Census
 
 MAX_EMPTY = 100  # empty pages in a row
 MAX_AHEAD = 4  # requests in flight, if requests_per_second limits their rate
 STATUS_ENDS = ("204", "404", "400")  # values of end_when that are a status, not a page
+
+
+class WrongSourceError(SourceError):
+    """The source contradicts itself: no page of this extraction can be used again."""
 
 
 class MovedError(SourceError):
@@ -68,6 +71,8 @@ class Reader:
     """The configured paginator; for `auto`, after the first page, the detected one and the evidence."""
     pages: int
     records: int
+    total: int | None
+    """How many records the source declares."""
     census: Census
     position: Position | None
     """The position of the current page; None if it cannot be stored, because a link holds a secret."""
@@ -87,14 +92,15 @@ class Reader:
             "day_stop": config.localize(window.stop),
             "watermark": config.localize(EPOCH if watermark is None else watermark - config.lookback),
         }
-        self._config, self._ends = config, config.ends
+        self._config = config
         self._client = Client(config, date)
         self._paging = Paging.of(config)
         self._first = self._paging.first(build_request(config, values))
         self.url = self._client.mask(self._first.target)
         self.paginator = config.paginator
         self.pages = self.records = self.skipped = self._empty = self._largest = self._known = self._counted_at = 0
-        self._totals = Totals(self._client.fail)
+        self.total = None
+        self._total_pages: int | None = None
         self.census = census or Census()
         self.position = None
         self.gap, self._gap_at = "", (0, 0)
@@ -111,15 +117,10 @@ class Reader:
         The page is requested again. If it has other records now, iterating raises MovedError.
         """
         self.pages, self.records = position.pages, position.records
-        self._totals.records, self._totals.pages = position.totals
+        self.total, self._total_pages = position.totals
         self._paging, self.paginator = Paging(**position.paging), position.decision
         self._seen = dict.fromkeys(seen, "an earlier page")
         self._resumed, self.skipped = position, taken
-
-    @property
-    def total(self) -> int | None:
-        """How many records the source declares."""
-        return self._totals.records
 
     def seen(self, start: int, stop: int) -> list[str]:
         """Return a range of the digests of requests and pages, in their order."""
@@ -181,7 +182,8 @@ class Reader:
             return page
         page = self._client.ask_again(request, page, doubt)
         what, declared = doubt(page), self._paging.read_totals(page)
-        fell = has_fallen((self._totals.records, self._totals.pages), declared)
+        before = self.total, self._total_pages
+        fell = any(0 < (new or 0) < (old or 0) for new, old in zip(declared, before, strict=True))
         if what and not fell and (not page.records or self._is_repeated_end(page)):
             self.gap, self._gap_at = f"page {self.pages + 1} ({request}): {what}", (self.pages + 1, self.records)
             if page.records or page.end in STATUS_ENDS or 0 in declared or not self._paging.positional:
@@ -210,11 +212,18 @@ class Reader:
         return self._describe_missing() if following is None and not page.records else ""
 
     def _describe_missing(self) -> str:
-        return self._totals.describe_missing(self.records, self.pages)
+        """Describe what is missing if no page follows; empty if nothing is."""
+        if self.total is not None and self.records >= self.total:
+            return ""
+        if self._total_pages is not None and self.pages < self._total_pages:
+            return f"it has nothing new, and the source declares {self._total_pages} pages"
+        if self.total is not None:
+            return f"it has nothing new, and the source declares {self.total} records, {self.records} of them came"
+        return ""
 
     def _is_repeated_end(self, page: Page) -> bool:
         """Return whether a page repeats the records of an earlier one, which `end_when` accepts as the end."""
-        return "repeated_page" in self._ends and bool(page.records) and digest(page.content) in self._seen
+        return "repeated_page" in self._config.ends and bool(page.records) and digest(page.content) in self._seen
 
     def _is_end(self, request: Request, page: Page, last: Page) -> bool:
         """Return whether an answer behind the first page is the end by `end_when`. Raises OutageError if not."""
@@ -247,7 +256,10 @@ class Reader:
         """Return how many requests may be in flight: one, or more if pages are sure to follow and the rate is set."""
         if self._config.requests_per_second <= 0:
             return 1
-        return max(1, min(MAX_AHEAD, self._totals.count_pages_left(self.records, self.pages, self._largest)))
+        left = (self._total_pages or 0) - self.pages
+        if self.total is not None and self._largest:
+            left = max(left, -(-(self.total - self.records) // self._largest))
+        return max(1, min(MAX_AHEAD, left))
 
     def _take(self, request: Request, page: Page) -> Request | None:
         """Check a page and return the request after it. `_count_page` does the slow checks while that is in flight."""
@@ -262,12 +274,11 @@ class Reader:
         if self._config.paginator == "auto" and self.pages == 1 and page.end not in STATUS_ENDS:
             request = self._detect(request, page)
         self._read_totals(page)
-        self._totals.check_ceiling(self._config.ceiling, self.records)
         try:
             following = self._paging.next(request, page, self._expects_more(page))
         except ValueError as error:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
-        if following is not None and following.identity == request.identity and "same_cursor" in self._ends:
+        if following is not None and following.identity == request.identity and "same_cursor" in self._config.ends:
             return None
         if following is not None:
             same = f"; {suggest_end('same_cursor')}" if following.identity == request.identity else ""
@@ -339,7 +350,7 @@ class Reader:
             pages=self.pages,
             records=self.records,
             seen=len(self._seen),
-            totals=(self._totals.records, self._totals.pages),
+            totals=(self.total, self._total_pages),
             paging=asdict(self._paging),
             decision=self.paginator,
         )
@@ -367,21 +378,45 @@ class Reader:
         return self._paging.first(request)
 
     def _read_totals(self, page: Page) -> None:
-        records, pages = self._paging.read_totals(page, self._totals.pages)
+        """Note the totals that a page declares.
+
+        Raises WrongSourceError if one is lower than before. Unless paging is positional, a falling number of records
+        may count the remaining ones. Raises SourceError if the number of records reaches `ceiling`.
+        """
+        records, pages = self._paging.read_totals(page, self._total_pages)
         if self.pages == 1 and not page.end and (path := self._paging.total_path) and records is None and pages is None:
             raise self._client.fail(
                 f"{self.url}: total_path = {path}, and the page has no number there: set it to the field "
                 "with the number of records, or leave it out"
             )
-        self._totals.update(records, pages, self.pages, self._paging.positional)
+        falls = [(self.total, records, "records")] if self._paging.positional else []
+        for before, now, what in [*falls, (self._total_pages, pages, "pages")]:
+            if before is not None and now is not None and now < before:
+                raise self._client.fail(
+                    f"page {self.pages}: the source declared {before} {what}, and now {now}: its list became shorter "
+                    "during the extraction, and other records moved up unseen; run it again, or ask for an order that "
+                    "stays",
+                    WrongSourceError,
+                )
+        if records is not None:
+            self.total = max(records, self.total or 0)
+        self._total_pages = pages
+        ceiling = self._config.ceiling
+        if ceiling and ceiling <= max(self.records, self.total or 0):
+            over = f"{self.records} records came"
+            over = over if self.records >= ceiling else f"the source declares {self.total} records"
+            raise self._client.fail(
+                f"{over}, and ceiling is {ceiling}: there may be more behind it; ask for less at a time, "
+                "or set ceiling higher"
+            )
 
     def _expects_more(self, page: Page) -> bool | None:
         """Return whether a page follows: by `more_path` or, if paging is positional, by the totals."""
         more = self._read_more(page)
         if more is not None or not self._paging.positional:
             return more
-        if self._totals.pages is not None:
-            return self.pages < self._totals.pages
+        if self._total_pages is not None:
+            return self.pages < self._total_pages
         if self.total is not None:
             # An empty page behind the last record is the end, even if records are missing.
             if not page.records and self.pages * self._largest >= self.total:
@@ -394,7 +429,7 @@ class Reader:
 
     def _check_total(self) -> None:
         """Raise SourceError unless as many distinct records and pages came as the source declares."""
-        paging, pages = self._paging, self._totals.pages
+        paging, pages = self._paging, self._total_pages
         if self._config.paginator == "single" and not (paging.total_path or paging.total_header):
             return
         gap_page, records = self._gap_at

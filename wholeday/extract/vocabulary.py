@@ -32,24 +32,8 @@ SIZE = re.compile(r"(page|max)?(limit|size|results|rows)|(page|max)count|x?perpa
 PAGE = re.compile(r"x?(current)?page(number|num|no|index)?|p|number")
 OFFSET = re.compile(r"(result|page)?offset|skip|start(index|at|row)?|first(result)?|from")
 KEY = re.compile(r"(^|[._])(id|uuid|guid|key|pk)$|(Id|ID|Uuid|UUID)$")
-ROUND = (
-    "1",
-    "12",
-    "125",
-    "15",
-    "2",
-    "24",
-    "25",
-    "3",
-    "36",
-    "4",
-    "48",
-    "5",
-    "6",
-    "75",
-    "8",
-    "96",
-)  # without trailing zeros
+# Usual page sizes without trailing zeros
+ROUND = {*("1", "12", "125", "15", "2", "24", "25", "3", "36", "4", "48", "5", "6", "75", "8", "96")}
 BEST_KEYS = ("id", "uuid", "guid", "_id")
 UPDATED = re.compile(r"updat|modif|modstamp|chang|(?<!cr)(?<!exp)edit", re.IGNORECASE)
 CREATED = re.compile(r"creat|registered|joined|signed_?up", re.IGNORECASE)
@@ -74,14 +58,7 @@ ADDRESSES = {
 TELLTALES = {"randomuser": "info.seed", "zendesk": "end_of_stream", "graph": "@odata.nextLink", "scim": "itemsPerPage"}
 
 CURSOR_PARAMS = (
-    "cursor",
-    "after",
-    "start_cursor",
-    "page_token",
-    "pageToken",
-    "starting_after",
-    "next_token",
-    "page",
+    *("cursor", "after", "start_cursor", "page_token", "pageToken", "starting_after", "next_token", "page"),
     "continuation",
 )
 

@@ -98,7 +98,7 @@ class _Examination:
             return self._probe.take_two({})
 
     def _examine_list(self) -> None:
-        selector = self._probe.client.selector
+        selector = self._probe.client.lists.selector
         if selector and not self._config.preset:
             self._keys["data_selector"] = selector
         others = ", ".join(word.path for word in find_fields(self._page)[:12])

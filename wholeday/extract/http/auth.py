@@ -6,8 +6,7 @@ password in it is unknown.
 
 import os
 import re
-from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit, urlunsplit
-from urllib.parse import quote as percent_encode
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import requests
 from requests.auth import AuthBase
@@ -17,6 +16,7 @@ from wholeday.config.placeholders import NAMES, PLACEHOLDER
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError
 from wholeday.extract.http.oauth2 import Tokens
+from wholeday.extract.http.page import Request
 from wholeday.extract.http.refresh import RefreshToken
 from wholeday.extract.http.session import encode_basic
 from wholeday.redaction import SHORTEST, Mask, hides_userinfo
@@ -30,7 +30,7 @@ class Auth(AuthBase):
 
     def __init__(self, config: Source, mask: Mask) -> None:
         self._headers: dict[str, str] = {}
-        self._param: tuple[str, str] | None = None
+        self._param: dict[str, str] = {}
         self._tokens: Tokens | None = None
         self._mask = mask
         parts = _split_url(config, "url", config.url, *SCHEMES)
@@ -58,7 +58,7 @@ class Auth(AuthBase):
             case ["query", name, variable] if re.fullmatch(r"[^\s&=#]+", name):
                 value = _read_variable(config, variable)
                 mask.add(value)
-                self._param = name, value
+                self._param = {name: value}
             case ["oauth2", *pieces, client, secret] if pieces:
                 self._use_oauth2(config, ":".join(pieces), client, secret)
             case ["oauth2_refresh", *pieces, client, secret, refresh] if pieces:
@@ -78,8 +78,8 @@ class Auth(AuthBase):
         request.headers.update(self._headers)
         if self._tokens is not None:
             request.headers["Authorization"] = f"Bearer {self._tokens.get()}"
-        if self._param is not None:
-            request.url = _set_param(request.url or "", *self._param)
+        if self._param:
+            request.url = Request(request.url or "", self._param).target
         return request
 
     def renew(self, request: requests.PreparedRequest) -> bool:
@@ -94,26 +94,15 @@ class Auth(AuthBase):
         if _split_url(config, "the token URL in auth", url, "http://", "https://").username is not None:
             raise ConfigError(f"[{config.section}] auth: the token URL contains a user: leave it out")
         values = _read_variable(config, client), _read_variable(config, secret, may_be_empty=bool(refresh))
-        if refresh:
-            token = RefreshToken(config, self._mask, refresh, _read_variable(config, refresh))
-            hint = f"check the token URL and the values of {client}, {secret} and {refresh}"
-            self._tokens = Tokens(config, self._mask, url, values, hint, token)
-        else:
-            hint = f"check the token URL and the values of {client} and {secret}"
-            self._tokens = Tokens(config, self._mask, url, values, hint)
+        token = RefreshToken(config, self._mask, refresh, _read_variable(config, refresh)) if refresh else None
+        names = f"{client}, {secret} and {refresh}" if refresh else f"{client} and {secret}"
+        hint = f"check the token URL and the values of {names}"
+        self._tokens = Tokens(config, self._mask, url, values, hint, token)
 
     def _use_basic(self, user: str, password: str) -> None:
         code = encode_basic(user, password)
         self._mask.add(password or user, code)
         self._headers["Authorization"] = f"Basic {code}"
-
-
-def _set_param(url: str, name: str, value: str) -> str:
-    """Return `url` with a query parameter that replaces all others of its name."""
-    parts = urlsplit(url)
-    pairs = [pair for pair in parts.query.split("&") if pair and unquote_plus(pair.partition("=")[0]) != name]
-    pairs.append(f"{percent_encode(name, safe='')}={percent_encode(value, safe='')}")
-    return urlunsplit(parts._replace(query="&".join(pairs)))
 
 
 def _split_url(config: Source, what: str, url: str, *schemes: str) -> SplitResult:

@@ -17,8 +17,8 @@ from wholeday.config.parameters import split_words
 from wholeday.schema.paths import Number, find, is_true, load, simplify, walk
 
 # Names of fields in the form that `simplify` returns.
-ALWAYS = frozenset({"error", "errors"})
-ALWAYS_FALSE = frozenset({"ok", "success"})
+ALWAYS = {"error", "errors"}
+ALWAYS_FALSE = {"ok", "success"}
 ERROR_NAMES = ALWAYS | {
     *("err", "errormessage", "errormessages", "errormsg", "errmsg", "errortext", "errordescription", "errordetail"),
     *("errordetails", "errorsummary", "errorreason", "errortype", "errorname", "errorinfo", "errorlist", "odataerror"),
@@ -26,75 +26,41 @@ ERROR_NAMES = ALWAYS | {
     *("exceptiontype", "failure", "failures", "failurereason", "failurecode", "stacktrace", "traceback", "iserror"),
     *("haserror", "haserrors", "isfailed", "isfailure"),
 }
-ERROR_CODES = frozenset({"errorcode", "errorcodes", "errcode", "errno", "errorno", "errornumber", "errornum"})
-CODES = frozenset(
-    {
-        *("code", "statuscode", "httpcode", "httpstatus", "httpstatuscode", "responsecode", "respcode", "resultcode"),
-        *("returncode", "retcode", "rtncode", "ret", "rc", "subcode"),
-    }
-)
-STATUSES = frozenset(
-    {"status", "stat", "result", "outcome", "state", "statustext", "resultstatus", "responsestatus", "requeststatus"}
-)
-TYPES = frozenset({"type", "object", "kind"})
+ERROR_CODES = {"errorcode", "errorcodes", "errcode", "errno", "errorno", "errornumber", "errornum"}
+CODES = {
+    *("code", "statuscode", "httpcode", "httpstatus", "httpstatuscode", "responsecode", "respcode", "resultcode"),
+    *("returncode", "retcode", "rtncode", "ret", "rc", "subcode"),
+}
+STATUSES = {
+    *("status", "stat", "result", "outcome", "state", "statustext", "resultstatus", "responsestatus", "requeststatus")
+}
+TYPES = {"type", "object", "kind"}
 FALSE = ALWAYS_FALSE | {"isok", "issuccess", "issuccessful", "successful", "succeeded", "succeed", "jobcomplete"}
-TRUE = frozenset(
-    {"quotaexceeded", "timedout", "istimedout", "timeout", "ratelimited", "ratelimitexceeded", "throttled", "failed"}
-)
-MESSAGES = frozenset({"message", "msg", "detail", "statusmessage", "responsemessage"})
+TRUE = {
+    *("quotaexceeded", "timedout", "istimedout", "timeout", "ratelimited", "ratelimitexceeded", "throttled", "failed")
+}
+MESSAGES = {"message", "msg", "detail", "statusmessage", "responsemessage"}
 EXPLAINS = MESSAGES | {
-    "errmsg",
-    "errormsg",
-    "errormessage",
-    "description",
-    "desc",
-    "info",
-    "title",
-    "reason",
-    "text",
-    "resultmsg",
-    "retmsg",
-    "respmsg",
+    *("errmsg", "errormsg", "errormessage", "description", "desc", "info", "title", "reason", "text", "resultmsg"),
+    *("retmsg", "respmsg"),
 }
 IDENTITY = ("id", "uuid", "guid", "name", "key", "slug")  # an object with one of these is an entity, not an envelope
-NEUTRAL = frozenset(
-    {"data", "requestid", "traceid", "timestamp", "time", "ts", "took", "version", "total", "count", "page"}
-)
-ENVELOPES = frozenset(
-    {
-        *("meta", "metadata", "response", "responsestatus", "responseheader", "responsemetadata", "header", "head"),
-        *(
-            "status",
-            "result",
-            "results",
-            "data",
-            "body",
-            "payload",
-            "info",
-            "shards",
-            "d",
-            "service",
-            "api",
-            "envelope",
-        ),
-    }
-)
+NEUTRAL = {"data", "requestid", "traceid", "timestamp", "time", "ts", "took", "version", "total", "count", "page"}
+ENVELOPES = {
+    *("meta", "metadata", "response", "responsestatus", "responseheader", "responsemetadata", "header", "head"),
+    *("status", "result", "results", "data", "body", "payload", "info", "shards", "d", "service", "api", "envelope"),
+}
 # Objects that repeat the request, or that count and describe something else.
-ELSEWHERE = frozenset(
-    {
-        *("filter", "filters", "query", "params", "parameters", "request", "criteria", "search", "sort", "facets"),
-        *("counts", "count", "aggregations", "aggs", "stats", "statistics", "summary", "totals", "links", "schema"),
-        *("fields", "labels", "translations", "definitions", "legend", "options", "config", "settings", "features"),
-    }
-)
-OF_AN_ERROR = (
-    ERROR_NAMES
-    | ERROR_CODES
-    | CODES
-    | EXPLAINS
-    | {*("fields", "field", "status", "type", "source", "target", "details", "moreinfo", "help", "param", "severity")}
-    | {"timestamp", "requestid", "traceid", "links", "location"}
-)
+ELSEWHERE = {
+    *("filter", "filters", "query", "params", "parameters", "request", "criteria", "search", "sort", "facets"),
+    *("counts", "count", "aggregations", "aggs", "stats", "statistics", "summary", "totals", "links", "schema"),
+    *("fields", "labels", "translations", "definitions", "legend", "options", "config", "settings", "features"),
+}
+OF_AN_ERROR = ERROR_NAMES | ERROR_CODES | CODES | EXPLAINS
+OF_AN_ERROR |= {
+    *("fields", "field", "status", "type", "source", "target", "details", "moreinfo", "help", "param", "severity"),
+    *("timestamp", "requestid", "traceid", "links", "location"),
+}
 
 FAILED = re.compile(
     r"\b(err|errors?|errored|fail|failed|fails|failures?|faults?|exceptions?|ko|nok|notok|not ok|unsuccessful"
@@ -120,7 +86,7 @@ FINE = re.compile(
     r"\b(ok|okay|success\w*|succeed\w*|done|completed?|fetched|retrieved|found|listed|empty|normal"
     r"|no (results?|data|records?|users?|items?|content|more|errors?))\b|成功|正常|exito|sucesso|erfolg|réussi"
 )
-OK_WORDS = frozenset({"", "ok", "okay", "success", "successful", "none", "noerror", "noerrors", "completed", "done"})
+OK_WORDS = {"", "ok", "okay", "success", "successful", "none", "noerror", "noerrors", "completed", "done"}
 OK_CODES = re.compile(r"0+|20\d|20+")
 ANY = "*"
 MAX_ERROR_LIST = 2**14  # bytes: longer lists hold records

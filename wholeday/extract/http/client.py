@@ -19,19 +19,19 @@ from wholeday.errors import OutageError, SourceError
 from wholeday.extract.http import deadline
 from wholeday.extract.http.auth import Auth
 from wholeday.extract.http.body import START_BYTES, check_end, read_body, read_start
-from wholeday.extract.http.body_errors import BodyErrors
-from wholeday.extract.http.body_shapes import unfold
 from wholeday.extract.http.envelope import split_list
 from wholeday.extract.http.failures import (
     BadPageError,
+    DoubtfulPageError,
     MissingListError,
+    OddAnswerError,
     RecoverableError,
     RefusedPageError,
     suggest_end,
 )
 from wholeday.extract.http.page import Page, Request
-from wholeday.extract.http.record_list import refuse, select_list
-from wholeday.extract.http.retries import DoubtfulPageError, OddAnswerError, Retries
+from wholeday.extract.http.record_list import ListFinder
+from wholeday.extract.http.retries import Retries
 from wholeday.extract.http.transport import Transport, decode_header
 from wholeday.extract.http.waits import is_limited, parse_time, parse_wait
 from wholeday.redaction import Mask
@@ -67,9 +67,8 @@ class Client:
         self._config = config
         self._name = f"{config.section} {date}"
         self.mask = Mask(config.secrets)
-        self.selector = None if config.data_selector == "auto" else config.data_selector
-        self._errors, self._ends = BodyErrors(config.error_path, config.ok_when), config.ends
-        self._retries = Retries(self._name, self.mask, config.retries, config.max_wait)
+        self.lists = ListFinder(config)
+        self._retries = Retries(config, self.fail)
         self._transport = Transport(config, Auth(config, self.mask), self.fail, self._retries.sleep)
 
     @contextlib.contextmanager
@@ -152,22 +151,15 @@ class Client:
             body = read_body(response)
             if PROBLEM.match(response.headers.get("Content-Type", "")):
                 raise RefusedPageError("the body is a problem report (RFC 9457)", "find out why")
-            unfolded = unfold(body, self.selector, response.headers.get("Content-Type", ""))
-            if unfolded.is_lines:
+            found = self.lists.find(body, response.headers.get("Content-Type", ""))
+            if found.is_lines:
                 check_end(response)
-            refuse(self._errors.find_in_object(unfolded.fields))
-            selector, content, fields = select_list(
-                *(unfolded.body, unfolded.selector, self._errors),
-                *(self._config.total_path, self._config.section),
-            )
-            if self.selector is None:
-                self.selector = selector
             headers = CaseInsensitiveDict({name: decode_header(text) for name, text in response.headers.items()})
-            return Page(response.url, headers, split_list(content), fields, content)
+            return Page(response.url, headers, split_list(found.content), found.fields, found.content)
         except RecoverableError as error:
             raise RecoverableError(f"{what}: {error}") from None
         except BadPageError as error:
-            if isinstance(error, MissingListError) and "missing_list" in self._ends:
+            if isinstance(error, MissingListError) and "missing_list" in self._config.ends:
                 return Page(response.url, response.headers, [], error.fields, end="missing_list")
             answer = f"{response.status_code} {response.reason}: {self._quote(error.body or body)}"
             is_refusal = isinstance(error, RefusedPageError)
@@ -185,7 +177,7 @@ class Client:
         if status in PAGES:
             return ""
         end = str(status) if status == 204 or (status in (400, 404) and not is_first) else ""
-        if end in self._ends:
+        if end in self._config.ends:
             return end
         answer = f"{status} {response.reason}: {self._quote(read_start(response))}"
         what = f"{what}: {f'{status} {HTTPStatus(status).phrase}' if status in SILENT else answer}"

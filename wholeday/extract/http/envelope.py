@@ -36,10 +36,6 @@ Split = TypeVar("Split", list[msgspec.Raw], dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder(float_hook=Number)
 
 
-class _TooManyError(Exception):
-    """A list or an object has more than MAX_RECORDS items."""
-
-
 class _Empty(msgspec.Struct, frozen=True, gc=False):
     """Decodes from any object, and stores nothing of it."""
 
@@ -50,18 +46,12 @@ def split_list(content: bytes) -> list[msgspec.Raw]:
     If no item is an object or a list, each item becomes an object: `7` becomes `{"value": 7}`.
     """
     records = split_items(content)
-    if records and not _is_container(records[0]):
-        records = _wrap_scalars(records)
+    if records and not _is_container(records[0]) and not any(map(_is_container, records)):
+        records = [msgspec.Raw(b'{"%b": %b}' % (VALUE.encode(), bytes(record))) for record in records]
     if b"\n" in content or b"\r" in content:
         # Line breaks stand between values only: JSON does not allow them in strings, and `_decode` has checked that.
         return [msgspec.Raw(bytes(record).translate(ONE_LINE)) for record in records]
     return records
-
-
-def _wrap_scalars(items: list[msgspec.Raw]) -> list[msgspec.Raw]:
-    if any(map(_is_container, items)):
-        return items
-    return [msgspec.Raw(b'{"%b": %b}' % (VALUE.encode(), bytes(item))) for item in items]
 
 
 def split_items(content: bytes | msgspec.Raw) -> list[msgspec.Raw]:
@@ -119,10 +109,8 @@ def _decode(content: bytes | msgspec.Raw, kind: type[Split]) -> Split:
         for item in scan(bytes(content).decode()):
             items.append(item)
             if len(items) > MAX_RECORDS:
-                raise _TooManyError
+                raise _make_size_error()
         return cast(Split, [raw for _, raw in items] if kind == list[msgspec.Raw] else dict(items))
-    except _TooManyError:
-        raise _make_size_error() from None
     except json.JSONDecodeError:
         if "truncated" in reason:
             raise RecoverableError("the body is cut: its JSON has no end") from None
@@ -136,7 +124,7 @@ def _make_size_error() -> BadPageError:
 
 
 def _check_count(content: bytes | msgspec.Raw, kind: object) -> None:
-    """Raise _TooManyError if the items would need too much memory. Most pages are too short for that."""
+    """Raise BadPageError if the items would need too much memory. Most pages are too short for that."""
     if len(content) < 2 * MAX_RECORDS or (text := bytes(content)).count(b",") < MAX_RECORDS:
         return
     if kind == list[msgspec.Raw] and text.count(b"{") <= MAX_RECORDS:
@@ -144,7 +132,7 @@ def _check_count(content: bytes | msgspec.Raw, kind: object) -> None:
             msgspec.json.decode(text, type=list[_Empty])  # fast proof: each item is an object, so each has its "{"
             return
     if count_items(text, MAX_RECORDS) > MAX_RECORDS:
-        raise _TooManyError
+        raise _make_size_error()
 
 
 def read_fields(page: Mapping[str, msgspec.Raw], depth: int = MAX_FIELD_DEPTH) -> dict[str, object]:

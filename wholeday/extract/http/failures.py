@@ -4,9 +4,14 @@ import re
 
 from urllib3.exceptions import HTTPError
 
+from wholeday.extract.http.page import Page
+
 
 class RecoverableError(Exception):
     """A request failed in a way that may pass."""
+
+    hint = ""
+    is_refusal = False
 
     def __init__(self, what: str, wait: float = 0.0, status: int = 0, unreachable: bool = False) -> None:
         """Take the seconds that the source asks to wait, the status of the answer (0: none), and `unreachable`.
@@ -15,6 +20,22 @@ class RecoverableError(Exception):
         """
         super().__init__(what)
         self.wait, self.status, self.unreachable = wait, status, unreachable
+
+
+class OddAnswerError(RecoverableError):
+    """An answer that fails at once on a first page. On a later page the client retries."""
+
+    def __init__(self, what: str, hint: str, status: int = 0, *, is_refusal: bool = False) -> None:
+        super().__init__(what, status=status)
+        self.hint, self.is_refusal = hint, is_refusal
+
+
+class DoubtfulPageError(RecoverableError):
+    """A page that looks wrong and may be right. The last attempt is accepted."""
+
+    def __init__(self, what: str, page: Page) -> None:
+        super().__init__(what)
+        self.page = page
 
 
 class BadPageError(Exception):

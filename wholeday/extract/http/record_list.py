@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from wholeday.config.source import Source
 from wholeday.extract.http.body_errors import BodyErrors, Complaint, show
+from wholeday.extract.http.body_shapes import unfold
 from wholeday.extract.http.envelope import (
     EMPTY_LIST,
     ERRORS,
@@ -37,46 +39,121 @@ class RecordList(NamedTuple):
     path: str
     content: bytes
     fields: dict[str, object]
+    is_lines: bool = False
+    """Whether the body is JSON lines, which only HTTP can show to be complete."""
 
 
-def select_list(
-    body: bytes, selector: str | None, errors: BodyErrors, total_path: str = "", dataset: str = ""
-) -> RecordList:
-    """Find the list of records in a page.
+class ListFinder:
+    """Finds the list of records in the pages of a source."""
 
-    `selector` is the dotted path of the list; None accepts the page itself, or the only list of objects in it. A null
-    at `selector` is an empty list, as Go encodes one. Raises BadPageError, also if `errors` finds that the page
-    reports a failure; MissingListError if there is no list; RecoverableError if the JSON ends too early.
-    """
-    kind = body[:1]
-    if not body:
-        raise BadPageError("the body is empty")
-    if kind == b"[" and not selector:
-        refuse(errors.find_in_list(body))
-        return RecordList("", body, {})
-    if kind == b"{" and selector != "":
-        page = split_envelope(body)
-        fields = read_fields(page)
-        refuse(errors.find_always(fields))
-        path, found = _find_list(page, fields, selector, errors, total_path, dataset)
-        check_depth(page, path)
-        null = starts_with(found, b"n")
-        content = b"[]" if found is None or null else bytes(found)
-        if EMPTY_LIST.fullmatch(content):
-            refuse(errors.find_without_records(fields, missing=found is None, null=null))
+    selector: str | None
+    """The dotted path of the list: `data_selector`, or the path that the first page showed; None before that."""
+
+    def __init__(self, config: Source) -> None:
+        self.selector = None if config.data_selector == "auto" else config.data_selector
+        self._errors = BodyErrors(config.error_path, config.ok_when)
+        self._total_path, self._usual = config.total_path, (*USUAL_NAMES, config.section)
+
+    def find(self, body: bytes, content_type: str) -> RecordList:
+        """Find the list of records in a body.
+
+        A null at `selector` is an empty list, as Go encodes one. Raises BadPageError, also if the page reports a
+        failure; MissingListError if there is no list; RecoverableError if the JSON ends too early.
+        """
+        unfolded = unfold(body, self.selector, content_type)
+        _refuse(self._errors.find_in_object(unfolded.fields))
+        found = self._select(unfolded.body, unfolded.selector)
+        if self.selector is None:
+            self.selector = found.path
+        return found._replace(is_lines=unfolded.is_lines)
+
+    def _select(self, body: bytes, selector: str | None) -> RecordList:
+        """Find the list at `selector`. None accepts the page itself, or the only list of objects in it."""
+        kind, errors = body[:1], self._errors
+        if not body:
+            raise BadPageError("the body is empty")
+        if kind == b"[" and not selector:
+            _refuse(errors.find_in_list(body))
+            return RecordList("", body, {})
+        if kind == b"{" and selector != "":
+            page = split_envelope(body)
+            fields = read_fields(page)
+            _refuse(errors.find_always(fields))
+            path, found = self._find_list(page, fields, selector)
+            check_depth(page, path)
+            null = starts_with(found, b"n")
+            content = b"[]" if found is None or null else bytes(found)
+            if EMPTY_LIST.fullmatch(content):
+                _refuse(errors.find_without_records(fields, missing=found is None, null=null))
+            else:
+                _refuse(errors.find_in_list(content))
+            return RecordList(path, content, fields)
+        names = {b"[": "a list", b"{": "an object", b"<": "HTML or XML"}
+        wanted = f"an object with a list at '{selector}'" if selector else "a list of records"
+        came = names.get(kind, "not a JSON list or object")
+        what, hint = f"the body is {came}, expected {wanted}", "check url and data_selector"
+        if EMPTY_LIST.fullmatch(body):  # PHP writes an empty object as an empty list
+            raise MissingListError(what, hint, {})
+        raise BadPageError(what, hint)
+
+    def _find_list(
+        self, page: Mapping[str, msgspec.Raw], fields: dict[str, object], selector: str | None
+    ) -> tuple[str, msgspec.Raw | None]:
+        """Return the path of the list and its bytes, which may be null; None if a total of 0 stands for the list.
+
+        Raises BadPageError or MissingListError if there is no list.
+        """
+        if selector is None:
+            path, hint = self._guess_path(page), "set data_selector to its path"
+            if path is not None:
+                return path, page[path]
         else:
-            refuse(errors.find_in_list(content))
-        return RecordList(path, content, fields)
-    names = {b"[": "a list", b"{": "an object", b"<": "HTML or XML"}
-    wanted = f"an object with a list at '{selector}'" if selector else "a list of records"
-    came = names.get(kind, "not a JSON list or object")
-    what, hint = f"the body is {came}, expected {wanted}", "check url and data_selector"
-    if EMPTY_LIST.fullmatch(body):  # PHP writes an empty object as an empty list
-        raise MissingListError(what, hint, {})
-    raise BadPageError(what, hint)
+            path, hint = selector, "check url and data_selector"
+        found = None if path is None else find_raw(page, path)
+        if path is not None and (starts_with(found, b"[") or starts_with(found, b"n")):
+            return path, found
+        paths = ", ".join(f"'{each}'" for each, _ in _walk_lists(page))
+        lists = f"lists at {paths}" if paths else "no list"
+        if path is not None and found is None and self._total_path and find(fields, self._total_path) == 0:
+            return path, None  # RFC 7644 allows a server to leave out an empty list
+        is_missing = found is None or bytes(found) in EMPTY_VALUES
+        if path is None:
+            nulls = _list_nulls(page, self._usual)
+            is_missing = not paths and not nulls
+            what = f"it is not clear which list holds the records: the page has {lists}"
+            what += "".join(f", and null at '{name}'" for name in nulls)
+            if not paths and page:
+                members = "".join(
+                    f" or {name}.* (its members)" for name, raw in page.items() if _holds_only_objects(raw)
+                )
+                hint += f",{members} or @ (the object itself), if that is a record"
+        else:
+            what = f"there is no list at '{path}': the page has {lists}"
+        if is_missing or path is not None or not paths:
+            _refuse(self._errors.find_without_records(fields, missing=is_missing, null=True))
+        raise MissingListError(what, hint, fields) if is_missing else BadPageError(what, hint)
+
+    def _guess_path(self, page: Mapping[str, msgspec.Raw]) -> str | None:
+        """Return the name of the only list that can hold the records; None if there is a doubt.
+
+        - Candidates anywhere in the page are lists of objects or lists, empty lists, and lists that begin with null.
+          Lists of errors and links are not.
+        - The records are in a list of objects at the top of the page, and the only one there. Any further candidate is
+          a doubt, and so is null under a usual name. A usual name, or the name of the dataset, settles these doubts.
+        - A list of texts or numbers counts only if it is the only list in the page and has a usual name.
+        """
+        lists = {path: raw for path, raw in _walk_lists(page) if not _is_for_links_or_errors(path)}
+        found = {path: raw for path, raw in lists.items() if _may_hold_records(raw)}
+        names = [name for name in page if name in found and _holds_objects_or_nothing(found[name])]
+        if len(lists) == 1 and not found and (name := next(iter(lists))).lower() in (*self._usual, *USUAL_SCALAR_NAMES):
+            return name
+        if len(names) != 1:
+            return None
+        has_doubts = len(found) > 1 or bool(_list_nulls(page, self._usual))
+        return None if has_doubts and names[0].lower() not in self._usual else names[0]
 
 
-def refuse(complaint: Complaint | None) -> None:
+def _refuse(complaint: Complaint | None) -> None:
     """Raise RefusedPageError if the page reports a failure."""
     if complaint is None:
         return
@@ -87,68 +164,6 @@ def refuse(complaint: Complaint | None) -> None:
         f"the page reports a failure: '{path}' is {json.dumps(value, default=str)[:80]}",
         f"find out why, or set ok_when = {path}={excuse[:80]} if it is not a failure",
     )
-
-
-def _find_list(
-    page: Mapping[str, msgspec.Raw],
-    fields: dict[str, object],
-    selector: str | None,
-    errors: BodyErrors,
-    total_path: str,
-    dataset: str,
-) -> tuple[str, msgspec.Raw | None]:
-    """Return the path of the list and its bytes, which may be null; None if a total of 0 stands for the list.
-
-    Raises BadPageError or MissingListError if there is no list.
-    """
-    if selector is None:
-        path, hint = _guess_path(page, dataset), "set data_selector to its path"
-        if path is not None:
-            return path, page[path]
-    else:
-        path, hint = selector, "check url and data_selector"
-    found = None if path is None else find_raw(page, path)
-    if path is not None and (starts_with(found, b"[") or starts_with(found, b"n")):
-        return path, found
-    paths = ", ".join(f"'{each}'" for each, _ in _walk_lists(page))
-    lists = f"lists at {paths}" if paths else "no list"
-    if path is not None and found is None and total_path and find(fields, total_path) == 0:
-        return path, None  # RFC 7644 allows a server to leave out an empty list
-    is_missing = found is None or bytes(found) in EMPTY_VALUES
-    if path is None:
-        nulls = _list_nulls(page, (*USUAL_NAMES, dataset))
-        is_missing = not paths and not nulls
-        what = f"it is not clear which list holds the records: the page has {lists}"
-        what += "".join(f", and null at '{name}'" for name in nulls)
-        if not paths and page:
-            members = "".join(f" or {name}.* (its members)" for name, raw in page.items() if _holds_only_objects(raw))
-            hint += f",{members} or @ (the object itself), if that is a record"
-    else:
-        what = f"there is no list at '{path}': the page has {lists}"
-    if is_missing or path is not None or not paths:
-        refuse(errors.find_without_records(fields, missing=is_missing, null=True))
-    raise MissingListError(what, hint, fields) if is_missing else BadPageError(what, hint)
-
-
-def _guess_path(page: Mapping[str, msgspec.Raw], dataset: str) -> str | None:
-    """Return the name of the only list that can hold the records; None if there is a doubt.
-
-    - Candidates anywhere in the page are lists of objects or lists, empty lists, and lists that begin with null. Lists
-      of errors and links are not.
-    - The records are in a list of objects at the top of the page, and the only one there. Any further candidate is a
-      doubt, and so is null under a usual name. A usual name, or the name of the dataset, settles these doubts.
-    - A list of texts or numbers counts only if it is the only list in the page and has a usual name.
-    """
-    usual = (*USUAL_NAMES, dataset)
-    lists = {path: raw for path, raw in _walk_lists(page) if not _is_for_links_or_errors(path)}
-    found = {path: raw for path, raw in lists.items() if _may_hold_records(raw)}
-    names = [name for name in page if name in found and _holds_objects_or_nothing(found[name])]
-    if len(lists) == 1 and not found and (name := next(iter(lists))).lower() in (*usual, *USUAL_SCALAR_NAMES):
-        return name
-    if len(names) != 1:
-        return None
-    has_doubts = len(found) > 1 or bool(_list_nulls(page, usual))
-    return None if has_doubts and names[0].lower() not in usual else names[0]
 
 
 def _is_for_links_or_errors(path: str) -> bool:

@@ -15,19 +15,17 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from wholeday.config.source import Source
-from wholeday.errors import SourceError, UnreachableError
+from wholeday.errors import UnreachableError
 from wholeday.extract.http.auth import Auth
 from wholeday.extract.http.deadline import pause
 from wholeday.extract.http.failures import RecoverableError, explain
 from wholeday.extract.http.page import Request
+from wholeday.extract.http.retries import Fail
 from wholeday.extract.http.session import Session, find_tls_problem, is_unreachable
 
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 KEEP_METHOD = frozenset({307, 308})  # redirects that repeat a POST
-
-Fail = Callable[..., SourceError]
-"""Builds the error for a text, and optionally its class."""
 
 
 class Transport:

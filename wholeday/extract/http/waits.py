@@ -41,13 +41,13 @@ def _parse_seconds(text: str, now: dt.datetime) -> float | None:
         if number < FIRST_EPOCH:
             return number
         return (number / 1000 if number >= 100 * FIRST_EPOCH else number) - now.timestamp()
-    moment = _parse_iso(text) or _parse_http_date(text)
+    moment = _parse(text, dt.datetime.fromisoformat) or _parse(text, parsedate_to_datetime)
     return None if moment is None else (moment - now).total_seconds()
 
 
 def parse_time(headers: Mapping[str, str]) -> dt.datetime | None:
     """Return the time of the answer by the source's clock: Date plus the Age that a cache adds; None without Date."""
-    moment = _parse_http_date(headers.get("Date", ""))
+    moment = _parse(headers.get("Date", ""), parsedate_to_datetime)
     age = headers.get("Age", "").strip()
     try:
         return moment + dt.timedelta(seconds=int(age)) if moment and re.fullmatch(r"\d{1,9}", age) else moment
@@ -55,15 +55,7 @@ def parse_time(headers: Mapping[str, str]) -> dt.datetime | None:
         return None
 
 
-def _parse_http_date(text: str) -> dt.datetime | None:
-    return _parse(parsedate_to_datetime, text)
-
-
-def _parse_iso(text: str) -> dt.datetime | None:
-    return _parse(dt.datetime.fromisoformat, text)
-
-
-def _parse(parse: Callable[[str], dt.datetime], text: str) -> dt.datetime | None:
+def _parse(text: str, parse: Callable[[str], dt.datetime]) -> dt.datetime | None:
     """Return a parsed time, in UTC if it names no zone; None if the text is not a time."""
     try:
         moment = parse(text)
