@@ -23,10 +23,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.support import ROOT
+from tests.support import ROOT, find_port
 from tests.support.clones import make_clone
 from tests.support.pages import Reader
-from tests.support.peers import find_port
 from tests.support.project import dump_tree, dump_warehouse, luigi_run, miss, query
 from tests.support.server import Answer, Request
 from wholeday.extract.http.demo import DemoAdapter

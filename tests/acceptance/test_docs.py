@@ -14,12 +14,11 @@ import requests
 
 from pipeline.users import Users
 from pipeline.users import table as users_table
-from tests.support import ROOT, databases
+from tests.support import ROOT, databases, find_port
 from tests.support.clones import make_clone
 from tests.support.command_line import parse
 from tests.support.mailserver import MailServer
 from tests.support.pages import Reader, read_blocks, read_queries
-from tests.support.peers import find_port
 from tests.support.project import luigi_run, need, query
 from tests.support.server import Answer, Request, Server
 from tests.support.shapes import SHAPES

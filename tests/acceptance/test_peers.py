@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.peers import find_port, install_npm, install_pip, serve
+from tests.support import find_port
+from tests.support.peers import install_npm, install_pip, serve
 from tests.support.project import luigi_run, query
 from tests.support.reading import DAY, People, read, read_error
 from wholeday.extract.reader import Reader

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.users import USERS
-from tests.support import ROOT, databases
-from tests.support.cluster import PASSWORD, USER, Cluster, find_port
+from tests.support import ROOT, databases, find_port
+from tests.support.cluster import PASSWORD, USER, Cluster
 from tests.support.model import Record
 from tests.support.project import luigi_run, query, run, run_stages
 from tests.support.store import (

@@ -19,8 +19,8 @@ import pytest
 from luigi.configuration import get_config
 
 from pipeline.users import USERS
+from tests.support import find_port
 from tests.support.bucket import ENVIRONMENT, open_bucket
-from tests.support.peers import find_port
 from tests.support.project import dump_tree, dump_warehouse, luigi_run, start
 from wholeday.errors import DatasetError, EngineError
 from wholeday.storage.names import strip_run

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from pyarrow import fs
 
-from tests.support.peers import find_port, serve
+from tests.support import find_port
+from tests.support.peers import serve
 from tests.support.project import miss
 
 How = Literal["refuse", "lose", "cut", "kill", "kill after"]

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
+
+from tests.support import find_port
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 USER, PASSWORD, DATABASE = "loader", "p@ss/w:rd", "warehouse"
@@ -150,10 +151,3 @@ class Cluster:
             return {"cwd": self.folder}
         owner = self._owner()
         return {"cwd": self.folder, "user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-
-
-def find_port() -> int:
-    """Return a free port of loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

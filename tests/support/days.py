@@ -37,6 +37,15 @@ def make_marker(**values: Any) -> Marker:
     return Marker(**dict.fromkeys(Marker.__struct_fields__) | values)
 
 
+def make_raw_manifest(date: dt.date, **values: Any) -> RawManifest:
+    """Return the manifest of an extraction at noon with these values; the others are empty."""
+    times = ("window_start", "window_stop", "started_at", "extracted_at", "as_of")
+    empty: dict[str, Any] = dict.fromkeys(times, dt.datetime.combine(date, dt.time(12), dt.UTC))
+    empty |= {"dataset": "users", "mode": "incremental", "url": "demo://users", "paginator": "single", "pages": 1}
+    empty |= {"watermark": None, "records": 0, "keys": 0, "declared": None, "unknown_fields": [], "gates": []}
+    return RawManifest(date=date, **{**empty, "parts": [], **values})
+
+
 def make_days(start: dt.date, number: int) -> None:
     """Create `number` days from `start` on. Each day adds users, changes some and deletes a few."""
     dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
@@ -49,7 +58,7 @@ def make_days(start: dt.date, number: int) -> None:
             new, gone = range(users, users + marker.inserted), dice.sample(range(users), marker.deleted)
             users, day, at = new.stop, str(date), db.encode(marker.window_start + dt.timedelta(hours=9))
             markers.append(marker)
-            rows["rejects"] += [("users", day, 0, n, *_tell_reject(dice), None, "{}") for n in range(marker.rejected)]
+            rows["rejects"] += [("users", day, 0, n, *_pick_reject(dice), None, "{}") for n in range(marker.rejected)]
             rows["_users_days"].append((day, "incremental", None, db.encode(marker.extracted_at)))
             rows["_users_events"] += [(day, user, at, 0, at) for user in new] + [
                 (day, user, at, 1, None) for user in gone
@@ -90,8 +99,7 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
         "unchanged": dice.randint(0, 5),
         "rejected": dice.choice([0, 0, 0, 0, 1, 1, 2, 12]),
     }
-    times = {"started_at": began, "extracted_at": began + dt.timedelta(seconds=dice.uniform(2, 6))}
-    return Marker(
+    return make_marker(
         dataset="users",
         date=date,
         mode="incremental",
@@ -99,6 +107,8 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
         window_start=start,
         window_stop=stop,
         as_of=began - dt.timedelta(minutes=15),
+        started_at=began,
+        extracted_at=began + dt.timedelta(seconds=dice.uniform(2, 6)),
         pages=3,
         extracted=sum(counts[name] for name in CLASSES),
         watermark=stop,
@@ -108,14 +118,11 @@ def _make_marker(date: dt.date, dice: random.Random, users: int, version: str) -
         accepted="",
         loaded_at=began + dt.timedelta(seconds=10),
         seconds=round(dice.uniform(0.2, 1.5), 3),
-        pruned_at=None,
-        details=None,
         **counts,
-        **times,
     )
 
 
-def _tell_reject(dice: random.Random) -> tuple[str, str]:
+def _pick_reject(dice: random.Random) -> tuple[str, str]:
     """Choose a reason and its field."""
     field, reason = dice.choices(REASONS, [6, 2, 1])[0].split(": ", 1)
     return reason, field
@@ -123,26 +130,13 @@ def _tell_reject(dice: random.Random) -> tuple[str, str]:
 
 def _write_manifests(date: dt.date, marker: Marker) -> None:
     """Write the manifests that match a marker."""
-    raw = RawManifest(
-        dataset="users",
-        date=date,
-        mode=marker.mode,
-        window_start=marker.window_start,
-        window_stop=marker.window_stop,
-        watermark=None,
-        url="demo://users",
+    same = ("mode", "window_start", "window_stop", "started_at", "extracted_at", "as_of", "pages")
+    raw = make_raw_manifest(
+        date,
         source="demo://users",
-        paginator="single",
-        started_at=marker.started_at,
-        extracted_at=marker.extracted_at,
-        as_of=marker.as_of,
-        pages=marker.pages,
         records=marker.extracted,
         keys=marker.extracted,
-        declared=None,
-        unknown_fields=[],
-        gates=[],
-        parts=[],
+        **{name: getattr(marker, name) for name in same},
     )
     clean = CleanManifest(
         dataset="users",

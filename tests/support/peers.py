@@ -36,12 +36,6 @@ def _run(package: str, *command: str | Path, **environment: str) -> None:
         miss(f"{package} cannot be installed: {' '.join(result.stderr.split())[:300]}")
 
 
-def find_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def serve(port: int, *command: str | Path, folder: Path) -> Iterator[str]:
     """Run a server in a folder while the `with` block runs. Yield its URL once it responds."""

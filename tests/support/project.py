@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.support import ROOT, databases
+from tests.support import ROOT, databases, find_port
 from tests.support.launcher import Command
 from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
@@ -96,9 +95,7 @@ def start_scheduler() -> Iterator[dict[str, str]]:
     """Run luigid with central.cfg on a free port, kept for later starts. Yield the environment for commands."""
     text = Path("central.cfg").read_text()
     if "scheduler_port = 8082" in text:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            text = text.replace("scheduler_port = 8082", f"scheduler_port = {probe.getsockname()[1]}")
+        text = text.replace("scheduler_port = 8082", f"scheduler_port = {find_port()}")
         Path("central.cfg").write_text(text + "prune_on_get_work = true\n")
     url, environment = urlsplit(find_scheduler()), {"LUIGI_CONFIG_PATH": "central.cfg"}
     with Path("luigid.log").open("a") as log:  # luigid logs a lot: an unread pipe would block it

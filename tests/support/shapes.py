@@ -485,20 +485,9 @@ class Graph(OAuth2Shape):
         return Answer({"@odata.context": context, **link, "value": self.describe_all()[start:stop]})
 
 
+# The shapes by the names of their presets.
 SHAPES: dict[str, type[Shape]] = {
     each.__name__.lower(): each
-    for each in (
-        JsonPlaceholder,
-        DummyJson,
-        ReqRes,
-        RandomUser,
-        GitHub,
-        GitLab,
-        Scim,
-        Keycloak,
-        Zendesk,
-        Stripe,
-        HubSpot,
-        Graph,
-    )
+    for each in (*Shape.__subclasses__(), *OAuth2Shape.__subclasses__())
+    if each is not OAuth2Shape
 }

@@ -27,14 +27,17 @@ def at(hours: float | None) -> dt.datetime | None:
     return None if hours is None else MIDNIGHT + dt.timedelta(hours=hours)
 
 
-def users(metadata: sa.MetaData) -> sa.Table:
-    return sa.Table(
-        "users",
-        metadata,
-        sa.Column("user_id", sa.BigInteger, primary_key=True),
-        sa.Column("name", sa.Text),
+def declared(name: str = "name", key: Any = sa.BigInteger) -> "list[sa.Column[Any]]":
+    """Return the columns of the table of users."""
+    return [
+        sa.Column("user_id", key, primary_key=True),
+        sa.Column(name, sa.Text),
         sa.Column("updated_at", sa.DateTime(timezone=True)),
-    )
+    ]
+
+
+def users(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table("users", metadata, *declared())
 
 
 def orders(metadata: sa.MetaData) -> sa.Table:
@@ -224,11 +227,3 @@ def declare(store: Store, *columns: "sa.Column[Any]") -> None:
         return sa.Table("users", metadata, *copies)
 
     store.warehouse = Warehouse(store.url, "users", table)
-
-
-def declared(name: str = "name", key: Any = sa.BigInteger) -> "list[sa.Column[Any]]":
-    return [
-        sa.Column("user_id", key, primary_key=True),
-        sa.Column(name, sa.Text),
-        sa.Column("updated_at", sa.DateTime(timezone=True)),
-    ]

@@ -38,18 +38,10 @@ FAILURES: list[tuple[str, str, Any]] = [
     ("Mailchimp", "members", {"type": "https://mailchimp.com/x/", "title": "API Key Invalid", "status": 401}),
     ("Yelp", "businesses", {"error": {"code": "ACCESS_LIMIT_REACHED", "description": "You've reached the limit"}}),
     ("WeChat", "data.openid", {"errcode": 40001, "errmsg": "invalid credential"}),
-    (
-        "DingTalk",
-        "userlist",
-        {"errcode": 90018, "errmsg": "您的服务器调用钉钉开放平台所有接口的请求都被暂时禁用了", "userlist": []},
-    ),
+    ("DingTalk", "userlist", {"errcode": 90018, "errmsg": "您的服务器调用钉钉开放平台", "userlist": []}),
     ("HubSpot", "results", {"status": "error", "message": "You have reached your daily limit.", "results": None}),
     ("Jira", "issues", {"errorMessages": ["The value 'x' does not exist"], "warningMessages": [], "issues": []}),
-    (
-        "CoinMarketCap",
-        "data",
-        {"status": {"error_code": 1008, "error_message": "Limit", "credit_count": 0}, "data": []},
-    ),
+    ("CoinMarketCap", "data", {"status": {"error_code": 1008, "error_message": "Limit"}, "data": []}),
     ("Etherscan", "result", {"status": "0", "message": "NOTOK", "result": "Max rate limit reached"}),
     ("Flickr", "photos.photo", {"stat": "fail", "code": 100, "message": "Invalid API Key (Key has invalid format)"}),
     ("Okta", "users", {"errorCode": "E0000047", "errorSummary": "API call exceeded rate limit", "errorCauses": []}),
@@ -74,11 +66,7 @@ FAILURES: list[tuple[str, str, Any]] = [
     ("Amap", "pois", {"status": "0", "info": "INVALID_USER_KEY", "infocode": "10001", "pois": []}),
     ("BigQuery", "rows", {"kind": "bigquery#queryResponse", "jobComplete": False, "rows": []}),
     ("Last.fm", "users", {"error": 10, "message": "Invalid API Key"}),
-    (
-        "WordPress",
-        "users",
-        {"code": "rest_forbidden", "message": "Sorry, you are not allowed", "data": {"status": 401}},
-    ),
+    ("WordPress", "users", {"code": "rest_forbidden", "message": "Not allowed", "data": {"status": 401}}),
     (".NET", "value", {"Message": "An error has occurred.", "ExceptionMessage": "Timeout", "value": []}),
     ("Azure", "value", {"error": {"code": "TooManyRequests", "message": "Retry"}, "value": []}),
     ("JSend", "data", {"status": "fail", "data": None}),
@@ -167,16 +155,10 @@ HARMLESS: list[tuple[str, Any]] = [
 ]
 
 
-def test_tables_are_complete() -> None:
-    assert len(FAILURES) >= 40 <= len(HARMLESS)
-    assert len({name for name, _, _ in FAILURES}) >= 15
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "selector", "body"), FAILURES, ids=[name for name, _, _ in FAILURES])
-def test_body_that_reports_a_failure_fails(server: Server, name: str, selector: str, body: Any) -> None:
+@pytest.mark.parametrize(("selector", "body"), [case[1:] for case in FAILURES], ids=[case[0] for case in FAILURES])
+def test_body_that_reports_a_failure_fails(server: Server, selector: str, body: Any) -> None:
     """With `end_when = missing_list` and `data_selector = auto` too."""
-    del name
     url = server.on("/users", Answer(body))
     assert "the page reports a failure: '" in read_error(url, data_selector=selector, end_when="missing_list")
     read_error(url)

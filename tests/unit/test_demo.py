@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,15 +31,11 @@ DAY = dt.timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)
-def program_clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
+def program_clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stop the program's clock at NOW; tests can move it."""
-    program_clock = Clock()
+    program_clock = SimpleNamespace(now=NOW)
     monkeypatch.setattr(clock, "utc_now", lambda: program_clock.now)
     return program_clock
-
-
-class Clock:
-    now = NOW
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +105,7 @@ def history(session: requests.Session) -> list[list[Record]]:
     return read_history(session, 100)
 
 
-def test_past_window_never_changes(session: requests.Session, program_clock: Clock) -> None:
+def test_past_window_never_changes(session: requests.Session, program_clock: SimpleNamespace) -> None:
     """Body, links and total do not depend on the time of the request."""
     window = {"updated_since": LONG_AGO, "updated_before": LONG_AGO + DAY, "per_page": 50}
     program_clock.now = LONG_AGO + DAY
@@ -234,33 +231,23 @@ def test_changes_of_a_user_are_days_apart(history: list[list[Record]]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("per_day", [1, 3, 17, 100])
-def test_snapshot_holds_last_change_of_each_user(session: requests.Session, per_day: int) -> None:
-    """A snapshot as of T equals the last records of all days up to T."""
-    draw = random.Random(per_day)
-    history = read_history(session, per_day)
-    for _ in range(8):
-        day = draw.randrange(3 * 365)
-        midnight = demo.START + day * DAY
-        as_of = midnight + draw.randrange(86_400_000_000) * MICROSECOND
-        today = read_day(session, midnight, as_of + MICROSECOND, per_day)
-        expected = by_user([*itertools.chain(*history[:day]), *today])
-        snapshot = read(session, as_of=as_of, per_day=per_day)
-        assert len(snapshot) == len(expected)
-        assert by_user(snapshot) == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("per_day", [3, 17, 100])
-def test_long_window_holds_last_change_per_user(session: requests.Session, per_day: int) -> None:
-    """A window of many days agrees with its single days."""
+def test_snapshot_or_window_holds_last_change_of_each_user(session: requests.Session, per_day: int) -> None:
+    """A snapshot as of T equals the last records of all days up to T, and a window of many days its single days."""
     draw = random.Random(per_day)
     history = read_history(session, per_day)
     for _ in range(8):
         first, last = sorted(draw.sample(range(3 * 365), 2))
-        window = read_day(session, demo.START + first * DAY, demo.START + last * DAY, per_day)
-        expected = by_user([*itertools.chain(*history[first:last])])
-        assert len(window) == len(expected)
-        assert by_user(window) == expected
+        midnight = demo.START + last * DAY
+        window = read_day(session, demo.START + first * DAY, midnight, per_day)
+        as_of = midnight + draw.randrange(86_400_000_000) * MICROSECOND
+        today = read_day(session, midnight, as_of + MICROSECOND, per_day)
+        for found, days in (
+            (read(session, as_of=as_of, per_day=per_day), [*history[:last], today]),
+            (window, history[first:last]),
+        ):
+            expected = by_user([*itertools.chain(*days)])
+            assert len(found) == len(expected)
+            assert by_user(found) == expected
 
 
 def test_large_snapshot_agrees_with_daily_windows(
@@ -274,7 +261,7 @@ def test_large_snapshot_agrees_with_daily_windows(
         assert record in instant
 
 
-def test_future_changes_are_hidden(session: requests.Session, program_clock: Clock) -> None:
+def test_future_changes_are_hidden(session: requests.Session, program_clock: SimpleNamespace) -> None:
     """Today grows with the clock, tomorrow is empty, and a future snapshot equals the present one."""
     midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
     partial = read_day(session, midnight, midnight + DAY, 1000)
@@ -289,7 +276,7 @@ def test_future_changes_are_hidden(session: requests.Session, program_clock: Clo
 
 
 @pytest.mark.slow
-def test_pages_of_snapshot_show_one_instant(session: requests.Session, program_clock: Clock) -> None:
+def test_pages_of_snapshot_show_one_instant(session: requests.Session, program_clock: SimpleNamespace) -> None:
     """Links fix the time of the first page, so changes between pages neither repeat nor hide users."""
     url = "demo://users?per_page=1000&as_of=2031-01-01"
     records = []
@@ -386,21 +373,12 @@ def test_records_resemble_a_real_api(session: requests.Session) -> None:
     assert fractions[False, True] > 4000
 
 
-@pytest.mark.parametrize(
-    "spelling",
-    [
-        "2026-11-20",
-        "2026-11-20T00:00:00",
-        "2026-11-20T00:00:00.000Z",
-        "2026-11-20T00:00:00%2B00:00",
-        "2026-11-19T19:00-05:00",
-    ],
-)
-def test_times_accept_any_form_of_iso_8601(session: requests.Session, spelling: str) -> None:
+@pytest.mark.parametrize("time", ["", "T00:00:00", "T00:00:00.000Z", "T00:00:00%2B00:00", "T01:00%2B01:00"])
+def test_times_accept_any_form_of_iso_8601(session: requests.Session, time: str) -> None:
     """The same instant gives the same response in each form."""
     plain = session.get("demo://users?updated_since=2026-11-20T00:00:00Z").json()
     assert len(plain) > 200
-    assert session.get(f"demo://users?updated_since={spelling}").json() == plain
+    assert session.get(f"demo://users?updated_since=2026-11-20{time}").json() == plain
 
 
 @pytest.mark.parametrize(
@@ -460,7 +438,7 @@ def test_response_can_be_streamed(session: requests.Session) -> None:
         assert response.raw.read() == whole.content[7:]
 
 
-def test_date_header_follows_the_programs_clock(session: requests.Session, program_clock: Clock) -> None:
+def test_date_header_follows_the_programs_clock(session: requests.Session, program_clock: SimpleNamespace) -> None:
     """Errors have the header too."""
     program_clock.now = LONG_AGO
     for url in ("demo://users?per_page=1", "demo://orders"):
@@ -478,16 +456,6 @@ def test_any_page_of_a_large_population_is_fast(session: requests.Session) -> No
             assert time.perf_counter() - began < 1.0
             assert len(response.json()) == 10_000
     assert count(session, per_day=1_000_000, **window) == 1_000_000
-
-
-@pytest.mark.slow
-def test_pages_of_a_large_day_are_disjoint(session: requests.Session) -> None:
-    """Adjacent pages share no user and follow each other in time."""
-    window = {"updated_since": LONG_AGO, "updated_before": LONG_AGO + DAY, "per_day": 1_000_000, "per_page": 10_000}
-    pages = [get(session, page=page, **window).json() for page in (1, 2, 3, 51, 52, 99, 100)]
-    assert len(by_user(list(itertools.chain(*pages)))) == 70_000
-    times = [r["updated_at"][:19] for page in pages for r in page if not is_rejected(r)]
-    assert times == sorted(times)
 
 
 @pytest.mark.slow

@@ -97,9 +97,9 @@ def test_mask_is_thread_safe() -> None:
 def test_hostile_text_is_masked_quickly() -> None:
     """However often it repeats a part of a secret."""
     secret = base64.b64encode(bytes(range(256)) * 4).decode() + r"\\\\"
-    start = time.monotonic()
+    start = time.process_time()
     Mask([secret])((secret[:-1] + "\\" * 100 + "?token" * 20) * 20)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_values_under_secret_names_are_secrets() -> None:
@@ -114,25 +114,14 @@ def test_values_under_secret_names_are_secrets() -> None:
 
 
 def test_cover_masks_log_records(caplog: pytest.LogCaptureFixture) -> None:
-    """With their arguments, and only within the block."""
-    logger = logging.getLogger("urllib3.connectionpool")
-    mask = Mask(["s3cr3t"])
-    with mask.cover():
-        logger.warning("GET %s", "/?q=s3cr3t")
-        mask.add("learnt")
-        logger.warning("GET %s", "/?q=learnt")
-    logger.warning("GET %s", "/?q=learnt")
-    assert caplog.messages == ["GET /?q=***", "GET /?q=***", "GET /?q=learnt"]
-    assert not logger.filters
-
-
-def test_overlapping_covers(caplog: pytest.LogCaptureFixture) -> None:
-    """Each covers the loggers until its own block ends."""
+    """With their arguments, and until the end of the last of several blocks."""
     logger = logging.getLogger("urllib3.connectionpool")
     mask = Mask(["s3cr3t"])
     with mask.cover():
         with mask.cover():
-            logger.warning("1: s3cr3t")
-        logger.warning("2: s3cr3t")
-    assert caplog.messages == ["1: ***", "2: ***"]
+            logger.warning("GET %s", "/?q=s3cr3t")
+            mask.add("learnt")
+        logger.warning("GET %s", "/?q=learnt")
+    logger.warning("GET %s", "/?q=learnt")
+    assert caplog.messages == ["GET /?q=***", "GET /?q=***", "GET /?q=learnt"]
     assert not logger.filters

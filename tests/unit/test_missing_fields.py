@@ -11,17 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.users import USERS
+from tests.support.days import make_raw_manifest
 from tests.support.histories import EXAMPLES
 from wholeday.errors import QualityError
 from wholeday.schema.census import Census
 from wholeday.storage.lines import pack
-from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.storage.manifest import CleanManifest
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
 DAY = dt.date(2026, 11, 10)
 FIELDS = ("id", "name", "email", "address.city", "address", "updated_at", "gone")
-NOON = dt.datetime(2026, 11, 10, 12, tzinfo=dt.UTC)
 
 shares = st.sampled_from([0, 1, 2, 4])  # one in this many records has the field; 0: no record has it
 days = st.lists(st.integers(10, 50), min_size=3, max_size=8)
@@ -69,27 +69,7 @@ def transform(number: int, records: list[dict[str, Any]]) -> None:
         folder.write(f"part-{place:05d}.jsonl.gz", pack([lines[start : start + 20]]))
         for place, start in enumerate(range(0, len(lines), 20))
     ]
-    manifest = RawManifest(
-        dataset="users",
-        date=date,
-        mode="incremental",
-        window_start=NOON,
-        window_stop=NOON,
-        watermark=None,
-        url="",
-        paginator="",
-        started_at=NOON,
-        extracted_at=NOON,
-        as_of=NOON,
-        pages=1,
-        records=len(lines),
-        keys=len(lines),
-        declared=None,
-        unknown_fields=census.unknown,
-        gates=[],
-        parts=parts,
-    )
-    folder.publish(manifest)
+    folder.publish(make_raw_manifest(date, records=len(lines), unknown_fields=census.unknown, parts=parts))
     stages.transform(read_workspace(USERS), date)
 
 
@@ -109,13 +89,13 @@ def hold(configure: Any, numbers: Any, shares: Any, before: list[int], last: int
     try:
         transform(len(before), lost)
     except QualityError as error:
-        said = str(error)
+        line = str(error)
         if path == "id":
-            assert "missing required field `id`" in said
+            assert "missing required field `id`" in line
             return
-        assert f"no record has {'address.city' if path == 'address' else path} (in " in said, said
+        assert f"no record has {'address.city' if path == 'address' else path} (in " in line, line
         new = {"rename": f"{path}_v2", "nest": "attributes" if "." not in path else "address.attributes", "drop": ""}
-        assert said.partition("new fields: ")[2].startswith(new[how] or "none (gate"), said
+        assert line.partition("new fields: ")[2].startswith(new[how] or "none (gate"), line
     else:
         assert shares["address.city" if path == "address" else path] == 0
         made = read_workspace(USERS).folder("clean", DAY + dt.timedelta(days=len(before))).read_manifest(CleanManifest)

@@ -13,19 +13,12 @@ from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError
 
-NAMES = [
-    *("jsonplaceholder", "dummyjson", "reqres", "randomuser", "github", "gitlab"),
-    *("scim", "keycloak", "zendesk", "stripe", "hubspot", "graph"),
-]
+NAMES = presets.names()
 OF_THE_USER = {"url", "auth", "preset", "accept", "timezone"}
 
 
 def use(**keys: str) -> People:
     return People(url="http://127.0.0.1/users", **keys)
-
-
-def test_names_of_presets() -> None:
-    assert presets.names() == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,14 +51,10 @@ def test_presets_keep_rate_limits() -> None:
     assert use(preset="github").max_wait > dt.timedelta(hours=1)
 
 
-def test_luigi_cfg_overrides_preset(configure: Callable[..., None]) -> None:
+def test_luigi_cfg_and_flags_override_preset(configure: Callable[..., None]) -> None:
     configure("people", preset="stripe", page_size=7)
     source = use()
     assert (source.preset, source.page_size, source.paginator) == ("stripe", 7, "last_id")
-
-
-def test_flag_overrides_preset(configure: Callable[..., None]) -> None:
-    configure("people", preset="stripe", page_size=7)
     with CmdlineParser.global_instance(["LoadUsers", "--people-page-size", "9", "--people-mode", "incremental"]):
         source = use()
     assert (source.page_size, source.mode, source.paginator) == (9, "incremental", "last_id")
