@@ -1,1 +1,1 @@
-"""This pipeline beside what people would use in its place, and beside the floor, on the same work."""
+"""Measure wholeday beside the tools that people would use instead, on the same work."""

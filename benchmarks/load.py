@@ -1,11 +1,11 @@
-"""Measures the load alone beside a bare `executemany` of the same rows, in SQLite.
+"""Measure the load alone beside a bare `executemany` of the same rows, in SQLite.
 
     python -m benchmarks.load                     100,000 users, three rounds
     python -m benchmarks.load --users 1000000
 
-Each case is a day that is loaded into a warehouse as the days before it have left it. In every round, before each case,
-the bare upsert writes the same users into an empty table of its own, from tuples that are ready, in one transaction;
-what is printed is the median of the ratios, and of the seconds.
+A case loads days into a new warehouse and measures the last one. In every round, before each case, the bare upsert
+writes the same users from tuples in memory into an empty table, in one transaction. The table shows the median of the
+seconds and of the ratios.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -31,12 +30,11 @@ from wholeday.load.warehouse import Warehouse
 
 START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 PER_BATCH = 16_000
-EVERY = 100  # one in so many changes
+EVERY = 100  # one in this many users changes
 
-
-# Which day, its mode, and who is in it: everybody, everybody with some changed, or only those.
+# The number of a day, its mode and its users: all, all with some changed, or only the changed ones.
 FIRST = 1, SNAPSHOT, "all"
-# Days in the order in which they are loaded; the last one is measured.
+# The days of each case in the order of loading. The last one is measured.
 CASES = {
     "first snapshot": [FIRST],
     "unchanged snapshot": [FIRST, (2, SNAPSHOT, "all")],
@@ -59,9 +57,11 @@ def main() -> None:
 
 
 def measure(users: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """Case by case the seconds, and the ratio to the bare upsert."""
+    """Return the seconds of each case, and their ratio to the bare upsert."""
     parts = {who: make_rows(users, who) for who in ("all", "changed", "some")}
-    rows = [tuple(row.values()) for batch in write_times(parts["all"]) for row in batch.to_pylist()]
+    rows = [
+        (*row, at.isoformat()) for batch in parts["all"] for *row, at in zip(*batch.to_pydict().values(), strict=True)
+    ]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
     for _ in range(rounds):
         for name, (*before, last) in CASES.items():
@@ -85,7 +85,7 @@ def clock(do: Callable[..., None], *arguments: Any) -> float:
 
 
 def make_rows(users: int, who: str) -> list[pa.RecordBatch]:
-    """Users in batches, in the order of their keys; of `some` one in a hundred, and as they have `changed`."""
+    """Build batches of users in the order of their keys; see CASES for `who`."""
     keys = range(EVERY, users + 1, EVERY) if who == "some" else range(1, users + 1)
     batches = []
     for start in range(0, len(keys), PER_BATCH):
@@ -105,18 +105,8 @@ def make_rows(users: int, who: str) -> list[pa.RecordBatch]:
     return batches
 
 
-def write_times(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """The same with times as the text that the warehouse has."""
-    written = []
-    for batch in batches:
-        place = batch.schema.get_field_index("updated_at")
-        text = pc.strftime(batch["updated_at"], "%Y-%m-%dT%H:%M:%SZ")
-        written.append(batch.set_column(place, "updated_at", text))
-    return written
-
-
 def upsert(path: Path, rows: list[tuple[Any, ...]]) -> None:
-    """What the plainest script would do with rows in memory."""
+    """Write rows as the plainest script would."""
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("create table users (user_id integer primary key, name, email, city, updated_at)")
         db.executemany(
@@ -127,7 +117,7 @@ def upsert(path: Path, rows: list[tuple[Any, ...]]) -> None:
 
 
 def load(store: Warehouse, day: tuple[int, str, str], parts: dict[str, list[pa.RecordBatch]]) -> None:
-    """Load a day as the pipeline does, but that its rows are not read from files."""
+    """Load a day as the pipeline does, but from memory."""
     number, mode, who = day
     stop = START + dt.timedelta(days=number)
     store.load(

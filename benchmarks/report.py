@@ -1,6 +1,6 @@
-"""`docs/benchmarks.md` and its picture, of all that was measured.
+"""Write `docs/benchmarks.md` and its picture from the results.
 
-Owns the words and the drawing; every number comes from results, and what is not measured is not there.
+Responsibilities: the text and the drawing. Non-goals: the numbers, which come from `results`.
 """
 
 import os
@@ -9,8 +9,6 @@ import re
 import sqlite3
 import subprocess
 from importlib.metadata import version
-from itertools import pairwise
-from math import log
 from pathlib import Path
 
 import matplotlib as mpl
@@ -23,15 +21,14 @@ from benchmarks.run import set_up
 
 OWN = ("luigi", "requests", "msgspec", "pandas", "pyarrow", "isal", "SQLAlchemy")
 
-HEAD = """# Measured beside what else there is
+HEAD = """# Benchmarks
 
-Made by `./run.sh bench --write`. Everybody does the same work: pages of a thousand users (some 460 bytes a record)
-over HTTP from loopback into a table of a SQLite file, keyed by id. Each run is a process of its own, from its start to
-its end; rounds are interleaved. `seconds` is the median of the rounds, `to ours` and `to the floor` that of the ratios
-within each round. Memory is that of all processes together at its highest, what they share counted once, CPU what all
-of them took, both seen in a run of its own, for to look takes time. A run whose table did not hold what the source has
-is no result. What a tool leaves out of the work is in the last column: the floor is what is left when all is left out
-but reading, parsing and writing.
+`./run.sh bench --write` makes this page. Every contender does the same work: it reads pages of a thousand users (some
+460 bytes a record) over HTTP from loopback, and writes a table of a SQLite file, keyed by id. Each run is a process of
+its own, and rounds are interleaved. `seconds` is the median of the rounds. `to ours` and `to the floor` are medians of
+the ratios within each round. An additional run measures CPU and memory, because the measurement takes time. CPU is that
+of all processes. Memory is their peak; shared pages count once. A run with a wrong table has no result. The last column
+names the work that a contender leaves out. The floor only reads, parses and writes.
 
 ![Seconds by number of users](benchmarks.svg)
 
@@ -39,12 +36,12 @@ but reading, parsing and writing.
 
 
 def write(results: Results, folder: Path) -> None:
-    """The page and the picture, into a folder."""
+    """Write the page and the picture into a folder."""
     lines = [f"- {line}\n" for line in (describe_machine(), *describe_versions())]
     tables = [
         draw_table(results, scenario, size) for scenario, sizes in results.groups.items() for size in sorted(sizes)
     ]
-    text = HEAD + "".join(lines) + "\n" + "\n".join(tables) + describe_growth(results)
+    text = HEAD + "".join(lines) + "\n" + "\n".join(tables)
     (folder / "benchmarks.md").write_text(text)
     draw(results, folder / "benchmarks.svg")
 
@@ -58,7 +55,7 @@ def describe_machine() -> str:
 
 
 def describe_versions() -> list[str]:
-    """What was installed, by environment."""
+    """List the installed versions by environment."""
     lines = ["Ours, and those without an environment of their own: " + ", ".join(f"{p} {version(p)}" for p in OWN)]
     for contender in CONTENDERS:
         names = [re.split(r"\W*[\[<]", requirement)[0] for requirement in contender.requirements]
@@ -71,7 +68,7 @@ def describe_versions() -> list[str]:
 
 
 def draw_table(results: Results, scenario: str, size: int) -> str:
-    """A group, under a heading."""
+    """Write a group under its heading."""
     group = results.groups[scenario][size]
     rounds = max(map(len, group.runs.values()))
     rows = [COLUMNS, ("---", *["---:"] * 5, "---"), *results.describe(scenario, size)]
@@ -80,22 +77,8 @@ def draw_table(results: Results, scenario: str, size: int) -> str:
     return f"## {name_group(scenario, size).capitalize()}\n\n{busy}.\n\n{table}"
 
 
-def describe_growth(results: Results) -> str:
-    """By which power of the size the seconds of ours and of the floor grow, from each size to the next."""
-    lines = []
-    for scenario, sizes in results.groups.items():
-        for contender in (OURS, FLOOR):
-            found = [
-                (size, seconds) for size in sorted(sizes) if (seconds := results.median(scenario, size, contender.name))
-            ]
-            for (few, short), (many, long) in pairwise(found):
-                power = log(long / short) / log(many / few)
-                lines.append(f"- {scenario}, {contender.name}, {few:,} to {many:,}: size to the power of {power:.2f}\n")
-    return "\n## Growth\n\n" + "".join(lines) if lines else ""
-
-
 def draw(results: Results, path: Path) -> None:
-    """Seconds by number of users of a first load, a line a contender."""
+    """Draw the seconds of a first load by number of users, one line per contender."""
     sizes = sorted(results.groups.get("first", {}))
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.family": "sans-serif"}):
         figure = Figure(figsize=(9, 5.5), layout="constrained")

@@ -1,6 +1,6 @@
-"""What was measured: kept in a file, drawn as a table.
+"""Keep the measurements in a file and draw them as a table.
 
-Owns how runs become a row: the medians of the rounds, and the median of the ratios within each round.
+Responsibilities: the row of a contender. It has the medians of the rounds and of the ratios within each round.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from benchmarks.contenders import CONTENDERS, FLOOR, OURS, Contender
 
 
 class Measure(msgspec.Struct, tag="measure"):
-    """A run: how long it took; where it was watched, the CPU of its processes, their memory at its highest."""
+    """A run: its seconds and, if it was watched, the CPU seconds and the peak memory of its processes."""
 
     seconds: float
     cpu: float = 0.0
@@ -27,19 +27,19 @@ class Failure(msgspec.Struct, tag="failure"):
 
 
 class Group(msgspec.Struct):
-    """The runs of each contender that were made in turn, and how busy the machine was before (its load average)."""
+    """The interleaved runs of each contender, and the load average of the machine before them."""
 
     load: float
     runs: dict[str, list[Measure | Failure]]
     watched: dict[str, Measure | Failure]
-    """One more run of each, to see what it uses: to look takes time from whoever uses all cores."""
+    """An additional run of each contender that measures CPU and memory, which takes time."""
 
 
 COLUMNS = ("", "seconds", "to ours", "to the floor", "CPU s", "MB", "leaves out")
 
 
 class Results(msgspec.Struct):
-    """Groups of runs that were made in turn, by scenario and size."""
+    """Groups of runs by scenario and size."""
 
     groups: dict[str, dict[int, Group]]
 
@@ -52,22 +52,22 @@ class Results(msgspec.Struct):
         path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
 
     def put(self, scenario: str, size: int, group: Group) -> None:
-        """Keep a group in the place of what was measured before at this size."""
+        """Store a group in place of the earlier one of this size."""
         self.groups.setdefault(scenario, {})[size] = group
 
     def describe(self, scenario: str, size: int) -> list[tuple[str, ...]]:
-        """A row for each contender that was measured, the fastest first; then those without a result, with why."""
+        """Return a row per contender: the fastest first, and last those without a result, with the reason."""
         group = self.groups[scenario][size]
         rows = [describe(contender, group) for contender in CONTENDERS if contender.name in group.runs]
         return sorted(rows, key=lambda row: float(row[1].replace(",", "")) if row[1] != "-" else float("inf"))
 
     def median(self, scenario: str, size: int, name: str) -> float | None:
-        """The median of the seconds that a contender's runs took; None where it has no result."""
+        """Return the median seconds of a contender, or None without a result."""
         good = find_good(self.groups[scenario][size].runs.get(name, []))
         return statistics.median(run.seconds for run in good) if good else None
 
     def draw(self, scenario: str, size: int) -> Table:
-        """The rows for a terminal."""
+        """Draw the rows for a terminal."""
         table = Table(title=name_group(scenario, size), box=None, header_style="bold", title_justify="left")
         for column in COLUMNS:
             table.add_column(column, justify="left" if column in ("", "leaves out") else "right")
@@ -85,7 +85,7 @@ def find_good(runs: list[Measure | Failure]) -> list[Measure]:
 
 
 def describe(contender: Contender, group: Group) -> tuple[str, ...]:
-    """A row: a contender's median, those of its ratios to ours and to the floor in the same round, and what it used."""
+    """Build the row of a contender."""
     runs, watched = group.runs[contender.name], group.watched[contender.name]
     good = find_good(runs)
     failures = [run.why for run in (*runs, watched) if isinstance(run, Failure)]
@@ -102,7 +102,7 @@ def describe(contender: Contender, group: Group) -> tuple[str, ...]:
 
 
 def compare(runs: list[Measure | Failure], others: list[Measure | Failure]) -> str:
-    """How many times as long as the others, the median over the rounds."""
+    """Return the median over the rounds of the ratio to the other runs."""
     both = [
         run.seconds / other.seconds
         for run, other in zip(runs, others, strict=False)

@@ -1,16 +1,15 @@
-"""Measures every contender on the same work, in turn.
+"""Measure every contender on the same work, in turn.
 
     ./run.sh bench                                10,000 and 100,000 users, three rounds
     ./run.sh bench --sizes 1000000 --rounds 1     a million takes minutes for some; --only names those to measure
     ./run.sh bench --scenarios backfill --days 400 3652
     ./run.sh bench --scenarios postgresql --postgresql loader@127.0.0.1:5432/bench
-    ./run.sh bench --write                        also keeps docs/benchmarks.md and its picture
+    ./run.sh bench --write                        also writes docs/benchmarks.md and its picture
 
-Each run is a process of its own against one source on loopback, in an environment that is made below .bench. Rounds
-are interleaved, so that a machine that slows down does so for everybody: what is to be compared is the ratio within a
-round. Memory is that of all processes of a run at its highest, pages that several share counted once; CPU is what all
-of them took: both are watched in one more run, which is not timed. A run whose table does not hold what the source has
-is no result. What was measured is kept in .bench/results.json, a size of a scenario until it is measured again.
+Each run is a process of its own, in an environment below .bench. All runs read one source on loopback. Rounds are
+interleaved, so a slow moment of the machine slows every contender: compare the ratios within a round. An additional,
+untimed run measures CPU and memory of all processes; shared pages count once. A run with a wrong table has no result.
+The file .bench/results.json keeps the last measurement of each scenario and size.
 """
 
 import argparse
@@ -43,11 +42,11 @@ ENVIRONMENTS = ROOT / ".bench"
 RESULTS = ENVIRONMENTS / "results.json"
 LOOK_EVERY = 0.05  # seconds
 LONGEST = 3600.0
-SCHEMA = "bench"  # of PostgreSQL, thrown away before each run
+SCHEMA = "bench"  # of PostgreSQL, dropped before each run
 
 
 class Scenario(NamedTuple):
-    """A piece of work: what a contender must be able to do, what is loaded the day before, what is then measured."""
+    """A piece of work: the ability it needs, the kind of users loaded the day before, and the kind that is measured."""
 
     needs: str = FIRST
     before: str = ""
@@ -68,14 +67,14 @@ SCENARIOS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=["first"], help="what is measured")
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=["first"], help="the work to measure")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000], help="numbers of users")
     parser.add_argument("--days", type=int, nargs="+", default=[400], help=f"of a backfill, {PER_DAY} users each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=[c.name for c in CONTENDERS], help="names of contenders")
     parser.add_argument("--postgresql", help="a database of PostgreSQL: user:password@host:port/name")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that keeps what was measured")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md of all that was measured")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file of the measurements")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md from all measurements")
     options = parser.parse_args()
     if "postgresql" in options.scenarios and not options.postgresql:
         parser.error(
@@ -98,7 +97,7 @@ def main() -> None:
 
 @contextmanager
 def serve(folder: Path, sizes: Sequence[int]) -> Iterator[str]:
-    """The source in a process of its own; its URL."""
+    """Serve the source in a process of its own. Yield its URL."""
     command = [sys.executable, "-m", "benchmarks.source", str(folder), *map(str, sizes)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -110,13 +109,13 @@ def serve(folder: Path, sizes: Sequence[int]) -> Iterator[str]:
 def measure(
     some: Sequence[Contender], name: str, size: int, rounds: int, folder: Path, root: str, server: str = ""
 ) -> Group:
-    """What each of the contenders took, round by round, and what it used."""
+    """Run the contenders round by round."""
     scenario = SCENARIOS[name]
     able = [c for c in some if scenario.needs in c.commands and (scenario.needs == BACKFILL or size <= c.largest)]
     group = Group(os.getloadavg()[0], {contender.name: [] for contender in able}, {})
     for watched in [False] * rounds + [True]:
         for contender in able:
-            result = run(contender, scenario, size, folder, root, server, watched=watched)
+            result = run(contender, scenario, size, folder, root, server, watched)
             print(f"{name}, {size:,}, {contender.name}: {result}", file=sys.stderr)
             if watched:
                 group.watched[contender.name] = result
@@ -126,16 +125,9 @@ def measure(
 
 
 def run(
-    contender: Contender,
-    scenario: Scenario,
-    size: int,
-    folder: Path,
-    root: str,
-    server: str = "",
-    *,
-    watched: bool = False,
+    contender: Contender, scenario: Scenario, size: int, folder: Path, root: str, server: str = "", watch: bool = False
 ) -> Measure | Failure:
-    """Do a piece of work once, in an empty folder; only the last step of it is measured."""
+    """Do a piece of work once in an empty folder, and measure its last step."""
     today = dt.datetime.now(dt.UTC).date()
     with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as name:
         work = Path(name)
@@ -161,7 +153,7 @@ def run(
                 start(contender, FIRST, words | yesterday, size)
             if scenario.needs == SKIP and FIRST in contender.commands:
                 start(contender, FIRST, words, size)
-            result = start(contender, scenario.needs, words, size, watched=watched)
+            result = start(contender, scenario.needs, words, size, watched=watch)
             check(contender, work / "warehouse.db", scenario, size, server)
         except RuntimeError as error:
             return Failure(str(error))
@@ -169,7 +161,7 @@ def run(
 
 
 def set_up(contender: Contender) -> Path:
-    """The programs of a contender's environment, made where its requirements are new. Raises RuntimeError."""
+    """Return the programs folder of a contender, installed if its requirements are new. Raises RuntimeError."""
     if missing := [name for name in contender.programs if not shutil.which(name)]:
         raise RuntimeError(f"{' and '.join(missing)} not installed")
     if not contender.requirements:
@@ -189,19 +181,19 @@ def set_up(contender: Contender) -> Path:
 
 
 def start(contender: Contender, ability: str, words: dict[str, str], size: int, *, watched: bool = False) -> Measure:
-    """Run a command to its end; raises RuntimeError with the last line it printed where it fails."""
+    """Run a command to its end. Raises RuntimeError with its last line if it fails."""
     days = [f"{words['root']}/days/{FIRST_DAY + dt.timedelta(n)}" for n in range(size)] if ability == BACKFILL else []
     command: list[str] = []
     for word in contender.commands[ability]:
         command += days if word == "{urls}" else [word.format_map(words)]
-    os.sync()  # what the one before has left to be written is not for this one to wait for
+    os.sync()  # a run must not wait for the writes of the run before
     with Path(words["folder"], "output").open("w+") as output:
         clock = time.perf_counter()
         process = subprocess.Popen(command, cwd=words["folder"], stdout=output, stderr=output, start_new_session=True)
         watch = Watch(process.pid) if watched else None
-        # To wait with a timeout would be to look every 50 ms, and short runs would all take the same.
+        # wait(timeout) polls every 50 ms, which would hide differences between short runs.
         alarm = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
-        alarm.daemon = True  # whoever breaks this off need not wait for it
+        alarm.daemon = True  # an interrupt must not wait for it
         alarm.start()
         code = process.wait()
         seconds = time.perf_counter() - clock
@@ -217,7 +209,7 @@ def start(contender: Contender, ability: str, words: dict[str, str], size: int, 
 
 
 class Watch(threading.Thread):
-    """Looks at a process and those below it again and again: their memory at its highest, the CPU they have taken."""
+    """Poll a process and its descendants for the peak of their memory and for their CPU time."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -243,18 +235,18 @@ class Watch(threading.Thread):
             self.peak = max(self.peak, total)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         self._ended.set()
         self.join()
 
     @property
     def cpu(self) -> float:
-        """Seconds of all processes, each as it was seen last."""
+        """Return the CPU seconds of all processes, each as last seen."""
         return sum(self._seconds.values())
 
 
 def empty(server: str) -> None:
-    """Throw away what a run has left in PostgreSQL. Raises RuntimeError."""
+    """Drop the schema of the run before in PostgreSQL. Raises RuntimeError."""
     try:
         with psycopg.connect(f"postgresql://{server}") as db:
             db.execute(f"drop schema if exists {SCHEMA} cascade")
@@ -263,7 +255,7 @@ def empty(server: str) -> None:
 
 
 def count(sql: str, database: Path, server: str) -> tuple[int, int]:
-    """The numbers that a query finds: in the file, or, where a run made none, in PostgreSQL. Raises RuntimeError."""
+    """Return the result of a query in the file, or without one in PostgreSQL. Raises RuntimeError."""
     try:
         if server and not database.exists():
             with psycopg.connect(f"postgresql://{server}", options=f"-csearch_path={SCHEMA}") as db:
@@ -277,13 +269,12 @@ def count(sql: str, database: Path, server: str) -> tuple[int, int]:
 
 
 def check(contender: Contender, database: Path, scenario: Scenario, size: int, server: str) -> None:
-    """Raise RuntimeError where the table does not hold everybody, as changed as the source has them."""
+    """Raise RuntimeError unless the table holds all users in the state of the source."""
     if not contender.table:
         return
     sql = f"select count(*), count(*) filter (where updated_at >= '{CHANGED_FROM}') from {contender.table}"  # noqa: S608
-    should = size, size // EVERY if scenario.kind == "changed" else 0
-    if scenario.needs == BACKFILL:
-        should = size * PER_DAY, 0
+    users = size * PER_DAY if scenario.needs == BACKFILL else size
+    should = users, users // EVERY if scenario.kind == "changed" else 0
     found = count(sql, database, server)
     if found != should:
         raise RuntimeError(

@@ -1,50 +1,35 @@
-"""The source that every contender reads: pages of users on loopback, out of a file, as fast as a socket takes them.
+"""Serve the source that every contender reads: pages of users on loopback.
 
-Answers `GET /users/<number>?kind=<kind>&page=1` with a JSON list of 1,000, `X-Total-Count` and a `Link` to the next.
-A kind is `first` (everybody) or `changed` (everybody, one in a hundred with another city and a later `updated_at`).
-`&latency=0.05` has each answer wait. `GET /days/<date>` is one page, of the hundred users of that day. The bytes are
-written to a file once, and sent from there by the kernel: the source costs next to nothing beside who reads it.
+`GET /users/<number>?kind=<kind>&page=1` returns a JSON list of 1,000 users, `X-Total-Count` and a `Link` to the next
+page. A kind is `first` (all users) or `changed` (all users; one in a hundred has another city and a later
+`updated_at`). `&latency=0.05` delays each response by seconds. `GET /days/<date>` is one page with the hundred users of
+the day. The kernel sends the pages from a file, so the source takes almost no CPU.
 """
 
 import argparse
 import datetime as dt
 import json
-import os
 import socket
 import socketserver
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 KINDS = ("first", "changed")
 PER_PAGE = 1000
-EVERY = 100  # one in so many changes
-CHANGED_FROM = "2025-09-01"  # on are those that have changed
+EVERY = 100  # one in this many users changes
+CHANGED_FROM = "2025-09-01"  # users with a later updated_at have changed
 START = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 FIRST_DAY = dt.date(2015, 1, 1)
 PER_DAY = 100
 CITIES = ("Accra", "Århus", "Belém", "Bogotá", "Daegu", "Genève", "Hanoi", "İzmir", "Kraków", "Lagos", "Pune", "Žilina")
 FIRST = ("Aïcha", "Ana", "Béla", "Chidi", "Chloé", "Elif", "Fionn", "Hanna", "Inês", "João", "Kaito", "Olena", "Zoë")
-LAST = (
-    "Abebe",
-    "Bakker",
-    "Costa",
-    "Demir",
-    "Fischer",
-    "García",
-    "Jansen",
-    "Kovač",
-    "Müller",
-    "Nguyễn",
-    "Rossi",
-    "Silva",
-)
+LAST = ("Abebe", "Boer", "Costa", "Demir", "Weber", "García", "Jansen", "Kovač", "Müller", "Nguyễn", "Rossi", "Silva")
 
 
 def make_user(number: int, updated: dt.datetime, moved: bool = False) -> dict[str, object]:
-    """A record of about 460 bytes."""
+    """Build a record of about 460 bytes."""
     first, last = FIRST[number % len(FIRST)], LAST[number // 13 % len(LAST)]
     return {
         "id": number,
@@ -73,7 +58,7 @@ def make_user(number: int, updated: dt.datetime, moved: bool = False) -> dict[st
 
 
 def make_everybody(number: int, kind: str) -> Iterator[list[dict[str, object]]]:
-    """Page after page of a kind."""
+    """Yield the pages of a kind."""
     for start in range(1, number + 1, PER_PAGE):
         page = []
         for user in range(start, min(start + PER_PAGE, number + 1)):
@@ -84,14 +69,14 @@ def make_everybody(number: int, kind: str) -> Iterator[list[dict[str, object]]]:
 
 
 def make_day(date: dt.date) -> Iterator[list[dict[str, object]]]:
-    """The only page of a day."""
+    """Yield the only page of a day."""
     start = dt.datetime.combine(date, dt.time(), dt.UTC)
     first = (date - FIRST_DAY).days * PER_DAY + 1
     yield [make_user(first + n, start + dt.timedelta(minutes=14 * n)) for n in range(PER_DAY)]
 
 
 class Pages:
-    """The pages at a path, one after the other in a file; made when they are first asked for."""
+    """The pages at a path, one after the other in a file. `ends` holds the offset of each end."""
 
     def __init__(self, path: Path, pages: Iterable[list[dict[str, object]]]) -> None:
         self.path, self.total, self.ends = path, 0, [0]
@@ -103,7 +88,7 @@ class Pages:
 
 
 class Handler(socketserver.StreamRequestHandler):
-    """A connection that is kept open."""
+    """A persistent connection."""
 
     def setup(self) -> None:
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
@@ -126,10 +111,10 @@ class Handler(socketserver.StreamRequestHandler):
             return
         time.sleep(float(query.get("latency", 0)))
         page = int(query.get("page", 1))
-        if page > pages.count:
-            self._send(200, b"[]", [f"X-Total-Count: {pages.total}"])
-            return
         headers = [f"X-Total-Count: {pages.total}"]
+        if page > pages.count:
+            self._send(200, b"[]", headers)
+            return
         if page < pages.count:
             host = "http://{}:{}".format(*self.server.server_address)
             latency = f"&latency={query['latency']}" if "latency" in query else ""
@@ -138,24 +123,20 @@ class Handler(socketserver.StreamRequestHandler):
         self._head(200, end - start, headers)
         if method != "HEAD":
             with pages.path.open("rb") as file:
-                self._send_file(file, start, end)
+                self.request.sendfile(file, start, end - start)
 
-    def _send_file(self, file: BinaryIO, start: int, end: int) -> None:
-        while start < end:
-            start += os.sendfile(self.request.fileno(), file.fileno(), start, end - start)
-
-    def _send(self, status: int, body: bytes, headers: list[str] | None = None) -> None:
-        self._head(status, len(body), headers or [])
+    def _send(self, status: int, body: bytes, headers: Sequence[str] = ()) -> None:
+        self._head(status, len(body), headers)
         self.request.sendall(body)
 
-    def _head(self, status: int, length: int, headers: list[str]) -> None:
+    def _head(self, status: int, length: int, headers: Sequence[str]) -> None:
         lines = [f"HTTP/1.1 {status} {'OK' if status == 200 else 'Not Found'}", "Content-Type: application/json"]
         lines += [f"Content-Length: {length}", *headers, "", ""]
         self.request.sendall("\r\n".join(lines).encode())
 
 
 class Source(socketserver.ThreadingTCPServer):
-    """The server. What it is asked for is made once: before it listens where it is large, else when it is asked for."""
+    """The server. It builds the pages of users before it listens, and the page of a day at its first request."""
 
     allow_reuse_address = daemon_threads = True
     request_queue_size = 128
@@ -170,7 +151,7 @@ class Source(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", port), Handler)
 
     def find(self, path: str) -> Pages | None:
-        """What stands at a path."""
+        """Return the pages at a path, if there are any."""
         if path not in self._pages and path.startswith("/days/"):
             date = dt.date.fromisoformat(path.removeprefix("/days/"))
             self._pages[path] = Pages(self._folder / f"{date}.json", make_day(date))
@@ -178,7 +159,7 @@ class Source(socketserver.ThreadingTCPServer):
 
 
 def main() -> None:
-    """Serve until the process is ended; says the port once it listens."""
+    """Serve until the process ends. Print the port first."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("sizes", type=int, nargs="*")

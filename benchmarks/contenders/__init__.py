@@ -1,4 +1,4 @@
-"""Who is measured: how each is set up and started, what it can do of the work and what it leaves out."""
+"""Define the contenders: their environment, their commands, and the work that they leave out."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,13 +8,13 @@ FIRST, UPSERT, SKIP, BACKFILL, POSTGRES = "first", "upsert", "skip", "backfill",
 
 
 class Contender(NamedTuple):
-    """A program that brings the users of URLs into a table of a SQLite file.
+    """A program that loads the users of URLs into a table of a SQLite file.
 
-    `requirements` are those of its environment; none, and it runs in ours. `programs` are what it needs of the machine.
-    In `commands`, by what they do, `{bin}` (the programs of its environment), `{folder}`, `{database}`, `{url}`,
-    `{date}`, for a backfill `{urls}`, `{root}`, `{start}` and `{stop}`, and for PostgreSQL `{server}` (the URL of a
-    database, without a scheme) and `{schema}` are filled in. `leaves_out` is what it does
-    not do of what ours does; `largest` the number of users beyond which nobody waits for it.
+    `requirements` define its environment; without any it runs in ours. `programs` must be installed on the machine.
+    `commands` are named after the ability. Their placeholders are `{bin}` (the programs of its environment),
+    `{folder}`, `{database}`, `{url}` and `{date}`; for a backfill `{urls}`, `{root}`, `{start}` and `{stop}`; for
+    PostgreSQL `{server}` (the URL of a database, without a scheme) and `{schema}`. `leaves_out` names the part of our
+    work that it does not do. `largest` is the largest number of users to measure.
     """
 
     name: str
@@ -35,7 +35,7 @@ def run_bash(name: str) -> tuple[str, ...]:
 
 
 def give(command: tuple[str, ...], *abilities: str) -> dict[str, tuple[str, ...]]:
-    """The same command for all of these."""
+    """Map each ability to the same command."""
     return dict.fromkeys(abilities, command)
 
 
