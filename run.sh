@@ -58,6 +58,7 @@ set_up() {
 run_tests() {
     local extra=$1
     shift
+    unset PYTHONDONTWRITEBYTECODE # or every command that a test starts compiles the library again
     exec pytest --numprocesses "$(python -c "import os; print(os.cpu_count() + $extra)")" --dist loadgroup "$@"
 }
 

@@ -4,6 +4,8 @@ The clone installs no package from an index. Its `.venv` links the packages in `
 environment. Its `pip` links further packages in place of an installation.
 """
 
+import functools
+import itertools
 import os
 import re
 import shutil
@@ -57,19 +59,29 @@ def copy_sources(folder: Path) -> Path:
 
 def link(venv: Path, requirements: Sequence[str]) -> None:
     """Link the packages of these lock lines, with their commands."""
-    for requirement in map(Requirement, requirements):
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
-        for path in metadata.distribution(requirement.name).files or ():
-            source = Path(os.path.normpath(str(path.locate())))
-            if source.parent == VENV / "bin":
-                _copy(source, venv)
-                continue
-            first = Path(str(path.locate())[: -len(str(path))], path.parts[0])
-            target = venv / first.relative_to(VENV)
-            if path.parts[0] not in ("..", "__pycache__") and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(first)
+    for source in itertools.chain.from_iterable(map(_list_installed, requirements)):
+        target = venv / source.relative_to(VENV)
+        if source.parent == VENV / "bin":
+            _copy(source, venv)
+        elif not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source)
+
+
+@functools.cache  # the packages have ten thousand files
+def _list_installed(line: str) -> Sequence[Path]:
+    """List the commands, packages and modules that a lock line has installed here."""
+    requirement = Requirement(line)
+    if requirement.marker and not requirement.marker.evaluate():
+        return ()
+    found: dict[Path, None] = {}
+    for path in metadata.distribution(requirement.name).files or ():
+        source = Path(os.path.normpath(str(path.locate())))
+        if source.parent == VENV / "bin":
+            found[source] = None
+        elif path.parts[0] not in ("..", "__pycache__"):
+            found[Path(str(path.locate())[: -len(str(path))], path.parts[0])] = None
+    return tuple(found)
 
 
 def install(venv: str, arguments: Sequence[str]) -> None:

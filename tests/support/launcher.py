@@ -29,9 +29,11 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = (  # not Luigi, which reads its configuration and the arguments when it is imported
-    *("daemon", "isal.igzip", "jinja2", "jsonschema", "msgspec", "multiprocessing.spawn", "oauthlib.oauth2", "pandas"),
-    *("prometheus_client", "psycopg", "pyarrow.parquet", "requests", "rich.progress", "rich.table", "sqlalchemy"),
-    *("sqlite3", "tenacity", "tornado.httpclient", "tornado.ioloop", "typer"),
+    *("argparse", "concurrent.futures.process", "configparser", "daemon", "isal.igzip", "jinja2", "jsonschema"),
+    *("logging.config", "msgspec", "multiprocessing.spawn", "oauthlib.oauth2", "pandas", "prometheus_client"),
+    *("psycopg", "pyarrow.pandas_compat", "pyarrow.parquet", "pydantic.type_adapter", "requests", "rich.columns"),
+    *("rich.progress", "rich.table", "sqlalchemy", "sqlite3", "statistics", "tenacity", "tornado.httpclient"),
+    *("tornado.ioloop", "typer"),
 )
 
 
@@ -199,9 +201,24 @@ def _become(args: list[str], env: dict[str, str], folder: str) -> None:
     sys.argv = args if args[1] != "-m" else args[2:]
 
 
+def _exit(code: int) -> None:
+    """Exit as the interpreter does, but free no modules: a fork would copy their memory for it."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     _serve(sys.argv[1])  # returns in a fork, with the arguments of its command
-    if Path(sys.argv[0]).is_absolute():
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    else:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    try:
+        if Path(sys.argv[0]).is_absolute():
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if not isinstance(error.code, int | None):
+            raise
+        _exit(error.code or 0)
+    _exit(0)
