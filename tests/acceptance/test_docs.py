@@ -19,7 +19,7 @@ from tests.support.clones import make_clone
 from tests.support.command_line import parse
 from tests.support.mailserver import MailServer
 from tests.support.pages import Reader, read_blocks, read_queries
-from tests.support.project import luigi_run, need, query
+from tests.support.project import luigi_run, need, query, run_here
 from tests.support.server import Answer, Request, Server
 from tests.support.shapes import SHAPES
 from wholeday.commands import cli
@@ -191,25 +191,25 @@ def test_run_sh_help_lists_every_command():
         (["load"], "ERROR: wholeday load: DATE is missing: see wholeday load --help"),
         (["backfill", "2026-11-01"], "ERROR: wholeday backfill: STOP is missing: see wholeday backfill --help"),
         (["lod"], "ERROR: wholeday: unknown command lod: did you mean load?"),
-        (["Load"], "ERROR: wholeday: unknown command Load: did you mean load?"),
-        (["STATUS"], "ERROR: wholeday: unknown command STATUS: did you mean status?"),
         (["xyz"], "ERROR: wholeday: unknown command xyz: give one of load, backfill, plan, "),
         (["--users-url", "x"], "ERROR: wholeday: a command is missing: see wholeday --help"),
         (["status", "--dais", "3"], "ERROR: wholeday status: unknown flag --dais: did you mean --days?"),
     ],
 )
-@pytest.mark.usefixtures("checkout")
-def test_incomplete_command_is_one_line(arguments, line):
+def test_incomplete_command_is_one_line(capsys, arguments, line):
     """The exit code is 2."""
-    result = subprocess.run(["./run.sh", *arguments], capture_output=True, text=True)
-    assert result.returncode == 2
-    (said,) = result.stderr.splitlines()
-    assert said.startswith(line)
+    _, err, code = run_here(capsys, *arguments)
+    (said,) = err.splitlines()
+    assert (code, said[: len(line)]) == (2, line)
 
 
 @pytest.mark.usefixtures("checkout")
 def test_misspelt_task_is_one_line():
-    """Luigi suggests the nearest tasks."""
+    """Luigi suggests the nearest tasks, and run.sh the command of another case."""
+    for word in ("Load", "STATUS"):
+        result = subprocess.run(["./run.sh", word], capture_output=True, text=True)
+        line = f"ERROR: wholeday: unknown command {word}: did you mean {word.lower()}?\n"
+        assert (result.returncode, result.stderr) == (2, line)
     for line in ("./run.sh LodUsers", ". .venv/bin/activate && luigi --module pipeline LodUsers"):
         result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
         assert result.returncode != 0
@@ -273,11 +273,11 @@ def test_moved_folder_or_changed_lock_is_reinstalled(checkout):
     assert "installing requirements.txt into .venv" in changed.stderr
 
 
-@pytest.mark.parametrize("words", [["status"], ["--users-url", "x", "status"], ["LoadUsers"], []])
-@pytest.mark.parametrize(
-    ("name", "text", "line"),
-    [
-        ("centrall.cfg", None, "ERROR: LUIGI_CONFIG_PATH names centrall.cfg, which is not there"),
+@pytest.mark.usefixtures("checkout")
+def test_unusable_configuration_stops_run_sh(monkeypatch):
+    """Luigi would ignore the file with a warning, or print a traceback."""
+    missing = ("centrall.cfg", None, "ERROR: LUIGI_CONFIG_PATH names centrall.cfg, which is not there")
+    others = [
         (".venv", None, "ERROR: LUIGI_CONFIG_PATH names .venv, which is no file"),
         (
             "my.cfg",
@@ -286,17 +286,18 @@ def test_moved_folder_or_changed_lock_is_reinstalled(checkout):
             r"file: 'my.cfg', line: 1 'local_scheduler = true\n'. Each line belongs to a [section], ",
         ),
         ("my.cfg", "[core]\n[core]\n", "ERROR: my.cfg cannot be read: While reading from 'my.cfg' [line 2]: section"),
-    ],
-)
-@pytest.mark.usefixtures("checkout")
-def test_unusable_configuration_stops_run_sh(monkeypatch, words, name, text, line):
-    """Luigi would ignore the file with a warning, or print a traceback."""
-    if text:
-        Path(name).write_text(text)
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", name)
-    result = subprocess.run(["./run.sh", *words], capture_output=True, text=True)
-    (said,) = result.stderr.splitlines()
-    assert (result.returncode, said[: len(line)]) == (2, line)
+    ]
+    ways = (["--users-url", "x", "status"], ["LoadUsers"], [])
+    for words, (name, text, line) in [
+        *((words, missing) for words in ways),
+        *((["status"], other) for other in others),
+    ]:
+        if text:
+            Path(name).write_text(text)
+        monkeypatch.setenv("LUIGI_CONFIG_PATH", name)
+        result = subprocess.run(["./run.sh", *words], capture_output=True, text=True)
+        (said,) = result.stderr.splitlines()
+        assert (result.returncode, said[: len(line)]) == (2, line), words
 
 
 def test_every_column_and_field_is_in_the_dictionary():
