@@ -1,4 +1,4 @@
-"""What every test stands on: an empty folder with the shipped configuration, and the real commands run in it."""
+"""Provide the fixtures of all tests: an empty folder with the shipped configuration, servers and databases."""
 
 import itertools
 import shutil
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C heeded by what is started, even where a shell runs the tests in the background, ignoring it."""
+    """Handle Ctrl-C in started commands, even if a shell in the background ignores it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder of a test: empty but for luigi.cfg and central.cfg, as shipped."""
+    """Change to an empty folder with the shipped luigi.cfg and central.cfg, and return it."""
     for name in ("luigi.cfg", "central.cfg"):
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -45,7 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run the test in a folder in memory, if there is one: SIGKILL loses nothing that was written to a disk either."""
+    """Run the test in a folder in memory, if possible. SIGKILL loses no write on either."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         monkeypatch.chdir(folder)
         yield
@@ -54,7 +54,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test waits for long before it asks again, or goes through a proxy of this machine."""
+    """Shorten the waits between attempts, and use no proxy of this machine."""
     monkeypatch.setattr(retries, "BACKOFF", 0.01)
     outage.forget()
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -64,7 +64,7 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A source on loopback that answers as the test tells it to."""
+    """Run a source on loopback with scripted responses."""
     with Server() as running:
         yield running
 
@@ -90,7 +90,7 @@ def configure() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Bucket]":
-    """A server of S3, whose bucket the environment leads to."""
+    """Run an S3 server, with its credentials in the environment."""
     from tests.support.bucket import ENVIRONMENT, open_bucket
 
     with pytest.MonkeyPatch.context() as patch:
@@ -102,7 +102,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Bucket]":
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A PostgreSQL server."""
+    """Run a PostgreSQL server."""
     if not find_program("initdb"):
         miss("the server of PostgreSQL is not installed")
     with Cluster.make() as made:
@@ -111,7 +111,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def spark(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Spark for the commands of a test: small, and on loopback."""
+    """Configure a small Spark on loopback for the commands of a test."""
     if find_spec("pyspark") is None:
         miss("pyspark is not installed: .venv/bin/pip install -r requirements/scaling.txt")
     if shutil.which("java") is None:
@@ -122,7 +122,7 @@ def spark(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         "SPARK_CONF_DIR": str(conf),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DAEMON_MEMORY": "256m",
-        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # for what lives for seconds
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # for short-lived processes
         "PYTHONPATH": str(ROOT),
     }.items():
         monkeypatch.setenv(name, value)
@@ -131,7 +131,7 @@ def spark(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(params=DATABASES)
 def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
-    """Run the test on each database; a call gives the URL of a new, empty one."""
+    """Run the test on each database. A call returns the URL of a new, empty one."""
     if request.param == "postgresql":
         yield request.getfixturevalue("cluster").make_url
         return
@@ -142,7 +142,7 @@ def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest) -> str:
-    """Run the test on each database, which is that of luigi.cfg; its name."""
+    """Run the test on each database, configured in luigi.cfg. Return its name."""
     if request.param == "postgresql":
         request.getfixturevalue("postgresql")
     return str(request.param)
@@ -150,7 +150,7 @@ def database(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=ON_REQUEST)
 def database_on_request(request: pytest.FixtureRequest) -> str:
-    """The same; but on PostgreSQL, where the test takes its time, with PIPELINE_DATABASES=all only."""
+    """Run the test like `database`, but on the slower PostgreSQL only with PIPELINE_DATABASES=all."""
     if request.param == "postgresql":
         request.getfixturevalue("postgresql")
     return str(request.param)
@@ -158,7 +158,7 @@ def database_on_request(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def postgresql(cluster: Cluster, home: Path, configure: Callable[..., None]) -> str:
-    """Have PostgreSQL for the database of luigi.cfg; its URL."""
+    """Configure a PostgreSQL database in luigi.cfg and return its URL."""
     url = cluster.make_url()
     text = (home / "luigi.cfg").read_text()
     (home / "luigi.cfg").write_text(text.replace("sqlite:///data/warehouse.db", url))
@@ -168,5 +168,5 @@ def postgresql(cluster: Cluster, home: Path, configure: Callable[..., None]) -> 
 
 @pytest.fixture
 def checkout(home: Path) -> Path:
-    """A clean clone in the current folder, with the environment that run.sh makes."""
+    """Create a clean clone in the current folder, with the environment of run.sh."""
     return make_clone(home)

@@ -64,7 +64,7 @@ class Door(ThreadingHTTPServer):
     def shut(self, at: int, how: How) -> None:
         self.names: list[str] = []
         self.clients: list[int] = []
-        """The ports of those who asked: each of their connections has its own."""
+        """The client port of each request; each connection has its own."""
         self._at, self._how = at, how
 
     def judge(self, name: str, client: int) -> How | None:
@@ -144,7 +144,7 @@ class Bucket:
     def __init__(self, door: Door) -> None:
         self.door = door
         self.known: list[Any] = []
-        """What a test has found out for others."""
+        """Results that a test shares with later tests."""
         self._numbers = count()
         self._system, _ = fs.FileSystem.from_uri(f"{self.locate('bucket')}&allow_bucket_creation=true")
         self._system.create_dir("bucket")

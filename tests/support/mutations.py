@@ -30,13 +30,11 @@ NAMES += ["items"]
 HEADERS = [b"X-A: 1", b'Link: </p1>; rel="self"', b"Set-Cookie: a=b", b"Retry-After: 1", b"X-Total-Count: 3"]
 HEADERS += [b"ETag: \xe9", b"Server: \x1b[2J", b"Connection: close", b"Date: Sat, 01 Jan 2000 00:00:00 GMT"]
 FRAMES = [b"\r\n", b"\n", b"\r", b"0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"\0"]
-FRAMES += [
-    b"Content-Length: 3\r\n",
-    b"Transfer-Encoding: chunked\r\n",
-    b"Content-Encoding: deflate\r\n",
-    b"-1\r\n",
-    b": ",
-]
+FRAMES += [b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: deflate\r\n"]
+FRAMES += [b"-1\r\n", b": "]
+INNER = [b"\xef\xbb\xbf", b"\0", b"NaN", b"\xff", b"\xed\xa0\x80", b'"\\ud800"', b"// x\n", b",", b"[" * 300]
+INNER += [b"\n", b"{}"]
+LINES = [b"no header", b" folded", b": empty", b"X\0: 1", b"X: " + b"y" * 70000, b"Transfer-Encoding: gzip, chunked"]
 STATUSES = [b"200 OK", b"203 X", b"206 Partial Content", b"201 Created", b"204 No Content", b"304 Not Modified"]
 STATUSES += [b"302 Found", b"400 Bad Request", b"401 \x1b]0;x\x07", b"404 <b>", b"418 a\rb", b"429 Slow", b"999 X"]
 
@@ -166,36 +164,12 @@ def _break_text(dice: random.Random, text: bytes) -> bytes:
     at = dice.randrange(len(text) + 1)
     name = dice.choice(NAMES)
     again = b'{"%b": %b, ' % (name.encode(), dice.choice([b"[]", b"null", b"true", b"{}", b"1", b'"/p2"']))
-    ends = [
-        b"\xef\xbb\xbf" + text,
-        text + b"\0",
-        b"\0" + text,
-        text + text,
-        text + b"\n" + text,
-        text + b"  \r\n",
-        b"\xff\xfe",
-    ]
-    inner = [
-        b"\xef\xbb\xbf",
-        b"\0",
-        b"NaN",
-        b"\xff",
-        b"\xed\xa0\x80",
-        b'"\\ud800"',
-        b"// x\n",
-        b",",
-        b"[" * 300,
-        b"\n",
-        b"{}",
-    ]
-    new = [
-        text.replace(b"{", again, 1),
-        text.replace(b'"id"', b'"id": 5, "id"', 1),
-        text[:at],
-        text.replace(b"]", b",]", 1),
-    ]
+    ends = [b"\xef\xbb\xbf" + text, text + b"\0", b"\0" + text, text + text, text + b"\n" + text, text + b"  \r\n"]
+    ends.append(b"\xff\xfe")
+    new = [text.replace(b"{", again, 1), text.replace(b'"id"', b'"id": 5, "id"', 1), text[:at]]
+    new.append(text.replace(b"]", b",]", 1))
     new += [text[:-1] + b", " + again[1:-2] + b"}", text.decode().encode("utf-16"), text.replace(b'"', b"'")]
-    return dice.choice([dice.choice(ends), text[:at] + dice.choice(inner) + text[at:], dice.choice(new)])
+    return dice.choice([dice.choice(ends), text[:at] + dice.choice(INNER) + text[at:], dice.choice(new)])
 
 
 def _frame(dice: random.Random, case: Case, text: bytes, link: str, *, broken: bool) -> Raw:
@@ -208,12 +182,9 @@ def _frame(dice: random.Random, case: Case, text: bytes, link: str, *, broken: b
         lines.append(b"Content-Encoding: gzip")
     wrong = dice.randrange(12) if broken else -1
     if wrong == 0:
-        text = dice.choice(
-            [zlib.compress(text), text[:-4], text + b"\0\0", text + gzip.compress(b" "), gzip.compress(text)]
-        )
-        lines += dice.choice(
-            [[], [b"Content-Encoding: deflate"], [b"Content-Encoding: gzip"], [b"Content-Encoding: br"]]
-        )
+        tails = [text[:-4], text + b"\0\0", text + gzip.compress(b" ")]
+        text = dice.choice([zlib.compress(text), *tails, gzip.compress(text)])
+        lines += [b"Content-Encoding: " + name for name in dice.choice([[], [b"deflate"], [b"gzip"], [b"br"]])]
     elif wrong == 1:
         text = gzip.compress(b"[" + b" " * dice.choice([10, 2**22, 2**24]) + text + b"]", 1)
         lines.append(b"Content-Encoding: gzip")
@@ -236,29 +207,14 @@ def _frame(dice: random.Random, case: Case, text: bytes, link: str, *, broken: b
     if wrong == 4:
         lines.append(b"Content-Length: %d" % dice.choice([0, 1, len(text) - 1, len(text) + 1, 10**15, 10**30]))
     elif wrong == 5:
-        lines.append(
-            dice.choice([b"Content-Length: -1", b"Content-Length: 1_0", b"Content-Length: x", b"Content-Length:"])
-        )
+        lines.append(b"Content-Length:" + dice.choice([b" -1", b" 1_0", b" x", b""]))
     elif wrong == 6:
-        body = body.replace(
-            b"\r\n", dice.choice([b"\n", b"\r\n\r\n", b";a=b\r\n", b" \r\n", b"_0\r\n"]), dice.randint(1, 2)
-        )
+        end = dice.choice([b"\n", b"\r\n\r\n", b";a=b\r\n", b" \r\n", b"_0\r\n"])
+        body = body.replace(b"\r\n", end, dice.randint(1, 2))
     elif wrong == 7:
         body = dice.choice([b"-5\r\n", b"zz\r\n", b"+3\r\n", b"\r\n", b"0\r\n\r\n", b"ffffffffffffffffff\r\n"]) + body
     elif wrong == 8:
-        lines.insert(
-            0,
-            dice.choice(
-                [
-                    b"no header",
-                    b" folded",
-                    b": empty",
-                    b"X\0: 1",
-                    b"X: " + b"y" * 70000,
-                    b"Transfer-Encoding: gzip, chunked",
-                ]
-            ),
-        )
+        lines.insert(0, dice.choice(LINES))
     elif wrong == 9:
         lines += [b"X-%d: 1" % number for number in range(dice.choice([90, 200]))]
     elif wrong == 10:
@@ -267,9 +223,8 @@ def _frame(dice: random.Random, case: Case, text: bytes, link: str, *, broken: b
         location = dice.choice([b"/u", b"/p1", b"//evil.example/", b"http://[", b"?page=1", b"/\xff", b"", b"ftp://x/"])
         status, lines = dice.choice([b"302 F", b"308 P"]), [b"Location: " + location, b"Content-Length: 0"]
     before = dice.choice([b"", b"", b"", b"HTTP/1.1 100 Continue\r\n\r\n" * dice.choice([1, 1, 2])])
-    return _pick_timeout(
-        dice, case, Raw(before + b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (status, b"\r\n".join(lines), body), then)
-    )
+    data = before + b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (status, b"\r\n".join(lines), body)
+    return _pick_timeout(dice, case, Raw(data, then))
 
 
 def _break_bytes(dice: random.Random, raw: Raw) -> Raw:

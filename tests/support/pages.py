@@ -153,13 +153,13 @@ class Reader:
         """Write the keys into luigi.cfg, or into the file named in the first line."""
         found = re.match(r"# (\S+\.cfg)", block.text)
         place = Path(found[1] if found else "luigi.cfg")
-        config, told = _read_ini(place.read_text()), _read_ini(block.text)
-        for section in told.sections():
+        config, added = _read_ini(place.read_text()), _read_ini(block.text)
+        for section in added.sections():
             if section == "users":
                 config.remove_section(section)
             if not config.has_section(section):
                 config.add_section(section)
-            config[section].update(told[section])
+            config[section].update(added[section])
         with place.open("w") as file:
             config.write(file)
 

@@ -20,7 +20,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.cut_at_commit: Moment | None = None
-        """Cut the next connection that commits: before the server hears of it, or after it has done it."""
+        """When to cut the next connection that commits: before or after the server receives the commit."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
 
     @classmethod

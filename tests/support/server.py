@@ -50,17 +50,17 @@ class Answer:
     compress: bool = False
     chunked: bool = False
     wait: float = 0.0
-    """Seconds before the answer begins."""
+    """The seconds before the response begins."""
     cut: int | None = None
-    """The connection is closed after so many bytes of the body."""
+    """The number of bytes of the body before the connection closes."""
     length: int | None = None
-    """What Content-Length says, if not the truth."""
+    """A false value of Content-Length."""
     reset: bool = False
-    """No answer: the connection is reset."""
+    """Whether to reset the connection without a response."""
     noise: str = ""
-    """A line before the headers that is no header."""
+    """A malformed line before the headers."""
     raw: bytes = b""
-    """All of the answer, from its status line on, in the place of everything else."""
+    """The bytes of the whole response, from the status line on. They replace all other fields."""
 
     def encode(self) -> bytes:
         """Return the encoded body, before chunking."""

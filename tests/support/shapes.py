@@ -204,9 +204,9 @@ class GitLab(Shape):
     auth = "header:PRIVATE-TOKEN:GITLAB_TOKEN"
     environment: ClassVar[dict[str, str]] = {"GITLAB_TOKEN": "glpat-0123456789"}
     counted = 10_000
-    """More users than these are listed without totals."""
+    """The largest list with totals."""
     reach = 50_000
-    """More than these cannot be reached by page."""
+    """The last record that page numbers reach."""
 
     def describe(self, number: int) -> Record:
         return {
@@ -255,9 +255,9 @@ class Scim(Shape):
     auth = "bearer:SCIM_TOKEN"
     environment: ClassVar[dict[str, str]] = {"SCIM_TOKEN": "scim-0123456789"}
     filters = True
-    """Whether the filter is obeyed; a server may ignore it."""
+    """Whether the server applies the filter; some ignore it."""
     omits = False
-    """Whether an empty list is left out, as the RFC allows."""
+    """Whether a response omits an empty list, as the RFC allows."""
 
     def describe(self, number: int) -> Record:
         moment = iso(self.moments(number))
@@ -329,7 +329,7 @@ class Zendesk(Shape):
     auth = "basic:ZENDESK_USER:ZENDESK_TOKEN"
     environment: ClassVar[dict[str, str]] = {"ZENDESK_USER": "ada@example.com/token", "ZENDESK_TOKEN": "zd0123456789"}
     deleted: Collection[int] = ()
-    """The users who are deleted: they are listed, and not active."""
+    """The deleted users, who are listed as inactive."""
 
     def describe(self, number: int) -> Record:
         return {
@@ -456,9 +456,9 @@ class Graph(OAuth2Shape):
     token_path = "/acme/oauth2/v2.0/token"
     scope = "https://graph.microsoft.com/.default"
     holes: Collection[int] = ()
-    """The pages (from 1) that are empty."""
+    """The empty pages, from 1."""
     removed: Collection[int] = ()
-    """The users who are gone."""
+    """The deleted users."""
 
     def describe(self, number: int) -> Record:
         if number in self.removed:

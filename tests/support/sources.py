@@ -57,18 +57,18 @@ class Listing:
     size: int
     order: str = "id"
     keyset: bool = True
-    """Whether a pointer names the last row shown, and not how many were."""
+    """Whether a cursor holds the last row shown, or else the number of shown rows."""
     total: str = ""
-    """Where the number of users is declared: a `field`, a `header`, or nowhere."""
+    """The place of the declared number of users: a `field`, a `header`, or none."""
     more: bool = False
-    """Whether a page says if there is more."""
+    """Whether a page has a flag `has_more`."""
     hidden: frozenset[int] = frozenset()
-    """Users that take a place in the list and are not shown: pages are short, or empty."""
+    """Users that count in the list but are not shown, so pages are short or empty."""
     volatile: bool = False
-    """Whether every record has something new in it each time."""
+    """Whether a field of every record changes with each response."""
     drift: Sequence[Step] = ()
     faults: Mapping[int, str] = field(default_factory=dict)
-    """What goes wrong, by the number of the request, from 0."""
+    """Faults by the number of the request, from 0."""
 
     def __post_init__(self) -> None:
         self.users = {number: number for number in range(1, self.count + 1)}  # version by id

@@ -30,13 +30,13 @@ class Shape:
     auth = "none"
     environment: ClassVar[dict[str, str]] = {}
     moments: Callable[[int], dt.datetime] = staticmethod(lambda number: MORNING + dt.timedelta(seconds=number))
-    """When a user was last changed. Users are numbered from 0."""
+    """The time of the last change of a user. Users are numbered from 0."""
     hidden = 0
-    """So many more are counted than are listed, where the API counts."""
+    """The number of users that the API counts but does not list."""
     busy: Collection[int] = ()
-    """The requests for the list (from 1) that are too many, and refused."""
+    """The numbers of the requests for the list, from 1, that exceed the rate limit."""
     wait = 0.0
-    """Seconds before an answer."""
+    """The seconds before a response."""
 
     def __init__(self, server: Server, count: int, **traits: Any) -> None:
         for name, value in traits.items():
@@ -101,7 +101,7 @@ class OAuth2Shape(Shape):
     lifetime = 60.0  # seconds a token is valid
     promise = 60  # expires_in
     scope = ""
-    """What has to be asked for, if anything."""
+    """The required scope, if there is one."""
     environment: ClassVar[dict[str, str]] = {"CLIENT_ID": "pipeline", "CLIENT_SECRET": "s3cret/of+the client"}
 
     def __init__(self, server: Server, count: int, **traits: Any) -> None:

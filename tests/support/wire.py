@@ -25,9 +25,9 @@ class Raw:
 
     data: bytes
     then: str = "close"
-    """`close` the connection, `reset` it, or `keep` it open for the next request."""
+    """The end of the connection: `close`, `reset`, or `keep` for the next request."""
     slow: float = 0.0
-    """Seconds between the pieces, of 40 bytes each."""
+    """The seconds between pieces of 40 bytes."""
 
 
 class Wire:
@@ -101,9 +101,9 @@ class Parsed:
     headers: Mapping[str, str] = field(default_factory=dict)
     bodies: Sequence[bytes] = ()
     is_sound: bool = False
-    """Whether the answer is whole and keeps the rules of HTTP, so that it means one body only."""
+    """Whether the response is complete and valid HTTP, so it has exactly one body."""
     has_rest: bool = False
-    """Whether it is longer than it says."""
+    """Whether bytes follow the declared end."""
 
 
 def read_answer(raw: Raw) -> Parsed | None:
