@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.users import USERS
 from tests.support.days import edit_warehouse, make_days, make_marker
-from tests.support.project import dump_tree, run
+from tests.support.project import dump_tree, run_here
 from wholeday import clock
 from wholeday.commands import plan as plan_module
 from wholeday.commands.plan import Cost, estimate_cost, plan
@@ -83,19 +83,19 @@ def test_plan_reads_only_the_requested_days(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("made")
-def test_plan_changes_nothing_and_sends_no_request():
+def test_plan_changes_nothing_and_sends_no_request(capsys):
     """The source is unreachable, and files stay the same."""
     before = dump_tree("data")
-    result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06", "--users-url", "http://127.0.0.1:9/")
-    assert (result.returncode, result.stderr) == (0, "")
-    rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    out, err, code = run_here(capsys, "plan", "2026-10-01", "2026-10-06", "--users-url", "http://127.0.0.1:9/")
+    assert (code, err) == (0, "")
+    rows = [" ".join(line.split()) for line in out.splitlines()]
     assert rows[0] == "to do days which why"
     assert "load 1 2026-10-03 extracted and transformed" in rows
     assert dump_tree("data") == before
 
 
 @pytest.mark.slow
-def test_cost_is_estimated_from_loaded_days(configure):
+def test_cost_is_estimated_from_loaded_days(capsys, configure):
     """It uses the medians of pages, and of seconds from the first request to the marker."""
     configure("users", url=URL)
     assert estimate_cost(read_workspace(USERS)) is None
@@ -105,8 +105,7 @@ def test_cost_is_estimated_from_loaded_days(configure):
     assert cost is not None
     assert (cost.days, cost.pages) == (3, 3)
     assert 0 < cost.seconds < 30
-    result = run("python", "-m", "wholeday", "plan", "2026-09-01", "2026-10-04")
-    said = result.stdout.splitlines()[-1]
+    said = run_here(capsys, "plan", "2026-09-01", "2026-10-04")[0].splitlines()[-1]
     assert said.startswith("users: about 90 requests and 0:0")
     assert said.endswith(" with one worker to extract 30 days, by the median of 3 loaded days")
 
@@ -146,11 +145,10 @@ def test_cost_ignores_pause_between_extract_and_load(monkeypatch):
     assert estimate_cost(read_workspace(USERS)) == Cost(1, 7, 23)
 
 
-@pytest.mark.slow
-def test_cost_is_unknown_without_a_warehouse():
+def test_cost_is_unknown_without_a_warehouse(capsys):
     """plan does not create a warehouse."""
-    result = run("python", "-m", "wholeday", "plan", "2026-10-01", "2026-10-06")
-    assert result.returncode == 0, result.stderr
-    assert " ".join(result.stdout.splitlines()[1].split()) == "extract 5 2026-10-01..2026-10-05 missing"
-    assert result.stdout.splitlines()[-1] == "users: cannot estimate the cost of 5 days, as no day is loaded"
+    out, err, code = run_here(capsys, "plan", "2026-10-01", "2026-10-06")
+    assert (code, err) == (0, "")
+    assert " ".join(out.splitlines()[1].split()) == "extract 5 2026-10-01..2026-10-05 missing"
+    assert out.splitlines()[-1] == "users: cannot estimate the cost of 5 days, as no day is loaded"
     assert not Path("data").exists()
