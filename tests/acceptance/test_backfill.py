@@ -25,8 +25,7 @@ from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
 from wholeday.commands.backfill import show_outcome
-from wholeday.tasks.backfill import Backfill
-from wholeday.tasks.batch import OnResult
+from wholeday.tasks.backfill import Backfill, OnResult
 from wholeday.tasks.day_tasks import DayTask, Load
 from wholeday.tasks.stop import Stop
 

@@ -17,8 +17,8 @@ from pipeline.users import USERS
 from tests.support.project import dump_tree, has_table, run
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
+from wholeday.commands.check import check_source
 from wholeday.commands.check.questions import AHEAD, FAILED, OK, UNTESTED, Finding
-from wholeday.commands.check.source import check_source
 from wholeday.errors import DayNotClosedError
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace

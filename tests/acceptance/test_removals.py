@@ -15,9 +15,9 @@ from pipeline.users import USERS
 from tests.support.project import luigi_run, query, run, run_here
 from tests.support.reading import make_user, serve
 from tests.support.server import Server
+from wholeday.commands.check import check_source
 from wholeday.commands.check.questions import FAILED
-from wholeday.commands.check.source import check_source
-from wholeday.commands.forget.steps import forget
+from wholeday.commands.forget import forget
 from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.errors import QualityError

@@ -26,7 +26,7 @@ from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 from wholeday import clock
 from wholeday.commands import prune
-from wholeday.commands.forget.steps import forget
+from wholeday.commands.forget import forget
 from wholeday.commands.reprocess import reprocess
 from wholeday.commands.verify import verify
 from wholeday.config.days import INCREMENTAL, SNAPSHOT

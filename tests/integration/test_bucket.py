@@ -25,9 +25,8 @@ from tests.support.points import Points
 from tests.support.project import dump_warehouse, luigi_run, query, run
 from tests.support.server import Answer, Request, Server
 from wholeday import clock
-from wholeday.commands.forget import files
+from wholeday.commands.forget import files, forget
 from wholeday.commands.forget.search import DayFiles, Search
-from wholeday.commands.forget.steps import forget
 from wholeday.commands.prune import prune
 from wholeday.commands.rebuild import rebuild
 from wholeday.commands.reprocess import reprocess

@@ -16,8 +16,8 @@ from tests.support import ROOT
 from tests.support.project import add_dataset, query, run
 from tests.support.server import Answer
 from tests.support.things import TIME, TODAY, load, make_dataset
+from wholeday.commands.check import check_source
 from wholeday.commands.check.questions import FAILED
-from wholeday.commands.check.source import check_source
 from wholeday.errors import ConfigError, DatasetError, QualityError
 from wholeday.tasks.stages import read_workspace
 

@@ -26,7 +26,7 @@ from wholeday.errors import PipelineError
 from wholeday.extract.http.body import START_BYTES
 from wholeday.load.database import find_database
 from wholeday.storage.backends import open_storage
-from wholeday.tasks import alerts, events
+from wholeday.tasks import alerts, day_tasks
 
 SECRET = 'Gq7/x+Rt&9 "Zk=Lm2\\Pw%41Vb_5'
 CODE = base64.b64encode(f"ann:{SECRET}".encode()).decode()
@@ -157,7 +157,7 @@ def fail(date: dt.date) -> str:
     try:
         task.run()
     except PipelineError as error:
-        events.on_failure(task, error)
+        day_tasks.on_failure(task, error)
         return f"{error} {task.on_failure(error)}"
     raise AssertionError("the day did not fail")
 

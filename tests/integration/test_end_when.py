@@ -10,8 +10,8 @@ from pipeline.users import USERS
 from tests.support.project import luigi_run, query
 from tests.support.reading import DAY, People, make_user, read, read_error
 from tests.support.server import Answer, Request, Server
+from wholeday.commands.check import check_source
 from wholeday.commands.check.questions import OK
-from wholeday.commands.check.source import check_source
 from wholeday.errors import SourceError
 from wholeday.extract.http import retries
 from wholeday.extract.links import parse_next_link

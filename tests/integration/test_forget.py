@@ -31,8 +31,7 @@ from tests.support.project import dump_tree, execute, query, remove_warehouse, r
 from tests.support.server import Answer, Server
 from tests.support.terminal import run_on_terminal
 from wholeday import clock
-from wholeday.commands.forget import files, lookup
-from wholeday.commands.forget.steps import forget
+from wholeday.commands.forget import files, forget, lookup
 from wholeday.errors import ConfigError, DatasetError, SourceError
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.manifest import CleanManifest, RawManifest, digest

@@ -34,9 +34,8 @@ from tests.support.project import execute, is_held, query, run, run_stages, star
 from tests.support.reading import make_user
 from tests.support.server import Server
 from wholeday import clock
-from wholeday.commands.forget import files, tables
+from wholeday.commands.forget import files, forget, tables
 from wholeday.commands.forget.search import DayFiles, Search
-from wholeday.commands.forget.steps import forget
 from wholeday.commands.reprocess import list_outdated
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError

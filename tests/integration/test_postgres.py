@@ -35,7 +35,7 @@ from tests.support.store import (
     snapshot,
     user,
 )
-from wholeday.commands.forget.steps import forget
+from wholeday.commands.forget import forget
 from wholeday.errors import ConfigError, InterruptedTransactionError, WarehouseError
 from wholeday.load import postgres
 from wholeday.load.clean_day import CleanDay

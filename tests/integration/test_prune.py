@@ -12,10 +12,11 @@ import pytest
 from pipeline.users import USERS, LoadUsers, TransformUsers
 from tests.support import points
 from tests.support.project import dump_tree, dump_warehouse, query, run, run_stages, start
-from wholeday.commands.forget.steps import forget
-from wholeday.commands.prune import Outcome, prune
+from wholeday.commands.forget import forget
+from wholeday.commands.prune import prune
 from wholeday.commands.rebuild import rebuild
 from wholeday.commands.reprocess import reprocess
+from wholeday.commands.screen import Outcome
 from wholeday.commands.verify import verify
 from wholeday.errors import FolderError, WarehouseError
 from wholeday.tasks.stages import read_workspace

@@ -32,8 +32,8 @@ from tests.support.project import (
 from tests.support.server import Answer, Server
 from wholeday.commands import rebuild as rebuild_module
 from wholeday.commands import reprocess
+from wholeday.commands.forget import forget
 from wholeday.commands.forget.lookup import look_up
-from wholeday.commands.forget.steps import forget
 from wholeday.commands.plan import plan
 from wholeday.commands.prune import prune
 from wholeday.commands.rebuild import rebuild

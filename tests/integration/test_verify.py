@@ -21,9 +21,8 @@ from pipeline.users import USERS, table
 from tests.support import orders
 from tests.support.project import dump_tree, execute, has_table, query, run_here, run_stages
 from wholeday import clock
-from wholeday.commands import verify_files
-from wholeday.commands.forget import tables
-from wholeday.commands.forget.steps import forget
+from wholeday.commands import verify as verify_module
+from wholeday.commands.forget import forget, tables
 from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import WarehouseError
@@ -721,7 +720,7 @@ def test_tables_and_files_are_compared_without_markers(lost):
 @pytest.mark.usefixtures("database", "loaded")
 def test_day_loaded_during_verify_is_a_remark(monkeypatch):
     """Its files are newer than the marker that verify has read."""
-    day, real = dt.date.fromisoformat(RECORDS), verify_files.verify_files
+    day, real = dt.date.fromisoformat(RECORDS), verify_module.verify_files
 
     def look(workspace, date, marker):
         if date == day:
@@ -729,7 +728,7 @@ def test_day_loaded_during_verify_is_a_remark(monkeypatch):
             marker = marker.replace(raw_sha256="older")
         return (yield from real(workspace, date, marker))
 
-    monkeypatch.setattr(verify_files, "verify_files", look)
+    monkeypatch.setattr(verify_module, "verify_files", look)
     assert [finding for finding in verify(read_workspace(USERS)) if finding.date == day] == [
         Finding(day, "loads", "the day was loaded meanwhile: run verify again", remark=True)
     ]

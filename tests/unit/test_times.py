@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.support.project import query
 from tests.support.things import TIME, TODAY, load, make_dataset
+from wholeday.commands.check import check_source
 from wholeday.commands.check.questions import OK
-from wholeday.commands.check.source import check_source
 from wholeday.schema.record import list_leaves
 from wholeday.schema.reject import Reject
 from wholeday.tasks.stages import read_workspace

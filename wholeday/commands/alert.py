@@ -6,8 +6,7 @@ import typer
 
 from wholeday import clock
 from wholeday.commands.screen import open_console
-from wholeday.commands.session import open_datasets
-from wholeday.config.pipeline import Pipeline
+from wholeday.commands.session import open_workspaces
 from wholeday.errors import ConfigError
 from wholeday.tasks import alerts
 from wholeday.tasks.failures import Failure
@@ -15,12 +14,12 @@ from wholeday.tasks.failures import Failure
 
 def command(context: typer.Context) -> bool:
     """Send the message. Returns whether the webhook took it; raises ConfigError if there is no webhook."""
-    with open_datasets(context) as loads:
-        webhook, now = Pipeline().webhook, clock.utc_now()
+    with open_workspaces(context) as workspaces:
+        webhook, now = workspaces[0].pipeline.webhook, clock.utc_now()
         if not webhook:
             raise ConfigError("[pipeline] webhook is not set: name the environment variable that holds its URL")
         trial = Failure(now, now.date(), "trial", "nothing failed: this is a trial")
-        problem = alerts.post(webhook, alerts.build_message(loads[0].dataset.name, trial))
+        problem = alerts.post(webhook, alerts.build_message(workspaces[0].name, trial))
     if problem:
         sys.stderr.write(f"ERROR: {problem}\n")
         return False

@@ -26,5 +26,7 @@ def parse_duration(text: str) -> dt.timedelta:
         raise typer.BadParameter(str(error)) from error
 
 
-Start = Annotated[dt.date, typer.Argument(parser=parse_day, metavar="START", help="The first day.")]
-Stop = Annotated[dt.date, typer.Argument(parser=parse_day, metavar="STOP", help="The day after the last one.")]
+START = typer.Argument(parser=parse_day, metavar="START", help="The first day.")
+STOP = typer.Argument(parser=parse_day, metavar="STOP", help="The day after the last one.")
+Start = Annotated[dt.date, START]
+Stop = Annotated[dt.date, STOP]

@@ -10,7 +10,7 @@ from luigi.interface import core
 from wholeday.commands.arguments import Start
 from wholeday.commands.arguments import Stop as StopDay
 from wholeday.commands.screen import add_days, make_days_table, open_console
-from wholeday.commands.session import Given, open_datasets
+from wholeday.commands.session import Given, open_loads
 from wholeday.load.day import describe_load
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
@@ -33,7 +33,7 @@ def command(
     """Load the days, and print what became of each. Returns whether all are loaded."""
     sound = True
     quiet = ("--log-level", "WARNING") if sys.stderr.isatty() else ()  # a bar shows the progress
-    with open_datasets(context, *quiet) as loads, watch_signals(lambda: sys.stderr.write(f"{STOPPING}\n")) as asked:
+    with open_loads(context, *quiet) as loads, watch_signals(lambda: sys.stderr.write(f"{STOPPING}\n")) as asked:
         for load in loads:
             backfill = Backfill(load, start, stop)
             try:
@@ -79,7 +79,7 @@ def show_outcome(backfill: Backfill, stop: Stop) -> None:
     add_days(table, "not closed", backfill.not_closed, newest, "yellow")
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)
     days = loaded + len(failed) + len(backfill.not_run) + len(backfill.not_closed) + len(backfill.past)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     verb = "is" if days == 1 else "are"
     console.print(f"{workspace.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")
 

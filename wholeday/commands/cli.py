@@ -23,6 +23,7 @@ EPILOG = (
     "Every key of luigi.cfg is a flag too: `--users-url` is the key `url` of the section `[users]`. "
     "README.md describes the keys."
 )
+LOOKS: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}, "rich_markup_mode": "markdown"}
 OF_ONE_DATASET = ("forget", "luigid")  # commands that do not take --dataset
 
 
@@ -32,54 +33,51 @@ class Entry(NamedTuple):
     group: str
     name: str
     summary: str
-    example: str
+    arguments: str = ""
+    """Of the example."""
+
+    @property
+    def example(self) -> str:
+        return f"{self.name} {self.arguments}".strip()
 
 
 COMMANDS = [
-    Entry("Run", "load", "Load one day: extract, transform, load.", "load 2026-11-21"),
-    Entry("Run", "backfill", "Load every missing day of a range.", "backfill 2026-11-01 2026-11-22 --workers 4"),
-    Entry("Run", "plan", "Show what a backfill would do, why, and at what cost.", "plan 2026-11-01 2026-11-22"),
+    Entry("Run", "load", "Load one day: extract, transform, load.", "2026-11-21"),
+    Entry("Run", "backfill", "Load every missing day of a range.", "2026-11-01 2026-11-22 --workers 4"),
+    Entry("Run", "plan", "Show what a backfill would do, why, and at what cost.", "2026-11-01 2026-11-22"),
     Entry(
         "Run",
         "reprocess",
         "Transform and load outdated days again from their raw files, without the source.",
-        "reprocess 2026-11-01 2026-11-22",
+        "2026-11-01 2026-11-22",
     ),
-    Entry("Run", "rebuild", "Load all raw days into new tables, and swap them in at once.", "rebuild"),
+    Entry("Run", "rebuild", "Load all raw days into new tables, and swap them in at once."),
     Entry(
         "Look",
         "status",
         "Show the state of each day, the age of the newest, and what came with them.",
-        "status --max-age '36 hours'",
+        "--max-age '36 hours'",
     ),
-    Entry("Look", "report", "Write the status as one page with charts.", "report status.html --days 30"),
+    Entry("Look", "report", "Write the status as one page with charts.", "status.html --days 30"),
     Entry(
         "Look",
         "verify",
         "Compare files and warehouse, and name each difference. Changes nothing.",
-        "verify 2026-11-01 2026-11-22",
+        "2026-11-01 2026-11-22",
     ),
     Entry(
-        "Keep",
-        "prune",
-        "Delete the raw and clean files of old days. Rows and markers stay.",
-        "prune --older-than 400 --yes",
+        "Keep", "prune", "Delete the raw and clean files of old days. Rows and markers stay.", "--older-than 400 --yes"
     ),
-    Entry("Keep", "forget", "Erase users from every file and table, for good.", "forget users 79425"),
+    Entry("Keep", "forget", "Erase users from every file and table, for good.", "users 79425"),
     Entry(
         "Set up",
         "doctor",
         "Inspect a URL and suggest its section of luigi.cfg.",
-        "doctor https://api.example.com/v1/users --users-auth bearer:USERS_API_TOKEN",
+        "https://api.example.com/v1/users --users-auth bearer:USERS_API_TOKEN",
     ),
-    Entry(
-        "Set up",
-        "check",
-        "Test the configured source. Reads it twice, and writes nothing.",
-        "check --date 2026-11-21",
-    ),
-    Entry("Set up", "alert", "Send a trial message to the webhook.", "alert"),
-    Entry("Set up", "luigid", "Start Luigi's scheduler and its pages.", "luigid --port 8082"),
+    Entry("Set up", "check", "Test the configured source. Reads it twice, and writes nothing.", "--date 2026-11-21"),
+    Entry("Set up", "alert", "Send a trial message to the webhook."),
+    Entry("Set up", "luigid", "Start Luigi's scheduler and its pages.", "--port 8082"),
 ]
 
 
@@ -120,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_program() -> Group:
     """Build the program, with a stand-in for each command."""
-    app = typer.Typer(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode="markdown")
+    app = typer.Typer(cls=Group, **LOOKS)
     app.callback(epilog=EPILOG)(_program)
     program = cast("Group", typer.main.get_command(app))
     (dataset,) = (each for each in program.params if each.name == "dataset")
@@ -134,11 +132,7 @@ def _load_command(entry: Entry, shared: Sequence[Any]) -> TyperCommand:
     """Import the module of a command, and build the command with its own options and the shared ones."""
     check_files()
     module = importlib.import_module(f"wholeday.commands.{entry.name}")
-    app = typer.Typer(
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        rich_markup_mode="markdown",
-    )
+    app = typer.Typer(add_completion=False, **LOOKS)
     app.command(entry.name, cls=Command, help=f"{entry.summary}\n\nExample: `wholeday {entry.example}`", epilog=EPILOG)(
         module.command
     )

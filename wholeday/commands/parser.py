@@ -6,14 +6,13 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from wholeday.commands.session import Given, import_workflow
-from wholeday.commands.spelling import list_names, suggest
+from wholeday.commands.session import Given, import_workflow, list_names, suggest
 
 if TYPE_CHECKING:
     from typer._click import Context, Parameter
@@ -35,22 +34,11 @@ class UsageError(typer.TyperException):
         super().__init__(f"{ctx.command_path}: {message}{hint}")
 
 
-@dataclass
-class Words:
-    """The words of a command line by their kind. An option is joined with its value: `--users-url=…`."""
-
-    options: list[str] = field(default_factory=list)
-    """The options of the command itself."""
-    settings: list[str] = field(default_factory=list)
-    """The flags of luigi.cfg, in the order of the command line."""
-    arguments: list[str] = field(default_factory=list)
-
-
 class Command(TyperCommand):
     """A command that accepts the flags of luigi.cfg, and collects them in `Given`. Its result is its exit code."""
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
-        words = split_words(ctx, args, whole=True)
+        words = Words(ctx, args, whole=True)
         ctx.obj.flags += words.settings
         takes_dataset = any("--dataset" in each.opts for each in self.params)
         if ctx.obj.dataset is not None and not takes_dataset and not ctx.resilient_parsing:
@@ -81,7 +69,7 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         ctx.obj = Given()
-        words = split_words(ctx, args, whole=False)
+        words = Words(ctx, args, whole=False)
         ctx.obj.flags += words.settings
         rest = _parse(super().parse_args, ctx, [*words.options, *words.arguments])
         if not words.arguments and not ctx.resilient_parsing:
@@ -101,40 +89,48 @@ class Group(TyperGroup):
         return [*super().shell_complete(ctx, incomplete), *_complete_settings(incomplete)]
 
 
-def split_words(ctx: "Context", words: Sequence[str], whole: bool) -> Words:
-    """Sort the words of a command line; without `whole` only those before the first argument.
+class Words:
+    """The words of a command line by their kind. An option is joined with its value: `--users-url=…`.
 
-    Raises UsageError if a word is an unknown flag, if a flag lacks its value, or if a flag stands where nothing can
-    read it. A shell that completes a line gets no error.
+    The workflow is imported for its flags only where a word may be one of them.
     """
-    try:
-        return _Splitter(ctx, whole).split(words)
-    except UsageError:
-        if ctx.resilient_parsing:
-            return Words()
-        raise
 
+    def __init__(self, ctx: "Context", words: Sequence[str], whole: bool) -> None:
+        """Sort the words; without `whole` only those before the first argument.
 
-class _Splitter:
-    """Sorts words one by one. It imports the workflow for its flags only where a word may be one of them."""
-
-    def __init__(self, ctx: "Context", whole: bool) -> None:
+        Raises UsageError if a word is an unknown flag, if a flag lacks its value, or if a flag stands where nothing can
+        read it. A shell that completes a line gets no error.
+        """
+        self.options: list[str] = []
+        """The options of the command itself."""
+        self.settings: list[str] = []
+        """The flags of luigi.cfg, in the order of the command line."""
+        self.arguments: list[str] = []
         self._ctx, self._whole = ctx, whole
         self._own = {name: _classify(each) for each in ctx.command.get_params(ctx) for name in each.opts}
-        self._settings: dict[str, Takes] | None = None
+        try:
+            self._sort(list(words))
+        except UsageError:
+            if not ctx.resilient_parsing:
+                raise
+            self.options, self.settings, self.arguments = [], [], []
 
-    def split(self, words: Sequence[str]) -> Words:
-        found, rest = Words(), list(words)
+    @cached_property
+    def _flags(self) -> dict[str, Takes]:
+        """All known flags."""
+        return {flag: takes for flag, takes, _ in list_settings()} | self._own
+
+    def _sort(self, rest: list[str]) -> None:
         while rest:
             word = rest.pop(0)
             if word == "--" and self._whole:
                 self._check_arguments(rest)
-                found.arguments += rest
+                self.arguments += rest
                 break
             if not _is_flag(word):
-                found.arguments.append(word)
+                self.arguments.append(word)
                 if not self._whole:
-                    found.arguments += rest
+                    self.arguments += rest
                     break
                 continue
             flag, equals, _ = word.partition("=")
@@ -143,38 +139,30 @@ class _Splitter:
                 word = f"{flag}={self._pop_value(flag, rest)}"
             elif takes == "nothing" and equals:
                 raise UsageError(self._ctx, f"{flag} takes no value")
-            (found.options if flag in self._own else found.settings).append(word)
-        return found
+            (self.options if flag in self._own else self.settings).append(word)
 
     def _find(self, flag: str) -> Takes:
-        if takes := self._own.get(flag) or self._load_settings().get(flag):
+        if takes := self._own.get(flag) or self._flags.get(flag):
             return takes
-        hint = suggest(flag, [*self._own, *self._load_settings()])
+        hint = suggest(flag, self._flags)
         if not hint and not self._whole:
             hint = "give a flag of one command behind the command"
         raise UsageError(self._ctx, ": ".join(filter(None, (f"unknown flag {flag}", hint))))
 
     def _pop_value(self, flag: str, rest: list[str]) -> str:
         """Take the value of a flag, which may begin with a dash, but is no known flag."""
-        if not rest or rest[0] == "--" or (_is_flag(rest[0]) and self._is_known(rest[0])):
+        if not rest or rest[0] == "--" or self._is_known(rest[0]):
             raise UsageError(self._ctx, f"{flag} needs a value")
         return rest.pop(0)
 
     def _check_arguments(self, words: Sequence[str]) -> None:
         """Refuse known flags behind `--`: the command would take them for arguments, and change another warehouse."""
-        for word in words:
-            if _is_flag(word) and self._is_known(word):
-                flag = word.partition("=")[0]
-                raise UsageError(self._ctx, f"behind -- no word is a flag: give the flag {flag} before --")
+        for word in filter(self._is_known, words):
+            flag = word.partition("=")[0]
+            raise UsageError(self._ctx, f"behind -- no word is a flag: give the flag {flag} before --")
 
     def _is_known(self, word: str) -> bool:
-        flag = word.partition("=")[0]
-        return flag in self._own or flag in self._load_settings()
-
-    def _load_settings(self) -> dict[str, Takes]:
-        if self._settings is None:
-            self._settings = {flag: takes for flag, takes, _ in list_settings()}
-        return self._settings
+        return _is_flag(word) and (word.partition("=")[0] in self._own or word.partition("=")[0] in self._flags)
 
 
 def _is_flag(word: str) -> bool:

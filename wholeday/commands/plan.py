@@ -6,15 +6,15 @@
 
 import datetime as dt
 import statistics
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import typer
 
 from wholeday import clock
 from wholeday.commands.arguments import Start, Stop
 from wholeday.commands.reprocess import list_outdated
-from wholeday.commands.screen import add_days, group_days, make_days_table, open_console
-from wholeday.commands.session import open_datasets
+from wholeday.commands.screen import Outcome, add_days, group_days, make_days_table, open_console
+from wholeday.commands.session import open_workspaces
 from wholeday.commands.status import format_time
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
@@ -28,20 +28,6 @@ from wholeday.transform import day as transform_stage
 SAMPLE = 30  # days: the newest of the same mode
 AT_ONCE = dt.timedelta(hours=1)  # a day that is loaded later than this was extracted by another run
 
-Action = Literal["extract", "transform", "load", "reprocess", "nothing", "wait", "past"]
-
-
-class Step(NamedTuple):
-    """What to do for a day, and why.
-
-    `extract`, `transform` and `load` name the first stage to run. `reprocess`: the day is loaded and outdated, so a
-    backfill leaves it. `nothing`: it is loaded. `wait`: it is not closed. `past`: it cannot be fetched again.
-    """
-
-    date: dt.date
-    what: Action
-    why: str
-
 
 class Cost(NamedTuple):
     """The median cost of the newest loaded days: requests, and seconds from the first request to the load."""
@@ -52,8 +38,12 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def plan(workspace: Workspace, start: dt.date, stop: dt.date) -> list[Step]:
-    """Plan a step for each day from `start` to the day before `stop`, oldest first."""
+def plan(workspace: Workspace, start: dt.date, stop: dt.date) -> list[Outcome]:
+    """Plan what to do for each day from `start` to the day before `stop`, oldest first, and why.
+
+    `extract`, `transform` and `load` name the first stage to run. `reprocess`: the day is loaded and outdated, so a
+    backfill leaves it. `nothing`: it is loaded. `wait`: it is not closed. `past`: it cannot be fetched again.
+    """
     days = list_span(start, stop)
     settings, now = workspace.settings, clock.utc_now()
     last_closed = settings.last_closed_day(now)
@@ -62,24 +52,24 @@ def plan(workspace: Workspace, start: dt.date, stop: dt.date) -> list[Step]:
     past = set(workspace.list_past([day for day in days if day not in loaded], now))
     failed = select_open(read_failures(workspace.pipeline.data_dir, workspace.name), markers)
 
-    def plan_day(date: dt.date) -> Step:
+    def plan_day(date: dt.date) -> Outcome:
         if date in loaded and date in outdated:
-            return Step(date, "reprocess", f"outdated: {outdated[date]}")
+            return Outcome(date, "reprocess", f"outdated: {outdated[date]}")
         if date in loaded:
-            return Step(date, "nothing", "loaded")
+            return Outcome(date, "nothing", "loaded")
         if date in past:
-            return Step(date, "past", settings.describe_past(now))
+            return Outcome(date, "past", settings.describe_past(now))
         if date > last_closed:
-            return Step(date, "wait", f"not closed; the newest closed day is {last_closed}")
+            return Outcome(date, "wait", f"not closed; the newest closed day is {last_closed}")
         what, why = _choose_stage(workspace, date)
         if failure := failed.get(date):
             why = f"failed at {format_time(failure.at)}, {failure.stage}: {failure.line}"
-        return Step(date, what, why)
+        return Outcome(date, what, why)
 
     return [plan_day(day) for day in days]
 
 
-def _choose_stage(workspace: Workspace, date: dt.date) -> tuple[Literal["extract", "transform", "load"], str]:
+def _choose_stage(workspace: Workspace, date: dt.date) -> tuple[str, str]:
     """Return the first stage to run for a day that is not loaded, and why."""
     if not workspace.folder("raw", date).exists():
         return "extract", "missing"
@@ -110,14 +100,14 @@ def _measure_seconds(marker: Marker) -> float:
 def command(context: typer.Context, start: Start, stop: Stop) -> bool:
     """Print what a backfill of the days would do, and what it would cost."""
     console = open_console()
-    with open_datasets(context) as loads:
-        for workspace in (load.workspace() for load in loads):
+    with open_workspaces(context) as workspaces:
+        for workspace in workspaces:
             steps, table = plan(workspace, start, stop), make_days_table("to do")
             for (what, why), days in group_days(steps).items():
                 add_days(table, what, days, why)
-            console.print(table)
+            console.print(table, soft_wrap=False)
             if number := sum(step.what == "extract" for step in steps):
-                console.print(f"{workspace.name}: {_describe_cost(number, estimate_cost(workspace))}", soft_wrap=True)
+                console.print(f"{workspace.name}: {_describe_cost(number, estimate_cost(workspace))}")
     return True
 
 

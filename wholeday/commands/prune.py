@@ -10,37 +10,32 @@ completes an interrupted one.
 import datetime as dt
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.filesize import decimal
 
 from wholeday import clock
-from wholeday.commands.screen import group_days, open_console
-from wholeday.commands.session import open_datasets
+from wholeday.commands.screen import Outcome, group_days, open_console
+from wholeday.commands.session import open_workspaces
 from wholeday.days import name_days
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.schema.marker import Marker
-from wholeday.storage.day_folder import DayFolder, list_all_days
+from wholeday.storage.day_folder import list_all_days
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.workspace import Workspace
 
-
-class Outcome(NamedTuple):
-    """The outcome for an old day: its files, of so many bytes, are pruned, kept, or could not be deleted; and why."""
-
-    date: dt.date
-    what: Literal["pruned", "kept", "failed"]
-    why: str = ""
-    bytes: int = 0
+OLDER_THAN = "Prune days that lie so many days or more before the last closed day."
+KEEP = "Always keep the N newest days that have files: the gates compare a new day with them."
 
 
 def prune(workspace: Workspace, older_than: int, keep: int, dry_run: bool) -> Iterator[Outcome]:
     """Delete the files of the days that lie `older_than` or more days before the last closed one, oldest first.
 
-    Always keep the newest `keep` days that have files. With `dry_run` nothing is changed.
+    The files of a day are `pruned`, `kept`, or could not be deleted (`failed`). Always keep the newest `keep` days that
+    have files. With `dry_run` nothing is changed.
     """
     last = workspace.settings.last_closed_day(clock.utc_now())
     days = list_all_days(workspace.pipeline.data_dir, workspace.name)
@@ -82,37 +77,21 @@ def _check_day(workspace: Workspace, date: dt.date) -> tuple[Marker | None, Outc
         size += sum(part.bytes for part in (*clean_manifest.parts, *clean_manifest.rejects))
     if not marker.has(**files):
         return marker, Outcome(date, "kept", "loaded from other files")
-    if not marker.pruned_at and any(_is_unfinished(folder) for folder in (raw, clean)):
+    if not marker.pruned_at and any(folder.has_folder() and not folder.exists() for folder in (raw, clean)):
         return marker, Outcome(date, "kept", "its files are incomplete")
     return marker, Outcome(date, "pruned", bytes=size)
 
 
-def _is_unfinished(folder: DayFolder) -> bool:
-    return folder.has_folder() and not folder.exists()
-
-
 def command(
     context: typer.Context,
-    older_than: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="DAYS", help="Prune days that lie so many days or more before the last closed day."
-        ),
-    ],
-    keep: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Always keep the N newest days that have files: the gates compare a new day with them.",
-        ),
-    ] = 7,
+    older_than: Annotated[int, typer.Option(min=0, metavar="DAYS", help=OLDER_THAN)],
+    keep: Annotated[int, typer.Option(min=0, metavar="N", help=KEEP)] = 7,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; otherwise only show what would be deleted.")] = False,
 ) -> bool:
     """Print which days are pruned, or would be, and which are kept. Return whether none failed."""
     console, sound = open_console(), True
-    with open_datasets(context) as loads:
-        for workspace in (load.workspace() for load in loads):
+    with open_workspaces(context) as workspaces:
+        for workspace in workspaces:
             outcomes = list(prune(workspace, older_than, keep, dry_run=not yes))
             groups = group_days(outcomes)
             pruned = groups.pop(("pruned", ""), [])
@@ -121,7 +100,7 @@ def command(
                 if what == "failed":
                     sys.stderr.write(f"ERROR: {line}\n")
                 else:
-                    console.print(line, style="yellow", soft_wrap=True)
+                    console.print(line, style="yellow")
             sound &= all(outcome.what != "failed" for outcome in outcomes)
             if not pruned:
                 console.print(f"{workspace.name}: no day is to be pruned")
@@ -129,5 +108,5 @@ def command(
             size = decimal(sum(outcome.bytes for outcome in outcomes))
             done = "pruned" if yes else "would be pruned; nothing is touched without --yes"
             days_and_size = f"{count(len(pruned), 'day')}, {size}"
-            console.print(f"{workspace.name} {name_days(pruned)}: {days_and_size}, {done}", soft_wrap=True)
+            console.print(f"{workspace.name} {name_days(pruned)}: {days_and_size}, {done}")
     return sound

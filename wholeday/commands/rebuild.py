@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wholeday.commands.reprocess import Outcome, find_other_sources, list_raw, show_outcomes, transform_if_outdated
-from wholeday.commands.screen import open_console
-from wholeday.commands.session import open_datasets
+from wholeday.commands.reprocess import find_other_sources, list_raw, show_outcomes, transform_if_outdated
+from wholeday.commands.screen import Outcome, open_console
+from wholeday.commands.session import open_workspaces
 from wholeday.days import name_days
 from wholeday.errors import FolderError, PipelineError
 from wholeday.load import day as load_stage
@@ -86,11 +86,10 @@ def command(
 ) -> bool:
     """Rebuild the tables, and print the rebuilt days. Return whether no day failed."""
     sound = True
-    with open_datasets(context) as loads:
-        for load in loads:
-            workspace = load.workspace()
+    with open_workspaces(context) as workspaces:
+        for workspace in workspaces:
             days = show_outcomes(workspace, rebuild(workspace, drop_missing))
             line = f"{workspace.name} {name_days(days['done'])}: tables rebuilt from these days"
-            open_console().print(line, soft_wrap=True)
+            open_console().print(line)
             sound &= not days["failed"]
     return sound

@@ -18,17 +18,8 @@ import jinja2
 import typer
 
 from wholeday.commands.screen import open_console
-from wholeday.commands.session import open_datasets
-from wholeday.commands.status import (
-    DAY,
-    STATES,
-    State,
-    Status,
-    build_command,
-    format_newest,
-    format_span,
-    read_status,
-)
+from wholeday.commands.session import open_workspaces
+from wholeday.commands.status import DAY, STATES, State, Status, build_command, format_newest, format_span, read_status
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
@@ -36,7 +27,7 @@ from wholeday.schema.marker import Marker
 from wholeday.storage.backends import open_storage
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.days import list_span
-from wholeday.tasks.failures import Failure, build_page_name
+from wholeday.tasks.failures import build_page_name
 from wholeday.tasks.workflow import spell_command
 
 MONTHS = 12  # in the calendar
@@ -46,6 +37,7 @@ LARGE = 0.3  # share of the rows, or of a column's values, whose loss is a remed
 FEW_LOST = 5  # rows or values: fewer are never a large loss
 LOSSES = 2  # in the headline
 PAST = "not loaded, and past snapshots cannot be fetched again"
+FILE = "Where to write it (default: in data_dir, report.html, or report-NAME.html with --dataset NAME)."
 LOST = "docs/operating.md, a day was read while the source was wrong"
 
 Values = list[float | None]
@@ -87,23 +79,6 @@ class Month(NamedTuple):
     weeks: list[list[Cell | None]]
 
 
-class Sheet(NamedTuple):
-    """The part of the page for one dataset."""
-
-    status: Status
-    grade: str
-    headline: str
-    remedies: list[Remedy]
-    figures: dict[str, str]
-    months: list[Month]
-    states: Counter[State]
-    charts: list[Chart]
-    shown: str
-    """The range of days in the charts."""
-    recovered: list[Failure]
-    """Failures of days that are loaded now."""
-
-
 def write_report(workspaces: Sequence[Workspace], file: Path | None, days: int, only: str | None = None) -> str:
     """Write the page, with charts of the newest `days`, into a file or into data_dir. Return where it is.
 
@@ -127,8 +102,8 @@ def write_report(workspaces: Sequence[Workspace], file: Path | None, days: int, 
     return storage.show(path)
 
 
-def build_sheet(workspace: Workspace, number: int) -> Sheet:
-    """Build the part of the page for a dataset, with charts of the newest `number` of days."""
+def build_sheet(workspace: Workspace, number: int) -> dict[str, Any]:
+    """Build the part of the page for a dataset, with charts of the newest `number` of days: names for report.html."""
     status = read_status(workspace)
     states, losses = status.get_states(), list[Remedy]()
     figures, charts, shown = {}, [], ""
@@ -148,11 +123,18 @@ def build_sheet(workspace: Workspace, number: int) -> Sheet:
         }
     remedies = list_remedies(status, losses)
     grade, headline = summarize(status, remedies)
-    recovered = [failure for failure in status.failures if failure.date not in status.failed][:NEWEST]
-    return Sheet(
-        status, grade, headline, remedies, figures, build_months(status, states), Counter(states.values()), charts,
-        shown, recovered,
-    )  # fmt: skip
+    return {
+        "status": status,
+        "grade": grade,
+        "headline": headline,
+        "remedies": remedies,
+        "figures": figures,
+        "months": build_months(status, states),
+        "states": Counter(states.values()),
+        "charts": charts,
+        "shown": shown,
+        "recovered": [failure for failure in status.failures if failure.date not in status.failed][:NEWEST],
+    }
 
 
 def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]:
@@ -170,7 +152,11 @@ def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]
         if date not in lacking:
             outdated.setdefault(why, []).append(date)
 
-    remedies = [_propose_clock(status.future)] if status.future else []
+    remedies = []
+    if status.future:
+        why = "extracted while the clock was ahead: later loads may have no effect"
+        days = format_newest(status.future)
+        remedies.append(Remedy("failed", len(status.future), days, why, "docs/operating.md, A wrong clock"))
     remedies += [propose("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]]
     if older := [failure.date for failure in failed[NEWEST:]]:
         see = spell_command(name, "status", "--json")
@@ -185,11 +171,6 @@ def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]
         keys = count(status.pending_keys, "key")
         remedies.append(Remedy("outdated", 0, "every day", f"{keys} not fully erased", spell_command(name, "forget")))
     return remedies
-
-
-def _propose_clock(days: Sequence[dt.date]) -> Remedy:
-    why = "extracted while the clock was ahead: later loads may have no effect"
-    return Remedy("failed", len(days), format_newest(days), why, "docs/operating.md, A wrong clock")
 
 
 def list_losses(status: Status, totals: Mapping[dt.date, int], first: dt.date) -> list[Remedy]:
@@ -314,17 +295,11 @@ def accumulate(growth: dict[dt.date, int], first: dt.date, last: dt.date) -> lis
 
 def command(
     context: typer.Context,
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE",
-            help="Where to write it (default: in data_dir, report.html, or report-NAME.html with --dataset NAME).",
-        ),
-    ] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help=FILE)] = None,
     days: Annotated[int, typer.Option(min=1, help="How many of the newest days the charts show.")] = 90,
 ) -> bool:
     """Write the page, and print where it is."""
-    with open_datasets(context) as loads:
-        place = write_report([load.workspace() for load in loads], file, days, context.obj.dataset)
-    open_console().print(f"{place}: open it in a browser", soft_wrap=True)
+    with open_workspaces(context) as workspaces:
+        place = write_report(workspaces, file, days, context.obj.dataset)
+    open_console().print(f"{place}: open it in a browser")
     return True

@@ -6,15 +6,16 @@
 
 import datetime as dt
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import typer
 
 from wholeday.commands.arguments import Start, Stop
-from wholeday.commands.screen import open_console
-from wholeday.commands.session import open_datasets
+from wholeday.commands.screen import Outcome, open_console
+from wholeday.commands.session import open_workspaces
 from wholeday.days import name_days
 from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.load import day as load_stage
@@ -27,18 +28,6 @@ from wholeday.storage.workspace import Workspace
 from wholeday.tasks import stages
 from wholeday.tasks.days import list_span
 from wholeday.transform import day as transform_stage
-
-
-class Outcome(NamedTuple):
-    """The outcome for a day, and why.
-
-    `done`: the day is loaded. `current`: nothing to do. `missing`: no raw files. `pruned`: no raw files, after `prune`.
-    `skipped`: it comes from another source. `failed`: the reason is the error.
-    """
-
-    date: dt.date
-    what: Literal["done", "current", "missing", "pruned", "skipped", "failed"]
-    why: str
 
 
 def list_outdated(
@@ -60,12 +49,14 @@ def list_outdated(
 def reprocess(workspace: Workspace, start: dt.date, stop: dt.date, everything: bool = False) -> Iterator[Outcome]:
     """Transform and load the outdated days from `start` to the day before `stop`, or all days with `everything`.
 
-    Yield the outcome for each day as it comes, oldest first. A failed day does not stop the others.
+    Yield the outcome for each day as it comes, oldest first. A failed day does not stop the others. `done`: the day is
+    loaded. `current`: nothing to do. `missing`: no raw files. `pruned`: no raw files, after `prune`. `skipped`: it
+    comes from another source. `failed`: the reason is the error.
     """
     days = list_span(start, stop)
     outdated = list_outdated(workspace, start, stop)
     markers = {marker.date: marker for marker in open_warehouse(workspace).read_markers()}
-    raw = [date for date in days if workspace.folder("raw", date).exists()]
+    raw = list_raw(workspace, start, stop)
     others = {} if workspace.settings.accept else find_other_sources(workspace, raw)
     for date in days:
         if date not in raw:
@@ -76,7 +67,8 @@ def reprocess(workspace: Workspace, start: dt.date, stop: dt.date, everything: b
             yield Outcome(date, "current", "loaded by the current version")
         else:
             try:
-                _transform_locked(workspace, date, everything)
+                with workspace.folder("clean", date).lock():  # which a Transform task takes
+                    transform_if_outdated(workspace, date, everything)
                 load_stage.load_day(workspace, date)
                 yield Outcome(date, "done", outdated.get(date, "requested"))
             except PipelineError as error:
@@ -92,11 +84,8 @@ def _explain_missing(date: dt.date, marker: Marker | None) -> Outcome:
         return Outcome(date, "missing", "no raw files: run its Load task, which extracts the day")
     if marker.pruned_at:
         return Outcome(date, "pruned", "its files are pruned, its rows stay")
-    return Outcome(
-        date,
-        "missing",
-        "the raw files are missing: restore them from a copy, or delete the row in loads and run the day again",
-    )
+    why = "the raw files are missing: restore them from a copy, or delete the row in loads and run the day again"
+    return Outcome(date, "missing", why)
 
 
 def find_other_sources(workspace: Workspace, days: Sequence[dt.date]) -> dict[dt.date, str]:
@@ -120,12 +109,6 @@ def find_other_sources(workspace: Workspace, days: Sequence[dt.date]) -> dict[dt
             raise QualityError(f"{problem}: {describe_ways_out(workspace.name)}")
         known = max(KnownSource(max(dates), source) for source, dates in sources.items())
     return {date: why for source, dates in sources.items() for date in dates if known and (why := known.refuse(source))}
-
-
-def _transform_locked(workspace: Workspace, date: dt.date, everything: bool) -> None:
-    """Transform a day under the lock that a Transform task takes."""
-    with workspace.folder("clean", date).lock():
-        transform_if_outdated(workspace, date, everything)
 
 
 def transform_if_outdated(workspace: Workspace, date: dt.date, everything: bool = False) -> None:
@@ -165,10 +148,10 @@ def command(
 ) -> bool:
     """Reprocess the days, and print what becomes of each. Returns whether no day is missing, failed or skipped."""
     sound = True
-    with open_datasets(context) as loads:
-        for load in loads:
-            outcomes = reprocess(load.workspace(), start, stop, everything)
-            days = show_outcomes(load.workspace(), outcomes, each="reprocessed from raw")
+    with open_workspaces(context) as workspaces:
+        for workspace in workspaces:
+            outcomes = reprocess(workspace, start, stop, everything)
+            days = show_outcomes(workspace, outcomes, each="reprocessed from raw")
             sound &= not days["missing"] and not days["failed"] and not days["skipped"]
     return sound
 
@@ -179,25 +162,22 @@ def show_outcomes(workspace: Workspace, outcomes: Iterable[Outcome], each: str =
     Returns the days of each outcome.
     """
     console = open_console()
-    days: dict[str, list[dt.date]] = {
-        name: [] for name in ("done", "current", "missing", "pruned", "skipped", "failed")
-    }
-    missing: dict[str, list[dt.date]] = {}
-    for date, what, why in outcomes:
+    days, missing = defaultdict[str, list[dt.date]](list), defaultdict[str, list[dt.date]](list)
+    for date, what, why, _ in outcomes:
         days[what].append(date)
         if what == "done" and each:
-            console.print(f"{workspace.name} {date}: {why}; {each}", soft_wrap=True)
+            console.print(f"{workspace.name} {date}: {why}; {each}")
         elif what == "failed":
             sys.stderr.write(f"ERROR: {why}\n")
         elif what == "skipped":
             sys.stderr.write(f"WARNING: {workspace.name} {date}: skipped: {why}\n")
         elif what == "missing":
-            missing.setdefault(why, []).append(date)
+            missing[why].append(date)
     if days["current"]:
-        console.print(f"{workspace.name} {name_days(days['current'])}: current, nothing to do", soft_wrap=True)
+        console.print(f"{workspace.name} {name_days(days['current'])}: current, nothing to do")
     if days["pruned"]:
         pruned = f"{workspace.name} {name_days(days['pruned'])}"
-        console.print(f"{pruned}: pruned, left as loaded", style="yellow", soft_wrap=True)
+        console.print(f"{pruned}: pruned, left as loaded", style="yellow")
     for why, dates in missing.items():
         sys.stderr.write(f"ERROR: {workspace.name} {name_days(dates)}: {why}\n")
     return days

@@ -3,7 +3,7 @@
 import datetime as dt
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -13,20 +13,19 @@ from wholeday.days import name_days
 from wholeday.text import clean_lines
 
 
-class Outcome(Protocol):
-    """The action of a command on a day, and the reason."""
+class Outcome(NamedTuple):
+    """What a command does with a day, or did, and why; and the size of its files, if the command measures it."""
 
-    @property
-    def date(self) -> dt.date: ...
-    @property
-    def what(self) -> str: ...
-    @property
-    def why(self) -> str: ...
+    date: dt.date
+    what: str
+    why: str = ""
+    bytes: int = 0
 
 
 def open_console() -> Console:
-    """Open standard output: as wide as the terminal, or 160 columns where it is a file or a pipe."""
-    return _Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False, emoji=False)
+    """Open standard output: as wide as the terminal, or 160 columns where it is a file or a pipe. It wraps no line."""
+    width = None if sys.stdout.isatty() else 160
+    return _Console(width=width, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 class _Console(Console):

@@ -1,18 +1,19 @@
 """Open the datasets that a command works on, with the settings of luigi.cfg and the command line."""
 
 import contextlib
+import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import typer
 
-from wholeday.commands.spelling import list_names
 from wholeday.config.files import check_files
 from wholeday.errors import ConfigError
 
 if TYPE_CHECKING:
+    from wholeday.storage.workspace import Workspace
     from wholeday.tasks.day_tasks import Load
 
 
@@ -73,8 +74,20 @@ def pick_loads(given: Given) -> "list[type[Load]]":
     return [loads[given.dataset]]
 
 
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean X?" for the nearest known name, or an empty text."""
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def list_names(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean X?" for the nearest known name, or all names if none is near."""
+    names = list(known)
+    return suggest(word, names) or f"give one of {', '.join(names)}"
+
+
 @contextlib.contextmanager
-def open_datasets(context: typer.Context, *defaults: str) -> "Iterator[list[type[Load]]]":
+def open_loads(context: typer.Context, *defaults: str) -> "Iterator[list[type[Load]]]":
     """Set the flags of the command line, after these defaults, and yield the Load tasks that a command works on.
 
     Raises ConfigError if a section of luigi.cfg cannot be used: before the command writes anything.
@@ -87,3 +100,10 @@ def open_datasets(context: typer.Context, *defaults: str) -> "Iterator[list[type
         for load in loads:
             load.dataset.config()
         yield loads
+
+
+@contextlib.contextmanager
+def open_workspaces(context: typer.Context) -> "Iterator[list[Workspace]]":
+    """Set the flags of the command line, and yield the datasets that a command works on. Raises ConfigError."""
+    with open_loads(context) as loads:
+        yield [load.workspace() for load in loads]

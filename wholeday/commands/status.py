@@ -20,7 +20,7 @@ from wholeday import clock
 from wholeday.commands.arguments import parse_duration
 from wholeday.commands.reprocess import list_outdated
 from wholeday.commands.screen import open_console
-from wholeday.commands.session import open_datasets
+from wholeday.commands.session import open_workspaces
 from wholeday.config.days import SNAPSHOT
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
@@ -52,15 +52,11 @@ STATES: dict[State, str] = {
 REASONS = 10  # for rejects, on the screen
 FAILURES = 5  # on the screen
 WEEKS = 6  # in the calendar of the screen
-LETTERS: dict[State, tuple[str, str]] = {
-    "loaded": (".", "green"),
-    "pruned": ("p", "green"),
-    "outdated": ("O", "yellow"),
-    "failed": ("F", "bold red"),
-    "missing": ("M", "red"),
-    "open": ("-", "dim"),
-}
-FUTURE = "docs/operating.md, A wrong clock"
+LETTERS = dict(zip(STATES, ".pOFM-", strict=True))
+STYLES = dict(zip(STATES, ("green", "green", "yellow", "bold red", "red", "dim"), strict=True))
+JSON = "Print one JSON document; docs/operating.md describes its keys."
+MAX_AGE = "Exit with 1 if the known changes end longer ago than that, as '36 hours' or '2 days'."
+WRONG_CLOCK = "docs/operating.md, A wrong clock"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +126,9 @@ def read_status(workspace: Workspace) -> Status:
     last_closed = settings.last_closed_day(now)
     future = [marker.date for marker in loads if _is_of_future(marker)]
     trusted = [marker for marker in loads if marker.date not in future]
-    known_until = max(map(_get_end, _select_unbroken(trusted, _fills_gaps(settings))), default=None)
+    unbroken = _select_unbroken(trusted, _fills_gaps(settings))
+    ends = (marker.as_of if marker.mode == SNAPSHOT else marker.window_stop for marker in unbroken)
+    known_until = max(ends, default=None)
     missing = _list_missing(loaded, last_closed)
     failures = read_failures(data_dir, workspace.name)
     newest = {failure.date: failure for failure in failures}
@@ -180,16 +178,10 @@ def _select_unbroken(loads: list[Marker], fills_gaps: bool) -> list[Marker]:
     return loads[:known]
 
 
-def _get_end(marker: Marker) -> dt.datetime:
-    """Return the time up to which a loaded day includes changes."""
-    end: dt.datetime = marker.as_of if marker.mode == SNAPSHOT else marker.window_stop
-    return end
-
-
 def _list_missing(loaded: list[dt.date], last_closed: dt.date) -> list[dt.date]:
     """List the days from the first loaded one to the last closed one that are not loaded."""
     days = range((last_closed - loaded[0]).days + 1) if loaded else ()
-    return sorted({loaded[0] + dt.timedelta(days=number) for number in days}.difference(loaded))
+    return sorted({loaded[0] + number * DAY for number in days}.difference(loaded))
 
 
 def format_newest(days: Iterable[dt.date]) -> str:
@@ -222,26 +214,19 @@ def format_span(span: dt.timedelta) -> str:
 def command(
     context: typer.Context,
     days: Annotated[int, typer.Option(min=1, help="How many of the newest days to list.")] = 14,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document; docs/operating.md describes its keys.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     max_age: Annotated[
-        dt.timedelta | None,
-        typer.Option(
-            parser=parse_duration,
-            metavar="DURATION",
-            help="Exit with 1 if the known changes end longer ago than that, as '36 hours' or '2 days'.",
-        ),
+        dt.timedelta | None, typer.Option(parser=parse_duration, metavar="DURATION", help=MAX_AGE)
     ] = None,
 ) -> bool:
     """Print the status of each dataset. Return whether none is older than `max_age`."""
-    with open_datasets(context) as loads:
-        statuses = [read_status(load.workspace()) for load in loads]
+    with open_workspaces(context) as workspaces:
+        statuses = list(map(read_status, workspaces))
         late = []
-        for load, status in zip(loads, statuses, strict=True):
+        for workspace, status in zip(workspaces, statuses, strict=True):
             if line := _describe_delay(status, max_age):
                 late.append(f"ERROR: {line}\n")
-                alerts.send_alert(load.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
+                alerts.send_alert(workspace.dataset, Failure(status.at, status.last_closed, alerts.LATE, line))
         try:
             if json:
                 newest = [msgspec.structs.replace(status, loads=status.loads[-days:]) for status in statuses]
@@ -258,43 +243,42 @@ def _show_status(status: Status, days: int) -> None:
     console, name = open_console(), status.dataset
     if status.pending_keys:
         pending = count(status.pending_keys, "key")
-        console.print(f"{name}: {pending} not fully erased: {spell_command(name, 'forget')}", soft_wrap=True)
+        console.print(f"{name}: {pending} not fully erased: {spell_command(name, 'forget')}")
     if status.first and status.newest and status.known_until:
         missing = f"{count(len(status.missing), 'day')} missing up to the last closed day, {status.last_closed}"
         span = f"{count(status.days, 'day')}, {status.first} to {status.newest}"
         age = format_span(status.at - status.known_until)
-        console.print(
-            f"{name} in {status.database}: {span}; {missing if status.missing else 'no day is missing'}", soft_wrap=True
-        )
-        console.print(f"all changes before {format_time(status.known_until)} are loaded ({age} ago)", soft_wrap=True)
+        console.print(f"{name} in {status.database}: {span}; {missing if status.missing else 'no day is missing'}")
+        console.print(f"all changes before {format_time(status.known_until)} are loaded ({age} ago)")
         if status.source:
-            console.print(f"source: {status.source}", soft_wrap=True)
+            console.print(f"source: {status.source}")
     else:
-        console.print(f"{name}: no day is loaded in {status.database}", soft_wrap=True)
+        console.print(f"{name}: no day is loaded in {status.database}")
     if status.future:
-        console.print(f"wrong clock: {_describe_future(status)}", style="red", soft_wrap=True)
+        console.print(f"wrong clock: {_describe_future(status)}", style="red")
     if states := status.get_states():
-        console.print("", _make_calendar(states, status.last_closed), _make_legend(), "", sep="\n")
+        legend = Columns((Text(f"{LETTERS[state]} {STATES[state]}", STYLES[state]) for state in STATES), padding=(0, 3))
+        console.print("", _make_calendar(states, status.last_closed), legend, "", sep="\n", soft_wrap=False)
     if status.loads:
         _show_loads(console, status.loads[-days:])
     if status.wanted:
         next_ = build_command(name, "backfill", status.wanted)
-        console.print(f"missing: {format_newest(status.wanted)}: {next_}", style="red", soft_wrap=True)
+        console.print(f"missing: {format_newest(status.wanted)}: {next_}", style="red")
     if status.past:
         past = f"past: {format_newest(status.past)}: past snapshots cannot be fetched again"
-        console.print(past, style="red", soft_wrap=True)
+        console.print(past, style="red")
     for failure in status.failures[:FAILURES]:
         over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
         what = f"failed at {format_time(failure.at)}{over}: {failure.date}, {failure.stage}"
-        console.print(f"{what}: {failure.line}", style=style, soft_wrap=True)
+        console.print(f"{what}: {failure.line}", style=style)
     outdated: dict[str, list[dt.date]] = {}
     for date, why in status.outdated.items():
         outdated.setdefault(why, []).append(date)
     for why, dates in outdated.items():
-        console.print(f"outdated, {why}: {format_newest(dates)}", style="yellow", soft_wrap=True)
+        console.print(f"outdated, {why}: {format_newest(dates)}", style="yellow")
     for rejected in status.rejects[:REASONS]:
         where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
-        console.print(f"rejected, {where}: {rejected.reason}", soft_wrap=True)
+        console.print(f"rejected, {where}: {rejected.reason}")
 
 
 def _show_loads(console: Console, markers: Sequence[Marker]) -> None:
@@ -310,12 +294,12 @@ def _show_loads(console: Console, markers: Sequence[Marker]) -> None:
         table.add_column(name, justify="right", overflow="fold", min_width=max(map(len, values)))
     for marker, row in zip(markers, rows, strict=True):
         table.add_row(str(marker.date), *row)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     if zero:
-        console.print(f"0 on all these days: {', '.join(zero)}", style="dim", soft_wrap=True)
+        console.print(f"0 on all these days: {', '.join(zero)}", style="dim")
     for marker in markers:
         if removed := describe_removed(marker):
-            console.print(f"{marker.date} {removed}", style="yellow", soft_wrap=True)
+            console.print(f"{marker.date} {removed}", style="yellow")
 
 
 def _make_calendar(states: Mapping[dt.date, State], last_closed: dt.date) -> Table:
@@ -328,25 +312,12 @@ def _make_calendar(states: Mapping[dt.date, State], last_closed: dt.date) -> Tab
     for name in ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"):
         table.add_column(name, justify="right")
     while monday <= newest:
-        week = [monday + dt.timedelta(days=number) for number in range(7)]
+        week = [monday + number * DAY for number in range(7)]
         found = [(day, states.get(day, "open" if day > last_closed else None)) for day in week]
-        table.add_row(str(monday), *(_make_cell(day, state) for day, state in found))
+        cells = (Text(f"{day.day} {LETTERS[state]}", STYLES[state]) if state else Text() for day, state in found)
+        table.add_row(str(monday), *cells)
         monday += dt.timedelta(weeks=1)
     return table
-
-
-def _make_cell(day: dt.date, state: State | None) -> Text:
-    """Return the day of the month with the letter of its state; nothing for a day without a state."""
-    if not state:
-        return Text()
-    letter, style = LETTERS[state]
-    return Text(f"{day.day} {letter}", style)
-
-
-def _make_legend() -> Columns:
-    """Build the legend of the letters, wrapped to the width of the terminal."""
-    legend = (Text(f"{letter} {STATES[state]}", style) for state, (letter, style) in LETTERS.items())
-    return Columns(legend, padding=(0, 3))
 
 
 def _describe_delay(status: Status, max_age: dt.timedelta | None) -> str | None:
@@ -365,7 +336,7 @@ def _describe_delay(status: Status, max_age: dt.timedelta | None) -> str | None:
 def _describe_future(status: Status) -> str:
     """Name the days that were extracted while the clock was ahead, and the next step."""
     days = format_newest(status.future)
-    return f"{days}: extracted while the clock was ahead, so later loads may have no effect: {FUTURE}"
+    return f"{days}: extracted while the clock was ahead, so later loads may have no effect: {WRONG_CLOCK}"
 
 
 def _describe_next_step(status: Status) -> str:

@@ -47,16 +47,13 @@ mask = Mask()
 
 
 def set_up_console() -> None:
-    """Set up this process: its streams, its log filters, Luigi's logging and the hook for uncaught errors.
-
-    A second call changes nothing.
-    """
+    """Set up this process: its streams, its log filters, Luigi's logging and the hook for uncaught errors."""
     # A closed stream is None in Python. The next file that is opened takes its number, and a child would write to it.
     sys.stdout, sys.stderr = sys.stdout or _open_null(), sys.stderr or _open_null()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a source may quote letters that the output encoding lacks
             stream.reconfigure(errors="backslashreplace")
-    for log_filter in (_expected_errors, luigi_messages, _clean_text):  # in this order: cleaning formats the message
+    for log_filter in (ExpectedErrors(), luigi_messages, _clean_text):  # in this order: cleaning formats the message
         logger.addFilter(log_filter)
     InterfaceLogging._default = classmethod(_set_up_luigi_logging)  # type: ignore[method-assign, assignment]
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if a service has no home folder for its cache
@@ -65,23 +62,13 @@ def set_up_console() -> None:
 
 def _set_up_luigi_logging(cls: type[InterfaceLogging], options: Any) -> bool:  # noqa: ARG001 - a method of Luigi's
     """Replace Luigi's default logging, which applies unless `logging_conf_file` is set."""
-    add_handler(options.log_level, _read_format())
-    return True
-
-
-def _read_format() -> str:
-    try:
-        return Pipeline().log_format
-    except ConfigError:  # the caller is about to print this error
-        return "text"
-
-
-def add_handler(level: str, log_format: str) -> None:
-    """Print lines of `level` and above, as `text` or `json`."""
-    handler = Output()
+    handler, log_format = Output(), "text"
+    with contextlib.suppress(ConfigError):  # the caller is about to print this error
+        log_format = Pipeline().log_format
     handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter("%(levelname)s: %(message)s"))
     logger.addHandler(handler)
-    logger.setLevel(level)
+    logger.setLevel(options.log_level)
+    return True
 
 
 def describe_error(error: BaseException) -> str | None:
@@ -185,22 +172,16 @@ class LuigiMessages(logging.Filter):
         return True
 
 
-class CleanText(logging.Filter):
-    """Removes secrets and control characters for every handler. Only Luigi and tracebacks may have several lines."""
-
-    _formatter = logging.Formatter()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        clean = clean_lines if record.pathname.startswith(LUIGI) else clean_line
-        record.msg, record.args = clean(mask(record.getMessage())), ()
-        if record.exc_info:
-            record.exc_text = clean_lines(mask(self._formatter.formatException(record.exc_info)))
-        return True
+def _clean_text(record: logging.LogRecord) -> bool:
+    """Remove secrets and control characters for every handler. Only Luigi and tracebacks may have several lines."""
+    clean = clean_lines if record.pathname.startswith(LUIGI) else clean_line
+    record.msg, record.args = clean(mask(record.getMessage())), ()
+    if record.exc_info:
+        record.exc_text = clean_lines(mask(logging.Formatter().formatException(record.exc_info)))
+    return True
 
 
 luigi_messages = LuigiMessages()
-_expected_errors = ExpectedErrors()
-_clean_text = CleanText()
 
 
 class Output(logging.Handler):

@@ -16,20 +16,15 @@ from luigi.interface import core
 from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 
-from wholeday import clock
+from wholeday import clock, log
 from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
-from wholeday.errors import (
-    ConfigError,
-    FolderError,
-    UnreachableError,
-    WarehouseError,
-)
+from wholeday.errors import ConfigError, DayNotClosedError, FolderError, NotRunError, UnreachableError, WarehouseError
 from wholeday.extract import outage
 from wholeday.load.markers import find_loaded
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.workspace import Workspace
-from wholeday.tasks import console, events, progress, stages, workflow
+from wholeday.tasks import alerts, console, failures, progress, stages, workflow
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import FolderTarget, LoadMarker
 from wholeday.text import clean_lines
@@ -93,7 +88,7 @@ class DayTask(luigi.Task):
         try:
             return self.is_done()
         except (FolderError, WarehouseError) as error:
-            events.on_failure(self, error)
+            on_failure(self, error)
             raise
 
     def is_done(self) -> bool:
@@ -126,17 +121,52 @@ def check_section(dataset: Dataset) -> None:
         dataset.config()
 
 
-for _event, _handler in [
-    (luigi.Event.START, events.on_start),
-    (luigi.Event.SUCCESS, events.on_success),
-    (luigi.Event.SUCCESS, events.on_end),
-    (luigi.Event.FAILURE, events.on_failure),
-    (luigi.Event.FAILURE, events.on_end),
-    (luigi.Event.BROKEN_TASK, events.on_failure),
-    (luigi.Event.PROCESS_FAILURE, events.on_process_failure),
-    (luigi.Event.TIMEOUT, events.on_process_failure),
-]:
-    DayTask.event_handler(_event)(_handler)
+def record_failure(dataset: Dataset, date: dt.date, stage: str, cause: BaseException | str) -> None:
+    """Record that a day failed at a stage, and send the alert."""
+    if isinstance(cause, BaseException):
+        cause = console.describe_error(cause) or f"{type(cause).__name__}: {cause}"
+    alerts.send_alert(dataset, failures.record_failure(dataset, date, stage, cause))
+
+
+def on_start(task: DayTask) -> None:
+    """Name dataset, day and stage in the log lines that follow."""
+    log.context.update(dataset=task.dataset.name, date=task.date, stage=task.stage)
+
+
+def on_success(task: DayTask) -> None:
+    """Record the recovery of a day that failed before."""
+    if task.stage == "load":
+        alerts.record_recovery(task.dataset, task.date)
+
+
+def on_failure(task: DayTask, error: BaseException) -> None:
+    """Record that a task failed or could not be scheduled. Luigi calls this in the process of the task."""
+    if not isinstance(error, (DayNotClosedError, NotRunError)):  # the day was not tried
+        record_failure(task.dataset, task.date, task.stage, error)
+
+
+def on_process_failure(task: DayTask, description: str) -> None:
+    """Record that the process of a task died or was killed. Luigi calls this in the parent process."""
+    line = description.replace(f"Task {task.task_id}", "its process")
+    log.logger.error("%s failed: %s", task, line)
+    record_failure(task.dataset, task.date, task.stage, line)
+
+
+def on_end(*_: Any) -> None:
+    """Stop naming dataset, day and stage in the log lines."""
+    log.context.clear()
+
+
+for _event, _handlers in {
+    luigi.Event.START: (on_start,),
+    luigi.Event.SUCCESS: (on_success, on_end),
+    luigi.Event.FAILURE: (on_failure, on_end),
+    luigi.Event.BROKEN_TASK: (on_failure,),
+    luigi.Event.PROCESS_FAILURE: (on_process_failure,),
+    luigi.Event.TIMEOUT: (on_process_failure,),
+}.items():
+    for _handler in _handlers:
+        DayTask.event_handler(_event)(_handler)
 
 
 class Extract(MixinNaiveBulkComplete, DayTask):
@@ -203,6 +233,6 @@ class Load(DayTask):
         try:
             loaded = find_loaded(Pipeline().database, dataset.name, days)
         except WarehouseError as error:  # Luigi has no event for an error here either
-            events.record_failure(dataset, max(days), "load", error)
+            record_failure(dataset, max(days), "load", error)
             raise
         return [day for day in days if day in loaded]

@@ -25,22 +25,24 @@ EVERY = 2.0  # seconds between two calls to the scheduler
 PATIENCE = 0.5  # seconds before a bar appears
 REDRAW = 0.1  # seconds between two updates of a backfill's bar
 
-SetMessage = Callable[[str], object]
-SetPercentage = Callable[[int], object]
-SetLink = Callable[[str], object]
+SetText = Callable[[str], object]
+SetNumber = Callable[[int], object]
 
 
 @contextlib.contextmanager
 def track_extraction(
-    set_message: SetMessage | None = None,
-    set_percentage: SetPercentage | None = None,
-    set_link: SetLink | None = None,
+    set_message: SetText | None = None, set_percentage: SetNumber | None = None, set_link: SetText | None = None
 ) -> "Iterator[Callable[[Reader], None]]":
     """Yield a function to call with the reader after each page. The setters are methods of the running Luigi task."""
-    rate, scheduler, bar = _Rate(), _Scheduler(set_message, set_percentage, set_link), _Bar()
+    scheduler, bar, first = _Scheduler(set_message, set_percentage, set_link), _Bar(), list[tuple[float, int]]()
 
     def update(reader: "Reader") -> None:
-        text = _describe(reader, rate.measure(reader))
+        text = _describe(reader)
+        if first:  # a resumed extraction had records before the first page of this run
+            since, before = first[0]
+            text += f", {(reader.records - before) / max(time.monotonic() - since, 0.001):,.0f} records/s"
+        else:
+            first.append((time.monotonic(), reader.records))
         scheduler.update(reader, text)
         bar.update(reader, text)
 
@@ -51,36 +53,17 @@ def track_extraction(
         scheduler.flush()
 
 
-class _Rate:
-    """Measures records per second from the first page of this run on: a resumed extraction had records before."""
-
-    def __init__(self) -> None:
-        self._start: tuple[float, int] | None = None
-
-    def measure(self, reader: "Reader") -> float | None:
-        """Return records per second; None at the first page."""
-        now = time.monotonic()
-        if self._start is None:
-            self._start = now, reader.records
-            return None
-        since, before = self._start
-        return (reader.records - before) / max(now - since, 0.001)
-
-
-def _describe(reader: "Reader", rate: float | None) -> str:
-    if reader.total is None:
-        records = count(reader.records, "record")
-    else:
+def _describe(reader: "Reader") -> str:
+    records = count(reader.records, "record")
+    if reader.total is not None:
         records = f"{reader.records:,} of {count(reader.total, 'record')}"
-    return f"{count(reader.pages, 'page')}, {records}" + ("" if rate is None else f", {rate:,.0f} records/s")
+    return f"{count(reader.pages, 'page')}, {records}"
 
 
 class _Scheduler:
     """Sends the progress to Luigi's scheduler. Each update is a remote call, so most are left out."""
 
-    def __init__(
-        self, set_message: SetMessage | None, set_percentage: SetPercentage | None, set_link: SetLink | None
-    ) -> None:
+    def __init__(self, set_message: SetText | None, set_percentage: SetNumber | None, set_link: SetText | None) -> None:
         self._set_message, self._set_percentage, self._set_link = set_message, set_percentage, set_link
         self._due = time.monotonic() + EVERY
         self._pending: tuple[Reader, str] | None = None

@@ -10,12 +10,8 @@ from luigi.parameter import ParameterException, ParameterVisibility
 from luigi.tools import range as ranges
 
 from wholeday import clock, log
-from wholeday.errors import (
-    DayNotClosedError,
-    PastDayError,
-)
-from wholeday.tasks import events
-from wholeday.tasks.day_tasks import DayParameter, DayTask, Load, check_section
+from wholeday.errors import DayNotClosedError, PastDayError
+from wholeday.tasks.day_tasks import DayParameter, DayTask, Load, check_section, record_failure
 
 
 def _hide(parameter: Any) -> Any:
@@ -108,7 +104,7 @@ def on_broken_range(task: RangeDaily, error: BaseException) -> None:
     """Record that a range could not be scheduled, as a failure of its newest day."""
     if issubclass(task.of, DayTask):
         stop = task.stop or task.moving_stop(clock.utc_now().replace(tzinfo=None)).date()
-        events.record_failure(task.of.dataset, stop - dt.timedelta(days=1), Load.stage, error)
+        record_failure(task.of.dataset, stop - dt.timedelta(days=1), Load.stage, error)
 
 
 RangeDaily.event_handler(luigi.Event.BROKEN_TASK)(on_broken_range)

@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> None:
         state, history = (config.get(*place) for place in PLACES)
         for path in (state, make_url(history).database or ""):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        luigid(["--address", "127.0.0.1", *arguments])
+        luigid(arguments)
     except OSError as error:
         sys.exit(
             f"ERROR: luigid cannot start: {error}. If another luigid is running, use it, or give --port another number"

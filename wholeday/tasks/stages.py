@@ -26,7 +26,7 @@ def extract(workspace: Workspace, date: dt.date, *listeners: "Callable[[Reader],
     from wholeday.extract.day import extract_day
     from wholeday.load.warehouse import open_warehouse
 
-    extract_day(workspace, date, open_warehouse(workspace), partial(_count_cleaned, workspace), *listeners)
+    extract_day(workspace, date, open_warehouse(workspace), partial(count_cleaned, workspace), *listeners)
 
 
 def transform(workspace: Workspace, date: dt.date, engine: str | None = None) -> None:
@@ -44,7 +44,8 @@ def load(workspace: Workspace, date: dt.date) -> None:
     load_day(workspace, date)
 
 
-def _count_cleaned(workspace: Workspace, folder: "DayFolder", parts: "Iterable[Part]") -> "Census":
-    from wholeday.transform.keys import count_cleaned
+def count_cleaned(workspace: Workspace, folder: "DayFolder", parts: "Iterable[Part]") -> "Census":
+    """Count the keys of a day after its transform."""
+    from wholeday.transform import keys
 
-    return count_cleaned(workspace.dataset, workspace.settings, folder, parts)
+    return keys.count_cleaned(workspace.dataset, workspace.settings, folder, parts)

@@ -167,9 +167,7 @@ def _ask_repeatability(trial: Trial) -> Finding:
     if not missing and not new:
         return Finding(OK, f"{records}, the same both times")
     keys = np.setxor1d(trial.reader.census.present_keys(), trial.census.present_keys()).size
-    evidence = (
-        f"{missing:,} of {count(first.size, 'record')} missing the second time, {new:,} new; {keys:,} keys differ"
-    )
+    evidence = f"{missing:,} of {records} missing the second time, {new:,} new; {keys:,} keys differ"
     if trial.high is None:
         return Finding(OK, evidence, "nothing, if this many records change between two runs")
     return Finding(FAILED, evidence, "look for a field that changes on its own, or for an unstable order")
@@ -177,15 +175,8 @@ def _ask_repeatability(trial: Trial) -> Finding:
 
 def _ask_gates(trial: Trial) -> Finding:
     as_of = trial.started_at - trial.settings.settle
-    verdicts = gates.judge(
-        trial.sandbox.pipeline.data_dir,
-        trial.date,
-        trial.settings,
-        trial.reader.census,
-        as_of,
-        trial.warehouse,
-        lambda: trial.cleaned,
-    )
+    folder, census = trial.sandbox.pipeline.data_dir, trial.reader.census
+    verdicts = gates.judge(folder, trial.date, trial.settings, census, as_of, trial.warehouse, lambda: trial.cleaned)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     return Finding(FAILED if failed else OK, "; ".join(map(str, failed or verdicts)))
 

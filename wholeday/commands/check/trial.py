@@ -10,8 +10,9 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,9 +32,8 @@ from wholeday.redaction import SHORTEST, Mask
 from wholeday.schema.census import Census
 from wholeday.schema.marker import Marker
 from wholeday.schema.raw_fields import Record
-from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
-from wholeday.storage.manifest import Part, RawManifest
+from wholeday.storage.manifest import RawManifest
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import progress, stages
 from wholeday.transform import keys
@@ -176,15 +176,12 @@ class Trial:
             self.early += int((changed < self.low).sum()) if self.low else 0
             self.late += int((changed >= self.high).sum()) if self.high else 0
 
-    def _count_cleaned(self, folder: DayFolder, parts: Iterable[Part]) -> Census:
-        return keys.count_cleaned(self.dataset, self.settings, folder, parts)
-
     def _extract(self) -> "tuple[Census, Hashes]":
         """Extract the day into the folder. Return the census and the hashes of its records."""
         import numpy as np
 
         with progress.track_extraction() as update:
-            extract_day(self.sandbox, self.date, self.warehouse, self._count_cleaned, update)
+            extract_day(self.sandbox, self.date, self.warehouse, partial(stages.count_cleaned, self.sandbox), update)
         raw, census, hashes = self.sandbox.folder("raw", self.date), self._create_census(), [hash_records([])]
         for part in raw.read_manifest(RawManifest).parts:
             lines = unpack(raw.read(part))

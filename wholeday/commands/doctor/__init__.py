@@ -30,11 +30,10 @@ def command(
     table.add_column(style="bold")
     for finding in diagnosis.findings:
         table.add_row(*finding)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     for doubt in diagnosis.unsure:
-        console.print(f"unsure: {doubt}", style="yellow", soft_wrap=True)
-    console.print(
-        f"after {count(diagnosis.requests, 'request')}; replace section [{dataset.name}] of luigi.cfg with this one:\n"
-    )
-    console.print(diagnosis.section, soft_wrap=True)
+        console.print(f"unsure: {doubt}", style="yellow")
+    requests = count(len(diagnosis.answers), "request")
+    console.print(f"after {requests}; replace section [{dataset.name}] of luigi.cfg with this one:\n")
+    console.print(diagnosis.section)
     return True

@@ -5,13 +5,11 @@
 """
 
 import contextlib
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from wholeday import clock
-from wholeday.commands.doctor.diagnosis import Diagnosis
 from wholeday.commands.doctor.section import copy_section
 from wholeday.config.placeholders import EPOCH
 from wholeday.config.source import Source
@@ -26,13 +24,16 @@ MOST_REQUESTS = 40
 
 
 class Probe:
-    """A source that answers requests. Doubts about its answers go into the diagnosis."""
+    """A source that answers requests. `unsure` holds the doubts about it."""
 
     def __init__(self, config: Source) -> None:
+        self.config = config
         self.client = Client(copy_section(config, retries=min(config.retries, 1)), clock.utc_now().date())
-        self.diagnosis = Diagnosis(config.section, self.client.mask)
-        self.paging = Paging.of(config)
-        self.request = self.paging.first(build_request(config, _list_values(config)))
+        self.unsure: list[str] = []
+        self.paging, date = Paging.of(config), clock.utc_now().date()
+        # The placeholders before the first load.
+        values = {"date": date, "day_start": EPOCH, "day_stop": config.window(date).stop, "watermark": EPOCH}
+        self.request = self.paging.first(build_request(config, values))
         self.place = "body" if config.method == "POST" and isinstance(config.body, Mapping) else "query"
         """Where parameters go."""
         self.cursor_in: dict[str, Any] = {"cursor_in": "body"} if self.place == "body" else {}
@@ -47,17 +48,22 @@ class Probe:
             self.page = self.answers[self.request.identity] = self.client.fetch(self.request)
             yield
 
+    def doubt(self, text: str) -> None:
+        """Add a doubt, once."""
+        if (text := self.client.mask(text)) not in self.unsure:
+            self.unsure.append(text)
+
     def ask(self, request: Request) -> Page | None:
         """Return the page for a request, None if there is none. The same request is not sent again."""
         if request.identity not in self.answers:
             if len(self.answers) >= MOST_REQUESTS:
-                self.diagnosis.doubt(f"stopped after {MOST_REQUESTS} requests, so some questions are open")
+                self.doubt(f"stopped after {MOST_REQUESTS} requests, so some questions are open")
                 return None
             self.answers[request.identity] = None
             try:
                 self.answers[request.identity] = self.client.probe(request)
             except SourceError as error:
-                self.diagnosis.doubt(str(error))
+                self.doubt(str(error))
         return self.answers[request.identity]
 
     def follows(self, keys: Mapping[str, Any]) -> bool:
@@ -85,9 +91,3 @@ class Probe:
         path = next(iter(find_keys(load_records(self.page))), None)
         records = load_records(page)
         return [str(record if path is None else find(record, path)) for record in records]
-
-
-def _list_values(config: Source) -> dict[str, dt.datetime | dt.date]:
-    """Return the values of the placeholders before the first load."""
-    date = clock.utc_now().date()
-    return {"date": date, "day_start": EPOCH, "day_stop": config.window(date).stop, "watermark": EPOCH}

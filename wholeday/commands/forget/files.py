@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import msgspec
 
-from wholeday.commands.forget.search import DayFiles, Replaced, Search, name_revision
+from wholeday.commands.forget.search import DayFiles, Replaced, Search, name_revision, read_clean_manifest
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
 from wholeday.storage.day_folder import MANIFEST, REMEDIES, DayFolder
@@ -46,18 +46,13 @@ def _clear_unfinished(workspace: Workspace, raw: DayFolder, clean: DayFolder) ->
     """Clear a day without a raw manifest. Raises FolderError if no run would extract it again."""
     if clean.exists() and not raw.has_folder():
         raise FolderError(f"{clean} has no raw files. Delete it, or restore {raw} from a copy")
-    if raw.has_parts() and _needs_files(workspace, raw.date):
+    marker = open_warehouse(workspace).read_marker(raw.date) if raw.has_parts() else None
+    if marker and not marker.pruned_at:
         raise FolderError(
             f"{raw}/{MANIFEST} is missing, and the day is loaded. Restore it from a copy, or {REMEDIES['raw']}"
         )
     _clear(raw)
     _clear(clean)
-
-
-def _needs_files(workspace: Workspace, date: dt.date) -> bool:
-    """Tell whether a day is loaded and not pruned."""
-    marker = open_warehouse(workspace).read_marker(date)
-    return marker is not None and not marker.pruned_at
 
 
 def _clear(folder: DayFolder) -> None:
@@ -69,16 +64,13 @@ def _clear(folder: DayFolder) -> None:
 
 def _open_clean(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | None:
     """Return the clean manifest that belongs to the raw files. Clear any other clean day: it is outdated anyway."""
-    hashes = [part.sha256 for part in raw_manifest.parts]
+    if manifest := read_clean_manifest(clean, raw_manifest):
+        return manifest
     with suppress(FolderError):
-        manifest = clean.read_manifest(CleanManifest)
-        if manifest.raw_sha256 != hashes:
-            clean.publish_prepared()  # complete an interrupted run
-            manifest = clean.read_manifest(CleanManifest)
-        if manifest.raw_sha256 == hashes:
-            return manifest
-    _clear(clean)
-    return None
+        clean.publish_prepared()  # complete an interrupted run
+    if not (manifest := read_clean_manifest(clean, raw_manifest)):
+        _clear(clean)
+    return manifest
 
 
 def write_parts(search: Search, day: DayFiles) -> tuple[Replaced, Counter[str]]:

@@ -5,7 +5,9 @@ the row or reject that it became. Without clean files, the lines are transformed
 *Non-goals*: changing a day. A line whose key cannot be read never matches.
 """
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ import msgspec
 
 from wholeday.errors import FolderError
 from wholeday.schema.reject import Reject
-from wholeday.storage.day_folder import DayFolder
+from wholeday.storage.day_folder import STAGES, DayFolder
 from wholeday.storage.lines import pack, unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.names import strip_run
@@ -32,6 +34,13 @@ class DayFiles(NamedTuple):
     clean: DayFolder
     raw_manifest: RawManifest
     clean_manifest: CleanManifest | None
+
+    @classmethod
+    def read(cls, workspace: Workspace, date: dt.date) -> "DayFiles":
+        """Read the manifests of a day. Raises FolderError if the raw one cannot be read."""
+        raw, clean = (workspace.folder(stage, date) for stage in STAGES)
+        raw_manifest = raw.read_manifest(RawManifest)
+        return cls(raw, clean, raw_manifest, read_clean_manifest(clean, raw_manifest))
 
 
 class Match(NamedTuple):
@@ -127,6 +136,15 @@ class Search:
         found = self.finder.find(zip(*(column.to_pylist() for column in table.columns), strict=True))
         rejected = self.finder.find_rejects(reject.key for reject in rejects)
         return {int(rows.index[row]) for row in found} | {rejects[number].line for number in rejected}
+
+
+def read_clean_manifest(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | None:
+    """Read the clean manifest that belongs to a raw day. Return None if there is none."""
+    with suppress(FolderError):
+        manifest = clean.read_manifest(CleanManifest)
+        if manifest.raw_sha256 == [part.sha256 for part in raw_manifest.parts]:
+            return manifest
+    return None
 
 
 def _parse_number(part: Part) -> int:

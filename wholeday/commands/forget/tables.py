@@ -6,12 +6,13 @@ rows leave their bytes there.
 """
 
 import datetime as dt
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from itertools import islice
 from typing import Any
 
 import msgspec
 
+from wholeday.commands.forget.search import DayFiles
 from wholeday.config.days import SNAPSHOT
 from wholeday.load.database import Connection, decode
 from wholeday.load.markers import read_markers
@@ -23,9 +24,9 @@ from wholeday.schema.reject import Reject
 from wholeday.schema.tables import REJECTS, Declared, Table
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
-from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.storage.manifest import CleanManifest
 from wholeday.storage.parquet import open_rows
-from wholeday.storage.tombstones import Finder
+from wholeday.storage.tombstones import Finder, Key
 from wholeday.storage.workspace import Workspace
 
 CLASSES_OF_ROWS = ("unchanged", "updated", "inserted", "superseded", "deleted")  # usually the most frequent first
@@ -49,11 +50,27 @@ def erase_rows(
         return deleted, db.erase([*(table.name for table in declared.stored()), REJECTS.name])
 
 
+def match_key(declared: Declared, key: Key) -> tuple[str, dict[str, int | str]]:
+    """Return the SQL condition for a key, and its values."""
+    columns = enumerate(declared.key)
+    values = {f"key_{number}": value for number, value in enumerate(key)}
+    return " and ".join(f'"{column}" = :key_{number}' for number, column in columns), values
+
+
+def find_rejects(db: Connection, name: str, finder: Finder) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield day, part and line of each reject with a key of a finder, as stored."""
+    rejects = db.stream("select load_date, part, line, key, record from rejects where dataset = :name", name=name)
+    while batch := list(islice(rejects, BATCH)):
+        found = finder.find_rejects(decode(db, "key in rejects", reject[3], "text") for reject in batch)
+        records = [decode(db, "record in rejects", reject[4], "text") or "{}" for reject in batch]
+        found |= {line - 1 for line in finder.find_lines([record.encode() for record in records])}
+        yield from (batch[number][:3] for number in found)
+
+
 def _delete_rows(db: Connection, declared: Declared, finder: Finder) -> int:
     deleted = 0
-    same_key = " and ".join(f'"{column}" = :key_{number}' for number, column in enumerate(declared.key))
     for key in finder.keys:
-        values = {f"key_{number}": value for number, value in enumerate(key)}
+        same_key, values = match_key(declared, key)
         for table in ("present", "events", "changes"):
             number = db.run(f"delete from {Words(declared)[table]} where {same_key}", **values).rowcount  # noqa: S608
             finder.found.update([key] * bool(number))
@@ -63,86 +80,60 @@ def _delete_rows(db: Connection, declared: Declared, finder: Finder) -> int:
 
 def _delete_rejects(db: Connection, name: str, finder: Finder) -> int:
     """Delete the rejects with such a key, and count them as forgotten in the markers of their days."""
-    rejects = db.stream("select load_date, part, line, key, record from rejects where dataset = :name", name=name)
-    deleted: list[tuple[Any, ...]] = []
-    while batch := list(islice(rejects, BATCH)):
-        found = finder.find_rejects(decode(db, "key in rejects", reject[3], "text") for reject in batch)
-        records = [decode(db, "record in rejects", reject[4], "text") or "{}" for reject in batch]
-        found |= {line - 1 for line in finder.find_lines([record.encode() for record in records])}
-        deleted += [batch[number][:3] for number in found]
-    for date, part, line in deleted:
+    rejects = list(find_rejects(db, name, finder))
+    for date, part, line in rejects:
         place = {"name": name, "date": date, "part": part, "line": line}
         db.run("delete from rejects where (dataset, load_date, part, line) = (:name, :date, :part, :line)", **place)
         move = "update loads set rejected = rejected - 1, forgotten = forgotten + 1"
         db.run(f"{move} where dataset = :name and date = :date", name=name, date=date)
-    return len(deleted)
+    return len(rejects)
 
 
 def _update_marker(db: Connection, workspace: Workspace, declared: Declared, marker: Marker) -> None:
     """Update the marker and the rejects of a day to its files, if these are the loaded files less erased lines."""
-    date, raw, clean = (
-        marker.date,
-        workspace.folder("raw", marker.date),
-        workspace.folder("clean", marker.date),
-    )
-    if not raw.exists() or not clean.exists():
+    if not workspace.folder("raw", marker.date).exists():
         return  # the marker still describes what was loaded
-    raw_manifest, clean_manifest = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
-    if clean_manifest.raw_sha256 != [part.sha256 for part in raw_manifest.parts]:
+    day = DayFiles.read(workspace, marker.date)
+    if not day.clean_manifest:
         return
-    hashes = {"raw_sha256": raw_manifest.sha256, "clean_sha256": clean_manifest.sha256}
-    erasures = {"raw_sha256": raw_manifest.erasures, "clean_sha256": clean_manifest.erasures}
-    before = {name: {erasure.sha256 for erasure in found} for name, found in erasures.items()}
-    if marker.has(**hashes):
+    raw, clean = day.raw_manifest, day.clean_manifest
+    hashes = {"raw_sha256": raw.sha256, "clean_sha256": clean.sha256}
+    erasures = {"raw_sha256": raw.erasures, "clean_sha256": clean.erasures}
+    erased = {name: {erasure.sha256 for erasure in found} for name, found in erasures.items()}
+    if marker.has(**hashes) or any(getattr(marker, name) not in {now, *erased[name]} for name, now in hashes.items()):
         return
-    if any(getattr(marker, name) not in {now, *before[name]} for name, now in hashes.items()):
-        return
-    values = hashes | _count_classes(db, declared, marker, raw_manifest, clean, clean_manifest)
+    values = hashes | _count_classes(db, declared, marker, day, day.clean_manifest)
     sets = ", ".join(f"{column} = :{column}" for column in values)
     sql = f"update loads set {sets} where dataset = :name and date = :date"  # noqa: S608
-    db.run(sql, **values, name=workspace.name, date=date)
-    _replace_rejects(db, workspace.name, date, clean, clean_manifest)
+    db.run(sql, **values, name=workspace.name, date=marker.date)
+    # Insert the rejects of the day again: the lines behind an erased one have new numbers.
+    db.run("delete from rejects where dataset = :name and load_date = :date", name=workspace.name, date=marker.date)
+    for part in day.clean_manifest.rejects:
+        rejects = [msgspec.json.decode(line, type=Reject) for line in unpack(day.clean.read(part))]
+        place = workspace.name, db.encode(marker.date)
+        db.insert("rejects", REJECTS.columns, [place + list_values(reject) for reject in rejects])
 
 
 def _count_classes(
-    db: Connection,
-    declared: Declared,
-    marker: Marker,
-    raw_manifest: RawManifest,
-    clean: DayFolder,
-    clean_manifest: CleanManifest,
+    db: Connection, declared: Declared, marker: Marker, day: DayFiles, manifest: CleanManifest
 ) -> dict[str, int]:
-    """Count the records of a day by class, after an erasure.
+    """Count the records of a day by class, after an erasure. `manifest` is its clean one.
 
     Rejected, forgotten and duplicate records are counted again. The class of an erased row is not stored: take the rows
     from the most frequent class, then from the next.
     """
     counts = {name: marker.counts[name] for name in CLASSES}
-    counts |= {"forgotten": raw_manifest.forgotten, "rejected": clean_manifest.rejected}
+    counts |= {"forgotten": day.raw_manifest.forgotten, "rejected": manifest.rejected}
     if counts["duplicate"]:
         if marker.mode == SNAPSHOT:
-            kept = _count_keys(db, declared, clean, clean_manifest)
-        else:
-            kept = _count_events(db, declared, marker.date)
-        counts["duplicate"] = clean_manifest.rows - kept
+            kept = _count_keys(db, declared, day.clean, manifest)
+        else:  # each loaded record is a row
+            sql = "select count(*) from {events} where load_date = :date".format_map(Words(declared))
+            kept = int(db.run(sql, date=marker.date).fetchone()[0])
+        counts["duplicate"] = manifest.rows - kept
     for name in CLASSES_OF_ROWS:
         counts[name] -= min(counts[name], sum(counts.values()) - marker.extracted)
     return counts
-
-
-def _replace_rejects(db: Connection, name: str, date: dt.date, clean: DayFolder, clean_manifest: CleanManifest) -> None:
-    """Insert the rejects of a day again: the lines behind an erased one have new numbers."""
-    db.run("delete from rejects where dataset = :name and load_date = :date", name=name, date=date)
-    for part in clean_manifest.rejects:
-        rejects = [msgspec.json.decode(line, type=Reject) for line in unpack(clean.read(part))]
-        day = name, db.encode(date)
-        db.insert("rejects", REJECTS.columns, [day + list_values(reject) for reject in rejects])
-
-
-def _count_events(db: Connection, declared: Declared, date: dt.date) -> int:
-    """Count the loaded records of an incremental day: one row each."""
-    sql = "select count(*) from {events} where load_date = :date"
-    return int(db.run(sql.format_map(Words(declared)), date=date).fetchone()[0])
 
 
 def _count_keys(db: Connection, declared: Declared, clean: DayFolder, clean_manifest: CleanManifest) -> int:
