@@ -8,12 +8,11 @@ from luigi.cmdline_parser import CmdlineParser
 
 import pipeline.users  # noqa: F401 - Luigi must know LoadUsers
 from tests.support.reading import People
-from wholeday.config import presets
 from wholeday.config.placeholders import find_placeholders
+from wholeday.config.presets import PRESETS
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError
 
-NAMES = presets.names()
 OF_THE_USER = {"url", "auth", "preset", "accept", "timezone"}
 
 
@@ -21,18 +20,18 @@ def use(**keys: str) -> People:
     return People(url="http://127.0.0.1/users", **keys)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PRESETS)
 def test_preset_has_valid_keys(name: str) -> None:
     """None of them is url, auth or another key of the user."""
     params, source = dict(Source.get_params()), use(preset=name)
-    for key, text in presets.get_keys(name).items():
+    for key, text in PRESETS[name].items():
         assert key in params.keys() - OF_THE_USER
         assert getattr(source, key) == params[key].normalize(params[key].parse(text))
         assert getattr(source, key) != getattr(use(), key), f"{key} is as it is without the preset"
     find_placeholders(source)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PRESETS)
 def test_preset_needs_no_detection(name: str) -> None:
     """It names the paginator, and the list unless the body is the list."""
     source = use(preset=name)
@@ -42,11 +41,11 @@ def test_preset_needs_no_detection(name: str) -> None:
 
 def test_mode_of_preset() -> None:
     """Incremental only if the API finds all changes; otherwise a snapshot, which shows deletions too."""
-    assert {name for name in NAMES if use(preset=name).mode == "incremental"} == {"scim", "zendesk", "hubspot"}
+    assert {name for name in PRESETS if use(preset=name).mode == "incremental"} == {"scim", "zendesk", "hubspot"}
 
 
 def test_presets_keep_rate_limits() -> None:
-    paces = {name: pace for name in NAMES if (pace := use(preset=name).requests_per_second)}
+    paces = {name: pace for name in PRESETS if (pace := use(preset=name).requests_per_second)}
     assert paces == {"zendesk": 0.16, "stripe": 25, "hubspot": 4}
     assert use(preset="github").max_wait > dt.timedelta(hours=1)
 

@@ -93,16 +93,13 @@ def _check_placeholder(match: re.Match[str]) -> tuple[str, str] | None:
         _find_unit(match[0], form, name)
     elif form not in UNITS or (name == "date" and form not in ("iso", "date")):
         known = ", ".join(UNITS if name != "date" else ("date",))
+        near = difflib.get_close_matches(form.lower(), UNITS, n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise ConfigError(
             f"{match[0]} has an unknown format '{form}': use {known} or directives of strftime, such as %Y-%m-%d"
-            f"{_suggest(form)}. To write it as text, add a space after the brace"
+            f"{hint}. To write it as text, add a space after the brace"
         )
     return name, form
-
-
-def _suggest(form: str) -> str:
-    near = difflib.get_close_matches(form.lower(), UNITS, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _find_unit(text: str, form: str, name: str = "") -> dt.timedelta:

@@ -1,23 +1,14 @@
 """Read presets: the keys of well-known APIs, from presets.ini, which has the form of luigi.cfg."""
 
-import functools
-from collections.abc import Mapping
 from configparser import RawConfigParser
 from pathlib import Path
 
+_parser = RawConfigParser()
+_parser.read_string(Path(__file__).with_name("presets.ini").read_text())
 
-def names() -> list[str]:
-    """List the names of the presets, in the order of the file."""
-    return list(_read())
-
-
-def get_keys(name: str) -> Mapping[str, str]:
-    """Return the keys of a preset, each with its text as luigi.cfg would hold it."""
-    return _read()[name]
-
-
-@functools.cache
-def _read() -> dict[str, dict[str, str]]:
-    parser = RawConfigParser()
-    parser.read_string(Path(__file__).with_name("presets.ini").read_text())
-    return {name: dict(parser[name]) for name in parser.sections()}
+ADDRESSES = {name: _parser[name].pop("address") for name in _parser.sections()}
+"""A pattern for the URL of each API with a preset."""
+TELLTALES = {name: _parser[name].pop("telltale") for name in _parser.sections() if "telltale" in _parser[name]}
+"""A field of the pages of some of these APIs."""
+PRESETS = {name: dict(_parser[name]) for name in _parser.sections()}
+"""The keys of each preset, each with its text as luigi.cfg would hold it."""

@@ -95,8 +95,7 @@ class Section(luigi.Config):
 
     @classmethod
     def _check_values(cls, params: Params) -> None:
-        parser = CmdlineParser.get_instance()
-        flags = vars(parser.known_args) if parser else {}
+        flags = read_flags()
         for name, value in flags.items():
             if value == "":  # from an unset variable in a script; Luigi would use the default
                 raise ConfigError(f"the flag --{name.replace('_', '-')} is empty: give it a value, or leave it out")
@@ -109,6 +108,12 @@ class Section(luigi.Config):
                 value = flags.get(f"{cls.section}_{name}") or get_config().get(cls.section, name, None, raw=True)
                 shown = "" if name in MAY_BE_SECRET else f" = {value!r}"
                 raise ConfigError(f"[{cls.section}] {name}{shown} cannot be used: {error}") from error
+
+
+def read_flags() -> dict[str, Any]:
+    """Return the flags of Luigi's command line by the names of their keys: `users_url`."""
+    parser = CmdlineParser.get_instance()
+    return vars(parser.known_args) if parser else {}
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:

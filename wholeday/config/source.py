@@ -10,14 +10,13 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import luigi
-from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from luigi.parameter import MissingParameterException
 
-from wholeday.config import presets
 from wholeday.config.days import Days
 from wholeday.config.parameters import Duration, bounded, split_words
-from wholeday.config.section import Params
+from wholeday.config.presets import PRESETS
+from wholeday.config.section import Params, read_flags
 from wholeday.errors import ConfigError
 from wholeday.redaction import find_secrets
 
@@ -34,7 +33,7 @@ class Source(Days):
 
     url = luigi.Parameter(description="URL of the first page; may hold {date} {day_start} {day_stop} {watermark}")
     preset = luigi.ChoiceParameter(
-        choices=["", *presets.names()], default="", description="known API, whose keys replace the defaults"
+        choices=["", *PRESETS], default="", description="known API, whose keys replace the defaults"
     )
     method = luigi.ChoiceParameter(choices=["GET", "POST"], default="GET", description="HTTP method of a request")
     params = luigi.DictParameter(
@@ -118,11 +117,7 @@ class Source(Days):
         default=None, description="fewer records fail the day (default: 1 for snapshots, else 0)"
     )
     max_drop_ratio = bounded(
-        float,
-        0,
-        1,
-        default=0.3,
-        description="a larger drop below the median of the seven days before fails the day",
+        float, 0, 1, default=0.3, description="a larger drop below the median of the seven days before fails the day"
     )
     max_delete_ratio = bounded(
         float, 0, 1, default=0.3, description="deleting a larger share of the known users fails the day"
@@ -155,7 +150,7 @@ class Source(Days):
         if not values["url"].strip():
             raise cls._explain_missing_url()
         known = dict(params)
-        for name, text in (presets.get_keys(values["preset"]) if values["preset"] else {}).items():
+        for name, text in PRESETS.get(values["preset"], {}).items():
             if name not in kwargs and not cls._is_set(name):
                 values[name] = known[name].normalize(known[name].parse(text))
         cls._check_json(values)
@@ -166,17 +161,15 @@ class Source(Days):
     @classmethod
     def has_url(cls) -> bool:
         """Return whether a flag or luigi.cfg names a source. Without one, a run must write nothing at all."""
-        parser = CmdlineParser.get_instance()
-        flag = getattr(parser.known_args, f"{cls.section}_url", None) if parser else None
+        flag = read_flags().get(f"{cls.section}_url")
         return bool((flag or get_config().get(cls.section, "url", "", raw=True)).strip())
 
     @classmethod
     def _is_set(cls, name: str) -> bool:
         """Return whether a flag or luigi.cfg sets a key."""
-        parser = CmdlineParser.get_instance()
-        flag = getattr(parser.known_args, f"{cls.section}_{name}", None) if parser else None
-        return flag is not None or any(
-            get_config().has_option(cls.section, key) for key in (name, name.replace("_", "-"))
+        spellings = (name, name.replace("_", "-"))
+        return read_flags().get(f"{cls.section}_{name}") is not None or any(
+            get_config().has_option(cls.section, key) for key in spellings
         )
 
     @classmethod

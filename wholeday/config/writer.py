@@ -21,8 +21,9 @@ def write_value(text: str) -> str:
         raise ValueError("it holds a line break or another unprintable character")
     if "${" in text:
         raise ValueError("luigi.cfg would replace ${…} by an environment variable")
-    written = text.replace("%", "%%")
-    if _read(written) != text:
+    written, parser = text.replace("%", "%%"), LuigiConfigParser()
+    parser.read_string(f"[section]\nkey = {written}\n")
+    if parser.get("section", "key") != text:
         raise ValueError("it begins or ends with a space")
     return written
 
@@ -30,9 +31,3 @@ def write_value(text: str) -> str:
 def escape_json(text: str) -> str:
     """Escape `${` in JSON, which luigi.cfg would replace."""
     return text.replace("${", r"\u0024{")
-
-
-def _read(written: str) -> str:
-    parser = LuigiConfigParser()
-    parser.read_string(f"[section]\nkey = {written}\n")
-    return str(parser.get("section", "key"))

@@ -33,19 +33,13 @@ class Checkpoint(msgspec.Struct, frozen=True):
 class Checkpoints:
     """The finished parts of a day that is being extracted, and the time of its first request."""
 
-    def __init__(self, folder: DayFolder, request_digest: str, started_at: dt.datetime) -> None:
-        """Begin without a checkpoint, in an empty folder."""
+    def __init__(self, folder: DayFolder, request_digest: str, now: dt.datetime) -> None:
+        """Read the checkpoints of a folder, if they can be resumed. Remove all other files of the folder."""
         self.parts: list[Part] = []
-        self.started_at = started_at
+        self.started_at = now
         self._folder, self._request_digest = folder, request_digest
         self._checkpoints: list[Checkpoint] = []
         self._lines: list[bytes] = []
-        self._seen = 0
-
-    @classmethod
-    def open(cls, folder: DayFolder, request_digest: str, now: dt.datetime) -> "Checkpoints":
-        """Read the checkpoints of a folder, if they can be resumed. Remove all other files of the folder."""
-        opened = cls(folder, request_digest, now)
         lines = folder.read_checkpoints()
         try:
             found_digest, started_at = msgspec.json.decode(lines[0], type=tuple[str, dt.datetime])
@@ -53,15 +47,12 @@ class Checkpoints:
         except (IndexError, *UNREADABLE):
             found_digest, started_at, checkpoints = "", now, []
         if found_digest == request_digest and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
-            opened.started_at = started_at
-            opened._lines, opened._checkpoints = lines, checkpoints
-            opened.parts = [checkpoint.part for checkpoint in checkpoints]
-            opened._seen = sum(len(checkpoint.seen) for checkpoint in checkpoints)
+            self.started_at, self._lines, self._checkpoints = started_at, lines, checkpoints
+            self.parts = [checkpoint.part for checkpoint in checkpoints]
         elif folder.has_parts():
             why = "it had other settings, or began more than a day ago" if checkpoints else "it has no checkpoint"
             logger.info("%s: cannot resume the interrupted extraction, as %s; restarting", folder.day, why)
-        folder.clear(keep=[part.name for part in opened.parts])
-        return opened
+        folder.clear(keep=[part.name for part in self.parts])
 
     def resume(self, reader: Reader) -> None:
         """Move a new reader behind the last finished part. Raises MovedError if a part cannot be read."""
@@ -85,16 +76,17 @@ class Checkpoints:
         After a part whose position cannot be stored, no later part becomes a checkpoint.
         """
         self.parts.append(part)
-        position = reader.position if len(self._checkpoints) == len(self.parts) - 1 else None
-        if position is None:
-            if len(self._checkpoints) == len(self.parts) - 1:
-                why = reader.gap or "a link looks as if it held a secret"
-                logger.info("%s: no further checkpoints, as %s", self._folder.day, why)
+        if len(self._checkpoints) < len(self.parts) - 1:
             return
-        checkpoint = Checkpoint(part, position, taken, reader.seen(self._seen, position.seen))
+        position = reader.position
+        if position is None:
+            why = reader.gap or "a link looks as if it held a secret"
+            logger.info("%s: no further checkpoints, as %s", self._folder.day, why)
+            return
+        known = self._checkpoints[-1].position.seen if self._checkpoints else 0
+        checkpoint = Checkpoint(part, position, taken, reader.seen(known, position.seen))
         head = [] if self._checkpoints else [msgspec.json.encode((self._request_digest, self.started_at))]
         lines = [*head, msgspec.json.encode(checkpoint)]
         self._folder.add_checkpoints(lines, self._lines)
         self._lines += lines
         self._checkpoints.append(checkpoint)
-        self._seen = position.seen

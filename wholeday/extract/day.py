@@ -32,15 +32,7 @@ from wholeday.storage.workspace import Workspace
 
 # Keys that may change before an extraction is resumed: credentials, patience, what counts as the end or as an error.
 PATIENCE = {
-    "auth",
-    "token_file",
-    "timeout",
-    "retries",
-    "max_wait",
-    "requests_per_second",
-    "accept",
-    "end_when",
-    "ok_when",
+    *("auth", "token_file", "timeout", "retries", "max_wait", "requests_per_second", "accept", "end_when", "ok_when")
 }
 
 Listener = Callable[[Reader], None]
@@ -73,15 +65,15 @@ def extract_day(
     _check_verdicts(workspace, date, verdicts, describe_ways_out(workspace.name))
     watermark = known.watermark_before(date) if "watermark" in find_placeholders(settings) else None
     request_digest = _digest_request(settings, workspace.pipeline.part_records, watermark)
-    checkpoints = Checkpoints.open(folder, request_digest, started_at)
+    checkpoints = Checkpoints(folder, request_digest, started_at)
     try:
         try:
-            reader = _read(workspace, date, watermark, checkpoints, listeners)
+            reader = _read(workspace, date, watermark, checkpoints, *listeners)
         except MovedError as error:
             logger.info("%s: cannot resume the interrupted extraction; restarting", error)
             folder.clear()
-            checkpoints = Checkpoints.open(folder, request_digest, started_at)
-            reader = _read(workspace, date, watermark, checkpoints, listeners)
+            checkpoints = Checkpoints(folder, request_digest, started_at)
+            reader = _read(workspace, date, watermark, checkpoints, *listeners)
         if problem := reader.census.explain_no_key():
             raise QualityError(f"{workspace.name} {date}: {problem}")
         if clock.is_future(checkpoints.started_at):
@@ -132,11 +124,7 @@ def extract_day(
 
 
 def _read(
-    workspace: Workspace,
-    date: dt.date,
-    watermark: dt.datetime | None,
-    checkpoints: Checkpoints,
-    listeners: Sequence[Listener],
+    workspace: Workspace, date: dt.date, watermark: dt.datetime | None, checkpoints: Checkpoints, *listeners: Listener
 ) -> Reader:
     """Read the source to its end into parts, from the last checkpoint on."""
     settings, folder = workspace.settings, workspace.folder("raw", date)

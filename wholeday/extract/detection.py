@@ -10,21 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from wholeday.extract import vocabulary
 from wholeday.extract.evidence import Evidence, UndecidedError, announces_more
 from wholeday.extract.http.page import Page, Request
 from wholeday.extract.links import parse_next_link
-from wholeday.extract.paging import EMPTY_CURSORS, Paging
-from wholeday.extract.vocabulary import (
-    PAGE,
-    Word,
-    find_flags,
-    find_nexts,
-    find_places,
-    guess_params,
-    is_url,
-    list_params,
-    load_records,
-)
+from wholeday.extract.paging import Paging
+from wholeday.extract.vocabulary import Word
 from wholeday.schema.paths import find, simplify
 
 MAX_PROBES = 12  # for one decision
@@ -100,7 +91,7 @@ class _Detection:
 
     def _contradict_flag(self) -> Decision | None:
         """Follow a link although a flag says that this is all; if it leads to other keys, the flag is about else."""
-        urls = [word.path for word in self._list_cursors() if is_url(word.value)]
+        urls = [word.path for word in self._list_cursors() if vocabulary.is_url(word.value)]
         links: list[Keys] = [{"paginator": "link_header"}]
         links += [{"paginator": "next_url", "cursor_path": path} for path in urls]
         for keys in links:
@@ -111,17 +102,15 @@ class _Detection:
 
     def _list_cursors(self) -> list[Word]:
         """List the fields and headers that may lead to the next page; URLs come last."""
-        words = [word for word in find_nexts(self._page) if word.value not in EMPTY_CURSORS]
-        words = [word for word in words if find(self._page.fields, word.path) or word.path in self._page.headers]
-        named = self._paging.cursor_path
-        return sorted(
-            (word for word in words if word.path in (named or word.path)), key=lambda word: is_url(word.value)
-        )
+        page, named = self._page, self._paging.cursor_path
+        words = [word for word in vocabulary.find_leads(page) if word.path in (named or word.path)]
+        words = [word for word in words if find(page.fields, word.path) or word.path in page.headers]
+        return sorted(words, key=lambda word: vocabulary.is_url(word.value))
 
     def _follow_urls(self) -> Decision | None:
         for path, value in self._list_cursors():
             keys: Keys = {"paginator": "next_url", "cursor_path": path}
-            second = self._fetch_next(keys) if is_url(value) and path != "Link" else None
+            second = self._fetch_next(keys) if vocabulary.is_url(value) and path != "Link" else None
             if second is not None and not self._evidence.repeats(second):
                 return self._conclude(keys, f"'{path}' names the next page, which has other keys", second)
         return None
@@ -131,7 +120,7 @@ class _Detection:
         guesses = [
             (rank, word, param)
             for word in self._list_cursors()
-            for rank, param in enumerate([named] if named else guess_params(word.path))
+            for rank, param in enumerate([named] if named else vocabulary.guess_params(word.path))
         ]
         for _, (path, value), param in sorted(guesses, key=lambda guess: guess[0]):
             keys = {"paginator": "cursor", "cursor_path": path, "cursor_param": param, **self._where_keys}
@@ -156,19 +145,19 @@ class _Detection:
 
     def _try_positions(self) -> Decision | None:
         """Try page, offset and last_id: first with the names that the source uses, then with the usual names."""
-        for place in find_places(self._request, self._page):
+        for place in vocabulary.find_places(self._request, self._page):
             if decision := self._try_position(place.paginator, place.param, place.start):
                 return decision
         if self._evidence.more and (decision := self._try_last_ids(*LAST_ID_PARAMS)):
             return decision
         for param in self._list_usual_params():
-            paginator = "page" if PAGE.fullmatch(simplify(param)) else "offset"
+            paginator = "page" if vocabulary.PAGE.fullmatch(simplify(param)) else "offset"
             if decision := self._try_position(paginator, param, None):
                 return decision
         return None if self._evidence.more else self._try_last_ids("since")
 
     def _list_usual_params(self) -> Iterator[str]:
-        for word in list_params(self._request):
+        for word in vocabulary.list_params(self._request):
             yield from SIBLINGS.get(word.path, ())
         yield from (self._paging.page_param, self._paging.offset_param, *POSITION_PARAMS)
 
@@ -185,7 +174,7 @@ class _Detection:
         `start`, the number in the answer, is a hint only: the answer may count from 1 and the parameter from 0.
         """
         evidence = self._evidence
-        was_sent = param in (word.path for word in list_params(self._request))
+        was_sent = param in (word.path for word in vocabulary.list_params(self._request))
         second = self._fetch_at(keys, 2 if start is None else start + 1)
         if second is None or evidence.read_keys(second) == evidence.keys:
             return self._try_page(keys, param, None) if start == 0 and not was_sent else None
@@ -266,7 +255,7 @@ class _Detection:
 
     def _continues_after(self, param: str, key: str) -> bool:
         """Return whether the key of the record before the last one returns the last record."""
-        before = find(load_records(self._page)[-2:][0], key)
+        before = find(vocabulary.load_records(self._page)[-2:][0], key)
         try:
             page = self._fetch(self._request.put(self._where, param, before))
         except ValueError:  # the key cannot be sent
@@ -305,8 +294,8 @@ class _Detection:
             in_header = total.path.removeprefix("pages:") in self._page.headers
             keys = {**keys, "total_header" if in_header else "total_path": total.path}
             words.append(f"total {total.value} at '{total.path}'")
-        flags = [] if second is None or self._paging.more_path else find_flags(self._page)
-        again = [word.path for word in find_flags(second or self._page)]
+        flags = [] if second is None or self._paging.more_path else vocabulary.find_flags(self._page)
+        again = [word.path for word in vocabulary.find_flags(second or self._page)]
         if len(flags) == 1 and flags[0].value and flags[0].path in again:
             keys = {**keys, "more_path": flags[0].path}
             words.append(f"'{flags[0].path}' says where it ends")

@@ -6,22 +6,10 @@ Non-goals: probing the source, which `detection` does.
 
 import json
 
+from wholeday.extract import vocabulary
 from wholeday.extract.http.page import Page, Request
-from wholeday.extract.paging import EMPTY_CURSORS, TOTAL_HEADERS, Paging
-from wholeday.extract.vocabulary import (
-    COUNT,
-    TOTAL,
-    Word,
-    find_ends,
-    find_flags,
-    find_keys,
-    find_nexts,
-    find_places,
-    find_sizes,
-    find_totals,
-    is_round,
-    load_records,
-)
+from wholeday.extract.paging import TOTAL_HEADERS, Paging
+from wholeday.extract.vocabulary import Word
 from wholeday.log import count
 from wholeday.schema.paths import find, has, simplify, to_integer
 
@@ -32,12 +20,12 @@ class UndecidedError(ValueError):
 
 def announces_more(page: Page) -> bool | None:
     """Return whether a page says explicitly that another page follows; None if it does not say."""
-    flags = [word.value for word in find_flags(page)]
+    flags = [word.value for word in vocabulary.find_flags(page)]
     if False in flags:  # outranks a cursor: some sources send one with the last page too
         return False
-    if True in flags or any(word.value not in EMPTY_CURSORS for word in find_nexts(page)):
+    if True in flags or vocabulary.find_leads(page):
         return True
-    return False if find_ends(page) else None
+    return False if vocabulary.find_ends(page) else None
 
 
 def find_more(page: Page, pointer: str = "") -> str:
@@ -45,10 +33,9 @@ def find_more(page: Page, pointer: str = "") -> str:
 
     If the page lacks `pointer`, the field or header that leads to the next page, another one named "next" counts too.
     """
-    words = [word.path for word in find_flags(page) if word.value and not word.path.startswith("!")]
+    words = [word.path for word in vocabulary.find_flags(page) if word.value and not word.path.startswith("!")]
     if pointer and pointer not in page.headers and not has(page.fields, pointer) and announces_more(page):
-        nexts = [word.path for word in find_nexts(page) if word.value not in EMPTY_CURSORS]
-        words += [path for path in nexts if "next" in simplify(path)]
+        words += [word.path for word in vocabulary.find_leads(page) if "next" in simplify(word.path)]
     return next(iter(words), "")
 
 
@@ -58,29 +45,18 @@ class Evidence:
     Raises UndecidedError if the page has no field `more_path`.
     """
 
-    more: bool | None
-    """Whether the page says that another page follows; None if it does not say."""
-    announced: str
-    """What proves that there is more; empty without proof."""
-    suspected: str
-    """What suggests that there may be more; empty without suspicion."""
-    place: str
-    """The field or parameter that gives the page's position; worth a probe even if the page is not full."""
-    key: str | None
-    """The dotted path of the field that identifies a record."""
-    keys: list[str]
-    """The keys of the page's records."""
-
     def __init__(self, paging: Paging, request: Request, page: Page) -> None:
         self._paging, self._request, self._page = paging, request, page
         self.received = len(page.records)
         self.received_text = count(self.received, "record")
-        self.key = next(iter(find_keys(load_records(page))), None)
+        self.key = next(iter(vocabulary.find_keys(vocabulary.load_records(page))), None)
+        """The dotted path of the field that identifies a record."""
         self.keys = self.read_keys(page)
+        """The keys of the page's records."""
         self._totals = self._read_totals()
         declared = (paging.total_path, paging.total_header)
         self._is_complete = any(
-            word.value == self.received and (word.path in declared or TOTAL.fullmatch(word.name))
+            word.value == self.received and (word.path in declared or vocabulary.TOTAL.fullmatch(word.name))
             for word in self._totals
         )
         try:
@@ -88,15 +64,19 @@ class Evidence:
         except ValueError as error:
             raise UndecidedError(str(error)) from None
         self.more = announces_more(page) if more is None else more
+        """Whether the page says that another page follows; None if it does not say."""
         self.announced = self._find_announcement()
+        """What proves that there is more; empty without proof."""
         self.place = self._find_place()
+        """The field or parameter that gives the page's position; worth a probe even if the page is not full."""
         self.suspected = self._find_suspicion()
+        """What suggests that there may be more; empty without suspicion."""
 
     def read_keys(self, page: Page) -> list[str]:
         """Read the key of each record; without a key field, the whole record."""
         if self.key is None:
             return [repr(bytes(record)) for record in page.records]
-        return [json.dumps(find(record, self.key)) for record in load_records(page)]
+        return [json.dumps(find(record, self.key)) for record in vocabulary.load_records(page)]
 
     def repeats(self, page: Page) -> bool:
         """Return whether `page` has a record of the first page."""
@@ -121,13 +101,14 @@ class Evidence:
         if known or self._paging.total_path or self._paging.total_header:
             return None
         received = self.received + (0 if second is None else len(second.records))
-        for word in find_totals(self._page):
+        again = [] if second is None else vocabulary.find_totals(second)
+        for word in vocabulary.find_totals(self._page):
             is_pages = word.path.startswith("pages:")
             # A "count" may be the number of records on the page.
             is_own = is_pages and "count" in simplify(word.path) and word.value == self.received
-            is_vague = is_own or COUNT.fullmatch(word.name)
+            is_vague = is_own or vocabulary.COUNT.fullmatch(word.name)
             least = 2 if is_pages else received
-            later = [] if second is None else [each.value for each in find_totals(second) if each.path == word.path]
+            later = [each.value for each in again if each.path == word.path]
             # Another number on page two: the records that remain, or the total of a list that changes. The latter
             # counts as a total, so that the extraction fails.
             has_changed = (
@@ -148,7 +129,7 @@ class Evidence:
                 Word(path, to_integer(find(source, path.removeprefix("pages:")))) for path, source in named if path
             ]
             return [word for word in words if word.value is not None]
-        return find_totals(self._page)
+        return vocabulary.find_totals(self._page)
 
     def _find_announcement(self) -> str:
         for word in self._totals:
@@ -157,9 +138,8 @@ class Evidence:
                 came = "one page" if is_pages else self.received_text
                 return f"'{word.path.removeprefix('pages:')}' is {word.value} and {came} came"
         if self.more:
-            nexts = [word for word in find_nexts(self._page) if word.value not in EMPTY_CURSORS]
-            words = [*find_flags(self._page), *nexts, Word(self._paging.more_path, True)]
-            return f"'{words[0].path}' announces more"
+            words = [*vocabulary.find_flags(self._page), *vocabulary.find_leads(self._page)]
+            return f"'{words[0].path if words else self._paging.more_path}' announces more"
         return ""
 
     def _find_place(self) -> str:
@@ -167,15 +147,17 @@ class Evidence:
         one = any(word.path.startswith("pages:") and word.value == 1 for word in self._totals)
         if self.more is not None or self._is_complete or one or not self.received:
             return ""
-        return next((f"'{place.path}' is {place.start}" for place in find_places(self._request, self._page)), "")
+        places = vocabulary.find_places(self._request, self._page)
+        return next((f"'{place.path}' is {place.start}" for place in places), "")
 
     def _find_suspicion(self) -> str:
         if self.more is not None or self._is_complete:
             return ""
-        sizes = [Word("page_size", self._paging.page_size), *find_sizes(self._request, self._page)]
+        sizes = [Word("page_size", self._paging.page_size), *vocabulary.find_sizes(self._request, self._page)]
         for word in sizes:
             if 0 < word.value <= self.received:
                 return f"'{word.path}' is {word.value} and {self.received_text} came, a full page"
         if self.place and not any(word.value > self.received for word in sizes):
             return f"{self.place} and {self.received_text} came, which may be the first page of more"
-        return f"{self.received_text} came, a round number that may be a full page" if is_round(self.received) else ""
+        is_round = vocabulary.is_round(self.received)
+        return f"{self.received_text} came, a round number that may be a full page" if is_round else ""

@@ -113,9 +113,10 @@ def _list_earlier(data_dir: str, date: dt.date, settings: Source, as_of: dt.date
 
 def _judge_number(settings: Source, census: Census) -> Verdict:
     """Judge the number of records by `min_records`. An empty snapshot fails, unless the key allows it."""
-    least = settings.min_records if settings.min_records is not None else int(settings.mode == SNAPSHOT)
-    fact = f"{count(census.records, 'record')} came"
-    return _decide("min_records", census.records, least, None, fact, passed=census.records >= least)
+    number, least = census.records, settings.min_records
+    least = int(settings.mode == SNAPSHOT) if least is None else least
+    fact = f"{count(number, 'record')} came"
+    return _build_verdict("min_records", number, least, None, fact, passed=number >= least)
 
 
 def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
@@ -129,37 +130,31 @@ def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> 
         return None
     median = statistics.median(earlier.manifest.records for earlier in nearest)
     drop = max(0.0, (median - census.records) / median) if median else 0.0
-    usual = median - census.records <= NOISE * math.sqrt(median)
+    is_usual = median - census.records <= NOISE * math.sqrt(median)
     days = ", ".join(str(earlier.folder.date) for earlier in nearest)
     fact = f"{count(census.records, 'record')} came, and the median of the days before is {median:,g} ({days})"
-    limit = settings.max_drop_ratio
-    return _decide("max_drop_ratio", drop, limit, median, fact, passed=drop <= limit or usual)
+    passed = drop <= settings.max_drop_ratio or is_usual
+    return _build_verdict("max_drop_ratio", drop, settings.max_drop_ratio, median, fact, passed=passed)
 
 
 def _judge_vanished(
-    settings: Source,
-    census: Census,
-    before: Sequence[Earlier],
-    known: Known,
-    count_cleaned: Callable[[], Census],
+    settings: Source, census: Census, before: Sequence[Earlier], known: Known, count_cleaned: Callable[[], Census]
 ) -> Verdict | None:
     """Judge a snapshot by `max_delete_ratio`: the share of the known users that it does not list.
 
     The table holds keys after `clean`, the census holds keys before it. They are usually equal, so the records are
     cleaned only if too many users seem to be missing. A reject counts as present, as the load does not remove its user.
     """
-    limit = settings.max_delete_ratio
-    if limit == 1 or not census.key:
+    if settings.max_delete_ratio == 1 or not census.key:
         return None
     keys = hash_keys(known.read_keys())
     if not len(keys):
         return _judge_by_snapshot(settings, census, before)
     missing = _count_missing(keys, census)
-    if missing / len(keys) > limit:
+    if missing / len(keys) > settings.max_delete_ratio:
         missing = _count_missing(keys, count_cleaned())
-    share = missing / len(keys)
     fact = f"{missing:,} of {count(len(keys), 'user')} in the warehouse are missing"
-    return _decide("max_delete_ratio", share, limit, len(keys), fact, passed=share <= limit)
+    return _judge_share(settings, missing / len(keys), len(keys), fact)
 
 
 def _count_missing(keys: "Keys", census: Census) -> int:
@@ -187,13 +182,11 @@ def _judge_by_snapshot(settings: Source, census: Census, before: Sequence[Earlie
         if not len(keys):
             return None
         missing = _count_missing(keys, census)
-        share, date = missing / len(keys), str(earlier.folder.date)
+        date = str(earlier.folder.date)
         fact = f"{missing:,} of {count(len(keys), 'key')} of the earlier snapshot ({date}) are missing"
-        limit = settings.max_delete_ratio
-        return _decide("max_delete_ratio", share, limit, date, fact, passed=share <= limit)
+        return _judge_share(settings, missing / len(keys), date, fact)
     if before:
-        fact = f"{count(len(before), 'earlier snapshot')} found, none readable"
-        return _decide("max_delete_ratio", 1.0, settings.max_delete_ratio, None, fact, passed=False)
+        return _judge_share(settings, 1.0, None, f"{count(len(before), 'earlier snapshot')} found, none readable")
     return None
 
 
@@ -212,13 +205,19 @@ def _judge_deletions(settings: Source, census: Census, count_known: Callable[[],
     """
     if settings.max_delete_ratio == 1 or not census.deleted or not (known := count_known()):
         return None
-    share, limit = census.deleted / known, settings.max_delete_ratio
     fact = f"{count(census.deleted, 'key')} came as deleted, and the warehouse has {count(known, 'user')}"
-    passed = share <= limit or census.deleted < FEW_DELETIONS
-    return _decide("max_delete_ratio", share, limit, known, fact, passed=passed)
+    return _judge_share(settings, census.deleted / known, known, fact, is_small=census.deleted < FEW_DELETIONS)
 
 
-def _decide(
+def _judge_share(
+    settings: Source, share: float, reference: str | int | None, fact: str, *, is_small: bool = False
+) -> Verdict:
+    """Judge a share of deleted or missing users by `max_delete_ratio`."""
+    limit = settings.max_delete_ratio
+    return _build_verdict("max_delete_ratio", share, limit, reference, fact, passed=share <= limit or is_small)
+
+
+def _build_verdict(
     gate: str, value: float, limit: float, reference: str | float | None, fact: str, *, passed: bool
 ) -> Verdict:
     """Build a verdict and its line: the fact, then the limit."""

@@ -38,7 +38,7 @@ def watch(dataset: str, date: dt.date) -> Iterator[None]:
     try:
         yield
     except UnreachableError as error:
-        _write(Note(dataset, date, time.time(), str(error)[:1000]))
+        _note[:] = msgspec.json.encode(Note(dataset, date, time.time(), str(error)[:800])).ljust(SIZE, b"\0")
         raise
 
 
@@ -48,13 +48,6 @@ def forget() -> None:
 
 
 def _read() -> Note | None:
-    text = _note[:].rstrip(b"\0")
-    with contextlib.suppress(msgspec.DecodeError):  # another process may be writing it
-        return msgspec.json.decode(text, type=Note) if text else None
+    with contextlib.suppress(msgspec.DecodeError):  # it is empty, or another process is writing it
+        return msgspec.json.decode(_note[:].rstrip(b"\0"), type=Note)
     return None
-
-
-def _write(note: Note) -> None:
-    text = msgspec.json.encode(note)
-    if len(text) <= SIZE:
-        _note[:] = text.ljust(SIZE, b"\0")

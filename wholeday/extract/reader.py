@@ -65,22 +65,6 @@ class Reader:
     caller processes the page before.
     """
 
-    url: str
-    """The URL of the first page, without secrets."""
-    paginator: str
-    """The configured paginator; for `auto`, after the first page, the detected one and the evidence."""
-    pages: int
-    records: int
-    total: int | None
-    """How many records the source declares."""
-    census: Census
-    position: Position | None
-    """The position of the current page; None if it cannot be stored, because a link holds a secret."""
-    skipped: int
-    """How many records of the current page an interrupted extraction has stored already."""
-    gap: str
-    """The first page without records although the source declares more; an extraction resumes before it."""
-
     def __init__(
         self, config: Source, date: dt.date, watermark: dt.datetime | None = None, census: Census | None = None
     ) -> None:
@@ -97,13 +81,20 @@ class Reader:
         self._paging = Paging.of(config)
         self._first = self._paging.first(build_request(config, values))
         self.url = self._client.mask(self._first.target)
+        """The URL of the first page, without secrets."""
         self.paginator = config.paginator
-        self.pages = self.records = self.skipped = self._empty = self._largest = self._known = self._counted_at = 0
-        self.total = None
+        """The configured paginator; for `auto`, after the first page, the detected one and the evidence."""
+        self.pages = self.records = self._empty = self._largest = self._known = self._counted_at = 0
+        self.total: int | None = None
+        """How many records the source declares."""
         self._total_pages: int | None = None
         self.census = census or Census()
-        self.position = None
+        self.position: Position | None = None
+        """The position of the current page; None if it cannot be stored, because a link holds a secret."""
+        self.skipped = 0
+        """How many records of the current page an interrupted extraction has stored already."""
         self.gap, self._gap_at = "", (0, 0)
+        """The first page without records although the source declares more; an extraction resumes before it."""
         self._before = b""
         """The list of the page before, as bytes."""
         self._seen: dict[str, str] = {}

@@ -40,23 +40,6 @@ CREATED = re.compile(r"creat|registered|joined|signed_?up", re.IGNORECASE)
 DELETED = ("deleted", "isdeleted", "removed", "isremoved", "deletedat")
 PERHAPS_DELETED = ("active", "isactive", "enabled", "suspended", "archived", "status", "state")
 
-# How to recognise an API with a preset: by its URL, or by a field of its pages.
-ADDRESSES = {
-    "jsonplaceholder": r"//jsonplaceholder\.typicode\.com/users",
-    "dummyjson": r"//dummyjson\.com/users",
-    "reqres": r"//reqres\.in/api/users",
-    "randomuser": r"//randomuser\.me/api",
-    "github": r"//api\.github\.com/users",
-    "gitlab": r"/api/v4/users",
-    "scim": r"/scim/v2/Users",
-    "keycloak": r"/admin/realms/[^/]+/users",
-    "zendesk": r"/api/v2/incremental/users/cursor",
-    "stripe": r"//api\.stripe\.com/v1/customers",
-    "hubspot": r"/crm/v3/objects/contacts/search",
-    "graph": r"//graph\.microsoft\.com/.*users",
-}
-TELLTALES = {"randomuser": "info.seed", "zendesk": "end_of_stream", "graph": "@odata.nextLink", "scim": "itemsPerPage"}
-
 CURSOR_PARAMS = (
     *("cursor", "after", "start_cursor", "page_token", "pageToken", "starting_after", "next_token", "page"),
     "continuation",
@@ -111,6 +94,11 @@ def find_nexts(page: Page) -> list[Word]:
         if leads or (names[-1] in ("rel", "relation") and value == "next"):
             found.append(Word(".".join(path), value))
     return found
+
+
+def find_leads(page: Page) -> list[Word]:
+    """List fields and headers that lead to a next page."""
+    return [word for word in find_nexts(page) if word.value not in EMPTY_CURSORS]
 
 
 def find_ends(page: Page) -> list[str]:

@@ -18,6 +18,7 @@ from wholeday.commands.doctor.probe import Probe
 from wholeday.commands.doctor.section import copy_section, find_preset_by_url, list_clashes, list_set_keys, serialize
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.config.placeholders import find_placeholders
+from wholeday.config.presets import TELLTALES
 from wholeday.config.source import Source
 from wholeday.config.writer import write_section, write_value
 from wholeday.errors import SourceError
@@ -293,7 +294,7 @@ class Examination(Probe):
 
     def _examine_preset(self) -> None:
         """Suggest the preset that the source looks like, if the preset reads it."""
-        matches = (name for name, path in vocabulary.TELLTALES.items() if find(self.page.fields, path) is not None)
+        matches = (name for name, path in TELLTALES.items() if find(self.page.fields, path) is not None)
         name = find_preset_by_url(self.config.url) or next(matches, "")
         self._preset = self.config.preset
         if self._preset:

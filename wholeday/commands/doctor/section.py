@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from wholeday.config import presets
+from wholeday.config.presets import ADDRESSES, PRESETS
 from wholeday.config.source import Source
 from wholeday.config.writer import escape_json
-from wholeday.extract.vocabulary import ADDRESSES
 
 PACE = {"requests_per_second", "max_wait"}  # keys that a person may combine with any preset
 
@@ -19,7 +18,7 @@ def copy_section(config: Source, **changes: Any) -> Source:
 
 def list_set_keys(config: Source) -> dict[str, Any]:
     """Return the keys with values that are neither defaults nor values of the preset."""
-    known = presets.get_keys(config.preset) if config.preset else {}
+    known = PRESETS.get(config.preset, {})
     values = {}
     for name, param in config.get_params():
         value, text = getattr(config, name), known.get(name)
@@ -42,4 +41,4 @@ def find_preset_by_url(url: str) -> str:
 
 def list_clashes(config: Source, preset: str) -> list[str]:
     """List the keys that both the section and the preset set, except the keys of the pace."""
-    return sorted(presets.get_keys(preset).keys() & list_set_keys(config).keys() - PACE)
+    return sorted(PRESETS[preset].keys() & list_set_keys(config).keys() - PACE)

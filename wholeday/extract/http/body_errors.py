@@ -7,7 +7,6 @@ A truthy `error` or `errors`, or a false `ok` or `success`, always counts. Other
 user's status, a country's code), so they count only if the list is missing, null or empty.
 """
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -114,7 +113,14 @@ class BodyErrors:
 
     def find_without_records(self, fields: Mapping[str, Any], *, missing: bool, null: bool) -> Complaint | None:
         """Return a failure that counts if the list is missing, null or empty."""
-        return self._pick(fields, _list_ambiguous(fields, missing=missing, no_list=missing or null))
+        objects = [("", fields), *fields.items()]
+        found = (
+            complaint
+            for name, value in objects
+            if isinstance(value, Mapping) and simplify(name) not in ELSEWHERE
+            for complaint in _Object(value, name, missing=missing, no_list=missing or null).list_complaints()
+        )
+        return self._pick(fields, found)
 
     def find_in_object(self, fields: Mapping[str, Any]) -> Complaint | None:
         """Return a failure in an object that may be a record. Ambiguous fields count only if it has no other fields."""
@@ -126,7 +132,7 @@ class BodyErrors:
     def find_in_list(self, content: bytes) -> Complaint | None:
         """Return the first error of a list that contains only errors: `[{"errorCode": …, "message": …}]`."""
         lowered = content.lower() if len(content) <= MAX_ERROR_LIST else b""
-        if not any(word in lowered for word in (b"err", b"fault", b"exception")) or not _begins_with_error(content):
+        if not any(word in lowered for word in (b"err", b"fault", b"exception")):
             return None
         items, found = load(content), None
         for item in items if isinstance(items, list) else []:
@@ -162,15 +168,6 @@ class BodyErrors:
         )
 
 
-def _begins_with_error(content: bytes) -> bool:
-    """Return whether the first item of a list is an error. For most lists, this is all that is decoded."""
-    text = content.decode(errors="replace")
-    with contextlib.suppress(ValueError, RecursionError):
-        item, _ = json.JSONDecoder().raw_decode(text, len(text) - len(text[1:].lstrip()))
-        return bool(_list_errors(item))
-    return False
-
-
 def _list_errors(item: object) -> list[Complaint]:
     """Return the complaints of an item that is an error and nothing else."""
     if not isinstance(item, dict) or not all(simplify(name) in OF_AN_ERROR for name in item):
@@ -181,13 +178,6 @@ def _list_errors(item: object) -> list[Complaint]:
 def show(value: object) -> str:
     """Return a value in the form of `ok_when` and `error_path`: text unchanged, any other value as JSON."""
     return str(value) if isinstance(value, (str, Number)) else json.dumps(value, default=str)
-
-
-def _list_ambiguous(fields: Mapping[str, Any], *, missing: bool, no_list: bool) -> Iterator[Complaint]:
-    yield from _Object(fields, "", missing=missing, no_list=no_list).list_complaints()
-    for name, value in fields.items():
-        if isinstance(value, Mapping) and simplify(name) not in ELSEWHERE:
-            yield from _Object(value, name, missing=missing, no_list=no_list).list_complaints()
 
 
 class _Object:
@@ -232,7 +222,7 @@ class _Object:
             ends = re.search(r"^(error|errors|fault|failure)\b|\b(error|exception|fault|failure)$", _split_words(text))
             return bool(ends) and (self._no_list or bool(self._message))
         if word in MESSAGES and isinstance(value, str):
-            return bool(text.strip() and not _says_fine(text)) if self._missing else _is_refusal(text)
+            return bool(text.strip() and not _says_fine(text)) if self._missing else _matches(REFUSED, text)
         return False
 
     def _is_bad_code(self, value: Any) -> bool:
@@ -298,12 +288,12 @@ def _split_words(text: str) -> str:
 
 
 def _says_failed(text: str) -> bool:
-    return bool(FAILED.search(NO_FAILURE.sub("", _split_words(text))))
+    return _matches(FAILED, text)
 
 
 def _says_fine(text: str) -> bool:
     return bool(FINE.search(_split_words(text))) and not _says_failed(text)
 
 
-def _is_refusal(text: str) -> bool:
-    return bool(REFUSED.search(NO_FAILURE.sub("", _split_words(text))))
+def _matches(failure: re.Pattern[str], text: str) -> bool:
+    return bool(failure.search(NO_FAILURE.sub("", _split_words(text))))

@@ -14,15 +14,6 @@ from typing import NamedTuple
 import msgspec
 
 from wholeday.extract.http import envelope
-from wholeday.extract.http.envelope import (
-    EMPTY_LIST,
-    ERRORS,
-    LIST_START,
-    VALUE,
-    read_fields,
-    split_envelope,
-    split_object,
-)
 from wholeday.extract.http.failures import BadPageError, RecoverableError
 from wholeday.schema.paths import split_path
 
@@ -59,7 +50,7 @@ def unfold(body: bytes, selector: str | None, content_type: str) -> Unfolded:
     if selector == OBJECT and body:
         if body[:1] != b"{":
             raise BadPageError("the body is not a single object, which data_selector = @ needs", "check data_selector")
-        return Unfolded(b"[%b]" % body, "", read_fields(split_envelope(body)))
+        return Unfolded(b"[%b]" % body, "", envelope.read_fields(envelope.split_envelope(body)))
     if selector is not None and f".{selector}".endswith(f".{MEMBERS}") and body[:1] == b"{":
         return _list_members(body, selector.removesuffix(MEMBERS).removesuffix("."))
     return Unfolded(body, selector)
@@ -71,7 +62,7 @@ def _has_lines(body: bytes) -> bool:
     if not rest or not first.rstrip(SPACE).endswith(b"}"):
         return False
     with contextlib.suppress(BadPageError, RecoverableError):
-        split_object(first)
+        envelope.split_object(first)
         return True
     return False
 
@@ -84,45 +75,40 @@ def _join_lines(lines: Sequence[bytes]) -> Unfolded:
         _lines.decode_lines(b"\n".join(lines))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         for line in lines:  # unlike msgspec, this accepts NaN and the like
-            split_object(line)
+            envelope.split_object(line)
     fields: dict[str, object] = {}
     if lines:
-        first, last = split_object(lines[0]), split_object(lines[-1])
-        shared = first.keys() & last.keys() - set(ERRORS)
+        first, last = envelope.split_object(lines[0]), envelope.split_object(lines[-1])
+        shared = first.keys() & last.keys() - set(envelope.ERRORS)
         if len(lines) == 1 or not shared:  # the last line of an interrupted stream may be the error
-            fields = read_fields(last)
+            fields = envelope.read_fields(last)
     return Unfolded(b"[%b]" % b",".join(lines), "", fields, is_lines=True)
 
 
 def _list_members(body: bytes, path: str) -> Unfolded:
-    page = split_envelope(body)
+    page = envelope.split_envelope(body)
     if path:
         listed = _replace(page, path)
         return Unfolded(body if listed is None else listed, path)
-    others = {name: raw for name, raw in page.items() if bytes(raw)[:1] not in (b"{", b"[") or name.lower() in ERRORS}
-    return Unfolded(_join_members(page), "", read_fields(others))
+    errors = envelope.ERRORS
+    others = {name: raw for name, raw in page.items() if not envelope.is_container(raw) or name.lower() in errors}
+    return Unfolded(_join_members(page), "", envelope.read_fields(others))
 
 
 def _replace(page: Mapping[str, msgspec.Raw], path: str) -> bytes | None:
     """Replace the object at `path` in a page by the list of its members; None if `path` has no object."""
-    new: dict[str, bytes] = {}
-    if path in page:
-        raw = page[path]
-        if bytes(raw).startswith(b"{"):
-            new[path] = _join_members(split_envelope(raw))
-        elif LIST_START.match(raw) and not EMPTY_LIST.fullmatch(raw):  # PHP writes an empty object as an empty list
-            raise BadPageError(f"there is a list at '{path}', not an object", "set data_selector to the list's path")
-    else:
-        for name, rest in split_path(path):
-            if name in page and bytes(page[name]).startswith(b"{"):
-                inner = _replace(split_envelope(page[name]), rest)
-                if inner is not None:
-                    new[name] = inner
-                    break
-    if not new:
-        return None
-    parts = (json.dumps(name).encode() + b":" + new.get(name, bytes(raw)) for name, raw in page.items())
-    return b"{%b}" % b",".join(parts)
+    # PHP writes an empty object as an empty list
+    if path in page and envelope.LIST_START.match(page[path]) and not envelope.EMPTY_LIST.fullmatch(page[path]):
+        raise BadPageError(f"there is a list at '{path}', not an object", "set data_selector to the list's path")
+    for name, rest in [(path, "")] if path in page else split_path(path):
+        if envelope.starts_with(page.get(name), b"{"):
+            inner = envelope.split_envelope(page[name])
+            new = _replace(inner, rest) if rest else _join_members(inner)
+            if new is not None:
+                members = {**page, name: new}
+                parts = (json.dumps(each).encode() + b":" + bytes(raw) for each, raw in members.items())
+                return b"{%b}" % b",".join(parts)
+    return None
 
 
 def _join_members(members: Mapping[str, msgspec.Raw]) -> bytes:
@@ -133,8 +119,8 @@ def _join_members(members: Mapping[str, msgspec.Raw]) -> bytes:
 def _add_key(name: str, raw: bytes) -> bytes:
     key = b'"%b":%b' % (KEY.encode(), json.dumps(name).encode())
     if not raw.startswith(b"{"):
-        return b'{%b,"%b":%b}' % (key, VALUE.encode(), raw)
-    if b'"_key"' in raw and KEY in split_object(raw):
+        return b'{%b,"%b":%b}' % (key, envelope.VALUE.encode(), raw)
+    if b'"_key"' in raw and KEY in envelope.split_object(raw):
         return raw
     rest = raw[1:].lstrip(SPACE)
     return b"{%b%b%b" % (key, b"" if rest.startswith(b"}") else b",", rest)

@@ -16,24 +16,15 @@ from requests.structures import CaseInsensitiveDict
 from wholeday import clock
 from wholeday.config.source import Source
 from wholeday.errors import OutageError, SourceError
-from wholeday.extract.http import deadline
+from wholeday.extract.http import deadline, failures
 from wholeday.extract.http.auth import Auth
 from wholeday.extract.http.body import START_BYTES, check_end, read_body, read_start
 from wholeday.extract.http.envelope import split_list
-from wholeday.extract.http.failures import (
-    BadPageError,
-    DoubtfulPageError,
-    MissingListError,
-    OddAnswerError,
-    RecoverableError,
-    RefusedPageError,
-    suggest_end,
-)
 from wholeday.extract.http.page import Page, Request
 from wholeday.extract.http.record_list import ListFinder
 from wholeday.extract.http.retries import Retries
 from wholeday.extract.http.transport import Transport, decode_header
-from wholeday.extract.http.waits import is_limited, parse_time, parse_wait
+from wholeday.extract.http.waits import may_pass, parse_time, parse_wait
 from wholeday.redaction import Mask
 from wholeday.text import clean_line
 
@@ -42,7 +33,6 @@ CLOCK_TOLERANCE = dt.timedelta(seconds=5)  # a Date header has whole seconds, an
 
 PAGES = frozenset({200, 203, 206})  # 206: a page is a part of the data
 SERVER_BUGS = frozenset({500, 501})  # the answer of some sources to an unexpected parameter
-RECOVERABLE = frozenset({408, 425, 429})
 REFUSALS = frozenset({400, 404, 410, 422})  # the answers to an expired cursor
 SILENT = frozenset({401, 403, 407})  # errors do not quote these answers, as many repeat the secret
 PROBLEM = re.compile(r"application/problem\+\w+", re.IGNORECASE)  # RFC 9457
@@ -74,12 +64,8 @@ class Client:
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Keep connections open within the block, and secrets out of the log of urllib3."""
-        self._retries.open()
-        with self._transport.open(), self.mask.cover():
-            try:
-                yield
-            finally:
-                self._retries.close()
+        with self._transport.open(), self.mask.cover(), self._retries.open():
+            yield
 
     def fail(self, what: str, kind: type[SourceError] = SourceError) -> SourceError:
         """Build the error for a failure, without secrets."""
@@ -94,7 +80,7 @@ class Client:
         def fetch() -> Page:
             try:
                 return self._fetch_once(request, is_first=is_first)
-            except OddAnswerError as error:
+            except failures.OddAnswerError as error:
                 if is_first:
                     raise self.fail(f"{error}: {error.hint}", AnswerError) from None
                 raise
@@ -111,7 +97,7 @@ class Client:
         def fetch() -> Page:
             page = received.pop() if received else self._fetch_once(request)
             if what := doubt(page):
-                raise DoubtfulPageError(f"{request}: {what}", page)
+                raise failures.DoubtfulPageError(f"{request}: {what}", page)
             return page
 
         return self._retries.fetch(fetch)
@@ -120,9 +106,9 @@ class Client:
         """Fetch a page that may not exist; None if the source refuses it, fails on it or sends something else."""
         try:
             return self._fetch_once(request)
-        except OddAnswerError:
+        except failures.OddAnswerError:
             return None
-        except RecoverableError as error:
+        except failures.RecoverableError as error:
             if error.status in SERVER_BUGS:
                 return None
         try:
@@ -150,26 +136,26 @@ class Client:
         try:
             body = read_body(response)
             if PROBLEM.match(response.headers.get("Content-Type", "")):
-                raise RefusedPageError("the body is a problem report (RFC 9457)", "find out why")
+                raise failures.RefusedPageError("the body is a problem report (RFC 9457)", "find out why")
             found = self.lists.find(body, response.headers.get("Content-Type", ""))
             if found.is_lines:
                 check_end(response)
             headers = CaseInsensitiveDict({name: decode_header(text) for name, text in response.headers.items()})
             return Page(response.url, headers, split_list(found.content), found.fields, found.content)
-        except RecoverableError as error:
-            raise RecoverableError(f"{what}: {error}") from None
-        except BadPageError as error:
-            if isinstance(error, MissingListError) and "missing_list" in self._config.ends:
+        except failures.RecoverableError as error:
+            raise failures.RecoverableError(f"{what}: {error}") from None
+        except failures.BadPageError as error:
+            if isinstance(error, failures.MissingListError) and "missing_list" in self._config.ends:
                 return Page(response.url, response.headers, [], error.fields, end="missing_list")
             answer = f"{response.status_code} {response.reason}: {self._quote(error.body or body)}"
-            is_refusal = isinstance(error, RefusedPageError)
-            raise OddAnswerError(f"{what}: {error} ({answer})", error.hint, is_refusal=is_refusal) from None
+            is_refusal = isinstance(error, failures.RefusedPageError)
+            raise failures.OddAnswerError(f"{what}: {error} ({answer})", error.hint, is_refusal=is_refusal) from None
 
     def _check_headers(self, what: str, response: requests.Response) -> None:
         """Raise RecoverableError for a malformed header line: http.client drops the headers after it."""
         message = getattr(getattr(response.raw, "_original_response", None), "msg", None)
         if message is not None and message.defects:
-            raise RecoverableError(f"{what}: a header line of the answer is malformed")
+            raise failures.RecoverableError(f"{what}: a header line of the answer is malformed")
 
     def _check_status(self, what: str, response: requests.Response, *, is_first: bool) -> str:
         """Raise an error unless this is a page. Return the word of `end_when` if the answer is the end."""
@@ -181,14 +167,13 @@ class Client:
             return end
         answer = f"{status} {response.reason}: {self._quote(read_start(response))}"
         what = f"{what}: {f'{status} {HTTPStatus(status).phrase}' if status in SILENT else answer}"
-        limited = status == 403 and is_limited(response.headers)
-        if limited or status in RECOVERABLE or status >= 500:
-            raise RecoverableError(what, parse_wait(status, response.headers), status)
+        if may_pass(status, response.headers):
+            raise failures.RecoverableError(what, parse_wait(status, response.headers), status)
         hint = HINTS.get(status, "check url and params")
         if status in (401, 403):
             raise self.fail(f"{what}: {hint}", OutageError)
-        hint += f"; {suggest_end(end)}" if end else ""
-        raise OddAnswerError(what, hint, status, is_refusal=status in REFUSALS)
+        hint += f"; {failures.suggest_end(end)}" if end else ""
+        raise failures.OddAnswerError(what, hint, status, is_refusal=status in REFUSALS)
 
     def _check_clock(self, what: str, response: requests.Response) -> None:
         """Raise SourceError if the source's clock and ours differ by more than the grace period `settle`."""

@@ -28,12 +28,8 @@ class SlowError(OSError):
     """The source did not answer before the deadline, or sends too slowly."""
 
 
-class BrokenChunkError(http.client.HTTPException):
-    """The size of a chunk is negative."""
-
-
-class CutHeadError(http.client.HTTPException):
-    """The connection ended within the headers of an answer. http.client would accept them as complete."""
+class BrokenAnswerError(http.client.HTTPException):
+    """An answer has incomplete headers or a negative size, which http.client would accept."""
 
 
 class Deadline:
@@ -106,9 +102,13 @@ class _Reader(io.RawIOBase):
             self._shorten_timeout()
             raise
         if not size and self.is_head and self._received:
-            raise CutHeadError("the headers of the answer are incomplete")
+            raise BrokenAnswerError("the headers of the answer are incomplete")
         self._check_rate(size or 0)
         return size
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Stand in for the socket: http.client.HTTPResponse only calls this method of it."""
+        return io.BufferedReader(self)
 
     def fileno(self) -> int:
         return self._raw.fileno()
@@ -138,23 +138,13 @@ class _Reader(io.RawIOBase):
             self._since, self._counted = now, 0
 
 
-class _Socket:
-    """A socket for http.client.HTTPResponse, which only calls `makefile`."""
-
-    def __init__(self, reader: _Reader) -> None:
-        self._reader = reader
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self._reader)
-
-
 class _Response(http.client.HTTPResponse):
     has_rest = False
     """Whether bytes arrived after the end of the body."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self._reader = _Reader(sock, _current.get())
-        super().__init__(_Socket(self._reader), *args, **kwargs)  # type: ignore[arg-type]
+        super().__init__(self._reader, *args, **kwargs)  # type: ignore[arg-type]
 
     def begin(self) -> None:
         super().begin()
@@ -168,7 +158,7 @@ class _Response(http.client.HTTPResponse):
     def _read_next_chunk_size(self) -> int:
         size: int = super()._read_next_chunk_size()  # type: ignore[misc]
         if size < 0:  # http.client would read everything into memory
-            raise BrokenChunkError(f"a chunk has a negative size: {size}")
+            raise BrokenAnswerError(f"a chunk has a negative size: {size}")
         return size
 
 

@@ -44,9 +44,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from requests import PreparedRequest, Response
-from requests.adapters import BaseAdapter
-from requests.structures import CaseInsensitiveDict
-from requests.utils import get_encoding_from_headers
+from requests.adapters import HTTPAdapter
 from urllib3.response import HTTPResponse
 
 from wholeday import clock
@@ -75,16 +73,8 @@ HOURS = ((48, 29, 1), (200, 97, 3), (700, 211, 5), (1500, 389, 7))
 WRONG_EVERY = 203
 WRONG_FIRST = 99
 WRONGS = (
-    "id as text",
-    "name null",
-    "updated_at not a time",
-    "unknown field",
-    "email without @",
-    "address null",
-    "email without @",
-    "email missing",
-    "updated_at not a time",
-    "unknown field",
+    *("id as text", "name null", "updated_at not a time", "unknown field", "email without @", "address null"),
+    *("email without @", "email missing", "updated_at not a time", "unknown field"),
 )
 
 WORDS = """
@@ -137,7 +127,7 @@ SECONDS = [f"{second:02}".encode() for second in range(60)]
 FRACTIONS = [b"Z", *(f".{ms:03}Z".encode() for ms in range(1, 1000))]
 
 
-class DemoAdapter(BaseAdapter):
+class DemoAdapter(HTTPAdapter):
     """Answers the `demo://` requests of a session. An invalid request is answered by a status and a JSON error."""
 
     def send(self, request: PreparedRequest, *_args: Any, **_options: Any) -> Response:
@@ -149,19 +139,8 @@ class DemoAdapter(BaseAdapter):
         except _RefusedError as error:
             status, body = error.status, _dump({"error": str(error)})
         headers["Content-Length"] = str(len(body))
-
-        response = Response()
-        response.status_code = status.value
-        response.reason = status.phrase
-        response.headers = CaseInsensitiveDict(headers)
-        response.encoding = get_encoding_from_headers(response.headers)
-        response.raw = HTTPResponse(BytesIO(body), headers, status.value, preload_content=False, decode_content=False)
-        response.url = request.url or ""
-        response.request = request
-        return response
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
+        raw = HTTPResponse(BytesIO(body), headers, status.value, reason=status.phrase, preload_content=False)
+        return self.build_response(request, raw)
 
 
 class _RefusedError(Exception):
@@ -329,22 +308,18 @@ def _hash(number: int) -> int:
 
 def _add_error(text: bytes, wrong: str) -> bytes:
     record = json.loads(text)
-    match wrong:
-        case "id as text":
-            record["id"] = str(record["id"])
-        case "email without @":
-            record["email"] = record["email"].replace("@", " at ")
-        case "email missing":
-            del record["email"]
-        case "name null":
-            record["name"] = None
-        case "address null":
-            record["address"] = None
-        case "updated_at not a time":
-            record["updated_at"] = "0000-00-00 00:00:00"
-        case "unknown field":
-            record["newsletter"] = True
-    return _dump(record)
+    if wrong == "email missing":
+        del record["email"]
+        return _dump(record)
+    changes = {
+        "id as text": {"id": str(record["id"])},
+        "email without @": {"email": record["email"].replace("@", " at ")},
+        "name null": {"name": None},
+        "address null": {"address": None},
+        "updated_at not a time": {"updated_at": "0000-00-00 00:00:00"},
+        "unknown field": {"newsletter": True},
+    }
+    return _dump(record | changes[wrong])
 
 
 def _dump(value: dict[str, Any]) -> bytes:

@@ -46,7 +46,7 @@ def split_list(content: bytes) -> list[msgspec.Raw]:
     If no item is an object or a list, each item becomes an object: `7` becomes `{"value": 7}`.
     """
     records = split_items(content)
-    if records and not _is_container(records[0]) and not any(map(_is_container, records)):
+    if records and not is_container(records[0]) and not any(map(is_container, records)):
         records = [msgspec.Raw(b'{"%b": %b}' % (VALUE.encode(), bytes(record))) for record in records]
     if b"\n" in content or b"\r" in content:
         # Line breaks stand between values only: JSON does not allow them in strings, and `_decode` has checked that.
@@ -191,5 +191,5 @@ def starts_with(raw: msgspec.Raw | None, char: bytes) -> bool:
     return raw is not None and memoryview(raw)[:1] == char
 
 
-def _is_container(raw: msgspec.Raw) -> bool:
+def is_container(raw: msgspec.Raw) -> bool:
     return starts_with(raw, b"{") or starts_with(raw, b"[")

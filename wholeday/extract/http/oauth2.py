@@ -24,13 +24,12 @@ from wholeday.extract.http.body import read_body, read_start
 from wholeday.extract.http.failures import BadPageError, RecoverableError, explain
 from wholeday.extract.http.refresh import RefreshToken
 from wholeday.extract.http.session import Session, encode_basic, find_tls_problem, is_unreachable
-from wholeday.extract.http.waits import is_limited, parse_wait
+from wholeday.extract.http.waits import may_pass, parse_wait
 from wholeday.redaction import Mask
 
 MARGIN = 10.0  # seconds: a token is replaced this long before it expires
 LONGEST = 10**9  # seconds, if the endpoint does not say when a token expires
 EXCERPT = 200  # characters of the endpoint's answer in an error
-RECOVERABLE = frozenset({408, 425, 429})
 UNSEEN = frozenset({"invalid_client", "invalid_request"})  # from an endpoint that expects the id in the body
 CODES = UNSEEN | {"invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "access_denied"}
 SILENT = frozenset({401, 403})
@@ -53,25 +52,16 @@ class Tokens:
     """
 
     def __init__(
-        self,
-        config: Source,
-        mask: Mask,
-        url: str,
-        client: tuple[str, str],
-        hint: str,
-        refresh: RefreshToken | None = None,
+        self, config: Source, mask: Mask, url: str, client: tuple[str, str], hint: str, refresh: RefreshToken | None
     ) -> None:
         parts = urlsplit(url)
         params = parse_qsl(parts.query, keep_blank_values=True)
         self._scope = " ".join(value for name, value in params if name == "scope")
         self._url = parts._replace(query=urlencode([pair for pair in params if pair[0] != "scope"])).geturl()
-        self._config = config
-        self._mask = mask
+        self._config, self._mask, self._hint, self._refresh = config, mask, hint, refresh
         self._id, self._secret = client
         self._basic = encode_basic(quote_plus(self._id), quote_plus(self._secret))  # RFC 6749, 2.3.1
         mask.add(self._secret, self._basic)
-        self._hint = hint
-        self._refresh = refresh
         self._in_body = not self._secret
         self._lock = threading.Lock()
         self._token, self._ends = "", 0.0
@@ -155,7 +145,7 @@ class Tokens:
         what = f"{status} {response.reason}"
         if 300 <= status < 400:
             raise self._fail(f"{what}: a redirect to {headers.get('Location')}, which would receive id and secret")
-        if status >= 500 or status in RECOVERABLE or (status == 403 and is_limited(headers)):
+        if may_pass(status, headers):
             raise self._recover(what, parse_wait(status, headers))
 
     def _read(self, response: requests.Response) -> tuple[str, float]:

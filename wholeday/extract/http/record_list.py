@@ -10,21 +10,9 @@ from typing import NamedTuple
 import msgspec
 
 from wholeday.config.source import Source
+from wholeday.extract.http import envelope
 from wholeday.extract.http.body_errors import BodyErrors, Complaint, show
 from wholeday.extract.http.body_shapes import unfold
-from wholeday.extract.http.envelope import (
-    EMPTY_LIST,
-    ERRORS,
-    LINKS,
-    LIST_START,
-    MAX_FIELD_DEPTH,
-    check_depth,
-    find_raw,
-    read_fields,
-    split_envelope,
-    split_items,
-    starts_with,
-)
 from wholeday.extract.http.failures import BadPageError, MissingListError, RefusedPageError
 from wholeday.schema.paths import find
 
@@ -46,11 +34,9 @@ class RecordList(NamedTuple):
 class ListFinder:
     """Finds the list of records in the pages of a source."""
 
-    selector: str | None
-    """The dotted path of the list: `data_selector`, or the path that the first page showed; None before that."""
-
     def __init__(self, config: Source) -> None:
         self.selector = None if config.data_selector == "auto" else config.data_selector
+        """The dotted path of the list: `data_selector`, or the path that the first page showed; None before that."""
         self._errors = BodyErrors(config.error_path, config.ok_when)
         self._total_path, self._usual = config.total_path, (*USUAL_NAMES, config.section)
 
@@ -76,14 +62,14 @@ class ListFinder:
             _refuse(errors.find_in_list(body))
             return RecordList("", body, {})
         if kind == b"{" and selector != "":
-            page = split_envelope(body)
-            fields = read_fields(page)
+            page = envelope.split_envelope(body)
+            fields = envelope.read_fields(page)
             _refuse(errors.find_always(fields))
             path, found = self._find_list(page, fields, selector)
-            check_depth(page, path)
-            null = starts_with(found, b"n")
+            envelope.check_depth(page, path)
+            null = envelope.starts_with(found, b"n")
             content = b"[]" if found is None or null else bytes(found)
-            if EMPTY_LIST.fullmatch(content):
+            if envelope.EMPTY_LIST.fullmatch(content):
                 _refuse(errors.find_without_records(fields, missing=found is None, null=null))
             else:
                 _refuse(errors.find_in_list(content))
@@ -92,7 +78,7 @@ class ListFinder:
         wanted = f"an object with a list at '{selector}'" if selector else "a list of records"
         came = names.get(kind, "not a JSON list or object")
         what, hint = f"the body is {came}, expected {wanted}", "check url and data_selector"
-        if EMPTY_LIST.fullmatch(body):  # PHP writes an empty object as an empty list
+        if envelope.EMPTY_LIST.fullmatch(body):  # PHP writes an empty object as an empty list
             raise MissingListError(what, hint, {})
         raise BadPageError(what, hint)
 
@@ -103,33 +89,31 @@ class ListFinder:
 
         Raises BadPageError or MissingListError if there is no list.
         """
+        found = None
         if selector is None:
-            path, hint = self._guess_path(page), "set data_selector to its path"
-            if path is not None:
+            if (path := self._guess_path(page)) is not None:
                 return path, page[path]
         else:
-            path, hint = selector, "check url and data_selector"
-        found = None if path is None else find_raw(page, path)
-        if path is not None and (starts_with(found, b"[") or starts_with(found, b"n")):
-            return path, found
-        paths = ", ".join(f"'{each}'" for each, _ in _walk_lists(page))
+            found = envelope.find_raw(page, selector)
+            if envelope.starts_with(found, b"[") or envelope.starts_with(found, b"n"):
+                return selector, found
+            if found is None and self._total_path and find(fields, self._total_path) == 0:
+                return selector, None  # RFC 7644 allows a server to leave out an empty list
+        paths = ", ".join(f"'{each}'" for each, _ in _list_lists(page))
         lists = f"lists at {paths}" if paths else "no list"
-        if path is not None and found is None and self._total_path and find(fields, self._total_path) == 0:
-            return path, None  # RFC 7644 allows a server to leave out an empty list
-        is_missing = found is None or bytes(found) in EMPTY_VALUES
-        if path is None:
+        if selector is None:
             nulls = _list_nulls(page, self._usual)
-            is_missing = not paths and not nulls
+            is_missing, hint = not paths and not nulls, "set data_selector to its path"
             what = f"it is not clear which list holds the records: the page has {lists}"
             what += "".join(f", and null at '{name}'" for name in nulls)
             if not paths and page:
-                members = "".join(
-                    f" or {name}.* (its members)" for name, raw in page.items() if _holds_only_objects(raw)
-                )
+                objects = (name for name, raw in page.items() if _holds_only_objects(raw))
+                members = "".join(f" or {name}.* (its members)" for name in objects)
                 hint += f",{members} or @ (the object itself), if that is a record"
         else:
-            what = f"there is no list at '{path}': the page has {lists}"
-        if is_missing or path is not None or not paths:
+            is_missing, hint = found is None or bytes(found) in EMPTY_VALUES, "check url and data_selector"
+            what = f"there is no list at '{selector}': the page has {lists}"
+        if is_missing or selector is not None or not paths:
             _refuse(self._errors.find_without_records(fields, missing=is_missing, null=True))
         raise MissingListError(what, hint, fields) if is_missing else BadPageError(what, hint)
 
@@ -142,7 +126,7 @@ class ListFinder:
           a doubt, and so is null under a usual name. A usual name, or the name of the dataset, settles these doubts.
         - A list of texts or numbers counts only if it is the only list in the page and has a usual name.
         """
-        lists = {path: raw for path, raw in _walk_lists(page) if not _is_for_links_or_errors(path)}
+        lists = {path: raw for path, raw in _list_lists(page) if not _is_for_links_or_errors(path)}
         found = {path: raw for path, raw in lists.items() if _may_hold_records(raw)}
         names = [name for name in page if name in found and _holds_objects_or_nothing(found[name])]
         if len(lists) == 1 and not found and (name := next(iter(lists))).lower() in (*self._usual, *USUAL_SCALAR_NAMES):
@@ -167,48 +151,48 @@ def _refuse(complaint: Complaint | None) -> None:
 
 
 def _is_for_links_or_errors(path: str) -> bool:
-    return any(name.strip("_").lower() in (*ERRORS, *LINKS) for name in path.split("."))
+    return any(name.strip("_").lower() in (*envelope.ERRORS, *envelope.LINKS) for name in path.split("."))
 
 
 def _may_hold_records(raw: msgspec.Raw) -> bool:
-    start = LIST_START.match(raw)
+    start = envelope.LIST_START.match(raw)
     return bool(start and start[1] in b"{[]n") or _holds_objects_or_nothing(raw)
 
 
 def _holds_objects_or_nothing(raw: msgspec.Raw) -> bool:
     """Return whether a list is empty or contains an object at any place."""
-    start = LIST_START.match(raw)
+    start = envelope.LIST_START.match(raw)
     if start and start[1] in b"{]":
         return True
-    return b"{" in bytes(raw) and any(starts_with(item, b"{") for item in split_items(raw))
+    return b"{" in bytes(raw) and any(envelope.starts_with(item, b"{") for item in envelope.split_items(raw))
 
 
-def _list_nulls(page: Mapping[str, msgspec.Raw], usual: Sequence[str], prefix: str = "") -> list[str]:
-    """Return the paths of null values under usual names of lists."""
-    found = []
-    for name, raw in page.items():
-        if starts_with(raw, b"n") and name.lower() in usual:
-            found.append(prefix + name)
-        elif starts_with(raw, b"{") and not _is_for_links_or_errors(name) and prefix.count(".") < MAX_FIELD_DEPTH:
-            found += _list_nulls(split_envelope(raw), usual, f"{prefix}{name}.")
-    return found
+def _list_nulls(page: Mapping[str, msgspec.Raw], usual: Sequence[str]) -> list[str]:
+    """List the paths of null values under usual names of lists."""
+    nulls = [path for path, raw in _walk(page) if envelope.starts_with(raw, b"n") and not _is_for_links_or_errors(path)]
+    return [path for path in nulls if path.rpartition(".")[2].lower() in usual]
+
+
+def _list_lists(page: Mapping[str, msgspec.Raw]) -> list[tuple[str, msgspec.Raw]]:
+    """List the path and the bytes of each list in a page."""
+    return [(path, raw) for path, raw in _walk(page) if envelope.starts_with(raw, b"[")]
 
 
 def _holds_only_objects(raw: msgspec.Raw) -> bool:
     """Return whether a value is an object whose members are all objects."""
     return (
-        starts_with(raw, b"{")
-        and bool(inner := split_envelope(raw))
-        and all(starts_with(each, b"{") for each in inner.values())
+        envelope.starts_with(raw, b"{")
+        and bool(inner := envelope.split_envelope(raw))
+        and all(envelope.starts_with(each, b"{") for each in inner.values())
     )
 
 
-def _walk_lists(
-    page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = MAX_FIELD_DEPTH
+def _walk(
+    page: Mapping[str, msgspec.Raw], prefix: str = "", depth: int = envelope.MAX_FIELD_DEPTH
 ) -> Iterator[tuple[str, msgspec.Raw]]:
-    """Yield the path and the bytes of each list in a page."""
+    """Yield the path and the bytes of each value in a page, except for objects."""
     for name, raw in page.items():
-        if starts_with(raw, b"["):
+        if not envelope.starts_with(raw, b"{"):
             yield prefix + name, raw
-        elif starts_with(raw, b"{") and depth > 1:
-            yield from _walk_lists(split_envelope(raw), f"{prefix}{name}.", depth - 1)
+        elif depth > 1:
+            yield from _walk(envelope.split_envelope(raw), f"{prefix}{name}.", depth - 1)

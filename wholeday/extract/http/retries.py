@@ -1,9 +1,10 @@
 """Repeat requests that failed in a way that may pass."""
 
+import contextlib
 import datetime as dt
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from wholeday.config.source import Source
 from wholeday.errors import OutageError, SourceError, UnreachableError
@@ -23,15 +24,15 @@ class Retries:
 
     def __init__(self, config: Source, fail: Fail) -> None:
         self._retries, self._max_wait, self._fail = config.retries, config.max_wait, fail
-        self._closed = threading.Event()
 
-    def open(self) -> None:
-        """Allow pauses."""
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Allow pauses within the block. Its end ends them with an error, so that no thread delays the process."""
         self._closed = threading.Event()
-
-    def close(self) -> None:
-        """End all pauses with an error, so that no thread that fetches ahead delays the process."""
-        self._closed.set()
+        try:
+            yield
+        finally:
+            self._closed.set()
 
     def fetch(self, fetch: Callable[[], Page]) -> Page:
         """Return the page that `fetch` returns. Raises OutageError or UnreachableError after the last attempt."""
@@ -45,7 +46,9 @@ class Retries:
                     if isinstance(error, DoubtfulPageError):
                         return error.page
                     raise self._explain_wait(error) if is_too_long else self._explain_end(error, attempt) from None
-                pause = max(self._choose_pause(attempt), error.wait)
+                longest = min(MAX_BACKOFF, self._max_wait.total_seconds())
+                grown = min(BACKOFF * 2 ** (attempt - 1), longest) + random.uniform(0, BACKOFF)  # noqa: S311 - no secret
+                pause = max(grown, error.wait)
                 logger.info("%s; retry %d of %d in %.1f s", self._fail(str(error)), attempt, self._retries, pause)
             self.sleep(pause)
             attempt += 1
@@ -54,10 +57,6 @@ class Retries:
         """Pause. Raises OutageError if the extraction ends meanwhile."""
         if self._closed.wait(seconds):
             raise self._fail("the extraction has ended", OutageError)
-
-    def _choose_pause(self, attempt: int) -> float:
-        longest = min(MAX_BACKOFF, self._max_wait.total_seconds())
-        return min(BACKOFF * 2 ** (attempt - 1), longest) + random.uniform(0, BACKOFF)  # noqa: S311 - no secret
 
     def _explain_wait(self, error: RecoverableError) -> SourceError:
         wait = dt.timedelta(seconds=round(error.wait))

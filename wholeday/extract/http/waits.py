@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 
 from wholeday import clock
 
+RECOVERABLE = (408, 425, 429)
 REMAINING = ("X-RateLimit-Remaining", "RateLimit-Remaining", "X-Rate-Limit-Remaining")
 RESET = ("X-RateLimit-Reset", "RateLimit-Reset", "X-Rate-Limit-Reset")
 COMMA = re.compile(r",(?!\s*\d{1,2}[ -][A-Za-z])")  # between values, but not the comma within a date
@@ -16,6 +17,11 @@ FIRST_EPOCH = 1e9  # larger numbers are points in time, and from a hundred times
 def is_limited(headers: Mapping[str, str]) -> bool:
     """Return whether an answer reports a rate limit: it names a wait, or no remaining requests."""
     return "Retry-After" in headers or any(headers.get(name, "").strip() == "0" for name in REMAINING)
+
+
+def may_pass(status: int, headers: Mapping[str, str]) -> bool:
+    """Return whether a request with this answer may succeed later."""
+    return status >= 500 or status in RECOVERABLE or (status == 403 and is_limited(headers))
 
 
 def parse_wait(status: int, headers: Mapping[str, str]) -> float:
