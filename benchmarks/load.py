@@ -25,8 +25,9 @@ from rich.table import Table
 
 from pipeline.users import USERS
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
-from wholeday.load.clean_day import DayMetadata
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.warehouse import Warehouse
+from wholeday.schema.marker import Marker
 
 START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 PER_BATCH = 16_000
@@ -120,25 +121,22 @@ def load(store: Warehouse, day: tuple[int, str, str], parts: dict[str, list[pa.R
     """Load a day as the pipeline does, but from memory."""
     number, mode, who = day
     stop = START + dt.timedelta(days=number)
-    store.load(
-        DayMetadata(
-            date=(stop - dt.timedelta(days=1)).date(),
-            mode=mode,
-            window_start=stop - dt.timedelta(days=1),
-            window_stop=stop,
-            started_at=stop + dt.timedelta(minutes=15),
-            extracted_at=stop + dt.timedelta(minutes=30),
-            as_of=stop,
-            pages=1,
-            extracted=sum(map(len, parts[who])),
-            rejected=0,
-            raw_sha256=who,
-            clean_sha256=who,
-            transform_version="",
-        ),
-        parts[who],
-        [],
+    draft = Marker(
+        dataset="users",
+        date=(stop - dt.timedelta(days=1)).date(),
+        mode=mode,
+        window_start=stop - dt.timedelta(days=1),
+        window_stop=stop,
+        started_at=stop + dt.timedelta(minutes=15),
+        extracted_at=stop + dt.timedelta(minutes=30),
+        as_of=stop,
+        pages=1,
+        extracted=sum(map(len, parts[who])),
+        raw_sha256=who,
+        clean_sha256=who,
+        transform_version="",
     )
+    store.load(CleanDay(draft, parts[who], []))
 
 
 if __name__ == "__main__":

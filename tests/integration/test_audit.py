@@ -2,7 +2,7 @@
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from tests.integration.test_cases import CASES, ORDERS
 from tests.support.histories import EXAMPLES, limit_examples, run_step, steps
 from tests.support.store import TABLES, Store, incremental, snapshot, user
 from wholeday.load.audit import Audit, Finding
-from wholeday.load.clean_day import CleanDay, DayMetadata
+from wholeday.load.clean_day import CleanDay
 from wholeday.schema.marker import Marker
 
 pytestmark = pytest.mark.slow
@@ -27,9 +27,9 @@ class Watched(Store):
         self.loads: dict[dt.date, CleanDay] = {}
         load = self.warehouse.load
 
-        def keep(day: DayMetadata, rows: Iterable[Any], rejects: Iterable[Any]) -> Marker:
-            clean = self.loads[day.date] = CleanDay(day, list(rows), list(rejects))
-            return load(day, clean.rows, clean.rejects)
+        def keep(day: CleanDay) -> Marker:
+            clean = self.loads[day.draft.date] = CleanDay(day.draft, list(day.rows), list(day.rejects))
+            return load(clean)
 
         self.warehouse.load = keep  # type: ignore[method-assign]
 

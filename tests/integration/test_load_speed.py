@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.model import ReadDay, Record
 from tests.support.store import Store, describe, incremental, snapshot, user
+from wholeday.load.clean_day import CleanDay
 
 STEPS = 10  # of SQLite's virtual machine, between two calls of the progress handler
 
@@ -172,7 +173,7 @@ def test_small_load_reads_only_its_own_pages(tmp_path: Path) -> None:
         for day in (snapshot(1, 30, *make_users(number)), incremental(2, *few)):
             before = count_bytes("rchar")
             described = describe(day, extracted=len(day.records), raw_sha256="", clean_sha256="")
-            store.warehouse.load(described, store.batches(day), [])
+            store.warehouse.load(CleanDay(described, store.batches(day), []))
             read[number] = count_bytes("rchar") - before
     print(read)
     assert 0 < read[20_000] <= 1.1 * read[5_000]

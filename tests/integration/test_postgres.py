@@ -212,7 +212,7 @@ def test_name_longer_than_63_bytes_is_refused(store: Store) -> None:
     declare(store, *declared(), sa.Column("ü" * 32, sa.Text))
     day = incremental(1)
     with pytest.raises(ConfigError, match=f"table users: the name {'ü' * 32} is longer than 63 bytes: choose"):
-        store.warehouse.load(describe(day), [], [])
+        store.warehouse.load(CleanDay(describe(day), [], []))
 
 
 def test_key_too_long_for_index_is_one_line(cluster: Cluster) -> None:
@@ -303,7 +303,7 @@ def test_columns_have_native_types(store: Store) -> None:
     """Covers times with a zone, dates and booleans. Every integer has 64 bits."""
     columns = [sa.Column("yes", sa.Boolean), sa.Column("real", sa.Float), sa.Column("day", sa.Date)]
     declare(store, *declared(), *columns)
-    store.warehouse.load(describe(incremental(1)), [], [])
+    store.warehouse.load(CleanDay(describe(incremental(1)), [], []))
     types = "select column_name, data_type from information_schema.columns where table_name = '{}' and table_schema = "
     assert dict(store.query(types.format("users") + "current_schema()")) == {
         "user_id": "bigint",
@@ -428,7 +428,7 @@ def test_new_column_requires_dropping_dependent_views(store: Store) -> None:
         store, incremental(2), rows=[]
     )
     store.execute("drop view mine")
-    store.warehouse.load(describe(incremental(2)), [], [])
+    store.warehouse.load(CleanDay(describe(incremental(2)), [], []))
     assert databases.list_columns(store.url, "users_history")[2:4] == ["updated_at", "age"]
 
 
@@ -481,7 +481,7 @@ def hold_back(store: Store, day: Any) -> tuple[threading.Thread, threading.Event
         yield from store.batches(day)
 
     thread = threading.Thread(
-        target=lambda: store.warehouse.load(describe(day, extracted=len(day.records)), wait(), [])
+        target=lambda: store.warehouse.load(CleanDay(describe(day, extracted=len(day.records)), wait(), []))
     )
     thread.start()
     assert came.wait(30)

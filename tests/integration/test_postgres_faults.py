@@ -30,6 +30,7 @@ from tests.support.proxy import Moment, Proxy
 from tests.support.store import Store, describe, incremental, snapshot, user
 from wholeday.errors import InterruptedTransactionError, WarehouseError
 from wholeday.load import postgres
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.postgres import database
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
@@ -208,7 +209,7 @@ def test_server_restart_during_copy_loses_nothing(cluster: Cluster, rows: int) -
         yield from batches[rows:]
 
     with pytest.raises(InterruptedTransactionError):
-        store.warehouse.load(describe(day, extracted=3, rejected=1), break_off(), [])
+        store.warehouse.load(CleanDay(describe(day, extracted=3, rejected=1), break_off(), []))
     assert look(store, day) == before
     store.load(day)
 

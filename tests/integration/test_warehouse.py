@@ -1,6 +1,5 @@
 """The warehouse equals its model (model.py) over random histories, and in single cases."""
 
-import dataclasses
 import datetime as dt
 import multiprocessing
 import random
@@ -94,7 +93,7 @@ def test_times_of_mixed_precision_are_ordered(store: Store) -> None:
         )
         for name in ("b", "a")
     ]
-    store.warehouse.load(describe(day, extracted=2), rows, [])
+    store.warehouse.load(CleanDay(describe(day, extracted=2), rows, []))
     assert store.query("select name, updated_at from users") == [("b", "2026-11-01T00:00:00.500000Z")]
     assert [at for (at,) in store.query("select at from _users_events order by at")] == [
         "2026-11-01T00:00:00.000000Z",
@@ -128,7 +127,7 @@ def test_load_is_atomic(store: Store) -> None:
         raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        store.warehouse.load(describe(day, extracted=2), break_off(), [])
+        store.warehouse.load(CleanDay(describe(day, extracted=2), break_off(), []))
     assert store.dump_all() == before
 
 
@@ -176,7 +175,7 @@ def test_late_day_does_not_overwrite_newer_rows(store: Store) -> None:
 def test_load_with_equal_hashes_reads_no_rows(store: Store) -> None:
     day = incremental(1, user(1, "a", 5))
     marker = store.load(day)
-    assert store.warehouse.load(describe(day, extracted=1), None, None) == marker  # type: ignore[arg-type]
+    assert store.warehouse.load(CleanDay(describe(day, extracted=1), None, None)) == marker  # type: ignore[arg-type]
     assert store.warehouse.read_markers() == [marker]
 
 
@@ -189,7 +188,7 @@ def load_slowly(url: str, started: Any, results: Any) -> None:
         sleep(0.3)
         yield from store.batches(day)
 
-    results.put(store.warehouse.load(describe(day, extracted=1), wait(), []))
+    results.put(store.warehouse.load(CleanDay(describe(day, extracted=1), wait(), [])))
 
 
 @pytest.mark.slow
@@ -200,7 +199,7 @@ def test_second_loader_waits_for_the_marker(store: Store) -> None:
     first = context.Process(target=load_slowly, args=(store.url, started, results))
     first.start()
     assert started.wait(30)
-    marker = store.warehouse.load(describe(incremental(1, user(1, "a", 5)), extracted=1), None, None)  # type: ignore[arg-type]
+    marker = store.warehouse.load(CleanDay(describe(incremental(1, user(1, "a", 5)), extracted=1), None, None))  # type: ignore[arg-type]
     assert marker == results.get(timeout=30)
     first.join()
 
@@ -249,7 +248,7 @@ def test_other_dataset_names_are_accepted(store: Store, name: str) -> None:
     store.load(incremental(1, user(1, "a", 5)))
     other = Warehouse(store.url, name, lambda metadata: sa.Table(name, metadata, *declared()))
     for day in (incremental(1, user(1, "a", 5)), snapshot(2, 50, user(1, "b", 45), user(2, "c", 45))):
-        other.load(describe(day, extracted=len(day.records)), store.batches(day), [])
+        other.load(CleanDay(describe(day, dataset=name, extracted=len(day.records)), store.batches(day), []))
     assert store.query(f'select user_id, name from "{name}" order by 1') == [(1, "b"), (2, "c")]
     assert names(store) == {1: "a"}
 
@@ -323,7 +322,7 @@ def test_new_declared_column_is_added_to_the_tables(store: Store) -> None:
     declare(store, *declared(), sa.Column("age", sa.Integer))
     day = incremental(2, user(2, "b", 30))
     rows = [batch.append_column("age", pa.array([7] * batch.num_rows, pa.int32())) for batch in store.batches(day)]
-    store.warehouse.load(describe(day, extracted=1), rows, [])
+    store.warehouse.load(CleanDay(describe(day, extracted=1), rows, []))
     assert store.query("select user_id, name, age from users order by 1") == [(1, "a", None), (2, "b", 7)]
     assert store.query("select user_id, name, age from users_history order by 1") == [(1, "a", None), (2, "b", 7)]
 
@@ -437,7 +436,7 @@ def test_key_of_another_type_fails_the_load(store: Store, key: Any, fitting: lis
     """A cast key would not match the keys of rejects and tombstones. Any width of the right type is accepted."""
     declare(store, *declared(key=key))
     for date, column in enumerate(fitting, 1):
-        store.warehouse.load(describe(snapshot(date, 24 * date), extracted=1), one_row(user_id=column), [])
+        store.warehouse.load(CleanDay(describe(snapshot(date, 24 * date), extracted=1), one_row(user_id=column), []))
     assert len(names(store)) == 1
     for column in others:
         message = load_error(store, incremental(9), rows=one_row(user_id=column), extracted=1)
@@ -573,7 +572,7 @@ def test_reject_with_invalid_key_is_kept(new_database: Callable[[], str]) -> Non
     rejects = [
         Reject(line=line, reason="is wrong", field=None, key=key, record="{}") for line, key in enumerate(keys, 1)
     ]
-    store.warehouse.load(describe(snapshot(2, 40), extracted=len(keys), rejected=len(keys)), [], rejects)
+    store.warehouse.load(CleanDay(describe(snapshot(2, 40), extracted=len(keys), rejected=len(keys)), [], rejects))
     assert store.query("select key from rejects order by line") == [(key,) for key in keys]
     assert names(store) == {}
 
@@ -596,7 +595,7 @@ def test_values_of_every_type_are_preserved(store: Store) -> None:
         }
     )
     for date in (1, 2):
-        store.warehouse.load(describe(snapshot(date, 30 * date), extracted=3), [rows], [])
+        store.warehouse.load(CleanDay(describe(snapshot(date, 30 * date), extracted=3), [rows], []))
     assert [row[1:7] for row in store.query("select * from users order by 1")] == [
         ("0001-01-01T00:00:00.000000Z", text, 2**63 - 1, 1, None, "0001-01-01"),
         ("9999-12-31T23:59:59.999999Z", "", -(2**63), 0, -0.5, "9999-12-31"),
@@ -634,18 +633,18 @@ def test_equal_bytes_of_newer_code_update_the_version(store: Store) -> None:
     """Nothing else in the marker changes, and no row is read."""
     day = incremental(1, user(1, "a", 5))
     marker = store.load(day) and store.warehouse.read_markers()[0]
-    newer = dataclasses.replace(describe(day, extracted=1), transform_version="2")
-    assert store.warehouse.load(newer, None, None) == marker.replace(transform_version="2")  # type: ignore[arg-type]
+    newer = describe(day, extracted=1, transform_version="2")
+    assert store.warehouse.load(CleanDay(newer, None, None)) == marker.replace(transform_version="2")  # type: ignore[arg-type]
     assert store.warehouse.read_markers() == [marker.replace(transform_version="2")]
 
 
 def test_new_extraction_with_equal_hashes_is_loaded(store: Store) -> None:
     """A later snapshot of the same users overrides the records between the two extractions."""
     first, second = snapshot(1, 10, user(1, "a")), snapshot(1, 40, user(1, "a"))
-    store.warehouse.load(describe(first, extracted=1, raw_sha256="same"), store.batches(first), [])
+    store.warehouse.load(CleanDay(describe(first, extracted=1, raw_sha256="same"), store.batches(first), []))
     store.load(incremental(2, user(1, "b", 30)))
     assert names(store) == {1: "b"}
-    store.warehouse.load(describe(second, extracted=1, raw_sha256="same"), store.batches(second), [])
+    store.warehouse.load(CleanDay(describe(second, extracted=1, raw_sha256="same"), store.batches(second), []))
     assert names(store) == {1: "a"}
 
 
@@ -694,5 +693,5 @@ def test_reject_key_with_thousands_of_digits_is_kept(store: Store) -> None:
     """Python refuses to parse such a number."""
     day = snapshot(1, 1)
     reject = Reject(line=1, reason="too large", field="id", key=f"[{'9' * 5000}]", record="{}")
-    store.warehouse.load(describe(day, extracted=1, rejected=1), [], [reject])
+    store.warehouse.load(CleanDay(describe(day, extracted=1, rejected=1), [], [reject]))
     assert store.query("select count(*) from rejects") == [(1,)]

@@ -1,6 +1,5 @@
 """Load days of the model into a warehouse, and read it in the terms of the model, with times in hours."""
 
-import dataclasses
 import datetime as dt
 import json
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 from tests.support import databases
 from tests.support.model import ReadDay, Record
 from wholeday.errors import ConfigError, WarehouseError
-from wholeday.load.clean_day import DayMetadata
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.warehouse import Warehouse
 from wholeday.schema.marker import Marker
 from wholeday.schema.reject import Reject
@@ -63,9 +62,10 @@ MISCHIEF = {
 }
 
 
-def describe(day: ReadDay, **changed: Any) -> DayMetadata:
+def describe(day: ReadDay, **changed: Any) -> Marker:
     """Describe a day of the model as its manifests do."""
-    said = DayMetadata(
+    said = Marker(
+        dataset="users",
         date=day.date,
         mode=day.mode,
         window_start=day.window_stop - dt.timedelta(days=1),
@@ -75,12 +75,11 @@ def describe(day: ReadDay, **changed: Any) -> DayMetadata:
         as_of=day.as_of,
         pages=1,
         extracted=0,
-        rejected=0,
         raw_sha256=repr(day),
         clean_sha256="",
         transform_version="1",
     )
-    return dataclasses.replace(said, **changed)
+    return said.replace(**changed)
 
 
 class Store:
@@ -98,8 +97,8 @@ class Store:
             for line, r in enumerate(day.records, 1)
             if r.rejected
         ]
-        described = describe(day, extracted=len(day.records), rejected=len(rejects))
-        return self.warehouse.load(described, self.batches(day), rejects)
+        described = describe(day, dataset=self.name, extracted=len(day.records), rejected=len(rejects))
+        return self.warehouse.load(CleanDay(described, self.batches(day), rejects))
 
     def batches(self, day: ReadDay) -> Iterator[pa.RecordBatch]:
         rows = [r for r in day.records if not r.rejected]
@@ -212,7 +211,9 @@ def load_error(store: Store, day: ReadDay, **changed: Any) -> str:
     before = store.dump_all() if store.warehouse.database.exists() else None
     rows = changed.pop("rows", store.batches(day))
     with pytest.raises((WarehouseError, ConfigError)) as error:
-        store.warehouse.load(describe(day, **{"extracted": len(day.records)} | changed), rows, [])
+        store.warehouse.load(
+            CleanDay(describe(day, dataset=store.name, **{"extracted": len(day.records)} | changed), rows, [])
+        )
     if before:
         assert store.dump_all() == before
     assert "\n" not in str(error.value)

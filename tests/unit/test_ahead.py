@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.store import TABLES, describe, snapshot
 from wholeday.load.ahead import read_ahead
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.postgres.binary_copy import HEADER
 from wholeday.load.sqlite import SQLite
 from wholeday.load.warehouse import Warehouse
@@ -80,8 +81,8 @@ def test_rows_are_read_during_writes(
 
     warehouse = Warehouse(new_database(), "users", TABLES["users"])
     if not first:
-        warehouse.load(describe(snapshot(1, 30), extracted=1), [make_row(3)], [])
+        warehouse.load(CleanDay(describe(snapshot(1, 30), extracted=1), [make_row(3)], []))
     wait(SQLite, "_insert")
     wait(psycopg.Copy, "write")
-    assert warehouse.load(describe(snapshot(2, 60), extracted=2), read(), []).inserted == 2
+    assert warehouse.load(CleanDay(describe(snapshot(2, 60), extracted=2), read(), [])).inserted == 2
     assert set(written) == {True}

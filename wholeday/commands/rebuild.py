@@ -55,7 +55,7 @@ def rebuild(workspace: Workspace, drop_missing: bool = False) -> list[Outcome]:
                         failed[date] = error
             for date in sorted(kept & failed.keys()):
                 raise failed[date]
-            lost = warehouse.rebuild(sorted(loads.values(), key=lambda load: load.metadata.as_of), missing)
+            lost = warehouse.rebuild(sorted(loads.values(), key=lambda load: load.draft.as_of), missing)
             if not lost:
                 break
             kept |= lost  # loaded meanwhile, with files in a bucket, which has no locks
@@ -66,8 +66,8 @@ def rebuild(workspace: Workspace, drop_missing: bool = False) -> list[Outcome]:
 
 def _accept_source(clean: "CleanDay") -> "CleanDay":
     """Mark in a clean day that its source was accepted."""
-    accepted = join_accepted(clean.metadata.accepted, SOURCE_GATE)
-    return replace(clean, metadata=replace(clean.metadata, accepted=accepted))
+    accepted = join_accepted(clean.draft.accepted, SOURCE_GATE)
+    return replace(clean, draft=clean.draft.replace(accepted=accepted))
 
 
 def _list_days(workspace: Workspace) -> list[dt.date]:

@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -23,7 +23,7 @@ from wholeday.commands.session import open_workspaces
 from wholeday.errors import FolderError, InterruptedTransactionError, PipelineError, WarehouseError
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare
-from wholeday.load.clean_day import CleanDay, DayMetadata
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Connection
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
@@ -40,6 +40,11 @@ from wholeday.tasks.workflow import spell_command
 from wholeday.transform import parts
 
 Manifest = TypeVar("Manifest", RawManifest, CleanManifest)
+# The values of a marker that a load copies from the manifests.
+COPIED = (
+    *("mode", "source", "window_start", "window_stop", "started_at", "extracted_at", "as_of"),
+    *("pages", "extracted", "raw_sha256", "clean_sha256", "accepted"),
+)
 
 
 def verify(workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = dt.date.max) -> Iterator[Finding]:
@@ -133,7 +138,7 @@ class _Comparison:
         elif self.audit and raw and clean and clean.raw_sha256 == [part.sha256 for part in raw.parts]:
             day = load_stage.read_clean(self.workspace, date)
             # If they differ, the day was extracted again and is not loaded yet.
-            if self.audit.is_loaded_from(day.metadata):
+            if self.audit.is_loaded_from(day.draft):
                 yield from self._compare_rows(self.audit, None, day)
 
     def _compare_loaded_rows(
@@ -141,23 +146,20 @@ class _Comparison:
     ) -> Iterator[Finding]:
         """Compare the tables with the clean files that the day was loaded from."""
         folder = self.workspace.folder("clean", marker.date)
-        values = {
-            field.name: getattr(marker, field.name) for field in fields(DayMetadata) if hasattr(marker, field.name)
-        }
         # If the raw files are not the loaded ones, only the marker knows the number of erased lines.
         erased = raw.forgotten if raw and raw.sha256 == marker.raw_sha256 else marker.forgotten
         left = clean.rows + clean.rejected
-        day = DayMetadata(**values | {"extracted": left + erased, "rejected": clean.rejected, "forgotten": erased})
+        draft = marker.replace(extracted=left + erased, rejected=clean.rejected, forgotten=erased)
         rows = load_stage.read_rows(folder, clean.parts)
         rejects = load_stage.read_rejects(self.workspace, folder, clean.rejects)
-        yield from self._compare_rows(audit, marker, CleanDay(day, rows, rejects))
+        yield from self._compare_rows(audit, marker, CleanDay(draft, rows, rejects))
 
     def _compare_rows(self, audit: Audit, marker: Marker | None, day: CleanDay) -> Iterator[Finding]:
         """Compare the tables with a day as it would be loaded."""
         try:
             yield from audit.check_rows(marker, day)
         except PipelineError as error:
-            yield Finding(day.metadata.date, self.workspace.name, str(error))
+            yield Finding(day.draft.date, self.workspace.name, str(error))
 
 
 def _check_clock(marker: Marker) -> Iterator[Finding]:
@@ -188,10 +190,8 @@ def verify_files(
         yield from compare(date, "clean", {"records": clean.rows + clean.rejected}, left)
         if clean.transform_version == workspace.version and not [*raw_findings, *clean_findings]:
             yield from _compare_transform(workspace, raw_folder, raw, clean_folder, clean)
-        # `rejected` and `forgotten` differ: a reject in the files with an erased key counts as forgotten in the marker.
-        day = load_stage.read_clean(workspace, date).metadata
-        others = ("transform_version", "rejected", "forgotten")
-        expected = {name: value for name, value in vars(day).items() if name not in others}
+        draft = load_stage.read_clean(workspace, date).draft
+        expected = {name: getattr(draft, name) for name in COPIED}
     if marker:
         yield from _compare_marker(workspace, marker, expected, raw, clean)
     return None if raw_findings else raw, None if clean_findings else clean

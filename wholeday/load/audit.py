@@ -16,7 +16,7 @@ import msgspec
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.catalog import check_table
-from wholeday.load.clean_day import CleanDay, DayMetadata
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Connection, Row, decode
 from wholeday.load.markers import has_markers, scan_markers
 from wholeday.load.old_names import refuse_old_names
@@ -101,7 +101,7 @@ class Audit:
             what = f"{self.db}: the table {', '.join(self.missing)} is missing: rebuild creates it"
             yield Finding(None, self.declared.name, what)
 
-    def is_loaded_from(self, day: DayMetadata) -> bool:
+    def is_loaded_from(self, day: Marker) -> bool:
         """Whether the rows of a day are from this extraction of it, by `_users_days`."""
         as_of = self.db.encode(day.as_of) if day.mode == SNAPSHOT else None
         sql = "select mode, as_of, extracted_at from {days} where load_date = :date"
@@ -155,7 +155,7 @@ class Audit:
             yield from self._check_rows(marker, day)
 
     def _check_rows(self, marker: Marker | None, clean: CleanDay) -> Iterator[Finding]:
-        day = clean.metadata
+        day = clean.draft
         stage = self.declared.temporary(day.mode == SNAPSHOT).stage
         self._create(REJECTS)  # staging writes there, and not into the permanent table of that name
         staged = Staging(self.db, self.declared, day).stage(clean.rows, clean.rejects)

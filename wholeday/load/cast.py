@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
-from wholeday.load.clean_day import DayMetadata
-from wholeday.schema.kinds import describe_difference
+from wholeday.schema.kinds import describe_difference, list_arrow_types
+from wholeday.schema.marker import Marker
 from wholeday.schema.tables import Declared
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LIMITS = {  # of Python, and of the text of fixed width that times are in SQLite
 class BatchCaster:
     """Casts batches of one day."""
 
-    def __init__(self, declared: Declared, day: DayMetadata) -> None:
+    def __init__(self, declared: Declared, day: Marker) -> None:
         self._declared, self._day = declared, day
         self._what = f"{declared.name} {day.date}"
 
@@ -57,21 +57,14 @@ class BatchCaster:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        types = {
-            "integer": pa.int64(),
-            "text": pa.string(),
-            "boolean": pa.bool_(),
-            "float": pa.float64(),
-            "date": pa.date32(),
-            "time": pa.timestamp("us", "UTC"),
-        }
+        type_ = list_arrow_types()[kind]
         if difference := describe_difference(name, column, kind):
             raise WarehouseError(f"{self._what}: {difference}")
         try:
-            column = column.cast(types[kind])  # to the width of the kind
+            column = column.cast(type_)  # to the width of the kind
         except pa.ArrowInvalid as error:
             raise self._refuse(
-                f"column {name} holds {column.type}, and a value does not fit {types[kind]}: {error}"
+                f"column {name} holds {column.type}, and a value does not fit {type_}: {error}"
             ) from error
         if kind == "text" and pc.any(pc.match_substring(column, "\0")).as_py():
             raise self._refuse(f"the column {name} holds a NUL character, which not every database can store")
@@ -79,7 +72,7 @@ class BatchCaster:
             # NaN differs from itself: a row with it would change with every load.
             column = pc.if_else(pc.is_nan(column), None, column)
         if kind in LIMITS and column.null_count < len(column):
-            found, (low, high) = pc.min_max(column), (pa.scalar(limit, types[kind]) for limit in LIMITS[kind])
+            found, (low, high) = pc.min_max(column), (pa.scalar(limit, type_) for limit in LIMITS[kind])
             if not low.value <= found["min"].value <= found["max"].value <= high.value:
                 raise self._refuse(f"the column {name} holds a {kind} outside the years 1 to 9999")
         return column

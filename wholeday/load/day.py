@@ -10,7 +10,7 @@ import tenacity
 
 from wholeday import clock
 from wholeday.errors import FolderError, InterruptedTransactionError, QualityError
-from wholeday.load.clean_day import CleanDay, DayMetadata
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import logger, set_load
 from wholeday.schema.marker import Marker
@@ -83,14 +83,13 @@ def _log_retry(state: tenacity.RetryCallState) -> None:
     reraise=True,
 )
 def _load(workspace: Workspace, date: dt.date) -> Marker:
-    day = read_to_load(workspace, date)
-    return open_warehouse(workspace).load(day.metadata, day.rows, day.rejects, accept=workspace.settings.accept)
+    return open_warehouse(workspace).load(read_to_load(workspace, date), accept=workspace.settings.accept)
 
 
 def read_to_load(workspace: Workspace, date: dt.date) -> CleanDay:
     """Read a clean day as `read_clean` does. Raises QualityError if the clock was ahead when it was extracted."""
     clean = read_clean(workspace, date)
-    day = clean.metadata
+    day = clean.draft
     latest = max(day.started_at, day.extracted_at, day.as_of)
     if clock.is_future(latest):
         raise QualityError(
@@ -108,7 +107,8 @@ def read_clean(workspace: Workspace, date: dt.date) -> CleanDay:
     if made.raw_sha256 != [part.sha256 for part in read.parts]:
         raise FolderError(f"{clean} does not match {raw}, which was extracted again: run the day again")
     set_load(read.as_of)
-    day = DayMetadata(
+    draft = Marker(
+        dataset=workspace.name,
         date=date,
         mode=read.mode,
         window_start=read.window_start,
@@ -124,10 +124,10 @@ def read_clean(workspace: Workspace, date: dt.date) -> CleanDay:
         raw_sha256=read.sha256,
         clean_sha256=made.sha256,
         transform_version=made.transform_version,
-        absent=made.absent,
+        details={"absent": made.absent} if made.absent else {},
         accepted=", ".join([*(verdict.gate for verdict in read.gates if not verdict.passed), *made.accepted]),
     )
-    return CleanDay(day, read_rows(clean, made.parts), read_rejects(workspace, clean, made.rejects))
+    return CleanDay(draft, read_rows(clean, made.parts), read_rejects(workspace, clean, made.rejects))
 
 
 def read_rows(clean: DayFolder, parts: Iterable[Part]) -> "Iterator[pa.RecordBatch]":

@@ -5,28 +5,12 @@ which every record is counted.
 Non-goals: which records of the day are kept; see staging.py.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
-from wholeday.load.staging import Staged, Statements
-from wholeday.schema.marker import CLASSES
-
-
-@dataclass(frozen=True)
-class Merged:
-    """The counts of a day that depend on other days."""
-
-    superseded: int
-    unchanged: int
-    inserted: int
-    updated: int
-    deleted: int
-    vanished: int
-    reverted: int
-    nulled: dict[str, int]
-    """By column: the values that the load made null in rows that stay."""
+from wholeday.load.staging import Statements
+from wholeday.schema.marker import CLASSES, Marker
 
 
 class _Reading(NamedTuple):
@@ -40,40 +24,37 @@ class _Reading(NamedTuple):
 class Merge(Statements):
     """Merges the staged records of a day."""
 
-    def merge(self, staged: Staged) -> Merged:
-        """Merge the day and count its records. Raises WarehouseError if the counts do not add up."""
-        self.words["newest"] = self._write_is_newest(staged.records)
+    def merge(self) -> Marker:
+        """Merge the day, and return its marker with all counts. Raises WarehouseError if they do not add up."""
+        kept = self.day.extracted - self.day.rejected - self.day.forgotten - self.day.duplicate
+        self.words["newest"] = self._write_is_newest(kept)
         row = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
         loaded = _Reading(*row) if row else None
         with self.db.watching(self.declared.name) as growth:
-            merged = self._merge(staged.records, loaded)
-            self._check(staged, merged, None if loaded else growth())
+            merged = self._merge(kept, loaded)
+            self._check(merged, None if loaded else growth())
         return merged
 
-    def _merge(self, staged: int, loaded: _Reading | None) -> Merged:
+    def _merge(self, kept: int, loaded: _Reading | None) -> Marker:
         """Merge the day, after undoing the reading of it that is `loaded`."""
-        reading = _Reading(self.day.mode, self._encode_as_of(), self.db.encode(self.day.extracted_at))
+        reading = _Reading(*(self.db.encode(self.params[name]) for name in ("mode", "snapshot_at", "extracted_at")))
         if loaded and loaded != reading:
             self._undo(loaded)
         if self.snapshot:
             self._check_as_of()
         if self.first:
-            return self._merge_first(staged)
+            return self._merge_first(kept)
         if self.snapshot:
             self._merge_snapshot()
         else:
             self._merge_records()
-        return self._count(staged)
+        return self._count(kept)
 
-    def _write_is_newest(self, staged: int) -> str:
+    def _write_is_newest(self, kept: int) -> str:
         """Return SQL for whether s, a staged record, is the newest of its user. Usually every user has only one."""
-        if self.snapshot or self.one("select count(*) from (select distinct {key} from {stage}) k") == (staged,):
+        if self.snapshot or self.one("select count(*) from (select distinct {key} from {stage}) k") == (kept,):
             return "true"
         return "not exists (select 1 from {stage} x where ({x.key}) = ({s.key}) and x.at > s.at)".format_map(self.words)
-
-    def _encode_as_of(self) -> Any:
-        """Return the stored form of the `as_of` of a snapshot; None for an incremental day."""
-        return self.db.encode(self.day.as_of) if self.snapshot else None
 
     def _check_as_of(self) -> None:
         clash = self.one("select min(load_date) from {days} where as_of = :as_of and load_date <> :date")[0]
@@ -84,15 +65,12 @@ class Merge(Statements):
             )
 
     def _add_day(self) -> None:
-        self.execute(
-            """
+        self.execute("""
             insert into {days} (load_date, mode, as_of, extracted_at) values (:date, :mode, :snapshot_at, :extracted_at)
             on conflict (load_date) do nothing
-            """,
-            snapshot_at=self._encode_as_of(),
-        )
+        """)
 
-    def _merge_first(self, staged: int) -> Merged:
+    def _merge_first(self, kept: int) -> Marker:
         """Merge the first day of a dataset, whose records are staged where they stay. This is only faster."""
         self._add_day()
         stored = self.declared.stored()
@@ -102,8 +80,11 @@ class Merge(Statements):
                 select {key}, {row}, :extracted_at, :date from {stage} s where _state = 0 and {newest}
             """).rowcount
         superseded = self.one("select count(*) from {stage} s where not {newest}")[0]
-        unchanged = staged - inserted - superseded  # deletions
-        return Merged(superseded, unchanged, inserted, updated=0, deleted=0, vanished=0, reverted=0, nulled={})
+        return self.day.replace(
+            superseded=superseded,
+            unchanged=kept - inserted - superseded,  # deletions
+            inserted=inserted,
+        )
 
     def _merge_records(self) -> None:
         self.execute("insert into _touched ({key}) select distinct {key} from {events} where load_date = :date")
@@ -299,7 +280,7 @@ class Merge(Statements):
         """)
         self.execute("delete from _wanted")
 
-    def _count(self, staged: int) -> Merged:
+    def _count(self, kept: int) -> Marker:
         """Count every kept record in one class. An untouched user was, and is, as the record says."""
         superseded = self.one("""
             select count(*)
@@ -324,9 +305,17 @@ class Merge(Statements):
                    count(*) filter (where not by_record and not (:mode = 'snapshot' and staged is null and new = 1))
               from _moved
         """)
-        unchanged = staged - superseded - inserted - updated - deleted
         nulled = self._count_nulled()
-        return Merged(superseded, unchanged, inserted, updated, deleted, vanished, reverted, nulled)
+        return self.day.replace(
+            superseded=superseded,
+            unchanged=kept - superseded - inserted - updated - deleted,
+            inserted=inserted,
+            updated=updated,
+            deleted=deleted,
+            vanished=vanished,
+            reverted=reverted,
+            details=({"nulled": nulled} if nulled else {}) | (self.day.details or {}),
+        )
 
     def _count_nulled(self) -> dict[str, int]:
         """Count by column the values that this load made null in rows that `users` had before and still has.
@@ -340,10 +329,9 @@ class Merge(Statements):
         )
         return {column: count for column, count in zip(columns, counts, strict=True) if count}
 
-    def _check(self, staged: Staged, merged: Merged, growth: int | None) -> None:
+    def _check(self, merged: Marker, growth: int | None) -> None:
         """Raise WarehouseError if a record is in no class, or if users were added or removed without a count."""
-        counts = vars(staged) | vars(merged)
-        by_class = {name: counts[name] for name in CLASSES}
+        by_class = {name: merged.counts[name] for name in CLASSES}
         numbers = ", ".join(f"{name} {number}" for name, number in (by_class | {"vanished": merged.vanished}).items())
         if sum(by_class.values()) != self.day.extracted or min(by_class.values()) < 0:
             raise WarehouseError(f"{self.what}: {self.day.extracted} records do not divide into {numbers}: report this")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.cast import MAX_INTEGER, BatchCaster
-from wholeday.load.clean_day import DayMetadata
 from wholeday.load.database import Connection, Rows
 from wholeday.load.sql import Words
+from wholeday.schema.marker import Marker
 from wholeday.schema.reject import Reject
 from wholeday.schema.tables import REJECTS, Declared
 from wholeday.storage.tombstones import Key
@@ -25,18 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 REJECTS_AT_ONCE = 10_000
-
-
-@dataclass(frozen=True)
-class Staged:
-    """The counts of a day by itself."""
-
-    records: int
-    """Records that were kept: one for each key and time."""
-    rejected: int
-    forgotten: int
-    duplicate: int
-    watermark: dt.datetime | None
 
 
 @dataclass
@@ -51,9 +39,9 @@ class _Rows:
 
 
 class Statements:
-    """Run SQL with the names of a dataset's tables and columns, and a day's metadata as parameters."""
+    """Run SQL with the names of a dataset's tables and columns, and a day as parameters."""
 
-    def __init__(self, db: Connection, declared: Declared, day: DayMetadata, first: bool = False) -> None:
+    def __init__(self, db: Connection, declared: Declared, day: Marker, first: bool = False) -> None:
         """Take a day. The `first` day of a dataset is staged in the table where its records stay."""
         self.db, self.declared, self.day, self.first = db, declared, day, first
         self.snapshot = day.mode == SNAPSHOT
@@ -63,13 +51,20 @@ class Statements:
             stored = declared.stored()
             self.staged_in = stored.changes if self.snapshot else stored.events
             self.given = {"as_of": day.as_of} if self.snapshot else {"load_date": day.date}
+        self.params = {
+            "date": day.date,
+            "mode": day.mode,
+            "as_of": day.as_of,
+            "snapshot_at": day.as_of if self.snapshot else None,
+            "extracted_at": day.extracted_at,
+        }
         self.words = Words(declared, stage=f'"{self.staged_in.name}"')
         self.what = f"{declared.name} {day.date}"
 
     def execute(self, sql: str, words: Mapping[str, str] | None = None, **params: Any) -> Rows:
         """Run a statement. `words` are more words of it, which may hold words themselves."""
         more = {name: text.format_map(self.words) for name, text in (words or {}).items()}
-        return self.db.run(sql.format_map(self.words | more), **vars(self.day) | params)
+        return self.db.run(sql.format_map(self.words | more), **self.params | params)
 
     def one(self, sql: str, **params: Any) -> tuple[Any, ...]:
         """Return the only row of a query."""
@@ -80,8 +75,11 @@ class Statements:
 class Staging(Statements):
     """Fills the staging table and `rejects`."""
 
-    def stage(self, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> Staged:
-        """Stage rows and rejects. Raises WarehouseError if they do not fit the table or the manifests."""
+    def stage(self, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject]) -> Marker:
+        """Stage rows and rejects. Return the marker with the counts that depend on the day alone.
+
+        Raises WarehouseError if rows and rejects do not fit the table or the manifests.
+        """
         tombstones = set(self.execute("select {key} from {forgotten}").fetchall())
         found = self._stage_rows(rows, tombstones)
         staged = self.one("select count(*) from {stage}")[0]
@@ -97,8 +95,7 @@ class Staging(Statements):
                 f"{self.what}: the manifests say {left} records, {self.day.rejected} of them rejected, "
                 f"the files hold {found.records} rows and {rejected} rejects: transform the day again"
             )
-        return Staged(
-            records=staged,
+        return self.day.replace(
             rejected=rejected - forgotten_rejects,
             forgotten=self.day.forgotten + found.forgotten + forgotten_rejects,
             duplicate=found.records - found.forgotten - staged,

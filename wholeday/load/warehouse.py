@@ -35,7 +35,7 @@ from wholeday.config.days import SNAPSHOT
 from wholeday.days import name_days
 from wholeday.errors import QualityError, WarehouseError
 from wholeday.load.catalog import check_table, check_view, clear_tables, prepare_tables, read_days
-from wholeday.load.clean_day import CleanDay, DayMetadata
+from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Connection, decode, find_database
 from wholeday.load.markers import read_known_source, read_markers
 from wholeday.load.merge import Merge
@@ -44,14 +44,12 @@ from wholeday.load.sql import Words
 from wholeday.load.staging import Staging
 from wholeday.log import logger
 from wholeday.schema.marker import Marker
-from wholeday.schema.reject import Reject
 from wholeday.schema.tables import LOADS, REJECTS, Declared
 from wholeday.storage.known_source import SOURCE_GATE, KnownSource, describe_ways_out, is_let_through, join_accepted
 from wholeday.storage.tombstones import Key
 from wholeday.storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import sqlalchemy as sa
 
 
@@ -90,10 +88,8 @@ class Warehouse:
         self.name, self.table, self.tombstones = name, table, tombstones
         self.database = find_database(url, private)
 
-    def load(
-        self, day: DayMetadata, rows: "Iterable[pa.RecordBatch]", rejects: Iterable[Reject], accept: bool = False
-    ) -> Marker:
-        """Load a day in one transaction and return its marker. For `rows` and `rejects`, see CleanDay.
+    def load(self, clean: CleanDay, accept: bool = False) -> Marker:
+        """Load a day in one transaction and return its marker.
 
         An earlier load of the day is replaced. If its marker has the same hashes and `as_of`, nothing is read, and that
         marker is returned. A day of another source than the newest loaded day is refused, unless a person let it
@@ -103,7 +99,7 @@ class Warehouse:
         other expected error: a locked, foreign, full or read-only database, rows that do not fit, counts that do not
         add up. After InterruptedTransactionError the day may be committed or not: call this again, with new iterators.
         """
-        declared = Declared.read(self.name, self.table)
+        declared, day = Declared.read(self.name, self.table), clean.draft
         with self.database.connect(create=True) as db:
             db.begin(self.name)
             prepare_tables(db, declared)
@@ -112,16 +108,16 @@ class Warehouse:
             if loaded and loaded[0].has(raw_sha256=day.raw_sha256, clean_sha256=day.clean_sha256, as_of=day.as_of):
                 return self._confirm(db, loaded[0], day)
             if loaded and loaded[0].source == day.source:
-                day = replace(day, accepted=join_accepted(day.accepted, loaded[0].accepted))
+                day = day.replace(accepted=join_accepted(day.accepted, loaded[0].accepted))
             else:
                 day = self._check_source(db, day, accept)
-            marker = _load(db, declared, CleanDay(day, rows, rejects))
+            marker = _load(db, declared, replace(clean, draft=day))
             db.commit()
             if day.mode == SNAPSHOT:
                 _warn_of_future(db, self.name, day)
             return marker
 
-    def _confirm(self, db: Connection, marker: Marker, day: DayMetadata) -> Marker:
+    def _confirm(self, db: Connection, marker: Marker, day: Marker) -> Marker:
         """Return the marker of a day that is already loaded from these files, updated by what the manifests say now."""
         accepted = join_accepted(day.accepted, marker.accepted)
         values = {"transform_version": day.transform_version, "accepted": accepted, "source": day.source}
@@ -133,7 +129,7 @@ class Warehouse:
         db.commit()
         return marker.replace(**values)
 
-    def _check_source(self, db: Connection, day: DayMetadata, accept: bool) -> DayMetadata:
+    def _check_source(self, db: Connection, day: Marker, accept: bool) -> Marker:
         """Return the day, with the gate in its `accepted` if it is let through now. Raises QualityError."""
         known = read_known_source(db, self.name)
         refusal = known.refuse(day.source) if known else None
@@ -141,7 +137,7 @@ class Warehouse:
             return day
         if not accept:
             raise QualityError(f"{self.name} {day.date}: {refusal}: {describe_ways_out(self.name)}")
-        return replace(day, accepted=join_accepted(day.accepted, SOURCE_GATE))
+        return day.replace(accepted=join_accepted(day.accepted, SOURCE_GATE))
 
     def rebuild(self, days: Sequence[CleanDay], drop: Collection[dt.date] = ()) -> set[dt.date]:
         """Replace the tables of the dataset by new ones of these days, in their order, in one transaction.
@@ -153,7 +149,7 @@ class Warehouse:
         declared = Declared.read(self.name, self.table)
         with self.database.connect(create=True) as db:
             db.begin(self.name)
-            if lost := read_days(db, self.name) - {day.metadata.date for day in days} - {*drop}:
+            if lost := read_days(db, self.name) - {day.draft.date for day in days} - {*drop}:
                 return lost
             tombstones = clear_tables(db, declared)
             prepare_tables(db, declared)
@@ -299,45 +295,14 @@ class Warehouse:
 
 def _load(db: Connection, declared: Declared, clean: CleanDay) -> Marker:
     """Stage and merge a day, and write its marker. Raises WarehouseError if the counts do not add up."""
-    started, day = time.perf_counter(), clean.metadata
+    started = time.perf_counter()
     for table in declared.temporary()[1:]:  # staging creates the first one
         db.create(table, temporary=True)
     facts = "select 1 from {days} union all select 1 from {events} union all select 1 from {changes}"
     first = not db.run(f"select exists ({facts})".format_map(Words(declared))).fetchone()[0]
-    staged = Staging(db, declared, day, first).stage(clean.rows, clean.rejects)
-    merged = Merge(db, declared, day, first).merge(staged)
-    marker = Marker(
-        dataset=declared.name,
-        date=day.date,
-        mode=day.mode,
-        source=day.source,
-        window_start=day.window_start,
-        window_stop=day.window_stop,
-        started_at=day.started_at,
-        extracted_at=day.extracted_at,
-        as_of=day.as_of,
-        pages=day.pages,
-        extracted=day.extracted,
-        rejected=staged.rejected,
-        forgotten=staged.forgotten,
-        duplicate=staged.duplicate,
-        superseded=merged.superseded,
-        unchanged=merged.unchanged,
-        inserted=merged.inserted,
-        updated=merged.updated,
-        deleted=merged.deleted,
-        vanished=merged.vanished,
-        reverted=merged.reverted,
-        watermark=staged.watermark,
-        raw_sha256=day.raw_sha256,
-        clean_sha256=day.clean_sha256,
-        transform_version=day.transform_version,
-        accepted=day.accepted,
-        loaded_at=clock.utc_now(),
-        seconds=round(time.perf_counter() - started, 3),
-        pruned_at=None,
-        details={kind: found for kind, found in (("nulled", merged.nulled), ("absent", day.absent)) if found},
-    )
+    staged = Staging(db, declared, clean.draft, first).stage(clean.rows, clean.rejects)
+    merged = Merge(db, declared, staged, first).merge()
+    marker = merged.replace(loaded_at=clock.utc_now(), seconds=round(time.perf_counter() - started, 3))
     write_marker(db, marker)
     return marker
 
@@ -351,7 +316,7 @@ def write_marker(db: Connection, marker: Marker) -> None:
     db.insert("loads", LOADS.columns, [tuple(db.encode(values[column]) for column in LOADS.columns)])
 
 
-def _warn_of_future(db: Connection, name: str, day: DayMetadata) -> None:
+def _warn_of_future(db: Connection, name: str, day: Marker) -> None:
     """Warn if a snapshot that was read under a wrong clock keeps this one from changing anything."""
     later = read_markers(db, name, "and mode = :mode and as_of > :as_of", mode=day.mode, as_of=day.as_of)
     if ahead := [marker for marker in later if clock.is_future(marker.as_of)]:

@@ -6,6 +6,8 @@ from typing import Any, get_args
 
 import msgspec
 
+from wholeday import clock
+
 # Every extracted record is in exactly one of these classes.
 CLASSES = ("rejected", "forgotten", "duplicate", "superseded", "unchanged", "inserted", "updated", "deleted")
 KINDS = {str: "text", int: "integer", float: "float", dt.date: "date", dt.datetime: "time"}
@@ -17,7 +19,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
     date: dt.date
     mode: str
-    source: str | None
+    source: str | None = None
     """None if an older version extracted the day: its manifest names no source."""
     window_start: dt.datetime
     window_stop: dt.datetime
@@ -27,26 +29,26 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     pages: int
     extracted: int
     """The sum of the classes, which follow."""
-    rejected: int
-    forgotten: int
-    duplicate: int
-    superseded: int
-    unchanged: int
-    inserted: int
-    updated: int
-    deleted: int
-    vanished: int
-    reverted: int
-    watermark: dt.datetime | None
+    rejected: int = 0
+    forgotten: int = 0
+    duplicate: int = 0
+    superseded: int = 0
+    unchanged: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    vanished: int = 0
+    reverted: int = 0
+    watermark: dt.datetime | None = None
     raw_sha256: str
     clean_sha256: str
     transform_version: str
-    accepted: str
+    accepted: str = ""
     """The quality gates that were let through, separated by commas."""
-    loaded_at: dt.datetime
-    seconds: float
-    pruned_at: dt.datetime | None
-    details: dict[str, dict[str, int]] | None
+    loaded_at: dt.datetime = msgspec.field(default_factory=clock.utc_now)
+    seconds: float = 0.0
+    pruned_at: dt.datetime | None = None
+    details: dict[str, dict[str, int]] | None = {}
     """The load removed this besides users: `{"nulled": {"email": 98}}`. None if an older version wrote the marker."""
 
     @property
