@@ -239,7 +239,7 @@ def test_clean_day_without_raw_files_is_kept():
 @pytest.mark.usefixtures("database", "loaded")
 def test_reader_of_the_warehouse_delays_completion(monkeypatch):
     """While another program reads, erased bytes stay in the database files. The next run removes them."""
-    for module in (sqlite.open, postgres.connection):
+    for module in (sqlite.connection, postgres.connection):
         monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
     with databases.connect(Pipeline().database) as reader:
         reader.execute("begin")

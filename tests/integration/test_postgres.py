@@ -115,6 +115,8 @@ def test_urls_in_the_documentation_are_valid() -> None:
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a connection needs psycopg. Creating a target does not."""
+    for name in [name for name in sys.modules if name.startswith("wholeday.load.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     marker = LoadMarker("postgresql+psycopg://db/w", "users", DAY)
     with pytest.raises(ConfigError, match=r"PostgreSQL needs the extra postgres, .*pip install -e '\.\[postgres\]'$"):

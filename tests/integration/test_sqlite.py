@@ -17,6 +17,7 @@ from tests.support.cluster import MEMORY
 from tests.support.store import Store, incremental, load_error, names, user
 from wholeday.errors import ConfigError, WarehouseError
 from wholeday.load import sqlite, warehouse
+from wholeday.load.markers import find_loaded
 from wholeday.schema import tables
 
 
@@ -129,9 +130,8 @@ def die_in_a_first_day(store: Store) -> None:
 
 def test_killed_first_load_is_rolled_back(store: Store) -> None:
     """Readers roll it back as well: the loaded days are read before the first write."""
-    database = store.warehouse.database
     die_in_a_first_day(store)
-    assert database.find_loaded("users", dt.date(2026, 11, 1), dt.date(2026, 11, 30)) == set()
+    assert find_loaded(store.url, "users", [dt.date(2026, 11, 1)]) == set()
     assert path(store).stat().st_size == 0
     die_in_a_first_day(store)
     assert store.warehouse.read_markers() == []
@@ -239,7 +239,7 @@ def test_existing_empty_file_keeps_its_permissions_and_link(store: Store) -> Non
 @pytest.mark.slow
 def test_wait_for_a_locked_database_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the file and the remedy."""
-    monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite.connection, "BUSY_SECONDS", 0.2)
     store.load(incremental(1, user(1, "a", 5)))
     with closing(sqlite3.connect(path(store), isolation_level=None)) as other:
         other.execute("begin immediate")

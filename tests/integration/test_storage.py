@@ -154,7 +154,7 @@ def lock() -> Iterator[sqlite3.Connection]:
 def test_locked_database_is_one_line_and_loses_nothing(whole: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exclusive lock blocks reads as well. The files of the day stay."""
     before = dump_warehouse()
-    monkeypatch.setattr(sqlite.open, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite.connection, "BUSY_SECONDS", 0.2)
     make_files()
     with lock(), pytest.raises(WarehouseError, match=r"locked: another program is writing to it: wait .* run again$"):
         stages.load(read_workspace(USERS), DAY)

@@ -216,7 +216,7 @@ def test_database_without_loads_has_no_markers():
 def test_file_other_than_a_database_is_one_line():
     """The error names the path and the reason."""
     Path("other.db").write_bytes(b"x" * 5000)
-    with pytest.raises(WarehouseError, match=r"other\.db: cannot ask which days are loaded: file is not a database"):
+    with pytest.raises(WarehouseError, match=r"other\.db: file is not a database: not a SQLite database"):
         find_loaded("sqlite:///other.db", "users", [DAY])
 
 

@@ -39,7 +39,8 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
     check_view(db, view)
     words = Words(declared)
     for index, sql in INDEXES.items():
-        db.create_index(f"_{declared.name}_{index}", sql.format_map(words))
+        if not db.has_index(f"_{declared.name}_{index}"):
+            db.run(sql.format_map(words))
     db.create_view(view, HISTORY.format_map(words))
 
 

@@ -7,10 +7,9 @@ Non-goals: anything that is particular to one database. It is in the package of 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from wholeday.errors import ConfigError, WarehouseError
-from wholeday.load import postgres, sqlite
 from wholeday.schema.tables import Table
 
 if TYPE_CHECKING:
@@ -39,18 +38,15 @@ class Rows(Protocol):
 class Connection(Protocol):
     """A connection for one transaction. Its `str()` names the database in errors, without a password.
 
-    SQL has named parameters (`:name`), which may be dates and aware times. A temporary table hides a permanent one of
-    the same name; `permanent` and `temporary` are the schemas that distinguish them.
+    Each database implements the methods without a body. SQL has named parameters (`:name`), which may be dates and
+    aware times. A temporary table hides a permanent one of the same name; `permanent` and `temporary` are the schemas
+    that distinguish them.
     """
 
-    @property
-    def types(self) -> Mapping[str, str]:
-        """The type that `describe` returns for a column of a kind."""
-
-    @property
-    def permanent(self) -> str: ...
-    @property
-    def temporary(self) -> str: ...
+    types: ClassVar[Mapping[str, str]]
+    """The type that `describe` returns for a column of a kind."""
+    permanent: str
+    temporary: str
 
     def begin(self, dataset: str) -> None:
         """Begin to write, after every other connection that writes this dataset. Raises WarehouseError on timeout."""
@@ -96,10 +92,10 @@ class Connection(Protocol):
     def create(self, table: Table, *, temporary: bool = False) -> None:
         """Create a table with its primary key. A temporary one replaces an earlier one of its name."""
 
-    def add_column(self, table: Table, column: str) -> None: ...
+    def add_column(self, table: Table, column: str) -> None:
+        self.run(f'alter table "{table.name}" add column "{column}" {self.types[table.columns[column]]}')
 
-    def create_index(self, name: str, sql: str) -> None:
-        """Run the statement that creates an index, unless the index exists."""
+    def has_index(self, name: str) -> bool: ...
 
     def create_view(self, view: str, select: str) -> None:
         """Create a view, or replace it if it is a different one."""
@@ -128,20 +124,27 @@ class Database(Protocol):
         InterruptedTransactionError for temporary errors.
         """
 
-    def find_loaded(self, dataset: str, first: dt.date, last: dt.date) -> set[dt.date]:
-        """Return the days from `first` to `last` that have a marker, with one SELECT. Creates nothing."""
-
 
 def find_database(url: str, private: bool = True) -> Database:
-    """Return the database at a SQLAlchemy URL. Raises ConfigError, without the password, for other databases.
+    """Return the database at a SQLAlchemy URL. Raises ConfigError, without the password, for other databases,
+    and if the driver of PostgreSQL is not installed.
 
     The files of a new `private` database are readable by this user only.
     """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
-        return sqlite.Database(url, private)
+        from wholeday.load.sqlite.database import Database as SQLiteDatabase
+
+        return SQLiteDatabase(url, private)
     if scheme in ("postgresql", "postgresql+psycopg"):
-        return postgres.Database(url)
+        try:
+            from wholeday.load.postgres.database import Database as PostgreSQLDatabase
+        except ImportError as error:  # the driver is an extra; also without libpq
+            raise ConfigError(
+                f"PostgreSQL needs the extra postgres, but {error}: "
+                ". .venv/bin/activate && pip install -e '.[postgres]'"
+            ) from error
+        return PostgreSQLDatabase(url)
     shown = f"{scheme}://…" if "@" in url else url
     raise ConfigError(
         f"[pipeline] database = {shown}: the warehouse can be a SQLite file (sqlite:///data/warehouse.db) or "

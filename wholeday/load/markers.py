@@ -33,8 +33,20 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
 
     A missing database holds no day and is not created.
     """
-    dates = set(dates)
-    return dates & find_database(database).find_loaded(dataset, min(dates), max(dates)) if dates else dates
+    dates, found = set(dates), find_database(database)
+    if not dates or not found.exists():
+        return set()
+    with found.connect(readonly=True) as db:
+        if not (stored := db.describe(LOADS.name).columns):
+            return set()
+        if missing := [column for column in LOADS.key if column not in stored]:
+            raise WarehouseError(
+                f'{db}: cannot ask which days are loaded: column "{missing[0]}" does not exist: '
+                "if the table loads is another program's, choose another database"
+            )
+        sql = "select date from loads where dataset = :dataset and date between :first and :last"
+        rows = db.run(sql, dataset=dataset, first=min(dates), last=max(dates)).fetchall()
+        return dates & {decode(db, "a day in loads", date, "date") for (date,) in rows}
 
 
 def read_markers(db: Connection, dataset: str, condition: str = "", **params: Any) -> list[Marker]:

@@ -1,6 +1,6 @@
 """PostgreSQL. Everything that is particular to this database is in this package.
 
-The driver is an extra, and is imported when a connection is made.
+The driver is an extra: import this package only for a database of this kind.
 """
 
 from wholeday.load.postgres.connection import SETTINGS, PostgreSQL

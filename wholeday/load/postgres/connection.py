@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import psycopg
+from psycopg import errors
+
 from wholeday.errors import WarehouseError
 from wholeday.load.ahead import read_ahead
+from wholeday.load.database import Connection
 from wholeday.load.postgres.binary_copy import encode_rows
-from wholeday.load.postgres.driver import import_driver
 from wholeday.load.postgres.errors import NEXT_STEPS
 from wholeday.schema.tables import Table, join_names, quote
 
 if TYPE_CHECKING:
-    import psycopg
     import pyarrow as pa
 
 BUSY_SECONDS = 300.0  # how long a load waits until another one ends
@@ -89,7 +91,7 @@ select concat('replication slot ', slot_name) from pg_replication_slots where ag
 """
 
 
-class PostgreSQL:
+class PostgreSQL(Connection):
     """A connection to a PostgreSQL server; see Connection in database.py."""
 
     temporary = "pg_temp"
@@ -102,7 +104,7 @@ class PostgreSQL:
         "time": "timestamp with time zone",
     }
 
-    def __init__(self, name: str, connection: "psycopg.Connection[Any]") -> None:
+    def __init__(self, name: str, connection: psycopg.Connection[Any]) -> None:
         self.name, self.connection = name, connection
         self.permanent = ""
 
@@ -111,7 +113,6 @@ class PostgreSQL:
 
     def prepare(self, create: bool) -> None:
         """Set the schema and the settings of the connection. `create` creates a missing schema."""
-        psycopg = import_driver()
         path, schema = self._one("select current_setting('search_path'), current_schema()::text")
         (first, *_), *_ = [*csv.reader([path], skipinitialspace=True), [""]]
         if first not in ("", "$user"):
@@ -125,7 +126,7 @@ class PostgreSQL:
         if usable is False:  # otherwise the schema would look empty
             raise WarehouseError(f"{self}: permission denied for schema {schema}: {NEXT_STEPS['42501']}")
         if create and usable is None:
-            with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):
+            with contextlib.suppress(errors.UniqueViolation, errors.DuplicateSchema):
                 self.run(f"create schema {self.permanent}")  # unless another process did
         # No other schema: a missing table must not be found in the next one.
         settings = {name: f"'{value}'" for name, value in SETTINGS.items()} | {"search_path": self.permanent}
@@ -144,10 +145,10 @@ class PostgreSQL:
     def commit(self) -> None:
         self.run("commit")
 
-    def savepoint(self) -> "contextlib.AbstractContextManager[psycopg.Transaction]":
+    def savepoint(self) -> contextlib.AbstractContextManager[psycopg.Transaction]:
         return self.connection.transaction()
 
-    def run(self, sql: str, **params: Any) -> "psycopg.Cursor[Any]":
+    def run(self, sql: str, **params: Any) -> psycopg.Cursor[Any]:
         return self.connection.execute(_convert_params(sql), params) if params else self.connection.execute(sql)
 
     def _one(self, sql: str, **params: Any) -> Any:
@@ -178,7 +179,6 @@ class PostgreSQL:
             self.run("drop table _new")
 
     def stage(self, table: Table, batches: "Iterable[pa.RecordBatch]") -> None:
-        errors = import_driver().errors
         columns = table.columns | {NUMBER: "integer"}
         self._create(table._replace(columns=columns), "pg_temp", with_key=False)
         with (
@@ -268,16 +268,11 @@ class PostgreSQL:
         end = "on commit drop" if schema == self.temporary else ""
         self.run(f'create table if not exists {schema}."{table.name}" ({", ".join([*columns, *key])}) {end}')
 
-    def add_column(self, table: Table, column: str) -> None:
-        self.run(f'alter table "{table.name}" add column "{column}" {self.types[table.columns[column]]}')
-
-    def create_index(self, name: str, sql: str) -> None:
+    def has_index(self, name: str) -> bool:
         query = "select 1 from pg_class where relnamespace = to_regnamespace(:schema) and relname = :name"
-        if not self.run(query, schema=self.permanent, name=name).fetchone():
-            self.run(sql)
+        return self.run(query, schema=self.permanent, name=name).fetchone() is not None
 
     def create_view(self, view: str, select: str) -> None:
-        errors = import_driver().errors
         if self.has_view(view, select):
             return
         create = f'view "{view}" as {select}'
@@ -302,7 +297,6 @@ class PostgreSQL:
         return hashlib.sha256(f"{select}{stored}".encode()).hexdigest()
 
     def erase(self, tables: Iterable[str]) -> str | None:
-        errors = import_driver().errors
         (now,) = self._one("select pg_current_xact_id()::text")
         deadline = time.monotonic() + BUSY_SECONDS
         while (older := self.run(OLDER, now=now).fetchone()) and time.monotonic() < deadline:

@@ -1,23 +1,18 @@
 """A PostgreSQL database that is not connected to yet."""
 
 import contextlib
-import datetime as dt
 import re
 from collections.abc import Iterator
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import tenacity
 
 from wholeday.errors import ConfigError, InterruptedTransactionError, WarehouseError
 from wholeday.load.postgres.connection import PostgreSQL
-from wholeday.load.postgres.driver import import_driver
 from wholeday.load.postgres.errors import NEXT_STEPS, TRANSIENT
 from wholeday.load.postgres.url import parse
 from wholeday.redaction import Mask
-
-if TYPE_CHECKING:
-    import psycopg
 
 PATIENCE = 120.0  # seconds to wait for a server that was reached before: a failover takes time
 
@@ -39,30 +34,15 @@ class Database:
         return True
 
     @contextlib.contextmanager
-    def connect(self, *, create: bool = False, readonly: bool = False) -> "Iterator[PostgreSQL]":
-        psycopg = import_driver()
-        with self._explaining(psycopg), contextlib.closing(self._open(psycopg)) as connection:
+    def connect(self, *, create: bool = False, readonly: bool = False) -> Iterator[PostgreSQL]:
+        with self._explaining(), contextlib.closing(self._open()) as connection:
             db = PostgreSQL(str(self), connection)
             db.prepare(create)
             if readonly:
                 db.run("begin isolation level repeatable read")
             yield db
 
-    def find_loaded(self, dataset: str, first: dt.date, last: dt.date) -> set[dt.date]:
-        errors = import_driver().errors
-        query = "select date from loads where dataset = :dataset and date between :first and :last"
-        with self.connect() as db:
-            try:
-                return {date for (date,) in db.run(query, dataset=dataset, first=first, last=last)}
-            except errors.UndefinedTable:
-                return set()
-            except (errors.UndefinedColumn, errors.UndefinedFunction) as error:
-                raise WarehouseError(
-                    f"{self}: cannot ask which days are loaded: {error.diag.message_primary}: "
-                    "if the table loads is another program's, choose another schema or database"
-                ) from error
-
-    def _open(self, psycopg: ModuleType) -> "psycopg.Connection[Any]":
+    def _open(self) -> psycopg.Connection[Any]:
         """Connect. Wait for a server that this process reached before; any other must answer at once."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(psycopg.OperationalError),
@@ -84,7 +64,7 @@ class Database:
         return connection
 
     @contextlib.contextmanager
-    def _explaining(self, psycopg: ModuleType) -> Iterator[None]:
+    def _explaining(self) -> Iterator[None]:
         """Raise errors of the server that a user can cause as one line each, with what to do."""
         try:
             yield
@@ -101,7 +81,7 @@ class Database:
                 raise
             raise WarehouseError(f"{self}: {words}: {step}") from error
 
-    def _explain(self, error: "psycopg.Error") -> str:
+    def _explain(self, error: psycopg.Error) -> str:
         """Describe an error, without libpq's advice, which follows a tab, and without stored values."""
         words, constraint = error.diag.message_primary or str(error), error.diag.constraint_name or ""
         place = (error.diag.context or "").partition("\n")[0]

@@ -7,23 +7,22 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
-from wholeday.errors import WarehouseError
 from wholeday.load.ahead import read_ahead
-from wholeday.load.sqlite.errors import explain
+from wholeday.load.database import Connection
 from wholeday.load.sqlite.insert import Values, encode, prepare_rows
-from wholeday.load.sqlite.open import connect
 from wholeday.schema.tables import Table, join_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BEING_MADE = 1_802_723_947  # the user_version of a file until its first commit: an arbitrary number
-OLDEST_SQLITE = (3, 39, 0)  # the first with IS DISTINCT FROM
+BUSY_SECONDS = 300.0  # how long a load waits until another one ends
 ROWS_AT_ONCE = 10_000  # rows in memory, if they come as tuples
 
 
-class SQLite:
+class SQLite(Connection):
     """A connection to a SQLite file; see Connection in database.py."""
 
     permanent, temporary = "main", "temp"
@@ -43,27 +42,14 @@ class SQLite:
     def __str__(self) -> str:
         return str(self.path)
 
-    @classmethod
-    @contextmanager
-    def connect(cls, path: Path, create: bool, readonly: bool) -> "Iterator[SQLite]":
-        """Connect for one transaction. Raises WarehouseError."""
-        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise WarehouseError(
-                f"SQLite {sqlite3.sqlite_version} is too old, 3.39 is needed: use a Python that brings a newer one"
-            )
-        try:
-            with closing(cls(path, "rwc" if create else "ro" if readonly else "rw")) as db:
-                if readonly:
-                    db.run("begin")
-                yield db
-        except sqlite3.Error as error:
-            if not (explained := explain(error, path)):
-                raise
-            raise explained from error
-
     def _open(self) -> sqlite3.Connection:
-        # A committed day survives a power cut.
-        connection = connect(self.path, self._mode, "pragma synchronous = extra").connection
+        try:
+            connection = self._try_to_open(self._mode)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            self._try_to_open("rw").close()  # undo the write of a killed process
+            connection = self._try_to_open(self._mode)
         # A day of any size is staged in a file, so that memory stays bounded. SQLite may be compiled to use memory.
         connection.execute("pragma temp_store = file")
         # Staged rows are written and read in sequence: large pages save a tenth of a load.
@@ -73,6 +59,16 @@ class SQLite:
         # 32 MB each. With the default of 2 MB, keys in random order read and write each page many times.
         connection.execute("pragma main.cache_size = -32000")
         connection.execute("pragma temp.cache_size = -32000")
+        return connection
+
+    def _try_to_open(self, mode: str) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self.path))}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            connection.execute("pragma synchronous = extra")  # a committed day survives a power cut
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def close(self) -> None:
@@ -210,12 +206,9 @@ class SQLite:
             f"({', '.join(columns)}, primary key ({key})) {ordered}"
         )
 
-    def add_column(self, table: Table, column: str) -> None:
-        self.run(f'alter table "{table.name}" add column "{column}" {self.types[table.columns[column]]}')
-
-    def create_index(self, name: str, sql: str) -> None:
-        if not self.run("select 1 from sqlite_master where type = 'index' and name = :name", name=name).fetchone():
-            self.run(sql)
+    def has_index(self, name: str) -> bool:
+        query = "select 1 from sqlite_master where type = 'index' and name = :name"
+        return self.run(query, name=name).fetchone() is not None
 
     def create_view(self, view: str, select: str) -> None:
         if not self.has_view(view, select):

@@ -1,15 +1,40 @@
-"""A SQLite file that is not connected to yet."""
+"""A SQLite file that is not connected to yet, and the errors of SQLite that a user can cause, as one line each."""
 
-import datetime as dt
 import sqlite3
-from contextlib import AbstractContextManager, closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from wholeday.errors import ConfigError, WarehouseError
 from wholeday.load.sqlite.connection import SQLite
-from wholeday.load.sqlite.errors import NEXT_STEPS
-from wholeday.load.sqlite.open import connect
+from wholeday.schema.tables import IN_THE_WAY
 from wholeday.storage import files
+
+OLDEST_SQLITE = (3, 39, 0)  # the first with IS DISTINCT FROM
+NOT_TEXT = "Could not decode to UTF-8"
+# Raised on file systems that cannot lock, such as NFS without its lock service.
+LOCK_ERRORS = {
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_UNLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+}
+BUSY = "another program is writing to it: wait until it ends, or end it, and run again"
+NO_RIGHT = "give this user the right to write the file and its folder, and run again"
+NEXT_STEPS = {
+    sqlite3.SQLITE_PROTOCOL: "the file system cannot lock files: move the database to a local disk",
+    sqlite3.SQLITE_BUSY: BUSY,
+    sqlite3.SQLITE_LOCKED: BUSY,
+    sqlite3.SQLITE_READONLY: NO_RIGHT,
+    sqlite3.SQLITE_PERM: NO_RIGHT,
+    sqlite3.SQLITE_CANTOPEN: "it must be a file that this user may read and write, in a folder where files may be made",
+    sqlite3.SQLITE_FULL: "free space there and in the folder for temporary files (SQLITE_TMPDIR), and run again",
+    sqlite3.SQLITE_IOERR: "check the disk of the file and of temporary files (SQLITE_TMPDIR), and run again",
+    sqlite3.SQLITE_CONSTRAINT: IN_THE_WAY,
+    sqlite3.SQLITE_NOTADB: "not a SQLite database: choose another file",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup, or move it away and load the days again",
+}
 
 
 class Database:
@@ -30,12 +55,28 @@ class Database:
         return self._url
 
     def exists(self) -> bool:
-        return self.path.exists()
+        try:
+            return self.path.exists()
+        except OSError:  # the error of `connect` says more
+            return True
 
-    def connect(self, *, create: bool = False, readonly: bool = False) -> AbstractContextManager[SQLite]:
+    @contextmanager
+    def connect(self, *, create: bool = False, readonly: bool = False) -> Iterator[SQLite]:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise WarehouseError(
+                f"SQLite {sqlite3.sqlite_version} is too old, 3.39 is needed: use a Python that brings a newer one"
+            )
         if create:
             self._create()
-        return SQLite.connect(self.path, create, readonly)
+        try:
+            with closing(SQLite(self.path, "rwc" if create else "ro" if readonly else "rw")) as db:
+                if readonly:
+                    db.run("begin")
+                yield db
+        except sqlite3.Error as error:
+            if not (explained := _explain(error, self.path)):
+                raise
+            raise explained from error
 
     def _create(self) -> None:
         """Create the folder and an empty file if they do not exist. Raises WarehouseError."""
@@ -48,18 +89,17 @@ class Database:
             with suppress(OSError):
                 files.make_file(self.path, self._private)
 
-    def find_loaded(self, dataset: str, first: dt.date, last: dt.date) -> set[dt.date]:
-        query = "select date from loads where dataset = ? and date between ? and ?"
-        try:
-            if not self.path.is_file():
-                return set()
-            found = connect(self.path, "ro", query, (dataset, str(first), str(last)))
-            with closing(found.connection):
-                rows = found.fetchall()
-        except (sqlite3.Error, OSError) as error:
-            if "no such table" in str(error):
-                return set()
-            code = sqlite3.SQLITE_PERM if isinstance(error, OSError) else getattr(error, "sqlite_errorcode", 0) & 0xFF
-            step = NEXT_STEPS.get(code, "if the table loads is another program's, choose another database")
-            raise WarehouseError(f"{self.path}: cannot ask which days are loaded: {error}: {step}") from error
-        return {dt.date.fromisoformat(date) for (date,) in rows}
+
+def _explain(error: sqlite3.Error, path: Path) -> WarehouseError | None:
+    """Return an error of the database at `path` for users; None if it is a bug."""
+    extended, problem = getattr(error, "sqlite_errorcode", 0), str(error)
+    code = extended & 0xFF
+    if code == sqlite3.SQLITE_IOERR and path.is_dir():  # a folder can be opened to be read
+        code, problem = sqlite3.SQLITE_CANTOPEN, "unable to open database file"
+    if extended == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+        problem = "a trigger raises an error"  # its text may quote a user
+    if extended in LOCK_ERRORS:
+        code = sqlite3.SQLITE_PROTOCOL
+    if NOT_TEXT in problem:
+        return WarehouseError(f"{path}: a value is not text: correct it, or rebuild the warehouse")
+    return WarehouseError(f"{path}: {problem}: {NEXT_STEPS[code]}") if code in NEXT_STEPS else None
