@@ -10,12 +10,14 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePath
 from typing import Protocol
 
-from wholeday.storage.bucket import open_bucket
-from wholeday.storage.local import open_folder
+from wholeday.storage.names import find_temporary
 
 
 class Storage(Protocol):
-    """Files below `root`. Every method raises FolderError, in one line, if the storage refuses."""
+    """Files below `root`. Every method raises FolderError, in one line, if the storage refuses.
+
+    The methods with a body do what is right for a storage without locks and folders.
+    """
 
     root: PurePath
 
@@ -24,18 +26,22 @@ class Storage(Protocol):
 
     def resolve(self, path: PurePath) -> PurePath:
         """Return a path that is valid in a process with another working directory."""
+        return path
 
     def name(self, name: str) -> str:
         """Return the name under which this run writes a file."""
 
-    def lock(self, path: PurePath, number: int | None = None) -> contextlib.AbstractContextManager[None]:
+    def lock(self, path: PurePath, number: int | None = None) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """Lock a folder, the `number`th of its siblings, or all of them. Other processes wait."""
+        return contextlib.nullcontext()
 
-    def watch(self, path: PurePath, number: int) -> contextlib.AbstractContextManager[bool]:
+    def watch(self, path: PurePath, number: int) -> contextlib.AbstractContextManager[bool]:  # noqa: ARG002
         """Keep other processes from locking the `number`th folder. Yield False if a process has locked it."""
+        return contextlib.nullcontext(True)
 
-    def hold(self, path: PurePath) -> contextlib.AbstractContextManager[None]:
+    def hold(self, path: PurePath) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """Lock one file. Other processes and threads wait."""
+        return contextlib.nullcontext()
 
     def is_file(self, path: PurePath) -> bool: ...
 
@@ -66,6 +72,7 @@ class Storage(Protocol):
 
     def remove_temporary(self, path: PurePath) -> None:
         """Remove the temporary files of a file. A process that is writing one fails, and can run again."""
+        self.remove([path.with_name(name) for name in find_temporary(path, self.list_names(path.parent))])
 
     def rename(self, path: PurePath, new: PurePath) -> None:
         """Rename a file, replacing another one atomically."""
@@ -81,10 +88,10 @@ class Storage(Protocol):
 
 
 def open_storage(data_dir: str, private: bool = True) -> Storage:
-    """Return the storage at a path or URI, the same one for the whole run. Raises ConfigError.
+    """Return the storage at a path or URI. A bucket is the same object for the whole run. Raises ConfigError.
 
     `private`: files and folders that are created locally are for this user alone.
     """
-    if "://" in data_dir:
-        return open_bucket(data_dir)
-    return open_folder(data_dir, private)
+    from wholeday.storage import bucket, local
+
+    return bucket.open_bucket(data_dir) if "://" in data_dir else local.LocalStorage(data_dir, private)

@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl
 from wholeday import clock
 from wholeday.errors import ConfigError, FolderError
 from wholeday.redaction import SECRET_NAME
-from wholeday.storage.names import ABANDONED_AFTER, RUN, find_temporary
+from wholeday.storage.backends import Storage
+from wholeday.storage.names import ABANDONED_AFTER, RUN
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
 
 
-class BucketStorage:
-    """A bucket, or the objects below a prefix. `backends.Storage` describes the methods."""
+class BucketStorage(Storage):
+    """A bucket, or the objects below a prefix. It has no locks: each run writes under names of its own."""
 
     def __init__(self, uri: str, run: str = "") -> None:
         """Use the bucket at `uri`, whose query is pyarrow's. `run` is the id of the run, if another process began it.
@@ -57,28 +58,10 @@ class BucketStorage:
     def show(self, path: PurePath) -> str:
         return f"{self._place}/{path}"
 
-    def resolve(self, path: PurePath) -> PurePath:
-        return path
-
     def name(self, name: str) -> str:
         """Insert the id of the run: part-00000.0123456789ab.parquet."""
         stem, _, kind = name.partition(".")
         return f"{stem}.{self.run}.{kind}"
-
-    @contextlib.contextmanager
-    def lock(self, path: PurePath, number: int | None = None) -> Iterator[None]:  # noqa: ARG002
-        """Do nothing: another run writes under other names."""
-        yield
-
-    @contextlib.contextmanager
-    def watch(self, path: PurePath, number: int) -> Iterator[bool]:  # noqa: ARG002
-        """Yield True: a bucket has no locks."""
-        yield True
-
-    @contextlib.contextmanager
-    def hold(self, path: PurePath) -> Iterator[None]:  # noqa: ARG002
-        """Do nothing: a bucket has no locks."""
-        yield
 
     def is_file(self, path: PurePath) -> bool:
         with self._open(path) as (system, key):
@@ -125,9 +108,6 @@ class BucketStorage:
         new = path.with_name(f"{path.name}.{self.run}.new")
         self.write(new, [content])
         self.rename(new, path)
-
-    def remove_temporary(self, path: PurePath) -> None:
-        self.remove([path.with_name(name) for name in find_temporary(path, self.list_names(path.parent))])
 
     def rename(self, path: PurePath, new: PurePath) -> None:
         """The bucket copies the object, then deletes it."""

@@ -5,7 +5,6 @@ for a day, a day is locked shared or exclusively, and all days can be locked at 
 """
 
 import contextlib
-import functools
 import os
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -15,14 +14,15 @@ from wholeday import clock
 from wholeday.errors import ConfigError, FolderError
 from wholeday.log import logger
 from wholeday.storage import files
+from wholeday.storage.backends import Storage
 from wholeday.storage.locks import lock_file, lock_range
 from wholeday.storage.names import ABANDONED_AFTER, RUN, find_temporary
 
 NO_LOCKS = "this file system cannot lock files"
 
 
-class LocalStorage:
-    """A folder. `backends.Storage` describes the methods."""
+class LocalStorage(Storage):
+    """A folder."""
 
     def __init__(self, data_dir: str, private: bool = True) -> None:
         """Use a folder, which need not exist. Raises ConfigError if a file is in its place.
@@ -142,9 +142,6 @@ class LocalStorage:
                 raise
         self._remove_abandoned(path)
 
-    def remove_temporary(self, path: PurePath) -> None:
-        self.remove([path.with_name(name) for name in find_temporary(path, self.list_names(path.parent))])
-
     def rename(self, path: PurePath, new: PurePath) -> None:
         with _explain(path):
             Path(path).rename(new)
@@ -178,12 +175,6 @@ class LocalStorage:
             with _explain(file), contextlib.suppress(FileNotFoundError):  # another process may be faster
                 if RUN.search(name) and file.stat().st_mtime < oldest:  # others belong to `DayFolder.prepare`
                     file.unlink()
-
-
-@functools.lru_cache
-def open_folder(data_dir: str, private: bool) -> LocalStorage:
-    """Return the storage in a folder, the same one for the whole run. Raises ConfigError."""
-    return LocalStorage(data_dir, private)
 
 
 @contextlib.contextmanager
