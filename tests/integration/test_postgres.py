@@ -104,7 +104,7 @@ def test_malformed_url_is_one_line_without_its_password(url: str) -> None:
 def test_urls_in_the_documentation_are_valid() -> None:
     """Covers the README, the scaling page and error messages. libpq accepts every parameter."""
     text = "".join(
-        (ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "wholeday/load/postgres/url.py")
+        (ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "wholeday/load/postgres/database.py")
     )
     urls = {url.rstrip("`'…") for url in re.findall(r"postgresql\+psycopg://[^\s`;)\"]+", text)}
     assert len(urls) > 4
@@ -293,7 +293,7 @@ def test_loads_table_of_another_program_is_one_line(store: Store) -> None:
     store.execute("create table loads (truck text)")
     with pytest.raises(
         WarehouseError,
-        match=r'cannot ask which days are loaded: column "date" does not exist: if the table loads is another program',
+        match=r'cannot ask which days are loaded: column "dataset" does not exist: if the table loads is another',
     ):
         find_loaded(store.url, "users", [DAY])
 

@@ -103,10 +103,18 @@ class Audit:
 
     def is_loaded_from(self, day: Marker) -> bool:
         """Whether the rows of a day are from this extraction of it, by `_users_days`."""
-        as_of = self.db.encode(day.as_of) if day.mode == SNAPSHOT else None
-        sql = "select mode, as_of, extracted_at from {days} where load_date = :date"
-        row: Row | None = self._run(sql, date=day.date).fetchone()
-        return row == (day.mode, as_of, self.db.encode(day.extracted_at))
+        return self._read_day(day.date) == tuple(self._expect_day(day).values())
+
+    def _expect_day(self, day: Marker) -> dict[str, Any]:
+        """Return what `_users_days` stores of a day."""
+        as_of = day.as_of if day.mode == SNAPSHOT else None
+        return {"mode": day.mode, "as_of": self.db.encode(as_of), "extracted_at": self.db.encode(day.extracted_at)}
+
+    def _read_day(self, date: dt.date) -> Row | None:
+        row: Row | None = self._run(
+            "select mode, as_of, extracted_at from {days} where load_date = :date", date=date
+        ).fetchone()
+        return row
 
     def _read_markers(self) -> None:
         for marker, faults in scan_markers(self.db, self.declared.name):
@@ -134,56 +142,51 @@ class Audit:
             yield Finding(date, "loads", f"extracted is {marker.extracted}, the counts add up to {total}")
         if not self.has(self.tables.days):
             return
-        expected = {
-            "mode": marker.mode,
-            "as_of": self.db.encode(marker.as_of) if marker.mode == SNAPSHOT else None,
-            "extracted_at": self.db.encode(marker.extracted_at),
-        }
-        row = self._run("select mode, as_of, extracted_at from {days} where load_date = :date", date=date).fetchone()
-        if row:
+        if row := self._read_day(date):
+            expected = self._expect_day(marker)
             yield from compare(date, days, dict(zip(expected, row, strict=True)), expected)
         else:
             yield Finding(date, days, "the day is missing")
 
-    def check_rows(self, marker: Marker | None, day: CleanDay) -> Iterator[Finding]:
+    def check_rows(self, marker: Marker | None, clean: CleanDay) -> Iterator[Finding]:
         """Compare what the tables say of a day with the rows and rejects that it was loaded from.
 
         Raises WarehouseError if these do not fit the table, FolderError if they cannot be read. The connection stays
         usable.
         """
         with self.db.savepoint():
-            yield from self._check_rows(marker, day)
-
-    def _check_rows(self, marker: Marker | None, clean: CleanDay) -> Iterator[Finding]:
-        day = clean.draft
-        stage = self.declared.temporary(day.mode == SNAPSHOT).stage
-        self._create(REJECTS)  # staging writes there, and not into the permanent table of that name
-        staged = Staging(self.db, self.declared, day).stage(clean.rows, clean.rejects)
-        if marker and staged.forgotten == day.forgotten:  # otherwise the files hold lines of erased users
-            names = ["rejected", "forgotten", "duplicate"]
-            newest = staged.watermark
-            # The newest record may have been erased since.
-            if not day.forgotten or (newest and (marker.watermark is None or marker.watermark < newest)):
-                names.append("watermark")
-            counts = {name: getattr(staged, name) for name in names}
-            yield from compare(day.date, "loads", msgspec.structs.asdict(marker), counts)
-        self._create(stage, "_stored")
-        if day.mode == SNAPSHOT and self.has(self.tables.changes):
-            self._run("delete from _stage where _state = 1")  # a user who is not listed is absent, too
-            self._run(STORED_OF_SNAPSHOT, as_of=day.as_of)
-            yield from self._compare_tables(day.date, self.tables.changes.name, stage, "_stored", "_stage")
-        elif day.mode != SNAPSHOT and self.has(self.tables.events):
-            self._run(STORED_OF_RECORDS, date=day.date)
-            yield from self._compare_tables(day.date, self.tables.events.name, stage, "_stored", "_stage")
-        if not self.has(REJECTS):
-            return
-        self._create(REJECTS, "_stored")
-        self._run(
-            "insert into _stored select * from {rejects} where dataset = :name and load_date = :date",
-            name=self.declared.name,
-            date=day.date,
-        )
-        yield from self._compare_tables(day.date, "rejects", REJECTS, "_stored", f"{self.db.temporary}.rejects")
+            day = clean.draft
+            stage = self.declared.temporary(day.mode == SNAPSHOT).stage
+            self._create(REJECTS)  # staging writes there, and not into the permanent table of that name
+            staged = Staging(self.db, self.declared, day).stage(clean.rows, clean.rejects)
+            if marker and staged.forgotten == day.forgotten:  # otherwise the files hold lines of erased users
+                names = ["rejected", "forgotten", "duplicate"]
+                newest = staged.watermark
+                # The newest record may have been erased since.
+                if not day.forgotten or (newest and (marker.watermark is None or marker.watermark < newest)):
+                    names.append("watermark")
+                counts = {name: getattr(staged, name) for name in names}
+                yield from compare(day.date, "loads", msgspec.structs.asdict(marker), counts)
+            self._create(stage, "_stored")
+            facts, select = (
+                (self.tables.changes, STORED_OF_SNAPSHOT)
+                if day.mode == SNAPSHOT
+                else (self.tables.events, STORED_OF_RECORDS)
+            )
+            if self.has(facts):
+                if day.mode == SNAPSHOT:
+                    self._run("delete from _stage where _state = 1")  # a user who is not listed is absent, too
+                self._run(select, date=day.date, as_of=day.as_of)
+                yield from self._compare_tables(day.date, facts.name, stage, "_stored", "_stage")
+            if not self.has(REJECTS):
+                return
+            self._create(REJECTS, "_stored")
+            self._run(
+                "insert into _stored select * from {rejects} where dataset = :name and load_date = :date",
+                name=self.declared.name,
+                date=day.date,
+            )
+            yield from self._compare_tables(day.date, "rejects", REJECTS, "_stored", f"{self.db.temporary}.rejects")
 
     def check_days(self) -> Iterator[Finding]:
         """Report rows of days that are not in `_users_days`."""

@@ -6,7 +6,7 @@ Non-goals: anything that is particular to one database. It is in the package of 
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from wholeday.errors import ConfigError, WarehouseError
@@ -55,6 +55,7 @@ class Connection(Protocol):
 
     def savepoint(self) -> AbstractContextManager[Any]:
         """Open a block whose failure leaves the transaction usable. The error is raised."""
+        return nullcontext()  # if an error ends only its statement
 
     def run(self, sql: str, **params: Any) -> Rows:
         """Run one statement."""
@@ -77,14 +78,17 @@ class Connection(Protocol):
     def watching(self, table: str) -> AbstractContextManager[Callable[[], int]]:
         """Return a function that counts by how many rows a table has grown in this block, also by triggers."""
 
-    def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:
+    def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002
         """Open a block that inserts many rows into these empty tables. Indexes may be built at its end."""
+        return nullcontext()
 
     def encode(self, value: Any) -> Any:
         """Return the value to store."""
+        return value
 
-    def decode(self, value: Any, kind: str) -> Any:
+    def decode(self, value: Any, kind: str) -> Any:  # noqa: ARG002
         """Return the value that `encode` was given. Times are in UTC."""
+        return value
 
     def describe(self, name: str) -> Table:
         """Return a table or view as stored, with the types of the database; without columns if it does not exist."""

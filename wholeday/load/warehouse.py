@@ -37,7 +37,7 @@ from wholeday.errors import QualityError, WarehouseError
 from wholeday.load.catalog import check_table, check_view, clear_tables, prepare_tables, read_days
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Connection, decode, find_database
-from wholeday.load.markers import read_known_source, read_markers
+from wholeday.load.markers import read_known_source, read_markers, scan_markers
 from wholeday.load.merge import Merge
 from wholeday.load.old_names import has_old_names, refuse_old_names, rename_tables
 from wholeday.load.sql import Words
@@ -189,14 +189,9 @@ class Warehouse:
 
     def read_days_let_through(self) -> set[dt.date]:
         """Return the loaded days of another source that a person let through."""
-        sql = "select date, accepted from loads where dataset = :name and accepted like '%source%'"
         with self._read() as db:
-            rows = db.run(sql, name=self.name).fetchall() if db else []
-            return {
-                decode(db, f"{self.name}: a day in loads", date, "date")
-                for date, accepted in rows
-                if db and is_let_through(accepted)
-            }
+            found = scan_markers(db, self.name, "and accepted like '%source%'") if db else ()
+            return {marker.date for marker, _ in found if marker.date and is_let_through(marker.accepted)}
 
     def read_known_source(self) -> KnownSource | None:
         """Return the source of the newest loaded day that names one."""
@@ -218,15 +213,10 @@ class Warehouse:
         """Record in the marker that the files of the day are pruned; False if the day was loaded again meanwhile."""
         with self.database.connect() as db:
             db.begin(self.name)
-            updated = db.run(
-                "update loads set pruned_at = coalesce(pruned_at, :now) where dataset = :dataset and date = :date "
-                "and raw_sha256 = :raw_sha256 and clean_sha256 = :clean_sha256",
-                now=clock.utc_now(),
-                dataset=marker.dataset,
-                date=marker.date,
-                raw_sha256=marker.raw_sha256,
-                clean_sha256=marker.clean_sha256,
-            )
+            place = {name: getattr(marker, name) for name in ("dataset", "date", "raw_sha256", "clean_sha256")}
+            same = " and ".join(f"{name} = :{name}" for name in place)
+            sql = f"update loads set pruned_at = coalesce(pruned_at, :now) where {same}"  # noqa: S608
+            updated = db.run(sql, now=clock.utc_now(), **place)
             db.commit()
             return updated.rowcount > 0
 

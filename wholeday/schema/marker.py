@@ -1,7 +1,7 @@
 """The marker of a day: the row of `loads` that says that the day is loaded."""
 
 import datetime as dt
-from types import NoneType, UnionType
+from types import NoneType
 from typing import Any, get_args
 
 import msgspec
@@ -67,18 +67,10 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_columns() -> dict[str, str]:
     """Return the columns of `loads` with their kinds. `details` is stored as JSON."""
-    types = {field.name: _split(field.type)[0] for field in msgspec.structs.fields(Marker)}
-    return {name: KINDS.get(type_, "text") for name, type_ in types.items()}
+    fields = {field.name: (field.type, *get_args(field.type)) for field in msgspec.structs.fields(Marker)}
+    return {name: next((KINDS[type_] for type_ in types if type_ in KINDS), "text") for name, types in fields.items()}
 
 
 def list_nullable() -> set[str]:
     """Return the columns of `loads` that may be null."""
-    return {field.name for field in msgspec.structs.fields(Marker) if _split(field.type)[1]}
-
-
-def _split(annotation: Any) -> tuple[Any, bool]:
-    """Return the type without `None`, and whether it was there."""
-    if not isinstance(annotation, UnionType):
-        return annotation, False
-    (type_,) = {*get_args(annotation)} - {NoneType}
-    return type_, True
+    return {field.name for field in msgspec.structs.fields(Marker) if NoneType in get_args(field.type)}

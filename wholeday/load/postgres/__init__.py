@@ -4,7 +4,6 @@ The driver is an extra: import this package only for a database of this kind.
 """
 
 from wholeday.load.postgres.connection import SETTINGS, PostgreSQL
-from wholeday.load.postgres.database import Database
-from wholeday.load.postgres.url import DEFAULTS
+from wholeday.load.postgres.database import DEFAULTS, Database
 
 __all__ = ["DEFAULTS", "SETTINGS", "Database", "PostgreSQL"]

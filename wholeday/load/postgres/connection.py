@@ -238,12 +238,6 @@ class PostgreSQL(Connection):
         for table in tables:
             self.run(f'analyze "{table}"')
 
-    def encode(self, value: Any) -> Any:
-        return value
-
-    def decode(self, value: Any, kind: str) -> Any:  # noqa: ARG002 - the driver decodes
-        return value
-
     def describe(self, name: str) -> Table:
         columns = self.run(COLUMNS, schema=self.permanent, name=name).fetchall()
         key = sorted((position, column) for column, _, position, _ in columns if position is not None)

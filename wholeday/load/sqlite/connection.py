@@ -3,7 +3,7 @@
 import datetime as dt
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -97,9 +97,6 @@ class SQLite(Connection):
         version: int = self.run(f"pragma {which}_version").fetchone()[0]
         return version
 
-    def savepoint(self) -> AbstractContextManager[None]:
-        return nullcontext()  # an error ends a statement, not the transaction
-
     def run(self, sql: str, **params: Any) -> sqlite3.Cursor:
         return self.connection.execute(sql, {name: self.encode(value) for name, value in params.items()})
 
@@ -172,9 +169,6 @@ class SQLite(Connection):
         self.run("drop trigger temp._insert")
         self.run("drop trigger temp._delete")
         self.run("drop table temp._growth")
-
-    def filling(self, tables: Iterable[str]) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing is cheaper later
-        return nullcontext()
 
     def encode(self, value: Any) -> Any:
         return encode(value)
