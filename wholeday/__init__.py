@@ -17,3 +17,33 @@ Each stage reads what the stage before it wrote to `storage`. Imports run from t
     log, errors, redaction, text, clock
 
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wholeday.schema.dataset import Dataset as Dataset
+    from wholeday.schema.record import Epoch as Epoch
+    from wholeday.schema.record import EpochMillis as EpochMillis
+    from wholeday.schema.record import Field as Field
+    from wholeday.schema.record import Json as Json
+    from wholeday.schema.record import Record as Record
+    from wholeday.tasks.day_tasks import Extract as Extract
+    from wholeday.tasks.day_tasks import Load as Load
+    from wholeday.tasks.day_tasks import Transform as Transform
+    from wholeday.tasks.range_daily import Backfill as Backfill
+
+PUBLIC = {
+    **dict.fromkeys(("Record", "Field", "Json", "Epoch", "EpochMillis"), "wholeday.schema.record"),
+    "Dataset": "wholeday.schema.dataset",
+    **dict.fromkeys(("Extract", "Transform", "Load"), "wholeday.tasks.day_tasks"),
+    "Backfill": "wholeday.tasks.range_daily",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the public API when it is first used, so that importing the package changes nothing."""
+    import importlib
+
+    if name in PUBLIC:
+        return getattr(importlib.import_module(PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
 from wholeday.extract.reader import Reader
 from wholeday.schema.census import Census
+from wholeday.schema.raw_fields import FieldReader
 from wholeday.tasks import progress
 
 pytestmark = pytest.mark.slow
@@ -133,7 +134,7 @@ def test_visualiser_shows_progress_of_a_running_day(server):
 
 def follow(url: str, set_message: Callable[[str], None], set_percentage: Callable[[int], None], **keys: Any) -> None:
     """Extract from a source and report progress to the given setters."""
-    reading = Reader(People(url=url, paginator="page", **keys), OTHER_DAY, census=Census(None, ("id",)))
+    reading = Reader(People(url=url, paginator="page", **keys), OTHER_DAY, census=Census([FieldReader("id")]))
     with progress.track_extraction(set_message, set_percentage) as tell:
         for _ in reading:
             tell(reading)

@@ -14,6 +14,7 @@ from tests.support.vendor import MORNING, Shape, find
 from wholeday.errors import SourceError
 from wholeday.extract.reader import Reader
 from wholeday.schema.census import Census
+from wholeday.schema.raw_fields import FieldReader
 
 QUICK = {"page_size": 3, "requests_per_second": 0.0}  # small pages and no rate limit, for quick tests
 HOUR = dt.timedelta(hours=1)
@@ -30,7 +31,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 def start(shape: Shape, watermark: dt.datetime | None = None, **keys: Any) -> Reader:
     """Return a reader of the shape's own section, overridden by `keys`."""
     source = People(**{**shape.section, **QUICK, **keys})
-    return Reader(source, DAY, watermark, Census(None, [shape.key], source.deleted_when))
+    return Reader(source, DAY, watermark, Census([FieldReader(shape.key)], source.deleted_when))
 
 
 def read(shape: Shape, watermark: dt.datetime | None = None, **keys: Any) -> list[Any]:

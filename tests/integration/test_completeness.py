@@ -24,6 +24,7 @@ from wholeday.errors import SourceError
 from wholeday.extract.http import retries
 from wholeday.extract.reader import Reader
 from wholeday.schema.census import Census
+from wholeday.schema.raw_fields import FieldReader
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
@@ -78,7 +79,7 @@ def read_ids(server: Server, listing: Listing, **keys: Any) -> set[int] | str:
 
     server.requests.clear()
     source = People(url=server.on("/users", respond), retries=4, **keys)
-    reading = Reader(source, DAY, None, Census(None, ["id"], ""))
+    reading = Reader(source, DAY, None, Census([FieldReader("id")]))
     try:
         ids = {json.loads(bytes(record))["id"] for page in list(reading) for record in page}
     except SourceError as error:

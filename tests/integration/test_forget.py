@@ -34,6 +34,7 @@ from wholeday import clock
 from wholeday.commands.forget import files, forget, lookup
 from wholeday.errors import ConfigError, DatasetError, SourceError
 from wholeday.schema.dataset import Dataset
+from wholeday.schema.raw_fields import FieldReader
 from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.storage.tombstones import Done, Finder, Tombstone, Tombstones
 from wholeday.storage.workspace import Workspace
@@ -323,7 +324,7 @@ def test_failing_transform_leaves_the_erasure_pending(server, configure, error):
 
 def test_key_is_found_in_every_notation():
     """A key may be an integer, a float or text. A number too long for Python matches no key."""
-    finder = Finder(["id"], [(42,)])
+    finder = Finder([FieldReader("id")], [(42,)])
     assert finder.find_lines([b'{"id": 42}', b'{"id": 42.0}', b'{"id": "42"}', b'{"id": 420}', b"{}"]) == {1, 2, 3}
     assert finder.find_rejects(["[42]", None, f"[{'9' * 5000}]"]) == {0}
 

@@ -1,63 +1,28 @@
 """Define a second dataset as a user would: one file and one section of luigi.cfg."""
 
-import datetime as dt
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime
 
-import msgspec
-from luigi.util import requires
-
-from wholeday.config.source import Source
-from wholeday.schema.dataset import Dataset
-from wholeday.tasks.day_tasks import Extract, Load, Transform
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import sqlalchemy as sa
+from wholeday import Dataset, Extract, Field, Load, Record, Transform
 
 
-class Orders(Source):
-    section = "orders"
+class Order(Record):
+    number: str = Field(primary_key=True)
+    line: int = Field(primary_key=True, ge=1)
+    amount: float | None = Field(ge=0)
+    paid: bool | None
+    updated_at: datetime | None = Field("changed")
 
 
-class Order(msgspec.Struct):
-    number: str
-    line: Annotated[int, msgspec.Meta(ge=1)]
-    amount: float | None = None
-    paid: bool | None = None
-    changed: dt.datetime | None = None
+ORDERS = Dataset("orders", Order)
 
 
-def clean(orders: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[tuple[str, str], pd.Series[bool]]]":
-    rows = orders.rename(columns={"changed": "updated_at"})
-    return rows, {("amount", "is negative"): (rows["amount"] < 0).fillna(value=False)}
+class ExtractOrders(Extract, dataset=ORDERS):
+    pass
 
 
-def table(metadata: "sa.MetaData") -> "sa.Table":
-    import sqlalchemy as sa
-
-    return sa.Table(
-        "orders",
-        metadata,
-        sa.Column("number", sa.Text, primary_key=True),
-        sa.Column("line", sa.Integer, primary_key=True),
-        sa.Column("amount", sa.Float),
-        sa.Column("paid", sa.Boolean),
-        sa.Column("updated_at", sa.DateTime(timezone=True)),
-    )
+class TransformOrders(Transform, dataset=ORDERS):
+    pass
 
 
-ORDERS = Dataset(Orders, Order, clean, table, key=("number", "line"))
-
-
-class ExtractOrders(Extract):
-    dataset = ORDERS
-
-
-@requires(ExtractOrders)
-class TransformOrders(Transform):
-    dataset = ORDERS
-
-
-@requires(TransformOrders)
-class LoadOrders(Load):
-    dataset = ORDERS
+class LoadOrders(Load, dataset=ORDERS):
+    pass

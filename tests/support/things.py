@@ -1,63 +1,44 @@
-"""Define a dataset `things` with any fields and columns for one test, and load it from a local source."""
+"""Define a dataset `things` with a column of any type for one test, and load it from a local source."""
 
 import datetime as dt
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-
-import luigi
-import msgspec
-import pandas as pd
-import sqlalchemy as sa
 
 from tests.support.project import query
 from tests.support.server import Answer, Server
-from wholeday.config.source import Source
 from wholeday.schema.dataset import Dataset
+from wholeday.schema.record import Field, Record
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform.day import prepare_transform
 
 TODAY = dt.datetime.now(dt.UTC).date()
-TIME = sa.DateTime(timezone=True)
 
 
-class Things(Source):
-    section = "things"
-    url = luigi.Parameter(default="")
-
-
-def keep(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
-    """Return the fields of a record unchanged."""
-    return frame, {}
+def make_record_class(columns: dict[str, Any], name: str = "Thing", **fields: Any) -> type[Record]:
+    """Define a record class with these types by column. `fields` holds the results of Field."""
+    return type(name, (Record,), {"__annotations__": columns, "__module__": __name__, **fields})
 
 
 def make_dataset(
-    field: Any = str,
-    column: Any = sa.Text,
-    clean: Callable[[pd.DataFrame], Any] = keep,
-    key: Sequence[str] = ("id",),
-    id_types: tuple[Any, Any] = (int, sa.BigInteger),
-    updated_at: Any = TIME,
+    type_: Any = str | None,
+    clean: Callable[..., Any] | None = None,
+    *,
+    id_type: Any = int,
+    columns: dict[str, Any] | None = None,
+    fields: dict[str, Any] | None = None,
     **options: Any,
 ) -> Dataset:
-    """Define records of `id`, `value` and `updated_at`, and a table with these columns.
+    """Define records with the key `id`, `value` of a type, and `updated_at`.
 
-    `field` and `column` are the types of `value` in the record and in the table; `id_types` holds both types of `id`.
-    `options` go to the record class.
+    `columns` and `fields` add columns and the results of Field; `options` are arguments of Field for `value`.
     """
-    fields = [
-        ("id", id_types[0]),
-        ("value", field | None if field else None, None),
-        ("updated_at", dt.datetime | None, None),
-    ]
-    record_class = msgspec.defstruct("Thing", fields, module=__name__, **options)
-
-    def table(metadata: sa.MetaData) -> sa.Table:
-        columns = [sa.Column("id", id_types[1], primary_key=True), sa.Column("value", column)]
-        return sa.Table("things", metadata, *columns, *([sa.Column("updated_at", updated_at)] if updated_at else []))
-
-    return Dataset(Things, record_class, clean, table, tuple(key))
+    types = {"id": id_type, "value": type_, "updated_at": dt.datetime | None} | (columns or {})
+    record_class = make_record_class(
+        types, **{"id": Field(primary_key=True), "value": Field(**options)} | (fields or {})
+    )
+    return Dataset("things", record_class, clean)
 
 
 def load(

@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.users import User, clean
+from pipeline.users import User
 from tests.support.reading import make_user
 from wholeday.schema.census import Census
+from wholeday.schema.columns import read_columns
+from wholeday.schema.conversion import Conversion
 from wholeday.schema.depth import BLOCK, MAX_DEPTH, hide_deep, is_deep
+from wholeday.schema.raw_fields import FieldReader
 from wholeday.schema.reject import Reject
+from wholeday.schema.structs import make_decoders
 from wholeday.storage.tombstones import Finder
 from wholeday.transform.rows import transform
 
@@ -77,10 +81,10 @@ def test_result_does_not_depend_on_the_stack(stack: int) -> None:
     lines = [nest(level, number) for number, level in enumerate(levels, 1)]
 
     def run() -> tuple[list[int], list[Reject], list[int], set[int]]:
-        census = Census(User, ["id"])
+        census = Census([FieldReader("id")])
         census.add(lines)
-        rows, rejects = transform(lines, User, clean, ["user_id"])
-        found = Finder(["id"], [(7,)]).find_lines(lines)
+        rows, rejects, _ = transform(lines, Conversion(User))
+        found = Finder([FieldReader("id")], [(7,)]).find_lines(lines)
         return rows["user_id"].tolist(), rejects, census.present_keys().tolist(), found
 
     keys, rejects, counted, found = on_stack(stack, run)
@@ -95,7 +99,7 @@ def test_result_does_not_depend_on_the_stack(stack: int) -> None:
 def test_deep_deletion_is_a_row() -> None:
     """A deletion needs only its key."""
     lines = [nest(500, 1, gone=True), nest(500, 2, gone=False), nest(200, 3)]
-    rows, rejects = transform(lines, User, clean, ["user_id"], "gone")
+    rows, rejects, _ = transform(lines, Conversion(User, deleted_when="gone"))
     assert rows[["user_id", "deleted"]].to_numpy().tolist() == [[1, True], [3, False]]
     assert [reject.line for reject in rejects] == [2]
 
@@ -106,7 +110,7 @@ def test_deep_deletion_is_a_row() -> None:
     ids=["list", "object", "no UTF-8", "whole"],
 )
 def test_deep_non_object_line_is_a_reject(record: bytes) -> None:
-    rows, rejects = transform([record], User, clean, ["user_id"])
+    rows, rejects, _ = transform([record], Conversion(User))
     assert len(rows) == 0
     assert [(reject.key, reject.describe()) for reject in rejects] == [(None, "is nested more than 200 levels deep")]
 
@@ -115,7 +119,7 @@ def test_deep_non_object_line_is_a_reject(record: bytes) -> None:
 def test_check_of_depth_costs_little() -> None:
     """The check takes less than a fifth of the time to decode the records."""
     records = [json.dumps(make_user(number)).encode() for number in range(1, 100_001)]
-    text, decode = b"\n".join(records), msgspec.json.Decoder(User).decode_lines
+    text, decode = b"\n".join(records), make_decoders(read_columns(User))[0].json.decode_lines
 
     def take(call: Callable[[], object]) -> float:
         started = time.process_time()

@@ -13,6 +13,7 @@ from tests.support.days import make_raw_manifest
 from tests.support.reading import People
 from wholeday.extract.gates import FEW_DELETIONS, judge
 from wholeday.schema.census import Census
+from wholeday.schema.raw_fields import FieldReader
 from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import Verdict
@@ -30,7 +31,7 @@ def encode(number: int, deleted: bool) -> bytes:
 
 
 def count(*ids: int, deleted: Any = (), key: tuple[str, ...] = ("id",)) -> Census:
-    census = Census(None, key, "deleted")
+    census = Census(list(map(FieldReader, key)), "deleted")
     census.add([encode(number, number in deleted) for number in ids])
     return census
 

@@ -14,7 +14,7 @@ from pipeline.users import USERS
 from tests.support.days import make_raw_manifest
 from tests.support.histories import EXAMPLES
 from wholeday.errors import QualityError
-from wholeday.schema.census import Census
+from wholeday.schema.conversion import Conversion
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest
 from wholeday.tasks import stages
@@ -63,7 +63,7 @@ def transform(number: int, records: list[dict[str, Any]]) -> None:
     folder = read_workspace(USERS).folder("raw", date)
     folder.clear()
     lines = [msgspec.json.encode(record) for record in records]
-    census = Census(USERS.record_class, USERS.key, "gone")
+    census = Conversion(USERS.record_class, deleted_when="gone").make_census()
     census.add(lines)
     parts = [
         folder.write(f"part-{place:05d}.jsonl.gz", pack([lines[start : start + 20]]))

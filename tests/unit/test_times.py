@@ -5,16 +5,17 @@ import json
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.project import query
-from tests.support.things import TIME, TODAY, load, make_dataset
+from tests.support.things import TODAY, load, make_dataset
 from wholeday.commands.check import check_source
 from wholeday.commands.check.questions import OK
-from wholeday.schema.record import list_leaves
+from wholeday.schema.columns import read_columns
+from wholeday.schema.conversion import Conversion
+from wholeday.schema.record import Field, Record
 from wholeday.schema.reject import Reject
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform.day import is_current
@@ -25,21 +26,19 @@ BERLIN = "Europe/Berlin"
 FIRST, LAST = map(dt.datetime.fromisoformat, ("1900-01-02", "9999-12-30"))
 
 
-class Visit(msgspec.Struct):
-    at: dt.datetime | None = None
-
-
-class Event(msgspec.Struct):
-    id: int
-    at: dt.datetime | None = None
-    note: str | None = None
-    visit: Visit | None = msgspec.field(name="a.visit", default=None)
+class Event(Record):
+    id: int = Field(primary_key=True)
+    at: dt.datetime | None
+    note: str | None
+    visit_at: dt.datetime | None = Field(r"a\.visit.at")
+    updated_at: dt.datetime | None
 
 
 def read_event(record: Any, timezone: str = "UTC", deleted_when: str = "") -> tuple[dict[str, Any], list[Reject]]:
     """Transform a record; return its row, with times as text, and its rejects."""
     line = record if isinstance(record, bytes) else json.dumps(record).encode()
-    frame, rejects = transform([line], Event, lambda events: (events, {}), ["id"], deleted_when, timezone)
+    frame, rejects, _ = transform([line], Conversion(Event, None, deleted_when, timezone))
+    frame = frame.drop(columns="updated_at")
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return {name: str(value) if "at" in name else value for row in rows for name, value in row.items()}, rejects
 
@@ -59,15 +58,15 @@ def read_event(record: Any, timezone: str = "UTC", deleted_when: str = "") -> tu
 def test_fractions_are_cut_and_never_rounded(sent: str, stored: str) -> None:
     row, rejects = read_event({"id": 1, "at": sent, "note": sent, "a.visit": {"at": sent, "note": sent}})
     assert rejects == []
-    assert row == {"id": 1, "at": stored, "note": sent, "visit.at": stored}
+    assert row == {"id": 1, "at": stored, "note": sent, "visit_at": stored}
 
 
 def test_only_declared_times_are_cut() -> None:
     """Texts, names and records that are not objects keep each byte."""
     fine = '"2026-11-20T10:00:00.1234567Z"'
-    leaves = list_leaves(Event)
+    columns = read_columns(Event)
     for text in (f'{{"id":1.0000000,"note":{fine},{fine}:1e400}}', f"[{fine}]", f'{{"at": {{"at": {fine}}}', fine):
-        assert list(cut_fractions([text.encode()], leaves)) == [text.encode()]
+        assert list(cut_fractions([text.encode()], columns)) == [text.encode()]
     row, rejects = read_event(f'{{"id": 1, "at": {fine}, "at": {fine.replace("1234567", "7654321")}}}'.encode())
     assert (row["at"], rejects) == ("2026-11-20 10:00:00.765432+00:00", [])
 
@@ -102,13 +101,13 @@ def test_skipped_local_time_is_rejected() -> None:
     row, (reject,) = read_event(skipped, BERLIN)
     assert row == {}
     assert (reject.field, reject.reason, reject.key) == (
-        "visit.at",
+        "a.visit.at",
         "is a time that the clocks of Europe/Berlin skip",
         "[1]",
     )
     row, rejects = read_event(skipped | {"deleted": True}, BERLIN, "deleted")
-    assert (row["deleted"], row["visit.at"], rejects) == (True, "None", [])
-    assert read_event(skipped)[0]["visit.at"] == "2026-03-29 02:30:00+00:00"
+    assert (row["deleted"], row["visit_at"], rejects) == (True, "None", [])
+    assert read_event(skipped)[0]["visit_at"] == "2026-03-29 02:30:00+00:00"
 
 
 def test_time_outside_years_of_utc_is_rejected() -> None:
@@ -131,7 +130,7 @@ def test_local_time_survives_conversion_to_utc(local: dt.datetime, name: str) ->
 @pytest.mark.usefixtures("database")
 def test_naive_times_are_stored_in_timezone_of_section(server, configure) -> None:
     """Watermark and `check` agree. A change of the timezone makes the day outdated."""
-    dataset = make_dataset(field=dt.datetime, column=TIME)
+    dataset = make_dataset(dt.datetime | None)
     times = ["2026-11-20T10:00:00", "2026-11-20T10:00:00+01:00", "2026-11-20 10:00:00"]
     body = [{"id": number, "value": time, "updated_at": time} for number, time in enumerate(times)]
     rows = load(dataset, server, configure, body, timezone="America/New_York")

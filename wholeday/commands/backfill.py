@@ -15,7 +15,7 @@ from wholeday.load.day import describe_load
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.tasks import progress
-from wholeday.tasks.backfill import Backfill
+from wholeday.tasks.backfill import BackfillRun
 from wholeday.tasks.stop import Stop, watch_signals
 
 FAILED_DAYS = 50  # that the table names at the end
@@ -35,7 +35,7 @@ def command(
     quiet = ("--log-level", "WARNING") if sys.stderr.isatty() else ()  # a bar shows the progress
     with open_loads(context, *quiet) as loads, watch_signals(lambda: sys.stderr.write(f"{STOPPING}\n")) as asked:
         for load in loads:
-            backfill = Backfill(load, start, stop)
+            backfill = BackfillRun(load, start, stop)
             try:
                 _run_backfill(backfill, workers or core().workers, asked)
             finally:
@@ -48,7 +48,7 @@ def command(
     return sound
 
 
-def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
+def _run_backfill(backfill: BackfillRun, workers: int, stop: Stop) -> None:
     """Run the backfill. On a terminal a bar shows the progress, elsewhere the log has a line per day."""
     loaded, failed = set[dt.date](), set[dt.date]()
     with progress.track_days(backfill.load.dataset.name, len(backfill.todo), forks=workers > 1) as show:
@@ -62,7 +62,7 @@ def _run_backfill(backfill: Backfill, workers: int, stop: Stop) -> None:
         backfill.run(workers, stop, tell)
 
 
-def show_outcome(backfill: Backfill, stop: Stop) -> None:
+def show_outcome(backfill: BackfillRun, stop: Stop) -> None:
     """Print the outcome of each day, and its reason."""
     table, failed, workspace = make_days_table("what"), list(backfill.failed), backfill.load.workspace()
     if done := set(backfill.done):

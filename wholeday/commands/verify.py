@@ -68,7 +68,7 @@ def verify(workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = d
 def _compare(workspace: Workspace, db: Connection | None, start: dt.date, stop: dt.date) -> Iterator[Finding]:
     audit, readable = None, True
     try:
-        audit = Audit.open(db, workspace.name, workspace.dataset.table) if db else None
+        audit = Audit.open(db, workspace.dataset.declared) if db else None
     except WarehouseError as error:
         readable = False
         yield Finding(None, workspace.name, str(error))
@@ -92,6 +92,7 @@ def _compare(workspace: Workspace, db: Connection | None, start: dt.date, stop: 
         yield from audit.check_days()
         yield from audit.check_changes()
         yield from audit.check_present()
+        yield from audit.check_children()
         yield from audit.check_history()
 
 

@@ -4,6 +4,7 @@ Responsibilities: the keys, the defaults of a preset, and errors for values that
 """
 
 import datetime as dt
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ EMPTY: dict[str, Any] = {}
 
 
 class Source(Days):
-    """The section of a dataset. Each dataset derives its own class, which sets `section`.
+    """The section of a dataset. `make_section` derives a class for each dataset.
 
     `url` has no default: without its section, a dataset must not silently load another source.
     """
@@ -102,6 +103,11 @@ class Source(Days):
         default="", description=f"answers that mean no more records, comma-separated: {', '.join(ENDS)}"
     )
     deleted_when = luigi.Parameter(default="", description="field, or field=value, that marks a record as deleted")
+    lenient = luigi.BoolParameter(
+        default=False,
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING,
+        description='accept "12" for 12, 12.0 for 12, "true" for true, and "" for null',
+    )
     ceiling = bounded(
         int, 0, 10**12, default=0, description="number of records after which the source stops silently; 0: none"
     )
@@ -224,3 +230,9 @@ class Source(Days):
             raise ConfigError(
                 f"[{cls.section}] end_when = {values['end_when']}: unknown word '{unknown[0]}': use {', '.join(ENDS)}"
             )
+
+
+@functools.cache
+def make_section(name: str) -> type[Source]:
+    """Return the class of a dataset's section. From now on its keys are flags of Luigi's command line."""
+    return type(name, (Source,), {"section": name, "__doc__": f"Section `[{name}]` of luigi.cfg."})

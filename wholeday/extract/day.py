@@ -53,7 +53,7 @@ def extract_day(
 
     Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError, DatasetError.
     """
-    workspace.dataset.check()
+    _ = workspace.dataset.declared  # no request for a dataset that cannot be loaded
     settings, folder = workspace.settings, workspace.folder("raw", date)
     started_at = clock.utc_now()
     settings.check_closed(date, started_at)
@@ -129,9 +129,7 @@ def _read(
     """Read the source to its end into parts, from the last checkpoint on."""
     settings, folder = workspace.settings, workspace.folder("raw", date)
     set_load(checkpoints.started_at - settings.settle)
-    reader = Reader(
-        settings, date, watermark, Census(workspace.dataset.record_class, workspace.dataset.key, settings.deleted_when)
-    )
+    reader = Reader(settings, date, watermark, workspace.conversion.make_census())
     checkpoints.resume(reader)
     with closing(iter(reader)) as pages:  # closes now, not at garbage collection: a thread may be waiting for a page
         size, records = workspace.pipeline.part_records, _Records(reader, pages, listeners)

@@ -192,7 +192,7 @@ def _judge_by_snapshot(settings: Source, census: Census, before: Sequence[Earlie
 
 def _read_keys(earlier: Earlier, census: Census) -> "Keys":
     """Read the keys that are present in an earlier snapshot, part by part."""
-    census_before = Census(None, census.key, census.deleted_when)
+    census_before = Census(census.key, census.deleted_when)
     for part in earlier.manifest.parts:
         census_before.add(unpack(earlier.folder.read(part)))
     return census_before.present_keys()

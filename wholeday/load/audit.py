@@ -7,7 +7,7 @@ unchanged and superseded is not counted again, as it depends on what was loaded 
 """
 
 import datetime as dt
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ import msgspec
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.catalog import check_table
+from wholeday.load.children import list_views, select_items
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Connection, Row, decode
 from wholeday.load.markers import has_markers, scan_markers
@@ -23,10 +24,10 @@ from wholeday.load.old_names import refuse_old_names
 from wholeday.load.sql import HISTORY, Words
 from wholeday.load.staging import Staging
 from wholeday.schema.marker import CLASSES, Marker
-from wholeday.schema.tables import LOADS, REJECTS, Declared, Table
+from wholeday.schema.tables import LOADS, REJECTS, ChildTable, Declared, Table, quote
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    pass
 
 EXAMPLES = 10  # rows that are named, of all that differ in one comparison
 
@@ -74,14 +75,13 @@ class Audit:
         self._read_days()
 
     @classmethod
-    def open(cls, db: Connection, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Audit | None":
+    def open(cls, db: Connection, declared: Declared) -> "Audit | None":
         """Open the tables of a dataset on a readonly connection; None if nothing of it was ever loaded.
 
         Raises WarehouseError if a table differs from its declaration.
         """
-        refuse_old_names(db, name)
-        is_loaded = check_table(db, LOADS) and has_markers(db, name)
-        declared = Declared.read(name, table)
+        refuse_old_names(db, declared.name)
+        is_loaded = check_table(db, LOADS) and has_markers(db, declared.name)
         tables = [LOADS, *declared.stored(), REJECTS]
         missing = [table.name for table in tables if not check_table(db, table, optional=declared.row)]
         if not is_loaded and {table.name for table in declared.stored()} <= {*missing}:
@@ -89,7 +89,7 @@ class Audit:
         # The next load adds the declared columns that are not stored yet.
         stored = db.describe(declared.stored().present.name).columns or declared.row
         row = {column: kind for column, kind in declared.row.items() if column in stored}
-        return cls(db, replace(declared, row=row), missing)
+        return cls(db, replace(declared, row=row, children=_list_stored(db, declared)), missing)
 
     def has(self, *tables: Table) -> bool:
         """Whether the database has all of these tables."""
@@ -213,6 +213,15 @@ class Audit:
         self._run(PRESENT)
         yield from self._compare_tables(None, present.name, present, f'"{present.name}"', "_expected")
 
+    def check_children(self) -> Iterator[Finding]:
+        """Compare the child tables, and the views of their history, with the lists in the rows of the dataset."""
+        for child in self.declared.children if self.has(self.tables.present) else ():
+            expected = f"({select_items(self.db, child, quote(self.declared.name))})"
+            yield from self._compare_tables(None, child.name, child.table, quote(child.name), expected)
+        for view, select in list_views(self.db, self.declared):
+            if not self.db.has_view(view, select):
+                yield Finding(None, view, "the view is missing or changed: the next load, or rebuild, creates it again")
+
     def check_history(self) -> Iterator[Finding]:
         """Report the view of the history if it is not as a load creates it."""
         view = f"{self.declared.name}_history"
@@ -247,6 +256,16 @@ class Audit:
         columns = [*key, *row]
         number = len(columns)
         return _limit(date, thing, (_describe(columns, len(key), row[:number], row[number:]) for row in rows))
+
+
+def _list_stored(db: Connection, declared: Declared) -> tuple[ChildTable, ...]:
+    """Return the child tables that are stored, with their stored columns. The next load adds what is missing."""
+    found = []
+    for child in declared.children:
+        if check_table(db, child.table, optional=child.row):
+            stored = db.describe(child.name).columns
+            found.append(replace(child, row={name: kind for name, kind in child.row.items() if name in stored}))
+    return tuple(found)
 
 
 def _limit(date: dt.date | None, thing: str, rows: Iterable[str]) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
-from wholeday.schema.kinds import describe_difference, list_arrow_types
+from wholeday.schema.kinds import describe_difference, to_arrow_type
 from wholeday.schema.marker import Marker
 from wholeday.schema.tables import Declared
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_INTEGER = 2**63 - 1
 LIMITS = {  # of Python, and of the text of fixed width that times are in SQLite
     "date": (dt.date.min, dt.date.max),
-    "time": (dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)),
+    "timestamp": (dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)),
 }
 
 
@@ -57,7 +57,7 @@ class BatchCaster:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        type_ = list_arrow_types()[kind]
+        type_ = to_arrow_type(kind)
         if difference := describe_difference(name, column, kind):
             raise WarehouseError(f"{self._what}: {difference}")
         try:

@@ -5,9 +5,11 @@ Non-goals: changing the type of a column, and changing a table that another prog
 """
 
 import datetime as dt
+import re
 from collections.abc import Iterable
 
 from wholeday.errors import WarehouseError
+from wholeday.load.children import list_views
 from wholeday.load.database import Connection, Row, decode
 from wholeday.load.markers import has_markers
 from wholeday.load.old_names import refuse_old_names
@@ -36,12 +38,21 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
         else:
             check_table(db, table, optional=declared.row)
             _add_columns(db, table)
+    for child in declared.children:
+        if check_table(db, child.table, optional=child.row):
+            _add_columns(db, child.table)
+        else:
+            db.create(child.table)
     check_view(db, view)
+    _widen_columns(db, declared)
     words = Words(declared)
     for index, sql in INDEXES.items():
         if not db.has_index(f"_{declared.name}_{index}"):
             db.run(sql.format_map(words))
     db.create_view(view, HISTORY.format_map(words))
+    for name, select in list_views(db, declared):
+        check_view(db, name)
+        db.create_view(name, select)
 
 
 def _create_shared(db: Connection) -> None:
@@ -63,6 +74,34 @@ def _add_columns(db: Connection, table: Table) -> None:
             db.add_column(table, column)
 
 
+def _widen_columns(db: Connection, declared: Declared) -> None:
+    """Widen the columns whose declared decimals have more digits. The views are dropped, as they depend on these."""
+    narrow = []
+    for table in (*declared.stored(), *(child.table for child in declared.children)):
+        stored = db.describe(table.name).columns
+        narrow += [(table, column) for column, kind in table.columns.items() if stored[column] != db.to_type(kind)]
+    if narrow:
+        drop_views(db, declared)
+    for table, column in narrow:
+        db.widen_column(table, column)
+
+
+def drop_views(db: Connection, declared: Declared) -> None:
+    """Drop the views of the history, those of child tables first."""
+    for name, _ in list_views(db, declared):
+        db.run(f'drop view if exists "{name}"')
+    db.run(f'drop view if exists "{declared.name}_history"')
+
+
+def _is_wider(wanted: str, stored: str) -> bool:
+    """Return whether a type of decimals has room for the values of another one: before and after the point."""
+    found = [re.fullmatch(r"(\w+)\((\d+),(\d+)\)", type_) for type_ in (wanted, stored)]
+    if not (found[0] and found[1] and found[0][1] == found[1][1]):
+        return False
+    (digits, places), (before, places_before) = ((int(match[2]), int(match[3])) for match in found if match)
+    return places >= places_before and digits - places >= before - places_before
+
+
 def check_view(db: Connection, view: str) -> bool:
     """Whether the view exists. Raises WarehouseError if a table has its name."""
     found = db.describe(view)
@@ -72,22 +111,29 @@ def check_view(db: Connection, view: str) -> bool:
 
 
 def check_table(db: Connection, table: Table, optional: Iterable[str] = ()) -> bool:
-    """Whether the table exists. Raises WarehouseError if it differs from `table`, but for `optional` columns."""
+    """Whether the table exists. Raises WarehouseError if it differs from `table`, but for `optional` columns.
+
+    Columns of decimals may have fewer digits than declared.
+    """
     found = db.describe(table.name)
     if not found.columns:
         return False
     if found.kind != "table":
         raise WarehouseError(f"{db}: {table.name} is a view, not a table: drop it, or choose another database")
-    wanted, optional = {column: db.types[kind] for column, kind in table.columns.items()}, {*optional}
+    wanted, optional = {column: db.to_type(kind) for column, kind in table.columns.items()}, {*optional}
     differences = [f"no column {c}" for c in wanted if c not in found.columns and c not in optional]
     differences += [f"a column {c} too many" for c in found.columns if c not in wanted]
-    differences += [f"{c} as {t}, not {wanted[c]}" for c, t in found.columns.items() if wanted.get(c, t) != t]
+    differences += [
+        f"{column} as {type_}, not {wanted[column]}"
+        for column, type_ in found.columns.items()
+        if wanted.get(column, type_) != type_ and not _is_wider(wanted[column], type_)
+    ]
     if found.key != table.key:
         differences.append(f"the primary key ({', '.join(found.key)}), not ({', '.join(table.key)})")
     if differences:
         raise WarehouseError(
             f"{db}: the table {table.name} has {', '.join(differences)}: "
-            "declare it as it is, or choose another database"
+            "declare it as it is, load all days into new tables with the command rebuild, or choose another database"
         )
     return True
 
@@ -110,11 +156,13 @@ def clear_tables(db: Connection, declared: Declared) -> list[Row]:
 
     Tables of the same names without any day are another program's: they stay, and `prepare_tables` refuses them.
     """
-    name, tables = declared.name, declared.stored()
-    if not read_days(db, name) and db.describe(tables.days.name).columns.keys() != tables.days.columns.keys():
+    name, stored_tables = declared.name, declared.stored()
+    days = stored_tables.days
+    if not read_days(db, name) and db.describe(days.name).columns.keys() != days.columns.keys():
         return []
+    tables = [*stored_tables, *(child.table for child in declared.children)]
     tombstones = _read_tombstones(db, declared)
-    wanted = [table._replace(columns={c: db.types[kind] for c, kind in table.columns.items()}) for table in tables]
+    wanted = [table._replace(columns={c: db.to_type(kind) for c, kind in table.columns.items()}) for table in tables]
     stored = [db.describe(table.name) for table in tables]
     for view in (table.name for table in stored if table.kind == "view"):
         raise WarehouseError(f"{db}: {view} is a view, not a table: drop it, or choose another database")
@@ -122,7 +170,7 @@ def clear_tables(db: Connection, declared: Declared) -> list[Row]:
         for table in tables:
             db.run(f'delete from "{table.name}"')  # noqa: S608
     else:
-        db.run(f'drop view if exists "{name}_history"')
+        drop_views(db, declared)
         for table in tables:
             db.run(f'drop table if exists "{table.name}"')
     for table in (LOADS, REJECTS):

@@ -7,7 +7,7 @@ Non-goals: anything that is particular to one database. It is in the package of 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wholeday.errors import ConfigError, WarehouseError
 from wholeday.schema.tables import Table
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 TYPES: dict[str, type | tuple[type, ...]] = {  # of Python, by kind: a column of SQLite holds any value
     "date": dt.date,
-    "time": dt.datetime,
+    "timestamp": dt.datetime,
     "integer": int,
     "float": (int, float),
     "text": str,
@@ -43,8 +43,6 @@ class Connection(Protocol):
     that distinguish them.
     """
 
-    types: ClassVar[Mapping[str, str]]
-    """The type that `describe` returns for a column of a kind."""
     permanent: str
     temporary: str
 
@@ -97,7 +95,22 @@ class Connection(Protocol):
         """Create a table with its primary key. A temporary one replaces an earlier one of its name."""
 
     def add_column(self, table: Table, column: str) -> None:
-        self.run(f'alter table "{table.name}" add column "{column}" {self.types[table.columns[column]]}')
+        self.run(f'alter table "{table.name}" add column "{column}" {self.to_type(table.columns[column])}')
+
+    def widen_column(self, table: Table, column: str) -> None:
+        """Change the type of a column of decimals to one that holds more digits."""
+
+    def to_type(self, kind: str) -> str:
+        """Return the type that `describe` returns for a column of a kind."""
+
+    def list_items(self, list_: str, alias: str) -> str:
+        """Return SQL for a table of the items of a JSON list."""
+
+    def read_position(self, alias: str) -> str:
+        """Return SQL for the position of an item, from 0."""
+
+    def read_member(self, alias: str, name: str, kind: str) -> str:
+        """Return SQL for the value of a name in an item, as a column of a kind holds it."""
 
     def has_index(self, name: str) -> bool: ...
 

@@ -45,6 +45,9 @@ def load_day(workspace: Workspace, date: dt.date) -> None:
     logger.info("%s %s: %s", workspace.name, date, describe_load(marker))
 
 
+DETAILS = {"nulled": "nulled", "added": "child rows added", "removed": "child rows removed"}
+
+
 def describe_load(*markers: Marker) -> str:
     """Describe what the loads of these markers did: `loaded, 97 inserted, 2 superseded; nulled: email 98, city 2`.
 
@@ -64,7 +67,7 @@ def describe_removed(*markers: Marker) -> str:
         for kind, counts in (marker.details or {}).items():
             kinds.setdefault(kind, Counter()).update(counts)
     return "; ".join(
-        f"{kind}: {', '.join(f'{name} {number:,}' for name, number in found.most_common())}"
+        f"{DETAILS[kind]}: {', '.join(f'{name} {number:,}' for name, number in found.most_common())}"
         for kind, found in kinds.items()
     )
 
@@ -141,7 +144,7 @@ def read_rejects(workspace: Workspace, clean: DayFolder, parts: Iterable[Part]) 
 
     A reject without a readable key gets the key of an erased user, if its record names one (`"42"` for 42).
     """
-    forgotten = Finder(workspace.dataset.key, workspace.tombstones().keys())
+    forgotten = Finder(workspace.conversion.key_readers, workspace.tombstones().keys())
     for part in parts:
         for line in unpack(clean.read(part)):
             reject = msgspec.json.decode(line, type=Reject)

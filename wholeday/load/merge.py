@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
+from wholeday.load.children import fill_children, update_children
 from wholeday.load.staging import Statements
 from wholeday.schema.marker import CLASSES, Marker
 
@@ -31,7 +32,7 @@ class Merge(Statements):
         row = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
         loaded = _Reading(*row) if row else None
         with self.db.watching(self.declared.name) as growth:
-            merged = self._merge(kept, loaded)
+            merged = self._update_children(self._merge(kept, loaded), is_reload=loaded is not None)
             self._check(merged, None if loaded else growth())
         return merged
 
@@ -49,6 +50,22 @@ class Merge(Statements):
         else:
             self._merge_records()
         return self._count(kept)
+
+    def _update_children(self, merged: Marker, is_reload: bool) -> Marker:
+        """Derive the child rows of the rows that the load changed; of all rows of a day that is loaded again.
+
+        Another record class may have made that day, without child tables.
+        """
+        if not self.declared.children:
+            return merged
+        if self.first:
+            changes = fill_children(self.db, self.declared)
+        else:
+            tables = ["_before", "_stage"] if is_reload else ["_before"]
+            keys = " union ".join(f"select {self.words['key']} from {table}" for table in tables)  # noqa: S608
+            changes = update_children(self.db, self.declared, keys)
+        found = {"added": changes.added, "removed": changes.removed}
+        return merged.replace(details=(merged.details or {}) | {name: x for name, x in found.items() if x})
 
     def _write_is_newest(self, kept: int) -> str:
         """Return SQL for whether s, a staged record, is the newest of its user. Usually every user has only one."""

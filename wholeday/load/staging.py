@@ -16,10 +16,11 @@ from wholeday.errors import WarehouseError
 from wholeday.load.cast import MAX_INTEGER, BatchCaster
 from wholeday.load.database import Connection, Rows
 from wholeday.load.sql import Words
+from wholeday.schema.kinds import INTEGER
 from wholeday.schema.marker import Marker
 from wholeday.schema.reject import Reject
 from wholeday.schema.tables import REJECTS, Declared
-from wholeday.storage.tombstones import Key
+from wholeday.storage.tombstones import Key, to_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,7 @@ class Staging(Statements):
 
         Raises WarehouseError if rows and rejects do not fit the table or the manifests.
         """
-        tombstones = set(self.execute("select {key} from {forgotten}").fetchall())
+        tombstones = {to_key(row) for row in self.execute("select {key} from {forgotten}").fetchall()}
         found = self._stage_rows(rows, tombstones)
         staged = self.one("select count(*) from {stage}")[0]
         rejected, forgotten_rejects = self._stage_rejects(rejects, tombstones)
@@ -129,7 +130,7 @@ class Staging(Statements):
         import pyarrow as pa
 
         keys = zip(*(batch.column(name).to_pylist() for name in self.declared.key), strict=True)
-        return batch.filter(pa.array([key not in tombstones for key in keys], pa.bool_()))
+        return batch.filter(pa.array([to_key(key) not in tombstones for key in keys], pa.bool_()))
 
     def _stage_rejects(self, rejects: Iterable[Reject], tombstones: set[Key]) -> tuple[int, int]:
         """Replace the rejects of the day. A snapshot knows nothing of their keys.
@@ -161,7 +162,8 @@ class Staging(Statements):
             values = json.loads(text) if text is not None else None
         except ValueError:  # a number with more digits than Python reads
             return None
-        if isinstance(values, list) and list(map(_classify, values)) == list(self.declared.key.values()):
+        kinds = list(self.declared.key.values())
+        if isinstance(values, list) and len(values) == len(kinds) and all(map(_is_of_kind, values, kinds)):
             return tuple(values)
         return None
 
@@ -171,11 +173,9 @@ def list_values(reject: Reject) -> tuple[Any, ...]:
     return reject.part, reject.line, reject.reason, reject.field, reject.key, reject.record
 
 
-def _classify(value: Any) -> str | None:
-    """Return the kind of a value of a key; None if the databases cannot store it."""
-    if type(value) is int and -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
-        return "integer"
-    # JSON may hold NUL and lone surrogates; some databases cannot.
-    if isinstance(value, str) and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
-        return "text"
-    return None
+def _is_of_kind(value: Any, kind: str) -> bool:
+    """Return whether a key of this kind can have a value, and the databases can store it."""
+    if kind == INTEGER:
+        return type(value) is int and -MAX_INTEGER - 1 <= value <= MAX_INTEGER
+    # JSON may hold NUL and lone surrogates; some databases cannot. Dates and UUIDs are text in a key.
+    return isinstance(value, str) and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)

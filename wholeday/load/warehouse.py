@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -43,14 +42,12 @@ from wholeday.load.old_names import has_old_names, refuse_old_names, rename_tabl
 from wholeday.load.sql import Words
 from wholeday.load.staging import Staging
 from wholeday.log import logger
+from wholeday.schema.dataset import Dataset
 from wholeday.schema.marker import Marker
 from wholeday.schema.tables import LOADS, REJECTS, Declared
 from wholeday.storage.known_source import SOURCE_GATE, KnownSource, describe_ways_out, is_let_through, join_accepted
-from wholeday.storage.tombstones import Key
+from wholeday.storage.tombstones import Key, to_key
 from wholeday.storage.workspace import Workspace
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,7 @@ class RejectReason:
 def open_warehouse(workspace: Workspace) -> "Warehouse":
     """Return the warehouse of a dataset, without connecting. Raises ConfigError for an unusable URL."""
     pipeline = workspace.pipeline
-    table, keys = workspace.dataset.table, workspace.tombstones().keys
-    return Warehouse(pipeline.database, workspace.name, table, keys, pipeline.is_private)
+    return Warehouse(pipeline.database, workspace.dataset, workspace.tombstones().keys, pipeline.is_private)
 
 
 class Warehouse:
@@ -75,17 +71,16 @@ class Warehouse:
     def __init__(
         self,
         url: str,
-        name: str,
-        table: "Callable[[sa.MetaData], sa.Table]",
+        dataset: Dataset,
         tombstones: Callable[[], Iterable[Key]] = tuple,
         private: bool = True,
     ) -> None:
-        """Take a SQLAlchemy URL, the name of a dataset and the declaration of its table, without connecting.
+        """Take a SQLAlchemy URL and a dataset, without connecting.
 
         `tombstones` returns keys of users who must not be stored, besides those in the database. Files of a new
         `private` database are readable by this user only. Raises ConfigError for a URL that names no usable database.
         """
-        self.name, self.table, self.tombstones = name, table, tombstones
+        self.name, self.dataset, self.tombstones = dataset.name, dataset, tombstones
         self.database = find_database(url, private)
 
     def load(self, clean: CleanDay, accept: bool = False) -> Marker:
@@ -99,7 +94,7 @@ class Warehouse:
         other expected error: a locked, foreign, full or read-only database, rows that do not fit, counts that do not
         add up. After InterruptedTransactionError the day may be committed or not: call this again, with new iterators.
         """
-        declared, day = Declared.read(self.name, self.table), clean.draft
+        declared, day = self.dataset.declared, clean.draft
         with self.database.connect(create=True) as db:
             db.begin(self.name)
             prepare_tables(db, declared)
@@ -146,7 +141,7 @@ class Warehouse:
         declaration. Tombstones stay. If a loaded day is neither among these days nor to be dropped, nothing changes,
         and such days are returned. Raises WarehouseError as `load` does.
         """
-        declared = Declared.read(self.name, self.table)
+        declared = self.dataset.declared
         with self.database.connect(create=True) as db:
             db.begin(self.name)
             if lost := read_days(db, self.name) - {day.draft.date for day in days} - {*drop}:
@@ -165,7 +160,7 @@ class Warehouse:
             with self.database.connect() as db:
                 if has_old_names(db, self.name):
                     db.begin(self.name)
-                    rename_tables(db, Declared.read(self.name, self.table))
+                    rename_tables(db, self.dataset.declared)
                     db.commit()
 
     def _insert_tombstones(self, db: Connection, declared: Declared, keys: Iterable[Key]) -> None:
@@ -235,7 +230,7 @@ class Warehouse:
         with self._read() as db:
             sql = "select max(watermark) from loads where dataset = :dataset and date < :date"
             newest = db.run(sql, dataset=self.name, date=date).fetchone()[0] if db else None
-            return decode(db, f"{self.name}: a watermark in loads", newest, "time") if db else None
+            return decode(db, f"{self.name}: a watermark in loads", newest, "timestamp") if db else None
 
     def compute_growth(self) -> dict[dt.date, int]:
         """Return by how many rows `users` grew or shrank on each day (UTC) with a change, by the whole history.
@@ -257,13 +252,13 @@ class Warehouse:
         """Yield the keys of all present rows. Raises WarehouseError if the table has another key."""
         if not self.database.exists():
             return
-        declared = Declared.read(self.name, self.table)
+        declared = self.dataset.declared
         with self.database.connect(readonly=True) as db:
             stored = db.describe(self.name).columns
             if stored and not declared.key.keys() <= stored.keys():
                 check_table(db, declared.stored().present)
             if stored:
-                yield from db.stream("select {key} from {present}".format_map(Words(declared)))
+                yield from map(to_key, db.stream("select {key} from {present}".format_map(Words(declared))))
 
     def count(self) -> int:
         """Count the present rows."""

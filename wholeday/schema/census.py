@@ -10,11 +10,10 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
-from msgspec import inspect
 
 from wholeday.schema.depth import hide_deep
 from wholeday.schema.paths import load, walk
-from wholeday.schema.raw_fields import BLOCK, INTEGERS, UNREADABLE, Deletion, Field, Record
+from wholeday.schema.raw_fields import BLOCK, INTEGERS, UNREADABLE, Deletion, FieldReader, RawRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +32,9 @@ _splitter = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 class Census:
     """Count the records of a day by their keys, in eight bytes per key.
 
-    `key` are the dotted paths of the key in a record. Of records with the same key the last one decides whether it is
-    deleted. A record without a readable key counts as a key of its own.
+    `key` reads the values of the key. Of records with the same key the last one decides whether it is deleted. A record
+    without a readable key counts as a key of its own. `known` holds the names that columns read, nested; of other
+    names, `unknown` collects some.
     """
 
     records: int
@@ -42,13 +42,12 @@ class Census:
     """The lowest and the highest hash of a key."""
 
     def __init__(
-        self, record_class: type[msgspec.Struct] | None = None, key: Sequence[str] = (), deleted_when: str = ""
+        self, key: Sequence[FieldReader] = (), deleted_when: str = "", known: Mapping[str, Any] | None = None
     ) -> None:
         self.records, self.span = 0, None
         self.key, self.deleted_when = tuple(key), deleted_when
-        self._fields = [Field(path) for path in key]
         self._deletion = Deletion(deleted_when)
-        self._known = _map_fields(inspect.type_info(record_class)) if record_class else {}
+        self._known = known or {}
         self._unknown: set[str] = set()
         self._keys, self._deleted = array("q"), bytearray()
         self._alone = self._alone_deleted = 0
@@ -56,7 +55,7 @@ class Census:
         self._counted = self._duplicates = 0
         self._latest: tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]] | None = None
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[RawRecord]) -> None:
         """Count the next records, in the order of the source."""
         self.records += len(records)
         records = hide_deep(records)
@@ -106,11 +105,12 @@ class Census:
         """Explain that no record has the key, without which no gate can compare the day; None if one has it."""
         if not self.key or not self.records or self._alone < self.records:
             return None
-        return f"no record has the key {', '.join(self.key)}: {_suggest_key(self._sample)}"
+        names = ", ".join(reader.path for reader in self.key)
+        return f"no record has the key {names}: {_suggest_key(self._sample)}"
 
     @property
     def unknown(self) -> list[str]:
-        """The dotted names of fields that the record class does not declare, sorted."""
+        """The dotted names of fields that no column reads, sorted."""
         return sorted(self._unknown)[:MAX_UNKNOWN]
 
     def present_keys(self) -> "Keys":
@@ -118,15 +118,15 @@ class Census:
         keys, deleted = self._select_latest()
         return keys[~deleted]
 
-    def _read_keys(self, records: Sequence[Record]) -> list[int | None]:
-        if not self._fields:
+    def _read_keys(self, records: Sequence[RawRecord]) -> list[int | None]:
+        if not self.key:
             return [None] * len(records)
-        if len(self._fields) == 1:
-            values = self._fields[0].read(records)
+        if len(self.key) == 1:
+            values = self.key[0].read(records)
             if set(map(type, values)) == {int} and min(values) in INTEGERS and max(values) in INTEGERS:
                 return values
             return [None if value is None else _hash(value) for value in values]
-        columns = zip(*(field.read(records) for field in self._fields), strict=True)
+        columns = zip(*(field.read(records) for field in self.key), strict=True)
         return [None if None in values else _hash(values) for values in columns]
 
     def _select_latest(self) -> "tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]]":
@@ -187,17 +187,7 @@ def _hash(value: Any) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
-def _map_fields(node: inspect.Type) -> dict[str, Any]:
-    """Map the JSON name of each field of a struct to the fields below it; empty for any other type."""
-    if isinstance(node, inspect.UnionType):
-        structs = [kind for kind in node.types if isinstance(kind, inspect.StructType)]
-        node = structs[0] if len(structs) == 1 else node
-    if not isinstance(node, inspect.StructType):
-        return {}
-    return {field.encode_name: _map_fields(field.type) for field in node.fields}
-
-
-def _find_unknown(records: Sequence[Record], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _find_unknown(records: Sequence[RawRecord], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the dotted names of fields that are not known."""
     objects = _split(records)
     for name in set().union(*objects):
@@ -208,7 +198,7 @@ def _find_unknown(records: Sequence[Record], known: Mapping[str, Any], prefix: s
             yield from _find_unknown(inner, known[name], f"{prefix}{name}.")
 
 
-def _split(records: Sequence[Record]) -> list[dict[str, msgspec.Raw]]:
+def _split(records: Sequence[RawRecord]) -> list[dict[str, msgspec.Raw]]:
     """Return the fields of each record that is an object."""
     with suppress(*UNREADABLE):
         return [fields for fields in _splitter.decode_lines(b"\n".join(records)) if fields]

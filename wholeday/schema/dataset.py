@@ -1,108 +1,64 @@
-"""Declare a dataset: its source, its record class and its table.
+"""Declare a dataset: its name and its record class.
 
-Responsibilities: the declaration of a dataset, and the version of the code that transforms its records.
+Responsibilities: what a file of the workflow declares, and its section of luigi.cfg.
 Non-goals: the settings of a run, and where files and tables are (`storage.workspace`).
 """
 
-import ast
 import functools
-import hashlib
-import inspect
-import json
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-import msgspec
-
-import wholeday
-from wholeday.config.source import Source
+from wholeday.config.source import Source, make_section
 from wholeday.errors import DatasetError
-from wholeday.schema.record import check_key
+from wholeday.schema.columns import Columns, read_columns
+from wholeday.schema.conversion import Clean, Conversion
+from wholeday.schema.record import Record
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import sqlalchemy as sa
-
     from wholeday.schema.tables import Declared
-
-    Rules: TypeAlias = dict[tuple[str, str], pd.Series[bool]]
-    """The rejected rows, by column and reason."""
-    Clean: TypeAlias = Callable[[pd.DataFrame], tuple[pd.DataFrame, Rules]]
-
-LIBRARY = Path(wholeday.__file__).parent
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A section of luigi.cfg, a record class, `clean` and a table: all that is particular to one kind of record.
+    """One kind of record: the name of its table and of its section of luigi.cfg, its record class, and `clean`.
 
-    `key` holds the dotted paths of the natural key in a record.
+    `clean`, where a record class does not say enough, takes a frame with the columns of the class. It returns the
+    frame, or the frame and the rules that rows break: by column and reason, a boolean for each row.
     """
 
-    config: type[Source]
-    record_class: type[msgspec.Struct]
-    clean: "Clean"
-    table: "Callable[[sa.MetaData], sa.Table]"
-    key: tuple[str, ...]
+    name: str
+    record_class: type[Record]
+    clean: "Clean | None" = None
+
+    def __post_init__(self) -> None:
+        """Define the section, so that its keys are flags of Luigi's command line."""
+        make_section(self.name)
 
     @property
-    def name(self) -> str:
-        return self.config.section
+    def config(self) -> type[Source]:
+        """The section of luigi.cfg."""
+        return make_section(self.name)
 
-    def compute_version(self, settings: Source) -> str:
-        """Digest everything that decides which row a record becomes.
+    @property
+    def columns(self) -> Columns:
+        """The columns of the record class. Raises DatasetError."""
+        return self._read[0]
 
-        The digest covers the code, without comments and formatting, and the keys `deleted_when` and `timezone`.
-        """
-        rules = f"{settings.deleted_when} {settings.timezone}"
-        return hashlib.sha256(f"{self._code} {rules}".encode()).hexdigest()[:16]
-
-    @functools.cached_property
-    def _code(self) -> str:
-        module = sys.modules[self.record_class.__module__]
-        own = ast.parse(inspect.getsource(module))
-        own.body = [node for node in own.body if not _is_task(module, node)]
-        # Read as text: an import would load pandas.
-        shared = [
-            ast.parse((LIBRARY / name).read_text(encoding="utf-8"))
-            for name in (
-                *("schema/record.py", "schema/raw_fields.py"),
-                *("transform/cleaning.py", "transform/rows.py", "transform/times.py"),
-            )
-        ]
-        return json.dumps([_outline(own), _outline(shared)])
-
-    def check(self) -> "Declared":
-        """Read record class, key and table. Raise DatasetError or ConfigError if no day could be loaded."""
-        return self._declared
+    @property
+    def declared(self) -> "Declared":
+        """The tables. Raises DatasetError if no day could be loaded."""
+        return self._read[1]
 
     @functools.cached_property
-    def _declared(self) -> "Declared":
+    def _read(self) -> "tuple[Columns, Declared]":
         from wholeday.schema.tables import Declared
 
         try:
-            check_key(self.record_class, self.key)
+            columns = read_columns(self.record_class)
+            return columns, Declared.read(self.name, columns)
         except DatasetError as error:
             raise DatasetError(f"dataset {self.name}: {error}") from error
-        return Declared.read(self.name, self.table)
 
-
-def _is_task(module: Any, node: ast.stmt) -> bool:
-    """Return whether a definition is a section or a task of Luigi. Neither decides which row a record becomes."""
-    return isinstance(node, ast.ClassDef) and hasattr(getattr(module, node.name), "get_task_family")
-
-
-def _outline(node: Any) -> Any:
-    """Convert a syntax tree to plain lists, without docstrings, the same in every version of Python."""
-    if isinstance(node, list):
-        return [_outline(item) for item in node]
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
-    body = fields.get("body")
-    if isinstance(body, list) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        fields["body"] = body[1:]
-    return [type(node).__name__, {name: _outline(value) for name, value in sorted(fields.items())}]
+    def conversion(self, settings: Source) -> Conversion:
+        """Return what decides which row a record becomes, with the settings of a run."""
+        return Conversion(self.record_class, self.clean, settings.deleted_when, settings.timezone, settings.lenient)

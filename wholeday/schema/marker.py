@@ -10,7 +10,7 @@ from wholeday import clock
 
 # Every extracted record is in exactly one of these classes.
 CLASSES = ("rejected", "forgotten", "duplicate", "superseded", "unchanged", "inserted", "updated", "deleted")
-KINDS = {str: "text", int: "integer", float: "float", dt.date: "date", dt.datetime: "time"}
+KINDS = {str: "text", int: "integer", float: "float", dt.date: "date", dt.datetime: "timestamp"}
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):

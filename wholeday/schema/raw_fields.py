@@ -1,6 +1,6 @@
 """Read single fields of many raw records without decoding the rest, and find the records that are deletions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,21 +13,23 @@ if TYPE_CHECKING:
 
     Keys: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 
-Record = msgspec.Raw | bytes
+RawRecord = msgspec.Raw | bytes
 
 BLOCK = 1024  # records decoded in one call; after a bad one they are decoded one by one
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 INTEGERS = range(-(2**63), 2**63)  # these are their own hash
 
 
-class Field:
+class FieldReader:
     """Read the value at a dotted path, as `paths.find` does, from many raw records."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, convert: Callable[[list[Any]], list[Any]] | None = None) -> None:
+        """Take the path, and a function that is applied to the values."""
         self.path = path
+        self._convert = convert
         self._decoder = msgspec.json.Decoder(_make_shape(path))
 
-    def read(self, records: Sequence[Record]) -> list[Any]:
+    def read(self, records: Sequence[RawRecord]) -> list[Any]:
         """Return a value for each record; None for a record without one."""
         values: list[Any] = []
         for start in range(0, len(records), BLOCK):
@@ -38,7 +40,7 @@ class Field:
                     values += _pick(shapes, self.path)
                     continue
             values += [find(load(record), self.path) for record in block]
-        return values
+        return self._convert(values) if self._convert else values
 
 
 class Deletion:
@@ -49,18 +51,18 @@ class Deletion:
 
     def __init__(self, deleted_when: str) -> None:
         self.path, equals, text = deleted_when.removeprefix("!").partition("=")
-        self._field = Field(self.path) if self.path else None
+        self._field = FieldReader(self.path) if self.path else None
         self._negated = deleted_when.startswith("!")
         self._wanted: list[Any] = [text] if equals else []
         if equals:
             with suppress(msgspec.DecodeError):
                 self._wanted.append(msgspec.json.decode(text))
 
-    def find(self, records: Sequence[Record]) -> list[bool]:
+    def find(self, records: Sequence[RawRecord]) -> list[bool]:
         """Return whether each record is a deletion."""
         return self.judge(self.read(records))
 
-    def read(self, records: Sequence[Record]) -> list[Any]:
+    def read(self, records: Sequence[RawRecord]) -> list[Any]:
         """Read the field of each record; None for a record without it."""
         return self._field.read(records) if self._field else [None] * len(records)
 

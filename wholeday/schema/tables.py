@@ -1,19 +1,17 @@
 """The tables of the warehouse: what a dataset declares, and what is stored for it.
 
-Responsibilities: names, keys, and the kinds of columns. Every database has a type for each *kind*: text, integer,
-float, boolean, date, time.
+Responsibilities: names, keys, and the kinds of columns. Every database has a type for each kind (`kinds`).
 Non-goals: SQL; see load/sql.py.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from wholeday.errors import ConfigError
+from wholeday.errors import DatasetError
+from wholeday.schema.columns import Columns
+from wholeday.schema.kinds import INTEGER
 from wholeday.schema.marker import list_columns
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
 
 
 class Table(NamedTuple):
@@ -42,6 +40,7 @@ RESERVED_COLUMNS = {
     *("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid"),  # PostgreSQL's own
     *("rowid", "oid"),  # SQLite's
 }
+RESERVED_CHILD_COLUMNS = RESERVED_COLUMNS - {"date", "at", "as_of", "load_date", "ingested_at", "deleted"}
 IN_THE_WAY = (
     "a constraint or trigger in the database stands in the way: drop it, or have it on a copy of the table; "
     "if nobody added one, report this"
@@ -73,64 +72,93 @@ class WorkTables(NamedTuple):
     """The rows of the present that the load changes, before it changes them."""
 
 
+class Level(NamedTuple):
+    """A list on the way from a row to the items of a child table, and what tells its items apart."""
+
+    list_name: str
+    """The column of the dataset's table with the list, or the name of the list within an item of the level above."""
+    key: dict[str, str]
+    """The primary key of an item within its list, or `position`, from 0."""
+    is_positional: bool
+
+
+@dataclass(frozen=True)
+class ChildTable:
+    """A table of the items of lists. It is derived from the lists that the rows of the dataset's table hold."""
+
+    dataset: str
+    dataset_key: dict[str, str]
+    levels: tuple[Level, ...]
+    row: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name of the table: those of the dataset's table and of the lists."""
+        return "_".join([self.dataset, *(level.list_name for level in self.levels)])
+
+    @property
+    def parent_key(self) -> dict[str, str]:
+        """The key of the item that holds the list, each column named after its table and its name there."""
+        key = {f"{self.dataset}_{column}": kind for column, kind in self.dataset_key.items()}
+        for number, level in enumerate(self.levels[:-1], 1):
+            table = "_".join([self.dataset, *(above.list_name for above in self.levels[:number])])
+            key |= {f"{table}_{column}": kind for column, kind in level.key.items()}
+        return key
+
+    @property
+    def root_columns(self) -> tuple[str, ...]:
+        """The columns with the key of the dataset's row."""
+        return tuple(f"{self.dataset}_{column}" for column in self.dataset_key)
+
+    @property
+    def table(self) -> Table:
+        """The stored table."""
+        key = self.parent_key | self.levels[-1].key
+        return Table(self.name, key | self.row, tuple(key))
+
+
 @dataclass(frozen=True)
 class Declared:
-    """The declared table of a dataset: the columns of its key and of its row, each with its kind."""
+    """The declared tables of a dataset: the columns of its key and of its row, each with its kind."""
 
     name: str
     key: dict[str, str]
     row: dict[str, str]
+    children: tuple[ChildTable, ...] = ()
 
     @classmethod
-    def read(cls, name: str, table: "Callable[[sa.MetaData], sa.Table]") -> "Declared":
-        """Read a declaration. Raises ConfigError if the warehouse cannot store such a table."""
-        import sqlalchemy as sa
-
-        declared = table(sa.MetaData())
-        kinds = {column.name: _find_kind(name, column) for column in declared.columns}
-        key = {column.name: kinds[column.name] for column in declared.primary_key.columns}
-        lower = name.lower()
-        if declared.name != name or lower in TAKEN or lower.startswith(TAKEN_BEGINNINGS) or '"' in name:
+    def read(cls, name: str, columns: Columns) -> "Declared":
+        """Read the tables of a record class. Raises DatasetError if the warehouse cannot store one of them."""
+        if name.lower() in TAKEN or name.lower().startswith(TAKEN_BEGINNINGS) or '"' in name or not name:
             others = ", ".join([*(f"{beginning}…" for beginning in TAKEN_BEGINNINGS), *TAKEN])
-            raise ConfigError(f"table {declared.name} of dataset {name}: give both one name, not {others}")
-        if reserved := [c for c in kinds if c.lower() in RESERVED_COLUMNS or c.startswith("_") or '"' in c]:
-            raise ConfigError(f"table {name}: the warehouse needs the name {', '.join(reserved)}: rename the column")
-        longest = max((LONGEST_DERIVED.format(name), *kinds), key=lambda text: len(text.encode()))
-        if len(longest.encode()) > LONGEST_NAME:
-            raise ConfigError(
-                f"table {name}: the name {longest} is longer than {LONGEST_NAME} bytes: choose a shorter name; "
-                f"a column may have {LONGEST_NAME} bytes, a table {LONGEST_NAME - len(LONGEST_DERIVED.format(''))}"
-            )
-        if len({column.lower() for column in kinds}) < len(kinds):
-            raise ConfigError(f"table {name}: two columns differ in upper and lower case only: rename one")
-        if not key or not set(key.values()) <= {"integer", "text"}:
-            raise ConfigError(f"table {name}: its primary key must be the natural key, of integer and text columns")
-        if kinds.get("updated_at") != "time":
-            raise ConfigError(
-                f"table {name}: it needs a column updated_at of type DateTime(timezone=True), outside the key: "
-                "add it, and leave it null where the source has none"
-            )
-        return cls(name, key, {column: kind for column, kind in kinds.items() if column not in key})
+            raise DatasetError(f"dataset {name}: the warehouse has no table of this name: choose another, not {others}")
+        key = {column.name: column.kind for column in columns.key}
+        row = {column.name: column.kind for column in columns.row}
+        _check_names(name, [*key, *row], RESERVED_COLUMNS)
+        children = tuple(_list_children(name, key, columns))
+        for child in children:
+            _check_names(child.name, child.table.columns, RESERVED_CHILD_COLUMNS)
+        return cls(name, key, row, children)
 
     def stored(self) -> "StoredTables":
         """Return the tables that hold this dataset."""
         key, state = tuple(self.key), {"_state": "integer", **self.row}
-        days = {"load_date": "date", "mode": "text", "as_of": "time", "extracted_at": "time"}
-        events = {"load_date": "date", **self.key, "at": "time", **state}
+        days = {"load_date": "date", "mode": "text", "as_of": "timestamp", "extracted_at": "timestamp"}
+        events = {"load_date": "date", **self.key, "at": "timestamp", **state}
         return StoredTables(
-            present=Table(self.name, {**self.key, **self.row, "ingested_at": "time", "load_date": "date"}, key),
+            present=Table(self.name, {**self.key, **self.row, "ingested_at": "timestamp", "load_date": "date"}, key),
             days=Table(f"_{self.name}_days", days, ("load_date",)),
             events=Table(f"_{self.name}_events", events, ("load_date", *key, "at")),
-            changes=Table(f"_{self.name}_changes", {**self.key, "as_of": "time", **state}, (*key, "as_of")),
+            changes=Table(f"_{self.name}_changes", {**self.key, "as_of": "timestamp", **state}, (*key, "as_of")),
             forgotten=Table(f"_{self.name}_forgotten", self.key, key),
         )
 
     def temporary(self, snapshot: bool = False) -> "WorkTables":
         """Return the temporary tables of one load."""
         key, state = tuple(self.key), {**self.key, "_state": "integer", **self.row}
-        wanted = {**state, "_until": "time", "ingested_at": "time", "load_date": "date"}
+        wanted = {**state, "_until": "timestamp", "ingested_at": "timestamp", "load_date": "date"}
         # All records of a snapshot have one time, so that `at` is not stored.
-        stage, record = (state, key) if snapshot else ({**state, "at": "time"}, (*key, "at"))
+        stage, record = (state, key) if snapshot else ({**state, "at": "timestamp"}, (*key, "at"))
         return WorkTables(
             stage=Table("_stage", stage, record),
             touched=Table("_touched", self.key, key),
@@ -150,22 +178,34 @@ def join_names(columns: Iterable[str]) -> str:
     return ", ".join(map(quote, columns))
 
 
-def _find_kind(name: str, column: "sa.Column[Any]") -> str:
-    import sqlalchemy as sa
+def _list_children(
+    dataset: str, key: Mapping[str, str], columns: Columns, above: tuple[Level, ...] = ()
+) -> Iterator[ChildTable]:
+    """Yield the child tables of a record class, each before those of its own lists."""
+    for column in columns:
+        if column.children is None:
+            continue
+        inner = column.children
+        own = {child.name: child.kind for child in inner.key}
+        level = Level(column.name, own or {"position": INTEGER}, not own)
+        row = {child.name: child.kind for child in inner.row}
+        child = ChildTable(dataset, dict(key), (*above, level), row)
+        taken = [name for name in child.parent_key if name in level.key or name in row]
+        if clash := taken + [name for name in level.key if name in row]:
+            raise DatasetError(
+                f"table {child.name}: its key needs the name {clash[0]}: rename the column in {inner.class_name}"
+            )
+        yield child
+        yield from _list_children(dataset, key, inner, child.levels)
 
-    if isinstance(column.type, sa.DateTime) and column.type.timezone:
-        return "time"
-    kinds = {sa.Boolean: "boolean", sa.Integer: "integer", sa.Float: "float", sa.Date: "date", sa.String: "text"}
-    kind = next((kind for type_, kind in kinds.items() if isinstance(column.type, type_)), None)
-    if kind is None or isinstance(column.type, sa.Enum):
-        fixes: dict[type[sa.types.TypeEngine[Any]], str] = {
-            sa.DateTime: "use DateTime(timezone=True); times without an offset are read in the section's timezone",
-            sa.Numeric: "use Text to keep each digit, or Float",
-            sa.JSON: "use a column for each field that you need; raw files keep the object",
-        }
-        fix = next((fix for type_, fix in fixes.items() if isinstance(column.type, type_)), "use Text")
-        raise ConfigError(
-            f"table {name}: column {column.name} cannot be stored as {column.type!r}: {fix} "
-            "(columns are BigInteger, Text, Boolean, Float, Date or DateTime(timezone=True))"
+
+def _check_names(table: str, columns: Iterable[str], reserved: Collection[str]) -> None:
+    """Raise DatasetError for a name that the warehouse needs itself, or that a database would cut."""
+    if wrong := [name for name in columns if name.lower() in reserved or name.startswith("_") or '"' in name]:
+        raise DatasetError(f"table {table}: the warehouse needs the name {wrong[0]}: rename the column")
+    longest = max((LONGEST_DERIVED.format(table), *columns), key=lambda text: len(text.encode()))
+    if len(longest.encode()) > LONGEST_NAME:
+        raise DatasetError(
+            f"table {table}: the name {longest} is longer than {LONGEST_NAME} bytes: choose a shorter name; "
+            f"a column may have {LONGEST_NAME} bytes, a table {LONGEST_NAME - len(LONGEST_DERIVED.format(''))}"
         )
-    return kind

@@ -15,10 +15,16 @@ import msgspec
 
 from wholeday.errors import FolderError
 from wholeday.schema.depth import hide_deep
-from wholeday.schema.raw_fields import UNREADABLE, Field
+from wholeday.schema.raw_fields import UNREADABLE, FieldReader
 from wholeday.storage.backends import open_storage
 
 Key = tuple[int | str, ...]
+"""The values of a key; dates and UUIDs as text."""
+
+
+def to_key(values: Iterable[Any]) -> Key:
+    """Return the values of a key, as a database or a file of rows has them, with dates and UUIDs as text."""
+    return tuple(value if isinstance(value, int | str) else str(value) for value in values)
 
 
 class Tombstone(msgspec.Struct, frozen=True, tag="forget", tag_field="what"):
@@ -76,11 +82,11 @@ class Tombstones:
 class Finder:
     """Find forgotten keys, compared as text, in raw lines, rows and rejects. `found` collects the keys found."""
 
-    def __init__(self, paths: Sequence[str], keys: Iterable[Key]) -> None:
-        """Search for `keys`; `paths` are the dotted paths of the key in a record."""
+    def __init__(self, readers: Sequence[FieldReader], keys: Iterable[Key]) -> None:
+        """Search for `keys`. `readers` read the values of the key in a record."""
         self.keys = list(keys)
         self.found: set[Key] = set()
-        self._fields = [Field(path) for path in paths]
+        self._fields = readers
         self._by_text = {_as_text(key): key for key in self.keys}
 
     def find_lines(self, lines: Sequence[bytes]) -> set[int]:
@@ -118,8 +124,8 @@ def _as_text(key: Sequence[Any]) -> tuple[str, ...] | None:
 
 
 def _write_value(value: Any) -> str:
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str | dt.date):
+        return str(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if type(value) is int else json.dumps(value)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from wholeday.config.pipeline import Pipeline
 from wholeday.config.source import Source
+from wholeday.schema.conversion import Conversion
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.day_folder import DayFolder, Stage
 from wholeday.storage.tombstones import Tombstones
@@ -33,9 +34,14 @@ class Workspace:
         return self.dataset.name
 
     @cached_property
+    def conversion(self) -> Conversion:
+        """What decides which row a record becomes."""
+        return self.dataset.conversion(self.settings)
+
+    @cached_property
     def version(self) -> str:
-        """The version of the code that transforms records."""
-        return self.dataset.compute_version(self.settings)
+        """The version of the conversion."""
+        return self.conversion.version
 
     def folder(self, stage: Stage, date: dt.date) -> DayFolder:
         """Return the folder of a day at a stage, whether or not it exists."""

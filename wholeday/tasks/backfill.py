@@ -24,7 +24,6 @@ from luigi.worker import Worker
 from wholeday import clock
 from wholeday.extract import outage
 from wholeday.log import count, logger
-from wholeday.schema.dataset import Dataset
 from wholeday.tasks.console import luigi_messages
 from wholeday.tasks.day_tasks import UNREACHABLE, Load
 from wholeday.tasks.days import list_span
@@ -49,7 +48,7 @@ NO_WORK: dict[str, Any] = {
 """A scheduler's answer that ends a worker."""
 
 
-class Backfill:
+class BackfillRun:
     """The days of a range, sorted by what is to be done with them.
 
     Before the run: `skipped` are loaded already, `not_closed` are not over yet, `past` are snapshots that cannot be
@@ -104,9 +103,9 @@ class Backfill:
 
         try:
             if self.todo:
-                self.load.dataset.check()
+                _ = self.load.dataset.declared
             if workers > 1 and self.todo:
-                prepare_children(self.load.dataset)
+                prepare_children(self.load)
             run_batches(self.todo)
             loaded_before = 0
             while stop.outage and not stop.asked and len(loaded_here) > loaded_before:
@@ -133,7 +132,7 @@ def run_batch(load: type[Load], days: Sequence[dt.date], workers: int, stop: Sto
         luigi.build([load(date=day) for day in days], factory, workers=workers)
 
 
-def prepare_children(dataset: Dataset) -> None:
+def prepare_children(load: type[Load]) -> None:
     """Import the libraries of the stages and check the dataset, once for all child processes.
 
     Raises DatasetError or ConfigError if no day of the dataset can be loaded.
@@ -141,7 +140,7 @@ def prepare_children(dataset: Dataset) -> None:
     if multiprocessing.get_start_method() == "fork":
         for name in LIBRARIES:
             importlib.import_module(name)
-        parts.check_clean(dataset, dataset.config().deleted_when)
+        parts.check_clean(load.workspace().conversion)
     else:  # has no effect with spawn
         multiprocessing.set_forkserver_preload(["pipeline", *LIBRARIES])
 

@@ -19,7 +19,15 @@ from luigi.task import MixinNaiveBulkComplete
 from wholeday import clock, log
 from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
-from wholeday.errors import ConfigError, DayNotClosedError, FolderError, NotRunError, UnreachableError, WarehouseError
+from wholeday.errors import (
+    ConfigError,
+    DatasetError,
+    DayNotClosedError,
+    FolderError,
+    NotRunError,
+    UnreachableError,
+    WarehouseError,
+)
 from wholeday.extract import outage
 from wholeday.load.markers import find_loaded
 from wholeday.schema.dataset import Dataset
@@ -46,6 +54,21 @@ class DayParameter(luigi.DateParameter):
         return day
 
 
+_stages: dict[tuple[str, str], "type[DayTask]"] = {}
+"""The task of each dataset and stage."""
+
+
+def find_task(dataset: Dataset, stage: str) -> "type[DayTask]":
+    """Return the task of a stage of a dataset. Raises DatasetError."""
+    if task := _stages.get((dataset.name, stage)):
+        return task
+    base = stage.title()
+    raise DatasetError(
+        f"dataset {dataset.name} has no task for the stage {stage}: write, in its file, "
+        f"class {base}{dataset.name.title().replace('_', '')}({base}, dataset=…)"
+    )
+
+
 class DayTask(luigi.Task):
     """A stage of one day of a dataset."""
 
@@ -55,9 +78,13 @@ class DayTask(luigi.Task):
 
     date = DayParameter(description="the day, as 2026-11-21; default: the last closed day")
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, dataset: Dataset | None = None, **kwargs: Any) -> None:
+        """Take the dataset, as in class LoadUsers(Load, dataset=USERS)."""
         super().__init_subclass__(**kwargs)
-        cls._visible_in_registry = "dataset" in vars(cls)
+        cls._visible_in_registry = dataset is not None
+        if dataset is not None:
+            cls.dataset = dataset
+            _stages[dataset.name, cls.stage] = cls
 
     @property
     def priority(self) -> int:  # type: ignore[override]
@@ -197,6 +224,9 @@ class Transform(MixinNaiveBulkComplete, DayTask):
 
     stage = "transform"
 
+    def requires(self) -> DayTask:
+        return self.clone(find_task(self.dataset, "extract"))
+
     def output(self) -> FolderTarget:
         return FolderTarget(self.workspace().folder("clean", self.date))
 
@@ -214,10 +244,13 @@ class Load(DayTask):
 
     stage = "load"
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "dataset" in vars(cls):
-            workflow.register(cls.dataset.name, cls.__module__)
+    def __init_subclass__(cls, dataset: Dataset | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(dataset, **kwargs)
+        if dataset is not None:
+            workflow.register(dataset.name, cls.__module__)
+
+    def requires(self) -> DayTask:
+        return self.clone(find_task(self.dataset, "transform"))
 
     def output(self) -> LoadMarker:
         return LoadMarker(self.workspace().pipeline.database, self.dataset.name, self.date)

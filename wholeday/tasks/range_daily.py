@@ -11,7 +11,8 @@ from luigi.tools import range as ranges
 
 from wholeday import clock, log
 from wholeday.errors import DayNotClosedError, PastDayError
-from wholeday.tasks.day_tasks import DayParameter, DayTask, Load, check_section, record_failure
+from wholeday.schema.dataset import Dataset
+from wholeday.tasks.day_tasks import DayParameter, DayTask, Load, check_section, find_task, record_failure
 
 
 def _hide(parameter: Any) -> Any:
@@ -98,6 +99,19 @@ class RangeDaily(ranges.RangeDaily):
             return super().moving_stop(now)
         last = self.of.dataset.config().last_closed_day(now.replace(tzinfo=dt.UTC))
         return self.parameter_to_datetime(last + dt.timedelta(days=1))
+
+
+class Backfill(RangeDaily):
+    """The Load task of a dataset for every day of a range."""
+
+    _visible_in_registry = False
+
+    def __init_subclass__(cls, dataset: Dataset | None = None, **kwargs: Any) -> None:
+        """Take the dataset, as in class BackfillUsers(Backfill, dataset=USERS)."""
+        super().__init_subclass__(**kwargs)
+        cls._visible_in_registry = dataset is not None
+        if dataset is not None:
+            cls.of = luigi.TaskParameter(default=find_task(dataset, Load.stage), description="the task of each day")
 
 
 def on_broken_range(task: RangeDaily, error: BaseException) -> None:

@@ -48,4 +48,4 @@ def count_cleaned(workspace: Workspace, folder: "DayFolder", parts: "Iterable[Pa
     """Count the keys of a day after its transform."""
     from wholeday.transform import keys
 
-    return keys.count_cleaned(workspace.dataset, workspace.settings, folder, parts)
+    return keys.count_cleaned(workspace.conversion, folder, parts)

@@ -85,7 +85,7 @@ def prepare_transform(workspace: Workspace) -> "Callable[[Reader], None]":
     from wholeday.transform import executor
 
     settings, is_large = workspace.pipeline, False
-    check = functools.partial(check_clean, workspace.dataset, workspace.settings.deleted_when)
+    check = functools.partial(check_clean, workspace.conversion)
     raise_error: Callable[[], None] | None = None
 
     def update(reader: "Reader") -> None:
@@ -93,7 +93,7 @@ def prepare_transform(workspace: Workspace) -> "Callable[[Reader], None]":
         records = max(reader.records, reader.total or 0)
         parts = -(-records // settings.part_records)
         if not is_large and executor.count_workers(settings.engine_workers, parts) > 1:
-            executor.prepare(list_imports(workspace.dataset))
+            executor.prepare(list_imports(workspace.conversion))
             is_large = True
         if raise_error is None:
             raise_error = executor.start(check) if is_large else check

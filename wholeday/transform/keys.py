@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from wholeday.config.source import Source
 from wholeday.schema.census import Census, hash_keys
-from wholeday.schema.dataset import Dataset
+from wholeday.schema.conversion import Conversion
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import Part
@@ -17,21 +16,15 @@ if TYPE_CHECKING:
     from wholeday.schema.reject import Reject
 
 
-def count_cleaned(dataset: Dataset, settings: Source, folder: DayFolder, parts: Iterable[Part]) -> Census:
-    """Clean raw parts and count the keys of their rows and rejects. Raises DatasetError, FolderError."""
-    import sqlalchemy as sa
-
+def count_cleaned(conversion: Conversion, folder: DayFolder, parts: Iterable[Part]) -> Census:
+    """Transform raw parts and count the keys of their rows and rejects. Raises DatasetError, FolderError."""
     from wholeday.transform.rows import transform
 
-    key = [column.name for column in dataset.table(sa.MetaData()).primary_key]
+    key = [column.name for column in conversion.columns.key]
     census = Census()
-    rules = settings.deleted_when, settings.timezone
     for part in parts:
-        add_cleaned(
-            census,
-            *transform(unpack(folder.read(part)), dataset.record_class, dataset.clean, key, *rules),
-            key,
-        )
+        cleaned = transform(unpack(folder.read(part)), conversion)
+        add_cleaned(census, cleaned.rows, cleaned.rejects, key)
     return census
 
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import msgspec
 
 from wholeday.errors import DatasetError
-from wholeday.schema.dataset import Dataset
+from wholeday.schema.conversion import Conversion
+from wholeday.schema.example import make_example
 from wholeday.schema.kinds import to_arrow
-from wholeday.schema.record import make_example
 from wholeday.schema.reject import Reject
-from wholeday.schema.tables import Declared
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack, unpack
 from wholeday.storage.manifest import Part
@@ -28,14 +27,11 @@ from wholeday.storage.workspace import Workspace
 class PartJob:
     """A raw part to transform, with all that another process needs."""
 
-    dataset: Dataset
-    declared: Declared
+    conversion: Conversion
     raw: DayFolder
     clean: DayFolder
     number: int
     part: Part
-    deleted_when: str
-    timezone: str
 
 
 @dataclass(frozen=True)
@@ -50,19 +46,21 @@ class PartResult:
 
 
 @functools.cache
-def check_clean(dataset: Dataset, deleted_when: str) -> None:
-    """Call `clean` without a record, then with an invented one. Raises DatasetError unless the table fits."""
+def check_clean(conversion: Conversion) -> None:
+    """Call `clean` without a record, then with an invented one. Raises DatasetError unless it fits the record class."""
     from wholeday.transform.rows import transform
 
-    declared = dataset.check()
-    for lines in ([], [make_example(dataset.record_class)]):
+    kinds = conversion.columns.kinds
+    if conversion.clean is None:
+        return
+    for lines in ([], [make_example(conversion.columns)]):
         try:
-            rows, _ = transform(lines, dataset.record_class, dataset.clean, tuple(declared.key), deleted_when)
+            rows = transform(lines, conversion).rows
         except DatasetError:
             if lines:  # the source may never send such values
                 return
             raise
-        to_arrow(rows, declared.key | declared.row, invented=True)
+        to_arrow(rows, kinds, invented=True)
 
 
 def transform_parts(
@@ -74,17 +72,14 @@ def transform_parts(
     """
     from wholeday.transform.executor import map_parts
 
-    settings, declared = workspace.settings, workspace.dataset.check()
-    rules = settings.deleted_when, settings.timezone
-    jobs = [PartJob(workspace.dataset, declared, raw, clean, number, part, *rules) for number, part in enumerate(parts)]
-    return map_parts(
-        transform_part, jobs, workspace.pipeline.engine_workers, list_imports(workspace.dataset), spark_master
-    )
+    conversion = workspace.conversion
+    jobs = [PartJob(conversion, raw, clean, number, part) for number, part in enumerate(parts)]
+    return map_parts(transform_part, jobs, workspace.pipeline.engine_workers, list_imports(conversion), spark_master)
 
 
-def list_imports(dataset: Dataset) -> list[str]:
+def list_imports(conversion: Conversion) -> list[str]:
     """List the modules that `transform_part` needs."""
-    return [__name__, "wholeday.transform.rows", "pyarrow.parquet", dataset.record_class.__module__]
+    return [__name__, "wholeday.transform.rows", "pyarrow.parquet", conversion.record_class.__module__]
 
 
 def _encode_reject(reject: Reject, job: PartJob) -> bytes:
@@ -93,12 +88,10 @@ def _encode_reject(reject: Reject, job: PartJob) -> bytes:
 
 def transform_part(job: PartJob) -> PartResult:
     """Transform one raw part, and write its clean part and its rejects."""
-    from wholeday.transform.rows import transform_and_count
+    from wholeday.transform.rows import transform
 
-    lines, declared, dataset = unpack(job.raw.read(job.part)), job.declared, job.dataset
-    rules = job.deleted_when, job.timezone
-    rows, rejects, fields = transform_and_count(lines, dataset.record_class, dataset.clean, tuple(declared.key), *rules)
-    table = to_arrow(rows, declared.key | declared.row)
+    rows, rejects, fields = transform(unpack(job.raw.read(job.part)), job.conversion)
+    table = to_arrow(rows, job.conversion.columns.kinds)
     clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), encode_rows(table))])
     kept = None
     if rejects:

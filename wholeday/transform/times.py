@@ -5,15 +5,15 @@ Sources: RFC 3339 for times, PEP 495 for local times that come twice or never.
 
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from wholeday.schema.columns import Column
 from wholeday.schema.raw_fields import UNREADABLE
-from wholeday.schema.record import Leaf
 
 FINE = re.compile(rb"\.\d{7}")  # a quick search; coordinates match too
 FINE_TIME = re.compile(rb":\d\d\.\d{7}")
@@ -23,16 +23,16 @@ _split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _join = msgspec.json.Encoder().encode
 
 
-def cut_fractions(lines: Sequence[bytes], leaves: Sequence[Leaf]) -> Sequence[bytes]:
+def cut_fractions(lines: Sequence[bytes], columns: Iterable[Column]) -> Sequence[bytes]:
     """Cut the times of records to microseconds; msgspec would round 23:59:59.9999999 to the next day.
 
     Only fields that the record class declares as times are cut. Costs 3 µs for each record with such a time, and next
     to nothing otherwise.
     """
     tree: dict[str, Any] = {}
-    for leaf in leaves:
-        if leaf.kind == "time":
-            *above, last = leaf.names
+    for column in columns:
+        if column.type is dt.datetime:
+            *above, last = column.path
             branch = tree
             for name in above:
                 branch = branch.setdefault(name, {})

@@ -37,7 +37,7 @@ def check_source(workspace: Workspace, date: dt.date | None = None) -> dict[str,
     """
     with tempfile.TemporaryDirectory() as folder, _capture_log() as log:
         try:
-            workspace.dataset.check()
+            _ = workspace.dataset.declared
             trial = Trial(workspace, date, Path(folder), log)
         except (ConfigError, DatasetError) as error:
             return {"configuration": Finding(FAILED, str(error))}

@@ -21,7 +21,7 @@ from wholeday.extract.http.client import AnswerError
 from wholeday.extract.reader import Reader
 from wholeday.load import day as load_stage
 from wholeday.log import count
-from wholeday.schema.raw_fields import Record
+from wholeday.schema.raw_fields import RawRecord
 
 OK, FAILED, UNTESTED = "ok", "failed", "could not be tested"
 AHEAD = dt.timedelta(days=3650)  # later than any change, and before 2038, when 32-bit seconds overflow
@@ -58,7 +58,7 @@ def _ask_authentication(trial: Trial) -> Finding:
     return Finding(verdict, f"received the first page; without the secret: {refusal}")
 
 
-def _read_first_records(reader: Reader) -> Sequence[Record] | SourceError:
+def _read_first_records(reader: Reader) -> Sequence[RawRecord] | SourceError:
     """Return the first records that a reader yields, none if it has none, or the error that ended it."""
     try:
         return next((page for page in reader if page), [])
@@ -78,7 +78,7 @@ def _ask_paging(trial: Trial) -> Finding:
 
 
 def _ask_keys(trial: Trial) -> Finding:
-    records, key = trial.reader.records, ", ".join(trial.dataset.key)
+    records, key = trial.reader.records, ", ".join(column.source for column in trial.dataset.columns.key)
     if problem := trial.reader.census.explain_no_key():
         return Finding(FAILED, problem)
     repeated = records - trial.reader.census.distinct

@@ -31,7 +31,7 @@ from wholeday.load.warehouse import open_warehouse
 from wholeday.redaction import SHORTEST, Mask
 from wholeday.schema.census import Census
 from wholeday.schema.marker import Marker
-from wholeday.schema.raw_fields import Record
+from wholeday.schema.raw_fields import RawRecord
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import RawManifest
 from wholeday.storage.workspace import Workspace
@@ -75,6 +75,7 @@ class Trial:
     def __init__(self, workspace: Workspace, date: dt.date | None, folder: Path, log: io.StringIO) -> None:
         self.dataset, self.pipeline, self.folder, self.log = workspace.dataset, workspace.pipeline, folder, log
         self.settings, self.started_at = workspace.settings, clock.utc_now()
+        self.conversion = workspace.conversion
         self.warehouse = open_warehouse(workspace)
         self.date = date or self.settings.last_closed_day(self.started_at)
         self.settings.check_closed(self.date, self.started_at)
@@ -131,7 +132,7 @@ class Trial:
         return "" if auth == "none" else f", and the secret of auth = {self.secrets(auth)} is set"
 
     def _create_census(self) -> Census:
-        return Census(self.dataset.record_class, self.dataset.key, self.settings.deleted_when)
+        return self.conversion.make_census()
 
     def _compute_bounds(self) -> tuple[dt.datetime | None, dt.datetime | None]:
         """Return the bounds of the times of change that the filter asks for, None for no bound."""
@@ -142,9 +143,7 @@ class Trial:
     def _read(self) -> "Hashes":
         """Read and transform the day page by page. Return the hashes of its records."""
         import numpy as np
-        import sqlalchemy as sa
 
-        key = [column.name for column in self.dataset.table(sa.MetaData()).primary_key]
         hashes, lines, started = [hash_records([])], list[bytes](), time.monotonic()
         with progress.track_extraction() as update:
             for page in self.reader:
@@ -152,24 +151,23 @@ class Trial:
                 hashes.append(hash_records(page))
                 lines += map(bytes, page)
                 if len(lines) >= self.pipeline.part_records:
-                    self._transform(lines, key)
+                    self._transform(lines)
                     lines.clear()
         self.seconds = time.monotonic() - started
-        self._transform(lines, key)
+        self._transform(lines)
         return np.unique(np.concatenate(hashes))
 
-    def _transform(self, lines: Sequence[bytes], key: Sequence[str]) -> None:
+    def _transform(self, lines: Sequence[bytes]) -> None:
         from wholeday.transform.rows import transform
 
-        rules = self.settings.deleted_when, self.settings.timezone
         try:
-            rows, rejects = transform(lines, self.dataset.record_class, self.dataset.clean, key, *rules)
+            rows, rejects, _ = transform(lines, self.conversion)
         except DatasetError as error:
             self.broken = self.broken or error
             return
         self.reasons.update(reject.describe() for reject in rejects)
         if self.settings.mode == SNAPSHOT:
-            keys.add_cleaned(self.cleaned, rows, rejects, list(key))
+            keys.add_cleaned(self.cleaned, rows, rejects, list(self.dataset.declared.key))
         if "updated_at" in rows:
             changed = rows["updated_at"].dropna()
             self.dated += len(changed)
@@ -190,7 +188,7 @@ class Trial:
         return census, np.unique(np.concatenate(hashes))
 
 
-def hash_records(records: Sequence[Record]) -> "Hashes":
+def hash_records(records: Sequence[RawRecord]) -> "Hashes":
     """Hash each record into eight bytes."""
     import numpy as np
 

@@ -24,7 +24,7 @@ def command(
     dataset = load.dataset
     get_config().remove_section(dataset.name)
     with CmdlineParser.global_instance([load.task_family, f"--{dataset.name}-url", url, *context.obj.flags]):
-        diagnosis = diagnose(dataset.config(), dataset.record_class)
+        diagnosis = diagnose(dataset.config(), dataset)
     console = open_console()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")

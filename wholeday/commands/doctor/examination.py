@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-
 from wholeday.commands.doctor.filters import Filter, find_filter
 from wholeday.commands.doctor.probe import Probe
 from wholeday.commands.doctor.section import copy_section, find_preset_by_url, list_clashes, list_set_keys, serialize
@@ -30,7 +28,7 @@ from wholeday.extract.http.page import Page, Request
 from wholeday.extract.paging import TOTAL_HEADERS, Paging
 from wholeday.extract.vocabulary import find_keys, load_records
 from wholeday.log import count
-from wholeday.schema.depth import TOO_DEEP, is_deep
+from wholeday.schema.dataset import Dataset
 from wholeday.schema.paths import find
 
 ONE_PAGE = "all records came on one page, so paging was not seen: use a URL with more records"
@@ -49,13 +47,13 @@ SIZE_PARAMS = ("limit", "per_page", "page_size", "count", "max", "size", "_limit
 SHOWN = 60  # characters of values in a line
 
 
-def diagnose(config: Source, record_class: type[msgspec.Struct]) -> "Examination":
+def diagnose(config: Source, dataset: Dataset) -> "Examination":
     """Examine a source. Raises SourceError if its first page cannot be read."""
     name = find_preset_by_url(config.url)
     if name and not config.preset and not list_clashes(config, name):
         with contextlib.suppress(AnswerError):
-            return Examination(copy_section(config, preset=name), record_class).run()
-    return Examination(config, record_class).run()
+            return Examination(copy_section(config, preset=name), dataset).run()
+    return Examination(config, dataset).run()
 
 
 class Examination(Probe):
@@ -64,9 +62,9 @@ class Examination(Probe):
     `findings` are properties of the source, their values, and the evidence. `section` is the text for luigi.cfg.
     """
 
-    def __init__(self, config: Source, record_class: type[msgspec.Struct]) -> None:
+    def __init__(self, config: Source, dataset: Dataset) -> None:
         super().__init__(config)
-        self._record_class = record_class
+        self._dataset = dataset
         self.findings: list[tuple[str, str, str]] = []
         self._keys: dict[str, Any] = {}
         """The keys of the section that were found out."""
@@ -251,24 +249,18 @@ class Examination(Probe):
             self.add("deletions", "none", "in mode snapshot, a record that is no longer listed is removed")
 
     def _examine_record_class(self) -> None:
-        reasons: Counter[str] = Counter()
-        for record in self._raw:
-            try:
-                if is_deep(record):
-                    raise msgspec.DecodeError(TOO_DEEP)
-                msgspec.json.decode(record, type=self._record_class)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                reasons[str(error)] += 1
-        good = len(self._raw) - reasons.total()
+        from wholeday.transform.rows import transform
+
+        cleaned = transform([bytes(record) for record in self._raw], self._dataset.conversion(self.config))
+        reasons = Counter(reject.describe() for reject in cleaned.rejects)
         evidence = "; ".join(f"{number} times: {reason}" for reason, number in reasons.most_common(3))
-        self.add("record class", f"{good} of {len(self._raw)} records fit", evidence)
-        names = [field.encode_name for field in msgspec.structs.fields(self._record_class)]
-        if absent := [name for name in names if all(find(record, name) is None for record in self._records)]:
-            module = self._record_class.__module__
+        self.add("record class", f"{len(cleaned.rows)} of {len(self._raw)} records fit", evidence)
+        record_class = self._dataset.record_class
+        if absent := [field for field, (records, present) in cleaned.fields.items() if records and not present]:
+            module = record_class.__module__
             self.doubt(f"no record has {', '.join(absent)}, so columns from there stay empty: edit the module {module}")
-        if reasons and reasons.total() / len(self._raw) > self.config.max_reject_ratio:
-            name = self._record_class.__name__
-            self.doubt(f"the record class {name} does not fit, so records would be rejected: edit it")
+        if reasons.total() / len(self._raw) > self.config.max_reject_ratio:
+            self.doubt(f"the record class {record_class.__name__} does not fit, so records would be rejected: edit it")
 
     def _examine_limits(self) -> None:
         headers = self.page.headers

@@ -29,7 +29,7 @@ from wholeday.load.warehouse import Warehouse, open_warehouse
 from wholeday.log import count
 from wholeday.schema.tables import Declared
 from wholeday.storage.day_folder import list_all_days
-from wholeday.storage.tombstones import Done, Finder, Key, Tombstone, Tombstones
+from wholeday.storage.tombstones import Done, Finder, Key, Tombstone, Tombstones, to_key
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import failures
 
@@ -59,11 +59,11 @@ def forget(workspace: Workspace, keys: Sequence[str]) -> Erased:
     a problem. Raises ConfigError for text that cannot be a key, FolderError, WarehouseError.
     """
     warehouse = open_warehouse(workspace)
-    declared = Declared.read(workspace.name, workspace.dataset.table)
+    declared = workspace.dataset.declared
     asked = {parse_key(declared, text): text for text in keys}
     tombstones = workspace.tombstones()
     all_keys = _write_tombstones(tombstones, warehouse, declared, asked)
-    search = Search(workspace, Finder(workspace.dataset.key, all_keys), list(declared.key))
+    search = Search(workspace, Finder(workspace.conversion.key_readers, all_keys), list(declared.key))
     erased, erased_ever, problems = _erase_days(search)
     rows, pending = tables.erase_rows(workspace, declared, search.finder, erased_ever)
     problems += [pending] if pending else []
@@ -106,7 +106,8 @@ def _write_tombstones(
         prepare_tables(db, declared)
         stored = db.run("select {key} from {forgotten}".format_map(words)).fetchall()
         now, known = clock.utc_now(), set(tombstones.keys())
-        tombstones.add(Tombstone(key, now) for key in dict.fromkeys([*stored, *asked]) if key not in known)
+        new = dict.fromkeys([*map(to_key, stored), *asked])
+        tombstones.add(Tombstone(key, now) for key in new if key not in known)
         keys = tombstones.keys()
         db.insert(f"_{declared.name}_forgotten", declared.key, keys, skip_known=True)
         db.commit()

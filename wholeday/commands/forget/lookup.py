@@ -6,10 +6,12 @@
 
 import datetime as dt
 import json
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from wholeday.commands.forget.search import DayFiles, Search
 from wholeday.commands.forget.tables import find_rejects, match_key
@@ -17,13 +19,12 @@ from wholeday.errors import ConfigError, FolderError
 from wholeday.load.database import Connection
 from wholeday.load.old_names import refuse_old_names
 from wholeday.load.warehouse import open_warehouse
+from wholeday.schema.kinds import DATE, INTEGER, UUID
 from wholeday.schema.raw_fields import INTEGERS
 from wholeday.schema.tables import REJECTS, Declared
 from wholeday.storage.day_folder import list_days
 from wholeday.storage.tombstones import Finder, Key
 from wholeday.storage.workspace import Workspace
-
-TYPES = {"integer": int, "text": str}
 
 
 @dataclass
@@ -46,7 +47,7 @@ def look_up(workspace: Workspace, keys: Sequence[str]) -> list[Trace]:
     key, WarehouseError, FolderError.
     """
     database = open_warehouse(workspace).database
-    declared = Declared.read(workspace.name, workspace.dataset.table)
+    declared = workspace.dataset.declared
     asked = {parse_key(declared, text): text for text in keys}
     forgotten = set(workspace.tombstones().keys())
     traces = {key: Trace(text) for key, text in asked.items() if key not in forgotten}
@@ -76,30 +77,38 @@ def _search_tables(db: Connection, declared: Declared, key: Key, trace: Trace) -
 
 def _search_rejects(db: Connection, workspace: Workspace, key: Key, trace: Trace) -> None:
     if db.describe(REJECTS.name).columns:
-        rejects = list(find_rejects(db, workspace.name, Finder(workspace.dataset.key, [key])))
+        rejects = list(find_rejects(db, workspace.name, Finder(workspace.conversion.key_readers, [key])))
         trace.rows += len(rejects)
         trace.days |= {db.decode(date, "date") for date, _, _ in rejects}
 
 
 def parse_key(declared: Declared, text: str) -> Key:
-    """Parse a key into values of the types of its columns. Raises ConfigError if the table cannot hold such a key."""
-    kinds = [TYPES[kind] for kind in declared.key.values()]
+    """Parse a key into values of the kinds of its columns. Raises ConfigError if the table cannot hold such a key."""
+    kinds = list(declared.key.values())
     with suppress(ValueError):
-        values = [text] if kinds == [str] else json.loads(text)
+        values = [text] if len(kinds) == 1 and kinds != [INTEGER] else json.loads(text)
         values = values if isinstance(values, list) else [values]
-        letters = "".join(map(str, values)).encode()  # raises ValueError for a lone surrogate
-        fitting = list(map(type, values)) == kinds and b"\0" not in letters
-        if fitting and all(value in INTEGERS for value in values if type(value) is int):
-            return tuple(values)
+        return tuple(_parse_value(value, kind) for value, kind in zip(values, kinds, strict=True))
     columns = ", ".join(f"{column} ({kind})" for column, kind in declared.key.items())
     form = "as a JSON array" if len(kinds) > 1 else "as the table shows it"
     raise ConfigError(f"{text!r} is not a key of {declared.name}: give {columns} {form}")
 
 
+def _parse_value(value: Any, kind: str) -> int | str:
+    """Return a value as a key of its kind holds it. Raises ValueError if there is no such key."""
+    if kind == INTEGER and type(value) is int and value in INTEGERS:
+        return value
+    if kind == INTEGER or not isinstance(value, str) or b"\0" in value.encode():
+        raise ValueError(value)
+    if kind == UUID:
+        return str(uuid.UUID(value))
+    return str(dt.date.fromisoformat(value)) if kind == DATE else value
+
+
 def _search_files(workspace: Workspace, keys: Sequence[Key], columns: list[str]) -> Iterator[tuple[dt.date, Key]]:
     """Yield each day with each of the keys that its files have."""
     for date in list_days(workspace.pipeline.data_dir, "raw", workspace.name):
-        search = Search(workspace, Finder(workspace.dataset.key, keys), columns)
+        search = Search(workspace, Finder(workspace.conversion.key_readers, keys), columns)
         with suppress(FolderError):
             deque(search.search_day(DayFiles.read(workspace, date)), maxlen=0)
         yield from ((date, key) for key in search.finder.found)

@@ -122,10 +122,8 @@ class Search:
 
         from wholeday.transform.rows import transform
 
-        dataset, settings = self.workspace.dataset, self.workspace.settings
-        rules = settings.deleted_when, settings.timezone
         try:
-            rows, rejects = transform(lines, dataset.record_class, dataset.clean, self.key, *rules)
+            rows, rejects, _ = transform(lines, self.workspace.conversion)
             table = pa.Table.from_pandas(rows[self.key], preserve_index=False)
         except Exception as error:  # any error of `clean`; its text may quote a record
             kind = type(error.__cause__ or error).__name__

@@ -47,7 +47,8 @@ def erase_rows(
             if marker.date in days:
                 _update_marker(db, workspace, declared, marker)
         db.commit()
-        return deleted, db.erase([*(table.name for table in declared.stored()), REJECTS.name])
+        children = [child.name for child in declared.children]
+        return deleted, db.erase([*(table.name for table in declared.stored()), *children, REJECTS.name])
 
 
 def match_key(declared: Declared, key: Key) -> tuple[str, dict[str, int | str]]:
@@ -75,6 +76,9 @@ def _delete_rows(db: Connection, declared: Declared, finder: Finder) -> int:
             number = db.run(f"delete from {Words(declared)[table]} where {same_key}", **values).rowcount  # noqa: S608
             finder.found.update([key] * bool(number))
             deleted += number
+        for child in declared.children:
+            same = " and ".join(f'"{column}" = :key_{number}' for number, column in enumerate(child.root_columns))
+            deleted += db.run(f'delete from "{child.name}" where {same}', **values).rowcount  # noqa: S608
     return deleted
 
 

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors
@@ -16,8 +16,10 @@ from psycopg import errors
 from wholeday.errors import WarehouseError
 from wholeday.load.ahead import read_ahead
 from wholeday.load.database import Connection
+from wholeday.load.postgres import types
 from wholeday.load.postgres.binary_copy import encode_rows
 from wholeday.load.postgres.errors import NEXT_STEPS
+from wholeday.schema.kinds import TEXT
 from wholeday.schema.tables import Table, join_names, quote
 
 if TYPE_CHECKING:
@@ -91,18 +93,18 @@ select concat('replication slot ', slot_name) from pg_replication_slots where ag
 """
 
 
+# Keys need equality only. Any other collation changes with the libraries of the server.
+COLLATION = ' collate "C"'
+
+
 class PostgreSQL(Connection):
     """A connection to a PostgreSQL server; see Connection in database.py."""
 
     temporary = "pg_temp"
-    types: ClassVar = {
-        "integer": "bigint",
-        "text": "text",
-        "boolean": "boolean",
-        "float": "double precision",
-        "date": "date",
-        "time": "timestamp with time zone",
-    }
+    to_type = staticmethod(types.to_type)
+    list_items = staticmethod(types.list_items)
+    read_position = staticmethod(types.read_position)
+    read_member = staticmethod(types.read_member)
 
     def __init__(self, name: str, connection: psycopg.Connection[Any]) -> None:
         self.name, self.connection = name, connection
@@ -252,15 +254,16 @@ class PostgreSQL(Connection):
     def _create(self, table: Table, schema: str, *, with_key: bool = True) -> None:
         if schema == self.temporary:
             self.run(f'drop table if exists {schema}."{table.name}"')
-        # Keys need equality only. Any other collation changes with the libraries of the server.
-        types = self.types | {"text": 'text collate "C"'}
         columns = [
-            f'"{column}" {(types if column in table.key else self.types)[kind]}'
+            f'"{column}" {self.to_type(kind)}{COLLATION if kind == TEXT and column in table.key else ""}'
             for column, kind in table.columns.items()
         ]
         key = [f"primary key ({join_names(table.key)})"] if with_key else []
         end = "on commit drop" if schema == self.temporary else ""
         self.run(f'create table if not exists {schema}."{table.name}" ({", ".join([*columns, *key])}) {end}')
+
+    def widen_column(self, table: Table, column: str) -> None:
+        self.run(f'alter table "{table.name}" alter "{column}" type {self.to_type(table.columns[column])}')
 
     def has_index(self, name: str) -> bool:
         query = "select 1 from pg_class where relnamespace = to_regnamespace(:schema) and relname = :name"

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from wholeday.load.ahead import read_ahead
 from wholeday.load.database import Connection
+from wholeday.load.sqlite import types
 from wholeday.load.sqlite.insert import Values, encode, prepare_rows
 from wholeday.schema.tables import Table, join_names
 
@@ -26,14 +27,10 @@ class SQLite(Connection):
     """A connection to a SQLite file; see Connection in database.py."""
 
     permanent, temporary = "main", "temp"
-    types: ClassVar = {
-        "integer": "INTEGER",
-        "text": "TEXT",
-        "boolean": "BOOLEAN",
-        "float": "REAL",
-        "date": "DATE",  # text, whatever SQLite makes of the name
-        "time": "DATETIME",
-    }
+    to_type = staticmethod(types.to_type)
+    list_items = staticmethod(types.list_items)
+    read_position = staticmethod(types.read_position)
+    read_member = staticmethod(types.read_member)
 
     def __init__(self, path: Path, mode: str) -> None:
         self.path, self._mode = path, mode
@@ -174,7 +171,7 @@ class SQLite(Connection):
         return encode(value)
 
     def decode(self, value: Any, kind: str) -> Any:
-        if value is None or kind not in ("date", "time"):
+        if value is None or kind not in ("date", "timestamp"):
             return value
         return dt.date.fromisoformat(value) if kind == "date" else dt.datetime.fromisoformat(value)
 
@@ -188,7 +185,7 @@ class SQLite(Connection):
     def create(self, table: Table, *, temporary: bool = False) -> None:
         key = join_names(table.key)
         columns = [
-            f'"{column}" {self.types[kind]}{" not null" if column in table.key else ""}'
+            f'"{column}" {self.to_type(kind)}{" not null" if column in table.key else ""}'
             for column, kind in table.columns.items()
         ]
         if temporary:
@@ -199,6 +196,9 @@ class SQLite(Connection):
             f'create {"temporary" if temporary else ""} table "{table.name}" '
             f"({', '.join(columns)}, primary key ({key})) {ordered}"
         )
+
+    def widen_column(self, table: Table, column: str) -> None:
+        pass  # a REAL holds it
 
     def has_index(self, name: str) -> bool:
         query = "select 1 from sqlite_master where type = 'index' and name = :name"

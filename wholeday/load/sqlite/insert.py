@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wholeday.schema.kinds import parse_decimal
 from wholeday.schema.tables import Table, join_names
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _lay_out(table: Table, batch: "pa.RecordBatch", given: Mapping[str, Any]) ->
         if name in given:
             continue
         column = batch.column(name)
-        same = (x for x in own if kind == table.columns[x] == "time" and batch.column(x).equals(column))
+        same = (x for x in own if kind == table.columns[x] == "timestamp" and batch.column(x).equals(column))
         if kind == "integer" and not column.null_count and len(set(pc.min_max(column).as_py().values())) == 1:
             shared[name] = column[0].as_py()
         elif twin := next(same, None):
@@ -91,11 +92,13 @@ def _encode_column(column: "pa.Array[Any]", kind: str) -> list[Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if kind == "time":
+    if parse_decimal(kind):
+        return column.cast(pa.float64()).to_pylist()
+    if kind == "timestamp":
         # Without its zone, which is UTC, a time becomes text ten times as fast.
         text = column.cast(pa.timestamp("us")).cast(pa.string())
         return pc.binary_replace_slice(pc.binary_replace_slice(text, 10, 11, "T"), 26, 26, "Z").to_pylist()
-    return (column.cast(pa.string()) if kind == "date" else column).to_pylist()
+    return (column.cast(pa.string()) if kind in ("date", "time") else column).to_pylist()
 
 
 def _is_sorted(batch: "pa.RecordBatch", key: Iterable[str]) -> bool:

@@ -1,0 +1,54 @@
+"""How SQLite stores the kinds of values, and how it reads them from the items of a JSON list."""
+
+from wholeday.errors import DatasetError
+from wholeday.schema.kinds import BOOLEAN, DATE, FLOAT, INTEGER, JSON, TEXT, TIME, TIMESTAMP, UUID, parse_decimal
+
+MAX_DIGITS = 15  # a REAL holds each decimal of so many digits
+TYPES = {
+    INTEGER: "INTEGER",
+    TEXT: "TEXT",
+    BOOLEAN: "BOOLEAN",
+    FLOAT: "REAL",
+    DATE: "DATE",  # text, whatever SQLite makes of the name
+    TIMESTAMP: "DATETIME",
+    # SQLite has text for these; the names tell them apart.
+    TIME: "TIME TEXT",
+    UUID: "UUID TEXT",
+    JSON: "JSON TEXT",
+}
+
+
+def to_type(kind: str) -> str:
+    """Return the type of a column. Raises DatasetError for decimals that a REAL cannot hold.
+
+    REAL, so that decimals sort and divide as numbers do; the digits in its name are for people.
+    """
+    digits = parse_decimal(kind)
+    if digits is None:
+        return TYPES[kind]
+    if digits[0] > MAX_DIGITS:
+        raise DatasetError(
+            f"SQLite holds decimals of at most {MAX_DIGITS} digits exactly, and a column has max_digits = {digits[0]}: "
+            "declare fewer digits, or use PostgreSQL"
+        )
+    return f"REAL({digits[0]},{digits[1]})"
+
+
+def list_items(list_: str, alias: str) -> str:
+    """Return a table of the items of a JSON list."""
+    return f"json_each({list_}) {alias}"
+
+
+def read_position(alias: str) -> str:
+    """Return the position of an item, from 0."""
+    return f"{alias}.key"
+
+
+def read_member(alias: str, name: str, kind: str) -> str:
+    """Return the value of a name in an item, as a column of this kind holds it."""
+    path = "'$.\"{}\"'".format(name.replace("'", "''"))
+    if kind == JSON:  # the text as it is: numbers may be larger than SQLite's
+        value = f"{alias}.value -> {path}"
+        return f"case json_type({alias}.value, {path}) when 'null' then null else {value} end"
+    value = f"json_extract({alias}.value, {path})"
+    return f"cast({value} as real)" if parse_decimal(kind) else value

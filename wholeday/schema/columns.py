@@ -1,0 +1,284 @@
+"""Read a record class: its columns, with their kinds, paths and rules.
+
+Responsibilities: which types can be stored, and one line for each mistake in a class.
+Non-goals: decoding records (`structs`), and the tables of the warehouse (`tables`).
+"""
+
+import datetime as dt
+import decimal
+import enum
+import functools
+import re
+import types
+import typing
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from wholeday.errors import DatasetError
+from wholeday.schema.kinds import DECIMAL, INTEGER, JSON, TEXT, TIMESTAMP, TYPES, make_decimal
+from wholeday.schema.record import FieldOptions, Json, Record
+
+MAX_DIGITS = 38  # of Arrow's 128 bits
+KEY_TYPES = "int, str, UUID, date or a Literal"
+KNOWN_TYPES = (
+    "declare it int, float, bool, str, datetime, date, time, Decimal, UUID, Epoch, EpochMillis, Json, a Literal or "
+    "Enum of text or of integers, list[…] of a record class or of one of these"
+)
+NUMBERS = ("ge", "gt", "le", "lt")
+TEXTS = ("min_length", "max_length", "pattern", "strip_whitespace", "to_lower", "to_upper")
+DIGITS = ("max_digits", "decimal_places")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a record class."""
+
+    name: str
+    path: tuple[str, ...]
+    """Names and positions from the record to the value."""
+    type: Any
+    """The declared type, without None: `int`, `Epoch`, `list[str]`, …"""
+    kind: str
+    is_nullable: bool
+    options: FieldOptions
+    children: "Columns | None" = None
+    """The columns of the items of a list of records."""
+
+    @property
+    def source(self) -> str:
+        """The dotted path in a record."""
+        return ".".join(self.path)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the column holds a list of scalars."""
+        return get_origin(self.type) is list and self.children is None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a record class, in the order of their declaration."""
+
+    class_name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def key(self) -> tuple[Column, ...]:
+        """The columns of the primary key."""
+        return tuple(column for column in self.columns if column.options.primary_key)
+
+    @property
+    def row(self) -> tuple[Column, ...]:
+        """The other columns."""
+        return tuple(column for column in self.columns if not column.options.primary_key)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each column by its name."""
+        return {column.name: column.kind for column in self.columns}
+
+    def __iter__(self) -> Iterator[Column]:
+        return iter(self.columns)
+
+
+def read_columns(record_class: type[Record]) -> Columns:
+    """Read the columns of a dataset's record class. Raises DatasetError, in one line, for a mistake in the class."""
+    return _read_dataset(record_class)  # type: ignore[arg-type]  # a class is hashable
+
+
+@functools.cache
+def _read_dataset(record_class: type[Record]) -> Columns:
+    columns = _read(record_class, ())
+    name = record_class.__name__
+    if not columns.key:
+        raise DatasetError(
+            f"record class {name} has no primary key: "
+            "mark the column that identifies a record, as in id: int = Field(primary_key=True)"
+        )
+    changed = next((column for column in columns if column.name == "updated_at"), None)
+    if changed is None or changed.kind != TIMESTAMP or changed.options.primary_key:
+        raise DatasetError(
+            f"record class {name} needs the column updated_at: datetime | None (or Epoch | None) outside its key: add "
+            "it, with the path of the time of the last change; it stays null where the source has none"
+        )
+    return columns
+
+
+def _read(record_class: type[Record], within: tuple[type, ...]) -> Columns:
+    name = record_class.__name__
+    try:
+        annotations = typing.get_type_hints(record_class)
+    except (NameError, TypeError, SyntaxError) as error:
+        raise DatasetError(f"record class {name} cannot be read: {error}: import the name, or correct it") from error
+    columns = tuple(
+        _read_column(record_class, column, annotation, (*within, record_class))
+        for column, annotation in annotations.items()
+        if get_origin(annotation) is not typing.ClassVar
+    )
+    if unannotated := [
+        column
+        for column, value in vars(record_class).items()
+        if isinstance(value, FieldOptions) and column not in annotations
+    ]:
+        raise DatasetError(f"record class {name}: column {unannotated[0]} has no type: write {unannotated[0]}: int = …")
+    _check_names(name, columns)
+    _check_paths(name, columns)
+    return Columns(name, columns)
+
+
+def _read_column(record_class: type[Record], name: str, annotation: Any, within: tuple[type, ...]) -> Column:
+    where = f"column {name} of record class {record_class.__name__}"
+    options = getattr(record_class, name, FieldOptions())
+    if not isinstance(options, FieldOptions):
+        raise DatasetError(f"{where} has the default {options!r}, which would hide that a record lacks it: use Field()")
+    type_, is_nullable = _split_none(where, annotation)
+    children = None
+    if get_origin(type_) is list:
+        (item,) = get_args(type_)
+        if isinstance(item, type) and issubclass(item, Record):
+            if item in within:
+                raise DatasetError(f"{where} holds {item.__name__}, which holds itself: leave the column out")
+            children, kind = _read(item, within), JSON
+            _check_children(where, children)
+        else:
+            item, _ = _split_none(where, item)
+            if _find_kind(item) is None:
+                raise _refuse(where, item)
+            kind = JSON
+    elif isinstance(type_, type) and issubclass(type_, Record):
+        raise DatasetError(
+            f"{where} is declared {type_.__name__}, a record class, without a list: declare list[{type_.__name__}], "
+            f'or a column for each field that you need, as in city: str | None = Field("address.city")'
+        )
+    else:
+        found = _find_kind(type_, options)
+        if found is None:
+            raise _refuse(where, type_)
+        kind = found
+    path = _split_source(options.source or name)
+    if not all(path):
+        raise DatasetError(f"{where}: the path {options.source!r} has an empty name: write names with dots between")
+    column = Column(name, path, type_, kind, is_nullable, options, children)
+    _check_options(where, column)
+    return column
+
+
+def _split_none(where: str, annotation: Any) -> tuple[Any, bool]:
+    """Return a type without None, and whether None was among its members."""
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not types.NoneType]
+        if len(members) > 1:
+            shown = " | ".join(map(_name_type, members))
+            raise DatasetError(
+                f"{where} is declared {shown}: declare one type, so that records with another one are rejected, or Json"
+            )
+        return members[0], len(members) < len(get_args(annotation))
+    if get_origin(annotation) is Literal and None in get_args(annotation):
+        return Literal[tuple(value for value in get_args(annotation) if value is not None)], True
+    return annotation, False
+
+
+def _find_kind(type_: Any, options: FieldOptions | None = None) -> str | None:
+    """Return the kind of a type; None if it cannot be stored."""
+    if type_ is decimal.Decimal:
+        digits = options and options.max_digits
+        return make_decimal(digits, options.decimal_places or 0) if options and digits else DECIMAL
+    if get_origin(type_) is Literal or (isinstance(type_, type) and issubclass(type_, enum.Enum)):
+        values = get_args(type_) if get_origin(type_) is Literal else [member.value for member in type_]
+        found = {type(value) for value in values}
+        return {frozenset({str}): TEXT, frozenset({int}): INTEGER}.get(frozenset(found))
+    return TYPES.get(type_) if isinstance(type_, type) else None
+
+
+def _check_options(where: str, column: Column) -> None:
+    """Raise DatasetError for an argument of Field that the type of the column does not have."""
+    options = column.options
+    is_number = column.type in (int, float, decimal.Decimal)
+    groups = [
+        (NUMBERS, is_number, "numbers"),
+        (TEXTS, column.type is str, "str"),
+        (DIGITS, column.type is decimal.Decimal, "Decimal"),
+    ]
+    for names, is_allowed, wanted in groups:
+        given = [name for name in names if getattr(options, name) not in (None, False)]
+        if given and not is_allowed:
+            raise DatasetError(
+                f"{where}: {given[0]} is for {wanted}, the column is {_name_type(column.type)}: remove it"
+            )
+    if options.to_lower and options.to_upper:
+        raise DatasetError(f"{where}: to_lower and to_upper exclude each other: remove one")
+    if column.type is decimal.Decimal:
+        digits, places = options.max_digits, options.decimal_places
+        if digits is None or places is None or not 0 <= places <= digits or not 1 <= digits <= MAX_DIGITS:
+            raise DatasetError(
+                f"{where} is a Decimal with max_digits = {digits} and decimal_places = {places}: give both, as in "
+                f"Field(max_digits=12, decimal_places=2), with at most {MAX_DIGITS} digits"
+            )
+    if options.primary_key:
+        is_key = column.type in (int, str, uuid.UUID, dt.date) or get_origin(column.type) is Literal
+        if not is_key or column.is_nullable:
+            shown = _name_type(column.type) + (" | None" if column.is_nullable else "")
+            raise DatasetError(f"{where} is part of the primary key and declared {shown}: declare it {KEY_TYPES}")
+        if any(name.isdecimal() for name in column.path[1:]):
+            raise DatasetError(
+                f"{where} is part of the primary key and lies in a list: choose another column as the key"
+            )
+    if options.rest and (column.type is not Json or options.source or not column.is_nullable):
+        raise DatasetError(
+            f"{where} holds the other fields: declare it as {column.name}: Json | None = Field(rest=True)"
+        )
+
+
+def _check_children(where: str, children: Columns) -> None:
+    """Raise DatasetError for what a list of records cannot have."""
+    if any(column.options.rest for column in children):
+        raise DatasetError(
+            f"{where}: {children.class_name} has a column with rest=True: only a dataset's class has one"
+        )
+    for column in children:
+        if column.children and any(below.children for below in column.children):
+            raise DatasetError(
+                f"{where}: {column.name} holds lists of records that hold lists of records: declare the innermost Json"
+            )
+
+
+def _check_names(class_name: str, columns: Sequence[Column]) -> None:
+    seen: dict[str, str] = {}
+    for column in columns:
+        if other := seen.get(column.name.lower()):
+            raise DatasetError(
+                f"record class {class_name}: the columns {other} and {column.name} have one name: rename one"
+            )
+        seen[column.name.lower()] = column.name
+    if [column.name for column in columns if column.options.rest][1:]:
+        raise DatasetError(f"record class {class_name}: two columns have rest=True: remove one")
+
+
+def _check_paths(class_name: str, columns: Sequence[Column]) -> None:
+    """Raise DatasetError if the path of one column holds a scalar, and the path of another one leads through it."""
+    for column in columns:
+        is_open = column.kind == JSON  # an object or a list, parts of which other columns may read
+        inner = [x for x in columns if len(x.path) > len(column.path) and x.path[: len(column.path)] == column.path]
+        if inner and not is_open and not column.options.rest:
+            raise DatasetError(
+                f"record class {class_name}: column {column.name} reads a value at {column.source}, and column "
+                f"{inner[0].name} an object there ({inner[0].source}): correct one of the paths"
+            )
+
+
+def _split_source(source: str) -> tuple[str, ...]:
+    r"""Split a path at its dots, but not at `\.`."""
+    return tuple(name.replace(r"\.", ".") for name in re.split(r"(?<!\\)\.", source))
+
+
+def _name_type(type_: Any) -> str:
+    """Return a type as a class declares it."""
+    if get_origin(type_) is None and isinstance(type_, type):
+        return type_.__name__
+    return str(type_).replace("typing.", "")
+
+
+def _refuse(where: str, type_: Any) -> DatasetError:
+    return DatasetError(f"{where} is declared {_name_type(type_)}, which cannot be stored: {KNOWN_TYPES}")
