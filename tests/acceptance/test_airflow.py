@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow"), pytest.mark.
 DAG = ROOT / "examples" / "airflow" / "users_etl.py"
 PROGRAMS = ROOT / ".venv-airflow" / "bin"
 DAY = "2026-11-20"
-NUMBER = int(os.environ.get("PIPELINE_AIRFLOW", "2"))  # number of days in the backfill; one of them fails once
+NUMBER = int(os.environ.get("PIPELINE_AIRFLOW", "4"))  # number of days in the backfill; one of them fails once
 
 # Lists the processes of the sessions, or with this AIRFLOW_HOME, and their listening addresses.
 LIST_PROCESSES = """
@@ -316,7 +316,7 @@ def test_scheduled_backfill_equals_luigi_backfill(airflow, server, monkeypatch):
     """
     now = dt.datetime.now(dt.UTC)
     present, *past = [str(now.date() - dt.timedelta(days=number)) for number in range(1, NUMBER + 2)]
-    newest, failing, oldest = past[0], past[1], past[-1]
+    newest, failing, oldest = past[0], past[2], past[-1]
     ready = now + dt.timedelta(seconds=15)
     settled = ready - dt.datetime.combine(now, dt.time(), dt.UTC)
     dag = (airflow.dags / DAG.name).read_text()
@@ -342,9 +342,10 @@ def test_scheduled_backfill_equals_luigi_backfill(airflow, server, monkeypatch):
     tries = airflow.wait(3 + 3 * NUMBER)
     assert {day for day, _ in tries} == {present, *past}
     assert tries[failing, "extract"] == 2
-    (log,) = airflow.home.glob(f"logs/*/run_id=backfill__{newest}*/task_id=extract/attempt=1.log")
+    (log,) = airflow.home.glob(f"logs/*/run_id=backfill__{past[1]}*/task_id=extract/attempt=1.log")
     line = f"ExtractUsers(date={failing}) failed: users {failing}: 0 records came; min_records is 50"
     assert f'"exc_type":"AirflowException","exc_value":"{line}' in log.read_text()
+    assert query("select sum(superseded) > 0 from loads") == [(1,)]
     assert set(shown) <= set(query("select * from users"))
     sockets = [tuple(socket) for sockets in airflow.list_processes().values() for socket in sockets]
     assert set(sockets) == {("127.0.0.1", airflow.port)}
