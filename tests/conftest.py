@@ -44,6 +44,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def copy_or_make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], None]], None]:
+    """Return a function that makes the folder `data` the first time, and copies it for every further test."""
+
+    def copy(name: str, make: Callable[[], None]) -> None:
+        kept = tmp_path_factory.getbasetemp() / "kept" / name
+        if kept.exists():
+            shutil.copytree(kept, "data")
+        else:
+            make()
+            shutil.copytree("data", kept)
+
+    return copy
+
+
+@pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run the test in a folder in memory, if possible. SIGKILL loses no write on either."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:

@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.users import ExtractUsers
 from tests.support.project import run_here
-from tests.support.server import Answer, Server
+from tests.support.server import Answer
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import PipelineError
 from wholeday.extract.http.body import START_BYTES
@@ -170,14 +170,7 @@ def read_files() -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_echo_of_a_secret_is_shown(
-    kind: str,
-    server: Server,
-    watch: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_no_echo_of_a_secret_is_shown(kind, server, watch, caplog, capsys, monkeypatch):
     """The test checks errors, the log at DEBUG, luigid, files, the webhook, `status` and the report."""
     host = server.url.partition("//")[2]
     keys = {"url": f"{server.url}/users"} | KINDS[kind]
@@ -200,15 +193,13 @@ def test_no_echo_of_a_secret_is_shown(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_search_finds_every_spelling(form: str) -> None:
+def test_search_finds_every_spelling(form):
     """Otherwise the other tests would prove nothing."""
     assert form in find_leaks(f"what came: {FORMS[form](SECRET)}!")
     assert not find_leaks("GET http://127.0.0.1:8080/users: 401 Unauthorized: check auth, and the secret it names")
 
 
-def test_url_repeated_by_a_webhook_is_not_shown(
-    server: Server, watch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_url_repeated_by_a_webhook_is_not_shown(server, watch, monkeypatch):
     watch("users", url="demo://users")
     monkeypatch.setenv("A_HOOK", f"{server.url}/hook?{quote(SECRET, safe='')}")
     for form, spell in FORMS.items():
@@ -258,9 +249,7 @@ PLACES: dict[str, tuple[str, str, str, Callable[[], str]]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_unencoded_password_in_a_url_is_not_shown(
-    place: str, watch: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unencoded_password_in_a_url_is_not_shown(place, watch, caplog, monkeypatch):
     """Without percent-encoding, the URL is invalid or has another meaning."""
     section, key, url, use = PLACES[place]
     watch("users", url="http://source.invalid/users", retries=0)

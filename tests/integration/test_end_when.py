@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.users import USERS
-from tests.support.project import luigi_run, query
+from tests.support.project import query, run_stages
 from tests.support.reading import DAY, People, make_user, read, read_error
 from tests.support.server import Answer, Request, Server
 from wholeday.commands.check import check_source
@@ -243,24 +243,13 @@ def test_results_of_a_link(header: str, target: str | None) -> None:
     assert parse_next_link(header) == target
 
 
-QUIET = {
-    "204": ("204", {}, Answer(status=204)),
-    "list left out": ("missing_list", {"data_selector": "users"}, Answer({"kind": "directory#users", "etag": "x"})),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("end", "keys", "answer"), QUIET.values(), ids=QUIET)
-def test_quiet_day_is_loaded(server: Server, end: str, keys: dict[str, str], answer: Answer) -> None:
+def test_quiet_day_is_loaded(server: Server, configure: Callable[..., None]) -> None:
     """With `end_when`, a day without records gets its marker. Without it, the run fails."""
-    server.on("/users", answer)
-    flags = [text for name, value in keys.items() for text in (f"--users-{name.replace('_', '-')}", value)]
-    command = ("LoadUsers", "--date", str(DAY), "--users-url", f"{server.url}/users", *flags)
-    failed = luigi_run(*command)
-    assert failed.returncode == 30
-    assert f"set end_when = {end}" in failed.stderr
-    loaded = luigi_run(*command, "--users-end-when", end)
-    assert loaded.returncode == 0, loaded.stderr
+    configure("users", url=server.on("/users", ENDS["204"]))
+    with pytest.raises(SourceError, match="set end_when = 204"):
+        run_stages(USERS, DAY)
+    configure("users", end_when="204")
+    run_stages(USERS, DAY)
     assert query("select extracted, inserted from loads") == [(0, 0)]
 
 

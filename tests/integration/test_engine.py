@@ -135,17 +135,13 @@ assert forkserver._forkserver._forkserver_pid == early
 """
 
 
-def test_fork_server_starts_during_a_large_extraction():
-    """It starts once, as soon as the declared total or the records so far show that the day is large."""
-    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 SMALL = PREPARED.partition("early =")[0] + "assert prepare(1000, None) is prepare(few, few) is None"
 
 
-def test_small_day_starts_no_process():
-    done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True)
+@pytest.mark.parametrize("code", [PREPARED, SMALL], ids=["large", "small"])
+def test_fork_server_starts_during_a_large_extraction(code):
+    """It starts once, as soon as the declared total or the records so far show that the day is large."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

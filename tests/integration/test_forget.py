@@ -5,28 +5,15 @@ import datetime as dt
 import json
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.users import USERS
-from tests.support import ROOT, orders
-from tests.support.forgetting import (
-    DAYS,
-    MARK,
-    Records,
-    check_markers,
-    dump_days,
-    dump_tables,
-    find_mark,
-    load_days,
-    make_records,
-    read_clean,
-    read_raw,
-    serve_days,
-)
+from tests.support import ROOT, forgetting, orders
+from tests.support.forgetting import DAYS, MARK, Records, check_markers, find_mark, load_days, serve_days
 from tests.support.project import dump_tree, execute, query, remove_warehouse, run, run_line, run_stages
 from tests.support.server import Answer, Server
 from tests.support.terminal import run_on_terminal
@@ -44,10 +31,23 @@ from wholeday.tasks.stages import read_workspace
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One source for all tests, so that most of them copy its days."""
+    with Server() as running:
+        yield running
+
+
 @pytest.fixture(params=["incremental", "snapshot"])
-def loaded(request: pytest.FixtureRequest, server: Server, configure: Callable[..., None]) -> Records:
+def loaded(request, server, configure, copy_or_make) -> Records:
     """Load five days of users."""
-    return load_days(server, configure, request.param)
+    return load_days(server, configure, request.param, copy_or_make)
+
+
+@pytest.fixture
+def incremental(server, configure, copy_or_make) -> None:
+    """Load five days of users in the one mode, for what does not depend on it."""
+    load_days(server, configure, "incremental", copy_or_make)
 
 
 @pytest.mark.usefixtures("loaded")
@@ -74,12 +74,12 @@ def test_no_byte_of_an_erased_user_is_left():
 @pytest.mark.usefixtures("database")
 def test_other_users_do_not_change(loaded):
     """Their lines keep bytes and order; their rows and history stay the same."""
-    before = dump_tables()
+    before = forgetting.dump_tables()
     forget(read_workspace(USERS), ["42"])
     for day in DAYS:
         others = [record for record in loaded[day] if str(record.get("id")) != "42"]
-        assert read_raw(USERS, day) == [json.dumps(record).encode() for record in others]
-    after = dump_tables()
+        assert forgetting.read_raw(USERS, day) == [json.dumps(record).encode() for record in others]
+    after = forgetting.dump_tables()
     for table in ("users", "_users_events", "_users_changes", "users_history"):
         assert after[table] == [row for row in before[table] if 42 not in row]
     assert len(after["users_history"]) == len(before["users_history"]) - 2
@@ -91,14 +91,14 @@ def test_reprocessing_after_erasure_changes_nothing():
     """G2, G4: after the erasure, new clean files and a new warehouse are equal to the byte."""
     forget(read_workspace(USERS), ["42"])
     check_markers()
-    tables, clean = dump_tables(), {day: read_clean(USERS, day) for day in DAYS}
+    tables, clean = forgetting.dump_tables(), {day: forgetting.read_clean(USERS, day) for day in DAYS}
     remove_warehouse()
     for day in DAYS:
         stages.load(read_workspace(USERS), day)
-    assert dump_tables() == tables
+    assert forgetting.dump_tables() == tables
     for day in DAYS:
         stages.transform(read_workspace(USERS), day)
-        assert read_clean(USERS, day) == clean[day]
+        assert forgetting.read_clean(USERS, day) == clean[day]
 
 
 @pytest.mark.usefixtures("database_on_request")
@@ -134,7 +134,7 @@ def test_erased_user_does_not_come_back():
         stages.load(read_workspace(USERS), day)
     assert find_mark() == []
     read_workspace(USERS).folder("raw", DAYS[0]).clear()
-    run_stages(USERS, *DAYS[:1])
+    run_stages(USERS, DAYS[0])
     assert not [path for path in find_mark() if "warehouse" in path]
     assert query("select forgotten from loads where date = ?", str(DAYS[0])) == [(1,)]
     check_markers()
@@ -144,7 +144,7 @@ def test_erased_user_does_not_come_back():
     check_markers()
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_tombstones_in_files_apply_to_a_new_warehouse():
     """The first load into a new warehouse reads the tombstones from data_dir."""
     Tombstones("data", "users").add([Tombstone((42,), clock.utc_now())])
@@ -155,7 +155,7 @@ def test_tombstones_in_files_apply_to_a_new_warehouse():
     assert query("select user_id from _users_forgotten") == [(42,)]
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_tombstones_in_the_warehouse_apply_to_new_files():
     """With a new data_dir, the next run writes the tombstones there."""
     forget(read_workspace(USERS), ["42"])
@@ -179,11 +179,11 @@ def test_second_erasure_replaces_parts_again(loaded):
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_unknown_user_gets_a_tombstone():
     """No file of a day changes. The tombstone keeps the user out of later loads."""
-    before, folders = dump_tables(), dump_days()
+    before, folders = forgetting.dump_tables(), forgetting.dump_days()
     result = forget(read_workspace(USERS), ["4711"])
     assert (result.days, result.rows, result.unknown, result.problems) == ({}, 0, ["4711"], [])
-    assert dump_days() == folders
-    assert dump_tables() == before | {"_users_forgotten": [(4711,)]}
+    assert forgetting.dump_days() == folders
+    assert forgetting.dump_tables() == before | {"_users_forgotten": [(4711,)]}
 
 
 @pytest.mark.usefixtures("database_on_request", "loaded")
@@ -205,7 +205,7 @@ def test_every_completed_run_is_recorded_without_keys():
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_outdated_rows_of_other_users_stay(monkeypatch):
     """No day is transformed again: the version, other rows and other rejects match the warehouse."""
-    tables = dump_tables()
+    tables = forgetting.dump_tables()
     before = {day: read_workspace(USERS).folder("clean", day).read_manifest(CleanManifest) for day in DAYS}
     monkeypatch.setattr(Workspace, "version", "of tomorrow")
     forget(read_workspace(USERS), ["42"])
@@ -213,7 +213,7 @@ def test_outdated_rows_of_other_users_stay(monkeypatch):
     assert {made.transform_version for made in after.values()} == {before[DAYS[0]].transform_version}
     assert after[DAYS[4]] == before[DAYS[4]]
     assert after[DAYS[2]].reasons == {"email: has no @": 1}
-    assert dump_tables()["users"] == [row for row in tables["users"] if 42 not in row]
+    assert forgetting.dump_tables()["users"] == [row for row in tables["users"] if 42 not in row]
 
 
 @pytest.mark.usefixtures("database")
@@ -234,14 +234,14 @@ def test_key_of_two_columns_is_an_array(server, configure):
     assert query("select number, line from orders") == [("A-1", 1)]
     assert query("select count(*) from rejects") == [(0,)]
     assert query("select distinct number, line from _orders_events") == [("A-1", 1)]
-    assert [len(read_raw(orders.ORDERS, day)) for day in DAYS[:2]] == [1, 1]
+    assert [len(forgetting.read_raw(orders.ORDERS, day)) for day in DAYS[:2]] == [1, 1]
     check_markers(orders.ORDERS)
 
 
 @pytest.mark.usefixtures("database_on_request")
 def test_other_dataset_in_the_warehouse_does_not_change(server, configure):
     """The other dataset has rejects at the same positions and a field with the same name."""
-    serve_days(server, configure, make_records(), mode="incremental")
+    serve_days(server, configure, forgetting.make_records(), mode="incremental")
     run_stages(USERS, DAYS[3])
     days: Records = {DAYS[3]: [{"number": "A-1", "line": line, "amount": -1, "id": 42} for line in range(1, 6)]}
     serve_days(server, configure, days, orders.ORDERS, mode="incremental")
@@ -266,12 +266,12 @@ def make_lowered(server: Server, configure: Callable[..., None], clean: Callable
     days: Records = {DAYS[0]: [{"number": f" A-{n}", "line": 1, "changed": "2026-11-01T08:00:00Z"} for n in range(5)]}
     days[DAYS[0]].insert(0, {"number": "A-3", "line": 1, "amount": -1})
     serve_days(server, configure, days, dataset, mode="incremental")
-    run_stages(dataset, *DAYS[:1])
+    run_stages(dataset, DAYS[0])
     return dataset
 
 
 def read_numbers(dataset: Dataset) -> list[str]:
-    return [json.loads(line)["number"] for line in read_raw(dataset, DAYS[0])]
+    return [json.loads(line)["number"] for line in forgetting.read_raw(dataset, DAYS[0])]
 
 
 @pytest.mark.usefixtures("database_on_request")
@@ -345,7 +345,7 @@ def test_invalid_array_as_key_is_refused(configure, text):
         forget(read_workspace(orders.ORDERS), [text])
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_quotes_in_failures_are_erased(server, configure, monkeypatch):
     """A failure keeps its time, day and stage. Its text, the saved alerts and the report are deleted."""
     at, day = clock.utc_now(), DAYS[4] + dt.timedelta(days=1)
@@ -372,7 +372,7 @@ def test_quotes_in_failures_are_erased(server, configure, monkeypatch):
     assert not path.exists()
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_erasure_waits_for_failures_to_be_erased():
     """The erasure stays pending until the failures are erased."""
     failures.record_failure(USERS, DAYS[4], "load", MARK)
@@ -394,12 +394,12 @@ def test_record_without_key_belongs_to_no_user(server, configure):
     """Erasing the key "null" does not erase records whose key is null or missing."""
     days: Records = {DAYS[0]: [{"number": None, "line": 1}, {"line": 1}, {"number": "null", "line": 1}]}
     serve_days(server, configure, days, orders.ORDERS, mode="incremental")
-    run_stages(orders.ORDERS, *DAYS[:1])
+    run_stages(orders.ORDERS, DAYS[0])
     assert forget(read_workspace(orders.ORDERS), ['["null", 1]']).days == {DAYS[0]: 1}
     assert query("select count(*) from rejects") == [(2,)]
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_command_reports_progress_without_personal_data():
     """It prints lines by day and unknown keys, and exits with 1 after a problem. `status` counts pending erasures."""
     command = ("python", "-m", "wholeday", "forget", "users")
@@ -440,7 +440,7 @@ def dump_kept() -> dict[str, bytes]:
     return {path: data for path, data in dump_tree("data").items() if not path.endswith(("-shm", "-wal"))}
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_unknown_key_is_refused():
     """A mistyped key would be blocked for good, so the command erases none of the keys."""
     before = dump_kept()
@@ -453,7 +453,7 @@ def test_unknown_key_is_refused():
     assert dump_kept() == before
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_forget_without_terminal_needs_yes():
     before = dump_kept()
     result = run_line("python -m wholeday forget users 42 < /dev/null", PYTHONPATH=str(ROOT))
@@ -465,7 +465,7 @@ def test_forget_without_terminal_needs_yes():
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, False), ("n", 1, True), ("", 1, True)])
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_forget_asks_for_confirmation_on_a_terminal(answer, code, left):
     """It shows the key with its rows and days. Any answer but yes changes nothing."""
     exit_code, written = run_on_terminal("python", "-m", "wholeday", "forget", "users", "42", says=f"{answer}\n")
@@ -475,7 +475,7 @@ def test_forget_asks_for_confirmation_on_a_terminal(answer, code, left):
     assert bool(find_mark()) is left
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_interrupted_forget_resumes_without_confirmation(monkeypatch):
     """The key is already confirmed, so `forget` asks neither with the key nor without one."""
     monkeypatch.setattr(files, "erase_day", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,19 +17,8 @@ import pytest
 from luigi.configuration import get_config
 
 from pipeline.users import USERS
-from tests.support import databases
-from tests.support.forgetting import (
-    DAYS,
-    MARK,
-    Records,
-    check_markers,
-    dump_days,
-    find_mark,
-    load_days,
-    make_records,
-    read_raw,
-    serve_days,
-)
+from tests.support import databases, forgetting
+from tests.support.forgetting import DAYS, MARK, Records, check_markers, dump_days, find_mark, load_days
 from tests.support.project import execute, is_held, query, run, run_stages, start
 from tests.support.reading import make_user
 from tests.support.server import Server
@@ -50,10 +39,23 @@ from wholeday.transform import day as transform_stage
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One source for all tests, so that most of them copy its days."""
+    with Server() as running:
+        yield running
+
+
 @pytest.fixture(params=["incremental", "snapshot"])
-def loaded(request: pytest.FixtureRequest, server: Server, configure: Callable[..., None]) -> Records:
+def loaded(request, server, configure, copy_or_make) -> Records:
     """Load five days of users."""
-    return load_days(server, configure, request.param)
+    return load_days(server, configure, request.param, copy_or_make)
+
+
+@pytest.fixture
+def incremental(server, configure, copy_or_make) -> None:
+    """Load five days of users in the one mode, for what does not depend on it."""
+    load_days(server, configure, "incremental", copy_or_make)
 
 
 @pytest.mark.usefixtures("loaded")
@@ -67,7 +69,7 @@ def test_markers_are_correct_after_an_interrupted_run(monkeypatch):
     check_markers()
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 @pytest.mark.parametrize(
     ("name", "what"),
     [("part-00000.jsonl.gz", ": the file does not match its manifest"), ("manifest.json", " is not a manifest")],
@@ -114,7 +116,7 @@ def test_files_of_incomplete_days_are_deleted():
     assert read_workspace(USERS).folder("raw", DAYS[1]).exists()
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_loaded_day_without_raw_manifest_is_kept():
     """No later run would extract the day again. After a restore of the manifest the same command completes it."""
     raw, clean = read_workspace(USERS).folder("raw", DAYS[1]), read_workspace(USERS).folder("clean", DAYS[1])
@@ -136,7 +138,7 @@ def test_loaded_day_without_raw_manifest_is_kept():
     check_markers()
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_leftovers_of_a_pruned_day_are_deleted():
     """An interrupted `prune` may leave such files."""
     raw = read_workspace(USERS).folder("raw", DAYS[1])
@@ -147,7 +149,7 @@ def test_leftovers_of_a_pruned_day_are_deleted():
     assert find_mark() == []
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_tombstones_and_locks_precede_the_erasure(monkeypatch):
     """Tombstones are in the file and the table, and raw and clean files are locked, so no other run uses the day."""
     write_parts, held, written = files.write_parts, [], []
@@ -176,14 +178,14 @@ def test_clean_files_from_other_raw_files_are_deleted():
     assert find_mark() == []
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_clean_day_without_its_rejects_is_kept():
     """Without the rejects, rows cannot be matched to raw records, and another user could be erased."""
-    clean, before = read_workspace(USERS).folder("clean", DAYS[2]), read_raw(USERS, DAYS[2])
+    clean, before = read_workspace(USERS).folder("clean", DAYS[2]), forgetting.read_raw(USERS, DAYS[2])
     clean.replace_manifest(msgspec.structs.replace(clean.read_manifest(CleanManifest), rejected=0, rejects=[]))
     (problem,) = forget(read_workspace(USERS), ["42"]).problems
     assert f"1 rows and 0 rejects do not add up to 3 records. Delete the folder {clean}, then reprocess" in problem
-    assert read_raw(USERS, DAYS[2]) == before
+    assert forgetting.read_raw(USERS, DAYS[2]) == before
 
 
 @pytest.mark.usefixtures("database_on_request")
@@ -236,7 +238,7 @@ def test_clean_day_without_raw_files_is_kept():
     assert find_mark() == [path for path in find_mark() if path.startswith(f"data/clean/users/date={DAYS[2]}/")]
 
 
-@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.usefixtures("database", "incremental")
 def test_reader_of_the_warehouse_delays_completion(monkeypatch):
     """While another program reads, erased bytes stay in the database files. The next run removes them."""
     for module in (sqlite.connection, postgres.connection):
@@ -251,7 +253,7 @@ def test_reader_of_the_warehouse_delays_completion(monkeypatch):
     assert find_mark() == []
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 @pytest.mark.parametrize("content", [b"{", b'{"what": "forget", "key": ["\xff"]}'])
 def test_unreadable_tombstones_stop_a_load(content):
     """The load could restore erased users."""
@@ -264,8 +266,8 @@ def test_unreadable_tombstones_stop_a_load(content):
 def test_next_run_completes_a_run_killed_anywhere(server, configure):
     """The kill comes before each sync, rename, delete and commit. No day is lost, no load restores the user, and the
     same command gives the files and tables of a run without a kill."""
-    days = make_records()
-    serve_days(server, configure, days, mode="incremental")
+    days = forgetting.make_records()
+    forgetting.serve_days(server, configure, days, mode="incremental")
     run_stages(USERS, DAYS[1], DAYS[3])
     code = "from tests.integration import test_forget_faults as faults; faults.kill_at_every_step()"
     result = run("python", "-c", code)
@@ -354,7 +356,7 @@ def dump_database() -> list[str]:
 @pytest.mark.usefixtures("database")
 def test_concurrent_loads_do_not_restore_the_user(server, configure):
     """Another process transforms and loads days during `forget`. In the end every marker matches its files."""
-    serve_days(server, configure, make_records(), mode="incremental")
+    forgetting.serve_days(server, configure, forgetting.make_records(), mode="incremental")
     run_stages(USERS, *DAYS)
     code = "from tests.integration import test_forget_faults as faults; faults.load_again_and_again()"
     process = start("python", "-c", code)

@@ -209,14 +209,6 @@ def test_temporary_file_limit_is_one_line(cluster: Cluster) -> None:
         cluster.execute(f"alter role {USER} reset temp_file_limit")
 
 
-def test_name_longer_than_63_bytes_is_refused(store: Store) -> None:
-    """PostgreSQL would truncate the name without an error."""
-    declare(store, *declared(), sa.Column("ü" * 32, sa.Text))
-    day = incremental(1)
-    with pytest.raises(ConfigError, match=f"table users: the name {'ü' * 32} is longer than 63 bytes: choose"):
-        store.warehouse.load(CleanDay(describe(day), [], []))
-
-
 def test_key_too_long_for_index_is_one_line(cluster: Cluster) -> None:
     """The day before it stays loaded."""
     store = Store(cluster.make_url(), "orders")

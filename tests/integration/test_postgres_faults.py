@@ -26,7 +26,7 @@ from tests.support import ROOT, databases
 from tests.support.cluster import Cluster
 from tests.support.model import ReadDay
 from tests.support.project import dump_warehouse, execute, need, query
-from tests.support.proxy import Moment, Proxy
+from tests.support.proxy import Proxy
 from tests.support.store import Store, describe, incremental, snapshot, user
 from wholeday.errors import InterruptedTransactionError, WarehouseError
 from wholeday.load import postgres
@@ -108,7 +108,7 @@ def look(store: Store, day: ReadDay) -> tuple[bool, dict[str, Any]]:
 @pytest.mark.sweep
 @pytest.mark.timeout(60 + 600 * ALL)
 @pytest.mark.parametrize("case", CASES)
-def test_server_killed_at_any_statement_keeps_load_atomic(cluster: Cluster, watch: Watch, case: str) -> None:
+def test_server_killed_at_any_statement_keeps_load_atomic(cluster, watch, case):
     """G1: SIGKILL stops all server processes. After recovery the next load completes the day."""
     day = CASES[case]
     store = prepare(cluster)
@@ -130,7 +130,7 @@ def test_server_killed_at_any_statement_keeps_load_atomic(cluster: Cluster, watc
 
 @pytest.mark.sweep
 @pytest.mark.timeout(60 + 3 * KILLS)
-def test_server_killed_during_commit_keeps_load_atomic(cluster: Cluster, watch: Watch) -> None:
+def test_server_killed_during_commit_keeps_load_atomic(cluster, watch):
     """G1: SIGKILL stops the committing process microseconds after it receives the commit, and then all others."""
     day, found = CASES["snapshot"], Counter[bool]()
     store = prepare(cluster)
@@ -166,7 +166,7 @@ def kill_soon(cluster: Cluster, delay: float) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a network to itself")
-def test_silent_network_loss_is_detected() -> None:
+def test_silent_network_loss_is_detected():
     """The test switches its own network off during a load. The load ends in bounded time, and leaves no lock."""
     code = "from tests.integration import test_postgres_faults as faults; faults.lose_every_packet()"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -197,7 +197,7 @@ def lose_every_packet() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_server_restart_during_copy_loses_nothing(cluster: Cluster, rows: int) -> None:
+def test_server_restart_during_copy_loses_nothing(cluster, rows):
     """Covers a copy without rows, and one with some rows sent."""
     store, day = prepare(cluster), CASES["incremental"]
     before = look(store, day)
@@ -227,13 +227,17 @@ def proxy(cluster: Cluster) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def files(configure: Callable[..., None]) -> list[dt.date]:
+def files(configure: Callable[..., None], copy_or_make: Callable[..., None]) -> list[dt.date]:
     """Create the raw and clean files of DAY and of the day before."""
     configure("users", url="demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=300")
     days = [DAY - dt.timedelta(days=1), DAY]
-    for day in days:
-        stages.extract(read_workspace(USERS), day)
-        stages.transform(read_workspace(USERS), day)
+
+    def make() -> None:
+        for day in days:
+            stages.extract(read_workspace(USERS), day)
+            stages.transform(read_workspace(USERS), day)
+
+    copy_or_make("postgres", make)
     return days
 
 
@@ -250,9 +254,7 @@ def whole(files: list[dt.date], configure: Callable[..., None], cluster: Cluster
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_connection_lost_at_commit_reads_marker_before_retry(
-    whole: dict[str, Any], proxy: Proxy, watch: Watch, caplog: pytest.LogCaptureFixture, moment: Moment
-) -> None:
+def test_connection_lost_at_commit_reads_marker_before_retry(whole, proxy, watch, caplog, moment):
     """If the commit reached the server, the day is loaded. The retry keeps its marker and copies no rows."""
     proxy.cut_at_commit = moment
     stages.load(read_workspace(USERS), DAY)
@@ -267,7 +269,7 @@ def test_connection_lost_at_commit_reads_marker_before_retry(
 
 
 @pytest.mark.sweep
-def test_load_is_retried_after_a_lost_connection(whole: dict[str, Any], proxy: Proxy, watch: Watch) -> None:
+def test_load_is_retried_after_a_lost_connection(whole, proxy, watch):
     for number in choose(list(range(2, 60)), 3, "cut"):
         execute(f"delete from loads where date = '{DAY}'")
         watch.expect(number, proxy.cut)
@@ -275,9 +277,7 @@ def test_load_is_retried_after_a_lost_connection(whole: dict[str, Any], proxy: P
         assert dump_warehouse() == whole, watch.statements[number - 1]
 
 
-def test_load_fails_after_three_lost_connections(
-    whole: dict[str, Any], proxy: Proxy, watch: Watch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_load_fails_after_three_lost_connections(whole, proxy, watch, caplog):
     """The next run loads the day."""
     before = dump_warehouse()
 
@@ -295,7 +295,7 @@ def test_load_fails_after_three_lost_connections(
     assert dump_warehouse() == whole
 
 
-def test_load_waits_for_a_restarting_server(whole: dict[str, Any], cluster: Cluster, watch: Watch) -> None:
+def test_load_waits_for_a_restarting_server(whole, cluster, watch):
     """The server is killed during a load, and starts again after a second."""
 
     def go_away() -> None:
@@ -309,9 +309,7 @@ def test_load_waits_for_a_restarting_server(whole: dict[str, Any], cluster: Clus
     assert dump_warehouse() == whole
 
 
-def test_wait_for_a_stopped_server_is_bounded(
-    whole: dict[str, Any], cluster: Cluster, watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wait_for_a_stopped_server_is_bounded(whole, cluster, watch, monkeypatch):
     before = dump_warehouse()
     monkeypatch.setattr(database, "PATIENCE", 0.5)
     watch.expect(40, cluster.kill)
@@ -327,9 +325,7 @@ def test_wait_for_a_stopped_server_is_bounded(
 
 
 @pytest.mark.timeout(180)
-def test_failover_during_a_load_continues_on_the_standby(
-    cluster: Cluster, watch: Watch, configure: Callable[..., None], files: list[dt.date]
-) -> None:
+def test_failover_during_a_load_continues_on_the_standby(cluster, watch, configure, files):
     """The same URL finds the promoted standby. The standby is synchronous, so it has every loaded day."""
     configure("pipeline", database=cluster.make_url())
     for day in files:

@@ -1,17 +1,16 @@
 """Prune removes the files of old loaded days, and other commands distinguish pruned days from lost ones."""
 
-import contextlib
 import datetime as dt
 import shutil
-import sqlite3
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.users import USERS, LoadUsers, TransformUsers
 from tests.support import points
-from tests.support.project import dump_tree, dump_warehouse, query, run, run_stages, start
+from tests.support.project import dump_tree, dump_warehouse, execute, query, run, run_stages, start
 from wholeday.commands.forget import forget
 from wholeday.commands.prune import prune
 from wholeday.commands.rebuild import rebuild
@@ -29,17 +28,11 @@ URL = "demo://users?updated_since={day_start}&updated_before={day_stop}&per_day=
 
 
 @pytest.fixture(autouse=True)
-def loaded(configure) -> None:
+def loaded(configure, copy_or_make) -> None:
     """Load six days. The source is unreachable afterwards."""
     configure("users", url=URL)
-    run_stages(USERS, *DAYS)
+    copy_or_make("prune", lambda: run_stages(USERS, *DAYS))
     configure("users", url="http://127.0.0.1:9/nobody-listens")
-
-
-def execute(*statements: str) -> None:
-    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db, db:
-        for statement in statements:
-            assert db.execute(statement).rowcount > 0
 
 
 def prune_old(keep: int = 3) -> list[Outcome]:
@@ -75,13 +68,8 @@ def test_pruned_days_keep_their_rows():
 def test_age_counts_from_the_last_closed_day(monkeypatch):
     """The newest days are kept at any age."""
     monkeypatch.setattr("wholeday.clock.utc_now", lambda: dt.datetime(2026, 10, 7, 1, tzinfo=dt.UTC))  # closed: the 6th
-    for older_than, keep, days in [
-        (3, 0, [1, 2, 3]),
-        (3, 4, [1, 2]),
-        (0, 0, [1, 2, 3, 4, 5, 6]),
-        (6, 0, []),
-        (0, 9, []),
-    ]:
+    cases = [(3, 0, [1, 2, 3]), (3, 4, [1, 2]), (0, 0, [1, 2, 3, 4, 5, 6]), (6, 0, []), (0, 9, [])]
+    for older_than, keep, days in cases:
         assert [outcome.date.day for outcome in prune(read_workspace(USERS), older_than, keep, dry_run=True)] == days
 
 
@@ -115,34 +103,27 @@ def test_invalid_argument_is_one_line(arguments, line):
     assert line in result.stderr.splitlines()[-1]
 
 
+def manifest(stage: str, day: dt.date) -> Path:
+    return Path(f"data/{stage}/users/date={day}/manifest.json")
+
+
 def read_again(day: dt.date) -> None:
     shutil.rmtree(f"data/raw/users/date={day}")
     Path(f"data/raw/users/date={OLD[1]}").rename(f"data/raw/users/date={day}")
 
 
-NOT_HELD = {
+def set_marker(change: str) -> Callable[[dt.date], object]:
+    return lambda day: execute(f"update loads set {change} where date = '{day}'")
+
+
+NOT_HELD: dict[str, tuple[Callable[[dt.date], object], str]] = {
     "never loaded": (lambda day: execute(f"delete from loads where date = '{day}'"), "not loaded"),
-    "other raw files": (lambda day: read_again(day), "loaded from other files"),
-    "the same from another reading": (
-        lambda day: execute(f"update loads set as_of = '2026-10-01T12:00:00.000000Z' where date = '{day}'"),
-        "loaded from other files",
-    ),
-    "a clean day of other code": (
-        lambda day: execute(f"update loads set clean_sha256 = 'x' where date = '{day}'"),
-        "loaded from other files",
-    ),
-    "being read": (
-        lambda day: Path(f"data/raw/users/date={day}/manifest.json").unlink(),
-        "its files are incomplete",
-    ),
-    "being cleaned": (
-        lambda day: Path(f"data/clean/users/date={day}/manifest.json").unlink(),
-        "its files are incomplete",
-    ),
-    "a damaged manifest": (
-        lambda day: Path(f"data/clean/users/date={day}/manifest.json").write_text("{"),
-        "is not a manifest",
-    ),
+    "other raw files": (read_again, "loaded from other files"),
+    "the same from another reading": (set_marker("as_of = '2026-10-01T12:00:00.000000Z'"), "loaded from other files"),
+    "a clean day of other code": (set_marker("clean_sha256 = 'x'"), "loaded from other files"),
+    "being read": (lambda day: manifest("raw", day).unlink(), "its files are incomplete"),
+    "being cleaned": (lambda day: manifest("clean", day).unlink(), "its files are incomplete"),
+    "a damaged manifest": (lambda day: manifest("clean", day).write_text("{"), "is not a manifest"),
 }
 
 

@@ -19,17 +19,8 @@ import sqlalchemy as sa
 from pipeline.users import USERS, table
 from tests.support import databases
 from tests.support.orders import ORDERS
-from tests.support.project import (
-    dump_warehouse,
-    execute,
-    has_table,
-    query,
-    remove_warehouse,
-    run_here,
-    run_stages,
-    start,
-)
-from tests.support.server import Answer, Server
+from tests.support.project import dump_warehouse, execute, query, run_here, run_stages, start
+from tests.support.server import Answer
 from wholeday.commands import rebuild as rebuild_module
 from wholeday.commands import reprocess
 from wholeday.commands.forget import forget
@@ -63,12 +54,16 @@ rebuild(read_workspace(USERS))
 
 
 @pytest.fixture
-def files(configure) -> list[dt.date]:
+def files(configure, copy_or_make) -> list[dt.date]:
     """Create raw and clean folders of five days on which many users change repeatedly. Nothing is loaded."""
+
+    def make() -> None:
+        for day in DAYS:
+            stages.extract(read_workspace(USERS), day)
+            stages.transform(read_workspace(USERS), day)
+
     configure("users", url=f"{URL}600")
-    for day in DAYS:
-        stages.extract(read_workspace(USERS), day)
-        stages.transform(read_workspace(USERS), day)
+    copy_or_make("rebuild", make)
     configure("users", url="http://127.0.0.1:9/nobody-listens")
     return DAYS
 
@@ -122,7 +117,7 @@ def test_rebuild_needs_only_raw_files(configure):
     stages.extract(read_workspace(USERS), DAYS[0])
     straight = dump()
     shutil.rmtree("data/clean")
-    remove_warehouse()
+    databases.remove(Pipeline().database)
     rebuild(read_workspace(USERS))
     assert dump() == straight
     assert query("select date from loads order by loaded_at") == [(str(day),) for day in (*DAYS[1:], DAYS[0])]
@@ -201,20 +196,19 @@ def test_killed_rebuild_leaves_old_or_new_warehouse():
     assert dump() == straight
 
 
-@pytest.mark.usefixtures("database", "loaded")
-def test_other_datasets_are_not_changed(configure):
+@pytest.fixture
+def orders(server, configure) -> None:
+    """Load a day of another dataset: a row and a reject."""
+    rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
+    configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
+    run_stages(ORDERS, DAYS[0])
+
+
+@pytest.mark.usefixtures("database", "loaded", "orders")
+def test_other_datasets_are_not_changed():
     """Their tables, markers and rejects stay the same."""
-    with Server() as server:
-        rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
-        configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
-        run_stages(ORDERS, DAYS[0])
-    tables = [
-        "orders",
-        "_orders_days",
-        "_orders_events",
-        "loads where dataset = 'orders'",
-        "rejects where dataset = 'orders'",
-    ]
+    tables = [f"{name} where dataset = 'orders'" for name in ("loads", "rejects")]
+    tables += ["orders", "_orders_days", "_orders_events"]
     before = [query(f"select * from {name}") for name in tables]
     assert all(before)
     rebuild(read_workspace(USERS))
@@ -243,13 +237,9 @@ def give_old_names(name: str) -> None:
     )
 
 
-@pytest.mark.usefixtures("database", "loaded")
-def test_rebuild_renames_old_tables(configure):
+@pytest.mark.usefixtures("database", "loaded", "orders")
+def test_rebuild_renames_old_tables():
     """Every other command refuses old tables. Tombstones and the tables of other datasets stay."""
-    with Server() as server:
-        rows = [{"number": "A", "line": 1, "amount": 1.5}, {"number": "B", "line": 1, "amount": -1}]
-        configure("orders", url=server.on("/orders", Answer(rows)), max_reject_ratio=0.5)
-        run_stages(ORDERS, DAYS[0])
     straight, orders = dump(), query("select * from orders_history")
     execute("insert into _users_forgotten values (4711)")
     give_old_names("users")
@@ -347,8 +337,7 @@ def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None])
 
 
 @pytest.mark.usefixtures("database", "loaded")
-@pytest.mark.parametrize("drop_missing", [False, True])
-def test_day_loaded_during_a_rebuild_is_kept(monkeypatch, configure, drop_missing):
+def test_day_loaded_during_a_rebuild_is_kept(monkeypatch, configure):
     """Its load waits for the rebuild. --drop-missing drops only days without raw files."""
     configure("users", url=f"{URL}600")
     loading = []
@@ -362,7 +351,7 @@ def test_day_loaded_during_a_rebuild_is_kept(monkeypatch, configure, drop_missin
         time.sleep(1)  # it would be loaded by now
 
     act_while_cleaning(monkeypatch, load)
-    rebuild(read_workspace(USERS), drop_missing)
+    rebuild(read_workspace(USERS), drop_missing=True)
     (process,) = loading
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
@@ -402,4 +391,4 @@ def test_rebuild_without_raw_days_fails():
     """The existing warehouse is not replaced by an empty one."""
     with pytest.raises(FolderError, match="data/raw/users: no day has raw files to rebuild from"):
         rebuild(read_workspace(USERS))
-    assert not has_table("users")
+    assert databases.is_empty(Pipeline().database)

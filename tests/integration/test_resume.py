@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -85,9 +85,7 @@ def read_ids() -> list[int]:
     return [json.loads(line)["id"] for part in read_manifest().parts for line in unpack(folder.read(part))]
 
 
-def test_interrupted_extraction_resumes_after_its_last_part(
-    server: Server, configure: Configure, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_interrupted_extraction_resumes_after_its_last_part(server, configure, folder, caplog):
     """Only the page where the part ended is requested again. The day keeps the time of its first request."""
     caplog.set_level(logging.INFO, "luigi-interface")
     before = clock.utc_now()
@@ -115,7 +113,7 @@ def test_interrupted_extraction_resumes_after_its_last_part(
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_killed_extraction_resumes(server: Server) -> None:
+def test_killed_extraction_resumes(server):
     """After SIGKILL in the middle of a page, the next run starts from the page where the last finished part ended."""
     listing, arrived, go = Listing("link_header", count=20, size=3), threading.Event(), threading.Event()
 
@@ -166,13 +164,7 @@ def refuse(status: int) -> Callable[[Flaky], None]:
     [(renew, "has other records than before"), *((refuse(status), str(status)) for status in (400, 404, 410))],
     ids=["other records", "400", "404", "410"],
 )
-def test_moved_source_restarts_the_extraction(
-    server: Server,
-    configure: Configure,
-    caplog: pytest.LogCaptureFixture,
-    change: Callable[[Flaky], None],
-    why: str,
-) -> None:
+def test_moved_source_restarts_the_extraction(server, configure, caplog, change, why):
     """The log says why. The parts of the interrupted extraction are removed."""
     caplog.set_level(logging.INFO, "luigi-interface")
     source = break_off(server, configure)
@@ -185,7 +177,7 @@ def test_moved_source_restarts_the_extraction(
     assert read_ids() == list(range(1, 21))
 
 
-def test_declared_total_survives_an_interruption(server: Server, configure: Configure) -> None:
+def test_declared_total_survives_an_interruption(server, configure):
     """Only the first page declares the total. A resumed extraction still detects a missing record."""
     source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
     respond = source.listing.respond
@@ -206,7 +198,7 @@ def test_declared_total_survives_an_interruption(server: Server, configure: Conf
     assert len(server.requests) == 4
 
 
-def test_repetition_is_detected_across_an_interruption(server: Server, configure: Configure) -> None:
+def test_repetition_is_detected_across_an_interruption(server, configure):
     """The second run recognizes a page of the first one."""
     source = break_off(server, configure)
     respond, first = source.listing.respond, [{"id": number, "version": number} for number in (1, 2, 3)]
@@ -220,7 +212,7 @@ def test_repetition_is_detected_across_an_interruption(server: Server, configure
         stages.extract(read_workspace(USERS), DAY)
 
 
-def test_restarted_extraction_resumes_too(server: Server, configure: Configure) -> None:
+def test_restarted_extraction_resumes_too(server, configure):
     source = break_off(server, configure)
     renew(source)
     source.broken_at = source.listing.asked + 1 + 6
@@ -233,31 +225,25 @@ def test_restarted_extraction_resumes_too(server: Server, configure: Configure) 
 
 
 @pytest.mark.parametrize(
-    "keys", [{"params": '{"team": 7}'}, {"deleted_when": "gone"}, {"mode": "snapshot"}, {"min_records": "2"}], ids=str
+    ("section", "key", "value"),
+    [
+        *(("users", "params", '{"team": 7}'), ("users", "deleted_when", "gone"), ("users", "mode", "snapshot")),
+        *(("users", "min_records", "2"), ("pipeline", "part_records", "5")),
+    ],
 )
-def test_changed_request_restarts_the_extraction(server: Server, configure: Configure, keys: dict[str, str]) -> None:
-    """A day never mixes parts of different requests."""
+def test_changed_request_restarts_the_extraction(server, configure, section, key, value):
+    """A day never mixes parts of different requests or sizes: every part except the last is full."""
     break_off(server, configure)
-    configure("users", **keys)
+    configure(section, **{key: value})
     stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 7
-
-
-def test_changed_part_size_restarts_the_extraction(server: Server, configure: Configure) -> None:
-    """Every part except the last is full."""
-    break_off(server, configure)
-    configure("pipeline", part_records=5)
-    stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) == 7
-    assert [part.records for part in read_manifest().parts] == [5] * 4
+    assert {part.records for part in read_manifest().parts} == {int(value) if section == "pipeline" else 4}
 
 
 @pytest.mark.parametrize(
     "keys", [{"retries": 3}, {"timeout": 7}, {"requests_per_second": 1000}, {"auth": "bearer:A_TOKEN"}], ids=str
 )
-def test_changed_client_settings_keep_the_checkpoint(
-    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object]
-) -> None:
+def test_changed_client_settings_keep_the_checkpoint(server, configure, monkeypatch, keys):
     """A user may raise a timeout or replace a token to finish an interrupted extraction."""
     monkeypatch.setenv("A_TOKEN", "t0k3n")
     break_off(server, configure)
@@ -266,9 +252,7 @@ def test_changed_client_settings_keep_the_checkpoint(
     assert len(server.requests) == 4
 
 
-def test_changed_watermark_restarts_the_extraction(
-    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_watermark_restarts_the_extraction(server, configure, monkeypatch):
     """A load of another day moves the watermark, so the source is asked for other changes."""
     marks = iter([dt.datetime(2026, 10, day, tzinfo=dt.UTC) for day in (18, 19)])
     monkeypatch.setattr("wholeday.load.warehouse.Warehouse.watermark_before", lambda *_: next(marks))
@@ -278,9 +262,7 @@ def test_changed_watermark_restarts_the_extraction(
 
 
 @pytest.mark.parametrize(("hours", "requests"), [(23, 4), (24, 7), (-1, 7)])
-def test_checkpoint_expires_after_a_day(
-    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, hours: int, requests: int
-) -> None:
+def test_checkpoint_expires_after_a_day(server, configure, monkeypatch, hours, requests):
     """The first records would be too old to combine with the last ones. A clock set back expires it as well."""
     with monkeypatch.context() as patch:
         then = clock.utc_now() - dt.timedelta(hours=hours)
@@ -291,7 +273,7 @@ def test_checkpoint_expires_after_a_day(
     assert (read_manifest().started_at == then) == (requests == 4)
 
 
-def test_day_that_fails_a_gate_is_not_resumed(server: Server, configure: Configure, folder: Path) -> None:
+def test_day_that_fails_a_gate_is_not_resumed(server, configure, folder):
     """After a quality gate fails, the next run requests all pages again."""
     source = Flaky(server, Listing("query", count=20, size=3))
     set_source(configure, source, min_records="21")
@@ -313,13 +295,13 @@ ODD = {
     "no JSON": Answer("Service down"),
     **{str(status): Answer(status=status) for status in (202, 204, 400, 404, 405, 409, 410, 418, 423)},
 }
+REFUSALS = ("error", "weak error", "400", "404", "410")  # of the first request: the pointer may be too old
+EXPIRED = {str(status): Answer(status=status) for status in (401, 403)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
-def test_odd_answer_is_retried(
-    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, trouble: Answer
-) -> None:
+def test_odd_answer_is_retried(server, configure, monkeypatch, trouble):
     """An odd answer after the first page costs one more request."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing, odd = Listing("query", count=20, size=3), [trouble]
@@ -331,16 +313,17 @@ def test_odd_answer_is_retried(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
-def test_odd_answer_that_persists_is_an_outage(
-    server: Server, configure: Configure, folder: Path, trouble: Answer
-) -> None:
-    """The finished parts are kept. The next run resumes from the page where the last part ended."""
+@pytest.mark.parametrize("name", ODD | EXPIRED)
+def test_odd_answer_that_persists_is_an_outage(server, configure, folder, name):
+    """The finished parts are kept. The next run resumes from the page where the last part ended, even after two runs
+    that failed. So it does after expired credentials."""
     source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
-    source.trouble = trouble
+    source.trouble = (ODD | EXPIRED)[name]
     set_source(configure, source)
-    with pytest.raises(OutageError, match="failed after 1 attempt"):
-        stages.extract(read_workspace(USERS), DAY)
+    expected, words = (SourceError, name) if name in EXPIRED else (OutageError, "failed after 1 attempt")
+    for _ in range(1 if name in REFUSALS else 2):
+        with pytest.raises(expected, match=words):
+            stages.extract(read_workspace(USERS), DAY)
     assert (folder / CHECKPOINTS).exists()
     source.mend()
     stages.extract(read_workspace(USERS), DAY)
@@ -349,7 +332,7 @@ def test_odd_answer_that_persists_is_an_outage(
 
 
 @pytest.mark.parametrize("trouble", ODD.values(), ids=ODD)
-def test_odd_first_page_fails_at_once(server: Server, configure: Configure, trouble: Answer) -> None:
+def test_odd_first_page_fails_at_once(server, configure, trouble):
     """No records are lost, and a first run should report a wrong configuration without delay."""
     source = Flaky(server, Listing("query", count=20, size=3), broken_at=0)
     source.trouble = trouble
@@ -359,7 +342,7 @@ def test_odd_first_page_fails_at_once(server: Server, configure: Configure, trou
     assert len(server.requests) == 1
 
 
-def test_resumed_extraction_requests_only_remaining_pages(server: Server, configure: Configure) -> None:
+def test_resumed_extraction_requests_only_remaining_pages(server, configure):
     """The first run fails at page 50 of 61. The second run requests pages 45 to 61."""
     broken = Answer({"error": "temporarily unavailable"})
 
@@ -379,21 +362,7 @@ def test_resumed_extraction_requests_only_remaining_pages(server: Server, config
     assert read_ids() == list(range(10, 610))
 
 
-@pytest.mark.parametrize("trouble", [Answer("<html>"), Answer(status=409), Answer(status=423)], ids=str)
-def test_second_outage_keeps_the_finished_parts(server: Server, configure: Configure, trouble: Answer) -> None:
-    """The source still fails in the second run. The third run resumes where the first one stopped."""
-    source = break_off(server, configure)
-    source.trouble, source.broken_at = trouble, 0
-    with pytest.raises(OutageError):
-        stages.extract(read_workspace(USERS), DAY)
-    source.mend()
-    stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) == 4
-
-
-def test_empty_page_before_declared_total_is_retried(
-    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_page_before_declared_total_is_retried(server, configure, monkeypatch):
     """The source declares more users than it has sent."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing, empty = Listing("page1", count=20, size=3, total="field"), [True]
@@ -411,9 +380,7 @@ def test_empty_page_before_declared_total_is_retried(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["page1", "offset0", "query", "link_header"])
 @pytest.mark.parametrize("total", [20, 0, None])
-def test_empty_page_that_persists_is_an_outage(
-    server: Server, configure: Configure, kind: str, total: int | None
-) -> None:
+def test_empty_page_that_persists_is_an_outage(server, configure, kind, total):
     """The total of the empty page itself is ignored. The next run resumes before that page."""
     listing = Listing(kind, count=20, size=3, total="field")
     source = Flaky(server, listing)
@@ -437,7 +404,7 @@ def test_empty_page_that_persists_is_an_outage(
 
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["each page", "first page"])
-def test_shrunken_list_is_extracted_again(server: Server, configure: Configure, everywhere: bool) -> None:
+def test_shrunken_list_is_extracted_again(server, configure, everywhere):
     """A user is deleted during the first run, so the declared total is too high. The next run succeeds."""
     listing = Listing("last_id", count=20, size=3, total="field", drift=[Step(3, "delete", 19)])
     source = Flaky(server, listing)
@@ -455,7 +422,7 @@ def test_shrunken_list_is_extracted_again(server: Server, configure: Configure, 
     assert read_ids() == list(range(1, 20))
 
 
-def test_repeated_page_is_retried(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_page_is_retried(server, configure, monkeypatch):
     """A cache may answer with the page before. If the repetition persists, it is a cycle, and no part is kept."""
     monkeypatch.setattr(retries, "BACKOFF", 0.001)
     listing = Listing("page1", count=20, size=3)
@@ -479,20 +446,7 @@ def test_repeated_page_is_retried(server: Server, configure: Configure, monkeypa
             assert not list(read_workspace(USERS).folder("raw", DAY).path.iterdir())
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_extraction_resumes_after_expired_credentials(server: Server, configure: Configure, status: int) -> None:
-    source = Flaky(server, Listing("query", count=20, size=3), broken_at=5)
-    source.trouble = Answer(status=status)
-    set_source(configure, source)
-    for _ in range(2):
-        with pytest.raises(SourceError, match=str(status)):
-            stages.extract(read_workspace(USERS), DAY)
-    source.mend()
-    stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) == 4
-
-
-def test_truncated_checkpoints_are_used_up_to_the_cut(server: Server, configure: Configure, folder: Path) -> None:
+def test_truncated_checkpoints_are_used_up_to_the_cut(server, configure, folder):
     """A crash in the middle of a line loses the part of that line. Later checkpoints stay readable."""
     source = break_off(server, configure)
     file = folder / CHECKPOINTS
@@ -507,51 +461,31 @@ def test_truncated_checkpoints_are_used_up_to_the_cut(server: Server, configure:
     assert read_ids() == list(range(1, 21))
 
 
-@pytest.mark.parametrize(("old", "new"), [(b'["', b'["\xff'), (b'"part-', b'"\xf0art-')], ids=["first line", "a part"])
-def test_damaged_checkpoints_restart_the_extraction(
-    server: Server, configure: Configure, folder: Path, old: bytes, new: bytes
-) -> None:
-    """A flipped bit in a string needs no manual repair."""
-    break_off(server, configure).mend()
-    file = folder / CHECKPOINTS
-    file.write_bytes(file.read_bytes().replace(old, new, 1))
+def replace_in_checkpoints(old: bytes, new: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / CHECKPOINTS).write_bytes((folder / CHECKPOINTS).read_bytes().replace(old, new, 1))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a cut part": lambda folder: (folder / "part-00001.jsonl.gz").write_bytes(b"\x1f\x8b"),
+    "a missing part": lambda folder: (folder / "part-00001.jsonl.gz").unlink(),
+    "a flipped bit in the first line": replace_in_checkpoints(b'["', b'["\xff'),
+    "a flipped bit in a part": replace_in_checkpoints(b'"part-', b'"\xf0art-'),
+    "bytes of zero": replace_in_checkpoints(b'"part-', b"\0" * 40),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_restart_the_extraction(server, configure, folder, damage):
+    """The source still has all records, so no manual repair is needed."""
+    break_off(server, configure)
+    DAMAGES[damage](folder)
     stages.extract(read_workspace(USERS), DAY)
     assert "after" not in server.requests[0].query
     assert read_ids() == list(range(1, 21))
 
 
-def cut(folder: Path) -> None:
-    (folder / "part-00001.jsonl.gz").write_bytes(b"\x1f\x8b")
-
-
-def lose(folder: Path) -> None:
-    (folder / "part-00001.jsonl.gz").unlink()
-
-
-def scribble(folder: Path) -> None:
-    lines = (folder / CHECKPOINTS).read_bytes().splitlines(keepends=True)
-    (folder / CHECKPOINTS).write_bytes(b"".join([*lines[:2], b"\0" * 40 + b"\n", *lines[3:]]))
-
-
-@pytest.mark.parametrize("damage", [cut, lose, scribble])
-def test_damaged_part_restarts_the_extraction(
-    server: Server, configure: Configure, folder: Path, damage: Callable[[Path], None]
-) -> None:
-    """The source still has all records."""
-    break_off(server, configure)
-    damage(folder)
-    stages.extract(read_workspace(USERS), DAY)
-    assert read_ids() == list(range(1, 21))
-
-
 @pytest.mark.parametrize("signed", [range(20), [1]], ids=["every link", "the first link"])
-def test_secret_in_a_pointer_is_not_stored(
-    server: Server,
-    configure: Configure,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    signed: Collection[int],
-) -> None:
+def test_secret_in_a_pointer_is_not_stored(server, configure, monkeypatch, caplog, signed):
     """An extraction cannot resume after a page whose link contains a secret."""
     caplog.set_level(logging.INFO, "luigi-interface")
     monkeypatch.setenv("API_KEY", "s3cr3t-k3y")
@@ -577,7 +511,7 @@ def test_secret_in_a_pointer_is_not_stored(
     assert b"s3cr3t" not in b"".join(dump_tree(".").values())
 
 
-def test_skiptoken_pointer_is_not_a_secret(server: Server, configure: Configure) -> None:
+def test_skiptoken_pointer_is_not_a_secret(server, configure):
     """Microsoft's APIs call the pointer a token. An extraction by such links can resume."""
     listing = Listing("query", count=20, size=3)
 

@@ -23,7 +23,7 @@ import pytest
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
 from tests.support import points
 from tests.support.points import Points
-from tests.support.project import dump_tree, dump_warehouse
+from tests.support.project import dump_tree, dump_warehouse, execute
 from wholeday.errors import WarehouseError
 from wholeday.load import sqlite
 from wholeday.tasks import stages
@@ -39,14 +39,14 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 
 @pytest.fixture(autouse=True)
-def whole(configure: Callable[..., None]) -> Rows:
+def whole(configure: Callable[..., None], copy_or_make: Callable[..., None]) -> Rows:
     """Load the day before. Return the tables as they should be once the next day is loaded."""
     configure("users", url=URL)
     configure("pipeline", engine_workers=1)
-    work(BEFORE)
-    shutil.copytree("data", "aside/data")
+    copy_or_make("storage before", lambda: work(BEFORE))
+    Path("aside").mkdir()
     with contextlib.chdir("aside"):
-        work()
+        copy_or_make("storage", lambda: [shutil.copytree("../data", "data"), work()])
         return dump_warehouse()
 
 
@@ -171,13 +171,6 @@ def test_load_waits_for_an_exclusive_lock(whole: Rows) -> None:
     assert dump_warehouse() == whole
 
 
-def change(*statements: str) -> None:
-    """Execute SQL statements in the database."""
-    with contextlib.closing(sqlite3.connect(DATABASE, isolation_level=None)) as db:
-        for statement in statements:
-            db.execute(statement)
-
-
 def write_text() -> None:
     DATABASE.write_text("truck;tons\n" * 1000)
 
@@ -206,14 +199,14 @@ def replace_by(statement: str) -> Callable[[], None]:
 
     def replace() -> None:
         DATABASE.unlink()
-        change(statement)
+        execute(statement)
 
     return replace
 
 
 def drop(table: str) -> Callable[[], None]:
     """Return a function that drops a table of a loaded day, but keeps the marker."""
-    return lambda: change("drop view users_history", f"drop table {table}")
+    return lambda: execute("drop view users_history", f"drop table {table}")
 
 
 @pytest.mark.parametrize(

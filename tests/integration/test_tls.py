@@ -75,23 +75,14 @@ def no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_company_ca_is_trusted_by_its_file(
-    authorities: tuple[Authority, Authority], serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_company_ca_is_trusted_by_its_file(authorities, serve, monkeypatch):
     """REQUESTS_CA_BUNDLE names it."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
     assert read(serve(authorities[0].make_context()).url + "/users") == [{"id": 1}]
 
 
 @pytest.mark.parametrize("bundle", ["", "other", "no certificate"])
-def test_unknown_ca_fails_at_once(
-    authorities: tuple[Authority, Authority],
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    bundle: str,
-) -> None:
+def test_unknown_ca_fails_at_once(authorities, serve, monkeypatch, tmp_path, caplog, bundle):
     """The line names the variable, even if it is set to another CA or to a file without a certificate."""
     (tmp_path / "none.pem").write_text("no certificate")
     path = {"": "", "other": str(authorities[1].path), "no certificate": str(tmp_path / "none.pem")}[bundle]
@@ -114,15 +105,7 @@ def test_unknown_ca_fails_at_once(
         ("localhost", -1, r"certificate has expired: check the clock.*renew the certificate.*REQUESTS_CA_BUNDLE"),
     ],
 )
-def test_invalid_certificate_fails_at_once(
-    authorities: tuple[Authority, Authority],
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    host: str,
-    days: int,
-    words: str,
-) -> None:
+def test_invalid_certificate_fails_at_once(authorities, serve, monkeypatch, caplog, host, days, words):
     """Each problem has its own next step."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
     server = serve(authorities[0].make_context(host, days))
@@ -131,7 +114,7 @@ def test_invalid_certificate_fails_at_once(
     assert "retry" not in caplog.text
 
 
-def test_https_on_an_http_port_fails_at_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_https_on_an_http_port_fails_at_once(server, caplog):
     """The line says what to check."""
     line = read_error(server.on("/users", Answer([])).replace("http://", "https://"), retries=5)
     assert "the TLS handshake with the server failed" in line
@@ -139,9 +122,7 @@ def test_https_on_an_http_port_fails_at_once(server: Server, caplog: pytest.LogC
     assert "retry" not in caplog.text
 
 
-def test_certificate_of_proxy_is_named(
-    authorities: tuple[Authority, Authority], serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_certificate_of_proxy_is_named(authorities, serve, monkeypatch):
     """The hint is the same; the line names the proxy."""
     monkeypatch.setenv("https_proxy", serve(authorities[0].make_context()).url)
     line = read_error("https://api.example.com/users", retries=5)
@@ -149,7 +130,7 @@ def test_certificate_of_proxy_is_named(
     assert "REQUESTS_CA_BUNDLE" in line
 
 
-def test_interrupted_tls_connection_is_retried() -> None:
+def test_interrupted_tls_connection_is_retried():
     """In the middle of the handshake too."""
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)])
@@ -161,7 +142,7 @@ def test_interrupted_tls_connection_is_retried() -> None:
 
 
 @pytest.mark.slow
-def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_holds_over_tls(authorities, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
     monkeypatch.setattr("wholeday.extract.http.deadline.MAX_SECONDS", 0.5)
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
@@ -182,15 +163,7 @@ def test_deadline_holds_over_tls(authorities: tuple[Authority, Authority], monke
         ("https://127.0.0.1", "redirect", "if that host is the one to read, set url to it", "next_link"),
     ],
 )
-def test_no_hint_sends_the_token_unencrypted(
-    authorities: tuple[Authority, Authority],
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
-    away: str,
-    how: str,
-    hint: str,
-    no_hint: str,
-) -> None:
+def test_no_hint_sends_the_token_unencrypted(authorities, serve, monkeypatch, away, how, hint, no_hint):
     """For a source that links from https to http, the line suggests next_link = path."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authorities[0].path))
     monkeypatch.setenv("PEOPLE_TOKEN", "token-of-nobody")
@@ -218,18 +191,14 @@ def test_no_hint_sends_the_token_unencrypted(
         ("TLSV13_ALERT_CERTIFICATE_REQUIRED", True),
     ],
 )
-def test_tls_alert_of_a_failing_server_is_retried(reason: str, fatal: bool) -> None:
+def test_tls_alert_of_a_failing_server_is_retried(reason, fatal):
     """Other alerts fail at once."""
     error = ssl.SSLError(1, f"[SSL: {reason}] an alert")
     error.reason = reason
     assert (find_tls_problem(requests.exceptions.SSLError(error)) is not None) == fatal
 
 
-def test_token_endpoint_and_webhook_name_the_variable(
-    authorities: tuple[Authority, Authority],
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_token_endpoint_and_webhook_name_the_variable(authorities, serve, monkeypatch):
     url = serve(authorities[0].make_context()).url
     for name, value in {"PEOPLE_ID": "id", "PEOPLE_SECRET": "secret-of-nobody", "HOOK": f"{url}/s3cr3t"}.items():
         monkeypatch.setenv(name, value)

@@ -232,12 +232,13 @@ def test_unexpected_row_count_fails_the_load(store: Store) -> None:
     assert "the table has grown by 0 rows" in load_error(store, incremental(2, user(3, "a", 30)))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["loads", "Rejects", "_stage", "_users_days", "_growth", "pg_class", "sqlite_users", 'a"b'],
-)
-def test_reserved_table_name_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="give both one name, not _…, pg_…, sqlite_…, loads, rejects"):
+RESERVED = ["loads", "Rejects", "_stage", "_users_days", "_growth", "pg_class", "sqlite_users", 'a"b']
+
+
+@pytest.mark.parametrize("name", [*RESERVED, "n" * 53])
+def test_reserved_or_long_table_name_is_refused(name: str) -> None:
+    words = "give both one name, not _…, pg_…, sqlite_…, loads, rejects"
+    with pytest.raises(ConfigError, match=words if name in RESERVED else "a column may have 63 bytes, a table 52"):
         Declared.read(name, lambda metadata: sa.Table(name, metadata, *declared()))
 
 
@@ -251,11 +252,6 @@ def test_other_dataset_names_are_accepted(store: Store, name: str) -> None:
         other.load(CleanDay(describe(day, dataset=name, extracted=len(day.records)), store.batches(day), []))
     assert store.query(f'select user_id, name from "{name}" order by 1') == [(1, "b"), (2, "c")]
     assert names(store) == {1: "a"}
-
-
-def test_longer_dataset_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match="a column may have 63 bytes, a table 52"):
-        Declared.read("n" * 53, lambda metadata: sa.Table("n" * 53, metadata, *declared()))
 
 
 @pytest.mark.parametrize(
@@ -272,10 +268,11 @@ def test_reserved_column_name_is_refused(name: str) -> None:
     [
         ("create table loads (id integer primary key, weight real)", "the table loads has no column dataset"),
         ("create table users (user_id integer primary key, name text)", "there is no table _users_days"),
+        ("create view users_history as select 42 as mine", "choose another database"),
     ],
 )
 def test_table_of_another_program_is_not_changed(store: Store, sql: str, message: str) -> None:
-    """The load fails, and changes or adds nothing."""
+    """The load load_error, and changes or adds nothing."""
     store.make_room()
     store.execute(sql)
     assert message in load_error(store, incremental(1, user(1, "a", 5)))
@@ -360,17 +357,15 @@ def test_other_declaration_changes_are_refused(store: Store, columns: Any, messa
         ([*declared(), sa.Column("_state", sa.Boolean)], "the warehouse needs the name _state"),
         ([*declared(), sa.Column("date", sa.Date)], "the warehouse needs the name date"),
         ([*declared(), sa.Column("deleted", sa.Boolean), sa.Column("at", sa.Text)], "needs the name deleted, at"),
-        ([*declared(), sa.Column("n" * 64, sa.Text)], "is longer than 63 bytes: choose a shorter name"),
-        (
-            [*declared(), sa.Column("v", sa.Numeric(12, 2))],
-            "column v cannot be stored as Numeric(precision=12, scale=2)",
-        ),
+        ([*declared(), sa.Column("ü" * 32, sa.Text)], f"the name {'ü' * 32} is longer than 63 bytes: choose a shorter"),
+        ([*declared(), sa.Column("Name", sa.Text)], "two columns differ in upper and lower case only"),
+        ([*declared(), sa.Column("v", sa.Numeric(12, 2))], "v cannot be stored as Numeric(precision=12, scale=2)"),
         ([*declared(), sa.Column("v", sa.JSON)], "column v cannot be stored as JSON(): use a column for each field"),
         ([*declared(), sa.Column("v", sa.DateTime)], "as DateTime(): use DateTime(timezone=True); times without"),
-        ([*declared(), sa.Column("v", sa.Uuid)], "column v cannot be stored as Uuid(): use Text"),
-        ([*declared(), sa.Column("v", sa.Time)], "column v cannot be stored as Time(): use Text"),
-        ([*declared(), sa.Column("v", sa.Interval)], "column v cannot be stored as Interval(): use Text"),
-        ([*declared(), sa.Column("v", sa.LargeBinary)], "column v cannot be stored as LargeBinary(): use Text"),
+        *(
+            ([*declared(), sa.Column("v", type_)], f"column v cannot be stored as {type_()!r}: use Text")
+            for type_ in (sa.Uuid, sa.Time, sa.Interval, sa.LargeBinary)
+        ),
         ([*declared(), sa.Column("v", sa.Enum("a", "b"))], "column v cannot be stored as Enum('a', 'b'): use Text"),
         (declared(key=sa.Uuid), "column user_id cannot be stored as Uuid(): use Text"),
         (declared(key=sa.Float), "its primary key must be the natural key"),
@@ -397,10 +392,7 @@ def one_row(**columns: Any) -> list[pa.RecordBatch]:
         (one_row(user_id=pa.array([None], pa.int64())), "a row has no user_id, which is its key"),
         (one_row(user_id=pa.array(["1"])), "column user_id holds text ('1'), the table declares integer"),
         (one_row(user_id=pa.array([1.0])), "column user_id holds float (1.0), the table declares integer"),
-        (
-            one_row(user_id=pa.array([2**63], pa.uint64())),
-            "column user_id holds uint64, and a value does not fit int64",
-        ),
+        (one_row(user_id=pa.array([2**63], pa.uint64())), "user_id holds uint64, and a value does not fit int64"),
         (one_row(name=pa.array([1])), "column name holds integer (1), the table declares text"),
         (one_row(updated_at=pa.array([1795168815])), "for an epoch, convert it in clean with pd.to_datetime("),
         (one_row(updated_at=pa.array([MIDNIGHT.replace(tzinfo=None)])), "give it a zone in clean with .dt.tz_localize"),
@@ -416,19 +408,15 @@ def test_rows_that_do_not_fit_fail_the_load(store: Store, rows: Any, message: st
     assert message in load_error(store, day, rows=[*one_row(), *rows], extracted=2)
 
 
+TEXTS = [pa.array(["1"], width) for width in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), "str"))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "fitting", "others"),
     [
         (sa.BigInteger, [pa.array([1], width) for width in (pa.int8(), pa.uint64())], [pa.array([True])]),
-        (
-            sa.Text,
-            [
-                pa.array(["1"], width)
-                for width in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), "str"))
-            ],
-            [pa.array([1]), pa.array([b"1"]), pa.array([MIDNIGHT.date()])],
-        ),
+        (sa.Text, TEXTS, [pa.array([1]), pa.array([b"1"]), pa.array([MIDNIGHT.date()])]),
     ],
     ids=["integer", "text"],
 )
@@ -455,20 +443,16 @@ def test_second_snapshot_with_equal_as_of_fails(store: Store) -> None:
 def test_reading_a_missing_warehouse_creates_nothing(store: Store) -> None:
     """The same holds for a file or schema without the warehouse tables."""
 
-    def ask() -> tuple[object, ...]:
-        questions = store.warehouse
-        return (
-            questions.read_markers(),
-            questions.watermark_before(dt.date.max),
-            questions.count(),
-            questions.count_rejects(),
-        )
+    def check() -> None:
+        warehouse = store.warehouse
+        assert (warehouse.read_markers(), warehouse.watermark_before(dt.date.max)) == ([], None)
+        assert (warehouse.count(), warehouse.count_rejects()) == (0, [])
 
-    assert ask() == ([], None, 0, [])
+    check()
     assert databases.is_empty(store.url)
     store.load(incremental(1, user(1, "a", 5)))
     store.execute("drop view users_history", *(f"drop table {name}" for name in store.list_tables()))
-    assert ask() == ([], None, 0, [])
+    check()
     assert store.list_tables() == []
 
 
@@ -476,12 +460,9 @@ def test_watermark_is_the_maximum_of_earlier_days(store: Store) -> None:
     """A load stores min(highest updated_at, as_of), or null. Other datasets have watermarks of their own."""
     other = Store(store.url, "orders")
     other.load(incremental(1, Record(("a", 1), at(9), "a")))
-    for day in (
-        incremental(1, user(1, "a", 5), user(2, "a", 7)),
-        incremental(2, user(1, "a", 999)),
-        incremental(3, user(1, "a")),
-    ):
-        store.load(day)
+    store.load(incremental(1, user(1, "a", 5), user(2, "a", 7)))
+    store.load(incremental(2, user(1, "a", 999)))
+    store.load(incremental(3, user(1, "a")))
     assert [marker.watermark for marker in store.warehouse.read_markers()] == [at(7), at(49), None]
     before = [store.warehouse.watermark_before(dt.date(2026, 11, day)) for day in (1, 2, 3, 4)]
     assert before == [None, at(7), at(49), at(49)]
@@ -557,18 +538,8 @@ def test_reject_with_invalid_key_is_kept(new_database: Callable[[], str]) -> Non
     """It counts as a reject without a key: the row it may refer to is absent from the snapshot."""
     store = Store(new_database(), "orders")
     store.load(snapshot(1, 10, Record(("1", 1), at(5), "a")))
-    keys = [
-        '["1"]',
-        '["1", 1, 1]',
-        "[1, 1]",
-        '["1", true]',
-        '["1", 1.0]',
-        f'["1", {2**70}]',
-        r'["\ud800", 1]',
-        r'["\u0000", 1]',
-        "1",
-        None,
-    ]
+    keys = ['["1"]', '["1", 1, 1]', "[1, 1]", '["1", true]', '["1", 1.0]', f'["1", {2**70}]', "1", None]
+    keys += [r'["\ud800", 1]', r'["\u0000", 1]', f'["1", {"9" * 5000}]']  # Python refuses to parse so many digits
     rejects = [
         Reject(line=line, reason="is wrong", field=None, key=key, record="{}") for line, key in enumerate(keys, 1)
     ]
@@ -623,12 +594,6 @@ def test_unchanged_snapshot_adds_only_its_day(store: Store) -> None:
     assert store.query("select user_id, load_date from users") == [(1, "2026-11-01"), (2, "2026-11-01")]
 
 
-def test_view_of_another_program_is_not_replaced(store: Store) -> None:
-    store.make_room()
-    store.execute("create view users_history as select 42 as mine")
-    assert "choose another database" in load_error(store, incremental(1, user(1, "a", 5)))
-
-
 def test_equal_bytes_of_newer_code_update_the_version(store: Store) -> None:
     """Nothing else in the marker changes, and no row is read."""
     day = incremental(1, user(1, "a", 5))
@@ -681,17 +646,3 @@ def test_rows_of_unknown_days_do_not_block_loads(store: Store) -> None:
     store.execute("delete from _users_days", "delete from loads")
     assert store.load(incremental(2, user(1, "b", 30), user(2, "b", 30))).inserted == 1
     assert names(store) == {1: "b", 2: "b"}
-
-
-def test_columns_that_differ_only_in_case_are_refused(store: Store) -> None:
-    """Databases compare names without case."""
-    declare(store, *declared(), sa.Column("Name", sa.Text))
-    assert "two columns differ in upper and lower case only" in load_error(store, incremental(1, user(1, "a", 5)))
-
-
-def test_reject_key_with_thousands_of_digits_is_kept(store: Store) -> None:
-    """Python refuses to parse such a number."""
-    day = snapshot(1, 1)
-    reject = Reject(line=1, reason="too large", field="id", key=f"[{'9' * 5000}]", record="{}")
-    store.warehouse.load(CleanDay(describe(day, extracted=1, rejected=1), [], [reject]))
-    assert store.query("select count(*) from rejects") == [(1,)]

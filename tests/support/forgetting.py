@@ -49,13 +49,17 @@ def serve_days(
     configure("pipeline", part_records=3)
 
 
-def load_days(server: Server, configure: Callable[..., None], mode: str) -> Records:
+def load_days(server: Server, configure: Callable[..., None], mode: str, copy_or_make: Callable[..., None]) -> Records:
     """Load the days of users out of order."""
     days = make_records()
     serve_days(server, configure, days, mode=mode)
-    for day in DAYS:
-        stages.extract(read_workspace(USERS), day)
-        stages.transform(read_workspace(USERS), day)
+
+    def make() -> None:
+        for day in DAYS:
+            stages.extract(read_workspace(USERS), day)
+            stages.transform(read_workspace(USERS), day)
+
+    copy_or_make(f"forgetting-{mode}-{server.url.rpartition(':')[2]}", make)
     for day in [*DAYS[2:], *DAYS[:2]]:
         stages.load(read_workspace(USERS), day)
     return days

@@ -19,9 +19,14 @@ class People(Source):
     section = "people"
 
 
+def read_bytes(url: str, **keys: Any) -> list[bytes]:
+    """Return the records of an extraction as bytes, as in a raw file."""
+    return [bytes(record) for page in Reader(People(url=url, **keys), DAY) for record in page]
+
+
 def read(url: str, **keys: Any) -> list[Any]:
     """Return the decoded records of an extraction."""
-    return [json.loads(bytes(record)) for page in Reader(People(url=url, **keys), DAY) for record in page]
+    return list(map(json.loads, read_bytes(url, **keys)))
 
 
 def read_error(url: str, **keys: Any) -> str:
