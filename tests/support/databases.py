@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -57,8 +58,12 @@ def write(value: Any) -> Any:
         return value.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     if isinstance(value, dt.date):
         return value.isoformat()
-    if isinstance(value, bool | decimal.Decimal):
+    if isinstance(value, bool):
         return int(value)
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral() else float(value)
+    if isinstance(value, list | dict):
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return value
 
 

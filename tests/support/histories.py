@@ -18,7 +18,16 @@ from tests.support.store import Store, at, time
 
 EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "16"))
 COST = {"sqlite": 1, "postgresql": 20}  # relative time of an example
-KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)]}
+KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)], "carts": [1, 2, 3]}
+CARTS = [
+    ("a", None, None),
+    ("a", "[]", '[{"text":"x"}]'),
+    (None, '[{"parts":null,"quantity":1,"sku":"p"}]', '[{"text":"x"},{"text":"y"}]'),
+    ("a", '[{"parts":[{"name":"u"}],"quantity":2,"sku":"p"},{"parts":[],"quantity":null,"sku":"q"}]', "[]"),
+    ("a", '[{"parts":[{"name":"u"},{"name":null}],"quantity":1,"sku":"q"}]', '[{"text":"y"},{"text":"x"}]'),
+    (None, None, '[{"text":"y"}]'),
+]
+ROWS: dict[str, list[Any]] = {"users": ["a", "b", None], "orders": ["a", "b", None], "carts": CARTS}
 
 instants = st.integers(0, 14)
 steps = st.tuples(
@@ -32,7 +41,7 @@ steps = st.tuples(
         st.tuples(
             st.sampled_from([0, 0, 1, 2]),
             st.one_of(instants, st.sampled_from([None, 100])),
-            st.sampled_from(["a", "b", None]),
+            st.integers(0, len(CARTS) - 1),
             st.sampled_from([False] * 5 + [True]),
             st.sampled_from([False] * 4 + [True]),
         ),
@@ -53,8 +62,10 @@ def run_step(step: Any, store: Store, days: dict[dt.date, ReadDay], forgotten: s
     """Run one step of a history in the warehouse and in the model, and compare both."""
     kind, date, mode, as_of, took, stop, drawn, copied, unreadable = step
     date = dt.date(2026, 11, date)
-    keys = KEY_VALUES[store.name]
-    records = tuple(Record(keys[k], at(t), row, deleted, rejected) for k, t, row, deleted, rejected in drawn)
+    keys, rows = KEY_VALUES[store.name], ROWS[store.name]
+    records = tuple(
+        Record(keys[k], at(t), rows[n % len(rows)], deleted, rejected) for k, t, n, deleted, rejected in drawn
+    )
     if copy := days.get(dt.date(2026, 11, copied or 1)):
         records += tuple(r for r in copy.records[:2])
     if unreadable:
@@ -93,7 +104,16 @@ def check(store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> No
     if days:
         assert store.present() == model.present(days.values(), forgotten)
         assert store.history() == model.history(days.values(), forgotten)
+        if store.list_children():
+            check_children(store, days, forgotten)
         stamps = {(str(day.date), day.extracted_at) for day in days.values()}
         assert {
             (date, time(read)) for date, read in store.query(f"select load_date, ingested_at from {store.name}")
         } <= stamps
+
+
+def check_children(store: Store, days: dict[dt.date, ReadDay], forgotten: set[Any]) -> None:
+    present = model.present(days.values(), forgotten)
+    assert store.children() == model.children((key, row) for key, (row, *_) in present.items())
+    history = ((key, row, *times) for key, row, _, *times in model.history(days.values(), forgotten))
+    assert store.child_history() == model.children(history)

@@ -9,11 +9,15 @@ A fact states that a user has a state from a time on. A state is (row, updated_a
 - A rejected record is not a fact. In a snapshot its user is NOT_UNDERSTOOD: neither present nor absent.
 - If records of a day share key and fact time, the highest `updated_at` wins, and the later record among equal ones.
 
+The lists of `carts` are part of their rows: (name, lines, notes), the lists as canonical JSON. A child row has the
+interval of its parent.
+
 Facts are ordered by time. At the same time, facts of records precede facts of snapshots; then the time of extraction
 decides, then the date. The last fact is the present; the maximal intervals of one state are the history.
 """
 
 import datetime as dt
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby, takewhile
@@ -147,10 +151,39 @@ def present(days: Iterable[ReadDay], forgotten: Iterable[Any] = ()) -> dict[Any,
     return users
 
 
+def expand(key: Any, row: tuple[Any, ...]) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows of the child tables of a row of `carts`. Items have a key, or a position from 0."""
+    _, lines, notes = row
+    lines, notes = json.loads(lines or "[]"), json.loads(notes or "[]")
+    return {
+        "carts_lines": [(key, line["sku"], line["quantity"], write_json(line["parts"])) for line in lines],
+        "carts_lines_parts": [
+            (key, line["sku"], position, part["name"])
+            for line in lines
+            for position, part in enumerate(line["parts"] or [])
+        ],
+        "carts_notes": [(key, position, note["text"]) for position, note in enumerate(notes)],
+    }
+
+
+def write_json(value: Any) -> str | None:
+    """Write canonical JSON."""
+    return None if value is None else json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def children(rows: Iterable[tuple[Any, ...]]) -> dict[str, set[tuple[Any, ...]]]:
+    """Return the rows of the child tables of rows (key, row, …). What follows the row is that of the child rows."""
+    found: dict[str, set[tuple[Any, ...]]] = {name: set() for name in expand(None, (None, None, None))}
+    for key, row, *more in rows:
+        for name, items in expand(key, row).items():
+            found[name] |= {(*item, *more) for item in items}
+    return found
+
+
 def count(day: ReadDay, forgotten: Iterable[Any], before: dict[Any, Any], after: dict[Any, Any]) -> dict[str, Any]:
     """Count each record in one class, and users changed without a record. `before` and `after` enclose the load.
 
-    `details` counts values that became null in users that stay present.
+    `details` counts values that became null in users that stay present, and child rows that were added or removed.
     """
     kept, _, counts = keep(day, forgotten)
     counts |= dict.fromkeys(("superseded", "unchanged", "inserted", "updated", "deleted", "vanished", "reverted"), 0)
@@ -168,9 +201,24 @@ def count(day: ReadDay, forgotten: Iterable[Any], before: dict[Any, Any], after:
     for key in moved:
         counts["vanished" if day.mode == "snapshot" and key not in newest and key not in now else "reverted"] += 1
     stayed = [(was[key], now[key]) for key in was.keys() & now.keys()]
+    has_lists = any(isinstance(row, tuple) for row, _ in (*was.values(), *now.values()))
+    columns = ("name", "lines", "notes", "updated_at") if has_lists else ("name", "updated_at")
+    flat = [[(*row, at) if has_lists else (row, at) for row, at in pair] for pair in stayed]
     nulled = {
-        column: sum(old[place] is not None and new[place] is None for old, new in stayed)
-        for place, column in enumerate(("name", "updated_at"))
+        column: sum(old[place] is not None and new[place] is None for old, new in flat)
+        for place, column in enumerate(columns)
     }
-    nulled = {column: number for column, number in nulled.items() if number}
-    return {**counts, "details": {"nulled": nulled} if nulled else {}}
+    details = {"nulled": nulled} | (compare_children(was, now) if has_lists else {})
+    found = {name: {column: x for column, x in numbers.items() if x} for name, numbers in details.items()}
+    return {**counts, "details": {name: numbers for name, numbers in found.items() if numbers}}
+
+
+def compare_children(was: dict[Any, Any], now: dict[Any, Any]) -> dict[str, dict[str, int]]:
+    """Count the child rows whose keys are new or missing. A key is all columns before the values of the item."""
+    width = {"carts_lines": 2, "carts_lines_parts": 3, "carts_notes": 2}
+    before, after = (children((key, row) for key, (row, _) in rows.items()) for rows in (was, now))
+    keys = {name: [{row[:number] for row in rows[name]} for rows in (before, after)] for name, number in width.items()}
+    return {
+        "added": {name: len(new - old) for name, (old, new) in keys.items()},
+        "removed": {name: len(old - new) for name, (old, new) in keys.items()},
+    }

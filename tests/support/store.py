@@ -2,21 +2,24 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import sqlalchemy as sa
 
 from tests.support import databases
 from tests.support.model import ReadDay, Record
-from wholeday.errors import ConfigError, WarehouseError
+from tests.support.things import make_record_class
+from wholeday.errors import ConfigError, DatasetError, WarehouseError
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.warehouse import Warehouse
+from wholeday.schema.dataset import Dataset
 from wholeday.schema.marker import Marker
+from wholeday.schema.record import Field
 from wholeday.schema.reject import Reject
+from wholeday.schema.tables import ChildTable
 
 MIDNIGHT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 
@@ -26,32 +29,32 @@ def at(hours: float | None) -> dt.datetime | None:
     return None if hours is None else MIDNIGHT + dt.timedelta(hours=hours)
 
 
-def declared(name: str = "name", key: Any = sa.BigInteger) -> "list[sa.Column[Any]]":
-    """Return the columns of the table of users."""
-    return [
-        sa.Column("user_id", key, primary_key=True),
-        sa.Column(name, sa.Text),
-        sa.Column("updated_at", sa.DateTime(timezone=True)),
-    ]
+STATE = {"name": str | None, "updated_at": dt.datetime | None}
+USER = {"user_id": int, **STATE}
+Part = make_record_class({"name": str | None}, "Part")
+Line = make_record_class(
+    {"sku": str, "quantity": int | None, "parts": list[Part] | None},  # type: ignore[valid-type]
+    "Line",
+    sku=Field(primary_key=True),
+)
+Note = make_record_class({"text": str}, "Note")
+LISTS = {"lines": list[Line] | None, "notes": list[Note] | None}  # type: ignore[valid-type]
 
 
-def users(metadata: sa.MetaData) -> sa.Table:
-    return sa.Table("users", metadata, *declared())
+def make_dataset(name: str, columns: dict[str, Any], *key: str, **fields: Any) -> Dataset:
+    """Define a dataset with these types by column, and the columns of its key."""
+    keys = {column: Field(primary_key=True) for column in key}
+    return Dataset(name, make_record_class(columns, **keys | fields))
 
 
-def orders(metadata: sa.MetaData) -> sa.Table:
-    return sa.Table(
-        "orders",
-        metadata,
-        sa.Column("shop", sa.Text, primary_key=True),
-        sa.Column("order", sa.Integer, primary_key=True),
-        sa.Column("name", sa.Text),
-        sa.Column("updated_at", sa.DateTime(timezone=True)),
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        make_dataset("users", USER, "user_id"),
+        make_dataset("orders", {"shop": str, "order": int, **STATE}, "shop", "order"),
+        make_dataset("carts", {"id": int, **STATE, **LISTS}, "id"),
     )
-
-
-KEYS = {"users": ["user_id"], "orders": ["shop", "order"]}
-TABLES = {"users": users, "orders": orders}
+}
 MISCHIEF = {
     "sqlite": ["create trigger mischief after insert on users begin delete from users where user_id = 2; end"],
     "postgresql": [
@@ -88,8 +91,9 @@ class Store:
     def __init__(self, where: str | Path, name: str = "users") -> None:
         """Take the URL of a database, or the path of a SQLite file."""
         self.url = where if isinstance(where, str) else f"sqlite:///{where}"
-        self.name, self.key = name, KEYS[name]
-        self.warehouse = Warehouse(self.url, name, TABLES[name])
+        self.name, self.key = name, list(DATASETS[name].declared.key)
+        self.row = [column for column in DATASETS[name].declared.row if column != "updated_at"]
+        self.warehouse = Warehouse(self.url, DATASETS[name])
 
     def load(self, day: ReadDay) -> Marker:
         rejects = [
@@ -105,13 +109,18 @@ class Store:
         for some in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
             keys = list(zip(*(self.values(r.key) for r in some), strict=True)) or [[] for _ in self.key]
             columns = dict(zip(self.key, keys, strict=True))
-            columns |= {"name": pa.array([r.row for r in some], pa.string())}
+            states = [r.row if isinstance(r.row, tuple) else (r.row,) for r in some]
+            columns |= {name: pa.array([row[n] for row in states], pa.string()) for n, name in enumerate(self.row)}
             columns |= {"updated_at": pa.array([r.updated_at for r in some], pa.timestamp("us", "UTC"))}
             columns |= {"deleted": pa.array([r.deleted for r in some], pa.bool_())}
             yield pa.record_batch(columns)
 
     def values(self, key: Any) -> list[Any]:
         return list(key) if isinstance(key, tuple) else [key]
+
+    def join_row(self, values: Sequence[str | None]) -> Any:
+        """Return the columns of a row as the model has them."""
+        return tuple(values) if len(self.row) > 1 else values[0]
 
     def write_key(self, key: Any) -> str | None:
         """Return a key as stored in a reject."""
@@ -121,9 +130,11 @@ class Store:
         """Erase a key in the warehouse: add a tombstone and delete its rows."""
         same = " and ".join(f'"{column}" = {value!r}' for column, value in zip(self.key, self.values(key), strict=True))
         tables = (self.name, f"_{self.name}_events", f"_{self.name}_changes")
+        children = self.list_children()
         self.execute(
             f"insert into _{self.name}_forgotten values ({', '.join(map(repr, self.values(key)))})",
             *(f"delete from {table} where {same}" for table in tables),
+            *(f"delete from {child.name} where {child.root_columns[0]} = {key!r}" for child in children),
             f"delete from rejects where key = '{json.dumps(self.values(key))}'",
         )
 
@@ -160,16 +171,32 @@ class Store:
             yield (row[0] if width == 1 else row[:width], *row[width:])
 
     def present(self) -> dict[Any, tuple[Any, ...]]:
-        rows = self.select("name, updated_at, load_date", self.name)
-        return {key: (name, time(updated), dt.date.fromisoformat(date)) for key, name, updated, date in rows}
+        rows = self.select(f"updated_at, load_date, {', '.join(self.row)}", self.name)
+        return {
+            key: (self.join_row(row), time(updated), dt.date.fromisoformat(date)) for key, updated, date, *row in rows
+        }
 
     def history(self) -> set[tuple[Any, ...]]:
-        rows = self.select("name, updated_at, valid_from, valid_to", f"{self.name}_history")
-        return {(key, name, *map(time, times)) for key, name, *times in rows}
+        rows = self.select(f"updated_at, valid_from, valid_to, {', '.join(self.row)}", f"{self.name}_history")
+        return {(key, self.join_row(row), *map(time, times)) for key, *times, row in ((*r[:4], r[4:]) for r in rows)}
+
+    def children(self) -> dict[str, set[tuple[Any, ...]]]:
+        """Return the rows of the child tables."""
+        return {child.name: set(self.query(f"select * from {child.name}")) for child in self.list_children()}
+
+    def child_history(self) -> dict[str, set[tuple[Any, ...]]]:
+        """Return the rows of the views of the history of child tables."""
+        rows = {child.name: self.query(f"select * from {child.name}_history") for child in self.list_children()}
+        return {name: {(*row[:-2], *map(time, row[-2:])) for row in found} for name, found in rows.items()}
+
+    def list_children(self) -> tuple[ChildTable, ...]:
+        return self.warehouse.dataset.declared.children
 
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:
         internal = (f"_{self.name}_{role}" for role in ("days", "events", "changes", "forgotten"))
-        names = [self.name, *internal, f"{self.name}_history", "rejects"]
+        children = [child.name for child in self.list_children()]
+        views = [f"{name}_history" for name in (self.name, *children)]
+        names = [self.name, *internal, *children, *views, "rejects"]
         return {name: sorted(self.query(f"select * from {name}"), key=repr) for name in names}
 
 
@@ -210,7 +237,7 @@ def load_error(store: Store, day: ReadDay, **changed: Any) -> str:
     """Load a day that must fail; return the message. Check that the database does not change."""
     before = store.dump_all() if store.warehouse.database.exists() else None
     rows = changed.pop("rows", store.batches(day))
-    with pytest.raises((WarehouseError, ConfigError)) as error:
+    with pytest.raises((WarehouseError, ConfigError, DatasetError)) as error:
         store.warehouse.load(
             CleanDay(describe(day, dataset=store.name, **{"extracted": len(day.records)} | changed), rows, [])
         )
@@ -220,11 +247,6 @@ def load_error(store: Store, day: ReadDay, **changed: Any) -> str:
     return str(error.value)
 
 
-def declare(store: Store, *columns: "sa.Column[Any]") -> None:
-    """Declare the warehouse's table with other columns."""
-
-    def table(metadata: sa.MetaData) -> sa.Table:
-        copies = [sa.Column(column.name, column.type, primary_key=column.primary_key) for column in columns]
-        return sa.Table("users", metadata, *copies)
-
-    store.warehouse = Warehouse(store.url, "users", table)
+def declare(store: Store, columns: dict[str, Any], *key: str, **fields: Any) -> None:
+    """Declare the columns of a store's dataset, and those of its key, otherwise. `fields` holds results of Field."""
+    store.warehouse = Warehouse(store.url, make_dataset(store.name, columns, *key, **fields))
