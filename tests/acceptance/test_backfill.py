@@ -25,7 +25,7 @@ from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
 from wholeday.commands.backfill import show_outcome
-from wholeday.tasks.backfill import Backfill, OnResult
+from wholeday.tasks.backfill import BackfillRun, OnResult
 from wholeday.tasks.day_tasks import DayTask, Load
 from wholeday.tasks.stop import Stop
 
@@ -259,7 +259,7 @@ def test_stop_starts_no_further_block(monkeypatch):
         stop.asked = signal.SIGINT
 
     monkeypatch.setattr("wholeday.tasks.backfill.run_batch", run_batch)
-    backfill = Backfill(LoadUsers, FIRST, FIRST + dt.timedelta(days=45))
+    backfill = BackfillRun(LoadUsers, FIRST, FIRST + dt.timedelta(days=45))
     backfill.run(1, Stop(), lambda *_: None)
     assert (blocks, len(backfill.failed), len(backfill.not_run)) == ([20], 1, 44)
 
@@ -477,7 +477,7 @@ def test_scheduling_cost_is_linear_in_days():
     seconds = []
     for days in (few := max(SCALE, 60), 4 * few):
         ExtractNothing.done.clear()
-        backfill = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=days))
+        backfill = BackfillRun(LoadNothing, FIRST, FIRST + dt.timedelta(days=days))
         began = time.process_time()
         backfill.run(1, Stop(), lambda _day, _cause: None)
         seconds.append(time.process_time() - began)
@@ -489,7 +489,7 @@ def test_scheduling_cost_is_linear_in_days():
 @pytest.mark.usefixtures("quiet")
 def test_table_lists_first_fifty_failed_days(capsys):
     """One row summarizes the others, which the log lists."""
-    backfill = Backfill(LoadNothing, FIRST, FIRST + dt.timedelta(days=60))
+    backfill = BackfillRun(LoadNothing, FIRST, FIRST + dt.timedelta(days=60))
     backfill.failed = dict.fromkeys(backfill.todo, "503")
     show_outcome(backfill, Stop())
     rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]

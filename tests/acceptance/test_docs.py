@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import requests
 
-from pipeline.users import Users
+from pipeline.users import USERS
 from pipeline.users import table as users_table
 from tests.support import ROOT, databases, find_port
 from tests.support.clones import make_clone
@@ -85,7 +85,7 @@ def test_operating_examples_match_their_output(checkout, server, tmp_path_factor
     place, port = make_clone(tmp_path_factory.mktemp("opt")), str(find_port())
     central = checkout / "central.cfg"
     central.write_text(central.read_text().replace("8082", port))
-    start = Users().last_closed_day(dt.datetime.now(dt.UTC)) - dt.timedelta(days=2)
+    start = USERS.config().last_closed_day(dt.datetime.now(dt.UTC)) - dt.timedelta(days=2)
     with MailServer() as mails:
         replace = {
             "/opt/wholeday": str(place),
@@ -167,7 +167,7 @@ def test_each_threat_model_row_names_a_test():
 
 def test_every_key_is_in_the_readme():
     """Covers the sections [users] and [pipeline]."""
-    for section in (Users, Pipeline):
+    for section in (USERS.config, Pipeline):
         for name, _ in section.get_params():
             assert f"`{name}`" in README, name
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.users import User, Users
-from tests.support.orders import Order, Orders
+from pipeline.users import USERS
+from tests.support.orders import ORDERS
 from tests.support.project import luigi_run, query, run
 from tests.support.reading import DAY, make_pages
 from tests.support.server import Answer, Request, Server
@@ -57,7 +57,7 @@ def parse(text: str) -> dict[str, str]:
 def read(section: dict[str, str], configure: Configure) -> list[Any]:
     """Extract the records with the given section."""
     configure("users", **section)
-    return [json.loads(bytes(record)) for page in Reader(Users(), DAY) for record in page]
+    return [json.loads(bytes(record)) for page in Reader(USERS.config(), DAY) for record in page]
 
 
 def find_row(text: str, name: str) -> str:
@@ -334,8 +334,8 @@ def test_unfit_record_class_is_reported(server: Server, ask: Callable[..., str])
 
 def test_missing_field_names_module_of_its_dataset(server: Server) -> None:
     url = server.on("/list", Answer([{"id": 1, "number": "a", "line": 1}]))
-    for section, record_class, module in ((Users, User, "pipeline.users"), (Orders, Order, "tests.support.orders")):
-        unsure = diagnose(section(url=url), record_class).unsure
+    for dataset, module in ((USERS, "pipeline.users"), (ORDERS, "tests.support.orders")):
+        unsure = diagnose(dataset.config(url=url), dataset).unsure
         line = rf"^no record has .*, so columns from there stay empty: edit the module {module}$"
         assert any(re.search(line, doubt) for doubt in unsure)
 

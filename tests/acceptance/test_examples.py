@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.users import Users
+from pipeline.users import USERS
 from tests.support import ROOT
 from tests.support.project import need, query
 from tests.support.reading import make_user
@@ -19,7 +19,7 @@ from tests.support.server import Answer, Request, Server
 pytestmark = pytest.mark.slow
 
 PLACE = "/opt/wholeday"
-YESTERDAY = Users().last_closed_day(dt.datetime.now(dt.UTC))
+YESTERDAY = USERS.config().last_closed_day(dt.datetime.now(dt.UTC))
 DAYS = [str(YESTERDAY - dt.timedelta(days=n)) for n in (2, 1, 0)]
 
 
@@ -116,5 +116,5 @@ def test_timer_waits_for_the_grace_period():
     (time_of_day,) = re.findall(
         r"^OnCalendar=\*-\*-\* ([0-9:]+) UTC$", (ROOT / "examples/wholeday.timer").read_text(), re.M
     )
-    opens = Users().window(YESTERDAY).stop + Users().settle
+    opens = USERS.config().window(YESTERDAY).stop + USERS.config().settle
     assert dt.time.fromisoformat(time_of_day) > opens.timetz().replace(tzinfo=None)

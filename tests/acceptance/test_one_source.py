@@ -11,7 +11,7 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
-from pipeline.users import USERS, Users
+from pipeline.users import USERS
 from tests.support import ROOT
 from tests.support.project import dump_tree, execute, luigi_run, query, run, run_here
 from tests.support.reading import People
@@ -143,7 +143,7 @@ def test_empty_url_is_missing(configure, url):
     """An empty environment variable gives an empty URL."""
     configure("users", url=url)
     with pytest.raises(ConfigError, match=r"section \[users\] of .* has no url"):
-        Users()
+        USERS.config()
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_load_checks_source_of_existing_files(read):
         load(21)
     assert query("select count(*) from users") == [(1,)]
     read(19, "/a")
-    read_last = Users().url
+    read_last = USERS.config().url
     load(21, "--users-accept")
     assert read_last.startswith("http")
     assert list_loads() == [(20, "/a", ""), (21, "/b", "source")]

@@ -1,22 +1,18 @@
 """Load typical APIs by sections and record classes, from the source to the table."""
 
-import datetime as dt
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-import luigi
-import msgspec
-import pandas as pd
 import pytest
-import sqlalchemy as sa
 
 from tests.support.project import luigi_run, query
 from tests.support.reading import make_user, read_error
 from tests.support.server import Answer, Request, Server
-from tests.support.things import TIME, TODAY
-from wholeday.config.source import Source
+from tests.support.things import TODAY
 from wholeday.schema.dataset import Dataset
+from wholeday.schema.record import Field, Record
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform.day import prepare_transform
@@ -24,81 +20,58 @@ from wholeday.transform.day import prepare_transform
 Configure = Callable[..., None]
 
 
-class Members(Source):
-    section = "gh-members"
-    url = luigi.Parameter(default="")
+class Star(Record):
+    user_id: int = Field("user.id", primary_key=True)
+    repo_id: int = Field("repo.id", primary_key=True)
+    updated_at: datetime | None = Field("starred_at")
 
 
-class Ref(msgspec.Struct):
-    id: int
+class Camel(Record):
+    user_id: int = Field("userId", primary_key=True)
+    kind: str = Field("@type")
+    updated_at: datetime | None = Field("lastUpdated")
 
 
-class Star(msgspec.Struct):
-    user: Ref
-    repo: Ref
-    starred_at: dt.datetime | None = None
+class Edge(Record):
+    id: str = Field("node.id", primary_key=True)
+    updated_at: datetime | None = Field("node.updatedAt")
 
 
-class Camel(msgspec.Struct, rename="camel"):
-    user_id: int
-    kind: str = msgspec.field(name="@type")
-    last_updated: dt.datetime | None = None
-
-
-class Node(msgspec.Struct, rename="camel"):
-    id: str
-    updated_at: dt.datetime | None = None
-
-
-class Edge(msgspec.Struct):
-    node: Node
-
-
-class Amount(msgspec.Struct):
-    id: int
+class Amount(Record):
+    id: int = Field(primary_key=True)
     value: float
+    updated_at: datetime | None
 
 
-class Value(msgspec.Struct):
-    value: str
+class OwnAmount(Record):
+    id: int = Field(primary_key=True)
+    value: float
+    org: str | None
+    updated_at: datetime | None
 
 
-class Member(msgspec.Struct):
-    key: str = msgspec.field(name="_key")
-    name: str | None = None
+class Value(Record):
+    value: str = Field(primary_key=True)
+    updated_at: datetime | None
+
+
+class Member(Record):
+    key: str = Field("_key", primary_key=True)
+    name: str | None
+    updated_at: datetime | None
 
 
 def load(
-    configure: Configure,
-    record_class: type[msgspec.Struct],
-    key: Sequence[str],
-    columns: Mapping[str, Any],
-    names: Mapping[str, str] = {},
-    constants: Mapping[str, Any] = {},
-    **section: Any,
+    configure: Configure, record_class: type[Record], clean: Callable[..., Any] | None = None, **section: Any
 ) -> list[tuple[Any, ...]]:
-    """Load a snapshot of today. Return the rows of a table of `columns`, key columns first.
-
-    `names` renames fields, and `constants` adds constant columns.
-    """
-
-    def clean(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any]]:
-        frame = frame.rename(columns=dict(names)).assign(**constants)
-        if "updated_at" not in frame:
-            frame["updated_at"] = pd.Series(pd.NaT, frame.index, "datetime64[us, UTC]")
-        return frame, {}
-
-    def table(metadata: sa.MetaData) -> sa.Table:
-        parts = [sa.Column(name, kind, primary_key=at < len(key)) for at, (name, kind) in enumerate(columns.items())]
-        return sa.Table("gh-members", metadata, *parts, sa.Column("updated_at", TIME))
-
-    dataset = Dataset(Members, record_class, clean, table, tuple(key))
+    """Load a snapshot of today. Return the rows, with the columns of the class in its order."""
+    dataset = Dataset("gh-members", record_class, clean)
     texts = {name: json.dumps(value) if isinstance(value, (dict, list)) else value for name, value in section.items()}
     configure("gh-members", **{"mode": "snapshot", "paginator": "single", **texts})
     stages.extract(read_workspace(dataset), TODAY, prepare_transform(read_workspace(dataset)))
     stages.transform(read_workspace(dataset), TODAY)
     stages.load(read_workspace(dataset), TODAY)
-    return query(f'select {", ".join(columns)}, updated_at from "gh-members" order by 1, 2')
+    return query(f'select {", ".join(dataset.columns.kinds)} from "gh-members" order by 1, 2')
 
 
 @pytest.mark.parametrize("space", ["", " "])
@@ -118,9 +91,6 @@ def test_graphql_connection(server: Server, configure: Configure, space: str) ->
     rows = load(
         configure,
         Edge,
-        ["node.id"],
-        {"id": sa.Text},
-        {"node.id": "id", "node.updated_at": "updated_at"},
         url=server.on("/graphql", respond),
         method="POST",
         body={"query": text, "variables": {"after": None}},
@@ -137,48 +107,43 @@ def test_graphql_connection(server: Server, configure: Configure, space: str) ->
 def test_key_of_nested_fields(server: Server, configure: Configure) -> None:
     """Each part of the key is a path into an object."""
     records = [{"starred_at": f"2026-11-2{day}T10:00:00Z", "user": {"id": day}, "repo": {"id": 9}} for day in (1, 2)]
-    names = {"user.id": "user_id", "repo.id": "repo_id", "starred_at": "updated_at"}
-    columns = {"user_id": sa.BigInteger, "repo_id": sa.BigInteger}
-    rows = load(configure, Star, ["user.id", "repo.id"], columns, names, url=server.on("/stars", Answer(records)))
+    rows = load(configure, Star, url=server.on("/stars", Answer(records)))
     assert rows == [(day, 9, f"2026-11-2{day}T10:00:00.000000Z") for day in (1, 2)]
 
 
 @pytest.mark.slow
 def test_renamed_fields(server: Server, configure: Configure) -> None:
-    """A class renames all fields or one."""
+    """A column may have a name of its own."""
     records = [{"userId": 1, "lastUpdated": "2026-11-20T10:00:00Z", "@type": "person"}]
-    columns = {"user_id": sa.BigInteger, "kind": sa.Text}
-    url = server.on("/users", Answer(records))
-    rows = load(configure, Camel, ["userId"], columns, {"last_updated": "updated_at"}, url=url)
+    rows = load(configure, Camel, url=server.on("/users", Answer(records)))
     assert rows == [(1, "person", "2026-11-20T10:00:00.000000Z")]
 
 
 def test_large_number_in_a_float(server: Server, configure: Configure) -> None:
     """An integer beyond 64 bits fits a float column. The raw file keeps its digits."""
     url = server.on("/users", Answer(b'[{"id": 1, "value": 12345678901234567890}, {"id": 2, "value": 0.1}]'))
-    rows = load(configure, Amount, ["id"], {"id": sa.BigInteger, "value": sa.Float}, url=url)
+    rows = load(configure, Amount, url=url)
     assert [row[:2] for row in rows] == [(1, 12345678901234567890.0), (2, 0.1)]
 
 
 def test_members_of_one_organization(server: Server, configure: Configure) -> None:
     """The URL has the parent, and `clean` writes it to a column."""
     url = server.on("/orgs/acme/members", Answer([{"id": 1, "value": 7}]))
-    columns = {"org": sa.Text, "id": sa.BigInteger, "value": sa.Float}
-    assert load(configure, Amount, ["id"], columns, constants={"org": "acme"}, url=url) == [("acme", 1, 7.0, None)]
+    rows = load(configure, OwnAmount, lambda frame: frame.assign(org="acme"), url=url)
+    assert rows == [(1, 7.0, "acme", None)]
 
 
 def test_list_of_texts(server: Server, configure: Configure) -> None:
     """The record class declares `value`."""
     url = server.on("/members", Answer({"ok": True, "members": ["U023", "W012"]}))
-    rows = load(configure, Value, ["value"], {"value": sa.Text}, url=url)
+    rows = load(configure, Value, url=url)
     assert [row[0] for row in rows] == ["U023", "W012"]
 
 
 def test_members_of_an_object(server: Server, configure: Configure) -> None:
     """Their names are the key."""
     url = server.on("/users.json", Answer({"users": {"u1": {"name": "Ada"}, "u2": {"name": "Bob"}}}))
-    columns = {"key": sa.Text, "name": sa.Text}
-    rows = load(configure, Member, ["_key"], columns, url=url, data_selector="users.*")
+    rows = load(configure, Member, url=url, data_selector="users.*")
     assert [row[:2] for row in rows] == [("u1", "Ada"), ("u2", "Bob")]
 
 
@@ -189,7 +154,7 @@ def test_two_secrets(server: Server, configure: Configure, monkeypatch: pytest.M
     monkeypatch.setenv("DD_APP", "app-of-nobody")
     secrets = {"auth": "header:DD-API-KEY:DD_KEY", "headers": {"DD-APPLICATION-KEY": "${DD_APP}"}}
     url = server.on("/users", Answer([{"id": 1, "value": 7}]))
-    load(configure, Amount, ["id"], {"id": sa.BigInteger, "value": sa.Float}, url=url, **secrets)
+    load(configure, Amount, url=url, **secrets)
     sent = server.requests[0].headers
     assert (sent["DD-API-KEY"], sent["DD-APPLICATION-KEY"]) == ("key-of-nobody", "app-of-nobody")
     keys = {"auth": "header:DD-API-KEY:DD_KEY", "headers": {"DD-APPLICATION-KEY": "app-of-nobody"}}
@@ -202,8 +167,7 @@ def test_sideloaded_records(server: Server, configure: Configure) -> None:
     """data_selector chooses between two lists, because the reader does not guess."""
     body = {"tickets": [{"id": 1, "value": 2}], "users": [{"id": 7, "value": 8}], "count": 1, "next_page": None}
     url = server.on("/tickets.json", Answer(body))
-    columns = {"id": sa.BigInteger, "value": sa.Float}
-    rows = load(configure, Amount, ["id"], columns, url=f"{url}?include=users", data_selector="tickets")
+    rows = load(configure, Amount, url=f"{url}?include=users", data_selector="tickets")
     assert [row[:2] for row in rows] == [(1, 2.0)]
     assert "the page has lists at 'tickets', 'users'" in read_error(url)
 

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     del sys.path[0]  # this folder: a library must not import a helper of the tests
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -137,7 +138,8 @@ def _start_server() -> str:
 def _serve(path: str) -> None:
     """Import the libraries and fork for each request. Return only in a fork, which then runs the command."""
     for name in LIBRARIES:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # jsonschema is there only with the optional parts
+            importlib.import_module(name)
     gc.freeze()  # forks share the memory of frozen objects
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

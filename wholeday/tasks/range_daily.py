@@ -112,6 +112,7 @@ class Backfill(RangeDaily):
         cls._visible_in_registry = dataset is not None
         if dataset is not None:
             cls.of = luigi.TaskParameter(default=find_task(dataset, Load.stage), description="the task of each day")
+            cls.of.__set_name__(cls, "of")  # Python does this only for attributes in the body of a class
 
 
 def on_broken_range(task: RangeDaily, error: BaseException) -> None:
