@@ -8,6 +8,8 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import itertools
+import math
 import re
 import types
 import typing
@@ -29,6 +31,7 @@ KNOWN_TYPES = (
 NUMBERS = ("ge", "gt", "le", "lt")
 TEXTS = ("min_length", "max_length", "pattern", "strip_whitespace", "to_lower", "to_upper")
 DIGITS = ("max_digits", "decimal_places")
+INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,15 @@ def _read_column(record_class: type[Record], name: str, annotation: Any, within:
     where = f"column {name} of record class {record_class.__name__}"
     options = getattr(record_class, name, FieldOptions())
     if not isinstance(options, FieldOptions):
-        raise DatasetError(f"{where} has the default {options!r}, which would hide that a record lacks it: use Field()")
-    type_, is_nullable = _split_none(where, annotation)
+        raise DatasetError(
+            f"{where} has the default {options!r}, which would hide that a record lacks it: remove the default; "
+            "a column declared | None is null then"
+        )
+    type_, is_nullable = split_none(where, annotation)
     children = None
     if get_origin(type_) is list:
+        if len(get_args(type_)) != 1:
+            raise _refuse(where, type_)
         (item,) = get_args(type_)
         if isinstance(item, type) and issubclass(item, Record):
             if item in within:
@@ -143,7 +151,7 @@ def _read_column(record_class: type[Record], name: str, annotation: Any, within:
             children, kind = _read(item, within), JSON
             _check_children(where, children)
         else:
-            item, _ = _split_none(where, item)
+            item, _ = split_none(where, item)
             if _find_kind(item) is None:
                 raise _refuse(where, item)
             kind = JSON
@@ -157,7 +165,8 @@ def _read_column(record_class: type[Record], name: str, annotation: Any, within:
         if found is None:
             raise _refuse(where, type_)
         kind = found
-    path = _split_source(options.source or name)
+    _check_values(where, options)
+    path = _split_source(name if options.source is None else options.source)
     if not all(path):
         raise DatasetError(f"{where}: the path {options.source!r} has an empty name: write names with dots between")
     column = Column(name, path, type_, kind, is_nullable, options, children)
@@ -165,8 +174,8 @@ def _read_column(record_class: type[Record], name: str, annotation: Any, within:
     return column
 
 
-def _split_none(where: str, annotation: Any) -> tuple[Any, bool]:
-    """Return a type without None, and whether None was among its members."""
+def split_none(where: str, annotation: Any) -> tuple[Any, bool]:
+    """Return a type without None, and whether None was among its members. Raises DatasetError for two other members."""
     if get_origin(annotation) in (typing.Union, types.UnionType):
         members = [member for member in get_args(annotation) if member is not types.NoneType]
         if len(members) > 1:
@@ -192,6 +201,46 @@ def _find_kind(type_: Any, options: FieldOptions | None = None) -> str | None:
     return TYPES.get(type_) if isinstance(type_, type) else None
 
 
+def _check_values(where: str, options: FieldOptions) -> None:
+    """Raise DatasetError for an argument of Field whose value is of no use, whatever the type of the column."""
+    for name, wanted, test in (
+        *((name, "a number", _is_number) for name in NUMBERS),
+        *((name, "a whole number from 0", _is_count) for name in ("min_length", "max_length", *DIGITS)),
+        *((name, "a text", lambda value: isinstance(value, str)) for name in ("source", "pattern")),
+    ):
+        value = getattr(options, name)
+        if value is not None and not test(value):
+            shown = "the path" if name == "source" else name
+            raise DatasetError(f"{where}: {shown} = {value!r} is not {wanted}: correct it")
+    try:
+        re.compile(options.pattern or "")
+    except re.error as error:
+        raise DatasetError(
+            f"{where}: pattern = {options.pattern!r} is not a regular expression: {error}: correct it"
+        ) from error
+    for strict, other in (("gt", "ge"), ("lt", "le")):
+        if None not in (getattr(options, strict), getattr(options, other)):
+            raise DatasetError(f"{where} has both {strict} and {other}: remove one")
+    for least, most in itertools.product(("ge", "gt"), ("le", "lt")):
+        _check_order(where, options, least, most)
+    _check_order(where, options, "min_length", "max_length")
+
+
+def _check_order(where: str, options: FieldOptions, least: str, most: str) -> None:
+    low, high = getattr(options, least), getattr(options, most)
+    if low is not None and high is not None and low > high:
+        raise DatasetError(f"{where}: no value has {least} = {low} and {most} = {high}: correct one of them")
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _check_options(where: str, column: Column) -> None:
     """Raise DatasetError for an argument of Field that the type of the column does not have."""
     options = column.options
@@ -207,6 +256,10 @@ def _check_options(where: str, column: Column) -> None:
             raise DatasetError(
                 f"{where}: {given[0]} is for {wanted}, the column is {_name_type(column.type)}: remove it"
             )
+    for name in NUMBERS:
+        bound = getattr(options, name)
+        if column.type is int and bound is not None and not (isinstance(bound, int) and bound in INTEGERS):
+            raise DatasetError(f"{where}: {name} = {bound} is for an int: give a whole number of at most 64 bits")
     if options.to_lower and options.to_upper:
         raise DatasetError(f"{where}: to_lower and to_upper exclude each other: remove one")
     if column.type is decimal.Decimal:

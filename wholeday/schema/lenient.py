@@ -2,7 +2,7 @@
 
 | sent | column | becomes |
 |---|---|---|
-| `"12"`, `12.0`, `"12.0"` | int | `12` |
+| `"12"`, `12.0`, `"12.0"` | int; Literal or Enum of integers | `12` |
 | `"1.5"` | float | `1.5` |
 | `"true"`, `"false"` | bool | `true`, `false` |
 | `""` | any but str and Json, that may be null | null |
@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from wholeday.schema.columns import Column, Columns
-from wholeday.schema.kinds import BOOLEAN, FLOAT, INTEGER, TEXT
+from wholeday.schema.kinds import BOOLEAN, FLOAT, INTEGER
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.schema.record import Json
 
@@ -47,13 +47,14 @@ def _repair(raw: bytes, columns: list[tuple[tuple[str, ...], Column]]) -> bytes:
             value = bytes(fields[name])
             deeper = [(path, column) for path, column in inner if path]
             for path, column in inner:
-                value = value if path else _convert(value, column)
+                value = value if path else convert_value(value, column)
             fields[name] = msgspec.Raw(_repair(value, deeper) if deeper else value)
         return _join(fields)
     return raw
 
 
-def _convert(value: bytes, column: Column) -> bytes:
+def convert_value(value: bytes, column: Column) -> bytes:
+    """Return a JSON value converted to the type of its column; a value that is not in the table as it is."""
     if value == b'""' and column.is_nullable and column.type not in (str, Json):
         return b"null"
     if column.kind == INTEGER and (match := INTEGER_TEXT.fullmatch(value)):
@@ -67,7 +68,7 @@ def _convert(value: bytes, column: Column) -> bytes:
 
 def convert_key(value: Any, column: Column) -> Any:
     """Return a value of a key, decoded from JSON, as `lenient` reads it."""
-    if column.kind == INTEGER and isinstance(value, str | float) and column.kind != TEXT:
+    if column.kind == INTEGER and isinstance(value, str | float):
         match = INTEGER_TEXT.fullmatch(str(value).encode())
         return int(match[2]) if match else value
     return value

@@ -3,8 +3,8 @@
 Responsibilities: the words of a declaration. Non-goals: reading a declaration (`columns`) and records (`structs`).
 """
 
-import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from wholeday.errors import DatasetError
@@ -35,10 +35,10 @@ class FieldOptions:
 
     source: str | None = None
     primary_key: bool = False
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
+    ge: float | Decimal | None = None
+    gt: float | Decimal | None = None
+    le: float | Decimal | None = None
+    lt: float | Decimal | None = None
     min_length: int | None = None
     max_length: int | None = None
     pattern: str | None = None
@@ -67,16 +67,11 @@ def Field(source: str | None = None, /, **options: Any) -> Any:  # noqa: N802 - 
     - `fields_gate`: False, if a day may lack the field although earlier days had it.
     - `rest`: the column, of type Json, holds the fields that no other column reads.
 
-    Raises DatasetError for an unknown argument, or a pattern that is no regular expression.
+    Raises DatasetError for an unknown argument. Their values are checked when the class is read.
     """
-    try:
-        described = FieldOptions(source=source, **options)
-        re.compile(described.pattern or "")
-    except TypeError as error:
-        unknown = ", ".join(sorted(set(options) - set(FieldOptions.__dataclass_fields__)))
+    known = [name for name in FieldOptions.__dataclass_fields__ if name != "source"]
+    if unknown := [name for name in options if name not in known]:
         raise DatasetError(
-            f"Field has no argument {unknown}: it has {', '.join(sorted(FieldOptions.__dataclass_fields__))}"
-        ) from error
-    except re.error as error:
-        raise DatasetError(f"Field: pattern = {options['pattern']!r} is not a regular expression: {error}") from error
-    return described
+            f"Field has no argument {unknown[0]}: remove it; the arguments are the path, and {', '.join(known)}"
+        )
+    return FieldOptions(source=source, **options)

@@ -47,7 +47,8 @@ class Decoder:
 def make_decoders(columns: Columns) -> tuple[Decoder, ...]:
     """Build decoders that together read all columns but the one for the rest; usually one.
 
-    A second one is needed where two columns read the same value as different types, or one of them a part of it.
+    A second one is needed where two columns read the same value as different types, or one of them a part of it, and
+    for a column that reads what says whether a list is complete.
     """
     decoders, left = [], [column for column in columns if not column.options.rest]
     while left:
@@ -67,8 +68,9 @@ def describe_type(column: Column) -> Any:
         return msgspec.Raw
     if column.type in (int, float):
         options = column.options
-        bounds = {name: getattr(options, name) for name in ("ge", "gt", "le", "lt")}
-        return Annotated[column.type, msgspec.Meta(**{name: x for name, x in bounds.items() if x is not None})]
+        given = {name: getattr(options, name) for name in ("ge", "gt", "le", "lt")}
+        bounds = {name: column.type(bound) for name, bound in given.items() if bound is not None}
+        return Annotated[column.type, msgspec.Meta(**bounds)]
     return column.type
 
 
@@ -83,15 +85,24 @@ def _insert(tree: dict[str, Any], column: Column) -> bool:
     path, rest = _split_path(column)
     node = tree
     for name in path[:-1]:
+        if node is not tree and _is_mark(node, name):
+            return False
         below = node.setdefault(name, {})
         if not isinstance(below, dict):
             return False
         node = below
+    if node is not tree and (_is_mark(node, path[-1]) or (column.children and not node.keys().isdisjoint(CUT_MARKS))):
+        return False
     leaves = node.setdefault(path[-1], [])
     if isinstance(leaves, dict) or (leaves and (rest or _split_path(leaves[0])[1] or not _is_alike(leaves[0], column))):
         return False
     leaves.append(column)
     return True
+
+
+def _is_mark(node: Mapping[str, Any], name: str) -> bool:
+    """Return whether a name within an object says whether a list beside it is complete."""
+    return name in CUT_MARKS and any(isinstance(below, list) and below[0].children for below in node.values())
 
 
 def _is_alike(one: Column, other: Column) -> bool:
@@ -134,8 +145,10 @@ def _make_struct(
 def make_tree(columns: Iterable[Column]) -> dict[str, Any]:
     """Return the names that columns read in a record, nested; empty below a value that a column reads whole."""
     tree: dict[str, Any] = {}
-    for column in columns:
+    paths = {_split_path(column)[0] for column in columns if not column.options.rest}
+    for path in paths:
         node = tree
-        for name in () if column.options.rest else _split_path(column)[0]:
+        shortest = next(path[:length] for length in range(1, len(path) + 1) if path[:length] in paths)
+        for name in shortest:
             node = node.setdefault(name, {})
     return tree

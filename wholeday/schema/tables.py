@@ -131,13 +131,14 @@ class Declared:
         """Read the tables of a record class. Raises DatasetError if the warehouse cannot store one of them."""
         if name.lower() in TAKEN or name.lower().startswith(TAKEN_BEGINNINGS) or '"' in name or not name:
             others = ", ".join([*(f"{beginning}…" for beginning in TAKEN_BEGINNINGS), *TAKEN])
-            raise DatasetError(f"dataset {name}: the warehouse has no table of this name: choose another, not {others}")
+            raise DatasetError(f"the warehouse has no table of this name: choose another, not {others}")
         key = {column.name: column.kind for column in columns.key}
         row = {column.name: column.kind for column in columns.row}
         _check_names(name, [*key, *row], RESERVED_COLUMNS)
         children = tuple(_list_children(name, key, columns))
         for child in children:
             _check_names(child.name, child.table.columns, RESERVED_CHILD_COLUMNS)
+        _check_tables(name, children)
         return cls(name, key, row, children)
 
     def stored(self) -> "StoredTables":
@@ -190,13 +191,25 @@ def _list_children(
         level = Level(column.name, own or {"position": INTEGER}, not own)
         row = {child.name: child.kind for child in inner.row}
         child = ChildTable(dataset, dict(key), (*above, level), row)
-        taken = [name for name in child.parent_key if name in level.key or name in row]
-        if clash := taken + [name for name in level.key if name in row]:
+        own_names = {name.lower() for name in row} | ({name.lower() for name in own})
+        taken = [name for name in child.parent_key if name.lower() in own_names]
+        if clash := taken + [name for name in level.key if name not in own and name in own_names]:
             raise DatasetError(
                 f"table {child.name}: its key needs the name {clash[0]}: rename the column in {inner.class_name}"
             )
         yield child
         yield from _list_children(dataset, key, inner, child.levels)
+
+
+def _check_tables(dataset: str, children: Iterable[ChildTable]) -> None:
+    """Raise DatasetError for a child table with the name of another table, or of the view of its history."""
+    taken = {dataset.lower(): dataset, f"{dataset}_history".lower(): f"{dataset}_history"}
+    for child in children:
+        for name in (child.name, f"{child.name}_history"):
+            if name.lower() in taken:
+                lists = ".".join(level.list_name for level in child.levels)
+                raise DatasetError(f"list {lists}: the name {name} of its table or history is taken: rename the column")
+            taken[name.lower()] = name
 
 
 def _check_names(table: str, columns: Iterable[str], reserved: Collection[str]) -> None:

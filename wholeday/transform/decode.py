@@ -4,7 +4,7 @@ Responsibilities: a record that does not fit its class is refused alone, with a 
 Non-goals: rules that msgspec does not check; see `values`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -12,10 +12,12 @@ from typing import Any
 
 import msgspec
 
+from wholeday.schema.canonical import COLON, ESCAPED_QUOTE
 from wholeday.schema.columns import Column, Columns
-from wholeday.schema.lenient import repair
+from wholeday.schema.lenient import convert_value, repair
 from wholeday.schema.paths import find, load
 from wholeday.schema.raw_fields import UNREADABLE
+from wholeday.schema.scan import scan
 from wholeday.schema.structs import Place, describe_type, make_decoders, make_tree
 from wholeday.transform.times import cut_fractions
 
@@ -49,10 +51,15 @@ def decode(lines: Sequence[bytes], columns: Columns, lenient: bool = False) -> D
     decoders = make_decoders(columns)
     refused: dict[int, Exception] = {}
     found = []
+    inner: dict[str, dict[int, Any]] = {}
     for decoder in decoders:
         records, errors = _decode_all(lines, decoder.json, columns if lenient else None)
         refused = errors | refused
         found.append(records)
+        for place in decoder.places:
+            if place.rest:
+                inner[place.column.name], errors = _descend_all(records, place, lenient)
+                refused = errors | refused
     rest = next((column for column in columns if column.options.rest), None)
     good = [line for line in range(1, len(lines) + 1) if line not in refused] if refused else range(1, len(lines) + 1)
     others = _read_rest([lines[line - 1] for line in good], columns) if rest else []
@@ -61,7 +68,8 @@ def decode(lines: Sequence[bytes], columns: Columns, lenient: bool = False) -> D
     for decoder, records in zip(decoders, found, strict=True):
         kept = [records[line] for line in good] if refused else list(records.values())
         for place in decoder.places:
-            values[place.column.name] = _get_values(kept, place)
+            below = inner.get(place.column.name)
+            values[place.column.name] = [below[line] for line in good] if below else _get_values(kept, place)
             if place.marks:
                 marks[place.column.name] = {name: _pick(kept, mark) for name, mark in place.marks.items()}
     return Decoded(list(good), values, refused, marks)
@@ -118,8 +126,6 @@ def _decode_all(
 
 def _get_values(records: Sequence[Any], place: Place) -> list[Any]:
     values = _pick(records, place.attribute)
-    if place.rest:
-        values = [None if value is None else _descend(value, place) for value in values]
     if place.column.is_nullable and describe_type(place.column) is msgspec.Raw:
         return [
             None if value is None or (len(value) == len(NULL) and bytes(value) == NULL) else value for value in values
@@ -138,20 +144,43 @@ def _pick(records: Sequence[Any], attribute: str) -> list[Any]:
         return values
 
 
-def _descend(raw: msgspec.Raw, place: Place) -> Any:
-    """Follow a path through the lists and objects of a raw value. Return the value; None if there is none."""
+def _descend_all(
+    records: Mapping[int, Any], place: Place, lenient: bool
+) -> tuple[dict[int, Any], dict[int, Exception]]:
+    """Return the value of a column below a list in each record, and the errors of records that do not fit, by line."""
+    values: dict[int, Any] = {}
+    refused: dict[int, Exception] = {}
+    for line, raw in zip(records, _pick(list(records.values()), place.attribute), strict=True):
+        try:
+            values[line] = _descend(raw, place, lenient)
+        except msgspec.ValidationError as error:
+            reason = str(error).partition(" - at `$")[0]
+            refused[line] = msgspec.ValidationError(f"{reason} - at `$.{place.column.source}`")
+        except UNREADABLE as error:
+            refused[line] = error
+    return values, refused
+
+
+def _descend(raw: msgspec.Raw | None, place: Place, lenient: bool) -> Any:
+    """Follow a path through the lists and objects of a raw value. Return the value; None if there is none.
+
+    Raises ValidationError for a value of another type, and for a missing one that may not be null.
+    """
     value: Any = raw
-    with suppress(*UNREADABLE):
-        for step in place.rest:
-            if value is None:
-                return None
-            if step.isdecimal():
-                items = _split_list(value) or []
-                value = items[int(step)] if int(step) < len(items) else None
-            else:
-                value = (_split(value) or {}).get(step)
-        return None if value is None else _decode_value(value, place.column)
-    return None
+    for step in place.rest:
+        if value is None:
+            break
+        if step.isdecimal():
+            items = _split_list(value) or []
+            value = items[int(step)] if int(step) < len(items) else None
+        else:
+            value = (_split(value) or {}).get(step)
+    if value is not None and lenient:
+        value = convert_value(bytes(value), place.column)
+    found = None if value is None else _decode_value(value, place.column)
+    if found is None and not place.column.is_nullable:
+        raise msgspec.ValidationError("is null or missing")
+    return found
 
 
 def _decode_value(raw: bytes | msgspec.Raw, column: Column) -> Any:
@@ -170,11 +199,17 @@ def _read_rest(lines: Sequence[bytes], columns: Columns) -> list[Any]:
 
 def _drop(raw: bytes | msgspec.Raw, tree: Mapping[str, Any]) -> msgspec.Raw:
     fields = _split(raw) or {}
-    return msgspec.Raw(_join(dict(_walk_rest(fields, tree))))
+    if len(COLON.findall(raw)) == len(COLON.findall(_join(fields))) and ESCAPED_QUOTE not in bytes(raw):
+        return msgspec.Raw(_join(dict(_walk_rest(fields.items(), tree))))
+    # A name may come twice. Both are kept, so that the value is refused.
+    members = _walk_rest(scan(bytes(raw).decode()), tree)
+    return msgspec.Raw(b"{%b}" % b",".join(b"%b:%b" % (_join(name), bytes(value)) for name, value in members))
 
 
-def _walk_rest(fields: Mapping[str, msgspec.Raw], tree: Mapping[str, Any]) -> Iterator[tuple[str, msgspec.Raw]]:
-    for name, value in fields.items():
+def _walk_rest(
+    members: Iterable[tuple[str, msgspec.Raw]], tree: Mapping[str, Any]
+) -> Iterator[tuple[str, msgspec.Raw]]:
+    for name, value in members:
         if name not in tree:
             yield name, value
         elif tree[name]:

@@ -166,7 +166,7 @@ def _reject(
     for (field, reason), mask in broken.items():
         counted = mask if field in of_key else mask & ~deleted
         for line, *values in rows.loc[counted & ~bad, names].itertuples():
-            record = lines[line - 1].decode()
+            record = lines[line - 1].decode(errors="replace")
             rejects.append(Reject(line=line, reason=reason, field=field, key=_encode_key(values), record=record))
         bad |= counted
     return bad

@@ -19,7 +19,7 @@ FINE = re.compile(rb"\.\d{7}")  # a quick search; coordinates match too
 FINE_TIME = re.compile(rb":\d\d\.\d{7}")
 DIGITS = re.compile(rb'^("[^"\\]*:\d\d\.\d{6})\d+')
 
-_split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_split = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw]).decode
 _join = msgspec.json.Encoder().encode
 
 
@@ -44,13 +44,14 @@ def cut_fractions(lines: Sequence[bytes], columns: Iterable[Column]) -> Sequence
 
 def _cut(record: bytes, tree: dict[str, Any]) -> bytes:
     with suppress(*UNREADABLE):
-        fields = _split(record)
+        members: Any = _split(record)
         for name, below in tree.items():
-            if name in fields:
-                text = bytes(fields[name])
-                fields[name] = msgspec.Raw(DIGITS.sub(rb"\1", text) if below is None else _cut(text, below))
-        return _join(fields)
-    return record  # not an object: the decoder reports it
+            place = int(name) if isinstance(members, list) and name.isdecimal() else name
+            if place in members if isinstance(members, dict) else isinstance(place, int) and place < len(members):
+                text = bytes(members[place])
+                members[place] = msgspec.Raw(DIGITS.sub(rb"\1", text) if below is None else _cut(text, below))
+        return _join(members)
+    return record  # a scalar: the decoder reports it
 
 
 def place_times(times: Sequence[dt.datetime | None], zone: ZoneInfo) -> tuple[list[dt.datetime | None], list[int]]:

@@ -9,8 +9,8 @@ import decimal
 import enum
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wholeday.schema.canonical import HAS_NUL, canonicalize
-from wholeday.schema.columns import Column
+from wholeday.schema.canonical import EXACT, HAS_NUL, canonicalize, parse_number
+from wholeday.schema.columns import Column, split_none
 from wholeday.schema.kinds import TIMESTAMP, UUID, parse_decimal, to_arrow_type
 from wholeday.schema.raw_fields import INTEGERS
 from wholeday.schema.record import Epoch, EpochMillis, Json
+from wholeday.schema.structs import RAW
 from wholeday.schema.texts import change_texts
 from wholeday.transform.times import place_times
 
@@ -44,8 +45,6 @@ MICROSECONDS = 10**6
 LONGEST_VALUE = 40  # characters of a value that a reason shows
 # Microseconds from 1970 to the first and last moments of the years 1 to 9999.
 FIRST, LAST = -62_135_596_800 * MICROSECONDS, 253_402_300_800 * MICROSECONDS - 1
-
-_exact = decimal.Context(prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 
 
 @dataclass(frozen=True)
@@ -116,18 +115,14 @@ def _find_converter(column: Column, reading: Reading) -> Callable[[bytes], Any]:
     if column.type is Json:
         inner = canonicalize
     elif column.is_list:
-        decoder = msgspec.json.Decoder(_replace_json(column.type))
-
-        def inner(raw: bytes) -> str:
-            try:
-                decoder.decode(raw)
-            except msgspec.ValidationError as error:
-                reason, _, path = str(error).partition(" - at `$")
-                raise ValueError(f"{reason}{f' at {path.strip(chr(96))}' if path else ''}") from None
-            return canonicalize(raw)
-
+        inner = _make_list_converter(column, reading)
     elif column.type is dt.time:
         inner = _parse_time
+    elif column.type is decimal.Decimal:  # an item of a list, of any digits
+
+        def inner(raw: bytes) -> decimal.Decimal:
+            return _parse_number(raw, is_text=True)
+
     else:
         unit = MICROSECONDS if column.type is Epoch else MICROSECONDS // 1000
 
@@ -135,16 +130,41 @@ def _find_converter(column: Column, reading: Reading) -> Callable[[bytes], Any]:
             number = _parse_number(raw, is_text=reading.lenient)
             if column.type is Epoch and number >= LARGEST_EPOCH:
                 raise ValueError(MILLISECONDS)
-            if abs(number) > LARGEST_EPOCH * 10**4 or not FIRST <= (time := int(number * unit)) <= LAST:
+            if number.copy_abs() > LARGEST_EPOCH * 10**4:
+                raise ValueError(OUT_OF_RANGE)
+            # Down, as the digits of a text are cut: a moment before midnight stays on its day, also before 1970.
+            time = int(EXACT.multiply(number, unit).to_integral_value(decimal.ROUND_FLOOR, EXACT))
+            if not FIRST <= time <= LAST:
                 raise ValueError(OUT_OF_RANGE)
             return time
 
     return convert_one
 
 
-def _replace_json(type_: Any) -> Any:
-    (item,) = type_.__args__
-    return list[Any] if item is Json else type_
+def _make_list_converter(column: Column, reading: Reading) -> Callable[[bytes], str]:
+    """Return a function that checks the items of a list and returns the list as sent, in its canonical form."""
+    (type_,) = get_args(column.type)
+    item_type, is_nullable = split_none(column.name, type_)
+    is_raw = item_type in RAW and item_type is not Json
+    decoder: msgspec.json.Decoder[list[Any]]
+    decoder = msgspec.json.Decoder(list[msgspec.Raw] if item_type in RAW else column.type)
+    check_item = _find_converter(replace(column, type=item_type), replace(reading, lenient=False))
+
+    def convert_list(raw: bytes) -> str:
+        try:
+            items = decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            reason, _, path = str(error).partition(" - at `$")
+            raise ValueError(f"{reason}{f' at {path.strip(chr(96))}' if path else ''}") from None
+        for number, item in enumerate(items) if is_raw else ():
+            try:
+                if not is_nullable or bytes(item) != b"null":
+                    check_item(bytes(item))
+            except ValueError as error:
+                raise ValueError(f"{error} at [{number}]") from None
+        return canonicalize(raw)
+
+    return convert_list
 
 
 def _parse_number(raw: bytes, is_text: bool) -> decimal.Decimal:
@@ -152,7 +172,7 @@ def _parse_number(raw: bytes, is_text: bool) -> decimal.Decimal:
     text = raw[1:-1] if is_text and raw.startswith(b'"') else raw
     if not NUMBER.fullmatch(text):
         raise ValueError(f"is not a number: {_shorten(raw)}")
-    return _exact.create_decimal(text.decode())
+    return parse_number(text.decode())
 
 
 def _parse_time(raw: bytes) -> dt.time:
@@ -185,9 +205,9 @@ def _convert_decimals(values: Sequence[Any], column: Column, reading: Reading) -
         number = _parse_number(raw, is_text=True)
         if number and number.adjusted() >= digits - places:
             raise ValueError(f"has more than {digits - places} digits before the point: {_shorten(raw)}")
-        if number.normalize(_exact).as_tuple().exponent < -places:  # type: ignore[operator]  # a number, not NaN
+        if number.normalize(EXACT).as_tuple().exponent < -places:  # type: ignore[operator]  # a number, not NaN
             raise ValueError(f"has more than {places} digits after the point: {_shorten(raw)}")
-        return number.quantize(decimal.Decimal(1).scaleb(-places), context=_exact)
+        return number.quantize(decimal.Decimal(1).scaleb(-places), context=EXACT)
 
     found, broken = _convert_each(values, convert_one, type_)
     return found, broken | _check_bounds(found, column)
