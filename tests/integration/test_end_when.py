@@ -14,7 +14,7 @@ from wholeday.commands.check import check_source
 from wholeday.commands.check.questions import OK
 from wholeday.errors import SourceError
 from wholeday.extract.http import retries
-from wholeday.extract.links import parse_next_link
+from wholeday.extract.paging import parse_next_link
 from wholeday.extract.reader import Reader
 from wholeday.tasks.stages import read_workspace
 

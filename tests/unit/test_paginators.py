@@ -16,8 +16,7 @@ from tests.support.reading import People, read_error
 from tests.support.server import Answer, Server
 from wholeday.errors import ConfigError
 from wholeday.extract.http.page import Page, Request
-from wholeday.extract.links import parse_next_link
-from wholeday.extract.paging import Paging
+from wholeday.extract.paging import Paging, parse_next_link
 
 URL = "https://api.example/users"
 RECORD = msgspec.Raw(b'{"id":1}')

@@ -16,12 +16,12 @@ from wholeday.commands.reprocess import list_outdated
 from wholeday.commands.screen import Outcome, add_days, group_days, make_days_table, open_console
 from wholeday.commands.session import open_workspaces
 from wholeday.commands.status import format_time
+from wholeday.days import list_span
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.schema.marker import Marker
 from wholeday.storage.workspace import Workspace
-from wholeday.tasks.days import list_span
 from wholeday.tasks.failures import read_failures, select_open
 from wholeday.transform import day as transform_stage
 

@@ -20,13 +20,13 @@ import typer
 from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_workspaces
 from wholeday.commands.status import DAY, STATES, State, Status, build_command, format_newest, format_span, read_status
+from wholeday.days import list_span
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.schema.marker import Marker
 from wholeday.storage.backends import open_storage
 from wholeday.storage.workspace import Workspace
-from wholeday.tasks.days import list_span
 from wholeday.tasks.failures import build_page_name
 from wholeday.tasks.workflow import spell_command
 

@@ -16,7 +16,7 @@ import typer
 from wholeday.commands.arguments import Start, Stop
 from wholeday.commands.screen import Outcome, open_console
 from wholeday.commands.session import open_workspaces
-from wholeday.days import name_days
+from wholeday.days import list_span, name_days
 from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.load import day as load_stage
 from wholeday.load.warehouse import open_warehouse
@@ -26,7 +26,6 @@ from wholeday.storage.known_source import SOURCE_GATE, KnownSource, describe_way
 from wholeday.storage.manifest import RawManifest
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import stages
-from wholeday.tasks.days import list_span
 from wholeday.transform import day as transform_stage
 
 

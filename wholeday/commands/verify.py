@@ -20,6 +20,7 @@ from wholeday import clock
 from wholeday.commands.arguments import START, STOP
 from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_workspaces
+from wholeday.days import check_span
 from wholeday.errors import FolderError, InterruptedTransactionError, PipelineError, WarehouseError
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare
@@ -35,7 +36,6 @@ from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.names import strip_run
 from wholeday.storage.parquet import open_rows
 from wholeday.storage.workspace import Workspace
-from wholeday.tasks.days import check_span
 from wholeday.tasks.workflow import spell_command
 from wholeday.transform import parts
 

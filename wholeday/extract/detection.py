@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from wholeday.extract import vocabulary
 from wholeday.extract.evidence import Evidence, UndecidedError, announces_more
 from wholeday.extract.http.page import Page, Request
-from wholeday.extract.links import parse_next_link
-from wholeday.extract.paging import Paging
+from wholeday.extract.paging import Paging, parse_next_link
 from wholeday.extract.vocabulary import Word
 from wholeday.schema.paths import find, simplify
 

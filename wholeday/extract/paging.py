@@ -1,26 +1,32 @@
 """Request one page after the other, by the keys of a section.
 
 Responsibilities: check the keys of paging; build the first request, and the next one from a page; read totals and the
-flag `more_path` from a page.
+flag `more_path` from a page; read and resolve links to the next page (RFC 8288).
 Non-goals: sending requests, and judging where a link leads; the client does both. `detection` turns `paginator = auto`
-into other keys. Paging never guesses: if more is announced and nothing leads to it, `next` raises ValueError.
+into other keys. Paging never guesses: if more is announced and nothing leads to it, `next` raises ValueError. The
+parsers of requests and httpx keep one link for each relation, and report neither a malformed header nor the parameter
+`results` that Sentry sends.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Self
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from wholeday.config.placeholders import render, render_all
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError
-from wholeday.extract import links
 from wholeday.extract.http.auth import strip_userinfo
 from wholeday.extract.http.page import Page, Request, join_query, parse_param_name, split_query, to_text
 from wholeday.schema.paths import Unreadable, find, has, is_true, load, to_integer
 
 TOTAL_HEADERS = ("X-Total-Count", "X-Total")
 EMPTY_CURSORS = (None, "", False, 0, "0")  # cursors that mean: no further page
+# One link of a Link header: <target>, then ;name=value pairs whose quoted values may hold , and ;
+_LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s=;,"]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]*))?)*)')
+_LINK_PARAM = re.compile(r';\s*([^\s=;,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))')
 NEEDS = {"cursor": ("cursor_path", "cursor_param"), "next_url": ("cursor_path",), "last_id": ("cursor_param",)}
 
 
@@ -90,9 +96,7 @@ class Paging:
                 link = self._read_link(page, more) if self.paginator == "link_header" else self._read_cursor(page, more)
                 keep_origin = self.next_link == "path"
                 return (
-                    None
-                    if link is None
-                    else replace(request, url=links.resolve_link(page.url, link, keep_origin), params={})
+                    None if link is None else replace(request, url=resolve_link(page.url, link, keep_origin), params={})
                 )
             case "cursor":
                 cursor = self._read_cursor(page, more)
@@ -157,8 +161,8 @@ class Paging:
     def _read_link(self, page: Page, more: bool | None) -> str | None:
         """Return the target of the Link header (RFC 8288, `rel="next"`); None if there is none."""
         header = page.headers.get("Link", "")
-        link = links.parse_next_link(header)
-        if link is None and (more or links.is_malformed(header)):
+        link = parse_next_link(header)
+        if link is None and (more or is_malformed(header)):
             raise ValueError(f"the source announces more, and no Link header leads to it: {header[:80]!r}")
         return link
 
@@ -191,3 +195,45 @@ def build_request(config: Source, values: Mapping[str, dt.datetime | dt.date]) -
         config.method,
         render_all(config.body, values),
     )
+
+
+def parse_next_link(header: str) -> str | None:
+    """Return the target of the first link with relation `next`, unresolved.
+
+    Skip a link with `results="false"`: Sentry sends one with the last page, and it leads to an empty page.
+    """
+    return next((target for target, results in _parse_next_links(header) if results != "false"), None)
+
+
+def is_last_link(header: str) -> bool:
+    """Return whether all links to a next page carry `results="false"`."""
+    found = [results for _, results in _parse_next_links(header)]
+    return bool(found) and set(found) == {"false"}
+
+
+def is_malformed(header: str) -> bool:
+    """Return whether a Link header mentions `next` outside a valid link."""
+    return bool(re.search(r"\bnext\b", _LINK.sub("", header), re.IGNORECASE))
+
+
+def resolve_link(base: str, link: str, keep_origin: bool) -> str:
+    """Return the absolute URL of `link` on the page `base`. `keep_origin` keeps scheme and host of `base`.
+
+    Raises ValueError if the link is not a URL.
+    """
+    url = urljoin(base, link)
+    parts = urlsplit(url)
+    if not keep_origin or parts.scheme not in ("http", "https"):  # the client refuses other schemes
+        return url
+    own = urlsplit(base)
+    return urlunsplit(parts._replace(scheme=own.scheme, netloc=own.netloc, path=parts.path or "/"))
+
+
+def _parse_next_links(header: str) -> Iterator[tuple[str, str]]:
+    """Yield target and parameter `results` of each link with relation `next`."""
+    for target, text in _LINK.findall(header):
+        params: dict[str, str] = {}
+        for name, quoted, bare in _LINK_PARAM.findall(text):
+            params.setdefault(name.lower(), (quoted or bare.strip("'")).lower())
+        if "next" in params.get("rel", "").split():
+            yield str(target), params.get("results", "")

@@ -13,8 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from wholeday.extract.http.envelope import VALUE
 from wholeday.extract.http.page import Page, Request
-from wholeday.extract.links import is_last_link, is_malformed, parse_next_link
-from wholeday.extract.paging import EMPTY_CURSORS
+from wholeday.extract.paging import EMPTY_CURSORS, is_last_link, is_malformed, parse_next_link
 from wholeday.schema.paths import find, load, simplify, to_integer, walk
 
 # Names of headers, fields and parameters after `simplify`: lower-case letters and digits only.

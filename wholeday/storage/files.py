@@ -1,14 +1,16 @@
-"""Make files and folders of this machine: who may read them, and that they survive a power cut.
+"""Make and lock files and folders of this machine: who may read them, and that they survive a power cut.
 
 Responsibilities: every file and folder that the pipeline creates is created here, with the mode that its caller asks
-for (`[pipeline] file_mode`). Non-goals: what the files are, and where.
+for (`[pipeline] file_mode`). The kernel releases a lock when the process ends. fcntl exists on POSIX only, so it is
+imported when a lock is taken.
+Non-goals: what the files are, and where.
 """
 
 import os
 from collections.abc import Iterable
 from io import BufferedWriter
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 
 def make_folder(path: Path, private: bool) -> None:
@@ -48,3 +50,21 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def lock(file: IO[bytes]) -> None:
+    """Lock an open file; wait until no other process or thread holds it. Closing the file releases the lock."""
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def lock_range(file: IO[bytes], length: int, start: int, *, shared: bool = False, wait: bool = True) -> None:
+    """Lock bytes of an open file against other processes. A length of 0 means all bytes from `start`.
+
+    Raises BlockingIOError if another process holds one of them and `wait` is False.
+    """
+    import fcntl
+
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    fcntl.lockf(file, kind if wait else kind | fcntl.LOCK_NB, length, start)

@@ -15,7 +15,6 @@ from wholeday.errors import ConfigError, FolderError
 from wholeday.log import logger
 from wholeday.storage import files
 from wholeday.storage.backends import Storage
-from wholeday.storage.locks import lock_file, lock_range
 from wholeday.storage.names import ABANDONED_AFTER, RUN, find_temporary
 
 NO_LOCKS = "this file system cannot lock files"
@@ -58,10 +57,10 @@ class LocalStorage(Storage):
             span = (0, 0) if number is None else (1, number)  # length and start; length 0: the whole file
             with _explain_locks(file.name):
                 try:
-                    lock_range(file, *span, wait=False)
+                    files.lock_range(file, *span, wait=False)
                 except BlockingIOError:
                     logger.info("%s: waiting for the process that is working on it", path if number else path.parent)
-                    lock_range(file, *span)
+                    files.lock_range(file, *span)
             yield
 
     @contextlib.contextmanager
@@ -72,7 +71,7 @@ class LocalStorage(Storage):
             with contextlib.suppress(OSError):  # no lock file, or no locks
                 file = stack.enter_context(Path(path.parent / ".lock").open("rb"))
                 try:
-                    lock_range(file, 1, number, shared=True, wait=False)
+                    files.lock_range(file, 1, number, shared=True, wait=False)
                 except BlockingIOError:
                     is_free = False
             yield is_free
@@ -83,7 +82,7 @@ class LocalStorage(Storage):
             file = files.open_file(Path(path), "ab", self.private)
         with file:
             with _explain_locks(file.name):
-                lock_file(file)
+                files.lock(file)
             yield
 
     def is_file(self, path: PurePath) -> bool:

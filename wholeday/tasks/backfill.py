@@ -22,11 +22,11 @@ from luigi.task_status import DONE, FAILED
 from luigi.worker import Worker
 
 from wholeday import clock
+from wholeday.days import list_span
 from wholeday.extract import outage
 from wholeday.log import count, logger
 from wholeday.tasks.console import luigi_messages
 from wholeday.tasks.day_tasks import UNREACHABLE, Load
-from wholeday.tasks.days import list_span
 from wholeday.tasks.stop import Stop
 from wholeday.transform import parts
 

@@ -10,6 +10,7 @@ from luigi.parameter import ParameterException, ParameterVisibility
 from luigi.tools import range as ranges
 
 from wholeday import clock, log
+from wholeday.days import name_days
 from wholeday.errors import DayNotClosedError, PastDayError
 from wholeday.schema.dataset import Dataset
 from wholeday.tasks.day_tasks import DayParameter, DayTask, Load, check_section, find_task, record_failure
@@ -84,8 +85,6 @@ class RangeDaily(ranges.RangeDaily):
             raise self._refuse_past()
 
     def _refuse_past(self) -> PastDayError:
-        from wholeday.days import name_days
-
         settings = self.of.dataset.config()
         return PastDayError(f"{settings.section} {name_days(self._past)}: {settings.describe_past(clock.utc_now())}")
 

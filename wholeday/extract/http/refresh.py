@@ -18,7 +18,6 @@ from wholeday.errors import ConfigError, SourceError
 from wholeday.log import logger
 from wholeday.redaction import Mask
 from wholeday.storage import files
-from wholeday.storage.locks import lock_file
 
 RESERVED = 2**13  # bytes on the disk, before a token is used
 
@@ -53,8 +52,7 @@ class RefreshToken:
         with contextlib.ExitStack() as stack:
             try:
                 files.make_folder(self._path.parent, private=True)
-                lock = stack.enter_context(files.open_file(self._beside(".lock"), "ab", private=True))
-                lock_file(lock)
+                files.lock(stack.enter_context(files.open_file(self._beside(".lock"), "ab", private=True)))
                 self._read_newest(self._path)
                 files.write(self._beside(".new"), [b" " * RESERVED], "wb", private=True)
             except OSError as error:
