@@ -68,7 +68,7 @@ def measure(users: int, rounds: int) -> dict[str, tuple[float, float]]:
         for name, (*before, last) in CASES.items():
             with tempfile.TemporaryDirectory(prefix="load-") as folder:
                 bare = clock(upsert, Path(folder, "bare.db"), rows)
-                store = Warehouse(f"sqlite:///{folder}/warehouse.db", "users", USERS.table)
+                store = Warehouse(f"sqlite:///{folder}/warehouse.db", USERS)
                 for day in before:
                     load(store, day, parts)
                 seconds = clock(load, store, last, parts)

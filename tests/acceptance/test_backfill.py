@@ -453,6 +453,7 @@ class LoadNothing(Load):
     """The third stage of a task without work."""
 
     dataset = USERS
+    _visible_in_registry = True  # as that of a dataset
     complete = ExtractNothing.complete
     run = ExtractNothing.run
     done = ExtractNothing.done

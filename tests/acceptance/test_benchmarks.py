@@ -152,7 +152,7 @@ def test_each_load_is_compared_with_a_bare_upsert():
 
 def test_load_days_match_their_names(tmp_path):
     """One user in a hundred changed, and all users are present."""
-    store = Warehouse(f"sqlite:///{tmp_path}/w.db", "users", USERS.table)
+    store = Warehouse(f"sqlite:///{tmp_path}/w.db", USERS)
     parts = {who: load.make_rows(1000, who) for who in ("all", "changed", "some")}
     inserted, updated = [], []
     for day in (load.FIRST, (2, SNAPSHOT, "changed"), (3, INCREMENTAL, "some")):

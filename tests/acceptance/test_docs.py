@@ -13,7 +13,6 @@ import pytest
 import requests
 
 from pipeline.users import USERS
-from pipeline.users import table as users_table
 from tests.support import ROOT, databases, find_port
 from tests.support.clones import make_clone
 from tests.support.command_line import parse
@@ -26,7 +25,7 @@ from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
 from wholeday.extract.http.demo import DemoAdapter
 from wholeday.schema.reject import Reject
-from wholeday.schema.tables import LOADS, Declared
+from wholeday.schema.tables import LOADS
 from wholeday.storage.manifest import CleanManifest, RawManifest
 
 pytestmark = pytest.mark.slow
@@ -302,7 +301,7 @@ def test_unusable_configuration_stops_run_sh(monkeypatch):
 
 def test_every_column_and_field_is_in_the_dictionary():
     """Covers stored tables, the view, both manifests and rejects."""
-    declared = Declared.read("users", users_table)
+    declared = USERS.declared
     page = (ROOT / "docs" / "data.md").read_text()
     sections = dict(re.findall(r"^###? (.+)\n((?:(?!##).*\n)+)", page, re.MULTILINE))
     for table in (*declared.stored(), LOADS):

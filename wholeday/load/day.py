@@ -45,7 +45,7 @@ def load_day(workspace: Workspace, date: dt.date) -> None:
     logger.info("%s %s: %s", workspace.name, date, describe_load(marker))
 
 
-DETAILS = {"nulled": "nulled", "added": "child rows added", "removed": "child rows removed"}
+DETAILS = {"nulled": "nulled", "absent": "absent", "added": "child rows added", "removed": "child rows removed"}
 
 
 def describe_load(*markers: Marker) -> str:
