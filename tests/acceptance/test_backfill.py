@@ -453,7 +453,6 @@ class LoadNothing(Load):
     """The third stage of a task without work."""
 
     dataset = USERS
-    _visible_in_registry = True  # as that of a dataset
     complete = ExtractNothing.complete
     run = ExtractNothing.run
     done = ExtractNothing.done
@@ -466,6 +465,7 @@ class LoadNothing(Load):
 @pytest.fixture
 def quiet(monkeypatch) -> Iterator[None]:
     ExtractNothing.done.clear()
+    monkeypatch.setattr(LoadNothing, "_visible_in_registry", True)
     monkeypatch.setattr(InterfaceLogging, "_configured", True)
     with CmdlineParser.global_instance(["LoadNothing", "--local-scheduler"]):
         yield

@@ -1,8 +1,10 @@
 """Add datasets and columns as a user does, and detect outdated days."""
 
 import datetime as dt
+import importlib
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,6 @@ from tests.support.project import add_dataset, dump_tree, luigi_run, query, run,
 from tests.support.server import Answer, Server
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
-from wholeday.schema import dataset
 from wholeday.tasks import failures, stages, workflow
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import LoadMarker
@@ -47,7 +48,7 @@ def test_second_dataset_needs_one_file_and_one_section():
     ]
     assert query("select dataset, inserted, rejected from loads order by 1")[0] == ("orders", 2, 1)
     assert query("select dataset, reason, key from rejects where dataset = 'orders'") == [
-        ("orders", "is negative", '["A-2", 1]')
+        ("orders", "Expected `float` >= 0.0", '["A-2", 1]')
     ]
     for words in (("--dataset", "orders", "status"), ("status", "--dataset", "orders"), ("status", "--dataset=orders")):
         status = run("python", "-m", "wholeday", *words)
@@ -136,21 +137,11 @@ def edit_users(old: str, new: str) -> dict[str, str]:
     return {"PYTHONPATH": "own"}
 
 
-def test_new_column_needs_only_users_py(server):
-    """Record class, clean and table gain a line each. The table gains the column."""
+def test_new_column_is_one_line_of_users_py(server):
+    """The table gains the column."""
     url = server.on("/users", Answer([{"id": 1, "phone": " 1-2 ", "updated_at": "2026-11-19T10:00:00Z"}]))
     luigi_run("LoadUsers", "--date", DAY, "--users-url", url)
-    edit_users(
-        "    updated_at: dt.datetime | None = None",
-        "    phone: str | None = None\n    updated_at: dt.datetime | None = None",
-    )
-    text = Path("own/pipeline/users.py").read_text()
-    text = text.replace('    rows["city"] =', '    rows["phone"] = users["phone"].str.strip()\n    rows["city"] =')
-    text = text.replace(
-        '        sa.Column("city", sa.Text),',
-        '        sa.Column("city", sa.Text),\n        sa.Column("phone", sa.Text),',
-    )
-    Path("own/pipeline/users.py").write_text(text)
+    edit_users("    city:", "    phone: str | None = Field(strip_whitespace=True)\n    city:")
     result = luigi_run("LoadUsers", "--date", "2026-11-19", "--users-url", url, PYTHONPATH="own")
     assert result.returncode == 0, result.stderr
     assert query("select phone from users where user_id = 1") == [("1-2",)]
@@ -160,7 +151,7 @@ def test_changed_transform_uses_existing_raw_files():
     """An unloaded day is transformed again with the current code, without a request."""
     luigi_run("TransformUsers", "--date", DAY)
     raw, clean = dump_tree("data/raw"), dump_tree("data/clean")
-    changed = edit_users(".str.lower()", ".str.upper()")
+    changed = edit_users("to_lower", "to_upper")
     result = luigi_run("LoadUsers", "--date", DAY, "--users-url", "http://127.0.0.1:9/nobody-listens", **changed)
     assert result.returncode == 0, result.stderr
     assert dump_tree("data/raw") == raw
@@ -172,35 +163,44 @@ def test_status_lists_outdated_days():
     """`reprocess` would transform these days again."""
     luigi_run("LoadUsers", "--date", DAY)
     assert "transformed by another version" not in run("python", "-m", "wholeday", "status").stdout
-    changed = edit_users(".str.lower()", ".str.upper()")
+    changed = edit_users("to_lower", "to_upper")
     assert "transformed by another version" in run("python", "-m", "wholeday", "status", **changed).stdout
 
 
-def test_version_depends_on_code_not_comments(monkeypatch):
-    """Docstrings, formatting, tasks and sections do not affect rows either."""
-    source = (ROOT / "pipeline" / "users.py").read_text()
+RULES = '''
+from wholeday import Dataset
+from pipeline.users import User
 
-    def version_of(text: str) -> str:
-        monkeypatch.setattr(dataset.inspect, "getsource", lambda _: text)
-        changed = dataset.Dataset(USERS.config, USERS.record_class, USERS.clean, USERS.table, USERS.key)
-        return read_workspace(changed).version
 
-    same = [
-        source.replace("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = (\n    2**63 - 1  # the largest\n)"),
-        source.replace('"""A record of the API.', '"""Something else.'),
-        source.replace('"""Write the raw files of a day."""', '"""Files."""'),
-        source.replace('"""Section `[users]` of luigi.cfg."""', '"""Another section."""'),
-    ]
-    other = [
-        source.replace(".str.lower()", ""),
-        source.replace("ge=1", "ge=0"),
-        source.replace('"has no @"', '"no @"'),
-        source.replace("sa.BigInteger", "sa.Integer"),
-    ]
-    assert source not in same
-    assert source not in other
-    assert {version_of(text) for text in same} == {version_of(source)}
-    assert len({version_of(text) for text in [source, *other]}) == 5
+def drop_tests(users):
+    """Drop the users of tests."""
+    return users[users["name"] != "test"]
+
+
+USERS = Dataset("users", User, drop_tests)
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_other"),
+    [
+        ("    return users", "\n    # A comment.\n    return users", False),
+        ("Drop the users of tests.", "Drop some users.", False),
+        ('!= "test"]', "!= (\n        'test'\n    )]", False),
+        ('"test"', '"tests"', True),
+        ("from wholeday", "LIMIT = 3\nfrom wholeday", True),  # clean may use it
+        ("Dataset(", "class Other:\n    pass\n\n\nDataset(", False),
+    ],
+)
+def test_version_depends_on_code_of_clean_not_comments(tmp_path, monkeypatch, old, new, is_other):
+    """Docstrings, formatting and classes do not affect rows."""
+    monkeypatch.syspath_prepend(tmp_path)
+    versions = []
+    for name, text in (("rules_before", RULES), ("rules_after", RULES.replace(old, new))):
+        (tmp_path / f"{name}.py").write_text(text)
+        versions.append(read_workspace(importlib.import_module(name).USERS).version)
+        sys.modules.pop(name)
+    assert (versions[0] != versions[1]) == is_other
 
 
 def test_clean_files_of_replaced_raw_files_are_outdated():
@@ -298,9 +298,9 @@ def test_workers_ignore_another_broken_file():
 
 def test_broken_users_py_is_one_line():
     """Every command imports users.py."""
-    changed = edit_users("MAX_INTEGER = 2**63 - 1", "MAX_INTEGER = 2**63 - one")
+    changed = edit_users('Dataset("users", User)', 'Dataset("users", Usr)')
     for command in (("python", "-m", "wholeday", "status"), ("luigi", "--module", "pipeline", "LoadUsers")):
         result = run(*command, **changed)
         assert (result.returncode, result.stdout) == (1, "")
         (line,) = result.stderr.splitlines()
-        assert line.startswith("ERROR: cannot import a module: users.py, line 23: NameError: name 'one' is not defined")
+        assert line.startswith("ERROR: cannot import a module: users.py, line 18: NameError: name 'Usr' is not defined")
