@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.integration.test_cases import CASES, ORDERS
 from tests.support.histories import EXAMPLES, limit_examples, run_step, steps
-from tests.support.store import TABLES, Store, incremental, snapshot, user
+from tests.support.store import Store, incremental, snapshot, user
 from wholeday.load.audit import Audit, Finding
 from wholeday.load.clean_day import CleanDay
 from wholeday.schema.marker import Marker
@@ -35,7 +35,7 @@ class Watched(Store):
 
     def audit(self) -> list[Finding]:
         with self.warehouse.database.connect(readonly=True) as db:
-            audit = Audit.open(db, self.name, TABLES[self.name])
+            audit = Audit.open(db, self.warehouse.dataset.declared)
             assert audit
             findings = [*audit.check_days(), *audit.check_changes(), *audit.check_present(), *audit.check_history()]
             for date, marker in audit.markers.items():

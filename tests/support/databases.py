@@ -5,6 +5,7 @@ import decimal
 import json
 import os
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -64,7 +65,9 @@ def write(value: Any) -> Any:
         return int(value) if value == value.to_integral() else float(value)
     if isinstance(value, list | dict):
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return value
+    if isinstance(value, dt.time):
+        return value.isoformat(timespec="microseconds")
+    return str(value) if isinstance(value, uuid.UUID) else value
 
 
 def is_empty(url: str) -> bool:

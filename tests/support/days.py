@@ -17,7 +17,7 @@ from wholeday import clock
 from wholeday.load.catalog import prepare_tables
 from wholeday.load.warehouse import open_warehouse, write_marker
 from wholeday.schema.marker import CLASSES, Marker
-from wholeday.schema.tables import REJECTS, Declared
+from wholeday.schema.tables import REJECTS
 from wholeday.storage.day_folder import MANIFEST, DayFolder
 from wholeday.storage.manifest import CleanManifest, RawManifest, digest
 from wholeday.tasks.failures import Failure
@@ -48,7 +48,7 @@ def make_raw_manifest(date: dt.date, **values: Any) -> RawManifest:
 
 def make_days(start: dt.date, number: int) -> None:
     """Create `number` days from `start` on. Each day adds users, changes some and deletes a few."""
-    dice, declared = random.Random(1), Declared.read(USERS.name, USERS.table)
+    dice, declared = random.Random(1), USERS.declared
     version, users = read_workspace(USERS).version, 0
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
     markers: list[Marker] = []

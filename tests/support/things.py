@@ -16,9 +16,9 @@ from wholeday.transform.day import prepare_transform
 TODAY = dt.datetime.now(dt.UTC).date()
 
 
-def make_record_class(columns: dict[str, Any], name: str = "Thing", **fields: Any) -> type[Record]:
+def make_record_class(columns: dict[str, Any], class_name: str = "Thing", /, **fields: Any) -> type[Record]:
     """Define a record class with these types by column. `fields` holds the results of Field."""
-    return type(name, (Record,), {"__annotations__": columns, "__module__": __name__, **fields})
+    return type(class_name, (Record,), {"__annotations__": columns, "__module__": __name__, **fields})
 
 
 def make_dataset(

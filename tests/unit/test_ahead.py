@@ -9,7 +9,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from tests.support.store import TABLES, describe, snapshot
+from tests.support.store import DATASETS, describe, snapshot
 from wholeday.load.ahead import read_ahead
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.postgres.binary_copy import HEADER
@@ -79,7 +79,7 @@ def test_rows_are_read_during_writes(
         asked.set()
         yield make_row(2)
 
-    warehouse = Warehouse(new_database(), "users", TABLES["users"])
+    warehouse = Warehouse(new_database(), DATASETS["users"])
     if not first:
         warehouse.load(CleanDay(describe(snapshot(1, 30), extracted=1), [make_row(3)], []))
     wait(SQLite, "_insert")

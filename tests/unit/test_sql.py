@@ -5,12 +5,12 @@ import pytest
 from pipeline.users import USERS
 from wholeday.load.sql import HISTORY, INDEXES, Words
 from wholeday.schema.marker import Marker, list_columns
-from wholeday.schema.tables import LOADS, Declared
+from wholeday.schema.tables import LOADS
 
 
 @pytest.fixture
 def words() -> Words:
-    return Words(Declared.read(USERS.name, USERS.table), stage='"_stage"')
+    return Words(USERS.declared, stage='"_stage"')
 
 
 @pytest.mark.parametrize(
@@ -35,5 +35,5 @@ def test_columns_of_loads_are_the_fields_of_marker() -> None:
     assert tuple(LOADS.columns) == Marker.__struct_fields__
     kinds = list_columns()
     assert (kinds["date"], kinds["as_of"], kinds["watermark"], kinds["pages"], kinds["seconds"], kinds["details"]) == (
-        *("date", "time", "time", "integer", "float", "text"),
+        *("date", "timestamp", "timestamp", "integer", "float", "text"),
     )
