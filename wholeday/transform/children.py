@@ -3,20 +3,25 @@
 A list holds objects with the columns of the child's record class, sorted by the child's primary key if it has one.
 """
 
-import datetime as dt
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from wholeday.schema.canonical import write_number
 from wholeday.schema.columns import Column, Columns
-from wholeday.schema.kinds import DATE, FLOAT, JSON, TIME, TIMESTAMP, parse_decimal
+from wholeday.schema.kinds import BOOLEAN, FLOAT, INTEGER, JSON, TEXT, TIMESTAMP, parse_decimal
 from wholeday.transform.decode import decode, explain
 from wholeday.transform.values import Broken, Reading, convert
+
+MOST_PLACES = 6  # of decimals that Arrow never writes with an exponent
+TO_ESCAPE = r'["\\\x00-\x1f]'  # characters that JSON escapes
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -33,7 +38,7 @@ def convert_lists(
     broken = _find_cut(values, marks, column)
     counts = [len(value) if value else 0 for value in values]
     owners = np.repeat(np.arange(len(values)), counts)
-    decoded = decode([bytes(item) for value in values if value for item in value], children, reading.lenient)
+    decoded = decode(list(itertools.chain.from_iterable(filter(None, values))), children, reading.lenient)
 
     def mark(field: str | None, reason: str, items: Any) -> None:
         name = ".".join(filter(None, [column.source, field]))
@@ -43,24 +48,22 @@ def convert_lists(
         reason, field = explain(error)
         mark(field, reason, [line - 1])
     lines = np.array(decoded.lines, dtype=np.int64) - 1
-    texts = {}
+    arrays = {}
     for child in children:
-        array, rules = convert_values(decoded.values[child.name], decoded.marks.get(child.name, {}), child, reading)
+        arrays[child.name], rules = convert_values(
+            decoded.values[child.name], decoded.marks.get(child.name, {}), child, reading
+        )
         for (field, reason), mask in rules.items():
             mark(field, reason, lines[mask])
-        texts[child.name] = _encode_values(array, child)
-    owned = owners[lines]
-    rows = _make_rows(texts, children)
-    keys = list(zip(*(texts[child.name] for child in children.key), strict=True)) if children.key else None
-    found, twice = _group(rows, keys, owned, values)
-    if twice:
-        broken.setdefault(
-            (column.source, f"has two items with the same {_join_names(children)}"), np.zeros(len(values), bool)
-        )[twice] = True
-    bad = np.logical_or.reduce(list(broken.values())) if broken else None
-    if bad is not None:
-        found = [None if out else text for text, out in zip(found, bad, strict=True)]
-    return pa.array(found, pa.string()), broken
+    owners, items = owners[lines], pa.table(arrays)
+    if children.key:
+        items, twice = _sort(items, owners, [child.name for child in children.key])
+        if len(twice):
+            reason = f"has two items with the same {_join_names(children)}"
+            broken.setdefault((column.source, reason), np.zeros(len(values), bool))[twice] = True
+    lists = _write_lists(_write_objects(items, children), owners, len(values))
+    is_null = np.array([value is None for value in values], bool)
+    return pc.if_else(pa.array(np.logical_or.reduce([is_null, *broken.values()])), None, lists), broken
 
 
 def convert_values(
@@ -92,55 +95,58 @@ def _is_cut(name: str, mark: Any, length: int) -> bool:
     return mark is True
 
 
-def _encode_values(array: "pa.Array[Any]", column: Column) -> list[Any]:
-    """Return values that msgspec writes in their canonical form."""
-    values = array.to_pylist()
-    if parse_decimal(column.kind):
-        return [None if value is None else f"{value:f}" for value in values]
-    if column.kind == FLOAT:
-        return [None if value is None else msgspec.Raw(write_number(repr(value)).encode()) for value in values]
+def _sort(items: "pa.Table", owners: Any, key: Sequence[str]) -> tuple["pa.Table", Any]:
+    """Sort the items of each owner by their key. Return them, and the owners with two items of one key."""
+    table = items.select(key).append_column("", pa.array(owners))
+    order = pc.sort_indices(table, [(name, "ascending") for name in ["", *key]])
+    if not order.equals(pa.array(np.arange(len(owners)), pa.uint64())):
+        items, table = items.take(order), table.take(order)
+    before, after = table.slice(0, max(len(owners) - 1, 0)), table.slice(1)
+    same = functools.reduce(pc.and_, (pc.equal(before[name], after[name]) for name in table.column_names))
+    return items, owners[1:][pc.fill_null(same, False).to_numpy()]
+
+
+def _write_objects(items: "pa.Table", children: Columns) -> "pa.Array[Any]":
+    """Write each row of a table as a JSON object."""
+    pieces: list[Any] = []
+    before = "{"
+    for column in sorted(children, key=attrgetter("name")):
+        before += f"{_encode(column.name).decode()}:"
+        texts, quote = _write_values(items[column.name].combine_chunks(), column)
+        if texts.null_count:
+            texts, quote = pc.fill_null(pc.binary_join_element_wise(quote, texts, quote, ""), "null"), ""
+        pieces += [before + quote, texts]
+        before = f"{quote},"
+    return pc.binary_join_element_wise(*pieces, f"{before.removesuffix(',')}}}", "")
+
+
+def _write_values(array: "pa.Array[Any]", column: Column) -> tuple["pa.Array[Any]", str]:
+    """Write values as JSON in their canonical form. Return their texts, and the quote around each, if there is one."""
+    if column.kind in (INTEGER, BOOLEAN):
+        return array.cast(pa.string()), ""
     if column.kind == JSON:
-        return [None if value is None else msgspec.Raw(value.encode()) for value in values]
+        return array, ""
+    if column.kind == FLOAT:
+        texts = [None if value is None else write_number(repr(value)) for value in array.to_pylist()]
+        return pa.array(texts, pa.string()), ""
     if column.kind == TIMESTAMP:
-        return [None if value is None else _write_time(value) for value in values]
-    if column.kind == TIME:
-        return [None if value is None else value.isoformat("microseconds") for value in values]
-    return [None if value is None else value.isoformat() for value in values] if column.kind == DATE else values
+        text = array.cast(pa.timestamp("us")).cast(pa.string())
+        array = pc.binary_replace_slice(pc.binary_replace_slice(text, 10, 11, "T"), 26, 26, "Z")
+    elif (digits := parse_decimal(column.kind)) and digits[1] > MOST_PLACES:
+        array = pa.array([None if value is None else f"{value:f}" for value in array.to_pylist()], pa.string())
+    elif column.kind != TEXT:
+        array = array.cast(pa.string())
+    elif pc.any(pc.match_substring_regex(array, TO_ESCAPE)).as_py():
+        texts = [None if value is None else _encode(value).decode() for value in array.to_pylist()]
+        return pa.array(texts, pa.string()), ""
+    return array, '"'
 
 
-def _write_time(value: dt.datetime) -> str:
-    return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _make_rows(texts: Mapping[str, list[Any]], children: Columns) -> list[Any]:
-    names = sorted(texts)
-    fields = [(f"_{number}", Any) for number in range(len(names))]
-    row = msgspec.defstruct(
-        children.class_name, fields, rename={f"_{number}": name for number, name in enumerate(names)}, gc=False
-    )
-    return list(map(row, *(texts[name] for name in names)))
-
-
-def _group(
-    rows: Sequence[Any], keys: Sequence[tuple[Any, ...]] | None, owners: Any, values: Sequence[Any]
-) -> tuple[list[str | None], list[int]]:
-    """Write the rows of each owner as a list. Return these, and the owners with two rows of one key."""
-    bounds = np.searchsorted(owners, np.arange(len(values) + 1))
-    twice: list[int] = []
-    found: list[str | None] = []
-    for owner, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
-        if values[owner] is None:
-            found.append(None)
-            continue
-        some = rows[start:stop]
-        if keys and stop - start > 1:
-            own = keys[start:stop]
-            order = sorted(range(len(own)), key=own.__getitem__) if None not in itertools.chain(*own) else []
-            some = [some[position] for position in order]
-            if len(set(own)) < len(own):
-                twice.append(owner)
-        found.append(_encode(some).decode())
-    return found, twice
+def _write_lists(texts: "pa.Array[Any]", owners: Any, number: int) -> "pa.Array[Any]":
+    """Write a JSON list for each of so many owners, of the texts that belong to it."""
+    bounds = pa.array(np.searchsorted(owners, np.arange(number + 1)), pa.int32())
+    joined = pc.binary_join(pa.ListArray.from_arrays(bounds, texts), ",")
+    return pc.binary_join_element_wise("[", joined, "]", "")
 
 
 def _join_names(children: Columns) -> str:

@@ -16,7 +16,7 @@ from wholeday.schema.canonical import COLON, ESCAPED_QUOTE
 from wholeday.schema.columns import Column, Columns
 from wholeday.schema.lenient import convert_value, repair
 from wholeday.schema.paths import find, load
-from wholeday.schema.raw_fields import UNREADABLE
+from wholeday.schema.raw_fields import UNREADABLE, RawRecord
 from wholeday.schema.scan import scan
 from wholeday.schema.structs import Place, describe_type, make_decoders, make_tree
 from wholeday.transform.times import cut_fractions
@@ -45,34 +45,52 @@ class Decoded:
     """By column of a list: the fields beside the list that say whether it is complete."""
 
 
-def decode(lines: Sequence[bytes], columns: Columns, lenient: bool = False) -> Decoded:
+def decode(lines: Sequence[RawRecord], columns: Columns, lenient: bool = False) -> Decoded:
     """Decode JSON objects to the values of `columns`."""
     lines = cut_fractions(lines, columns)
     decoders = make_decoders(columns)
-    refused: dict[int, Exception] = {}
+    places = [place for decoder in decoders for place in decoder.places]
+    decoded = Decoded(
+        lines=[],
+        values={column.name: [] for column in columns},
+        refused={},
+        marks={place.column.name: {name: [] for name in place.marks} for place in places if place.marks},
+    )
+    for start in range(0, len(lines), BLOCK):
+        _add_block(decoded, lines[start : start + BLOCK], start + 1, columns, lenient)
+    return decoded
+
+
+def _add_block(decoded: Decoded, block: Sequence[RawRecord], first: int, columns: Columns, lenient: bool) -> None:
+    """Decode a block of records, the first of them with a number, and add their values.
+
+    The decoded records end with their block, while they are in the cache of the processor.
+    """
     found = []
-    inner: dict[str, dict[int, Any]] = {}
+    refused: dict[int, Exception] = {}
+    inner: dict[str, list[Any]] = {}
+    decoders = make_decoders(columns)
     for decoder in decoders:
-        records, errors = _decode_all(lines, decoder.json, columns if lenient else None)
+        records, errors = _decode_block(block, decoder.json, columns if lenient else None)
         refused = errors | refused
         found.append(records)
         for place in decoder.places:
             if place.rest:
                 inner[place.column.name], errors = _descend_all(records, place, lenient)
                 refused = errors | refused
-    rest = next((column for column in columns if column.options.rest), None)
-    good = [line for line in range(1, len(lines) + 1) if line not in refused] if refused else range(1, len(lines) + 1)
-    others = _read_rest([lines[line - 1] for line in good], columns) if rest else []
-    values: dict[str, list[Any]] = {rest.name: others} if rest else {}
-    marks = {}
+    good = [position for position in range(len(block)) if position not in refused]
+    decoded.lines += [first + position for position in good]
+    decoded.refused |= {first + position: error for position, error in refused.items()}
     for decoder, records in zip(decoders, found, strict=True):
-        kept = [records[line] for line in good] if refused else list(records.values())
+        kept = [records[position] for position in good] if refused else records
         for place in decoder.places:
             below = inner.get(place.column.name)
-            values[place.column.name] = [below[line] for line in good] if below else _get_values(kept, place)
-            if place.marks:
-                marks[place.column.name] = {name: _pick(kept, mark) for name, mark in place.marks.items()}
-    return Decoded(list(good), values, refused, marks)
+            values = [below[position] for position in good] if below else _get_values(kept, place)
+            decoded.values[place.column.name] += values
+            for name, attribute in place.marks.items():
+                decoded.marks[place.column.name][name] += _pick(kept, attribute)
+    if rest := next((column for column in columns if column.options.rest), None):
+        decoded.values[rest.name] += _read_rest([block[position] for position in good], columns)
 
 
 def salvage(line: bytes, columns: Columns) -> dict[str, Any]:
@@ -96,32 +114,29 @@ def explain(error: Exception) -> tuple[str, str | None]:
     return reason, ".".join(filter(None, [path.strip(".`"), name.strip("`") if is_missing else ""])) or None
 
 
-def _decode_all(
-    lines: Sequence[bytes], decoder: "msgspec.json.Decoder[Any]", repaired: Columns | None
-) -> tuple[dict[int, Any], dict[int, Exception]]:
-    """Decode records. Return those that fit, and the errors of the others, each by line.
+def _decode_block(
+    block: Sequence[RawRecord], decoder: "msgspec.json.Decoder[Any]", repaired: Columns | None
+) -> tuple[list[Any], dict[int, Exception]]:
+    """Decode records. Return them, None for those that do not fit, and the errors of these by position.
 
     With `repaired`, a record that does not fit is decoded again with the conversions of `lenient`.
     """
-    records: dict[int, Any] = {}
+    with suppress(*UNREADABLE):
+        records: list[Any] = decoder.decode_lines(b"\n".join(block))
+        if len(records) == len(block):
+            return records, {}
+    records = [None] * len(block)
     refused: dict[int, Exception] = {}
-    for start in range(0, len(lines), BLOCK):
-        block = lines[start : start + BLOCK]
-        with suppress(*UNREADABLE):
-            fitting = decoder.decode_lines(b"\n".join(block))
-            if len(fitting) == len(block):
-                records.update(enumerate(fitting, start + 1))
-                continue
-        for number, line in enumerate(block, start + 1):
-            try:
-                records[number] = decoder.decode(line)
-            except UNREADABLE as error:
-                refused[number] = error
-                if repaired is not None:
-                    with suppress(*UNREADABLE):
-                        records[number] = decoder.decode(repair(line, repaired))
-                        del refused[number]
-    return dict(sorted(records.items())) if repaired else records, refused
+    for position, line in enumerate(block):
+        try:
+            records[position] = decoder.decode(line)
+        except UNREADABLE as error:
+            refused[position] = error
+            if repaired is not None:
+                with suppress(*UNREADABLE):
+                    records[position] = decoder.decode(repair(bytes(line), repaired))
+                    del refused[position]
+    return records, refused
 
 
 def _get_values(records: Sequence[Any], place: Place) -> list[Any]:
@@ -144,20 +159,18 @@ def _pick(records: Sequence[Any], attribute: str) -> list[Any]:
         return values
 
 
-def _descend_all(
-    records: Mapping[int, Any], place: Place, lenient: bool
-) -> tuple[dict[int, Any], dict[int, Exception]]:
-    """Return the value of a column below a list in each record, and the errors of records that do not fit, by line."""
-    values: dict[int, Any] = {}
+def _descend_all(records: Sequence[Any], place: Place, lenient: bool) -> tuple[list[Any], dict[int, Exception]]:
+    """Return the value of a column below a list in each record, and the errors of records that do not fit."""
+    values: list[Any] = [None] * len(records)
     refused: dict[int, Exception] = {}
-    for line, raw in zip(records, _pick(list(records.values()), place.attribute), strict=True):
+    for position, raw in enumerate(_pick(records, place.attribute)):
         try:
-            values[line] = _descend(raw, place, lenient)
+            values[position] = _descend(raw, place, lenient)
         except msgspec.ValidationError as error:
             reason = str(error).partition(" - at `$")[0]
-            refused[line] = msgspec.ValidationError(f"{reason} - at `$.{place.column.source}`")
+            refused[position] = msgspec.ValidationError(f"{reason} - at `$.{place.column.source}`")
         except UNREADABLE as error:
-            refused[line] = error
+            refused[position] = error
     return values, refused
 
 
@@ -191,7 +204,7 @@ def _decode_value(raw: bytes | msgspec.Raw, column: Column) -> Any:
     return msgspec.json.decode(raw, type=type_ | None)
 
 
-def _read_rest(lines: Sequence[bytes], columns: Columns) -> list[Any]:
+def _read_rest(lines: Sequence[RawRecord], columns: Columns) -> list[Any]:
     """Return the fields of each record that no column reads, as raw JSON."""
     tree = make_tree(columns)
     return [_drop(line, tree) for line in lines]

@@ -187,8 +187,7 @@ def _convert_decimals(values: Sequence[Any], column: Column, reading: Reading) -
     """Convert JSON numbers, and JSON numbers in strings, to decimals of the declared digits."""
     digits, places = parse_decimal(column.kind) or (0, 0)
     type_ = pa.decimal128(digits, places)
-    texts = [None if value is None else bytes(value).strip(b'"').decode(errors="replace") for value in values]
-    array = pa.array(texts, pa.string())
+    array = pa.array(_read_texts(values), pa.string())
     if pc.all(pc.match_substring_regex(array, NUMBER_IN_ARROW), min_count=0).as_py():
         try:
             found = array.cast(type_)
@@ -211,6 +210,18 @@ def _convert_decimals(values: Sequence[Any], column: Column, reading: Reading) -
 
     found, broken = _convert_each(values, convert_one, type_)
     return found, broken | _check_bounds(found, column)
+
+
+def _read_texts(values: Sequence[Any]) -> list[str | None]:
+    """Return the text of each raw number, without quotes."""
+    some = [value for value in values if value is not None]
+    texts = b"\n".join(some).replace(b'"', b"").decode(errors="replace").split("\n") if some else []
+    if len(texts) != len(some):  # a value that is no number has line breaks
+        texts = [bytes(value).decode(errors="replace") for value in some]
+    if len(some) == len(values):
+        return [*texts]
+    rest = iter(texts)
+    return [None if value is None else next(rest) for value in values]
 
 
 def _check_bounds(array: "pa.Array[Any]", column: Column) -> Rules:
