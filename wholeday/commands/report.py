@@ -182,10 +182,12 @@ def list_losses(status: Status, totals: Mapping[dt.date, int], first: dt.date) -
     for (_, before), (date, after) in pairwise(totals.items()):
         if date >= first and before - after >= max(FEW_LOST, LARGE * before):
             found.append((date, f"{status.dataset} fell from {before:,} to {after:,} rows"))
-    for marker in status.loads:
-        for column, number in (marker.details or {}).get("nulled", {}).items():
-            if marker.date >= first and number >= max(FEW_LOST, LARGE * max(totals.values())):
-                found.append((marker.date, f"{count(number, 'value')} of {column} became null"))
+    large = max(FEW_LOST, LARGE * max(totals.values(), default=0))
+    for marker in (marker for marker in status.loads if marker.date >= first):
+        details = marker.details or {}
+        lost = {f"{count(n, 'value')} of {column} became null": n for column, n in details.get("nulled", {}).items()}
+        lost |= {f"{count(n, 'row')} of {table} were removed": n for table, n in details.get("removed", {}).items()}
+        found += [(marker.date, why) for why, number in lost.items() if number >= large]
     return [Remedy("lost", 1, str(date), why, LOST) for date, why in sorted(found, reverse=True)[:NEWEST]]
 
 

@@ -301,7 +301,9 @@ def _hold_same(name: str, one: bytes, other: bytes) -> bool:
     """Tell whether two clean parts hold the same rows. Another version of a library may write other bytes."""
     if not name.endswith(".parquet"):
         return unpack(one) == unpack(other)
-    return bool(open_rows(one).read().equals(open_rows(other).read()))
+    new, old = (open_rows(data).read() for data in (one, other))
+    # Arrow has two types of text: pandas chooses one, and a column without values has the other.
+    return new.schema.names == old.schema.names and bool(new.cast(old.schema).equals(old))
 
 
 def command(

@@ -9,13 +9,13 @@ unchanged and superseded is not counted again, as it depends on what was loaded 
 import datetime as dt
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
-from wholeday.load.catalog import check_table
+from wholeday.load.catalog import check_table, list_left
 from wholeday.load.children import list_views, select_items
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Connection, Row, decode
@@ -25,9 +25,6 @@ from wholeday.load.sql import HISTORY, Words
 from wholeday.load.staging import Staging
 from wholeday.schema.marker import CLASSES, Marker
 from wholeday.schema.tables import LOADS, REJECTS, ChildTable, Declared, Table, quote
-
-if TYPE_CHECKING:
-    pass
 
 EXAMPLES = 10  # rows that are named, of all that differ in one comparison
 
@@ -54,9 +51,14 @@ def compare(date: dt.date, thing: str, actual: Mapping[str, Any], expected: Mapp
 class Audit:
     """Reads what the warehouse says of a dataset at one moment."""
 
-    def __init__(self, db: Connection, declared: Declared, missing: Collection[str] = ()) -> None:
-        """Take the declared tables. An empty temporary table stands for each that is `missing`."""
-        self.db, self.declared, self.missing = db, declared, missing
+    def __init__(
+        self, db: Connection, declared: Declared, missing: Collection[str] = (), left: Collection[str] = ()
+    ) -> None:
+        """Take the declared tables. An empty temporary table stands for each that is `missing`.
+
+        `left` are child tables that the record class does not have any more.
+        """
+        self.db, self.declared, self.missing, self.left = db, declared, missing, left
         self.tables = declared.stored()
         has_values = " or ".join(f'c."{column}" is not null' for column in declared.row)
         self.words = Words(declared, has_values=has_values, rejects=f"{db.permanent}.{REJECTS.name}")
@@ -89,17 +91,25 @@ class Audit:
         # The next load adds the declared columns that are not stored yet.
         stored = db.describe(declared.stored().present.name).columns or declared.row
         row = {column: kind for column, kind in declared.row.items() if column in stored}
-        return cls(db, replace(declared, row=row, children=_list_stored(db, declared)), missing)
+        children = _list_stored(db, declared)
+        missing += [
+            child.name
+            for child in declared.children
+            if child.levels[0].list_name in stored and child.name not in {found.name for found in children}
+        ]
+        return cls(db, replace(declared, row=row, children=children), missing, list_left(db, declared))
 
     def has(self, *tables: Table) -> bool:
         """Whether the database has all of these tables."""
         return not any(table.name in self.missing for table in tables)
 
     def check_tables(self) -> Iterator[Finding]:
-        """Report missing tables."""
+        """Report missing tables, and those that the record class does not have any more."""
         if self.missing:
             what = f"{self.db}: the table {', '.join(self.missing)} is missing: rebuild creates it"
             yield Finding(None, self.declared.name, what)
+        for name in self.left:
+            yield Finding(None, name, "the record class has no such child table any more: rebuild drops it")
 
     def is_loaded_from(self, day: Marker) -> bool:
         """Whether the rows of a day are from this extraction of it, by `_users_days`."""
@@ -243,19 +253,24 @@ class Audit:
     ) -> Iterator[Finding]:
         """Yield a finding for each row that two tables like `table` do not share, up to EXAMPLES."""
         key, row = list(table.key), [column for column in table.columns if column not in table.key]
-        a, b = ({x: ", ".join(f'{t}."{c}"' for c in some) for x, some in (("key", key), ("row", row))} for t in "ab")
+        columns = [*key, *row]
+        a, b = ({x: _prefix(t, some) for x, some in (("key", key), ("row", row), ("all", columns))} for t in "ab")
+        differs = f"or ({a['row']}) is distinct from ({b['row']})" if row else ""
         rows = self.db.stream(f"""
-            select {a["key"]}, {a["row"]}, {b["key"]}, {b["row"]}
+            select {a["all"]}, {b["all"]}
               from {actual} a left join {expected} b on ({a["key"]}) = ({b["key"]})
-             where b."{key[0]}" is null or ({a["row"]}) is distinct from ({b["row"]})
+             where b."{key[0]}" is null {differs}
             union all
-            select {a["key"]}, {a["row"]}, {b["key"]}, {b["row"]}
+            select {a["all"]}, {b["all"]}
               from {expected} b left join {actual} a on ({a["key"]}) = ({b["key"]})
              where a."{key[0]}" is null
         """)  # noqa: S608
-        columns = [*key, *row]
         number = len(columns)
         return _limit(date, thing, (_describe(columns, len(key), row[:number], row[number:]) for row in rows))
+
+
+def _prefix(table: str, columns: Iterable[str]) -> str:
+    return ", ".join(f'{table}."{column}"' for column in columns)
 
 
 def _list_stored(db: Connection, declared: Declared) -> tuple[ChildTable, ...]:

@@ -14,7 +14,7 @@ from wholeday.load.database import Connection, Row, decode
 from wholeday.load.markers import has_markers
 from wholeday.load.old_names import refuse_old_names
 from wholeday.load.sql import HISTORY, INDEXES, Words
-from wholeday.schema.tables import LOADS, REJECTS, Declared, Table
+from wholeday.schema.tables import LOADS, REJECTS, Declared, Table, find_dataset
 
 
 def prepare_tables(db: Connection, declared: Declared) -> None:
@@ -23,6 +23,12 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
     Raises WarehouseError for any other difference.
     """
     refuse_old_names(db, declared.name)
+    _refuse_shared_names(db, declared)
+    if left := list_left(db, declared):
+        raise WarehouseError(
+            f"{db}: the record class of {declared.name} has no child table {', '.join(left)} any more: "
+            "drop it by loading all days into new tables with the command rebuild"
+        )
     _create_shared(db)
     tables = declared.stored()
     missing = [table.name for table in tables if not db.describe(table.name).columns]
@@ -37,22 +43,39 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
             db.create(table)
         else:
             check_table(db, table, optional=declared.row)
-            _add_columns(db, table)
+    stored = [child for child in declared.children if check_table(db, child.table, optional=child.row)]
+    for view_name in (view, *(f"{child.name}_history" for child in declared.children)):
+        check_view(db, view_name)
+    if not missing:
+        _change_columns(db, [*tables, *(child.table for child in stored)], declared)
     for child in declared.children:
-        if check_table(db, child.table, optional=child.row):
-            _add_columns(db, child.table)
-        else:
-            db.create(child.table)
-    check_view(db, view)
-    _widen_columns(db, declared)
+        if child not in stored:
+            db.create(child.table, mark=child.mark)
     words = Words(declared)
     for index, sql in INDEXES.items():
         if not db.has_index(f"_{declared.name}_{index}"):
             db.run(sql.format_map(words))
     db.create_view(view, HISTORY.format_map(words))
     for name, select in list_views(db, declared):
-        check_view(db, name)
         db.create_view(name, select)
+
+
+def _refuse_shared_names(db: Connection, declared: Declared) -> None:
+    """Raise WarehouseError if a dataset has the name of a child table of another one."""
+    clashes = [(child.name, declared.name) for child in declared.children if db.describe(f"_{child.name}_days").columns]
+    above = find_dataset(db.read_marks().get(declared.name, ""))
+    clashes += [(declared.name, above)] if above else []
+    for name, dataset in clashes:
+        raise WarehouseError(
+            f"{db}: {name} is the name of a dataset, and of a child table of {dataset}: give the dataset another name"
+        )
+
+
+def list_left(db: Connection, declared: Declared) -> list[str]:
+    """Return the child tables that an earlier record class had and the declared one does not have."""
+    known = {child.name for child in declared.children}
+    marks = db.read_marks()
+    return [name for name in sorted(marks) if find_dataset(marks[name]) == declared.name and name not in known]
 
 
 def _create_shared(db: Connection) -> None:
@@ -66,31 +89,32 @@ def _create_shared(db: Connection) -> None:
         db.create(table)
 
 
-def _add_columns(db: Connection, table: Table) -> None:
-    """Add the declared columns that the stored table lacks; they are null in its rows."""
-    stored = db.describe(table.name).columns
-    for column in table.columns:
-        if column not in stored:
-            db.add_column(table, column)
+def _change_columns(db: Connection, tables: Iterable[Table], declared: Declared) -> None:
+    """Add the declared columns that stored tables lack, null in their rows, and widen columns of decimals.
 
-
-def _widen_columns(db: Connection, declared: Declared) -> None:
-    """Widen the columns whose declared decimals have more digits. The views are dropped, as they depend on these."""
-    narrow = []
-    for table in (*declared.stored(), *(child.table for child in declared.children)):
-        stored = db.describe(table.name).columns
-        narrow += [(table, column) for column, kind in table.columns.items() if stored[column] != db.to_type(kind)]
-    if narrow:
+    The views are dropped before, as they depend on the columns.
+    """
+    stored = [(table, db.describe(table.name).columns) for table in tables]
+    added = [(table, column) for table, found in stored for column in table.columns if column not in found]
+    narrow = [
+        (table, column)
+        for table, found in stored
+        for column, kind in table.columns.items()
+        if found.get(column, db.to_type(kind)) != db.to_type(kind)
+    ]
+    if added or narrow:
         drop_views(db, declared)
+    for table, column in added:
+        db.add_column(table, column)
     for table, column in narrow:
         db.widen_column(table, column)
 
 
 def drop_views(db: Connection, declared: Declared) -> None:
     """Drop the views of the history, those of child tables first."""
-    for name, _ in list_views(db, declared):
-        db.run(f'drop view if exists "{name}"')
-    db.run(f'drop view if exists "{declared.name}_history"')
+    children = [*(child.name for child in declared.children), *list_left(db, declared)]
+    for name in [*reversed(children), declared.name]:
+        db.run(f'drop view if exists "{name}_history"')
 
 
 def _is_wider(wanted: str, stored: str) -> bool:
@@ -166,13 +190,14 @@ def clear_tables(db: Connection, declared: Declared) -> list[Row]:
     stored = [db.describe(table.name) for table in tables]
     for view in (table.name for table in stored if table.kind == "view"):
         raise WarehouseError(f"{db}: {view} is a view, not a table: drop it, or choose another database")
-    if stored == wanted:  # readers need not wait
+    left = list_left(db, declared)
+    if stored == wanted and not left:  # readers need not wait
         for table in tables:
             db.run(f'delete from "{table.name}"')  # noqa: S608
     else:
         drop_views(db, declared)
-        for table in tables:
-            db.run(f'drop table if exists "{table.name}"')
+        for table_name in [*(table.name for table in tables), *left]:
+            db.run(f'drop table if exists "{table_name}"')
     for table in (LOADS, REJECTS):
         if check_table(db, table):
             db.run(f"delete from {table.name} where dataset = :name", name=name)  # noqa: S608

@@ -91,8 +91,11 @@ class Connection(Protocol):
     def describe(self, name: str) -> Table:
         """Return a table or view as stored, with the types of the database; without columns if it does not exist."""
 
-    def create(self, table: Table, *, temporary: bool = False) -> None:
-        """Create a table with its primary key. A temporary one replaces an earlier one of its name."""
+    def create(self, table: Table, *, temporary: bool = False, mark: str = "") -> None:
+        """Create a table with its primary key, and a mark. A temporary one replaces an earlier one of its name."""
+
+    def read_marks(self) -> dict[str, str]:
+        """Return the marks of the tables that have one, by the name of the table."""
 
     def add_column(self, table: Table, column: str) -> None:
         self.run(f'alter table "{table.name}" add column "{column}" {self.to_type(table.columns[column])}')
@@ -104,7 +107,7 @@ class Connection(Protocol):
         """Return the type that `describe` returns for a column of a kind."""
 
     def list_items(self, list_: str, alias: str) -> str:
-        """Return SQL for a table of the items of a JSON list."""
+        """Return SQL for a table of the items of a JSON list. Any other value has none."""
 
     def read_position(self, alias: str) -> str:
         """Return SQL for the position of an item, from 0."""

@@ -45,7 +45,8 @@ def load_day(workspace: Workspace, date: dt.date) -> None:
     logger.info("%s %s: %s", workspace.name, date, describe_load(marker))
 
 
-DETAILS = {"nulled": "nulled", "absent": "absent", "added": "child rows added", "removed": "child rows removed"}
+LOSSES = {"nulled": "nulled", "absent": "absent", "removed": "child rows removed"}
+"""The details of a marker that say what a day lacks, besides rows of the dataset."""
 
 
 def describe_load(*markers: Marker) -> str:
@@ -61,14 +62,18 @@ def describe_load(*markers: Marker) -> str:
 
 
 def describe_removed(*markers: Marker) -> str:
-    """Describe the `details` of these markers: `nulled: email 98, city 2`; empty if there are none."""
-    kinds: dict[str, Counter[str]] = {}
+    """Describe what these days lack besides rows: `nulled: email 98, city 2; child rows removed: orders_lines 3`.
+
+    Empty if there is nothing.
+    """
+    losses = {kind: Counter[str]() for kind in LOSSES}
     for marker in markers:
-        for kind, counts in (marker.details or {}).items():
-            kinds.setdefault(kind, Counter()).update(counts)
+        for kind in LOSSES:
+            losses[kind].update((marker.details or {}).get(kind, {}))
     return "; ".join(
-        f"{DETAILS[kind]}: {', '.join(f'{name} {number:,}' for name, number in found.most_common())}"
-        for kind, found in kinds.items()
+        f"{LOSSES[kind]}: {', '.join(f'{name} {number:,}' for name, number in found.most_common())}"
+        for kind, found in losses.items()
+        if found
     )
 
 

@@ -52,18 +52,23 @@ class Merge(Statements):
         return self._count(kept)
 
     def _update_children(self, merged: Marker, is_reload: bool) -> Marker:
-        """Derive the child rows of the rows that the load changed; of all rows of a day that is loaded again.
+        """Derive the child rows of the rows that the load changed.
 
-        Another record class may have made that day, without child tables.
+        Another record class, without child tables, may have made a day that is loaded again. Its rows are derived, too.
         """
         if not self.declared.children:
             return merged
         if self.first:
             changes = fill_children(self.db, self.declared)
         else:
-            tables = ["_before", "_stage"] if is_reload else ["_before"]
-            keys = " union ".join(f"select {self.words['key']} from {table}" for table in tables)  # noqa: S608
-            changes = update_children(self.db, self.declared, keys)
+            self.execute("delete from _touched")
+            self.execute("insert into _touched ({key}) select {key} from _before")
+            if is_reload:
+                self.execute("""
+                    insert into _touched ({key}) select {key} from {present} where load_date = :date
+                    on conflict do nothing
+                """)
+            changes = update_children(self.db, self.declared, "select {key} from _touched".format_map(self.words))
         found = {"added": changes.added, "removed": changes.removed}
         return merged.replace(details=(merged.details or {}) | {name: x for name, x in found.items() if x})
 

@@ -49,7 +49,11 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     pruned_at: dt.datetime | None = None
     details: dict[str, dict[str, int]] | None = {}
-    """The load removed this besides users: `{"nulled": {"email": 98}}`. None if an older version wrote the marker."""
+    """What the load changed besides rows: `{"nulled": {"email": 98}, "removed": {"orders_line_items": 3}}`.
+
+    `nulled` counts values that became null, by column; `added` and `removed` rows, by child table; `absent` the
+    records of the day, by each usual field that none of them has. None if an older version wrote the marker.
+    """
 
     @property
     def counts(self) -> dict[str, int]:

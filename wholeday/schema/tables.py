@@ -30,6 +30,7 @@ REJECTS = Table(
     | dict.fromkeys(("reason", "field", "key", "record"), "text"),
     ("dataset", "load_date", "part", "line"),
 )
+MARK = "child table of "  # of the tables of a record class, with the name of the dataset
 TAKEN = ("loads", "rejects")
 LONGEST_NAME = 63  # bytes; PostgreSQL silently cuts a longer one
 LONGEST_DERIVED = "_{}_forgotten"  # of the names derived from a dataset's
@@ -111,6 +112,11 @@ class ChildTable:
         return tuple(f"{self.dataset}_{column}" for column in self.dataset_key)
 
     @property
+    def mark(self) -> str:
+        """What tells the table from those of other programs."""
+        return f"{MARK}{self.dataset}"
+
+    @property
     def table(self) -> Table:
         """The stored table."""
         key = self.parent_key | self.levels[-1].key
@@ -167,6 +173,11 @@ class Declared:
             wanted=Table("_wanted", wanted, key),
             before=Table("_before", state, key),
         )
+
+
+def find_dataset(mark: str) -> str:
+    """Return the dataset of the child table with this mark; empty for any other mark."""
+    return mark.removeprefix(MARK) if mark.startswith(MARK) else ""
 
 
 def quote(name: str) -> str:

@@ -18,7 +18,7 @@ from wholeday.load.ahead import read_ahead
 from wholeday.load.database import Connection
 from wholeday.load.postgres import types
 from wholeday.load.postgres.binary_copy import encode_rows
-from wholeday.load.postgres.errors import NEXT_STEPS
+from wholeday.load.postgres.errors import DROP_DEPENDENT, NEXT_STEPS
 from wholeday.schema.kinds import TEXT
 from wholeday.schema.tables import Table, join_names, quote
 
@@ -57,6 +57,11 @@ select a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey:
   left join pg_index i on i.indrelid = c.oid and i.indisprimary
  where c.relnamespace = to_regnamespace(:schema) and c.relname = :name
  order by a.attnum
+"""
+
+MARKS = """
+select relname::text, obj_description(oid, 'pg_class') from pg_class
+ where relnamespace = to_regnamespace(:schema) and relkind = 'r' and obj_description(oid, 'pg_class') is not null
 """
 
 # By how many rows this transaction has made a table grow; or how many rows it has, if the server keeps no counts, or
@@ -246,10 +251,15 @@ class PostgreSQL(Connection):
         kind = "view" if any(relkind in VIEWS for *_, relkind in columns) else "table"
         return Table(name, {column: type_ for column, type_, *_ in columns}, tuple(column for _, column in key), kind)
 
-    def create(self, table: Table, *, temporary: bool = False) -> None:
+    def create(self, table: Table, *, temporary: bool = False, mark: str = "") -> None:
         if not temporary:
             self._lock()  # several datasets may be created at once, and all share some tables
         self._create(table, "pg_temp" if temporary else self.permanent)
+        if mark:
+            self.run(f"comment on table {quote(table.name)} is '{mark.replace(chr(39), chr(39) * 2)}'")
+
+    def read_marks(self) -> dict[str, str]:
+        return dict(self.run(MARKS, schema=self.permanent).fetchall())
 
     def _create(self, table: Table, schema: str, *, with_key: bool = True) -> None:
         if schema == self.temporary:
@@ -263,7 +273,10 @@ class PostgreSQL(Connection):
         self.run(f'create table if not exists {schema}."{table.name}" ({", ".join([*columns, *key])}) {end}')
 
     def widen_column(self, table: Table, column: str) -> None:
-        self.run(f'alter table "{table.name}" alter "{column}" type {self.to_type(table.columns[column])}')
+        try:
+            self.run(f'alter table "{table.name}" alter "{column}" type {self.to_type(table.columns[column])}')
+        except errors.FeatureNotSupported as error:
+            raise WarehouseError(f"{self}: {error.diag.message_detail}: {DROP_DEPENDENT}") from error
 
     def has_index(self, name: str) -> bool:
         query = "select 1 from pg_class where relnamespace = to_regnamespace(:schema) and relname = :name"

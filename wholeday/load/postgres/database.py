@@ -94,6 +94,9 @@ class Database:
     def _explain(self, error: psycopg.Error) -> str:
         """Describe an error, without libpq's advice, which follows a tab, and without stored values."""
         words, constraint = error.diag.message_primary or str(error), error.diag.constraint_name or ""
+        if isinstance(error, psycopg.errors.DependentObjectsStillExist) and error.diag.message_detail:
+            # It names them. The details of other errors may quote values.
+            words = f"{error.diag.message_detail.partition(chr(10))[0]}: {words}"
         place = (error.diag.context or "").partition("\n")[0]
         if place.endswith(" RAISE"):  # the text of a function may quote a user
             words = place

@@ -7,13 +7,14 @@ TRANSIENT = {
     *("40001", "40P01"),  # two transactions conflicted
     *("57P01", "57P02", "57P03", "57P05", "25P03", "25P04"),  # the server or the session ended
 }
+DROP_DEPENDENT = "drop what depends on it, and create that again afterwards"
 NEXT_STEPS = {
     "55P03": "another program is writing to it: wait until it ends, or end it, and run again",
     "57014": "somebody cancelled it there, or statement_timeout is too short for this role",
     "42501": "grant this role the right, and run again",
     "25006": "a standby, or read-only: name the server that takes writes; "
     "of several hosts, target_session_attrs=read-write finds it",
-    "2BP01": "drop what depends on it, and create that again afterwards",
+    "2BP01": DROP_DEPENDENT,
     "23": IN_THE_WAY,
     "P0001": IN_THE_WAY,
     "22P05": "the database cannot hold every character: choose one that was created with encoding 'UTF8'",

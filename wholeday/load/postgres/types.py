@@ -22,8 +22,9 @@ def to_type(kind: str) -> str:
 
 
 def list_items(list_: str, alias: str) -> str:
-    """Return a table of the items of a JSON list."""
-    return f"jsonb_array_elements({list_}) with ordinality as {alias}(value, number)"
+    """Return a table of the items of a JSON list. Any other value has none."""
+    items = f"jsonb_array_elements(case jsonb_typeof({list_}) when 'array' then {list_} end)"
+    return f"{items} with ordinality as {alias}(value, number)"
 
 
 def read_position(alias: str) -> str:

@@ -1,6 +1,7 @@
 """A connection to a SQLite file: locking, types and DDL."""
 
 import datetime as dt
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -182,23 +183,33 @@ class SQLite(Connection):
         found = Table(name, {column: type_ for column, type_, _ in columns}, tuple(column for _, column in key))
         return found._replace(kind="view") if view else found
 
-    def create(self, table: Table, *, temporary: bool = False) -> None:
-        key = join_names(table.key)
+    def create(self, table: Table, *, temporary: bool = False, mark: str = "") -> None:
+        name = f'constraint "{mark}"' if mark else ""
         columns = [
             f'"{column}" {self.to_type(kind)}{" not null" if column in table.key else ""}'
             for column, kind in table.columns.items()
         ]
+        key = join_names(table.key)
         if temporary:
             self.run(f'drop table if exists temp."{table.name}"')
         # Tables are ordered by their key. An ordinary table already is if the key is one integer.
         ordered = "" if [table.columns[column] for column in table.key] == ["integer"] else "without rowid"
         self.run(
             f'create {"temporary" if temporary else ""} table "{table.name}" '
-            f"({', '.join(columns)}, primary key ({key})) {ordered}"
+            f"({', '.join(columns)}, {name} primary key ({key})) {ordered}"
         )
 
+    def read_marks(self) -> dict[str, str]:
+        tables = self.run("select name, sql from sqlite_master where type = 'table'").fetchall()
+        found = {name: re.search(r'constraint "([^"]*)" primary key', sql) for name, sql in tables}
+        return {name: match[1] for name, match in found.items() if match}
+
     def widen_column(self, table: Table, column: str) -> None:
-        pass  # a REAL holds it
+        new = "_wider"
+        self.run(f'alter table "{table.name}" add column {new} {self.to_type(table.columns[column])}')
+        self.run(f'update "{table.name}" set {new} = "{column}" where "{column}" is not null')  # noqa: S608
+        self.run(f'alter table "{table.name}" drop column "{column}"')
+        self.run(f'alter table "{table.name}" rename column {new} to "{column}"')
 
     def has_index(self, name: str) -> bool:
         query = "select 1 from sqlite_master where type = 'index' and name = :name"

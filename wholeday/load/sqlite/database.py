@@ -100,6 +100,8 @@ def _explain(error: sqlite3.Error, path: Path) -> WarehouseError | None:
         problem = "a trigger raises an error"  # its text may quote a user
     if extended in LOCK_ERRORS:
         code = sqlite3.SQLITE_PROTOCOL
+    if problem.startswith("error in "):  # a view of another program reads a column that is widened
+        return WarehouseError(f"{path}: {problem}: drop it, run again, and create it again afterwards")
     if NOT_TEXT in problem:
         return WarehouseError(f"{path}: a value is not text: correct it, or rebuild the warehouse")
     return WarehouseError(f"{path}: {problem}: {NEXT_STEPS[code]}") if code in NEXT_STEPS else None

@@ -35,8 +35,8 @@ def to_type(kind: str) -> str:
 
 
 def list_items(list_: str, alias: str) -> str:
-    """Return a table of the items of a JSON list."""
-    return f"json_each({list_}) {alias}"
+    """Return a table of the items of a JSON list. Any other value has none."""
+    return f"json_each(case when substr({list_}, 1, 1) = '[' then {list_} end) {alias}"
 
 
 def read_position(alias: str) -> str:
