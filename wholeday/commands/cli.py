@@ -94,24 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = make_program().main(list(arguments) or ["--help"], "wholeday", standalone_mode=False)
         sys.stdout.flush()
-    except typer.TyperException as error:
+    except (typer.TyperException, ConfigFileError) as error:  # the next handler imports Luigi, which would warn or fail
         sys.stderr.write(f"ERROR: {error}\n")
-        code = error.exit_code
-    except ConfigFileError as error:  # the next handler imports Luigi, which would warn or fail
-        sys.stderr.write(f"ERROR: {error}\n")
-        code = 2
-    except OSError as error:
-        if error.filename:
-            raise
-        from wholeday.tasks import console
-
-        console.drop_stream("stdout", error)
+        code = getattr(error, "exit_code", 2)
     except Exception as error:
         from wholeday.tasks import console
 
-        if not isinstance(error, console.EXPECTED):
+        if isinstance(error, OSError) and not error.filename:
+            console.drop_stream("stdout", error)
+        elif isinstance(error, console.EXPECTED):
+            sys.exit(f"ERROR: {console.describe_error(error)}")
+        else:
             raise
-        sys.exit(f"ERROR: {console.describe_error(error)}")
     if code:
         sys.exit(code)
 

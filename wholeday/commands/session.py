@@ -38,14 +38,11 @@ def import_workflow() -> None:
 
     try:
         importlib.import_module(WORKFLOW)
-    except ModuleNotFoundError as error:
-        if error.name == WORKFLOW:
-            raise ConfigError(
-                f"{WORKFLOW}/ is missing in this folder: run the command in the folder of the project"
-            ) from error
-        raise ConfigError(describe_import_failure(error)) from error
     except Exception as error:
-        raise ConfigError(describe_import_failure(error)) from error
+        problem = describe_import_failure(error)
+        if isinstance(error, ModuleNotFoundError) and error.name == WORKFLOW:
+            problem = f"{WORKFLOW}/ is missing in this folder: run the command in the folder of the project"
+        raise ConfigError(problem) from error
 
 
 def pick_loads(given: Given) -> "list[type[Load]]":

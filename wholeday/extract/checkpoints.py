@@ -49,7 +49,7 @@ class Checkpoints:
         if found_digest == request_digest and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
             self.started_at, self._lines, self._checkpoints = started_at, lines, checkpoints
             self.parts = [checkpoint.part for checkpoint in checkpoints]
-        elif folder.has_parts():
+        elif folder.list_parts():
             why = "it had other settings, or began more than a day ago" if checkpoints else "it has no checkpoint"
             logger.info("%s: cannot resume the interrupted extraction, as %s; restarting", folder.day, why)
         folder.clear(keep=[part.name for part in self.parts])

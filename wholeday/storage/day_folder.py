@@ -173,10 +173,6 @@ class DayFolder:
         """Read the lines of the checkpoints."""
         return self._storage.read_log(self.path / CHECKPOINTS)
 
-    def has_parts(self) -> bool:
-        """Return whether the folder holds parts of records, named by a manifest or not."""
-        return any(name.startswith("part-") for name in self._storage.list_names(self.path))
-
     def remove_checkpoints(self) -> None:
         """Remove the checkpoints of an extraction that is complete."""
         self._remove([CHECKPOINTS])

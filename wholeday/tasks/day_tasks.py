@@ -16,18 +16,9 @@ from luigi.interface import core
 from luigi.setup_logging import InterfaceLogging
 from luigi.task import MixinNaiveBulkComplete
 
-from wholeday import clock, log
+from wholeday import clock, errors, log
 from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
-from wholeday.errors import (
-    ConfigError,
-    DatasetError,
-    DayNotClosedError,
-    FolderError,
-    NotRunError,
-    UnreachableError,
-    WarehouseError,
-)
 from wholeday.extract import outage
 from wholeday.load.markers import find_loaded
 from wholeday.schema.dataset import Dataset
@@ -48,9 +39,9 @@ class DayParameter(luigi.DateParameter):
         try:
             day = dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).date()
         except ValueError as error:
-            raise ConfigError(f"{text!r} is not a day: write it as 2026-11-21") from error
+            raise errors.ConfigError(f"{text!r} is not a day: write it as 2026-11-21") from error
         if not 1970 <= day.year < dt.MAXYEAR:
-            raise ConfigError(f"{text} is out of range: give a day from 1970 on")
+            raise errors.ConfigError(f"{text} is out of range: give a day from 1970 on")
         return day
 
 
@@ -63,7 +54,7 @@ def find_task(dataset: Dataset, stage: str) -> "type[DayTask]":
     if task := _stages.get((dataset.name, stage)):
         return task
     base = stage.title()
-    raise DatasetError(
+    raise errors.DatasetError(
         f"dataset {dataset.name} has no task for the stage {stage}: write, in its file, "
         f"class {base}{dataset.name.title().replace('_', '')}({base}, dataset=…)"
     )
@@ -114,7 +105,7 @@ class DayTask(luigi.Task):
         """Return whether the day is done at this stage. Luigi has no event for an error here, so it is recorded."""
         try:
             return self.is_done()
-        except (FolderError, WarehouseError) as error:
+        except (errors.FolderError, errors.WarehouseError) as error:
             on_failure(self, error)
             raise
 
@@ -125,7 +116,7 @@ class DayTask(luigi.Task):
     def on_failure(self, exception: BaseException) -> str:
         """Return what the visualiser shows: one line for an expected error, a traceback for a bug."""
         line = console.describe_error(exception) or clean_lines(traceback.format_exc())
-        return f"{UNREACHABLE}: {line}" if isinstance(exception, UnreachableError) else line
+        return f"{UNREACHABLE}: {line}" if isinstance(exception, errors.UnreachableError) else line
 
     def __getstate__(self) -> dict[str, Any]:
         """Take the command line along: a child process that is spawned does not know it."""
@@ -168,7 +159,7 @@ def on_success(task: DayTask) -> None:
 
 def on_failure(task: DayTask, error: BaseException) -> None:
     """Record that a task failed or could not be scheduled. Luigi calls this in the process of the task."""
-    if not isinstance(error, (DayNotClosedError, NotRunError)):  # the day was not tried
+    if not isinstance(error, (errors.DayNotClosedError, errors.NotRunError)):  # the day was not tried
         record_failure(task.dataset, task.date, task.stage, error)
 
 
@@ -265,7 +256,7 @@ class Load(DayTask):
         days = list(parameter_tuples)
         try:
             loaded = find_loaded(Pipeline().database, dataset.name, days)
-        except WarehouseError as error:  # Luigi has no event for an error here either
+        except errors.WarehouseError as error:  # Luigi has no event for an error here either
             record_failure(dataset, max(days), "load", error)
             raise
         return [day for day in days if day in loaded]

@@ -9,6 +9,7 @@ files of their days until the next run.
 
 import datetime as dt
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Annotated, NamedTuple
@@ -74,15 +75,14 @@ def forget(workspace: Workspace, keys: Sequence[str]) -> Erased:
     if not problems:
         with warehouse.database.connect() as db:
             db.begin(workspace.name)  # the lock that guards the file
-            tombstones.add([Done(clock.utc_now(), len(all_keys), _drop_zeros(erased_ever))])
+            tombstones.add([Done(clock.utc_now(), len(all_keys), +erased_ever)])
     unknown = [text for key, text in asked.items() if key not in search.finder.found]
-    return Erased(_drop_zeros(erased), rows, unknown, problems)
+    return Erased(+erased, rows, unknown, problems)
 
 
-def _erase_days(search: Search) -> tuple[dict[dt.date, int], dict[dt.date, int], list[str]]:
+def _erase_days(search: Search) -> tuple[Counter[dt.date], Counter[dt.date], list[str]]:
     """Erase the lines of each day. Return their numbers by day: now, and ever; and the problems."""
-    erased: dict[dt.date, int] = {}
-    erased_ever: dict[dt.date, int] = {}
+    erased, erased_ever = Counter[dt.date](), Counter[dt.date]()
     problems: list[str] = []
     done: set[dt.date] = set()
     # A day that another process starts meanwhile may hold records from before the tombstones.
@@ -114,10 +114,6 @@ def _write_tombstones(
     if not keys:
         raise ConfigError(f"{declared.name}: no key was erased before, so there is nothing to complete: give a key")
     return keys
-
-
-def _drop_zeros(days: dict[dt.date, int]) -> dict[dt.date, int]:
-    return {date: lines for date, lines in days.items() if lines}
 
 
 def command(

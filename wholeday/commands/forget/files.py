@@ -46,7 +46,7 @@ def _clear_unfinished(workspace: Workspace, raw: DayFolder, clean: DayFolder) ->
     """Clear a day without a raw manifest. Raises FolderError if no run would extract it again."""
     if clean.exists() and not raw.has_folder():
         raise FolderError(f"{clean} has no raw files. Delete it, or restore {raw} from a copy")
-    marker = open_warehouse(workspace).read_marker(raw.date) if raw.has_parts() else None
+    marker = open_warehouse(workspace).read_marker(raw.date) if raw.list_parts() else None
     if marker and not marker.pruned_at:
         raise FolderError(
             f"{raw}/{MANIFEST} is missing, and the day is loaded. Restore it from a copy, or {REMEDIES['raw']}"
