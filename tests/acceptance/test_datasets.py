@@ -189,7 +189,7 @@ USERS = Dataset("users", User, drop_tests)
         ('!= "test"]', "!= (\n        'test'\n    )]", False),
         ('"test"', '"tests"', True),
         ("from wholeday", "LIMIT = 3\nfrom wholeday", True),  # clean may use it
-        ("Dataset(", "class Other:\n    pass\n\n\nDataset(", False),
+        ("USERS =", "class Other:\n    pass\n\n\nUSERS =", False),
     ],
 )
 def test_version_depends_on_code_of_clean_not_comments(tmp_path, monkeypatch, old, new, is_other):

@@ -1,5 +1,6 @@
 """Run the commands of the README and of docs/ as written, and compare their output."""
 
+import ast
 import datetime as dt
 import json
 import re
@@ -24,6 +25,9 @@ from tests.support.shapes import SHAPES
 from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
 from wholeday.extract.http.demo import DemoAdapter
+from wholeday.schema import lenient
+from wholeday.schema.kinds import TYPES
+from wholeday.schema.record import FieldOptions
 from wholeday.schema.reject import Reject
 from wholeday.schema.tables import LOADS
 from wholeday.storage.manifest import CleanManifest, RawManifest
@@ -31,6 +35,28 @@ from wholeday.storage.manifest import CleanManifest, RawManifest
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
+ORDERS = [
+    {
+        "id": f"6f9619ff-8b86-d011-b42d-00cf4fc964f{number}",
+        "customer": {"id": number},
+        "status": status,
+        "total_price": total,
+        "created": 1763632800,
+        "metadata": {"source": "web"},
+        "lines": {"data": lines, "has_more": False},
+        "updated_at": "2026-11-20T10:00:00Z",
+    }
+    for number, status, total, lines in (
+        (
+            *(1, "paid", "31.50"),
+            [
+                {"id": 1, "variant": {"sku": "tea-1"}, "price": "10.50", "quantity": 2},
+                {"id": 2, "variant": {"sku": "cup-7"}, "price": 10.5, "quantity": 1},
+            ],
+        ),
+        (2, "open", 0.1, [{"id": 3, "variant": {"sku": "tea-1"}, "price": "0.10", "quantity": 1}]),
+    )
+]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
@@ -47,8 +73,7 @@ def test_readme_examples_match_their_output(server):
         return Answer(response.content, response.status_code if known else 401, dict(response.headers))
 
     server.on("/v1/users", show_demo)
-    changed = {"changed": "2026-11-20T10:00:00Z"}
-    server.on("/v1/orders", Answer([{"number": "A", "line": line, **changed} for line in (1, 2)]))
+    server.on("/v1/orders", Answer(ORDERS))
     shape = SHAPES["jsonplaceholder"](server, 10)
     replace = {"https://api.example.com": server.url, "https://jsonplaceholder.typicode.com/users": shape.url}
     with Reader(replace) as reader:
@@ -169,6 +194,45 @@ def test_every_key_is_in_the_readme():
     for section in (USERS.config, Pipeline):
         for name, _ in section.get_params():
             assert f"`{name}`" in README, name
+
+
+def test_readme_shows_the_classes_of_the_example():
+    """The example adds a docstring, and the tasks."""
+    example = (ROOT / "examples" / "orders.py").read_text()
+    (block,) = (block for block in read_blocks("README.md") if "class Order(Record)" in block.text)
+    assert block.text in example
+
+
+def test_readme_names_each_argument_of_field():
+    """Each row of the table names its arguments."""
+    rows = "".join(re.findall(r"^\| `.*", README.partition("| argument of `Field`")[2], re.MULTILINE))
+    for name in FieldOptions.__dataclass_fields__.keys() - {"source"}:
+        assert f"`{name}`" in rows, name
+
+
+def test_readme_names_each_type_of_a_column():
+    rows = "".join(re.findall(r"^\| `.*", README.partition("| type | stored")[2], re.MULTILINE))
+    for type_ in TYPES:
+        assert f"`{type_.__name__}`" in rows, type_
+
+
+def test_readme_names_each_lenient_conversion():
+    """The module's own table, without the note for its readers."""
+    rows = re.findall(r"^\| .*", lenient.__doc__, re.MULTILINE)
+    assert len(rows) > 5
+    for row in rows:
+        assert row.replace(" (in `values`, which reads these)", "") in README, row
+
+
+@pytest.mark.parametrize(("path", "most"), [("pipeline/users.py", 30), ("examples/orders.py", 25)])
+def test_dataset_is_a_short_file(path, most):
+    """Imports, docstrings and blank lines do not count."""
+    tree = ast.parse((ROOT / path).read_text())
+    lines = set[int]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.Assign | ast.AnnAssign | ast.FunctionDef):
+            lines.add(node.lineno)
+    assert len(lines) <= most
 
 
 def test_run_sh_help_lists_every_command():
