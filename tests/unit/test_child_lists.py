@@ -90,3 +90,10 @@ def test_blocks_of_records_keep_their_lists() -> None:
     assert found[300] is None
     for number, text in enumerate(found):
         assert number == 300 or [item["count"] for item in json.loads(str(text))] == [number] * 3
+
+
+def test_repaired_item_may_be_null() -> None:
+    """`lenient` makes null of an empty text, in a block that was sent without a null."""
+    line = b'{"id": 1, "items": [{"key": "1", "price": "", "count": "2"}]}'
+    (text,) = transform([line], Conversion(Order, lenient=True)).rows["items"]
+    assert json.loads(text) == [fill(1, count=2)]

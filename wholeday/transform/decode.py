@@ -18,7 +18,7 @@ from wholeday.schema.lenient import convert_value, repair
 from wholeday.schema.paths import find, load
 from wholeday.schema.raw_fields import UNREADABLE, RawRecord
 from wholeday.schema.scan import scan
-from wholeday.schema.structs import Place, describe_type, make_decoders, make_tree
+from wholeday.schema.structs import Decoder, Place, describe_type, make_decoders, make_tree
 from wholeday.transform.times import cut_fractions
 
 # Lines decoded in one call. After a bad record the lines of its block are decoded one by one.
@@ -57,11 +57,15 @@ def decode(lines: Sequence[RawRecord], columns: Columns, lenient: bool = False) 
         marks={place.column.name: {name: [] for name in place.marks} for place in places if place.marks},
     )
     for start in range(0, len(lines), BLOCK):
-        _add_block(decoded, lines[start : start + BLOCK], start + 1, columns, lenient)
+        _add_block(decoded, lines[start : start + BLOCK], start + 1, decoders, columns if lenient else None)
+    if rest := next((column for column in columns if column.options.rest), None):
+        decoded.values[rest.name] = _read_rest([lines[line - 1] for line in decoded.lines], columns)
     return decoded
 
 
-def _add_block(decoded: Decoded, block: Sequence[RawRecord], first: int, columns: Columns, lenient: bool) -> None:
+def _add_block(
+    decoded: Decoded, block: Sequence[RawRecord], first: int, decoders: Sequence[Decoder], repaired: Columns | None
+) -> None:
     """Decode a block of records, the first of them with a number, and add their values.
 
     The decoded records end with their block, while they are in the cache of the processor.
@@ -69,14 +73,15 @@ def _add_block(decoded: Decoded, block: Sequence[RawRecord], first: int, columns
     found = []
     refused: dict[int, Exception] = {}
     inner: dict[str, list[Any]] = {}
-    decoders = make_decoders(columns)
+    # A repaired record may have nulls that were not sent.
+    has_null = repaired is not None or NULL in b"\n".join(block)
     for decoder in decoders:
-        records, errors = _decode_block(block, decoder.json, columns if lenient else None)
+        records, errors = _decode_block(block, decoder.json, repaired)
         refused = errors | refused
         found.append(records)
         for place in decoder.places:
             if place.rest:
-                inner[place.column.name], errors = _descend_all(records, place, lenient)
+                inner[place.column.name], errors = _descend_all(records, place, lenient=repaired is not None)
                 refused = errors | refused
     good = [position for position in range(len(block)) if position not in refused]
     decoded.lines += [first + position for position in good]
@@ -85,12 +90,10 @@ def _add_block(decoded: Decoded, block: Sequence[RawRecord], first: int, columns
         kept = [records[position] for position in good] if refused else records
         for place in decoder.places:
             below = inner.get(place.column.name)
-            values = [below[position] for position in good] if below else _get_values(kept, place)
+            values = [below[position] for position in good] if below else _get_values(kept, place, has_null)
             decoded.values[place.column.name] += values
             for name, attribute in place.marks.items():
                 decoded.marks[place.column.name][name] += _pick(kept, attribute)
-    if rest := next((column for column in columns if column.options.rest), None):
-        decoded.values[rest.name] += _read_rest([block[position] for position in good], columns)
 
 
 def salvage(line: bytes, columns: Columns) -> dict[str, Any]:
@@ -139,9 +142,9 @@ def _decode_block(
     return records, refused
 
 
-def _get_values(records: Sequence[Any], place: Place) -> list[Any]:
+def _get_values(records: Sequence[Any], place: Place, has_null: bool) -> list[Any]:
     values = _pick(records, place.attribute)
-    if place.column.is_nullable and describe_type(place.column) is msgspec.Raw:
+    if has_null and place.column.is_nullable and describe_type(place.column) is msgspec.Raw:
         return [
             None if value is None or (len(value) == len(NULL) and bytes(value) == NULL) else value for value in values
         ]
