@@ -151,7 +151,7 @@ def misspell(_: pd.DataFrame) -> None:
 
 def test_large_day_checks_clean_in_another_process():
     """This process saves memory for the load, because it does not import pandas."""
-    users = Dataset(USERS.config, USERS.record_class, misspell, USERS.table, USERS.key)
+    users = Dataset(USERS.name, USERS.record_class, misspell)
     tell, reading = transform_stage.prepare_transform(read_workspace(users)), SimpleNamespace(records=1000, total=10**6)
     tell(reading)
     with pytest.raises(DatasetError, match="clean: no column nmae"):

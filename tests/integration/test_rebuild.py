@@ -1,8 +1,8 @@
 """Rebuild loads all raw days into new tables, leaves other datasets alone, and is invisible until its commit."""
 
 import contextlib
-import dataclasses
 import datetime as dt
+import json
 import random
 import shutil
 import signal
@@ -12,11 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-import sqlalchemy as sa
 
-from pipeline.users import USERS, table
+from pipeline.users import USERS, User
 from tests.support import databases
 from tests.support.orders import ORDERS
 from tests.support.project import dump_warehouse, execute, query, run_here, run_stages, start
@@ -33,6 +31,8 @@ from wholeday.commands.verify import verify
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError, QualityError, WarehouseError
 from wholeday.load.warehouse import open_warehouse
+from wholeday.schema.dataset import Dataset
+from wholeday.schema.record import Field, Json
 from wholeday.storage.day_folder import DayFolder
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
@@ -123,33 +123,26 @@ def test_rebuild_needs_only_raw_files(configure):
     assert query("select date from loads order by loaded_at") == [(str(day),) for day in (*DAYS[1:], DAYS[0])]
 
 
+class UserWithJson(User):
+    city: Json | None = Field("address.city")
+
+
 @pytest.mark.usefixtures("database", "loaded")
 def test_rebuild_applies_a_changed_column_type():
     """A load refuses a changed type. Erased users stay erased."""
-    rows = query("select user_id, name from users where user_id > 70000 order by 1")
-    forgotten = query("select max(user_id) from users")[0][0]
+    rows = query("select user_id, city from users where city is not null order by 1")
+    forgotten = rows[-1][0]
     execute(f"insert into _users_forgotten values ({forgotten})")
-
-    def with_text_key(metadata: sa.MetaData) -> sa.Table:
-        users = table(metadata)
-        users.c.user_id.type = sa.Text()
-        return users
-
-    def with_text_ids(users: pd.DataFrame) -> Any:
-        rows, rules = USERS.clean(users)
-        return rows.assign(user_id=rows["user_id"].astype("string")), rules
-
-    other = dataclasses.replace(USERS, table=with_text_key, clean=with_text_ids)
+    other = read_workspace(Dataset("users", UserWithJson))
     execute(f"delete from loads where date = '{DAYS[0]}'")
-    with pytest.raises(WarehouseError, match=r"(?i)the table users has user_id as (integer|bigint), not text"):
-        stages.load(read_workspace(other), DAYS[0])
+    stages.transform(other, DAYS[0])
+    with pytest.raises(WarehouseError, match=r"(?i)the table users has city as text, not json"):
+        stages.load(other, DAYS[0])
     shutil.rmtree("data/clean")
-    rebuild(read_workspace(other))
-    found = query(
-        "select user_id, name from users where cast(user_id as bigint) > 70000 order by cast(user_id as bigint)"
-    )
-    assert found == [(str(user), name) for user, name in rows if user != forgotten]
-    assert query("select user_id from _users_forgotten") == [(str(forgotten),)]
+    rebuild(other)
+    cities = {user: json.loads(city) for user, city in query("select user_id, cast(city as text) from users") if city}
+    assert {user: city.strip() for user, city in cities.items()} == dict(rows[:-1])
+    assert query("select user_id from _users_forgotten") == [(forgotten,)]
     assert query("select sum(forgotten) > 0 from loads") == [(1,)]
 
 

@@ -1,15 +1,12 @@
 """Reprocess outdated days from raw, report the outcome of each day, and never call the source."""
 
-import dataclasses
 import datetime as dt
 import shutil
 from pathlib import Path
 
-import msgspec
-import pandas as pd
 import pytest
 
-from pipeline.users import USERS, LoadUsers
+from pipeline.users import USERS, LoadUsers, User
 from tests.support import points
 from tests.support.points import Points
 from tests.support.project import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
@@ -21,6 +18,7 @@ from wholeday.errors import ConfigError, FolderError
 from wholeday.load import day as load_stage
 from wholeday.load.warehouse import RejectReason, open_warehouse
 from wholeday.schema.dataset import Dataset
+from wholeday.schema.record import Field
 from wholeday.storage.manifest import CleanManifest, RawManifest
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import stages
@@ -34,21 +32,13 @@ OTHER_CODE = "transformed by another version"
 HISTORY = "select user_id, name, email, city, updated_at, valid_from, valid_to from users_history order by 1, 6"
 
 
-class Fixed(msgspec.Struct):
-    """The record class after a fix: the source sends some addresses as text, and the column is not needed."""
+class Fixed(User):
+    """The record class after a fix: the source sends some addresses as text."""
 
-    id: int
-    name: str | None = None
-    email: str | None = None
-    updated_at: dt.datetime | None = None
+    city: str | None = Field(strip_whitespace=True)
 
 
-def clean(users):
-    """Clean as before, but without a city."""
-    return USERS.clean(users.assign(**{"address.city": pd.Series(None, users.index, dtype="str")}))
-
-
-FIXED = dataclasses.replace(USERS, record_class=Fixed, clean=clean)
+FIXED = Dataset("users", Fixed)
 
 
 def load_days(dataset: Dataset = USERS, days: list[dt.date] = DAYS) -> None:
@@ -81,11 +71,10 @@ def serve_days(server: Server, configure) -> None:
 
 def clean_otherwise(users):
     """Clean into other rows."""
-    rows, rules = clean(users)
-    return rows.assign(name="another"), rules
+    return users.assign(name="another")
 
 
-OTHER = dataclasses.replace(USERS, record_class=Fixed, clean=clean_otherwise)
+OTHER = Dataset("users", Fixed, clean_otherwise)
 
 
 def tell(outcomes) -> list[tuple[str, str]]:
@@ -251,7 +240,7 @@ def test_rejects_are_counted_by_reason(server, configure):
     serve_days(server, configure)
     load_days()
     assert open_warehouse(read_workspace(USERS)).count_rejects() == [
-        RejectReason("email: has no @", 3, 3),
+        RejectReason("email: does not match the pattern @", 3, 3),
         RejectReason("address: Expected `object | null`, got `str`", 1, 1),
     ]
 

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from pipeline.users import User, clean
+from pipeline.users import User
 from tests.support.reading import make_pages, read
 from tests.support.server import Server
+from wholeday.schema.conversion import Conversion
 from wholeday.transform.rows import transform
 
 
@@ -34,7 +35,7 @@ def test_transform_pauses_the_garbage_collector() -> None:
 
     gc.callbacks.append(note)
     try:
-        transform(lines, User, clean, ["user_id"])
+        transform(lines, Conversion(User))
     finally:
         gc.callbacks.remove(note)
     assert collections.count("start") <= 1  # a collection that is due when it is enabled again

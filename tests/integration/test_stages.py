@@ -32,7 +32,7 @@ def test_clean_manifest_accounts_for_every_record(server, configure):
     folder = read_workspace(USERS).folder("clean", DAY)
     clean = folder.read_manifest(CleanManifest)
     assert (clean.rows, clean.rejected) == (3, 2)
-    assert clean.reasons == {"email: has no @": 1, "id: Expected `int`, got `str`": 1}
+    assert clean.reasons == {"email: does not match the pattern @": 1, "id: Expected `int`, got `str`": 1}
     assert clean.raw_sha256 == [part.sha256 for part in raw.parts]
     assert [part.records for part in clean.parts] == [1, 1, 1]
     assert [part.records for part in clean.rejects] == [1, 1]
