@@ -3,9 +3,13 @@
 import dataclasses
 import datetime as dt
 import itertools
+import logging
+from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -33,6 +37,7 @@ NAMES = [
     "load",
     "repeatability",
     "quality gates",
+    "secrets",
 ]
 
 Users = list[dict[str, Any]]
@@ -263,6 +268,8 @@ def test_required_secret_passes_and_is_not_written(server, configure, monkeypatc
     assert {finding.verdict for finding in found.values()} == {OK}
     assert found["configuration"].evidence == "[users] is valid, and the secret of auth = bearer:USERS_TOKEN is set"
     assert found["authentication"].evidence == "received the first page; without the secret the source answers 401"
+    files = -(-30 // part_records) + 1
+    assert found["secrets"].evidence.startswith(f"not found in {files} files and ")
     assert found["window"].evidence.startswith("30 of 30 rows")
     assert SECRET not in repr(found)
 
@@ -298,7 +305,9 @@ def test_credentials_in_url_are_removed_too(server, configure):
     """The password in a URL is a secret as well."""
     serve(server, configure, lambda users, request: users if request.headers["Authorization"] else Answer(status=403))
     configure("users", url=f"{server.url}/users".replace("//", "//ann:p4ssw0rd@"))
-    assert ask()["authentication"].evidence == "received the first page; without the secret the source answers 403"
+    found = ask()
+    assert found["authentication"].evidence == "received the first page; without the secret the source answers 403"
+    assert found["secrets"].evidence.startswith("not found in 2 files and ")
 
 
 def test_wrong_secret_leaves_other_questions_untested(server, configure, monkeypatch):
@@ -307,8 +316,9 @@ def test_wrong_secret_leaves_other_questions_untested(server, configure, monkeyp
     found = ask()
     assert found["authentication"].verdict == FAILED
     assert "401" in found["authentication"].evidence
-    others = {name: finding.verdict for name, finding in found.items() if name in NAMES[2:]}
-    assert others == dict.fromkeys(NAMES[2:], UNTESTED)
+    others = {name: finding.verdict for name, finding in found.items() if name in NAMES[2:-1]}
+    assert others == dict.fromkeys(NAMES[2:-1], UNTESTED)
+    assert found["secrets"].verdict == OK
     assert len(server.requests) == 1
 
 
@@ -318,6 +328,37 @@ def test_unset_secret_fails_configuration_without_request(server, configure):
     assert [(name, finding.verdict) for name, finding in found.items()] == [("configuration", FAILED)]
     assert "USERS_TOKEN is not set" in found["configuration"].evidence
     assert not server.requests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "write",
+    [str, quote, partial(quote, safe=""), quote_plus, str.upper, lambda text: b64encode(text.encode()).decode()],
+    ids=["plain", "path", "percent", "plus", "case", "base64"],
+)
+def test_secret_in_response_is_found(server, configure, monkeypatch, write):
+    """Every raw file would contain the secret, in some encoding."""
+    monkeypatch.setenv("USERS_TOKEN", SECRET)
+    note = {"note": f"https://example.com/?again={write(SECRET)}"}
+    serve(server, configure, lambda users, _: [user | note for user in users], auth="bearer:USERS_TOKEN")
+    (name, finding), *others = find_failed().items()
+    assert (name, others) == ("secrets", [])
+    assert finding.evidence.startswith("found in part-00000.jsonl.gz (searched 2 files and ")
+
+
+@pytest.mark.parametrize("name", ["luigi-interface", "of.a.package"])
+def test_secret_in_log_is_found(server, configure, monkeypatch, name):
+    """Any logger counts, at any level."""
+    monkeypatch.setenv("USERS_TOKEN", SECRET)
+    serve(server, configure, auth="bearer:USERS_TOKEN")
+
+    def clean(users: Any) -> Any:
+        logging.getLogger(name).debug("asked with %s", SECRET)
+        return users
+
+    found = check_source(read_workspace(dataclasses.replace(USERS, clean=clean)), DAY)["secrets"]
+    assert found.verdict == FAILED
+    assert found.evidence.startswith("found in the log (searched 2 files and ")
 
 
 def test_quality_gates_are_evaluated(server, configure):

@@ -5,8 +5,13 @@ transformed and loaded, into a SQLite database in a temporary folder.
 *Non-goals*: changes to the configured folder and database.
 """
 
+import contextlib
 import datetime as dt
+import io
+import logging
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,19 +35,32 @@ def check_source(workspace: Workspace, date: dt.date | None = None) -> dict[str,
 
     Raises DayNotClosedError, DatasetError, FolderError, WarehouseError.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _capture_log() as log:
         try:
             _ = workspace.dataset.declared
-            trial = Trial(workspace, date, folder)
+            trial = Trial(workspace, date, Path(folder), log)
         except (ConfigError, DatasetError) as error:
             return {"configuration": Finding(FAILED, str(error))}
         trial.run()
-        secret = "" if trial.settings.auth == "none" else f", and the secret of auth = {trial.settings.auth} is set"
-        findings = {"configuration": Finding(OK, f"[{workspace.name}] is valid{secret}")}
+        findings = {"configuration": Finding(OK, f"[{workspace.name}] is valid{trial.describe_auth()}")}
         for name, ask in QUESTIONS.items():
             if trial.settings.mode != SNAPSHOT or ask not in OF_A_WINDOW:
                 findings[name] = FAILED_FIRST if trial.error and ask not in OF_ANY_TRIAL else ask(trial)
         return findings
+
+
+@contextlib.contextmanager
+def _capture_log() -> Iterator[io.StringIO]:
+    """Capture all log lines, from DEBUG on."""
+    log = io.StringIO()
+    handler, level = logging.StreamHandler(log), logging.root.level
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.DEBUG)
+    try:
+        yield log
+    finally:
+        logging.root.removeHandler(handler)
+        logging.root.setLevel(level)
 
 
 def command(

@@ -7,8 +7,11 @@ own: one without the secret, one for a day in the far future.
 import datetime as dt
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from isal import igzip
 
 from wholeday.commands.check.trial import Trial, hash_records
 from wholeday.errors import DatasetError, QualityError, SourceError, WarehouseError
@@ -178,6 +181,24 @@ def _ask_gates(trial: Trial) -> Finding:
     return Finding(FAILED if failed else OK, "; ".join(map(str, failed or verdicts)))
 
 
+def _ask_secrets(trial: Trial) -> Finding:
+    """Search the files and the log for secrets. This is the last question, when the log is complete."""
+    if not trial.secrets.known:
+        return Finding(OK, "no secret is set")
+    log, files = trial.log.getvalue(), [path for path in (trial.folder / "raw").rglob("*") if path.is_file()]
+    places = [path.name for path in files if trial.secrets.are_in(_read_file(path))]
+    places += ["the log"] if trial.secrets.are_in(log.encode()) else []
+    searched = f"{count(len(files), 'file')} and {count(len(log.splitlines()), 'line')} of log"
+    if places:
+        next_step = "find out why the source sends it back, and change the secret"
+        return Finding(FAILED, f"found in {', '.join(places)} (searched {searched})", next_step)
+    return Finding(OK, f"not found in {searched}")
+
+
+def _read_file(path: Path) -> bytes:
+    return igzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
 QUESTIONS: dict[str, Callable[[Trial], Finding]] = {
     "authentication": _ask_authentication,
     "paging": _ask_paging,
@@ -188,6 +209,7 @@ QUESTIONS: dict[str, Callable[[Trial], Finding]] = {
     "load": _ask_load,
     "repeatability": _ask_repeatability,
     "quality gates": _ask_gates,
+    "secrets": _ask_secrets,
 }
 OF_A_WINDOW = {_ask_filter, _ask_window}
-OF_ANY_TRIAL = {_ask_authentication, _ask_paging}
+OF_ANY_TRIAL = {_ask_authentication, _ask_paging, _ask_secrets}

@@ -4,23 +4,31 @@
 *Non-goals*: conclusions.
 """
 
+import base64
 import datetime as dt
+import io
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 from wholeday import clock
 from wholeday.config.days import SNAPSHOT
 from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
+from wholeday.config.source import Source
 from wholeday.errors import DatasetError, QualityError, SourceError
 from wholeday.extract.day import extract_day
+from wholeday.extract.http.auth import Auth
 from wholeday.extract.reader import Reader
 from wholeday.load.warehouse import open_warehouse
+from wholeday.redaction import SHORTEST, Mask
 from wholeday.schema.census import Census
 from wholeday.schema.marker import Marker
 from wholeday.schema.raw_fields import RawRecord
@@ -38,11 +46,34 @@ if TYPE_CHECKING:
 SLACK = dt.timedelta(days=1)  # a source may use the midnight of another time zone
 
 
+class Secrets(Mask):
+    """A mask that finds its secrets in a text. Raises ConfigError if a secret is not set."""
+
+    def __init__(self, settings: Source) -> None:
+        self.known: set[str] = set()
+        super().__init__(settings.secrets)
+        Auth(settings, self)
+
+    def add(self, *secrets: str) -> None:
+        self.known.update(secret for secret in secrets if len(secret) >= SHORTEST)
+        super().add(*secrets)
+
+    def are_in(self, data: bytes) -> bool:
+        """Tell whether the data holds a secret: in plain text, percent-encoded, escaped as in JSON, or in base64."""
+        text = data.decode("utf-8", "replace").lower()
+        return any(form.lower() in text for secret in self.known for form in _list_forms(secret))
+
+
+def _list_forms(secret: str) -> set[str]:
+    code = base64.b64encode(secret.encode()).decode().rstrip("=")
+    return {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], code}
+
+
 class Trial:
     """Two extractions of a day."""
 
-    def __init__(self, workspace: Workspace, date: dt.date | None, folder: str) -> None:
-        self.dataset, self.pipeline = workspace.dataset, workspace.pipeline
+    def __init__(self, workspace: Workspace, date: dt.date | None, folder: Path, log: io.StringIO) -> None:
+        self.dataset, self.pipeline, self.folder, self.log = workspace.dataset, workspace.pipeline, folder, log
         self.settings, self.started_at = workspace.settings, clock.utc_now()
         self.conversion = workspace.conversion
         self.warehouse = open_warehouse(workspace)
@@ -50,9 +81,10 @@ class Trial:
         self.settings.check_closed(self.date, self.started_at)
         self.window = self.settings.window(self.date)
         self.placeholders = find_placeholders(self.settings)
+        self.secrets = Secrets(self.settings)
         needed = "watermark" in self.placeholders
         self.watermark = self.warehouse.watermark_before(self.date) if needed else None
-        self.reader = Reader(self.settings, self.date, self.watermark, self.conversion.make_census())
+        self.reader = Reader(self.settings, self.date, self.watermark, self._create_census())
         self.seconds = 0.0
         self.low, self.high = self._compute_bounds()
         self.dated = self.early = self.late = 0
@@ -66,7 +98,7 @@ class Trial:
         """The error in the dataset's code that the first transform raised."""
         self.failure: SourceError | QualityError | DatasetError | None = None
         """The error that ended the second extraction."""
-        pipeline = Pipeline(data_dir=folder, database=f"sqlite:///{folder}/check.db")
+        pipeline = Pipeline(data_dir=str(folder), database=f"sqlite:///{folder}/check.db")
         self.sandbox = replace(workspace, pipeline=pipeline, trial_of=workspace.pipeline.data_dir)
         """The same dataset, whose files and tables are in the temporary folder."""
 
@@ -94,6 +126,13 @@ class Trial:
         stages.load(self.sandbox, self.date)
         (marker,) = open_warehouse(self.sandbox).read_markers()
         return marker
+
+    def describe_auth(self) -> str:
+        auth = self.settings.auth
+        return "" if auth == "none" else f", and the secret of auth = {self.secrets(auth)} is set"
+
+    def _create_census(self) -> Census:
+        return self.conversion.make_census()
 
     def _compute_bounds(self) -> tuple[dt.datetime | None, dt.datetime | None]:
         """Return the bounds of the times of change that the filter asks for, None for no bound."""
@@ -141,7 +180,7 @@ class Trial:
 
         with progress.track_extraction() as update:
             extract_day(self.sandbox, self.date, self.warehouse, partial(stages.count_cleaned, self.sandbox), update)
-        raw, census, hashes = self.sandbox.folder("raw", self.date), self.conversion.make_census(), [hash_records([])]
+        raw, census, hashes = self.sandbox.folder("raw", self.date), self._create_census(), [hash_records([])]
         for part in raw.read_manifest(RawManifest).parts:
             lines = unpack(raw.read(part))
             census.add(lines)
