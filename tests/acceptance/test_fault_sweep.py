@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import pytest
 from luigi.configuration import get_config
 
-from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
 from tests.support import points
 from tests.support.cluster import Cluster
+from tests.support.people import PEOPLE, ExtractPeople, LoadPeople, TransformPeople
 from tests.support.points import Points
 from tests.support.project import dump_tree, dump_warehouse, has_table, query
 from tests.support.server import Answer, Request, Server
@@ -37,7 +37,10 @@ ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 LONG = 7200 if ALL else 900
 DAY = dt.date(2026, 10, 31)
 EARLIER = [DAY - dt.timedelta(days=2), DAY - dt.timedelta(days=1)]
-TABLES = "users", "users_history", "_users_days", "_users_events", "_users_changes"
+TABLES = (
+    *("users", "users_history", "_users_days", "_users_events", "_users_changes"),
+    *(f"{child.name}{end}" for child in PEOPLE.declared.children for end in ("", "_history")),
+)
 PAGE = 4
 
 pytestmark = [
@@ -51,6 +54,8 @@ Dump = dict[str, list[tuple[Any, ...]]]
 
 def make_user(number: int, day: dt.date, **fields: Any) -> dict[str, Any]:
     user = {"id": number, "name": f"User {number} of {day}", "email": f"{number}@example.com"}
+    kinds = ["home", "work", str(day)][: number % 4]
+    user["addresses"] = [{"kind": kind, "city": str(day), "lines": [{"text": kind}] * 2} for kind in kinds]
     return user | {"updated_at": f"{day}T10:00:00Z"} | fields
 
 
@@ -97,7 +102,7 @@ class State(NamedTuple):
 
     def list_day(self, stage: str) -> dict[str, bytes]:
         """Return the files of DAY at a stage, or none without a manifest."""
-        folder = f"{read_workspace(USERS).folder(stage, DAY)}/"
+        folder = f"{read_workspace(PEOPLE).folder(stage, DAY)}/"
         files = {path: content for path, content in self.files.items() if path.startswith(folder)}
         return files if folder + MANIFEST in files else {}
 
@@ -108,7 +113,7 @@ class State(NamedTuple):
 
 def work(day: dt.date = DAY) -> None:
     """Run every incomplete task of a day, as Luigi does."""
-    for task in (ExtractUsers(date=day), TransformUsers(date=day), LoadUsers(date=day)):
+    for task in (ExtractPeople(date=day), TransformPeople(date=day), LoadPeople(date=day)):
         if not task.complete():
             task.run()
 
@@ -259,7 +264,7 @@ def transform_in_pool(part: Callable[[parts.PartJob], parts.PartResult]) -> None
     parts.transform_part = part
     executor.MIN_PARTS = 2
     get_config().set("pipeline", "engine_workers", "2")
-    TransformUsers(date=DAY).run()
+    TransformPeople(date=DAY).run()
 
 
 @pytest.mark.timeout(LONG)
@@ -271,10 +276,10 @@ def test_fault_in_engine_process_leaves_all_or_nothing(begin: Callable[..., Swee
 
     def extract() -> None:
         sweep.reset()
-        ExtractUsers(date=DAY).run()
+        ExtractPeople(date=DAY).run()
 
     extract()
-    _, names = points.run(TransformUsers(date=DAY).run, Points())
+    _, names = points.run(TransformPeople(date=DAY).run, Points())
     divisible = "write" if how == "kill half" else ""
     jobs: dict[int, list[str]] = {}  # the points of a part belong to one process, in this order
     for name in names:
@@ -296,10 +301,10 @@ def test_fault_around_engine_processes_leaves_all_or_nothing(begin: Callable[...
     sweep = begin(INCREMENTAL, EARLIER)
     job = functools.partial(transform_in_pool, parts.transform_part)
     sweep.reset()
-    ExtractUsers(date=DAY).run()
+    ExtractPeople(date=DAY).run()
     _, names = points.run(job, Points())
     for at, name in choose(list(enumerate(names, 1)), 1, how):
         sweep.reset()
-        ExtractUsers(date=DAY).run()
+        ExtractPeople(date=DAY).run()
         sweep.disturb(f"{how} at {at}, {name}", job, Points(at, how))
     sweep.finish()

@@ -37,7 +37,8 @@ class Watched(Store):
         with self.warehouse.database.connect(readonly=True) as db:
             audit = Audit.open(db, self.warehouse.dataset.declared)
             assert audit
-            findings = [*audit.check_days(), *audit.check_changes(), *audit.check_present(), *audit.check_history()]
+            findings = [*audit.check_tables(), *audit.check_days(), *audit.check_changes(), *audit.check_present()]
+            findings += [*audit.check_children(), *audit.check_history()]
             for date, marker in audit.markers.items():
                 findings += [*audit.check_marker(marker), *audit.check_rows(marker, self.loads[date])]
             return findings
@@ -78,7 +79,7 @@ def test_audit_finds_nothing_in_difficult_histories(new_database, case):
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("name", ["users", "orders"])
+@pytest.mark.parametrize("name", ["users", "orders", "carts"])
 @pytest.mark.timeout(120 + EXAMPLES)
 def test_audit_finds_nothing_in_random_histories(name: str, new_database: Callable[[], str]) -> None:
     """Days are reloaded, replaced and extracted twice, and users are erased."""

@@ -1,22 +1,20 @@
-"""Child tables: their rows follow from the lists in the rows of the dataset, whatever the order of days."""
+"""Child tables follow the record class, and the lists in the rows of the dataset.
+
+The random histories of test_warehouse.py and test_audit.py have child tables, too.
+"""
 
 import datetime as dt
 import decimal
-import random
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support import databases
-from tests.support.histories import EXAMPLES, check, limit_examples, run_step, steps
-from tests.support.project import execute, query, remove_warehouse, run_stages
+from tests.support.project import add_dataset, execute, query, remove_warehouse, run, run_stages
 from tests.support.server import Answer, Server
-from tests.support.store import Store
 from tests.support.things import make_dataset, make_record_class
 from wholeday.commands.forget import forget
 from wholeday.commands.rebuild import rebuild
@@ -29,34 +27,6 @@ from wholeday.load.day import describe_load, describe_removed
 from wholeday.schema.dataset import Dataset
 from wholeday.schema.record import Field, Json
 from wholeday.tasks.stages import read_workspace
-
-
-@pytest.mark.sweep
-@pytest.mark.timeout(120 + EXAMPLES)
-def test_child_tables_equal_the_model_after_any_history(new_database: Callable[[], str]) -> None:
-    """G1 to G4 for child rows: after every step, and for the same days in another order."""
-
-    @given(st.lists(steps, min_size=4, max_size=10), st.randoms(use_true_random=False))
-    @limit_examples(new_database)
-    def hold(steps: list[Any], shuffle: random.Random) -> None:
-        store, days, forgotten = Store(new_database(), "carts"), {}, set()
-        for step in steps:
-            run_step(step, store, days, forgotten)
-        fresh = Store(new_database(), "carts")
-        order = list(days.values())
-        shuffle.shuffle(order)
-        for n, day in enumerate(order):
-            fresh.load(day)
-            for key in forgotten if n == 0 else ():
-                fresh.forget(key)
-        if days:
-            check(fresh, days, forgotten)
-            assert fresh.dump() == store.dump()
-
-    hold()
-
-
-# -- changes of the record class ------------------------------------------------------------------------------------
 
 DAYS = [dt.date(2026, 10, number) for number in (1, 2, 3)]
 ID = Field(primary_key=True)
@@ -310,3 +280,32 @@ def run_stages_of(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, lists: list
         day = dt.date(2026, 10, number)
         monkeypatch.setitem(SENT, day, [{"id": 1, "items": items}])
         run_stages(dataset, day)
+
+
+CARTS = """
+from datetime import datetime
+from wholeday import Dataset, Field, Load, Record
+
+class Line(Record):
+    sku: str
+
+class Cart(Record):
+    id: int = Field(primary_key=True)
+    lines: list[Line] | None
+    updated_at: datetime | None
+
+class LoadCarts(Load, dataset=Dataset("carts", Cart)):
+    pass
+"""
+
+
+def test_commands_for_all_datasets_refuse_a_shared_name() -> None:
+    """One line names the dataset and the child table."""
+    add_dataset("carts", CARTS)
+    lines = CARTS.replace('Dataset("carts", Cart)', 'Dataset("carts_lines", Cart)').replace("LoadCarts", "LoadLines")
+    environment = add_dataset("carts_lines", lines)
+    result = run("python", "-m", "wholeday", "status", **environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "ERROR: carts_lines is the name of a dataset, and of a child table of carts: give the dataset another name"
+    ]

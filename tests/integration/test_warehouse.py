@@ -54,7 +54,7 @@ LOADS = (
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("name", ["users", "orders"])
+@pytest.mark.parametrize("name", ["users", "orders", "carts"])
 @pytest.mark.timeout(120 + EXAMPLES)
 def test_any_history_of_loads_equals_the_model(name: str, new_database: Callable[[], str]) -> None:
     """G2: users, history and counts equal the model after every load. The tables depend only on the set of days."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from wholeday.config.files import check_files
-from wholeday.errors import ConfigError
+from wholeday.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from wholeday.storage.workspace import Workspace
@@ -65,10 +65,23 @@ def pick_loads(given: Given) -> "list[type[Load]]":
     if not loads:
         raise ConfigError(f"{WORKFLOW}/ has no dataset: add a file with a Load task")
     if given.dataset is None:
+        _refuse_shared_names(loads.values())
         return list(loads.values())
     if given.dataset not in loads:
         raise ConfigError(f"unknown dataset {given.dataset}: {list_names(given.dataset, loads)}")
     return [loads[given.dataset]]
+
+
+def _refuse_shared_names(loads: "Iterable[type[Load]]") -> None:
+    """Raise ConfigError if a dataset has the name of a child table of another one."""
+    names = {load.dataset.name for load in loads}
+    for load in loads:
+        with contextlib.suppress(DatasetError):  # the command itself reports a mistake in a class
+            if clash := [child.name for child in load.dataset.declared.children if child.name in names]:
+                raise ConfigError(
+                    f"{clash[0]} is the name of a dataset, and of a child table of {load.dataset.name}: "
+                    "give the dataset another name"
+                )
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
