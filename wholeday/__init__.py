@@ -3,6 +3,14 @@
     ExtractUsers(date)  ->  TransformUsers(date)  ->  LoadUsers(date)
     raw files of a day      clean files of a day      rows and a marker, in one transaction
 
+A dataset module imports these names from here:
+
+    Record, Field               declare the columns of a record class
+    Json, Epoch, EpochMillis    types of columns, besides those of Python
+    Dataset                     a name, a record class, and an optional function `clean`
+    Extract, Transform, Load    the tasks of a day
+    Backfill                    the task of a range of days
+
 Each stage reads what the stage before it wrote to `storage`. Imports run from the top of this list to its end:
 
     commands    the command line: one file per command, and how each prints

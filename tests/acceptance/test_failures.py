@@ -72,8 +72,7 @@ def test_killed_process_is_recorded_by_its_parent():
     Path("dying.py").write_text(
         "import os, signal\n"
         "from pipeline import users; from wholeday.tasks import day_tasks as tasks\n"
-        "class ExtractDying(tasks.Extract):\n"
-        "    dataset = users.USERS\n"
+        "class ExtractDying(tasks.Extract, dataset=users.USERS):\n"
         "    def run(self): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     task = ("luigi", "--module", "dying", "ExtractDying", "--date", str(DAY))
