@@ -136,6 +136,9 @@ class Database(Protocol):
     def exists(self) -> bool:
         """Whether there may be something to read."""
 
+    def to_type(self, kind: str) -> str:
+        """Return the type of a column of a kind. Raises DatasetError if no column can hold such values exactly."""
+
     def connect(self, *, create: bool = False, readonly: bool = False) -> AbstractContextManager[Connection]:
         """Connect for one transaction, which is rolled back at the end unless it was committed.
 

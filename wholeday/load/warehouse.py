@@ -32,10 +32,10 @@ import msgspec
 from wholeday import clock
 from wholeday.config.days import SNAPSHOT
 from wholeday.days import name_days
-from wholeday.errors import QualityError, WarehouseError
+from wholeday.errors import DatasetError, QualityError, WarehouseError
 from wholeday.load.catalog import check_table, check_view, clear_tables, prepare_tables, read_days
 from wholeday.load.clean_day import CleanDay
-from wholeday.load.database import Connection, decode, find_database
+from wholeday.load.database import Connection, Database, decode, find_database
 from wholeday.load.markers import read_known_source, read_markers, scan_markers
 from wholeday.load.merge import Merge
 from wholeday.load.old_names import has_old_names, refuse_old_names, rename_tables
@@ -60,9 +60,25 @@ class RejectReason:
 
 
 def open_warehouse(workspace: Workspace) -> "Warehouse":
-    """Return the warehouse of a dataset, without connecting. Raises ConfigError for an unusable URL."""
+    """Return the warehouse of a dataset, without connecting.
+
+    Raises ConfigError for an unusable URL, and DatasetError for a record class that its database cannot store.
+    """
     pipeline = workspace.pipeline
-    return Warehouse(pipeline.database, workspace.dataset, workspace.tombstones().keys, pipeline.is_private)
+    warehouse = Warehouse(pipeline.database, workspace.dataset, workspace.tombstones().keys, pipeline.is_private)
+    _check_types(warehouse.database, workspace.dataset.declared)
+    return warehouse
+
+
+def _check_types(database: Database, declared: Declared) -> None:
+    for table in (declared.stored().present, *(child.table for child in declared.children)):
+        for column, kind in table.columns.items():
+            try:
+                database.to_type(kind)
+            except DatasetError as error:
+                raise DatasetError(
+                    f"dataset {declared.name}: column {column} of table {table.name}: {error}"
+                ) from error
 
 
 class Warehouse:

@@ -90,6 +90,8 @@ def _refuse_constant(text: str) -> Any:
 def parse_number(text: str) -> decimal.Decimal:
     """Return a JSON number exactly. Raises ValueError for an exponent of five digits, which can take all memory."""
     if LONG_EXPONENT.search(text):
+        if not text.lower().partition("e")[0].strip("-0."):
+            return decimal.Decimal(0)
         raise ValueError(f"has a number with an exponent beyond {LARGEST_EXPONENT}")
     return EXACT.create_decimal(text)
 

@@ -25,6 +25,7 @@ from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_workspaces
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import ConfigError, DatasetError
+from wholeday.load.warehouse import open_warehouse
 from wholeday.storage.workspace import Workspace
 
 DATE = "The day to read (default: the last closed one)."
@@ -37,7 +38,7 @@ def check_source(workspace: Workspace, date: dt.date | None = None) -> dict[str,
     """
     with tempfile.TemporaryDirectory() as folder, _capture_log() as log:
         try:
-            _ = workspace.dataset.declared
+            open_warehouse(workspace)
             trial = Trial(workspace, date, Path(folder), log)
         except (ConfigError, DatasetError) as error:
             return {"configuration": Finding(FAILED, str(error))}

@@ -12,6 +12,7 @@ import tenacity
 from wholeday.errors import ConfigError, InterruptedTransactionError, WarehouseError
 from wholeday.load.postgres.connection import PostgreSQL
 from wholeday.load.postgres.errors import NEXT_STEPS, TRANSIENT
+from wholeday.load.postgres.types import to_type
 from wholeday.redaction import SECRET_PARAM, Mask
 
 DEFAULTS = {  # of libpq, unless the URL says otherwise
@@ -39,6 +40,9 @@ class Database:
 
     def __str__(self) -> str:
         return self._shown
+
+    def to_type(self, kind: str) -> str:
+        return to_type(kind)
 
     def exists(self) -> bool:
         return True

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wholeday.errors import ConfigError, WarehouseError
 from wholeday.load.sqlite.connection import SQLite
+from wholeday.load.sqlite.types import to_type
 from wholeday.schema.tables import IN_THE_WAY
 from wholeday.storage import files
 
@@ -53,6 +54,9 @@ class Database:
 
     def __str__(self) -> str:
         return self._url
+
+    def to_type(self, kind: str) -> str:
+        return to_type(kind)
 
     def exists(self) -> bool:
         try:

@@ -28,7 +28,7 @@ def to_type(kind: str) -> str:
         return TYPES[kind]
     if digits[0] > MAX_DIGITS:
         raise DatasetError(
-            f"SQLite holds decimals of at most {MAX_DIGITS} digits exactly, and a column has max_digits = {digits[0]}: "
+            f"SQLite holds decimals of at most {MAX_DIGITS} digits exactly, and max_digits is {digits[0]}: "
             "declare fewer digits, or use PostgreSQL"
         )
     return f"REAL({digits[0]},{digits[1]})"
@@ -51,4 +51,7 @@ def read_member(alias: str, name: str, kind: str) -> str:
         value = f"{alias}.value -> {path}"
         return f"case json_type({alias}.value, {path}) when 'null' then null else {value} end"
     value = f"json_extract({alias}.value, {path})"
-    return f"cast({value} as real)" if parse_decimal(kind) else value
+    if digits := parse_decimal(kind):
+        # A quotient is exact to the last bit. SQLite's conversion of text is not, for numbers with many zeros.
+        return f"cast(replace({value}, '.', '') as integer) / {10 ** digits[1]}.0"
+    return value
