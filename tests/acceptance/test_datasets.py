@@ -258,6 +258,7 @@ def test_broken_dataset_file_is_one_line(name):
     failing = (
         ("python", "-m", "wholeday", "status"),
         ("python", "-m", "wholeday", "status", "--dataset", name.removesuffix(".py")),
+        *([("luigi", "--module", "pipeline", "L")] if name == "inside.py" else []),
     )
     for command in failing:
         result = run(*command, **environment)
@@ -277,11 +278,13 @@ def test_broken_file_defines_no_tasks():
     """Tasks above the error must not run without the rest of the file."""
     orders = (ROOT / "tests" / "support" / "orders.py").read_text()
     environment = add_dataset("orders", f"{orders}\nmising\n")
-    result = luigi_run("LoadOrders", "--date", DAY, **environment)
-    assert (result.returncode, result.stdout) == (1, "")
-    first, second = result.stderr.splitlines()
-    assert first.startswith("ERROR: cannot import a module: orders.py, line ")
-    assert second.startswith("ERROR: No task LoadOrders. ")
+    own = luigi_run("LoadOrders", "--date", DAY, **environment)
+    assert (own.returncode, own.stdout, len(own.stderr.splitlines())) == (1, "", 1)
+    misspelt = luigi_run("LodUsers", "--date", DAY, **environment)
+    assert misspelt.returncode == 1
+    first, second = misspelt.stderr.splitlines()
+    assert first == own.stderr.strip()
+    assert second.startswith("ERROR: No task LodUsers. Did you mean: LoadUsers")
     assert not Path("data").exists()
 
 

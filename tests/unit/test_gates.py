@@ -36,11 +36,20 @@ def count(*ids: int, deleted: Any = (), key: tuple[str, ...] = ("id",)) -> Censu
     return census
 
 
-def write(date: dt.date, *ids: int, mode: str = "incremental", as_of: dt.datetime | None = None) -> DayFolder:
-    """Write a raw day. Without `as_of` it was extracted at noon of the day."""
+def write(
+    date: dt.date,
+    *ids: int,
+    mode: str = "incremental",
+    as_of: dt.datetime | None = None,
+    deleted: Any = (),
+    size: int = 10**6,
+) -> DayFolder:
+    """Write a raw day, in parts of `size` records. Without `as_of` it was extracted at noon of the day."""
     folder = DayFolder("data", "raw", "people", date)
     folder.clear()
-    parts = [folder.write("part-00000.jsonl.gz", pack([[encode(number, deleted=False) for number in ids]]))]
+    lines = [encode(number, number in deleted) for number in ids]
+    slices = [lines[start : start + size] for start in range(0, len(lines), size)]
+    parts = [folder.write(f"part-{number:05d}.jsonl.gz", pack([some])) for number, some in enumerate(slices)]
     values = {"as_of": as_of} if as_of else {}
     folder.publish(make_raw_manifest(date, dataset="people", mode=mode, records=len(ids), parts=parts, **values))
     return folder
@@ -144,8 +153,10 @@ def test_day_at_the_limit_passes(percent):
     at, below, limit = range(10 * percent, 1000), range(10 * percent + 1, 1000), percent / 100
     for ids in (at, below):
         assert ask(count(*ids), max_drop_ratio=limit)["max_drop_ratio"].passed == (ids is at)
-        snapshot = ask(count(*ids), range(1000), mode="snapshot", max_drop_ratio=limit, max_delete_ratio=limit)
+        snapshot = ask(count(*ids), mode="snapshot", max_drop_ratio=limit, max_delete_ratio=limit)
         assert snapshot["max_drop_ratio"].passed == snapshot["max_delete_ratio"].passed == (ids is at)
+        against_users = ask(count(*ids), range(1000), mode="snapshot", max_delete_ratio=limit)
+        assert against_users["max_delete_ratio"].passed == (ids is at)
         deleted = count(*range(1000), deleted=set(range(1000)).difference(ids))
         assert ask(deleted, 1000, max_delete_ratio=limit)["max_delete_ratio"].passed == (ids is at)
 
@@ -186,6 +197,7 @@ def test_snapshots_are_ordered_by_extraction_time():
     write(DAY + days(9), *range(1000), mode="snapshot", as_of=NOON + days(1))
     verdicts = ask(count(*range(9)), mode="snapshot")
     assert verdicts["max_drop_ratio"].reference == 5  # of 2 to 9 without 7, which has this date
+    assert verdicts["max_delete_ratio"].reference == str(DAY - days(2))
 
 
 @pytest.mark.parametrize(
@@ -194,22 +206,52 @@ def test_snapshots_are_ordered_by_extraction_time():
 )
 def test_share_of_missing_keys_is_limited(ids, share):
     """A share at the limit passes. New users do not make up for missing ones."""
-    verdict = ask(count(*ids), range(10), mode="snapshot")["max_delete_ratio"]
+    write(DAY - days(1), *range(10), mode="snapshot")
+    verdict = ask(count(*ids), mode="snapshot")["max_delete_ratio"]
     assert (verdict.value, verdict.passed) == (pytest.approx(share), share <= 0.3)
 
 
 def test_deleted_user_of_a_snapshot_is_missing():
-    verdict = ask(count(*range(10), deleted=range(6)), range(5, 10), mode="snapshot")["max_delete_ratio"]
-    assert verdict.value == pytest.approx(0.2)
+    """A user that the earlier snapshot shows as deleted does not count."""
+    write(DAY - days(1), *range(10), mode="snapshot", deleted=range(5))
+    assert ask(count(*range(10), deleted=range(5)), mode="snapshot")["max_delete_ratio"].value == 0
+    assert ask(count(*range(10), deleted=range(6)), mode="snapshot")["max_delete_ratio"].value == pytest.approx(0.2)
 
 
-def test_delete_ratio_needs_users_in_the_warehouse():
-    """It also needs a key and a limit below 1. A load into an empty table deletes nobody."""
-    write(DAY - days(1), *range(10), mode="snapshot")
+def test_delete_ratio_needs_an_earlier_snapshot():
+    """It also needs a key, a limit below 1, and keys in the earlier snapshot: 0 of 0 proves nothing."""
+    write(DAY - days(1), *range(10))
+    write(DAY, *range(10), mode="snapshot")
     assert "max_delete_ratio" not in ask(count(1), mode="snapshot")
-    assert "max_delete_ratio" not in ask(count(1, key=()), range(10), mode="snapshot")
-    assert "max_delete_ratio" not in ask(count(1), range(10), mode="snapshot", max_delete_ratio=1)
-    assert not ask(count(1), range(10), mode="snapshot")["max_delete_ratio"].passed
+    write(DAY - days(2), *range(10), mode="snapshot")
+    assert "max_delete_ratio" not in ask(count(1, key=()), mode="snapshot")
+    assert "max_delete_ratio" not in ask(count(1), mode="snapshot", max_delete_ratio=1)
+    assert not ask(count(1), mode="snapshot")["max_delete_ratio"].passed
+    write(DAY - days(1), mode="snapshot")
+    assert "max_delete_ratio" not in ask(count(1), mode="snapshot")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x")], ids=["missing", "changed"])
+def test_damaged_snapshot_is_skipped_with_a_warning(damage, caplog):
+    """The gate compares with the snapshot before it, so the gate still works and today's snapshot is not lost."""
+    write(DAY - days(2), *range(10), mode="snapshot")
+    broken = write(DAY - days(1), *range(7), mode="snapshot", size=3)
+    damage(broken.path / "part-00002.jsonl.gz")
+    verdict = ask(count(*range(5)), mode="snapshot")["max_delete_ratio"]
+    assert (verdict.reference, verdict.value, verdict.passed) == ("2026-11-19", 0.5, False)
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert line.startswith("people: cannot compare with the snapshot of 2026-11-20: ")
+    assert "part-00002.jsonl.gz" in line
+
+
+def test_unreadable_snapshots_fail_the_day():
+    """Nothing shows which users are missing. A person can let the day through with the flag."""
+    for number in (1, 2):
+        (write(DAY - days(number), *range(5), mode="snapshot").path / "part-00000.jsonl.gz").unlink()
+    verdict = ask(count(*range(5)), mode="snapshot")["max_delete_ratio"]
+    assert not verdict.passed
+    assert str(verdict) == "2 earlier snapshots found, none readable; max_delete_ratio is 0.3"
 
 
 @pytest.mark.parametrize(
@@ -254,8 +296,9 @@ def test_cleaned_keys_are_compared_for_many_missing_keys():
 
 
 def test_order_of_keys_does_not_matter():
-    """Nor do repeated keys."""
+    """Nor do the number of parts and repeated keys."""
     ids = random.Random(0).sample(range(10**6), 100)
-    verdict = ask(count(*reversed(ids[:80]), *ids[:10]), ids, mode="snapshot")["max_delete_ratio"]
+    write(DAY - days(1), *ids, *ids[:10], mode="snapshot", size=7)
+    verdict = ask(count(*reversed(ids[:80])), mode="snapshot")["max_delete_ratio"]
     assert verdict.value == pytest.approx(0.2)
-    assert str(verdict) == "20 of 100 users in the warehouse are missing; max_delete_ratio is 0.3"
+    assert str(verdict) == "20 of 100 keys of the earlier snapshot (2026-11-20) are missing; max_delete_ratio is 0.3"

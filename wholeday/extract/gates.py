@@ -8,6 +8,7 @@ import datetime as dt
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +21,8 @@ from wholeday.log import count, logger
 from wholeday.schema.census import Census, hash_keys
 from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.known_source import SOURCE_GATE, KnownSource
-from wholeday.storage.manifest import MEDIAN_FROM, MEDIAN_OF, Verdict
+from wholeday.storage.lines import unpack
+from wholeday.storage.manifest import MEDIAN_FROM, MEDIAN_OF, Part, Verdict
 
 if TYPE_CHECKING:
     from wholeday.schema.raw_fields import Keys
@@ -29,13 +31,21 @@ NOISE = 3  # standard deviations; for a number of independent events, one is the
 FEW_DELETIONS = 5  # fewer deletions never fail a day, however few users are known
 
 
-class Earlier(msgspec.Struct):
-    """The part of the raw manifest of an earlier day that the gates need."""
+class Manifest(msgspec.Struct):
+    """The part of a raw manifest that the gates need of an earlier day."""
 
-    date: dt.date
     mode: str
     as_of: dt.datetime
     records: int
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A day that was extracted before."""
+
+    folder: DayFolder
+    manifest: Manifest
 
 
 class Known(Protocol):
@@ -65,7 +75,7 @@ def judge(
     """
     before = _list_earlier(data_dir, date, settings, as_of)
     if settings.mode == SNAPSHOT:
-        missing = _judge_vanished(settings, census, known, count_cleaned)
+        missing = _judge_vanished(settings, census, before, known, count_cleaned)
     else:
         missing = _judge_deletions(settings, census, known.count)
     verdicts = [_judge_number(settings, census), _judge_drop(settings, census, before), missing]
@@ -88,17 +98,17 @@ def _list_earlier(data_dir: str, date: dt.date, settings: Source, as_of: dt.date
             if day < date or (day > date and settings.mode == SNAPSHOT):
                 folder = DayFolder(data_dir, "raw", settings.section, day)
                 try:
-                    earlier = folder.read_manifest(Earlier) if folder.exists() else None
+                    manifest = folder.read_manifest(Manifest) if folder.exists() else None
                 except FolderError as error:
                     logger.warning("%s: cannot compare with the day %s: %s", settings.section, day, error)
                     continue
-                if earlier and earlier.mode == settings.mode:
-                    yield earlier
+                if manifest and manifest.mode == settings.mode:
+                    yield Earlier(folder, manifest)
 
     if settings.mode != SNAPSHOT:
         return list(islice(read(), MEDIAN_OF))
-    snapshots = [earlier for earlier in read() if earlier.as_of < as_of]
-    return sorted(snapshots, key=lambda earlier: earlier.as_of, reverse=True)
+    snapshots = [earlier for earlier in read() if earlier.manifest.as_of < as_of]
+    return sorted(snapshots, key=lambda earlier: earlier.manifest.as_of, reverse=True)
 
 
 def _judge_number(settings: Source, census: Census) -> Verdict:
@@ -118,17 +128,17 @@ def _judge_drop(settings: Source, census: Census, before: Sequence[Earlier]) -> 
     nearest = before[:MEDIAN_OF]
     if settings.max_drop_ratio == 1 or len(nearest) < MEDIAN_FROM:
         return None
-    median = statistics.median(earlier.records for earlier in nearest)
+    median = statistics.median(earlier.manifest.records for earlier in nearest)
     drop = max(0.0, (median - census.records) / median) if median else 0.0
     is_usual = median - census.records <= NOISE * math.sqrt(median)
-    days = ", ".join(str(earlier.date) for earlier in nearest)
+    days = ", ".join(str(earlier.folder.date) for earlier in nearest)
     fact = f"{count(census.records, 'record')} came, and the median of the days before is {median:,g} ({days})"
     passed = drop <= settings.max_drop_ratio or is_usual
     return _build_verdict("max_drop_ratio", drop, settings.max_drop_ratio, median, fact, passed=passed)
 
 
 def _judge_vanished(
-    settings: Source, census: Census, known: Known, count_cleaned: Callable[[], Census]
+    settings: Source, census: Census, before: Sequence[Earlier], known: Known, count_cleaned: Callable[[], Census]
 ) -> Verdict | None:
     """Judge a snapshot by `max_delete_ratio`: the share of the known users that it does not list.
 
@@ -139,7 +149,7 @@ def _judge_vanished(
         return None
     keys = hash_keys(known.read_keys())
     if not len(keys):
-        return None
+        return _judge_by_snapshot(settings, census, before)
     missing = _count_missing(keys, census)
     if missing / len(keys) > settings.max_delete_ratio:
         missing = _count_missing(keys, count_cleaned())
@@ -154,6 +164,40 @@ def _count_missing(keys: "Keys", census: Census) -> int:
     return len(keys) - int(np.isin(keys, census.present_keys(), assume_unique=True).sum())
 
 
+def _judge_by_snapshot(settings: Source, census: Census, before: Sequence[Earlier]) -> Verdict | None:
+    """Judge a snapshot by the share of the keys of an earlier snapshot that it lacks, if the warehouse is empty.
+
+    A snapshot with damaged or missing parts is skipped with a warning, and the one before it is used: today's snapshot
+    cannot be fetched again tomorrow, and must not be lost because of an old file. If no snapshot is readable, the gate
+    fails.
+    """
+    for earlier in before:
+        try:
+            keys = _read_keys(earlier, census)
+        except FolderError as error:
+            logger.warning(
+                "%s: cannot compare with the snapshot of %s: %s", settings.section, earlier.folder.date, error
+            )
+            continue
+        if not len(keys):
+            return None
+        missing = _count_missing(keys, census)
+        date = str(earlier.folder.date)
+        fact = f"{missing:,} of {count(len(keys), 'key')} of the earlier snapshot ({date}) are missing"
+        return _judge_share(settings, missing / len(keys), date, fact)
+    if before:
+        return _judge_share(settings, 1.0, None, f"{count(len(before), 'earlier snapshot')} found, none readable")
+    return None
+
+
+def _read_keys(earlier: Earlier, census: Census) -> "Keys":
+    """Read the keys that are present in an earlier snapshot, part by part."""
+    census_before = Census(census.key, census.deleted_when)
+    for part in earlier.manifest.parts:
+        census_before.add(unpack(earlier.folder.read(part)))
+    return census_before.present_keys()
+
+
 def _judge_deletions(settings: Source, census: Census, count_known: Callable[[], int]) -> Verdict | None:
     """Judge the deletions of an incremental day by `max_delete_ratio`: their share of the known users.
 
@@ -165,7 +209,9 @@ def _judge_deletions(settings: Source, census: Census, count_known: Callable[[],
     return _judge_share(settings, census.deleted / known, known, fact, is_small=census.deleted < FEW_DELETIONS)
 
 
-def _judge_share(settings: Source, share: float, reference: int, fact: str, *, is_small: bool = False) -> Verdict:
+def _judge_share(
+    settings: Source, share: float, reference: str | int | None, fact: str, *, is_small: bool = False
+) -> Verdict:
     """Judge a share of deleted or missing users by `max_delete_ratio`."""
     limit = settings.max_delete_ratio
     return _build_verdict("max_delete_ratio", share, limit, reference, fact, passed=share <= limit or is_small)

@@ -3,12 +3,17 @@
 The workflow is the package `pipeline` in the current folder, with one file per dataset.
 """
 
-import importlib
+import functools
+import importlib.util
 import multiprocessing
 import pkgutil
+import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
 
-from luigi.task_register import Register
+from luigi.task_register import Register, TaskClassNotFoundException
 
 from wholeday.tasks.console import describe_import_failure
 
@@ -37,9 +42,29 @@ def import_datasets(package: str) -> None:
 def _skip(name: str, error: Exception) -> None:
     """Report a broken module, and remove the tasks that it defined before it failed."""
     Register._reg[:] = [cls for cls in Register._reg if cls.__module__ != name]
+    if not broken:
+        sys.excepthook = functools.partial(_report_uncaught, sys.excepthook)
     broken[name] = describe_import_failure(error)
     if multiprocessing.parent_process() is None:  # the processes of tasks import the datasets again
         sys.stderr.write(f"ERROR: {broken[name]}\n")
+
+
+def _report_uncaught(
+    report: Callable[..., None], kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Report an uncaught error, unless Luigi misses a task because the file of the task is broken: that is reported."""
+    if not (isinstance(error, TaskClassNotFoundException) and _is_of_broken_file(str(error))):
+        report(kind, error, trace)
+
+
+def _is_of_broken_file(message: str) -> bool:
+    """Return whether a broken file defines the task that Luigi's message names."""
+    missing = re.match(r"No task (\w+)\.", message)
+    specs = [importlib.util.find_spec(name) for name in broken]
+    sources = [Path(spec.origin).read_bytes() for spec in specs if spec and spec.origin]
+    return missing is not None and any(
+        re.search(rb"^class %b\b" % missing[1].encode(), source, re.M) for source in sources
+    )
 
 
 def register(dataset: str, module: str) -> None:
