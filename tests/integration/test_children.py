@@ -154,7 +154,7 @@ def test_other_changes_of_a_child_class_need_a_rebuild(change: str) -> None:
     for work in (lambda: run_stages(new, DAYS[2]), lambda: forget(read_workspace(new), ["1"])):
         with pytest.raises(WarehouseError, match=re.escape(message)) as error:
             work()
-        assert ("\n" in str(error.value), "with the command rebuild" in str(error.value)) == (False, True)
+        assert ("\n" in str(error.value), "run wholeday rebuild" in str(error.value)) == (False, True)
         assert databases.dump(Pipeline().database) == stored
     assert find_differences(new)
     rebuild(read_workspace(new))

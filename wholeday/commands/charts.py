@@ -1,8 +1,8 @@
 """Draw charts of days as SVG: bars, and a line over time.
 
-*Responsibilities*: the looks. Colours are variables of the page's style sheet, so one chart fits its light and its
+Responsibilities: the looks. Colours are variables of the page's style sheet, so one chart fits its light and its
 dark version. Text stays text, in the page's font.
-*Non-goals*: the meaning of the numbers.
+Non-goals: the meaning of the numbers.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """The program `wholeday`, also `python -m wholeday`: its commands, and how a run of it ends.
 
-*Responsibilities*: the name, group, description and example of each command; exit codes; one line per expected error.
-*Non-goals*: what a command does and prints. That is in the module with the name of the command, which is imported when
+Responsibilities: the name, group, description and example of each command; exit codes; one line per expected error.
+Non-goals: what a command does and prints. That is in the module with the name of the command, which is imported when
 the command runs: help and version need neither Luigi nor the workflow.
 """
 

@@ -1,7 +1,7 @@
 """Parse a command line on which the key of every section of luigi.cfg is a flag.
 
-*Responsibilities*: separate flags, their values and arguments, and suggest the nearest name for a misspelt one.
-*Non-goals*: the values of the flags. The sections of luigi.cfg check them when they are read.
+Responsibilities: separate flags, their values and arguments, and suggest the nearest name for a misspelt one.
+Non-goals: the values of the flags. The sections of luigi.cfg check them when they are read.
 """
 
 import re

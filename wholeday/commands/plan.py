@@ -1,7 +1,7 @@
 """Plan a backfill: what it would do for each day, and its cost, estimated from earlier days.
 
-*Responsibilities*: the next step of each day, and the estimate.
-*Non-goals*: running anything, or a request to the source.
+Responsibilities: the next step of each day, and the estimate.
+Non-goals: running anything, or a request to the source.
 """
 
 import datetime as dt

@@ -1,8 +1,8 @@
 """Delete the files of old days, raw and clean. Their rows and markers stay.
 
-*Responsibilities*: which days are pruned: old ones, except the newest days, which the quality gates compare new days
+Responsibilities: which days are pruned: old ones, except the newest days, which the quality gates compare new days
 with. A day is pruned only if the warehouse holds it, that is, if its marker names exactly these files.
-*Non-goals*: lost days. First the marker says that the day is pruned (`pruned_at`), then the clean files go, then the
+Non-goals: lost days. First the marker says that the day is pruned (`pruned_at`), then the clean files go, then the
 raw ones, each manifest first. So a day without raw files is either pruned or lost, never in doubt, and the next run
 completes an interrupted one.
 """

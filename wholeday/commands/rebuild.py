@@ -1,7 +1,7 @@
 """Build the tables of a dataset again from the raw files of all days, and replace the old tables in one transaction.
 
-*Responsibilities*: which days are rebuilt, and which are left out. Readers see the old tables or the new ones.
-*Non-goals*: losing a loaded day. It stops the rebuild, unless it has no raw files and the caller drops it.
+Responsibilities: which days are rebuilt, and which are left out. Readers see the old tables or the new ones.
+Non-goals: losing a loaded day. It stops the rebuild, unless it has no raw files and the caller drops it.
 """
 
 import datetime as dt

@@ -1,8 +1,8 @@
 """Write the page of `report`: the status of each dataset in one HTML file without scripts, requests or other files.
 
-*Responsibilities*: the content of the page and its order: a verdict, what to do, days, charts.
+Responsibilities: the content of the page and its order: a verdict, what to do, days, charts.
 All texts are escaped, as they may come from a source, a file or an error.
-*Non-goals*: facts of its own. All but the growth of the table comes from `status`.
+Non-goals: facts of its own. All but the growth of the table comes from `status`.
 """
 
 import calendar

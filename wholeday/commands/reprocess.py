@@ -1,7 +1,7 @@
 """Transform and load days again from their raw files, without a request to the source.
 
-*Responsibilities*: which days are outdated, and the outcome for each requested day.
-*Non-goals*: days without raw files. They are named, and their Load task extracts them.
+Responsibilities: which days are outdated, and the outcome for each requested day.
+Non-goals: days without raw files. They are named, and their Load task extracts them.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """Describe the status of a dataset: the state of each day, and what is missing, outdated, failed or rejected.
 
-*Responsibilities*: the facts for people and for machines. The fields of `Status` are the keys of `status --json`.
-*Non-goals*: changing anything, or a request to the source.
+Responsibilities: the facts for people and for machines. The fields of `Status` are the keys of `status --json`.
+Non-goals: changing anything, or a request to the source.
 """
 
 import datetime as dt

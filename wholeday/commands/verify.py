@@ -1,8 +1,8 @@
 """Compare the files of a dataset's days with each other and with the warehouse.
 
-*Responsibilities*: which days are compared, and what with what: the files of a day (transformed again), its marker, its
+Responsibilities: which days are compared, and what with what: the files of a day (transformed again), its marker, its
 rows. The tables as a whole are compared in load/audit.py.
-*Non-goals*: repairs. Files are only read, and the database is opened read-only.
+Non-goals: repairs. Files are only read, and the database is opened read-only.
 """
 
 import datetime as dt

@@ -78,4 +78,6 @@ class BatchCaster:
         return column
 
     def _refuse(self, problem: str) -> WarehouseError:
-        return WarehouseError(f"{self._what}: {problem}: make cleaning and table agree, and transform the day again")
+        return WarehouseError(
+            f"{self._what}: {problem}: run wholeday reprocess; if that does not help, correct clean or the record class"
+        )

@@ -27,7 +27,7 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
     if left := list_left(db, declared):
         raise WarehouseError(
             f"{db}: the record class of {declared.name} has no child table {', '.join(left)} any more: "
-            "drop it by loading all days into new tables with the command rebuild"
+            "run wholeday rebuild, which loads all days into new tables and drops it"
         )
     _create_shared(db)
     tables = declared.stored()
@@ -157,7 +157,7 @@ def check_table(db: Connection, table: Table, optional: Iterable[str] = ()) -> b
     if differences:
         raise WarehouseError(
             f"{db}: the table {table.name} has {', '.join(differences)}: "
-            "declare it as it is, load all days into new tables with the command rebuild, or choose another database"
+            "declare it as it is, run wholeday rebuild to load all days into new tables, or choose another database"
         )
     return True
 

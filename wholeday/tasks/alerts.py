@@ -1,7 +1,7 @@
 """Send alerts for failed and late days: one POST to the webhook for each day and cause.
 
-*Responsibilities*: the message, and the record of sent alerts, which prevents repeated alerts.
-*Non-goals*: failing a run or delaying it for long. A webhook that does not answer is a warning, and is not called
+Responsibilities: the message, and the record of sent alerts, which prevents repeated alerts.
+Non-goals: failing a run or delaying it for long. A webhook that does not answer is a warning, and is not called
 again for a minute.
 """
 

@@ -1,9 +1,9 @@
 """Load the missing days of a range of any length, in batches, and report the result of each day as it comes.
 
-*Responsibilities*: the days to run, their batches, and the result of each day. Luigi's scheduling takes quadratic
+Responsibilities: the days to run, their batches, and the result of each day. Luigi's scheduling takes quadratic
 time in the number of tasks; batches make it linear. The messages between Luigi's worker and its scheduler, which is in
 this process or luigid, say which day starts, is loaded or fails, in any process. A worker is stopped between two days.
-*Non-goals*: deciding whether a day is loaded. The warehouse says so.
+Non-goals: deciding whether a day is loaded. The warehouse says so.
 """
 
 import datetime as dt

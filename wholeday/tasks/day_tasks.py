@@ -1,7 +1,7 @@
 """Define the Luigi tasks of a day, for any dataset.
 
-*Responsibilities*: what Luigi must know of a task: its parameters, when it is complete, in which order tasks run, and
-what a child process needs. *Non-goals*: the work, which `stages` does.
+Responsibilities: what Luigi must know of a task: its parameters, when it is complete, in which order tasks run, and
+what a child process needs. Non-goals: the work, which `stages` does.
 """
 
 import datetime as dt

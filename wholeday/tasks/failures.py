@@ -1,8 +1,8 @@
 """Record failures of days: one line each in `<data_dir>/failures/<dataset>.jsonl`.
 
-*Responsibilities*: the file, which several processes append to and which keeps the newest failures; when a failure is
+Responsibilities: the file, which several processes append to and which keeps the newest failures; when a failure is
 over; the removal of causes when a person is erased.
-*Non-goals*: failing a run. A failure that cannot be recorded is a warning.
+Non-goals: failing a run. A failure that cannot be recorded is a warning.
 """
 
 import contextlib

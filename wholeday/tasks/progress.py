@@ -1,7 +1,7 @@
 """Show the progress of an extraction or a backfill: a bar on a terminal, a status message in Luigi's scheduler.
 
-*Responsibilities*: who is shown the progress, how often, and the text.
-*Non-goals*: the log, which has one line per extracted day. A scheduler that does not answer fails no day.
+Responsibilities: who is shown the progress, how often, and the text.
+Non-goals: the log, which has one line per extracted day. A scheduler that does not answer fails no day.
 """
 
 import contextlib

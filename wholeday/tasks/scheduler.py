@@ -1,9 +1,9 @@
 """Run luigid, Luigi's central scheduler with its pages, for this machine.
 
-*Responsibilities*: the defaults and restrictions of luigid: local address, places of its files, no causes on disk. A
+Responsibilities: the defaults and restrictions of luigid: local address, places of its files, no causes on disk. A
 cause of a failure may quote a record. luigid keeps causes in memory only, so `forget` has nothing to erase in its
 files.
-*Non-goals*: scheduling, which Luigi does.
+Non-goals: scheduling, which Luigi does.
 """
 
 import configparser

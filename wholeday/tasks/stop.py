@@ -1,8 +1,8 @@
 """Stop a long run on SIGINT (Ctrl-C) or SIGTERM: the first signal ends it in an orderly way, the second at once.
 
-*Responsibilities*: both signals while a run is watched. A terminal and systemd signal every process of a group, so
+Responsibilities: both signals while a run is watched. A terminal and systemd signal every process of a group, so
 both signals are blocked in all threads and child processes: a running day is finished.
-*Non-goals*: a signal that this process was started to ignore, as `nohup` does.
+Non-goals: a signal that this process was started to ignore, as `nohup` does.
 """
 
 import contextlib

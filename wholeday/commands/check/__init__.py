@@ -1,8 +1,8 @@
 """Test a dataset's section against its real source, and leave nothing behind: the command `check`.
 
-*Responsibilities*: the order of the questions (questions.py) to two extractions of a day (trial.py). The second one is
+Responsibilities: the order of the questions (questions.py) to two extractions of a day (trial.py). The second one is
 transformed and loaded, into a SQLite database in a temporary folder.
-*Non-goals*: changes to the configured folder and database.
+Non-goals: changes to the configured folder and database.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Answer the questions of `check` about a trial.
 
-*Responsibilities*: a verdict, the evidence and the next step for each question. Two questions send a request of their
+Responsibilities: a verdict, the evidence and the next step for each question. Two questions send a request of their
 own: one without the secret, one for a day in the far future.
 """
 

@@ -1,7 +1,7 @@
 """Extract a day twice from its source: first page by page in memory, then as a task does, into a temporary folder.
 
-*Responsibilities*: what the questions of `check` need to know about both extractions.
-*Non-goals*: conclusions.
+Responsibilities: what the questions of `check` need to know about both extractions.
+Non-goals: conclusions.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """Examine a source by requests, and suggest the section of luigi.cfg that reads it.
 
-*Responsibilities*: the questions, and the conclusions from the answers. A conclusion without a proof is a doubt.
-*Non-goals*: printing.
+Responsibilities: the questions, and the conclusions from the answers. A conclusion without a proof is a doubt.
+Non-goals: printing.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Find the parameters that filter the records of a source by their time of change.
 
-*Responsibilities*: usual names of such parameters, and the proof: a window of all time gives the first page again, and
+Responsibilities: usual names of such parameters, and the proof: a window of all time gives the first page again, and
 an empty window gives fewer records.
-*Non-goals*: filters in the body of a request.
+Non-goals: filters in the body of a request.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """Send the requests of `doctor` to a source: each request once, and a bounded number.
 
-*Responsibilities*: the client, the first request, and the answers so far; whether page two follows page one.
-*Non-goals*: conclusions about the source.
+Responsibilities: the client, the first request, and the answers so far; whether page two follows page one.
+Non-goals: conclusions about the source.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Erase people from every file and table of a dataset: the command `forget`.
 
-*Responsibilities*: the order of the steps, which an interruption cannot break. First the tombstones: from then on no
+Responsibilities: the order of the steps, which an interruption cannot break. First the tombstones: from then on no
 load stores a row with such a key. Then the files, day by day, then the tables, then the failures, which may quote a
 record. The note that all is erased comes last, so the next run completes an interrupted one.
-*Non-goals*: records of other people that mention an erased person. Records that the source sends later stay in the
+Non-goals: records of other people that mention an erased person. Records that the source sends later stay in the
 files of their days until the next run.
 """
 

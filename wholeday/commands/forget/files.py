@@ -1,9 +1,9 @@
 """Erase lines from the files of a day.
 
-*Responsibilities*: new parts without the lines, and the manifests that name them. The day changes in one step, when
+Responsibilities: new parts without the lines, and the manifests that name them. The day changes in one step, when
 its raw manifest is replaced; the clean manifest is prepared by then. An unfinished day is cleared, as its next run
 extracts it again.
-*Non-goals*: a loaded day without its manifest. No run extracts it again, so a person decides.
+Non-goals: a loaded day without its manifest. No run extracts it again, so a person decides.
 """
 
 import datetime as dt

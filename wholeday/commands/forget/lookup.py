@@ -1,7 +1,7 @@
 """Look up the traces of keys before `forget` erases them.
 
-*Responsibilities*: how many rows a key has, and on which days rows or lines.
-*Non-goals*: changing anything. A file that cannot be read is skipped here; `forget` names it as a problem.
+Responsibilities: how many rows a key has, and on which days rows or lines.
+Non-goals: changing anything. A file that cannot be read is skipped here; `forget` names it as a problem.
 """
 
 import datetime as dt

@@ -1,8 +1,8 @@
 """Find the lines of a day's files that have certain keys, and write clean parts without them.
 
-*Responsibilities*: which lines of a raw part match. A line matches by its own key, compared as text, or by the key of
+Responsibilities: which lines of a raw part match. A line matches by its own key, compared as text, or by the key of
 the row or reject that it became. Without clean files, the lines are transformed to learn that key.
-*Non-goals*: changing a day. A line whose key cannot be read never matches.
+Non-goals: changing a day. A line whose key cannot be read never matches.
 """
 
 import datetime as dt

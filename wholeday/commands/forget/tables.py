@@ -1,8 +1,8 @@
 """Erase rows, changes and rejects from the warehouse, and bring the markers of the days up to date.
 
-*Responsibilities*: one transaction over all tables of a dataset, then a rewrite of the files of the database: deleted
+Responsibilities: one transaction over all tables of a dataset, then a rewrite of the files of the database: deleted
 rows leave their bytes there.
-*Non-goals*: the table of tombstones, which keeps the keys.
+Non-goals: the table of tombstones, which keeps the keys.
 """
 
 import datetime as dt
