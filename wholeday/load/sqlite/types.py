@@ -52,6 +52,9 @@ def read_member(alias: str, name: str, kind: str) -> str:
         return f"case json_type({alias}.value, {path}) when 'null' then null else {value} end"
     value = f"json_extract({alias}.value, {path})"
     if digits := parse_decimal(kind):
-        # A quotient is exact to the last bit. SQLite's conversion of text is not, for numbers with many zeros.
-        return f"cast(replace({value}, '.', '') as integer) / {10 ** digits[1]}.0"
+        # A quotient is exact to the last bit. SQLite's conversion of text is not, for numbers with many zeros. A list
+        # that was stored before the column was widened has fewer places.
+        point, zeros = f"instr({value}, '.')", "0" * digits[1]
+        places = f"case {point} when 0 then 0 else length({value}) - {point} end"
+        return f"cast(replace({value}, '.', '') || substr('{zeros}', 1 + {places}) as integer) / {10 ** digits[1]}.0"
     return value
