@@ -381,7 +381,7 @@ def test_decimals_beyond_a_real_are_refused_by_sqlite(store: Store) -> None:
     declare(store, USER | {"total": Decimal | None}, "user_id", total=Field(max_digits=16, decimal_places=2))
     day = incremental(1)
     if store.kind == "sqlite":
-        assert "a column has max_digits = 16: declare fewer digits, or use PostgreSQL" in load_error(store, day)
+        assert "max_digits is 16: declare fewer digits, or use PostgreSQL" in load_error(store, day)
         assert store.list_tables() == []
     else:
         assert store.warehouse.load(CleanDay(describe(day), [], [])).extracted == 0

@@ -45,13 +45,13 @@ class DayParameter(luigi.DateParameter):
         return day
 
 
-_stages: dict[tuple[str, str], "type[DayTask]"] = {}
+_stages: dict[tuple[Dataset, str], "type[DayTask]"] = {}
 """The task of each dataset and stage."""
 
 
 def find_task(dataset: Dataset, stage: str) -> "type[DayTask]":
     """Return the task of a stage of a dataset. Raises DatasetError."""
-    if task := _stages.get((dataset.name, stage)):
+    if task := _stages.get((dataset, stage)):
         return task
     base = stage.title()
     raise errors.DatasetError(
@@ -75,7 +75,7 @@ class DayTask(luigi.Task):
         cls._visible_in_registry = dataset is not None
         if dataset is not None:
             cls.dataset = dataset
-            _stages[dataset.name, cls.stage] = cls
+            _stages[dataset, cls.stage] = cls
 
     @property
     def priority(self) -> int:  # type: ignore[override]
