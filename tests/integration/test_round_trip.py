@@ -1,4 +1,4 @@
-"""What the databases and the files hold of random records of random classes is what was sent, or a reject."""
+"""Store random records of random classes: databases and files hold the values sent, or the record is a reject."""
 
 import itertools
 import os

@@ -59,7 +59,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a record class declares."""
+    """The columns of a record class."""
 
     columns: tuple[Column, ...]
 
@@ -127,7 +127,7 @@ def draw_column(draw: st.DrawFn, name: str) -> Column:
 
 @dataclass
 class Sent:
-    """A record as it is sent, and what is stored of it: REJECT, or a value for each column."""
+    """A record, and its expected row: REJECT, or a value for each column."""
 
     text: str
     row: Any
@@ -245,7 +245,7 @@ def flatten(row: Row, shape: Shape) -> Row:
 
 
 def to_json(row: Row, shape: Shape) -> Row:
-    """Return an item as it is in the list of its parent."""
+    """Return an item in the form of its parent's list."""
     found = {}
     for column in shape.columns:
         value = row[column.name]

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from wholeday.errors import DatasetError
 from wholeday.schema.kinds import DECIMAL, INTEGER, JSON, TEXT, TIMESTAMP, TYPES, make_decimal
+from wholeday.schema.raw_fields import INTEGERS
 from wholeday.schema.record import FieldOptions, Json, Record
 
 MAX_DIGITS = 38  # of Arrow's 128 bits
@@ -31,7 +32,6 @@ KNOWN_TYPES = (
 NUMBERS = ("ge", "gt", "le", "lt")
 TEXTS = ("min_length", "max_length", "pattern", "strip_whitespace", "to_lower", "to_upper")
 DIGITS = ("max_digits", "decimal_places")
-INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def _check_names(class_name: str, columns: Sequence[Column]) -> None:
 def _check_paths(class_name: str, columns: Sequence[Column]) -> None:
     """Raise DatasetError if the path of one column holds a scalar, and the path of another one leads through it."""
     for column in columns:
-        is_open = column.kind == JSON  # an object or a list, parts of which other columns may read
+        is_open = column.kind == JSON  # other columns may read parts of an object or of a list
         inner = [x for x in columns if len(x.path) > len(column.path) and x.path[: len(column.path)] == column.path]
         if inner and not is_open and not column.options.rest:
             raise DatasetError(

@@ -74,7 +74,7 @@ class WorkTables(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A list on the way from a row to the items of a child table, and what tells its items apart."""
+    """A list on the way from a row to the items of a child table, and the key of its items."""
 
     list_name: str
     """The column of the dataset's table with the list, or the name of the list within an item of the level above."""

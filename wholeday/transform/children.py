@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from wholeday.schema.canonical import write_number
 from wholeday.schema.columns import Column, Columns
 from wholeday.schema.kinds import BOOLEAN, FLOAT, INTEGER, JSON, TEXT, TIMESTAMP, parse_decimal
+from wholeday.schema.texts import write_timestamps
 from wholeday.transform.decode import decode, explain
 from wholeday.transform.values import Broken, Reading, convert
 
@@ -130,8 +131,7 @@ def _write_values(array: "pa.Array[Any]", column: Column) -> tuple["pa.Array[Any
         texts = [None if value is None else write_number(repr(value)) for value in array.to_pylist()]
         return pa.array(texts, pa.string()), ""
     if column.kind == TIMESTAMP:
-        text = array.cast(pa.timestamp("us")).cast(pa.string())
-        array = pc.binary_replace_slice(pc.binary_replace_slice(text, 10, 11, "T"), 26, 26, "Z")
+        array = write_timestamps(array)
     elif (digits := parse_decimal(column.kind)) and digits[1] > MOST_PLACES:
         array = pa.array([None if value is None else f"{value:f}" for value in array.to_pylist()], pa.string())
     elif column.kind != TEXT:

@@ -14,6 +14,7 @@ import msgspec
 
 from wholeday.schema.canonical import COLON, ESCAPED_QUOTE
 from wholeday.schema.columns import Column, Columns
+from wholeday.schema.kinds import JSON
 from wholeday.schema.lenient import convert_value, repair
 from wholeday.schema.paths import find, load
 from wholeday.schema.raw_fields import UNREADABLE, RawRecord
@@ -101,7 +102,7 @@ def salvage(line: bytes, columns: Columns) -> dict[str, Any]:
     record = load(line)
     values: dict[str, Any] = dict.fromkeys(column.name for column in columns)
     for column in columns:
-        if column.kind != "json":
+        if column.kind != JSON:
             with suppress(msgspec.ValidationError, UnicodeEncodeError, OverflowError):
                 value = _join(find(record, column.source))
                 values[column.name] = _decode_value(value, column)

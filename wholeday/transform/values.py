@@ -22,7 +22,7 @@ from wholeday.schema.canonical import EXACT, HAS_NUL, canonicalize, parse_number
 from wholeday.schema.columns import Column, split_none
 from wholeday.schema.kinds import TIMESTAMP, UUID, parse_decimal, to_arrow_type
 from wholeday.schema.raw_fields import INTEGERS
-from wholeday.schema.record import Epoch, EpochMillis, Json
+from wholeday.schema.record import Epoch, Json
 from wholeday.schema.structs import RAW
 from wholeday.schema.texts import change_texts
 from wholeday.transform.times import place_times
@@ -68,11 +68,9 @@ def convert(values: Sequence[Any], column: Column, reading: Reading) -> tuple["p
 
 def _convert(values: Sequence[Any], column: Column, reading: Reading) -> tuple["pa.Array[Any]", Rules]:
     type_ = to_arrow_type(column.kind)
-    if column.is_list or column.type is Json:
-        return _convert_each(values, _find_converter(column, reading), type_)
     if column.type is decimal.Decimal:
         return _convert_decimals(values, column, reading)
-    if column.type in (Epoch, EpochMillis, dt.time):
+    if column.is_list or column.type in RAW:
         return _convert_each(values, _find_converter(column, reading), type_)
     if column.kind == UUID:
         return pa.array([None if value is None else str(value) for value in values], type_), {}

@@ -1,6 +1,6 @@
 """Record classes for endpoints of real APIs, each with a small invented page and the rows that it becomes.
 
-The fields are those that the vendors document; nothing is copied.
+The vendors document these fields; nothing is copied.
 """
 
 from dataclasses import dataclass, field

@@ -9,9 +9,9 @@ TYPES = {
     TEXT: "TEXT",
     BOOLEAN: "BOOLEAN",
     FLOAT: "REAL",
-    DATE: "DATE",  # text, whatever SQLite makes of the name
+    DATE: "DATE",  # stored as text, although the name has another affinity
     TIMESTAMP: "DATETIME",
-    # SQLite has text for these; the names tell them apart.
+    # SQLite stores these as text. Their names differ, so that a change of type is noticed.
     TIME: "TIME TEXT",
     UUID: "UUID TEXT",
     JSON: "JSON TEXT",
