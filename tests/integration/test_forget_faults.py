@@ -25,7 +25,7 @@ from tests.support.server import Server
 from wholeday import clock
 from wholeday.commands.forget import files, forget, tables
 from wholeday.commands.forget.search import DayFiles, Search
-from wholeday.commands.reprocess import list_outdated
+from wholeday.commands.status import read_status
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import FolderError
 from wholeday.load import postgres, sqlite
@@ -199,7 +199,7 @@ def test_day_extracted_again_still_needs_a_load(loaded):
     before = query(hashes, str(DAYS[0]))
     forget(read_workspace(USERS), ["42"])
     assert query(hashes, str(DAYS[0])) == before
-    assert list_outdated(read_workspace(USERS)) == {DAYS[0]: "loaded from other files"}
+    assert read_status(read_workspace(USERS)).outdated == {DAYS[0]: "loaded from other files"}
     stages.load(read_workspace(USERS), DAYS[0])
     check_markers()
 

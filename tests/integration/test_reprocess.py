@@ -11,8 +11,10 @@ from tests.support import points
 from tests.support.points import Points
 from tests.support.project import dump_tree, dump_warehouse, execute, is_held, query, remove_warehouse, run_here
 from tests.support.server import Answer, Server
+from wholeday.commands.plan import plan
 from wholeday.commands.rebuild import rebuild
-from wholeday.commands.reprocess import list_outdated, reprocess
+from wholeday.commands.reprocess import reprocess
+from wholeday.commands.status import read_status
 from wholeday.commands.verify import verify
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load import day as load_stage
@@ -92,7 +94,7 @@ def test_fix_restores_rejected_rows_at_their_times(server, configure):
         (7, "third", None, None, third, third, None),
     ]
     server.requests.clear()
-    assert list_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert read_status(read_workspace(FIXED)).outdated == dict.fromkeys(DAYS, OTHER_CODE)
     assert [(date, remark) for date, _, _, remark in verify(read_workspace(FIXED))] == [(day, True) for day in DAYS]
     assert tell(reprocess(read_workspace(FIXED), DAYS[0], STOP)) == [(str(day), "done") for day in DAYS]
     assert server.requests == []
@@ -115,29 +117,29 @@ def test_fix_restores_rejected_rows_at_their_times(server, configure):
 def test_outdated_days_are_listed_with_a_reason():
     """A day is outdated if it is not loaded, or if its code, clean files or raw files have changed."""
     load_days()
-    assert list_outdated(read_workspace(USERS)) == {}
-    assert list_outdated(read_workspace(FIXED)) == dict.fromkeys(DAYS, OTHER_CODE)
+    assert read_status(read_workspace(USERS)).outdated == {}
+    assert read_status(read_workspace(FIXED)).outdated == dict.fromkeys(DAYS, OTHER_CODE)
     execute(
         f"delete from loads where date = '{DAYS[0]}'", f"update loads set clean_sha256 = 'x' where date = '{DAYS[1]}'"
     )
     shutil.rmtree(read_workspace(USERS).folder("clean", DAYS[2]).path)
     unfinished = read_workspace(USERS).folder("raw", DAYS[2] + dt.timedelta(days=1))
     unfinished.clear()
-    assert list_outdated(read_workspace(USERS)) == {
+    assert read_status(read_workspace(USERS)).outdated == {
         DAYS[0]: "not loaded",
         DAYS[1]: "loaded from other files",
         DAYS[2]: "its clean files are missing or outdated",
     }
-    reasons = list(list_outdated(read_workspace(USERS)).values())
+    reasons = list(read_status(read_workspace(USERS)).outdated.values())
     assert [outcome.why for outcome in reprocess(read_workspace(USERS), DAYS[0], STOP)] == reasons
-    assert list_outdated(read_workspace(USERS)) == {}
+    assert read_status(read_workspace(USERS)).outdated == {}
     # The same bytes of another extraction, and the same rows of other bytes.
     execute(
         f"update loads set as_of = '2026-01-01T00:00:00.000000Z' where date = '{DAYS[1]}'",
         f"update loads set raw_sha256 = 'x' where date = '{DAYS[2]}'",
     )
-    assert list_outdated(read_workspace(USERS)) == dict.fromkeys(DAYS[1:], "loaded from other files")
-    assert list_outdated(read_workspace(USERS), DAYS[1], DAYS[2]) == {DAYS[1]: "loaded from other files"}
+    assert read_status(read_workspace(USERS)).outdated == dict.fromkeys(DAYS[1:], "loaded from other files")
+    assert [entry.what for entry in plan(read_workspace(USERS), DAYS[1], DAYS[2])] == ["reprocess"]
 
 
 def test_current_days_are_skipped_unless_all_requested():

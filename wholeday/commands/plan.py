@@ -47,7 +47,8 @@ def plan(workspace: Workspace, start: dt.date, stop: dt.date) -> list[Outcome]:
     days = list_span(start, stop)
     settings, now = workspace.settings, clock.utc_now()
     last_closed = settings.last_closed_day(now)
-    markers, outdated = open_warehouse(workspace).read_markers(), list_outdated(workspace, start, stop)
+    markers = open_warehouse(workspace).read_markers()
+    outdated = list_outdated(workspace, markers, start, stop)
     loaded = {marker.date for marker in markers}
     past = set(workspace.list_past([day for day in days if day not in loaded], now))
     failed = select_open(read_failures(workspace.pipeline.data_dir, workspace.name), markers)

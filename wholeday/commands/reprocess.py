@@ -30,14 +30,14 @@ from wholeday.transform import day as transform_stage
 
 
 def list_outdated(
-    workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = dt.date.max
+    workspace: Workspace, loads: Iterable[Marker], start: dt.date = dt.date.min, stop: dt.date = dt.date.max
 ) -> dict[dt.date, str]:
     """List the days with raw files whose rows are not what the current code makes of these files, and why.
 
-    Look at the files of the days from `start` to the day before `stop` only. Oldest first.
+    `loads`: the markers of the dataset. Look at the files of the days from `start` to the day before `stop` only.
+    Oldest first.
     """
-    markers = {marker.date: marker for marker in open_warehouse(workspace).read_markers()}
-    outdated = {}
+    markers, outdated = {marker.date: marker for marker in loads}, {}
     for date in list_raw(workspace, start, stop):
         raw, clean = (workspace.folder(stage, date) for stage in STAGES)
         if reason := _explain_outdated(raw, clean, markers.get(date), workspace.version):
@@ -53,8 +53,8 @@ def reprocess(workspace: Workspace, start: dt.date, stop: dt.date, everything: b
     comes from another source. `failed`: the reason is the error.
     """
     days = list_span(start, stop)
-    outdated = list_outdated(workspace, start, stop)
     markers = {marker.date: marker for marker in open_warehouse(workspace).read_markers()}
+    outdated = list_outdated(workspace, markers.values(), start, stop)
     raw = list_raw(workspace, start, stop)
     others = {} if workspace.settings.accept else find_other_sources(workspace, raw)
     for date in days:

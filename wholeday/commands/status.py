@@ -146,7 +146,7 @@ def read_status(workspace: Workspace) -> Status:
         missing=missing,
         past=workspace.list_past(missing, now),
         failed=list(select_open(failures, loads)),
-        outdated=list_outdated(workspace),
+        outdated=list_outdated(workspace, loads),
         pruned=[marker.date for marker in loads if marker.pruned_at],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
         future=future,

@@ -31,8 +31,7 @@ class LocalStorage(Storage):
         self.private = private
         root = Path(data_dir).expanduser()
         with _explain(root):
-            existing = next(filter(Path.exists, (root, *root.parents)), None)
-            if existing and not existing.is_dir():
+            if not root.is_dir() and not (existing := next(filter(Path.exists, (root, *root.parents)))).is_dir():
                 raise ConfigError(f"[pipeline] data_dir = {data_dir}: {existing} is a file: name a folder")
         self.root: PurePath = root
 
