@@ -30,7 +30,11 @@ from wholeday.tasks.stages import read_workspace
 
 DAYS = [dt.date(2026, 10, number) for number in (1, 2, 3)]
 ID = Field(primary_key=True)
-ITEMS = [{"sku": "p", "price": 1.5, "colour": "red", "parts": [{"name": "u"}]}, {"sku": "q", "price": None}]
+MADE = "2026-09-30T12:00:00+02:00"
+ITEMS = [
+    {"sku": "p", "price": 1.5, "colour": "red", "made": MADE, "parts": [{"name": "u"}]},
+    {"sku": "q", "price": None},
+]
 SENT = {
     DAYS[0]: [{"id": 1, "items": ITEMS}, {"id": 2, "items": None}],
     DAYS[1]: [{"id": 3, "items": ITEMS[:1]}],
@@ -129,6 +133,10 @@ def list_rows(dataset: Dataset) -> dict[str, Any]:
 
 
 REFUSED: dict[str, Any] = {
+    "Json of other values becomes a child table": (
+        *(Json | None, make_item(made=dt.datetime | None)),
+        "do not fit the child table things_items: items is ",
+    ),
     "the child has another key": (PLAIN, list[make_record_class({"sku": str}, "Item")] | None, "the primary key"),  # type: ignore[misc]
     "a field has another type": (PLAIN, make_item(price=float | None), "the table things_items has price as"),
     "a decimal is narrowed": (make_item(price=WIDER), PLAIN, "the table things_items has price as"),

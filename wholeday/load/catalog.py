@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from wholeday.errors import WarehouseError
-from wholeday.load.children import list_views
+from wholeday.load.children import find_unfit, list_views
 from wholeday.load.database import Connection, Row, decode
 from wholeday.load.markers import has_markers
 from wholeday.load.old_names import refuse_old_names
@@ -50,6 +50,11 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
         _change_columns(db, [*tables, *(child.table for child in stored)], declared)
     for child in declared.children:
         if child not in stored:
+            if not missing and (reason := find_unfit(db, declared, child)):
+                raise WarehouseError(
+                    f"{db}: the lists in the table {declared.name} do not fit the child table {child.name}: {reason}: "
+                    "run wholeday rebuild, which makes them again from the raw files"
+                )
             db.create(child.table, mark=child.mark)
     words = Words(declared)
     for index, sql in INDEXES.items():

@@ -4,11 +4,44 @@ Responsibilities: the rows of child tables, for the dataset's rows that a load c
 Non-goals: rules about facts. A list is part of its row, so its items have none of their own.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
 
 from wholeday.load.database import Connection
+from wholeday.schema.kinds import (
+    BOOLEAN,
+    DATE,
+    FLOAT,
+    INTEGER,
+    JSON,
+    LONGEST_VALUE,
+    TEXT,
+    TIME,
+    TIMESTAMP,
+    UUID,
+    parse_decimal,
+)
 from wholeday.schema.tables import ChildTable, Declared, join_names, quote
+
+# The canonical forms of values in a stored list; a decimal may have fewer places.
+TEXTS = {
+    DATE: r"\d{4}-\d\d-\d\d",
+    TIME: r"\d\d:\d\d:\d\d\.\d{6}",
+    TIMESTAMP: r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z",
+    UUID: "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+}
+ITEM_TYPES: dict[str, Any] = {
+    INTEGER: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
+    FLOAT: float,
+    BOOLEAN: bool,
+    TEXT: str,
+    JSON: msgspec.Raw,
+    **{kind: Annotated[str, msgspec.Meta(pattern=f"^{pattern}$")] for kind, pattern in TEXTS.items()},
+}
 
 
 @dataclass
@@ -62,6 +95,49 @@ def update_children(db: Connection, declared: Declared, keys: str) -> ChildChang
         changes.added |= {child.name: added} if added else {}
         changes.removed |= {child.name: removed} if removed else {}
     return changes
+
+
+def find_unfit(db: Connection, declared: Declared, child: ChildTable) -> str | None:
+    """Return the reason why a stored list, of an earlier record class, is no list of items of a child table.
+
+    Databases would refuse its values, or store others in their place.
+    """
+    item: Any = msgspec.defstruct("Item", _list_fields(child.levels[-1].key, child.row, child.levels[-1].is_positional))
+    for above, level in reversed(list(zip(child.levels, child.levels[1:], strict=False))):
+        inner = (level.list_name, list[item] | None, None)
+        item = msgspec.defstruct("Item", [*_list_fields(above.key, {}, above.is_positional), inner])
+    decode = msgspec.json.Decoder(list[item], dec_hook=_read_decimal).decode
+    column, stored = quote(child.levels[0].list_name), declared.stored()
+    for table in (stored.present, stored.events, stored.changes):
+        sql = f"select cast({column} as text) from {quote(table.name)} where {column} is not null"  # noqa: S608
+        for (text,) in db.stream(sql):
+            try:
+                decode(text)
+            except msgspec.MsgspecError as error:
+                return f"{child.levels[0].list_name} is {text[:LONGEST_VALUE]}: {error}"
+    return None
+
+
+def _list_fields(key: Mapping[str, str], row: Mapping[str, str], is_positional: bool) -> list[Any]:
+    """Return the fields of a struct that reads an item: its key, unless that is its position, and its row."""
+    fields: list[Any] = [] if is_positional else [(name, _find_type(kind)) for name, kind in key.items()]
+    return fields + [(name, _find_type(kind) | None, None) for name, kind in row.items()]
+
+
+def _find_type(kind: str) -> Any:
+    """Return the type that reads a value of a kind in its canonical form."""
+    if not (digits := parse_decimal(kind)):
+        return ITEM_TYPES[kind]
+    before = f"[0-9]{{1,{digits[0] - digits[1]}}}" if digits[0] > digits[1] else "0"
+    return type(kind, (), {"pattern": rf"-?{before}(\.[0-9]{{1,{max(1, digits[1])}}})?"})
+
+
+def _read_decimal(type_: Any, value: Any) -> Any:
+    """Check a decimal, which an earlier class may have stored as a number. msgspec wants an object of its type."""
+    text = value if isinstance(value, str) else repr(value)
+    if not re.fullmatch(type_.pattern, text):
+        raise ValueError(f"{text[:LONGEST_VALUE]} is not a {type_.__name__}")
+    return type_()
 
 
 def select_items(db: Connection, child: ChildTable, source: str, where: str = "true", *more: str) -> str:
