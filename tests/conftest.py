@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 from luigi.configuration import get_config
 
 from tests.support import ROOT
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Handle Ctrl-C in started commands, even if a shell in the background ignores it."""
+    """Handle Ctrl-C in started commands, even if a shell in the background ignores it.
+
+    Keep what hypothesis computes about Unicode, for seconds, in one place: tests change the current folder.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    set_hypothesis_home_dir(ROOT / ".hypothesis")
 
 
 @pytest.fixture(autouse=True)
