@@ -109,14 +109,14 @@ def configure() -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Bucket]":
+def running() -> "Iterator[Bucket]":
     """Run an S3 server, with its credentials in the environment."""
     from tests.support.bucket import ENVIRONMENT, open_bucket
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        with open_bucket(tmp_path_factory.mktemp("bucket")) as bucket:
+        with open_bucket() as bucket:
             yield bucket
 
 

@@ -42,7 +42,7 @@ def test_three_machines_give_the_result_of_one(
         monkeypatch.setenv(name, value)
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(f"[resources]\nusers_api = 2\n\n{text}worker_disconnect_delay = 3\n")
-    with start_scheduler() as environment, open_bucket(tmp_path) as bucket, tempfile.TemporaryDirectory() as folder:
+    with start_scheduler() as environment, open_bucket() as bucket, tempfile.TemporaryDirectory() as folder:
         port = urlsplit(find_scheduler()).port
         place, database = bucket.make_place(), cluster.make_url(cluster.port)
         configure("pipeline", data_dir=place, database=database)

@@ -148,7 +148,7 @@ def run_here(code: str) -> "subprocess.Popen[str]":
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("spark")
-def test_spark_with_a_bucket_equals_local_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spark_with_a_bucket_equals_local_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows are equal, and the parts have the same names and bytes."""
     flags = ("LoadUsers", "--date", str(DAY), "--users-url", URL, "--pipeline-part-records", "50")
     assert luigi_run(*flags).returncode == 0
@@ -156,7 +156,7 @@ def test_spark_with_a_bucket_equals_local_run(tmp_path: Path, monkeypatch: pytes
     shutil.rmtree("data")
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    with open_bucket(tmp_path) as bucket:
+    with open_bucket() as bucket:
         place = bucket.make_place()
         spark_flags = ("--pipeline-engine", "spark", "--pipeline-spark-master", "local[2]")
         done = luigi_run(*flags, *spark_flags, "--pipeline-data-dir", place)

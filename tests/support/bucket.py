@@ -1,10 +1,10 @@
-"""Run an S3 bucket on loopback: moto's server behind a proxy that counts requests and can fail them.
+"""Run an S3 bucket on loopback: moto in this process, behind a door that counts requests and can fail them.
 
-Responsibilities: start and disturb the server. Non-goals: expectations, which each test defines.
+Responsibilities: serve and disturb the application. Non-goals: expectations, which each test defines.
 """
 
 import contextlib
-import http.client
+import functools
 import os
 import signal
 import socket
@@ -19,8 +19,6 @@ from typing import Any, Literal
 
 from pyarrow import fs
 
-from tests.support import find_port
-from tests.support.peers import serve
 from tests.support.project import miss
 
 How = Literal["refuse", "lose", "cut", "kill", "kill after"]
@@ -34,10 +32,11 @@ OF_A_CONNECTION = {"content-length", "transfer-encoding", "connection", "expect"
 CUT_AT = 200  # bytes of a body
 VICTIM = "victim.txt"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+NUMBERS = count()  # of this process, because moto keeps the objects of all its buckets
 
 
 class Door(ThreadingHTTPServer):
-    """A proxy that forwards requests until it is shut at a request, in the way of `how`.
+    """A server that forwards requests to moto until it is shut at a request, in the way of `how`.
 
     `refuse`: deny the request and all later ones. `lose`: forward the request, but deny it and all later ones.
     `cut`: close the connection within the request, and deny all later ones. `kill`, `kill after`: kill the client
@@ -46,9 +45,8 @@ class Door(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, behind: int) -> None:
+    def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.behind = behind
         self._lock = threading.Lock()
         self.open()
 
@@ -112,11 +110,12 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _hand_on(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)) as behind:
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in OF_A_CONNECTION}
-            behind.request(self.command, self.path, body, headers)
-            response = behind.getresponse()
-            return response.status, dict(response.getheaders()), response.read()
+        from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in OF_A_CONNECTION}
+        request = EnvironBuilder(self.path, method=self.command, headers=headers, data=body)
+        content, status, answered = run_wsgi_app(_make_application(), request.get_environ(), buffered=True)
+        return int(status.split()[0]), dict(answered), b"".join(content)
 
     def _send(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
         length = headers.get("Content-Length", "0") if self.command == "HEAD" else len(content)
@@ -133,6 +132,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
+@functools.cache
+def _make_application() -> Any:
+    """Make moto's application of S3 alone: its server looks for the service of each request in 180 folders."""
+    from moto.moto_server.werkzeug_app import create_backend_app
+
+    return create_backend_app("s3")
+
+
 def _kill() -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(Path(VICTIM).read_text()), signal.SIGKILL)
@@ -145,7 +152,6 @@ class Bucket:
         self.door = door
         self.known: list[Any] = []
         """Results that a test shares with later tests."""
-        self._numbers = count()
         self._system, _ = fs.FileSystem.from_uri(f"{self.locate('bucket')}&allow_bucket_creation=true")
         self._system.create_dir("bucket")
 
@@ -155,7 +161,7 @@ class Bucket:
 
     def make_place(self) -> str:
         """Return a new, empty data_dir."""
-        return self.locate(f"bucket/{next(self._numbers)}")
+        return self.locate(f"bucket/{next(NUMBERS)}")
 
     def dump(self, data_dir: str) -> dict[str, bytes]:
         """Return every object below a data_dir, by relative key."""
@@ -173,13 +179,11 @@ class Bucket:
 
 
 @contextlib.contextmanager
-def open_bucket(folder: Path) -> Iterator[Bucket]:
+def open_bucket() -> Iterator[Bucket]:
     """Open a bucket while the `with` block runs. The environment must hold its credentials."""
     if find_spec("moto") is None or find_spec("flask_cors") is None:
         miss("moto's server is not installed: .venv/bin/pip install -r requirements/scaling.txt")
-    port = find_port()
-    command = Path(sys.executable).with_name("moto_server"), "-H", "127.0.0.1", "-p", str(port)
-    with serve(port, *command, folder=folder), Door(port) as door:
+    with Door() as door:
         thread = threading.Thread(target=door.serve_forever, args=[0.05])
         thread.start()
         try:
