@@ -1,6 +1,6 @@
 """Run a storm of concurrent commands and compare the result with a serial run.
 
-PIPELINE_STORM is the number of commands of all storms together.
+PIPELINE_STORM is the number of commands of all storms together. A small number is for two storms, a large one for four.
 """
 
 import collections
@@ -20,6 +20,7 @@ from luigi.configuration import get_config
 
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
 from tests.support import storm
+from tests.support.databases import DATABASES
 from tests.support.forgetting import MARK, find_mark
 from tests.support.project import dump_tree, query, remove_warehouse
 from tests.support.reading import make_user
@@ -33,7 +34,9 @@ from wholeday.config.days import INCREMENTAL, SNAPSHOT
 from wholeday.storage.day_folder import DayFolder
 from wholeday.tasks.stages import read_workspace
 
-SIZE = int(os.environ.get("PIPELINE_STORM", "40"))
+SIZE = int(os.environ.get("PIPELINE_STORM", "24"))
+EVERY = [(mode, database) for mode in (INCREMENTAL, SNAPSHOT) for database in DATABASES]
+STORMS = EVERY if SIZE >= 100 else EVERY[::3]
 EXPECTED = {0, 1, 30, -9}
 PAGE, PART = 5, 4
 KEPT = 3  # days that prune keeps
@@ -155,7 +158,7 @@ def report(operations: list[storm.Operation], seconds: float) -> None:
 
 
 @pytest.mark.timeout(120 + SIZE)
-@pytest.mark.parametrize("mode", [INCREMENTAL, SNAPSHOT])
+@pytest.mark.parametrize(("mode", "database"), STORMS, indirect=["database"])
 def test_storm_gives_the_warehouse_of_a_serial_run(
     mode: str, database: str, server: Server, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +173,7 @@ def test_storm_gives_the_warehouse_of_a_serial_run(
     days = [last - dt.timedelta(days=number) for number in reversed(range(6))]
     plan = storm.Plan(
         seed=f"{SIZE} {mode} {database}",
-        size=SIZE // 4,
+        size=SIZE // len(STORMS),
         days=[str(day) for day in [*days, last + dt.timedelta(days=1)]],
         keys=[str(person) for person in PERSONS],
         prune=["prune", "--older-than", str(KEPT), "--keep", str(KEPT), "--yes"],
