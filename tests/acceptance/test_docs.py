@@ -15,7 +15,7 @@ import requests
 
 from pipeline.users import USERS
 from tests.support import ROOT, databases, find_port
-from tests.support.clones import make_clone
+from tests.support.clones import fork_commands, make_clone
 from tests.support.command_line import parse
 from tests.support.mailserver import MailServer
 from tests.support.pages import Reader, read_blocks, read_queries
@@ -107,6 +107,7 @@ def test_operating_examples_match_their_output(checkout, server, tmp_path_factor
     """Cron uses its own clone and loads three days. Webhook and mail go to loopback."""
     hook = server.on("/services", Answer("ok"))
     place, port = make_clone(tmp_path_factory.mktemp("opt")), str(find_port())
+    fork_commands(place)
     central = checkout / "central.cfg"
     central.write_text(central.read_text().replace("8082", port))
     start = USERS.config().last_closed_day(dt.datetime.now(dt.UTC)) - dt.timedelta(days=2)

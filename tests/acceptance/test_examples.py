@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.users import USERS
 from tests.support import ROOT
+from tests.support.clones import fork_commands
 from tests.support.project import need, query
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
@@ -47,6 +48,7 @@ def run_as_cron(line: str) -> "subprocess.Popen[str]":
 def test_crontab_line_loads_missing_days_silently(checkout):
     """A second run exits at once. Only a failure produces output, which cron mails."""
     need("flock")
+    fork_commands(checkout)
     (line,) = re.findall(r"^20 0 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
     page = (ROOT / "docs" / "operating.md").read_text()
     assert line.replace(str(checkout), PLACE).replace(DAYS[0], "2026-11-01") in page

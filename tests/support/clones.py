@@ -1,7 +1,8 @@
 """Create a clean clone: the files of the repository in an empty folder, with the environment of `./run.sh`.
 
 The clone installs no package from an index. Its `.venv` links the packages in `requirements.txt` from the tests' own
-environment. Its `pip` links further packages in place of an installation.
+environment. Its `pip` links further packages in place of an installation. After `fork_commands`, its `python` forks the
+commands of the project from the tests' launcher.
 """
 
 import functools
@@ -18,6 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tests.support import ROOT
+from tests.support.launcher import start_server
 
 VENV = Path(sys.prefix)
 PROJECT = "wholeday"
@@ -26,6 +28,27 @@ import sys
 sys.path.insert(0, {root!r})
 from tests.support.clones import install
 install({venv!r}, sys.argv[1:])
+"""
+FORKING_PYTHON = """#!{python} -IS
+import json, os, signal, socket, sys, tempfile
+words = sys.argv[1:]
+is_module = words[0] == "-m"
+if not (words[1] if is_module else os.path.basename(words[0])).startswith(("wholeday", "luigi")):
+    os.execv({python!r}, [{python!r}, *words])
+paths = filter(None, [os.environ.get("PYTHONPATH"), {folder!r}])
+request = dict(
+    args=[{python!r}, *words] if is_module else words,
+    env=os.environ | dict(PYTHONPATH=os.pathsep.join(paths)),
+    folder=os.getcwd(),
+)
+with socket.socket(socket.AF_UNIX) as launcher, tempfile.TemporaryFile("w+") as file:
+    launcher.connect({launcher!r})
+    json.dump(request, file)
+    file.flush()
+    socket.send_fds(launcher, [b"."], [file.fileno(), 0, 1, 2])
+    pid = int.from_bytes(launcher.recv(4), "big")
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
+    sys.exit(os.waitstatus_to_exitcode(int.from_bytes(launcher.recv(4), "big")))
 """
 
 
@@ -49,6 +72,15 @@ def make_clone(folder: Path) -> Path:
     (venv / "installed.requirements.txt").write_text(lock)
     (venv / "installed.path").write_text(f"{folder}\n")
     return folder
+
+
+def fork_commands(clone: Path) -> None:
+    """Let the commands of a clone start as forks of the launcher, which has imported the libraries."""
+    python = clone / ".venv" / "bin" / "python"
+    real = python.with_name(f"python3.{sys.version_info.minor}")
+    python.unlink()
+    python.write_text(FORKING_PYTHON.format(python=str(real), folder=str(clone), launcher=start_server()))
+    python.chmod(0o755)
 
 
 def copy_sources(folder: Path) -> Path:

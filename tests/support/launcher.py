@@ -48,7 +48,7 @@ class Command:
         self._readers: list[threading.Thread] = []
         outputs = [self._open_pipe(0), self._open_pipe(1)] if output == subprocess.PIPE else [output.fileno()] * 2
         self._server = socket.socket(socket.AF_UNIX)
-        self._server.connect(_start_server())
+        self._server.connect(start_server())
         with tempfile.TemporaryFile("w+") as request:
             json.dump({"args": [str(each) for each in args], "env": dict(env), "folder": str(Path.cwd())}, request)
             request.flush()
@@ -111,7 +111,7 @@ class Command:
 
 
 @functools.cache
-def _start_server() -> str:
+def start_server() -> str:
     """Start the server of this process, and return the path of its socket. It ends with this process."""
     folder = tempfile.mkdtemp()
     path = f"{folder}/socket"

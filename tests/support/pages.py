@@ -27,7 +27,7 @@ import pandas as pd
 import requests
 
 from tests.support import ROOT, databases
-from tests.support.clones import VENV
+from tests.support.clones import VENV, fork_commands
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SECONDS = re.compile(r"\b\d+\.\d+(?=$| s\b)")
@@ -91,6 +91,7 @@ class Reader:
         self._own = Path(".venv", "reader").resolve()
         """The folder of the reader's own files."""
         self._own.mkdir()
+        fork_commands(Path.cwd())
         path = ":".join(part for part in os.environ["PATH"].split(":") if Path(part) != VENV / "bin")
         hidden = ("PYTHONPATH", "VIRTUAL_ENV", "LUIGI_CONFIG_PATH", "CI")
         self._environment = {name: text for name, text in os.environ.items() if name not in hidden}
