@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -10,43 +11,42 @@ from typing import Any
 import pytest
 import requests
 
+from pipeline.users import USERS
 from tests.support import find_port
 from tests.support.peers import install_npm, install_pip, serve
-from tests.support.project import luigi_run, query
+from tests.support.project import query, run_stages
 from tests.support.reading import DAY, People, read, read_error
 from wholeday.extract.reader import Reader
 
-# One process installs each package once.
+# One process starts each server once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("peers"), pytest.mark.timeout(300)]
 
 Users = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def jsonplaceholder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
+def jsonplaceholder() -> Iterator[tuple[str, Users]]:
     """Serve the data of the public JSONPlaceholder API. Return its URL and its users."""
-    folder, port = tmp_path_factory.mktemp("jsonplaceholder"), find_port()
-    node = install_npm(folder, "jsonplaceholder@0.3.3")
+    port = find_port()
+    node, folder = install_npm("jsonplaceholder@0.3.3")
     code = f"require('jsonplaceholder/src/app').listen({port}, '127.0.0.1')"
     data = json.loads((folder / "node_modules/jsonplaceholder/data.json").read_text())
     with serve(port, node, "-e", code, folder=folder) as url:
         yield f"{url}/users", data["users"]
 
 
-@pytest.mark.parametrize("flags", [(), ("--users-params", '{"_page": 1, "_limit": 3}')], ids=["at-once", "in-pages"])
-def test_jsonplaceholder_loads_its_ten_users(jsonplaceholder, flags):
+@pytest.mark.parametrize("params", ["{}", '{"_page": 1, "_limit": 3}'], ids=["at-once", "in-pages"])
+def test_jsonplaceholder_loads_its_ten_users(jsonplaceholder, configure, params):
     """The README example works with one page and with Link headers."""
     url, users = jsonplaceholder
     expected = [(user["id"], user["name"], user["email"].lower(), user["address"]["city"]) for user in users]
     assert len(expected) == 10
-    for date in ("2026-11-20", "2026-11-21"):
-        result = luigi_run("LoadUsers", "--date", date, "--users-url", url, "--users-mode", "snapshot", *flags)
-        assert result.returncode == 0, result.stderr
+    configure("users", url=url, mode="snapshot", params=params)
+    for day in (DAY, DAY + dt.timedelta(days=1)):
+        run_stages(USERS, day)
         assert query("select user_id, name, email, city from users order by user_id") == expected
-    assert query("select inserted, unchanged, pages from loads order by date") == [
-        (10, 0, 4 if flags else 1),
-        (0, 10, 4 if flags else 1),
-    ]
+    pages = 1 if params == "{}" else 4
+    assert query("select inserted, unchanged, pages from loads order by date") == [(10, 0, pages), (0, 10, pages)]
 
 
 NOON = dt.datetime.combine(DAY, dt.time(12), dt.UTC)
@@ -65,10 +65,10 @@ def make_users(count: int) -> Users:
 def json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
     """Run json-server with 105 users."""
     folder, port = tmp_path_factory.mktemp("json-server"), find_port()
-    node = install_npm(folder, "json-server@0.17.4")
+    node, installed = install_npm("json-server@0.17.4")
     users = make_users(105)
     (folder / "db.json").write_text(json.dumps({"users": users}))
-    program = folder / "node_modules/json-server/lib/cli/bin.js"
+    program = installed / "node_modules/json-server/lib/cli/bin.js"
     command = (node, program, "--host", "127.0.0.1", "--port", str(port), "--quiet", "db.json")
     with serve(port, *command, folder=folder) as url:
         yield f"{url}/users", users
@@ -110,10 +110,10 @@ def test_json_server_filter_covers_the_day(json_server: tuple[str, Users], size:
 def next_json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
     """Run json-server 1, which wraps pages in objects and repeats the last page."""
     folder, port = tmp_path_factory.mktemp("json-server-1"), find_port()
-    node = install_npm(folder, "json-server@1.0.0-beta.3")
+    node, installed = install_npm("json-server@1.0.0-beta.3")
     users = [user | {"id": str(user["id"])} for user in make_users(105)]
     (folder / "db.json").write_text(json.dumps({"users": users}))
-    program = folder / "node_modules/json-server/lib/bin.js"
+    program = installed / "node_modules/json-server/lib/bin.js"
     with serve(port, node, program, "--host", "127.0.0.1", "--port", str(port), "db.json", folder=folder) as url:
         yield f"{url}/users", users
 
@@ -150,11 +150,11 @@ def test_json_server_1_repeats_its_last_page(next_json_server: tuple[str, Users]
 def scim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], tuple[str, Users]]]:
     """Run scim2-server, which stores users in memory. Return its URL and all users."""
     folder, port = tmp_path_factory.mktemp("scim"), find_port()
-    programs = install_pip(folder / "venv", "scim2-server==0.8.3")
+    installed = install_pip("scim2-server==0.8.3")
     headers = {"Authorization": "Bearer scim-t0ken", "Content-Type": "application/scim+json"}
     users: Users = []
-    command = (programs / "scim2-server", "--port", str(port), "--bearer-token", "scim-t0ken")
-    with serve(port, *command, folder=folder) as url:
+    command = (sys.executable, installed / "bin" / "scim2-server", "--port", str(port), "--bearer-token", "scim-t0ken")
+    with serve(port, *command, folder=folder, PYTHONPATH=str(installed)) as url:
 
         def fill(number: int) -> tuple[str, Users]:
             while len(users) < number:
@@ -210,11 +210,12 @@ def test_scim_wrong_token_fails_at_once(
 def datasette(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run Datasette with 105 users in a SQLite table."""
     folder, port = tmp_path_factory.mktemp("datasette"), find_port()
-    programs = install_pip(folder / "venv", "datasette==0.65")
+    installed = install_pip("datasette==0.65", "setuptools<81")  # it imports pkg_resources
     with closing(sqlite3.connect(folder / "people.db")) as db, db:
         db.execute("create table users (id integer primary key, name text, email text, updated_at text)")
         db.executemany("insert into users values (:id, :name, :email, :updated_at)", make_users(105))
-    with serve(port, programs / "datasette", "people.db", "--port", str(port), folder=folder) as url:
+    command = (sys.executable, installed / "bin" / "datasette", "people.db", "--port", str(port))
+    with serve(port, *command, folder=folder, PYTHONPATH=str(installed)) as url:
         yield f"{url}/people/users.json"
 
 
