@@ -228,7 +228,7 @@ def test_next_run_recovers_from_any_failed_request(bucket, configure, whole, how
     rows, parts, names = whole
     problems = []
     numbers = [at for at, name in enumerate(names, 1) if name.startswith("PUT" if how == "cut" else "")]
-    for at in numbers if ALL else random.Random(how).sample(numbers, min(3, len(numbers))):
+    for at in numbers if ALL else random.Random(how).sample(numbers, min(2, len(numbers))):
         shutil.rmtree("data", ignore_errors=True)
         configure("pipeline", data_dir=bucket.make_place())
         bucket.door.shut(at, how)

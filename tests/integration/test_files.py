@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.users import USERS, ExtractUsers
-from tests.support.project import luigi_run, run, run_here
+from tests.support.project import luigi_run, run, run_here, run_stages
 from wholeday.errors import FolderError, WarehouseError
 from wholeday.load.database import find_database
 from wholeday.storage.local import LocalStorage
@@ -47,15 +47,17 @@ def list_modes(kind: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "file", "folder"),
-    [((), "0o600", "0o700"), (("--pipeline-file-mode", "umask"), "0o644", "0o755")],
+    [(PARTS, "0o600", "0o700"), (("--pipeline-file-mode", "umask"), "0o644", "0o755")],
     ids=["private", "umask"],
 )
-def test_file_mode_sets_the_permissions_of_all_files(flags: tuple[str, ...], file: str, folder: str) -> None:
+def test_file_mode_sets_the_permissions_of_all_files(
+    capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], file: str, folder: str
+) -> None:
     """By default only the owner may read them: days, the database, locks, failures, tombstones and the report."""
-    assert luigi_run("LoadUsers", "--date", DAY, *PARTS, *flags).returncode == 0
+    assert luigi_run("LoadUsers", "--date", DAY, *flags).returncode == 0
     assert luigi_run("LoadUsers", "--date", "2026-11-21", *FAILING, *flags).returncode == 30
     for command in (["forget", "users", "42", "--yes", "--unknown"], ["report"]):
-        assert run("python", "-m", "wholeday", *command, *flags).returncode == 0
+        assert run_here(capsys, *command, *flags)[2] == 0
     with closing(sqlite3.connect("data/warehouse.db", isolation_level=None)) as db:
         db.execute("begin immediate")
         db.execute("update loads set seconds = 1")
@@ -75,10 +77,11 @@ def write_page(letter: str, start: Barrier) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork with threads: the children use none
 def test_concurrent_writers_share_no_temporary_file() -> None:
     """A reader always sees a complete file from one writer, and no process fails."""
     LocalStorage("data").make_folder(Path("data"))
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     together = context.Barrier(3)
     processes = [context.Process(target=write_page, args=(letter, together)) for letter in "abc"]
     for process in processes:
@@ -108,14 +111,14 @@ def test_old_temporary_files_are_deleted_after_a_day() -> None:
 
 
 @pytest.mark.slow
-def test_forget_deletes_temporary_files() -> None:
+def test_forget_deletes_temporary_files(capsys: pytest.CaptureFixture[str]) -> None:
     """Killed processes leave temporary files of failures, alerts and the report, which may quote a person."""
     failures.record_failure(USERS, dt.date(2026, 11, 21), "load", "Jane Hidden")
-    assert luigi_run("LoadUsers", "--date", DAY).returncode == 0
+    run_stages(USERS, dt.date.fromisoformat(DAY))
     for name in ("report.html", "failures/users.jsonl", "failures/users.alerts.jsonl"):
         for temporary in (f"{name}.new", f"{name}.0123456789ab.new"):
             Path("data", temporary).write_text("Jane Hidden")
-    assert run("python", "-m", "wholeday", "forget", "users", "42", "--yes", "--unknown").returncode == 0
+    assert run_here(capsys, "forget", "users", "42", "--yes", "--unknown")[2] == 0
     left = [str(path) for path in Path("data").rglob("*") if path.is_file() and b"Jane Hidden" in path.read_bytes()]
     assert left == []
     assert not list(Path("data").rglob("*.new"))
