@@ -20,7 +20,7 @@ from luigi.interface import InterfaceLogging
 from luigi.util import requires
 
 from pipeline.users import USERS, LoadUsers
-from tests.support.project import dump_warehouse, luigi_run, query, run, start, start_scheduler
+from tests.support.project import dump_warehouse, luigi_run, query, run, start, start_alone, start_scheduler
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
@@ -94,10 +94,11 @@ def test_second_backfill_skips_loaded_days():
     before = dump_warehouse()
     told = "import atexit; atexit.register(lambda: print({'pandas', 'pyarrow', 'sqlalchemy'} & {*sys.modules}))"
     arguments = ("backfill", "2026-10-05", "2026-10-08", "--users-url", "http://127.0.0.1:9/nobody-listens")
-    again = run("python", "-c", f"{told}; {MAIN}", *arguments)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert rows_of(again.stdout)["skipped"] == "skipped 3 2026-10-05..2026-10-07 loaded before"
-    assert again.stdout.endswith("users: 3 of 3 days are loaded\nset()\n")
+    again = start_alone("python", "-c", f"{told}; {MAIN}", *arguments)
+    out, err = again.communicate()
+    assert (again.returncode, err) == (0, "")
+    assert rows_of(out)["skipped"] == "skipped 3 2026-10-05..2026-10-07 loaded before"
+    assert out.endswith("users: 3 of 3 days are loaded\nset()\n")
     assert dump_warehouse() == before
 
 

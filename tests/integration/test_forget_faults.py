@@ -19,7 +19,7 @@ from luigi.configuration import get_config
 from pipeline.users import USERS
 from tests.support import databases, forgetting
 from tests.support.forgetting import DAYS, MARK, Records, check_markers, dump_days, find_mark, load_days
-from tests.support.project import execute, is_held, query, run, run_stages, start
+from tests.support.project import execute, is_held, query, run, run_stages, start_alone
 from tests.support.reading import make_user
 from tests.support.server import Server
 from wholeday import clock
@@ -359,7 +359,7 @@ def test_concurrent_loads_do_not_restore_the_user(server, configure):
     forgetting.serve_days(server, configure, forgetting.make_records(), mode="incremental")
     run_stages(USERS, *DAYS)
     code = "from tests.integration import test_forget_faults as faults; faults.load_again_and_again()"
-    process = start("python", "-c", code)
+    process = start_alone("python", "-c", code)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "first round\n"

@@ -21,7 +21,7 @@ from luigi.configuration import get_config
 from pipeline.users import USERS
 from tests.support import find_port
 from tests.support.bucket import ENVIRONMENT, open_bucket
-from tests.support.project import dump_tree, dump_warehouse, luigi_run, start
+from tests.support.project import dump_tree, dump_warehouse, luigi_run, start_alone
 from wholeday.errors import DatasetError, EngineError
 from wholeday.storage.names import strip_run
 from wholeday.tasks import stages
@@ -141,7 +141,7 @@ def list_workers(clean: Path) -> set[str]:
 
 def run_here(code: str) -> "subprocess.Popen[str]":
     """Start a process that imports this file and runs code, so that its JVM ends with it."""
-    return start(
+    return start_alone(
         "python", "-c", f"from tests.integration import test_spark; {code}", PYTHONPATH=os.environ["PYTHONPATH"]
     )
 

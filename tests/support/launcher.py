@@ -25,9 +25,10 @@ import subprocess
 import tempfile
 import threading
 import time
+import types
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 LIBRARIES = (  # not Luigi, which reads its configuration and the arguments when it is imported
     *("argparse", "concurrent.futures.process", "configparser", "daemon", "isal.igzip", "jinja2", "jsonschema"),
@@ -41,22 +42,22 @@ LIBRARIES = (  # not Luigi, which reads its configuration and the arguments when
 class Command:
     """A forked command with the methods of subprocess.Popen that tests use."""
 
-    def __init__(self, args: Sequence[str], env: Mapping[str, str], output: Any = subprocess.PIPE) -> None:
+    def __init__(self, args: Sequence[str], env: Mapping[str, str], streams: Sequence[int] = ()) -> None:
+        """Start the command. Without `streams`, descriptors of its three streams, its output goes to pipes."""
         self.args = args
         self.returncode: int | None = None
         self._texts: list[str] = ["", ""]
         self._readers: list[threading.Thread] = []
-        outputs = [self._open_pipe(0), self._open_pipe(1)] if output == subprocess.PIPE else [output.fileno()] * 2
+        pipes = [] if streams else [self._open_pipe(0), self._open_pipe(1)]
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(start_server())
         with tempfile.TemporaryFile("w+") as request:
             json.dump({"args": [str(each) for each in args], "env": dict(env), "folder": str(Path.cwd())}, request)
             request.flush()
-            socket.send_fds(self._server, [b"."], [request.fileno(), 0, *outputs])
+            socket.send_fds(self._server, [b"."], [request.fileno(), *(streams or (0, *pipes))])
             self.pid = int.from_bytes(self._server.recv(4), "big")
-        if self._readers:
-            for end in outputs:
-                os.close(end)
+        for end in pipes:
+            os.close(end)
 
     def __del__(self) -> None:
         self._server.close()
@@ -120,7 +121,7 @@ def start_server() -> str:
         [sys.executable, __file__, path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=env | {"PYTHONWARNINGS": "default"},
+        env=env,
         cwd=folder,
     )
     assert server.stdout
@@ -198,9 +199,11 @@ def _become(args: list[str], env: dict[str, str], folder: str) -> None:
     os.environ.update(env)
     time.tzset()
     tempfile.tempdir = None
-    first = str(Path(args[0]).parent) if args[1] != "-m" else folder
+    first = str(Path(args[0]).parent) if args[1] not in ("-m", "-c") else folder
     sys.path[:0] = [first, *map(os.path.abspath, filter(None, env.get("PYTHONPATH", "").split(os.pathsep)))]
     sys.argv = args if args[1] != "-m" else args[2:]
+    sys.warnoptions[:] = filter(None, env.get("PYTHONWARNINGS", "").split(","))
+    warnings._processoptions(sys.warnoptions)  # type: ignore[attr-defined]
 
 
 def _exit(code: int) -> None:
@@ -212,13 +215,22 @@ def _exit(code: int) -> None:
     os._exit(code)
 
 
+def _run() -> None:
+    """Run the command in sys.argv: code, a script or a module."""
+    if sys.argv[1:2] == ["-c"]:
+        code, sys.argv = sys.argv[2], ["-c", *sys.argv[3:]]
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(code, vars(main))
+    elif Path(sys.argv[0]).is_absolute():
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
 if __name__ == "__main__":
     _serve(sys.argv[1])  # returns in a fork, with the arguments of its command
     try:
-        if Path(sys.argv[0]).is_absolute():
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        else:
-            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        _run()
     except SystemExit as error:
         if not isinstance(error.code, int | None):
             raise

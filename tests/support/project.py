@@ -32,13 +32,26 @@ from wholeday.tasks.stages import read_workspace
 def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str] | Command":
     """Start `luigi` or `python` with arguments in the current folder; its output goes to pipes or to `output`.
 
-    The command is a fork of a process that has imported the libraries, unless it depends on the start of Python.
+    The command is a fork of a process that has imported the libraries, unless the locale or an option of Python is set.
     """
-    program = Path(sys.executable).with_name(command[0])
-    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
-    if "-c" not in command and not any(name.startswith(("PYTHON", "LANG", "LC_")) for name in environment):
-        return Command([str(program), *command[1:]], env, output)
+    if any(name.startswith(("LANG", "LC_", "PYTHONIO", "PYTHONUTF")) for name in environment):
+        return start_alone(*command, output=output, **environment)
+    program, env = make_command(command[0], environment)
+    return Command(
+        [program, *command[1:]], env, () if output == subprocess.PIPE else (0, output.fileno(), output.fileno())
+    )
+
+
+def start_alone(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
+    """Start a command like `start`, in a new interpreter, which imports its libraries itself."""
+    program, env = make_command(command[0], environment)
     return subprocess.Popen([program, *command[1:]], env=env, text=True, stdout=output, stderr=output)
+
+
+def make_command(program: str, environment: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the path of a program of this environment, and the variables for it."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | environment
+    return str(Path(sys.executable).with_name(program)), env
 
 
 def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]":

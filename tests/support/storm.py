@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from pipeline.users import USERS
-from tests.support.project import start
+from tests.support.project import start_alone
 from wholeday import clock
 from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
@@ -80,7 +80,7 @@ def run_storm(plan: Plan) -> tuple[list[Operation], list[Unloaded]]:
     """
     code = "from tests.support import storm; storm.rage()"
     said = msgspec.json.encode(plan).decode()
-    with start("python", "-c", code, STORM=said) as process:
+    with start_alone("python", "-c", code, STORM=said) as process:
         _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
     operations = [msgspec.json.decode(line, type=Operation) for line in LOG.read_bytes().splitlines()]

@@ -5,13 +5,13 @@ import os
 import pty
 import re
 import struct
-import subprocess
 import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support import ROOT
+from tests.support.launcher import Command
 
 
 def run_on_terminal(*command: str, out: int | None = None, columns: int = 100, says: str = "") -> tuple[int, str]:
@@ -23,15 +23,13 @@ def run_on_terminal(*command: str, out: int | None = None, columns: int = 100, s
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
     env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
-    program = Path(sys.executable).with_name(command[0])
-    with subprocess.Popen(
-        [program, *command[1:]], env=env, stdin=theirs, stdout=out or theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        os.write(ours, says.encode())
-        written = b"".join(read_all(ours))
+    program = str(Path(sys.executable).with_name(command[0]))
+    process = Command([program, *command[1:]], env, (theirs, out or theirs, theirs))
+    os.close(theirs)
+    os.write(ours, says.encode())
+    written = b"".join(read_all(ours))
     os.close(ours)
-    return process.returncode, re.sub(r"\x1b\[[0-9;]*m", "", written.decode())
+    return process.wait(), re.sub(r"\x1b\[[0-9;]*m", "", written.decode())
 
 
 def read_all(terminal: int) -> Iterator[bytes]:
