@@ -125,7 +125,8 @@ def test_visualiser_shows_progress_of_a_running_day(server):
     for message, percentage in messages.items():
         found = re.fullmatch(r"(\d+) pages, (\d+) of 500 records, [\d,]+ records/s", message)
         assert found
-        assert percentage in (None, 100 * int(found[2]) // 500)  # None if the request came between the two calls
+        assert (percentage or 0) <= 100 * int(found[2]) // 500  # less if the request came between the two calls
+    assert any(messages.values())
     assert 1 <= len(messages) <= 3
     assert done["status_message"].startswith("10 pages, 500 of 500 records, ")
     assert done["progress_percentage"] == 100

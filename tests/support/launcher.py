@@ -180,8 +180,9 @@ def _keep(connection: socket.socket) -> bool:
         sys.stdin = sys.__stdin__ = os.fdopen(
             0, closefd=False
         )  # the server's streams have cached properties of the old descriptors
-        sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
-        sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+        code = asked["env"].get("PYTHONIOENCODING")
+        sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding=code, closefd=False)
+        sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, code, "backslashreplace", closefd=False)
         _become(**asked)
         return False
     os.close(request)

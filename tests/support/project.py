@@ -32,9 +32,9 @@ from wholeday.tasks.stages import read_workspace
 def start(*command: str, output: Any = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str] | Command":
     """Start `luigi` or `python` with arguments in the current folder; its output goes to pipes or to `output`.
 
-    The command is a fork of a process that has imported the libraries, unless the locale or an option of Python is set.
+    The command is a fork of a process that has imported the libraries, unless it needs another locale.
     """
-    if any(name.startswith(("LANG", "LC_", "PYTHONIO", "PYTHONUTF")) for name in environment):
+    if any(name.startswith(("LANG", "LC_")) for name in environment):
         return start_alone(*command, output=output, **environment)
     program, env = make_command(command[0], environment)
     return Command(
