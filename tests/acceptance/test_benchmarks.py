@@ -23,6 +23,7 @@ from wholeday.load.warehouse import Warehouse
 pytestmark = pytest.mark.slow
 
 SIZE = 1200
+SCRIPT = "the plain script"
 
 
 @pytest.fixture
@@ -40,18 +41,23 @@ def test_command_measures_and_stores_results(tmp_path):
     """Each contender runs in its own process, from the source to the final table."""
     kept = tmp_path / "kept.json"
     flags = ("--scenarios", "1 % changed", "--sizes", str(SIZE), "--rounds", "1", "--results", str(kept))
-    command = (sys.executable, "-m", "benchmarks.run", *flags, "--only", OURS.name, FLOOR.name)
+    command = (sys.executable, "-m", "benchmarks.run", *flags, "--only", FLOOR.name, SCRIPT)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"1 % changed, {SIZE:,} users" in done.stdout
     group = Results.read(kept).groups["1 % changed"][SIZE]
     assert {name: [type(run) for run in found] for name, found in group.runs.items()} == {
-        OURS.name: [Measure],
         FLOOR.name: [Measure],
+        SCRIPT: [Measure],
     }
     assert all(run.seconds > 0 and (run.cpu, run.bytes) == (0, 0) for (run,) in group.runs.values())
     assert group.watched.keys() == group.runs.keys()
     assert all(run.cpu > 0 and run.bytes > 10e6 for run in group.watched.values())
+
+
+def test_changed_users_are_loaded(root, tmp_path):
+    """The load of the day before is not measured."""
+    assert isinstance(attempt(OURS, "1 % changed", SIZE, tmp_path, root), Measure)
 
 
 @pytest.mark.parametrize("contender", [OURS, FLOOR])
