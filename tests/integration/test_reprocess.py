@@ -26,7 +26,7 @@ from wholeday.storage.workspace import Workspace
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("database")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("database_on_request")]
 
 DAYS = [dt.date(2026, 10, 1) + dt.timedelta(days=n) for n in range(3)]
 STOP = DAYS[-1] + dt.timedelta(days=1)

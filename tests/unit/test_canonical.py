@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.histories import EXAMPLES
 from tests.support.values import REJECT, load, trees, write_json
 from wholeday.schema.canonical import MOST_INTEGER_DIGITS, canonicalize, write_number
 from wholeday.schema.depth import MAX_DEPTH
@@ -38,7 +39,7 @@ odd = (
 spaces = st.sampled_from(["", " ", "\n\t"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=max(100, EXAMPLES), deadline=None)
 @given(
     trees
     | numbers
@@ -53,6 +54,7 @@ def test_form_is_that_of_the_standard_library(text: str) -> None:
     assert canonicalize_or_reject(text) == expected
 
 
+@settings(max_examples=max(40, EXAMPLES), deadline=None)
 @given(trees)
 def test_form_is_its_own_form(text: str) -> None:
     form = canonicalize_or_reject(text)

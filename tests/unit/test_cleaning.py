@@ -129,7 +129,6 @@ MISSPELT = r"KeyError: 'cyti' \(users.py, line \d+\); the frame has the columns 
     ("line", "message", "part_records"),
     [
         ('users["city"] = users["cyti"]', MISSPELT, "16000"),
-        (OF_SOME_ROWS, FOR_ROWS, "16000"),
         (OF_SOME_ROWS, FOR_ROWS, "10"),
     ],
 )

@@ -20,8 +20,11 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.histories import EXAMPLES
 from wholeday import clock
 from wholeday.extract.http import demo
+
+pytestmark = pytest.mark.xdist_group("demo")  # its history is made once
 
 Record = dict[str, Any]
 NOW = dt.datetime(2026, 11, 22, 10, 30, 0, 250_000, tzinfo=dt.UTC)
@@ -75,8 +78,8 @@ def count(session: requests.Session, **params: object) -> int:
 
 @cache
 def read_history(session: requests.Session, per_day: int) -> list[list[Record]]:
-    """Return the first three years of the population, one list of records per day."""
-    days = [demo.START + n * DAY for n in range(3 * 365)]
+    """Return the first two years of the population, one list of records per day."""
+    days = [demo.START + n * DAY for n in range(2 * 365)]
     return [read_day(session, day, day + DAY, per_day) for day in days]
 
 
@@ -101,7 +104,7 @@ def is_wrong(record: Record) -> bool:
 
 @pytest.fixture(scope="module")
 def history(session: requests.Session) -> list[list[Record]]:
-    """Return three years of days at the default scale."""
+    """Return two years of days at the default scale."""
     return read_history(session, 100)
 
 
@@ -148,7 +151,7 @@ def test_page_past_the_end_is_empty(session: requests.Session) -> None:
     assert response.headers["X-Total-Count"] == "100"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=max(20, EXAMPLES), deadline=None)
 @given(
     per_day=st.sampled_from([1, 3, 17, 100, 1000, 1_000_000]),
     day=st.integers(0, 3900),
@@ -183,7 +186,7 @@ def test_window_excludes_bounds_and_snapshot_includes_as_of(session: requests.Se
 @pytest.mark.slow
 def test_no_change_falls_on_midnight_in_any_zone(session: requests.Session) -> None:
     """No `updated_at` is a whole quarter of an hour, so two exclusive bounds at midnight lose no change."""
-    changes = read_day(session, LONG_AGO, LONG_AGO + DAY, per_day=90_000)
+    changes = read_day(session, LONG_AGO, LONG_AGO + DAY / 6, per_day=90_000)  # the hours of whole seconds
     assert not [r for r in changes if re.search(r":(00|15|30|45):00(\.0*)?Z", r["updated_at"])]
 
 
@@ -197,7 +200,7 @@ def test_each_user_has_one_creation_and_four_changes(session: requests.Session, 
     assert firsts == list(range(1, len(firsts) + 1))
     lives = Counter(ids)
     assert max(lives.values()) == 5
-    assert {lives[user] for user in firsts[: len(firsts) // 3]} == {5}
+    assert {lives[user] for user in firsts[: len(firsts) // 5]} == {5}
 
 
 @pytest.mark.slow
@@ -213,7 +216,7 @@ def test_each_change_is_visible_after_cleaning(history: list[list[Record]]) -> N
         assert seen != last.get(record["id"])
         changed += record["id"] in last
         last[record["id"]] = seen
-    assert changed > 50_000
+    assert changed > 30_000
 
 
 @pytest.mark.slow
@@ -230,13 +233,13 @@ def test_changes_of_a_user_are_days_apart(history: list[list[Record]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("per_day", [1, 3, 17, 100])
+@pytest.mark.parametrize("per_day", [1, 17, 100])
 def test_snapshot_or_window_holds_last_change_of_each_user(session: requests.Session, per_day: int) -> None:
     """A snapshot as of T equals the last records of all days up to T, and a window of many days its single days."""
     draw = random.Random(per_day)
     history = read_history(session, per_day)
-    for _ in range(8):
-        first, last = sorted(draw.sample(range(3 * 365), 2))
+    for _ in range(4):
+        first, last = sorted(draw.sample(range(2 * 365), 2))
         midnight = demo.START + last * DAY
         window = read_day(session, demo.START + first * DAY, midnight, per_day)
         as_of = midnight + draw.randrange(86_400_000_000) * MICROSECOND
@@ -278,7 +281,7 @@ def test_future_changes_are_hidden(session: requests.Session, program_clock: Sim
 @pytest.mark.slow
 def test_pages_of_snapshot_show_one_instant(session: requests.Session, program_clock: SimpleNamespace) -> None:
     """Links fix the time of the first page, so changes between pages neither repeat nor hide users."""
-    url = "demo://users?per_page=1000&as_of=2031-01-01"
+    url = "demo://users?per_day=10&per_page=100&as_of=2031-01-01"
     records = []
     while url:
         response = session.get(url)
@@ -287,7 +290,7 @@ def test_pages_of_snapshot_show_one_instant(session: requests.Session, program_c
         program_clock.now += dt.timedelta(hours=1)
     assert program_clock.now > NOW + 3 * DAY
     assert len(by_user(records)) == len(records) == int(response.headers["X-Total-Count"])
-    assert records == read(session, as_of=NOW)
+    assert records == read(session, as_of=NOW, per_day=10)
 
 
 @pytest.mark.slow
@@ -335,7 +338,7 @@ def test_every_documented_irregularity_occurs(history: list[list[Record]]) -> No
         "updated_at not a time": [r for r in wrong if r["updated_at"].startswith("0000")],
     }
     assert set(ways) == set(demo.WRONGS)
-    assert all(len(records) > 20 for records in ways.values())
+    assert all(len(records) > 10 for records in ways.values())
     assert sum(map(len, ways.values())) == len(wrong)
 
 
@@ -343,7 +346,7 @@ def test_id_as_text_occurs_only_in_last_record(history: list[list[Record]]) -> N
     """No regular record of the user follows a record with the id as text."""
     records = list(itertools.chain(*history))
     texts = {r["id"]: r for r in records if isinstance(r["id"], str)}
-    assert len(texts) > 20
+    assert len(texts) > 10
     assert texts == {r["id"]: r for r in by_user(records).values() if isinstance(r["id"], str)}
 
 
@@ -447,14 +450,18 @@ def test_date_header_follows_the_programs_clock(session: requests.Session, progr
 
 @pytest.mark.slow
 def test_any_page_of_a_large_population_is_fast(session: requests.Session) -> None:
-    """Any page of a day with a million records takes less than a second, and so does any page of a snapshot."""
+    """Any page of a large day, and of a large snapshot, costs little more than a page of a small population."""
+
+    def measure(**params: object) -> float:
+        began = time.process_time()
+        assert len(get(session, per_page=10_000, **params).json()) == 10_000
+        return time.process_time() - began
+
     window = {"updated_since": NOW - 2 * DAY, "updated_before": NOW - DAY}
     for params, pages in ((window, (1, 50, 100)), ({"as_of": NOW - DAY}, (1, 100, 40_000, 79_000))):
+        small = min(measure(per_day=10_000, **params) for _ in range(2))
         for page in pages:
-            began = time.perf_counter()
-            response = get(session, per_day=1_000_000, per_page=10_000, page=page, **params)
-            assert time.perf_counter() - began < 1.0
-            assert len(response.json()) == 10_000
+            assert measure(per_day=1_000_000, page=page, **params) < 5 * small
     assert count(session, per_day=1_000_000, **window) == 1_000_000
 
 

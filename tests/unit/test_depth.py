@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.users import User
+from tests.support.histories import EXAMPLES
 from tests.support.reading import make_user
 from wholeday.schema.census import Census
 from wholeday.schema.columns import read_columns
@@ -44,7 +45,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=max(60, EXAMPLES), deadline=None)
 @given(VALUES, st.integers(0, 5), st.booleans())
 def test_depth_is_that_of_python(value: Any, limit: int, is_ascii: bool) -> None:
     """Brackets, quotes and backslashes within strings do not count."""

@@ -79,13 +79,19 @@ SENT = sorted(
 
 def read(type_: Any, raw: bytes, is_lenient: bool, path: str | None = None, **options: Any) -> Any:
     """Return the value of a column, or REJECT."""
+    return read_all(type_, [raw], is_lenient, path, **options)[0]
+
+
+def read_all(type_: Any, sent: list[bytes], is_lenient: bool, path: str | None = None, **options: Any) -> list[Any]:
+    """Return the value of a column, or REJECT, of a record for each sent value."""
     digits = {"max_digits": 12, "decimal_places": 2} if type_ in (Decimal, Decimal | None) else {}
     columns = {"id": int, "value": type_, "updated_at": dt.datetime | None}
     fields = {"id": Field(primary_key=True), "value": Field(path, **digits, **options)}
-    record = b'{"id":1,"value":%b}' % raw if path is None else b'{"id":1,"lines":[{"value":%b}]}' % raw
-    rows = transform([record], Conversion(make_record_class(columns, **fields), lenient=is_lenient)).rows
-    values = rows["value"].astype(object).where(rows["value"].notna(), None)
-    return values.iloc[0] if len(values) else REJECT
+    form = b'{"id":%d,"value":%b}' if path is None else b'{"id":%d,"lines":[{"value":%b}]}'
+    records = [form % (number, raw) for number, raw in enumerate(sent)]
+    rows = transform(records, Conversion(make_record_class(columns, **fields), lenient=is_lenient)).rows
+    values = dict(zip(rows["id"], rows["value"].astype(object).where(rows["value"].notna(), None), strict=True))
+    return [values.get(number, REJECT) for number in range(len(sent))]
 
 
 @pytest.mark.parametrize("path", [None, "lines.0.value"])
@@ -93,8 +99,8 @@ def read(type_: Any, raw: bytes, is_lenient: bool, path: str | None = None, **op
 def test_lenient_accepts_the_table_and_nothing_else(name: str, path: str | None) -> None:
     """All other values are what they are without `lenient`."""
     accepted = ACCEPTED.get(name, {})
-    for raw in SENT:
-        strict, found = (read(NULLABLE[name] | None, raw, mode, path) for mode in (False, True))
+    both = (read_all(NULLABLE[name] | None, SENT, mode, path) for mode in (False, True))
+    for raw, strict, found in zip(SENT, *both, strict=True):
         assert found == accepted.get(raw, strict), (raw, found)
         assert raw not in accepted or strict is REJECT, (raw, strict)
 

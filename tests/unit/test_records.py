@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.users import User
 from tests.support import ROOT
+from tests.support.histories import EXAMPLES
 from wholeday.schema.census import FEW, MANY, MAX_UNKNOWN, SAMPLE, Census
 from wholeday.schema.conversion import Conversion
 from wholeday.schema.paths import find
@@ -46,7 +47,7 @@ flags = st.sampled_from([None, True, False])
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=max(50, EXAMPLES), deadline=None)
 @given(st.lists(st.lists(st.tuples(keys, keys, flags) | st.sampled_from(BROKEN), max_size=20)), st.booleans())
 def test_census_counts_like_a_set(pages, composite):
     """Keys of any type, single or composite, missing, repeated, deleted or restored, among broken records."""
@@ -152,7 +153,7 @@ trees = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=max(60, EXAMPLES), deadline=None)
 @given(
     st.lists(st.dictionaries(field_names, trees), max_size=5),
     st.sampled_from(["a", "a.b", "a.b.id", "@odata.id", "a.@odata.id", ".a", "a.", "a..b"]),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.histories import EXAMPLES
 from tests.support.project import query
 from tests.support.things import TODAY, load, make_dataset
 from wholeday.commands.check import check_source
@@ -116,7 +117,7 @@ def test_time_outside_years_of_utc_is_rejected() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=max(60, EXAMPLES), deadline=None)
 @given(st.datetimes(FIRST, LAST), st.sampled_from([BERLIN, "America/New_York"]))
 def test_local_time_survives_conversion_to_utc(local: dt.datetime, name: str) -> None:
     row, rejects = read_event({"id": 1, "at": local.isoformat()}, name)

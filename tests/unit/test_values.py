@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.histories import EXAMPLES
 from tests.support.things import make_record_class
 from tests.support.values import PLACES, REJECT, TYPES, store, usual, values
 from wholeday import Epoch, EpochMillis, Field, Json, Record
@@ -53,7 +54,7 @@ def read(type_: Any, text: str, **options: Any) -> Any:
     return value.isoformat() if isinstance(value, dt.datetime) else value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=max(60, EXAMPLES), deadline=None)
 @given(st.data())
 def test_any_value_is_stored_exactly_or_rejected(data: st.DataObject) -> None:
     """Any JSON value in a column of any type. The databases are compared in the integration tests."""
