@@ -14,7 +14,7 @@ import pytest
 from pipeline.users import USERS
 from tests.support import forgetting, orders
 from tests.support.forgetting import DAYS, MARK, Records, check_markers, find_mark, load_days, serve_days
-from tests.support.project import dump_tree, execute, query, remove_warehouse, run, run_stages
+from tests.support.project import dump_tree, execute, query, remove_warehouse, run, run_here, run_stages
 from tests.support.server import Answer, Server
 from tests.support.terminal import run_on_terminal
 from wholeday import clock
@@ -46,9 +46,9 @@ def loaded(request, server, configure, copy_or_make) -> Records:
 
 
 @pytest.fixture
-def incremental(server, configure, copy_or_make) -> None:
+def incremental(server, configure, copy_or_make) -> Records:
     """Load five days of users in the one mode, for what does not depend on it."""
-    load_days(server, configure, "incremental", copy_or_make)
+    return load_days(server, configure, "incremental", copy_or_make)
 
 
 @pytest.mark.usefixtures("loaded")
@@ -103,13 +103,13 @@ def test_reprocessing_after_erasure_changes_nothing():
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_manifests_record_the_erasure(loaded):
+def test_manifests_record_the_erasure(incremental):
     """They keep the number of erased lines, the old hash of the day, the replaced parts and the original counts."""
     before = {day: read_workspace(USERS).folder("raw", day).read_manifest(RawManifest) for day in DAYS}
     forget(read_workspace(USERS), ["42"])
     for day in DAYS:
         after = read_workspace(USERS).folder("raw", day).read_manifest(RawManifest)
-        taken = sum(str(record.get("id")) == "42" for record in loaded[day])
+        taken = sum(str(record.get("id")) == "42" for record in incremental[day])
         assert (after.records, after.keys) == (before[day].records, before[day].keys)
         assert after.forgotten == taken == after.records - sum(part.records for part in after.parts)
         if not taken:
@@ -166,18 +166,18 @@ def test_tombstones_in_the_warehouse_apply_to_new_files():
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_second_erasure_replaces_parts_again(loaded):
+def test_second_erasure_replaces_parts_again(incremental):
     """Parts get a new revision, and the markers follow."""
     forget(read_workspace(USERS), ["42"])
     result = forget(read_workspace(USERS), ["1", "9", "2"])
-    assert result.days == {day: sum(r.get("id") in (1, 2, 9) for r in loaded[day]) for day in DAYS}
+    assert result.days == {day: sum(r.get("id") in (1, 2, 9) for r in incremental[day]) for day in DAYS}
     check_markers()
     assert query("select distinct user_id from users_history order by 1") == [(n,) for n in range(3, 8)]
     names = [part.name for part in read_workspace(USERS).folder("raw", DAYS[1]).read_manifest(RawManifest).parts]
     assert names[0] == "part-00000-r2.jsonl.gz"
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_unknown_user_gets_a_tombstone():
     """No file of a day changes. The tombstone keeps the user out of later loads."""
     before, folders = forgetting.dump_tables(), forgetting.dump_days()
@@ -187,7 +187,7 @@ def test_unknown_user_gets_a_tombstone():
     assert forgetting.dump_tables() == before | {"_users_forgotten": [(4711,)]}
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_every_completed_run_is_recorded_without_keys():
     """An entry has the time, the number of keys and the erased lines by day. Afterwards no key is pending."""
     for keys in (["42", "4711"], ["1"], []):
@@ -203,7 +203,7 @@ def test_every_completed_run_is_recorded_without_keys():
     assert tombstones.count_pending() == 1
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_outdated_rows_of_other_users_stay(monkeypatch):
     """No day is transformed again: the version, other rows and other rejects match the warehouse."""
     tables = forgetting.dump_tables()
@@ -345,7 +345,7 @@ def test_invalid_array_as_key_is_refused(configure, text):
 
 
 @pytest.mark.usefixtures("incremental")
-def test_quotes_in_failures_are_erased(server, configure, monkeypatch):
+def test_quotes_in_failures_are_erased(server, configure, monkeypatch, capsys):
     """A failure keeps its time, day and stage. Its text, the saved alerts and the report are deleted."""
     at, day = clock.utc_now(), DAYS[4] + dt.timedelta(days=1)
     quoted = json.dumps({"error": MARK})
@@ -355,7 +355,7 @@ def test_quotes_in_failures_are_erased(server, configure, monkeypatch):
     with pytest.raises(SourceError) as caught:
         stages.extract(read_workspace(USERS), day)
     alerts.send_alert(USERS, failures.record_failure(USERS, day, "extract", str(caught.value)))
-    run("python", "-m", "wholeday", "report")
+    run_here(capsys, "report")
     path = Path("data/failures/users.jsonl")
     with path.open("a") as file:
         file.write(f"cut, with {MARK}")

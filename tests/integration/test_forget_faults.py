@@ -4,9 +4,9 @@ import contextlib
 import datetime as dt
 import itertools
 import os
-import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from unittest.mock import Mock
 
 import msgspec
 import pytest
-from luigi.configuration import get_config
 
 from pipeline.users import USERS
 from tests.support import databases, forgetting, points
 from tests.support.forgetting import DAYS, MARK, Records, check_markers, dump_days, find_mark, load_days
-from tests.support.project import execute, is_held, query, run_stages, start
+from tests.support.project import execute, fork, is_held, query, run_stages
 from tests.support.reading import make_user
 from tests.support.server import Server
 from wholeday import clock
@@ -55,9 +54,9 @@ def loaded(request, server, configure, copy_or_make) -> Records:
 
 
 @pytest.fixture
-def incremental(server, configure, copy_or_make) -> None:
+def incremental(server, configure, copy_or_make) -> Records:
     """Load five days of users in the one mode, for what does not depend on it."""
-    load_days(server, configure, "incremental", copy_or_make)
+    return load_days(server, configure, "incremental", copy_or_make)
 
 
 @pytest.mark.usefixtures("loaded")
@@ -98,7 +97,7 @@ def test_damaged_day_does_not_stop_other_days(name, what):
     check_markers()
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_files_of_incomplete_days_are_deleted():
     """A part without a manifest may hold any user. The next run extracts or transforms the day again."""
     raw, clean = read_workspace(USERS).folder("raw", DAYS[0]), read_workspace(USERS).folder("clean", DAYS[1])
@@ -167,7 +166,7 @@ def test_tombstones_and_locks_precede_the_erasure(monkeypatch):
     assert written == [[(42,), (42,)]] * len(DAYS)
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "incremental")
 def test_clean_files_from_other_raw_files_are_deleted():
     """The clean day is outdated, and its rows cannot be matched to raw records."""
     read_workspace(USERS).folder("raw", DAYS[0]).clear()
@@ -191,9 +190,9 @@ def test_clean_day_without_its_rejects_is_kept():
 
 
 @pytest.mark.usefixtures("database_on_request")
-def test_day_extracted_again_still_needs_a_load(loaded):
+def test_day_extracted_again_still_needs_a_load(incremental):
     """The marker keeps the hashes of the files that were loaded."""
-    loaded[DAYS[0]].append(make_user(10, f"{DAYS[0]}T10:00:00Z"))
+    incremental[DAYS[0]].append(make_user(10, f"{DAYS[0]}T10:00:00Z"))
     read_workspace(USERS).folder("raw", DAYS[0]).clear()
     stages.extract(read_workspace(USERS), DAYS[0])
     stages.transform(read_workspace(USERS), DAYS[0])
@@ -206,7 +205,7 @@ def test_day_extracted_again_still_needs_a_load(loaded):
     check_markers()
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("incremental")
 def test_day_extracted_during_forget_keeps_its_marker(monkeypatch):
     """The clean files are from the erased version, but the new raw files have every record again."""
     hashes = "select raw_sha256, clean_sha256 from loads where date = ?"
@@ -223,7 +222,7 @@ def test_day_extracted_during_forget_keeps_its_marker(monkeypatch):
     assert read_workspace(USERS).folder("raw", DAYS[0]).read_manifest(RawManifest).sha256 == before[0][0]
 
 
-@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.usefixtures("database", "incremental")
 def test_clean_day_without_raw_files_is_kept():
     """The clean files are the only copy of the day. The error says what to do, and the warehouse is erased anyway."""
     raw = read_workspace(USERS).folder("raw", DAYS[2])
@@ -281,8 +280,8 @@ def test_next_run_completes_a_run_killed_anywhere(server, configure, monkeypatch
     assert code == 0
     wanted = dump_files(), dump_database()
     changes = [(at, name) for at, name in enumerate(names, 1) if not name.startswith(("select", "pragma ", "close"))]
-    kinds = {re.sub(r"\d+", "0", name): (at, name) for at, name in changes}
-    assert len(kinds) > 30
+    kinds = {(name.split()[0], Path(name).suffix): (at, name) for at, name in changes}
+    assert len(kinds) > 10
     for at, name in changes if ALL else kinds.values():
         shutil.rmtree("data")
         shutil.copytree(kept, "data")
@@ -329,19 +328,19 @@ def dump_database() -> list[str]:
 def test_concurrent_loads_do_not_restore_the_user(server, configure):
     """Another process transforms and loads days during `forget`. In the end every marker matches its files."""
     forgetting.serve_days(server, configure, forgetting.make_records(), mode="incremental")
-    run_stages(USERS, *DAYS)
-    code = "from tests.integration import test_forget_faults as faults; faults.load_again_and_again()"
-    process = start("python", "-c", code)
+    run_stages(USERS, *DAYS[:3])
+    process = fork(load_again_and_again)
     try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "first round\n"
+        while not Path("loaded").exists():
+            assert process.is_alive()
+            time.sleep(0.01)
         for key in ("42", "1"):
             result = forget(read_workspace(USERS), [key])
             assert (result.problems, result.unknown) == ([], [])
     finally:
         Path("stop").touch()
-        _, errors = process.communicate()
-    assert process.returncode == 0, errors
+        process.join()
+    assert process.exitcode == 0
     assert find_mark() == []
     assert query("select distinct user_id from users_history order by 1") == [(n,) for n in range(2, 8)]
     check_markers()
@@ -349,15 +348,13 @@ def test_concurrent_loads_do_not_restore_the_user(server, configure):
 
 def load_again_and_again() -> None:
     """Transform and load every day, with locks as in Luigi, until there is a file `stop`."""
-    get_config().set("users", "max_reject_ratio", "1")
     for number in itertools.count():
-        for day in DAYS:
+        for day in DAYS[:3]:
             execute(f"delete from loads where date = '{day}'")
             if number % 3 == 0:
                 with read_workspace(USERS).folder("clean", day).lock():
                     stages.transform(read_workspace(USERS), day)
             stages.load(read_workspace(USERS), day)
-        if number == 0:
-            print("first round", flush=True)
+        Path("loaded").touch()
         if Path("stop").exists():
             return

