@@ -24,7 +24,7 @@ EPILOG = (
     "README.md describes the keys."
 )
 LOOKS: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}, "rich_markup_mode": "markdown"}
-OF_ONE_DATASET = ("forget", "luigid")  # commands that do not take --dataset
+OF_ONE_DATASET = ("explain", "forget", "luigid")  # commands that do not take --dataset
 
 
 class Entry(NamedTuple):
@@ -59,6 +59,7 @@ COMMANDS = [
         "--max-age '36 hours'",
     ),
     Entry("Look", "report", "Write the status as one page with charts.", "status.html --days 30"),
+    Entry("Look", "explain", "Show the life of one record: versions, days, raw records.", "users 79425"),
     Entry(
         "Look",
         "verify",

@@ -51,7 +51,8 @@ class Alias:
         self.last_change = f'select max(x.as_of) from "{changes}" x where ({key}) = ({self.key})'  # noqa: S608
 
 
-HISTORY = """
+# The states of users, each with its interval and the day that brought it; of absent users too.
+INTERVALS = """
 with snapshots as (
   select as_of, load_date, lag(as_of) over (order by as_of) as _before from {days} where as_of is not null
 ),
@@ -84,13 +85,14 @@ ordered as (
 ),
 states as (
   -- of the facts at one time the last
-  select {key}, {row}, _state, at, (_state, {row}) is distinct from (lag(_state) over _in_time, {row_before}) as _new
+  select {key}, {row}, _state, at, load_date,
+         (_state, {row}) is distinct from (lag(_state) over _in_time, {row_before}) as _new
     from ordered where _next is null or _next > at
   window _in_time as (partition by {key} order by at)
 ),
 intervals as (
-  select {key}, {row}, _state, at as valid_from, lead(at) over (partition by {key} order by at) as valid_to
+  select {key}, {row}, _state, load_date, at as valid_from, lead(at) over (partition by {key} order by at) as valid_to
     from states where _new
 )
-select {key}, {row}, valid_from, valid_to from intervals where _state = 0
 """
+HISTORY = INTERVALS + "select {key}, {row}, valid_from, valid_to from intervals where _state = 0"  # noqa: S608

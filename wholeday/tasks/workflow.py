@@ -76,10 +76,10 @@ def register(dataset: str, module: str) -> None:
 def spell_command(dataset: str, command: str, *arguments: object) -> str:
     """Return the command line that runs a command on one dataset, as `wholeday backfill START STOP --dataset orders`.
 
-    The flag is left out where the workflow has one dataset. `forget` takes the dataset as its first argument.
+    The flag is left out where the workflow has one dataset. `explain` and `forget` take the dataset as an argument.
     """
     words = ["wholeday", command, *map(str, arguments)]
-    if command == "forget":
+    if command in ("explain", "forget"):
         words.insert(2, dataset)
     elif len(_known) + len(broken) > 1:
         words += ["--dataset", dataset]

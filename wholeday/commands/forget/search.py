@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -76,6 +76,15 @@ class CleanPart:
         keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
         rejects = finder.find_rejects(reject.key for reject in self._rejected)
         return {self._lines[row] for row in finder.find(keys)} | {self._rejected[number].line for number in rejects}
+
+    def describe(self, line: int) -> dict[str, Any] | Reject:
+        """Return the row or the reject that a line became. A row of a deletion has `deleted` true."""
+        for reject in self._rejected:
+            if reject.line == line:
+                return reject
+        table = open_rows(self._data).read().slice(self._lines.index(line), 1)
+        row: dict[str, Any] = table.to_pylist()[0]
+        return row
 
     def write_without(self, numbers: set[int]) -> tuple[Replaced, list[str]]:
         """Write new parts without the rows and rejects of some lines. Return them, and the reasons of these rejects."""
