@@ -121,7 +121,7 @@ def test_every_command_has_help(capsys, entry):
     assert " ".join(entry.summary.split()) in shown
     assert f"Example: wholeday {entry.example}" in shown
     assert "Every key of luigi.cfg is a flag too" in shown
-    assert ("--dataset" in shown) == (entry.name not in ("forget", "luigid"))
+    assert ("--dataset" in shown) == (entry.name not in cli.OF_ONE_DATASET)
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
