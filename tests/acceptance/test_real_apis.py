@@ -48,6 +48,7 @@ def list_classes(record_class: type[Record]) -> list[type[Record]]:
     return [record_class, *(found for item in items for found in list_classes(item))]
 
 
+@pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("name", APIS)
 def test_endpoint_becomes_rows_children_and_rejects(server: Server, configure: Callable[..., None], name: str) -> None:
     api = APIS[name]

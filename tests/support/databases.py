@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
+import psycopg.types.json
 
 from wholeday.load import postgres, sqlite
 from wholeday.load.database import find_database
@@ -39,6 +40,7 @@ def query(url: str, sql: str, *values: Any) -> Rows:
     """Return the rows of a query; `values` fill its question marks."""
     with connect(url) as connection:
         if isinstance(connection, psycopg.Connection):
+            psycopg.types.json.set_json_loads(_write_json, connection)
             sql = sql.replace("%", "%%").replace("?", "%s") if values else sql
         rows = connection.execute(sql, values or ()).fetchall() if values else connection.execute(sql).fetchall()
     return [tuple(map(write, row)) for row in rows]
@@ -63,11 +65,14 @@ def write(value: Any) -> Any:
         return int(value)
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral() else float(value)
-    if isinstance(value, list | dict):
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     if isinstance(value, dt.time):
         return value.isoformat(timespec="microseconds")
     return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def _write_json(text: str | bytes) -> str:
+    """Write JSON in its canonical form, which is what SQLite stores."""
+    return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def is_empty(url: str) -> bool:
