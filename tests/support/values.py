@@ -60,7 +60,7 @@ LARGEST = Decimal(2) ** 1024 - Decimal(2) ** 970  # a float rounds it up to infi
 def store(name: str, text: str, options: Mapping[str, Any], lenient: bool = False) -> Any:
     """Return what a column of a type in TYPES stores of a JSON value, or REJECT. None stands for null."""
     value = load(soften(name, text, options) if lenient else text)
-    if value is REJECT:
+    if value is REJECT or ((name == "json" or name in ITEMS) and not is_writable(value)):
         return REJECT
     if value is None:
         return None if options.get("nullable", True) else REJECT
@@ -68,7 +68,7 @@ def store(name: str, text: str, options: Mapping[str, Any], lenient: bool = Fals
 
 
 def load(text: str) -> Any:
-    """Decode a JSON value with exact numbers; REJECT for a value that has no canonical form."""
+    """Decode a JSON value with exact numbers; REJECT for a value that no column holds."""
     try:
         value = json.loads(text, parse_float=parse_exactly, object_pairs_hook=list_members)
     except ValueError:
@@ -99,6 +99,13 @@ def is_storable(value: Any) -> bool:
         return all(is_storable(item) for pair in value.items() for item in pair)
     if isinstance(value, list):
         return all(map(is_storable, value))
+    return True
+
+
+def is_writable(value: Any) -> bool:
+    """Tell whether JSON has a canonical form: its numbers have no exponent there. A float rounds a tiny one to 0."""
+    if isinstance(value, list | dict):
+        return all(map(is_writable, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, Decimal) or not value or abs(value.adjusted()) <= 308
 
 
