@@ -1,4 +1,4 @@
-"""Explain the life of one record: its versions, and what became of each fact about it."""
+"""Explain the life of one record: its versions, and the result of each fact about it."""
 
 import datetime as dt
 import decimal
@@ -68,11 +68,11 @@ def life(server: Server, configure: Callable[..., None]) -> Callable[[], Life]:
 
 
 def show(found: Life) -> list[Any]:
-    return [(fact.date.day, fact.became, fact.line, fact.record and json.loads(fact.record)) for fact in found.facts]
+    return [(fact.date.day, fact.result, fact.line, fact.record and json.loads(fact.record)) for fact in found.facts]
 
 
 @on_each_database
-def test_every_fact_has_its_fate_place_and_raw_record(life):
+def test_every_fact_has_its_result_place_and_raw_record(life):
     """Only days that say something of the record are read."""
     found = life()
     assert show(found) == FACTS
@@ -116,8 +116,8 @@ def test_pruned_days_keep_their_facts(life):
     shutil.rmtree("data/raw")
     shutil.rmtree("data/clean")
     found = life()
-    became = [fact[1] for fact in FACTS if fact[1] not in ("duplicate", "not loaded")]
-    assert [fact[1:] for fact in show(found)] == [(each, None, None) for each in became]
+    results = [fact[1] for fact in FACTS if fact[1] not in ("duplicate", "not loaded")]
+    assert [fact[1:] for fact in show(found)] == [(each, None, None) for each in results]
     assert "value: Expected `str | null`, got `int`" in [fact.reason for fact in found.facts]
 
 
@@ -151,6 +151,18 @@ def test_command_prints_versions_facts_and_raw_records(capsys):
     assert json.loads(document["facts"][1]["record"])["id"] == 79425
     _, err, code = run_here(capsys, "explain", "users", "0")
     assert (code, err) == (1, "ERROR: users: no file and no table has the key 0: check the spelling")
+
+
+def test_control_characters_do_not_reach_the_terminal(server, configure, capsys):
+    for day, name in zip(DAYS, ("a", "a\x1b[31mb"), strict=False):
+        time = f"{day}T10:00:00Z"
+        record = {"id": 1, "name": name, "email": "a@b", "address": {"city": "\x9bc"}, "updated_at": time}
+        body = json.dumps([record], ensure_ascii=False).encode()
+        configure("users", url=server.on("/users", Answer(body)), paginator="single")
+        run_stages(USERS, day)
+    out, _, code = run_here(capsys, "explain", "users", "1")
+    assert (code, "\x1b" in out, "\x9b" in out) == (0, False, False)
+    assert "name a -> a\\x1b[31mb" in " ".join(out.split())
 
 
 @pytest.mark.slow

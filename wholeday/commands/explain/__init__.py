@@ -1,6 +1,6 @@
 """Show the life of one record: the command `explain`.
 
-Responsibilities: the timeline on a terminal, and the same as JSON. Non-goals: what is known of the record; see life.py.
+Responsibilities: the timeline on a terminal, and the same as JSON. Non-goals: finding the facts; see life.py.
 """
 
 import sys
@@ -15,6 +15,7 @@ from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_workspaces
 from wholeday.commands.status import format_time
 from wholeday.log import count, encode_json
+from wholeday.text import clean_lines
 
 KEY = "The key of the record; a JSON array if it has several columns. Behind -- it may begin with a dash."
 JSON = "Print one JSON document: versions, facts and raw records."
@@ -27,7 +28,7 @@ def command(
     key: Annotated[str, typer.Argument(metavar="KEY", help=KEY)],
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> bool:
-    """Print each version of a record with what changed, then each fact about it with its day, file and line."""
+    """Print each version of a record with its changes, then each fact about it with its day, file and line."""
     context.obj.dataset = dataset
     with open_workspaces(context) as (workspace,):
         life = read_life(workspace, key)
@@ -44,7 +45,7 @@ def command(
         console.print("", _make_facts(life.facts), sep="\n")
     for fact in life.facts:
         if fact.record:
-            console.print("", Text(f"{fact.file}, line {fact.line}:", "dim"), Text(fact.record), sep="\n")
+            console.print("", Text(f"{fact.file}, line {fact.line}:", "dim"), Text(clean_lines(fact.record)), sep="\n")
     return True
 
 
@@ -80,15 +81,15 @@ def _make_values(version: Version) -> Table:
 
 def _make_facts(facts: list[Fact]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    for name in ("day", "became", "at", "line", "reason"):
+    for name in ("day", "result", "at", "line", "reason"):
         table.add_column(name, overflow="fold")
     for fact in facts:
         place = f"{fact.file.rpartition('/')[2]}:{fact.line}" if fact.file else ""
         at = format_time(fact.at) if fact.at else ""
-        table.add_row(str(fact.date), Text(fact.became, STYLES.get(fact.became, "")), at, place, fact.reason or "")
+        table.add_row(str(fact.date), Text(fact.result, STYLES.get(fact.result, "")), at, place, fact.reason or "")
     return table
 
 
 def _show(value: Any) -> str:
-    """Write a value in a line: text as it is, all else as JSON."""
-    return value if isinstance(value, str) else encode_json(value).strip('"')
+    """Write a value in a line: text without control characters, all else as JSON."""
+    return clean_lines(value) if isinstance(value, str) else encode_json(value).strip('"')

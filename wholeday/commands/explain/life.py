@@ -1,6 +1,6 @@
 """Read the life of one record: its versions, and every fact about it with the raw record that said it.
 
-Responsibilities: which day brought a version, and what became of each record with this key.
+Responsibilities: which day brought a version, and the result of each record with this key.
 Non-goals: printing. The rules about facts are in load/sql.py; this module only looks at their result.
 """
 
@@ -29,7 +29,7 @@ from wholeday.storage.day_folder import list_days
 from wholeday.storage.tombstones import Finder, Key, Tombstone
 from wholeday.storage.workspace import Workspace
 
-Became: TypeAlias = Literal[
+Result: TypeAlias = Literal[
     "version", "deletion", "vanished", "unchanged", "superseded", "duplicate", "rejected", "unknown", "not loaded"
 ]
 PRESENT, ABSENT, UNKNOWN = range(3)  # values of `_state`
@@ -50,10 +50,10 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """What a day said about the record, and what became of it."""
+    """A statement of a day about the record, and its result."""
 
     date: dt.date
-    became: Became
+    result: Result
     at: dt.datetime | None = None
     """The time for which it holds. None for a rejected record, and on a day that is not loaded."""
     reason: str | None = None
@@ -82,7 +82,7 @@ class _Line:
     file: str
     number: int
     record: str
-    became: dict[str, Any] | Reject | None
+    made: dict[str, Any] | Reject | None
 
     def place(self) -> dict[str, Any]:
         return {"file": self.file, "line": self.number, "record": self.record}
@@ -102,7 +102,7 @@ class _Stored(NamedTuple):
 
 @dataclass
 class _Day:
-    """What the warehouse says of a day."""
+    """A day as the warehouse has it."""
 
     mode: str | None = None
     """None: the day is not loaded."""
@@ -261,22 +261,22 @@ def _list_facts(search: Search, date: dt.date, day: _Day, versions: Sequence[Ver
         lines, reason = list(_read_lines(search, date)), None
     except FolderError as error:
         lines, reason = [], str(error)
-    rejected = [line for line in lines if isinstance(line.became, Reject)]
-    rows = [line for line in lines if not isinstance(line.became, Reject)]
+    rejected = [line for line in lines if isinstance(line.made, Reject)]
+    rows = [line for line in lines if not isinstance(line.made, Reject)]
     for stored in sorted(day.facts, key=lambda fact: fact.at):
         found = [line for line in rows if len(day.facts) == 1 or _is_of(line, stored)]
         for line in found[:-1]:
-            yield Fact(date=date, became="duplicate", at=stored.at, **line.place())
+            yield Fact(date=date, result="duplicate", at=stored.at, **line.place())
         rows = [line for line in rows if line not in found]
         place = found[-1].place() if found else {"reason": reason}
-        yield Fact(date=date, became=_judge(date, day.mode, stored, versions), at=stored.at, **place)
+        yield Fact(date=date, result=_judge(date, day.mode, stored, versions), at=stored.at, **place)
     for line in rows:
-        yield Fact(date=date, became="unchanged" if day.mode else "not loaded", **line.place())
+        yield Fact(date=date, result="unchanged" if day.mode else "not loaded", **line.place())
     for line in rejected:
-        assert isinstance(line.became, Reject)  # noqa: S101 - by the choice above
-        yield Fact(date=date, became="rejected", **line.place() | {"reason": line.became.describe()})
+        assert isinstance(line.made, Reject)  # noqa: S101 - by the choice above
+        yield Fact(date=date, result="rejected", **line.place() | {"reason": line.made.describe()})
     if not rejected:
-        yield from (Fact(date=date, became="rejected", reason=why) for why in day.rejects)
+        yield from (Fact(date=date, result="rejected", reason=why) for why in day.rejects)
 
 
 def _read_lines(search: Search, date: dt.date) -> Iterator[_Line]:
@@ -286,21 +286,21 @@ def _read_lines(search: Search, date: dt.date) -> Iterator[_Line]:
     day = DayFiles.read(search.workspace, date)
     for match in search.search_day(day):
         for number in sorted(match.numbers):
-            became = match.clean.describe(number) if match.clean else None
+            made = match.clean.describe(number) if match.clean else None
             record = match.lines[number - 1].decode("utf-8", "backslashreplace")
-            yield _Line(f"{day.raw}/{match.part.name}", number, record, became)
+            yield _Line(f"{day.raw}/{match.part.name}", number, record, made)
 
 
 def _is_of(line: _Line, stored: _Stored) -> bool:
     """Tell whether a fact of the warehouse was made from a line."""
-    if not isinstance(line.became, dict):
+    if not isinstance(line.made, dict):
         return False
-    is_deletion = bool(line.became.get("deleted"))
-    return is_deletion if stored.row is None else not is_deletion and line.became["updated_at"] == stored.updated_at
+    is_deletion = bool(line.made.get("deleted"))
+    return is_deletion if stored.row is None else not is_deletion and line.made["updated_at"] == stored.updated_at
 
 
-def _judge(date: dt.date, mode: str | None, stored: _Stored, versions: Sequence[Version]) -> Became:
-    """Return what became of a fact in the history."""
+def _judge(date: dt.date, mode: str | None, stored: _Stored, versions: Sequence[Version]) -> Result:
+    """Return the result of a fact in the history."""
     if stored.state == UNKNOWN:
         return "unknown"
     times = {stored.at, stored.updated_at} if mode == SNAPSHOT else {stored.at}
