@@ -16,6 +16,8 @@ from wholeday import Dataset, Record
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 MOST_LINES = 25  # of the record classes of an endpoint
 APIS = {
     name.lower(): value

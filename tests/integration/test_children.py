@@ -29,6 +29,8 @@ from wholeday.schema.dataset import Dataset
 from wholeday.schema.record import Field, Json
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 DAYS = [dt.date(2026, 10, number) for number in (1, 2, 3)]
 ID = Field(primary_key=True)
 MADE = "2026-09-30T12:00:00+02:00"

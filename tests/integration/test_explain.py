@@ -26,6 +26,8 @@ from wholeday.schema.tables import join_names
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 on_each_database = pytest.mark.usefixtures("database")
 DAYS = [dt.date(2026, 10, number) for number in range(1, 9)]
 PRICE = {"sku": Field(primary_key=True), "price": Field(max_digits=6, decimal_places=2)}
@@ -133,7 +135,6 @@ def test_unknown_and_erased_keys_are_named(life):
     assert found.erased_since
 
 
-@pytest.mark.slow
 def test_command_prints_versions_facts_and_raw_records(capsys):
     """As lines for people, and as one JSON document."""
     for day in ("2026-11-15", "2026-11-17"):
@@ -165,7 +166,6 @@ def test_control_characters_do_not_reach_the_terminal(server, configure, capsys)
     assert "name a -> a\\x1b[31mb" in " ".join(out.split())
 
 
-@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", ["users", "orders", "carts"])
 @pytest.mark.timeout(120 + EXAMPLES)
