@@ -6,7 +6,7 @@
 A dataset module imports these names from here:
 
     Record, Field               declare the columns of a record class
-    Json, Epoch, EpochMillis    types of columns, besides those of Python
+    Json, Epoch, EpochMillis    types of columns, in addition to Python's
     Dataset                     a name, a record class, and an optional function `clean`
     Extract, Transform, Load    the tasks of a day
     Backfill                    the task of a range of days

@@ -65,7 +65,7 @@ PLAIN = make_item(price=PRICE)
 
 
 def on_databases(cases: Iterable[str], alike: Iterable[str]) -> Any:
-    """Run the cases on each database, but those that it handles `alike` on the slower PostgreSQL only on request."""
+    """Run the cases on each database. The cases in `alike` run on PostgreSQL, which is slower, only on request."""
     pairs = [(name, case) for case in cases for name in (ON_REQUEST if case in alike else databases.DATABASES)]
     return pytest.mark.parametrize(("database", "case"), pairs, indirect=["database"])
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.users import USERS
 from tests.support.histories import EXAMPLES, KEY_VALUES, limit_examples, run_step, steps
-from tests.support.project import run_here, run_stages
+from tests.support.project import execute, run_here, run_stages
 from tests.support.server import Answer, Server
 from tests.support.store import Store
 from tests.support.things import make_dataset, make_record_class
@@ -152,6 +152,14 @@ def test_command_prints_versions_facts_and_raw_records(capsys):
     assert json.loads(document["facts"][1]["record"])["id"] == 79425
     _, err, code = run_here(capsys, "explain", "users", "0")
     assert (code, err) == (1, "ERROR: users: no file and no table has the key 0: check the spelling")
+
+
+def test_damaged_time_is_one_line(capsys):
+    """SQLite stores any text in a column."""
+    run_stages(USERS, dt.date(2026, 11, 15))
+    execute("update _users_events set at = 'soon' where user_id = 79425")
+    _, err, code = run_here(capsys, "explain", "users", "79425")
+    assert (code, "\n" in err, "is 'soon', not of type timestamp" in err) == (1, False, True)
 
 
 def test_control_characters_do_not_reach_the_terminal(server, configure, capsys):

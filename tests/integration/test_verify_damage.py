@@ -108,7 +108,7 @@ FILES = {
         ),
         [f"{SNAPSHOT} loads: as_of is 2017-10-04 00:45:00.*, should be 2017-10-04 00:44:00.*"],
     ),
-    "a raw day read anew": (
+    "a raw day read again": (
         lambda: edit(path("raw", RECORDS, "manifest.json"), '"sha256": "....', '"sha256": "0000'),
         [
             f"{RECORDS} raw: .*the file does not match its manifest .*",
@@ -248,7 +248,7 @@ TABLES_OF_USERS = {
         ["insert into _users_changes select 0, max(as_of), 1, 'Zed', null, null, null from _users_days"],
         [r"None _users_changes: user_id 0, as_of '?2017-10-04.*: it has values, .*"],
     ),
-    "what a snapshot says of a user whom it did not understand": (
+    "a value for a user whose record a snapshot rejected": (
         [
             "update _users_changes set city = 'Ur' where _state = 2 and user_id = "
             "(select max(user_id) from _users_changes where _state = 2)"
@@ -262,7 +262,7 @@ TABLES_OF_USERS = {
         [f"delete from rejects {REJECT}"],
         [f"{SNAPSHOT} rejects: dataset 'users', load_date '?{SNAPSHOT}'?, part \\d, line \\d+: the row is missing"],
     ),
-    "rejects added, of which one is of another dataset": (
+    "rejects added, one of another dataset": (
         [
             f"insert into rejects select {columns}, part, line, reason, field, key, record from rejects {REJECT}"
             for columns in (
@@ -411,7 +411,7 @@ MISFITS = {
     "a null in loads.pages": [f"update loads set pages = null where date = '{SNAPSHOT}'"],
     "a blob in rejects.record": [f"update rejects set record = x'ff00' {REJECT}"],
     "a number in rejects.key": [f"update rejects set key = 1.5 {REJECT}"],
-    "bytes that are no text in rejects": [f"update rejects set reason = cast(x'ff' as text) {REJECT}"],
+    "bytes that are not text in rejects": [f"update rejects set reason = cast(x'ff' as text) {REJECT}"],
     **{f"a view {name}": replace_by_view(name) for name in ("loads", "rejects", "users", "_users_days")},
     "a table users_history": ["drop view users_history", "create table users_history (user_id integer)"],
 }

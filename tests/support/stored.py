@@ -42,7 +42,7 @@ def read_parquet(folder: Path) -> Iterator[tuple[str, list[Row]]]:
 
 
 def unify(type_: str, value: Any) -> Any:
-    """Return a value as it is compared: SQLite has no booleans and decimals, for example."""
+    """Return a value in a form that compares: SQLite, for example, has no booleans and decimals."""
     if value is None or value is REJECT:
         return value
     if type_ == "flag":

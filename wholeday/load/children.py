@@ -98,7 +98,7 @@ def update_children(db: Connection, declared: Declared, keys: str) -> ChildChang
 
 
 def find_unfit(db: Connection, declared: Declared, child: ChildTable) -> str | None:
-    """Return the reason why a stored list, of an earlier record class, is no list of items of a child table.
+    """Return why a stored list, of an earlier record class, does not fit a child table; None if all fit.
 
     Databases would refuse its values, or store others in their place.
     """

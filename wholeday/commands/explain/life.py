@@ -18,7 +18,7 @@ from wholeday.commands.forget.search import DayFiles, Search
 from wholeday.commands.forget.tables import find_rejects, match_key
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import ConfigError, FolderError
-from wholeday.load.database import Connection
+from wholeday.load.database import Connection, decode
 from wholeday.load.old_names import refuse_old_names
 from wholeday.load.sql import INTERVALS, Words
 from wholeday.load.warehouse import open_warehouse
@@ -55,7 +55,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     date: dt.date
     result: Result
     at: dt.datetime | None = None
-    """The time for which it holds. None for a rejected record, and on a day that is not loaded."""
+    """When it holds. None for a rejected record, and on a day that is not loaded."""
     reason: str | None = None
     """Why a record was rejected, or why its raw record cannot be shown."""
     file: str | None = None
@@ -77,7 +77,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _Line:
-    """A line with the key: where it is, and the row or reject that it became; None if the day was not transformed."""
+    """A line with the key: its place, and its row or reject; None if the day was not transformed."""
 
     file: str
     number: int
@@ -106,7 +106,7 @@ class _Day:
 
     mode: str | None = None
     """None: the day is not loaded."""
-    facts: list["_Stored"] = field(default_factory=list)
+    facts: list[_Stored] = field(default_factory=list)
     rejects: list[str] = field(default_factory=list)
     """The reasons of rejected records."""
 
@@ -145,10 +145,9 @@ def _read_days(db: Connection, workspace: Workspace, key: Key) -> dict[dt.date, 
     declared = workspace.dataset.declared
     same_key, values = match_key(declared, key)
     words = Words(declared)
-
     columns = _list_columns(declared)
     loaded = db.run("select load_date, mode from {days}".format_map(words)).fetchall()
-    days = {db.decode(date, "date"): _Day(mode) for date, mode in loaded}
+    days = {decode(db, "load_date", date, "date"): _Day(mode) for date, mode in loaded}
     for sql in (
         f"select load_date, at, _state, {columns} from {{events}} where {same_key}",  # noqa: S608
         f"select d.load_date, c.as_of, c._state, {columns} from {{changes}} c "  # noqa: S608
@@ -156,13 +155,15 @@ def _read_days(db: Connection, workspace: Workspace, key: Key) -> dict[dt.date, 
     ):
         for date, at, state, *row in db.run(sql.format_map(words), **values).fetchall():
             present = _read_row(db, declared, row) if state == PRESENT else None
-            days[db.decode(date, "date")].facts.append(_Stored(db.decode(at, "timestamp"), state, present))
+            fact = _Stored(decode(db, "a time", at, "timestamp"), state, present)
+            days.setdefault(decode(db, "load_date", date, "date"), _Day()).facts.append(fact)
     finder = Finder(workspace.conversion.key_readers, [key])
     for place in find_rejects(db, workspace.name, finder):
         same = "dataset = :name and (load_date, part, line) = (:date, :part, :line)"
         found = {"name": workspace.name, "date": place[0], "part": place[1], "line": place[2]}
         field_, reason = db.run(f"select field, reason from rejects where {same}", **found).fetchone()  # noqa: S608
-        days[db.decode(place[0], "date")].rejects.append(f"{field_}: {reason}" if field_ else reason)
+        day = days.setdefault(decode(db, "load_date", place[0], "date"), _Day())
+        day.rejects.append(f"{field_}: {reason}" if field_ else reason)
     return days
 
 
@@ -181,9 +182,9 @@ def read_versions(db: Connection, declared: Declared, key: Key) -> list[Version]
         row = _read_row(db, declared, found) if state == PRESENT else None
         versions.append(
             Version(
-                valid_from=db.decode(since, "timestamp"),
-                valid_to=None if until is None else db.decode(until, "timestamp"),
-                date=db.decode(date, "date"),
+                valid_from=decode(db, "valid_from", since, "timestamp"),
+                valid_to=decode(db, "valid_to", until, "timestamp"),
+                date=decode(db, "load_date", date, "date"),
                 row=row,
                 changed=_compare_rows(declared, before, row) if before and row else {},
             )
@@ -201,7 +202,7 @@ def _read_row(db: Connection, declared: Declared, values: Iterable[Any]) -> dict
     """Decode the values of a row, in the same types for every database."""
     row = {}
     for (column, kind), value in zip(declared.row.items(), values, strict=True):
-        row[column] = None if value is None else _read_value(db.decode(value, kind), kind)
+        row[column] = None if value is None else _read_value(decode(db, column, value, kind), kind)
     return row
 
 
