@@ -565,25 +565,30 @@ def test_reader_does_not_wait_for_a_rebuild(store: Store) -> None:
     assert names(store) == {1: "b"}
 
 
-def test_deadlock_is_an_error_to_retry(store: Store) -> None:
+def test_deadlock_is_an_error_to_retry(cluster: Cluster, store: Store) -> None:
+    """The server cancels the session whose `deadlock_timeout` ends first: the load waits before the other does."""
     store.load(incremental(1, user(1, "a", 5)))
-    with databases.connect(store.url) as other:
-        other.execute("begin; lock table loads in exclusive mode")
-        errors: list[BaseException] = []
+    cluster.execute(f"alter role {USER} set deadlock_timeout = '5s'")  # the other has this time to close the circle
+    try:
+        with databases.connect(store.url) as other:
+            other.execute("begin; lock table loads in exclusive mode")
+            errors: list[BaseException] = []
 
-        def load() -> None:
-            try:
-                store.load(incremental(2, user(1, "b", 30)))
-            except WarehouseError as error:
-                errors.append(error)
+            def load() -> None:
+                try:
+                    store.load(incremental(2, user(1, "b", 30)))
+                except WarehouseError as error:
+                    errors.append(error)
 
-        thread = threading.Thread(target=load)
-        thread.start()
-        blocked = "select 1 from pg_locks where not granted and relation = 'loads'::regclass"
-        while not other.execute(blocked).fetchone():
-            time.sleep(0.01)
-        other.execute("update users set name = name")  # which the load has changed
-        thread.join()
+            thread = threading.Thread(target=load)
+            thread.start()
+            blocked = "select 1 from pg_locks where not granted and relation = 'loads'::regclass"
+            while not other.execute(blocked).fetchone():
+                time.sleep(0.01)
+            other.execute("update users set name = name")  # which the load has changed
+            thread.join()
+    finally:
+        cluster.execute(f"alter role {USER} reset deadlock_timeout")
     assert [type(error) for error in errors] == [InterruptedTransactionError]
     assert "deadlock detected" in str(errors[0])
     store.load(incremental(2, user(1, "b", 30)))
