@@ -4,17 +4,19 @@ import datetime as dt
 import json
 import sqlite3
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from pipeline.users import USERS
-from tests.support import find_port
-from tests.support.peers import install_npm, install_pip, serve
-from tests.support.project import query, run_stages
+from tests.support import find_port, peers
+from tests.support.peers import DATASETTE, JSON_SERVER, JSON_SERVER_1, JSONPLACEHOLDER, SCIM, Peer, serve
+from tests.support.project import miss, need, query, run_stages
 from tests.support.reading import DAY, People, read, read_error
 from wholeday.extract.reader import Reader
 
@@ -24,29 +26,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("peers"), pytest.mark.ti
 Users = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def jsonplaceholder() -> Iterator[tuple[str, Users]]:
-    """Serve the data of the public JSONPlaceholder API. Return its URL and its users."""
-    port = find_port()
-    node, folder = install_npm("jsonplaceholder@0.3.3")
-    code = f"require('jsonplaceholder/src/app').listen({port}, '127.0.0.1')"
-    data = json.loads((folder / "node_modules/jsonplaceholder/data.json").read_text())
-    with serve(port, node, "-e", code, folder=folder) as url:
-        yield f"{url}/users", data["users"]
+def find(peer: Peer) -> Path:
+    """Return the folder of an installed peer."""
+    if not peer.folder.exists():
+        miss(f"{peer.packages[0]} is not installed: .venv/bin/python -m tests.support.peers")
+    return peer.folder
 
 
-@pytest.mark.parametrize("params", ["{}", '{"_page": 1, "_limit": 3}'], ids=["at-once", "in-pages"])
-def test_jsonplaceholder_loads_its_ten_users(jsonplaceholder, configure, params):
-    """The README example works with one page and with Link headers."""
-    url, users = jsonplaceholder
-    expected = [(user["id"], user["name"], user["email"].lower(), user["address"]["city"]) for user in users]
-    assert len(expected) == 10
-    configure("users", url=url, mode="snapshot", params=params)
-    for day in (DAY, DAY + dt.timedelta(days=1)):
-        run_stages(USERS, day)
-        assert query("select user_id, name, email, city from users order by user_id") == expected
-    pages = 1 if params == "{}" else 4
-    assert query("select inserted, unchanged, pages from loads order by date") == [(10, 0, pages), (0, 10, pages)]
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("false", pytest.skip.Exception)])
+def test_missing_part_is_skipped_or_fails_in_ci(monkeypatch, tmp_path, ci, outcome):
+    """It names the command that installs the part."""
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    for ask, reason in (
+        (lambda: find(JSON_SERVER), "json-server@0.17.4 is not installed: .venv/bin/python -m tests.support.peers"),
+        (lambda: need("no-such-program"), "no-such-program is not installed"),
+    ):
+        with pytest.raises((pytest.fail.Exception, pytest.skip.Exception), match=reason) as raised:
+            ask()
+        assert raised.type is outcome
 
 
 NOON = dt.datetime.combine(DAY, dt.time(12), dt.UTC)
@@ -63,15 +61,31 @@ def make_users(count: int) -> Users:
 
 @pytest.fixture(scope="module")
 def json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
-    """Run json-server with 105 users."""
+    """Run json-server with 105 users, and with the ten users of the public JSONPlaceholder API."""
     folder, port = tmp_path_factory.mktemp("json-server"), find_port()
-    node, installed = install_npm("json-server@0.17.4")
     users = make_users(105)
-    (folder / "db.json").write_text(json.dumps({"users": users}))
-    program = installed / "node_modules/json-server/lib/cli/bin.js"
-    command = (node, program, "--host", "127.0.0.1", "--port", str(port), "--quiet", "db.json")
+    with tarfile.open(next(find(JSONPLACEHOLDER).iterdir())) as package:
+        placeholder = json.load(package.extractfile("package/data.json"))["users"]
+    (folder / "db.json").write_text(json.dumps({"users": users, "placeholder": placeholder}))
+    program = find(JSON_SERVER) / "node_modules/json-server/lib/cli/bin.js"
+    command = (need("node"), program, "--host", "127.0.0.1", "--port", str(port), "--quiet", "db.json")
     with serve(port, *command, folder=folder) as url:
         yield f"{url}/users", users
+
+
+@pytest.mark.parametrize("params", ["{}", '{"_page": 1, "_limit": 3}'], ids=["at-once", "in-pages"])
+def test_jsonplaceholder_loads_its_ten_users(json_server, configure, params):
+    """The README example works with one page and with Link headers."""
+    url = json_server[0].replace("users", "placeholder")
+    users = requests.get(url, timeout=10).json()
+    expected = [(user["id"], user["name"], user["email"].lower(), user["address"]["city"]) for user in users]
+    assert len(expected) == 10
+    configure("users", url=url, mode="snapshot", params=params)
+    for day in (DAY, DAY + dt.timedelta(days=1)):
+        run_stages(USERS, day)
+        assert query("select user_id, name, email, city from users order by user_id") == expected
+    pages = 1 if params == "{}" else 4
+    assert query("select inserted, unchanged, pages from loads order by date") == [(10, 0, pages), (0, 10, pages)]
 
 
 @pytest.mark.parametrize(
@@ -110,11 +124,11 @@ def test_json_server_filter_covers_the_day(json_server: tuple[str, Users], size:
 def next_json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Users]]:
     """Run json-server 1, which wraps pages in objects and repeats the last page."""
     folder, port = tmp_path_factory.mktemp("json-server-1"), find_port()
-    node, installed = install_npm("json-server@1.0.0-beta.3")
     users = [user | {"id": str(user["id"])} for user in make_users(105)]
     (folder / "db.json").write_text(json.dumps({"users": users}))
-    program = installed / "node_modules/json-server/lib/bin.js"
-    with serve(port, node, program, "--host", "127.0.0.1", "--port", str(port), "db.json", folder=folder) as url:
+    program = find(JSON_SERVER_1) / "node_modules/json-server/lib/bin.js"
+    command = (need("node"), program, "--host", "127.0.0.1", "--port", str(port), "db.json")
+    with serve(port, *command, folder=folder) as url:
         yield f"{url}/users", users
 
 
@@ -149,8 +163,7 @@ def test_json_server_1_repeats_its_last_page(next_json_server: tuple[str, Users]
 @pytest.fixture(scope="module")
 def scim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], tuple[str, Users]]]:
     """Run scim2-server, which stores users in memory. Return its URL and all users."""
-    folder, port = tmp_path_factory.mktemp("scim"), find_port()
-    installed = install_pip("scim2-server==0.8.3")
+    folder, port, installed = tmp_path_factory.mktemp("scim"), find_port(), find(SCIM)
     headers = {"Authorization": "Bearer scim-t0ken", "Content-Type": "application/scim+json"}
     users: Users = []
     command = (sys.executable, installed / "bin" / "scim2-server", "--port", str(port), "--bearer-token", "scim-t0ken")
@@ -173,7 +186,7 @@ def _token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCIM_TOKEN", "scim-t0ken")
 
 
-SCIM = {"preset": "scim", "auth": "bearer:SCIM_TOKEN"}
+AS_SCIM = {"preset": "scim", "auth": "bearer:SCIM_TOKEN"}
 
 
 @pytest.mark.usefixtures("_token")
@@ -181,7 +194,7 @@ SCIM = {"preset": "scim", "auth": "bearer:SCIM_TOKEN"}
 def test_scim_preset_extracts_all_users(scim: Callable[[int], tuple[str, Users]], keys: dict[str, Any]) -> None:
     """In one page or many, sequentially or ahead."""
     url, users = scim(13)
-    records = read(url, **SCIM, mode="snapshot", params={}, **keys)
+    records = read(url, **AS_SCIM, mode="snapshot", params={}, **keys)
     assert sorted(record["id"] for record in records) == sorted(user["id"] for user in users)
 
 
@@ -191,7 +204,7 @@ def test_scim_filter_excludes_older_changes(scim: Callable[[int], tuple[str, Use
     url, users = scim(13)
     moments = sorted(dt.datetime.fromisoformat(user["meta"]["lastModified"]) for user in users)
     for watermark, number in ((moments[0], 13), (moments[-1] + dt.timedelta(hours=1), 0)):
-        reading = Reader(People(url=url, **SCIM), DAY, watermark)
+        reading = Reader(People(url=url, **AS_SCIM), DAY, watermark)
         assert sum(len(page) for page in reading) == number
 
 
@@ -201,7 +214,7 @@ def test_scim_wrong_token_fails_at_once(
     """The error does not show the token."""
     url, _ = scim(1)
     monkeypatch.setenv("SCIM_TOKEN", "another-t0ken")
-    line = read_error(url, **SCIM)
+    line = read_error(url, **AS_SCIM)
     assert ": 401 " in line
     assert "another-t0ken" not in line
 
@@ -209,8 +222,7 @@ def test_scim_wrong_token_fails_at_once(
 @pytest.fixture(scope="module")
 def datasette(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run Datasette with 105 users in a SQLite table."""
-    folder, port = tmp_path_factory.mktemp("datasette"), find_port()
-    installed = install_pip("datasette==0.65", "setuptools<81")  # it imports pkg_resources
+    folder, port, installed = tmp_path_factory.mktemp("datasette"), find_port(), find(DATASETTE)
     with closing(sqlite3.connect(folder / "people.db")) as db, db:
         db.execute("create table users (id integer primary key, name text, email text, updated_at text)")
         db.executemany("insert into users values (:id, :name, :email, :updated_at)", make_users(105))

@@ -1,12 +1,14 @@
-"""Install third-party servers from their registries and run them on loopback.
+"""Install third-party servers from their registries, and run them on loopback.
 
-Responsibilities: installation, once for the environment of the tests, and start. A package that cannot be installed
-counts as a missing optional part.
+    .venv/bin/python -m tests.support.peers        installs what is missing; .ci/run does it
+
+Responsibilities: versions, installation into the environment of the tests, and start. This module runs before the
+libraries of the tests are installed, so it imports none.
 """
 
+import concurrent.futures
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,34 +16,39 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.support.project import miss, need
-
-
-def install_npm(package: str) -> tuple[str, Path]:
-    """Install a package of npm; return the path of `node`, and the folder that holds `node_modules`."""
-    command = (need("npm"), "install", "--no-audit", "--no-fund", "--no-save", package, "--prefix")
-    return need("node"), _install(package, *command, npm_config_update_notifier="false")
+FOLDER = Path(sys.prefix, "peers")
+PIP = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--target")
+NPM = ("npm", "install", "--no-audit", "--no-fund", "--no-save", "--no-update-notifier", "--prefix")
+PACK = ("npm", "pack", "--silent", "--no-update-notifier", "--pack-destination")
 
 
-def install_pip(*packages: str) -> Path:
-    """Install packages of PyPI and their requirements into their own folder, for PYTHONPATH; return the folder."""
-    command = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages, "--target")
-    return _install(" ".join(packages), *command)
+class Peer(NamedTuple):
+    """Packages that make up a server, and the command that installs them into the folder before them."""
+
+    installer: tuple[str, ...]
+    packages: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the installed packages, which exists once all of them are installed."""
+        return FOLDER / " ".join(self.packages)
+
+    def install(self) -> None:
+        """Install the packages, unless an earlier run has."""
+        if not self.folder.exists():
+            FOLDER.mkdir(exist_ok=True)
+            unfinished = tempfile.mkdtemp(dir=FOLDER)
+            subprocess.run([*self.installer, unfinished, *self.packages], check=True)
+            Path(unfinished).rename(self.folder)
 
 
-def _install(package: str, *command: str, **environment: str) -> Path:
-    """Install a package with a command that takes the folder as its last argument, unless an earlier run has."""
-    kept = Path(sys.prefix, "peers", package)
-    if not kept.exists():
-        kept.parent.mkdir(exist_ok=True)
-        folder = tempfile.mkdtemp(dir=kept.parent)
-        result = subprocess.run([*command, folder], env=os.environ | environment, capture_output=True, text=True)
-        if result.returncode:
-            shutil.rmtree(folder)
-            miss(f"{package} cannot be installed: {' '.join(result.stderr.split())[:300]}")
-        Path(folder).rename(kept)
-    return kept
+JSONPLACEHOLDER = Peer(PACK, ("jsonplaceholder@0.3.3",))  # its data; its own json-server is of 2016
+JSON_SERVER = Peer(NPM, ("json-server@0.17.4",))
+JSON_SERVER_1 = Peer(NPM, ("json-server@1.0.0-beta.3",))
+SCIM = Peer(PIP, ("scim2-server==0.8.3",))
+DATASETTE = Peer(PIP, ("datasette==0.65", "setuptools<81"))  # it imports pkg_resources
 
 
 @contextlib.contextmanager
@@ -60,3 +67,8 @@ def serve(port: int, *command: str | Path, folder: Path, **environment: str) -> 
     finally:
         server.kill()
         server.communicate()
+
+
+if __name__ == "__main__":
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # an installation waits for its registry half of the time
+        list(pool.map(Peer.install, (SCIM, DATASETTE, JSONPLACEHOLDER, JSON_SERVER, JSON_SERVER_1)))
