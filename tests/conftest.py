@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from tests.support.bucket import Bucket
 
 
+def mark_databases(names: list[str]) -> list[Any]:
+    """Return the parameters of a fixture that runs a test on these databases. A server makes a test slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name == "postgresql" else []) for name in names]
+
+
 def pytest_configure() -> None:
     """Handle Ctrl-C in started commands, even if a shell in the background ignores it.
 
@@ -149,7 +154,7 @@ def spark(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=mark_databases(DATABASES))
 def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
     """Run the test on each database. A call returns the URL of a new, empty one."""
     if request.param == "postgresql":
@@ -160,7 +165,7 @@ def new_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
         yield lambda: f"sqlite:///{folder}/{next(numbers)}.db"
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=mark_databases(DATABASES))
 def database(request: pytest.FixtureRequest) -> str:
     """Run the test on each database, configured in luigi.cfg. Return its name."""
     if request.param == "postgresql":
@@ -168,7 +173,7 @@ def database(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=ON_REQUEST)
+@pytest.fixture(params=mark_databases(ON_REQUEST))
 def database_on_request(request: pytest.FixtureRequest) -> str:
     """Run the test like `database`, but on the slower PostgreSQL only with PIPELINE_DATABASES=all."""
     if request.param == "postgresql":

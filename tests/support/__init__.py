@@ -1,13 +1,19 @@
 """Share helpers between tests: servers, sources, warehouses, the model, and the project's commands."""
 
+import contextlib
+import random
 import socket
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PORTS = range(10_000, 30_000)  # below those that a system assigns, which a server of another test could get meanwhile
 
 
 def find_port() -> int:
-    """Return a free port of loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port of loopback, for a server that starts later."""
+    dice = random.SystemRandom()  # several processes run tests
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            port = dice.choice(PORTS)
+            probe.bind(("127.0.0.1", port))
+            return port

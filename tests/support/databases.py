@@ -39,10 +39,20 @@ def connect(url: str) -> Iterator[Any]:
 def query(url: str, sql: str, *values: Any) -> Rows:
     """Return the rows of a query; `values` fill its question marks."""
     with connect(url) as connection:
-        if isinstance(connection, psycopg.Connection):
-            psycopg.types.json.set_json_loads(_write_json, connection)
-            sql = sql.replace("%", "%%").replace("?", "%s") if values else sql
-        rows = connection.execute(sql, values or ()).fetchall() if values else connection.execute(sql).fetchall()
+        return _fetch(connection, sql, *values)
+
+
+def query_each(url: str, *statements: str) -> list[Rows]:
+    """Return the rows of each query. One connection runs them all: in PostgreSQL it costs more than a query."""
+    with connect(url) as connection:
+        return [_fetch(connection, sql) for sql in statements]
+
+
+def _fetch(connection: Any, sql: str, *values: Any) -> Rows:
+    if isinstance(connection, psycopg.Connection):
+        psycopg.types.json.set_json_loads(_write_json, connection)
+        sql = sql.replace("%", "%%").replace("?", "%s") if values else sql
+    rows = connection.execute(sql, values).fetchall() if values else connection.execute(sql).fetchall()
     return [tuple(map(write, row)) for row in rows]
 
 
@@ -98,9 +108,10 @@ def dump(url: str) -> list[str]:
     if url.startswith("sqlite"):
         with connect(url) as connection:
             return list(connection.iterdump())
-    definitions = [query(url, sql) for sql in DEFINITIONS]
-    rows = [(name, sorted(query(url, f'select * from "{name}"'), key=repr)) for name in list_tables(url)]
-    return [str(found) for found in (*definitions, *rows)]
+    names, *definitions = query_each(url, TABLES[False], *DEFINITIONS)
+    rows = query_each(url, *(f'select * from "{name}"' for (name,) in names))
+    tables = [(name, sorted(found, key=repr)) for (name,), found in zip(names, rows, strict=True)]
+    return [str(found) for found in (*definitions, *tables)]
 
 
 def remove(url: str) -> None:

@@ -16,7 +16,7 @@ from tests.support import model
 from tests.support.model import ReadDay, Record
 from tests.support.store import Store, at, time
 
-EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "16"))
+EXAMPLES = int(os.environ.get("PIPELINE_EXAMPLES", "8"))
 COST = {"sqlite": 1, "postgresql": 20}  # relative time of an example
 KEY_VALUES = {"users": [1, 2, 3], "orders": [("a", 1), ("a", 2), ("b", 1)], "carts": [1, 2, 3]}
 CARTS = [

@@ -197,7 +197,8 @@ class Store:
         children = [child.name for child in self.list_children()]
         views = [f"{name}_history" for name in (self.name, *children)]
         names = [self.name, *internal, *children, *views, "rejects"]
-        return {name: sorted(self.query(f"select * from {name}"), key=repr) for name in names}
+        rows = databases.query_each(self.url, *(f"select * from {name}" for name in names))
+        return {name: sorted(found, key=repr) for name, found in zip(names, rows, strict=True)}
 
 
 def time(text: str | None) -> dt.datetime | None:
