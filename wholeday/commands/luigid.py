@@ -13,10 +13,9 @@ def command(
     address: Annotated[str, typer.Option(help=ADDRESS)] = "127.0.0.1",
 ) -> bool:
     """Run luigid until it is stopped."""
-    from luigi.cmdline_parser import CmdlineParser
-
+    from wholeday.config.section import use_flags
     from wholeday.tasks import scheduler  # imports the server of the pages
 
-    with CmdlineParser.global_instance(["Task", *context.obj.flags]):
+    with use_flags("Task", *context.obj.flags):
         scheduler.run([f"--port={port}", f"--address={address}"])
     return True

@@ -102,11 +102,11 @@ def open_loads(context: typer.Context, *defaults: str) -> "Iterator[list[type[Lo
 
     Raises ConfigError if a section of luigi.cfg cannot be used: before the command writes anything.
     """
-    from luigi.cmdline_parser import CmdlineParser
+    from wholeday.config.section import use_flags
 
     given: Given = context.obj
     loads = pick_loads(given)
-    with CmdlineParser.global_instance([loads[0].task_family, *defaults, *given.flags]):
+    with use_flags(loads[0].task_family, *defaults, *given.flags):
         for load in loads:
             load.dataset.config()
         yield loads

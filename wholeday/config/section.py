@@ -4,9 +4,10 @@ Responsibilities: values, and errors for unknown keys and unusable values, where
 Non-goals: the keys, which the subclasses declare.
 """
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from configparser import InterpolationError
 from typing import Any, ClassVar
 
@@ -30,11 +31,13 @@ class Section(luigi.Config):
     _visible_in_registry = False
     _cached: ClassVar[tuple[Any, list[tuple[str, Any]]]]
     """The origin of the values, and the values."""
+    _defaults: ClassVar[dict[str, Any]]
+    """The values of the keys that have been read while nothing set them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._visible_in_registry = "section" in vars(cls)
-        cls._cached = (), []
+        cls._cached, cls._defaults = ((), []), {}
 
     @classmethod
     def get_task_family(cls) -> str:
@@ -44,8 +47,8 @@ class Section(luigi.Config):
     def get_param_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
         """Return the values of all keys. Raises ConfigError for an unknown key or an unusable value.
 
-        A day reads its sections about fifty times, and Luigi makes a hundred look-ups for each, so the values are
-        cached until their origin changes.
+        A day reads its sections about fifty times, so the values are cached until their origin changes. Luigi makes
+        three look-ups for each key, so they are left out for the keys that nothing sets.
         """
         if args or kwargs:
             return cls._read_values(params, args, kwargs)
@@ -69,8 +72,21 @@ class Section(luigi.Config):
     def _read_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
         cls._double_percents()
         cls._check_names([name for name, _ in params])
-        cls._check_values(params)
-        return super().get_param_values(params, args, kwargs)
+        given = {name for name, _ in params if cls._is_set(name)}
+        cls._check_values([(name, param) for name, param in params if name in given])
+        given |= {*kwargs} | ({*dict(params)} if args else set())
+        known = {name: value for name, value in cls._defaults.items() if name not in given}
+        values = super().get_param_values(params, args, known | kwargs)
+        cls._defaults.update((name, value) for name, value in values if name not in given)
+        return values
+
+    @classmethod
+    def _is_set(cls, name: str) -> bool:
+        """Return whether a flag or luigi.cfg sets a key."""
+        spellings = (name, name.replace("_", "-"))
+        return read_flags().get(f"{cls.section}_{name}") is not None or any(
+            get_config().has_option(cls.section, key) for key in spellings
+        )
 
     @classmethod
     def _double_percents(cls) -> None:
@@ -108,6 +124,24 @@ class Section(luigi.Config):
                 value = flags.get(f"{cls.section}_{name}") or get_config().get(cls.section, name, None, raw=True)
                 shown = "" if name in MAY_BE_SECRET else f" = {value!r}"
                 raise ConfigError(f"[{cls.section}] {name}{shown} cannot be used: {error}") from error
+
+
+class _Flags(CmdlineParser):
+    """A command line of Luigi without --module and --help. Luigi's own class builds its parser three times."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.known_args = self._build_parser(root_task=words[0]).parse_args(words)
+
+
+@contextlib.contextmanager
+def use_flags(task: Any, *flags: str) -> Iterator[None]:
+    """Let Luigi read the flags of the command line of a task."""
+    before = CmdlineParser.get_instance()
+    CmdlineParser._instance = _Flags([task, *flags])
+    try:
+        yield
+    finally:
+        CmdlineParser._instance = before
 
 
 def read_flags() -> dict[str, Any]:

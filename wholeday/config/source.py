@@ -171,14 +171,6 @@ class Source(Days):
         return bool((flag or get_config().get(cls.section, "url", "", raw=True)).strip())
 
     @classmethod
-    def _is_set(cls, name: str) -> bool:
-        """Return whether a flag or luigi.cfg sets a key."""
-        spellings = (name, name.replace("_", "-"))
-        return read_flags().get(f"{cls.section}_{name}") is not None or any(
-            get_config().has_option(cls.section, key) for key in spellings
-        )
-
-    @classmethod
     def _explain_missing_url(cls) -> ConfigError:
         """Say where Luigi looked for `url`: only luigi.cfg in the current folder."""
         file = Path.cwd() / "luigi.cfg"

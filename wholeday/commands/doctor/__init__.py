@@ -3,13 +3,13 @@
 from typing import Annotated
 
 import typer
-from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from rich.table import Table
 
 from wholeday.commands.doctor.examination import diagnose
 from wholeday.commands.screen import open_console
 from wholeday.commands.session import pick_loads
+from wholeday.config.section import use_flags
 from wholeday.log import count
 
 
@@ -23,7 +23,7 @@ def command(
     load = pick_loads(context.obj)[0]
     dataset = load.dataset
     get_config().remove_section(dataset.name)
-    with CmdlineParser.global_instance([load.task_family, f"--{dataset.name}-url", url, *context.obj.flags]):
+    with use_flags(load.task_family, f"--{dataset.name}-url", url, *context.obj.flags):
         diagnosis = diagnose(dataset.config(), dataset)
     console = open_console()
     table = Table(box=None, pad_edge=False, show_header=False)
