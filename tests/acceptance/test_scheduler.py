@@ -173,16 +173,17 @@ def test_second_luigid_fails_with_one_line():
 
 
 class Crowd:
-    """A server handler that waits for concurrent requests. `most` is the highest number at once."""
+    """A server handler that waits so many seconds for concurrent requests. `most` is the highest number at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
         self._lock, self._here, self.most = threading.Lock(), 0, 0
 
     def respond(self, _: Request) -> Answer:
         with self._lock:
             self._here += 1
             self.most = max(self.most, self._here)
-        deadline = time.monotonic() + 1.5
+        deadline = time.monotonic() + self._patience
         while self.most < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         with self._lock:
@@ -194,7 +195,7 @@ def test_extractions_are_limited_across_commands():
     """With the limit of central.cfg the second command waits."""
     text = Path("central.cfg").read_text()
     Path("central.cfg").write_text(f"[resources]\nusers_api = 1\n\n{text}")
-    crowd = Crowd()
+    crowd = Crowd(1.5)
     with start_scheduler() as environment, Server() as server:
         command = (
             "luigi",
@@ -213,7 +214,7 @@ def test_extractions_are_limited_across_commands():
 
 def test_extractions_are_not_limited_by_default():
     """Luigi's default for an unnamed resource is one at a time."""
-    crowd = Crowd()
+    crowd = Crowd(60)
     with Server() as server:
         url = server.on("/users", crowd.respond)
         span = ("--start", FAILING, "--stop", "2026-11-19", "--workers", "2")

@@ -206,7 +206,7 @@ def test_keycloak_default_limit_is_detected(server: Server) -> None:
 @pytest.mark.parametrize("promise", [1, 300])
 def test_keycloak_token_is_renewed_during_extraction(server: Server, promise: int) -> None:
     """The token may also expire earlier than promised."""
-    shape = Keycloak(server, 10, lifetime=1.0, promise=promise, wait=0.3)
+    shape = Keycloak(server, 10, lifetime=3.0, promise=promise, wait=0.9)
     assert read(shape) == sorted(shape.keys)
     assert len(shape.tokens) > 1
 

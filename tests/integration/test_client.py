@@ -218,16 +218,11 @@ def test_ca_bundle_of_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.slow
 def test_requests_per_second_is_kept(server: Server) -> None:
-    """At five per second, four requests start a fifth of a second apart. Without a limit they do not."""
-    url = server.on("/users", make_pages(3, 1, server, ""))
-    gaps = []
-    for rate in (5.0, 0.0):
-        server.requests.clear()
-        read(url, paginator="page", requests_per_second=rate)
-        gaps.append([later.at - earlier.at for earlier, later in itertools.pairwise(server.requests)])
-    assert [len(each) for each in gaps] == [3, 3]
-    assert sum(gaps[0]) > 0.55
-    assert min(gaps[1]) < 0.15
+    """At five per second, four requests start a fifth of a second apart."""
+    url, began = server.on("/users", make_pages(3, 1, server, "")), time.monotonic()
+    read(url, paginator="page", requests_per_second=5.0)
+    assert len(server.requests) == 4
+    assert all(request.at - began >= number / 5 for number, request in enumerate(server.requests))
 
 
 @pytest.mark.parametrize(
@@ -274,19 +269,20 @@ def test_unusable_secret_names_its_variable(monkeypatch: pytest.MonkeyPatch, val
         Answer([1], length=2),
         Answer(Answer([1] * 5000, compress=True).encode()[:-9], headers={"Content-Encoding": "gzip"}),
         Answer(b"no gzip", headers={"Content-Encoding": "gzip"}),
-        Answer([1], wait=0.4),
+        pytest.param(Answer([1], wait=60), marks=pytest.mark.slow),
     ],
 )
 def test_temporary_failure_is_retried(server: Server, caplog: pytest.LogCaptureFixture, trouble: Answer) -> None:
     """Each retry is logged. A failure that stays fails with one line."""
     caplog.set_level(logging.INFO, "luigi-interface")
     url = server.on("/users", trouble, trouble, Answer([{"id": 1}]))
-    assert read(url, timeout=0.2) == [{"id": 1}]
+    timeout = 1.0 if trouble.wait else 30.0
+    assert read(url, timeout=timeout) == [{"id": 1}]
     assert len(server.requests) == 3
     assert [record.levelname for record in caplog.records] == ["INFO"] * 2
     assert "retry 2 of 5 in " in caplog.messages[1]
     server.on("/users", trouble)
-    assert "failed after 2 attempts" in read_error(url, timeout=0.2, retries=1)
+    assert "failed after 2 attempts" in read_error(url, timeout=timeout, retries=1)
 
 
 def test_reset_within_the_body_is_retried() -> None:
@@ -329,8 +325,8 @@ def test_wait_doubles_with_each_retry(server: Server, monkeypatch: pytest.Monkey
 def test_max_wait_limits_each_pause(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The jitter comes on top."""
     monkeypatch.setattr(retries, "BACKOFF", 0.2)
-    read_error(server.on("/users", Answer(status=500)), retries=4, max_wait=dt.timedelta(0))
-    assert server.requests[-1].at - server.requests[-2].at < 1.0  # without max_wait it would be 1.6
+    read_error(server.on("/users", Answer(status=500)), retries=9, max_wait=dt.timedelta(0))
+    assert server.requests[-1].at - server.requests[0].at < 50  # without max_wait it would be 102
 
 
 def say_later(kind: str) -> dict[str, str]:
@@ -362,7 +358,7 @@ def test_source_may_ask_for_a_wait(server: Server, status: int, kind: str) -> No
     """The wait may be in seconds, a date or an epoch. Times are relative to the clock of the source."""
     url = server.on("/users", Answer(status=status, headers=say_later(kind)), Answer([{"id": 1}]))
     assert read(url) == [{"id": 1}]
-    assert 1.0 <= server.requests[1].at - server.requests[0].at < 2.0
+    assert 1.0 <= server.requests[1].at - server.requests[0].at < 60  # by our clock it would be three minutes
 
 
 DATE, ISO = "Sun, 29 Nov 2026 14:14:02 GMT", "2026-11-29T14:14:02"

@@ -225,12 +225,12 @@ def test_redirect_of_token_endpoint_is_refused(server: Server) -> None:
         Answer(status=403, headers={"Retry-After": "7"}),
         Answer(reset=True),
         Answer({"access_token": "abcd"}, cut=5),
-        Answer(wait=0.4),
+        Answer(wait=60),
     ],
 )
 def test_temporary_failure_of_endpoint_is_recoverable(server: Server, answer: Answer) -> None:
     """With the wait that the endpoint asks for. The next attempt fetches a token."""
-    caller = Caller(server, answer, issue(), timeout=0.2)
+    caller = Caller(server, answer, issue(), timeout=1.0 if answer.wait else 30.0)
     with pytest.raises(RecoverableError) as caught:
         caller.fetch_token()
     assert str(caught.value).startswith(f"POST {caller.url}: ")
@@ -280,7 +280,7 @@ def test_endless_token_answer_fails(server: Server, monkeypatch: pytest.MonkeyPa
 def test_no_secret_and_no_token_is_printed(server: Server, caplog: pytest.LogCaptureFixture, answer: Any) -> None:
     """Not in an error, its traceback, a repr, or the log of urllib3 at DEBUG."""
     caplog.set_level(logging.DEBUG)
-    caller = Caller(server, answer, query="?api_key=in-the-url", timeout=0.3)
+    caller = Caller(server, answer, query="?api_key=in-the-url")
     trace = ""
     with caller.mask.cover():
         for _ in range(2):

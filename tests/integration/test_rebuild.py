@@ -146,14 +146,16 @@ def test_reader_always_sees_all_users():
 
     def poll() -> None:
         with databases.connect(Pipeline().database) as reader:
-            while not done.is_set():
+            for end in iter(done.is_set, None):
                 seen.add(reader.execute("select count(*), count(nullif(name = 'old', false)) from users").fetchone())
+                if end:
+                    return
 
     reader = threading.Thread(target=poll)
     reader.start()
-    time.sleep(0.05)
+    while not seen:
+        time.sleep(0.01)
     rebuild(read_workspace(USERS))
-    time.sleep(0.05)
     done.set()
     reader.join()
     ((number,),), _ = whole

@@ -241,4 +241,4 @@ def test_missing_java_or_master_fails_at_once(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match=r"there is no java on the PATH: install Java 17"):
         map_parts(square, range(8), spark_master="local[2]")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60

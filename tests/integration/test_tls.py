@@ -150,7 +150,7 @@ def test_deadline_holds_over_tls(authorities, monkeypatch):
         started = time.monotonic()
         line = read_error(f"https://localhost:{dripper.port}/users")
     assert "the request took longer than 0.5 seconds" in line
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30  # without the deadline, the answer never ends
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def start_scheduler() -> Iterator[dict[str, str]]:
     with Path("luigid.log").open("a") as log:  # luigid logs a lot: an unread pipe would block it
         daemon = start("python", "-m", "wholeday", "luigid", "--port", str(url.port), output=log, **environment)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not _answers(url.port):
             assert time.monotonic() < deadline, "luigid did not come up"
             time.sleep(0.05)
