@@ -22,6 +22,7 @@ from tests.support.pages import Reader, read_blocks, read_queries
 from tests.support.project import luigi_run, need, query, run_here
 from tests.support.server import Answer, Request, Server
 from tests.support.shapes import SHAPES
+from tests.support.store import DATASETS, Store, incremental, make_dataset, user
 from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
 from wholeday.extract.http.demo import DemoAdapter
@@ -151,11 +152,35 @@ def test_scaling_examples_match_their_output(checkout, cluster, running, spark):
     assert "raw/users/date=2026-11-18/manifest.json" in running.dump(running.locate("bucket/page"))
 
 
+def test_history_queries_match_their_output(new_database, monkeypatch):
+    """The days that the page tells, loaded into each database."""
+    state = {"updated_at": dt.datetime}
+    customers = make_dataset("customers", {"customer_id": int, "plan": str, **state}, "customer_id")
+    orders = make_dataset(
+        "orders", {"order_id": str, "customer_id": int, "status": str, **state}, "order_id", "customer_id"
+    )
+    url, a, b = new_database(), ("A", 1), ("B", 2)
+    for dataset, days in (
+        (customers, {20: [(1, "free", 9), (2, "free", 10)], 21: [(1, "pro", 12)], 22: [(2, None, 8), (3, "free", 15)]}),
+        (orders, {20: [(a, "open", 11)], 21: [(a, "paid", 9), (b, "open", 16)], 22: [(b, "paid", 7)]}),
+    ):
+        monkeypatch.setitem(DATASETS, dataset.name, dataset)
+        store = Store(url, dataset.name)
+        for date, records in days.items():
+            said = [user(key, row, 24 * (date - 1) + hour, deleted=row is None) for key, row, hour in records]
+            store.load(incremental(date, *said))
+    examples = [example for block in read_blocks("docs/history.md") for example in read_queries(block.text)]
+    assert len(examples) == 9
+    for sql, shown in examples:
+        rows = databases.query(url, sql)
+        assert [" | ".join(map(str, row)) for row in rows] == shown, sql
+
+
 def test_every_page_with_examples_is_tested():
     """In this file or in test_airflow.py."""
     tests = "".join(Path(__file__).with_name(name).read_text() for name in ("test_docs.py", "test_airflow.py"))
     for page in PAGES:
-        assert not read_blocks(page) or f'follow("{page}")' in tests, page
+        assert not read_blocks(page) or re.search(rf'(follow|read_blocks)\("{page}"\)', tests), page
 
 
 def test_inline_commands_of_pages_are_valid():

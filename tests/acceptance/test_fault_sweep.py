@@ -38,7 +38,7 @@ LONG = 7200 if ALL else 900
 DAY = dt.date(2026, 10, 31)
 EARLIER = [DAY - dt.timedelta(days=2), DAY - dt.timedelta(days=1)]
 TABLES = (
-    *("users", "users_history", "_users_days", "_users_events", "_users_changes"),
+    *("users", "_users_past", "users_history", "_users_days", "_users_events", "_users_changes"),
     *(f"{child.name}{end}" for child in PEOPLE.declared.children for end in ("", "_history")),
 )
 PAGE = 4

@@ -41,7 +41,7 @@ EXPECTED = {0, 1, 30, -9}
 PAGE, PART = 5, 4
 KEPT = 3  # days that prune keeps
 PERSONS = range(101, 105)  # forgotten during the storm
-TABLES = ("users", "users_history", "_users_days", "_users_events", "_users_changes", "_users_forgotten")
+TABLES = ("users", "_users_past", "users_history", "_users_days", "_users_events", "_users_changes", "_users_forgotten")
 OF_A_DAY = "date, mode, source, started_at, extracted_at, as_of, pages, extracted, watermark, accepted"
 OF_ITS_FILES = "date, rejected, forgotten, duplicate, transform_version"
 

@@ -61,7 +61,8 @@ def test_no_byte_of_an_erased_user_is_left():
     assert len([path for path in find_mark() if "date=" in path]) == 10
     assert "data/warehouse.db" in find_mark()
     held = [
-        query(f"select * from {table} where user_id = 42") for table in ("users", "_users_events", "_users_changes")
+        query(f"select * from {table} where user_id = 42")
+        for table in ("users", "_users_past", "_users_events", "_users_changes")
     ]
     held.append(query("select * from rejects where record like ?", f"%{MARK}%"))
     result = forget(read_workspace(USERS), ["42"])
@@ -428,7 +429,12 @@ def test_key_is_known_from_any_place():
     for keys in (["42", "9"], ["42"]):
         found = lookup.look_up(read_workspace(USERS), [*keys, "4711"])
         assert [each.is_known for each in found] == [True] * len(keys) + [False]
-        execute(*(f"delete from {table}" for table in ("users", "_users_events", "_users_changes", "rejects")))
+        execute(
+            *(
+                f"delete from {table}"
+                for table in ("users", "_users_past", "_users_events", "_users_changes", "rejects")
+            )
+        )
 
 
 def dump_kept() -> dict[str, bytes]:

@@ -66,13 +66,13 @@ def load(days: list[ReadDay], path: Path, spent: "Counter[str]") -> "Counter[str
 @pytest.mark.parametrize(
     ("case", "most"),
     [
-        ("first snapshot", 55),
+        ("first snapshot", 60),
         ("unchanged snapshot", 45),
         ("snapshot with a reject", 45),
         ("changed snapshot", 50),
-        ("late snapshot", 50),
+        ("late snapshot", 65),
         ("first incremental", 70),
-        ("small incremental", 10),
+        ("small incremental", 12),
     ],
 )
 def test_steps_per_user_are_bounded(spent: "Counter[str]", tmp_path: Path, case: str, most: int) -> None:

@@ -77,9 +77,10 @@ MANGLED = {
         "delete from users where user_id % 2 = 1",
         "delete from _users_events where _state = 1",
     ],
+    "the past": ["delete from _users_past", f"update users set valid_from = '{THEN}'"],
     "the store": ["delete from _users_events where user_id % 3 = 0", f"update _users_days set extracted_at = '{THEN}'"],
     "a table that is gone": ["drop view users_history", "drop table _users_events"],
-    "the present that is gone": ["drop table users"],
+    "the present that is gone": ["drop view users_history", "drop table users"],
     "a column too many": ["alter table users add column age integer"],
     "the history": ["drop view users_history", "create view users_history as select * from users"],
     "markers and rejects": ["delete from loads", "delete from rejects"],
@@ -214,6 +215,8 @@ def give_old_names(name: str) -> None:
     tables = {role: f"{name}_{role}" for role in ("days", "events", "changes", "forgotten")}
     execute(
         f"drop view {name}_history",
+        f"drop table _{name}_past",
+        f"alter table {name} drop column valid_from",
         *(f"drop index _{name}_{index}" for index in ("by_as_of", "by_key", "unknown")),
         *(f"alter table _{table} rename to {table}" for table in tables.values()),
         *(f"alter table {tables[role]} rename column _state to gone" for role in ("events", "changes")),
@@ -366,7 +369,7 @@ def test_table_of_another_program_is_not_dropped():
     with open_warehouse(read_workspace(USERS)).database.connect(create=True):
         pass
     execute("create table users (id integer)", "insert into users values (7)")
-    with pytest.raises(WarehouseError, match=r"there is no table _users_days, .*: if they are another program's"):
+    with pytest.raises(WarehouseError, match=r"there is no table _users_past, .*: if they are another program's"):
         rebuild(read_workspace(USERS))
     assert query("select * from users") == [(7,)]
 

@@ -310,9 +310,11 @@ def test_missing_write_permission_is_one_line(store: Store, there: bool, message
 def test_rows_deleted_by_conflict_replace_are_detected(store: Store) -> None:
     """SQLite calls no trigger for such a deletion."""
     store.load(incremental(1, user(1, "a", 5), user(2, "b", 5)))
-    columns = "user_id INTEGER not null primary key, name TEXT unique on conflict replace, updated_at DATETIME"
+    columns = "user_id INTEGER not null primary key, name TEXT unique on conflict replace"
+    times = "updated_at DATETIME, valid_from DATETIME, ingested_at DATETIME, load_date DATE"
     store.execute(
-        f"create table made ({columns}, ingested_at DATETIME, load_date DATE)",
+        "drop view users_history",
+        f"create table made ({columns}, {times})",
         "insert into made select * from users",
         "drop table users",
         "alter table made rename to users",

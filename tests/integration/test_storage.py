@@ -231,17 +231,24 @@ def drop(table: str) -> Callable[[], None]:
         ),
         pytest.param(
             replace_by("create table users (name text)"),
-            "there is no table _users_days, .*: if they are another program's, choose another database",
+            "there is no table _users_past, .*: if they are another program's, choose another database",
             id="another's users",
         ),
         pytest.param(
             replace_by("create view users as select 1 as user_id"),
-            "there is no table _users_days, .*: if they are another program's, choose another database",
+            "there is no table _users_past, .*: if they are another program's, choose another database",
             id="another's view",
         ),
         *(
             pytest.param(drop(table), f"there is no table {table}, but .* restore it, or drop", id=f"no {table}")
-            for table in ("_users_days", "_users_events", "_users_changes", "_users_forgotten", "rejects")
+            for table in (
+                "_users_past",
+                "_users_days",
+                "_users_events",
+                "_users_changes",
+                "_users_forgotten",
+                "rejects",
+            )
         ),
     ],
 )

@@ -181,6 +181,7 @@ FILES = {
 VIEW = "None users_history: the view is missing or changed: .*, creates it again"  # comparing rows would take long
 NO_TRACE = "_users_days: the day has neither a marker in loads nor files: .*"  # other commands cannot see such a day
 ONE_DAY = "insert into _users_days values ('2017-09-01', 'incremental', null, '2017-09-02T00:00:00Z')"
+TIME = "2017-10-01T00:00:00.000000Z"
 TABLES_OF_USERS = {
     "a user changed": (
         [f"update users set name = 'Zed' {USER}"],
@@ -188,8 +189,24 @@ TABLES_OF_USERS = {
     ),
     "a user removed": ([f"delete from users {USER}"], [r"None users: user_id \d+: the row is missing"]),
     "a user added": (
-        ["insert into users values (0, 'a', 'b', null, null, '2017-10-01T00:00:00.000000Z', '2017-10-01')"],
+        [f"insert into users values (0, 'a', 'b', null, null, '{TIME}', '{TIME}', '2017-10-01')"],
         ["None users: user_id 0: there should be no such row"],
+    ),
+    "the time since when a user is so": (
+        [f"update users set valid_from = '{TIME}' {USER}"],
+        [r"None users: user_id \d+: valid_from is '?2017-10-01.*, should be '?2017-.*"],
+    ),
+    "a past version that is gone": (
+        ["delete from _users_past where valid_to = (select max(valid_to) from _users_past)"],
+        [r"None _users_past: user_id \d+, valid_from '?2017-.*: the row is missing"],
+    ),
+    "a past version changed": (
+        ["update _users_past set city = 'x' where valid_to = (select max(valid_to) from _users_past)"],
+        [r"None _users_past: user_id \d+, valid_from '?2017-.*: city is 'x', should be .*"],
+    ),
+    "a past version added": (
+        [f"insert into _users_past select user_id, 'a', 'b', null, null, '{TIME}', valid_from from users {USER}"],
+        [r"None _users_past: user_id \d+, valid_from '?2017-10-01.*: there should be no such row"],
     ),
     "the day of a user": (
         [f"update users set load_date = '2017-10-01', ingested_at = '1999-01-01T00:00:00.000000Z' {USER}"],
@@ -321,6 +338,7 @@ TABLES_OF_USERS = {
             f"{RECORDS} _users_days: the day is missing",
             f"None _users_events: has rows of {RECORDS}, which is not in _users_days",
             *[r"None users: .*"] * 9,
+            *[r"None _users_past: .*: there should be no such row"] * 8,
         ],
     ),
     "a day of another mode": (
@@ -330,6 +348,7 @@ TABLES_OF_USERS = {
             f"{SNAPSHOT} _users_days: as_of is null, should be '?2017-10-04.*",
             "None _users_changes: has rows of 2017-10-04.*, which is not in _users_days",
             *[r"None users: .*"] * 11,
+            *[r"None _users_past: .*: there should be no such row"] * 8,
         ],
     ),
     "a day that was never loaded": ([ONE_DAY], [f"2017-09-01 {NO_TRACE}"]),

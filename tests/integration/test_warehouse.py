@@ -275,7 +275,7 @@ def test_table_of_another_program_is_not_changed(store: Store) -> None:
     store.make_room()
     for kind, definition, message in (
         ("table loads", "(id integer primary key, weight real)", "the table loads has no column dataset"),
-        ("table users", "(user_id integer primary key, name text)", "there is no table _users_days"),
+        ("table users", "(user_id integer primary key, name text)", "there is no table _users_past"),
         ("view users_history", "as select 42 as mine", "choose another database"),
     ):
         store.execute(f"create {kind} {definition}")
@@ -313,7 +313,7 @@ def test_violated_constraint_is_one_line_without_data(store: Store) -> None:
 def test_markers_without_their_tables_fail_the_load(store: Store) -> None:
     """Otherwise the rows of the days in `loads` would be missing without an error."""
     store.load(incremental(1, user(1, "a", 5)))
-    tables = ("users", "_users_days", "_users_events", "_users_changes", "_users_forgotten")
+    tables = ("users", "_users_past", "_users_days", "_users_events", "_users_changes", "_users_forgotten")
     store.execute("drop view users_history", *(f"drop table {name}" for name in tables))
     assert "or markers in loads" in load_error(store, incremental(2, user(1, "a", 5)))
 
@@ -510,13 +510,13 @@ def test_tables_match_the_documentation(store: Store) -> None:
     tables = ("users", "users_history", "loads", "rejects")
     columns = {name: databases.list_columns(store.url, name) for name in tables}
     assert columns == {
-        "users": ["user_id", "name", "updated_at", "ingested_at", "load_date"],
+        "users": ["user_id", "name", "updated_at", "valid_from", "ingested_at", "load_date"],
         "users_history": ["user_id", "name", "updated_at", "valid_from", "valid_to"],
         "loads": LOADS.split(),
         "rejects": ["dataset", "load_date", "part", "line", "reason", "field", "key", "record"],
     }
     assert store.query("select * from users") == [
-        (1, "a", "2026-11-01T05:00:00.000000Z", "2026-11-01T11:00:00.000000Z", "2026-11-01")
+        (1, "a", *["2026-11-01T05:00:00.000000Z"] * 2, "2026-11-01T11:00:00.000000Z", "2026-11-01")
     ]
     assert store.query("select * from rejects") == [("users", "2026-11-01", 0, 2, "is wrong", "name", "[2]", '"?"')]
 

@@ -111,7 +111,16 @@ OWN_COUNTS = "date, extracted, rejected, forgotten, duplicate, raw_sha256, clean
 
 def dump_tables() -> dict[str, list[tuple[Any, ...]]]:
     """Return the content of the tables that does not depend on the order of loading."""
-    tables = ("users", "_users_days", "_users_events", "_users_changes", "_users_forgotten", "users_history", "rejects")
+    tables = (
+        "users",
+        "_users_past",
+        "_users_days",
+        "_users_events",
+        "_users_changes",
+        "_users_forgotten",
+        "users_history",
+        "rejects",
+    )
     return {name: sorted(query(f"select * from {name}"), key=repr) for name in tables} | {
         "loads": query(f"select {OWN_COUNTS} from loads order by 1")
     }

@@ -129,7 +129,7 @@ class Store:
     def forget(self, key: Any) -> None:
         """Erase a key in the warehouse: add a tombstone and delete its rows."""
         same = " and ".join(f'"{column}" = {value!r}' for column, value in zip(self.key, self.values(key), strict=True))
-        tables = (self.name, f"_{self.name}_events", f"_{self.name}_changes")
+        tables = (self.name, f"_{self.name}_past", f"_{self.name}_events", f"_{self.name}_changes")
         children = self.list_children()
         self.execute(
             f"insert into _{self.name}_forgotten values ({', '.join(map(repr, self.values(key)))})",
@@ -193,7 +193,7 @@ class Store:
         return self.warehouse.dataset.declared.children
 
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:
-        internal = (f"_{self.name}_{role}" for role in ("days", "events", "changes", "forgotten"))
+        internal = (f"_{self.name}_{role}" for role in ("past", "days", "events", "changes", "forgotten"))
         children = [child.name for child in self.list_children()]
         views = [f"{name}_history" for name in (self.name, *children)]
         names = [self.name, *internal, *children, *views, "rejects"]

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.users import USERS
-from wholeday.load.sql import HISTORY, INDEXES, Words
+from wholeday.load.sql import HISTORY, INDEXES, VERSIONS, Words
 from wholeday.schema.marker import Marker, list_columns
 from wholeday.schema.tables import LOADS
 
@@ -24,11 +24,11 @@ def test_misspelt_word_raises(words: Words, sql: str, error: type[Exception]) ->
 
 def test_words_name_tables_and_columns(words: Words) -> None:
     assert "select {s.key} from {stage} s".format_map(words) == 'select s."user_id" from "_stage" s'
-    assert "{events}, {history}, {unknown}".format_map(words) == '"_users_events", "users_history", "_users_unknown"'
+    assert "{events}, {past}, {unknown}".format_map(words) == '"_users_events", "_users_past", "_users_unknown"'
 
 
 def test_view_and_indexes_have_known_words_only(words: Words) -> None:
-    assert "{" not in "".join(sql.format_map(words) for sql in (HISTORY, *INDEXES.values()))
+    assert "{" not in "".join(sql.format_map(words) for sql in (HISTORY, VERSIONS, *INDEXES.values()))
 
 
 def test_columns_of_loads_are_the_fields_of_marker() -> None:

@@ -35,7 +35,7 @@ def rebuild(workspace: Workspace, drop_missing: bool = False) -> list[Outcome]:
     failed: dict[dt.date, PipelineError] = {}
     _list_days(workspace)
     with workspace.folder("clean", dt.date.min).lock_all():  # a load takes this lock: no day is loaded meanwhile
-        warehouse.rename_old_tables()
+        warehouse.upgrade_old_tables()
         kept = warehouse.read_days()
         accepted = warehouse.read_days_let_through()
         while True:

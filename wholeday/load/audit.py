@@ -20,8 +20,8 @@ from wholeday.load.children import list_views, select_items
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Connection, Row, decode
 from wholeday.load.markers import has_markers, scan_markers
-from wholeday.load.old_names import refuse_old_names
-from wholeday.load.sql import HISTORY, Words
+from wholeday.load.old_tables import refuse_old_tables
+from wholeday.load.sql import HISTORY, VERSIONS, Words
 from wholeday.load.staging import Staging
 from wholeday.schema.marker import CLASSES, Marker
 from wholeday.schema.tables import LOADS, REJECTS, ChildTable, Declared, Table, quote
@@ -82,7 +82,7 @@ class Audit:
 
         Raises WarehouseError if a table differs from its declaration.
         """
-        refuse_old_names(db, declared.name)
+        refuse_old_tables(db, declared.name)
         is_loaded = check_table(db, LOADS) and has_markers(db, declared.name)
         tables = [LOADS, *declared.stored(), REJECTS]
         missing = [table.name for table in tables if not check_table(db, table, optional=declared.row)]
@@ -215,13 +215,19 @@ class Audit:
         return _limit(None, changes.name, (_describe_change([*key, "as_of"], row) for row in rows))
 
     def check_present(self) -> Iterator[Finding]:
-        """Compare the present with what the stored facts say."""
-        if not self.has(self.tables.present, self.tables.days, self.tables.events, self.tables.changes):
+        """Compare the present, and the past versions, with what the stored facts say."""
+        present, past = self.tables.present, self.tables.past
+        if not self.has(self.tables.days, self.tables.events, self.tables.changes):
             return
-        present = self.tables.present
-        self._create(present, "_expected")
-        self._run(PRESENT)
-        yield from self._compare_tables(None, present.name, present, f'"{present.name}"', "_expected")
+        self._create(self.declared.temporary().versions)
+        self._run("insert into _versions ({key}, {row}, valid_from, valid_to) " + VERSIONS)
+        if self.has(present):
+            self._create(present, "_expected")
+            self._run(PRESENT)
+            yield from self._compare_tables(None, present.name, present, f'"{present.name}"', "_expected")
+        if self.has(past):
+            expected = "(select * from _versions where valid_to is not null)"
+            yield from self._compare_tables(None, past.name, past, f'"{past.name}"', expected)
 
     def check_children(self) -> Iterator[Finding]:
         """Compare the child tables, and the views of their history, with the lists in the rows of the dataset."""
@@ -235,7 +241,7 @@ class Audit:
     def check_history(self) -> Iterator[Finding]:
         """Report the view of the history if it is not as a load creates it."""
         view = f"{self.declared.name}_history"
-        if not self.has(self.tables.days, self.tables.events, self.tables.changes):
+        if not self.has(self.tables.present, self.tables.past):
             return  # it was dropped with them
         if not self.db.has_view(view, HISTORY.format_map(self.words)):
             what = "the view is missing or changed: the next load, or rebuild, creates it again"
@@ -344,7 +350,7 @@ select {c.key}, c.as_of, c._same from (
 """
 
 PRESENT = """
-insert into _expected ({key}, {row}, ingested_at, load_date)
+insert into _expected ({key}, {row}, valid_from, ingested_at, load_date)
 with unclear as (
   -- users who are unknown to the last snapshots, and since when: earlier snapshots say nothing of them from then on
   select {u.key}, u.as_of from {changes} u where u._state = 2 and u.as_of = ({u.last_change})
@@ -358,15 +364,19 @@ records as (
     join {days} d on d.load_date = e.load_date
     left join unclear u on ({u.key}) = ({e.key})
    where not exists (select 1 from {days} s where s.as_of >= e.at and (u.as_of is null or s.as_of < u.as_of))
+),
+latest as (
+  select {r.key}, {r.row}, d.extracted_at, d.load_date
+    from records r join {days} d on d.load_date = r.load_date
+   where r._nth = 1 and r._state = 0
+  union all
+  select {c.key}, {c.row}, d.extracted_at, d.load_date
+    from {changes} c join {days} d on d.as_of = c.as_of
+   where c._state = 0 and c.as_of = ({c.last_change} and x._state < 2)
+     and not exists (select 1 from records r where ({r.key}) = ({c.key}))
 )
-select {r.key}, {r.row}, d.extracted_at, d.load_date
-  from records r join {days} d on d.load_date = r.load_date
- where r._nth = 1 and r._state = 0
-union all
-select {c.key}, {c.row}, d.extracted_at, d.load_date
-  from {changes} c join {days} d on d.as_of = c.as_of
- where c._state = 0 and c.as_of = ({c.last_change} and x._state < 2)
-   and not exists (select 1 from records r where ({r.key}) = ({c.key}))
+select {p.key}, {p.row}, x.valid_from, p.extracted_at, p.load_date
+  from latest p left join _versions x on ({x.key}) = ({p.key}) and x.valid_to is null
 """
 
 ORPHANS = {

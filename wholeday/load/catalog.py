@@ -12,7 +12,7 @@ from wholeday.errors import WarehouseError
 from wholeday.load.children import find_unfit, list_views
 from wholeday.load.database import Connection, Row, decode
 from wholeday.load.markers import has_markers
-from wholeday.load.old_names import refuse_old_names
+from wholeday.load.old_tables import refuse_old_tables
 from wholeday.load.sql import HISTORY, INDEXES, Words
 from wholeday.schema.tables import LOADS, REJECTS, Declared, Table, find_dataset
 
@@ -22,7 +22,7 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
 
     Raises WarehouseError for any other difference.
     """
-    refuse_old_names(db, declared.name)
+    refuse_old_tables(db, declared.name)
     _refuse_shared_names(db, declared)
     if left := list_left(db, declared):
         raise WarehouseError(

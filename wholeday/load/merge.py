@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.children import fill_children, update_children
+from wholeday.load.history import History
 from wholeday.load.staging import Statements
 from wholeday.schema.marker import CLASSES, Marker
 
@@ -22,11 +23,22 @@ class _Reading(NamedTuple):
     extracted_at: Any
 
 
+# Users with a record that is later than the last snapshot.
+RECENT = """
+select {e.key} from {days} d
+ cross join {events} e  -- in this order, or SQLite scans all events
+ where e.load_date = d.load_date
+   and not exists (select 1 from {days} x where x.as_of >= d.extracted_at)
+   and not exists (select 1 from {days} x where x.as_of >= e.at)
+"""
+
+
 class Merge(Statements):
     """Merges the staged records of a day."""
 
     def merge(self) -> Marker:
         """Merge the day, and return its marker with all counts. Raises WarehouseError if they do not add up."""
+        self.history = History(self)
         kept = self.day.extracted - self.day.rejected - self.day.forgotten - self.day.duplicate
         self.words["newest"] = self._write_is_newest(kept)
         row = self.one("select mode, as_of, extracted_at from {days} where load_date = :date")
@@ -46,9 +58,10 @@ class Merge(Statements):
         if self.first:
             return self._merge_first(kept)
         if self.snapshot:
-            self._merge_snapshot()
+            self._merge_snapshot(is_new=loaded != reading)
         else:
-            self._merge_records()
+            self._merge_records(is_new=loaded != reading)
+        self.history.write()
         return self._count(kept)
 
     def _update_children(self, merged: Marker, is_reload: bool) -> Marker:
@@ -96,11 +109,16 @@ class Merge(Statements):
         """Merge the first day of a dataset, whose records are staged where they stay. This is only faster."""
         self._add_day()
         stored = self.declared.stored()
+        since = "case when updated_at < :as_of then updated_at else :as_of end" if self.snapshot else "at"
+        self.words["valid_from"] = since
         with self.db.filling([stored.present.name, stored.days.name]):
             inserted = self.execute("""
-                insert into {present} ({key}, {row}, ingested_at, load_date)
-                select {key}, {row}, :extracted_at, :date from {stage} s where _state = 0 and {newest}
+                insert into {present} ({key}, {row}, valid_from, ingested_at, load_date)
+                select {key}, {row}, {valid_from}, :extracted_at, :date from {stage} s where _state = 0 and {newest}
             """).rowcount
+        if self.words["newest"] != "true":
+            self.history.add_unordered("select distinct {s.key} from {stage} s where not {newest}")
+            self.history.write_unordered()
         superseded = self.one("select count(*) from {stage} s where not {newest}")[0]
         return self.day.replace(
             superseded=superseded,
@@ -108,9 +126,15 @@ class Merge(Statements):
             inserted=inserted,
         )
 
-    def _merge_records(self) -> None:
+    def _merge_records(self, is_new: bool) -> None:
         self.execute("insert into _touched ({key}) select distinct {key} from {events} where load_date = :date")
         self.execute("delete from {events} where load_date = :date")
+        if is_new:
+            self.history.add_unordered("""
+                select distinct {s.key} from _stage s
+                 where not {newest} or s.at <= (select max(as_of) from {days})
+                    or exists (select 1 from {events} x where ({x.key}) = ({s.key}) and x.at >= s.at)
+            """)
         self.execute("""
             insert into _touched ({key})
             select distinct {key} from _stage where true order by {key} on conflict do nothing
@@ -121,8 +145,10 @@ class Merge(Statements):
         """)
         self._add_day()
         self._refresh("select {key} from _touched")
+        if not is_new:
+            self.history.add_unordered("select {key} from _touched")
 
-    def _merge_snapshot(self) -> None:
+    def _merge_snapshot(self, is_new: bool) -> None:
         """Merge a snapshot. Nothing is written about users who are alike in the snapshot and in the present."""
         newest = self.one("select count(*) from {days} where as_of > :as_of") == (0,)
         self.execute("""
@@ -141,36 +167,42 @@ class Merge(Statements):
         # The present may not be what the snapshots say of: unknown users, users with a record since the last snapshot,
         # and, if later snapshots are loaded, users who changed after this one.
         self._touch_undecided()
+        if newest and is_new:
+            self.history.add_unordered(RECENT)
         if not newest:
             self.execute("""
                 insert into _touched ({key})
                 select distinct {key} from {changes} where as_of > :as_of order by {key} on conflict do nothing
             """)
+            if is_new:
+                self.history.add_around(self.day.as_of)
         self._add_day()
         self._record("select {key}, _state, {row} from _stage", self.day.as_of)
         # Later snapshots decide the present, unless they only repeat this one or the user is unknown to them.
         undecided = "select {key} from _changed union select {key} from {changes} where _state = 2"
         self._refresh("select {key} from _touched" if newest else undecided)
+        if not (is_new and newest):
+            self.history.add_unordered("select {key} from _changed union select {key} from _before")
 
     def _touch_undecided(self) -> None:
         """Touch the users whose present the last snapshot may not decide."""
-        self.execute("""
-            insert into _touched ({key})
-            select {key} from {changes} where _state = 2
-            union
-            select {e.key} from {days} d
-             cross join {events} e  -- in this order, or SQLite scans all events
-             where e.load_date = d.load_date
-               and not exists (select 1 from {days} x where x.as_of >= d.extracted_at)
-               and not exists (select 1 from {days} x where x.as_of >= e.at)
+        self.execute(
+            """
+            insert into _touched ({key}) select {key} from {changes} where _state = 2 union {recent}
             on conflict do nothing
-        """)
+            """,
+            words={"recent": RECENT},
+        )
 
     def _undo(self, loaded: _Reading) -> None:
         """Remove the earlier load of the day, which was extracted again, at another time or in another mode."""
         as_of = loaded.as_of
         if loaded.mode == SNAPSHOT:
-            self.execute("insert into _touched ({key}) select {key} from {changes} where as_of = :as_of", as_of=as_of)
+            self.execute(
+                "insert into _touched ({key}) select distinct {key} from {changes} where as_of in (:as_of, :following)",
+                as_of=as_of,
+                following=self.history.find_following(as_of),
+            )
             self._record(
                 """
                 select {c.key}, c._state, {c.row} from _touched k
@@ -179,6 +211,8 @@ class Merge(Statements):
                 """,
                 as_of,
             )
+            self.history.add_unordered("select {key} from _changed")
+            self.history.add_around(as_of)
         else:
             self.execute("insert into _touched ({key}) select distinct {key} from {events} where load_date = :date")
             self.execute("delete from {events} where load_date = :date")
@@ -186,6 +220,7 @@ class Merge(Statements):
         if loaded.mode == SNAPSHOT:
             self._touch_undecided()
         self._refresh("select {key} from _touched")
+        self.history.add_unordered("select {key} from _touched")
         self.execute("delete from _touched")
 
     def _record(self, states: str, as_of: Any) -> None:
@@ -208,7 +243,7 @@ class Merge(Statements):
             words={"states": states},
             as_of=as_of,
         )
-        following = self.one("select min(as_of) from {days} where as_of > :as_of", as_of=as_of)[0]
+        following = self.history.find_following(as_of)
         if following:
             self.execute(
                 """
@@ -253,8 +288,10 @@ class Merge(Statements):
         # The last state of each user in the snapshots, and the time until which they say so. Unknown users have none.
         self.execute(
             """
-            insert into _wanted ({key}, _state, {row}, _until, ingested_at, load_date)
+            insert into _wanted ({key}, _state, {row}, valid_from, _until, ingested_at, load_date)
             select {k.key}, coalesce(c._state, 1), {c.row},
+                   case when c.updated_at < c.as_of and (d._before is null or c.updated_at > d._before)
+                        then c.updated_at else c.as_of end,
                    case when u.as_of is null then (select max(as_of) from {days})
                         else (select max(as_of) from {days} where as_of < u.as_of) end,
                    d.extracted_at, d.load_date
@@ -263,15 +300,16 @@ class Merge(Statements):
                and c.as_of = ({k.last_change} and x._state < 2)
               left join {changes} u on ({u.key}) = ({k.key}) and u._state = 2
                and u.as_of = ({u.last_change})
-              left join {days} d on d.as_of = c.as_of
+              left join (select *, lag(as_of) over (order by as_of) as _before from {days} where as_of is not null) d
+                on d.as_of = c.as_of
              order by {k.key}
             """,
             words={"keys": keys},
         )
         # The newest record, if it is later. The first of the days that brought it is named.
         self.execute("""
-            insert into _wanted ({key}, _state, {row}, _until, ingested_at, load_date)
-            select {e.key}, e._state, {e.row}, e.at, d.extracted_at, d.load_date
+            insert into _wanted ({key}, _state, {row}, valid_from, _until, ingested_at, load_date)
+            select {e.key}, e._state, {e.row}, e.at, e.at, d.extracted_at, d.load_date
               from _wanted w
               cross join {events} e  -- in this order, or SQLite scans all events
               join {days} d on d.load_date = (
@@ -282,21 +320,24 @@ class Merge(Statements):
                     where ({x.key}) = ({w.key}) order by x.at desc, y.extracted_at desc, x.load_date desc limit 1)
                and (w._until is null or e.at > w._until)
             on conflict ({key}) do update
-               set _state = excluded._state, {set_row},
+               set _state = excluded._state, {set_row}, valid_from = excluded.valid_from,
                    ingested_at = excluded.ingested_at, load_date = excluded.load_date
         """)
         self.execute("""
-            insert into _before ({key}, _state, {row})
-            select {w.key}, {u.state}, {u.row} from _wanted w left join {present} u on ({u.key}) = ({w.key})
+            insert into _before ({key}, _state, {row}, valid_from, valid_to)
+            select {w.key}, {u.state}, {u.row}, u.valid_from, w.valid_from
+              from _wanted w left join {present} u on ({u.key}) = ({w.key})
              where ({u.state}, {u.row}) is distinct from (w._state, {w.row})
             on conflict do nothing
         """)
         self.execute("delete from {present} where ({key}) in (select {key} from _wanted where _state = 1)")
         self.execute("""
-            insert into {present} as p ({key}, {row}, ingested_at, load_date)
-            select {key}, {row}, ingested_at, load_date from _wanted where _state = 0 order by {key}
+            insert into {present} as p ({key}, {row}, valid_from, ingested_at, load_date)
+            select {key}, {row}, valid_from, ingested_at, load_date from _wanted where _state = 0 order by {key}
             on conflict ({key}) do update
-               set {set_row}, ingested_at = excluded.ingested_at, load_date = excluded.load_date
+               set {set_row}, ingested_at = excluded.ingested_at, load_date = excluded.load_date,
+                   valid_from = case when ({excluded.row}) is distinct from ({p.row})
+                                     then excluded.valid_from else p.valid_from end
              where ({excluded.row}, excluded.ingested_at, excluded.load_date)
                    is distinct from ({p.row}, p.ingested_at, p.load_date)
         """)

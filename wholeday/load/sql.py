@@ -28,7 +28,7 @@ class Words(dict[str, Any]):
         super().__init__({role: f'"{table.name}"' for role, table in declared.stored()._asdict().items()})
         self |= {index: f'"_{declared.name}_{index}"' for index in INDEXES}
         self |= {alias: Alias(alias, declared) for alias in ALIASES}
-        self["history"] = f'"{declared.name}_history"'
+        self |= {"some_events": self["events"], "some_changes": self["changes"]}
         self["key"] = join_names(declared.key)
         self["row"] = join_names(declared.row)
         self["nulls"] = ", ".join(f'"{column}" = null' for column in declared.row)
@@ -51,7 +51,8 @@ class Alias:
         self.last_change = f'select max(x.as_of) from "{changes}" x where ({key}) = ({self.key})'  # noqa: S608
 
 
-# The states of users, each with its interval and the day that brought it; of absent users too.
+# The definition of the history: the states of users, each with its interval and the day that brought it; of absent
+# users too. All facts about a user must be among those of {some_events} and {some_changes}.
 INTERVALS = """
 with snapshots as (
   select as_of, load_date, lag(as_of) over (order by as_of) as _before from {days} where as_of is not null
@@ -59,20 +60,20 @@ with snapshots as (
 facts as (
   -- what a record says
   select {e.key}, {e.row}, e._state, e.at, 0 as _rank, d.extracted_at as _read, e.load_date
-    from {events} e join {days} d on d.load_date = e.load_date
+    from {some_events} e join {days} d on d.load_date = e.load_date
   union all
   -- what a snapshot says otherwise than the one before it; since its updated_at, where that lies between the two
   select {c.key}, {c.row}, c._state,
          case when c.updated_at < c.as_of and (s._before is null or c.updated_at > s._before)
               then c.updated_at else c.as_of end,
          1, s.as_of, s.load_date
-    from {changes} c join snapshots s on s.as_of = c.as_of
+    from {some_changes} c join snapshots s on s.as_of = c.as_of
    where c._state < 2
   union all
   -- what the first snapshot after a record says, changed or not: at its as_of, and since its updated_at as above
   select {e.key}, {c.row}, coalesce(c._state, 1), case when _since = 1 then c.updated_at else s.as_of end,
          1, s.as_of, s.load_date
-    from {events} e
+    from {some_events} e
     cross join (select 0 as _since union all select 1) both_times
     join snapshots s on s.as_of = (select min(as_of) from {days} where as_of >= e.at)
     left join {changes} c on ({c.key}) = ({e.key})
@@ -95,4 +96,10 @@ intervals as (
     from states where _new
 )
 """
-HISTORY = INTERVALS + "select {key}, {row}, valid_from, valid_to from intervals where _state = 0"  # noqa: S608
+VERSIONS = INTERVALS + "select {key}, {row}, valid_from, valid_to from intervals where _state = 0"  # noqa: S608
+# The view, which reads the versions as they are stored.
+HISTORY = """
+select {key}, {row}, valid_from, valid_to from {past}
+union all
+select {key}, {row}, valid_from, null from {present}
+"""

@@ -52,6 +52,7 @@ class StoredTables(NamedTuple):
     """The tables of a dataset, by their role. Only `present` is for queries."""
 
     present: Table
+    past: Table
     days: Table
     events: Table
     changes: Table
@@ -68,9 +69,14 @@ class WorkTables(NamedTuple):
     changed: Table
     """The users that differ between a snapshot and the snapshot before it."""
     wanted: Table
-    """The rows that the present should have; `_until` is the time of the last snapshot that knows them."""
+    """The rows that the present should have; `valid_from` is the time of the fact that says so, `_until` that of the
+    last snapshot that knows them."""
     before: Table
-    """The rows of the present that the load changes, before it changes them."""
+    """The rows of the present that the load changes, before it changes them; `valid_to` is when they change."""
+    unordered: Table
+    """The users with a fact that is not later than all earlier ones: all their versions are computed again."""
+    versions: Table
+    """The versions of these users."""
 
 
 class Level(NamedTuple):
@@ -152,18 +158,26 @@ class Declared:
         key, state = tuple(self.key), {"_state": "integer", **self.row}
         days = {"load_date": "date", "mode": "text", "as_of": "timestamp", "extracted_at": "timestamp"}
         events = {"load_date": "date", **self.key, "at": "timestamp", **state}
+        present = {**self.key, **self.row, "valid_from": "timestamp", "ingested_at": "timestamp", "load_date": "date"}
         return StoredTables(
-            present=Table(self.name, {**self.key, **self.row, "ingested_at": "timestamp", "load_date": "date"}, key),
+            present=Table(self.name, present, key),
+            past=Table(f"_{self.name}_past", self.history, (*key, "valid_from")),
             days=Table(f"_{self.name}_days", days, ("load_date",)),
             events=Table(f"_{self.name}_events", events, ("load_date", *key, "at")),
             changes=Table(f"_{self.name}_changes", {**self.key, "as_of": "timestamp", **state}, (*key, "as_of")),
             forgotten=Table(f"_{self.name}_forgotten", self.key, key),
         )
 
+    @property
+    def history(self) -> dict[str, str]:
+        """The columns of the view of the history."""
+        return {**self.key, **self.row, "valid_from": "timestamp", "valid_to": "timestamp"}
+
     def temporary(self, snapshot: bool = False) -> "WorkTables":
         """Return the temporary tables of one load."""
         key, state = tuple(self.key), {**self.key, "_state": "integer", **self.row}
-        wanted = {**state, "_until": "timestamp", "ingested_at": "timestamp", "load_date": "date"}
+        times = dict.fromkeys(("valid_from", "_until", "ingested_at"), "timestamp")
+        wanted = {**state, **times, "load_date": "date"}
         # All records of a snapshot have one time, so that `at` is not stored.
         stage, record = (state, key) if snapshot else ({**state, "at": "timestamp"}, (*key, "at"))
         return WorkTables(
@@ -171,7 +185,9 @@ class Declared:
             touched=Table("_touched", self.key, key),
             changed=Table("_changed", state, key),
             wanted=Table("_wanted", wanted, key),
-            before=Table("_before", state, key),
+            before=Table("_before", self.history | {"_state": "integer"}, key),
+            unordered=Table("_unordered", self.key, key),
+            versions=Table("_versions", self.history, (*key, "valid_from")),
         )
 
 

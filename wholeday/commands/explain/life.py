@@ -19,7 +19,7 @@ from wholeday.commands.forget.tables import find_rejects, match_key
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load.database import Connection, decode
-from wholeday.load.old_names import refuse_old_names
+from wholeday.load.old_tables import refuse_old_tables
 from wholeday.load.sql import INTERVALS, Words
 from wholeday.load.warehouse import open_warehouse
 from wholeday.schema.kinds import BOOLEAN, JSON, TIME, UUID, parse_decimal
@@ -124,7 +124,7 @@ def read_life(workspace: Workspace, text: str) -> Life:
     database = open_warehouse(workspace).database
     if database.exists():
         with database.connect(readonly=True) as db:
-            refuse_old_names(db, workspace.name)
+            refuse_old_tables(db, workspace.name)
             if db.describe(declared.stored().days.name).columns:
                 days = _read_days(db, workspace, key)
                 versions = read_versions(db, declared, key)
@@ -168,14 +168,13 @@ def _read_days(db: Connection, workspace: Workspace, key: Key) -> dict[dt.date, 
 
 
 def read_versions(db: Connection, declared: Declared, key: Key) -> list[Version]:
-    """Read the states of a key in the order of time, as the view of the history defines them."""
+    """Read the states of a key in the order of time, by the definition of the history: absences are not stored."""
     same_key, values = match_key(declared, key)
-    sql = INTERVALS.format_map(Words(declared))
-    rows = db.run(
-        f"{sql} select _state, load_date, valid_from, valid_to, {_list_columns(declared)} from intervals "  # noqa: S608
-        f"where {same_key} order by valid_from",
-        **values,
-    )
+    words = Words(declared)
+    some = {f"some_{role}": f"(select * from {words[role]} where {same_key})" for role in ("events", "changes")}  # noqa: S608
+    columns = f"_state, load_date, valid_from, valid_to, {_list_columns(declared)}"
+    intervals = INTERVALS.format_map(words | some)
+    rows = db.run(f"{intervals} select {columns} from intervals order by valid_from", **values)  # noqa: S608
     versions: list[Version] = []
     before = None
     for state, date, since, until, *found in rows.fetchall():

@@ -17,7 +17,7 @@ from wholeday.commands.forget.search import DayFiles, Search
 from wholeday.commands.forget.tables import find_rejects, match_key
 from wholeday.errors import ConfigError, FolderError
 from wholeday.load.database import Connection
-from wholeday.load.old_names import refuse_old_names
+from wholeday.load.old_tables import refuse_old_tables
 from wholeday.load.warehouse import open_warehouse
 from wholeday.schema.kinds import DATE, INTEGER, UUID
 from wholeday.schema.raw_fields import INTEGERS
@@ -53,7 +53,7 @@ def look_up(workspace: Workspace, keys: Sequence[str]) -> list[Trace]:
     traces = {key: Trace(text) for key, text in asked.items() if key not in forgotten}
     if traces and database.exists():
         with database.connect(readonly=True) as db:
-            refuse_old_names(db, workspace.name)
+            refuse_old_tables(db, workspace.name)
             for key, trace in traces.items():
                 _search_tables(db, declared, key, trace)
                 if not trace.is_known:
@@ -67,9 +67,9 @@ def look_up(workspace: Workspace, keys: Sequence[str]) -> list[Trace]:
 def _search_tables(db: Connection, declared: Declared, key: Key, trace: Trace) -> None:
     stored = declared.stored()
     same_key, values = match_key(declared, key)
-    for table in (stored.present, stored.events, stored.changes):
-        if db.describe(table.name).columns:
-            day = "null" if table == stored.changes else "load_date"
+    for table in (stored.present, stored.past, stored.events, stored.changes):
+        if columns := db.describe(table.name).columns:
+            day = "load_date" if "load_date" in columns else "null"
             rows = db.run(f'select {day} from "{table.name}" where {same_key}', **values).fetchall()  # noqa: S608
             trace.rows += len(rows)
             trace.days |= {db.decode(date, "date") for (date,) in rows if date}

@@ -72,7 +72,7 @@ def _delete_rows(db: Connection, declared: Declared, finder: Finder) -> int:
     deleted = 0
     for key in finder.keys:
         same_key, values = match_key(declared, key)
-        for table in ("present", "events", "changes"):
+        for table in ("present", "past", "events", "changes"):
             number = db.run(f"delete from {Words(declared)[table]} where {same_key}", **values).rowcount  # noqa: S608
             finder.found.update([key] * bool(number))
             deleted += number
