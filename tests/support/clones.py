@@ -30,14 +30,14 @@ from tests.support.clones import install
 install({venv!r}, sys.argv[1:])
 """
 FORKING_PYTHON = """#!{python} -IS
-import json, os, signal, socket, sys, tempfile
+import json, os, re, signal, socket, sys, tempfile
 words = sys.argv[1:]
-is_module = words[0] == "-m"
-if not (words[1] if is_module else os.path.basename(words[0])).startswith(("wholeday", "luigi")):
+has_flag = words[0] in ("-c", "-m")
+if not re.search("wholeday|luigi|airflow", words[1] if has_flag else os.path.basename(words[0])):
     os.execv({python!r}, [{python!r}, *words])
 paths = filter(None, [os.environ.get("PYTHONPATH"), {folder!r}])
 request = dict(
-    args=[{python!r}, *words] if is_module else words,
+    args=[{python!r}, *words] if has_flag else words,
     env=os.environ | dict(PYTHONPATH=os.pathsep.join(paths)),
     folder=os.getcwd(),
 )
@@ -79,8 +79,13 @@ def fork_commands(clone: Path) -> None:
     python = clone / ".venv" / "bin" / "python"
     real = python.with_name(f"python3.{sys.version_info.minor}")
     python.unlink()
-    python.write_text(FORKING_PYTHON.format(python=str(real), folder=str(clone), launcher=start_server()))
-    python.chmod(0o755)
+    write_forking_python(python, real, clone, start_server())
+
+
+def write_forking_python(path: Path, real: Path, folder: Path, launcher: str) -> None:
+    """Write a program that forks the commands of Luigi, wholeday and Airflow from a launcher, and starts the others."""
+    path.write_text(FORKING_PYTHON.format(python=str(real), folder=str(folder), launcher=launcher))
+    path.chmod(0o755)
 
 
 def copy_sources(folder: Path) -> Path:

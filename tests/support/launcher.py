@@ -115,32 +115,36 @@ class Command:
 def start_server() -> str:
     """Start the server of this process, and return the path of its socket. It ends with this process."""
     folder = tempfile.mkdtemp()
-    path = f"{folder}/socket"
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LUIGI"))}
-    server = subprocess.Popen(
-        [sys.executable, __file__, path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=env,
-        cwd=folder,
-    )
-    assert server.stdout
-    assert server.stdout.read(1) == b"."
+    server = launch(sys.executable, LIBRARIES, env, folder)
 
     def stop() -> None:
         server.communicate()
-        Path(path).unlink()
+        Path(folder, "socket").unlink()
         Path(folder).rmdir()
 
     atexit.register(stop)
-    return path
+    return f"{folder}/socket"
 
 
-def _serve(path: str) -> None:
+def launch(
+    python: str | Path, libraries: Sequence[str], env: Mapping[str, str], folder: str, **options: bool
+) -> "subprocess.Popen[bytes]":
+    """Start a server that imports these libraries, and wait until it listens at `socket` in a folder."""
+    pipe = subprocess.PIPE
+    command = [python, __file__, f"{folder}/socket", *libraries]
+    server = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=env, cwd=folder, **options)
+    assert server.stdout
+    assert server.stdout.read(1) == b"."
+    return server
+
+
+def _serve(path: str, *libraries: str) -> None:
     """Import the libraries and fork for each request. Return only in a fork, which then runs the command."""
-    for name in LIBRARIES:
-        with contextlib.suppress(ModuleNotFoundError):  # jsonschema is there only with the optional parts
-            importlib.import_module(name)
+    with contextlib.redirect_stdout(sys.stderr):  # Airflow logs while it is imported
+        for name in libraries:
+            with contextlib.suppress(ModuleNotFoundError):  # jsonschema is there only with the optional parts
+                importlib.import_module(name)
     gc.freeze()  # forks share the memory of frozen objects
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -229,7 +233,7 @@ def _run() -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])  # returns in a fork, with the arguments of its command
+    _serve(*sys.argv[1:])  # returns in a fork, with the arguments of its command
     try:
         _run()
     except SystemExit as error:
