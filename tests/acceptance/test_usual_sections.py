@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.project import luigi_run, query
+from tests.support.project import query, run
 from tests.support.reading import make_user, read_error
 from tests.support.server import Answer, Request, Server
 from tests.support.things import TODAY
@@ -174,14 +174,17 @@ def test_sideloaded_records(server: Server, configure: Configure) -> None:
 
 @pytest.mark.slow
 def test_keys_shared_by_sections(server: Server, home: Any) -> None:
-    """[DEFAULT] holds them, and %(name)s inserts a value."""
+    """[DEFAULT] holds them, and %(name)s inserts a value. Luigi's warning would show the value of a variable."""
     server.on("/v1/users", Answer([make_user(1)]))
     (home / "luigi.cfg").write_text(
-        f"[DEFAULT]\nbase = {server.url}/v1\nauth = bearer:API_TOKEN\n"
+        f"[DEFAULT]\nbase = {server.url}/v1\nauth = bearer:API_TOKEN\nkey_of_app = ${{API_TOKEN}}\n"
         "[users]\nurl = %(base)s/users\nmode = snapshot\npaginator = single\n"
+        'headers = {"X-App": "%(key_of_app)s"}\n'
         "[core]\nlocal_scheduler = true\nautoload_range = true\n"
     )
-    done = luigi_run("LoadUsers", "--date", str(TODAY), API_TOKEN="token-of-nobody", PYTHONWARNINGS="ignore")
-    assert done.returncode == 0, done.stderr
+    for command in ("luigi --module pipeline LoadUsers", "python -m wholeday check"):
+        done = run(*command.split(), API_TOKEN="token-of-nobody")
+        assert (done.returncode, done.stderr) == (0, "")
+    assert server.requests[0].headers["X-App"] == "token-of-nobody"
     assert server.requests[0].headers["Authorization"] == "Bearer token-of-nobody"
     assert query("select user_id from users") == [(1,)]

@@ -1,6 +1,11 @@
 """Set defaults of Luigi's own sections, so that no failure is silent."""
 
+import re
+import warnings
+from collections.abc import Iterable
+
 from luigi.configuration import get_config
+from luigi.task import UnconsumedParameterWarning
 
 LUIGI_DEFAULTS = {
     # Luigi exits with 0 after a failure.
@@ -25,3 +30,12 @@ def set_luigi_defaults() -> None:
         for key, value in keys.items():
             if not config.has_option(section, key):
                 config.set(section, key, value)
+    _ignore_shared_keys(config.defaults())
+
+
+def _ignore_shared_keys(keys: Iterable[str]) -> None:
+    """Let sections leave out keys of [DEFAULT]: Luigi warns of each, and shows its value, which may be a secret."""
+    if names := "|".join(re.escape(key.replace("-", "_")) for key in keys):
+        warnings.filterwarnings(
+            "ignore", rf"The configuration contains the parameter '({names})' ", UnconsumedParameterWarning
+        )
