@@ -102,6 +102,8 @@ def test_a_known_flag_is_never_a_file(capsys):
         (["load"], "wholeday load: DATE is missing: see wholeday load --help"),
         (["load", "today"], "wholeday load: DATE: 'today' is not a day"),
         (["prune"], "wholeday prune: --older-than is missing"),
+        (["load", "2026-11-20", "--module", "orders"], "wholeday load: unknown flag --module: give --dataset NAME"),
+        (["--module=orders", "status"], "wholeday: unknown flag --module: give --dataset NAME"),
         (["status", "--days", "0"], "wholeday status: --days=0: Input should be greater than or equal to 1"),
         (["status", "--max-age", "soon"], "wholeday status: --max-age=soon: write it as"),
     ],

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
+REPLACED = {"--module": "give --dataset NAME"}
+"""Flags of Luigi that a command cannot take: it would import the module, and work on every dataset."""
+
 Takes = Literal["nothing", "a value", "perhaps a value"]
 """What follows a flag. A value that may be left out stands behind `=` only."""
 
@@ -144,7 +147,7 @@ class Words:
     def _find(self, flag: str) -> Takes:
         if takes := self._own.get(flag) or self._flags.get(flag):
             return takes
-        hint = suggest(flag, self._flags)
+        hint = REPLACED.get(flag) or suggest(flag, self._flags)
         if not hint and not self._whole:
             hint = "give a flag of one command behind the command"
         raise UsageError(self._ctx, ": ".join(filter(None, (f"unknown flag {flag}", hint))))
@@ -174,7 +177,7 @@ def _classify(parameter: "Parameter") -> Takes:
 
 
 def list_settings() -> Iterator[tuple[str, Takes, str]]:
-    """Yield each flag of luigi.cfg, what follows it, and its description. Luigi's own parser has the same flags."""
+    """Yield each flag of luigi.cfg, what follows it, and its description. Luigi's own parser has these flags too."""
     import_workflow()
     from luigi.task_register import Register
 
@@ -182,7 +185,8 @@ def list_settings() -> Iterator[tuple[str, Takes, str]]:
         kwargs = parameter._parser_kwargs(name, section)
         takes: Mapping[tuple[str, Any], Takes] = {("store_true", None): "nothing", ("store", "?"): "perhaps a value"}
         flag = f"--{name if bare else f'{section}_{name}'}".replace("_", "-")
-        yield flag, takes.get((kwargs["action"], kwargs.get("nargs")), "a value"), parameter.description or ""
+        if flag not in REPLACED:
+            yield flag, takes.get((kwargs["action"], kwargs.get("nargs")), "a value"), parameter.description or ""
 
 
 def _complete_settings(incomplete: str) -> "list[CompletionItem]":

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable
 
 from luigi.configuration import get_config
-from luigi.task import UnconsumedParameterWarning
+from luigi.parameter import UnconsumedParameterWarning
 
 LUIGI_DEFAULTS = {
     # Luigi exits with 0 after a failure.
