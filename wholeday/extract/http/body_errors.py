@@ -36,9 +36,10 @@ STATUSES = {
 TYPES = {"type", "object", "kind"}
 FALSE = ALWAYS_FALSE | {"isok", "issuccess", "issuccessful", "successful", "succeeded", "succeed", "jobcomplete"}
 TRUE = {
-    *("quotaexceeded", "timedout", "istimedout", "timeout", "ratelimited", "ratelimitexceeded", "throttled", "failed")
+    *("quotaexceeded", "timedout", "istimedout", "timeout", "ratelimited", "ratelimitexceeded", "throttled", "failed"),
+    "incompleteresults",
 }
-MESSAGES = {"message", "msg", "detail", "statusmessage", "responsemessage"}
+MESSAGES = {"message", "msg", "detail", "note", "information", "statusmessage", "responsemessage"}
 EXPLAINS = MESSAGES | {
     *("errmsg", "errormsg", "errormessage", "description", "desc", "info", "title", "reason", "text", "resultmsg"),
     *("retmsg", "respmsg"),
