@@ -150,6 +150,21 @@ def test_same_cursor(server: Server, users: list[Any]) -> None:
     assert re.search("repeats the request of page 2.*set end_when = same_cursor", read_error(url, **keys))
 
 
+def test_same_cursor_must_repeat_on_retry(server: Server) -> None:
+    """One such answer in the middle does not end the list, although `end_when` names it."""
+    odd = [Answer({"users": [], "next": 2})]
+
+    def respond(request: Request) -> Answer:
+        after = int(request.query.get("after", 1))
+        if after == 2 and odd:
+            return odd.pop()
+        return Answer({"users": [{"id": after}], "next": min(after + 1, 3)})
+
+    keys = {"paginator": "cursor", "cursor_path": "next", "cursor_param": "after"}
+    assert read(server.on("/users", respond), end_when="same_cursor", **keys) == [{"id": 1}, {"id": 2}, {"id": 3}]
+    assert len(server.requests) == 5  # the odd page and the last one twice
+
+
 def test_cursor_of_an_earlier_page_is_a_cycle(server: Server) -> None:
     """`same_cursor` accepts only a cursor that points to its own page."""
 

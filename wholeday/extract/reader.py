@@ -167,7 +167,7 @@ class Reader:
         def doubt(page: Page) -> str:
             return self._find_doubt(request, page)
 
-        if self._is_repeated_end(page):
+        if self._is_repeated_end(page) or self._is_same_cursor(request, page):
             page = self._client.fetch(request)  # an end by `end_when` is confirmed once
         if self.gap or not doubt(page):
             return page
@@ -215,6 +215,16 @@ class Reader:
     def _is_repeated_end(self, page: Page) -> bool:
         """Return whether a page repeats the records of an earlier one, which `end_when` accepts as the end."""
         return "repeated_page" in self._config.ends and bool(page.records) and digest(page.content) in self._seen
+
+    def _is_same_cursor(self, request: Request, page: Page) -> bool:
+        """Return whether a page leads to itself, which `end_when` accepts as the end."""
+        if "same_cursor" not in self._config.ends:
+            return False
+        try:
+            following = self._paging.next(request, page, self._read_more(page))
+        except ValueError:  # the page is in doubt
+            return False
+        return following is not None and following.identity == request.identity
 
     def _is_end(self, request: Request, page: Page, last: Page) -> bool:
         """Return whether an answer behind the first page is the end by `end_when`. Raises OutageError if not."""
