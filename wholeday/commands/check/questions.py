@@ -149,8 +149,10 @@ def _ask_load(trial: Trial) -> Finding:
         marker = trial.load()
     except (DatasetError, WarehouseError) as error:
         return Finding(FAILED, str(error))
-    except QualityError as error:  # too many rejects are a finding about the record class
-        return Finding(UNTESTED if _ask_record_class(trial).verdict == FAILED else FAILED, str(error))
+    except QualityError as error:
+        if _ask_record_class(trial).verdict == FAILED:  # the error names the rejects in the temporary folder
+            return Finding(UNTESTED, "too many records are rejected")
+        return Finding(FAILED, str(error))
     other = "" if trial.pipeline.database.startswith("sqlite:") else "; the configured database was not tried"
     return Finding(OK, f"{load_stage.describe_load(marker)}, into a temporary SQLite database{other}")
 
