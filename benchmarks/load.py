@@ -33,13 +33,14 @@ START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 PER_BATCH = 16_000
 EVERY = 100  # one in this many users changes
 
-# The number of a day, its mode and its users: all, all with some changed, or only the changed ones.
+# The number of a day, its mode and its users: all, all with some or every one changed, or only the changed ones.
 FIRST = 1, SNAPSHOT, "all"
 # The days of each case in the order of loading. The last one is measured.
 CASES = {
     "first snapshot": [FIRST],
     "unchanged snapshot": [FIRST, (2, SNAPSHOT, "all")],
     "snapshot, 1 % changed": [FIRST, (2, SNAPSHOT, "changed")],
+    "snapshot, all changed": [FIRST, (2, SNAPSHOT, "every")],
     "snapshot between two": [FIRST, (3, SNAPSHOT, "all"), (2, SNAPSHOT, "changed")],
     "first incremental": [(1, INCREMENTAL, "all")],
     "incremental, 1 %": [FIRST, (2, INCREMENTAL, "some")],
@@ -59,7 +60,7 @@ def main() -> None:
 
 def measure(users: int, rounds: int) -> dict[str, tuple[float, float]]:
     """Return the seconds of each case, and their ratio to the bare upsert."""
-    parts = {who: make_rows(users, who) for who in ("all", "changed", "some")}
+    parts = {who: make_rows(users, who) for who in ("all", "changed", "every", "some")}
     rows = [
         (*row, at.isoformat()) for batch in parts["all"] for *row, at in zip(*batch.to_pydict().values(), strict=True)
     ]
@@ -91,7 +92,7 @@ def make_rows(users: int, who: str) -> list[pa.RecordBatch]:
     batches = []
     for start in range(0, len(keys), PER_BATCH):
         some = keys[start : start + PER_BATCH]
-        moved = [who != "all" and key % EVERY == 0 for key in some]
+        moved = [who == "every" or (who != "all" and key % EVERY == 0) for key in some]
         columns = {
             "user_id": pa.array(some, pa.int64()),
             "name": pa.array([f"Name {key % 997} Surname {key % 4093}" for key in some]),
