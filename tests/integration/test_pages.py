@@ -71,7 +71,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(JSON_VALUES, max_size=5), st.sampled_from([None, 1]))
 def test_splitting_keeps_every_value(values: list[Any], indent: int | None) -> None:
     """The items keep their order, each on one line, in pretty-printed lists and with NaN too."""
@@ -341,7 +341,7 @@ def test_other_null_fields_do_not_matter(server: Server, name: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", 'c"', "ä\\", ""]), JSON_VALUES), max_size=5), st.booleans())
 def test_envelope_has_no_duplicates_or_is_refused(pairs: list[tuple[str, Any]], spaced: bool) -> None:
     """Covers any names and values, with and without spaces."""
@@ -415,7 +415,7 @@ def test_page_with_too_many_records_fails(monkeypatch: pytest.MonkeyPatch, body:
     tracemalloc.stop()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(JSON_VALUES, min_size=1, max_size=5), st.integers(5, 30), st.sampled_from([None, 1]))
 def test_items_are_counted_as_python_counts_them(values: list[Any], chunk: int, indent: int | None) -> None:
     """Brackets, commas and quotes within strings do not count, wherever a chunk ends."""

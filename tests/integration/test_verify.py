@@ -24,7 +24,6 @@ from tests.support.verified import (
     adopt,
     check,
     flip_byte,
-    load_days,
     path,
     tell,
 )
@@ -43,16 +42,10 @@ from wholeday.tasks.stages import read_workspace
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def loaded(configure, monkeypatch, copy_or_make) -> None:
-    """Load four days, each extracted an hour after its end. Snapshot and incremental days alternate."""
-    load_days(configure, monkeypatch, copy_or_make)
-
-
 WITH_ROWS = ("users", "_users_past", "_users_events", "_users_changes")  # tables with the columns of a user
 
 
-@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.usefixtures("database", "verified")
 def test_loaded_days_have_no_differences():
     """Verify changes no file. SQLite may leave its own log files while it reads."""
     before = dump_tree("data")
@@ -62,7 +55,7 @@ def test_loaded_days_have_no_differences():
     assert after.keys() - before.keys() <= {"data/warehouse.db-shm", "data/warehouse.db-wal"}
 
 
-@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.usefixtures("database", "verified")
 def test_verify_never_commits(monkeypatch):
     """SQLite is opened read-only. PostgreSQL needs temporary tables, but its transaction is never committed."""
 
@@ -79,7 +72,7 @@ def test_verify_never_commits(monkeypatch):
 WRONG = "rejected = rejected + 1, forgotten = forgotten + 1, duplicate = duplicate + 1, inserted = inserted - 3"
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_counts_are_compared_after_an_erasure():
     """An erasure may remove the newest record of a day. The watermark may then be later than the remaining records."""
     ((other,),) = query(
@@ -100,7 +93,7 @@ def test_counts_are_compared_after_an_erasure():
     check(tell(verify(read_workspace(USERS))), [f"{day} {what}" for day in DAYS for what in early])
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "verified")
 def test_many_differences_are_counted_after_examples():
     """A table with many differences does not fill the screen."""
     (number,) = execute("update users set name = 'x'")
@@ -109,7 +102,7 @@ def test_many_differences_are_counted_after_examples():
     assert found[-1] == f"None users: and {number - EXAMPLES:,} more rows"
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_only_requested_days_are_compared():
     """The range excludes its stop. The users table belongs to no day, so it is always compared."""
     for day in DAYS:
@@ -121,7 +114,7 @@ def test_only_requested_days_are_compared():
     ]
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_unloaded_pruned_and_outdated_days_are_remarks(monkeypatch):
     execute(f"update loads set transform_version = 'older', pruned_at = loaded_at where date = '{DAYS[0]}'")
     other_code = "loads: the day was transformed by another version: reprocess it"
@@ -149,7 +142,7 @@ def test_unloaded_pruned_and_outdated_days_are_remarks(monkeypatch):
     assert tell(verify(read_workspace(USERS), DAYS[1], DAYS[2]), remark=True) == [f"2017-10-02 {other_code}"]
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_same_rows_in_other_bytes_are_a_remark():
     """A new version of a library may encode the same rows differently."""
     pq.write_table(pq.read_table(path("clean", RECORDS)), path("clean", RECORDS), compression="gzip")
@@ -179,7 +172,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.usefixtures("database", "loaded")
+@pytest.mark.usefixtures("database", "verified")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_files_are_compared_despite_wrong_table_columns(shape):
     """Verify cannot read the rows of such tables, and does not change them."""
@@ -201,7 +194,7 @@ LOST = {
 }
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "verified")
 @pytest.mark.parametrize("lost", LOST)
 def test_tables_and_files_are_compared_without_markers(lost):
     """The users table is compared with the facts, and the facts of each day with its files, in both directions."""
@@ -219,7 +212,7 @@ def test_tables_and_files_are_compared_without_markers(lost):
         assert any(re.fullmatch(pattern, line) for line in found), (pattern, found)
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "verified")
 def test_day_loaded_during_verify_is_a_remark(monkeypatch):
     """Its files are newer than the marker that verify has read."""
     day, real = dt.date.fromisoformat(RECORDS), verify_module.verify_files
@@ -236,7 +229,7 @@ def test_day_loaded_during_verify_is_a_remark(monkeypatch):
     ]
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("stage", ["raw", "clean"])
 def test_day_in_another_process_is_a_remark(stage):
     """The part that a running process writes is no difference. Once the process is dead, its part is reported."""
@@ -255,7 +248,7 @@ def test_day_in_another_process_is_a_remark(stage):
     assert list(verify(read_workspace(USERS))) == [Finding(day, stage, "part-00007.new.gz: not in the manifest")]
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_days_pruned_during_verify_are_a_remark(monkeypatch):
     """Prune may remove the files after verify has read the manifest. Verify continues with the other days."""
     day, read_clean = dt.date.fromisoformat(RECORDS), load_stage.read_clean
@@ -273,7 +266,7 @@ def test_days_pruned_during_verify_are_a_remark(monkeypatch):
     ]
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_interrupted_forget_is_reported_with_its_command(monkeypatch):
     """The tables still have rows whose lines are erased from the files. The next forget completes the erasure."""
     ((key,),) = query("select min(user_id) from _users_events where load_date = ?", RECORDS)
@@ -300,7 +293,7 @@ WITH_AGE = Dataset("users", UserWithAge)
 
 
 @pytest.fixture
-def same_version(loaded, monkeypatch) -> None:  # noqa: ARG001 - the days are loaded first
+def same_version(verified, monkeypatch) -> None:  # noqa: ARG001 - the days are loaded first
     """Let other code have the version of the loaded days, as after a library changed."""
     monkeypatch.setattr(Workspace, "version", read_workspace(USERS).version)
 
@@ -318,7 +311,7 @@ def test_verify_continues_after_rows_that_do_not_fit():
     assert any(re.fullmatch(GONE, line) for line in found)
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_day_of_another_record_class_is_a_remark():
     """Its files are not transformed again. The tables of the class have another column, so rows are not compared."""
     remarks = [f"{day} loads: the day was transformed by another version: reprocess it" for day in DAYS]
@@ -335,7 +328,7 @@ def test_failing_transform_is_reported():
     check(tell(verify(read_workspace(broken))), [*lines, f"{RECORDS} loads: watermark is null, should be .*"])
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_dataset_without_loads_has_no_differences(configure):
     """Another dataset in the same warehouse is loaded."""
     configure("orders", url="demo://users")
@@ -354,7 +347,7 @@ def test_missing_warehouse_is_not_created():
     assert not Path("data/warehouse.db").exists()
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_command_exits_with_1_on_differences(capsys):
     """The command prints the dataset, the day and the place of each difference. It does not count remarks."""
     execute(f"delete from loads where date = '{SNAPSHOT}'")
@@ -368,7 +361,7 @@ def test_command_exits_with_1_on_differences(capsys):
     assert run_here(capsys, "verify", RECORDS, SNAPSHOT) == ("", wrong, 1)
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_value_of_a_flag_is_not_a_day(capsys):
     """A key of luigi.cfg is a flag in any position, with or without an equals sign."""
     execute(f"update loads set pages = 7 where date = '{RECORDS}'")

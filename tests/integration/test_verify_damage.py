@@ -22,7 +22,6 @@ from tests.support.verified import (
     check,
     edit,
     flip_byte,
-    load_days,
     path,
     tell,
 )
@@ -33,12 +32,6 @@ from wholeday.storage.manifest import CleanManifest
 from wholeday.tasks.stages import read_workspace
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def loaded(configure, monkeypatch, copy_or_make) -> None:
-    """Load four days, each extracted an hour after its end. Snapshot and incremental days alternate."""
-    load_days(configure, monkeypatch, copy_or_make)
 
 
 def replace_by_file(folder: Path) -> None:
@@ -382,7 +375,7 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("damage", FILES)
 def test_damaged_file_is_reported(damage):
     """The finding names the day, the file and the difference."""
@@ -391,7 +384,7 @@ def test_damaged_file_is_reported(damage):
     check(tell(verify(read_workspace(USERS))), expected)
 
 
-@pytest.mark.usefixtures("database_on_request", "loaded")
+@pytest.mark.usefixtures("database_on_request", "verified")
 @pytest.mark.parametrize("damage", TABLES_OF_USERS)
 def test_changed_row_is_reported(damage):
     """The finding names the table, the key, the column, and the actual and expected values."""
@@ -403,7 +396,7 @@ def test_changed_row_is_reported(damage):
     check(tell(verify(read_workspace(USERS))), expected)
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("damage", UNREADABLE)
 def test_unreadable_marker_value_is_reported(damage, capsys):
     """SQLite stores any text as a time. Other commands fail with one line that names the row and the remedy."""
@@ -438,7 +431,7 @@ READING = [["status"], ["report"], ["plan", "2017-10-01", "2017-10-05"], ["prune
 WRITING = [["reprocess", SNAPSHOT, RECORDS, "--all"], ["rebuild"], ["forget", "users", "5"]]
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_misfit_value_or_table_causes_no_traceback(misfit, capsys):
     """SQLite stores any value, and tables can be changed by hand. Each command reports what it needs in one line."""
@@ -454,7 +447,7 @@ def test_misfit_value_or_table_causes_no_traceback(misfit, capsys):
         assert all(line.startswith(("ERROR: ", "WARNING: ")) for line in error.splitlines()), command
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_row_with_invalid_date_is_reported(capsys):
     """Other commands fail with one line, not with a traceback."""
     execute(
@@ -472,7 +465,7 @@ def test_row_with_invalid_date_is_reported(capsys):
     assert run_here(capsys, "rebuild")[1:] == (unread, 1)
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("verified")
 def test_unreadable_watermark_is_one_line():
     """An extraction reads the watermark without the rest of the marker."""
     execute(f"update loads set watermark = 'late' where date = '{SNAPSHOT}'")

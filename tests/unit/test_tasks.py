@@ -9,6 +9,7 @@ import sqlite3
 import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import ParameterException
 
 from pipeline.users import USERS, BackfillUsers, ExtractUsers, LoadUsers, TransformUsers
 from tests.support.project import run_stages
@@ -115,6 +116,20 @@ def test_stop_past_last_closed_day_is_an_error():
         RangeDaily(of=LoadUsers, start=DAYS[0], stop=dt.date(2026, 10, 5), now=now).requires()
 
 
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"stop": DAYS[0]}, "give --start, the first day"),
+        ({"start": dt.date(2999, 1, 1)}, "--start 2999-01-01 is past the last closed day"),
+        ({"start": DAYS[0], "task_limit": 2}, "--task-limit would leave days undone"),
+        ({"start": DAYS[0], "reverse": True}, "--reverse would leave days undone"),
+    ],
+)
+def test_range_that_would_leave_days_undone_is_refused(keys, line):
+    with pytest.raises((ParameterException, DayNotClosedError), match=f"^{line}"):
+        BackfillUsers(**keys).requires()
+
+
 def test_range_of_foreign_task_uses_luigi_rules():
     """Such a range ends at the current time."""
 
@@ -135,4 +150,10 @@ def test_range_of_foreign_task_uses_luigi_rules():
 @pytest.mark.parametrize("text", ["2026-13-01", "21.11.2026", "yesterday", "2026-11-21T00", ""])
 def test_invalid_date_is_an_error_with_example(text):
     with pytest.raises(ConfigError, match="is not a day: write it as 2026-11-21"):
+        DayParameter().parse(text)
+
+
+@pytest.mark.parametrize("text", ["1066-10-14", "9999-12-31"])
+def test_date_out_of_range_is_refused(text):
+    with pytest.raises(ConfigError, match=f"^{text} is out of range: give a day from 1970 on"):
         DayParameter().parse(text)
