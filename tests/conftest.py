@@ -164,7 +164,6 @@ def spark(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     for name, value in {
         "SPARK_CONF_DIR": str(conf),
         "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_DAEMON_MEMORY": "256m",
         "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # for short-lived processes
         "PYTHONPATH": str(ROOT),
     }.items():

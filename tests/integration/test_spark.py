@@ -1,32 +1,29 @@
 """The Spark engine writes the same bytes as local processes, survives lost workers, and fails with one line."""
 
-import contextlib
 import datetime as dt
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+import psutil
 import pytest
 from luigi.configuration import get_config
 
 from pipeline.users import USERS
-from tests.support import find_port
 from tests.support.bucket import ENVIRONMENT, open_bucket
 from tests.support.project import dump_tree, dump_warehouse, luigi_run, start_alone
 from wholeday.errors import DatasetError, EngineError
 from wholeday.storage.names import strip_run
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
-from wholeday.transform import parts
+from wholeday.transform import parts, spark
 from wholeday.transform.executor import MIN_PARTS, map_parts
 from wholeday.transform.parts import PartJob, PartResult
 
@@ -37,51 +34,6 @@ PARTS = 12
 Configure = Callable[..., None]
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]
-
-
-class Cluster(NamedTuple):
-    """A standalone Spark master and its workers."""
-
-    master: str
-    workers: "list[subprocess.Popen[bytes]]"
-
-
-@contextlib.contextmanager
-def open_cluster(folder: Path) -> Iterator[Cluster]:
-    """Start a master with two workers of one core."""
-    port, web = find_port(), find_port()
-    url = f"spark://127.0.0.1:{port}"
-    with contextlib.ExitStack() as stack:
-
-        def launch(*arguments: str) -> "subprocess.Popen[bytes]":
-            program = Path(find_spec("pyspark").origin).parent / "bin" / "spark-class"
-            log = stack.enter_context((folder / f"{arguments[0].rpartition('.')[2]}-{find_port()}.log").open("wb"))
-            command = [program, f"org.apache.spark.deploy.{arguments[0]}", "--host", "127.0.0.1", *arguments[1:]]
-            # A session of its own, so that killing it also stops its executors and their processes.
-            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-            stack.callback(process.wait)
-            stack.callback(kill, process)
-            return process
-
-        launch("master.Master", "--port", str(port), "--webui-port", str(web))
-        worker = ("worker.Worker", "--cores", "1", "--memory", "1g", "--work-dir", str(folder), url)
-        workers = [launch(worker[0], "--webui-port", str(find_port()), *worker[1:]) for _ in range(2)]
-        deadline = time.monotonic() + 60
-        while count_workers(web) < len(workers) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        yield Cluster(url, workers)
-
-
-def count_workers(web: int) -> int:
-    """Return the number of workers that the master knows."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{web}/json/", timeout=5) as answer:
-        return json.load(answer)["aliveworkers"]
-    return 0
-
-
-def kill(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def extract(configure: Configure) -> None:
@@ -104,70 +56,7 @@ def transform(master: str) -> None:
         get_config().set("pipeline", key, value)
     parts.transform_part = transform_part_slowly
     stages.transform(read_workspace(USERS), DAY)
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.usefixtures("spark")
-def test_killed_worker_does_not_change_the_files(configure: Configure, tmp_path: Path) -> None:
-    """Both workers have finished parts when one is killed. Spark repeats its unfinished parts."""
-    extract(configure)
-    stages.transform(read_workspace(USERS), DAY)
-    clean = read_workspace(USERS).folder("clean", DAY).path
-    local = dump_tree(str(clean))
-    shutil.rmtree(clean)
-    with open_cluster(tmp_path) as cluster:
-        command = run_here(f"test_spark.transform({cluster.master!r})")
-        deadline = time.monotonic() + 120
-        done = 0
-        while command.poll() is None and not (done and len(list_workers(clean)) == 2) and time.monotonic() < deadline:
-            time.sleep(0.02)
-            done = len(list(clean.glob("part-*.parquet")))
-        kill(cluster.workers[0])
-        _, err = command.communicate(timeout=120)
-    assert command.returncode == 0, err
-    assert 0 < done < PARTS - 3
-    assert "Lost executor" in err
-    assert "[Stage" not in err  # no progress bar in a log
-    for note in clean.glob("note-*"):
-        note.unlink()
-    assert dump_tree(str(clean)) == local
-    assert len(local) > PARTS
-
-
-def list_workers(clean: Path) -> set[str]:
-    """Return the processes that have transformed parts."""
-    return {note.name.rpartition("-")[2] for note in clean.glob("note-*")}
-
-
-def run_here(code: str) -> "subprocess.Popen[str]":
-    """Start a process that imports this file and runs code, so that its JVM ends with it."""
-    return start_alone(
-        "python", "-c", f"from tests.integration import test_spark; {code}", PYTHONPATH=os.environ["PYTHONPATH"]
-    )
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.usefixtures("spark")
-def test_spark_with_a_bucket_equals_local_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows are equal, and the parts have the same names and bytes."""
-    flags = ("LoadUsers", "--date", str(DAY), "--users-url", URL, "--pipeline-part-records", "50")
-    assert luigi_run(*flags).returncode == 0
-    local, rows = dump_tree("data/clean"), dump_warehouse()
-    shutil.rmtree("data")
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    with open_bucket() as bucket:
-        place = bucket.make_place()
-        spark_flags = ("--pipeline-engine", "spark", "--pipeline-spark-master", "local[2]")
-        done = luigi_run(*flags, *spark_flags, "--pipeline-data-dir", place)
-        assert done.returncode == 0, done.stderr
-        there = bucket.dump(place)
-    assert dump_warehouse() == rows
-    parts = {path.removeprefix("data/"): content for path, content in local.items() if "/part" in path}
-    assert {
-        strip_run(key): content for key, content in there.items() if key.startswith("clean") and "/part" in key
-    } == parts
-    assert len(parts) >= MIN_PARTS
+    spark._close()
 
 
 def fail(number: int) -> int:
@@ -201,11 +90,34 @@ def tell(*functions: Callable[[int], int]) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("spark")
-def test_error_of_a_part_fails_the_day() -> None:
-    """Covers an expected error, a bug with its traceback, and a killed process. Spark remains usable."""
-    command = run_here("test_spark.tell(*map(test_spark.__dict__.get, ['fail', 'stumble', 'die', 'square']))")
+def test_killed_executor_and_failed_parts(configure: Configure) -> None:
+    """Both executors have begun parts when one is killed. Spark repeats its unfinished parts: the files are the same.
+
+    The cluster is Spark's own for tests: its master and two workers of one core share the process of the driver. The
+    same process then meets an expected error, a bug with its traceback, and a killed process. Spark remains usable.
+    """
+    extract(configure)
+    stages.transform(read_workspace(USERS), DAY)
+    clean = read_workspace(USERS).folder("clean", DAY).path
+    local = dump_tree(str(clean))
+    shutil.rmtree(clean)
+    failing = "test_spark.tell(*map(test_spark.__dict__.get, ['fail', 'stumble', 'die', 'square']))"
+    command = run_here(f"test_spark.transform('local-cluster[2,1,1024]'); {failing}")
+    deadline = time.monotonic() + 120
+    done = 0
+    while command.poll() is None and not (done and len(list_workers(clean)) == 2) and time.monotonic() < deadline:
+        time.sleep(0.02)
+        done = len(list(clean.glob("part-*.parquet")))
+    kill_executor(int(min(list_workers(clean))))
     out, err = command.communicate(timeout=200)
     assert command.returncode == 0, err
+    assert 0 < done < PARTS - 3
+    assert "Lost executor" in err
+    assert "[Stage" not in err  # no progress bar in a log
+    for note in clean.glob("note-*"):
+        note.unlink()
+    assert dump_tree(str(clean)) == local
+    assert len(local) > PARTS
     expected, bug, dead, results = map(json.loads, out.splitlines())
     assert expected[:2] == ["DatasetError", "part 3 is wrong"]
     assert bug[:2] == ["ZeroDivisionError", "integer division or modulo by zero"]
@@ -214,6 +126,48 @@ def test_error_of_a_part_fails_the_day() -> None:
     assert dead[1].startswith("Spark at local[2]: ")
     assert dead[1].endswith("fix the cause, then run the day again")
     assert results == [number * number for number in range(8)]
+
+
+def list_workers(clean: Path) -> set[str]:
+    """Return the processes that have transformed parts."""
+    return {note.name.rpartition("-")[2] for note in clean.glob("note-*")}
+
+
+def kill_executor(worker: int) -> None:
+    """Kill the executor of a process that transforms parts."""
+    (executor,) = (each for each in psutil.Process(worker).parents() if "ExecutorBackend" in " ".join(each.cmdline()))
+    executor.kill()
+
+
+def run_here(code: str) -> "subprocess.Popen[str]":
+    """Start a process that imports this file and runs code, so that its JVM ends with it."""
+    return start_alone(
+        "python", "-c", f"from tests.integration import test_spark; {code}", PYTHONPATH=os.environ["PYTHONPATH"]
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("spark")
+def test_spark_with_a_bucket_equals_local_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are equal, and the parts have the same names and bytes."""
+    flags = ("LoadUsers", "--date", str(DAY), "--users-url", URL, "--pipeline-part-records", "50")
+    assert luigi_run(*flags).returncode == 0
+    local, rows = dump_tree("data/clean"), dump_warehouse()
+    shutil.rmtree("data")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with open_bucket() as bucket:
+        place = bucket.make_place()
+        spark_flags = ("--pipeline-engine", "spark", "--pipeline-spark-master", "local[2]")
+        done = luigi_run(*flags, *spark_flags, "--pipeline-data-dir", place)
+        assert done.returncode == 0, done.stderr
+        there = bucket.dump(place)
+    assert dump_warehouse() == rows
+    parts = {path.removeprefix("data/"): content for path, content in local.items() if "/part" in path}
+    assert {
+        strip_run(key): content for key, content in there.items() if key.startswith("clean") and "/part" in key
+    } == parts
+    assert len(parts) >= MIN_PARTS
 
 
 def test_few_parts_are_transformed_locally() -> None:
@@ -226,6 +180,12 @@ def test_missing_pyspark_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EngineError, match=r"engine = spark: pyspark is not installed: .*pip install .*'\.\[spark\]'"):
         map_parts(square, range(8), spark_master="local[2]")
+
+
+def test_one_master_that_answers_is_enough() -> None:
+    """A cluster may name several masters, one of which is in charge."""
+    with socket.create_server(("127.0.0.1", 0)) as master:
+        spark._check_master(f"spark://127.0.0.1:1,127.0.0.1:{master.getsockname()[1]}")
 
 
 @pytest.mark.usefixtures("spark")

@@ -33,7 +33,7 @@ FORKING_PYTHON = """#!{python} -IS
 import json, os, re, signal, socket, sys, tempfile
 words = sys.argv[1:]
 has_flag = words[0] in ("-c", "-m")
-if not re.search("wholeday|luigi|airflow", words[1] if has_flag else os.path.basename(words[0])):
+if not re.search("wholeday|luigi|airflow|block.py", words[1] if has_flag else os.path.basename(words[0])):
     os.execv({python!r}, [{python!r}, *words])
 paths = filter(None, [os.environ.get("PYTHONPATH"), {folder!r}])
 request = dict(
@@ -83,7 +83,7 @@ def fork_commands(clone: Path) -> None:
 
 
 def write_forking_python(path: Path, real: Path, folder: Path, launcher: str) -> None:
-    """Write a program that forks the commands of Luigi, wholeday and Airflow from a launcher, and starts the others."""
+    """Write a Python that forks the commands and scripts of users from a launcher, and starts the others itself."""
     path.write_text(FORKING_PYTHON.format(python=str(real), folder=str(folder), launcher=launcher))
     path.chmod(0o755)
 

@@ -32,10 +32,10 @@ from pathlib import Path
 
 LIBRARIES = (  # not Luigi, which reads its configuration and the arguments when it is imported
     *("argparse", "concurrent.futures.process", "configparser", "daemon", "isal.igzip", "jinja2", "jsonschema"),
-    *("logging.config", "msgspec", "multiprocessing.spawn", "oauthlib.oauth2", "pandas", "prometheus_client"),
+    *("logging.config", "msgspec", "multiprocessing.forkserver", "oauthlib.oauth2", "pandas", "prometheus_client"),
     *("psycopg", "pyarrow.pandas_compat", "pyarrow.parquet", "pydantic.type_adapter", "requests", "rich.columns"),
     *("rich.progress", "rich.table", "sqlalchemy.orm", "sqlite3", "statistics", "tenacity", "tornado.httpclient"),
-    *("tornado.httpserver", "tornado.ioloop", "tornado.web", "typer"),
+    *("tornado.httpserver", "tornado.ioloop", "tornado.web", "typer._adapters"),
 )
 
 
