@@ -204,9 +204,9 @@ def _become(args: list[str], env: dict[str, str], folder: str) -> None:
     os.environ.update(env)
     time.tzset()
     tempfile.tempdir = None
-    first = str(Path(args[0]).parent) if args[1] not in ("-m", "-c") else folder
+    first = str(Path(args[0]).parent) if args[1:2] not in (["-m"], ["-c"]) else folder
     sys.path[:0] = [first, *map(os.path.abspath, filter(None, env.get("PYTHONPATH", "").split(os.pathsep)))]
-    sys.argv = args if args[1] != "-m" else args[2:]
+    sys.argv = args if args[1:2] != ["-m"] else args[2:]
     sys.warnoptions[:] = filter(None, env.get("PYTHONWARNINGS", "").split(","))
     warnings._processoptions(sys.warnoptions)  # type: ignore[attr-defined]
 
