@@ -139,7 +139,7 @@ class Airflow:
 
     def end(self) -> None:
         """Kill every process, including tasks, which have process groups of their own."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (pids := self.list_processes()) and time.monotonic() < deadline:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):

@@ -332,7 +332,7 @@ def test_luigi_retries_a_killed_extract():
 
         url = server.on("/users", respond)
         command = start("luigi", "--module", "pipeline", *LOAD, "--workers", "2", "--users-url", url, **environment)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while len(server.requests) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         (child,) = children_of(command.pid)

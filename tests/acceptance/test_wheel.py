@@ -156,7 +156,7 @@ def run_luigid(project: Project) -> bool:
         port = probe.getsockname()[1]
     daemon = project.start("wholeday", "luigid", "--port", str(port))
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and daemon.poll() is None:
             with socket.socket() as asked:
                 if asked.connect_ex(("127.0.0.1", port)) == 0:

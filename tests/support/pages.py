@@ -211,7 +211,7 @@ class Reader:
         with (self._own / "terminal.log").open("wb") as log:
             arguments = ["bash", "-c", f"exec {command}"]
             self._running.append(subprocess.Popen(arguments, env=self._environment, stdout=log, stderr=log))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         port = _read_ini(Path("central.cfg").read_text())["core"]["scheduler_port"]
         while True:
             try:

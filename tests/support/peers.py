@@ -57,7 +57,7 @@ def serve(port: int, *command: str | Path, folder: Path, **environment: str) -> 
     none = subprocess.DEVNULL
     server = subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=none, stderr=none)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and server.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
