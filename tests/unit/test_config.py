@@ -149,7 +149,7 @@ def test_values_are_cached_until_they_change(configure, monkeypatch):
     monkeypatch.setattr(luigi.Parameter, "has_task_value", lambda *given: looked_up.append(given) or look_up(*given))
     monkeypatch.setenv("PLACE", "here")
     configure("pipeline", data_dir="${PLACE}")
-    assert (Pipeline().data_dir, USERS.config().mode, len(looked_up) > 10) == ("here", "incremental", True)
+    assert (Pipeline().data_dir, USERS.config().mode, len(looked_up) > 0) == ("here", "incremental", True)
     looked_up.clear()
     assert (Pipeline().data_dir, USERS.config().mode, looked_up) == ("here", "incremental", [])
     monkeypatch.setenv("PLACE", "there")

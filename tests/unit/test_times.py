@@ -132,11 +132,11 @@ def test_local_time_survives_conversion_to_utc(local: dt.datetime, name: str) ->
 def test_naive_times_are_stored_in_timezone_of_section(server, configure) -> None:
     """Watermark and `check` agree. A change of the timezone makes the day outdated."""
     dataset = make_dataset(dt.datetime | None)
-    times = ["2026-11-20T10:00:00", "2026-11-20T10:00:00+01:00", "2026-11-20 10:00:00"]
+    times = ["2026-11-20T10:00:00", "2026-11-20T10:00:00+10:00", "2026-11-20 10:00:00"]
     body = [{"id": number, "value": time, "updated_at": time} for number, time in enumerate(times)]
-    rows = load(dataset, server, configure, body, timezone="America/New_York")
-    assert rows == ["2026-11-20T15:00:00.000000Z", "2026-11-20T09:00:00.000000Z", "2026-11-20T15:00:00.000000Z"]
-    assert query("select watermark from loads") == [("2026-11-20T15:00:00.000000Z",)]
+    rows = load(dataset, server, configure, body, timezone="Asia/Tokyo")  # where the day of UTC has always begun
+    assert rows == ["2026-11-20T01:00:00.000000Z", "2026-11-20T00:00:00.000000Z", "2026-11-20T01:00:00.000000Z"]
+    assert query("select watermark from loads") == [("2026-11-20T01:00:00.000000Z",)]
     assert check_source(read_workspace(dataset))["record class"].verdict == OK
     assert is_current(read_workspace(dataset), TODAY)
     configure("things", timezone="UTC")
