@@ -14,6 +14,14 @@ from wholeday.load.staging import Statements
 from wholeday.schema.tables import Declared
 
 LAST = dt.datetime.max.replace(tzinfo=dt.UTC)
+# Records after the snapshot before `as_of`, up to the snapshot that follows.
+AROUND = """
+select {e.key}, e.at from {days} d
+ cross join {events} e  -- in this order, or SQLite scans all events
+ where e.load_date = d.load_date and e.at <= :following
+   and not exists (select 1 from {days} x where x.as_of < :as_of and x.as_of >= d.extracted_at)
+   and not exists (select 1 from {days} x where x.as_of < :as_of and x.as_of >= e.at)
+"""
 # The events and changes of the users in `_unordered`. SQLite would scan all of them in another order of the tables.
 SOME = {
     "some_events": "(select x.* from _unordered k cross join {events} x where ({x.key}) = ({k.key}))",
@@ -37,6 +45,7 @@ class History:
 
     def __init__(self, statements: Statements) -> None:
         self._execute, self._one = statements.execute, statements.one
+        statements.words["around"] = AROUND.format_map(statements.words)
 
     def add_unordered(self, keys: str, **params: Any) -> None:
         """Add the users that a query selects."""
@@ -55,11 +64,7 @@ class History:
         following = self.find_following(as_of) or LAST
         self.add_unordered(
             """
-            select {e.key} from {days} d
-             cross join {events} e  -- in this order, or SQLite scans all events
-             where e.load_date = d.load_date and e.at <= :following
-               and not exists (select 1 from {days} x where x.as_of < :as_of and x.as_of >= d.extracted_at)
-               and not exists (select 1 from {days} x where x.as_of < :as_of and x.as_of >= e.at)
+            select {e.key} from ({around}) e
             union all
             select {c.key} from _touched k
              cross join {changes} c  -- in this order, or SQLite scans all changes
@@ -69,6 +74,36 @@ class History:
             as_of=as_of,
             following=following,
         )
+
+    def add_recent(self, as_of: Any) -> None:
+        """Add the users with a record after the last snapshot but one, if the last one, at `as_of`, changed their row.
+
+        A fact that says what holds already begins no version. A record may also be later than the snapshot.
+        """
+        self.add_unordered(
+            """
+            select {e.key} from ({around}) e
+             where e.at > :as_of or exists (select 1 from _before w where ({w.key}) = ({e.key}))
+            """,
+            as_of=as_of,
+            following=LAST,
+        )
+
+    def add_records(self) -> None:
+        """Add the users with a staged record that is not later than all other facts.
+
+        A fact that says what holds already begins no version.
+        """
+        self.add_unordered("""
+            select {s.key} from _stage s
+              left join {present} u on ({u.key}) = ({s.key})
+             where not {newest} or s.at <= (select max(as_of) from {days})
+                or exists (select 1 from {events} x
+                            where ({x.key}) = ({s.key}) and x.at >= s.at and x.load_date <> :date)
+               and (u.valid_from is null or s.at < u.valid_from
+                    or (s._state, {s.row}) is distinct from (0, {u.row})
+                    or exists (select 1 from _before w where ({w.key}) = ({s.key})))
+        """)
 
     def find_following(self, as_of: Any) -> Any:
         """Return the time of the first snapshot after `as_of`; None if there is none."""

@@ -23,16 +23,6 @@ class _Reading(NamedTuple):
     extracted_at: Any
 
 
-# Users with a record that is later than the last snapshot.
-RECENT = """
-select {e.key} from {days} d
- cross join {events} e  -- in this order, or SQLite scans all events
- where e.load_date = d.load_date
-   and not exists (select 1 from {days} x where x.as_of >= d.extracted_at)
-   and not exists (select 1 from {days} x where x.as_of >= e.at)
-"""
-
-
 class Merge(Statements):
     """Merges the staged records of a day."""
 
@@ -129,12 +119,6 @@ class Merge(Statements):
     def _merge_records(self, is_new: bool) -> None:
         self.execute("insert into _touched ({key}) select distinct {key} from {events} where load_date = :date")
         self.execute("delete from {events} where load_date = :date")
-        if is_new:
-            self.history.add_unordered("""
-                select distinct {s.key} from _stage s
-                 where not {newest} or s.at <= (select max(as_of) from {days})
-                    or exists (select 1 from {events} x where ({x.key}) = ({s.key}) and x.at >= s.at)
-            """)
         self.execute("""
             insert into _touched ({key})
             select distinct {key} from _stage where true order by {key} on conflict do nothing
@@ -145,7 +129,9 @@ class Merge(Statements):
         """)
         self._add_day()
         self._refresh("select {key} from _touched")
-        if not is_new:
+        if is_new:
+            self.history.add_records()
+        else:
             self.history.add_unordered("select {key} from _touched")
 
     def _merge_snapshot(self, is_new: bool) -> None:
@@ -167,8 +153,6 @@ class Merge(Statements):
         # The present may not be what the snapshots say of: unknown users, users with a record since the last snapshot,
         # and, if later snapshots are loaded, users who changed after this one.
         self._touch_undecided()
-        if newest and is_new:
-            self.history.add_unordered(RECENT)
         if not newest:
             self.execute("""
                 insert into _touched ({key})
@@ -181,18 +165,24 @@ class Merge(Statements):
         # Later snapshots decide the present, unless they only repeat this one or the user is unknown to them.
         undecided = "select {key} from _changed union select {key} from {changes} where _state = 2"
         self._refresh("select {key} from _touched" if newest else undecided)
-        if not (is_new and newest):
+        if is_new and newest:
+            self.history.add_recent(self.day.as_of)
+        else:
             self.history.add_unordered("select {key} from _changed union select {key} from _before")
 
     def _touch_undecided(self) -> None:
         """Touch the users whose present the last snapshot may not decide."""
-        self.execute(
-            """
-            insert into _touched ({key}) select {key} from {changes} where _state = 2 union {recent}
+        self.execute("""
+            insert into _touched ({key})
+            select {key} from {changes} where _state = 2
+            union
+            select {e.key} from {days} d
+             cross join {events} e  -- in this order, or SQLite scans all events
+             where e.load_date = d.load_date
+               and not exists (select 1 from {days} x where x.as_of >= d.extracted_at)
+               and not exists (select 1 from {days} x where x.as_of >= e.at)
             on conflict do nothing
-            """,
-            words={"recent": RECENT},
-        )
+        """)
 
     def _undo(self, loaded: _Reading) -> None:
         """Remove the earlier load of the day, which was extracted again, at another time or in another mode."""
