@@ -1,6 +1,7 @@
 """Test record classes and `clean`: an invalid declaration fails before the first request."""
 
 import datetime as dt
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -82,6 +83,7 @@ def make_dates(frame: pd.DataFrame) -> pd.DataFrame:
         ),
         (make_dataset(clean=lambda frame: frame.assign(other=1)), "the column other is not declared; the record class"),
         (make_dataset(clean=lambda frame: frame.assign(id=frame["id"] + 1)), "changed the column id: keep it"),
+        (make_dataset(clean=lambda _: sys.exit()), r"<lambda> failed: SystemExit"),
     ],
 )
 def test_wrong_result_of_clean_fails_after_one_page(

@@ -43,7 +43,7 @@ def clean_frame(clean: "Clean | None", frame: pd.DataFrame, columns: Columns) ->
         result: Any = clean(frame.copy())
     except MemoryError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # `check` would end with the exit code of `clean`
         raise DatasetError(f"{_name(clean)} failed: {_describe(error, names)}: {FIX}") from error
     try:
         rows, rules = _check(result, index)
@@ -133,7 +133,7 @@ def _check_rule(name: Any, rule: Any, index: "pd.Index[Any]") -> "pd.Series[bool
     return values
 
 
-def _describe(error: Exception, columns: list[str]) -> str:
+def _describe(error: BaseException, columns: list[str]) -> str:
     """Describe an error with the last line of `clean`'s file that led to it; for a wrong name list the columns."""
     trace = error.__traceback__ and error.__traceback__.tb_next
     where = f" ({locate(trace, trace.tb_frame.f_code.co_filename)})" if trace else ""
