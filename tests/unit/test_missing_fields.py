@@ -21,7 +21,9 @@ from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
 DAY = dt.date(2026, 11, 10)
-FIELDS = ("id", "name", "email", "address.city", "address", "updated_at", "gone")
+OPTIONAL = ("name", "email", "address.city", "updated_at", "gone")
+FIELDS = (*OPTIONAL, "id", "address")
+HOWS = ("rename", "nest", "drop")
 
 shares = st.sampled_from([0, 1, 2, 4])  # one in this many records has the field; 0: no record has it
 days = st.lists(st.integers(10, 50), min_size=3, max_size=8)
@@ -73,16 +75,8 @@ def transform(number: int, records: list[dict[str, Any]]) -> None:
     stages.transform(read_workspace(USERS), date)
 
 
-@given(
-    st.fixed_dictionaries({name: shares for name in FIELDS if name not in ("id", "address")}),
-    days,
-    st.integers(40, 60),
-    st.sampled_from(FIELDS),
-    st.sampled_from(["rename", "nest", "drop"]),
-)
-@settings(max_examples=max(1, EXAMPLES // 4), deadline=None, suppress_health_check=list(HealthCheck), database=None)
-def hold(configure: Any, numbers: Any, shares: Any, before: list[int], last: int, path: str, how: str) -> None:
-    configure("pipeline", data_dir=f"data/{next(numbers)}")
+def check_loss(shares: dict[str, int], before: list[int], last: int, path: str, how: str) -> None:
+    """Transform days of so many records, and a last one without a field. It fails, or the field was empty."""
     for number, records in enumerate(before):
         transform(number, [make_record(n, shares) for n in range(records)])
     lost = [lose(make_record(n, shares), path, how) for n in range(last)]
@@ -102,9 +96,34 @@ def hold(configure: Any, numbers: Any, shares: Any, before: list[int], last: int
         assert (made.accepted, made.absent) == ([], {})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("path", FIELDS)
+def test_each_field_is_missed(configure: Callable[..., None], path: str, how: str) -> None:
+    """Every record had it, or every second one."""
+    configure("users", deleted_when="gone", max_reject_ratio=0.05)
+    for share in (1, 2):
+        configure("pipeline", data_dir=f"data/{share}")
+        check_loss(dict.fromkeys(OPTIONAL, share), [20] * 3, 40, path, how)
+
+
 @pytest.mark.sweep
 @pytest.mark.timeout(120 + 3 * EXAMPLES)
 def test_vanished_field_fails_the_day(configure: Callable[..., None]) -> None:
     """The source renames, nests or drops the field, which any share of the records had."""
     configure("users", deleted_when="gone", max_reject_ratio=0.05)
-    hold(configure, itertools.count())
+    numbers = itertools.count()
+
+    @given(
+        st.fixed_dictionaries(dict.fromkeys(OPTIONAL, shares)),
+        days,
+        st.integers(40, 60),
+        st.sampled_from(FIELDS),
+        st.sampled_from(HOWS),
+    )
+    @settings(max_examples=max(1, EXAMPLES // 4), deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    def hold(shares: dict[str, int], before: list[int], last: int, path: str, how: str) -> None:
+        configure("pipeline", data_dir=f"data/{next(numbers)}")
+        check_loss(shares, before, last, path, how)
+
+    hold()
