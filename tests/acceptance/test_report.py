@@ -338,10 +338,11 @@ def test_headline_reports_mass_deletion(browser):
     )[-2:]
     at, date = f"{LAST}T12:00:00.000000Z", str(LAST)
     edit_warehouse(
-        "insert or replace into _users_events (load_date, user_id, at, _state) "
-        "select ?, user_id, ?, 1 from users_history where valid_to is null order by user_id limit ?",
-        *(date, at, total - 20),
+        "insert into _users_past (user_id, updated_at, valid_from, valid_to) "
+        "select user_id, updated_at, valid_from, ? from users order by user_id limit ?",
+        *(at, total - 20),
     )
+    edit_warehouse("delete from users where user_id in (select user_id from _users_past where valid_to = ?)", at)
     details = f'{{"nulled": {{"email": {total - 20}, "city": 4}}, "absent": {{"email": 100}}}}'
     edit_warehouse("update loads set vanished = ?, details = ? where date = ?", total - 20, details, date)
     write_report([read_workspace(USERS)], Path("data/report.html"), 90)

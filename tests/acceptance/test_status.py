@@ -103,7 +103,8 @@ def test_screen_shows_calendar_and_problems(capsys):
 def test_80_columns_show_complete_numbers():
     """Columns of zeros become one line. If the rest is still too wide, the headers wrap."""
     make_days(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=12), 12)
-    edit_warehouse("update loads set deleted = 0, superseded = 0, duplicate = 0, forgotten = 0, inserted = 1234567")
+    zeros = "deleted = 0, superseded = 0, duplicate = 0, forgotten = 0"
+    edit_warehouse(f"update loads set {zeros}, inserted = 1234567, rejected = 1")
     code, written = run_on_terminal("python", "-m", "wholeday", "status", "--days", "3", columns=80)
     assert code == 0, written
     lines = [line.rstrip() for line in look_at(written)]

@@ -28,6 +28,8 @@ COLUMNS = {
     "rejects": REJECTS.columns,
     "_users_days": ["load_date", "mode", "as_of", "extracted_at"],
     "_users_events": ["load_date", "user_id", "at", "_state", "updated_at"],
+    "_users_past": ["user_id", "updated_at", "valid_from", "valid_to"],
+    "users": ["user_id", "updated_at", "valid_from", "ingested_at", "load_date"],
 }
 REASONS = ["email: has no @", "updated_at: Invalid RFC3339 encoded datetime", "id: Expected `int`, got `str`"]
 
@@ -52,18 +54,25 @@ def make_days(start: dt.date, number: int) -> None:
     version, users = read_workspace(USERS).version, 0
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
     markers: list[Marker] = []
+    present: dict[int, tuple[Any, ...]] = {}
+    first = start.toordinal() * 100_000  # other keys than those of another call
     with open_warehouse(read_workspace(USERS)).database.connect(create=True) as db:
         for date in (start + dt.timedelta(days=n) for n in range(number)):
             marker = _make_marker(date, dice, users, version)
-            new, gone = range(users, users + marker.inserted), dice.sample(range(users), marker.deleted)
-            users, day, at = new.stop, str(date), db.encode(marker.window_start + dt.timedelta(hours=9))
+            new = range(first + users, first + users + marker.inserted)
+            gone = [first + user for user in dice.sample(range(users), marker.deleted)]
+            users, day, at = users + len(new), str(date), db.encode(marker.window_start + dt.timedelta(hours=9))
             markers.append(marker)
             rows["rejects"] += [("users", day, 0, n, *_pick_reject(dice), None, "{}") for n in range(marker.rejected)]
             rows["_users_days"].append((day, "incremental", None, db.encode(marker.extracted_at)))
             rows["_users_events"] += [(day, user, at, 0, at) for user in new] + [
                 (day, user, at, 1, None) for user in gone
             ]
+            ended = [present.pop(user) for user in gone if user in present]
+            rows["_users_past"] += [(user, since, since, at) for user, since, *_ in ended]
+            present |= {user: (user, at, at, db.encode(marker.extracted_at), day) for user in new}
             _write_manifests(date, marker)
+        rows["users"] = [*present.values()]
         db.begin(USERS.name)
         prepare_tables(db, declared)
         for table, columns in COLUMNS.items():

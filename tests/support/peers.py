@@ -33,7 +33,7 @@ class Peer(NamedTuple):
     @property
     def folder(self) -> Path:
         """The folder of the installed packages, which exists once all of them are installed."""
-        return FOLDER / " ".join(self.packages)
+        return FOLDER / " ".join((self.installer[1], *self.packages))
 
     def install(self) -> None:
         """Install the packages, unless an earlier run has."""
