@@ -86,7 +86,7 @@ test)
     ruff check .
     mypy
     lint-imports
-    run_tests 2 "$@"
+    run_tests 1 "$@"
     ;;
 test-fast)
     shift
