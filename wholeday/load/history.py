@@ -58,8 +58,8 @@ class History:
     def add_around(self, as_of: Any) -> None:
         """Add the users with a fact whose time depends on whether there is a snapshot at `as_of`.
 
-        It may be the first snapshot after a record, or may lie between the following snapshot and its `updated_at`. The
-        users whom the following one changed must be among those in `_touched`.
+        It may be the first snapshot after a record, or may lie between the following snapshot and its `updated_at`. All
+        users that the following snapshot changed must be in `_touched`.
         """
         following = self.find_following(as_of) or LAST
         self.add_unordered(
@@ -120,7 +120,7 @@ class History:
             self.write_unordered()
 
     def write_unordered(self) -> None:
-        """Compute all versions of the users in `_unordered` again. Versions that stay as they are are not written."""
+        """Compute all versions of the users in `_unordered` again, and write those that differ."""
         self._execute(FIND, words=SOME)
         self._execute("""
             delete from {past} as p where ({key}) in (select {key} from _unordered) and not exists (
