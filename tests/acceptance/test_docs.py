@@ -153,7 +153,7 @@ def test_scaling_examples_match_their_output(checkout, cluster, running, spark):
 
 
 def test_history_queries_match_their_output(new_database, monkeypatch):
-    """The days that the page tells, loaded into each database."""
+    """Loads the days of the page into each database."""
     state = {"updated_at": dt.datetime}
     customers = make_dataset("customers", {"customer_id": int, "plan": str, **state}, "customer_id")
     orders = make_dataset(

@@ -55,7 +55,7 @@ CASES = {
         history=[(1, "a", 999, 26, 40), (1, "b", 40, 40, None)],
         users=[(1, "b", 40, 2)],
     ),
-    # A day between two that say the same ends the version of the first one. The row in `users` stays as it is.
+    # A day between two that say the same ends the version of the first one. The row in `users` does not change.
     "record between two equal ones without updated_at": Case(
         days=[incremental(1, user(1, "a")), incremental(3, user(1, "a")), incremental(2, user(1, "b"))],
         history=[(1, "a", None, 24, 48), (1, "b", None, 48, 72), (1, "a", None, 72, None)],

@@ -183,7 +183,7 @@ def test_missing_pyspark_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_one_master_that_answers_is_enough() -> None:
-    """A cluster may name several masters, one of which is in charge."""
+    """A cluster may name several masters. One of them is in charge."""
     with socket.create_server(("127.0.0.1", 0)) as master:
         spark._check_master(f"spark://127.0.0.1:1,127.0.0.1:{master.getsockname()[1]}")
 

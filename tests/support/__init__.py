@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PORTS = range(10_000, 30_000)  # below those that a system assigns, which a server of another test could get meanwhile
+# Lower than the ports that the system assigns. A server of another test could get a higher one meanwhile.
+PORTS = range(10_000, 30_000)
 
 
 def find_port() -> int:

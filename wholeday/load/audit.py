@@ -1,7 +1,7 @@
 """Compare the tables of a dataset with the days that were loaded, and with each other.
 
 Responsibilities: what the stored facts say of a day and of the present, by queries of their own. They share nothing
-with the statements of merge.py, so that a mistake there is found here.
+with the statements of merge.py, so that a mistake there is found here. Versions are computed by their definition.
 Non-goals: changing any table but temporary ones. How the records of a day divide into inserted, updated, deleted,
 unchanged and superseded is not counted again, as it depends on what was loaded before.
 """
@@ -19,9 +19,10 @@ from wholeday.load.catalog import check_table, list_left
 from wholeday.load.children import list_views, select_items
 from wholeday.load.clean_day import CleanDay
 from wholeday.load.database import Connection, Row, decode
+from wholeday.load.history import FIND
 from wholeday.load.markers import has_markers, scan_markers
 from wholeday.load.old_tables import refuse_old_tables
-from wholeday.load.sql import HISTORY, VERSIONS, Words
+from wholeday.load.sql import HISTORY, Words
 from wholeday.load.staging import Staging
 from wholeday.schema.marker import CLASSES, Marker
 from wholeday.schema.tables import LOADS, REJECTS, ChildTable, Declared, Table, quote
@@ -220,7 +221,7 @@ class Audit:
         if not self.has(self.tables.days, self.tables.events, self.tables.changes):
             return
         self._create(self.declared.temporary().versions)
-        self._run("insert into _versions ({key}, {row}, valid_from, valid_to) " + VERSIONS)
+        self._run(FIND)
         if self.has(present):
             self._create(present, "_expected")
             self._run(PRESENT)

@@ -40,7 +40,10 @@ def refuse_old_tables(db: Connection, name: str) -> None:
 
 
 def upgrade_tables(db: Connection, declared: Declared) -> None:
-    """Bring `loads` and the tables of a dataset to their present names. The next load or rebuild makes the indexes."""
+    """Rename `loads.stale` and the internal tables of a dataset, and store its history.
+
+    The next load or rebuild makes the indexes.
+    """
     name = declared.name
     loads = db.describe(LOADS.name).columns
     if "stale" in loads:

@@ -51,8 +51,8 @@ class Alias:
         self.last_change = f'select max(x.as_of) from "{changes}" x where ({key}) = ({self.key})'  # noqa: S608
 
 
-# The definition of the history: the states of users, each with its interval and the day that brought it; of absent
-# users too. All facts about a user must be among those of {some_events} and {some_changes}.
+# The definition of the history: the states of users, absence included, each with its interval and the day that brought
+# it. All facts about a user must be among those of {some_events} and {some_changes}.
 INTERVALS = """
 with snapshots as (
   select as_of, load_date, lag(as_of) over (order by as_of) as _before from {days} where as_of is not null

@@ -4,7 +4,7 @@ Of a dataset named `users`:
 
     users             the present, one row per user
     users_history     a view: one row per user and interval without changes, past and present
-    _users_past       the past intervals; those of the present have no end, and are in users
+    _users_past       the intervals that have ended; users holds the others
     _users_days       the loaded days, from which the tables below are made
     _users_events     what incremental days say: every record, once for each day that brought it
     _users_changes    what a snapshot says otherwise than the snapshot before it
@@ -172,7 +172,7 @@ class Warehouse:
             return set()
 
     def upgrade_old_tables(self) -> None:
-        """Rename tables that an older version made, so that a rebuild can read them."""
+        """Upgrade tables that an older version made, so that a rebuild can read them."""
         if self.database.exists():
             with self.database.connect() as db:
                 if has_old_tables(db, self.name):

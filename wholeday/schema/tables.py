@@ -69,12 +69,12 @@ class WorkTables(NamedTuple):
     changed: Table
     """The users that differ between a snapshot and the snapshot before it."""
     wanted: Table
-    """The rows that the present should have; `valid_from` is the time of the fact that says so, `_until` that of the
-    last snapshot that knows them."""
+    """The rows that the present should have; `valid_from` is the time of their fact, `_until` the time of the last
+    snapshot that knows them."""
     before: Table
     """The rows of the present that the load changes, before it changes them; `valid_to` is when they change."""
     unordered: Table
-    """The users with a fact that is not later than all earlier ones: all their versions are computed again."""
+    """The users with a fact that is not later than all others: all their versions are computed again."""
     versions: Table
     """The versions of these users."""
 
