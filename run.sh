@@ -53,13 +53,10 @@ set_up() {
     echo "$PWD" >.venv/installed.path
 }
 
-# Run pytest on as many processes as there are cores, plus the first argument. Slow tests wait for servers and leave
-# a third of the cores idle; fast tests do not.
+# Run pytest on one process more than there are cores: tests wait for servers and for the disk.
 run_tests() {
-    local extra=$1
-    shift
     unset PYTHONDONTWRITEBYTECODE # or every command that a test starts compiles the library again
-    exec pytest --numprocesses "$(python -c "import os; print(os.cpu_count() + $extra)")" --dist loadgroup "$@"
+    exec pytest --numprocesses "$(python -c "import os; print(os.cpu_count() + 1)")" --dist loadgroup "$@"
 }
 
 command=${1:-}
@@ -86,11 +83,11 @@ test)
     ruff check .
     mypy
     lint-imports
-    run_tests 1 "$@"
+    run_tests "$@"
     ;;
 test-fast)
     shift
-    run_tests 0 -m "not slow and not sweep" "$@"
+    run_tests -m "not slow and not sweep" "$@"
     ;;
 *)
     # A task begins with a capital letter. `Status` is the command `status`, misspelt.

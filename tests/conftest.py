@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from tests.support.bucket import Bucket
 
 
+NUMBERS = itertools.count()
+
+
 def mark_databases(names: list[str]) -> list[Any]:
     """Return the parameters of a fixture that runs a test on these databases. A server makes a test slow."""
     return [pytest.param(name, marks=[pytest.mark.slow] if name == "postgresql" else []) for name in names]
@@ -49,6 +52,14 @@ def pytest_collection_finish() -> None:
     """Collect garbage again, but never look at the tests."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty folder. The fixture of pytest looks through the folders of all tests before, for every test."""
+    path = tmp_path_factory.getbasetemp() / str(next(NUMBERS))
+    path.mkdir()
+    return path
 
 
 @pytest.fixture(autouse=True)
