@@ -7,6 +7,7 @@ from collections.abc import Callable
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -22,8 +23,10 @@ from wholeday.commands.doctor import probe
 from wholeday.commands.doctor.examination import diagnose
 from wholeday.commands.doctor.probe import MOST_REQUESTS
 from wholeday.extract.reader import Reader
+from wholeday.schema.paths import put
 
 COUNT = 145
+LIKELIEST = ("updated_since", "updated_after", "updated_at[gte]", "updated_at_min", "since", "modified_since")
 Configure = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("configure")  # restores the keys that doctor removes from luigi.cfg
 
@@ -193,6 +196,126 @@ def test_scim_filter_has_two_bounds(server: Server, ask: Callable[..., str]) -> 
     text = ask(shape.url, "--users-auth", shape.auth, "--users-headers", '{"Accept": "application/scim+json"}')
     bounds = 'meta.lastModified gt "{day_start}" and meta.lastModified lt "{day_stop}"'
     assert json.loads(parse(text)["params"]) == {"filter": bounds}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_strict", [False, True])
+@pytest.mark.parametrize(
+    ("field", "lower", "upper"),
+    [
+        ("updated_at", "updated_since", None),
+        ("updated_at", "updated_after", "updated_before"),
+        ("updated_at", "updated_at[gte]", "updated_at[lt]"),
+        ("updated_at", "updated_at_min", "updated_at_max"),
+        ("updated_at", "since", "until"),
+        ("meta.lastUpdated", "_since", None),
+        ("last_modified", "gt_last_modified", "lt_last_modified"),
+        ("last_modified", "last_modified_since", None),
+        ("modified", "modified_since", None),
+        ("updatedAt", "updatedAfter", "updatedBefore"),
+        ("updatedAt", "filters[updatedAt][$gte]", "filters[updatedAt][$lt]"),
+    ],
+)
+def test_usual_filter_is_found(
+    server: Server, ask: Callable[..., str], field: str, lower: str, upper: str | None, is_strict: bool
+) -> None:
+    """Also at a source that refuses unknown parameters, if the name is one of the likeliest."""
+    users = [put({"id": number}, field, f"2026-10-31T06:00:0{number}Z") for number in range(7)]
+
+    def respond(request: Request) -> Answer:
+        if is_strict and request.query.keys() - {lower, upper}:
+            return Answer(status=400)
+        bounds = request.query.get(lower, ""), request.query.get(upper or "", "~")
+        return Answer([user for user in users if bounds[0] <= find(user, field) < bounds[1]])
+
+    params = json.loads(parse(ask(server.on("/users", respond))).get("params", "{}"))
+    if is_strict and lower not in (*LIKELIEST, "last_modified_since"):
+        assert params == {}
+    elif upper:
+        assert params == {lower: "{day_start}", upper: "{day_stop}"}
+    else:
+        assert params == {lower: "{watermark}"}
+    assert len(server.requests) <= MOST_REQUESTS
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("$filter", "changed/at ge {day_start} and changed/at lt {day_stop}"),
+        ("at", ["gte.{day_start}", "lt.{day_stop}"]),
+        ("_lastUpdated", ["ge{day_start}", "lt{day_stop}"]),
+    ],
+)
+def test_operator_within_value_is_found(
+    server: Server, ask: Callable[..., str], param: str, value: str | list[str]
+) -> None:
+    """As OData, PostgREST and FHIR have it."""
+    users = [{"id": number, "changed": {"at": f"2026-10-31T06:00:0{number}Z"}} for number in range(7)]
+
+    def respond(request: Request) -> Answer:
+        text = " ".join(item for name, item in parse_qsl(urlsplit(request.target).query) if name == param)
+        lowers, uppers = re.findall(r"gt?e\W?([12]\S+)", text), re.findall(r"lt\W?([12]\S+)", text)
+        kept = [user for user in users if [*lowers, ""][0] <= user["changed"]["at"] < [*uppers, "~"][0]]
+        return Answer(kept)
+
+    assert json.loads(parse(ask(server.on("/users", respond)))["params"]) == {param: value}
+
+
+def test_filter_by_creation_is_not_taken(server: Server, ask: Callable[..., str]) -> None:
+    """`since` may mean the creation. The record that changed last must pass the filter."""
+    users = [{"id": n, "created_at": f"2026-10-0{n}", "updated_at": f"2026-10-31T06:00:0{n}Z"} for n in range(1, 8)]
+
+    def respond(request: Request) -> Answer:
+        return Answer([user for user in users if str(user["created_at"]) >= request.query.get("since", "")])
+
+    assert parse(ask(server.on("/users", respond)))["mode"] == "snapshot"
+
+
+@pytest.mark.parametrize(
+    ("time", "form"), [("2026-10-31 06:00:00", ":%Y-%m-%d %H:%M:%S"), ("2026-10-31", ":date"), (1793400000, ":epoch")]
+)
+def test_filter_writes_times_as_the_records_do(
+    server: Server, ask: Callable[..., str], configure: Configure, time: str | int, form: str
+) -> None:
+    users = [{"id": number, "updated_at": time} for number in range(7)]
+
+    def respond(request: Request) -> Answer:
+        since = request.query.get("updated_since")
+        return Answer([user for user in users if since is None or user["updated_at"] >= type(time)(since)])
+
+    section = parse(ask(server.on("/users", respond)))
+    assert json.loads(section["params"]) == {"updated_since": f"{{watermark{form}}}"}
+    assert len(read(section, configure)) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("Next-Page", {"paginator": "cursor", "cursor_path": "Next-Page", "cursor_param": "page"}),
+        ("X-Next-Page", {"paginator": "next_url", "cursor_path": "X-Next-Page"}),
+        ("X-Pagination", {"paginator": "next_url", "cursor_path": "X-Pagination.NextPageLink"}),
+        ("x-pagination", {"paginator": "next_url", "total_path": "X-Pagination.TotalCount"}),
+    ],
+)
+def test_paging_in_headers_is_recognized(
+    server: Server, ask: Callable[..., str], configure: Configure, name: str, keys: dict[str, str]
+) -> None:
+    """A cursor, a link, or an object in JSON."""
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query.get("page", 1))
+        link = f"/users?page={page + 1}" if page < 4 else None
+        text = link
+        if name == "Next-Page":
+            text = str(page + 1) if page < 4 else None
+        elif name.lower() == "x-pagination":
+            text = json.dumps({"TotalCount": 10, "HasNext": page < 4, "NextPageLink": link})
+        users = [{"id": number} for number in range(10)][3 * page - 3 :][:3]
+        return Answer(users, headers={} if text is None else {name: text})
+
+    section = parse(ask(server.on("/users", respond)))
+    assert section.items() >= keys.items()
+    assert len(read(section, configure)) == 10
 
 
 @pytest.mark.parametrize("obeyed", ["ignores", "always empty", "refuses"])

@@ -177,6 +177,19 @@ def test_total_takes_precedence_over_end_flag(end: dict[str, object]) -> None:
         ("X-Total-Count", "3", True),
         ("X-Total-Count", "2", False),
         ("x-total", "3", True),
+        ("Total-Records", "3", True),
+        ("X-Pagination-Total", "3", True),
+        ("X-Pagination-Total-Count", "2", False),
+        ("Pagination-Count", "3", True),
+        ("X-WP-Total", "3", True),
+        ("Recurly-Total-Records", "3", True),
+        ("X-RateLimit-Total", "3", False),
+        ("X-WP-TotalPages", "2", True),
+        ("X-Pagination-Page-Count", "2", True),
+        ("X-Has-More", "true", True),
+        ("X-Has-More", "false", False),
+        ("X-Next-Cursor", "abc", True),
+        ("x-ms-continuation", "abc", True),
         ("X-Total-Pages", "2", True),
         ("X-Next-Page", "2", True),
         ("X-Next-Page", "", False),
@@ -366,17 +379,54 @@ def test_link_header_needs_no_probe() -> None:
     assert api.queries == []
 
 
-def test_cursor_in_header_is_detected() -> None:
-    """`cursor_path` is the name of the header."""
+@pytest.mark.parametrize(
+    ("header", "param", "end"),
+    [
+        ("X-Next-Page", "page", ""),
+        ("Next-Page", "page", None),
+        ("X-Next-Cursor", "cursor", None),
+        ("X-Continuation-Token", "continuation_token", None),
+        ("X-Continuation-Token", "continuationToken", None),
+        ("x-ms-continuationtoken", "continuationToken", None),
+        ("X-Pagination-Next-Page", "page", None),
+    ],
+)
+def test_cursor_in_header_is_detected(header: str, param: str, end: str | None) -> None:
+    """`cursor_path` is the name of the header. The last page sends it empty, or not at all."""
 
     def answer(query: dict[str, str]) -> Page:
-        page = int(query.get("page", 1))
-        return make_page(range(5)[2 * page - 2 :][:2], {"X-Next-Page": str(page + 1) if page < 3 else ""})
+        page = int(query.get(param, 1))
+        text = str(page + 1) if page < 3 else end
+        return make_page(range(5)[2 * page - 2 :][:2], {} if text is None else {header: text})
 
     api = Api(answer)
     decision = api.decide()
-    assert decision.keys == {"paginator": "cursor", "cursor_path": "X-Next-Page", "cursor_param": "page"}
+    assert decision.keys == {"paginator": "cursor", "cursor_path": header, "cursor_param": param}
     assert api.read(decision) == list(range(5))
+
+
+def test_cursor_may_return_in_its_header() -> None:
+    """As the services of Azure expect it."""
+    pages = [make_page([1, 2], {"x-ms-continuation": "t1"}), make_page([3, 4])]
+    request = Request(URL)
+    decision = decide(Paging(), request, pages[0], lambda sent: pages["x-ms-continuation" in sent.headers])
+    where = {"cursor_param": "x-ms-continuation", "cursor_in": "header"}
+    assert decision.keys == {"paginator": "cursor", "cursor_path": "x-ms-continuation", **where}
+
+
+def test_flag_in_header_is_detected() -> None:
+    """It says where the pages end."""
+
+    def answer(query: dict[str, str]) -> Page:
+        page = int(query.get("page", 1))
+        return make_page(range(6)[2 * page - 2 :][:2], {"X-Has-More": "true" if page < 3 else "false"})
+
+    api = Api(answer)
+    decision = api.decide()
+    assert decision.keys["more_path"] == "X-Has-More"
+    probes = len(api.queries)
+    assert api.read(decision) == list(range(6))
+    assert len(api.queries) == probes + 3
 
 
 def test_post_sends_cursor_in_body() -> None:

@@ -19,6 +19,7 @@ from wholeday.schema.paths import find, simplify
 
 MAX_PROBES = 12  # for one decision
 FAR = {"page": 10**6, "offset": 10**9}  # only an endless list has records there
+HEADER_RANK = 1  # of a header as the place for a cursor, among the parameters that may take it
 LONGEST_CURSOR = 40  # characters of a cursor in a line
 
 LAST_ID_PARAMS = ("starting_after", "since", "after", "last_id", "since_id", "after_id")
@@ -115,22 +116,27 @@ class _Detection:
         return None
 
     def _try_cursors(self) -> Decision | None:
-        named = self._paging.cursor_param
-        guesses = [
-            (rank, word, param)
-            for word in self._list_cursors()
-            for rank, param in enumerate([named] if named else vocabulary.guess_params(word.path))
-        ]
-        for _, (path, value), param in sorted(guesses, key=lambda guess: guess[0]):
-            keys = {"paginator": "cursor", "cursor_path": path, "cursor_param": param, **self._where_keys}
-            self._tried.append(param)
+        guesses = [(rank, word, keys) for word in self._list_cursors() for rank, keys in self._guess_params(word.path)]
+        for _, (path, value), where in sorted(guesses, key=lambda guess: guess[0]):
+            keys = {"paginator": "cursor", "cursor_path": path, **where}
+            self._tried.append(keys["cursor_param"])
             second = self._fetch_next(keys)
             if second is None or self._evidence.repeats(second):
                 continue
             if second.records or self._is_heeded(keys, second):
-                sent = f"'{path}' is {str(value)[:LONGEST_CURSOR]!r}; sent as '{param}'"
+                sent = f"'{path}' is {str(value)[:LONGEST_CURSOR]!r}; sent as '{keys['cursor_param']}'"
                 return self._conclude(keys, f"{sent} it gave {len(second.records)} other keys", second)
         return None
+
+    def _guess_params(self, path: str) -> Iterator[tuple[int, Keys]]:
+        """Yield the keys that may send the cursor at `path`, with their rank. A header may take it under its name."""
+        if named := self._paging.cursor_param:
+            yield 0, {"cursor_param": named, **self._where_keys}
+            return
+        for rank, param in enumerate(vocabulary.guess_params(path)):
+            yield rank, {"cursor_param": param, **self._where_keys}
+        if path in self._page.headers:
+            yield HEADER_RANK, {"cursor_param": path, "cursor_in": "header"}
 
     def _is_heeded(self, keys: Keys, second: Page) -> bool:
         """Return whether an empty page two is the end.
@@ -139,7 +145,8 @@ class _Detection:
         """
         if self._evidence.declares_more() or announces_more(second):
             return False
-        control = self._fetch(self._request.put(self._where, keys["cursor_param"], "no-such-cursor"))
+        where = keys.get("cursor_in", self._where)
+        control = self._fetch(self._request.put(where, keys["cursor_param"], "no-such-cursor"))
         return control is None or bool(control.records or control.end)
 
     def _try_positions(self) -> Decision | None:

@@ -121,12 +121,14 @@ class Paging:
     def read_more(self, page: Page) -> bool | None:
         """Return the flag at `more_path`: whether a page follows `page`. None without `more_path`.
 
-        Raises ValueError if the page has no such field.
+        Raises ValueError if the page has no such field or header.
         """
         if not self.more_path:
             return None
-        more, negated = is_true(page.fields, self.more_path), self.more_path.startswith("!")
-        if more is None and not has(page.fields, self.more_path.removeprefix("!")):
+        path, negated = self.more_path.removeprefix("!"), self.more_path.startswith("!")
+        fields = page.headers if path in page.headers and not has(page.fields, path) else page.fields
+        more = is_true(fields, self.more_path)
+        if more is None and not has(fields, path):
             raise ValueError(f"more_path = {self.more_path}, and the page has no such field")
         return negated if more is None else more
 

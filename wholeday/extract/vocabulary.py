@@ -20,15 +20,20 @@ from wholeday.schema.paths import find, load, simplify, to_integer, walk
 MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
 END = re.compile(r"(is)?(last|lastpage|done|complete|endofstream)")
 NEXT = re.compile(
-    r"(x|odata)?next(page|records?|cursor)?(url|uri|link|href|cursor|token|offset|key|number|marker|id|start|skip)?"
+    r"(odata)?next(page|records?|cursor)?(url|uri|link|href|cursor|token|offset|key|number|marker|id|start|skip)?"
     r"|after(cursor|url)?|(end)?cursors?|continuation(token)?|scrollid|startingafter|bookmark"
 )
 NO_NEXT = re.compile(r"(prev|previous|before|first|last|self|current)(page|cursor|url|link)?|rel|relation|type|title")
-TOTAL = re.compile(r"x?total(count|results|records|items|elements|size|hits|rows|users)?")
-COUNT = re.compile(r"(record|result|item|user)?s?count")
-PAGES = re.compile(r"(x?total|num)?pages|pagecount|lastpage")
-SIZE = re.compile(r"(page|max)?(limit|size|results|rows)|(page|max)count|x?perpage|itemsperpage|max|first|top|take")
-PAGE = re.compile(r"x?(current)?page(number|num|no|index)?|p|number")
+TOTAL = re.compile(
+    r"total((number)?(of)?(count|results|records|items|elements|entries|objects|docs|size|hits|rows|users|found))?"
+    r"|num(found|results|records|items|rows)|(record|result|item|row)s?total|fullcount"
+)
+COUNT = re.compile(r"(record|result|item|user)?s?count|records")
+PAGES = re.compile(r"(total|num)?pages|(total)?pages?count|lastpage")
+SIZE = re.compile(r"(page|max)?(limit|size|results|rows)|(page|max)count|perpage|itemsperpage|max|first|top|take")
+PAGE = re.compile(r"(current)?page(number|num|no|index)?|p|number")
+# The words before the meaning of a header: X-Pagination-Total-Count, x-ms-continuation, Recurly-Total-Records
+PREFIX = re.compile(r"(x-)?((?!rate)\w+-(?=total|next))?((ms|wp|pagination|paging)-)*")
 OFFSET = re.compile(r"(result|page)?offset|skip|start(index|at|row)?|first(result)?|from")
 KEY = re.compile(r"(^|[._])(id|uuid|guid|key|pk)$|(Id|ID|Uuid|UUID)$")
 # Usual page sizes without trailing zeros
@@ -41,7 +46,7 @@ PERHAPS_DELETED = ("active", "isactive", "enabled", "suspended", "archived", "st
 
 CURSOR_PARAMS = (
     *("cursor", "after", "start_cursor", "page_token", "pageToken", "starting_after", "next_token", "page"),
-    "continuation",
+    *("continuation", "continuationToken"),
 )
 
 
@@ -54,7 +59,8 @@ class Word(NamedTuple):
 
     @property
     def name(self) -> str:
-        return simplify(self.path.rpartition(".")[2])
+        """The last name of the path, simplified. A header loses its prefix."""
+        return simplify(strip_prefix(self.path.rpartition(".")[2]))
 
 
 class Place(NamedTuple):
@@ -66,6 +72,16 @@ class Place(NamedTuple):
     start: int
 
 
+def strip_prefix(name: str) -> str:
+    """Return the name of a header in lower case and without its prefix; any other name unchanged."""
+    return PREFIX.sub("", name.lower(), count=1) if "-" in name else name
+
+
+def list_headers(page: Page) -> list[Word]:
+    """List the headers of a page."""
+    return [Word(name, text.strip()) for name, text in page.headers.items()]
+
+
 def find_fields(page: Page) -> list[Word]:
     """List the fields of a page that a dotted path reaches; fields within a list are out of reach."""
     words = [Word(".".join(path), value) for path, value in walk(page.fields)]
@@ -75,6 +91,8 @@ def find_fields(page: Page) -> list[Word]:
 def find_flags(page: Page) -> list[Word]:
     """List the flags for a further page, named as `more_path` names them. True: another page follows."""
     flags = [word for word in find_fields(page) if isinstance(word.value, bool)]
+    texts = {"true": True, "false": False}
+    flags += [Word(name, texts[text.lower()]) for name, text in list_headers(page) if text.lower() in texts]
     ends = [Word("!" + word.path, not word.value) for word in flags if END.fullmatch(word.name)]
     return [word for word in flags if MORE.fullmatch(word.name)] + ends
 
@@ -84,7 +102,7 @@ def find_nexts(page: Page) -> list[Word]:
     header = page.headers.get("Link", "")
     link = parse_next_link(header) or (header if is_malformed(header) else None)
     found = [] if link is None else [Word("Link", link)]
-    found += [Word(name, text.strip()) for name, text in page.headers.items() if simplify(name).startswith("xnext")]
+    found += [word for word in list_headers(page) if NEXT.fullmatch(word.name)]
     for path, value in walk(page.fields):
         names = [simplify(name) for name in path[-2:]]
         leads = any(map(NEXT.fullmatch, names)) and not NO_NEXT.fullmatch(names[-1]) and not isinstance(value, bool)
@@ -113,7 +131,7 @@ def find_ends(page: Page) -> list[str]:
 
 def find_totals(page: Page) -> list[Word]:
     """List fields and headers that may hold the number of all records, or of all pages (`pages:`), likeliest first."""
-    words = [*find_fields(page), *(Word(name, text) for name, text in page.headers.items())]
+    words = [*find_fields(page), *list_headers(page)]
     numbers = [Word(word.path, number) for word in words if (number := to_integer(word.value)) is not None]
     found = [word for pattern in (TOTAL, COUNT) for word in numbers if pattern.fullmatch(word.name)]
     found += [Word("pages:" + word.path, word.value) for word in numbers if PAGES.fullmatch(word.name)]
@@ -125,7 +143,7 @@ def find_sizes(request: Request, page: Page) -> list[Word]:
     """List parameters, fields and headers that may hold the page size."""
     # A parameter `count` is a page size; in an answer it is a number of records, on the page or in all.
     sent = [word for word in list_params(request) if SIZE.fullmatch(word.name) or word.name == "count"]
-    words = [*find_fields(page), *(Word(name, text) for name, text in page.headers.items())]
+    words = [*find_fields(page), *list_headers(page)]
     sizes = sent + [word for word in words if SIZE.fullmatch(word.name)]
     return [Word(word.path, number) for word in sizes if (number := to_integer(word.value))]
 
@@ -135,7 +153,7 @@ def find_places(request: Request, page: Page) -> Iterator[Place]:
     sent = list_params(request)
     words = [(word, word.path) for word in sent]
     words += [(word, word.path.rpartition(".")[2]) for word in find_fields(page)]
-    words += [(Word(name, text), re.sub(r"^x-", "", name.lower())) for name, text in page.headers.items()]
+    words += [(word, strip_prefix(word.path)) for word in list_headers(page)]
     for word, param in words:
         number, name = to_integer(word.value), simplify(param.rpartition(".")[2])
         if number in (0, 1) and PAGE.fullmatch(name):
@@ -154,9 +172,7 @@ def list_params(request: Request) -> list[Word]:
 
 def guess_params(path: str) -> list[str]:
     """Guess the names of the parameter that takes the cursor at `path`, likeliest first."""
-    leaf = path.rpartition(".")[2]
-    if "-" in leaf:  # a header
-        leaf = re.sub(r"^x-", "", leaf.lower()).replace("-", "_")
+    leaf = strip_prefix(path.rpartition(".")[2]).replace("-", "_")
     own = re.sub(r"^next_?", "", leaf, flags=re.IGNORECASE)
     words = [word for word in reversed(leaf.lower().split("_")) if word in CURSOR_PARAMS]
     return [name for name in dict.fromkeys((own[:1].lower() + own[1:], *words, leaf, *CURSOR_PARAMS)) if name]
@@ -182,7 +198,7 @@ def find_keys(records: Sequence[Any]) -> list[str]:
 def find_times(records: Sequence[Any]) -> dict[str, str]:
     """Map the dotted path of each field that is a time in at least half of the records to its placeholder format.
 
-    The format is empty for text, else `:epoch` or `:epoch_ms`.
+    The format is empty for RFC 3339, else `:epoch`, `:epoch_ms`, `:date` or directives of strftime.
     """
     seen: dict[str, Counter[str]] = {}
     for record in records:
@@ -220,7 +236,10 @@ def is_round(count: int) -> bool:
 
 def _read_time_format(value: Any) -> str | None:
     if isinstance(value, str):
-        return "" if re.match(r"\d{4}-\d\d-\d\d", value) else None
+        found = re.match(r"\d{4}-\d\d-\d\d(?:$|( \d\d:\d\d:\d\d$)?)", value)
+        if found is None:
+            return None
+        return ":%Y-%m-%d %H:%M:%S" if found[1] else ":date" if len(value) == 10 else ""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 10**9:
         return ":epoch" if value < 10**11 else ":epoch_ms"
     return None

@@ -19,7 +19,7 @@ from wholeday.errors import OutageError, SourceError
 from wholeday.extract.http import deadline, failures
 from wholeday.extract.http.auth import Auth
 from wholeday.extract.http.body import START_BYTES, check_end, read_body, read_start
-from wholeday.extract.http.envelope import split_list
+from wholeday.extract.http.envelope import read_header_objects, split_list
 from wholeday.extract.http.page import Page, Request
 from wholeday.extract.http.record_list import ListFinder
 from wholeday.extract.http.retries import Retries
@@ -141,7 +141,8 @@ class Client:
             if found.is_lines:
                 check_end(response)
             headers = CaseInsensitiveDict({name: decode_header(text) for name, text in response.headers.items()})
-            return Page(response.url, headers, split_list(found.content), found.fields, found.content)
+            fields = {**read_header_objects(headers), **found.fields}
+            return Page(response.url, headers, split_list(found.content), fields, found.content)
         except failures.RecoverableError as error:
             raise failures.RecoverableError(f"{what}: {error}") from None
         except failures.BadPageError as error:

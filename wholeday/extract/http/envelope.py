@@ -25,6 +25,7 @@ ERRORS = ("error", "errors")
 VALUE = "value"  # the field of a record that was a number or a text
 NOT_EMPTY = ("...",)  # stands for a list with items: it is true, and neither a number nor a cursor
 
+PAGING = re.compile(r"pag(e|ing|inat)", re.IGNORECASE)  # in the name of a header
 MEMBER = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
 END = re.compile(rb"[ \t\r\n]*}[ \t\r\n]*")
 EMPTY_LIST = re.compile(rb"\[[ \t\r\n]*\]")
@@ -149,6 +150,16 @@ def read_fields(page: Mapping[str, msgspec.Raw], depth: int = MAX_FIELD_DEPTH) -
         elif (start := LIST_START.match(raw)) and start[1] != b"]":
             fields[name] = NOT_EMPTY
     return fields
+
+
+def read_header_objects(headers: Mapping[str, str]) -> dict[str, object]:
+    """Decode the headers about paging whose value is an object. Their names become `X-Pagination`, in any case."""
+    objects: dict[str, object] = {}
+    for name, text in headers.items():
+        if PAGING.search(name) and text.lstrip().startswith("{"):
+            with contextlib.suppress(BadPageError, RecoverableError):  # it has braces and is something else
+                objects[name.title()] = read_fields(split_envelope(text.strip().encode()))
+    return objects
 
 
 def _decode_value(name: str, raw: msgspec.Raw) -> object:

@@ -88,7 +88,10 @@ class Page:
     records: Sequence[msgspec.Raw]
     """The records, each as the bytes that the source sent."""
     fields: Mapping[str, object] = field(default_factory=dict)
-    """The object around the records, without its lists other than links and errors; empty if the page is a list."""
+    """The object around the records, without its lists other than links and errors; empty if the page is a list.
+
+    A header about paging whose value is an object, such as X-Pagination, is a field too.
+    """
     content: bytes = b""
     """The bytes of the list of records."""
     end: str = ""
