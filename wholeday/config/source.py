@@ -86,7 +86,9 @@ class Source(Days):
         parsing=luigi.BoolParameter.EXPLICIT_PARSING,
         description="whether requests for later pages repeat params",
     )
-    more_path = luigi.Parameter(default="", description="field that says whether more pages follow; !field negates it")
+    more_path = luigi.Parameter(
+        default="", description="field or header that says whether more pages follow; !field negates it"
+    )
     total_path = luigi.Parameter(
         default="", description="field with the total number of records; pages:field: the number of pages"
     )
