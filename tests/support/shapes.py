@@ -489,5 +489,5 @@ class Graph(OAuth2Shape):
 SHAPES: dict[str, type[Shape]] = {
     each.__name__.lower(): each
     for each in (*Shape.__subclasses__(), *OAuth2Shape.__subclasses__())
-    if each is not OAuth2Shape
+    if each.__module__ == __name__
 }

@@ -709,6 +709,7 @@ def test_refused_parameter_costs_one_probe() -> None:
     [
         (lambda _: {"total": 5}, {"total_path": "total"}),
         (lambda _: {"meta": {"totalCount": 5}}, {"total_path": "meta.totalCount"}),
+        (lambda _: {"hits": {"total": {"value": 5}}}, {"total_path": "hits.total.value"}),
         (lambda _: {"count": 5}, {"total_path": "count"}),
         (lambda _: {"total_pages": 3}, {"total_path": "pages:total_pages"}),
         (lambda _: {"total": 2}, {}),
@@ -741,6 +742,16 @@ def test_falling_number_of_pages_is_used(name: str, numbers: tuple[int, int], ta
         return make_page(range(3)[start:][:2], next=f"?x={start + 2}", **{name: numbers[start > 0]})
 
     assert ("total_path" in Api(answer).decide().keys) == taken
+
+
+def test_remaining_pages_are_no_total() -> None:
+    """Beside a total that falls by the records of page one, the pages are those that remain."""
+
+    def answer(query: dict[str, str]) -> Page:
+        start = int(query.get("x", 0))
+        return make_page(range(6)[start:][:2], next=f"?x={start + 2}", total_items=6 - start, page_count=3 - start // 2)
+
+    assert "total_path" not in Api(answer).decide().keys
 
 
 def test_flag_is_used_if_page_two_has_it() -> None:

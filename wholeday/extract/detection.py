@@ -6,6 +6,7 @@ Non-goals: sending requests; a callback does. Detection never takes silence for 
 one of several, and never takes a filter, a shuffled list or an endless list for pages.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ HEADER_RANK = 1  # of a header as the place for a cursor, among the parameters t
 LONGEST_CURSOR = 40  # characters of a cursor in a line
 
 LAST_ID_PARAMS = ("starting_after", "since", "after", "last_id", "since_id", "after_id")
-POSITION_PARAMS = ("page", "_page", "offset", "skip", "first", "start", "startIndex")
+POSITION_PARAMS = ("page", "_page", "offset", "skip", "first", "start", "startIndex", "from")
 SIBLINGS = {  # a parameter for the size, and the parameters for the position that go with it
     "_limit": ("_page", "_start"),
     "limit": ("offset", "skip", "page"),
@@ -136,7 +137,8 @@ class _Detection:
         for rank, param in enumerate(vocabulary.guess_params(path)):
             yield rank, {"cursor_param": param, **self._where_keys}
         if path in self._page.headers:
-            yield HEADER_RANK, {"cursor_param": path, "cursor_in": "header"}
+            name = re.sub(r"^next-", "", path, flags=re.IGNORECASE)  # Next-Range goes into Range
+            yield HEADER_RANK, {"cursor_param": name, "cursor_in": "header"}
 
     def _is_heeded(self, keys: Keys, second: Page) -> bool:
         """Return whether an empty page two is the end.
@@ -160,7 +162,7 @@ class _Detection:
             paginator = "page" if vocabulary.PAGE.fullmatch(simplify(param)) else "offset"
             if decision := self._try_position(paginator, param, None):
                 return decision
-        return None if self._evidence.more else self._try_last_ids("since")
+        return None if self._evidence.more else self._try_last_ids("since", "before")
 
     def _list_usual_params(self) -> Iterator[str]:
         for word in vocabulary.list_params(self._request):

@@ -102,11 +102,19 @@ class Evidence:
             return None
         received = self.received + (0 if second is None else len(second.records))
         again = [] if second is None else vocabulary.find_totals(second)
-        for word in vocabulary.find_totals(self._page):
+        words = vocabulary.find_totals(self._page)
+        remains = any(
+            word.value == each.value + self.received and vocabulary.TOTAL.fullmatch(word.name)
+            for word in words
+            for each in again
+            if each.path == word.path
+        )
+        for word in words:
             is_pages = word.path.startswith("pages:")
             # A "count" may be the number of records on the page.
             is_own = is_pages and "count" in simplify(word.path) and word.value == self.received
-            is_vague = is_own or vocabulary.COUNT.fullmatch(word.name)
+            # If the records are those that remain, so are the pages.
+            is_vague = is_own or (is_pages and remains) or vocabulary.COUNT.fullmatch(word.name)
             least = 2 if is_pages else received
             later = [each.value for each in again if each.path == word.path]
             # Another number on page two: the records that remain, or the total of a list that changes. The latter

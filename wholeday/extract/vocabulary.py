@@ -20,7 +20,7 @@ from wholeday.schema.paths import find, load, simplify, to_integer, walk
 MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
 END = re.compile(r"(is)?(last|lastpage|done|complete|endofstream)")
 NEXT = re.compile(
-    r"(odata)?next(page|records?|cursor)?(url|uri|link|href|cursor|token|offset|key|number|marker|id|start|skip)?"
+    r"(odata)?next(page|records?|cursor)?(url|uri|link|href|cursor|token|offset|key|number|marker|id|start|skip|range)?"
     r"|after(cursor|url)?|(end)?cursors?|continuation(token)?|scrollid|startingafter|bookmark"
 )
 NO_NEXT = re.compile(r"(prev|previous|before|first|last|self|current)(page|cursor|url|link)?|rel|relation|type|title")
@@ -35,7 +35,7 @@ PAGE = re.compile(r"(current)?page(number|num|no|index)?|p|number")
 # The words before the meaning of a header: X-Pagination-Total-Count, x-ms-continuation, Recurly-Total-Records
 PREFIX = re.compile(r"(x-)?((?!rate)\w+-(?=total|next))?((ms|wp|pagination|paging)-)*")
 OFFSET = re.compile(r"(result|page)?offset|skip|start(index|at|row)?|first(result)?|from")
-KEY = re.compile(r"(^|[._])(id|uuid|guid|key|pk)$|(Id|ID|Uuid|UUID)$")
+KEY = re.compile(r"(^|[._])(id|uuid|guid|key|pk|sid)$|(Id|ID|Uuid|UUID)$|(^|\.)ur[li]$")
 # Usual page sizes without trailing zeros
 ROUND = {*("1", "12", "125", "15", "2", "24", "25", "3", "36", "4", "48", "5", "6", "75", "8", "96")}
 BEST_KEYS = ("id", "uuid", "guid", "_id")
@@ -59,8 +59,8 @@ class Word(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last name of the path, simplified. A header loses its prefix."""
-        return simplify(strip_prefix(self.path.rpartition(".")[2]))
+        """The last name of the path, simplified. A header loses its prefix; `total.value` is a total."""
+        return simplify(strip_prefix(self.path.removesuffix(".value").rpartition(".")[2]))
 
 
 class Place(NamedTuple):
@@ -156,11 +156,18 @@ def find_places(request: Request, page: Page) -> Iterator[Place]:
     words += [(word, strip_prefix(word.path)) for word in list_headers(page)]
     for word, param in words:
         number, name = to_integer(word.value), simplify(param.rpartition(".")[2])
+        bracketed = [] if word in sent else add_brackets(word.path)
         if number in (0, 1) and PAGE.fullmatch(name):
-            params = [param] if word in sent else ["page", param]
-            yield from (Place(word.path, "page", each, number) for each in params)
+            params = [param] if word in sent else ["page", *bracketed, param, "pageNumber"]
+            yield from (Place(word.path, "page", each, number) for each in dict.fromkeys(params))
         elif number in (0, 1) and OFFSET.fullmatch(name):
-            yield Place(word.path, "offset", param, number)
+            yield from (Place(word.path, "offset", each, number) for each in (param, *bracketed))
+
+
+def add_brackets(path: str) -> list[str]:
+    """Return the parameter that a field such as `meta.pagination.page` may mean: `pagination[page]`."""
+    *_, parent, leaf = ["", *path.split(".")]
+    return [f"{parent}[{leaf}]"] if parent and "-" not in parent else []
 
 
 def list_params(request: Request) -> list[Word]:
@@ -192,7 +199,12 @@ def find_keys(records: Sequence[Any]) -> list[str]:
         and all(find(record, path) == value for record, value in zip(records, each, strict=True))
     ]
     rank = {name: number for number, name in enumerate(BEST_KEYS)}
-    return sorted(unique, key=lambda path: (rank.get(path, len(rank)), path.count("."), "uuid" not in path, len(path)))
+
+    def order(path: str) -> tuple[int, bool, int, bool]:
+        """Rank a URL last: it is the key of a record without any other. Among equals, the first field is likeliest."""
+        return rank.get(path, len(rank)), path.endswith(("url", "uri")), path.count("."), "uuid" not in path
+
+    return sorted(unique, key=order)
 
 
 def find_times(records: Sequence[Any]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from wholeday.extract import vocabulary
 from wholeday.extract.detection import Decision, EndlessError, decide
 from wholeday.extract.evidence import UndecidedError, announces_more
 from wholeday.extract.http.client import AnswerError
+from wholeday.extract.http.envelope import starts_with
 from wholeday.extract.http.page import Page, Request
 from wholeday.extract.paging import TOTAL_HEADERS, Paging
 from wholeday.extract.vocabulary import find_keys, load_records
@@ -102,6 +103,12 @@ class Examination(Probe):
         )
         if not self.page.records:
             self.doubt("the first page is empty, so records and paging are unknown: use a URL with records")
+        odd = sum(not starts_with(record, b"{") for record in self.page.records)
+        if odd:
+            self.doubt(
+                f"{odd} of {len(self.page.records)} items of the list are no objects, so each is rejected: "
+                "check whether another URL or format gives a list of objects"
+            )
 
     def _examine_paging(self) -> None:
         if self.paging.paginator != "auto":
@@ -160,7 +167,11 @@ class Examination(Probe):
         size, keys = len(self.page.records), self.read_keys(self.page)
         if size < 2 or any(vocabulary.SIZE.fullmatch(word.name) for word in vocabulary.list_params(self.request)):
             return ""
-        echoed = (word.path.rpartition(".")[2] for word in vocabulary.find_sizes(self.request, self.page))
+        echoed = [
+            name
+            for word in vocabulary.find_sizes(self.request, self.page)
+            for name in (*vocabulary.add_brackets(word.path), word.path.rpartition(".")[2])
+        ]
         names = [{"itemsPerPage": "count", "X-Per-Page": "per_page"}.get(name, name) for name in echoed]
         for name in dict.fromkeys([*names, *SIZE_PARAMS]):
             page = self.ask(self.request.put(self.place, name, size // 2))

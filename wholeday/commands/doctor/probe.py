@@ -29,6 +29,7 @@ class Probe:
     def __init__(self, config: Source) -> None:
         self.config = config
         self.client = Client(copy_section(config, retries=min(config.retries, 1)), clock.utc_now().date())
+        self.client.lists.looks_deep = True
         self.unsure: list[str] = []
         self.paging, date = Paging.of(config), clock.utc_now().date()
         # The placeholders before the first load.
@@ -45,7 +46,7 @@ class Probe:
     def open(self) -> Iterator[None]:
         """Open the client and fetch the first page. Raises SourceError if the page cannot be read."""
         with self.client.open():
-            self.page = self.answers[self.request.identity] = self.client.fetch(self.request)
+            self.page = self.answers[self.request.identity] = self.client.fetch(self.request, is_first=True)
             yield
 
     def doubt(self, text: str) -> None:

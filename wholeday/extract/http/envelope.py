@@ -21,6 +21,7 @@ from wholeday.schema.scan import count_items, scan
 MAX_RECORDS = 1_000_000  # per page: a small body may hold many
 MAX_FIELD_DEPTH = 20  # levels of objects that are searched for fields
 LINKS = ("link", "links")
+RELATIONS, TARGETS = ("rel", "relation"), ("href", "url", "uri")  # of a link in a list of links
 ERRORS = ("error", "errors")
 VALUE = "value"  # the field of a record that was a number or a text
 NOT_EMPTY = ("...",)  # stands for a list with items: it is true, and neither a number nor a cursor
@@ -137,19 +138,33 @@ def _check_count(content: bytes | msgspec.Raw, kind: object) -> None:
 
 
 def read_fields(page: Mapping[str, msgspec.Raw], depth: int = MAX_FIELD_DEPTH) -> dict[str, object]:
-    """Decode the fields of a page, without its lists. Lists of links and errors stay; others become NOT_EMPTY.
+    """Decode the fields of a page, without its lists. Lists of errors stay; others become NOT_EMPTY.
 
-    Empty lists are left out.
+    A list of links becomes an object by relation. Empty lists are left out.
     """
     fields: dict[str, object] = {}
     for name, raw in page.items():
         if starts_with(raw, b"{"):
             fields[name] = read_fields(split_envelope(raw), depth - 1) if depth > 1 else {}
         elif not starts_with(raw, b"[") or name.strip("_").lower() in (*LINKS, *ERRORS):
-            fields[name] = _decode_value(name, raw)
+            fields[name] = _name_links(_decode_value(name, raw))
         elif (start := LIST_START.match(raw)) and start[1] != b"]":
             fields[name] = NOT_EMPTY
     return fields
+
+
+def _name_links(value: object) -> object:
+    """Turn a list of links into an object by relation: `[{"rel": "next", "href": "/2"}]` into `{"next": "/2"}`."""
+    links: dict[str, object] = {}
+    for link in value if isinstance(value, list) else ():
+        if not isinstance(link, dict):
+            return value
+        relation = next((link[name] for name in RELATIONS if isinstance(link.get(name), str)), None)
+        target = next((link[name] for name in TARGETS if link.get(name)), None)
+        if relation is None or target is None:
+            return value
+        links.setdefault(relation, target)
+    return links or value
 
 
 def read_header_objects(headers: Mapping[str, str]) -> dict[str, object]:

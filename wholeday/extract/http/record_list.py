@@ -18,6 +18,7 @@ from wholeday.schema.paths import find
 
 EMPTY_VALUES = (b"{}", b"false", b'""')  # some sources send these for an empty list
 USUAL_NAMES = ("data", "items", "results", "records", "users")
+USUAL_DEEP_NAMES = ("docs", "edges", "entries", "hits", "list", "nodes", "rows", "values")
 USUAL_SCALAR_NAMES = ("members", "ids", "keys", "values")  # of a list of texts or numbers
 
 
@@ -37,6 +38,8 @@ class ListFinder:
     def __init__(self, config: Source) -> None:
         self.selector = None if config.data_selector == "auto" else config.data_selector
         """The dotted path of the list: `data_selector`, or the path that the first page showed; None before that."""
+        self.looks_deep = False
+        """Whether a list within an object counts, if it has a usual name. A person should look at the result."""
         self._errors = BodyErrors(config.error_path, config.ok_when)
         self._total_path, self._usual = config.total_path, (*USUAL_NAMES, config.section)
 
@@ -92,7 +95,7 @@ class ListFinder:
         found = None
         if selector is None:
             if (path := self._guess_path(page)) is not None:
-                return path, page[path]
+                return path, envelope.find_raw(page, path)
         else:
             found = envelope.find_raw(page, selector)
             if envelope.starts_with(found, b"[") or envelope.starts_with(found, b"n"):
@@ -132,7 +135,8 @@ class ListFinder:
         if len(lists) == 1 and not found and (name := next(iter(lists))).lower() in (*self._usual, *USUAL_SCALAR_NAMES):
             return name
         if len(names) != 1:
-            return None
+            deep = [path for path in found if path.rpartition(".")[2].lower() in (*self._usual, *USUAL_DEEP_NAMES)]
+            return deep[0] if self.looks_deep and not names and len(deep) == 1 else None
         has_doubts = len(found) > 1 or bool(_list_nulls(page, self._usual))
         return None if has_doubts and names[0].lower() not in self._usual else names[0]
 
