@@ -1,0 +1,421 @@
+"""Infer a record class from the records of a source.
+
+Responsibilities: which fields become columns, child tables or JSON, the key, and the time of the last change.
+Non-goals: the type of a value (`types`), names (`names`), and the text of the class (`module`).
+"""
+
+import itertools
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wholeday.commands.new.model import Field, Model, Path, Proposal, Type, write_path
+from wholeday.commands.new.names import LISTS, NEUTRAL, name_class, name_column, to_singular, to_snake
+from wholeday.commands.new.observe import EMPTY, LINK, LIST, OBJECT, OTHER_TIMES, TEXT, Seen
+from wholeday.commands.new.personal import find_personal
+from wholeday.commands.new.types import JSON, decide_type
+from wholeday.extract.vocabulary import BEST_KEYS, KEY, UPDATED
+from wholeday.log import count
+from wholeday.schema.tables import RESERVED_CHILD_COLUMNS, RESERVED_COLUMNS
+
+MOST_COLUMNS = 26  # of all classes of a dataset, so that they fit a screen
+LEAST_COLUMNS = 12  # of a class, however many the others have
+MOST_LEVELS = 2  # of child tables
+TIMES = ("datetime", "Epoch", "EpochMillis")
+KEY_TYPES = ("int", "str", "UUID", "date")
+FREE = re.compile(r"meta_?data|custom_?fields|annotations|extras?|additional_?properties|user_?data", re.IGNORECASE)
+"""Objects whose members are up to the users of the source."""
+BESIDE = {"object", "has_more", "hasmore", "url", "total_count", "totalcount", "count", "next", "total", "pageinfo"}
+"""Fields beside a list in an object that has no other purpose."""
+DATA_NAME = re.compile(r"\d|.*[@/]|[0-9a-f]{8}(-|[0-9a-f]{8})")  # as the beginning of a name that is data
+CODES = (re.compile(r"[A-Z]{3}"), re.compile(r"[a-z]{2}([_-][A-Z]{2})?"))  # currencies and languages
+OTHER_IDS = ("sid", "gid", "oid", "urn", "hash")
+NAMED_KEYS = ("key", "code", "slug", "sku", "symbol", "number", "iso", "login", "username", "handle", "email", "name")
+PART_OF_KEY = re.compile(
+    r"(^|_)(id|uuid|date|day|month|year|version|code|currency|country|number|position|key)$|^name$"
+)
+FEW = 20  # records, which say little about a key
+NOWHERE = ("no_time_of_change",)  # a path that no record has
+
+
+class NoKeyError(ValueError):
+    """No field, and no two fields, identify a record."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What an OpenAPI document says about a place in the records."""
+
+    type: str = ""
+    """The type of a column: `int`, `datetime`, `Json`, …; empty if the document does not say."""
+    is_required: bool = False
+
+
+@dataclass
+class Sample:
+    """The records seen so far."""
+
+    seen: Seen = field(default_factory=Seen)
+    """What was seen at each place, also in the records that are not kept."""
+    records: list[Any] = field(default_factory=list)
+    """The records that are kept, for the search of the key."""
+
+    def add(self, records: Iterable[Any]) -> None:
+        """Add decoded records, and keep them."""
+        for record in records:
+            self.seen.add(record)
+            self.records.append(record)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides on a class, in addition to the records."""
+
+    dataset: str
+    most_digits: int = 15
+    """The digits of a Decimal in the database."""
+    hints: Mapping[Path, Hint] = field(default_factory=dict)
+    pinned: Mapping[Path, Type] = field(default_factory=dict)
+    """Types by path, where the records themselves showed that no narrower one holds."""
+    key: tuple[Path, ...] = ()
+    """The key, where it is known already."""
+    most_columns: int = MOST_COLUMNS
+
+
+def infer(sample: Sample, rules: Rules) -> Proposal:
+    """Propose the record class for a sample. Raises NoKeyError."""
+    return _Inference(sample, rules).run()
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The table that columns are made for: of the dataset, or of a list."""
+
+    names: tuple[str, ...]
+    """The dataset, and the lists on the way."""
+    path: Path = ()
+    """The path of the list."""
+
+    @property
+    def level(self) -> int:
+        return len(self.names) - 1
+
+    @property
+    def owner(self) -> str:
+        return to_singular(self.names[-1])
+
+
+class _Inference:
+    def __init__(self, sample: Sample, rules: Rules) -> None:
+        self._sample, self._rules = sample, rules
+        self._total = sample.seen.objects
+        self._root = _Table((rules.dataset,))
+        self._proposal = Proposal(Model(name_class(rules.dataset), []), self._total)
+        self._classes = [self._proposal.model.class_name]
+
+    def run(self) -> Proposal:
+        proposal, leaves = self._proposal, dict(self._list_leaves(self._sample.seen))
+        proposal.empty = [write_path(path) for path in _list_empty(self._sample.seen)]
+        key = list(self._rules.key) or self._find_key(leaves)
+        changed = self._find_changed({path: seen for path, seen in leaves.items() if path not in key})
+        kept = {*key, changed} if changed else {*key}
+        most = max(LEAST_COLUMNS, self._rules.most_columns - self._count_children(leaves, self._root))
+        dropped = self._shorten(leaves, kept, most)
+        taken = ["updated_at", "others"]
+        for path in [*key, *(path for path in leaves if path not in {*kept, *dropped})]:
+            column = self._make_field(self._root, path, leaves[path], self._total, taken, is_key=path in key)
+            proposal.model.fields.append(column)
+        self._add_changed(changed, leaves)
+        if dropped or self._has_unreachable():
+            if dropped:
+                left = ", ".join(write_path(path) for path in dropped)
+                proposal.doubts.append(f"the class fits a screen; the column others holds the rest: {left}")
+            self._insert_before_last(Field("others", (), JSON, True))
+        proposal.lenient = any(column.type.is_lenient for model in proposal.model.walk() for column in model.fields)
+        proposal.personal = find_personal(proposal.model, self._sample.seen)
+        return proposal
+
+    def _insert_before_last(self, column: Field) -> None:
+        self._proposal.model.fields.insert(-1, column)
+
+    # Which places are columns.
+
+    def _list_leaves(self, node: Seen, within: Path = (), path: Path = ()) -> Iterator[tuple[Path, Seen]]:
+        """Yield the places of the columns: scalars, lists, and objects that are not split into columns.
+
+        `within` is the path of the list whose items are looked at.
+        """
+        for name, seen in node.fields.items():
+            place = (*path, name)
+            full = (*within, *place)
+            if not is_reachable(name, path) or (is_empty(seen) and full not in self._rules.hints):
+                continue  # an object with an unreachable name is a leaf, so such a name is at the top
+            if full in self._rules.pinned or set(seen.kinds) != {OBJECT} or is_map(seen, name):
+                yield place, seen
+            elif (inner := _find_wrapped(seen)) is not None:
+                yield (*place, inner), seen.fields[inner]
+            else:
+                yield from self._list_leaves(seen, within, place)
+
+    def _has_unreachable(self) -> bool:
+        return any(not is_reachable(name, ()) and seen.present for name, seen in self._sample.seen.fields.items())
+
+    def _count_children(self, leaves: Mapping[Path, Seen], table: _Table) -> int:
+        """Count the lines of the classes of lists."""
+        number = 0
+        for path, seen in leaves.items():
+            if self._holds_records(table, path, seen):
+                below = _Table((*table.names, path[-1]), (*table.path, *path))
+                inner = dict(self._list_leaves(_get_items(seen), below.path))
+                number += 1 + len(inner) + self._count_children(inner, below)
+        return number
+
+    def _shorten(self, leaves: Mapping[Path, Seen], kept: Collection[Path], most: int) -> list[Path]:
+        """Return the places that a class of so many columns leaves out: links first, then deep and constant ones."""
+
+        def rank(item: tuple[int, Path]) -> tuple[Any, ...]:
+            number, path = item
+            seen = leaves[path]
+            is_link = seen.forms[LINK] == seen.present and seen.present > 0
+            return is_link, seen.present * 2 < self._total, len(path), number
+
+        if len(leaves) < most:
+            return []
+        order = sorted(((number, path) for number, path in enumerate(leaves) if path not in kept), key=rank)
+        gone = {path for _, path in order[max(0, most - 1 - len(kept)) :]}
+        return [path for path in leaves if path in gone]
+
+    # What a column is.
+
+    def _make_field(
+        self, table: _Table, path: Path, seen: Seen, total: int, taken: list[str], *, is_key: bool = False
+    ) -> Field:
+        """Make the column at a place that `total` objects could have, and add its name to `taken`."""
+        name = name_column(path, taken, table.owner, RESERVED_CHILD_COLUMNS if table.level else RESERVED_COLUMNS)
+        taken.append(name)
+        full = (*table.path, *path)
+        column = Field(name, path, self._decide(full, seen, is_key), not is_key and seen.present < total, is_key)
+        if self._holds_records(table, path, seen):
+            children = self._make_children(_Table((*table.names, name), full), _get_items(seen))
+            column.children, column.type = children, Type(f"list[{children.class_name}]")
+        if not is_key and (hint := self._rules.hints.get(full)):
+            column.is_nullable |= not hint.is_required
+        column.is_nullable |= column.type.is_lenient and seen.forms[EMPTY] > 0
+        return column
+
+    def _decide(self, full: Path, seen: Seen, is_key: bool = False) -> Type:
+        if full in self._rules.pinned:
+            return self._rules.pinned[full]
+        found = decide_type(seen, to_snake(full[-1]), is_key, self._rules.most_digits)
+        hint = self._rules.hints.get(full)
+        return apply_hint(found, hint.type, seen) if hint and not is_key else found
+
+    def _holds_records(self, table: _Table, path: Path, seen: Seen) -> bool:
+        """Return whether a place holds lists of records, which become a table."""
+        items, full = seen.items, (*table.path, *path)
+        return (
+            full not in self._rules.pinned
+            and table.level < MOST_LEVELS
+            and set(seen.kinds) == {LIST}
+            and items is not None
+            and set(items.kinds) == {OBJECT}
+            and items.present == items.count
+            and not is_map(items, "")
+            and any(self._list_leaves(items, full))
+        )
+
+    def _make_children(self, table: _Table, items: Seen) -> Model:
+        """Make the class of the items of a list."""
+        model = Model(name_class(table.names[-1], self._classes), [])
+        self._classes.append(model.class_name)
+        leaves = dict(self._list_leaves(items, table.path))
+        key = _find_child_key(leaves, items, table.owner)
+        # The names of the parents' keys in the table; of lists, all that `_find_child_key` can choose.
+        taken = [f"{table.names[0]}_{column.name}" for column in self._proposal.model.key] + ["position"] * (
+            key is None
+        )
+        above = "_".join(table.names[:-1])
+        taken += [f"{above}_{name}" for name in ("id", "uuid", "guid", "position")] if table.level > 1 else []
+        for path in sorted(leaves, key=lambda path: path != key):
+            column = self._make_field(table, path, leaves[path], items.objects, taken, is_key=path == key)
+            model.fields.append(column)
+        return model
+
+    # The key.
+
+    def _find_key(self, leaves: Mapping[Path, Seen]) -> list[Path]:
+        """Find the field, or the fields, that identify a record."""
+        records = _drop_repeated(self._sample.records)
+        able = {
+            path: seen
+            for path, seen in leaves.items()
+            if seen.present == self._total and decide_type(seen, path[-1], is_key=True).name in KEY_TYPES
+        }
+        for path in sorted(filter(self._rank_key, able), key=self._rank_key):
+            if _is_unique(records, [path]):
+                self._judge_key([path], records)
+                return [path]
+        parts = [path for path in able if PART_OF_KEY.search(to_snake("_".join(path)))]
+        for pair in itertools.chain(itertools.combinations(parts, 2), itertools.combinations(parts, 3)):
+            if _is_unique(records, pair):
+                self._judge_key(pair, records)
+                return [*pair]
+        raise NoKeyError
+
+    def _rank_key(self, path: Path) -> tuple[int, ...]:
+        """Return the rank of a path among keys; empty if nothing but its values makes it one."""
+        dotted, leaf = ".".join(path), to_snake(path[-1])
+        own = (
+            f"{self._root.owner}_id",
+            f"{self._root.owner}_uuid",
+            f"{self._root.owner}id",
+            f"{self._root.owner}_key",
+            f"{self._root.owner}_code",
+        )
+        ranks = [*BEST_KEYS, *own, *(f"{self._rules.dataset}_id",)]
+        if leaf in ranks or dotted in ranks:
+            return 0, len(path), ranks.index(leaf if leaf in ranks else dotted)
+        if KEY.search(dotted) or leaf in OTHER_IDS:
+            return 1, len(path), len(dotted)
+        return (2, len(path), NAMED_KEYS.index(leaf)) if leaf in NAMED_KEYS else ()
+
+    def _judge_key(self, key: Sequence[Path], records: Sequence[Any]) -> None:
+        shown = ", ".join(map(write_path, key))
+        self._proposal.key_evidence = f"{shown}: distinct in {count(len(records), 'record')}"
+        rank = self._rank_key(key[0])
+        if len(key) > 1:
+            self._proposal.doubts.append(f"no field alone identifies a record; {shown} together do in these records")
+        elif rank[0] and not (rank[0] == 1 and len(records) >= FEW):
+            self._proposal.doubts.append(f"the key {shown} is distinct in {count(len(records), 'record')}: check it")
+
+    # The time of the last change.
+
+    def _find_changed(self, leaves: Mapping[Path, Seen]) -> Path | None:
+        """Find the time of the last change: by name and type, and of two the one that orders the records."""
+        names = {path: write_path(path) for path in leaves if UPDATED.search(to_snake("_".join(path)))}
+        times = [path for path in names if self._decide(path, leaves[path]).name in TIMES or _find_format(leaves[path])]
+
+        def rank(path: Path) -> tuple[Any, ...]:
+            is_exact = to_snake(path[-1]) in ("updated_at", "updated", "modified_at", "modified", "last_modified")
+            values = [_get(record, path) for record in self._sample.records]
+            is_ordered = None not in values and values in (sorted(values), sorted(values, reverse=True))
+            return len(path), not is_exact, not is_ordered, len(names[path])
+
+        return min(times, key=rank, default=None)
+
+    def _add_changed(self, changed: Path | None, leaves: Mapping[Path, Seen]) -> None:
+        """Add the column updated_at, which every class has."""
+        fields = self._proposal.model.fields
+        absent = NOWHERE if "updated_at" in self._sample.seen.fields else ("updated_at",)
+        if changed is None:
+            fields.append(Field("updated_at", absent, Type("datetime"), True))
+            return
+        seen = leaves[changed]
+        if form := _find_format(seen):
+            taken = ["updated_at", *(column.name for column in fields)]
+            text = self._make_field(self._root, changed, seen, self._total, taken)
+            fields += [text, Field("updated_at", absent, Type("datetime"), True)]
+            self._proposal.time_format, self._proposal.time_text = form, text.name
+            return
+        type_ = self._decide(changed, seen)
+        hint = self._rules.hints.get(changed)
+        is_nullable = seen.present < self._total or type_.is_lenient or bool(hint and not hint.is_required)
+        fields.append(Field("updated_at", changed, type_, is_nullable))
+
+
+def apply_hint(found: Type, hinted: str, seen: Seen) -> Type:
+    """Return the type of an OpenAPI document where it holds all values seen, else the type found."""
+    if not seen.present:
+        return Type(hinted) if hinted in ("int", "float", "bool", "str", "datetime", "date", "UUID") else JSON
+    holds = {
+        "float": ("int",),
+        "str": ("int", "Decimal", "bool", "Epoch", "EpochMillis", "date", "datetime", "UUID", "time", "float"),
+    }
+    is_text = set(seen.kinds) == {TEXT}
+    if hinted == "float" and found.name == "int" and not is_text:
+        return Type("float")
+    if hinted == "int" and found.name in ("Epoch", "EpochMillis"):
+        return found
+    if hinted == "str" and is_text and found.is_lenient and found.name in holds["str"]:
+        return Type("str")
+    return found
+
+
+def is_reachable(name: str, path: Path) -> bool:
+    """Return whether a path of Field can lead to a field of this name. A number would be a position in a list."""
+    return name != "" and "\\" not in name and not (path and name.isdecimal())
+
+
+def is_empty(seen: Seen) -> bool:
+    """Return whether no value, or only empty lists and objects, came."""
+    if set(seen.kinds) == {LIST}:
+        return seen.items is None or not seen.items.count
+    return not seen.present or (set(seen.kinds) == {OBJECT} and not seen.fields)
+
+
+def is_map(seen: Seen, name: str) -> bool:
+    """Return whether an object has changing members, so that their names are data."""
+    names, objects = list(seen.fields), seen.objects
+    if FREE.fullmatch(name) or not all(is_reachable(each, ("",)) for each in names):
+        return True
+    if 2 * sum(bool(DATA_NAME.match(each)) for each in names) >= len(names):
+        return True
+    kinds = {kind for member in seen.fields.values() for kind in member.kinds}
+    if len(names) >= 3 and len(kinds) == 1 and any(all(map(code.fullmatch, names)) for code in CODES):
+        return True
+    share = sum(member.count for member in seen.fields.values()) / (len(names) * objects)
+    return objects > 1 and len(names) > 3 and share < 0.5 and name.lower() not in NEUTRAL
+
+
+def _find_wrapped(seen: Seen) -> str | None:
+    """Return the list that an object is there for: `data` in {"object": "list", "data": […], "has_more": false}."""
+    lists = [name for name, member in seen.fields.items() if set(member.kinds) == {LIST} and not is_empty(member)]
+    others = {to_snake(name).replace("_", "") for name in seen.fields if name not in lists}
+    is_wrapped = len(lists) == 1 and lists[0].lower() in LISTS and others <= {name.replace("_", "") for name in BESIDE}
+    return lists[0] if is_wrapped else None
+
+
+def _list_empty(node: Seen, path: Path = ()) -> Iterator[Path]:
+    """Yield the places outside lists where no value came."""
+    for name, seen in node.fields.items():
+        if is_empty(seen):
+            yield (*path, name)
+        elif set(seen.kinds) == {OBJECT} and not is_map(seen, name) and _find_wrapped(seen) is None:
+            yield from _list_empty(seen, (*path, name))
+
+
+def _get_items(seen: Seen) -> Seen:
+    assert seen.items is not None  # noqa: S101 - the caller's condition
+    return seen.items
+
+
+def _find_child_key(leaves: Mapping[Path, Seen], items: Seen, owner: str) -> Path | None:
+    """Return the field that identifies an item within its list; None without one."""
+    for name in ("id", "_id", "uuid", "guid", f"{owner}_id"):
+        for path, seen in leaves.items():
+            is_named = len(path) == 1 and to_snake(path[0]) == name.strip("_")
+            is_distinct = seen.present == items.objects and path[0] not in items.repeated
+            if is_named and is_distinct and decide_type(seen, path[0], is_key=True).name in KEY_TYPES:
+                return path
+    return None
+
+
+def _find_format(seen: Seen) -> str:
+    """Return the format of strptime that all texts of a place have; empty for JSON times and other texts."""
+    return next((form for form in OTHER_TIMES if seen.forms[form] == seen.present > 0), "")
+
+
+def _get(record: Any, path: Path) -> Any:
+    for name in path:
+        record = record.get(name) if isinstance(record, dict) else None
+    return record
+
+
+def _is_unique(records: Sequence[Any], key: Sequence[Path]) -> bool:
+    return len({tuple(str(_get(record, path)) for path in key) for record in records}) == len(records)
+
+
+def _drop_repeated(records: Iterable[Any]) -> list[Any]:
+    """Return the records without those that came twice, as on two pages of a list that changed meanwhile."""
+    return list({repr(record): record for record in records}.values())
