@@ -437,10 +437,12 @@ def test_preset_without_working_page_two_is_dropped(server: Server, ask: Callabl
 
 
 def test_deletion_fields_are_reported(server: Server, ask: Callable[..., str]) -> None:
-    """A field named like a deletion is used and marked as a guess. An ambiguous one is only shown."""
+    """A field named like a deletion is a comment for a person to switch on. An ambiguous one is only shown."""
     users = [{"id": number, "is_deleted": number == 3} for number in range(7)]
     text = ask(server.on("/users", Answer(users)))
-    assert parse(text)["deleted_when"] == "is_deleted"
+    assert "\n# is_deleted: true in 1 of 7 records" in text
+    assert "\n# deleted_when = is_deleted\n" in text
+    assert "deleted_when" not in parse(text)
     assert "to judge by its name alone" in find_row(text, "unsure: 'is_deleted'")
     text = ask(server.on("/users", Answer([{"id": 1, "active": True}])))
     assert "'active' is true" in find_row(text, "deletions")

@@ -24,7 +24,7 @@ EPILOG = (
     "README.md describes the keys."
 )
 LOOKS: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}, "rich_markup_mode": "markdown"}
-OF_ONE_DATASET = ("explain", "forget", "luigid")  # commands that do not take --dataset
+OF_ONE_DATASET = ("explain", "forget", "luigid", "new")  # commands that do not take --dataset
 
 
 class Entry(NamedTuple):
@@ -72,9 +72,15 @@ COMMANDS = [
     Entry("Keep", "forget", "Erase users from every file and table, for good.", "users 79425"),
     Entry(
         "Set up",
+        "new",
+        "Write a dataset for a URL: record class, section of luigi.cfg and test. Loads a day.",
+        "orders https://api.example.com/v1/orders --auth bearer:ORDERS_API_TOKEN",
+    ),
+    Entry(
+        "Set up",
         "doctor",
         "Inspect a URL and suggest its section of luigi.cfg.",
-        "https://api.example.com/v1/users --users-auth bearer:USERS_API_TOKEN",
+        "https://api.example.com/v1/users --auth bearer:USERS_API_TOKEN",
     ),
     Entry("Set up", "check", "Test the configured source. Reads it twice, and writes nothing.", "--date 2026-11-21"),
     Entry("Set up", "alert", "Send a trial message to the webhook."),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
+OF_ONE_SOURCE = ("new", "doctor")
+"""Commands about a source that luigi.cfg need not know: each key of a section is a flag under its own name."""
+
 REPLACED = {"--module": "give --dataset NAME"}
 """Flags of Luigi that a command cannot take: it would import the module, and work on every dataset."""
 
@@ -43,6 +46,7 @@ class Command(TyperCommand):
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         words = Words(ctx, args, whole=True)
         ctx.obj.flags += words.settings
+        ctx.obj.keys |= words.keys
         takes_dataset = any("--dataset" in each.opts for each in self.params)
         if ctx.obj.dataset is not None and not takes_dataset and not ctx.resilient_parsing:
             raise UsageError(ctx, "unknown flag --dataset")
@@ -108,6 +112,8 @@ class Words:
         """The options of the command itself."""
         self.settings: list[str] = []
         """The flags of luigi.cfg, in the order of the command line."""
+        self.keys: dict[str, str] = {}
+        """The keys of a section that are flags under their own names, each with its text."""
         self.arguments: list[str] = []
         self._ctx, self._whole = ctx, whole
         self._own = {name: _classify(each) for each in ctx.command.get_params(ctx) for name in each.opts}
@@ -116,12 +122,21 @@ class Words:
         except UsageError:
             if not ctx.resilient_parsing:
                 raise
-            self.options, self.settings, self.arguments = [], [], []
+            self.options, self.settings, self.keys, self.arguments = [], [], {}, []
 
     @cached_property
     def _flags(self) -> dict[str, Takes]:
         """All known flags."""
-        return {flag: takes for flag, takes, _ in list_settings()} | self._own
+        return {flag: takes for flag, takes, _ in list_settings()} | self._keys | self._own
+
+    @cached_property
+    def _keys(self) -> dict[str, Takes]:
+        """The keys of a section that are flags under their own names."""
+        return {f"--{name.replace('_', '-')}": takes for name, takes in list_keys()} if self._takes_keys else {}
+
+    @property
+    def _takes_keys(self) -> bool:
+        return self._whole and self._ctx.command.name in OF_ONE_SOURCE
 
     def _sort(self, rest: list[str]) -> None:
         while rest:
@@ -142,10 +157,15 @@ class Words:
                 word = f"{flag}={self._pop_value(flag, rest)}"
             elif takes == "nothing" and equals:
                 raise UsageError(self._ctx, f"{flag} takes no value")
-            (self.options if flag in self._own else self.settings).append(word)
+            if flag in self._own:
+                self.options.append(word)
+            elif flag in self._keys:
+                self.keys[flag.removeprefix("--").replace("-", "_")] = word.partition("=")[2] if "=" in word else "true"
+            else:
+                self.settings.append(word)
 
     def _find(self, flag: str) -> Takes:
-        if takes := self._own.get(flag) or self._flags.get(flag):
+        if takes := self._own.get(flag) or self._keys.get(flag) or self._flags.get(flag):
             return takes
         hint = REPLACED.get(flag) or suggest(flag, self._flags)
         if not hint and not self._whole:
@@ -182,11 +202,24 @@ def list_settings() -> Iterator[tuple[str, Takes, str]]:
     from luigi.task_register import Register
 
     for section, bare, name, parameter in Register.get_all_params():
-        kwargs = parameter._parser_kwargs(name, section)
-        takes: Mapping[tuple[str, Any], Takes] = {("store_true", None): "nothing", ("store", "?"): "perhaps a value"}
         flag = f"--{name if bare else f'{section}_{name}'}".replace("_", "-")
         if flag not in REPLACED:
-            yield flag, takes.get((kwargs["action"], kwargs.get("nargs")), "a value"), parameter.description or ""
+            yield flag, _classify_parameter(parameter, name, section), parameter.description or ""
+
+
+def list_keys() -> Iterator[tuple[str, Takes]]:
+    """Yield each key of a dataset's section, and what follows its flag."""
+    from wholeday.config.source import Source
+
+    for name, parameter in Source.get_params():
+        if name not in ("url", "accept"):  # the url is an argument
+            yield name, _classify_parameter(parameter, name, "")
+
+
+def _classify_parameter(parameter: Any, name: str, section: str) -> Takes:
+    kwargs = parameter._parser_kwargs(name, section)
+    takes: Mapping[tuple[str, Any], Takes] = {("store_true", None): "nothing", ("store", "?"): "perhaps a value"}
+    return takes.get((kwargs["action"], kwargs.get("nargs")), "a value")
 
 
 def _complete_settings(incomplete: str) -> "list[CompletionItem]":

@@ -25,6 +25,8 @@ class Given:
     """The only dataset to work on."""
     flags: list[str] = field(default_factory=list)
     """The flags of luigi.cfg as Luigi takes them, such as `--users-url=…`; the last of two equal flags counts."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """The keys of a section that `new` and `doctor` take under their own names, each with its text."""
 
 
 def import_workflow() -> None:

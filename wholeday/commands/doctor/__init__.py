@@ -1,9 +1,11 @@
 """Inspect a URL and suggest the section of luigi.cfg that reads it: the command `doctor`."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 from luigi.configuration import get_config
+from rich.console import Console
 from rich.table import Table
 
 from wholeday.commands.doctor.examination import diagnose
@@ -16,24 +18,31 @@ from wholeday.log import count
 def command(
     context: typer.Context,
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="The first page. Flags such as --users-auth bearer:ENV may follow.")
+        str, typer.Argument(metavar="URL", help="The first page. Flags such as --auth bearer:ENV may follow.")
     ],
 ) -> bool:
     """Print what a URL is as a source, and its section. What luigi.cfg says of another URL is left out."""
     load = pick_loads(context.obj)[0]
     dataset = load.dataset
     get_config().remove_section(dataset.name)
-    with use_flags(load.task_family, f"--{dataset.name}-url", url, *context.obj.flags):
+    keys = {"url": url, **context.obj.keys}
+    flags = [f"--{dataset.name}-{name}".replace("_", "-") + f"={text}" for name, text in keys.items()]
+    with use_flags(load.task_family, *flags, *context.obj.flags):
         diagnosis = diagnose(dataset.config(), dataset)
     console = open_console()
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    for finding in diagnosis.findings:
-        table.add_row(*finding)
-    console.print(table, soft_wrap=False)
-    for doubt in diagnosis.unsure:
-        console.print(f"unsure: {doubt}", style="yellow")
+    show_findings(console, diagnosis.findings, diagnosis.unsure)
     requests = count(len(diagnosis.answers), "request")
     console.print(f"after {requests}; replace section [{dataset.name}] of luigi.cfg with this one:\n")
     console.print(diagnosis.section)
     return True
+
+
+def show_findings(console: Console, findings: Iterable[tuple[str, str, str]], unsure: Iterable[str]) -> None:
+    """Print what was found out, with the evidence, and the doubts."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    for finding in findings:
+        table.add_row(*finding)
+    console.print(table, soft_wrap=False)
+    for doubt in unsure:
+        console.print(f"unsure: {doubt}", style="yellow")

@@ -31,6 +31,7 @@ from wholeday.extract.vocabulary import find_keys, load_records
 from wholeday.log import count
 from wholeday.schema.dataset import Dataset
 from wholeday.schema.paths import find
+from wholeday.schema.raw_fields import Deletion
 
 ONE_PAGE = "all records came on one page, so paging was not seen: use a URL with more records"
 ONLY_CHANGES = (
@@ -48,8 +49,11 @@ SIZE_PARAMS = ("limit", "per_page", "page_size", "count", "max", "size", "_limit
 SHOWN = 60  # characters of values in a line
 
 
-def diagnose(config: Source, dataset: Dataset) -> "Examination":
-    """Examine a source. Raises SourceError if its first page cannot be read."""
+def diagnose(config: Source, dataset: Dataset | None = None) -> "Examination":
+    """Examine a source, and whether its records fit the class of a dataset.
+
+    Raises SourceError if its first page cannot be read.
+    """
     name = find_preset_by_url(config.url)
     if name and not config.preset and not list_clashes(config, name):
         with contextlib.suppress(AnswerError):
@@ -63,12 +67,14 @@ class Examination(Probe):
     `findings` are properties of the source, their values, and the evidence. `section` is the text for luigi.cfg.
     """
 
-    def __init__(self, config: Source, dataset: Dataset) -> None:
+    def __init__(self, config: Source, dataset: Dataset | None = None) -> None:
         super().__init__(config)
         self._dataset = dataset
         self.findings: list[tuple[str, str, str]] = []
         self._keys: dict[str, Any] = {}
         """The keys of the section that were found out."""
+        self._suggested: dict[str, tuple[str, str]] = {}
+        """Keys that a person may switch on, with their values and the evidence."""
         self._is_endless, self._size_param = False, ""
         self._filter: Filter | None = None
         self._placeholders = find_placeholders(config)
@@ -81,11 +87,17 @@ class Examination(Probe):
             self._examine_records()
             self._examine_changes()
             self._examine_deletions()
-            self._examine_record_class()
+            if self._dataset:
+                self._examine_record_class(self._dataset)
             self._examine_limits()
             self._examine_total()
             self._examine_preset()
-        self.section = write_section(self.config.section, self._build_keys())
+        self.keys = self._build_keys()
+        """The keys of the section, as texts."""
+        self.section = write_section(self.config.section, self.keys)
+        for name, (value, evidence) in self._suggested.items():
+            if self._can_write(name, value):
+                self.section += f"\n# {value}: {evidence}. Switch it on if it is one:\n# {name} = {write_value(value)}"
         return self
 
     def add(self, what: str, found: str, evidence: str = "") -> None:
@@ -249,9 +261,12 @@ class Examination(Probe):
             self.add("deletions", f"deleted_when = {self.config.deleted_when}", "as set")
         elif deleted:
             name, values = next(iter(deleted.items()))
-            self._keys["deleted_when"] = name
+            marked = sum(Deletion(name).judge([record.get(name) for record in self._records]))
+            evidence = f"true in {marked} of {count(len(self._records), 'record')}, to judge by its name a deletion"
+            self._suggested["deleted_when"] = name, evidence
+            seen = ", ".join(sorted(values))[:SHOWN]
+            self.add("deletions", "none", f"'{name}' is {seen}: set deleted_when = {name} if it marks deletions")
             self.doubt(f"'{name}' marks deletions, to judge by its name alone")
-            self.add("deletions", f"deleted_when = {name}", f"seen: {', '.join(sorted(values))[:SHOWN]}")
         elif perhaps:
             name, values = next(iter(perhaps.items()))
             seen = ", ".join(sorted(values))[:SHOWN]
@@ -259,14 +274,14 @@ class Examination(Probe):
         else:
             self.add("deletions", "none", "in mode snapshot, a record that is no longer listed is removed")
 
-    def _examine_record_class(self) -> None:
+    def _examine_record_class(self, dataset: Dataset) -> None:
         from wholeday.transform.rows import transform
 
-        cleaned = transform([bytes(record) for record in self._raw], self._dataset.conversion(self.config))
+        cleaned = transform([bytes(record) for record in self._raw], dataset.conversion(self.config))
         reasons = Counter(reject.describe() for reject in cleaned.rejects)
         evidence = "; ".join(f"{number} times: {reason}" for reason, number in reasons.most_common(3))
         self.add("record class", f"{len(cleaned.rows)} of {len(self._raw)} records fit", evidence)
-        record_class = self._dataset.record_class
+        record_class = dataset.record_class
         if absent := [field for field, (records, present) in cleaned.fields.items() if records and not present]:
             module = record_class.__module__
             self.doubt(f"no record has {', '.join(absent)}, so columns from there stay empty: edit the module {module}")

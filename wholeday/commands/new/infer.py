@@ -117,7 +117,7 @@ class _Inference:
     def run(self) -> Proposal:
         proposal, leaves = self._proposal, dict(self._list_leaves(self._sample.seen))
         proposal.empty = [write_path(path) for path in _list_empty(self._sample.seen)]
-        key = list(self._rules.key) or self._find_key(leaves)
+        key = [path for path in self._rules.key if path in leaves] or self._find_key(leaves)
         changed = self._find_changed({path: seen for path, seen in leaves.items() if path not in key})
         kept = {*key, changed} if changed else {*key}
         most = max(LEAST_COLUMNS, self._rules.most_columns - self._count_children(leaves, self._root))
@@ -129,8 +129,8 @@ class _Inference:
         self._add_changed(changed, leaves)
         if dropped or self._has_unreachable():
             if dropped:
-                left = ", ".join(write_path(path) for path in dropped)
-                proposal.doubts.append(f"the class fits a screen; the column others holds the rest: {left}")
+                proposal.rest = [write_path(path) for path in dropped]
+                proposal.doubts.append(f"the class fits a screen; the column others holds {', '.join(proposal.rest)}")
             self._insert_before_last(Field("others", (), JSON, True))
         proposal.lenient = any(column.type.is_lenient for model in proposal.model.walk() for column in model.fields)
         proposal.personal = find_personal(proposal.model, self._sample.seen)
@@ -285,9 +285,13 @@ class _Inference:
         self._proposal.key_evidence = f"{shown}: distinct in {count(len(records), 'record')}"
         rank = self._rank_key(key[0])
         if len(key) > 1:
-            self._proposal.doubts.append(f"no field alone identifies a record; {shown} together do in these records")
+            self._proposal.key_doubts.append(
+                f"no field alone identifies a record; {shown} together do in these records"
+            )
         elif rank[0] and not (rank[0] == 1 and len(records) >= FEW):
-            self._proposal.doubts.append(f"the key {shown} is distinct in {count(len(records), 'record')}: check it")
+            self._proposal.key_doubts.append(
+                f"the key {shown} is distinct in {count(len(records), 'record')}: check it"
+            )
 
     # The time of the last change.
 

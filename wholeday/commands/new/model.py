@@ -63,10 +63,13 @@ class Proposal:
     """The format of strptime of the times of change, where they are no JSON times; `time_text` is their column."""
     time_text: str = ""
     key_evidence: str = ""
+    key_doubts: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     personal: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     """The paths of fields without a value, which the class leaves out."""
+    rest: list[str] = field(default_factory=list)
+    """The paths of fields that only the column `others` holds."""
 
 
 def write_path(path: Path) -> str:

@@ -40,7 +40,7 @@ MONEY = re.compile(
 NO_NUMBER = re.compile(
     r"(^|_)(id|ids|uuid|guid|key|code|zip|zipcode|postal|postcode|phone|mobile|fax|tel|sku|isbn|ean|upc|gtin|barcode|"
     r"version|account|iban|bic|vat|ssn|serial|imei|ip|hash|token|ref|reference|name|title|label|tag|slug|sid|text|"
-    r"number|address|extension|house|hs|ts|language|locale|symbol|pin)(_|$)|zip|postal|phone"
+    r"number|address|last_?4|extension|house|hs|ts|language|locale|symbol|pin)(_|$)|zip|postal|phone"
 )
 TIME_NAME = re.compile(
     r"(^|_)(at|on|time|date|datetime|timestamp|ts|utc|epoch|created|updated|modified|changed|deleted|expires?|expiry|"
