@@ -36,7 +36,7 @@ def build_class(model: Model) -> type[record.Record]:
     annotations = {column.name: _annotate(column) for column in model.fields}
     fields = {
         column.name: record.Field(
-            *((column.source,) if column.path else ()),
+            *((column.source,) if column.path not in ((), (column.name,)) else ()),
             primary_key=column.is_key,
             rest=not column.path,
             **dict(column.type.options),

@@ -282,7 +282,7 @@ class _Inference:
 
     def _judge_key(self, key: Sequence[Path], records: Sequence[Any]) -> None:
         shown = ", ".join(map(write_path, key))
-        self._proposal.key_evidence = f"{shown}: distinct in {count(len(records), 'record')}"
+        self._proposal.key_evidence = f"distinct and present in {count(len(records), 'record')}"
         rank = self._rank_key(key[0])
         if len(key) > 1:
             self._proposal.key_doubts.append(

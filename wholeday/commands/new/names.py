@@ -47,10 +47,10 @@ def name_column(path: Sequence[str], taken: Collection[str], owner: str, reserve
 
 
 def _join(words: Iterable[str]) -> str:
-    """Join words, without a word that the next one begins with: `user`, `user_id` become `user_id`."""
+    """Join words, without a word that the next one repeats: `user`, `user_id` become `user_id`."""
     found: list[str] = []
     for word in map(to_snake, words):
-        if found and word.startswith(f"{found[-1]}_"):
+        if found and (word.startswith(f"{found[-1]}_") or word.endswith(f"_{found[-1]}")):
             found.pop()
         found.append(word)
     return "_".join(found)

@@ -15,7 +15,8 @@ PEOPLE = re.compile(
     r"user|customer|contact|person|people|member|employee|author|owner|patient|student|client|lead|subscriber|guest|"
     r"buyer|recipient|sender|assignee|reporter|attendee|invitee|profile"
 )
-NAME = re.compile(r"(^|_)(name|login|title_name)$")
+NAME = re.compile(r"(^|_)(name|login)$|(^|_)name_(first|last|given|family|middle|full|formatted)$")
+NO_PERSON = re.compile(r"(company|organi[sz]ation|team|group|project|product|id|status|category|country|file)_name$")
 
 
 def find_personal(model: Model, seen: Seen) -> list[str]:
@@ -41,7 +42,7 @@ def _is_personal(column: Field, place: Seen | None, are_people: bool) -> bool:
         return False
     if place and 2 * (place.forms[MAIL] + place.forms[PHONE]) >= place.present > 0:
         return True
-    is_name = bool(NAME.search(names)) and (are_people or bool(PEOPLE.search(names)))
+    is_name = bool(NAME.search(names)) and not NO_PERSON.search(names) and (are_people or bool(PEOPLE.search(names)))
     return is_name or bool(PERSONAL.search(names))
 
 

@@ -29,8 +29,9 @@ TEST = '''"""Test the dataset `{dataset}` with invented records."""
 
 import json
 
-from pipeline.{dataset} import {constant}
 from wholeday.transform.rows import transform
+
+from pipeline.{dataset} import {constant}
 
 FULL = {full}
 LEAST = {least}

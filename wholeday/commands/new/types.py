@@ -50,6 +50,7 @@ TIME_NAME = re.compile(
 NO_TIME_NAME = re.compile(
     r"(^|_)(count|duration|seconds|offset|id|size|version|amount|number|elapsed|uptime|runtime)(_|$)"
 )
+COORDINATE = re.compile(r"(^|_)(lat|lng|lon|long|latitude|longitude)(_|$)")
 SECONDS = range(315_532_800, 4_102_444_800)  # 1980 to 2100
 MILLISECONDS = range(315_532_800_000, 4_102_444_800_000)
 LARGEST_MONEY = 12  # digits of a Decimal, if these are enough
@@ -110,6 +111,8 @@ def _decide_numeric_text(seen: Seen, name: str, forms: Collection[str], most_dig
         return Type(epoch, is_lenient=True)
     if NO_NUMBER.search(name):
         return STR if set(seen.kinds) == {TEXT} else JSON
+    if COORDINATE.search(name):
+        return Type("float", is_lenient=True)
     if forms == {WHOLE}:
         return Type("int", is_lenient=True) if _fits(seen) else JSON if INTEGER in seen.kinds else STR
     if seen.places + seen.digits > most_digits:

@@ -1,0 +1,236 @@
+"""Test `wholeday new NAME URL`: what it writes loads every record, without an edit."""
+
+import ast
+import configparser
+import datetime as dt
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.project import dump_tree, query, run
+from tests.support.server import Answer, Request, Server
+from tests.support.shapes import SHAPES
+from tests.support.written import compare, make_project, read_module, run_new
+
+pytestmark = pytest.mark.slow
+COUNT = 145
+FLAGS = {
+    "scim": ["--headers", '{"Accept": "application/scim+json"}'],
+    "hubspot": ["--method", "POST", "--body", '{"filterGroups": []}'],
+}
+
+
+@pytest.fixture(autouse=True)
+def project() -> None:
+    make_project()
+
+
+def load_all(printed: str, **environment: str) -> None:
+    """Run the backfill that `new` printed, if a day holds only changes."""
+    if found := re.search(r"^all records: wholeday (.+)$", printed, re.M):
+        loaded = run("python", "-m", "wholeday", *found[1].split(), **environment)
+        assert loaded.returncode == 0, loaded.stderr
+
+
+@pytest.mark.parametrize("name", sorted(set(SHAPES) - {"zendesk"}))
+def test_every_user_of_known_api_is_loaded(server: Server, name: str) -> None:
+    traits = {"largest": 20} if name == "graph" else {}
+    shape = SHAPES[name](server, COUNT, path="/people", **traits)
+    flags = ["--auth", shape.auth] if shape.auth != "none" else []
+    ran = run_new("people", shape.url, *flags, *FLAGS.get(name, []), **shape.environment)
+    assert ran.returncode == 0, ran.stderr
+    load_all(ran.stdout, **shape.environment)
+    compare(read_module("people"), shape.describe_all(), "people")
+    assert query("select count(*) from rejects") == [(0,)]
+
+
+def orders(number: int = 29) -> list[dict[str, Any]]:
+    """Invent orders whose traits show only over several records."""
+    return [
+        {
+            "id": each,
+            "totalPrice": f"{each}.50",
+            "created": 1_795_168_800 + each,
+            "note": None if each % 3 else "gift",
+            "customer": {"id": each % 7, "e-mail": f"person{each}@example.org", "metadata": {f"k{each}": "v"}},
+            "lines": {"data": [{"id": each * 10 + line, "sku": "007", "qty": line} for line in range(each % 3)]},
+            "tags": ["a"] * (each % 2),
+            "class": "x",
+            "date": "2026-11-20",
+            "isPaid": "true",
+            "nothing": None,
+            "deleted": each == 3,
+            "updatedAt": "2026-11-20T10:00:00Z",
+        }
+        for each in range(1, number + 1)
+    ]
+
+
+CLASSES = '''
+class Line(Record):
+    id: int = Field(primary_key=True)
+    sku: str
+    qty: int
+
+
+class Order(Record):
+    """An order of 127.0.0.1."""
+
+    id: int = Field(primary_key=True)
+    total_price: Decimal = Field("totalPrice", max_digits=12, decimal_places=2)
+    created: Epoch
+    note: str | None
+    customer_id: int = Field("customer.id")
+    customer_e_mail: str = Field("customer.e-mail")
+    customer_metadata: Json = Field("customer.metadata")
+    lines: list[Line] = Field("lines.data")
+    tags: list[str]
+    class_: str = Field("class")
+    order_date: date = Field("date")
+    is_paid: bool = Field("isPaid")
+    is_deleted: bool = Field("deleted")
+    updated_at: datetime = Field("updatedAt")
+'''
+
+
+def test_written_class_is_what_a_person_would_write(server: Server) -> None:
+    ran = run_new("orders", server.on("/orders", Answer(orders())))
+    assert ran.returncode == 0, ran.stderr
+    assert CLASSES in Path("pipeline/orders.py").read_text()
+    compare(read_module("orders"), orders(), "orders")
+
+
+def test_output_names_evidence_doubts_and_next_command(server: Server) -> None:
+    text = run_new("orders", server.on("/orders", Answer(orders()))).stdout
+    today = dt.datetime.now(dt.UTC).date()
+    assert re.search(r"^key +id +distinct and present in 29 records *$", text, re.M)
+    assert re.search(r"^left out +1 +without a value: nothing *$", text, re.M)
+    assert re.search(r"^personal data +1 +customer_e_mail *$", text, re.M)
+    assert "unsure: 'deleted' marks deletions, to judge by its name alone" in text
+    assert f"loaded {today}: 29 records, 0 rejects, table orders" in text
+    assert text.endswith(f"\ntomorrow: wholeday load {today + dt.timedelta(days=1)} --dataset orders\n")
+
+
+def test_section_keeps_comments_and_suggests_deletions(server: Server) -> None:
+    before = Path("luigi.cfg").read_text()
+    run_new("orders", server.on("/orders", Answer(orders())), "--timezone", "Europe/Berlin")
+    after = Path("luigi.cfg").read_text()
+    assert after.startswith(before.rstrip())
+    parser = configparser.ConfigParser()
+    parser.read_string(after)
+    assert (parser["orders"]["lenient"], parser["orders"]["timezone"]) == ("true", "Europe/Berlin")
+    assert "deleted_when" not in parser["orders"]
+    assert "\n# deleted: true in 1 of 29 records, to judge by its name a deletion." in after
+    assert "\n# deleted_when = deleted\n" in after
+
+
+def test_written_test_passes_and_formatters_agree(server: Server) -> None:
+    run_new("orders", server.on("/orders", Answer(orders())))
+    ran = run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "tests")
+    assert ran.returncode == 0, ran.stdout
+    for command in (["format", "--check"], ["check", "--select", "E,F,I,UP,RUF"]):
+        ruff = str(Path(sys.executable).with_name("ruff"))
+        files = ("--line-length", "120", "pipeline/orders.py", "tests/test_orders.py")
+        checked = subprocess.run([ruff, *command, *files], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_no_value_and_no_secret_is_written(server: Server) -> None:
+    """The test has invented values; the section names the variable of the secret."""
+    url = server.on("/orders", Answer([{"id": "key-7", "name": "Ada Berg", "mail": "ada@x.org", "at": "2026-11-20"}]))
+    ran = run_new("orders", url, "--auth", "bearer:TOKEN", TOKEN="s3cr3t-value")
+    assert ran.returncode == 0, ran.stderr
+    for path in ("pipeline/orders.py", "tests/test_orders.py", "luigi.cfg"):
+        text = Path(path).read_text()
+        assert not re.search(r"key-7|Ada|Berg|x\.org|s3cr3t", text), path
+
+
+def test_secret_in_url_is_refused(server: Server) -> None:
+    ran = run_new("orders", server.on("/orders", Answer(orders())) + "?api_key=s3cr3t-value")
+    assert ran.returncode == 1
+    assert "url holds a secret" in ran.stderr
+    assert "s3cr3t" not in ran.stdout + ran.stderr
+
+
+def test_records_after_the_sample_widen_the_class(server: Server) -> None:
+    """`new` reads a sample of 2,000 records, and the class holds the day that it loads."""
+    records: list[dict[str, Any]] = [{"id": each, "size": 1, "at": "2026-11-20", "name": "a"} for each in range(2_600)]
+    records[2_500] |= {"size": 1.5, "at": "soon", "name": None, "extra": 7}
+
+    def respond(request: Request) -> Answer:
+        start = int(request.query.get("offset", 0))
+        page = records[start : start + min(int(request.query.get("limit", 100)), 500)]
+        return Answer({"data": page, "total": len(records), "offset": start})
+
+    ran = run_new("things", server.on("/things", respond))
+    assert ran.returncode == 0, ran.stderr
+    columns = {column.name: (column.type, column.is_nullable) for column in read_module("things")}
+    assert columns["size"] == (float, False)
+    assert columns["thing_at"] == (str, False)
+    assert columns["name"] == (str, True)
+    assert columns["extra"] == (int, True)
+    compare(read_module("things"), records, "things")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "said"),
+    [
+        (["users"], Answer([{"id": 1}]), "pipeline/users.py exists already"),
+        (["Orders"], Answer([{"id": 1}]), "use lower-case letters"),
+        (["core"], Answer([{"id": 1}]), "the section [core] of luigi.cfg is taken"),
+        (["orders"], Answer({"message": "no"}, status=404), "404"),
+        (["orders"], Answer([{"name": "a", "size": 1}, {"name": "a", "size": 2}]), "identify a record"),
+        (["orders"], Answer([]), "the source has no records"),
+        (["orders", "--mode", "often"], Answer([{"id": 1}]), "[orders] mode = 'often' cannot be used"),
+        (["orders", "--page-size", "-1"], Answer([{"id": 1}]), "page_size"),
+        (["orders", "--pag-size", "1"], Answer([{"id": 1}]), "did you mean --page-size?"),
+    ],
+)
+def test_failed_new_is_one_line_and_leaves_nothing(
+    server: Server, arguments: list[str], answer: Answer, said: str
+) -> None:
+    before = dump_tree(".")
+    name, *flags = arguments
+    ran = run_new(name, server.on("/orders", answer), *flags)
+    assert ran.returncode
+    assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    after = {path: data for path, data in dump_tree(".").items() if "__pycache__" not in path}
+    assert after == before
+
+
+def test_failed_load_leaves_no_file(server: Server) -> None:
+    """The database refuses the load, the last step."""
+    before = Path("luigi.cfg").read_bytes()
+    Path("folder.db").mkdir()
+    url = server.on("/orders", Answer(orders()))
+    ran = run_new("orders", url, "--pipeline-database", "sqlite:///folder.db")
+    assert ran.returncode == 1
+    assert Path("luigi.cfg").read_bytes() == before
+    assert not Path("pipeline/orders.py").exists()
+    assert not Path("tests/test_orders.py").exists()
+    assert not [path for path in dump_tree("data") if "orders" in path] if Path("data").exists() else True
+
+
+def test_other_times_of_change_are_read_by_clean(server: Server) -> None:
+    records = [{"sid": f"SM{each}", "date_updated": "Fri, 20 Nov 2026 10:00:00 +0000"} for each in range(3)]
+    ran = run_new("messages", server.on("/messages", Answer(records)))
+    assert ran.returncode == 0, ran.stderr
+    assert query("select distinct updated_at from messages") == [("2026-11-20T10:00:00.000000Z",)]
+
+
+def test_written_module_is_short(server: Server) -> None:
+    """A record with forty fields has the important ones as columns, and the rest in one column."""
+    records = [{"id": each} | {f"field_{number}": number for number in range(40)} for each in range(3)]
+    ran = run_new("things", server.on("/things", Answer(records)))
+    assert ran.returncode == 0, ran.stderr
+    text = Path("pipeline/things.py").read_text()
+    (node,) = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == "Thing")
+    assert (node.end_lineno or 0) - node.lineno < 30
+    (others,) = query("select others from things where id = 1")
+    assert json.loads(others[0])["field_39"] == 39
