@@ -1,4 +1,4 @@
-"""Pages are requested ahead if they are certain to exist and a request rate is configured."""
+"""Pages are requested ahead, as many at a time as `concurrency` allows and the source bears."""
 
 import datetime as dt
 import itertools
@@ -80,10 +80,9 @@ def test_short_page_moves_later_pages(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_rate_requests_are_sequential(server: Server) -> None:
-    """The load that the source can handle is unknown."""
+def test_concurrency_of_one_is_sequential(server: Server) -> None:
     wait = 0.03
-    list(Reader(People(url=serve_slowly(server, wait), paginator="page"), DAY))
+    list(Reader(People(url=serve_slowly(server, wait), paginator="page", concurrency=1), DAY))
     times = [request.at for request in server.requests]
     assert all(later - earlier >= wait for earlier, later in itertools.pairwise(times))
 

@@ -48,6 +48,8 @@ class Paging:
     more_path: str = ""
     total_path: str = ""
     total_header: str = ""
+    overlap: bool = True
+    """Whether a page of paginator `offset` begins with the last record of the page before."""
 
     @classmethod
     def of(cls, config: Source) -> Self:
@@ -61,7 +63,7 @@ class Paging:
             raise ConfigError(f"[{config.section}] page_start = {config.page_start} is negative: give 0, 1 or more")
         if config.method == "GET" and (config.body or config.cursor_in == "body"):
             raise ConfigError(f"[{config.section}] body and cursor_in = body need method = POST: set it")
-        return cls(**{each.name: getattr(config, each.name) for each in fields(cls)})
+        return cls(**{each.name: getattr(config, each.name) for each in fields(cls) if each.name != "overlap"})
 
     @property
     def positional(self) -> bool:
@@ -105,18 +107,23 @@ class Paging:
                 return self._put(request, self.cursor_param, self._read_last_id(page))
             case "page" | "offset" if page.records or more:
                 # Count the records received: a source may send fewer than requested, and a short page is not the end.
-                step = len(page.records) or self.page_size
+                step = page.received or self.page_size
                 if not step and self.paginator == "offset":
                     raise ValueError("the source announces more, and its page is empty: set page_size")
                 return self.foresee(request, step)
         return None
+
+    def overlaps(self, size: int) -> bool:
+        """Return whether the page after one of `size` records is to begin with the last of them."""
+        return self.paginator == "offset" and self.overlap and size > 1
 
     def foresee(self, request: Request, size: int) -> Request | None:
         """Return the request after `request` if its answer has `size` records; None if that depends on the answer."""
         if not self.positional:
             return None
         position = int(str(request.get(self.cursor_in, self._position_param)))
-        return self._put(request, self._position_param, position + (1 if self.paginator == "page" else size))
+        step = 1 if self.paginator == "page" else size - self.overlaps(size)
+        return self._put(request, self._position_param, position + step)
 
     def read_more(self, page: Page) -> bool | None:
         """Return the flag at `more_path`: whether a page follows `page`. None without `more_path`.

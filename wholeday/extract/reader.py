@@ -22,13 +22,16 @@ from wholeday.extract import detection, evidence
 from wholeday.extract.http.client import Client
 from wholeday.extract.http.failures import suggest_end
 from wholeday.extract.http.page import Page, Request, digest
+from wholeday.extract.links import foresee_link
 from wholeday.extract.paging import Paging, build_request
 from wholeday.extract.prefetch import Prefetcher
 from wholeday.extract.vocabulary import find_flags
 from wholeday.schema.census import Census
 
 MAX_EMPTY = 100  # empty pages in a row
-MAX_AHEAD = 4  # requests in flight, if requests_per_second limits their rate
+AHEAD = 2  # pages requested ahead for each request that may be in flight
+AHEAD_BYTES = 32 * 2**20  # of the pages requested ahead
+GUESSES = 4  # without a total, one page is guessed for as many pages that came
 STATUS_ENDS = ("204", "404", "400")  # values of end_when that are a status, not a page
 
 
@@ -55,6 +58,8 @@ class Position(msgspec.Struct, frozen=True):
     totals: tuple[int | None, int | None]
     paging: dict[str, Any]
     decision: str
+    overlap: int = 0
+    """How many records at the start of the page also ended the page before."""
 
 
 class Reader:
@@ -80,11 +85,14 @@ class Reader:
         self._client = Client(config, date)
         self._paging = Paging.of(config)
         self._first = self._paging.first(build_request(config, values))
+        self._before: tuple[Request, Page] | None = None
+        """The page before, and its request."""
         self.url = self._client.mask(self._first.target)
         """The URL of the first page, without secrets."""
         self.paginator = config.paginator
         """The configured paginator; for `auto`, after the first page, the detected one and the evidence."""
         self.pages = self.records = self._empty = self._largest = self._known = self._counted_at = 0
+        self._largest_bytes = 0
         self.total: int | None = None
         """How many records the source declares."""
         self._total_pages: int | None = None
@@ -95,8 +103,8 @@ class Reader:
         """How many records of the current page an interrupted extraction has stored already."""
         self.gap, self._gap_at = "", (0, 0)
         """The first page without records although the source declares more; an extraction resumes before it."""
-        self._before = b""
-        """The list of the page before, as bytes."""
+        self._declared: dict[str, list[tuple[float, int]]] = {"records": [], "pages": []}
+        """Of each total: when a page declared more than all before, and how many."""
         self._seen: dict[str, str] = {}
         self._uncounted: tuple[Request, Page] | None = None
         self._span: tuple[int, int] | None = None
@@ -109,6 +117,8 @@ class Reader:
         """
         self.pages, self.records = position.pages, position.records
         self.total, self._total_pages = position.totals
+        for what, number in zip(self._declared, position.totals, strict=True):
+            self._declared[what] = [] if number is None else [(0.0, number)]
         self._paging, self.paginator = Paging(**position.paging), position.decision
         self._seen = dict.fromkeys(seen, "an earlier page")
         self._resumed, self.skipped = position, taken
@@ -120,21 +130,23 @@ class Reader:
     def __iter__(self) -> Generator[Sequence[msgspec.Raw]]:
         """Yield the records of each page. Of the page at which an extraction resumes, `skipped` were stored before."""
         # The client closes before the pool, so that its threads stop waiting; the mask must outlive both.
-        with self._client.mask.cover(), ThreadPoolExecutor(MAX_AHEAD, "fetch") as pool, self._client.open():
-            ahead = Prefetcher(pool, self._client.fetch)
+        pool = ThreadPoolExecutor(self._config.concurrency, "fetch")
+        with self._client.mask.cover(), pool, self._client.open():
+            ahead = Prefetcher(pool, self._fetch)
             request, page = self._fetch_first()
             try:
                 while True:
                     following = self._take(request, page)
-                    ahead.schedule(following, self._foresee, self._count_ahead())
+                    self._before = request, page
+                    ahead.schedule(request, following, self._foresee, self._count_ahead(page))
                     self._count_page()
                     yield page.records
                     if following is None:
                         break
-                    last = page
                     request, page = ahead.take()
                     page, self.skipped = self._confirm(request, page), 0
-                    if self._is_end(request, page, last):
+                    request, page = self._join(request, page)
+                    if self._is_end(request, page, self._before[1]):
                         break
             finally:
                 ahead.cancel()
@@ -155,7 +167,50 @@ class Reader:
             raise
         if digest(page.content) != position.digest:
             raise self._client.fail(f"page {position.pages + 1} ({request}) has other records than before", MovedError)
+        return request, replace(page, records=page.records[position.overlap :], overlap=position.overlap)
+
+    def _fetch(self, request: Request) -> tuple[Request, Page]:
+        """Fetch a page behind the first, and return it with its request.
+
+        If the source knows only offsets that are multiples of the page size, read on without overlap. The second page
+        shows that, so it is requested alone.
+        """
+        if self.pages > 1 or self._before is None or not self._paging.overlaps(self._largest):
+            return request, self._client.fetch(request)
+        page = self._client.probe(request)
+        if page is None or page.content == self._before[1].content:
+            self._paging = replace(self._paging, overlap=False)
+            request = self._paging.foresee(self._before[0], self._largest) or request
+            page = self._client.fetch(request)
         return request, page
+
+    def _join(self, request: Request, page: Page) -> tuple[Request, Page]:
+        """Leave out the record that also ended the page before, and return the page with its request.
+
+        An offset points to other records once the list has moved. If the last record of the page before does not come
+        again, records have moved up unseen: request the page before again, and go on from what is known of it. Raises
+        OutageError if the list moves too fast for that.
+        """
+        assert self._before is not None  # noqa: S101 - the caller has set it
+        asked, known = self._before
+        if page.end or self.gap or not self._paging.overlaps(known.received) or not known.records:
+            return request, page
+        for _ in range(self._config.retries + 1):
+            keys = self.census.identify(known.records)
+            if page.records and page.records[0] == known.records[-1]:
+                return request, replace(page, records=page.records[1:], overlap=1)
+            if keys[-1] in self.census.identify(page.records):
+                return request, page
+            again = self._client.fetch(asked)
+            if again.content != known.content and not set(keys).isdisjoint(self.census.identify(again.records)):
+                self._seen.pop(digest(request.identity), None)
+                return asked, again
+            page = self._client.fetch(request)
+        raise self._client.fail(
+            f"page {self.pages + 1} ({request}) does not begin where the page before ended: the list changes faster "
+            "than it can be read; run it again later, or ask for an order that stays",
+            OutageError,
+        )
 
     def _confirm(self, request: Request, page: Page) -> Page:
         """Fetch a page behind the first again if it cannot be right.
@@ -189,7 +244,7 @@ class Reader:
         """Say why a page behind the first cannot be right; empty if it may be."""
         if self._is_repeated_end(page) or page.end in STATUS_ENDS:
             return self._describe_missing()
-        if page.records and page.content == self._before:
+        if page.records and self._before and page.content == self._before[1].content:
             return "it has the same records as the page before"
         try:
             more = self._read_more(page)
@@ -249,26 +304,32 @@ class Reader:
                 return None
             raise
 
-    def _foresee(self, request: Request) -> Request | None:
-        """Return the request after `request` if its page is as large as the largest so far."""
-        return self._paging.foresee(request, self._largest)
+    def _foresee(self, before: Request, request: Request) -> Request | None:
+        """Return the request after `request`, which followed `before`, if its page is as large as the largest."""
+        if self._paging.positional:
+            return self._paging.foresee(request, self._largest)
+        return foresee_link(before, request) if self._paging.paginator in ("link_header", "next_url") else None
 
-    def _count_ahead(self) -> int:
-        """Return how many requests may be in flight: one, or more if pages are sure to follow and the rate is set."""
-        if self._config.requests_per_second <= 0:
+    def _count_ahead(self, page: Page) -> int:
+        """Return how many pages may be requested ahead: those that are sure to follow, or a few if nobody knows."""
+        if page.received < self._largest:  # perhaps the last one
             return 1
         left = (self._total_pages or 0) - self.pages
         if self.total is not None and self._largest:
             left = max(left, -(-(self.total - self.records) // self._largest))
-        return max(1, min(MAX_AHEAD, left))
+        if self.total is None and self._total_pages is None:
+            left = self.pages // GUESSES
+        self._largest_bytes = max(self._largest_bytes, len(page.content))
+        fitting = AHEAD_BYTES // max(1, self._largest_bytes)
+        return max(1, min(AHEAD * self._config.concurrency, left, fitting))
 
     def _take(self, request: Request, page: Page) -> Request | None:
         """Check a page and return the request after it. `_count_page` does the slow checks while that is in flight."""
-        self.position = self._build_position(request)
-        self._uncounted, self._before = (request, page), page.content
+        self.position = self._build_position(request, page.overlap)
+        self._uncounted = request, page
         self.pages += 1
         self.records += len(page.records)
-        self._largest = max(self._largest, len(page.records))
+        self._largest = max(self._largest, page.received)
         self._empty = 0 if page.records else self._empty + 1
         if self._empty > MAX_EMPTY:
             raise self._client.fail(f"{self._empty} pages in a row are empty, and each announces more")
@@ -289,7 +350,7 @@ class Reader:
                 f"page {self.pages} ({request}) is the last that {self._paging.paginator} leads to, and '{path}' "
                 "announces more: check paginator and its keys"
             )
-        elif self._paging.positional and page.records and len(page.records) == self._largest:
+        elif self._paging.positional and page.records and page.received == self._largest:
             self._check_beyond(request, page)
         return following
 
@@ -328,15 +389,20 @@ class Reader:
     def _check_beyond(self, request: Request, page: Page) -> None:
         """Raise WrongSourceError if a page follows the declared last one: the total is capped, or wrong."""
         self._count_page()
-        beyond = self._client.probe(self._paging.foresee(request, len(page.records)) or request)
-        if beyond and beyond.records and digest(beyond.content) not in self._seen:
+        beyond = self._client.probe(self._paging.foresee(request, page.received) or request)
+        known = self.census.identify(page.records)
+        if (
+            beyond
+            and not set(self.census.identify(beyond.records)) <= set(known)
+            and digest(beyond.content) not in self._seen
+        ):
             raise self._client.fail(
                 f"{self.records} records came, as many as the source declares, and there are more behind them: leave "
                 "the total out, or set ceiling",
                 WrongSourceError,
             )
 
-    def _build_position(self, request: Request) -> Position | None:
+    def _build_position(self, request: Request, overlap: int) -> Position | None:
         """Build the position at a page. Its digest is not known yet."""
         sent = {"url": request.url, "params": request.params, "method": request.method, "body": request.body}
         if self.gap:
@@ -354,6 +420,7 @@ class Reader:
             totals=(self.total, self._total_pages),
             paging=asdict(self._paging),
             decision=self.paginator,
+            overlap=overlap,
         )
 
     def _check_new(self, digest: str, number: int, request: Request, what: str, hint: str = "") -> None:
@@ -381,8 +448,9 @@ class Reader:
     def _read_totals(self, page: Page) -> None:
         """Note the totals that a page declares.
 
-        Raises WrongSourceError if one is lower than before. Unless paging is positional, a falling number of records
-        may count the remaining ones. Raises SourceError if the number of records reaches `ceiling`.
+        Raises WrongSourceError if one is lower than on a page that came before this one was requested. Unless paging is
+        positional, a falling number of records may count the remaining ones; and pages that overlap show by themselves
+        that nothing moved up unseen. Raises SourceError if the number of records reaches `ceiling`.
         """
         records, pages = self._paging.read_totals(page, self._total_pages)
         if self.pages == 1 and not page.end and (path := self._paging.total_path) and records is None and pages is None:
@@ -390,8 +458,9 @@ class Reader:
                 f"{self.url}: total_path = {path}, and the page has no number there: set it to the field "
                 "with the number of records, or leave it out"
             )
-        falls = [(self.total, records, "records")] if self._paging.positional else []
-        for before, now, what in [*falls, (self._total_pages, pages, "pages")]:
+        falls = [(records, "records")] if self._paging.positional and not self._overlaps else []
+        for now, what in [*falls, (pages, "pages")]:
+            before = None if now is None else self._note_total(what, now, page)
             if before is not None and now is not None and now < before:
                 raise self._client.fail(
                     f"page {self.pages}: the source declared {before} {what}, and now {now}: its list became shorter "
@@ -411,11 +480,31 @@ class Reader:
                 "or set ceiling higher"
             )
 
+    @property
+    def _overlaps(self) -> bool:
+        """Whether each page begins with the last record of the page before."""
+        return self._paging.overlaps(self._largest)
+
+    def _note_total(self, what: str, number: int, page: Page) -> int | None:
+        """Note a total, and return the highest of the pages that came before `page` was requested."""
+        declared = self._declared[what]
+        before = max((other for came_at, other in declared if came_at < page.asked_at), default=None)
+        if all(other < number for _, other in declared):
+            declared.append((page.came_at, number))
+        return before
+
     def _expects_more(self, page: Page) -> bool | None:
-        """Return whether a page follows: by `more_path` or, if paging is positional, by the totals."""
+        """Return whether a page follows: by `more_path` or, if paging is positional, by the totals.
+
+        Pages that overlap end with one that brings nothing new: a total that is reached may count users that came late.
+        """
         more = self._read_more(page)
         if more is not None or not self._paging.positional:
             return more
+        if self._overlaps and page.records:
+            return None
+        if self._overlaps and self.total is not None:
+            return self.records < self.total and self.pages * self._largest < self.total
         if self._total_pages is not None:
             return self.pages < self._total_pages
         if self.total is not None:
@@ -439,7 +528,9 @@ class Reader:
             missing = f"the source declares {pages} pages, and {self.pages} came"
         elif self.gap and gap_page < (pages or 0) and self.records == records:
             missing = "no page behind an empty one has records"
-        elif self.total is not None and self.census.distinct != self.total:
+        elif self.total is not None and (
+            self.census.distinct < self.total if self._overlaps else self.census.distinct != self.total
+        ):
             twice = self.records - self.census.distinct
             missing = (
                 f"{self.url}: the source declares {self.total} records, and {self.census.distinct} came on "

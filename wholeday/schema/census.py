@@ -67,6 +67,11 @@ class Census:
             sample = SAMPLE if self.records <= MANY else FEW
             self._unknown.update(_find_unknown(records[:sample], self._known))
 
+    def identify(self, records: Sequence[RawRecord]) -> list[int | bytes]:
+        """Return what identifies each record: its hashed key or, without a readable one, its bytes."""
+        keys = self._read_keys(hide_deep(records))
+        return [bytes(record) if key is None else key for key, record in zip(keys, records, strict=True)]
+
     def add_keys(self, found: Sequence[int | None], deleted: Sequence[bool]) -> None:
         """Count hashed keys (None: not readable), each with whether its record is a deletion."""
         self._latest = None

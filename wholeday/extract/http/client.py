@@ -7,7 +7,9 @@ Several threads may fetch at once.
 import contextlib
 import datetime as dt
 import re
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http import HTTPStatus
 
 import requests
@@ -20,6 +22,7 @@ from wholeday.extract.http import deadline, failures
 from wholeday.extract.http.auth import Auth
 from wholeday.extract.http.body import START_BYTES, check_end, read_body, read_start
 from wholeday.extract.http.envelope import read_header_objects, split_list
+from wholeday.extract.http.limiter import Limiter
 from wholeday.extract.http.page import Page, Request
 from wholeday.extract.http.record_list import ListFinder
 from wholeday.extract.http.retries import Retries
@@ -33,6 +36,7 @@ CLOCK_TOLERANCE = dt.timedelta(seconds=5)  # a Date header has whole seconds, an
 
 PAGES = frozenset({200, 203, 206})  # 206: a page is a part of the data
 SERVER_BUGS = frozenset({500, 501})  # the answer of some sources to an unexpected parameter
+OVERLOADED = (429, 503)
 REFUSALS = frozenset({400, 404, 410, 422})  # the answers to an expired cursor
 SILENT = frozenset({401, 403, 407})  # errors do not quote these answers, as many repeat the secret
 PROBLEM = re.compile(r"application/problem\+\w+", re.IGNORECASE)  # RFC 9457
@@ -58,6 +62,7 @@ class Client:
         self._name = f"{config.section} {date}"
         self.mask = Mask(config.secrets)
         self.lists = ListFinder(config)
+        self.limiter = Limiter(config.concurrency)
         self._retries = Retries(config, self.fail)
         self._transport = Transport(config, Auth(config, self.mask), self.fail, self._retries.sleep)
 
@@ -65,7 +70,10 @@ class Client:
     def open(self) -> Iterator[None]:
         """Keep connections open within the block, and secrets out of the log of urllib3."""
         with self._transport.open(), self.mask.cover(), self._retries.open():
-            yield
+            try:
+                yield
+            finally:
+                self.limiter.close()
 
     def fail(self, what: str, kind: type[SourceError] = SourceError) -> SourceError:
         """Build the error for a failure, without secrets."""
@@ -122,6 +130,22 @@ class Client:
         return self._ask(request, is_first=is_first) if page.end else page
 
     def _ask(self, request: Request, *, is_first: bool) -> Page:
+        """Send a request as soon as the limiter lets it begin, and read its answer."""
+        with self.limiter.acquire() as slot:
+            if self.limiter.is_closed:
+                raise self.fail("the extraction has ended", OutageError)
+            asked_at = time.monotonic()
+            try:
+                page = self._read_answer(request, is_first=is_first)
+            except failures.RecoverableError as error:
+                if error.status in OVERLOADED or error.unreachable:
+                    error.is_crowded = error.status in OVERLOADED and slot.beside > 0
+                    slot.refuse()
+                raise
+            slot.confirm()
+            return replace(page, asked_at=asked_at, came_at=time.monotonic())
+
+    def _read_answer(self, request: Request, *, is_first: bool) -> Page:
         """Send a request and read its answer. Redirects, a new token and the body share one deadline."""
         what = f"{request.method} {request.target}"
         with deadline.limit(deadline.MAX_SECONDS), self._transport.send(request) as response:

@@ -96,6 +96,16 @@ class Page:
     """The bytes of the list of records."""
     end: str = ""
     """The word of `end_when` that makes this answer the end of the data; empty if the answer has a list."""
+    overlap: int = 0
+    """How many records of the list are left out of `records`, as the page before ended with them."""
+    asked_at: float = 0.0
+    came_at: float = 0.0
+    """When the request was sent, and when its answer was there, on the clock of `time.monotonic`."""
+
+    @property
+    def received(self) -> int:
+        """The number of records in the list."""
+        return len(self.records) + self.overlap
 
 
 def digest(content: bytes) -> str:

@@ -14,6 +14,7 @@ from wholeday.log import count, logger
 
 BACKOFF = 1.0  # seconds before the first retry, doubled for each further one
 MAX_BACKOFF = 60.0
+MAX_CROWDED = 8  # refusals beside other requests that do not count as attempts
 
 Fail = Callable[..., SourceError]
 """Builds the error for a text, and optionally its class."""
@@ -36,11 +37,15 @@ class Retries:
 
     def fetch(self, fetch: Callable[[], Page]) -> Page:
         """Return the page that `fetch` returns. Raises OutageError or UnreachableError after the last attempt."""
-        attempt = 1
+        attempt, crowded = 1, 0
         while True:
             try:
                 return fetch()
             except RecoverableError as error:
+                if error.is_crowded and crowded < MAX_CROWDED and error.wait <= BACKOFF:
+                    crowded += 1
+                    self.sleep(error.wait)
+                    continue
                 is_too_long = error.wait > self._max_wait.total_seconds()
                 if attempt > self._retries or is_too_long:
                     if isinstance(error, DoubtfulPageError):

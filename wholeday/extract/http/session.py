@@ -34,11 +34,13 @@ class Session(requests.Session):
     """A session that does not follow redirects, not even to look ahead, as requests does."""
 
     def __init__(
-        self, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] = lambda request: request
+        self,
+        auth: Callable[[requests.PreparedRequest], requests.PreparedRequest] = lambda request: request,
+        connections: int = 1,
     ) -> None:
         super().__init__()
-        self.mount("https://", DeadlineAdapter())
-        self.mount("http://", DeadlineAdapter())
+        self.mount("https://", DeadlineAdapter(pool_maxsize=connections))
+        self.mount("http://", DeadlineAdapter(pool_maxsize=connections))
         self.auth = auth  # not None: requests would look for a password in ~/.netrc
         self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip"})
         self.headers["Cache-Control"] = "no-cache"  # caches must ask the source

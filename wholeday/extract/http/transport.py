@@ -40,7 +40,7 @@ class Transport:
     def open(self) -> Iterator[None]:
         """Keep connections open within the block."""
         self._origin: str | None = None
-        with Session(self._auth) as self._session:
+        with Session(self._auth, self._config.concurrency) as self._session:
             if urlsplit(self._config.url).scheme == "demo":
                 from wholeday.extract.http.demo import DemoAdapter
 

@@ -1,0 +1,86 @@
+"""Limit how many requests are in flight at a time, by how the source answers.
+
+The limit begins at one and doubles while the source answers, up to the key `concurrency`. A refusal (429, 503) or a
+timeout halves it. From then on it stays below the number at which the source refused, and tries one more after a while.
+"""
+
+import threading
+import time
+
+TRY_MORE_AFTER = 30.0  # seconds without a refusal
+
+
+class Slot:
+    """The place of one request among those in flight."""
+
+    def __init__(self, limiter: "Limiter", beside: int, cuts: int) -> None:
+        self._limiter, self.cuts = limiter, cuts
+        self.beside = beside
+        """How many other requests were in flight when this one began."""
+
+    def __enter__(self) -> "Slot":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._limiter.release()
+
+    def confirm(self) -> None:
+        """Note that the source answered."""
+        self._limiter.raise_limit()
+
+    def refuse(self) -> None:
+        """Note that the source is overloaded."""
+        self._limiter.cut(self)
+
+
+class Limiter:
+    """Lets at most `limit` requests begin before others have ended. Several threads may use it."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.limit = 1
+        """How many requests may be in flight now."""
+        self._most, self._best = concurrency, concurrency
+        self.is_closed = False
+        self._in_flight = self._cuts = 0
+        self._cut_at = 0.0
+        self._changed = threading.Condition()
+
+    def acquire(self) -> Slot:
+        """Wait until a request may begin, or until `close`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.is_closed or self._in_flight < self.limit)
+            self._in_flight += 1
+            return Slot(self, self._in_flight - 1, self._cuts)
+
+    def close(self) -> None:
+        """Let nothing wait any longer. No further request may begin."""
+        with self._changed:
+            self.is_closed = True
+            self._changed.notify_all()
+
+    def release(self) -> None:
+        """End a request."""
+        with self._changed:
+            self._in_flight -= 1
+            self._changed.notify()
+
+    def raise_limit(self) -> None:
+        """Allow one more, unless the source refused as many before."""
+        with self._changed:
+            if (
+                self.limit >= self._best
+                and self._best < self._most
+                and time.monotonic() > self._cut_at + TRY_MORE_AFTER
+            ):
+                self._best, self._cut_at = self._best + 1, time.monotonic()
+            if self.limit < self._best:
+                self.limit += 1
+                self._changed.notify()
+
+    def cut(self, slot: Slot) -> None:
+        """Halve the limit, once for all requests that began before."""
+        with self._changed:
+            if slot.cuts == self._cuts:
+                self._cuts, self._cut_at = self._cuts + 1, time.monotonic()
+                self._best = max(1, min(self._best, slot.beside))
+                self.limit = max(1, self.limit // 2)
