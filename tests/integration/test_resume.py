@@ -400,7 +400,7 @@ def test_empty_page_that_persists_is_an_outage(server, configure, kind, total):
     listing.respond = respond  # type: ignore[method-assign]
     source.mend()
     stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) == 5  # from page three on
+    assert len(server.requests) == (7 if kind == "offset0" else 5)  # from page three on; offsets overlap
     assert read_ids() == list(range(1, 21))
 
 

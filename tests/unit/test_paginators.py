@@ -103,10 +103,10 @@ def test_offset_grows_by_received_records(start: int, sizes: list[int]) -> None:
 
 def test_offset_skips_empty_page_by_page_size() -> None:
     """The source announced more records. Without `page_size` the next offset is unknown."""
-    counts = iter([2, 0, 1])
-    paging = Paging("offset", size_param="limit", page_size=2, more_path="more")
-    asked = follow(paging, lambda r: make_page(next(counts), more=r.params["offset"] < 3))
-    assert [request.params["offset"] for request in asked] == [0, 1, 3]
+    counts = iter([3, 0, 1])
+    paging = Paging("offset", size_param="limit", page_size=3, more_path="more")
+    asked = follow(paging, lambda r: make_page(next(counts), more=r.params["offset"] < 4))
+    assert [request.params["offset"] for request in asked] == [0, 2, 4]
     with pytest.raises(ValueError, match="set page_size"):
         follow(Paging("offset", more_path="more"), lambda _: make_page(0, more=True))
 

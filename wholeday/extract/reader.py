@@ -29,7 +29,7 @@ from wholeday.extract.vocabulary import find_flags
 from wholeday.schema.census import Census
 
 MAX_EMPTY = 100  # empty pages in a row
-AHEAD = 2  # pages requested ahead for each request that may be in flight
+AHEAD = 2  # pages read ahead, in flight or waiting for their turn, for each request that may be in flight
 AHEAD_BYTES = 32 * 2**20  # of the pages requested ahead
 GUESSES = 4  # without a total, one page is guessed for as many pages that came
 STATUS_ENDS = ("204", "404", "400")  # values of end_when that are a status, not a page
@@ -321,7 +321,7 @@ class Reader:
             left = self.pages // GUESSES
         self._largest_bytes = max(self._largest_bytes, len(page.content))
         fitting = AHEAD_BYTES // max(1, self._largest_bytes)
-        return max(1, min(AHEAD * self._config.concurrency, left, fitting))
+        return max(1, min(AHEAD * self._config.concurrency - 1, left, fitting))
 
     def _take(self, request: Request, page: Page) -> Request | None:
         """Check a page and return the request after it. `_count_page` does the slow checks while that is in flight."""
@@ -496,13 +496,16 @@ class Reader:
     def _expects_more(self, page: Page) -> bool | None:
         """Return whether a page follows: by `more_path` or, if paging is positional, by the totals.
 
-        Pages that overlap end with one that brings nothing new: a total that is reached may count users that came late.
+        Pages that overlap end with a short one: a total that is reached may count users that came late.
         """
         more = self._read_more(page)
         if more is not None or not self._paging.positional:
             return more
         if self._overlaps and page.records:
-            return None
+            if self.total is None or page.received == self._largest:
+                return None
+            self._count_page()
+            return None if not self.census.has_at_least(self.total) else False
         if self._overlaps and self.total is not None:
             return self.records < self.total and self.pages * self._largest < self.total
         if self._total_pages is not None:

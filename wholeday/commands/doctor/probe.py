@@ -84,8 +84,9 @@ class Probe:
         return pages
 
     def page_by(self, keys: Mapping[str, Any]) -> Paging:
-        """Return the paging of the section with some other keys."""
-        return replace(self.paging, **{name: keys[name] for name in keys if name in Paging.__dataclass_fields__})
+        """Return the paging of the section with some other keys, and pages that do not overlap."""
+        known = {name: keys[name] for name in keys if name in Paging.__dataclass_fields__}
+        return replace(self.paging, **known, overlap=False)
 
     def read_keys(self, page: Page) -> list[str]:
         """Return the keys of the records on a page, or the whole records if they have no key."""
