@@ -98,7 +98,7 @@ def test_rate_limited_request_is_retried(server: Server, name: str) -> None:
     shape = SHAPES[name](server, 4, largest=3, busy=[2])
     says_when = {"Retry-After", "X-RateLimit-Reset"} & shape.refuse().headers.keys()
     started = time.monotonic()
-    assert read(shape, concurrency=1) == sorted(shape.keys)
+    assert read(shape) == sorted(shape.keys)
     assert shape.asked == 3
     assert time.monotonic() - started >= (1 if says_when else 0)
 

@@ -119,6 +119,10 @@ class Client:
         except failures.RecoverableError as error:
             if error.status in SERVER_BUGS:
                 return None
+        return self.fetch_if_known(request)
+
+    def fetch_if_known(self, request: Request) -> Page | None:
+        """Fetch a page, if necessary after retries; None if the source refuses the request or sends something else."""
         try:
             return self.fetch(request, is_first=True)
         except AnswerError:
