@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 DAY = "2026-11-20"
 PAGES, SIZE = 10, 50
 LOAD = ("LoadUsers", "--date", DAY, "--users-paginator", "page", "--users-total-header", "X-Total-Count")
+ONE = ("--users-concurrency", "1")
 
 
 def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
@@ -44,7 +45,7 @@ def serve_slowly(server: Server, wait: float, *, fail: int = 0) -> str:
 def test_terminal_shows_a_transient_bar(server):
     """The bar shows pages, records, rate, share and time left. A retry is logged above the bar."""
     url = serve_slowly(server, 0.15, fail=8)
-    code, written = run_on_terminal("luigi", "--module", "pipeline", *LOAD, "--users-url", url)
+    code, written = run_on_terminal("luigi", "--module", "pipeline", *LOAD, *ONE, "--users-url", url)
     assert code == 0, written
     bar = r"━ +(\d+)% (?:\d:\d\d:\d\d|-:--:--) (\d+) pages, (\d+) of 500 records, [\d,]+ records/s"
     shown = [tuple(map(int, found)) for found in re.findall(bar, written)]
@@ -63,7 +64,7 @@ def test_redirected_log_lines_stay_out_of_the_terminal(server):
     url = serve_slowly(server, 0.15, fail=8)
     with Path("log").open("wb") as log:
         code, written = run_on_terminal(
-            "luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:], "--users-url", url, out=log.fileno()
+            "luigi", "--module", "pipeline", "ExtractUsers", *LOAD[1:], *ONE, "--users-url", url, out=log.fileno()
         )
     assert code == 0, written
     assert "━" in written

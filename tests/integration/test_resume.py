@@ -1,4 +1,4 @@
-"""An interrupted extraction resumes after its last finished part, or says why it restarts."""
+"""An interrupted extraction resumes after its last stored page, or says why it restarts."""
 
 import datetime as dt
 import json
@@ -85,8 +85,8 @@ def read_ids() -> list[int]:
     return [json.loads(line)["id"] for part in read_manifest().parts for line in unpack(folder.read(part))]
 
 
-def test_interrupted_extraction_resumes_after_its_last_part(server, configure, folder, caplog):
-    """Only the page where the part ended is requested again. The day keeps the time of its first request."""
+def test_interrupted_extraction_resumes_after_its_last_page(server, configure, folder, caplog):
+    """Only the last stored page is requested again. The day keeps the time of its first request."""
     caplog.set_level(logging.INFO, "luigi-interface")
     before = clock.utc_now()
     break_off(server, configure)
@@ -96,9 +96,9 @@ def test_interrupted_extraction_resumes_after_its_last_part(server, configure, f
     ]
     parts = {path.name: path.read_bytes() for path in folder.glob("part-0000[012]*")}
     stages.extract(read_workspace(USERS), DAY)
-    # Page four contains record 12, the last one of the third part. Pages five to seven follow.
-    assert [json.loads(request.query["after"])[1][1] for request in server.requests] == [9, 12, 15, 18]
-    assert "resuming the interrupted extraction after 3 parts" in caplog.text
+    # Page five was the last one that came. Pages six and seven follow.
+    assert [json.loads(request.query["after"])[1][1] for request in server.requests] == [12, 15, 18]
+    assert "resuming the interrupted extraction after 15 records" in caplog.text
     manifest = read_manifest()
     assert before <= manifest.started_at <= broken_off < manifest.extracted_at
     assert manifest.as_of == manifest.started_at - dt.timedelta(minutes=15)
@@ -114,7 +114,7 @@ def test_interrupted_extraction_resumes_after_its_last_part(server, configure, f
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_killed_extraction_resumes(server):
-    """After SIGKILL in the middle of a page, the next run starts from the page where the last finished part ended."""
+    """After SIGKILL during a request, the next run starts from the last page that came."""
     listing, arrived, go = Listing("link_header", count=20, size=3), threading.Event(), threading.Event()
 
     def respond(request: Request) -> Answer:
@@ -133,8 +133,8 @@ def test_killed_extraction_resumes(server):
     server.requests.clear()
     again = luigi_run("ExtractUsers", "--date", str(DAY), *flags)
     assert again.returncode == 0, again.stderr
-    assert "extraction after 3 parts" in again.stdout
-    assert len(server.requests) == 4
+    assert "extraction after 15 records" in again.stdout or "extraction after 12 records" in again.stdout
+    assert len(server.requests) in (3, 4)  # page five may have come, and not be stored yet
     assert read_manifest().started_at == dt.datetime.fromisoformat(began)
     assert read_ids() == list(range(1, 21))
 
@@ -195,7 +195,7 @@ def test_declared_total_survives_an_interruption(server, configure):
     source.listing.hidden = frozenset({20})
     with pytest.raises(SourceError, match="the source declares 20 records, and 19 came"):
         stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) == 4
+    assert len(server.requests) == 3
 
 
 def test_repetition_is_detected_across_an_interruption(server, configure):
@@ -249,7 +249,7 @@ def test_changed_client_settings_keep_the_checkpoint(server, configure, monkeypa
     break_off(server, configure)
     configure("users", **keys)
     stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) == 4
+    assert len(server.requests) == 3
 
 
 def test_changed_watermark_restarts_the_extraction(server, configure, monkeypatch):
@@ -261,7 +261,7 @@ def test_changed_watermark_restarts_the_extraction(server, configure, monkeypatc
     assert [request.query["since"] for request in server.requests] == ["2026-10-18T23:59:59Z"] * 7
 
 
-@pytest.mark.parametrize(("hours", "requests"), [(23, 4), (24, 7), (-1, 7)])
+@pytest.mark.parametrize(("hours", "requests"), [(23, 3), (24, 7), (-1, 7)])
 def test_checkpoint_expires_after_a_day(server, configure, monkeypatch, hours, requests):
     """The first records would be too old to combine with the last ones. A clock set back expires it as well."""
     with monkeypatch.context() as patch:
@@ -270,7 +270,7 @@ def test_checkpoint_expires_after_a_day(server, configure, monkeypatch, hours, r
         break_off(server, configure, settle="2 days")
     stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == requests
-    assert (read_manifest().started_at == then) == (requests == 4)
+    assert (read_manifest().started_at == then) == (requests == 3)
 
 
 def test_day_that_fails_a_gate_is_not_resumed(server, configure, folder):
@@ -327,7 +327,7 @@ def test_odd_answer_that_persists_is_an_outage(server, configure, folder, name):
     assert (folder / CHECKPOINTS).exists()
     source.mend()
     stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) == 4
+    assert len(server.requests) == 3
     assert read_ids() == list(range(1, 21))
 
 
@@ -343,7 +343,7 @@ def test_odd_first_page_fails_at_once(server, configure, trouble):
 
 
 def test_resumed_extraction_requests_only_remaining_pages(server, configure):
-    """The first run fails at page 50 of 61. The second run requests pages 45 to 61."""
+    """The first run fails at page 50 of 61. The second run requests pages 49 to 61."""
     broken = Answer({"error": "temporarily unavailable"})
 
     def respond(request: Request) -> Answer:
@@ -359,7 +359,7 @@ def test_resumed_extraction_requests_only_remaining_pages(server, configure):
     assert len(server.requests) == 50
     broken, server.requests[:] = None, []
     stages.extract(read_workspace(USERS), DAY)
-    assert [int(request.query["page"]) for request in server.requests] == list(range(45, 62))
+    assert [int(request.query["page"]) for request in server.requests] == list(range(49, 62))
     assert read_ids() == list(range(10, 610))
 
 
@@ -448,17 +448,17 @@ def test_repeated_page_is_retried(server, configure, monkeypatch):
 
 
 def test_truncated_checkpoints_are_used_up_to_the_cut(server, configure, folder):
-    """A crash in the middle of a line loses the part of that line. Later checkpoints stay readable."""
+    """A crash in the middle of a line loses the page of that line. Later checkpoints stay readable."""
     source = break_off(server, configure)
     file = folder / CHECKPOINTS
     file.write_bytes(file.read_bytes()[:-20])
-    source.broken_at = source.listing.asked + 4
+    source.broken_at = source.listing.asked + 3
     with pytest.raises(SourceError, match="503"):
         stages.extract(read_workspace(USERS), DAY)
-    assert [json.loads(request.query["after"])[1][1] for request in server.requests][:2] == [6, 9]
+    assert [json.loads(request.query["after"])[1][1] for request in server.requests][:2] == [9, 12]
     source.mend()
     stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) < 5
+    assert len(server.requests) == 2
     assert read_ids() == list(range(1, 21))
 
 
@@ -507,7 +507,7 @@ def test_secret_in_a_pointer_is_not_stored(server, configure, monkeypatch, caplo
     server.requests.clear()
     stages.extract(read_workspace(USERS), DAY)
     assert len(server.requests) == 7
-    assert "cannot resume the interrupted extraction, as it has no checkpoint; restarting" in caplog.text
+    assert "no further checkpoints, as a link looks as if it held a secret" in caplog.text
     assert read_ids() == list(range(1, 21))
     assert b"s3cr3t" not in b"".join(dump_tree(".").values())
 
@@ -529,7 +529,7 @@ def test_skiptoken_pointer_is_not_a_secret(server, configure):
     server.on("/users", respond)
     server.requests.clear()
     stages.extract(read_workspace(USERS), DAY)
-    assert len(server.requests) == 4
+    assert len(server.requests) == 3
     assert read_ids() == list(range(1, 21))
 
 

@@ -78,6 +78,17 @@ def find_placeholders(config: Source) -> set[str]:
     return names
 
 
+def find_units(config: Source) -> list[tuple[str, dt.timedelta]]:
+    """Return each placeholder for a bound of the day, with the smallest step that its format shows."""
+    found = []
+    for text in walk_texts([config.url, config.params, config.body, config.headers]):
+        for match in PLACEHOLDER.finditer(text):
+            name, form = _check_placeholder(match) or ("", "")
+            if name in ("day_start", "day_stop"):
+                found.append((match[0], _find_unit(match[0], form, name) if "%" in form else UNITS[form]))
+    return found
+
+
 def _check_placeholder(match: re.Match[str]) -> tuple[str, str] | None:
     """Return name and format of a placeholder; None if the braces are text. Raises ConfigError for a likely mistake."""
     name, form = match[1], match[2] if match[2] is not None else "iso"

@@ -114,6 +114,7 @@ class Source(Days):
         int, 0, 10**12, default=0, description="number of records after which the source stops silently; 0: none"
     )
     concurrency = bounded(int, 1, 64, default=4, description="most requests at a time; fewer while the source refuses")
+    split = bounded(int, 1, 1440, default=1, description="windows of a day that are read side by side")
     requests_per_second = bounded(float, 0, 10**6, default=0.0, description="limit of requests; 0: no limit")
     timeout = bounded(float, 0.001, 1800, default=30.0, description="seconds without a byte before a request fails")
     retries = bounded(int, 0, 1000, default=5, description="how often to repeat a request that may succeed later")

@@ -1,11 +1,14 @@
-"""Save the progress of an extraction, so that an interrupted one resumes after its last finished part.
+"""Save the progress of an extraction, so that an interrupted one resumes after its last stored page.
 
 Responsibilities: the file `progress.jsonl` in the folder of a day. Its first line holds the digest of what is requested
-and the time of the first request. Each further line is a finished part with the position of the extraction.
+and the time of the first request. Each further line says how far a window is stored: its newest part, finished or not,
+and the position of its reader.
 Non-goals: resuming an extraction with other settings, or one that began more than a day ago; both restart.
 """
 
 import datetime as dt
+import threading
+from collections.abc import Sequence
 
 import msgspec
 
@@ -14,16 +17,20 @@ from wholeday.extract.reader import MovedError, Position, Reader
 from wholeday.log import count, logger
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.day_folder import DayFolder
-from wholeday.storage.lines import unpack
+from wholeday.storage.lines import unpack, unpack_open
 from wholeday.storage.manifest import Part
+from wholeday.storage.part_writer import PartWriter
 
 RESUME_WITHIN = dt.timedelta(days=1)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """A finished part and the position after it: a page, and how many of its records are stored."""
+    """How far a window is stored: all records up to a page, of which `taken` are stored."""
 
+    window: int
     part: Part
+    """The newest part, as far as it is written."""
+    is_finished: bool
     position: Position
     taken: int
     seen: list[str]
@@ -31,15 +38,14 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 class Checkpoints:
-    """The finished parts of a day that is being extracted, and the time of its first request."""
+    """The stored parts of a day that is being extracted, and the time of its first request."""
 
-    def __init__(self, folder: DayFolder, request_digest: str, now: dt.datetime) -> None:
+    def __init__(self, folder: DayFolder, request_digest: str, now: dt.datetime, windows: int = 1) -> None:
         """Read the checkpoints of a folder, if they can be resumed. Remove all other files of the folder."""
-        self.parts: list[Part] = []
         self.started_at = now
-        self._folder, self._request_digest = folder, request_digest
-        self._checkpoints: list[Checkpoint] = []
+        self.folder, self._request_digest = folder, request_digest
         self._lines: list[bytes] = []
+        self._lock = threading.Lock()
         lines = folder.read_checkpoints()
         try:
             found_digest, started_at = msgspec.json.decode(lines[0], type=tuple[str, dt.datetime])
@@ -47,46 +53,118 @@ class Checkpoints:
         except (IndexError, *UNREADABLE):
             found_digest, started_at, checkpoints = "", now, []
         if found_digest == request_digest and dt.timedelta(0) <= now - started_at <= RESUME_WITHIN:
-            self.started_at, self._lines, self._checkpoints = started_at, lines, checkpoints
-            self.parts = [checkpoint.part for checkpoint in checkpoints]
-        elif folder.list_parts():
-            why = "it had other settings, or began more than a day ago" if checkpoints else "it has no checkpoint"
-            logger.info("%s: cannot resume the interrupted extraction, as %s; restarting", folder.day, why)
-        folder.clear(keep=[part.name for part in self.parts])
+            self.started_at, self._lines = started_at, lines
+        else:
+            if folder.list_parts():
+                why = "it had other settings, or began more than a day ago" if checkpoints else "it has no checkpoint"
+                logger.info("%s: cannot resume the interrupted extraction, as %s; restarting", folder.day, why)
+            checkpoints = []
+        names = ["part-"] if windows == 1 else [f"part-{number:03d}-" for number in range(windows)]
+        self.windows = [
+            WindowFiles(self, number, name, [each for each in checkpoints if each.window == number])
+            for number, name in enumerate(names)
+        ]
+        """What is stored of each window, in their order."""
+        folder.clear(keep=[part.name for window in self.windows for part in window.list_kept()])
+        if kept := sum(part.records for window in self.windows for part in window.list_kept()):
+            logger.info("%s: resuming the interrupted extraction after %s", folder.day, count(kept, "record"))
+
+    @property
+    def parts(self) -> list[Part]:
+        """The finished parts, in the order of the windows."""
+        return [part for window in self.windows for part in window.parts]
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint. A finished part survives a power cut together with it."""
+        with self._lock:
+            head = [] if self._lines else [msgspec.json.encode((self._request_digest, self.started_at))]
+            lines = [*head, msgspec.json.encode(checkpoint)]
+            self.folder.add_checkpoints(lines, self._lines, durable=checkpoint.is_finished)
+            self._lines += lines
+
+
+class WindowFiles:
+    """The parts of one window, and its checkpoints."""
+
+    def __init__(self, day: Checkpoints, number: int, name: str, checkpoints: Sequence[Checkpoint]) -> None:
+        self._day, self._number, self._name = day, number, name
+        self._folder = day.folder
+        self._writer: PartWriter | None = None
+        self._content = b""
+        if checkpoints and not checkpoints[-1].is_finished:
+            try:
+                self._content = self._folder.read_open(checkpoints[-1].part)
+            except FolderError:  # a power cut: go back to the last part that the disk has
+                while checkpoints and not checkpoints[-1].is_finished:
+                    checkpoints = checkpoints[:-1]
+        self.parts = [each.part for each in checkpoints if each.is_finished]
+        """The finished parts."""
+        self._checkpoints = list(checkpoints)
+        self._known = checkpoints[-1].position.seen if checkpoints else 0
+        self._is_blocked = False
+
+    def list_kept(self) -> list[Part]:
+        """List the parts that stay, finished or not."""
+        return [*self.parts, *([self._checkpoints[-1].part] if self._content else [])]
 
     def resume(self, reader: Reader) -> None:
-        """Move a new reader behind the last finished part. Raises MovedError if a part cannot be read."""
+        """Move a new reader behind the last stored page. Raises MovedError if a part cannot be read."""
         if not self._checkpoints:
             return
+        last = self._checkpoints[-1]
         try:
             for part in self.parts:
                 reader.census.add(unpack(self._folder.read(part)))
         except FolderError as error:  # restart instead of failing: the source still has all records
             raise MovedError(f"{self._folder.day}: {error}") from None
-        last = self._checkpoints[-1]
-        seen = [digest for checkpoint in self._checkpoints for digest in checkpoint.seen]
-        reader.resume(last.position, last.taken, seen)
-        logger.info(
-            "%s: resuming the interrupted extraction after %s", self._folder.day, count(len(self.parts), "part")
-        )
+        if self._content:
+            reader.census.add(unpack_open(self._content))
+            self._writer = self._folder.open_part(last.part.name, self._content)
+            self._content = b""
+        reader.resume(last.position, last.taken, [digest for each in self._checkpoints for digest in each.seen])
 
-    def add(self, part: Part, reader: Reader, taken: int) -> None:
-        """Add a finished part, which ends after `taken` records of the current page.
+    def write(self, records: Sequence[msgspec.Raw], reader: Reader, size: int) -> None:
+        """Append the records of the reader's page to parts of `size` records, with a checkpoint if more follow.
 
-        After a part whose position cannot be stored, no later part becomes a checkpoint.
+        A part that is not finished needs a storage that can continue it. The last part of a window gets no checkpoint:
+        it would cost every small day one more file.
         """
-        self.parts.append(part)
-        if len(self._checkpoints) < len(self.parts) - 1:
-            return
+        taken = reader.skipped
+        while records:
+            writer = self._writer = self._writer or self._open()
+            fitting = records[: size - writer.records]
+            writer.add(fitting)
+            taken, records = taken + len(fitting), records[len(fitting) :]
+            if writer.records == size:
+                self.parts.append(writer.finish())
+                self._writer = None
+                self._add(self.parts[-1], reader, taken, is_finished=True)
+        if self._writer and reader.has_more and self._folder.can_continue:
+            self._add(self._writer.describe(), reader, taken, is_finished=False)
+
+    def finish(self) -> None:
+        """Finish the last part."""
+        if self._writer:
+            self.parts.append(self._writer.finish())
+            self._writer = None
+
+    def close(self) -> None:
+        """Leave the last part as it is, if it is not finished."""
+        if self._writer:
+            self._writer.abandon()
+
+    def _open(self) -> PartWriter:
+        return self._folder.open_part(f"{self._name}{len(self.parts):05d}.jsonl.gz")
+
+    def _add(self, part: Part, reader: Reader, taken: int, *, is_finished: bool) -> None:
+        """Add a checkpoint. After a position that cannot be stored, there are no further ones."""
         position = reader.position
-        if position is None:
+        if position is None and not self._is_blocked:
             why = reader.gap or "a link looks as if it held a secret"
             logger.info("%s: no further checkpoints, as %s", self._folder.day, why)
+        self._is_blocked = self._is_blocked or position is None
+        if position is None or self._is_blocked:
             return
-        known = self._checkpoints[-1].position.seen if self._checkpoints else 0
-        checkpoint = Checkpoint(part, position, taken, reader.seen(known, position.seen))
-        head = [] if self._checkpoints else [msgspec.json.encode((self._request_digest, self.started_at))]
-        lines = [*head, msgspec.json.encode(checkpoint)]
-        self._folder.add_checkpoints(lines, self._lines)
-        self._lines += lines
-        self._checkpoints.append(checkpoint)
+        seen = reader.seen(self._known, position.seen)
+        self._day.add(Checkpoint(self._number, part, is_finished, position, taken, seen))
+        self._known = position.seen

@@ -7,11 +7,7 @@ Non-goals: how the source is read (`reader`), and how far a checkpoint reaches (
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
-from typing import Any
-
-import msgspec
+from collections.abc import Callable, Iterable
 
 from wholeday import clock
 from wholeday.config.days import SNAPSHOT
@@ -21,21 +17,21 @@ from wholeday.errors import QualityError
 from wholeday.extract import gates
 from wholeday.extract.checkpoints import Checkpoints
 from wholeday.extract.http.auth import name_source
-from wholeday.extract.reader import MovedError, Reader, WrongSourceError
+from wholeday.extract.reader import MovedError, WrongSourceError
+from wholeday.extract.windows import Listener, Reading
 from wholeday.log import count, logger, set_load
 from wholeday.schema.census import Census
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.known_source import describe_ways_out
-from wholeday.storage.lines import pack
 from wholeday.storage.manifest import Part, RawManifest, Verdict
 from wholeday.storage.workspace import Workspace
 
 # Keys that may change before an extraction is resumed: credentials, patience, what counts as the end or as an error.
 PATIENCE = {
-    *("auth", "token_file", "timeout", "retries", "max_wait", "requests_per_second", "accept", "end_when", "ok_when")
+    *("auth", "token_file", "timeout", "retries", "max_wait", "concurrency", "requests_per_second"),
+    *("accept", "end_when", "ok_when"),
 }
 
-Listener = Callable[[Reader], None]
 CountCleaned = Callable[[DayFolder, Iterable[Part]], Census]
 
 
@@ -65,16 +61,17 @@ def extract_day(
     _check_verdicts(workspace, date, verdicts, describe_ways_out(workspace.name))
     watermark = known.watermark_before(date) if "watermark" in find_placeholders(settings) else None
     request_digest = _digest_request(settings, workspace.pipeline.part_records, watermark)
-    checkpoints = Checkpoints(folder, request_digest, started_at)
+    checkpoints = Checkpoints(folder, request_digest, started_at, settings.split)
     try:
         try:
-            reader = _read(workspace, date, watermark, checkpoints, *listeners)
+            reading = _read(workspace, date, watermark, checkpoints, *listeners)
         except MovedError as error:
             logger.info("%s: cannot resume the interrupted extraction; restarting", error)
             folder.clear()
-            checkpoints = Checkpoints(folder, request_digest, started_at)
-            reader = _read(workspace, date, watermark, checkpoints, *listeners)
-        if problem := reader.census.explain_no_key():
+            checkpoints = Checkpoints(folder, request_digest, started_at, settings.split)
+            reading = _read(workspace, date, watermark, checkpoints, *listeners)
+        census = reading.take_census()
+        if problem := census.explain_no_key():
             raise QualityError(f"{workspace.name} {date}: {problem}")
         if clock.is_future(checkpoints.started_at):
             raise QualityError(
@@ -83,7 +80,7 @@ def extract_day(
             )
         as_of = checkpoints.started_at - settings.settle
         judged = gates.judge(
-            *(workspace.history_dir, date, settings, reader.census, as_of, known),
+            *(workspace.history_dir, date, settings, census, as_of, known),
             lambda: count_cleaned(folder, checkpoints.parts),
         )
         hint = f"find the cause, or let this run through with --{workspace.name}-accept"
@@ -99,17 +96,17 @@ def extract_day(
         window_start=window.start,
         window_stop=window.stop,
         watermark=watermark,
-        url=reader.url,
+        url=reading.url,
         source=source,
-        paginator=reader.paginator,
+        paginator=reading.paginator,
         started_at=checkpoints.started_at,
         extracted_at=clock.utc_now(),
         as_of=as_of,
-        pages=reader.pages,
-        records=reader.records,
-        keys=reader.census.distinct,
-        declared=reader.total,
-        unknown_fields=reader.census.unknown,
+        pages=reading.pages,
+        records=reading.records,
+        keys=census.distinct,
+        declared=reading.total,
+        unknown_fields=census.unknown,
         gates=[*verdicts, *judged],
         parts=checkpoints.parts,
     )
@@ -118,57 +115,20 @@ def extract_day(
     repeated = manifest.records - manifest.keys
     logger.info(
         "%s %s: extracted %s, %s%s",
-        *(workspace.name, date, count(reader.records, "record"), count(reader.pages, "page")),
+        *(workspace.name, date, count(reading.records, "record"), count(reading.pages, "page")),
         f", {count(repeated, 'record')} with a repeated key" if repeated else "",
     )
 
 
 def _read(
     workspace: Workspace, date: dt.date, watermark: dt.datetime | None, checkpoints: Checkpoints, *listeners: Listener
-) -> Reader:
-    """Read the source to its end into parts, from the last checkpoint on."""
-    settings, folder = workspace.settings, workspace.folder("raw", date)
+) -> Reading:
+    """Read the source to its end into parts, from the checkpoints on."""
+    settings = workspace.settings
     set_load(checkpoints.started_at - settings.settle)
-    reader = Reader(settings, date, watermark, workspace.conversion.make_census())
-    checkpoints.resume(reader)
-    with closing(iter(reader)) as pages:  # closes now, not at garbage collection: a thread may be waiting for a page
-        size, records = workspace.pipeline.part_records, _Records(reader, pages, listeners)
-        while records.more():
-            part = folder.write(f"part-{len(checkpoints.parts):05d}.jsonl.gz", pack(records.take(size)))
-            if part.records == size:
-                checkpoints.add(part, reader, records.taken)
-            else:  # no checkpoint for the last part: it would cost every small day one more file
-                checkpoints.parts.append(part)
-    return reader
-
-
-class _Records:
-    """The records of a reader, any number at a time, across pages."""
-
-    def __init__(self, reader: Reader, pages: Iterator[Sequence[msgspec.Raw]], listeners: Sequence[Listener]) -> None:
-        self._reader, self._pages, self._listeners = reader, pages, listeners
-        self._page: Sequence[msgspec.Raw] = []
-        self.taken = 0
-        """How many records of the current page are taken."""
-
-    def more(self) -> bool:
-        """Return whether another record follows; fetch the next page if the current one is taken."""
-        while self.taken == len(self._page):
-            page = next(self._pages, None)
-            if page is None:
-                return False
-            self._page, self.taken = page, self._reader.skipped
-            for listener in self._listeners:
-                listener(self._reader)
-        return True
-
-    def take(self, number: int) -> Iterator[list[Any]]:
-        """Yield the next `number` records, or the rest, in slices that do not cross a page."""
-        while number and self.more():
-            lines = self._page[self.taken : self.taken + number]
-            self.taken += len(lines)
-            number -= len(lines)
-            yield list(lines)
+    reading = Reading(settings, date, watermark, workspace.conversion.make_census)
+    reading.read(checkpoints.windows, workspace.pipeline.part_records, listeners)
+    return reading
 
 
 def _warn(settings: Source, date: dt.date, now: dt.datetime) -> None:

@@ -5,16 +5,18 @@ The extraction fails, with one line, instead of taking a page twice, following e
 nothing follows, or ending with another number of records than the source declares.
 """
 
+import contextlib
 import datetime as dt
 import json
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from wholeday.config.days import Window
 from wholeday.config.placeholders import EPOCH, find_placeholders
 from wholeday.config.source import Source
 from wholeday.errors import OutageError, SourceError
@@ -41,6 +43,23 @@ class WrongSourceError(SourceError):
 
 class MovedError(SourceError):
     """An interrupted extraction cannot resume at its position; it has to restart."""
+
+
+class Counts(Protocol):
+    """How much of a day has come so far, and from where."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def pages(self) -> int: ...
+
+    @property
+    def records(self) -> int: ...
+
+    @property
+    def total(self) -> int | None:
+        """How many records the source declares."""
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -71,18 +90,28 @@ class Reader:
     """
 
     def __init__(
-        self, config: Source, date: dt.date, watermark: dt.datetime | None = None, census: Census | None = None
+        self,
+        config: Source,
+        date: dt.date,
+        watermark: dt.datetime | None = None,
+        census: Census | None = None,
+        window: Window | None = None,
+        client: Client | None = None,
     ) -> None:
+        """Prepare to read a window of the day, by default all of it. A `client` of several readers is open already."""
         find_placeholders(config)
-        window = config.window(date)
+        whole = config.window(date)
+        window = window or Window(whole.start - config.lookback, whole.stop)
         values = {
             "date": date,
-            "day_start": config.localize(window.start - config.lookback),
+            "day_start": config.localize(window.start),
             "day_stop": config.localize(window.stop),
             "watermark": config.localize(EPOCH if watermark is None else watermark - config.lookback),
         }
-        self._config = config
-        self._client = Client(config, date)
+        self._config, self._is_shared = config, client is not None
+        self._client = client or Client(config, date)
+        self.fail = self._client.fail
+        """Builds the error for a failure, without secrets."""
         self._paging = Paging.of(config)
         self._first = self._paging.first(build_request(config, values))
         self._before: tuple[Request, Page] | None = None
@@ -99,6 +128,10 @@ class Reader:
         self.census = census or Census()
         self.position: Position | None = None
         """The position of the current page; None if it cannot be stored, because a link holds a secret."""
+        self.has_more = True
+        """Whether another page follows the current one."""
+        self.page_digest = ""
+        """The digest of the records of the current page."""
         self.skipped = 0
         """How many records of the current page an interrupted extraction has stored already."""
         self.gap, self._gap_at = "", (0, 0)
@@ -131,12 +164,13 @@ class Reader:
         """Yield the records of each page. Of the page at which an extraction resumes, `skipped` were stored before."""
         # The client closes before the pool, so that its threads stop waiting; the mask must outlive both.
         pool = ThreadPoolExecutor(self._config.concurrency, "fetch")
-        with self._client.mask.cover(), pool, self._client.open():
+        with self._client.mask.cover(), pool, contextlib.nullcontext() if self._is_shared else self._client.open():
             ahead = Prefetcher(pool, self._fetch)
             request, page = self._fetch_first()
             try:
                 while True:
                     following = self._take(request, page)
+                    self.has_more = following is not None
                     self._before = request, page
                     ahead.schedule(request, following, self._foresee, self._count_ahead(page))
                     self._count_page()
@@ -362,7 +396,7 @@ class Reader:
         if self._uncounted is None:
             return
         (request, page), self._uncounted = self._uncounted, None
-        seen = digest(page.content)
+        seen = self.page_digest = digest(page.content)
         if self.position is not None:
             self.position = msgspec.structs.replace(self.position, digest=seen)
         if page.records:

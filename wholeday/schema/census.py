@@ -89,6 +89,15 @@ class Census:
             self.span = min(low, min(keys)), max(high, max(keys))
         self._deleted.extend(deleted)
 
+    def absorb(self, other: "Census") -> None:
+        """Count the records of another census, as if they came next."""
+        self._latest = None
+        self.records += other.records
+        self._keys.extend(other._keys)
+        self._deleted.extend(other._deleted)
+        self._alone, self._alone_deleted = self._alone + other._alone, self._alone_deleted + other._alone_deleted
+        self._sample, self._unknown = self._sample or other._sample, self._unknown | other._unknown
+
     def has_at_least(self, number: int) -> bool:
         """Return whether at least `number` distinct keys came. Cheap enough for every page."""
         if self._counted < number <= self.records - self._duplicates:

@@ -13,6 +13,19 @@ from typing import Protocol
 from wholeday.storage.names import find_temporary
 
 
+class OpenFile(Protocol):
+    """A file that is being written."""
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+
+    def finish(self) -> None:
+        """Close the file. It survives a power cut."""
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+
+
 class Storage(Protocol):
     """Files below `root`. Every method raises FolderError, in one line, if the storage refuses.
 
@@ -20,6 +33,8 @@ class Storage(Protocol):
     """
 
     root: PurePath
+    can_continue: bool
+    """Whether a later run can continue a file that this run has not closed."""
 
     def show(self, path: PurePath) -> str:
         """Return a path for a message."""
@@ -67,6 +82,9 @@ class Storage(Protocol):
     def write(self, path: PurePath, chunks: Iterable[bytes]) -> None:
         """Write a file from chunks."""
 
+    def open(self, path: PurePath, kept: int = 0) -> OpenFile:
+        """Open a file for writing. Its first `kept` bytes stay."""
+
     def replace(self, path: PurePath, content: bytes) -> None:
         """Write or replace a file. After a crash it has the old or the new content."""
 
@@ -83,8 +101,8 @@ class Storage(Protocol):
     def read_log(self, path: PurePath) -> list[bytes]:
         """Read the complete lines of an append-only file; nothing if it does not exist."""
 
-    def extend_log(self, path: PurePath, lines: Sequence[bytes], before: Sequence[bytes]) -> None:
-        """Append lines to a file that holds the lines `before`."""
+    def extend_log(self, path: PurePath, lines: Sequence[bytes], before: Sequence[bytes], durable: bool = True) -> None:
+        """Append lines to a file that holds the lines `before`. If `durable`, they survive a power cut."""
 
 
 def open_storage(data_dir: str, private: bool = True) -> Storage:

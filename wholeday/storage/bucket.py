@@ -26,8 +26,26 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
 
 
+class BucketFile:
+    """An object that is being written. It does not exist before it is finished."""
+
+    def __init__(self, storage: "BucketStorage", path: PurePath) -> None:
+        self._storage, self._path, self._chunks = storage, path, list[bytes]()
+
+    def write(self, data: bytes) -> None:
+        self._chunks.append(data)
+
+    def finish(self) -> None:
+        self._storage.write(self._path, self._chunks)
+
+    def abandon(self) -> None:
+        """Write nothing."""
+
+
 class BucketStorage(Storage):
     """A bucket, or the objects below a prefix. It has no locks: each run writes under names of its own."""
+
+    can_continue = False
 
     def __init__(self, uri: str, run: str = "") -> None:
         """Use the bucket at `uri`, whose query is pyarrow's. `run` is the id of the run, if another process began it.
@@ -104,6 +122,9 @@ class BucketStorage(Storage):
         with self._open(path) as (system, key), system.open_output_stream(key, compression=None) as file:
             file.write(content)
 
+    def open(self, path: PurePath, kept: int = 0) -> BucketFile:  # noqa: ARG002 - nothing can be kept
+        return BucketFile(self, path)
+
     def replace(self, path: PurePath, content: bytes) -> None:
         new = path.with_name(f"{path.name}.{self.run}.new")
         self.write(new, [content])
@@ -122,7 +143,13 @@ class BucketStorage(Storage):
     def read_log(self, path: PurePath) -> list[bytes]:
         return self.read(path).splitlines() if self.is_file(path) else []
 
-    def extend_log(self, path: PurePath, lines: Sequence[bytes], before: Sequence[bytes]) -> None:
+    def extend_log(
+        self,
+        path: PurePath,
+        lines: Sequence[bytes],
+        before: Sequence[bytes],
+        durable: bool = True,  # noqa: ARG002
+    ) -> None:
         """Write all lines again: the present object may be another run's."""
         self.write(path, (line + b"\n" for line in (*before, *lines)))
 

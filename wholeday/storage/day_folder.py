@@ -19,6 +19,7 @@ from wholeday.log import logger
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.backends import open_storage
 from wholeday.storage.manifest import Part
+from wholeday.storage.part_writer import PartWriter
 
 Stage = Literal["raw", "clean"]
 STAGES: tuple[Stage, ...] = ("raw", "clean")
@@ -165,9 +166,26 @@ class DayFolder:
             )
         return data
 
-    def add_checkpoints(self, lines: Sequence[bytes], before: Sequence[bytes] = ()) -> None:
+    @property
+    def can_continue(self) -> bool:
+        """Whether a later run can continue a part that this run has not finished."""
+        return self._storage.can_continue
+
+    def open_part(self, name: str, content: bytes = b"") -> PartWriter:
+        """Open a part for writing, after the bytes that an interrupted run has written to it."""
+        name = self._storage.name(name)
+        return PartWriter(name, self._storage.open(self.path / name, len(content)), content)
+
+    def read_open(self, part: Part) -> bytes:
+        """Read a part that is not finished. Raises FolderError if the file lacks bytes or holds others."""
+        data = self._storage.read(self.path / part.name)[: part.bytes]
+        if hashlib.sha256(data).hexdigest() != part.sha256:
+            raise FolderError(f"{self}/{part.name}: the file does not match its checkpoint")
+        return data
+
+    def add_checkpoints(self, lines: Sequence[bytes], before: Sequence[bytes] = (), durable: bool = True) -> None:
         """Append lines to the checkpoints. `before` are the lines that this run has read or written so far."""
-        self._storage.extend_log(self.path / CHECKPOINTS, lines, before)
+        self._storage.extend_log(self.path / CHECKPOINTS, lines, before, durable)
 
     def read_checkpoints(self) -> list[bytes]:
         """Read the lines of the checkpoints."""

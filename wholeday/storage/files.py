@@ -8,7 +8,7 @@ Non-goals: what the files are, and where.
 
 import os
 from collections.abc import Iterable
-from io import BufferedWriter
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import IO, Literal
 
@@ -35,12 +35,20 @@ def open_file(path: Path, mode: Literal["wb", "ab"], private: bool) -> BufferedW
     return path.open(mode)
 
 
-def write(path: Path, chunks: Iterable[bytes], mode: Literal["wb", "ab"], private: bool) -> None:
-    """Write a file, or append to it, and wait until the disk has it."""
+def write(path: Path, chunks: Iterable[bytes], mode: Literal["wb", "ab"], private: bool, durable: bool = True) -> None:
+    """Write a file, or append to it. If `durable`, wait until the disk has it."""
     with open_file(path, mode, private) as file:
         file.writelines(chunks)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write all bytes to an unbuffered file, which may take only some of them at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def sync_folder(path: Path) -> None:

@@ -20,8 +20,31 @@ from wholeday.storage.names import ABANDONED_AFTER, RUN, find_temporary
 NO_LOCKS = "this file system cannot lock files"
 
 
+class LocalFile:
+    """A file that is being written. Each chunk goes to the system at once, so it survives the end of this process."""
+
+    def __init__(self, path: Path, kept: int, private: bool) -> None:
+        files.make_file(path, private)
+        self._path, self._file = path, path.open("r+b", buffering=0)
+        self._file.truncate(kept)
+        self._file.seek(kept)
+
+    def write(self, data: bytes) -> None:
+        with _explain(self._path):
+            files.write_all(self._file, data)
+
+    def finish(self) -> None:
+        with _explain(self._path), self._file:
+            os.fsync(self._file.fileno())
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
 class LocalStorage(Storage):
     """A folder."""
+
+    can_continue = True
 
     def __init__(self, data_dir: str, private: bool = True) -> None:
         """Use a folder, which need not exist. Raises ConfigError if a file is in its place.
@@ -124,6 +147,10 @@ class LocalStorage(Storage):
         with _explain(path):
             files.write(Path(path), chunks, "wb", self.private)
 
+    def open(self, path: PurePath, kept: int = 0) -> LocalFile:
+        with _explain(path):
+            return LocalFile(Path(path), kept, self.private)
+
     def replace(self, path: PurePath, content: bytes) -> None:
         """Processes may replace a file at the same time: each writes a temporary file of its own."""
         self.make_folder(path.parent)
@@ -161,9 +188,15 @@ class LocalStorage(Storage):
                 os.truncate(file, file.stat().st_size - len(cut))
             return lines
 
-    def extend_log(self, path: PurePath, lines: Sequence[bytes], before: Sequence[bytes]) -> None:  # noqa: ARG002
+    def extend_log(
+        self,
+        path: PurePath,
+        lines: Sequence[bytes],
+        before: Sequence[bytes],  # noqa: ARG002
+        durable: bool = True,
+    ) -> None:
         with _explain(path):
-            files.write(Path(path), (line + b"\n" for line in lines), "ab", self.private)
+            files.write(Path(path), [b"".join(line + b"\n" for line in lines)], "ab", self.private, durable)
 
     def _remove_abandoned(self, path: PurePath) -> None:
         """Remove the temporary files of a file that killed processes left more than a day ago."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from wholeday.extract.reader import Reader
+    from wholeday.extract.reader import Counts
 
 EVERY = 2.0  # seconds between two calls to the scheduler
 PATIENCE = 0.5  # seconds before a bar appears
@@ -32,19 +32,19 @@ SetNumber = Callable[[int], object]
 @contextlib.contextmanager
 def track_extraction(
     set_message: SetText | None = None, set_percentage: SetNumber | None = None, set_link: SetText | None = None
-) -> "Iterator[Callable[[Reader], None]]":
-    """Yield a function to call with the reader after each page. The setters are methods of the running Luigi task."""
+) -> "Iterator[Callable[[Counts], None]]":
+    """Yield a function to call with the counts after each page. The setters are methods of the running Luigi task."""
     scheduler, bar, first = _Scheduler(set_message, set_percentage, set_link), _Bar(), list[tuple[float, int]]()
 
-    def update(reader: "Reader") -> None:
-        text = _describe(reader)
+    def update(counts: "Counts") -> None:
+        text = _describe(counts)
         if first:  # a resumed extraction had records before the first page of this run
             since, before = first[0]
-            text += f", {(reader.records - before) / max(time.monotonic() - since, 0.001):,.0f} records/s"
+            text += f", {(counts.records - before) / max(time.monotonic() - since, 0.001):,.0f} records/s"
         else:
-            first.append((time.monotonic(), reader.records))
-        scheduler.update(reader, text)
-        bar.update(reader, text)
+            first.append((time.monotonic(), counts.records))
+        scheduler.update(counts, text)
+        bar.update(counts, text)
 
     try:
         yield update
@@ -53,11 +53,11 @@ def track_extraction(
         scheduler.flush()
 
 
-def _describe(reader: "Reader") -> str:
-    records = count(reader.records, "record")
-    if reader.total is not None:
-        records = f"{reader.records:,} of {count(reader.total, 'record')}"
-    return f"{count(reader.pages, 'page')}, {records}"
+def _describe(counts: "Counts") -> str:
+    records = count(counts.records, "record")
+    if counts.total is not None:
+        records = f"{counts.records:,} of {count(counts.total, 'record')}"
+    return f"{count(counts.pages, 'page')}, {records}"
 
 
 class _Scheduler:
@@ -66,10 +66,10 @@ class _Scheduler:
     def __init__(self, set_message: SetText | None, set_percentage: SetNumber | None, set_link: SetText | None) -> None:
         self._set_message, self._set_percentage, self._set_link = set_message, set_percentage, set_link
         self._due = time.monotonic() + EVERY
-        self._pending: tuple[Reader, str] | None = None
+        self._pending: tuple[Counts, str] | None = None
 
-    def update(self, reader: "Reader", text: str) -> None:
-        self._pending = reader, text
+    def update(self, counts: "Counts", text: str) -> None:
+        self._pending = counts, text
         if time.monotonic() >= self._due:
             self.flush()
             self._due = time.monotonic() + EVERY
@@ -78,13 +78,13 @@ class _Scheduler:
         """Send the pending update. Send no more after an error: each failing call takes as long as its timeout."""
         if self._pending is None or self._set_message is None or self._set_percentage is None:
             return
-        (reader, text), self._pending = self._pending, None
+        (counts, text), self._pending = self._pending, None
         try:
             self._set_message(text)
-            if reader.total:
-                self._set_percentage(min(100, 100 * reader.records // reader.total))
-            if self._set_link and reader.url.startswith("http"):
-                self._set_link(reader.url)  # holds no secret
+            if counts.total:
+                self._set_percentage(min(100, 100 * counts.records // counts.total))
+            if self._set_link and counts.url.startswith("http"):
+                self._set_link(counts.url)  # holds no secret
                 self._set_link = None
         except EXPECTED as error:
             self._set_message = None
@@ -100,12 +100,12 @@ class _Bar:
         self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
 
-    def update(self, reader: "Reader", text: str) -> None:
+    def update(self, counts: "Counts", text: str) -> None:
         if self._progress is None and self._watched and time.monotonic() >= self._due:
             self._progress = self._stack.enter_context(_open_bar())
         if self._progress is not None:
             (task,) = self._progress.task_ids
-            self._progress.update(task, description=text, completed=reader.records, total=reader.total)
+            self._progress.update(task, description=text, completed=counts.records, total=counts.total)
 
     def close(self) -> None:
         """Remove the bar from the screen."""

@@ -10,7 +10,7 @@ from wholeday.schema.dataset import Dataset
 from wholeday.storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from wholeday.extract.reader import Reader
+    from wholeday.extract.reader import Counts
     from wholeday.schema.census import Census
     from wholeday.storage.day_folder import DayFolder
     from wholeday.storage.manifest import Part
@@ -21,7 +21,7 @@ def read_workspace(dataset: Dataset) -> Workspace:
     return Workspace(dataset, dataset.config(), Pipeline())
 
 
-def extract(workspace: Workspace, date: dt.date, *listeners: "Callable[[Reader], None]") -> None:
+def extract(workspace: Workspace, date: dt.date, *listeners: "Callable[[Counts], None]") -> None:
     """Extract a day: from the source to raw files. The listeners hear of each page."""
     from wholeday.extract.day import extract_day
     from wholeday.load.warehouse import open_warehouse

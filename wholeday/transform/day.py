@@ -20,7 +20,7 @@ from wholeday.transform import fields_gate
 from wholeday.transform.parts import check_clean, list_imports, transform_parts
 
 if TYPE_CHECKING:
-    from wholeday.extract.reader import Reader
+    from wholeday.extract.reader import Counts
 
 # Arrow's default allocator keeps freed memory, 30 MB a process.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -76,7 +76,7 @@ def transform_day(
     logger.info("%s %s: transformed, %s, %s", workspace.name, date, count(rows, "row"), count(rejects, "reject"))
 
 
-def prepare_transform(workspace: Workspace) -> "Callable[[Reader], None]":
+def prepare_transform(workspace: Workspace) -> "Callable[[Counts], None]":
     """Return a listener for extract. It checks `clean` after the first page, and prepares for a large day.
 
     The workers that transform a large day start during the extraction. One of them checks `clean`, so that this
@@ -88,9 +88,9 @@ def prepare_transform(workspace: Workspace) -> "Callable[[Reader], None]":
     check = functools.partial(check_clean, workspace.conversion)
     raise_error: Callable[[], None] | None = None
 
-    def update(reader: "Reader") -> None:
+    def update(counts: "Counts") -> None:
         nonlocal is_large, raise_error
-        records = max(reader.records, reader.total or 0)
+        records = max(counts.records, counts.total or 0)
         parts = -(-records // settings.part_records)
         if not is_large and executor.count_workers(settings.engine_workers, parts) > 1:
             executor.prepare(list_imports(workspace.conversion))

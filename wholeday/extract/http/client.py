@@ -28,6 +28,7 @@ from wholeday.extract.http.record_list import ListFinder
 from wholeday.extract.http.retries import Retries
 from wholeday.extract.http.transport import Transport, decode_header
 from wholeday.extract.http.waits import may_pass, parse_time, parse_wait
+from wholeday.log import logger
 from wholeday.redaction import Mask
 from wholeday.text import clean_line
 
@@ -144,7 +145,8 @@ class Client:
             except failures.RecoverableError as error:
                 if error.status in OVERLOADED or error.unreachable:
                     error.is_crowded = error.status in OVERLOADED and slot.beside > 0
-                    slot.refuse()
+                    if slot.refuse():
+                        logger.info("%s; fewer requests at a time: %d", self.fail(str(error)), self.limiter.limit)
                 raise
             slot.confirm()
             return replace(page, asked_at=asked_at, came_at=time.monotonic())

@@ -28,9 +28,9 @@ class Slot:
         """Note that the source answered."""
         self._limiter.raise_limit()
 
-    def refuse(self) -> None:
-        """Note that the source is overloaded."""
-        self._limiter.cut(self)
+    def refuse(self) -> bool:
+        """Note that the source is overloaded. Return whether that lowered the limit."""
+        return self._limiter.cut(self)
 
 
 class Limiter:
@@ -77,10 +77,13 @@ class Limiter:
                 self.limit += 1
                 self._changed.notify()
 
-    def cut(self, slot: Slot) -> None:
-        """Halve the limit, once for all requests that began before."""
+    def cut(self, slot: Slot) -> bool:
+        """Halve the limit, once for all requests that began before. Return whether it is lower now."""
         with self._changed:
-            if slot.cuts == self._cuts:
-                self._cuts, self._cut_at = self._cuts + 1, time.monotonic()
-                self._best = max(1, min(self._best, slot.beside))
-                self.limit = max(1, self.limit // 2)
+            if slot.cuts != self._cuts:
+                return False
+            before = self.limit
+            self._cuts, self._cut_at = self._cuts + 1, time.monotonic()
+            self._best = max(1, min(self._best, slot.beside))
+            self.limit = max(1, self.limit // 2)
+            return self.limit < before
