@@ -51,7 +51,7 @@ class Api:
 
     def read(self, decision: Decision) -> list[Any]:
         """Return every id that the decided paginator fetches."""
-        paging = replace(Paging(), **decision.keys)
+        paging = replace(Paging(overlap=False), **decision.keys)
         request: Request | None = paging.first(self.request)
         ids: list[Any] = []
         while request is not None:

@@ -273,7 +273,7 @@ class _Detection:
     def _fetch_next(self, keys: Keys) -> Page | None:
         """Fetch the page that the paginator of these keys asks for next."""
         try:
-            following = replace(self._paging, **keys).next(self._request, self._page, None)
+            following = replace(self._paging, **keys, overlap=False).next(self._request, self._page, None)
         except ValueError:
             return None
         return None if following is None else self._fetch(following)
