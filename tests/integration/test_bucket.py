@@ -176,7 +176,7 @@ def test_interrupted_extraction_resumes_from_the_bucket(bucket, server, configur
     server.requests.clear()
     open_bucket.cache_clear()  # another run
     stages.extract(read_workspace(USERS), DAY)
-    assert "resuming the interrupted extraction after 2 parts" in caplog.text
+    assert "resuming the interrupted extraction after 8 records" in caplog.text
     assert [request.query.get("page") for request in server.requests] == ["3", "4", "5", "6"]
     assert sorted(map(strip_run, bucket.dump(str(read_workspace(USERS).folder("raw", DAY)) + "?"))) == [
         MANIFEST,
