@@ -12,7 +12,8 @@ usage() {
     cat <<'USAGE'
 ./run.sh                      load the last closed day, show status
 ./run.sh COMMAND [ARGUMENT…]  wholeday COMMAND, described by .venv/bin/wholeday --help: load, backfill, plan, reprocess,
-                              rebuild, status, report, explain, verify, prune, forget, new, doctor, check, alert, luigid
+                              rebuild, status, report, explain, verify, prune, forget, init, new, doctor, check, alert,
+                              luigid
 ./run.sh TASK [FLAG…]         luigi --module pipeline TASK
 ./run.sh test [ARGUMENT…]     lint, types and tests; arguments go to pytest
 ./run.sh test-fast            the tests that take less than a minute together, without lint

@@ -122,7 +122,8 @@ def test_missing_pipeline_is_one_line(home):
     (home / "pipeline.py").write_text("raise ModuleNotFoundError('no', name='pipeline')\n")
     for words in (("status",), ("--users-url", "x", "status")):
         result = run("python", "-m", "wholeday", *words)
-        line = "ERROR: pipeline/ is missing in this folder: run the command in the folder of the project\n"
+        hint = "run the command in the folder of the project, or wholeday init"
+        line = f"ERROR: pipeline/ is missing in this folder: {hint}\n"
         assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
     assert run("python", "-m", "wholeday", "--help").returncode == 0
 

@@ -1,7 +1,6 @@
 """Build the wheel, check its content, and run every command in another project."""
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,15 +17,9 @@ from wholeday.commands.cli import COMMANDS
 
 pytestmark = pytest.mark.slow
 
-CONFIG = """\
-[pipeline]
-webhook = HOOK
-
+SECTION = """
 [members]
 url = demo://users?updated_since={day_start}&updated_before={day_stop}
-
-[core]
-local_scheduler = true
 """
 
 END = "the end of a command\n"
@@ -70,22 +63,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def project(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Set up a project with the dataset `members`, and install requirements.txt and the wheel."""
-    venv = tmp_path_factory.mktemp("environment") / ".venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-    link(venv, re.findall(r"^[\w.-]+==.*", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
-    install = ("install", "--quiet", "--no-index", "--no-deps", str(wheel))
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python"), *install], check=True)
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "pipeline").mkdir()
-    shutil.copy(ROOT / "pipeline" / "__init__.py", folder / "pipeline")
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install requirements.txt and the wheel into an empty environment, and return the folder of its programs."""
+    programs = make_environment(tmp_path_factory.mktemp("environment"))
+    install(wheel, programs)
+    return programs
+
+
+@pytest.fixture(scope="module")
+def project(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Make a project with `init`, and add the dataset `members`."""
+    project = Project(tmp_path_factory.mktemp("project"), programs)
+    project.run("wholeday", "init")
     text = (ROOT / "pipeline" / "users.py").read_text()
     for name, other in (("Users", "Members"), ("USERS", "MEMBERS"), ('"users"', '"members"')):
         text = text.replace(name, other)
-    (folder / "pipeline" / "members.py").write_text(text)
-    (folder / "luigi.cfg").write_text(CONFIG)
-    return Project(folder, venv / "bin")
+    (project.folder / "pipeline" / "members.py").write_text(text)
+    config = project.folder / "luigi.cfg"
+    config.write_text(config.read_text().replace("[pipeline]\n", "[pipeline]\nwebhook = HOOK\n") + SECTION)
+    return project
+
+
+def make_environment(folder: Path) -> Path:
+    """Make an environment with the packages of requirements.txt, and return the folder of its programs."""
+    venv = folder / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    link(venv, re.findall(r"^[\w.-]+==.*", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    return venv / "bin"
+
+
+def install(wheel: Path, programs: Path) -> None:
+    """Install the wheel with pip, without an index."""
+    options = ("install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(programs / "python"), *options], check=True)
 
 
 def test_wheel_contains_only_the_library(wheel: Path) -> None:
@@ -98,9 +108,16 @@ def test_wheel_contains_only_the_library(wheel: Path) -> None:
     assert sum(name.endswith(".dist-info/licenses/LICENSE") for name in names) == 1
 
 
+def test_project_of_init_passes_its_test(project: Project) -> None:
+    """pytest comes from the tests' own environment."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    ran = subprocess.run(command, cwd=project.folder, env=project.variables, capture_output=True, text=True)
+    assert "1 passed" in ran.stdout, ran.stdout
+
+
 @pytest.mark.timeout(600)
 def test_every_command_works_in_another_project(project: Project, server) -> None:
-    """`wholeday`, `python -m wholeday` and Luigi's own command find the folder's package `pipeline`.
+    """`wholeday`, `python -m wholeday` and Luigi's own command find the package `pipeline` that `init` wrote.
 
     One process runs several commands, as each start takes a second or two.
     """
@@ -142,11 +159,11 @@ def test_every_command_works_in_another_project(project: Project, server) -> Non
     assert "nothing differs" in verified
     assert "2026-11-20" in pruned
     project.run("python", "-m", "wholeday", "load", "2026-11-22")
-    project.run("luigi", "--module", "pipeline", "LoadMembers", "--date", "2026-11-23", PYTHONPATH=".")
+    project.run("luigi", "--module", "pipeline", "LoadMembers", "--date", "2026-11-23")
     assert databases.query(url, "select count(*) from loads") == [(4,)]
     assert "paginator" in project.run("wholeday", "doctor", "demo://users")
     assert run_luigid(project)
-    assert tried | {"load", "doctor", "luigid"} == {entry.name for entry in COMMANDS}
+    assert tried | {"init", "load", "doctor", "luigid"} == {entry.name for entry in COMMANDS}
 
 
 def run_luigid(project: Project) -> bool:

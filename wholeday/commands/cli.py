@@ -24,7 +24,7 @@ EPILOG = (
     "README.md describes the keys."
 )
 LOOKS: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}, "rich_markup_mode": "markdown"}
-OF_ONE_DATASET = ("explain", "forget", "luigid", "new")  # commands that do not take --dataset
+OF_ONE_DATASET = ("explain", "forget", "init", "luigid", "new")  # commands that do not take --dataset
 
 
 class Entry(NamedTuple):
@@ -70,6 +70,7 @@ COMMANDS = [
         "Keep", "prune", "Delete the raw and clean files of old days. Rows and markers stay.", "--older-than 400 --yes"
     ),
     Entry("Keep", "forget", "Erase users from every file and table, for good.", "users 79425"),
+    Entry("Set up", "init", "Make a folder a project: pipeline/, luigi.cfg, a test, a crontab line.", "warehouse"),
     Entry(
         "Set up",
         "new",

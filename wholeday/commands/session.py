@@ -43,7 +43,9 @@ def import_workflow() -> None:
     except Exception as error:
         problem = describe_import_failure(error)
         if isinstance(error, ModuleNotFoundError) and error.name == WORKFLOW:
-            problem = f"{WORKFLOW}/ is missing in this folder: run the command in the folder of the project"
+            problem = (
+                f"{WORKFLOW}/ is missing in this folder: run the command in the folder of the project, or wholeday init"
+            )
         raise ConfigError(problem) from error
 
 
@@ -65,7 +67,7 @@ def pick_loads(given: Given) -> "list[type[Load]]":
     if broken and (given.dataset is None or f"{WORKFLOW}.{given.dataset}" in broken):
         raise typer.Exit(1)
     if not loads:
-        raise ConfigError(f"{WORKFLOW}/ has no dataset: add a file with a Load task")
+        raise ConfigError(f"{WORKFLOW}/ has no dataset: write one with wholeday new NAME URL")
     if given.dataset is None:
         _refuse_shared_names(loads.values())
         return list(loads.values())
