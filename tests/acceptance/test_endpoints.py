@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from configparser import ConfigParser
 
 import pytest
 
@@ -40,7 +41,9 @@ def test_section_extracts_every_record(
     if name in REFUSED:
         assert any(doubt.startswith(REFUSED[name]) for doubt in found.unsure)
         return
-    section = dict(line.split(" = ", 1) for line in found.section.replace("%%", "%").splitlines()[1:] if " = " in line)
+    parser = ConfigParser()
+    parser.read_string(found.section)
+    section = dict(parser["users"])
     configure("users", **section)
     extracted = [json.loads(bytes(record)) for page in Reader(USERS.config(), DAY) for record in page]
     assert sorted(extracted, key=json.dumps) == sorted(endpoint.records, key=json.dumps)
