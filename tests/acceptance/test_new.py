@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,63 @@ def test_written_module_is_short(server: Server) -> None:
     assert (node.end_lineno or 0) - node.lineno < 30
     (others,) = query("select others from things where id = 1")
     assert json.loads(others[0])["field_39"] == 39
+
+
+def gain_fields(each: dict[str, Any]) -> dict[str, Any]:
+    """Return an order with two more fields and a further list, one of the fields within the lines."""
+    lines = [line | {"isGift": False} for line in each["lines"]["data"]]
+    return each | {"channel": "web", "refunds": [{"id": each["id"], "amount": "1.00"}], "lines": {"data": lines}}
+
+
+def test_update_adds_new_fields_and_reprocess_fills_old_days(server: Server) -> None:
+    """The source gains two fields and a list between two days; the day with the new records is loaded without them."""
+    today = dt.datetime.now(dt.UTC).date()
+    days = (str(today - dt.timedelta(days=1)), str(today + dt.timedelta(days=1)))
+    url = server.on("/orders", Answer(orders()))
+    assert run_new("orders", url).returncode == 0
+    server.on("/orders", Answer([gain_fields(order) for order in orders()]))
+    assert run("python", "-m", "wholeday", "load", days[0], "--dataset", "orders").returncode == 0
+    before = Path("pipeline/orders.py").read_text()
+
+    shown = run_new("orders", "--update")
+    assert shown.returncode == 0, shown.stderr
+    assert Path("pipeline/orders.py").read_text() == before
+    assert "nothing is written: add 3 columns with --yes" in shown.stdout
+    written = run_new("orders", "--update", "--yes")
+    added = [line[1:] for line in written.stdout.splitlines() if re.match(r"\+(?!\+)", line)]
+    assert (
+        "\n".join(added).strip()
+        == (
+            '    is_gift: bool | None = Field("isGift")\n\n\nclass Refund(Record):\n    id: int = Field(primary_key=True)\n'
+            "    amount: Decimal = Field(max_digits=12, decimal_places=2)\n    channel: str | None\n"
+            "    refunds: list[Refund] | None"
+        ).strip()
+    )
+    command = re.search(r"wholeday (reprocess .*)", written.stdout)
+    assert command
+    assert run("python", "-m", "wholeday", *command[1].split()).returncode == 0
+    assert query("select distinct channel from orders") == [("web",)]
+    assert query("select count(*), sum(amount) from orders_refunds") == [(29, 29.0)]
+    assert query("select distinct is_gift from orders_lines") == [(0,)]
+    assert run("python", "-m", "wholeday", "verify", "--dataset", "orders").returncode == 0
+    assert run_new("orders", "--update").stdout == "orders: the class lacks no field of 58 records\n"
+
+
+def test_update_imports_what_new_lines_need(server: Server) -> None:
+    """Of a class with few imports; a field that the column with rest=True holds is not proposed."""
+    url = server.on("/things", Answer([{"id": 1, "name": "a"}]))
+    assert run_new("things", url).returncode == 0
+    server.on(
+        "/things", Answer([{"id": 1, "name": "a", "guid": str(uuid.UUID(int=1)), "price": 1.25, "extra": {"1": 2}}])
+    )
+    day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    assert run("python", "-m", "wholeday", "load", str(day), "--dataset", "things").returncode == 0
+    assert run_new("things", "--update", "--yes").returncode == 0
+    columns = {column.name: column.kind for column in read_module("things")}
+    assert columns | {"guid": "uuid", "price": "decimal(12,2)", "extra": "json"} == columns
+
+
+def test_update_without_raw_files_is_one_line() -> None:
+    ran = run_new("users", "--update")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "ERROR: dataset users has no raw records to look at: load a day first\n"

@@ -8,12 +8,15 @@ import typer
 from wholeday.commands.doctor import show_findings
 from wholeday.commands.new.create import USUAL_SAMPLE, Created, Wanted, create
 from wholeday.commands.new.files import check_free
+from wholeday.commands.new.update import Update, propose
+from wholeday.commands.reprocess import list_raw
 from wholeday.commands.screen import open_console
-from wholeday.commands.session import Given, import_workflow
+from wholeday.commands.session import Given, import_workflow, open_workspaces
 from wholeday.config.section import use_flags
 from wholeday.config.source import make_section
 from wholeday.errors import ConfigError
 from wholeday.log import count
+from wholeday.storage.workspace import Workspace
 from wholeday.tasks.workflow import spell_command
 
 
@@ -26,10 +29,21 @@ def command(
     everything: Annotated[
         bool, typer.Option("--all", help=f"Read all records before the class is written, not {USUAL_SAMPLE:,}.")
     ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Propose lines for fields that the class lacks, from the raw files.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Write the lines that --update proposes.")] = False,
 ) -> bool:
     """Write pipeline/NAME.py, tests/test_NAME.py and a section of luigi.cfg, and load a day."""
     given: Given = context.obj
     import_workflow()
+    if update:
+        if url or given.keys or everything:
+            raise ConfigError("--update reads raw files: leave out the URL, the keys of a section and --all")
+        given.dataset = name
+        with open_workspaces(context) as (workspace,):
+            show_update(workspace, propose(workspace), yes)
+        return True
     if not url:
         raise ConfigError(f"a URL is missing: wholeday new {name} URL")
     check_free(name)
@@ -37,6 +51,24 @@ def command(
     with use_flags(name, *given.flags):
         show(create(Wanted(name, url, given.keys, most_records=None if everything else USUAL_SAMPLE)))
     return True
+
+
+def show_update(workspace: Workspace, update: Update, is_confirmed: bool) -> None:
+    """Print the proposed lines as a diff, write them if that is confirmed, and print the next command."""
+    console, name = open_console(), workspace.name
+    if update.held:
+        console.print(f"held by the column with rest=True: {', '.join(update.held)}")
+    if update.after == update.before:
+        console.print(f"{name}: the class lacks no field of {count(update.records, 'record')}")
+        return
+    console.print(update.diff.rstrip())
+    if not is_confirmed:
+        console.print(f"\nnothing is written: add {count(len(update.columns), 'column')} with --yes")
+        return
+    update.path.write_text(update.after, encoding="utf-8")
+    days = list_raw(workspace)
+    stop = days[-1] + dt.timedelta(days=1)
+    console.print(f"\nwrote {update.path}; for the days of before: {spell_command(name, 'reprocess', days[0], stop)}")
 
 
 def show(created: Created) -> None:

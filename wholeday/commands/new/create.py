@@ -84,8 +84,7 @@ def create(wanted: Wanted) -> Created:
     examination = diagnose(given)
     settings = section(**config_file.parse_keys(section, _check_secrets(examination)))
     lines = read_sample(given, settings, wanted.most_records)
-    digits = SQLITE_DIGITS if pipeline.database.startswith("sqlite") else MAX_DIGITS
-    fitting = Fitting(Rules(wanted.name, digits, wanted.hints), settings.timezone)
+    fitting = Fitting(Rules(wanted.name, count_digits(pipeline), wanted.hints), settings.timezone)
     proposal = _start(fitting, lines)
     workspace = Workspace(build_dataset(wanted.name, proposal), _set_lenient(settings, proposal), pipeline)
     date = settings.last_closed_day(clock.utc_now())
@@ -94,6 +93,11 @@ def create(wanted: Wanted) -> Created:
             stages.extract(workspace, date, update)
         proposal = _fit_day(fitting, proposal, workspace, date)
         return _write(wanted, examination, workspace, proposal, fitting, date, lines)
+
+
+def count_digits(pipeline: Pipeline) -> int:
+    """Return the digits that a Decimal may have in the database."""
+    return SQLITE_DIGITS if pipeline.database.startswith("sqlite") else MAX_DIGITS
 
 
 def _check_secrets(examination: Examination) -> Mapping[str, str]:

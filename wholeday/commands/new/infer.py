@@ -14,7 +14,7 @@ from wholeday.commands.new.model import Field, Model, Path, Proposal, Type, writ
 from wholeday.commands.new.names import LISTS, NEUTRAL, name_class, name_column, to_singular, to_snake
 from wholeday.commands.new.observe import EMPTY, LINK, LIST, OBJECT, OTHER_TIMES, TEXT, Seen
 from wholeday.commands.new.personal import find_personal
-from wholeday.commands.new.types import JSON, decide_type
+from wholeday.commands.new.types import JSON, STR, decide_type
 from wholeday.extract.vocabulary import BEST_KEYS, KEY, UPDATED
 from wholeday.log import count
 from wholeday.schema.tables import RESERVED_CHILD_COLUMNS, RESERVED_COLUMNS
@@ -81,6 +81,10 @@ class Rules:
     key: tuple[Path, ...] = ()
     """The key, where it is known already."""
     most_columns: int = MOST_COLUMNS
+    may_be_lenient: bool = True
+    """Whether the section has, or may get, `lenient = true`."""
+    classes: tuple[str, ...] = ()
+    """Names that no class of a list may have."""
 
 
 def infer(sample: Sample, rules: Rules) -> Proposal:
@@ -112,7 +116,7 @@ class _Inference:
         self._total = sample.seen.objects
         self._root = _Table((rules.dataset,))
         self._proposal = Proposal(Model(name_class(rules.dataset), []), self._total)
-        self._classes = [self._proposal.model.class_name]
+        self._classes = [self._proposal.model.class_name, *rules.classes]
 
     def run(self) -> Proposal:
         proposal, leaves = self._proposal, dict(self._list_leaves(self._sample.seen))
@@ -208,6 +212,8 @@ class _Inference:
         if full in self._rules.pinned:
             return self._rules.pinned[full]
         found = decide_type(seen, to_snake(full[-1]), is_key, self._rules.most_digits)
+        if found.is_lenient and not self._rules.may_be_lenient:
+            found = STR if set(seen.kinds) == {TEXT} else JSON
         hint = self._rules.hints.get(full)
         return apply_hint(found, hint.type, seen) if hint and not is_key else found
 

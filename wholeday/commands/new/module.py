@@ -57,15 +57,18 @@ def write_module(dataset: str, url: str, proposal: Proposal) -> str:
 
 def write_classes(dataset: str, url: str, proposal: Proposal) -> str:
     """Return the text of the record classes, those of lists first."""
-    text = ""
-    for model in proposal.model.walk():
-        is_main = model is proposal.model
-        text += f"\n\nclass {model.class_name}(Record):\n"
-        if is_main:
-            thing = to_singular(dataset).replace("_", " ")
-            text += f'    """{_article(thing)} {thing} of {urlsplit(url).hostname or "the API"}."""\n\n'
-        text += "".join(f"{line}\n" for column in model.fields for line in write_field(column))
-    return text
+    thing = to_singular(dataset).replace("_", " ")
+    doc = f"{_article(thing)} {thing} of {urlsplit(url).hostname or 'the API'}."
+    return "".join(
+        f"\n\n{write_class(model, doc if model is proposal.model else '')}" for model in proposal.model.walk()
+    )
+
+
+def write_class(model: Model, doc: str = "") -> str:
+    """Return the text of one record class."""
+    start = f'    """{doc}"""\n\n' if doc else ""
+    lines = [line for column in model.fields for line in write_field(column)]
+    return f"class {model.class_name}(Record):\n{start}" + "".join(f"{line}\n" for line in lines)
 
 
 def write_field(column: Field) -> list[str]:
