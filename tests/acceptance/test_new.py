@@ -19,35 +19,11 @@ from tests.support.shapes import SHAPES
 from tests.support.written import compare, make_project, read_module, run_new
 
 pytestmark = pytest.mark.slow
-COUNT = 145
-FLAGS = {
-    "scim": ["--headers", '{"Accept": "application/scim+json"}'],
-    "hubspot": ["--method", "POST", "--body", '{"filterGroups": []}'],
-}
 
 
 @pytest.fixture(autouse=True)
 def project() -> None:
     make_project()
-
-
-def load_all(printed: str, **environment: str) -> None:
-    """Run the backfill that `new` printed, if a day holds only changes."""
-    if found := re.search(r"^all records: wholeday (.+)$", printed, re.M):
-        loaded = run("python", "-m", "wholeday", *found[1].split(), **environment)
-        assert loaded.returncode == 0, loaded.stderr
-
-
-@pytest.mark.parametrize("name", sorted(set(SHAPES) - {"zendesk"}))
-def test_every_user_of_known_api_is_loaded(server: Server, name: str) -> None:
-    traits = {"largest": 20} if name == "graph" else {}
-    shape = SHAPES[name](server, COUNT, path="/people", **traits)
-    flags = ["--auth", shape.auth] if shape.auth != "none" else []
-    ran = run_new("people", shape.url, *flags, *FLAGS.get(name, []), **shape.environment)
-    assert ran.returncode == 0, ran.stderr
-    load_all(ran.stdout, **shape.environment)
-    compare(read_module("people"), shape.describe_all(), "people")
-    assert query("select count(*) from rejects") == [(0,)]
 
 
 def orders(number: int = 29) -> list[dict[str, Any]]:
@@ -259,14 +235,13 @@ def test_update_adds_new_fields_and_reprocess_fills_old_days(server: Server) -> 
     assert "nothing is written: add 3 columns with --yes" in shown.stdout
     written = run_new("orders", "--update", "--yes")
     added = [line[1:] for line in written.stdout.splitlines() if re.match(r"\+(?!\+)", line)]
-    assert (
-        "\n".join(added).strip()
-        == (
-            '    is_gift: bool | None = Field("isGift")\n\n\nclass Refund(Record):\n    id: int = Field(primary_key=True)\n'
-            "    amount: Decimal = Field(max_digits=12, decimal_places=2)\n    channel: str | None\n"
-            "    refunds: list[Refund] | None"
-        ).strip()
-    )
+    assert added == [
+        '    is_gift: bool | None = Field("isGift")',
+        *["", "", "class Refund(Record):", "    id: int = Field(primary_key=True)"],
+        "    amount: Decimal = Field(max_digits=12, decimal_places=2)",
+        "    channel: str | None",
+        "    refunds: list[Refund] | None",
+    ]
     command = re.search(r"wholeday (reprocess .*)", written.stdout)
     assert command
     assert run("python", "-m", "wholeday", *command[1].split()).returncode == 0
@@ -295,3 +270,100 @@ def test_update_without_raw_files_is_one_line() -> None:
     ran = run_new("users", "--update")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == "ERROR: dataset users has no raw records to look at: load a day first\n"
+
+
+def describe_orders(**properties: Any) -> str:
+    """Write an OpenAPI document of the endpoint /v1/orders, with its list at `data`; return its file."""
+    item = {"type": "object", "required": ["id", "size", "note"], "properties": properties}
+    answer = {
+        "type": "object",
+        "properties": {"data": {"type": "array", "items": {"$ref": "#/components/schemas/Item"}}},
+    }
+    operation = {"responses": {"200": {"content": {"application/json": {"schema": answer}}}}}
+    document = {
+        "openapi": "3.1.0",
+        "paths": {"/orders": {"get": operation}, "/{other}": {"get": {}}},
+        "components": {"schemas": {"Item": {"allOf": [item]}}},
+    }
+    Path("openapi.json").write_text(json.dumps(document))
+    return "openapi.json"
+
+
+def test_openapi_sharpens_types_and_nulls(server: Server) -> None:
+    """What came has the last word: `text` is declared as a number, and `note` as never null."""
+    records = [{"id": 1, "size": 1, "zone": "12", "text": "many", "gone": None, "note": None, "plan": "a"}]
+    file = describe_orders(
+        id={"type": "integer"},
+        size={"type": "number"},
+        zone={"type": "string"},
+        text={"type": "integer"},
+        gone={"type": ["string", "null"], "format": "date-time"},
+        note={"type": "string"},
+        plan={"type": "string"},
+    )
+    url = server.on("/v1/orders", Answer({"data": [{**records[0], "id": number, "note": None} for number in range(3)]}))
+    ran = run_new("orders", url, "--openapi", file)
+    assert ran.returncode == 0, ran.stderr
+    columns = {column.name: (column.kind, column.is_nullable) for column in read_module("orders")}
+    assert columns == {
+        "id": ("integer", False),
+        "size": ("float", False),
+        "zone": ("text", True),
+        "text": ("text", True),
+        "gone": ("timestamp", True),
+        "note": ("text", True),
+        "plan": ("text", True),
+        "updated_at": ("timestamp", True),
+    }
+    assert "unsure: the document declares text as int, and other values came: str" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("openapi: 3.1.0", "no OpenAPI document in JSON"),
+        ('{"paths": {"/users": {"get": {}}}}', "no path /v1/orders"),
+        ('{"paths": {"/v1/orders": {"get": {"responses": {}}}}}', "no field data"),
+    ],
+)
+def test_unusable_openapi_is_one_line(server: Server, document: str, said: str) -> None:
+    Path("openapi.txt").write_text(document)
+    ran = run_new("orders", server.on("/v1/orders", Answer({"data": [{"id": 1}]})), "--openapi", "openapi.txt")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert said in ran.stderr
+    assert not Path("pipeline/orders.py").exists()
+
+
+def test_list_of_urls_writes_a_dataset_each(server: Server) -> None:
+    """One that fails is one line; the others are written."""
+    records = [{"id": number, "name": "a"} for number in range(3)]
+    urls = {name: server.on(f"/v1/{name}", Answer(records)) for name in ("customers", "invoices")}
+    missing = server.on("/v1/missing", Answer(status=404))
+    lines = ["# of one source", urls["customers"], missing, f"bills {urls['invoices']}", ""]
+    Path("urls.txt").write_text("\n".join(lines))
+    ran = run_new("--from-list", "urls.txt", "--timezone", "Europe/Berlin")
+    assert ran.returncode == 1
+    assert re.findall(r"^ERROR: (\w+): .*404", ran.stderr, re.M) == ["missing"]
+    assert sorted(path.name for path in Path("pipeline").glob("*.py")) == [
+        "__init__.py",
+        "bills.py",
+        "customers.py",
+        "users.py",
+    ]
+    assert query("select (select count(*) from bills) + (select count(*) from customers)") == [(6,)]
+    assert Path("luigi.cfg").read_text().count("timezone = Europe/Berlin") == 2
+    Path("urls.txt").write_text("https://api.example.com/\n")
+    assert "urls.txt, line 1: write NAME URL" in run_new("--from-list", "urls.txt").stderr
+
+
+def test_output_names_the_backfill_of_a_filtered_source(server: Server) -> None:
+    """A day has only its changes. The printed backfill loads all records."""
+    shape = SHAPES["scim"](server, 45, path="/people")
+    flags = ["--auth", shape.auth, "--headers", '{"Accept": "application/scim+json"}']
+    ran = run_new("people", shape.url, *flags, **shape.environment)
+    assert ran.returncode == 0, ran.stderr
+    found = re.search(r"^all records: wholeday (backfill 2026-10-31 .+)$", ran.stdout, re.M)
+    assert found
+    loaded = run("python", "-m", "wholeday", *found[1].split(), **shape.environment)
+    assert loaded.returncode == 0, loaded.stderr
+    compare(read_module("people"), shape.describe_all(), "people")

@@ -8,17 +8,23 @@ import datetime as dt
 import json
 import shutil
 import subprocess
+import sys
 import typing
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from luigi.task_register import Register
+
+import pipeline
 from tests.support import ROOT
-from tests.support.project import query, run
+from tests.support.project import query, run, run_stages
 from wholeday import Epoch, EpochMillis, Json, Record
+from wholeday.commands.new.create import Created, Wanted, create
 from wholeday.schema.columns import Column, Columns, read_columns
+from wholeday.tasks import workflow
 
 MISSING = (None, "")
 
@@ -28,6 +34,30 @@ def make_project() -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "pipeline", "pipeline", dirs_exist_ok=True, ignore=ignored)
     Path("tests").mkdir(exist_ok=True)
+
+
+@contextlib.contextmanager
+def open_project() -> Iterator[None]:
+    """Make the current folder a project of this process, which forgets the datasets that are added to it."""
+    make_project()
+    before = list(pipeline.__path__)
+    pipeline.__path__[:] = [str(Path("pipeline").absolute())]
+    try:
+        yield
+    finally:
+        pipeline.__path__[:] = before
+        for name in [each for each in sys.modules if each.startswith("pipeline.") and each != "pipeline.users"]:
+            del sys.modules[name]
+            Register._reg[:] = [cls for cls in Register._reg if cls.__module__ != name]
+            workflow._known.discard(name.removeprefix("pipeline."))
+
+
+def load_here(name: str, url: str, keys: Mapping[str, str]) -> Created:
+    """Create a dataset in this process. If a day holds only changes, load the day of the first change."""
+    created = create(Wanted(name, url, keys))
+    if created.first_day:
+        run_stages(created.dataset, created.first_day)
+    return created
 
 
 def run_new(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -50,13 +80,16 @@ def read_class(text: str, name: str) -> type[Record]:
     return found
 
 
-def compare(columns: Columns, records: Sequence[Any], table: str) -> None:
-    """Compare a table and its child tables with the records. Each record has a row, and each item of a list."""
+def compare(columns: Columns, records: Sequence[Any], table: str, made: Collection[str] = ()) -> None:
+    """Compare a table and its child tables with the records. Each record has a row, and each item of a list.
+
+    `made` are columns that `clean` makes.
+    """
     rows = {tuple(row[column.name] for column in columns.key): row for row in read_table(table)}
     assert len(rows) == len(records)
     for record in records:
         key = tuple(expect(column, find(record, column)) for column in columns.key)
-        check_row(columns, rows[key], record)
+        check_row([column for column in columns if column.name not in made], rows[key], record)
     for column in columns:
         if column.children:
             name = f"{table}_{column.name}"
@@ -83,7 +116,7 @@ def read_table(table: str) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, row, strict=True))
 
 
-def check_row(columns: Columns, row: dict[str, Any], record: Any) -> None:
+def check_row(columns: Iterable[Column], row: dict[str, Any], record: Any) -> None:
     for column in columns:
         if column.children is None and not column.options.rest:
             assert row[column.name] == expect(column, find(record, column)), (column.name, record)

@@ -16,9 +16,10 @@ from wholeday.commands.new import section as config_file
 from wholeday.commands.new.classes import build_dataset
 from wholeday.commands.new.files import import_module, name_module, name_test, write_all
 from wholeday.commands.new.fit import Fitting
-from wholeday.commands.new.infer import Hint, NoKeyError, Rules
-from wholeday.commands.new.model import Path, Proposal
+from wholeday.commands.new.infer import NoKeyError, Rules
+from wholeday.commands.new.model import Proposal
 from wholeday.commands.new.module import write_module
+from wholeday.commands.new.openapi import read_document, read_hints
 from wholeday.commands.new.sample import write_test
 from wholeday.config.days import SNAPSHOT
 from wholeday.config.pipeline import Pipeline
@@ -52,7 +53,8 @@ class Wanted:
     url: str
     keys: Mapping[str, str] = field(default_factory=dict)
     """Keys of the section, as texts."""
-    hints: Mapping[Path, Hint] = field(default_factory=dict)
+    openapi: str = ""
+    """The file or the URL of an OpenAPI document."""
     most_records: int | None = USUAL_SAMPLE
     """The records to read before the class is written; None: all."""
 
@@ -80,11 +82,14 @@ def create(wanted: Wanted) -> Created:
     if wanted.name in TAKEN or list_all_days(pipeline.data_dir, wanted.name):
         raise ConfigError(f"the data folder has days of {wanted.name} already: choose another name for the dataset")
     section = make_section(wanted.name)
+    document = read_document(wanted.openapi) if wanted.openapi else None
     given = section(url=wanted.url, **config_file.parse_keys(section, wanted.keys))
     examination = diagnose(given)
     settings = section(**config_file.parse_keys(section, _check_secrets(examination)))
     lines = read_sample(given, settings, wanted.most_records)
-    fitting = Fitting(Rules(wanted.name, count_digits(pipeline), wanted.hints), settings.timezone)
+    selector = examination.client.lists.selector or ""
+    hints = read_hints(document, wanted.url, selector) if document else {}
+    fitting = Fitting(Rules(wanted.name, count_digits(pipeline), hints), settings.timezone)
     proposal = _start(fitting, lines)
     workspace = Workspace(build_dataset(wanted.name, proposal), _set_lenient(settings, proposal), pipeline)
     date = settings.last_closed_day(clock.utc_now())
@@ -205,7 +210,8 @@ def _write(
     assert marker is not None  # noqa: S101 - the load returned
     unsure = [*examination.unsure, *proposal.key_doubts, *proposal.doubts]
     unsure += [f"{count(number, 'record')} would be rejected: {reason}" for reason, number in fitting.hopeless.items()]
-    first = None if workspace.settings.mode == SNAPSHOT else _find_first_day(workspace, lines)
+    is_part = "day_start" in find_placeholders(workspace.settings)
+    first = _find_first_day(workspace, lines) if is_part else None
     files = [str(module), str(test)]
     return Created(dataset, examination.findings, unsure, proposal, marker, first, files)
 

@@ -70,7 +70,8 @@ class Fitting:
         for name in {reject.field for reject in rejects if reject.field}:
             for column, path in _walk(proposal.model):
                 wider = _widen(column, find_seen(self.sample.seen, path))
-                if ".".join(path) == name and not column.is_key and wider != column.type:
+                is_fixed = column.is_key or column.name == "updated_at"
+                if ".".join(path) == name and not is_fixed and wider != column.type:
                     pinned[path] = wider
         is_wider = pinned != self.rules.pinned
         self.rules = replace(self.rules, pinned=pinned)

@@ -14,13 +14,12 @@ from wholeday.commands.new.model import Field, Model, Path, Proposal, Type, writ
 from wholeday.commands.new.names import LISTS, NEUTRAL, name_class, name_column, to_singular, to_snake
 from wholeday.commands.new.observe import EMPTY, LINK, LIST, OBJECT, OTHER_TIMES, TEXT, Seen
 from wholeday.commands.new.personal import find_personal
-from wholeday.commands.new.types import JSON, STR, decide_type
+from wholeday.commands.new.types import JSON, STR, decide_type, is_nearly_time
 from wholeday.extract.vocabulary import BEST_KEYS, KEY, UPDATED
 from wholeday.log import count
 from wholeday.schema.tables import RESERVED_CHILD_COLUMNS, RESERVED_COLUMNS
 
-MOST_COLUMNS = 26  # of all classes of a dataset, so that they fit a screen
-LEAST_COLUMNS = 12  # of a class, however many the others have
+MOST_COLUMNS = 26  # of the class of a dataset, so that it fits a screen
 MOST_LEVELS = 2  # of child tables
 TIMES = ("datetime", "Epoch", "EpochMillis")
 KEY_TYPES = ("int", "str", "UUID", "date")
@@ -30,12 +29,22 @@ BESIDE = {"object", "has_more", "hasmore", "url", "total_count", "totalcount", "
 """Fields beside a list in an object that has no other purpose."""
 DATA_NAME = re.compile(r"\d|.*[@/]|[0-9a-f]{8}(-|[0-9a-f]{8})")  # as the beginning of a name that is data
 CODES = (re.compile(r"[A-Z]{3}"), re.compile(r"[a-z]{2}([_-][A-Z]{2})?"))  # currencies and languages
-OTHER_IDS = ("sid", "gid", "oid", "urn", "hash")
+IDS = ("id", "uuid", "guid", "_id", "sid", "gid", "oid")
 NAMED_KEYS = ("key", "code", "slug", "sku", "symbol", "number", "iso", "login", "username", "handle", "email", "name")
 PART_OF_KEY = re.compile(
     r"(^|_)(id|uuid|date|day|month|year|version|code|currency|country|number|position|key)$|^name$"
 )
+LEAST_SHARE = 0.5  # of the objects that have a member, on average, or the names of the members are data
+LEAST_SHARE_OF_FIELDS = 0.3  # the same where the name of the object says that these are fields
 FEW = 20  # records, which say little about a key
+CONTRADICTED = {  # types of a document, with other types that are no contradiction
+    "int": ("Epoch", "EpochMillis"),
+    "float": ("Decimal",),
+    "bool": (),
+    "datetime": (),
+    "date": (),
+    "UUID": (),
+}
 NOWHERE = ("no_time_of_change",)  # a path that no record has
 
 
@@ -120,28 +129,23 @@ class _Inference:
 
     def run(self) -> Proposal:
         proposal, leaves = self._proposal, dict(self._list_leaves(self._sample.seen))
-        proposal.empty = [write_path(path) for path in _list_empty(self._sample.seen)]
+        empty = _list_empty(self._sample.seen)
+        proposal.empty = [write_path(path) for path in empty if not self._is_declared(path)]
         key = [path for path in self._rules.key if path in leaves] or self._find_key(leaves)
         changed = self._find_changed({path: seen for path, seen in leaves.items() if path not in key})
         kept = {*key, changed} if changed else {*key}
-        most = max(LEAST_COLUMNS, self._rules.most_columns - self._count_children(leaves, self._root))
-        dropped = self._shorten(leaves, kept, most)
+        dropped = self._shorten(leaves, kept)
         taken = ["updated_at", "others"]
         for path in [*key, *(path for path in leaves if path not in {*kept, *dropped})]:
             column = self._make_field(self._root, path, leaves[path], self._total, taken, is_key=path in key)
             proposal.model.fields.append(column)
         self._add_changed(changed, leaves)
         if dropped or self._has_unreachable():
-            if dropped:
-                proposal.rest = [write_path(path) for path in dropped]
-                proposal.doubts.append(f"the class fits a screen; the column others holds {', '.join(proposal.rest)}")
-            self._insert_before_last(Field("others", (), JSON, True))
+            proposal.rest = [write_path(path) for path in dropped]
+            proposal.model.fields.insert(-1, Field("others", (), JSON, True))
         proposal.lenient = any(column.type.is_lenient for model in proposal.model.walk() for column in model.fields)
         proposal.personal = find_personal(proposal.model, self._sample.seen)
         return proposal
-
-    def _insert_before_last(self, column: Field) -> None:
-        self._proposal.model.fields.insert(-1, column)
 
     # Which places are columns.
 
@@ -153,7 +157,7 @@ class _Inference:
         for name, seen in node.fields.items():
             place = (*path, name)
             full = (*within, *place)
-            if not is_reachable(name, path) or (is_empty(seen) and full not in self._rules.hints):
+            if not is_reachable(name, path) or (is_empty(seen) and not self._is_declared(full)):
                 continue  # an object with an unreachable name is a leaf, so such a name is at the top
             if full in self._rules.pinned or set(seen.kinds) != {OBJECT} or is_map(seen, name):
                 yield place, seen
@@ -162,32 +166,26 @@ class _Inference:
             else:
                 yield from self._list_leaves(seen, within, place)
 
+    def _is_declared(self, full: Path) -> bool:
+        return full in self._rules.hints and self._rules.hints[full].type != ""
+
     def _has_unreachable(self) -> bool:
         return any(not is_reachable(name, ()) and seen.present for name, seen in self._sample.seen.fields.items())
 
-    def _count_children(self, leaves: Mapping[Path, Seen], table: _Table) -> int:
-        """Count the lines of the classes of lists."""
-        number = 0
-        for path, seen in leaves.items():
-            if self._holds_records(table, path, seen):
-                below = _Table((*table.names, path[-1]), (*table.path, *path))
-                inner = dict(self._list_leaves(_get_items(seen), below.path))
-                number += 1 + len(inner) + self._count_children(inner, below)
-        return number
-
-    def _shorten(self, leaves: Mapping[Path, Seen], kept: Collection[Path], most: int) -> list[Path]:
-        """Return the places that a class of so many columns leaves out: links first, then deep and constant ones."""
+    def _shorten(self, leaves: Mapping[Path, Seen], kept: Collection[Path]) -> list[Path]:
+        """Return the places that a class leaves out to fit a screen: links first, then sparse and deep ones."""
 
         def rank(item: tuple[int, Path]) -> tuple[Any, ...]:
             number, path = item
             seen = leaves[path]
-            is_link = seen.forms[LINK] == seen.present and seen.present > 0
-            return is_link, seen.present * 2 < self._total, len(path), number
+            is_link = seen.forms[LINK] == seen.present > 0
+            is_table = self._holds_records(self._root, path, seen)
+            return not is_table, is_link, 2 * seen.present < self._total, len(path), number
 
-        if len(leaves) < most:
+        if len(leaves) < self._rules.most_columns:  # updated_at is there, even if no place is its own
             return []
         order = sorted(((number, path) for number, path in enumerate(leaves) if path not in kept), key=rank)
-        gone = {path for _, path in order[max(0, most - 1 - len(kept)) :]}
+        gone = {path for _, path in order[max(0, self._rules.most_columns - 2 - len(kept)) :]}
         return [path for path in leaves if path in gone]
 
     # What a column is.
@@ -215,7 +213,13 @@ class _Inference:
         if found.is_lenient and not self._rules.may_be_lenient:
             found = STR if set(seen.kinds) == {TEXT} else JSON
         hint = self._rules.hints.get(full)
-        return apply_hint(found, hint.type, seen) if hint and not is_key else found
+        if hint is None or is_key:
+            return found
+        type_ = apply_hint(found, hint.type, seen)
+        if hint.type in CONTRADICTED and type_.name not in (hint.type, *CONTRADICTED[hint.type]):
+            line = f"the document declares {write_path(full)} as {hint.type}, and other values came: {type_.name}"
+            self._proposal.doubts += [] if line in self._proposal.doubts else [line]
+        return type_
 
     def _holds_records(self, table: _Table, path: Path, seen: Seen) -> bool:
         """Return whether a place holds lists of records, which become a table."""
@@ -282,7 +286,7 @@ class _Inference:
         ranks = [*BEST_KEYS, *own, *(f"{self._rules.dataset}_id",)]
         if leaf in ranks or dotted in ranks:
             return 0, len(path), ranks.index(leaf if leaf in ranks else dotted)
-        if KEY.search(dotted) or leaf in OTHER_IDS:
+        if KEY.search(dotted):
             return 1, len(path), len(dotted)
         return (2, len(path), NAMED_KEYS.index(leaf)) if leaf in NAMED_KEYS else ()
 
@@ -304,12 +308,19 @@ class _Inference:
     def _find_changed(self, leaves: Mapping[Path, Seen]) -> Path | None:
         """Find the time of the last change: by name and type, and of two the one that orders the records."""
         names = {path: write_path(path) for path in leaves if UPDATED.search(to_snake("_".join(path)))}
-        times = [path for path in names if self._decide(path, leaves[path]).name in TIMES or _find_format(leaves[path])]
+        times = [
+            path
+            for path in names
+            if self._decide(path, leaves[path]).name in TIMES
+            or is_nearly_time(leaves[path])
+            or _find_format(leaves[path])
+        ]
 
         def rank(path: Path) -> tuple[Any, ...]:
             is_exact = to_snake(path[-1]) in ("updated_at", "updated", "modified_at", "modified", "last_modified")
             values = [_get(record, path) for record in self._sample.records]
-            is_ordered = None not in values and values in (sorted(values), sorted(values, reverse=True))
+            kinds = {type(value) for value in values}
+            is_ordered = kinds in ({str}, {int}) and values in (sorted(values), sorted(values, reverse=True))
             return len(path), not is_exact, not is_ordered, len(names[path])
 
         return min(times, key=rank, default=None)
@@ -328,7 +339,7 @@ class _Inference:
             fields += [text, Field("updated_at", absent, Type("datetime"), True)]
             self._proposal.time_format, self._proposal.time_text = form, text.name
             return
-        type_ = self._decide(changed, seen)
+        type_ = Type("datetime") if is_nearly_time(seen) else self._decide(changed, seen)
         hint = self._rules.hints.get(changed)
         is_nullable = seen.present < self._total or type_.is_lenient or bool(hint and not hint.is_required)
         fields.append(Field("updated_at", changed, type_, is_nullable))
@@ -336,20 +347,12 @@ class _Inference:
 
 def apply_hint(found: Type, hinted: str, seen: Seen) -> Type:
     """Return the type of an OpenAPI document where it holds all values seen, else the type found."""
-    if not seen.present:
-        return Type(hinted) if hinted in ("int", "float", "bool", "str", "datetime", "date", "UUID") else JSON
-    holds = {
-        "float": ("int",),
-        "str": ("int", "Decimal", "bool", "Epoch", "EpochMillis", "date", "datetime", "UUID", "time", "float"),
-    }
     is_text = set(seen.kinds) == {TEXT}
+    if is_empty(seen):
+        return Type(hinted)
     if hinted == "float" and found.name == "int" and not is_text:
         return Type("float")
-    if hinted == "int" and found.name in ("Epoch", "EpochMillis"):
-        return found
-    if hinted == "str" and is_text and found.is_lenient and found.name in holds["str"]:
-        return Type("str")
-    return found
+    return STR if hinted == "str" and is_text and found.is_lenient else found
 
 
 def is_reachable(name: str, path: Path) -> bool:
@@ -375,7 +378,9 @@ def is_map(seen: Seen, name: str) -> bool:
     if len(names) >= 3 and len(kinds) == 1 and any(all(map(code.fullmatch, names)) for code in CODES):
         return True
     share = sum(member.count for member in seen.fields.values()) / (len(names) * objects)
-    return objects > 1 and len(names) > 3 and share < 0.5 and name.lower() not in NEUTRAL
+    return (
+        objects > 1 and len(names) > 3 and share < (LEAST_SHARE_OF_FIELDS if name.lower() in NEUTRAL else LEAST_SHARE)
+    )
 
 
 def _find_wrapped(seen: Seen) -> str | None:

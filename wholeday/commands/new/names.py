@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from wholeday import PUBLIC
 from wholeday.schema.tables import LONGEST_NAME
 
-NEUTRAL = {"attributes", "properties", "fields", "data", "node", "relationships", "_source"}
+NEUTRAL = {"attributes", "properties", "fields", "data", "node", "relationships", "resource", "_source"}
 """Objects around the fields of a record that mean nothing themselves."""
 LISTS = {"data", "items", "edges", "nodes", "results", "records", "values", "elements"}
 """Lists within an object that has the name of the list."""
@@ -38,6 +38,7 @@ def name_column(path: Sequence[str], taken: Collection[str], owner: str, reserve
     if above and leaf.lower() in LISTS:
         *above, leaf = above
     own = [name for name in above if name.lower() not in NEUTRAL]
+    own = own[1:] if own and to_snake(own[0]) == owner else own
     for words in ([*own, leaf], path):
         name = _avoid(_cut(_join(words)), owner, reserved)
         if name not in taken:

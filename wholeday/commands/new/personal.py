@@ -13,7 +13,7 @@ PERSONAL = re.compile(
 )
 PEOPLE = re.compile(
     r"user|customer|contact|person|people|member|employee|author|owner|patient|student|client|lead|subscriber|guest|"
-    r"buyer|recipient|sender|assignee|reporter|attendee|invitee|profile"
+    r"buyer|recipient|sender|assignee|reporter|attendee|invitee|profile|billing|shipping"
 )
 NAME = re.compile(r"(^|_)(name|login)$|(^|_)name_(first|last|given|family|middle|full|formatted)$")
 NO_PERSON = re.compile(r"(company|organi[sz]ation|team|group|project|product|id|status|category|country|file)_name$")

@@ -32,15 +32,20 @@ FORMS = {
     frozenset({GUID}): "UUID",
 }
 ITEMS = {BOOLEAN: "bool", INTEGER: "int", TEXT: "str"}
+KEY_FORMS = ("UUID", "date")
 # Words of names, in snake_case.
 MONEY = re.compile(
     r"(^|_)(price|amount|total|subtotal|cost|fee|tax|balance|revenue|discount|salary|paid|due|refund|charge|"
     r"credit|debit|spend|spent|budget|money|value_usd|shipping|tip|net|gross|payment)s?(_|$)"
 )
+FRACTION = re.compile(r"(^|_)(avg|average|mean|ratio|percent|percentage|latitude|longitude|lat|lng)(_|$)|(^|_)rate$")
+VERSION = re.compile(r"(^|_)version(_|$)")
+NO_MONEY = re.compile(r"percent|ratio|(^|_)(rate|count|change|supply|score)(_|$)")
+CENTS = 4  # most digits after the point of a JSON number that is money
 NO_NUMBER = re.compile(
     r"(^|_)(id|ids|uuid|guid|key|code|zip|zipcode|postal|postcode|phone|mobile|fax|tel|sku|isbn|ean|upc|gtin|barcode|"
     r"version|account|iban|bic|vat|ssn|serial|imei|ip|hash|token|ref|reference|name|title|label|tag|slug|sid|text|"
-    r"number|address|last_?4|extension|house|hs|ts|language|locale|symbol|pin)(_|$)|zip|postal|phone"
+    r"number|address|last_?4|extension|house|ts|language|locale|symbol|pin)(_|$)|zip|postal|phone"
 )
 TIME_NAME = re.compile(
     r"(^|_)(at|on|time|date|datetime|timestamp|ts|utc|epoch|created|updated|modified|changed|deleted|expires?|expiry|"
@@ -53,6 +58,7 @@ NO_TIME_NAME = re.compile(
 COORDINATE = re.compile(r"(^|_)(lat|lng|lon|long|latitude|longitude)(_|$)")
 SECONDS = range(315_532_800, 4_102_444_800)  # 1980 to 2100
 MILLISECONDS = range(315_532_800_000, 4_102_444_800_000)
+MOST_TIMES = 0.98  # of the values of a field, the share of times after which the others are errors
 LARGEST_MONEY = 12  # digits of a Decimal, if these are enough
 
 
@@ -73,9 +79,16 @@ def decide_type(seen: Seen, name: str, is_key: bool = False, most_digits: int = 
     filled = _list_forms(seen)
     if kinds == {BOOLEAN, TEXT} and filled == {TRUTH}:
         return Type("bool", is_lenient=True)
+    if kinds == {INTEGER, TEXT} and filled == {WHOLE} and is_key and _fits(seen):
+        return Type("int", is_lenient=True)
     if kinds <= {INTEGER, NUMBER, TEXT} and filled and filled <= {WHOLE, DECIMAL} and not is_key:
         return _decide_numeric_text(seen, name, filled | ({DECIMAL} if NUMBER in kinds else set()), most_digits)
     return JSON
+
+
+def is_nearly_time(seen: Seen) -> bool:
+    """Return whether all values but a few are times as RFC 3339 writes them."""
+    return seen.forms[MOMENT] >= MOST_TIMES * seen.count > 0
 
 
 def _list_forms(seen: Seen) -> frozenset[str]:
@@ -87,17 +100,24 @@ def _list_forms(seen: Seen) -> frozenset[str]:
 
 def _decide_number(seen: Seen, name: str, most_digits: int) -> Type:
     if NUMBER in seen.kinds:
-        return _make_decimal(seen, most_digits) if MONEY.search(name) and seen.places <= 6 else Type("float")
+        is_money = MONEY.search(name) and not NO_MONEY.search(name) and seen.places <= CENTS
+        return _make_decimal(seen, most_digits) if is_money else Type("float")
     if epoch := _find_epoch(seen, name):
         return Type(epoch)
+    if FRACTION.search(name):
+        return Type("float")
     return Type("int") if _fits(seen) else JSON
 
 
 def _decide_text(seen: Seen, name: str, is_key: bool, most_digits: int) -> Type:
     forms, has_empty = _list_forms(seen), seen.forms[EMPTY] > 0
-    if forms in FORMS and not (is_key and (has_empty or FORMS[forms] not in ("UUID", "date"))):
+    if (
+        forms in FORMS
+        and not VERSION.search(name)
+        and not (is_key and (has_empty or FORMS[forms] not in ("UUID", "date")))
+    ):
         return Type(FORMS[forms], is_lenient=has_empty)
-    if is_key or not forms:
+    if is_key or not forms or VERSION.search(name):
         return STR
     if forms == {TRUTH}:
         return Type("bool", is_lenient=True)
