@@ -1,18 +1,23 @@
 """Build the wheel, check its content, and run every command in another project."""
 
+import ast
+import datetime as dt
 import re
+import resource
 import socket
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT, databases
+from tests.support.apis.served import ENDPOINTS
 from tests.support.clones import copy_sources, link
-from tests.support.server import Answer
+from tests.support.server import Answer, Server
 from wholeday.commands.cli import COMMANDS
 
 pytestmark = pytest.mark.slow
@@ -21,6 +26,10 @@ SECTION = """
 [members]
 url = demo://users?updated_since={day_start}&updated_before={day_stop}
 """
+
+QUERY = "select id, name, total_price, updated_at from orders order by id"
+ASK = f"import sqlite3; print(sqlite3.connect('data/warehouse.db').execute({QUERY!r}).fetchall())"
+YESTERDAY = dt.datetime.combine(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1), dt.time(6), dt.UTC)
 
 END = "the end of a command\n"
 RUN = f"""
@@ -36,12 +45,12 @@ class Project:
     """A project folder with luigi.cfg and a package `pipeline`, and an environment with the wheel installed."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
-        self.folder, self._programs = folder, programs
+        self.folder, self.programs = folder, programs
         self.variables = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder)}
 
     def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
         """Start a program of the environment in the folder."""
-        command, env, pipe = [self._programs / words[0], *words[1:]], self.variables | variables, subprocess.PIPE
+        command, env, pipe = [self.programs / words[0], *words[1:]], self.variables | variables, subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=env, text=True, stdout=pipe, stderr=pipe)
 
     def run(self, *words: str, **variables: str) -> str:
@@ -108,6 +117,44 @@ def test_wheel_contains_only_the_library(wheel: Path) -> None:
     assert sum(name.endswith(".dist-info/licenses/LICENSE") for name in names) == 1
 
 
+@pytest.mark.timeout(600)
+def test_four_commands_lead_from_url_to_rows(wheel: Path, tmp_path: Path, server: Server) -> None:
+    """From an empty folder and an empty environment: install the wheel, `init`, `new`, and a query; edit no file.
+
+    The commands of wholeday cost a few starts of Python with the libraries, whatever the speed of the machine.
+    """
+    orders = ENDPOINTS["shopify"](server, 120, moments=lambda number: YESTERDAY + dt.timedelta(minutes=number))
+    folder = tmp_path / "shop"
+    shop = Project(folder, make_environment(folder))
+    start = measure(lambda: shop.run("python", "-c", "import luigi, pandas, pyarrow, requests, sqlalchemy, typer"))
+    install(wheel, shop.programs)
+    spent = measure(lambda: shop.run("wholeday", "init"))
+    flags = ("--auth", orders.auth)
+    spent += measure(lambda: shop.run("wholeday", "new", "orders", orders.url, *flags, **orders.environment))
+    rows = shop.run("python", "-c", ASK)
+    assert spent < 10 * start
+    assert ast.literal_eval(rows) == [
+        (each["id"], each["name"], float(each["total_price"]), each["updated_at"].replace("Z", ".000000Z"))
+        for each in orders.records
+    ]
+    again = shop.run("luigi", "--module", "pipeline", "LoadOrders", "--date", f"{YESTERDAY:%Y-%m-%d}")
+    assert again == "INFO: nothing to do: all requested tasks are complete\n"
+    assert orders.environment["SHOPIFY_TOKEN"] not in "".join(map(str, dump_texts(folder)))
+
+
+def measure(run: Callable[[], object]) -> float:
+    """Return the processor seconds of the programs that a function starts."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def dump_texts(folder: Path) -> list[bytes]:
+    """Return the content of each file of a project, without its environment."""
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".venv" not in path.parts]
+
+
 def test_project_of_init_passes_its_test(project: Project) -> None:
     """pytest comes from the tests' own environment."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
@@ -163,7 +210,7 @@ def test_every_command_works_in_another_project(project: Project, server) -> Non
     assert databases.query(url, "select count(*) from loads") == [(4,)]
     assert "paginator" in project.run("wholeday", "doctor", "demo://users")
     assert run_luigid(project)
-    assert tried | {"init", "load", "doctor", "luigid"} == {entry.name for entry in COMMANDS}
+    assert tried | {"init", "new", "load", "doctor", "luigid"} == {entry.name for entry in COMMANDS}
 
 
 def run_luigid(project: Project) -> bool:
