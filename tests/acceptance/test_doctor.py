@@ -363,6 +363,9 @@ def test_next_link_is_suggested_behind_a_proxy(server: Server, ask: Callable[...
         ({"users": {"u1": {"name": "Ada"}, "u2": {"name": "Bob"}}}, "users.*", "_key"),
         ({"id": 1, "name": "Ada", "total": 7}, "@", "id"),
         ('{"id": 1}\n{"id": 2}', "", "id"),
+        ({"hits": {"total": {"value": 1}, "hits": [{"_id": "a"}]}}, "hits.hits", "_id"),
+        ({"_embedded": {"people": [{"id": 1}]}, "page": {"number": 0}}, "_embedded.people", "id"),
+        ({"result": {"fields": [{"type": "text"}], "records": [{"id": 1}]}}, "result.records", "id"),
     ],
 )
 def test_selector_of_unusual_body_is_kept(
@@ -514,6 +517,8 @@ def test_secret_in_url_is_not_shown(server: Server, ask: Callable[..., str]) -> 
         (Answer({"message": "no"}, status=404), "404"),
         (Answer("<html>"), "HTML"),
         (Answer({"users": [{"id": 1}], "teams": [{"id": 2}]}), "'users', 'teams'"),
+        (Answer({"a": {"items": [{"id": 1}], "rows": [{"id": 2}]}}), "'a.items', 'a.rows'"),
+        (Answer({"user": {"id": 1, "roles": [{"id": 2}]}}), "'user.roles'"),
         (Answer(reset=True), "failed after"),
     ],
 )

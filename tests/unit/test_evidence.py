@@ -105,6 +105,10 @@ MORE: list[dict[str, object]] = [
     {"end_of_stream": False},
     {"last": False},
     {"incomplete_results": True},
+    {"info": {"more_records": True}},
+    {"pagination": {"has_more_items": True}},
+    {"more_items_in_collection": True},
+    {"continue": {"cmcontinue": "page|4d|1"}},
 ]
 TOTALS: list[dict[str, object]] = [
     {"total": 3},
@@ -113,6 +117,9 @@ TOTALS: list[dict[str, object]] = [
     {"totalResults": 3},
     {"meta": {"total_count": 3}},
     {"total_pages": 2},
+    {"response": {"numFound": 3}},
+    {"nbHits": 3, "nbPages": 2},
+    {"total_entries": 3},
 ]
 
 
@@ -348,6 +355,9 @@ def follow(field: Callable[[int], dict[str, object]], param: str, size: int = 2,
         ),
         ("next_cursor", "start_cursor", 4, lambda n: {"has_more": True, "next_cursor": f"t{n}"}),
         ("next_offset", "offset", 1, lambda n: {"next_offset": n}),
+        ("next", "offset", 12, lambda n: {"next": f"t{n}", "hasNext": True}),
+        ("meta.next_token", "pagination_token", 13, lambda n: {"meta": {"next_token": f"t{n}"}}),
+        ("continue.cmcontinue", "cmcontinue", 1, lambda n: {"continue": {"cmcontinue": f"t{n}"}}),
     ],
 )
 def test_page_two_proves_next_url_or_cursor(

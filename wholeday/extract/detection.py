@@ -18,7 +18,7 @@ from wholeday.extract.paging import Paging, parse_next_link
 from wholeday.extract.vocabulary import Word
 from wholeday.schema.paths import find, simplify
 
-MAX_PROBES = 12  # for one decision
+MAX_PROBES = 14  # for one decision
 FAR = {"page": 10**6, "offset": 10**9}  # only an endless list has records there
 HEADER_RANK = 1  # of a header as the place for a cursor, among the parameters that may take it
 LONGEST_CURSOR = 40  # characters of a cursor in a line
@@ -162,7 +162,7 @@ class _Detection:
             paginator = "page" if vocabulary.PAGE.fullmatch(simplify(param)) else "offset"
             if decision := self._try_position(paginator, param, None):
                 return decision
-        return None if self._evidence.more else self._try_last_ids("since", "before")
+        return None if self._evidence.more else self._try_last_ids("since", "after", "before")
 
     def _list_usual_params(self) -> Iterator[str]:
         for word in vocabulary.list_params(self._request):

@@ -17,19 +17,22 @@ from wholeday.extract.paging import EMPTY_CURSORS, is_last_link, is_malformed, p
 from wholeday.schema.paths import find, load, simplify, to_integer, walk
 
 # Names of headers, fields and parameters after `simplify`: lower-case letters and digits only.
-MORE = re.compile(r"has(more|next|nextpage)|more(results|available)?|(is)?truncated|incompleteresults")
+MORE = re.compile(
+    r"hasnext(page)?|(has)?more(items|results|records|pages|data|available|itemsincollection)?"
+    r"|(is)?truncated|incompleteresults"
+)
 END = re.compile(r"(is)?(last|lastpage|done|complete|endofstream)")
 NEXT = re.compile(
     r"(odata)?next(page|records?|cursor)?(url|uri|link|href|cursor|token|offset|key|number|marker|id|start|skip|range)?"
-    r"|after(cursor|url)?|(end)?cursors?|continuation(token)?|scrollid|startingafter|bookmark"
+    r"|after(cursor|url)?|(end)?cursors?|[a-z]*continue|continuation(token)?|scrollid|startingafter|bookmark"
 )
 NO_NEXT = re.compile(r"(prev|previous|before|first|last|self|current)(page|cursor|url|link)?|rel|relation|type|title")
 TOTAL = re.compile(
     r"total((number)?(of)?(count|results|records|items|elements|entries|objects|docs|size|hits|rows|users|found))?"
-    r"|num(found|results|records|items|rows)|(record|result|item|row)s?total|fullcount"
+    r"|(num|nb)(found|hits|results|records|items|rows)|(record|result|item|row)s?total|fullcount"
 )
 COUNT = re.compile(r"(record|result|item|user)?s?count|records")
-PAGES = re.compile(r"(total|num)?pages|(total)?pages?count|lastpage")
+PAGES = re.compile(r"(total|num|nb)?pages|(total)?pages?count|lastpage")
 SIZE = re.compile(r"(page|max)?(limit|size|results|rows)|(page|max)count|perpage|itemsperpage|max|first|top|take")
 PAGE = re.compile(r"(current)?page(number|num|no|index)?|p|number")
 # The words before the meaning of a header: X-Pagination-Total-Count, x-ms-continuation, Recurly-Total-Records
@@ -46,7 +49,7 @@ PERHAPS_DELETED = ("active", "isactive", "enabled", "suspended", "archived", "st
 
 CURSOR_PARAMS = (
     *("cursor", "after", "start_cursor", "page_token", "pageToken", "starting_after", "next_token", "page"),
-    *("continuation", "continuationToken"),
+    *("continuation", "continuationToken", "offset", "pagination_token"),
 )
 
 

@@ -18,7 +18,8 @@ from wholeday.schema.paths import find
 
 EMPTY_VALUES = (b"{}", b"false", b'""')  # some sources send these for an empty list
 USUAL_NAMES = ("data", "items", "results", "records", "users")
-USUAL_DEEP_NAMES = ("docs", "edges", "entries", "hits", "list", "nodes", "rows", "values")
+USUAL_DEEP_NAMES = ("children", "docs", "edges", "entries", "hits", "list", "nodes", "rows", "values")
+EMBEDDED = "_embedded"  # the object that holds the lists in HAL
 USUAL_SCALAR_NAMES = ("members", "ids", "keys", "values")  # of a list of texts or numbers
 
 
@@ -135,7 +136,8 @@ class ListFinder:
         if len(lists) == 1 and not found and (name := next(iter(lists))).lower() in (*self._usual, *USUAL_SCALAR_NAMES):
             return name
         if len(names) != 1:
-            deep = [path for path in found if path.rpartition(".")[2].lower() in (*self._usual, *USUAL_DEEP_NAMES)]
+            usual = {*self._usual, *USUAL_DEEP_NAMES}
+            deep = [path for path in found if (parts := path.split("."))[-1].lower() in usual or EMBEDDED in parts]
             return deep[0] if self.looks_deep and not names and len(deep) == 1 else None
         has_doubts = len(found) > 1 or bool(_list_nulls(page, self._usual))
         return None if has_doubts and names[0].lower() not in self._usual else names[0]
