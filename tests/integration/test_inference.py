@@ -96,3 +96,46 @@ def test_written_class_has_narrowest_types_and_loads_all(server: Server, configu
         compare(columns, records, "things")
 
     hold()
+
+
+@pytest.mark.parametrize("name", ["", "a\\b", 'q"', "\n", "\ud800"])
+def test_field_that_no_path_reaches_is_kept_as_json(name: str) -> None:
+    """At the top in the column for the rest; in an object the column is Json."""
+    text, columns, _ = infer([{"id": number, name: 1, "in": {name: 1, "other": 2}} for number in range(3)])
+    found = {column.name: (column.path, column.kind, column.options.rest) for column in columns}
+    assert found["in_"] == (("in",), "json", False)
+    assert found["others"][1:] == ("json", True)
+    assert columns.columns[-1].name == "updated_at"
+    compile(text, "things.py", "exec")
+
+
+def test_names_from_the_source_are_never_code() -> None:
+    """A record of a hostile source."""
+    name = "x'); import os; os._exit(1); ('"
+    text, columns, _ = infer([{"id": number, name: 1, "'''": 2, "#{x}\u2028": 3} for number in range(3)])
+    assert {column.path for column in columns} >= {(name,), ("'''",), ("#{x}\u2028",)}
+    assert "\u2028" not in text
+
+
+def test_names_of_child_tables_do_not_clash() -> None:
+    """A child table has the key of its parent, and a position where its items have no key."""
+    inner = [{"things_id": 1, "position": 2, "things_lists_id": 3, "load_date": "a"}]
+    lists = [{"id": 1, "things_id": 2, "inner": inner}]
+    text, columns, _ = infer([{"id": number, "lists": lists, "ingested_at": "b"} for number in range(3)])
+    dataset = Dataset("things", read_class(text, "things"))
+    tables = {child.name: sorted(child.table.columns) for child in dataset.declared.children}
+    assert tables == {
+        "things_lists": ["id", "inner", "things_id", "things_id_2"],
+        "things_lists_inner": [
+            *(
+                "load_date",
+                "position",
+                "position_2",
+                "things_id",
+                "things_id_2",
+                "things_lists_id",
+                "things_lists_id_2",
+            ),
+        ],
+    }
+    assert "thing_ingested_at" in {column.name for column in columns}

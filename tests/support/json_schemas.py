@@ -12,7 +12,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 Path = tuple[str, ...]
-NAMES = ("alpha", "betaGamma", "Größe", "class", "delta.x", "Eta Theta", "date", "datetime", "iota_2", "_kappa", "oid")
+NAMES = (
+    *("alpha", "Alpha", "betaGamma", "Größe", "class", "delta.x", "Eta Theta", "date", "datetime", "iota_2", "_kappa"),
+    *("oid", "position", "str", "None", "1st", "it's", "-", "{x}", "%(y)s", "Field"),
+)
 MOMENT = dt.datetime(2026, 11, 20, 10, tzinfo=dt.UTC)
 words = st.text("abcxyz ÜÄ€'\"\\\n", min_size=1, max_size=6).map(lambda text: f"w{text}")
 KINDS: dict[str, tuple[str, "st.SearchStrategy[Any]"]] = {
@@ -39,7 +42,7 @@ KINDS: dict[str, tuple[str, "st.SearchStrategy[Any]"]] = {
     "gaps": ("list[int | None]", st.just([1, None])),
     "lists": ("Json", st.just([[1], [2]])),
 }
-ENDINGS = {"seconds": "_at", "millis": "At", "money": "_price", "code": "_code"}
+ENDINGS = {"seconds": "_at", "millis": "At", "money": "_price", "code": "_code", "digits": "_qty"}
 """The ends of names without which a number or a text could be anything."""
 
 

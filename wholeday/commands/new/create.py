@@ -209,6 +209,10 @@ def _write(
     marker = open_warehouse(workspace).read_marker(date)
     assert marker is not None  # noqa: S101 - the load returned
     unsure = [*examination.unsure, *proposal.key_doubts, *proposal.doubts]
+    if proposal.local and "timezone" not in wanted.keys:
+        unsure.append(
+            f"{', '.join(proposal.local)}: times without an offset, read as UTC: set timezone if they are not"
+        )
     unsure += [f"{count(number, 'record')} would be rejected: {reason}" for reason, number in fitting.hopeless.items()]
     is_part = "day_start" in find_placeholders(workspace.settings)
     first = _find_first_day(workspace, lines) if is_part else None

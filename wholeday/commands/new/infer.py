@@ -12,9 +12,10 @@ from typing import Any
 
 from wholeday.commands.new.model import Field, Model, Path, Proposal, Type, write_path
 from wholeday.commands.new.names import LISTS, NEUTRAL, name_class, name_column, to_singular, to_snake
-from wholeday.commands.new.observe import EMPTY, LINK, LIST, OBJECT, OTHER_TIMES, TEXT, Seen
+from wholeday.commands.new.observe import EMPTY, LINK, LIST, LOCAL, OBJECT, OTHER_TIMES, TEXT, Seen
 from wholeday.commands.new.personal import find_personal
 from wholeday.commands.new.types import JSON, STR, decide_type, is_nearly_time
+from wholeday.extract.http.envelope import VALUE
 from wholeday.extract.vocabulary import BEST_KEYS, KEY, UPDATED
 from wholeday.log import count
 from wholeday.schema.tables import RESERVED_CHILD_COLUMNS, RESERVED_COLUMNS
@@ -45,6 +46,7 @@ CONTRADICTED = {  # types of a document, with other types that are no contradict
     "date": (),
     "UUID": (),
 }
+UNREACHABLE = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')  # characters that the decoder takes in no name
 NOWHERE = ("no_time_of_change",)  # a path that no record has
 
 
@@ -143,9 +145,24 @@ class _Inference:
         if dropped or self._has_unreachable():
             proposal.rest = [write_path(path) for path in dropped]
             proposal.model.fields.insert(-1, Field("others", (), JSON, True))
+        proposal.doubts += self._list_doubts(leaves)
+        proposal.local = [write_path(path) for path, seen in leaves.items() if seen.forms[LOCAL]]
         proposal.lenient = any(column.type.is_lenient for model in proposal.model.walk() for column in model.fields)
         proposal.personal = find_personal(proposal.model, self._sample.seen)
         return proposal
+
+    def _list_doubts(self, leaves: Mapping[Path, Seen]) -> Iterator[str]:
+        """Yield what a person should look at in the values."""
+        for path, seen in leaves.items():
+            shown = write_path(path)
+            type_ = next((each.type for each in self._proposal.model.fields if each.path == path), None)
+            if type_ == JSON and len(seen.kinds) > 1:
+                yield f"{shown} holds values of several types ({', '.join(sorted(seen.kinds))}), so its column is Json"
+            if type_ == STR and _find_format(seen) and not self._proposal.time_text:
+                yield f"{shown} holds times in another form than RFC 3339, so its column is text: convert it in clean"
+            is_time = bool(re.fullmatch(r"(updated|modified|changed)_at", to_snake(path[-1])))
+            if is_time and type_ == STR and not _find_format(seen):
+                yield f"{shown} holds texts that are no times, so no column has the time of the last change"
 
     # Which places are columns.
 
@@ -267,10 +284,13 @@ class _Inference:
                 self._judge_key([path], records)
                 return [path]
         parts = [path for path in able if PART_OF_KEY.search(to_snake("_".join(path)))]
-        for pair in itertools.chain(itertools.combinations(parts, 2), itertools.combinations(parts, 3)):
-            if _is_unique(records, pair):
-                self._judge_key(pair, records)
-                return [*pair]
+        if [*leaves] == [(VALUE,)]:  # of a list of scalars
+            parts = [path for path in able if path in leaves]
+        for number in (1, 2, 3):
+            for several in itertools.combinations(parts, number):
+                if _is_unique(records, several):
+                    self._judge_key(several, records)
+                    return [*several]
         raise NoKeyError
 
     def _rank_key(self, path: Path) -> tuple[int, ...]:
@@ -298,7 +318,7 @@ class _Inference:
             self._proposal.key_doubts.append(
                 f"no field alone identifies a record; {shown} together do in these records"
             )
-        elif rank[0] and not (rank[0] == 1 and len(records) >= FEW):
+        elif not rank or (rank[0] and not (rank[0] == 1 and len(records) >= FEW)):
             self._proposal.key_doubts.append(
                 f"the key {shown} is distinct in {count(len(records), 'record')}: check it"
             )
@@ -357,7 +377,7 @@ def apply_hint(found: Type, hinted: str, seen: Seen) -> Type:
 
 def is_reachable(name: str, path: Path) -> bool:
     """Return whether a path of Field can lead to a field of this name. A number would be a position in a list."""
-    return name != "" and "\\" not in name and not (path and name.isdecimal())
+    return name != "" and not UNREACHABLE.search(name) and not (path and name.isdecimal())
 
 
 def is_empty(seen: Seen) -> bool:

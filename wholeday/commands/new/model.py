@@ -68,6 +68,8 @@ class Proposal:
     personal: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     """The paths of fields without a value, which the class leaves out."""
+    local: list[str] = field(default_factory=list)
+    """The paths of times without an offset."""
     rest: list[str] = field(default_factory=list)
     """The paths of fields that only the column `others` holds."""
 

@@ -41,6 +41,8 @@ def name_column(path: Sequence[str], taken: Collection[str], owner: str, reserve
     own = own[1:] if own and to_snake(own[0]) == owner else own
     for words in ([*own, leaf], path):
         name = _avoid(_cut(_join(words)), owner, reserved)
+        if name == "updated_at" and name in taken:  # the column of every class, which reads another field
+            name = "updated_at_sent"
         if name not in taken:
             return name
     number = next(number for number in range(2, len(taken) + 3) if f"{name}_{number}" not in taken)

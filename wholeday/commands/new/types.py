@@ -129,7 +129,7 @@ def _decide_text(seen: Seen, name: str, is_key: bool, most_digits: int) -> Type:
 def _decide_numeric_text(seen: Seen, name: str, forms: Collection[str], most_digits: int) -> Type:
     if forms == {WHOLE} and (epoch := _find_epoch(seen, name)):
         return Type(epoch, is_lenient=True)
-    if NO_NUMBER.search(name):
+    if NO_NUMBER.search(name) and not MONEY.search(name.rpartition("_")[2]):
         return STR if set(seen.kinds) == {TEXT} else JSON
     if COORDINATE.search(name):
         return Type("float", is_lenient=True)
