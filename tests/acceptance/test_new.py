@@ -367,3 +367,22 @@ def test_output_names_the_backfill_of_a_filtered_source(server: Server) -> None:
     loaded = run("python", "-m", "wholeday", *found[1].split(), **shape.environment)
     assert loaded.returncode == 0, loaded.stderr
     compare(read_module("people"), shape.describe_all(), "people")
+
+
+def test_name_of_a_child_table_is_refused(server: Server) -> None:
+    """Every later command would refuse two tables of one name."""
+    assert run_new("orders", server.on("/orders", Answer(orders()))).returncode == 0
+    ran = run_new("orders_lines", server.on("/lines", Answer([{"id": 1}])))
+    assert ran.returncode == 1
+    assert "orders_lines is the name of a table of the dataset orders" in ran.stderr
+    assert not Path("pipeline/orders_lines.py").exists()
+
+
+def test_doctor_needs_no_dataset(server: Server) -> None:
+    """In a new project, and with the keys of a section as flags."""
+    Path("pipeline/users.py").unlink()
+    url = server.on("/orders", Answer([{"id": 1}]))
+    ran = run("python", "-m", "wholeday", "doctor", url, "--timezone", "Europe/Berlin")
+    assert ran.returncode == 0, ran.stderr
+    assert "wholeday new NAME URL writes this section" in ran.stdout
+    assert ran.stdout.endswith(f"\n[records]\nurl = {url}\ntimezone = Europe/Berlin\nmode = snapshot\n")

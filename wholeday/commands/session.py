@@ -3,9 +3,9 @@
 import contextlib
 import difflib
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from wholeday.config.files import check_files
 from wholeday.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
+    from wholeday.config.source import Source
     from wholeday.storage.workspace import Workspace
     from wholeday.tasks.day_tasks import Load
 
@@ -54,16 +55,9 @@ def pick_loads(given: Given) -> "list[type[Load]]":
 
     Raises ConfigError for an unknown name. Exits if the file of a dataset is broken: the import has reported that.
     """
-    from luigi.task_register import Register
-
-    from wholeday.tasks.day_tasks import Load
     from wholeday.tasks.workflow import WORKFLOW, broken
 
-    import_workflow()
-    classes = [Register.get_task_cls(name) for name in Register.task_names()]
-    loads = {
-        cls.dataset.name: cls for cls in classes if issubclass(cls, Load) and cls.__module__.startswith(f"{WORKFLOW}.")
-    }
+    loads = list_loads()
     if broken and (given.dataset is None or f"{WORKFLOW}.{given.dataset}" in broken):
         raise typer.Exit(1)
     if not loads:
@@ -76,6 +70,20 @@ def pick_loads(given: Given) -> "list[type[Load]]":
     return [loads[given.dataset]]
 
 
+def list_loads() -> "dict[str, type[Load]]":
+    """Import the workflow, and return the Load task of each dataset by the name of the dataset."""
+    import_workflow()
+    from luigi.task_register import Register
+
+    from wholeday.tasks.day_tasks import Load
+    from wholeday.tasks.workflow import WORKFLOW
+
+    classes = [Register.get_task_cls(name) for name in Register.task_names()]
+    return {
+        cls.dataset.name: cls for cls in classes if issubclass(cls, Load) and cls.__module__.startswith(f"{WORKFLOW}.")
+    }
+
+
 def _refuse_shared_names(loads: "Iterable[type[Load]]") -> None:
     """Raise ConfigError if a dataset has the name of a child table of another one."""
     names = {load.dataset.name for load in loads}
@@ -86,6 +94,23 @@ def _refuse_shared_names(loads: "Iterable[type[Load]]") -> None:
                     f"{clash[0]} is the name of a dataset, and of a child table of {load.dataset.name}: "
                     "give the dataset another name"
                 )
+
+
+def parse_keys(section: "type[Source]", keys: "Mapping[str, str]") -> "dict[str, Any]":
+    """Return the values of keys that are given as texts. Raises ConfigError for a text that a key cannot have."""
+    from wholeday.config.section import MAY_BE_SECRET
+
+    params = dict(section.get_params())
+    values = {}
+    for name, text in keys.items():
+        try:
+            values[name] = params[name].normalize(params[name].parse(text))
+        except ConfigError:
+            raise
+        except Exception as error:  # parameters raise errors of any class for a bad value
+            shown = "" if name in MAY_BE_SECRET else f" = {text!r}"
+            raise ConfigError(f"[{section.section}] {name}{shown} cannot be used: {error}") from error
+    return values
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

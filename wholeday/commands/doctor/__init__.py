@@ -10,8 +10,9 @@ from rich.table import Table
 
 from wholeday.commands.doctor.examination import diagnose
 from wholeday.commands.screen import open_console
-from wholeday.commands.session import pick_loads
+from wholeday.commands.session import list_loads, parse_keys, pick_loads
 from wholeday.config.section import use_flags
+from wholeday.config.source import make_section
 from wholeday.log import count
 
 
@@ -22,17 +23,23 @@ def command(
     ],
 ) -> bool:
     """Print what a URL is as a source, and its section. What luigi.cfg says of another URL is left out."""
-    load = pick_loads(context.obj)[0]
-    dataset = load.dataset
-    get_config().remove_section(dataset.name)
-    keys = {"url": url, **context.obj.keys}
-    flags = [f"--{dataset.name}-{name}".replace("_", "-") + f"={text}" for name, text in keys.items()]
-    with use_flags(load.task_family, *flags, *context.obj.flags):
-        diagnosis = diagnose(dataset.config(), dataset)
+    loads = list_loads()
+    dataset = pick_loads(context.obj)[0].dataset if loads or context.obj.dataset else None
+    section = dataset.config if dataset else make_section("records")
+    name = section.section
+    get_config().remove_section(name)
+    with use_flags(name, *context.obj.flags):
+        settings = section(url=url, **parse_keys(section, context.obj.keys))
+        diagnosis = diagnose(settings, dataset)
     console = open_console()
     show_findings(console, diagnosis.findings, diagnosis.unsure)
     requests = count(len(diagnosis.answers), "request")
-    console.print(f"after {requests}; replace section [{dataset.name}] of luigi.cfg with this one:\n")
+    todo = (
+        f"replace section [{name}] of luigi.cfg with this one"
+        if dataset
+        else "wholeday new NAME URL writes this section"
+    )
+    console.print(f"after {requests}; {todo}:\n")
     console.print(diagnosis.section)
     return True
 

@@ -6,7 +6,7 @@ step wrote is removed if a later one fails. Non-goals: printing.
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from wholeday.commands.new.model import Proposal
 from wholeday.commands.new.module import write_module
 from wholeday.commands.new.openapi import read_document, read_hints
 from wholeday.commands.new.sample import write_test
+from wholeday.commands.session import list_loads, parse_keys
 from wholeday.config.days import SNAPSHOT
 from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import EPOCH, find_placeholders
@@ -83,21 +84,35 @@ def create(wanted: Wanted) -> Created:
         raise ConfigError(f"the data folder has days of {wanted.name} already: choose another name for the dataset")
     section = make_section(wanted.name)
     document = read_document(wanted.openapi) if wanted.openapi else None
-    given = section(url=wanted.url, **config_file.parse_keys(section, wanted.keys))
+    given = section(url=wanted.url, **parse_keys(section, wanted.keys))
     examination = diagnose(given)
-    settings = section(**config_file.parse_keys(section, _check_secrets(examination)))
+    settings = section(**parse_keys(section, _check_secrets(examination)))
     lines = read_sample(given, settings, wanted.most_records)
     selector = examination.client.lists.selector or ""
     hints = read_hints(document, wanted.url, selector) if document else {}
     fitting = Fitting(Rules(wanted.name, count_digits(pipeline), hints), settings.timezone)
     proposal = _start(fitting, lines)
-    workspace = Workspace(build_dataset(wanted.name, proposal), _set_lenient(settings, proposal), pipeline)
+    dataset = build_dataset(wanted.name, proposal)
+    _check_tables(dataset)
+    workspace = Workspace(dataset, _set_lenient(settings, proposal), pipeline)
     date = settings.last_closed_day(clock.utc_now())
     with _clear_on_failure(workspace, date):
         with progress.track_extraction() as update:
             stages.extract(workspace, date, update)
         proposal = _fit_day(fitting, proposal, workspace, date)
         return _write(wanted, examination, workspace, proposal, fitting, date, lines)
+
+
+def _check_tables(dataset: Dataset) -> None:
+    """Raise ConfigError if another dataset has a table of the same name, DatasetError for a name that is too long."""
+    own = {dataset.name, *(child.name for child in dataset.declared.children)}
+    for other in (load.dataset for load in list_loads().values()):
+        with suppress(DatasetError):  # a mistake in another class
+            if taken := own & {other.name, *(child.name for child in other.declared.children)}:
+                raise ConfigError(
+                    f"{min(taken)} is the name of a table of the dataset {other.name}: choose another name for "
+                    f"{dataset.name}"
+                )
 
 
 def count_digits(pipeline: Pipeline) -> int:
