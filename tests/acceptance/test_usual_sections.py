@@ -15,7 +15,6 @@ from wholeday.schema.dataset import Dataset
 from wholeday.schema.record import Field, Record
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
-from wholeday.transform.day import prepare_transform
 
 Configure = Callable[..., None]
 
@@ -68,7 +67,7 @@ def load(
     dataset = Dataset("gh-members", record_class, clean)
     texts = {name: json.dumps(value) if isinstance(value, (dict, list)) else value for name, value in section.items()}
     configure("gh-members", **{"mode": "snapshot", "paginator": "single", **texts})
-    stages.extract(read_workspace(dataset), TODAY, prepare_transform(read_workspace(dataset)))
+    stages.extract(read_workspace(dataset), TODAY)
     stages.transform(read_workspace(dataset), TODAY)
     stages.load(read_workspace(dataset), TODAY)
     return query(f'select {", ".join(dataset.columns.kinds)} from "gh-members" order by 1, 2')

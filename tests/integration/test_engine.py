@@ -16,10 +16,11 @@ import pytest
 from pipeline.users import USERS
 from tests.support import ROOT
 from tests.support.project import run
+from tests.support.reading import DAY
 from wholeday.errors import DatasetError, EngineError
 from wholeday.schema.dataset import Dataset
 from wholeday.tasks.stages import read_workspace
-from wholeday.transform import day as transform_stage
+from wholeday.transform.ahead import Ahead
 from wholeday.transform.executor import MIN_PARTS, map_parts
 
 pytestmark = pytest.mark.slow
@@ -117,12 +118,13 @@ import sys
 from multiprocessing import forkserver
 from types import SimpleNamespace
 from typing import Any
-from wholeday.transform import day as transform_stage
 from wholeday.transform import executor
+from wholeday.transform.ahead import Ahead
 from pipeline.users import USERS
 from wholeday.tasks.stages import read_workspace
 
-tell = transform_stage.prepare_transform(read_workspace(USERS))
+import datetime as dt
+tell = Ahead(read_workspace(USERS), dt.date(2026, 10, 31)).update
 def prepare(records, total):
     tell(SimpleNamespace(records=records, total=total))
     return forkserver._forkserver._forkserver_pid
@@ -154,7 +156,7 @@ def misspell(_: pd.DataFrame) -> None:
 def test_large_day_checks_clean_in_another_process():
     """This process saves memory for the load, because it does not import pandas."""
     users = Dataset(USERS.name, USERS.record_class, misspell)
-    tell, reading = transform_stage.prepare_transform(read_workspace(users)), SimpleNamespace(records=1000, total=10**6)
+    tell, reading = Ahead(read_workspace(users), DAY).update, SimpleNamespace(records=1000, total=10**6)
     tell(reading)
     with pytest.raises(DatasetError, match="clean: no column nmae"):
         tell_for_a_minute(tell, reading)

@@ -20,7 +20,6 @@ from wholeday.commands.rebuild import rebuild
 from wholeday.schema.dataset import Dataset
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
-from wholeday.transform.day import prepare_transform
 
 CLASSES = int(os.environ.get("PIPELINE_CLASSES", "10"))
 SECONDS = 5  # for a class, on a slow machine
@@ -69,7 +68,7 @@ def load(dataset: Dataset) -> None:
     """Load today, from the source at the first time, later from the files."""
     workspace = read_workspace(dataset)
     if not workspace.folder("raw", TODAY).exists():
-        stages.extract(workspace, TODAY, prepare_transform(workspace))
+        stages.extract(workspace, TODAY)
         stages.transform(workspace, TODAY)
     stages.load(workspace, TODAY)
 

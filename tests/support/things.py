@@ -11,7 +11,6 @@ from wholeday.schema.dataset import Dataset
 from wholeday.schema.record import Field, Record
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
-from wholeday.transform.day import prepare_transform
 
 TODAY = dt.datetime.now(dt.UTC).date()
 
@@ -47,7 +46,7 @@ def load(
     """Load a snapshot of today from records, or from a body in bytes. Return a column of all rows, ordered by key."""
     answer = Answer(body if isinstance(body, bytes) else json.dumps(body).encode())
     configure("things", url=server.on("/things", answer), mode="snapshot", paginator="single", **keys)
-    stages.extract(read_workspace(dataset), TODAY, prepare_transform(read_workspace(dataset)))
+    stages.extract(read_workspace(dataset), TODAY)
     stages.transform(read_workspace(dataset), TODAY)
     stages.load(read_workspace(dataset), TODAY)
     return [value for (value,) in query(f"select {column} from things order by id")]

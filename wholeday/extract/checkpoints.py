@@ -8,7 +8,7 @@ Non-goals: resuming an extraction with other settings, or one that began more th
 
 import datetime as dt
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -40,9 +40,20 @@ class Checkpoint(msgspec.Struct, frozen=True):
 class Checkpoints:
     """The stored parts of a day that is being extracted, and the time of its first request."""
 
-    def __init__(self, folder: DayFolder, request_digest: str, now: dt.datetime, windows: int = 1) -> None:
-        """Read the checkpoints of a folder, if they can be resumed. Remove all other files of the folder."""
+    def __init__(
+        self,
+        folder: DayFolder,
+        request_digest: str,
+        now: dt.datetime,
+        windows: int = 1,
+        take: Callable[[int, Part], None] | None = None,
+    ) -> None:
+        """Read the checkpoints of a folder, if they can be resumed. Remove all other files of the folder.
+
+        `take` is called with each finished part of the only window, and its number.
+        """
         self.started_at = now
+        self._take = take if windows == 1 else None
         self.folder, self._request_digest = folder, request_digest
         self._lines: list[bytes] = []
         self._lock = threading.Lock()
@@ -68,11 +79,18 @@ class Checkpoints:
         folder.clear(keep=[part.name for window in self.windows for part in window.list_kept()])
         if kept := sum(part.records for window in self.windows for part in window.list_kept()):
             logger.info("%s: resuming the interrupted extraction after %s", folder.day, count(kept, "record"))
+        for number, part in enumerate(self.parts):
+            self.hand_over(number, part)
 
     @property
     def parts(self) -> list[Part]:
         """The finished parts, in the order of the windows."""
         return [part for window in self.windows for part in window.parts]
+
+    def hand_over(self, number: int, part: Part) -> None:
+        """Hand over a finished part to who works with it meanwhile."""
+        if self._take:
+            self._take(number, part)
 
     def add(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint. A finished part survives a power cut together with it."""
@@ -136,8 +154,7 @@ class WindowFiles:
             writer.add(fitting)
             taken, records = taken + len(fitting), records[len(fitting) :]
             if writer.records == size:
-                self.parts.append(writer.finish())
-                self._writer = None
+                self.finish()
                 self._add(self.parts[-1], reader, taken, is_finished=True)
         if self._writer and reader.has_more and self._folder.can_continue:
             self._add(self._writer.describe(), reader, taken, is_finished=False)
@@ -147,6 +164,7 @@ class WindowFiles:
         if self._writer:
             self.parts.append(self._writer.finish())
             self._writer = None
+            self._day.hand_over(len(self.parts) - 1, self.parts[-1])
 
     def close(self) -> None:
         """Leave the last part as it is, if it is not finished."""

@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from wholeday import clock
 from wholeday.config.days import SNAPSHOT
@@ -35,17 +36,32 @@ PATIENCE = {
 CountCleaned = Callable[[DayFolder, Iterable[Part]], Census]
 
 
+class Follower(Protocol):
+    """Works with the parts of a day while it is extracted."""
+
+    def add(self, number: int, part: Part) -> None:
+        """Take a finished part."""
+
+    def restart(self) -> None:
+        """Forget the parts: the extraction begins again."""
+
+
 def extract_day(
-    workspace: Workspace, date: dt.date, known: gates.Known, count_cleaned: CountCleaned, *listeners: Listener
+    workspace: Workspace,
+    date: dt.date,
+    known: gates.Known,
+    count_cleaned: CountCleaned,
+    *listeners: Listener,
+    follower: Follower | None = None,
 ) -> None:
     """Extract the records of `date` from the source into its raw folder.
 
-    Each of `listeners` is called after each page. The quality gates compare the day with the warehouse (`known`).
-    `count_cleaned` counts the keys of raw parts after `clean`. It is called only if a snapshot seems to lack too many
-    users.
+    Each of `listeners` is called after each page, and `follower` takes each finished part. The quality gates compare
+    the day with the warehouse (`known`). `count_cleaned` counts the keys of raw parts after `clean`. It is called only
+    if a snapshot seems to lack too many users.
 
-    An interrupted extraction resumes after its last finished part, if the source still sends the page at which that
-    part ended. Finished parts are deleted only if the answers are proven wrong.
+    An interrupted extraction resumes after its last stored page, if the source still sends that page. Stored pages are
+    deleted only if the answers are proven wrong.
 
     Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError, DatasetError.
     """
@@ -61,14 +77,17 @@ def extract_day(
     _check_verdicts(workspace, date, verdicts, describe_ways_out(workspace.name))
     watermark = known.watermark_before(date) if "watermark" in find_placeholders(settings) else None
     request_digest = _digest_request(settings, workspace.pipeline.part_records, watermark)
-    checkpoints = Checkpoints(folder, request_digest, started_at, settings.split)
+    take = follower.add if follower else None
+    checkpoints = Checkpoints(folder, request_digest, started_at, settings.split, take)
     try:
         try:
             reading = _read(workspace, date, watermark, checkpoints, *listeners)
         except MovedError as error:
             logger.info("%s: cannot resume the interrupted extraction; restarting", error)
             folder.clear()
-            checkpoints = Checkpoints(folder, request_digest, started_at, settings.split)
+            if follower:
+                follower.restart()
+            checkpoints = Checkpoints(folder, request_digest, started_at, settings.split, take)
             reading = _read(workspace, date, watermark, checkpoints, *listeners)
         census = reading.take_census()
         if problem := census.explain_no_key():

@@ -27,6 +27,7 @@ Manifest = TypeVar("Manifest", bound=msgspec.Struct)
 
 MANIFEST = "manifest.json"
 PREPARED = f"{MANIFEST}.new"
+NOTE = f"{MANIFEST}.ahead"
 CHECKPOINTS = "progress.jsonl"
 PARTS = ("part-", "rejects-")
 
@@ -103,21 +104,24 @@ class DayFolder:
         for prefix in (MANIFEST, *(() if keep else (CHECKPOINTS,)), *PARTS):
             self._remove(name for name in names if name.startswith(prefix))
 
-    def begin_rewrite(self) -> None:
-        """Prepare to write the day again. The published manifest and its parts stay until `publish`."""
+    def begin_rewrite(self, keep: Collection[str] = ()) -> None:
+        """Prepare to write the day again. The published manifest and its parts stay until `publish`.
+
+        Of the parts that it does not name, those to `keep` stay as well.
+        """
         try:
             manifest = self._storage.read(self.path / MANIFEST) if self.exists() else None
             named = self._read_named() if manifest else []
         except FolderError:  # an unreadable manifest names nothing worth keeping
             manifest = None
-        self.clear() if manifest is None else self.discard_unpublished()
+        self.clear(keep) if manifest is None else self.discard_unpublished(keep)
         if manifest:
             self._published, self._taken = manifest, {part.name: part.sha256 for part in named}
             self._before = self._storage.list_names(self.path)
 
-    def discard_unpublished(self) -> None:
+    def discard_unpublished(self, keep: Collection[str] = ()) -> None:
         """Remove the parts that the manifest does not name, of this process and of killed ones."""
-        self._remove(_select_unnamed(self._storage.list_leftovers(self.path), self._list_named()))
+        self._remove(_select_unnamed(self._storage.list_leftovers(self.path), {*self._list_named(), *keep}))
 
     def remove(self) -> None:
         """Remove the manifest, then the parts, then the folder if it is empty."""
@@ -215,6 +219,14 @@ class DayFolder:
         if unnamed & named or not named <= self.list_parts():
             self._remove([MANIFEST])
             raise FolderError(f"{self}: another run wrote this day at the same time. Run the day again")
+
+    def write_note(self, content: bytes) -> None:
+        """Write a note about unpublished parts. It is removed together with them, and when the day is published."""
+        self._storage.replace(self.path / NOTE, content)
+
+    def read_note(self) -> bytes:
+        """Read the note about unpublished parts. Raises FolderError if there is none."""
+        return self._storage.read(self.path / NOTE)
 
     def replace_manifest(self, manifest: msgspec.Struct) -> None:
         """Replace the day's manifest in one step. The names of its parts are synced to the disk before it."""

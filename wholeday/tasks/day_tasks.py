@@ -207,7 +207,7 @@ class Extract(MixinNaiveBulkComplete, DayTask):
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
                 workspace = self.workspace()
                 with outage.watch(workspace.name, self.date), progress.track_extraction(*setters) as tell:
-                    stages.extract(workspace, self.date, tell, transform_stage.prepare_transform(workspace))
+                    stages.extract(workspace, self.date, tell)
 
 
 class Transform(MixinNaiveBulkComplete, DayTask):

@@ -22,11 +22,17 @@ def read_workspace(dataset: Dataset) -> Workspace:
 
 
 def extract(workspace: Workspace, date: dt.date, *listeners: "Callable[[Counts], None]") -> None:
-    """Extract a day: from the source to raw files. The listeners hear of each page."""
+    """Extract a day: from the source to raw files. The listeners hear of each page.
+
+    The parts of a large day are transformed meanwhile.
+    """
     from wholeday.extract.day import extract_day
     from wholeday.load.warehouse import open_warehouse
+    from wholeday.transform.ahead import transform_ahead
 
-    extract_day(workspace, date, open_warehouse(workspace), partial(count_cleaned, workspace), *listeners)
+    with transform_ahead(workspace, date) as ahead:
+        known, count = open_warehouse(workspace), partial(count_cleaned, workspace)
+        extract_day(workspace, date, known, count, *listeners, ahead.update, follower=ahead)
 
 
 def transform(workspace: Workspace, date: dt.date, engine: str | None = None) -> None:

@@ -5,11 +5,9 @@ Non-goals: how a part is transformed (`parts`, `rows`), and in which process (`e
 """
 
 import datetime as dt
-import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from wholeday.errors import FolderError, PipelineError, QualityError
 from wholeday.log import count, logger, set_load
@@ -17,10 +15,8 @@ from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.manifest import MEDIAN_FROM, CleanManifest, Presence, RawManifest
 from wholeday.storage.workspace import Workspace
 from wholeday.transform import fields_gate
-from wholeday.transform.parts import check_clean, list_imports, transform_parts
-
-if TYPE_CHECKING:
-    from wholeday.extract.reader import Counts
+from wholeday.transform.ahead import read_ready
+from wholeday.transform.parts import transform_parts
 
 # Arrow's default allocator keeps freed memory, 30 MB a process.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -38,16 +34,17 @@ def transform_day(
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     manifest = raw.read_manifest(RawManifest)
     set_load(manifest.as_of)
-    clean.begin_rewrite()
+    ready = read_ready(clean, workspace.version, manifest.parts)
+    clean.begin_rewrite(keep=[part.name for result in ready.values() for part in result.list_files()])
     settings = workspace.pipeline
     spark_master = settings.spark_master if (engine or settings.engine) == "spark" else ""
     try:
-        results = transform_parts(workspace, raw, manifest.parts, clean, spark_master)
+        results = transform_parts(workspace, raw, manifest.parts, clean, spark_master, ready)
     except PipelineError:
         if clean.exists():
             clean.discard_unpublished()
         raise
-    reasons = sum((result.reasons for result in results), Counter[str]())
+    reasons = sum((Counter(result.reasons) for result in results), Counter[str]())
     records = manifest.records - manifest.forgotten
     accepted = _check_rejects(workspace, clean, records, reasons)
     fields = {
@@ -74,32 +71,6 @@ def transform_day(
     )
     rows, rejects = records - reasons.total(), reasons.total()
     logger.info("%s %s: transformed, %s, %s", workspace.name, date, count(rows, "row"), count(rejects, "reject"))
-
-
-def prepare_transform(workspace: Workspace) -> "Callable[[Counts], None]":
-    """Return a listener for extract. It checks `clean` after the first page, and prepares for a large day.
-
-    The workers that transform a large day start during the extraction. One of them checks `clean`, so that this
-    process, which needs its memory for the load, does not import pandas.
-    """
-    from wholeday.transform import executor
-
-    settings, is_large = workspace.pipeline, False
-    check = functools.partial(check_clean, workspace.conversion)
-    raise_error: Callable[[], None] | None = None
-
-    def update(counts: "Counts") -> None:
-        nonlocal is_large, raise_error
-        records = max(counts.records, counts.total or 0)
-        parts = -(-records // settings.part_records)
-        if not is_large and executor.count_workers(settings.engine_workers, parts) > 1:
-            executor.prepare(list_imports(workspace.conversion))
-            is_large = True
-        if raise_error is None:
-            raise_error = executor.start(check) if is_large else check
-        raise_error()
-
-    return update
 
 
 def is_current(workspace: Workspace, date: dt.date) -> bool:

@@ -83,7 +83,7 @@ def map_parts(
     if workers == 1:
         return [function(job) for job in jobs]
     CONTEXT.set_forkserver_preload(list(imports))
-    with ProcessPoolExecutor(workers, mp_context=CONTEXT, initializer=_initialise) as pool:
+    with open_pool(workers) as pool:
         try:
             return list(pool.map(function, jobs))
         except BrokenProcessPool as error:
@@ -91,6 +91,11 @@ def map_parts(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def open_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of worker processes, which share what `prepare` has imported."""
+    return ProcessPoolExecutor(workers, mp_context=CONTEXT, initializer=_initialise)
 
 
 def count_workers(workers: int, jobs: int) -> int:

@@ -6,7 +6,7 @@ Non-goals: the transform of records (`rows`), and the processes (`engine`).
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -34,15 +34,18 @@ class PartJob:
     part: Part
 
 
-@dataclass(frozen=True)
-class PartResult:
+class PartResult(msgspec.Struct, frozen=True):
     """The result of a raw part: its clean part, its rejects if any, and their number by reason."""
 
     clean: Part
     rejects: Part | None
-    reasons: Counter[str]
+    reasons: dict[str, int]
     fields: dict[str, tuple[int, int]]
     """By field: how many records could have it, and how many have it."""
+
+    def list_files(self) -> list[Part]:
+        """List the files of the clean folder that belong to the raw part."""
+        return [self.clean, *([self.rejects] if self.rejects else [])]
 
 
 @functools.cache
@@ -64,17 +67,25 @@ def check_clean(conversion: Conversion) -> None:
 
 
 def transform_parts(
-    workspace: Workspace, raw: DayFolder, parts: Iterable[Part], clean: DayFolder, spark_master: str = ""
+    workspace: Workspace,
+    raw: DayFolder,
+    parts: Iterable[Part],
+    clean: DayFolder,
+    spark_master: str = "",
+    ready: Mapping[int, PartResult] | None = None,
 ) -> list[PartResult]:
-    """Transform the parts of `raw` into the folder `clean`, on Spark if a master is given.
+    """Transform the parts of `raw` into the folder `clean`, except those that are `ready`, by number.
 
-    Give no master if `clean` is a folder that other machines do not share.
+    Spark does it if a master is given. Give no master if `clean` is a folder that other machines do not share.
     """
     from wholeday.transform.executor import map_parts
 
-    conversion = workspace.conversion
-    jobs = [PartJob(conversion, raw, clean, number, part) for number, part in enumerate(parts)]
-    return map_parts(transform_part, jobs, workspace.pipeline.engine_workers, list_imports(conversion), spark_master)
+    conversion, ready = workspace.conversion, ready or {}
+    jobs = [PartJob(conversion, raw, clean, number, part) for number, part in enumerate(parts) if number not in ready]
+    workers, imports = workspace.pipeline.engine_workers, list_imports(conversion)
+    made = map_parts(transform_part, jobs, workers, imports, spark_master)
+    results = {**ready, **{job.number: result for job, result in zip(jobs, made, strict=True)}}
+    return [results[number] for number in sorted(results)]
 
 
 def list_imports(conversion: Conversion) -> list[str]:
@@ -99,4 +110,4 @@ def transform_part(job: PartJob) -> PartResult:
             f"rejects-{job.number:05d}.jsonl.gz",
             pack([_encode_reject(reject, job)] for reject in rejects),
         )
-    return PartResult(clean, kept, Counter(reject.describe() for reject in rejects), fields)
+    return PartResult(clean, kept, dict(Counter(reject.describe() for reject in rejects)), fields)
