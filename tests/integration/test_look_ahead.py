@@ -15,6 +15,7 @@ import pytest
 from tests.support.reading import DAY, People
 from tests.support.server import Answer, Request, Server
 from wholeday.errors import SourceError
+from wholeday.extract import reader
 from wholeday.extract.reader import Reader
 from wholeday.schema.census import Census
 
@@ -156,3 +157,104 @@ def test_pending_requests_log_no_secrets(
 def find_fetchers() -> list[str]:
     """Return the names of threads that fetch pages."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch")]
+
+
+class Busy:
+    """Pages of two users, after `wait` seconds each. More than `most` requests at a time get 429."""
+
+    def __init__(self, server: Server, most: int, pages: int, wait: float) -> None:
+        self.refused = self._now = 0
+        self._most, self._pages, self._wait, self._lock = most, pages, wait, threading.Lock()
+        self.url = server.on("/users", self._respond)
+
+    def _respond(self, request: Request) -> Answer:
+        page = int(request.query["page"])
+        with self._lock:
+            self._now += 1
+            is_busy = self._now > self._most
+            self.refused += is_busy
+        try:
+            if is_busy:
+                return Answer(status=429)
+            time.sleep(self._wait)
+            users = [{"id": 2 * page - 1}, {"id": 2 * page}] if page <= self._pages else []
+            return Answer(users, headers={"X-Total-Count": str(2 * self._pages)})
+        finally:
+            with self._lock:
+                self._now -= 1
+
+
+@pytest.mark.slow
+def test_throughput_stays_near_what_the_source_bears(server: Server) -> None:
+    """The source bears eight requests at a time. With a limit of 32 the reader is as fast as with one of eight."""
+    pages, wait, seconds = 300, 0.03, []
+    for concurrency in (8, 32):
+        source, began = Busy(server, 8, pages, wait), time.monotonic()
+        reading = Reader(People(url=source.url, paginator="page", concurrency=concurrency, retries=0), DAY)
+        came = [json.loads(bytes(record))["id"] for page in reading for record in page]
+        seconds.append(time.monotonic() - began)
+        assert came == list(range(1, 2 * pages + 1))
+        assert source.refused < pages / 10
+    assert seconds[1] < seconds[0] / 0.8
+
+
+def test_links_with_a_counter_are_foreseen(server: Server) -> None:
+    """Each link holds the number of the next page, so several pages are requested at a time. No page comes twice."""
+    busiest, now, lock = [0], [0], threading.Lock()
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query.get("page", "1"))
+        with lock:
+            now[0] += 1
+            busiest[0] = max(*busiest, *now)
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        link = {"Link": f'<{server.url}/users?q=a%20b&page={page + 1}>; rel="next"'} if page < 40 else {}
+        return Answer([{"id": page}], headers=link | {"X-Total-Count": "40"})
+
+    url = server.on("/users", respond) + "?q=a%20b"
+    reading = Reader(People(url=url, paginator="link_header", concurrency=8), DAY)
+    assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(1, 41))
+    assert sorted(int(request.query.get("page", "1")) for request in server.requests) == list(range(1, 41))
+    assert busiest[0] > 2
+
+
+def test_wrong_guess_costs_a_request_and_loses_nothing(server: Server) -> None:
+    """The links leave out every fifth number."""
+    numbers = [number for number in range(1, 60) if number % 5]
+
+    def respond(request: Request) -> Answer:
+        number = int(request.query.get("page", "1"))
+        if number not in numbers:
+            return Answer(status=404)
+        following = numbers[numbers.index(number) + 1 :][:1]
+        link = {"Link": f'<{server.url}/users?page={following[0]}>; rel="next"'} if following else {}
+        return Answer([{"id": number}], headers=link | {"X-Total-Count": str(len(numbers))})
+
+    reading = Reader(People(url=server.on("/users", respond), paginator="link_header", retries=0), DAY)
+    assert [json.loads(bytes(record))["id"] for page in reading for record in page] == numbers
+
+
+def test_pages_ahead_are_bounded_in_bytes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that wait for their turn take memory."""
+    monkeypatch.setattr(reader, "AHEAD_BYTES", 3 * 1000)
+    go = threading.Event()
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        if page == 10:
+            go.wait(PATIENCE)
+        return Answer([{"id": page, "text": "x" * 960}] if page <= 60 else [], headers={"X-Total-Count": "60"})
+
+    pages = iter(Reader(People(url=server.on("/users", respond), paginator="page", concurrency=16), DAY))
+    for _ in range(9):
+        next(pages)
+    taker = threading.Thread(target=lambda: list(pages), daemon=True)
+    taker.start()
+    while len(server.requests) < 12:
+        time.sleep(0.01)
+    assert max(int(request.query["page"]) for request in server.requests) == 12
+    go.set()
+    taker.join(PATIENCE)
+    assert max(int(request.query["page"]) for request in server.requests) == 61

@@ -28,13 +28,16 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """How far a window is stored: all records up to a page, of which `taken` are stored."""
 
     window: int
-    part: Part
-    """The newest part, as far as it is written."""
+    part: Part | None
+    """The newest part, as far as it is written; None if it has a checkpoint already."""
     is_finished: bool
-    position: Position
+    position: Position | None
+    """None at the end of a window."""
     taken: int
     seen: list[str]
     """The digests that the reader has added since the checkpoint before."""
+    end: tuple[int, int, int | None] | None = None
+    """At the end of a window: its pages and records, and the total that the source declared."""
 
 
 class Checkpoints:
@@ -109,24 +112,27 @@ class WindowFiles:
         self._folder = day.folder
         self._writer: PartWriter | None = None
         self._content = b""
-        if checkpoints and not checkpoints[-1].is_finished:
+        last = checkpoints[-1] if checkpoints else None
+        if last and last.part and not last.is_finished:
             try:
-                self._content = self._folder.read_open(checkpoints[-1].part)
+                self._content = self._folder.read_open(last.part)
             except FolderError:  # a power cut: go back to the last part that the disk has
                 while checkpoints and not checkpoints[-1].is_finished:
                     checkpoints = checkpoints[:-1]
-        self.parts = [each.part for each in checkpoints if each.is_finished]
+        self.parts = [each.part for each in checkpoints if each.part and each.is_finished]
         """The finished parts."""
         self._checkpoints = list(checkpoints)
-        self._known = checkpoints[-1].position.seen if checkpoints else 0
+        last = checkpoints[-1] if checkpoints else None
+        self._known = last.position.seen if last and last.position else 0
         self._is_blocked = False
 
     def list_kept(self) -> list[Part]:
         """List the parts that stay, finished or not."""
-        return [*self.parts, *([self._checkpoints[-1].part] if self._content else [])]
+        last = self._checkpoints[-1].part if self._content else None
+        return [*self.parts, *([last] if last else [])]
 
     def resume(self, reader: Reader) -> None:
-        """Move a new reader behind the last stored page. Raises MovedError if a part cannot be read."""
+        """Move a new reader behind the last stored page, or to the end. Raises MovedError if a part cannot be read."""
         if not self._checkpoints:
             return
         last = self._checkpoints[-1]
@@ -135,17 +141,19 @@ class WindowFiles:
                 reader.census.add(unpack(self._folder.read(part)))
         except FolderError as error:  # restart instead of failing: the source still has all records
             raise MovedError(f"{self._folder.day}: {error}") from None
-        if self._content:
+        if last.end:
+            reader.pages, reader.records, reader.total = last.end
+        if self._content and last.part:
             reader.census.add(unpack_open(self._content))
             self._writer = self._folder.open_part(last.part.name, self._content)
             self._content = b""
-        reader.resume(last.position, last.taken, [digest for each in self._checkpoints for digest in each.seen])
+        if last.position:
+            reader.resume(last.position, last.taken, [digest for each in self._checkpoints for digest in each.seen])
 
     def write(self, records: Sequence[msgspec.Raw], reader: Reader, size: int) -> None:
         """Append the records of the reader's page to parts of `size` records, with a checkpoint if more follow.
 
-        A part that is not finished needs a storage that can continue it. The last part of a window gets no checkpoint:
-        it would cost every small day one more file.
+        A part that is not finished needs a storage that can continue it.
         """
         taken = reader.skipped
         while records:
@@ -154,17 +162,30 @@ class WindowFiles:
             writer.add(fitting)
             taken, records = taken + len(fitting), records[len(fitting) :]
             if writer.records == size:
-                self.finish()
+                self._close_part()
                 self._add(self.parts[-1], reader, taken, is_finished=True)
         if self._writer and reader.has_more and self._folder.can_continue:
             self._add(self._writer.describe(), reader, taken, is_finished=False)
 
-    def finish(self) -> None:
-        """Finish the last part."""
+    def finish(self, reader: Reader) -> None:
+        """Finish the last part. The end of the only window has no checkpoint: small days need no such file."""
+        part = self._close_part() if self._writer else None
+        if self._day.windows[1:]:
+            end = reader.pages, reader.records, reader.total
+            self._day.add(Checkpoint(self._number, part, True, None, 0, [], end))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the window is stored to its end."""
+        return bool(self._checkpoints and self._checkpoints[-1].end)
+
+    def _close_part(self) -> Part:
+        """Finish the part that is being written."""
         if self._writer:
             self.parts.append(self._writer.finish())
             self._writer = None
             self._day.hand_over(len(self.parts) - 1, self.parts[-1])
+        return self.parts[-1]
 
     def close(self) -> None:
         """Leave the last part as it is, if it is not finished."""

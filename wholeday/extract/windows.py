@@ -110,13 +110,14 @@ class Reading:
             # Both are closed now, not at garbage collection: a thread may be waiting.
             with closing(file), closing(iter(reader)) as pages:
                 file.resume(reader)
-                for records in pages:
+                for records in pages if not file.is_complete else ():
                     with self._lock:
                         self._compare(reader)
                         for listener in listeners:
                             listener(self)
                     file.write(records[reader.skipped :], reader, part_records)
-                file.finish()
+                if not file.is_complete:
+                    file.finish(reader)
 
         if len(self._readers) == 1:
             read(self._readers[0], files[0])

@@ -1,13 +1,13 @@
 """Limit how many requests are in flight at a time, by how the source answers.
 
 The limit begins at one and doubles while the source answers, up to the key `concurrency`. A refusal (429, 503) or a
-timeout halves it. From then on it stays below the number at which the source refused, and tries one more after a while.
+timeout halves it. From then on it grows to the number that the source bore, and tries one more after many good answers:
+the more often it was refused, the later.
 """
 
 import threading
-import time
 
-TRY_MORE_AFTER = 30.0  # seconds without a refusal
+TRY_MORE_AFTER = 4  # good answers for each request in flight, doubled with each refusal
 
 
 class Slot:
@@ -41,8 +41,8 @@ class Limiter:
         """How many requests may be in flight now."""
         self._most, self._best = concurrency, concurrency
         self.is_closed = False
-        self._in_flight = self._cuts = 0
-        self._cut_at = 0.0
+        self._in_flight = self._cuts = self._good = 0
+        self._patience = TRY_MORE_AFTER
         self._changed = threading.Condition()
 
     def acquire(self) -> Slot:
@@ -67,12 +67,9 @@ class Limiter:
     def raise_limit(self) -> None:
         """Allow one more, unless the source refused as many before."""
         with self._changed:
-            if (
-                self.limit >= self._best
-                and self._best < self._most
-                and time.monotonic() > self._cut_at + TRY_MORE_AFTER
-            ):
-                self._best, self._cut_at = self._best + 1, time.monotonic()
+            self._good += 1
+            if self._best < self._most and self.limit >= self._best and self._good >= self._patience * self.limit:
+                self._best, self._good = self._best + 1, 0
             if self.limit < self._best:
                 self.limit += 1
                 self._changed.notify()
@@ -83,7 +80,7 @@ class Limiter:
             if slot.cuts != self._cuts:
                 return False
             before = self.limit
-            self._cuts, self._cut_at = self._cuts + 1, time.monotonic()
+            self._cuts, self._good, self._patience = self._cuts + 1, 0, 2 * self._patience
             self._best = max(1, min(self._best, slot.beside))
             self.limit = max(1, self.limit // 2)
             return self.limit < before
