@@ -3,6 +3,9 @@
 import datetime as dt
 import json
 import logging
+import multiprocessing
+import os
+import random
 import signal
 import threading
 from collections.abc import Callable
@@ -25,7 +28,7 @@ from wholeday import clock
 from wholeday.errors import OutageError, QualityError, SourceError
 from wholeday.extract.http import retries
 from wholeday.extract.http.client import AnswerError
-from wholeday.extract.reader import WrongSourceError
+from wholeday.extract.reader import AHEAD, WrongSourceError
 from wholeday.storage.day_folder import CHECKPOINTS
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import RawManifest
@@ -33,6 +36,8 @@ from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
 Configure = Callable[..., None]
+KILLS = int(os.environ.get("PIPELINE_KILLS", "4"))
+FORK = multiprocessing.get_context("fork")
 
 
 class Flaky:
@@ -588,3 +593,59 @@ def test_interruptions_do_not_change_the_files(
         source.mend()
         results.append(extract_files() if result == "an outage" else result)
     assert results[0] == results[1]
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(120 + 20 * KILLS)
+@pytest.mark.parametrize("split", [1, 6])
+def test_kills_do_not_change_the_files(server: Server, configure: Configure, split: int) -> None:
+    """Killed at random requests and resumed with another concurrency: the same bytes.
+
+    Of a day in one window, only the last stored page and the pages that were requested ahead are requested again.
+    """
+    dice, pages, victim = random.Random(KILLS), 60, [0]
+    doomed = threading.Event()
+    start = dt.datetime.combine(DAY, dt.time(), dt.UTC)
+
+    def respond(request: Request) -> Answer:
+        if victim[0] and dice.random() < 0.1 and not doomed.is_set():
+            doomed.set()
+            os.kill(victim[0], signal.SIGKILL)
+        hours = [
+            (dt.datetime.fromisoformat(request.query[name]) - start) / dt.timedelta(hours=1) for name in ("low", "high")
+        ]
+        first, last = (max(0, round(hour * 60 * pages / 24 / 60)) for hour in hours)
+        page = int(request.query["page"])
+        numbers = range(first * 3, last * 3)[(page - 1) * 3 : page * 3]
+        total = {"X-Total-Count": str((last - first) * 3)}
+        return Answer([{"id": number} for number in numbers], headers=total)
+
+    configure("pipeline", part_records=20)
+    bounds = {"low": "{day_start:%Y-%m-%dT%H:%M:%S.%f+00:00}", "high": "{day_stop:%Y-%m-%dT%H:%M:%S.%f+00:00}"}
+    configure("users", url=server.on("/users", respond), params=json.dumps(bounds), paginator="page", split=split)
+    configure("users", mode="incremental", data_selector="auto")
+    whole = extract_files()
+    asked = len(server.requests)
+    killed = 0
+    while killed < KILLS:
+        configure("pipeline", data_dir=f"data-{next(FOLDERS)}")
+        server.requests.clear()
+        ahead = 0
+        while True:
+            doomed.clear()
+            concurrency = dice.choice([1, 2, 4, 8, 16])
+            configure("users", concurrency=concurrency)
+            child = FORK.Process(target=extract_files)
+            child.start()
+            victim[0] = child.pid or 0
+            child.join()
+            victim[0] = 0
+            if child.exitcode == 0:
+                break
+            killed, ahead = killed + 1, ahead + 1 + AHEAD * concurrency
+            assert child.exitcode == -signal.SIGKILL
+        assert split > 1 or len(server.requests) <= asked + ahead
+        assert {
+            path.name: path.read_bytes() for path in read_workspace(USERS).folder("raw", DAY).path.glob("part-*")
+        } == whole
+    print(f"killed {killed} times")
