@@ -365,6 +365,9 @@ def test_next_link_is_suggested_behind_a_proxy(server: Server, ask: Callable[...
         ('{"id": 1}\n{"id": 2}', "", "id"),
         ({"hits": {"total": {"value": 1}, "hits": [{"_id": "a"}]}}, "hits.hits", "_id"),
         ({"_embedded": {"people": [{"id": 1}]}, "page": {"number": 0}}, "_embedded.people", "id"),
+        ({"query": {"members": [{"id": 1}]}}, "query.members", "id"),
+        ({"data": [{"id": 1}], "included": [{"id": 2}]}, "data", "id"),
+        ({"teams": [{"id": 1}], "data": [{"id": 3}], "users": [{"id": 2}]}, "users", "id"),
         ({"result": {"fields": [{"type": "text"}], "records": [{"id": 1}]}}, "result.records", "id"),
     ],
 )
@@ -377,6 +380,13 @@ def test_selector_of_unusual_body_is_kept(
     assert find_row(text, "list").split()[1] == (f"'{selector}'" if selector else "the")
     assert find_row(text, "key").split()[1] == key
     assert parse(text).get("data_selector", "") == selector
+
+
+def test_likeliest_of_several_lists_is_a_doubt(server: Server, ask: Callable[..., str]) -> None:
+    """JSON:API sends related records beside the list."""
+    text = ask(server.on("/users", Answer({"data": [{"id": 1}], "included": [{"id": 2}]})))
+    assert "the list at 'data' is the likeliest of several" in text
+    assert "'included'" in find_row(text, "unsure: the list")
 
 
 def test_single_page_leaves_paging_unsure(server: Server, ask: Callable[..., str]) -> None:
@@ -516,9 +526,9 @@ def test_secret_in_url_is_not_shown(server: Server, ask: Callable[..., str]) -> 
     [
         (Answer({"message": "no"}, status=404), "404"),
         (Answer("<html>"), "HTML"),
-        (Answer({"users": [{"id": 1}], "teams": [{"id": 2}]}), "'users', 'teams'"),
+        (Answer({"lads": [{"id": 1}], "teams": [{"id": 2}]}), "'lads', 'teams'"),
         (Answer({"a": {"items": [{"id": 1}], "rows": [{"id": 2}]}}), "'a.items', 'a.rows'"),
-        (Answer({"user": {"id": 1, "roles": [{"id": 2}]}}), "'user.roles'"),
+        (Answer({"user": {"name": "a", "roles": [{"id": 2}]}}), "'user.roles'"),
         (Answer(reset=True), "failed after"),
     ],
 )

@@ -134,6 +134,8 @@ class _Detection:
         if named := self._paging.cursor_param:
             yield 0, {"cursor_param": named, **self._where_keys}
             return
+        for name in vocabulary.list_variables(self._request.body):
+            yield 0, {"cursor_param": f"variables.{name}", **self._where_keys}
         for rank, param in enumerate(vocabulary.guess_params(path)):
             yield rank, {"cursor_param": param, **self._where_keys}
         if path in self._page.headers:

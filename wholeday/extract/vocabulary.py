@@ -7,7 +7,7 @@ Non-goals: decisions. A name is only a hint; `detection` and `doctor` test it ag
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -178,6 +178,12 @@ def list_params(request: Request) -> list[Word]:
     sent = [Word(name, text) for name, text in parse_qsl(urlsplit(request.url).query)]
     sent += [Word(name, value) for name, value in request.params.items()]
     return sent + [Word(".".join(path), value) for path, value in walk(request.body)]
+
+
+def list_variables(body: Any) -> list[str]:
+    """List the text variables that a GraphQL query in a body declares: one of them takes the cursor."""
+    query = body.get("query") if isinstance(body, Mapping) else None
+    return re.findall(r"\$(\w+)\s*:\s*(?:String|ID)\b", query) if isinstance(query, str) else []
 
 
 def guess_params(path: str) -> list[str]:

@@ -115,6 +115,11 @@ class Examination(Probe):
         )
         if not self.page.records:
             self.doubt("the first page is empty, so records and paging are unknown: use a URL with records")
+        if rivals := ", ".join(map(repr, self.client.lists.rivals)):
+            self.doubt(
+                f"the list at '{selector}' is the likeliest of several, by its name: set data_selector if the "
+                f"records are at {rivals}"
+            )
         odd = sum(not starts_with(record, b"{") for record in self.page.records)
         if odd:
             self.doubt(

@@ -29,7 +29,7 @@ class Probe:
     def __init__(self, config: Source) -> None:
         self.config = config
         self.client = Client(copy_section(config, retries=min(config.retries, 1)), clock.utc_now().date())
-        self.client.lists.looks_deep = True
+        self.client.lists.is_shown = True
         self.unsure: list[str] = []
         self.paging, date = Paging.of(config), clock.utc_now().date()
         # The placeholders before the first load.

@@ -39,10 +39,13 @@ class ListFinder:
     def __init__(self, config: Source) -> None:
         self.selector = None if config.data_selector == "auto" else config.data_selector
         """The dotted path of the list: `data_selector`, or the path that the first page showed; None before that."""
-        self.looks_deep = False
-        """Whether a list within an object counts, if it has a usual name. A person should look at the result."""
+        self.is_shown = False
+        """Whether a person looks at the result, so that the likeliest of several lists, or a deep one, may do."""
+        self.rivals: list[str] = []
+        """The lists that the likeliest one was preferred to."""
         self._errors = BodyErrors(config.error_path, config.ok_when)
         self._total_path, self._usual = config.total_path, (*USUAL_NAMES, config.section)
+        self._section = config.section.lower()
 
     def find(self, body: bytes, content_type: str) -> RecordList:
         """Find the list of records in a body.
@@ -136,11 +139,26 @@ class ListFinder:
         if len(lists) == 1 and not found and (name := next(iter(lists))).lower() in (*self._usual, *USUAL_SCALAR_NAMES):
             return name
         if len(names) != 1:
-            usual = {*self._usual, *USUAL_DEEP_NAMES}
-            deep = [path for path in found if (parts := path.split("."))[-1].lower() in usual or EMBEDDED in parts]
-            return deep[0] if self.looks_deep and not names and len(deep) == 1 else None
+            return self._guess_shown_path(page, names, list(found)) if self.is_shown else None
         has_doubts = len(found) > 1 or bool(_list_nulls(page, self._usual))
         return None if has_doubts and names[0].lower() not in self._usual else names[0]
+
+    def _guess_shown_path(
+        self, page: Mapping[str, msgspec.Raw], names: Sequence[str], found: Sequence[str]
+    ) -> str | None:
+        """Return the likeliest path, for a person to look at; None if two are equally likely.
+
+        `names` are the lists at the top, and `found` are all lists that may hold records.
+        """
+        own = [name for name in names if name.lower() == self._section]
+        usual = {*self._usual, *USUAL_DEEP_NAMES}
+        named = [path for path in names or found if path.rpartition(".")[2].lower() in usual]
+        alone = [path for path in found if not names and (EMBEDDED in path.split(".") or _is_alone(page, path))]
+        likely = own or named or alone
+        if len(likely) != 1:
+            return None
+        self.rivals = [path for path in found if path not in likely]
+        return likely[0]
 
 
 def _refuse(complaint: Complaint | None) -> None:
@@ -182,6 +200,14 @@ def _list_nulls(page: Mapping[str, msgspec.Raw], usual: Sequence[str]) -> list[s
 def _list_lists(page: Mapping[str, msgspec.Raw]) -> list[tuple[str, msgspec.Raw]]:
     """List the path and the bytes of each list in a page."""
     return [(path, raw) for path, raw in _walk(page) if envelope.starts_with(raw, b"[")]
+
+
+def _is_alone(page: Mapping[str, msgspec.Raw], path: str) -> bool:
+    """Return whether the object around a list has no text, as an object that describes something has."""
+    around = envelope.find_raw(page, path.rpartition(".")[0])
+    return around is not None and not any(
+        envelope.starts_with(each, b'"') for each in envelope.split_envelope(around).values()
+    )
 
 
 def _holds_only_objects(raw: msgspec.Raw) -> bool:

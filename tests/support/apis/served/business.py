@@ -1,5 +1,6 @@
 """Serve orders, payments, subscriptions, deals, accounts and hours: Shopify, Stripe, Square, Salesforce and others."""
 
+import json
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -382,3 +383,45 @@ class Harvest(Endpoint):
         turns = {"next_page": page + 1 if following else None, "previous_page": page - 1 or None}
         links = {"first": link(1), "next": link(page + 1) if following else None, "last": link(max(pages, 1))}
         return Answer({"time_entries": came, **counts, **turns, "links": links})
+
+
+class GraphQl(Endpoint):
+    """Products by a query: the cursor is a variable in the body, and the list is deep in the answer."""
+
+    path = "/admin/api/2026-01/graphql.json"
+    size, largest = 50, 250
+    auth = "header:X-Shopify-Access-Token:SHOPIFY_TOKEN"
+    environment: ClassVar[dict[str, str]] = {"SHOPIFY_TOKEN": "shpat_0123456789"}
+    needs: ClassVar[dict[str, Any]] = {
+        "method": "POST",
+        "body": {
+            "query": "query($after: String) { products(first: 50, after: $after) { nodes { id title vendor "
+            "totalInventory priceRange { min currency } tags createdAt updatedAt } "
+            "pageInfo { hasNextPage endCursor } } }"
+        },
+    }
+    updated = "updatedAt"
+
+    def describe(self, number: int) -> Record:
+        return {
+            "id": f"gid://shopify/Product/{8_000_000 + number}",
+            "title": f"Product {number}",
+            "vendor": "Acme" if number % 4 else None,
+            "totalInventory": number - 3,
+            "priceRange": {"min": f"{number}.95", "currency": "EUR"},
+            "tags": ["new", "sale"][: number % 3],
+            "createdAt": iso(self.created(number)),
+            "updatedAt": iso(self.moments(number)),
+        }
+
+    def list_page(self, request: Request) -> Answer:
+        asked = json.loads(request.body or b"{}")
+        if "query" not in asked:
+            return Answer({"errors": [{"message": "Must provide query string."}]}, 400)
+        start = reveal((asked.get("variables") or {}).get("after"))
+        if start is None:
+            return Answer({"data": None, "errors": [{"message": "Invalid cursor", "path": ["products"]}]})
+        came, following = self.cut(self.records, start, self.size)
+        end = {"hasNextPage": following is not None, "endCursor": hide(start + len(came))}
+        cost = {"cost": {"requestedQueryCost": 52, "actualQueryCost": 12}}
+        return Answer({"data": {"products": {"nodes": came, "pageInfo": end}}, "extensions": cost})

@@ -322,3 +322,32 @@ class Worldwide(Endpoint):
         came, _ = self.cut(self.records, (page - 1) * size, size)
         counts = {"page": page, "pages": -(-self.count // size), "per_page": size, "total": self.count}
         return Answer([counts, came])
+
+
+class Spring(Endpoint):
+    """Meters of Spring Data REST: HAL with an embedded list, links, and pages from 0."""
+
+    path = "/api/meters"
+    key = "serial"
+    size, largest = 20, 1000
+    updated = "lastReading.at"
+
+    def describe(self, number: int) -> Record:
+        reading = {"at": with_millis(self.moments(number)), "kwh": 100 + number if number < 30 else 100.25}
+        return {
+            "serial": f"M{number:06}",
+            "model": "E-350",
+            "installedOn": f"{self.created(number):%Y-%m-%d}",
+            "lastReading": reading,
+            "active": number % 8 != 7,
+            "_links": {"self": {"href": f"{self.url}/{number}"}, "readings": {"href": f"{self.url}/{number}/readings"}},
+        }
+
+    def list_page(self, request: Request) -> Answer:
+        page, size = int(request.query.get("page", 0)), self.find_size(request.query.get("size"))
+        came, following = self.cut(self.records, page * size, size)
+        links = {"self": {"href": self.url}, "profile": {"href": "/api/profile/meters"}}
+        if following is not None:
+            links["next"] = {"href": f"{self.url}?page={page + 1}&size={size}"}
+        counts = {"size": size, "totalElements": self.count, "totalPages": -(-self.count // size), "number": page}
+        return Answer({"_embedded": {"meters": came}, "_links": links, "page": counts})
