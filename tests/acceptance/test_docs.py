@@ -1,6 +1,7 @@
 """Run the commands of the README and of docs/ as written, and compare their output."""
 
 import ast
+import configparser
 import datetime as dt
 import json
 import re
@@ -32,6 +33,8 @@ from wholeday.schema.record import FieldOptions
 from wholeday.schema.reject import Reject
 from wholeday.schema.tables import LOADS
 from wholeday.storage.manifest import CleanManifest, RawManifest
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
 
 pytestmark = pytest.mark.slow
 
@@ -402,6 +405,21 @@ def test_every_column_and_field_is_in_the_dictionary():
             assert f"`{field.name}`" in sections[name], f"{name}: {field.name}"
     for field in Reject.__struct_fields__:
         assert f"`{field}`" in sections["A reject"]
+
+
+def test_section_of_windows_reads_a_day(server, configure):
+    """Each window asks for its own bounds, and all records come."""
+
+    def respond(request: Request) -> Answer:
+        return Answer({"data": [{"id": int(re.sub(r"\D", "", request.query["from"]))}], "next": None})
+
+    (block,) = read_blocks("docs/reading.md")
+    section = configparser.RawConfigParser()
+    section.read_string(block.text)
+    configure("users", **{**section["users"], "url": server.on("/users", respond)})
+    stages.extract(read_workspace(USERS), dt.date(2026, 10, 31))
+    raw = read_workspace(USERS).folder("raw", dt.date(2026, 10, 31)).read_manifest(RawManifest)
+    assert (raw.keys, len(raw.parts), len({request.target for request in server.requests})) == (24, 24, 24)
 
 
 def test_links_lead_to_existing_files_and_headings():
