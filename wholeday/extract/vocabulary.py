@@ -38,7 +38,7 @@ PAGE = re.compile(r"(current)?page(number|num|no|index)?|p|number")
 # The words before the meaning of a header: X-Pagination-Total-Count, x-ms-continuation, Recurly-Total-Records
 PREFIX = re.compile(r"(x-)?((?!rate)\w+-(?=total|next))?((ms|wp|pagination|paging)-)*")
 OFFSET = re.compile(r"(result|page)?offset|skip|start(index|at|row)?|first(result)?|from")
-KEY = re.compile(r"(^|[._])(id|uuid|guid|key|pk|sid)$|(Id|ID|Uuid|UUID)$|(^|\.)ur[li]$")
+KEY = re.compile(r"(^|[._])(id|uuid|guid|key|pk|sid|serial)$|(Id|ID|Uuid|UUID)$|(^|\.)ur[li]$")
 # Usual page sizes without trailing zeros
 ROUND = {*("1", "12", "125", "15", "2", "24", "25", "3", "36", "4", "48", "5", "6", "75", "8", "96")}
 BEST_KEYS = ("id", "uuid", "guid", "_id")
