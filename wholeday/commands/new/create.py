@@ -8,6 +8,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from wholeday import clock
@@ -184,15 +185,18 @@ def _fit_day(fitting: Fitting, proposal: Proposal, workspace: Workspace, date: d
     raw = workspace.folder("raw", date)
     manifest, observed = raw.read_manifest(RawManifest), 0
     is_new = bool({*manifest.unknown_fields} - {*proposal.empty, *proposal.rest})
+    parts, is_first = manifest.parts, True
     while True:
         before = proposal
-        for part in manifest.parts:
+        fitting.hopeless.clear()
+        for part in parts:
             lines = unpack(raw.read(part))
-            proposal = fitting.extend(proposal, lines, has_new_fields=is_new and observed < MOST_OBSERVED)
+            everything = is_new and observed < MOST_OBSERVED
+            proposal = fitting.extend(proposal, lines, is_first=is_first, has_new_fields=everything)
             observed += len(lines)
-        if proposal == before:
+        if proposal.model == before.model:
             return proposal
-        is_new = False
+        is_new = is_first = False
 
 
 def _write(
@@ -244,12 +248,16 @@ def _find_first_day(workspace: Workspace, lines: Sequence[bytes]) -> dt.date | N
 
 @contextmanager
 def _clear_on_failure(workspace: Workspace, date: dt.date) -> Iterator[None]:
-    """Remove the files of a day if the block fails."""
+    """Remove the files of a day, and the local folders that were made for them, if the block fails."""
+    folders = [workspace.folder(stage, date) for stage in STAGES]
+    above = {parent for folder in folders for parent in (*Path(folder.path).parents,)[:3]}
+    made = sorted((path for path in above if not path.exists()), key=lambda path: len(path.parts), reverse=True)
     try:
         yield
     except BaseException:
-        for stage in STAGES:
-            folder = workspace.folder(stage, date)
-            folder.clear()
+        for folder in folders:
             folder.remove()
+        for path in made:
+            with suppress(OSError):  # it has other files meanwhile, or names a bucket
+                path.rmdir()
         raise

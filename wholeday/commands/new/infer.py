@@ -12,7 +12,7 @@ from typing import Any
 
 from wholeday.commands.new.model import Field, Model, Path, Proposal, Type, write_path
 from wholeday.commands.new.names import LISTS, NEUTRAL, name_class, name_column, to_singular, to_snake
-from wholeday.commands.new.observe import EMPTY, LINK, LIST, LOCAL, OBJECT, OTHER_TIMES, TEXT, Seen
+from wholeday.commands.new.observe import EMPTY, INTEGER, LINK, LIST, LOCAL, OBJECT, OTHER_TIMES, TEXT, Seen
 from wholeday.commands.new.personal import find_personal
 from wholeday.commands.new.types import JSON, STR, decide_type, is_nearly_time
 from wholeday.extract.http.envelope import VALUE
@@ -28,7 +28,7 @@ FREE = re.compile(r"meta_?data|custom_?fields|annotations|extras?|additional_?pr
 """Objects whose members are up to the users of the source."""
 BESIDE = {"object", "has_more", "hasmore", "url", "total_count", "totalcount", "count", "next", "total", "pageinfo"}
 """Fields beside a list in an object that has no other purpose."""
-DATA_NAME = re.compile(r"\d|.*[@/]|[0-9a-f]{8}(-|[0-9a-f]{8})")  # as the beginning of a name that is data
+DATA_NAME = re.compile(r"\d+([^A-Za-z_\d]|$)|.*[@/]|[0-9a-f]{8}(-|[0-9a-f]{8})")  # the beginning of a name that is data
 CODES = (re.compile(r"[A-Z]{3}"), re.compile(r"[a-z]{2}([_-][A-Z]{2})?"))  # currencies and languages
 IDS = ("id", "uuid", "guid", "_id", "sid", "gid", "oid")
 NAMED_KEYS = ("key", "code", "slug", "sku", "symbol", "number", "iso", "login", "username", "handle", "email", "name")
@@ -229,6 +229,8 @@ class _Inference:
         found = decide_type(seen, to_snake(full[-1]), is_key, self._rules.most_digits)
         if found.is_lenient and not self._rules.may_be_lenient:
             found = STR if set(seen.kinds) == {TEXT} else JSON
+        if is_key and found.name not in KEY_TYPES:  # a few records have an unusable key, and will be rejects
+            return Type("int") if seen.kinds[INTEGER] > seen.kinds[TEXT] else STR
         hint = self._rules.hints.get(full)
         if hint is None or is_key:
             return found
