@@ -91,6 +91,16 @@ def put(fields: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
     return {**fields, name: put(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}
 
 
+def drop(fields: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return a copy of nested objects without the value at `path`, by the rules of `find`."""
+    if path in fields:
+        return {name: value for name, value in fields.items() if name != path}
+    for name, rest in split_path(path):
+        if isinstance(inner := fields.get(name), Mapping) and find(inner, rest) is not None:
+            return {**fields, name: drop(inner, rest)}
+    return dict(fields)
+
+
 def walk(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
     """Yield each scalar in `value` with the names that lead to it. The items of a list share one path."""
     if isinstance(value, Mapping):

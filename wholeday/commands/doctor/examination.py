@@ -26,11 +26,11 @@ from wholeday.extract.evidence import UndecidedError, announces_more
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.http.envelope import starts_with
 from wholeday.extract.http.page import Page, Request
-from wholeday.extract.paging import TOTAL_HEADERS, Paging
+from wholeday.extract.paging import TOTAL_HEADERS, Paging, push_link, resolve_link
 from wholeday.extract.vocabulary import find_keys, load_records
 from wholeday.log import count
 from wholeday.schema.dataset import Dataset
-from wholeday.schema.paths import find
+from wholeday.schema.paths import drop, find
 from wholeday.schema.raw_fields import Deletion
 
 ONE_PAGE = "all records came on one page, so paging was not seen: use a URL with more records"
@@ -134,6 +134,8 @@ class Examination(Probe):
         decision = self._decide(self.paging, self.request, self.page)
         if decision.keys.get("paginator") == "single" and not self._is_endless:
             decision = self._decide_by_smaller_page(decision)
+        if decision.keys.get("paginator") == "next_url":
+            decision = self._decide_without_endless_link(decision)
         name, keys = decision.keys.get("paginator", "auto"), decision.keys
         if name == "single" and not self._is_endless:
             # All records came today. Each day detects again whether more pages follow.
@@ -177,6 +179,24 @@ class Examination(Probe):
             other = decide(paging, request, page, self.ask)
             if other.keys["paginator"] != "single":
                 return Decision(other.keys, f"{other.why} (requested {size} records with {self._size_param})")
+        return decision
+
+    def _decide_without_endless_link(self, decision: Decision) -> Decision:
+        """Decide again without the link if an empty page far behind the last one has such a link too, as in CKAN."""
+        path = decision.keys["cursor_path"]
+        links = [find(page.fields, path) for page in self.take_two(decision.keys)]
+        far = push_link(*map(str, links)) if len(links) == 2 else None
+        page = None
+        if far is not None:
+            url = resolve_link(self.page.url, far, self.paging.next_link == "path")
+            page = self.ask(replace(self.request, url=url, params={}))
+        if page is None or page.records or not announces_more(page):
+            return decision
+        fields = drop(self.page.fields, path)
+        with contextlib.suppress(UndecidedError):
+            other = decide(self.paging, self.request, replace(self.page, fields=fields), self.ask)
+            return Decision(other.keys, f"{other.why}; '{path}' has a link on an empty page too, so it never ends")
+        self.doubt(f"'{path}' has a link on an empty page too, so the pages never end: set paginator and its keys")
         return decision
 
     def _find_size_param(self) -> str:

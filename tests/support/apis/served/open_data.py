@@ -3,6 +3,7 @@
 import json
 import re
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from tests.support.apis.served.endpoint import Endpoint, epoch, with_millis
 from tests.support.server import Answer, Request
@@ -351,3 +352,36 @@ class Spring(Endpoint):
             links["next"] = {"href": f"{self.url}?page={page + 1}&size={size}"}
         counts = {"size": size, "totalElements": self.count, "totalPages": -(-self.count // size), "number": page}
         return Answer({"_embedded": {"meters": came}, "_links": links, "page": counts})
+
+
+class Ckan(Endpoint):
+    """Rows of the data store of CKAN: every page has a link to the next one, also behind the last row."""
+
+    path = "/api/3/action/datastore_search"
+    query = "?resource_id=5b3cf3a8"
+    key = "_id"
+    size, largest = 100, 32_000
+
+    def describe(self, number: int) -> Record:
+        return {
+            "_id": number + 1,
+            "Station": f"S{number}",
+            "Date": f"{self.created(number):%Y-%m-%dT%H:%M:%S}",
+            "PM10": None if number % 6 == 0 else f"{number}.5",
+            "Valid": "t" if number % 2 else "f",
+        }
+
+    def list_page(self, request: Request) -> Answer:
+        query = request.query
+        if "resource_id" not in query:
+            return Answer({"success": False, "error": {"resource_id": ["Missing value"]}}, 409)
+        start, size = int(query.get("offset", 0)), self.find_size(query.get("limit"))
+        came, _ = self.cut(self.records, start, size)
+
+        def link(offset: int) -> str:
+            return f"{self.path}?{urlencode({**query, 'offset': offset})}"
+
+        fields = [{"type": "int", "id": "_id"}, {"type": "text", "id": "Station"}]
+        links = {"start": link(0), "next": link(start + size)}
+        own = {"include_total": True, "resource_id": "5b3cf3a8", "fields": fields, "records": came}
+        return Answer({"help": "…", "success": True, "result": {**own, "_links": links, "total": self.count}})
