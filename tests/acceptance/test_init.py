@@ -10,18 +10,21 @@ from tests.support import ROOT
 from tests.support.project import dump_tree, run, run_here
 from wholeday.commands.init import FILES, list_names
 
-LIMITED = """
+# No test changes the path of the tests' own environment: for `init` it is no virtual environment.
+ALONE = """
 import resource, sys
-sys.dont_write_bytecode = True  # the limit would cut its files
 from wholeday.commands import cli
-resource.setrlimit(resource.RLIMIT_FSIZE, (800, 800))
+sys.prefix = sys.base_prefix
+sys.dont_write_bytecode = True  # a limit would cut its files
+if limit := int(sys.argv.pop(1)):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 cli.main(sys.argv[1:])
 """
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this Python count as no virtual environment, so that no test changes the path of the tests' own."""
+    """Let this Python count as no virtual environment."""
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
 
 
@@ -66,6 +69,15 @@ def test_crontab_line_can_be_run(folder: Path, capsys: pytest.CaptureFixture[str
     assert str(Path(sys.executable).with_name("wholeday")) in words
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("zone", "time"), [("UTC", "20 0"), ("Australia/Brisbane", "20 10"), ("Asia/Kolkata", "50 5")])
+def test_crontab_line_runs_after_the_day_in_utc(folder: Path, zone: str, time: str) -> None:
+    """`date -u` is then the day after the last closed one."""
+    ran = run("python", "-c", ALONE, "0", "init", "made", TZ=zone)
+    assert ran.returncode == 0
+    assert f"\n{time} * * *  cd {folder}/made && " in Path("made/crontab").read_text()
+
+
 @pytest.mark.parametrize("name", list_names())
 def test_existing_file_is_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Whatever else is there, such as .venv or .git, does not matter."""
@@ -84,7 +96,7 @@ def test_existing_file_is_not_overwritten(folder: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("name", ["made", "."])
 def test_failed_write_leaves_nothing(folder: Path, name: str) -> None:
     """The README does not fit into the largest file that this process may write. Other files come before it."""
-    ran = run("python", "-c", LIMITED, "init", name, PYTHONWARNINGS="")
+    ran = run("python", "-c", ALONE, "800", "init", name, PYTHONWARNINGS="")
     assert ran.returncode == 1
     path = (folder / name / "README.md").resolve()
     assert ran.stderr == f"ERROR: cannot write {path} (File too large): check disk space and permissions\n"

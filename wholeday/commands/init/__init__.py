@@ -31,11 +31,12 @@ def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder. It is created if it is missing.")] = Path(),
 ) -> bool:
     """Write the files of a project. Changes no file that exists."""
-    folder = folder.absolute()
+    folder, now = folder.absolute(), clock.utc_now()
     values = {
         "<name>": folder.name,
         "<folder>": quote_for_cron(folder),
-        "<start>": str(clock.utc_now().date()),
+        "<time>": f"{now.replace(hour=0, minute=20).astimezone():%-M %-H}",
+        "<start>": str(now.date()),
         "<wholeday>": quote_for_cron(Path(sys.executable).with_name("wholeday")),
     }
     write_project(folder, values)
