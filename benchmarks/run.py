@@ -33,7 +33,7 @@ import psutil
 import psycopg
 from rich.console import Console
 
-from benchmarks.contenders import BACKFILL, CONTENDERS, FIRST, POSTGRES, SKIP, UPSERT, Contender
+from benchmarks.contenders import BACKFILL, CONTENDERS, FIRST, POSTGRES, SKIP, SLOW, UPSERT, WINDOWS, Contender
 from benchmarks.results import Failure, Group, Measure, Results
 from benchmarks.source import CHANGED_FROM, EVERY, FIRST_DAY, PER_DAY
 
@@ -43,6 +43,7 @@ RESULTS = ENVIRONMENTS / "results.json"
 LOOK_EVERY = 0.05  # seconds
 LONGEST = 3600.0
 SCHEMA = "bench"  # of PostgreSQL, dropped before each run
+BOUNDS = "from={day_start:epoch}&to={day_stop:epoch}"
 
 
 class Scenario(NamedTuple):
@@ -58,7 +59,11 @@ SCENARIOS = {
     "first": Scenario(),
     "unchanged": Scenario(UPSERT, "first"),
     "1 % changed": Scenario(UPSERT, "first", "changed"),
-    "50 ms a request": Scenario(latency=0.05),
+    "10 ms a request": Scenario(SLOW, latency=0.01),
+    "50 ms a request": Scenario(SLOW, latency=0.05),
+    "200 ms a request": Scenario(SLOW, latency=0.2),
+    "a cursor": Scenario(WINDOWS),
+    "a cursor, 50 ms a request": Scenario(WINDOWS, latency=0.05),
     "nothing to do": Scenario(SKIP),
     "backfill": Scenario(BACKFILL),
     "postgresql": Scenario(POSTGRES),
@@ -140,7 +145,9 @@ def run(
             "server": server,
             "schema": SCHEMA,
             "url": f"{root}/users/{size}?kind={scenario.kind}&latency={scenario.latency}",
+            "windows": f"{root}/windows/{size}?latency={scenario.latency}&{BOUNDS}",
             "date": str(today),
+            "yesterday": str(today - dt.timedelta(1)),
             "start": str(FIRST_DAY),
             "stop": str(FIRST_DAY + dt.timedelta(size if scenario.needs == BACKFILL else 0)),
         }

@@ -3,12 +3,14 @@
 `GET /users/<number>?kind=<kind>&page=1` returns a JSON list of 1,000 users, `X-Total-Count` and a `Link` to the next
 page. A kind is `first` (all users) or `changed` (all users; one in a hundred has another city and a later
 `updated_at`). `&latency=0.05` delays each response by seconds. `GET /days/<date>` is one page with the hundred users of
-the day. The kernel sends the pages from a file, so the source takes almost no CPU.
+the day. `GET /windows/<number>?from=<epoch>&to=<epoch>` is a source with a cursor, in the header X-Next-Cursor: its
+users are spread evenly over each day. The kernel sends the pages from a file, so the source takes almost no CPU.
 """
 
 import argparse
 import datetime as dt
 import json
+import math
 import socket
 import socketserver
 import time
@@ -23,6 +25,7 @@ CHANGED_FROM = "2025-09-01"  # users with a later updated_at have changed
 START = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 FIRST_DAY = dt.date(2015, 1, 1)
 PER_DAY = 100
+DAY = 86_400  # seconds
 CITIES = ("Accra", "Århus", "Belém", "Bogotá", "Daegu", "Genève", "Hanoi", "İzmir", "Kraków", "Lagos", "Pune", "Žilina")
 FIRST = ("Aïcha", "Ana", "Béla", "Chidi", "Chloé", "Elif", "Fionn", "Hanna", "Inês", "João", "Kaito", "Olena", "Zoë")
 LAST = ("Abebe", "Boer", "Costa", "Demir", "Weber", "García", "Jansen", "Kovač", "Müller", "Nguyễn", "Rossi", "Silva")
@@ -111,6 +114,9 @@ class Handler(socketserver.StreamRequestHandler):
             return
         time.sleep(float(query.get("latency", 0)))
         page = int(query.get("page", 1))
+        if "from" in query:
+            self._answer_window(pages, query)
+            return
         headers = [f"X-Total-Count: {pages.total}"]
         if page > pages.count:
             self._send(200, b"[]", headers)
@@ -119,6 +125,18 @@ class Handler(socketserver.StreamRequestHandler):
             host = "http://{}:{}".format(*self.server.server_address)
             latency = f"&latency={query['latency']}" if "latency" in query else ""
             headers.append(f'Link: <{host}{url.path}?kind={kind}&page={page + 1}{latency}>; rel="next"')
+        self._send_page(pages, page, headers, method)
+
+    def _answer_window(self, pages: Pages, query: dict[str, str]) -> None:
+        """Send a page of the users whose time of day is between two times, and the cursor to the next one."""
+        start, stop = int(query["from"]), int(query["to"])
+        midnight = (start + stop) // 2 // DAY * DAY
+        first, last = (pages.count * (moment - midnight) / DAY for moment in (start, stop))
+        page = int(query.get("cursor", max(0, math.floor(first)) + 1))
+        more = page < min(pages.count, math.ceil(last))
+        self._send_page(pages, page, [f"X-Next-Cursor: {page + 1}"] if more else [])
+
+    def _send_page(self, pages: Pages, page: int, headers: Sequence[str], method: str = "GET") -> None:
         start, end = pages.ends[page - 1], pages.ends[page]
         self._head(200, end - start, headers)
         if method != "HEAD":
@@ -155,7 +173,7 @@ class Source(socketserver.ThreadingTCPServer):
         if path not in self._pages and path.startswith("/days/"):
             date = dt.date.fromisoformat(path.removeprefix("/days/"))
             self._pages[path] = Pages(self._folder / f"{date}.json", make_day(date))
-        return self._pages.get(path)
+        return self._pages.get(path.replace("/windows/", "/users/") + "/first" * path.startswith("/windows/"))
 
 
 def main() -> None:

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-FIRST, UPSERT, SKIP, BACKFILL, POSTGRES = "first", "upsert", "skip", "backfill", "postgres"
+FIRST, UPSERT, SKIP, BACKFILL, POSTGRES, SLOW, WINDOWS = (
+    *("first", "upsert", "skip", "backfill", "postgres"),
+    *("slow", "windows"),
+)
 
 
 class Contender(NamedTuple):
@@ -12,9 +15,10 @@ class Contender(NamedTuple):
 
     `requirements` define its environment; without any it runs in ours. `programs` must be installed on the machine.
     `commands` are named after the ability. Their placeholders are `{bin}` (the programs of its environment),
-    `{folder}`, `{database}`, `{url}` and `{date}`; for a backfill `{urls}`, `{root}`, `{start}` and `{stop}`; for
-    PostgreSQL `{server}` (the URL of a database, without a scheme) and `{schema}`. `leaves_out` names the part of our
-    work that it does not do. `largest` is the largest number of users to measure.
+    `{folder}`, `{database}`, `{url}`, `{windows}` (the URL of the source with a cursor), `{date}` and `{yesterday}`;
+    for a backfill `{urls}`, `{root}`, `{start}` and `{stop}`; for PostgreSQL `{server}` (the URL of a database, without
+    a scheme) and `{schema}`. `leaves_out` names the part of our work that it does not do. `largest` is the largest
+    number of users to measure.
     """
 
     name: str
@@ -46,22 +50,30 @@ SQLITE = ("--pipeline-database", "sqlite:///{database}")
 SERVER = ("--pipeline-database", "postgresql+psycopg://{server}?options=-csearch_path={schema}")
 SNAPSHOT = ("--users-url", "{url}", "--users-mode", "snapshot", "--users-paginator", "link_header")
 DAYS = ("--users-url", "{root}/days/{{date}}", "--users-paginator", "single")
+MANY = ("--users-concurrency", "16")
+CURSOR = ("--users-paginator", "cursor", "--users-cursor-path", "X-Next-Cursor", "--users-cursor-param", "cursor")
+CHANGES = ("--date", "{yesterday}", "--users-url", "{windows}", "--users-mode", "incremental", *CURSOR, *MANY)
 
 OURS = Contender(
     "this pipeline",
     {
         **give((*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *SETTINGS, *SQLITE), FIRST, UPSERT, SKIP),
         **give((*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *SETTINGS, *SERVER), POSTGRES),
+        SLOW: (*LUIGI, "LoadUsers", "--date", "{date}", *SNAPSHOT, *MANY, *SETTINGS, *SQLITE),
+        WINDOWS: (*LUIGI, "LoadUsers", *CHANGES, "--users-split", "24", *SETTINGS, *SQLITE),
         BACKFILL: (*BACK, "{start}", "{stop}", *DAYS, *SETTINGS, *SQLITE),
     },
     "nothing",
     largest=5_000_000,
 )
+ONE_WINDOW = Contender(
+    "this pipeline, one window", {WINDOWS: (*LUIGI, "LoadUsers", *CHANGES, *SETTINGS, *SQLITE)}, "nothing"
+)
 IN_SQLITE = Contender("this pipeline, into SQLite", {POSTGRES: OURS.commands[FIRST]}, "nothing", largest=5_000_000)
 FLOOR = Contender(
     "the floor",
     {
-        **give(run_python("floor.py"), FIRST, UPSERT),
+        **give(run_python("floor.py"), FIRST, UPSERT, SLOW),
         BACKFILL: ("{bin}/python", str(HERE / "floor.py"), "{database}", "{urls}"),
     },
     "raw, checks, cleaning, rejects, history, counts, marker",
@@ -70,13 +82,14 @@ FLOOR = Contender(
 HELP = Contender("luigi --help", {SKIP: ("{bin}/luigi", "--help")}, "everything", table="")
 CONTENDERS = (
     OURS,
+    ONE_WINDOW,
     IN_SQLITE,
     FLOOR,
     HELP,
     Contender(
         "the plain script",
         {
-            **give(run_python("script.py"), FIRST, UPSERT),
+            **give(run_python("script.py"), FIRST, UPSERT, SLOW),
             BACKFILL: ("{bin}/python", str(HERE / "script.py"), "{database}", "{urls}"),
         },
         "raw, checks, rejects, history, counts, marker",
@@ -84,7 +97,7 @@ CONTENDERS = (
     ),
     Contender(
         "pandas, to_sql",
-        give(run_python("pandas_to_sql.py"), FIRST, UPSERT),
+        give(run_python("pandas_to_sql.py"), FIRST, UPSERT, SLOW),
         "raw, checks, rejects, history, counts, marker",
     ),
     Contender(
@@ -96,7 +109,7 @@ CONTENDERS = (
     Contender(
         "dlt, REST source",
         {
-            **give(run_python("dlt_rest.py"), FIRST, UPSERT),
+            **give(run_python("dlt_rest.py"), FIRST, UPSERT, SLOW),
             POSTGRES: (*run_python("dlt_rest.py"), "postgresql://{server}", "{schema}"),
         },
         "raw as it came, checks, rejects, history, cleaning, rows and marker in one transaction",
@@ -104,7 +117,7 @@ CONTENDERS = (
     ),
     Contender(
         "Singer, by Meltano's SDK",
-        give(run_bash("singer.sh"), FIRST, UPSERT),
+        give(run_bash("singer.sh"), FIRST, UPSERT, SLOW),
         "raw, checks, rejects, history, counts, marker, cleaning",
         ("singer-sdk",),
     ),
