@@ -258,3 +258,36 @@ def test_pages_ahead_are_bounded_in_bytes(server: Server, monkeypatch: pytest.Mo
     go.set()
     taker.join(PATIENCE)
     assert max(int(request.query["page"]) for request in server.requests) == 61
+
+
+def test_list_that_grows_is_no_shrinking_list(server: Server) -> None:
+    """Page two is answered later than page three, and declares more users. Nothing was deleted."""
+    asked: dict[int, threading.Event] = {page: threading.Event() for page in range(1, 9)}
+
+    def respond(request: Request) -> Answer:
+        page = int(request.query["page"])
+        if page == 2:
+            assert asked[3].wait(PATIENCE)
+        users = [{"id": 10 * page + number} for number in range(5)] if page <= 6 else []
+        total = 29 if page in (1, 3) else 30
+        if page in asked:
+            asked[page].set()
+        return Answer(users, headers={"X-Total-Count": str(total)})
+
+    reading = Reader(People(url=server.on("/users", respond), paginator="page", concurrency=4), DAY)
+    assert len([record for page in reading for record in page]) == 30
+
+
+@pytest.mark.parametrize("how", ["rounds down", "refuses"])
+def test_source_that_knows_only_whole_pages(server: Server, how: str) -> None:
+    """Offsets that are no multiple of the page size are not used after the second page shows that."""
+
+    def respond(request: Request) -> Answer:
+        at = int(request.query["offset"])
+        if at % 4 and how == "refuses":
+            return Answer({"error": "offset must be a multiple of 4"}, status=400)
+        return Answer([{"id": number} for number in range(32)][at // 4 * 4 :][:4])
+
+    reading = Reader(People(url=server.on("/users", respond), paginator="offset", retries=0), DAY)
+    assert [json.loads(bytes(record))["id"] for page in reading for record in page] == list(range(32))
+    assert [request.query["offset"] for request in server.requests][:3] == ["0", "3", "4"]

@@ -471,6 +471,21 @@ def replace_in_checkpoints(old: bytes, new: bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / CHECKPOINTS).write_bytes((folder / CHECKPOINTS).read_bytes().replace(old, new, 1))
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
+def test_lost_open_part_costs_only_its_pages(server, configure, folder, damage):
+    """A power cut may take what was written last. Finished parts were on the disk before."""
+    break_off(server, configure)
+    part = folder / "part-00003.jsonl.gz"  # records 13 to 15, not finished
+    content = part.read_bytes()
+    if damage == "missing":
+        part.unlink()
+    else:
+        part.write_bytes(content[:-3] + (b"" if damage == "cut" else b"???"))
+    stages.extract(read_workspace(USERS), DAY)
+    assert [json.loads(request.query["after"])[1][1] for request in server.requests] == [9, 12, 15, 18]
+    assert read_ids() == list(range(1, 21))
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a cut part": lambda folder: (folder / "part-00001.jsonl.gz").write_bytes(b"\x1f\x8b"),
     "a missing part": lambda folder: (folder / "part-00001.jsonl.gz").unlink(),
