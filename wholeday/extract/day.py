@@ -45,6 +45,9 @@ class Follower(Protocol):
     def restart(self) -> None:
         """Forget the parts: the extraction begins again."""
 
+    def stop(self) -> None:
+        """Hear that all parts are finished. The checks of the day need the memory now."""
+
 
 def extract_day(
     workspace: Workspace,
@@ -89,6 +92,8 @@ def extract_day(
                 follower.restart()
             checkpoints = Checkpoints(folder, request_digest, started_at, settings.split, take)
             reading = _read(workspace, date, watermark, checkpoints, *listeners)
+        if follower:
+            follower.stop()
         census = reading.take_census()
         if problem := census.explain_no_key():
             raise QualityError(f"{workspace.name} {date}: {problem}")

@@ -155,7 +155,7 @@ class Census:
             else:
                 keys.sort()
             last = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
-            self._latest = keys[last], deleted[last]
+            self._latest = (keys, deleted) if last.all() else (keys[last], deleted[last])
         return self._latest
 
 

@@ -11,7 +11,7 @@ import datetime as dt
 import functools
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ class Ahead:
             self._stack.enter_context(self._clean.lock())
             self._clean.begin_rewrite()
             workers = executor.count_workers(self._settings.engine_workers, executor.MIN_PARTS)
-            self._pool = self._stack.enter_context(executor.open_pool(workers))
+            self._pool = self._stack.enter_context(executor.open_pool(workers - 1))  # this process needs a core
         for number, part in self._parts:
             job = PartJob(self._workspace.conversion, self._raw, self._clean, number, part)
             self._futures[_name(number, part)] = self._pool.submit(transform_part, job)
@@ -91,13 +91,20 @@ class Ahead:
         self._parts.clear()
         self._futures.clear()
 
+    def stop(self) -> None:
+        """Begin no further part, and end the processes after those that they work on."""
+        self._cancel()
+        if self._pool is not None:
+            self._pool.shutdown()
+
     def finish(self) -> None:
-        """Wait for the parts that are being transformed, and note them. Errors are left to the transform."""
+        """Note the parts that are transformed. The others, and their errors, are left to the transform."""
         if self._pool is None:
             return
+        self.stop()
         done = {}
         for name, future in self._futures.items():
-            with contextlib.suppress(PipelineError, BrokenProcessPool):  # the transform tries again, and reports it
+            with contextlib.suppress(PipelineError, BrokenProcessPool, CancelledError):
                 done[name] = future.result()
         self._clean.write_note(msgspec.json.encode(Note(self._workspace.version, done)))
 
