@@ -1,6 +1,8 @@
 """The parts of a large day are transformed while the source is still read, and the result is the same."""
 
 import json
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.users import USERS
-from tests.support.project import dump_tree
+from tests.support.project import dump_tree, luigi_run, start
 from tests.support.reading import DAY, make_user
 from tests.support.server import Answer, Request, Server
 from wholeday.commands.forget import forget
@@ -29,9 +31,9 @@ class Users:
     def __init__(self, server: Server) -> None:
         self.waits, self.broken, self.people = True, 0, [make_user(number) for number in range(1, PAGES * SIZE + 1)]
         self.people[17]["email"] = "no address"  # a reject
-        self.url = server.on("/users", self._respond)
+        self.server, self.url = server, server.on("/users", self.respond)
 
-    def _respond(self, request: Request) -> Answer:
+    def respond(self, request: Request) -> Answer:
         page = int(request.query["page"])
         while page == PAGES and self.waits and len(list(clean_path().glob("part-*"))) < AHEAD:
             time.sleep(0.01)
@@ -157,3 +159,40 @@ def test_erased_person_does_not_come_back() -> None:
     assert b"u7@example.com" not in b"".join(dump_tree("data").values()).lower()
     raw = read_workspace(USERS).folder("raw", DAY)
     assert json.loads(Path(raw.path, "manifest.json").read_bytes())["forgotten"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", ["LoadUsers", "ExtractUsers"])
+def test_killed_run_leaves_no_part_to_take_over(source: Users, configure: Configure, again: str) -> None:
+    """Killed while parts are transformed. The next run clears them, and gives the day of an undisturbed run."""
+    arrived, go = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> Answer:
+        if request.query["page"] == str(PAGES) and not go.is_set():
+            while len(list(clean_path().glob("part-*"))) < AHEAD:
+                time.sleep(0.01)
+            arrived.set()
+            go.wait(60)
+        source.waits = False
+        return source.respond(request)
+
+    source.server.on("/users", hold)
+    flags = ("--users-url", source.url, "--users-paginator", "page", "--users-mode", "snapshot", "--users-accept")
+    flags += ("--pipeline-part-records", str(SIZE), "--pipeline-engine-workers", "2", "--date", str(DAY))
+    command = start("luigi", "--module", "pipeline", "LoadUsers", *flags)
+    assert arrived.wait(60)
+    command.send_signal(signal.SIGKILL)
+    command.communicate()
+    go.set()
+    assert NOTE not in read_clean()
+    for task in (again, "LoadUsers"):
+        done = luigi_run(task, *flags)
+        assert done.returncode == 0, done.stderr
+    disturbed = read_clean()
+    configure("pipeline", data_dir="alone", engine_workers=1)
+    stages.extract(read_workspace(USERS), DAY)
+    stages.transform(read_workspace(USERS), DAY)
+    drop = {"manifest.json"}
+    assert {name: disturbed[name] for name in disturbed.keys() - drop} == {
+        name: content for name, content in read_clean().items() if name not in drop
+    }
