@@ -159,7 +159,8 @@ def test_records_after_the_sample_widen_the_class(server: Server) -> None:
     [
         (["users"], Answer([{"id": 1}]), "pipeline/users.py exists already"),
         (["Orders"], Answer([{"id": 1}]), "use lower-case letters"),
-        (["core"], Answer([{"id": 1}]), "the section [core] of luigi.cfg is taken"),
+        (["core"], Answer([{"id": 1}]), "the name core is taken"),
+        (["loads"], Answer([{"id": 1}]), "the name loads is taken"),
         (["orders"], Answer({"message": "no"}, status=404), "404"),
         (["orders"], Answer([{"name": "a", "size": 1}, {"name": "a", "size": 2}]), "identify a record"),
         (["orders"], Answer([]), "the source has no records"),
@@ -179,6 +180,12 @@ def test_failed_new_is_one_line_and_leaves_nothing(
     assert len(ran.stderr.splitlines()) == 1
     after = {path: data for path, data in dump_tree(".").items() if "__pycache__" not in path}
     assert after == before
+
+
+def test_folder_without_configuration_is_refused() -> None:
+    Path("luigi.cfg").unlink()
+    ran = run_new("orders", "https://api.example.com/orders")
+    assert ran.stderr == ("ERROR: there is no luigi.cfg in this folder: make the folder a project with wholeday init\n")
 
 
 def test_failed_load_leaves_nothing(server: Server) -> None:

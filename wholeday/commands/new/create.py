@@ -17,7 +17,8 @@ from wholeday.commands.new import section as config_file
 from wholeday.commands.new.classes import build_dataset
 from wholeday.commands.new.files import import_module, name_module, name_test, write_all
 from wholeday.commands.new.fit import Fitting
-from wholeday.commands.new.infer import NoKeyError, Rules
+from wholeday.commands.new.infer import Rules
+from wholeday.commands.new.keys import NoKeyError
 from wholeday.commands.new.model import Proposal
 from wholeday.commands.new.module import write_module
 from wholeday.commands.new.openapi import read_document, read_hints
@@ -35,7 +36,6 @@ from wholeday.log import count
 from wholeday.schema.columns import MAX_DIGITS
 from wholeday.schema.dataset import Dataset
 from wholeday.schema.marker import Marker
-from wholeday.schema.tables import TAKEN
 from wholeday.storage.day_folder import STAGES, list_all_days
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import RawManifest
@@ -81,7 +81,7 @@ def create(wanted: Wanted) -> Created:
     Raises ConfigError, SourceError, DatasetError or QualityError, and leaves nothing behind then.
     """
     pipeline = Pipeline()
-    if wanted.name in TAKEN or list_all_days(pipeline.data_dir, wanted.name):
+    if list_all_days(pipeline.data_dir, wanted.name):
         raise ConfigError(f"the data folder has days of {wanted.name} already: choose another name for the dataset")
     section = make_section(wanted.name)
     document = read_document(wanted.openapi) if wanted.openapi else None

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from luigi.task_register import Register
 
-from wholeday.commands.new.section import has_section
+from wholeday.commands.new.section import FILE, has_section
 from wholeday.errors import ConfigError
+from wholeday.schema.tables import TAKEN
 from wholeday.tasks.workflow import WORKFLOW
 
 
@@ -27,13 +28,15 @@ def check_free(dataset: str) -> None:
     """Check that a dataset of this name can be added to the project. Raises ConfigError."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", dataset) or keyword.iskeyword(dataset):
         raise ConfigError(f"{dataset!r} cannot name a dataset: use lower-case letters, digits and _, as in line_items")
+    if not FILE.is_file():
+        raise ConfigError("there is no luigi.cfg in this folder: make the folder a project with wholeday init")
     if taken := [str(path) for path in (name_module(dataset), name_test(dataset)) if path.exists()]:
         raise ConfigError(
             f"{taken[0]} exists already: choose another name, or see what is new with wholeday new {dataset} --update"
         )
     sections = {section for section, _, _, _ in Register.get_all_params()}
-    if has_section(dataset) or dataset in sections:
-        raise ConfigError(f"the section [{dataset}] of luigi.cfg is taken: choose another name for the dataset")
+    if has_section(dataset) or dataset in sections or dataset in TAKEN:
+        raise ConfigError(f"the name {dataset} is taken, by a section of luigi.cfg or by a table: choose another one")
 
 
 @contextlib.contextmanager

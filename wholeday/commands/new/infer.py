@@ -4,40 +4,24 @@ Responsibilities: which fields become columns, child tables or JSON, the key, an
 Non-goals: the type of a value (`types`), names (`names`), and the text of the class (`module`).
 """
 
-import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wholeday.commands.new.keys import KEY_TYPES, Key, find_child_key, find_key, get
 from wholeday.commands.new.model import Field, Model, Path, Proposal, Type, write_path
-from wholeday.commands.new.names import LISTS, NEUTRAL, name_class, name_column, to_singular, to_snake
-from wholeday.commands.new.observe import EMPTY, INTEGER, LINK, LIST, LOCAL, OBJECT, OTHER_TIMES, TEXT, Seen
+from wholeday.commands.new.names import name_class, name_column, to_singular, to_snake
+from wholeday.commands.new.objects import find_wrapped, get_items, is_empty, is_map, is_reachable, list_empty
+from wholeday.commands.new.observe import EMPTY, INTEGER, LINK, LIST, LOCAL, OBJECT, TEXT, Seen
 from wholeday.commands.new.personal import find_personal
-from wholeday.commands.new.types import JSON, STR, decide_type, is_nearly_time
-from wholeday.extract.http.envelope import VALUE
-from wholeday.extract.vocabulary import BEST_KEYS, KEY, UPDATED
-from wholeday.log import count
+from wholeday.commands.new.types import JSON, STR, decide_type, find_format, is_nearly_time
+from wholeday.extract.vocabulary import UPDATED
 from wholeday.schema.tables import RESERVED_CHILD_COLUMNS, RESERVED_COLUMNS
 
 MOST_COLUMNS = 26  # of the class of a dataset, so that it fits a screen
 MOST_LEVELS = 2  # of child tables
 TIMES = ("datetime", "Epoch", "EpochMillis")
-KEY_TYPES = ("int", "str", "UUID", "date")
-FREE = re.compile(r"meta_?data|custom_?fields|annotations|extras?|additional_?properties|user_?data", re.IGNORECASE)
-"""Objects whose members are up to the users of the source."""
-BESIDE = {"object", "has_more", "hasmore", "url", "total_count", "totalcount", "count", "next", "total", "pageinfo"}
-"""Fields beside a list in an object that has no other purpose."""
-DATA_NAME = re.compile(r"\d+([^A-Za-z_\d]|$)|.*[@/]|[0-9a-f]{8}(-|[0-9a-f]{8})")  # the beginning of a name that is data
-CODES = (re.compile(r"[A-Z]{3}"), re.compile(r"[a-z]{2}([_-][A-Z]{2})?"))  # currencies and languages
-IDS = ("id", "uuid", "guid", "_id", "sid", "gid", "oid")
-NAMED_KEYS = ("key", "code", "slug", "sku", "symbol", "number", "iso", "login", "username", "handle", "email", "name")
-PART_OF_KEY = re.compile(
-    r"(^|_)(id|uuid|date|day|month|year|version|code|currency|country|number|position|key)$|^name$"
-)
-LEAST_SHARE = 0.5  # of the objects that have a member, on average, or the names of the members are data
-LEAST_SHARE_OF_FIELDS = 0.3  # the same where the name of the object says that these are fields
-FEW = 20  # records, which say little about a key
 CONTRADICTED = {  # types of a document, with other types that are no contradiction
     "int": ("Epoch", "EpochMillis"),
     "float": ("Decimal",),
@@ -46,12 +30,7 @@ CONTRADICTED = {  # types of a document, with other types that are no contradict
     "date": (),
     "UUID": (),
 }
-UNREACHABLE = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')  # characters that the decoder takes in no name
 NOWHERE = ("no_time_of_change",)  # a path that no record has
-
-
-class NoKeyError(ValueError):
-    """No field, and no two fields, identify a record."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +110,12 @@ class _Inference:
 
     def run(self) -> Proposal:
         proposal, leaves = self._proposal, dict(self._list_leaves(self._sample.seen))
-        empty = _list_empty(self._sample.seen)
+        empty = list_empty(self._sample.seen)
         proposal.empty = [write_path(path) for path in empty if not self._is_declared(path)]
-        key = [path for path in self._rules.key if path in leaves] or self._find_key(leaves)
+        found = Key([path for path in self._rules.key if path in leaves])
+        if not found.places:
+            found = find_key(leaves, self._sample.records, self._total, self._rules.dataset)
+        key, proposal.key_evidence, proposal.key_doubts = found.places, found.evidence, found.doubts
         changed = self._find_changed({path: seen for path, seen in leaves.items() if path not in key})
         kept = {*key, changed} if changed else {*key}
         dropped = self._shorten(leaves, kept)
@@ -158,10 +140,10 @@ class _Inference:
             type_ = next((each.type for each in self._proposal.model.fields if each.path == path), None)
             if type_ == JSON and len(seen.kinds) > 1:
                 yield f"{shown} holds values of several types ({', '.join(sorted(seen.kinds))}), so its column is Json"
-            if type_ == STR and _find_format(seen) and not self._proposal.time_text:
+            if type_ == STR and find_format(seen) and not self._proposal.time_text:
                 yield f"{shown} holds times in another form than RFC 3339, so its column is text: convert it in clean"
             is_time = bool(re.fullmatch(r"(updated|modified|changed)_at", to_snake(path[-1])))
-            if is_time and type_ == STR and not _find_format(seen):
+            if is_time and type_ == STR and not find_format(seen):
                 yield f"{shown} holds texts that are no times, so no column has the time of the last change"
 
     # Which places are columns.
@@ -178,7 +160,7 @@ class _Inference:
                 continue  # an object with an unreachable name is a leaf, so such a name is at the top
             if full in self._rules.pinned or set(seen.kinds) != {OBJECT} or is_map(seen, name):
                 yield place, seen
-            elif (inner := _find_wrapped(seen)) is not None:
+            elif (inner := find_wrapped(seen)) is not None:
                 yield (*place, inner), seen.fields[inner]
             else:
                 yield from self._list_leaves(seen, within, place)
@@ -216,7 +198,7 @@ class _Inference:
         full = (*table.path, *path)
         column = Field(name, path, self._decide(full, seen, is_key), not is_key and seen.present < total, is_key)
         if self._holds_records(table, path, seen):
-            children = self._make_children(_Table((*table.names, name), full), _get_items(seen))
+            children = self._make_children(_Table((*table.names, name), full), get_items(seen))
             column.children, column.type = children, Type(f"list[{children.class_name}]")
         if not is_key and (hint := self._rules.hints.get(full)):
             column.is_nullable |= not hint.is_required
@@ -259,8 +241,8 @@ class _Inference:
         model = Model(name_class(table.names[-1], self._classes), [])
         self._classes.append(model.class_name)
         leaves = dict(self._list_leaves(items, table.path))
-        key = _find_child_key(leaves, items, table.owner)
-        # The names of the parents' keys in the table; of lists, all that `_find_child_key` can choose.
+        key = find_child_key(leaves, items, table.owner)
+        # The names of the parents' keys in the table; of lists, all that `find_child_key` can choose.
         taken = [f"{table.names[0]}_{column.name}" for column in self._proposal.model.key] + ["position"] * (
             key is None
         )
@@ -270,60 +252,6 @@ class _Inference:
             column = self._make_field(table, path, leaves[path], items.objects, taken, is_key=path == key)
             model.fields.append(column)
         return model
-
-    # The key.
-
-    def _find_key(self, leaves: Mapping[Path, Seen]) -> list[Path]:
-        """Find the field, or the fields, that identify a record."""
-        records = _drop_repeated(self._sample.records)
-        able = {
-            path: seen
-            for path, seen in leaves.items()
-            if seen.present == self._total and decide_type(seen, path[-1], is_key=True).name in KEY_TYPES
-        }
-        for path in sorted(filter(self._rank_key, able), key=self._rank_key):
-            if _is_unique(records, [path]):
-                self._judge_key([path], records)
-                return [path]
-        parts = [path for path in able if PART_OF_KEY.search(to_snake("_".join(path)))]
-        if [*leaves] == [(VALUE,)]:  # of a list of scalars
-            parts = [path for path in able if path in leaves]
-        for number in (1, 2, 3):
-            for several in itertools.combinations(parts, number):
-                if _is_unique(records, several):
-                    self._judge_key(several, records)
-                    return [*several]
-        raise NoKeyError
-
-    def _rank_key(self, path: Path) -> tuple[int, ...]:
-        """Return the rank of a path among keys; empty if nothing but its values makes it one."""
-        dotted, leaf = ".".join(path), to_snake(path[-1])
-        own = (
-            f"{self._root.owner}_id",
-            f"{self._root.owner}_uuid",
-            f"{self._root.owner}id",
-            f"{self._root.owner}_key",
-            f"{self._root.owner}_code",
-        )
-        ranks = [*BEST_KEYS, *own, *(f"{self._rules.dataset}_id",)]
-        if leaf in ranks or dotted in ranks:
-            return 0, len(path), ranks.index(leaf if leaf in ranks else dotted)
-        if KEY.search(dotted):
-            return 1, len(path), len(dotted)
-        return (2, len(path), NAMED_KEYS.index(leaf)) if leaf in NAMED_KEYS else ()
-
-    def _judge_key(self, key: Sequence[Path], records: Sequence[Any]) -> None:
-        shown = ", ".join(map(write_path, key))
-        self._proposal.key_evidence = f"distinct and present in {count(len(records), 'record')}"
-        rank = self._rank_key(key[0])
-        if len(key) > 1:
-            self._proposal.key_doubts.append(
-                f"no field alone identifies a record; {shown} together do in these records"
-            )
-        elif not rank or (rank[0] and not (rank[0] == 1 and len(records) >= FEW)):
-            self._proposal.key_doubts.append(
-                f"the key {shown} is distinct in {count(len(records), 'record')}: check it"
-            )
 
     # The time of the last change.
 
@@ -335,12 +263,12 @@ class _Inference:
             for path in names
             if self._decide(path, leaves[path]).name in TIMES
             or is_nearly_time(leaves[path])
-            or _find_format(leaves[path])
+            or find_format(leaves[path])
         ]
 
         def rank(path: Path) -> tuple[Any, ...]:
             is_exact = to_snake(path[-1]) in ("updated_at", "updated", "modified_at", "modified", "last_modified")
-            values = [_get(record, path) for record in self._sample.records]
+            values = [get(record, path) for record in self._sample.records]
             kinds = {type(value) for value in values}
             is_ordered = kinds in ({str}, {int}) and values in (sorted(values), sorted(values, reverse=True))
             return len(path), not is_exact, not is_ordered, len(names[path])
@@ -355,7 +283,7 @@ class _Inference:
             fields.append(Field("updated_at", absent, Type("datetime"), True))
             return
         seen = leaves[changed]
-        if form := _find_format(seen):
+        if form := find_format(seen):
             taken = ["updated_at", *(column.name for column in fields)]
             text = self._make_field(self._root, changed, seen, self._total, taken)
             fields += [text, Field("updated_at", absent, Type("datetime"), True)]
@@ -375,84 +303,3 @@ def apply_hint(found: Type, hinted: str, seen: Seen) -> Type:
     if hinted == "float" and found.name == "int" and not is_text:
         return Type("float")
     return STR if hinted == "str" and is_text and found.is_lenient else found
-
-
-def is_reachable(name: str, path: Path) -> bool:
-    """Return whether a path of Field can lead to a field of this name. A number would be a position in a list."""
-    return name != "" and not UNREACHABLE.search(name) and not (path and name.isdecimal())
-
-
-def is_empty(seen: Seen) -> bool:
-    """Return whether no value, or only empty lists and objects, came."""
-    if set(seen.kinds) == {LIST}:
-        return seen.items is None or not seen.items.count
-    return not seen.present or (set(seen.kinds) == {OBJECT} and not seen.fields)
-
-
-def is_map(seen: Seen, name: str) -> bool:
-    """Return whether an object has changing members, so that their names are data."""
-    names, objects = list(seen.fields), seen.objects
-    if FREE.fullmatch(name) or not all(is_reachable(each, ("",)) for each in names):
-        return True
-    if 2 * sum(bool(DATA_NAME.match(each)) for each in names) >= len(names):
-        return True
-    kinds = {kind for member in seen.fields.values() for kind in member.kinds}
-    if len(names) >= 3 and len(kinds) == 1 and any(all(map(code.fullmatch, names)) for code in CODES):
-        return True
-    share = sum(member.count for member in seen.fields.values()) / (len(names) * objects)
-    return (
-        objects > 1 and len(names) > 3 and share < (LEAST_SHARE_OF_FIELDS if name.lower() in NEUTRAL else LEAST_SHARE)
-    )
-
-
-def _find_wrapped(seen: Seen) -> str | None:
-    """Return the list that an object is there for: `data` in {"object": "list", "data": […], "has_more": false}."""
-    lists = [name for name, member in seen.fields.items() if set(member.kinds) == {LIST} and not is_empty(member)]
-    others = {to_snake(name).replace("_", "") for name in seen.fields if name not in lists}
-    is_wrapped = len(lists) == 1 and lists[0].lower() in LISTS and others <= {name.replace("_", "") for name in BESIDE}
-    return lists[0] if is_wrapped else None
-
-
-def _list_empty(node: Seen, path: Path = ()) -> Iterator[Path]:
-    """Yield the places outside lists where no value came."""
-    for name, seen in node.fields.items():
-        if is_empty(seen):
-            yield (*path, name)
-        elif set(seen.kinds) == {OBJECT} and not is_map(seen, name) and _find_wrapped(seen) is None:
-            yield from _list_empty(seen, (*path, name))
-
-
-def _get_items(seen: Seen) -> Seen:
-    assert seen.items is not None  # noqa: S101 - the caller's condition
-    return seen.items
-
-
-def _find_child_key(leaves: Mapping[Path, Seen], items: Seen, owner: str) -> Path | None:
-    """Return the field that identifies an item within its list; None without one."""
-    for name in ("id", "_id", "uuid", "guid", f"{owner}_id"):
-        for path, seen in leaves.items():
-            is_named = len(path) == 1 and to_snake(path[0]) == name.strip("_")
-            is_distinct = seen.present == items.objects and path[0] not in items.repeated
-            if is_named and is_distinct and decide_type(seen, path[0], is_key=True).name in KEY_TYPES:
-                return path
-    return None
-
-
-def _find_format(seen: Seen) -> str:
-    """Return the format of strptime that all texts of a place have; empty for JSON times and other texts."""
-    return next((form for form in OTHER_TIMES if seen.forms[form] == seen.present > 0), "")
-
-
-def _get(record: Any, path: Path) -> Any:
-    for name in path:
-        record = record.get(name) if isinstance(record, dict) else None
-    return record
-
-
-def _is_unique(records: Sequence[Any], key: Sequence[Path]) -> bool:
-    return len({tuple(str(_get(record, path)) for path in key) for record in records}) == len(records)
-
-
-def _drop_repeated(records: Iterable[Any]) -> list[Any]:
-    """Return the records without those that came twice, as on two pages of a list that changed meanwhile."""
-    return list({repr(record): record for record in records}.values())

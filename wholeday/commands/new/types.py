@@ -86,6 +86,11 @@ def decide_type(seen: Seen, name: str, is_key: bool = False, most_digits: int = 
     return JSON
 
 
+def find_format(seen: Seen) -> str:
+    """Return the format of strptime that all texts of a place have; empty for JSON times and other texts."""
+    return next((form for form in observe.OTHER_TIMES if seen.forms[form] == seen.present > 0), "")
+
+
 def is_nearly_time(seen: Seen) -> bool:
     """Return whether all values but a few are times as RFC 3339 writes them."""
     return seen.forms[MOMENT] >= MOST_TIMES * seen.count > 0

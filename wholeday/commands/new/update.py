@@ -14,7 +14,8 @@ from pathlib import Path
 
 from wholeday.commands.new.create import count_digits
 from wholeday.commands.new.fit import Fitting
-from wholeday.commands.new.infer import NoKeyError, Rules
+from wholeday.commands.new.infer import Rules
+from wholeday.commands.new.keys import NoKeyError
 from wholeday.commands.new.model import Field, Model, write_path
 from wholeday.commands.new.module import LINE, STANDARD, list_types, write_class, write_field
 from wholeday.commands.new.names import name_column, to_singular
