@@ -44,9 +44,8 @@ def is_map(seen: Seen, name: str) -> bool:
     if len(names) >= 3 and len(kinds) == 1 and any(all(map(code.fullmatch, names)) for code in CODES):
         return True
     share = sum(member.count for member in seen.fields.values()) / (len(names) * objects)
-    return (
-        objects > 1 and len(names) > 3 and share < (LEAST_SHARE_OF_FIELDS if name.lower() in NEUTRAL else LEAST_SHARE)
-    )
+    least = LEAST_SHARE_OF_FIELDS if name.lower() in NEUTRAL else LEAST_SHARE
+    return objects > 1 and len(names) > 3 and share < least
 
 
 def find_wrapped(seen: Seen) -> str | None:
