@@ -185,7 +185,9 @@ def test_failed_new_is_one_line_and_leaves_nothing(
 def test_folder_without_configuration_is_refused() -> None:
     Path("luigi.cfg").unlink()
     ran = run_new("orders", "https://api.example.com/orders")
-    assert ran.stderr == ("ERROR: there is no luigi.cfg in this folder: make the folder a project with wholeday init\n")
+    assert ran.returncode == 1
+    last = "ERROR: there is no luigi.cfg in this folder: make the folder a project with wholeday init"
+    assert ran.stderr.splitlines()[-1] == last
 
 
 def test_failed_load_leaves_nothing(server: Server) -> None:
