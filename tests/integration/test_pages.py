@@ -131,6 +131,7 @@ AMBIGUOUS: list[tuple[dict[str, Any], str]] = [
     ("body", "selector", "words"),
     [
         ({"ok": True}, "auto", "no list.*set data_selector"),
+        ({"u1": {"id": 1}, "u2": {"id": 2}}, "auto", r"set data_selector to its path, or \* \(its members\) or @"),
         ({"users": 7}, "users", "no list at 'users'.*check"),
         ({"users": None}, "data.users", "no list at 'data.users'"),
         ({"data": None}, "data.users", "no list at 'data.users'"),

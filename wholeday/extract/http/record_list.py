@@ -114,8 +114,9 @@ class ListFinder:
             what = f"it is not clear which list holds the records: the page has {lists}"
             what += "".join(f", and null at '{name}'" for name in nulls)
             if not paths and page:
-                objects = (name for name, raw in page.items() if _holds_only_objects(raw))
-                members = "".join(f" or {name}.* (its members)" for name in objects)
+                objects = [f"{name}.*" for name, raw in page.items() if _holds_only_objects(raw)]
+                objects += ["*"] * all(envelope.starts_with(raw, b"{") for raw in page.values())
+                members = "".join(f" or {selector} (its members)" for selector in objects)
                 hint += f",{members} or @ (the object itself), if that is a record"
         else:
             is_missing, hint = found is None or bytes(found) in EMPTY_VALUES, "check url and data_selector"
