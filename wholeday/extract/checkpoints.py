@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from wholeday.errors import FolderError
-from wholeday.extract.reader import MovedError, Position, Reader
+from wholeday.extract.position import MovedError, Position
+from wholeday.extract.reader import Reader
 from wholeday.log import count, logger
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.day_folder import DayFolder

@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -25,7 +25,9 @@ from wholeday.extract.http.client import Client
 from wholeday.extract.http.failures import suggest_end
 from wholeday.extract.http.page import Page, Request, digest
 from wholeday.extract.links import foresee_link
+from wholeday.extract.overlap import join
 from wholeday.extract.paging import Paging, build_request
+from wholeday.extract.position import MovedError, Position
 from wholeday.extract.prefetch import Prefetcher
 from wholeday.extract.vocabulary import find_flags
 from wholeday.schema.census import Census
@@ -39,10 +41,6 @@ STATUS_ENDS = ("204", "404", "400")  # values of end_when that are a status, not
 
 class WrongSourceError(SourceError):
     """The source contradicts itself: no page of this extraction can be used again."""
-
-
-class MovedError(SourceError):
-    """An interrupted extraction cannot resume at its position; it has to restart."""
 
 
 class Counts(Protocol):
@@ -60,25 +58,6 @@ class Counts(Protocol):
     @property
     def total(self) -> int | None:
         """How many records the source declares."""
-
-
-class Position(msgspec.Struct, frozen=True):
-    """The page at which an extraction stands, and the state before this page. It never holds a secret."""
-
-    request: dict[str, Any]
-    headers: dict[str, str]
-    """The headers that the first request did not have, or had with another value."""
-    digest: str
-    """The digest of the page's records."""
-    pages: int
-    records: int
-    seen: int
-    """The number of digests before this page's records."""
-    totals: tuple[int | None, int | None]
-    paging: dict[str, Any]
-    decision: str
-    overlap: int = 0
-    """How many records at the start of the page also ended the page before."""
 
 
 class Reader:
@@ -169,7 +148,7 @@ class Reader:
             request, page = self._fetch_first()
             try:
                 while True:
-                    following = self._take(request, page)
+                    request, following = self._take(request, page)
                     self.has_more = following is not None
                     self._before = request, page
                     ahead.schedule(request, following, self._foresee, self._count_ahead(page))
@@ -219,32 +198,14 @@ class Reader:
         return request, page
 
     def _join(self, request: Request, page: Page) -> tuple[Request, Page]:
-        """Leave out the record that also ended the page before, and return the page with its request.
-
-        An offset points to other records once the list has moved. If the last record of the page before does not come
-        again, records have moved up unseen: request the page before again, and go on from what is known of it. Raises
-        OutageError if the list moves too fast for that.
-        """
+        """Return the page without the records of the page before, or another page that continues it."""
         assert self._before is not None  # noqa: S101 - the caller has set it
-        asked, known = self._before
-        if page.end or self.gap or not self._paging.overlaps(known.received) or not known.records:
+        if page.end or self.gap or not self._paging.overlaps(self._before[1].received):
             return request, page
-        for _ in range(self._config.retries + 1):
-            keys = self.census.identify(known.records)
-            if page.records and page.records[0] == known.records[-1]:
-                return request, replace(page, records=page.records[1:], overlap=1)
-            if keys[-1] in self.census.identify(page.records):
-                return request, page
-            again = self._client.fetch(asked)
-            if again.content != known.content and not set(keys).isdisjoint(self.census.identify(again.records)):
-                self._seen.pop(digest(request.identity), None)
-                return asked, again
-            page = self._client.fetch(request)
-        raise self._client.fail(
-            f"page {self.pages + 1} ({request}) does not begin where the page before ended: the list changes faster "
-            "than it can be read; run it again later, or ask for an order that stays",
-            OutageError,
-        )
+        joined, page = join(self._client, self.census, self._config.retries, self._before, (request, page))
+        if joined != request:  # its request may come again
+            self._seen.pop(digest(request.identity), None)
+        return joined, page
 
     def _confirm(self, request: Request, page: Page) -> Page:
         """Fetch a page behind the first again if it cannot be right.
@@ -357,8 +318,11 @@ class Reader:
         fitting = AHEAD_BYTES // max(1, self._largest_bytes)
         return max(1, min(AHEAD * self._config.concurrency - 1, left, fitting))
 
-    def _take(self, request: Request, page: Page) -> Request | None:
-        """Check a page and return the request after it. `_count_page` does the slow checks while that is in flight."""
+    def _take(self, request: Request, page: Page) -> tuple[Request, Request | None]:
+        """Check a page. Return its request, as the paginator would make it, and the request after it.
+
+        `_count_page` does the slow checks while that is in flight.
+        """
         self.position = self._build_position(request, page.overlap)
         self._uncounted = request, page
         self.pages += 1
@@ -375,7 +339,7 @@ class Reader:
         except ValueError as error:
             raise self._client.fail(f"page {self.pages} ({request}): {error}") from None
         if following is not None and following.identity == request.identity and "same_cursor" in self._config.ends:
-            return None
+            return request, None
         if following is not None:
             same = f"; {suggest_end('same_cursor')}" if following.identity == request.identity else ""
             self._check_new(digest(following.identity), self.pages + 1, following, "repeats the request of", same)
@@ -386,7 +350,7 @@ class Reader:
             )
         elif self._paging.positional and page.records and page.received == self._largest:
             self._check_beyond(request, page)
-        return following
+        return request, following
 
     def _count_page(self) -> None:
         """Add the records of the current page to the census.
