@@ -34,7 +34,7 @@ from wholeday.schema.census import Census
 
 MAX_EMPTY = 100  # empty pages in a row
 AHEAD = 2  # pages read ahead, in flight or waiting for their turn, for each request that may be in flight
-AHEAD_BYTES = 32 * 2**20  # of the pages requested ahead
+AHEAD_BYTES = 16 * 2**20  # of the pages requested ahead
 GUESSES = 4  # without a total, one page is guessed for as many pages that came
 STATUS_ENDS = ("204", "404", "400")  # values of end_when that are a status, not a page
 
