@@ -26,11 +26,11 @@ RESUME_WITHIN = dt.timedelta(days=1)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """How far a window is stored: all records up to a page, of which `taken` are stored."""
+    """How far a window is stored: all pages before a position, and `taken` records of its page."""
 
     window: int
     part: Part | None
-    """The newest part, as far as it is written; None if it has a checkpoint already."""
+    """The newest part, finished or not; None if it has a checkpoint already."""
     is_finished: bool
     position: Position | None
     """None at the end of a window."""
@@ -79,7 +79,7 @@ class Checkpoints:
             WindowFiles(self, number, name, [each for each in checkpoints if each.window == number])
             for number, name in enumerate(names)
         ]
-        """What is stored of each window, in their order."""
+        """The stored files of each window, in their order."""
         folder.clear(keep=[part.name for window in self.windows for part in window.list_kept()])
         if kept := sum(part.records for window in self.windows for part in window.list_kept()):
             logger.info("%s: resuming the interrupted extraction after %s", folder.day, count(kept, "record"))
@@ -197,7 +197,7 @@ class WindowFiles:
         return self._folder.open_part(f"{self._name}{len(self.parts):05d}.jsonl.gz")
 
     def _add(self, part: Part, reader: Reader, taken: int, *, is_finished: bool) -> None:
-        """Add a checkpoint. After a position that cannot be stored, there are no further ones."""
+        """Add a checkpoint. A position that cannot be stored ends the checkpoints of the window."""
         position = reader.position
         if position is None and not self._is_blocked:
             why = reader.gap or "a link looks as if it held a secret"

@@ -306,7 +306,7 @@ class Reader:
         return foresee_link(before, request) if self._paging.paginator in ("link_header", "next_url") else None
 
     def _count_ahead(self, page: Page) -> int:
-        """Return how many pages may be requested ahead: those that are sure to follow, or a few if nobody knows."""
+        """Return how many pages may be requested ahead: all that are sure to follow, or a few without a total."""
         if page.received < self._largest:  # perhaps the last one
             return 1
         left = (self._total_pages or 0) - self.pages

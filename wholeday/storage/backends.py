@@ -23,7 +23,7 @@ class OpenFile(Protocol):
         """Close the file. It survives a power cut."""
 
     def abandon(self) -> None:
-        """Close the file as it is."""
+        """Close the file, for a later run to continue."""
 
 
 class Storage(Protocol):

@@ -24,7 +24,7 @@ class PartWriter:
         self.records += len(lines)
 
     def describe(self) -> Part:
-        """Describe the part as far as it is written."""
+        """Describe the part with the lines so far."""
         return Part(self._name, self.records, self._bytes, self._sha256.hexdigest())
 
     def finish(self) -> Part:

@@ -57,7 +57,7 @@ class Ahead:
         self._futures: dict[str, Future[PartResult]] = {}
 
     def update(self, counts: "Counts") -> None:
-        """Check `clean` after the first page, and prepare for a large day as soon as it is one.
+        """Check `clean` after the first page, and prepare as soon as the day proves large.
 
         A process of its own checks `clean`, so that this one, which needs its memory for the load, imports no pandas.
         """
@@ -92,7 +92,7 @@ class Ahead:
         self._futures.clear()
 
     def stop(self) -> None:
-        """Begin no further part, and end the processes after those that they work on."""
+        """Begin no further part. Each process ends after its current part."""
         self._cancel()
         if self._pool is not None:
             self._pool.shutdown()

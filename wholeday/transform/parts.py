@@ -74,7 +74,7 @@ def transform_parts(
     spark_master: str = "",
     ready: Mapping[int, PartResult] | None = None,
 ) -> list[PartResult]:
-    """Transform the parts of `raw` into the folder `clean`, except those that are `ready`, by number.
+    """Transform the parts of `raw` into the folder `clean`. The results of some are `ready`, by number.
 
     Spark does it if a master is given. Give no master if `clean` is a folder that other machines do not share.
     """

@@ -214,7 +214,7 @@ def _read_texts(values: Sequence[Any]) -> list[str | None]:
     """Return the text of each raw number, without quotes."""
     some = [value for value in values if value is not None]
     texts = b"\n".join(some).replace(b'"', b"").decode(errors="replace").split("\n") if some else []
-    if len(texts) != len(some):  # a value that is no number has line breaks
+    if len(texts) != len(some):  # a value that is not a number has line breaks
         texts = [bytes(value).decode(errors="replace") for value in some]
     if len(some) == len(values):
         return [*texts]

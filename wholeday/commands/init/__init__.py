@@ -84,7 +84,7 @@ def write_project(folder: Path, values: Mapping[str, str]) -> None:
 def add_to_path(folder: Path) -> str:
     """Put the folder on the path of this environment, for Luigi's own command. Return why not, or an empty text."""
     if sys.prefix == sys.base_prefix:
-        return "this Python is no virtual environment"
+        return "this Python is not a virtual environment"
     file = Path(sysconfig.get_path("purelib"), PATH_FILE)
     try:
         other = Path(file.read_text(encoding="utf-8").strip()) if file.exists() else folder

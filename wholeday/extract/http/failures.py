@@ -13,7 +13,7 @@ class RecoverableError(Exception):
     hint = ""
     is_refusal = False
     is_crowded = False
-    """Whether the source refused the request beside others, so that fewer at a time may do."""
+    """Whether other requests ran when the source refused this one: fewer at a time may succeed."""
 
     def __init__(self, what: str, wait: float = 0.0, status: int = 0, unreachable: bool = False) -> None:
         """Take the seconds that the source asks to wait, the status of the answer (0: none), and `unreachable`.

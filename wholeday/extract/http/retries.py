@@ -14,7 +14,7 @@ from wholeday.log import count, logger
 
 BACKOFF = 1.0  # seconds before the first retry, doubled for each further one
 MAX_BACKOFF = 60.0
-MAX_CROWDED = 8  # refusals beside other requests that do not count as attempts
+MAX_CROWDED = 8  # refusals that do not count as attempts, because other requests ran at the same time
 
 Fail = Callable[..., SourceError]
 """Builds the error for a text, and optionally its class."""
