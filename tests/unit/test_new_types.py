@@ -64,6 +64,7 @@ def infer_column(name: str, values: list[Any], **rules: Any) -> Field:
         ("point", [[1.5, 2], [3, 4]], "list[float]"),
         ("rates", [{"EUR": 1.5, "USD": 2.5, "CHF": 3.5}] * 2, "Json"),
         ("metadata", [{"a": 1}, {"b": 1}], "Json"),
+        ("votes", [{f"ada{n}": 1, f"bo{n}": 2} for n in range(4)], "Json"),
         ("by_day", [{"2026-11-20": 1}, {"2026-11-21": 1}], "Json"),
     ],
 )

@@ -44,6 +44,7 @@ NO_UPPER = (
 NO_DELETIONS = (
     "an incremental filter cannot detect deletions: if they matter, set mode = snapshot and remove the filter"
 )
+NO_KEY = "no field identifies a record, so duplicates cannot be counted"
 SIZES = (500, 100)  # page sizes to try, in records
 SIZE_PARAMS = ("limit", "per_page", "page_size", "count", "max", "size", "_limit", "pageSize", "$top", "_per_page")
 SHOWN = 60  # characters of values in a line
@@ -249,7 +250,7 @@ class Examination(Probe):
         others = f"; so are {', '.join(keys[1:5])}" if keys[1:] else ""
         self.add("key", keys[0] if keys else "none", seen + others)
         if self._records and not keys:
-            self.doubt("no field identifies a record, so duplicates cannot be counted")
+            self.doubt(NO_KEY)
 
     def _examine_changes(self) -> None:
         times = vocabulary.find_times(self._records)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wholeday import clock
-from wholeday.commands.doctor.examination import Examination, diagnose
+from wholeday.commands.doctor.examination import NO_KEY, Examination, diagnose
 from wholeday.commands.new import section as config_file
 from wholeday.commands.new.classes import build_dataset
 from wholeday.commands.new.files import import_module, name_module, name_test, write_all
@@ -227,7 +227,9 @@ def _write(
         stages.load(workspace, date)
     marker = open_warehouse(workspace).read_marker(date)
     assert marker is not None  # noqa: S101 - the load returned
-    unsure = [*examination.unsure, *proposal.key_doubts, *proposal.doubts]
+    # The key is known by now, perhaps of several fields.
+    unsure = [doubt for doubt in examination.unsure if doubt != NO_KEY]
+    unsure += [*proposal.key_doubts, *proposal.doubts]
     if proposal.local and "timezone" not in wanted.keys:
         unsure.append(
             f"{', '.join(proposal.local)}: times without an offset, read as UTC: set timezone if they are not"
