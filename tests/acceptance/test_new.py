@@ -5,6 +5,7 @@ import configparser
 import datetime as dt
 import json
 import re
+import shutil
 import subprocess
 import sys
 import uuid
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.project import dump_tree, query, run
+from tests.support.project import dump_tree, execute, query, run
 from tests.support.server import Answer, Request, Server
 from tests.support.shapes import SHAPES
 from tests.support.written import compare, make_project, read_module, run_new
@@ -110,6 +111,7 @@ def test_written_test_passes_and_formatters_agree(server: Server) -> None:
     run_new("orders", server.on("/orders", Answer(orders())))
     ran = run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "tests")
     assert ran.returncode == 0, ran.stdout
+    assert '"id": 2,' in Path("tests/test_orders.py").read_text()
     for command in (["format", "--check"], ["check", "--select", "E,F,I,UP,RUF"]):
         ruff = str(Path(sys.executable).with_name("ruff"))
         files = ("--line-length", "120", "pipeline/orders.py", "tests/test_orders.py")
@@ -191,14 +193,15 @@ def test_folder_without_configuration_is_refused() -> None:
 
 
 def test_failed_load_leaves_nothing(server: Server) -> None:
-    """The database refuses the load, the last step."""
-    Path("folder.db").mkdir()
+    """The load is the last step: it refuses the table of another program."""
+    Path("data").mkdir()
+    execute("create table orders (note text)")
     before = list_paths(), Path("luigi.cfg").read_bytes()
-    url = server.on("/orders", Answer(orders()))
-    ran = run_new("orders", url, "--pipeline-database", "sqlite:///folder.db")
+    ran = run_new("orders", server.on("/orders", Answer(orders())))
     assert ran.returncode == 1
-    assert "folder.db" in ran.stderr
+    assert "orders" in ran.stderr.splitlines()[-1]
     assert (list_paths(), Path("luigi.cfg").read_bytes()) == before
+    assert query("select count(*) from orders") == [(0,)]
 
 
 def list_paths() -> list[str]:
@@ -272,9 +275,11 @@ def test_update_imports_what_new_lines_need(server: Server) -> None:
     )
     day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     assert run("python", "-m", "wholeday", "load", str(day), "--dataset", "things").returncode == 0
+    shutil.rmtree(next(Path("data/raw/things").glob(f"*{day + dt.timedelta(days=1)}")))  # without the new fields
     assert run_new("things", "--update", "--yes").returncode == 0
-    columns = {column.name: column.kind for column in read_module("things")}
-    assert columns | {"guid": "uuid", "price": "decimal(12,2)", "extra": "json"} == columns
+    columns = {column.name: (column.kind, column.is_nullable) for column in read_module("things")}
+    new = {"guid": ("uuid", True), "price": ("decimal(12,2)", True), "extra": ("json", True)}
+    assert columns | new == columns
 
 
 def test_update_without_raw_files_is_one_line() -> None:
@@ -409,3 +414,12 @@ def test_few_dirty_keys_and_times_do_not_widen_the_class(server: Server) -> None
     assert columns == {"id": "integer", "updated_at": "timestamp"}
     assert re.search(r"^unsure: 1 record would be rejected: updated_at", ran.stdout, re.M)
     assert "201 records, 1 reject, table things" in ran.stdout
+
+
+def test_key_of_two_fields_is_the_only_doubt_about_the_key(server: Server) -> None:
+    records = [{"user_id": each // 3, "team_id": each % 3} for each in range(9)]
+    ran = run_new("members", server.on("/members", Answer(records)))
+    doubts = [line for line in ran.stdout.splitlines() if line.startswith("unsure: ") and "identifies" in line]
+    assert doubts == [
+        "unsure: no field identifies a record alone; user_id, team_id together are distinct in 9 records: check the key"
+    ]

@@ -185,18 +185,17 @@ def _fit_day(fitting: Fitting, proposal: Proposal, workspace: Workspace, date: d
     raw = workspace.folder("raw", date)
     manifest, observed = raw.read_manifest(RawManifest), 0
     is_new = bool({*manifest.unknown_fields} - {*proposal.empty, *proposal.rest})
-    parts, is_first = manifest.parts, True
     while True:
         before = proposal
         fitting.hopeless.clear()
-        for part in parts:
+        for part in manifest.parts:
             lines = unpack(raw.read(part))
             everything = is_new and observed < MOST_OBSERVED
-            proposal = fitting.extend(proposal, lines, is_first=is_first, has_new_fields=everything)
+            proposal = fitting.extend(proposal, lines, has_new_fields=everything)
             observed += len(lines)
         if proposal.model == before.model:
             return proposal
-        is_new = is_first = False
+        is_new = False
 
 
 def _write(

@@ -37,19 +37,13 @@ class Fitting:
         self._key = first.key_evidence, first.key_doubts
         return self._settle(lines)
 
-    def extend(
-        self, proposal: Proposal, lines: Sequence[bytes], *, is_first: bool = True, has_new_fields: bool = False
-    ) -> Proposal:
-        """Return a class that holds these records too: `proposal` itself if it does, and names all of their fields.
-
-        Records count as seen when they are given for the first time.
-        """
+    def extend(self, proposal: Proposal, lines: Sequence[bytes], *, has_new_fields: bool = False) -> Proposal:
+        """Return a class that holds these records too: `proposal` itself if it does, and names all of their fields."""
         rejects = self.reject(proposal, lines)
         if not rejects and not has_new_fields:
             return proposal
-        if is_first:
-            for record in load_all(lines if has_new_fields else (reject.record.encode() for reject in rejects)):
-                self.sample.seen.add(record)
+        for record in load_all(lines if has_new_fields else (reject.record.encode() for reject in rejects)):
+            self.sample.seen.add(record)
         return self._settle(lines)
 
     def _settle(self, lines: Sequence[bytes]) -> Proposal:
