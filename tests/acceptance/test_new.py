@@ -204,6 +204,16 @@ def test_failed_load_leaves_nothing(server: Server) -> None:
     assert query("select count(*) from orders") == [(0,)]
 
 
+def test_day_that_fails_at_a_gate_leaves_nothing(server: Server) -> None:
+    """No class holds a NUL character, so all records are rejects: the files are written by then."""
+    Path("data").mkdir()
+    before = list_paths(), Path("luigi.cfg").read_bytes()
+    ran = run_new("orders", server.on("/orders", Answer([{"id": each, "name": "a\0"} for each in range(7)])))
+    assert ran.returncode == 1
+    assert "7 of 7 records are rejected" in ran.stderr
+    assert (list_paths(), Path("luigi.cfg").read_bytes()) == before
+
+
 def list_paths() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*") if "__pycache__" not in str(path))
 
