@@ -98,4 +98,4 @@ def _walk(model: Model, within: Path = ()) -> Iterable[tuple[Field, Path]]:
 
 def _widen(column: Field, seen: Seen | None) -> Type:
     is_text = seen is not None and set(seen.kinds) == {TEXT}
-    return STR if is_text and column.type != STR else JSON
+    return STR if is_text and column.type not in (STR, JSON) else JSON
