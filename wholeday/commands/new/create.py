@@ -49,7 +49,7 @@ MOST_OBSERVED = 100_000  # records of a day, if some of them have fields that th
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a person asked for."""
+    """The arguments of `wholeday new`."""
 
     name: str
     url: str

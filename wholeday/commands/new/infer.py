@@ -22,7 +22,7 @@ from wholeday.schema.tables import RESERVED_CHILD_COLUMNS, RESERVED_COLUMNS
 MOST_COLUMNS = 26  # of the class of a dataset, so that it fits a screen
 MOST_LEVELS = 2  # of child tables
 TIMES = ("datetime", "Epoch", "EpochMillis")
-CONTRADICTED = {  # types of a document, with other types that are no contradiction
+CONTRADICTED = {  # types of a document, with the narrower types that it allows too
     "int": ("Epoch", "EpochMillis"),
     "float": ("Decimal",),
     "bool": (),
@@ -67,7 +67,7 @@ class Rules:
     """The digits of a Decimal in the database."""
     hints: Mapping[Path, Hint] = field(default_factory=dict)
     pinned: Mapping[Path, Type] = field(default_factory=dict)
-    """Types by path, where the records themselves showed that no narrower one holds."""
+    """Types by path, if the records showed that no narrower one holds."""
     key: tuple[Path, ...] = ()
     """The key, where it is known already."""
     most_columns: int = MOST_COLUMNS
@@ -187,7 +187,7 @@ class _Inference:
         gone = {path for _, path in order[max(0, self._rules.most_columns - 2 - len(kept)) :]}
         return [path for path in leaves if path in gone]
 
-    # What a column is.
+    # The kind of a column.
 
     def _make_field(
         self, table: _Table, path: Path, seen: Seen, total: int, taken: list[str], *, is_key: bool = False

@@ -40,7 +40,7 @@ class Key:
 def find_key(leaves: Mapping[Path, Seen], records: Iterable[Any], total: int, dataset: str) -> Key:
     """Find the field, or the fields, that identify each of `total` records. Raises NoKeyError.
 
-    `leaves` are the places of scalars and lists; `records` are those that are kept.
+    `leaves` are the places of scalars and lists; `records` is the sample.
     """
     kept = _drop_repeated(records)
     able = [

@@ -60,7 +60,7 @@ class Proposal:
     records: int
     lenient: bool = False
     time_format: str = ""
-    """The format of strptime of the times of change, where they are no JSON times; `time_text` is their column."""
+    """The format of strptime of the times of change, unless they are RFC 3339; `time_text` is their column."""
     time_text: str = ""
     key_evidence: str = ""
     key_doubts: list[str] = field(default_factory=list)

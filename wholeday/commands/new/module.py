@@ -56,7 +56,7 @@ def write_module(dataset: str, url: str, proposal: Proposal) -> str:
 
 
 def write_classes(dataset: str, url: str, proposal: Proposal) -> str:
-    """Return the text of the record classes, those of lists first."""
+    """Return the text of the record classes. The classes of lists come first."""
     thing = to_singular(dataset).replace("_", " ")
     doc = f"{_article(thing)} {thing} of {urlsplit(url).hostname or 'the API'}."
     return "".join(

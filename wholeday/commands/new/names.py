@@ -74,7 +74,7 @@ def _cut(name: str) -> str:
 
 
 def to_singular(name: str) -> str:
-    """Return the singular of an English plural in snake_case; any other name as it is."""
+    """Return the singular of an English plural in snake_case; any other name unchanged."""
     *before, last = name.split("_")
     if last in PLURALS:
         last = PLURALS[last]

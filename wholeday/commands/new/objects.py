@@ -13,7 +13,7 @@ from wholeday.commands.new.observe import LIST, OBJECT, Seen
 FREE = re.compile(r"meta_?data|custom_?fields|annotations|extras?|additional_?properties|user_?data", re.IGNORECASE)
 """Objects whose members are up to the users of the source."""
 BESIDE = {"object", "has_more", "hasmore", "url", "total_count", "totalcount", "count", "next", "total", "pageinfo"}
-"""Fields beside a list in an object that has no other purpose."""
+"""The fields next to a list in an object that only wraps the list."""
 DATA_NAME = re.compile(r"\d+([^A-Za-z_\d]|$)|.*[@/]|[0-9a-f]{8}(-|[0-9a-f]{8})")  # the beginning of a name that is data
 CODES = (re.compile(r"[A-Z]{3}"), re.compile(r"[a-z]{2}([_-][A-Z]{2})?"))  # currencies and languages
 LEAST_SHARE_OF_FIELDS = 0.3  # the same where the name of the object says that these are fields

@@ -48,7 +48,7 @@ LONGEST_FORM = 60  # characters of a text that may be more than a text
 
 @dataclass
 class Seen:
-    """What was seen at one place of the records."""
+    """The observations at one place of the records."""
 
     count: int = 0
     """How many values came, null included."""
@@ -176,14 +176,14 @@ def classify(text: str) -> str:
 
 
 def load_exact(record: RawRecord) -> Any:
-    """Decode a record; a number with a fraction or an exponent keeps its digits. None if it is no usable JSON."""
+    """Decode a record; a number with a fraction or an exponent keeps its digits. None if it is not usable JSON."""
     with suppress(ValueError, decimal.InvalidOperation):
         return None if is_deep(record) else json.loads(bytes(record), parse_float=decimal.Decimal, parse_constant=float)
     return None
 
 
 def load_all(records: Iterable[RawRecord]) -> Iterator[Any]:
-    """Decode records, without those that are no objects."""
+    """Decode the records that are objects."""
     for record in records:
         if isinstance(value := load_exact(record), dict):
             yield value

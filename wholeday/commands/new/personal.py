@@ -20,7 +20,7 @@ NO_PERSON = re.compile(r"(company|organi[sz]ation|team|group|project|product|id|
 
 
 def find_personal(model: Model, seen: Seen) -> list[str]:
-    """List the columns that look personal, those of child tables with the name of their list before."""
+    """List the columns that look personal. A column of a child table has the name of its list in front."""
     return [*_list(model, seen, bool(PEOPLE.search(to_snake(model.class_name))), "")]
 
 

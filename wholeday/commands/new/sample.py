@@ -1,6 +1,6 @@
 """Write the test of a dataset: two invented records, one with a value in each field, one with the least.
 
-Responsibilities: values that are invented, never those of the source.
+Responsibilities: invented values, never values of the source.
 """
 
 import datetime as dt

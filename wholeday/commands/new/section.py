@@ -1,6 +1,6 @@
 """Add the section of a dataset to luigi.cfg.
 
-Responsibilities: comments and other sections stay as they are, byte for byte.
+Responsibilities: comments and other sections do not change by a byte.
 """
 
 from configparser import RawConfigParser

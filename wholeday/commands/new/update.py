@@ -1,6 +1,6 @@
 """Propose the lines for fields that the class of a dataset lacks: from its raw files, without a request.
 
-Responsibilities: which fields are new, and where their lines go in the file. Other lines stay as they are.
+Responsibilities: which fields are new, and where their lines go in the file. Other lines do not change.
 A new column may be null, as records of older days lack it.
 """
 
@@ -39,7 +39,7 @@ class Update:
     before: str
     after: str
     columns: list[str] = field(default_factory=list)
-    """The new columns, those of child tables with the name of their list before."""
+    """The new columns. A column of a child table has the name of its list in front."""
     held: list[str] = field(default_factory=list)
     """The fields that the column with `rest=True` holds already."""
     records: int = 0
