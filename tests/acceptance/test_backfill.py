@@ -425,6 +425,7 @@ def test_slow_day_has_its_own_bar():
 
         url = server.on("/users", respond) + "?on={date}"
         flags = ("--users-url", url, "--users-paginator", "page", "--users-total-header", "X-Total-Count")
+        flags += ("--users-concurrency", "1")
         code, written = run_on_terminal("python", "-m", "wholeday", "backfill", *span(2), *flags)
     assert code == 0, written
     assert re.search(r"━ +50% [\d:-]+ users, 1 of 2 days, [^\n]*\n━[^\n]* 6 pages, 60 of 80 records", written)

@@ -115,7 +115,9 @@ def test_visualiser_shows_progress_of_a_running_day(server):
             return [task for task in tasks if task["name"] == "ExtractUsers"]
 
         url = serve_slowly(server, 0.4)
-        command = start("luigi", "--module", "pipeline", *LOAD, "--users-url", url, "--workers", "2", **environment)
+        command = start(
+            "luigi", "--module", "pipeline", *LOAD, *ONE, "--users-url", url, "--workers", "2", **environment
+        )
         running: list[dict[str, Any]] = []
         began = time.monotonic()
         deadline = time.monotonic() + 60
