@@ -209,3 +209,10 @@ def test_auto_paginator_detects_a_shrinking_total(server: Server) -> None:
     """A deletion moves an unread user to a page already read, and the total shrinks."""
     listing = Listing("next_url", count=5, size=2, keyset=False, total="field", drift=[Step(1, "delete", 0)])
     assert "declare" in str(read_ids(server, listing))
+
+
+@pytest.mark.parametrize("fault", ["html", "error", "500", "cut"])
+def test_failed_second_page_does_not_end_the_overlap(server: Server, fault: str) -> None:
+    """Only a refusal means that the source knows no such offset. Meanwhile a deletion has moved the list."""
+    listing = Listing("offset0", count=3, size=2, drift=[Step(1, "delete", 0)], faults={1: fault})
+    assert read_ids(server, listing, **listing.keys) == {1, 2, 3}

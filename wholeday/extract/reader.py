@@ -190,7 +190,7 @@ class Reader:
         """
         if self.pages > 1 or self._before is None or not self._paging.overlaps(self._largest):
             return request, self._client.fetch(request)
-        page = self._client.fetch_if_known(request)
+        page = self._client.fetch_unless_refused(request)
         if page is None or page.content == self._before[1].content:
             self._paging = replace(self._paging, overlap=False)
             request = self._paging.foresee(self._before[0], self._largest) or request

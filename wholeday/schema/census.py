@@ -144,16 +144,22 @@ class Census:
         return [None if None in values else _hash(values) for values in columns]
 
     def _select_latest(self) -> "tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]]":
-        """Return the distinct keys, sorted, and whether the last record of each is a deletion."""
+        """Return the distinct keys, sorted, and whether the last record of each is a deletion.
+
+        Without deletions the order of the keys does not matter, so they are sorted where they are: millions of keys
+        need much memory. `add_keys` drops the result before it adds to them.
+        """
         import numpy as np
 
         if self._latest is None:
-            keys, deleted = np.array(self._keys, dtype=np.int64), np.array(self._deleted, dtype=np.bool)
             if self._deleted.count(1):
+                keys, deleted = np.array(self._keys, dtype=np.int64), np.array(self._deleted, dtype=np.bool)
                 order = np.argsort(keys, kind="stable")
                 keys, deleted = keys[order], deleted[order]
             else:
+                keys = np.frombuffer(self._keys, np.int64) if self._keys else np.empty(0, np.int64)
                 keys.sort()
+                deleted = np.zeros(len(keys), np.bool)
             last = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
             self._latest = (keys, deleted) if last.all() else (keys[last], deleted[last])
         return self._latest

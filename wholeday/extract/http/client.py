@@ -120,12 +120,24 @@ class Client:
         except failures.RecoverableError as error:
             if error.status in SERVER_BUGS:
                 return None
-        return self.fetch_if_known(request)
-
-    def fetch_if_known(self, request: Request) -> Page | None:
-        """Fetch a page, if necessary after retries; None if the source refuses the request or sends something else."""
         try:
             return self.fetch(request, is_first=True)
+        except AnswerError:
+            return None
+
+    def fetch_unless_refused(self, request: Request) -> Page | None:
+        """Fetch a page like `fetch`; None if the status says that the source does not accept the request."""
+
+        def fetch() -> Page:
+            try:
+                return self._fetch_once(request)
+            except failures.OddAnswerError as error:
+                if error.status in REFUSALS:
+                    raise self.fail(str(error), AnswerError) from None
+                raise
+
+        try:
+            return self._retries.fetch(fetch)
         except AnswerError:
             return None
 
