@@ -383,7 +383,7 @@ def test_selector_of_unusual_body_is_kept(
 
 
 def test_likeliest_of_several_lists_is_a_doubt(server: Server, ask: Callable[..., str]) -> None:
-    """JSON:API sends related records beside the list."""
+    """JSON:API sends related records next to the list."""
     text = ask(server.on("/users", Answer({"data": [{"id": 1}], "included": [{"id": 2}]})))
     assert "the list at 'data' is the likeliest of several" in text
     assert "'included'" in find_row(text, "unsure: the list")

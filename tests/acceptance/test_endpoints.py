@@ -15,8 +15,8 @@ from wholeday.commands.doctor.probe import MOST_REQUESTS
 from wholeday.extract.reader import Reader
 
 COUNT = 120  # more than a page, also of the largest pages
-REFUSED = {"worldwide": "1 of 2 items of the list are no objects"}
-"""Endpoints that no section reads as they are, and the doubt about each of them."""
+REFUSED = {"worldwide": "1 of 2 items of the list are not objects"}
+"""Endpoints that no section can read, and the doubt about each of them."""
 FILTERED = {
     *("shopify", "woocommerce", "chargebee", "harvest", "github", "mailchimp", "fhir", "strapi", "aspnet", "nextpage"),
 }

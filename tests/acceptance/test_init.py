@@ -10,7 +10,7 @@ from tests.support import ROOT
 from tests.support.project import dump_tree, run, run_here
 from wholeday.commands.init import FILES, list_names
 
-# No test changes the path of the tests' own environment: for `init` it is no virtual environment.
+# No test changes the path of the tests' own environment: `init` takes it for another kind of Python.
 ALONE = """
 import resource, sys
 from wholeday.commands import cli

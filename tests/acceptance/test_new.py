@@ -316,7 +316,7 @@ def describe_orders(**properties: Any) -> str:
 
 
 def test_openapi_sharpens_types_and_nulls(server: Server) -> None:
-    """What came has the last word: `text` is declared as a number, and `note` as never null."""
+    """The records have the last word: `text` is declared as a number, and `note` as never null."""
     records = [{"id": 1, "size": 1, "zone": "12", "text": "many", "gone": None, "note": None, "plan": "a"}]
     file = describe_orders(
         id={"type": "integer"},

@@ -26,7 +26,7 @@ AHEAD = 9  # parts that are transformed before the last page comes
 
 
 class Users:
-    """Pages of users, of which one page may be refused."""
+    """Pages of users. One page may be refused."""
 
     def __init__(self, server: Server) -> None:
         self.waits, self.broken, self.people = True, 0, [make_user(number) for number in range(1, PAGES * SIZE + 1)]
@@ -74,7 +74,7 @@ def clean_path() -> Path:
 
 
 def test_transform_takes_over_what_is_there(source: Users, configure: Configure, transformed: list[int]) -> None:
-    """The clean day is that of a run without it, byte for byte."""
+    """A run that transforms nothing ahead writes the same clean files, byte for byte."""
     stages.extract(read_workspace(USERS), DAY)
     assert set(read_clean()) >= {NOTE, "rejects-00004.jsonl.gz", *(f"part-{n:05d}.parquet" for n in range(AHEAD))}
     assert not read_workspace(USERS).folder("clean", DAY).exists()

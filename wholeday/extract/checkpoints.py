@@ -92,7 +92,7 @@ class Checkpoints:
         return [part for window in self.windows for part in window.parts]
 
     def hand_over(self, number: int, part: Part) -> None:
-        """Hand over a finished part to who works with it meanwhile."""
+        """Hand over a finished part, to be transformed during the extraction."""
         if self._take:
             self._take(number, part)
 
@@ -189,7 +189,7 @@ class WindowFiles:
         return self.parts[-1]
 
     def close(self) -> None:
-        """Leave the last part as it is, if it is not finished."""
+        """Close an unfinished part, for a later run to continue."""
         if self._writer:
             self._writer.abandon()
 

@@ -124,7 +124,7 @@ class Examination(Probe):
         odd = sum(not starts_with(record, b"{") for record in self.page.records)
         if odd:
             self.doubt(
-                f"{odd} of {len(self.page.records)} items of the list are no objects, so each is rejected: "
+                f"{odd} of {len(self.page.records)} items of the list are not objects, so each is rejected: "
                 "check whether another URL or format gives a list of objects"
             )
 

@@ -47,7 +47,7 @@ class Sample:
     """The records seen so far."""
 
     seen: Seen = field(default_factory=Seen)
-    """What was seen at each place, also in the records that are not kept."""
+    """The observations at each place, also of records that are not kept."""
     records: list[Any] = field(default_factory=list)
     """The records that are kept, for the search of the key."""
 
@@ -69,7 +69,7 @@ class Rules:
     pinned: Mapping[Path, Type] = field(default_factory=dict)
     """Types by path, if the records showed that no narrower one holds."""
     key: tuple[Path, ...] = ()
-    """The key, where it is known already."""
+    """The key, if it is known already."""
     most_columns: int = MOST_COLUMNS
     may_be_lenient: bool = True
     """Whether the section has, or may get, `lenient = true`."""

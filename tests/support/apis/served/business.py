@@ -177,7 +177,7 @@ class WooCommerce(Endpoint):
 
 
 class Chargebee(Endpoint):
-    """Subscriptions, each beside its customer; `next_offset` is a text; times are seconds."""
+    """Subscriptions, each with its customer; `next_offset` is a text; times are seconds."""
 
     path = "/api/v2/subscriptions"
     key = "subscription.id"

@@ -87,7 +87,7 @@ class Mailchimp(Endpoint):
 
 
 class Twilio(Endpoint):
-    """Messages: a relative `next_page_uri`; numbers and prices are texts, and times those of RFC 2822."""
+    """Messages: a relative `next_page_uri`; numbers and prices are texts, and times follow RFC 2822."""
 
     path = "/2010-04-01/Accounts/AC0123/Messages.json"
     key = "sid"
