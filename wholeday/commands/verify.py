@@ -136,7 +136,7 @@ class _Comparison:
             yield from _check_clock(marker)
             if clean and clean.sha256 == marker.clean_sha256 and date not in self.audit.faults:
                 yield from self._compare_loaded_rows(self.audit, marker, raw, clean)
-        elif self.audit and raw and clean and clean.raw_sha256 == [part.sha256 for part in raw.parts]:
+        elif self.audit and raw and clean and clean.raw_sha256 == raw.hashes:
             day = load_stage.read_clean(self.workspace, date)
             # If they differ, the day was extracted again and is not loaded yet.
             if self.audit.is_loaded_from(day.draft):
@@ -183,7 +183,7 @@ def verify_files(
     clean, clean_findings = _read_folder(clean_folder, "clean", CleanManifest, required and bool(raw))
     yield from [*raw_findings, *clean_findings]
     expected: dict[str, Any] = {"clean_sha256": clean.sha256} if clean else {}
-    if raw and clean and clean.raw_sha256 != [part.sha256 for part in raw.parts]:
+    if raw and clean and clean.raw_sha256 != raw.hashes:
         yield Finding(date, "clean", "does not belong to the raw files: reprocess the day")
         expected = {"raw_sha256": raw.sha256}
     elif raw and clean:

@@ -9,11 +9,12 @@ import datetime as dt
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote as percent_encode
+from urllib.parse import urlsplit
 
 from wholeday.config.days import SNAPSHOT
-from wholeday.config.source import Source
+from wholeday.config.source import Source, list_sections
 from wholeday.errors import ConfigError
 from wholeday.text import walk_texts
 
@@ -23,10 +24,15 @@ UNITS = {"iso": SECOND, "date": DAY, "epoch": SECOND, "epoch_ms": dt.timedelta(m
 LOWER_BOUNDS = ("day_start", "watermark")
 NAMES = ("date", "day_start", "day_stop", "watermark")
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w-]*)(?::([^{}]*))?\}")
+OF_PARENT = re.compile(r"\{([A-Za-z_]\w*)\.([A-Za-z_]\w*)\}")
+EITHER = re.compile(rf"(?P<of_parent>{OF_PARENT.pattern})|{PLACEHOLDER.pattern}")
 DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 
 # Likely misspellings and the placeholder that they mean. `date` has none, as `{Date}` and `{data}` are common fields.
 MEANT = {"daystart": "day_start", "daystop": "day_stop", "dayend": "day_stop", "watermark": "watermark"}
+Values: TypeAlias = Mapping[str, dt.datetime | dt.date | str | int]
+"""The value of each placeholder: of `repos.owner`, a text or an integer."""
+
 NEAR = 0.8  # similarity of a misspelt name
 
 # The directives of strftime that name a time unambiguously, grouped by meaning.
@@ -36,8 +42,10 @@ PLAIN = ("%%", "%a", "%A", "%z", "%Z")  # a percent sign, and what the time impl
 DIRECTIVES = (YEAR, *MONTHS, DAY_OF_MONTH, DAY_OF_YEAR, HOUR, HALF, AM_PM, MINUTE, SECONDS, FRACTION, *PLAIN)
 
 
-def render(text: str, values: Mapping[str, dt.datetime | dt.date], quote: bool = False) -> str:
+def render(text: str, values: Values, quote: bool = False) -> str:
     """Replace the placeholders `{name}` and `{name:format}` in a text; with `quote`, percent-encode the values.
+
+    `{DATASET.column}` is a placeholder if `values` has this name.
 
     Formats are iso (2026-10-31T00:00:00Z, the default), date, epoch, epoch_ms, or directives of strftime. A lower bound
     is rounded down to the unit of its format, less one unit, so that no comparison at the source loses a record at the
@@ -46,17 +54,21 @@ def render(text: str, values: Mapping[str, dt.datetime | dt.date], quote: bool =
     """
 
     def replace(match: re.Match[str]) -> str:
-        if (found := _check_placeholder(match)) is None:
+        if match["of_parent"]:
+            shown = values.get(match[0][1:-1], match[0])
+        elif (found := _check_placeholder(match[0])) is None:
             return match[0]
-        name, form = found
-        value = values[name]
-        if isinstance(value, dt.datetime):
-            shown = _format_time(value, form, is_lower=name in LOWER_BOUNDS)
         else:
-            shown = value.strftime(form) if "%" in form else value.isoformat()
-        return percent_encode(shown, safe="") if quote else shown
+            shown = _format(values[found[0]], *found)
+        return percent_encode(str(shown), safe="") if quote and shown != match[0] else str(shown)
 
-    return PLACEHOLDER.sub(replace, text)
+    return EITHER.sub(replace, text)
+
+
+def _format(value: Any, name: str, form: str) -> str:
+    if isinstance(value, dt.datetime):
+        return _format_time(value, form, is_lower=name in LOWER_BOUNDS)
+    return value.strftime(form) if "%" in form else value.isoformat()
 
 
 def find_placeholders(config: Source) -> set[str]:
@@ -67,7 +79,7 @@ def find_placeholders(config: Source) -> set[str]:
     names = set()
     for text in walk_texts([config.url, config.params, config.body, config.headers]):
         for match in PLACEHOLDER.finditer(text):
-            if (found := _check_placeholder(match)) is None:
+            if (found := _check_placeholder(match[0])) is None:
                 continue
             if config.mode == SNAPSHOT and found[0] != "date":
                 raise ConfigError(
@@ -78,36 +90,68 @@ def find_placeholders(config: Source) -> set[str]:
     return names
 
 
+def find_parent(config: Source) -> tuple[str, tuple[str, ...]] | None:
+    """Return the dataset whose rows a source is asked for, and its columns in `{DATASET.column}`; None without one.
+
+    Raises ConfigError for an unknown dataset in `url`, for two datasets, and for a place that no value may fill.
+    """
+    where, known = f"[{config.section}]", list_sections()
+    found: dict[str, dict[str, None]] = {}
+    for text in walk_texts([config.url, config.params, config.body, config.headers]):
+        for match in OF_PARENT.finditer(text):
+            dataset, column = match.groups()
+            if dataset in known:
+                found.setdefault(dataset, {})[column] = None
+            elif text == config.url or difflib.get_close_matches(dataset, known, n=1, cutoff=NEAR):
+                raise ConfigError(
+                    f"{where} {match[0]}: there is no dataset {dataset}; there are {', '.join(sorted(known))}. "
+                    "To write it as text, add a space after the brace"
+                )
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ConfigError(
+            f"{where} asks for each row of {' and of '.join(sorted(found))}: use the columns of one dataset"
+        )
+    ((dataset, columns),) = found.items()
+    if dataset == config.section:
+        raise ConfigError(f"{where} asks for each of its own rows: name another dataset in {{{dataset}.…}}")
+    if OF_PARENT.search(urlsplit(config.url).netloc):
+        raise ConfigError(f"{where} url: a column of {dataset} cannot stand in the host: write it in the path or query")
+    return dataset, tuple(columns)
+
+
 def find_units(config: Source) -> list[tuple[str, dt.timedelta]]:
     """Return each placeholder for a bound of the day, with the smallest step that its format shows."""
     found = []
     for text in walk_texts([config.url, config.params, config.body, config.headers]):
         for match in PLACEHOLDER.finditer(text):
-            name, form = _check_placeholder(match) or ("", "")
+            name, form = _check_placeholder(match[0]) or ("", "")
             if name in ("day_start", "day_stop"):
                 found.append((match[0], _find_unit(match[0], form, name) if "%" in form else UNITS[form]))
     return found
 
 
-def _check_placeholder(match: re.Match[str]) -> tuple[str, str] | None:
+def _check_placeholder(text: str) -> tuple[str, str] | None:
     """Return name and format of a placeholder; None if the braces are text. Raises ConfigError for a likely mistake."""
-    name, form = match[1], match[2] if match[2] is not None else "iso"
+    name, colon, form = text[1:-1].partition(":")
+    form = form if colon else "iso"
     if name not in NAMES:
         word = re.sub(r"[^a-z]", "", name.lower())
         if near := difflib.get_close_matches(word, MEANT, n=1, cutoff=NEAR):
             raise ConfigError(
-                f"unknown placeholder {match[0]}: did you mean {{{MEANT[near[0]]}}}? "
+                f"unknown placeholder {text}: did you mean {{{MEANT[near[0]]}}}? "
                 "To write it as text, add a space after the brace"
             )
         return None
     if "%" in form:
-        _find_unit(match[0], form, name)
+        _find_unit(text, form, name)
     elif form not in UNITS or (name == "date" and form not in ("iso", "date")):
         known = ", ".join(UNITS if name != "date" else ("date",))
         near = difflib.get_close_matches(form.lower(), UNITS, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise ConfigError(
-            f"{match[0]} has an unknown format '{form}': use {known} or directives of strftime, such as %Y-%m-%d"
+            f"{text} has an unknown format '{form}': use {known} or directives of strftime, such as %Y-%m-%d"
             f"{hint}. To write it as text, add a space after the brace"
         )
     return name, form
@@ -180,7 +224,7 @@ def _round(value: dt.datetime, unit: dt.timedelta, is_lower: bool) -> dt.datetim
     return wall
 
 
-def render_all(value: Any, values: Mapping[str, dt.datetime | dt.date]) -> Any:
+def render_all(value: Any, values: Values) -> Any:
     """Replace the placeholders in each text of nested lists and objects."""
     if isinstance(value, str):
         return render(value, values)

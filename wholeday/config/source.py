@@ -4,7 +4,6 @@ Responsibilities: the keys, the defaults of a preset, and errors for values that
 """
 
 import datetime as dt
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -228,7 +227,16 @@ class Source(Days):
             )
 
 
-@functools.cache
+_sections: dict[str, type[Source]] = {}
+
+
 def make_section(name: str) -> type[Source]:
     """Return the class of a dataset's section. From now on its keys are flags of Luigi's command line."""
-    return type(name, (Source,), {"section": name, "__doc__": f"Section `[{name}]` of luigi.cfg."})
+    if name not in _sections:
+        _sections[name] = type(name, (Source,), {"section": name, "__doc__": f"Section `[{name}]` of luigi.cfg."})
+    return _sections[name]
+
+
+def list_sections() -> list[str]:
+    """List the names of all datasets that this process has defined."""
+    return list(_sections)

@@ -112,7 +112,7 @@ def read_clean(workspace: Workspace, date: dt.date) -> CleanDay:
     """Read the manifests of `date`. The parts are read as rows and rejects are consumed."""
     raw, clean = workspace.folder("raw", date), workspace.folder("clean", date)
     read, made = raw.read_manifest(RawManifest), clean.read_manifest(CleanManifest)
-    if made.raw_sha256 != [part.sha256 for part in read.parts]:
+    if made.raw_sha256 != read.hashes:
         raise FolderError(f"{clean} does not match {raw}, which was extracted again: run the day again")
     set_load(read.as_of)
     draft = Marker(

@@ -59,6 +59,11 @@ class Column:
         """Whether the column holds a list of scalars."""
         return get_origin(self.type) is list and self.children is None
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether its path leads to its value: not for the rest of a record, nor for a column of the parent."""
+        return not self.options.rest and self.options.parent is None
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -81,6 +86,11 @@ class Columns:
     def kinds(self) -> dict[str, str]:
         """The kind of each column by its name."""
         return {column.name: column.kind for column in self.columns}
+
+    @property
+    def of_parent(self) -> tuple[Column, ...]:
+        """The columns whose values come from the parent."""
+        return tuple(column for column in self.columns if column.options.parent is not None)
 
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns)

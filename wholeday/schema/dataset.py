@@ -5,17 +5,24 @@ Non-goals: the settings of a run, and where files and tables are (`storage.works
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wholeday.config.placeholders import find_parent
 from wholeday.config.source import Source, make_section
 from wholeday.errors import DatasetError
-from wholeday.schema.columns import Columns, read_columns
+from wholeday.schema.columns import Column, Columns, read_columns
 from wholeday.schema.conversion import Clean, Conversion
+from wholeday.schema.kinds import DATE, INTEGER, JSON, TEXT, UUID
 from wholeday.schema.record import Record
 
 if TYPE_CHECKING:
     from wholeday.schema.tables import Declared
+
+
+SENDABLE = (INTEGER, TEXT, UUID, DATE)
+"""The kinds of columns whose values can stand in a request."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Dataset:
     def __post_init__(self) -> None:
         """Define the section, so that its keys are flags of Luigi's command line."""
         make_section(self.name)
+        _datasets[self.name] = self
 
     @property
     def config(self) -> type[Source]:
@@ -59,6 +67,62 @@ class Dataset:
         except DatasetError as error:
             raise DatasetError(f"dataset {self.name}: {error}") from error
 
+    def find_parents(self, settings: Source) -> "Parents | None":
+        """Return the dataset whose rows the source is asked for; None without one.
+
+        Raises ConfigError, and DatasetError if a column does not fit.
+        """
+        named, taken = find_parent(settings), self.columns.of_parent
+        if named is None:
+            if taken:
+                raise DatasetError(
+                    f"dataset {self.name}: column {taken[0].name} is taken from a parent, and [{self.name}] asks for "
+                    "each row of no dataset: put {DATASET.column} into url, params, body or headers"
+                )
+            return None
+        parent, placeholders = _datasets[named[0]], named[1]
+        known = {column.name: column for column in parent.columns}
+        for name in placeholders:
+            _check_column(self, parent, known.get(name), f"{{{parent.name}.{name}}}", SENDABLE)
+        for column in taken:
+            theirs = known.get(str(column.options.parent))
+            _check_column(self, parent, theirs, f"Field(parent={column.options.parent!r})", (column.kind,))
+            if theirs and theirs.is_nullable and not column.is_nullable:
+                raise DatasetError(
+                    f"dataset {self.name}: column {column.name} must not be null, and {theirs.name} of {parent.name} "
+                    "may be: declare it | None"
+                )
+        columns = dict.fromkeys([*placeholders, *(str(column.options.parent) for column in taken)])
+        return Parents(parent, placeholders, tuple(columns))
+
     def conversion(self, settings: Source) -> Conversion:
         """Return what decides which row a record becomes, with the settings of a run."""
         return Conversion(self.record_class, self.clean, settings.deleted_when, settings.timezone, settings.lenient)
+
+
+@dataclass(frozen=True)
+class Parents:
+    """The parents of a dataset: one series of requests is sent for each of their rows."""
+
+    dataset: Dataset
+    placeholders: tuple[str, ...]
+    """The columns in the placeholders of the section."""
+    columns: tuple[str, ...]
+    """These columns, and those that the record class takes from the parent."""
+
+
+_datasets: dict[str, Dataset] = {}
+
+
+def _check_column(dataset: Dataset, parent: Dataset, column: Column | None, what: str, kinds: Sequence[str]) -> None:
+    """Raise DatasetError unless the column that `what` names exists, with one of these kinds."""
+    if column is None:
+        raise DatasetError(
+            f"dataset {dataset.name}: {what}: {parent.name} has no such column; it has "
+            f"{', '.join(column.name for column in parent.columns)}"
+        )
+    if column.kind not in kinds or column.kind == JSON:
+        raise DatasetError(
+            f"dataset {dataset.name}: {what}: the column of {parent.name} holds {column.kind}, and "
+            f"{' or '.join(kinds)} is needed: choose another column, or declare the type of that one"
+        )

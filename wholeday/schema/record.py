@@ -49,6 +49,7 @@ class FieldOptions:
     decimal_places: int | None = None
     fields_gate: bool = True
     rest: bool = False
+    parent: str | None = None
 
 
 def Field(source: str | None = None, /, **options: Any) -> Any:  # noqa: N802 - as in pydantic and SQLModel
@@ -66,6 +67,7 @@ def Field(source: str | None = None, /, **options: Any) -> Any:  # noqa: N802 - 
     - `max_digits`, `decimal_places`: digits of a Decimal, in all and after the point. Both are needed.
     - `fields_gate`: False, if a day may lack the field although earlier days had it.
     - `rest`: the column, of type Json, holds the fields that no other column reads.
+    - `parent`: the column of the parent that the value comes from, where a dataset asks for each row of another one.
 
     Raises DatasetError for an unknown argument. Their values are checked when the class is read.
     """

@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 PREPARED = f"{MANIFEST}.new"
 NOTE = f"{MANIFEST}.ahead"
 CHECKPOINTS = "progress.jsonl"
-PARTS = ("part-", "rejects-")
+PARTS = ("part-", "rejects-", "parents.")
 
 # How to replace a damaged day. While its marker exists, a run takes a loaded day for done: the marker must go too.
 REMEDIES = {
@@ -43,6 +43,7 @@ class NamedFiles(msgspec.Struct):
 
     parts: list[Part]
     rejects: list[Part] = []
+    parents: Part | None = None
 
 
 class DayFolder:
@@ -256,7 +257,7 @@ class DayFolder:
 
     def _read_named(self) -> list[Part]:
         manifest = self.read_manifest(NamedFiles)
-        return [*manifest.parts, *manifest.rejects]
+        return [*manifest.parts, *manifest.rejects, *([manifest.parents] if manifest.parents else [])]
 
     def _remove(self, names: Iterable[str]) -> None:
         self._storage.remove([self.path / name for name in sorted(names)])

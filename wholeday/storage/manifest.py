@@ -76,14 +76,26 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     unknown_fields: list[str]
     gates: list[Verdict]
     parts: list[Part]
+    parents: Part | None = None
+    """The list of the parents that were asked (see `parents`); None if the dataset has no parents."""
     forgotten: int = 0
     """The number of records that `forget` removed from the parts."""
     erasures: list[Erasure] = []
 
     @property
     def sha256(self) -> str:
-        """Return the digest of all parts, as the marker stores it."""
-        return digest(self.parts)
+        """Return the digest of all files, as the marker stores it."""
+        return digest(self.files)
+
+    @property
+    def hashes(self) -> list[str]:
+        """The sha256 of each file."""
+        return [part.sha256 for part in self.files]
+
+    @property
+    def files(self) -> list[Part]:
+        """List the files of the day: the parts, and the list of parents."""
+        return [*self.parts, *([self.parents] if self.parents else [])]
 
 
 class Presence(msgspec.Struct, frozen=True):
@@ -94,7 +106,7 @@ class Presence(msgspec.Struct, frozen=True):
 
 
 class CleanManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a raw day was transformed to: its rows, and its rejects by reason. `raw_sha256` names the raw parts."""
+    """What a raw day was transformed to: its rows, and its rejects by reason. `raw_sha256` names the raw files."""
 
     dataset: str
     date: dt.date

@@ -57,7 +57,7 @@ def transform_day(
         CleanManifest(
             dataset=workspace.name,
             date=date,
-            raw_sha256=[part.sha256 for part in manifest.parts],
+            raw_sha256=manifest.hashes,
             transform_version=workspace.version,
             rows=sum(result.clean.records for result in results),
             rejected=reasons.total(),
@@ -89,7 +89,7 @@ def read_current(raw: RawManifest, clean: DayFolder, version: str) -> CleanManif
         manifest = clean.read_manifest(CleanManifest)
     except FolderError:  # of an older format, or damaged: the day can be transformed again
         return None
-    made = [part.sha256 for part in raw.parts], version
+    made = raw.hashes, version
     return manifest if (manifest.raw_sha256, manifest.transform_version) == made else None
 
 
@@ -150,6 +150,6 @@ def _check_fields(
 def _is_judged(raw: RawManifest, clean: DayFolder) -> bool:
     """Return whether these raw files passed the gate before: a clean day was published from them."""
     try:
-        return clean.exists() and clean.read_manifest(CleanManifest).raw_sha256 == [part.sha256 for part in raw.parts]
+        return clean.exists() and clean.read_manifest(CleanManifest).raw_sha256 == raw.hashes
     except FolderError:  # damaged, or of an older format
         return False

@@ -119,7 +119,7 @@ def _build_clean_manifest(
     parts, rejects = after[: len(manifest.parts)], after[len(manifest.parts) :]
     return msgspec.structs.replace(
         manifest,
-        raw_sha256=[part.sha256 for part in raw_manifest.parts],
+        raw_sha256=raw_manifest.hashes,
         rows=sum(part.records for part in parts),
         rejected=sum(part.records for part in rejects),
         reasons=dict(Counter(manifest.reasons) - reasons),

@@ -149,7 +149,7 @@ def read_clean_manifest(clean: DayFolder, raw_manifest: RawManifest) -> CleanMan
     """Read the clean manifest that belongs to a raw day. Return None if there is none."""
     with suppress(FolderError):
         manifest = clean.read_manifest(CleanManifest)
-        if manifest.raw_sha256 == [part.sha256 for part in raw_manifest.parts]:
+        if manifest.raw_sha256 == raw_manifest.hashes:
             return manifest
     return None
 

@@ -1,0 +1,74 @@
+"""Store the list of parents that a day asked, in their order: the file `parents.json.gz` of a raw day.
+
+The list is frozen before the first request. It says which lines of the parts belong to which parent, as the parts hold
+the records of one parent after those of another. So a day can be transformed again without the table of the parents.
+
+Responsibilities: the file, and the parents of the lines of a part. Non-goals: who is asked (`extract.parents`).
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from wholeday.errors import FolderError
+from wholeday.storage.lines import pack, unpack
+from wholeday.storage.manifest import Part
+
+PARENTS = "parents.json.gz"
+
+
+class Parent(msgspec.Struct, frozen=True, kw_only=True):
+    """The parents that share one series of requests, because their values are the same; usually one."""
+
+    keys: list[list[Any]]
+    """Their keys in the table of the parents."""
+    values: dict[str, Any]
+    """By column of the parents: the value, as JSON. These columns fill placeholders and columns of the records."""
+    is_late: bool = False
+    """Whether no loaded day asked them before: they are read from their beginning."""
+    watermark: dt.datetime | None = None
+    """The bound for `{watermark}`."""
+    outcome: Literal["", "read", "missing"] = ""
+    """`missing` if the source answered their first page with 404; empty before they were asked."""
+    pages: int = 0
+    records: int = 0
+    """The number of their lines in the parts."""
+
+
+class Run(NamedTuple):
+    """Consecutive lines of a part that belong to one parent."""
+
+    records: int
+    values: dict[str, Any]
+
+
+def pack_parents(parents: Sequence[Parent]) -> Iterator[tuple[int, bytes]]:
+    """Return the content of the file as chunks, one line for each of `parents`."""
+    return pack([[msgspec.json.encode(parent) for parent in parents]])
+
+
+def unpack_parents(data: bytes) -> list[Parent]:
+    """Return the content of the file."""
+    return [msgspec.json.decode(line, type=Parent) for line in unpack(data)]
+
+
+def split_runs(parents: Iterable[Parent], parts: Iterable[Part]) -> list[tuple[Run, ...]]:
+    """Return, for each part, the runs of its lines."""
+    left = ((parent.records, parent.values) for parent in parents)
+    count, values = 0, dict[str, Any]()
+    found = []
+    for part in parts:
+        runs, need = [], part.records
+        while need:
+            while not count:
+                try:
+                    count, values = next(left)
+                except StopIteration:
+                    raise FolderError(f"{PARENTS} does not account for all lines of the parts") from None
+            taken = min(count, need)
+            runs.append(Run(taken, values))
+            count, need = count - taken, need - taken
+        found.append(tuple(runs))
+    return found
