@@ -134,7 +134,7 @@ def test_killed_extraction_resumes(server):
     command.send_signal(signal.SIGKILL)
     command.communicate()
     go.set()
-    began = json.loads(Path(f"data/raw/users/date={DAY}", CHECKPOINTS).read_bytes().splitlines()[0])[1]
+    began = json.loads(Path(f"data/raw/users/date={DAY}", CHECKPOINTS).read_bytes().splitlines()[0])["started_at"]
     server.requests.clear()
     again = luigi_run("ExtractUsers", "--date", str(DAY), *flags)
     assert again.returncode == 0, again.stderr

@@ -278,7 +278,7 @@ def _compare_transform(
         again = DayFolder(scratch, "clean", workspace.name, raw.date)
         again.clear()
         try:
-            results = parts.transform_parts(workspace, raw_folder, raw.parts, again)
+            results = parts.transform_parts(workspace, raw_folder, raw, again)
         except PipelineError as error:
             yield Finding(raw.date, "clean", f"cannot transform the raw files again: {error}")
             return

@@ -114,6 +114,16 @@ class Source(Days):
     )
     concurrency = bounded(int, 1, 64, default=4, description="most requests at a time; fewer while the source refuses")
     split = bounded(int, 1, 1440, default=1, description="windows of a day that are read side by side")
+    parents = luigi.ChoiceParameter(
+        choices=["all", "changed"],
+        default="all",
+        description="with {DATASET.column}: ask each row of the dataset, or those that changed in the day",
+    )
+    missing_parent = luigi.ChoiceParameter(
+        choices=["fail", "skip"],
+        default="fail",
+        description="with {DATASET.column}: what a 404 for the first page of a parent means to the day",
+    )
     requests_per_second = bounded(float, 0, 10**6, default=0.0, description="limit of requests; 0: no limit")
     timeout = bounded(float, 0.001, 1800, default=30.0, description="seconds without a byte before a request fails")
     retries = bounded(int, 0, 1000, default=5, description="how often to repeat a request that may succeed later")

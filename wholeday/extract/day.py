@@ -7,7 +7,7 @@ Non-goals: how the source is read (`reader`), and how far a checkpoint reaches (
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from wholeday import clock
@@ -18,6 +18,7 @@ from wholeday.errors import QualityError
 from wholeday.extract import gates
 from wholeday.extract.checkpoints import Checkpoints
 from wholeday.extract.http.auth import name_source
+from wholeday.extract.parents import Asking, ParentsReading, check_parents, freeze
 from wholeday.extract.position import MovedError
 from wholeday.extract.reader import WrongSourceError
 from wholeday.extract.windows import Listener, Reading
@@ -26,15 +27,16 @@ from wholeday.schema.census import Census
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.known_source import describe_ways_out
 from wholeday.storage.manifest import Part, RawManifest, Verdict
+from wholeday.storage.parents import PARENTS, Parent, pack_parents
 from wholeday.storage.workspace import Workspace
 
 # Keys that may change before an extraction is resumed: credentials, patience, what counts as the end or as an error.
 PATIENCE = {
     *("auth", "token_file", "timeout", "retries", "max_wait", "concurrency", "requests_per_second"),
-    *("accept", "end_when", "ok_when"),
+    *("accept", "end_when", "ok_when", "missing_parent"),
 }
 
-CountCleaned = Callable[[DayFolder, Iterable[Part]], Census]
+CountCleaned = Callable[[DayFolder, Sequence[Part], Sequence[Parent]], Census]
 
 
 class Follower(Protocol):
@@ -57,6 +59,7 @@ def extract_day(
     count_cleaned: CountCleaned,
     *listeners: Listener,
     follower: Follower | None = None,
+    asking: Asking | None = None,
 ) -> None:
     """Extract the records of `date` from the source into its raw folder.
 
@@ -65,7 +68,7 @@ def extract_day(
     if a snapshot seems to lack too many users.
 
     An interrupted extraction resumes after its last stored page, if the source still sends that page. Stored pages are
-    deleted only if the answers are proven wrong.
+    deleted only if the answers are proven wrong. `asking` knows the parents, if the source is asked for each of them.
 
     Raises DayNotClosedError, SourceError, QualityError, ConfigError, FolderError, DatasetError.
     """
@@ -79,20 +82,21 @@ def extract_day(
     verdicts = [another] if another else []
     # Before the first request: do not ask a source whose answer could not be used.
     _check_verdicts(workspace, date, verdicts, describe_ways_out(workspace.name))
-    watermark = known.watermark_before(date) if "watermark" in find_placeholders(settings) else None
+    has_watermark = "watermark" in find_placeholders(settings) and asking is None  # each parent has one of its own
+    watermark = known.watermark_before(date) if has_watermark else None
     request_digest = _digest_request(settings, workspace.pipeline.part_records, watermark)
-    take = follower.add if follower else None
+    take = follower.add if follower and asking is None else None
     checkpoints = Checkpoints(folder, request_digest, started_at, settings.split, take)
     try:
         try:
-            reading = _read(workspace, date, watermark, checkpoints, *listeners)
+            reading = _read(workspace, date, watermark, asking, checkpoints, *listeners)
         except MovedError as error:
             logger.info("%s: cannot resume the interrupted extraction; restarting", error)
             folder.clear()
             if follower:
                 follower.restart()
             checkpoints = Checkpoints(folder, request_digest, started_at, settings.split, take)
-            reading = _read(workspace, date, watermark, checkpoints, *listeners)
+            reading = _read(workspace, date, watermark, asking, checkpoints, *listeners)
         if follower:
             follower.stop()
         census = reading.take_census()
@@ -106,7 +110,7 @@ def extract_day(
         as_of = checkpoints.started_at - settings.settle
         judged = gates.judge(
             *(workspace.history_dir, date, settings, census, as_of, known),
-            lambda: count_cleaned(folder, checkpoints.parts),
+            lambda: count_cleaned(folder, checkpoints.parts, reading.parents),
         )
         hint = f"find the cause, or let this run through with --{workspace.name}-accept"
         _check_verdicts(workspace, date, judged, hint)
@@ -134,6 +138,7 @@ def extract_day(
         unknown_fields=census.unknown,
         gates=[*verdicts, *judged],
         parts=checkpoints.parts,
+        parents=_write_parents(folder, reading),
     )
     folder.remove_checkpoints()
     folder.publish(manifest)
@@ -143,17 +148,37 @@ def extract_day(
         *(workspace.name, date, count(reading.records, "record"), count(reading.pages, "page")),
         f", {count(repeated, 'record')} with a repeated key" if repeated else "",
     )
+    if isinstance(reading, ParentsReading) and reading.missing:
+        logger.warning("%s %s: %s", workspace.name, date, reading.describe_missing())
 
 
 def _read(
-    workspace: Workspace, date: dt.date, watermark: dt.datetime | None, checkpoints: Checkpoints, *listeners: Listener
-) -> Reading:
+    workspace: Workspace,
+    date: dt.date,
+    watermark: dt.datetime | None,
+    asking: Asking | None,
+    checkpoints: Checkpoints,
+    *listeners: Listener,
+) -> Reading | ParentsReading:
     """Read the source to its end into parts, from the checkpoints on."""
-    settings = workspace.settings
+    settings, make_census = workspace.settings, workspace.conversion.make_census
     set_load(checkpoints.started_at - settings.settle)
-    reading = Reading(settings, date, watermark, workspace.conversion.make_census)
+    reading: Reading | ParentsReading
+    if asking is None:
+        reading = Reading(settings, date, watermark, make_census)
+    else:
+        check_parents(settings)
+        parents = checkpoints.freeze_parents(lambda: freeze(settings, date, asking))
+        reading = ParentsReading(settings, date, asking.name, parents, make_census)
     reading.read(checkpoints.windows, workspace.pipeline.part_records, listeners)
     return reading
+
+
+def _write_parents(folder: DayFolder, reading: Reading | ParentsReading) -> Part | None:
+    """Write the list of parents with what came of them; None without parents."""
+    if isinstance(reading, Reading):
+        return None
+    return folder.write(PARENTS, pack_parents(reading.parents))
 
 
 def _warn(settings: Source, date: dt.date, now: dt.datetime) -> None:

@@ -8,14 +8,13 @@ parsers of requests and httpx keep one link for each relation, and report neithe
 `results` that Sentry sends.
 """
 
-import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Self
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
-from wholeday.config.placeholders import render, render_all
+from wholeday.config.placeholders import Values, render, render_all
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError
 from wholeday.extract.http.auth import strip_userinfo
@@ -196,7 +195,7 @@ class Paging:
         return last
 
 
-def build_request(config: Source, values: Mapping[str, dt.datetime | dt.date]) -> Request:
+def build_request(config: Source, values: Values) -> Request:
     """Build the request that the section describes, with `values` for its placeholders."""
     return Request(
         strip_userinfo(render(config.url, values, quote=True)),

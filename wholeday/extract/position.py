@@ -21,8 +21,6 @@ class Position(msgspec.Struct, frozen=True):
     """The digest of the page's records."""
     pages: int
     records: int
-    seen: int
-    """The number of digests before this page's records."""
     totals: tuple[int | None, int | None]
     paging: dict[str, Any]
     decision: str

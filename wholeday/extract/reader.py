@@ -8,10 +8,9 @@ nothing follows, or ending with another number of records than the source declar
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -59,6 +58,26 @@ class Counts(Protocol):
     def total(self) -> int | None:
         """How many records the source declares."""
 
+    @property
+    def done(self) -> tuple[int, int] | None:
+        """How many parents are read, and of how many; None if the source is not asked for each parent."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a reader stands: at a page, whose records the caller has."""
+
+    position: Position | None
+    """The position of the page; None if it cannot be stored, because a link holds a secret or records are missing."""
+    digests: tuple[str, ...]
+    """The digests of requests and pages that came before the page and behind the state before."""
+    has_more: bool
+    """Whether another page follows."""
+    gap: str
+    """The first page without records although the source declares more."""
+    skipped: int
+    """How many records of the page an interrupted extraction has stored already."""
+
 
 class Reader:
     """Read a source once for one day. Iterate it for the pages, each a list of records.
@@ -68,6 +87,8 @@ class Reader:
     caller processes the page before.
     """
 
+    done: tuple[int, int] | None = None
+
     def __init__(
         self,
         config: Source,
@@ -76,12 +97,17 @@ class Reader:
         census: Census | None = None,
         window: Window | None = None,
         client: Client | None = None,
+        parent: Mapping[str, str | int] | None = None,
     ) -> None:
-        """Prepare to read a window of the day, by default all of it. A `client` of several readers is open already."""
+        """Prepare to read a window of the day, by default all of it. A `client` of several readers is open already.
+
+        `parent` holds the values of the placeholders of a parent, as in `repos.owner`.
+        """
         find_placeholders(config)
         whole = config.window(date)
         window = window or Window(whole.start - config.lookback, whole.stop)
-        values = {
+        values: dict[str, dt.datetime | dt.date | str | int] = {
+            **(parent or {}),
             "date": date,
             "day_start": config.localize(window.start),
             "day_stop": config.localize(window.stop),
@@ -105,19 +131,19 @@ class Reader:
         """How many records the source declares."""
         self._total_pages: int | None = None
         self.census = census or Census()
-        self.position: Position | None = None
-        """The position of the current page; None if it cannot be stored, because a link holds a secret."""
-        self.has_more = True
-        """Whether another page follows the current one."""
+        self._position: Position | None = None
+        self._has_more = True
         self.page_digest = ""
         """The digest of the records of the current page."""
         self.skipped = 0
         """How many records of the current page an interrupted extraction has stored already."""
-        self.gap, self._gap_at = "", (0, 0)
-        """The first page without records although the source declares more; an extraction resumes before it."""
+        self._gap, self._gap_at = "", (0, 0)
         self._declared: dict[str, list[tuple[float, int]]] = {"records": [], "pages": []}
         """Of each total: when a page declared more than all before, and how many."""
         self._seen: dict[str, str] = {}
+        self._before_page: list[str] = []
+        self._of_page: list[str] = []
+        """Digests in `_seen` that no state has named: those before the current page, and its own."""
         self._uncounted: tuple[Request, Page] | None = None
         self._span: tuple[int, int] | None = None
         self._resumed: Position | None = None
@@ -135,9 +161,10 @@ class Reader:
         self._seen = dict.fromkeys(seen, "an earlier page")
         self._resumed, self.skipped = position, taken
 
-    def seen(self, start: int, stop: int) -> list[str]:
-        """Return a range of the digests of requests and pages, in their order."""
-        return list(islice(self._seen, start, stop))
+    def describe_state(self) -> State:
+        """Describe where the reader stands, for a checkpoint."""
+        digests, self._before_page = tuple(self._before_page), []
+        return State(self._position, digests, self._has_more, self._gap, self.skipped)
 
     def __iter__(self) -> Generator[Sequence[msgspec.Raw]]:
         """Yield the records of each page. Of the page at which an extraction resumes, `skipped` were stored before."""
@@ -149,7 +176,7 @@ class Reader:
             try:
                 while True:
                     request, following = self._take(request, page)
-                    self.has_more = following is not None
+                    self._has_more = following is not None
                     self._before = request, page
                     ahead.schedule(request, following, self._foresee, self._count_ahead(page))
                     self._count_page()
@@ -200,11 +227,12 @@ class Reader:
     def _join(self, request: Request, page: Page) -> tuple[Request, Page]:
         """Return the page without the records of the page before, or another page that continues it."""
         assert self._before is not None  # noqa: S101 - the caller has set it
-        if page.end or self.gap or not self._paging.overlaps(self._before[1].received):
+        if page.end or self._gap or not self._paging.overlaps(self._before[1].received):
             return request, page
         joined, page = join(self._client, self.census, self._config.retries, self._before, (request, page))
-        if joined != request:  # its request may come again
-            self._seen.pop(digest(request.identity), None)
+        # The request may come again.
+        if joined != request and self._seen.pop(digest(request.identity), ""):
+            self._of_page.remove(digest(request.identity))
         return joined, page
 
     def _confirm(self, request: Request, page: Page) -> Page:
@@ -219,16 +247,16 @@ class Reader:
 
         if self._is_repeated_end(page) or self._is_same_cursor(request, page):
             page = self._client.fetch(request)  # an end by `end_when` is confirmed once
-        if self.gap or not doubt(page):
+        if self._gap or not doubt(page):
             return page
         page = self._client.ask_again(request, page, doubt)
         what, declared = doubt(page), self._paging.read_totals(page)
         before = self.total, self._total_pages
         fell = any(0 < (new or 0) < (old or 0) for new, old in zip(declared, before, strict=True))
         if what and not fell and (not page.records or self._is_repeated_end(page)):
-            self.gap, self._gap_at = f"page {self.pages + 1} ({request}): {what}", (self.pages + 1, self.records)
+            self._gap, self._gap_at = f"page {self.pages + 1} ({request}): {what}", (self.pages + 1, self.records)
             if page.records or page.end in STATUS_ENDS or 0 in declared or not self._paging.positional:
-                raise self._fail_at_gap(f"{self.gap}: the source is in trouble; run it again later")
+                raise self._fail_at_gap(f"{self._gap}: the source is in trouble; run it again later")
         return page
 
     def _fail_at_gap(self, what: str) -> SourceError:
@@ -323,7 +351,9 @@ class Reader:
 
         `_count_page` does the slow checks while that is in flight.
         """
-        self.position = self._build_position(request, page.overlap)
+        self._before_page += self._of_page
+        self._of_page = []
+        self._position = self._build_position(request, page.overlap)
         self._uncounted = request, page
         self.pages += 1
         self.records += len(page.records)
@@ -361,8 +391,8 @@ class Reader:
             return
         (request, page), self._uncounted = self._uncounted, None
         seen = self.page_digest = digest(page.content)
-        if self.position is not None:
-            self.position = msgspec.structs.replace(self.position, digest=seen)
+        if self._position is not None:
+            self._position = msgspec.structs.replace(self._position, digest=seen)
         if page.records:
             hint = f"; {suggest_end('repeated_page')}"
             self._check_new(seen, self.pages, request, "has the same records as", hint)
@@ -403,7 +433,7 @@ class Reader:
     def _build_position(self, request: Request, overlap: int) -> Position | None:
         """Build the position at a page. Its digest is not known yet."""
         sent = {"url": request.url, "params": request.params, "method": request.method, "body": request.body}
-        if self.gap:
+        if self._gap:
             return None
         own = {name: value for name, value in request.headers.items() if self._first.headers.get(name) != value}
         if (text := json.dumps([sent, own], default=dict)) != self._client.mask(text):
@@ -414,7 +444,6 @@ class Reader:
             digest="",
             pages=self.pages,
             records=self.records,
-            seen=len(self._seen),
             totals=(self.total, self._total_pages),
             paging=asdict(self._paging),
             decision=self.paginator,
@@ -432,6 +461,7 @@ class Reader:
                 WrongSourceError,
             )
         self._seen[digest] = name
+        self._of_page.append(digest)
 
     def _detect(self, request: Request, page: Page) -> Request:
         """Detect the paginator by the first page; return the first request of this paginator."""
@@ -527,7 +557,7 @@ class Reader:
         missing = ""
         if pages is not None and self.pages < pages:
             missing = f"the source declares {pages} pages, and {self.pages} came"
-        elif self.gap and gap_page < (pages or 0) and self.records == records:
+        elif self._gap and gap_page < (pages or 0) and self.records == records:
             missing = "no page behind an empty one has records"
         elif self.total is not None and (
             self.census.distinct < self.total if self._overlaps else self.census.distinct != self.total
@@ -538,7 +568,7 @@ class Reader:
                 f"{self.pages} pages{f', and {twice} of them again' if twice else ''}: its list changed during the "
                 "extraction, or paginator and its keys are wrong"
             )
-        if missing and self.gap:
-            raise self._fail_at_gap(f"{missing}; {self.gap}")
+        if missing and self._gap:
+            raise self._fail_at_gap(f"{missing}; {self._gap}")
         if missing:
             raise self._client.fail(missing, WrongSourceError)

@@ -18,6 +18,7 @@ from wholeday.extract.checkpoints import WindowFiles
 from wholeday.extract.http.client import Client
 from wholeday.extract.reader import Counts, Reader, WrongSourceError
 from wholeday.schema.census import Census
+from wholeday.storage.parents import Parent
 
 Listener = Callable[[Counts], None]
 
@@ -50,6 +51,9 @@ def split_window(window: Window, number: int) -> list[Window]:
 
 class Reading:
     """The extraction of one day: the readers of its windows, and their sums."""
+
+    done: tuple[int, int] | None = None
+    parents: Sequence[Parent] = ()
 
     def __init__(
         self, config: Source, date: dt.date, watermark: dt.datetime | None, make_census: Callable[[], Census]
@@ -109,15 +113,20 @@ class Reading:
         def read(reader: Reader, file: WindowFiles) -> None:
             # Both are closed now, not at garbage collection: a thread may be waiting.
             with closing(file), closing(iter(reader)) as pages:
+                for lines in file.read_stored():
+                    reader.census.add(lines)
+                if file.end:
+                    reader.pages, reader.records, reader.total = file.end
+                    return
                 file.resume(reader)
-                for records in pages if not file.is_complete else ():
+                for records in pages:
                     with self._lock:
                         self._compare(reader)
                         for listener in listeners:
                             listener(self)
-                    file.write(records[reader.skipped :], reader, part_records)
-                if not file.is_complete:
-                    file.finish(reader)
+                    file.write(records[reader.skipped :], reader.describe_state(), part_records)
+                # Small days need no checkpoint file, so the end of the only window is not noted.
+                file.finish(reader if len(self._readers) > 1 else None)
 
         if len(self._readers) == 1:
             read(self._readers[0], files[0])

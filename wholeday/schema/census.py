@@ -13,7 +13,7 @@ import msgspec
 
 from wholeday.schema.depth import hide_deep
 from wholeday.schema.paths import load, walk
-from wholeday.schema.raw_fields import BLOCK, INTEGERS, UNREADABLE, Deletion, FieldReader, RawRecord
+from wholeday.schema.raw_fields import BLOCK, INTEGERS, UNREADABLE, Deletion, KeyReader, RawRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class Census:
     """The lowest and the highest hash of a key."""
 
     def __init__(
-        self, key: Sequence[FieldReader] = (), deleted_when: str = "", known: Mapping[str, Any] | None = None
+        self, key: Sequence[KeyReader] = (), deleted_when: str = "", known: Mapping[str, Any] | None = None
     ) -> None:
         self.records, self.span = 0, None
         self.key, self.deleted_when = tuple(key), deleted_when

@@ -19,10 +19,26 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from wholeday.errors import DatasetError
-from wholeday.schema.kinds import DECIMAL, INTEGER, JSON, TEXT, TIMESTAMP, TYPES, make_decimal
+from wholeday.schema.kinds import (
+    BOOLEAN,
+    DATE,
+    DECIMAL,
+    FLOAT,
+    INTEGER,
+    JSON,
+    TEXT,
+    TIMESTAMP,
+    TYPES,
+    UUID,
+    make_decimal,
+)
 from wholeday.schema.raw_fields import INTEGERS
-from wholeday.schema.record import FieldOptions, Json, Record
+from wholeday.schema.record import Epoch, EpochMillis, FieldOptions, Json, Record
 
+PARENT = "@parent"
+"""The member of a record under which the transform finds the columns of its parent."""
+OF_PARENT = (BOOLEAN, DATE, FLOAT, INTEGER, TEXT, TIMESTAMP, UUID)
+"""The kinds of columns that a record can take from its parent."""
 MAX_DIGITS = 38  # of Arrow's 128 bits
 KEY_TYPES = "int, str, UUID, date or a Literal"
 KNOWN_TYPES = (
@@ -59,11 +75,6 @@ class Column:
         """Whether the column holds a list of scalars."""
         return get_origin(self.type) is list and self.children is None
 
-    @property
-    def is_sent(self) -> bool:
-        """Whether its path leads to its value: not for the rest of a record, nor for a column of the parent."""
-        return not self.options.rest and self.options.parent is None
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -92,6 +103,11 @@ class Columns:
         """The columns whose values come from the parent."""
         return tuple(column for column in self.columns if column.options.parent is not None)
 
+    @property
+    def taken(self) -> list[str]:
+        """The columns of the parent that they take."""
+        return [str(column.options.parent) for column in self.of_parent]
+
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns)
 
@@ -105,6 +121,10 @@ def read_columns(record_class: type[Record]) -> Columns:
 def _read_dataset(record_class: type[Record]) -> Columns:
     columns = _read(record_class, ())
     name = record_class.__name__
+    if columns.key and all(column.options.parent for column in columns.key):
+        raise DatasetError(
+            f"record class {name}: the primary key is the parent's only: mark a column of the record too"
+        )
     if not columns.key:
         raise DatasetError(
             f"record class {name} has no primary key: "
@@ -177,6 +197,9 @@ def _read_column(record_class: type[Record], name: str, annotation: Any, within:
         kind = found
     _check_values(where, options)
     path = _split_source(name if options.source is None else options.source)
+    if options.parent is not None:
+        _check_parent(where, name, type_, kind, options)
+        path = PARENT, options.parent
     if not all(path):
         raise DatasetError(f"{where}: the path {options.source!r} has an empty name: write names with dots between")
     column = Column(name, path, type_, kind, is_nullable, options, children)
@@ -234,6 +257,23 @@ def _check_values(where: str, options: FieldOptions) -> None:
     for least, most in itertools.product(("ge", "gt"), ("le", "lt")):
         _check_order(where, options, least, most)
     _check_order(where, options, "min_length", "max_length")
+
+
+def _check_parent(where: str, name: str, type_: Any, kind: str, options: FieldOptions) -> None:
+    """Raise DatasetError for a column of the parent that is declared as a column of the record."""
+    if not isinstance(options.parent, str) or not options.parent.isidentifier():
+        raise DatasetError(f"{where}: parent = {options.parent!r} is not the name of a column: correct it")
+    others = [option for option, value in vars(options).items() if value != getattr(FieldOptions(), option)]
+    if extra := [option for option in others if option not in ("parent", "primary_key", "fields_gate")]:
+        shown = "a path" if extra[0] == "source" else extra[0]
+        raise DatasetError(f"{where} takes its value from the parent as it is, and has {shown}: remove one of them")
+    if type_ in (Epoch, EpochMillis) or kind not in OF_PARENT:
+        raise DatasetError(
+            f"{where} is declared {_name_type(type_)} and takes its value from the parent: declare it int, float, "
+            "bool, str, datetime, date or UUID, as there"
+        )
+    if name == "updated_at":
+        raise DatasetError(f"{where} is the time of the parent's change: give it the path of the record's own")
 
 
 def _check_order(where: str, options: FieldOptions, least: str, most: str) -> None:
@@ -296,6 +336,8 @@ def _check_options(where: str, column: Column) -> None:
 
 def _check_children(where: str, children: Columns) -> None:
     """Raise DatasetError for what a list of records cannot have."""
+    if children.of_parent:
+        raise DatasetError(f"{where}: {children.class_name} has a column with parent: only a dataset's class has one")
     if any(column.options.rest for column in children):
         raise DatasetError(
             f"{where}: {children.class_name} has a column with rest=True: only a dataset's class has one"

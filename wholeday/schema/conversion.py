@@ -7,14 +7,14 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wholeday.schema.census import Census
 from wholeday.schema.columns import Columns, read_columns
 from wholeday.schema.keys import make_key_readers
-from wholeday.schema.raw_fields import FieldReader
+from wholeday.schema.raw_fields import KeyReader
 from wholeday.schema.record import Record
 from wholeday.schema.structs import make_tree
 
@@ -46,13 +46,14 @@ class Conversion:
         return read_columns(self.record_class)
 
     @property
-    def key_readers(self) -> list[FieldReader]:
+    def key_readers(self) -> list[KeyReader]:
         """Readers of the key in raw records."""
         return make_key_readers(self.columns.key, self.lenient)
 
-    def make_census(self) -> Census:
-        """Return a census of raw records, which counts none yet."""
-        return Census(self.key_readers, self.deleted_when, make_tree(self.columns))
+    def make_census(self, parent: Mapping[str, Any] | None = None) -> Census:
+        """Return a census of raw records, which counts none yet; with values, of the records of one parent."""
+        readers = make_key_readers(self.columns.key, self.lenient, parent)
+        return Census(readers, self.deleted_when, make_tree(self.columns))
 
     @property
     def version(self) -> str:

@@ -5,7 +5,7 @@ Non-goals: the settings of a run, and where files and tables are (`storage.works
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from wholeday.config.source import Source, make_section
 from wholeday.errors import DatasetError
 from wholeday.schema.columns import Column, Columns, read_columns
 from wholeday.schema.conversion import Clean, Conversion
-from wholeday.schema.kinds import DATE, INTEGER, JSON, TEXT, UUID
+from wholeday.schema.kinds import DATE, INTEGER, TEXT, UUID
 from wholeday.schema.record import Record
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Dataset:
                     f"dataset {self.name}: column {column.name} must not be null, and {theirs.name} of {parent.name} "
                     "may be: declare it | None"
                 )
-        columns = dict.fromkeys([*placeholders, *(str(column.options.parent) for column in taken)])
+        columns = dict.fromkeys([*placeholders, *self.columns.taken])
         return Parents(parent, placeholders, tuple(columns))
 
     def conversion(self, settings: Source) -> Conversion:
@@ -114,14 +114,14 @@ class Parents:
 _datasets: dict[str, Dataset] = {}
 
 
-def _check_column(dataset: Dataset, parent: Dataset, column: Column | None, what: str, kinds: Sequence[str]) -> None:
+def _check_column(dataset: Dataset, parent: Dataset, column: Column | None, what: str, kinds: Collection[str]) -> None:
     """Raise DatasetError unless the column that `what` names exists, with one of these kinds."""
     if column is None:
         raise DatasetError(
             f"dataset {dataset.name}: {what}: {parent.name} has no such column; it has "
             f"{', '.join(column.name for column in parent.columns)}"
         )
-    if column.kind not in kinds or column.kind == JSON:
+    if column.kind not in kinds:
         raise DatasetError(
             f"dataset {dataset.name}: {what}: the column of {parent.name} holds {column.kind}, and "
             f"{' or '.join(kinds)} is needed: choose another column, or declare the type of that one"

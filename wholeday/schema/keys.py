@@ -2,20 +2,41 @@
 
 import functools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from wholeday.schema.columns import Column
 from wholeday.schema.kinds import TEXT, UUID
 from wholeday.schema.lenient import convert_key
-from wholeday.schema.raw_fields import FieldReader
+from wholeday.schema.raw_fields import FieldReader, KeyReader, RawRecord
 from wholeday.schema.texts import change_texts
 
 
-def make_key_readers(key: Sequence[Column], lenient: bool = False) -> list[FieldReader]:
-    """Return a reader for each column of a key. It returns the value to store; any other value as it came."""
-    return [FieldReader(column.source, _find_conversion(column, lenient)) for column in key]
+class ParentReader:
+    """Reads, for each record, the same value of the parent."""
+
+    def __init__(self, path: str, value: Any) -> None:
+        self.path, self._value = path, value
+
+    def read(self, records: Sequence[RawRecord]) -> list[Any]:
+        """Return the value for each record."""
+        return [self._value] * len(records)
+
+
+def make_key_readers(
+    key: Sequence[Column], lenient: bool = False, parent: Mapping[str, Any] | None = None
+) -> list[KeyReader]:
+    """Return a reader for each column of a key. It returns the value to store; any other value as it came.
+
+    With the values of a `parent`, its columns are not looked for in the records.
+    """
+    return [
+        FieldReader(column.source, _find_conversion(column, lenient))
+        if parent is None or column.options.parent is None
+        else ParentReader(column.source, parent[column.options.parent])
+        for column in key
+    ]
 
 
 def _find_conversion(column: Column, lenient: bool) -> Any:

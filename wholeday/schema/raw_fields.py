@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,16 @@ RawRecord = msgspec.Raw | bytes
 BLOCK = 1024  # records decoded in one call; after a bad one they are decoded one by one
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 INTEGERS = range(-(2**63), 2**63)  # these are their own hash
+
+
+class KeyReader(Protocol):
+    """Reads a column of the key from many raw records."""
+
+    @property
+    def path(self) -> str: ...
+
+    def read(self, records: Sequence[RawRecord]) -> list[Any]:
+        """Return a value for each record; None for a record without one."""
 
 
 class FieldReader:

@@ -94,7 +94,7 @@ class DayFolder:
         return self._storage.watch(self.path, self.date.toordinal())
 
     def clear(self, keep: Collection[str] = ()) -> None:
-        """Empty the folder, except for the parts to `keep` and their checkpoints. The manifest goes first.
+        """Empty the folder, except for the files to `keep`. The manifest goes first.
 
         In a bucket, the parts of another run stay until `publish`, because that run may still be working.
         """
@@ -102,7 +102,7 @@ class DayFolder:
         self._storage.make_folder(self.path)
         self._before = self._storage.list_names(self.path)
         names = [name for name in self._storage.list_leftovers(self.path) if name not in keep]
-        for prefix in (MANIFEST, *(() if keep else (CHECKPOINTS,)), *PARTS):
+        for prefix in (MANIFEST, CHECKPOINTS, *PARTS):
             self._remove(name for name in names if name.startswith(prefix))
 
     def begin_rewrite(self, keep: Collection[str] = ()) -> None:

@@ -8,15 +8,21 @@ Responsibilities: the file, and the parents of the lines of a part. Non-goals: w
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from itertools import islice
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from wholeday.errors import FolderError
+from wholeday.schema.columns import PARENT
+from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack, unpack
-from wholeday.storage.manifest import Part
+from wholeday.storage.manifest import Part, RawManifest
 
 PARENTS = "parents.json.gz"
+FROZEN = "parents.frozen.json.gz"  # the list before the first request, of a day that is being extracted
+
+Outcome: TypeAlias = Literal["", "read", "missing"]
 
 
 class Parent(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +36,7 @@ class Parent(msgspec.Struct, frozen=True, kw_only=True):
     """Whether no loaded day asked them before: they are read from their beginning."""
     watermark: dt.datetime | None = None
     """The bound for `{watermark}`."""
-    outcome: Literal["", "read", "missing"] = ""
+    outcome: Outcome = ""
     """`missing` if the source answered their first page with 404; empty before they were asked."""
     pages: int = 0
     records: int = 0
@@ -52,6 +58,41 @@ def pack_parents(parents: Sequence[Parent]) -> Iterator[tuple[int, bytes]]:
 def unpack_parents(data: bytes) -> list[Parent]:
     """Return the content of the file."""
     return [msgspec.json.decode(line, type=Parent) for line in unpack(data)]
+
+
+def read_runs(folder: DayFolder, manifest: RawManifest) -> list[tuple[Run, ...]]:
+    """Return, for each part of a raw day, the runs of its lines; no runs without parents. Raises FolderError."""
+    if manifest.parents is None:
+        return [()] * len(manifest.parts)
+    return split_runs(unpack_parents(folder.read(manifest.parents)), manifest.parts)
+
+
+def add_parents(lines: list[bytes], runs: Iterable[Run], names: Sequence[str]) -> list[bytes]:
+    """Return the lines of a part, each with the named columns of its parent as the member PARENT.
+
+    A line that is no object stays as it is. Raises FolderError if the list of parents lacks a column.
+    """
+    if not names:
+        return lines
+    left, found = iter(lines), list[bytes]()
+    for run in runs:
+        if missing := [name for name in names if name not in run.values]:
+            raise FolderError(
+                f"{PARENTS} has no column {missing[0]}, as the day was extracted before the record class took it from "
+                "the parent: leave the column out, or delete the raw folder and run the day again"
+            )
+        values = {PARENT: {name: run.values[name] for name in names}}
+        found += [_add(line, msgspec.json.encode(values)) for line in islice(left, run.records)]
+    return found
+
+
+def _add(line: bytes, members: bytes) -> bytes:
+    """Add members, as an encoded object, at the end of an object."""
+    text = line.rstrip()
+    if not text.startswith(b"{") or not text.endswith(b"}"):
+        return line
+    inner = text[1:-1].rstrip()
+    return b"{%b%b%b" % (inner, b"," if inner else b"", members[1:])
 
 
 def split_runs(parents: Iterable[Parent], parts: Iterable[Part]) -> list[tuple[Run, ...]]:

@@ -15,7 +15,7 @@ import msgspec
 
 from wholeday.errors import FolderError
 from wholeday.schema.depth import hide_deep
-from wholeday.schema.raw_fields import UNREADABLE, FieldReader
+from wholeday.schema.raw_fields import UNREADABLE, KeyReader
 from wholeday.storage.backends import open_storage
 
 Key = tuple[int | str, ...]
@@ -82,7 +82,7 @@ class Tombstones:
 class Finder:
     """Find forgotten keys, compared as text, in raw lines, rows and rejects. `found` collects the keys found."""
 
-    def __init__(self, readers: Sequence[FieldReader], keys: Iterable[Key]) -> None:
+    def __init__(self, readers: Sequence[KeyReader], keys: Iterable[Key]) -> None:
         """Search for `keys`. `readers` read the values of the key in a record."""
         self.keys = list(keys)
         self.found: set[Key] = set()

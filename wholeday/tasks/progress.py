@@ -57,7 +57,13 @@ def _describe(counts: "Counts") -> str:
     records = count(counts.records, "record")
     if counts.total is not None:
         records = f"{counts.records:,} of {count(counts.total, 'record')}"
-    return f"{count(counts.pages, 'page')}, {records}"
+    parents = f"{counts.done[0]:,} of {count(counts.done[1], 'parent')}, " if counts.done else ""
+    return f"{parents}{count(counts.pages, 'page')}, {records}"
+
+
+def _count_steps(counts: "Counts") -> tuple[int, int | None]:
+    """Return how much is done, and of how much: parents, or records if the source declares how many."""
+    return counts.done or (counts.records, counts.total)
 
 
 class _Scheduler:
@@ -81,8 +87,9 @@ class _Scheduler:
         (counts, text), self._pending = self._pending, None
         try:
             self._set_message(text)
-            if counts.total:
-                self._set_percentage(min(100, 100 * counts.records // counts.total))
+            done, total = _count_steps(counts)
+            if total:
+                self._set_percentage(min(100, 100 * done // total))
             if self._set_link and counts.url.startswith("http"):
                 self._set_link(counts.url)  # holds no secret
                 self._set_link = None
@@ -105,7 +112,8 @@ class _Bar:
             self._progress = self._stack.enter_context(_open_bar())
         if self._progress is not None:
             (task,) = self._progress.task_ids
-            self._progress.update(task, description=text, completed=counts.records, total=counts.total)
+            done, total = _count_steps(counts)
+            self._progress.update(task, description=text, completed=done, total=total)
 
     def close(self) -> None:
         """Remove the bar from the screen."""

@@ -1,7 +1,7 @@
 """Run one stage of a day, with all that the stage needs from the others."""
 
 import datetime as dt
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wholeday.schema.census import Census
     from wholeday.storage.day_folder import DayFolder
     from wholeday.storage.manifest import Part
+    from wholeday.storage.parents import Parent
 
 
 def read_workspace(dataset: Dataset) -> Workspace:
@@ -27,12 +28,15 @@ def extract(workspace: Workspace, date: dt.date, *listeners: "Callable[[Counts],
     The parts of a large day are transformed meanwhile.
     """
     from wholeday.extract.day import extract_day
+    from wholeday.load.parents import ParentTable
     from wholeday.load.warehouse import open_warehouse
     from wholeday.transform.ahead import transform_ahead
 
+    parents = workspace.dataset.find_parents(workspace.settings)
+    asking = ParentTable(workspace, parents) if parents else None
     with transform_ahead(workspace, date) as ahead:
         known, count = open_warehouse(workspace), partial(count_cleaned, workspace)
-        extract_day(workspace, date, known, count, *listeners, ahead.update, follower=ahead)
+        extract_day(workspace, date, known, count, *listeners, ahead.update, follower=ahead, asking=asking)
 
 
 def transform(workspace: Workspace, date: dt.date, engine: str | None = None) -> None:
@@ -50,8 +54,10 @@ def load(workspace: Workspace, date: dt.date) -> None:
     load_day(workspace, date)
 
 
-def count_cleaned(workspace: Workspace, folder: "DayFolder", parts: "Iterable[Part]") -> "Census":
+def count_cleaned(
+    workspace: Workspace, folder: "DayFolder", parts: "Sequence[Part]", parents: "Sequence[Parent]"
+) -> "Census":
     """Count the keys of a day after its transform."""
     from wholeday.transform import keys
 
-    return keys.count_cleaned(workspace.conversion, folder, parts)
+    return keys.count_cleaned(workspace.conversion, folder, parts, parents)

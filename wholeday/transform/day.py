@@ -39,7 +39,7 @@ def transform_day(
     settings = workspace.pipeline
     spark_master = settings.spark_master if (engine or settings.engine) == "spark" else ""
     try:
-        results = transform_parts(workspace, raw, manifest.parts, clean, spark_master, ready)
+        results = transform_parts(workspace, raw, manifest, clean, spark_master, ready)
     except PipelineError:
         if clean.exists():
             clean.discard_unpublished()

@@ -1,7 +1,7 @@
 """Count the keys that raw records have after `clean`, for the gates of a snapshot."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wholeday.schema.census import Census, hash_keys
@@ -9,6 +9,7 @@ from wholeday.schema.conversion import Conversion
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import Part
+from wholeday.storage.parents import Parent, add_parents, split_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,14 +17,17 @@ if TYPE_CHECKING:
     from wholeday.schema.reject import Reject
 
 
-def count_cleaned(conversion: Conversion, folder: DayFolder, parts: Iterable[Part]) -> Census:
+def count_cleaned(
+    conversion: Conversion, folder: DayFolder, parts: Sequence[Part], parents: Sequence[Parent]
+) -> Census:
     """Transform raw parts and count the keys of their rows and rejects. Raises DatasetError, FolderError."""
     from wholeday.transform.rows import transform
 
     key = [column.name for column in conversion.columns.key]
     census = Census()
-    for part in parts:
-        cleaned = transform(unpack(folder.read(part)), conversion)
+    names = conversion.columns.taken
+    for part, runs in zip(parts, split_runs(parents, parts) if names else [()] * len(parts), strict=True):
+        cleaned = transform(add_parents(unpack(folder.read(part)), runs, names), conversion)
         add_cleaned(census, cleaned.rows, cleaned.rejects, key)
     return census
 

@@ -6,7 +6,7 @@ Non-goals: the transform of records (`rows`), and the processes (`engine`).
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +18,8 @@ from wholeday.schema.kinds import to_arrow
 from wholeday.schema.reject import Reject
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack, unpack
-from wholeday.storage.manifest import Part
+from wholeday.storage.manifest import Part, RawManifest
+from wholeday.storage.parents import Run, add_parents, read_runs
 from wholeday.storage.parquet import encode_rows
 from wholeday.storage.workspace import Workspace
 
@@ -32,6 +33,8 @@ class PartJob:
     clean: DayFolder
     number: int
     part: Part
+    runs: tuple[Run, ...] = ()
+    """The parents of its lines."""
 
 
 class PartResult(msgspec.Struct, frozen=True):
@@ -69,19 +72,24 @@ def check_clean(conversion: Conversion) -> None:
 def transform_parts(
     workspace: Workspace,
     raw: DayFolder,
-    parts: Iterable[Part],
+    manifest: RawManifest,
     clean: DayFolder,
     spark_master: str = "",
     ready: Mapping[int, PartResult] | None = None,
 ) -> list[PartResult]:
-    """Transform the parts of `raw` into the folder `clean`. The results of some are `ready`, by number.
+    """Transform the parts of a raw day into the folder `clean`. The results of some are `ready`, by number.
 
     Spark does it if a master is given. Give no master if `clean` is a folder that other machines do not share.
     """
     from wholeday.transform.executor import map_parts
 
     conversion, ready = workspace.conversion, ready or {}
-    jobs = [PartJob(conversion, raw, clean, number, part) for number, part in enumerate(parts) if number not in ready]
+    runs = read_runs(raw, manifest) if conversion.columns.of_parent else [()] * len(manifest.parts)
+    jobs = [
+        PartJob(conversion, raw, clean, number, part, runs[number])
+        for number, part in enumerate(manifest.parts)
+        if number not in ready
+    ]
     workers, imports = workspace.pipeline.engine_workers, list_imports(conversion)
     made = map_parts(transform_part, jobs, workers, imports, spark_master)
     results = {**ready, **{job.number: result for job, result in zip(jobs, made, strict=True)}}
@@ -101,7 +109,8 @@ def transform_part(job: PartJob) -> PartResult:
     """Transform one raw part, and write its clean part and its rejects."""
     from wholeday.transform.rows import transform
 
-    rows, rejects, fields = transform(unpack(job.raw.read(job.part)), job.conversion)
+    lines = add_parents(unpack(job.raw.read(job.part)), job.runs, job.conversion.columns.taken)
+    rows, rejects, fields = transform(lines, job.conversion)
     table = to_arrow(rows, job.conversion.columns.kinds)
     clean = job.clean.write(f"part-{job.number:05d}.parquet", [(len(rows), encode_rows(table))])
     kept = None

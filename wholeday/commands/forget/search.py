@@ -19,6 +19,7 @@ from wholeday.storage.day_folder import STAGES, DayFolder
 from wholeday.storage.lines import pack, unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.names import strip_run
+from wholeday.storage.parents import add_parents, read_runs
 from wholeday.storage.parquet import encode_rows, open_rows
 from wholeday.storage.tombstones import Finder
 from wholeday.storage.workspace import Workspace
@@ -118,12 +119,15 @@ class Search:
         """Yield a match for each raw part, with or without matching lines. Raises FolderError."""
         made = day.clean_manifest
         rejects = {_parse_number(part): part for part in made.rejects} if made else {}
+        names = self.workspace.conversion.columns.taken
+        runs = read_runs(day.raw, day.raw_manifest) if names else []
         for number, part in enumerate(day.raw_manifest.parts):
-            lines = unpack(day.raw.read(part))
+            stored = unpack(day.raw.read(part))
+            lines = add_parents(stored, runs[number], names) if names else stored
             clean = CleanPart(day.clean, made.parts[number], rejects.get(number), len(lines)) if made else None
             numbers = self.finder.find_lines(lines)
             numbers |= clean.find(self.finder, self.key) if clean else self._transform_and_find(day.raw, lines)
-            yield Match(part, lines, numbers, clean)
+            yield Match(part, stored, numbers, clean)
 
     def _transform_and_find(self, raw: DayFolder, lines: list[bytes]) -> set[int]:
         """Return the numbers of the lines that would become a matching row or reject."""

@@ -54,6 +54,9 @@ HINTS = {
 class AnswerError(SourceError):
     """The source sent an unusable answer, and would send it again."""
 
+    status = 0
+    """The status of the answer; 0 if the body was the problem."""
+
 
 class Client:
     """Fetches pages from the origin of one URL."""
@@ -90,9 +93,12 @@ class Client:
             try:
                 return self._fetch_once(request, is_first=is_first)
             except failures.OddAnswerError as error:
-                if is_first:
-                    raise self.fail(f"{error}: {error.hint}", AnswerError) from None
-                raise
+                if not is_first:
+                    raise
+                failure = self.fail(f"{error}: {error.hint}", AnswerError)
+                assert isinstance(failure, AnswerError)  # noqa: S101 - for the type
+                failure.status = error.status
+                raise failure from None
 
         return self._retries.fetch(fetch)
 
