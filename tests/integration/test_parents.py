@@ -5,19 +5,23 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.support.forge import ISSUES, REPOS, TOKEN, Forge, write_sections
-from tests.support.project import dump_tree, query, run_stages
+from tests.support.forge import ISSUES, REPOS, START, TOKEN, Forge, show, write_sections
+from tests.support.project import dump_tree, execute, query, run_stages
 from tests.support.reading import DAY
 from tests.support.server import Server
-from wholeday.errors import OutageError
+from wholeday import clock
+from wholeday.errors import ConfigError, DatasetError, OutageError, QualityError, SourceError
+from wholeday.extract.http.client import Client
 from wholeday.extract.reader import AHEAD
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.lines import unpack
@@ -39,8 +43,16 @@ def token(monkeypatch: pytest.MonkeyPatch, configure: Configure) -> None:
     configure("pipeline", part_records=7)
 
 
+def stop_clock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Make it an hour after the end of a day."""
+    now = dt.datetime.combine(DAY + dt.timedelta(days=number + 1), dt.time(1), dt.UTC)
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
+    monkeypatch.setattr(Client, "_check_clock", lambda *_: None)
+
+
 @pytest.fixture
-def forge(server: Server, configure: Configure) -> Forge:
+def forge(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Forge:
+    stop_clock(monkeypatch, 0)
     forge = Forge(server, repos=12, issues=60, per_page=4)
     write_sections(configure, forge)
     run_stages(REPOS, DAY)
@@ -80,6 +92,182 @@ def test_records_of_all_parents_are_stored(forge: Forge) -> None:
 def test_rows_name_their_parent(forge: Forge) -> None:
     run_stages(ISSUES, DAY)
     assert set(query("select id, repo, title from issues")) == forge.rows
+
+
+def test_missing_parent_fails_the_day_by_default(forge: Forge, configure: Configure) -> None:
+    forge.gone = {forge.repos[3]["name"]}
+    configure("issues", missing_parent="fail")
+    with pytest.raises(
+        SourceError, match=r"repo%203/issues.* 404 .*if a row of repos may be gone.*missing_parent = skip"
+    ):
+        extract()
+    assert not read_workspace(ISSUES).folder("raw", DAY).exists()
+
+
+def test_missing_parents_are_named(forge: Forge, caplog: pytest.LogCaptureFixture) -> None:
+    forge.gone = {repo["name"] for repo in forge.repos[:5]}
+    extract()
+    assert "does not have 5 of 12 parents: org/0, repo 0; org/1, repo 1; org/2, repo 2 and 2 more" in caplog.text
+
+
+def test_source_without_any_parent_fails_the_day(forge: Forge) -> None:
+    forge.gone = {*forge.issues}
+    with pytest.raises(SourceError, match=r"none of 12 parents in repos exists at the source, such as .*: check url"):
+        extract()
+
+
+def test_parent_that_fails_later_fails_the_day(forge: Forge, configure: Configure) -> None:
+    """A 404 behind the first page is no missing parent: its first records came."""
+    configure("issues", retries=0)
+    name = max(forge.issues, key=lambda name: len(forge.issues[name]))
+    forge.gone_behind = name
+    with pytest.raises(OutageError, match="404"):
+        extract()
+
+
+def test_key_of_two_parents_fails_the_day(forge: Forge) -> None:
+    forge.issues["repo 1"].append(forge.issues["repo 0"][0])
+    with pytest.raises(SourceError, match=r"1 key came for two rows of repos: .*Field.parent=…, primary_key=True"):
+        extract()
+
+
+def test_values_that_cannot_be_sent_fail_the_day(forge: Forge) -> None:
+    for value in ("", ".", "..", "a\tb", "a\x7fb"):
+        execute(f"update repos set name = '{value}' where id = 5")
+        with pytest.raises(QualityError, match=r"name of repos \[5\] is '.*', which cannot stand in a request"):
+            extract()
+    assert not forge.asked
+
+
+def test_rows_with_one_request_share_it(forge: Forge) -> None:
+    """Two rows with the same values are one series of requests."""
+    execute("update repos set name = 'repo 1', owner = 'org/1' where id = 2")
+    extract()
+    parents, _, _ = read_raw()
+    assert [parent.keys for parent in parents][1:3] == [[[1], [2]], [[3]]]
+    assert not any("repo%202" in path for path in forge.asked)
+
+
+def test_frozen_list_outlives_the_table(forge: Forge, configure: Configure) -> None:
+    """An interrupted day goes on with the parents that it began with."""
+    configure("issues", retries=0)
+    forge.broken_at = 9
+    with pytest.raises(OutageError):
+        extract()
+    forge.broken_at = None
+    execute("delete from repos where id > 2", "delete from _repos_past")
+    extract()
+    assert read_raw()[1] == forge.rows
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"split": 4}, "split cannot be used for each parent"),
+        ({"paginator": "auto"}, "needs paginator, as its requests are made for each parent"),
+        ({"parents": "changed"}, "parents = changed cannot be used in mode snapshot"),
+        ({"url": "http://localhost/{repos.nam}"}, "repos has no such column; it has id, owner, name, updated_at"),
+        (
+            {"url": "http://localhost/{repos.updated_at}"},
+            "holds timestamp, and integer or text or uuid or date is needed",
+        ),
+        ({"url": "http://localhost/issues"}, "column repo is taken from a parent"),
+        ({"url": "http://{repos.name}/issues"}, "a column of repos cannot stand in the host"),
+        ({"url": "http://localhost/{rpos.name}"}, "there is no dataset rpos"),
+        ({"url": "http://localhost/{issues.id}"}, "asks for each of its own rows"),
+    ],
+)
+@pytest.mark.usefixtures("forge")
+def test_unusable_sections_are_refused(configure: Configure, keys: dict[str, Any], line: str) -> None:
+    configure("issues", **keys)
+    with pytest.raises((ConfigError, DatasetError), match=re.escape(line)):
+        extract()
+
+
+def test_parents_need_a_loaded_day(server: Server, configure: Configure) -> None:
+    write_sections(configure, Forge(server, repos=1, issues=1))
+    with pytest.raises(QualityError, match="issues: no day of repos is loaded: load one first"):
+        extract()
+
+
+class Days:
+    """Incremental days of issues, each an hour after its end."""
+
+    def __init__(self, forge: Forge, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.forge, self._patch = forge, monkeypatch
+        url = f"{forge.url}/repos/{{repos.owner}}/{{repos.name}}/issues?since={{day_start}}"
+        configure("issues", mode="incremental", url=url, max_drop_ratio=1)
+        configure("repos", max_drop_ratio=1, max_delete_ratio=1)
+
+    def load(self, number: int, *datasets: Dataset) -> list[str]:
+        """Load the datasets on a day, and return the requests for issues."""
+        stop_clock(self._patch, number)
+        self.forge.asked.clear()
+        for dataset in datasets:
+            run_stages(dataset, DAY + dt.timedelta(days=number))
+        return [path for path in self.forge.asked if "/issues" in path]
+
+
+@pytest.fixture
+def days(forge: Forge, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Days:
+    return Days(forge, configure, monkeypatch)
+
+
+def test_late_parent_is_read_from_its_beginning(days: Days) -> None:
+    """A repository that no loaded day has asked may have issues that are older than the day."""
+    days.load(0, REPOS, ISSUES)
+    repo = days.forge.add_repo(START + dt.timedelta(hours=30))
+    days.forge.issues[repo].append(days.forge.make_issue(900, START - dt.timedelta(days=90)))
+    asked = days.load(1, REPOS, ISSUES)
+    late = [path for path in asked if "since=1970-01-01" in path]
+    assert [quote(repo) in path for path in late] == [True]
+    assert query("select id, repo from issues where id = 900") == [(900, repo)]
+    assert not [path for path in days.load(2, ISSUES) if "since=1970-01-01" in path]
+
+
+def test_first_day_has_no_late_parents(days: Days) -> None:
+    assert not [path for path in days.load(1, REPOS, ISSUES) if "since=1970" in path]
+
+
+def test_parent_that_vanished_is_asked_on_the_days_before(days: Days) -> None:
+    days.load(1, REPOS)
+    gone = days.forge.repos.pop(4)["name"]
+    days.load(2, REPOS)
+    assert any(quote(gone) in path for path in days.load(1, ISSUES))
+    assert any(quote(gone) in path for path in days.load(2, ISSUES))  # it was there in the morning
+    assert not any(quote(gone) in path for path in days.load(4, ISSUES))
+
+
+def test_changed_parents_are_asked(days: Days, configure: Configure) -> None:
+    """Of those that did not change, no page is asked."""
+    days.load(0, REPOS, ISSUES)
+    configure("issues", parents="changed")
+    moment = START + dt.timedelta(days=1, hours=2)
+    for repo in days.forge.repos[2:5]:
+        repo["updated_at"] = show(moment)
+        days.forge.issues[repo["name"]].append(days.forge.make_issue(1000 + repo["id"], moment))
+    asked = days.load(1, REPOS, ISSUES)
+    assert {unquote(path.split("/")[3]) for path in asked} == {"repo 2", "repo 3", "repo 4"}
+    assert len(asked) == 3
+    assert set(query("select id, repo, title from issues")) == days.forge.rows
+
+
+def test_watermark_is_kept_for_each_parent(days: Days, configure: Configure) -> None:
+    url = f"{days.forge.url}/repos/{{repos.owner}}/{{repos.name}}/issues?since={{watermark}}"
+    configure("issues", url=url)
+    with pytest.raises(ConfigError, match=r"the record class needs its column: add owner = Field\(parent='owner'\)"):
+        days.load(0, REPOS, ISSUES)
+    configure("issues", url=url.replace("{repos.owner}", "*"))
+    days.forge.any_owner = True
+    days.load(0, ISSUES)
+    newest = {
+        name: max((issue["updated_at"] for issue in issues), default="") for name, issues in days.forge.issues.items()
+    }
+    bounds = {unquote(path.split("/")[3]): unquote(path.split("since=")[1])[:20] for path in days.load(1, ISSUES)}
+    assert bounds == {
+        name: show(dt.datetime.fromisoformat(time) - dt.timedelta(seconds=1)) if time else "1970-01-01T00:00:00Z"
+        for name, time in newest.items()
+    }
 
 
 @pytest.mark.usefixtures("forge")

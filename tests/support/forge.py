@@ -7,7 +7,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -63,8 +62,8 @@ class LoadIssues(Load, dataset=ISSUES):
 class Forge:
     """A source of repositories and issues, in pages with a Link header, for those who send the token.
 
-    `gone` names repositories whose issues are a 404. Of more than `most` requests in flight, or of each `every`th, a
-    request is refused.
+    `gone` names repositories whose issues are a 404, `gone_behind` one whose later pages are. Of more than `most`
+    requests in flight, or of each `every`th, a request is refused.
     """
 
     def __init__(self, server: Server, repos: int, issues: int, per_page: int = 10) -> None:
@@ -76,6 +75,7 @@ class Forge:
             repo = self.repos[min(int(dice.expovariate(6) * repos), repos - 1)]["name"] if repos else ""
             self.issues[repo].append(self.make_issue(number))
         self.gone: set[str] = set()
+        self.gone_behind, self.any_owner = "", False
         self.broken_at: int | None = None
         """The number of answered requests after which the source is down."""
         self.asked: list[str] = []
@@ -94,6 +94,13 @@ class Forge:
             "owner": {"login": f"org/{number % 3}"},
             "updated_at": show(time_),
         }
+
+    def add_repo(self, moment: dt.datetime) -> str:
+        """Add a repository, and return its name."""
+        repo = self._make_repo(len(self.repos)) | {"updated_at": show(moment)}
+        self.repos.append(repo)
+        self.issues[repo["name"]] = []
+        return str(repo["name"])
 
     def make_issue(self, number: int, moment: dt.datetime = START + dt.timedelta(hours=1)) -> dict[str, Any]:
         return {
@@ -144,7 +151,9 @@ class Forge:
             case ["", "repos", owner, name, "issues"]:
                 repo, issues = name.replace("%20", " "), self.issues.get(name.replace("%20", " "))
                 known = {each["name"]: each["owner"]["login"].replace("/", "%2F") for each in self.repos}
-                if issues is None or repo in self.gone or known.get(repo, owner) != owner:
+                is_other = not self.any_owner and known.get(repo, owner) != owner
+                is_cut = repo == self.gone_behind and "page" in request.query
+                if issues is None or repo in self.gone or is_other or is_cut:
                     return Answer({"message": "Not Found"}, status=404)
                 since = request.query.get("since", "")
                 return self._send_page(request, [issue for issue in issues if issue["updated_at"] >= since])
@@ -169,8 +178,3 @@ def write_sections(configure: Any, forge: Forge, **issues: Any) -> None:
     configure("repos", url=f"{forge.url}/repos", mode="snapshot", **common)
     url = f"{forge.url}/repos/{{repos.owner}}/{{repos.name}}/issues"
     configure("issues", **{"url": url, "mode": "snapshot", "missing_parent": "skip", **common, **issues})
-
-
-def count_requests(paths: Iterable[str]) -> int:
-    """Count the requests for issues."""
-    return sum("/issues" in path for path in paths)
