@@ -6,10 +6,12 @@ Non-goals: writing markers. A load writes its own; see warehouse.py.
 
 import datetime as dt
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
 
+from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
 from wholeday.load.database import Connection, decode, find_database
 from wholeday.schema.marker import Marker, list_nullable
@@ -33,20 +35,38 @@ def find_loaded(database: str, dataset: str, dates: Iterable[dt.date]) -> set[dt
 
     A missing database holds no day and is not created.
     """
-    dates, found = set(dates), find_database(database)
-    if not dates or not found.exists():
-        return set()
-    with found.connect(readonly=True) as db:
-        if not (stored := db.describe(LOADS.name).columns):
+    dates = set(dates)
+    with _open_loads(database, LOADS.key) as db:
+        if not dates or db is None:
             return set()
-        if missing := [column for column in LOADS.key if column not in stored]:
+        sql = "select date from loads where dataset = :dataset and date between :first and :last"
+        rows = db.run(sql, dataset=dataset, first=min(dates), last=max(dates)).fetchall()
+        return dates & {decode(db, "a day in loads", date, "date") for (date,) in rows}
+
+
+def has_snapshot(database: str, dataset: str, since: dt.date | dt.datetime) -> bool:
+    """Whether a snapshot is loaded that is as of this time or later; for a day: the snapshot of that day or later."""
+    column = "as_of" if isinstance(since, dt.datetime) else "date"
+    with _open_loads(database, (*LOADS.key, "mode", column)) as db:
+        sql = f"select 1 from loads where dataset = :dataset and mode = :mode and {column} >= :since limit 1"  # noqa: S608
+        return db is not None and db.run(sql, dataset=dataset, mode=SNAPSHOT, since=since).fetchone() is not None
+
+
+@contextmanager
+def _open_loads(database: str, columns: Iterable[str]) -> Iterator[Connection | None]:
+    """Open a database whose table `loads` has these columns. Yield None if the database or the table is missing."""
+    found = find_database(database)
+    if not found.exists():
+        yield None
+        return
+    with found.connect(readonly=True) as db:
+        stored = db.describe(LOADS.name).columns
+        if stored and (missing := [column for column in columns if column not in stored]):
             raise WarehouseError(
                 f'{db}: cannot ask which days are loaded: column "{missing[0]}" does not exist: '
                 "if the table loads is another program's, choose another database"
             )
-        sql = "select date from loads where dataset = :dataset and date between :first and :last"
-        rows = db.run(sql, dataset=dataset, first=min(dates), last=max(dates)).fetchall()
-        return dates & {decode(db, "a day in loads", date, "date") for (date,) in rows}
+        yield db if stored else None
 
 
 def read_markers(db: Connection, dataset: str, condition: str = "", **params: Any) -> list[Marker]:

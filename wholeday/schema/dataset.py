@@ -67,6 +67,11 @@ class Dataset:
         except DatasetError as error:
             raise DatasetError(f"dataset {self.name}: {error}") from error
 
+    def find_parent(self, settings: Source) -> "Dataset | None":
+        """Return the dataset whose rows the source is asked for; None without one. Raises ConfigError."""
+        named = find_parent(settings)
+        return _datasets[named[0]] if named else None
+
     def find_parents(self, settings: Source) -> "Parents | None":
         """Return the dataset whose rows the source is asked for; None without one.
 

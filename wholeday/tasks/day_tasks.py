@@ -21,9 +21,11 @@ from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
 from wholeday.extract import outage
 from wholeday.load.markers import find_loaded
+from wholeday.load.needs import find_needed_day
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import alerts, console, failures, progress, stages, workflow
+from wholeday.tasks.needs import list_needed
 from wholeday.tasks.stages import read_workspace
 from wholeday.tasks.targets import FolderTarget, LoadMarker
 from wholeday.text import clean_lines
@@ -197,6 +199,12 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         """Take one of `[resources] NAME_api`, if set: the number of days of an API that are extracted at once."""
         name = f"{self.dataset.name}_api"
         return super().resources | ({name: 1} if get_config().has_option("resources", name) else {})
+
+    def requires(self) -> list[DayTask]:
+        """Load the parents first, if the source is asked for each of them."""
+        parent = next(iter(list_needed(self.dataset)), None)
+        day = parent and find_needed_day(self.workspace(), read_workspace(parent), self.date, clock.utc_now())
+        return [find_task(parent, "load")(date=day)] if parent and day else []
 
     def output(self) -> FolderTarget:
         return FolderTarget(self.workspace().folder("raw", self.date))
