@@ -69,7 +69,7 @@ class Forge:
     def __init__(self, server: Server, repos: int, issues: int, per_page: int = 10) -> None:
         dice = random.Random(repos)
         self.per_page, self.most, self.every, self.wait = per_page, 64, 0, 0.0
-        self.repos = [self._make_repo(number) for number in range(repos)]
+        self.repos, self._last = [self._make_repo(number) for number in range(repos)], repos
         self.issues: dict[str, list[dict[str, Any]]] = {repo["name"]: [] for repo in self.repos}
         for number in range(issues):
             repo = self.repos[min(int(dice.expovariate(6) * repos), repos - 1)]["name"] if repos else ""
@@ -97,7 +97,8 @@ class Forge:
 
     def add_repo(self, moment: dt.datetime) -> str:
         """Add a repository, and return its name."""
-        repo = self._make_repo(len(self.repos)) | {"updated_at": show(moment)}
+        self._last += 1
+        repo = self._make_repo(self._last) | {"updated_at": show(moment)}
         self.repos.append(repo)
         self.issues[repo["name"]] = []
         return str(repo["name"])
