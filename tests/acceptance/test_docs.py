@@ -18,9 +18,11 @@ from pipeline.users import USERS
 from tests.support import ROOT, databases, find_port
 from tests.support.clones import fork_commands, make_clone
 from tests.support.command_line import parse
+from tests.support.forge import TOKEN, Forge
 from tests.support.mailserver import MailServer
 from tests.support.pages import Reader, read_blocks, read_queries
-from tests.support.project import luigi_run, need, query, run_here
+from tests.support.project import add_dataset, luigi_run, need, query, run, run_here
+from tests.support.reading import DAY
 from tests.support.server import Answer, Request, Server
 from tests.support.shapes import SHAPES
 from tests.support.store import DATASETS, Store, incremental, make_dataset, user
@@ -431,3 +433,16 @@ def test_links_lead_to_existing_files_and_headings():
             headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
             slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert not anchor or anchor in slugs, f"{page.name}: {target}#{anchor}"
+
+
+def test_children_of_parents_load_as_documented(server: Server) -> None:
+    forge = Forge(server, repos=4, issues=9, per_page=2)
+    repos, issues, section = (block.text for block in read_blocks("docs/parents.md"))
+    environment = add_dataset("repos", repos) | add_dataset("issues", issues) | {"API_TOKEN": TOKEN}
+    with Path("luigi.cfg").open("a") as file:
+        file.write(section.replace("https://api.example.com", forge.url))
+    result = run("python", "-m", "wholeday", "load", str(DAY), "--dataset", "issues", **environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert set(query("select id, repo, title from issues")) == forge.rows
+    lines = [line for line in (issues + section.partition("[issues]")[2]).splitlines() if line.strip()]
+    assert len(lines) <= 30

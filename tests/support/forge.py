@@ -60,7 +60,7 @@ class LoadIssues(Load, dataset=ISSUES):
 
 
 class Forge:
-    """A source of repositories and issues, in pages with a Link header, for those who send the token.
+    """A source of repositories and issues. It sends pages with a Link header, and requires the token.
 
     `gone` names repositories whose issues are a 404, `gone_behind` one whose later pages are. Of more than `most`
     requests in flight, or of each `every`th, a request is refused.

@@ -70,7 +70,7 @@ def read_runs(folder: DayFolder, manifest: RawManifest) -> list[tuple[Run, ...]]
 def add_parents(lines: list[bytes], runs: Iterable[Run], names: Sequence[str]) -> list[bytes]:
     """Return the lines of a part, each with the named columns of its parent as the member PARENT.
 
-    A line that is no object stays as it is. Raises FolderError if the list of parents lacks a column.
+    A line without an object is left alone. Raises FolderError if the list of parents lacks a column.
     """
     if not names:
         return lines
