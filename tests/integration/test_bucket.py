@@ -21,9 +21,10 @@ import pytest
 from pipeline.users import USERS, ExtractUsers, LoadUsers, TransformUsers
 from tests.support import points
 from tests.support.bucket import ENVIRONMENT, VICTIM, Bucket
+from tests.support.forge import ISSUES, REPOS, TOKEN, Forge, write_sections
 from tests.support.points import Points
-from tests.support.project import dump_warehouse, luigi_run, query, run
-from tests.support.server import Answer, Request
+from tests.support.project import dump_warehouse, luigi_run, query, run, run_stages
+from tests.support.server import Answer, Request, Server
 from wholeday import clock
 from wholeday.commands.forget import files, forget
 from wholeday.commands.forget.search import DayFiles, Search
@@ -478,3 +479,29 @@ def test_forget_retries_a_day_changed_by_another_run(bucket, monkeypatch):
     assert forget(read_workspace(USERS), []).problems == []
     assert Tombstones(Pipeline().data_dir, "users").count_pending() == 0
     assert bucket.door.names
+
+
+@pytest.mark.usefixtures("bucket")
+def test_interrupted_day_of_parents_resumes(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It resumes after its last finished part, and ends with the same lines and without another file."""
+    monkeypatch.setenv("FORGE_TOKEN", TOKEN)
+    forge = Forge(server, repos=9, issues=60, per_page=4)
+    write_sections(configure, forge, retries=0, concurrency=2)
+    configure("pipeline", part_records=7)
+    run_stages(REPOS, DAY)
+    forge.asked.clear()
+    forge.broken_at = 20
+    with pytest.raises(SourceError):
+        stages.extract(read_workspace(ISSUES), DAY)
+    forge.broken_at = None
+    before = set(forge.asked)
+    run_stages(ISSUES, DAY)
+    assert set(query("select id, repo, title from issues")) == forge.rows
+    again = [path for path in forge.asked[20:] if path in before]
+    assert len(again) < len(before)
+    folder = read_workspace(ISSUES).folder("raw", DAY)
+    manifest = folder.read_manifest(RawManifest)
+    assert folder.list_parts() == {part.name for part in manifest.files}
+    assert folder.read_checkpoints() == []

@@ -89,6 +89,7 @@ def test_records_of_all_parents_are_stored(forge: Forge) -> None:
     assert [parent.outcome for parent in parents] == ["missing" if n == 3 else "read" for n in range(12)]
 
 
+@pytest.mark.usefixtures("database")
 def test_rows_name_their_parent(forge: Forge) -> None:
     run_stages(ISSUES, DAY)
     assert set(query("select id, repo, title from issues")) == forge.rows
@@ -229,6 +230,7 @@ def test_first_day_has_no_late_parents(days: Days) -> None:
     assert not [path for path in days.load(1, REPOS, ISSUES) if "since=1970" in path]
 
 
+@pytest.mark.usefixtures("database")
 def test_parent_that_vanished_is_asked_on_the_days_before(days: Days) -> None:
     days.load(1, REPOS)
     gone = days.forge.repos.pop(4)["name"]
@@ -238,6 +240,7 @@ def test_parent_that_vanished_is_asked_on_the_days_before(days: Days) -> None:
     assert not any(quote(gone) in path for path in days.load(4, ISSUES))
 
 
+@pytest.mark.usefixtures("database")
 def test_changed_parents_are_asked(days: Days, configure: Configure) -> None:
     """Of those that did not change, no page is asked."""
     days.load(0, REPOS, ISSUES)
@@ -252,6 +255,7 @@ def test_changed_parents_are_asked(days: Days, configure: Configure) -> None:
     assert set(query("select id, repo, title from issues")) == days.forge.rows
 
 
+@pytest.mark.usefixtures("database")
 def test_watermark_is_kept_for_each_parent(days: Days, configure: Configure) -> None:
     url = f"{days.forge.url}/repos/{{repos.owner}}/{{repos.name}}/issues?since={{watermark}}"
     configure("issues", url=url)
@@ -324,6 +328,7 @@ def test_kills_do_not_change_the_files(server: Server, configure: Configure) -> 
     configure("pipeline", part_records=1000)
     run_stages(REPOS, DAY)
     forge.gone = {repo["name"] for repo in forge.repos[::17]}
+    forge.every = 29
     extract()
     assert read_raw()[1] == forge.rows
     whole, dice, killed = read_files(), random.Random(KILLS), 0
