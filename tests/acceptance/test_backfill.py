@@ -484,7 +484,7 @@ def test_scheduling_cost_is_linear_in_days():
         began = time.process_time()
         backfill.run(1, Stop(), lambda _day, _cause: None)
         seconds.append(time.process_time() - began)
-        assert (len(backfill.done), backfill.failed, backfill.not_run) == (days, {}, [])
+        assert (len(backfill.done), backfill.failed, backfill.not_run) == (days, {}, {})
     print(f"{1000 * seconds[0] / few:.1f} and {1000 * seconds[1] / few / 4:.1f} ms a day")
     assert seconds[1] <= GROWTH * seconds[0]
 

@@ -134,4 +134,4 @@ def test_datasets_follow_those_that_they_need(configure):
     configure("aardvarks", url=f"{URL}aardvarks")
     assert sort_by_needs([PLAYERS, SQUADS, CLUBS, aardvarks]) == [aardvarks, CLUBS, SQUADS, PLAYERS]
     configure("squads", mode="unknown")  # its own run reports the mistake
-    assert sort_by_needs([PLAYERS, SQUADS, CLUBS, aardvarks]) == [aardvarks, CLUBS, PLAYERS, SQUADS]
+    assert sort_by_needs([PLAYERS, SQUADS, CLUBS, aardvarks]) == [aardvarks, CLUBS, SQUADS, PLAYERS]

@@ -9,14 +9,19 @@ from luigi.interface import core
 
 from wholeday.commands.arguments import Start
 from wholeday.commands.arguments import Stop as StopDay
-from wholeday.commands.screen import add_days, make_days_table, open_console
+from wholeday.commands.screen import Outcome, add_days, group_days, make_days_table, open_console
 from wholeday.commands.session import Given, open_loads
+from wholeday.days import check_span
+from wholeday.errors import PipelineError
 from wholeday.load.day import describe_load
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.tasks import progress
 from wholeday.tasks.backfill import BackfillRun
+from wholeday.tasks.console import describe_error
+from wholeday.tasks.day_tasks import Load
 from wholeday.tasks.stop import Stop, watch_signals
+from wholeday.tasks.workflow import broken
 
 FAILED_DAYS = 50  # that the table names at the end
 STOPPING = "stopping: finishing the running days; press Ctrl-C again to abort, which loses nothing"
@@ -31,16 +36,28 @@ def command(
     ] = None,
 ) -> bool:
     """Load the days, and print what became of each. Returns whether all are loaded."""
-    sound = True
+    check_span(start, stop)
+    undone: list[Load] = []
+    errors = set[str | None]()
     quiet = ("--log-level", "WARNING") if sys.stderr.isatty() else ()  # a bar shows the progress
-    with open_loads(context, *quiet) as loads, watch_signals(lambda: sys.stderr.write(f"{STOPPING}\n")) as asked:
+    with (
+        open_loads(context, *quiet, despite_mistakes=True) as loads,
+        watch_signals(lambda: sys.stderr.write(f"{STOPPING}\n")) as asked,
+    ):
         for load in loads:
-            backfill = BackfillRun(load, start, stop)
+            asked.outage = None  # another dataset may have another source
             try:
-                _run_backfill(backfill, workers or core().workers, asked)
-            finally:
-                show_outcome(backfill, asked)
-            sound &= not (backfill.failed or backfill.not_run or backfill.not_closed or backfill.past)
+                backfill = BackfillRun(load, start, stop, undone)
+                try:
+                    _run_backfill(backfill, workers or core().workers, asked)
+                finally:
+                    show_outcome(backfill, asked)
+                    undone += backfill.list_undone()
+            except PipelineError as error:
+                line = describe_error(error)  # datasets that need another one have its errors
+                sys.stderr.write(f"ERROR: {f'{load.dataset.name}: not run, see above' if line in errors else line}\n")
+                errors.add(line)
+    sound = not (undone or errors or (broken and not context.obj.dataset))
     if asked.asked and not sound:
         again = _spell_again(context.obj, start, stop, workers)
         sys.stderr.write(f"stopped by {asked.asked.name}: resume with {again}\n")
@@ -73,15 +90,20 @@ def show_outcome(backfill: BackfillRun, stop: Stop) -> None:
         add_days(table, "failed", [day], backfill.failed[day], "red")
     add_days(table, "failed", failed[FAILED_DAYS:], "each is named above", "red")
     granted = "the scheduler did not grant them, or another worker has them: run the command again"
-    add_days(table, "not run", backfill.not_run, "stopped before" if stop.asked else stop.outage or granted, "yellow")
+    usual = "stopped before" if stop.asked else stop.outage or granted
+    waiting = group_days(Outcome(day, "not run", why or usual) for day, why in backfill.not_run.items())
+    for (what, why), days in list(waiting.items())[:FAILED_DAYS]:
+        add_days(table, what, days, why, "yellow")
+    rest = [day for days in list(waiting.values())[FAILED_DAYS:] for day in days]
+    add_days(table, "not run", rest, "each is named above", "yellow")
     add_days(table, "past", backfill.past, backfill.why_past, "red")
     newest = f"the newest day that can be loaded is {backfill.last_closed}"
     add_days(table, "not closed", backfill.not_closed, newest, "yellow")
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)
-    days = loaded + len(failed) + len(backfill.not_run) + len(backfill.not_closed) + len(backfill.past)
+    asked = loaded + len(failed) + len(backfill.not_run) + len(backfill.not_closed) + len(backfill.past)
     console.print(table, soft_wrap=False)
-    verb = "is" if days == 1 else "are"
-    console.print(f"{workspace.name}: {loaded:,} of {count(days, 'day')} {verb} loaded")
+    verb = "is" if asked == 1 else "are"
+    console.print(f"{workspace.name}: {loaded:,} of {count(asked, 'day')} {verb} loaded")
 
 
 def _spell_again(given: Given, start: dt.date, stop: dt.date, workers: int | None) -> str:

@@ -50,15 +50,17 @@ def import_workflow() -> None:
         raise ConfigError(problem) from error
 
 
-def pick_loads(given: Given) -> "list[type[Load]]":
+def pick_loads(given: Given, *, despite_mistakes: bool = False) -> "list[type[Load]]":
     """Return the Load task of the dataset that the command line names, or of every dataset of the workflow.
 
-    Raises ConfigError for an unknown name. Exits if the file of a dataset is broken: the import has reported that.
+    Raises ConfigError for an unknown name. Exits if the file of a dataset is broken: the import has reported that. With
+    `despite_mistakes` it returns the other datasets.
     """
     from wholeday.tasks.workflow import WORKFLOW, broken
 
     loads = list_loads()
-    if broken and (given.dataset is None or f"{WORKFLOW}.{given.dataset}" in broken):
+    skips = despite_mistakes and loads and given.dataset is None
+    if not skips and broken and (given.dataset is None or f"{WORKFLOW}.{given.dataset}" in broken):
         raise typer.Exit(1)
     if not loads:
         raise ConfigError(f"{WORKFLOW}/ has no dataset: write one with wholeday new NAME URL")
@@ -73,15 +75,9 @@ def pick_loads(given: Given) -> "list[type[Load]]":
 def list_loads() -> "dict[str, type[Load]]":
     """Import the workflow, and return the Load task of each dataset by the name of the dataset."""
     import_workflow()
-    from luigi.task_register import Register
+    from wholeday.tasks import load_all
 
-    from wholeday.tasks.day_tasks import Load
-    from wholeday.tasks.workflow import WORKFLOW
-
-    classes = [Register.get_task_cls(name) for name in Register.task_names()]
-    return {
-        cls.dataset.name: cls for cls in classes if issubclass(cls, Load) and cls.__module__.startswith(f"{WORKFLOW}.")
-    }
+    return load_all.list_loads()
 
 
 def _refuse_shared_names(loads: "Iterable[type[Load]]") -> None:
@@ -126,19 +122,23 @@ def list_names(word: str, known: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def open_loads(context: typer.Context, *defaults: str) -> "Iterator[list[type[Load]]]":
+def open_loads(context: typer.Context, *defaults: str, despite_mistakes: bool = False) -> "Iterator[list[type[Load]]]":
     """Set the flags of the command line, after these defaults, and yield the Load tasks that a command works on.
 
-    Raises ConfigError if a section of luigi.cfg cannot be used: before the command writes anything.
+    A dataset stands behind those that it needs. Raises ConfigError if a section of luigi.cfg cannot be used, before the
+    command writes anything; with `despite_mistakes` the command finds that out for each dataset.
     """
     from wholeday.config.section import use_flags
+    from wholeday.tasks.load_all import sort_loads
+    from wholeday.tasks.needs import list_needed
 
     given: Given = context.obj
-    loads = pick_loads(given)
+    loads = pick_loads(given, despite_mistakes=despite_mistakes)
     with use_flags(loads[0].task_family, *defaults, *given.flags):
-        for load in loads:
-            load.dataset.config()
-        yield loads
+        if not despite_mistakes:
+            for load in loads:
+                list_needed(load.dataset)
+        yield sort_loads(loads)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ LUIGI_DEFAULTS = {
     # With Luigi's lock, a second identical command exits without a result. Each day has a lock of its own instead.
     "core": {"no_lock": "true"},
     "worker": {"check_complete_on_run": "true"},
+    # Luigi's summary, from which one line is shown, leaves out all but five classes of tasks.
+    "execution_summary": {"summary_length": "0"},
 }
 
 

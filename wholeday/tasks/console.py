@@ -22,7 +22,7 @@ import luigi
 from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 from luigi.setup_logging import InterfaceLogging
-from luigi.task_register import TaskClassException
+from luigi.task_register import Register, TaskClassException
 from luigi.worker import TaskException
 
 from wholeday.config.pipeline import Pipeline
@@ -142,8 +142,11 @@ class ExpectedErrors(logging.Filter):
 class LuigiMessages(logging.Filter):
     """Drops Luigi's own messages below WARNING, unless the log level is DEBUG.
 
-    Keeps one line of its summary if no other line reports the result.
+    Keeps one line of its summary if no other line reports the result: the tasks of datasets that were not run, as a
+    dataset that they need failed; or the tasks that another worker has.
     """
+
+    _blocked = re.compile(r"\* \d+ had (?:failed dependencies|dependencies whose scheduling failed):\n((?: +- .+\n?)+)")
 
     _keeps_summary = True
 
@@ -162,7 +165,10 @@ class LuigiMessages(logging.Filter):
         if not record.pathname.startswith(LUIGI):
             return True
         text = str(record.msg) if self._keeps_summary else ""
-        if ":(" not in text and "were left pending" in text:  # Luigi smiles at a task that another worker runs
+        if blocked := self._find_blocked(text):
+            record.msg = f"not run, as what they need failed: {', '.join(blocked)}"
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        elif ":(" not in text and "were left pending" in text:  # Luigi smiles at a task that another worker runs
             left = "; ".join(re.findall(r"^ *\* (.+?):?$", text, re.MULTILINE))
             record.msg, record.levelno, record.levelname = f"unfinished: {left}", logging.WARNING, "WARNING"
         elif ":)" in text and "Did not run any tasks" in text:
@@ -170,6 +176,17 @@ class LuigiMessages(logging.Filter):
         else:
             return False
         return True
+
+    def _find_blocked(self, summary: str) -> list[str]:
+        """Return the first stages among the tasks that were not run: only these need another dataset."""
+        tasks = [task for lines in self._blocked.findall(summary) for task in re.findall(r"- \d+ (.+)", lines)]
+        families = {task: task.partition("(")[0] for task in tasks}
+        known = Register.task_names()
+        return sorted(
+            task
+            for task, family in families.items()
+            if family in known and getattr(Register.get_task_cls(family), "stage", "") == "extract"
+        )
 
 
 def _clean_text(record: logging.LogRecord) -> bool:

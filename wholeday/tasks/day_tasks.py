@@ -31,6 +31,7 @@ from wholeday.tasks.targets import FolderTarget, LoadMarker
 from wholeday.text import clean_lines
 from wholeday.transform import day as transform_stage
 
+STAGES = ("extract", "transform", "load")
 UNREACHABLE = "source unreachable"  # begins the explanation of a failure; the backfill reads it
 
 
@@ -45,6 +46,10 @@ class DayParameter(luigi.DateParameter):
         if not 1970 <= day.year < dt.MAXYEAR:
             raise errors.ConfigError(f"{text} is out of range: give a day from 1970 on")
         return day
+
+    def next_in_enumeration(self, value: dt.date | None) -> dt.date | None:
+        """Return the next day; None if the day is left out, where Luigi's own method fails."""
+        return value and super().next_in_enumeration(value)
 
 
 _stages: dict[tuple[Dataset, str], "type[DayTask]"] = {}

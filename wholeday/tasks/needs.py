@@ -1,7 +1,7 @@
 """Order datasets by their needs: a dataset is loaded after the one whose rows its source is asked for."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from wholeday.errors import ConfigError
 from wholeday.schema.dataset import Dataset
@@ -12,12 +12,16 @@ def list_needed(dataset: Dataset) -> list[Dataset]:
 
     Raises ConfigError if a section cannot be used, or if a dataset needs itself.
     """
+    return list(_climb(dataset))
+
+
+def _climb(dataset: Dataset) -> Iterator[Dataset]:
     chain = [dataset]
     while parent := chain[-1].find_parent(chain[-1].config()):
         if parent in chain:
             raise ConfigError(_describe_circle(chain[chain.index(parent) :]))
         chain.append(parent)
-    return chain[1:]
+        yield parent
 
 
 def sort_by_needs(datasets: Iterable[Dataset]) -> list[Dataset]:
@@ -27,10 +31,11 @@ def sort_by_needs(datasets: Iterable[Dataset]) -> list[Dataset]:
     """
 
     def trace(dataset: Dataset) -> list[str]:
-        needed: list[Dataset] = []
+        names = [dataset.name]
         with contextlib.suppress(ConfigError):
-            needed = list_needed(dataset)
-        return [each.name for each in (*reversed(needed), dataset)]
+            for needed in _climb(dataset):
+                names.insert(0, needed.name)
+        return names
 
     return sorted(datasets, key=trace)
 
