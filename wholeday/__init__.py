@@ -15,7 +15,7 @@ Each stage reads what the stage before it wrote to `storage`. Imports run from t
 
     commands    the command line: one file per command, and how each prints
     tasks       Luigi: the tasks of a day, ranges, the backfill driver, luigid, alerts, progress
-    extract     source -> raw files: reader, paging, detection, checkpoints, quality gates
+    extract     source -> raw files: reader, paging, windows, parents, detection, checkpoints, quality gates
       http      requests and answers: client, authentication, deadlines, bodies, the demo source
     transform   raw files -> clean files: decode, clean, local processes or Spark
     load        clean files -> tables: staging, merge, SQLite, PostgreSQL, audit

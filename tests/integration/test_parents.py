@@ -191,6 +191,14 @@ def test_parents_need_a_loaded_day(server: Server, configure: Configure) -> None
         extract()
 
 
+def test_day_without_parents_is_empty(forge: Forge, configure: Configure) -> None:
+    configure("issues", min_records=0)
+    execute("delete from repos", "delete from _repos_past")
+    run_stages(ISSUES, DAY)
+    assert read_raw() == ([], set(), 0)
+    assert not forge.asked
+
+
 class Days:
     """Incremental days of issues, each an hour after its end."""
 

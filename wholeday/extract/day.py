@@ -18,9 +18,10 @@ from wholeday.errors import QualityError
 from wholeday.extract import gates
 from wholeday.extract.checkpoints import Checkpoints
 from wholeday.extract.http.auth import name_source
-from wholeday.extract.parents import Asking, ParentsReading, check_parents, freeze
+from wholeday.extract.parents import Asking, check_parents, freeze
 from wholeday.extract.position import MovedError
 from wholeday.extract.reader import WrongSourceError
+from wholeday.extract.series import ParentsReading
 from wholeday.extract.windows import Listener, Reading
 from wholeday.log import count, logger, set_load
 from wholeday.schema.census import Census
