@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Self
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from wholeday.config.placeholders import Values, render, render_all
 from wholeday.config.source import Source
@@ -22,7 +22,6 @@ from wholeday.extract.http.page import Page, Request, join_query, parse_param_na
 from wholeday.schema.paths import Unreadable, find, has, is_true, load, to_integer
 
 TOTAL_HEADERS = ("X-Total-Count", "X-Total")
-FAR = 10**8  # records or pages
 EMPTY_CURSORS = (None, "", False, 0, "0")  # cursors that mean: no further page
 # One link of a Link header: <target>, then ;name=value pairs whose quoted values may hold , and ;
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s=;,"]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]*))?)*)')
@@ -223,20 +222,6 @@ def is_last_link(header: str) -> bool:
 def is_malformed(header: str) -> bool:
     """Return whether a Link header mentions `next` outside a valid link."""
     return bool(re.search(r"\bnext\b", _LINK.sub("", header), re.IGNORECASE))
-
-
-def push_link(link: str, following: str) -> str | None:
-    """Return a link far behind the last page: the number that grows from `link` to `following` becomes a large one.
-
-    None if no number in the query grows.
-    """
-    before = dict(parse_qsl(urlsplit(link).query))
-    pairs = parse_qsl(urlsplit(following).query)
-    grown = [n for n, text in pairs if (to_integer(text) or 0) > (to_integer(before.get(n)) or 10**18)]
-    if len(grown) != 1:
-        return None
-    query = urlencode([(name, str(FAR) if name in grown else text) for name, text in pairs])
-    return urlunsplit(urlsplit(following)._replace(query=query))
 
 
 def resolve_link(base: str, link: str, keep_origin: bool) -> str:

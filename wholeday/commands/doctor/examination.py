@@ -26,7 +26,8 @@ from wholeday.extract.evidence import UndecidedError, announces_more
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.http.envelope import starts_with
 from wholeday.extract.http.page import Page, Request
-from wholeday.extract.paging import TOTAL_HEADERS, Paging, push_link, resolve_link
+from wholeday.extract.links import push_link
+from wholeday.extract.paging import TOTAL_HEADERS, Paging, resolve_link
 from wholeday.extract.vocabulary import find_keys, load_records
 from wholeday.log import count
 from wholeday.schema.dataset import Dataset

@@ -13,7 +13,8 @@ PERSONAL = re.compile(
 )
 PEOPLE = re.compile(
     r"user|customer|contact|person|people|member|employee|author|owner|patient|student|client|lead|subscriber|guest|"
-    r"buyer|recipient|sender|assignee|reporter|attendee|invitee|profile|billing|shipping"
+    r"buyer|recipient|sender|assignee|reporter|requester|requestor|creator|approver|attendee|invitee|candidate|applicant|"
+    r"passenger|tenant|donor|profile|billing|shipping"
 )
 NAME = re.compile(r"(^|_)(name|login)$|(^|_)name_(first|last|given|family|middle|full|formatted)$")
 NO_PERSON = re.compile(r"(company|organi[sz]ation|team|group|project|product|id|status|category|country|file)_name$")
