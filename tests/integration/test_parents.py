@@ -20,6 +20,8 @@ from tests.support.project import dump_tree, execute, query, run_stages
 from tests.support.reading import DAY
 from tests.support.server import Server
 from wholeday import clock
+from wholeday.commands.check import check_source
+from wholeday.commands.check.questions import OK
 from wholeday.errors import ConfigError, DatasetError, OutageError, QualityError, SourceError
 from wholeday.extract.http.client import Client
 from wholeday.extract.reader import AHEAD
@@ -197,6 +199,19 @@ def test_day_without_parents_is_empty(forge: Forge, configure: Configure) -> Non
     run_stages(ISSUES, DAY)
     assert read_raw() == ([], set(), 0)
     assert not forge.asked
+
+
+def test_check_reads_one_parent(forge: Forge) -> None:
+    """It reads the parent that brought the most records last."""
+    run_stages(ISSUES, DAY)
+    forge.asked.clear()
+    findings = check_source(read_workspace(ISSUES), DAY)
+    assert {name: found.evidence for name, found in findings.items() if found.verdict != OK} == {
+        "quality gates": "one parent cannot be compared with the days of all"
+    }
+    name = max(forge.issues, key=lambda name: len(forge.issues[name]))
+    assert findings["paging"].evidence.startswith(f"repos {name.split()[1]}, one of the parents: ")
+    assert {unquote(path.split("/")[3]) for path in forge.asked} == {name}
 
 
 class Days:

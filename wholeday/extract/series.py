@@ -36,6 +36,11 @@ MakeCensus = Callable[[Mapping[str, Any]], Census]
 """Makes a census of the records of a parent with these values."""
 
 
+def name_values(dataset: str, parent: Parent) -> dict[str, Any]:
+    """Return the values of a parent by the names of their placeholders, as in `repos.owner`."""
+    return {f"{dataset}.{name}": value for name, value in parent.values.items()}
+
+
 @dataclass
 class _Batch:
     """The records of a page that a reader has read ahead."""
@@ -160,7 +165,7 @@ class ParentsReading:
         """Make the reader of a parent. One that is late is read from its beginning."""
         config, window = self._config, self._config.window(self._date)
         start = EPOCH if parent.is_late else window.start - config.lookback
-        values = {f"{self._dataset}.{name}": value for name, value in parent.values.items()}
+        values = name_values(self._dataset, parent)
         census = self._make_census(parent.values)
         whole = Window(start, window.stop)
         return Reader(config, self._date, parent.watermark, census, whole, self._client, values)

@@ -47,7 +47,7 @@ def _ask_authentication(trial: Trial) -> Finding:
     if settings.auth == "none" and urlsplit(settings.url).username is None:
         return Finding(OK, "received the first page; no secret is set")
     bare = {"auth": "none", "url": strip_userinfo(settings.url), "retries": 0}
-    reader = Reader(type(settings)(**{**settings.param_kwargs, **bare}), trial.date, trial.watermark)
+    reader = trial.make_reader(type(settings)(**{**settings.param_kwargs, **bare}), trial.date, trial.watermark)
     refusal = _read_first_records(reader)
     if reader.pages or not isinstance(refusal, SourceError):
         evidence = "received the first page; the source also answers without the secret"
@@ -71,6 +71,8 @@ def _ask_paging(trial: Trial) -> Finding:
     if trial.error:
         return Finding(FAILED, str(trial.error)) if reader.pages else FAILED_FIRST
     read = f"{count(reader.pages, 'page')}, {count(reader.records, 'record')} in {trial.seconds:.1f} s"
+    if trial.asking:
+        read = f"{trial.asking.name} {', '.join(map(str, trial.asking.parent.keys[0]))}, one of the parents: {read}"
     if reader.total is None:
         next_step = "set total_path or total_header if the source sends a total"
         return Finding(OK, f"{read}; the source declares no total; {reader.paginator}", next_step)
@@ -96,7 +98,7 @@ def _ask_filter(trial: Trial) -> Finding:
         next_step = "add the source's filter to params, with {day_start} or another placeholder, or set mode = snapshot"
         return Finding(FAILED, evidence, next_step)
     future = trial.date + AHEAD
-    records = _read_first_records(Reader(trial.settings, future, trial.settings.window(future).start))
+    records = _read_first_records(trial.make_reader(trial.settings, future, trial.settings.window(future).start))
     if isinstance(records, SourceError):
         return Finding(UNTESTED, str(records))
     if not records:
@@ -176,6 +178,8 @@ def _ask_repeatability(trial: Trial) -> Finding:
 
 
 def _ask_gates(trial: Trial) -> Finding:
+    if trial.asking:
+        return Finding(UNTESTED, "one parent cannot be compared with the days of all")
     as_of = trial.started_at - trial.settings.settle
     folder, census = trial.sandbox.pipeline.data_dir, trial.reader.census
     verdicts = gates.judge(folder, trial.date, trial.settings, census, as_of, trial.warehouse, lambda: trial.cleaned)

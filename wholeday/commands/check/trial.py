@@ -10,16 +10,18 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
+import msgspec
+
 from wholeday import clock
-from wholeday.config.days import SNAPSHOT
+from wholeday.config.days import SNAPSHOT, Window
 from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
@@ -27,6 +29,8 @@ from wholeday.errors import DatasetError, QualityError, SourceError
 from wholeday.extract.day import extract_day
 from wholeday.extract.http.auth import Auth
 from wholeday.extract.reader import Reader
+from wholeday.extract.series import name_values
+from wholeday.load.parents import ParentTable
 from wholeday.load.warehouse import open_warehouse
 from wholeday.redaction import SHORTEST, Mask
 from wholeday.schema.census import Census
@@ -34,6 +38,7 @@ from wholeday.schema.marker import Marker
 from wholeday.schema.raw_fields import RawRecord
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import RawManifest
+from wholeday.storage.parents import Parent, Run, add_parents
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import progress, stages
 from wholeday.transform import keys
@@ -82,9 +87,12 @@ class Trial:
         self.window = self.settings.window(self.date)
         self.placeholders = find_placeholders(self.settings)
         self.secrets = Secrets(self.settings)
-        needed = "watermark" in self.placeholders
+        parents = self.dataset.find_parents(self.settings)
+        self.asking = OneParent(ParentTable(workspace, parents), self.settings, self.date) if parents else None
+        """One of the parents, if the source is asked for each."""
+        needed = "watermark" in self.placeholders and not parents
         self.watermark = self.warehouse.watermark_before(self.date) if needed else None
-        self.reader = Reader(self.settings, self.date, self.watermark, self._create_census())
+        self.reader = self.make_reader(self.settings, self.date, self.watermark)
         self.seconds = 0.0
         self.low, self.high = self._compute_bounds()
         self.dated = self.early = self.late = 0
@@ -99,7 +107,8 @@ class Trial:
         self.failure: SourceError | QualityError | DatasetError | None = None
         """The error that ended the second extraction."""
         pipeline = Pipeline(data_dir=str(folder), database=f"sqlite:///{folder}/check.db")
-        self.sandbox = replace(workspace, pipeline=pipeline, trial_of=workspace.pipeline.data_dir)
+        compared = "" if self.asking else workspace.pipeline.data_dir  # one parent cannot be compared with all
+        self.sandbox = replace(workspace, pipeline=pipeline, trial_of=compared)
         """The same dataset, whose files and tables are in the temporary folder."""
 
     def run(self) -> None:
@@ -127,12 +136,19 @@ class Trial:
         (marker,) = open_warehouse(self.sandbox).read_markers()
         return marker
 
+    def make_reader(self, settings: Source, date: dt.date, watermark: dt.datetime | None) -> Reader:
+        """Make a reader for the trial's source, of one parent where the source is asked for each."""
+        if self.asking is None:
+            return Reader(settings, date, watermark, self._create_census())
+        values = name_values(self.asking.name, self.asking.parent)
+        return Reader(settings, date, watermark, self._create_census(), parent=values)
+
     def describe_auth(self) -> str:
         auth = self.settings.auth
         return "" if auth == "none" else f", and the secret of auth = {self.secrets(auth)} is set"
 
     def _create_census(self) -> Census:
-        return self.conversion.make_census()
+        return self.conversion.make_census(self.asking.parent.values if self.asking else None)
 
     def _compute_bounds(self) -> tuple[dt.datetime | None, dt.datetime | None]:
         """Return the bounds of the times of change that the filter asks for, None for no bound."""
@@ -157,11 +173,11 @@ class Trial:
         self._transform(lines)
         return np.unique(np.concatenate(hashes))
 
-    def _transform(self, lines: Sequence[bytes]) -> None:
+    def _transform(self, lines: list[bytes]) -> None:
         from wholeday.transform.rows import transform
 
         try:
-            rows, rejects, _ = transform(lines, self.conversion)
+            rows, rejects, _ = transform(self._add_parent(lines), self.conversion)
         except DatasetError as error:
             self.broken = self.broken or error
             return
@@ -174,18 +190,56 @@ class Trial:
             self.early += int((changed < self.low).sum()) if self.low else 0
             self.late += int((changed >= self.high).sum()) if self.high else 0
 
+    def _add_parent(self, lines: list[bytes]) -> list[bytes]:
+        """Return the lines with the columns of their parent."""
+        if self.asking is None:
+            return lines
+        return add_parents(lines, [Run(len(lines), self.asking.parent.values)], self.conversion.columns.taken)
+
     def _extract(self) -> "tuple[Census, Hashes]":
         """Extract the day into the folder. Return the census and the hashes of its records."""
         import numpy as np
 
         with progress.track_extraction() as update:
-            extract_day(self.sandbox, self.date, self.warehouse, partial(stages.count_cleaned, self.sandbox), update)
+            count_cleaned = partial(stages.count_cleaned, self.sandbox)
+            known = open_warehouse(self.sandbox) if self.asking else self.warehouse
+            extract_day(self.sandbox, self.date, known, count_cleaned, update, asking=self.asking)
         raw, census, hashes = self.sandbox.folder("raw", self.date), self._create_census(), [hash_records([])]
         for part in raw.read_manifest(RawManifest).parts:
             lines = unpack(raw.read(part))
             census.add(lines)
             hashes.append(hash_records(lines))
         return census, np.unique(np.concatenate(hashes))
+
+
+class OneParent:
+    """Asks for one parent instead of all: that which brought the most records last, or else the first one."""
+
+    def __init__(self, table: ParentTable, settings: Source, date: dt.date) -> None:
+        self.name, self.placeholders = table.name, table.placeholders
+        known = list(table.list_parents(settings.window(date), None))
+        if not known:
+            raise DatasetError(f"{settings.section}: {self.name} has no row to ask for: load it first")
+        last = next((parents for parents in table.list_asked(dt.date.max) if parents), [])
+        records = {msgspec.json.encode(key): parent.records for parent in last for key in parent.keys}
+        key, values = max(known, key=lambda each: records.get(msgspec.json.encode(each[0]), 0))
+        self.parent = Parent(keys=[key], values=values)
+
+    def list_parents(
+        self,
+        window: Window,  # noqa: ARG002
+        changed_since: dt.datetime | None,  # noqa: ARG002
+    ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+        """Yield the parent."""
+        yield self.parent.keys[0], self.parent.values
+
+    def list_asked(self, date: dt.date) -> Iterator[Sequence[Parent]]:  # noqa: ARG002
+        """Yield nothing: the parent is not late."""
+        yield from ()
+
+    def read_watermarks(self, date: dt.date) -> dict[tuple[Any, ...], dt.datetime]:  # noqa: ARG002
+        """Return no watermark: the parent is read from its beginning."""
+        return {}
 
 
 def hash_records(records: Sequence[RawRecord]) -> "Hashes":
