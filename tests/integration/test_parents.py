@@ -22,6 +22,7 @@ from tests.support.server import Server
 from wholeday import clock
 from wholeday.commands.check import check_source
 from wholeday.commands.check.questions import OK
+from wholeday.commands.doctor.examination import Examination
 from wholeday.errors import ConfigError, DatasetError, OutageError, QualityError, SourceError
 from wholeday.extract.http.client import Client
 from wholeday.extract.reader import AHEAD
@@ -212,6 +213,14 @@ def test_check_reads_one_parent(forge: Forge) -> None:
     name = max(forge.issues, key=lambda name: len(forge.issues[name]))
     assert findings["paging"].evidence.startswith(f"repos {name.split()[1]}, one of the parents: ")
     assert {unquote(path.split("/")[3]) for path in forge.asked} == {name}
+
+
+@pytest.mark.usefixtures("forge")
+def test_doctor_asks_for_the_url_of_one_parent() -> None:
+    with pytest.raises(
+        ConfigError, match=r"{repos.owner} stands for a column of repos: give the URL of one of its rows"
+    ):
+        Examination(ISSUES.config())
 
 
 class Days:

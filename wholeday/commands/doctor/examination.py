@@ -15,11 +15,11 @@ from wholeday.commands.doctor.filters import Filter, find_filter
 from wholeday.commands.doctor.probe import Probe
 from wholeday.commands.doctor.section import copy_section, find_preset_by_url, list_clashes, list_set_keys, serialize
 from wholeday.config.days import INCREMENTAL, SNAPSHOT
-from wholeday.config.placeholders import find_placeholders
+from wholeday.config.placeholders import find_parent, find_placeholders
 from wholeday.config.presets import TELLTALES
 from wholeday.config.source import Source
 from wholeday.config.writer import write_section, write_value
-from wholeday.errors import SourceError
+from wholeday.errors import ConfigError, SourceError
 from wholeday.extract import vocabulary
 from wholeday.extract.detection import Decision, EndlessError, decide
 from wholeday.extract.evidence import UndecidedError, announces_more
@@ -80,6 +80,11 @@ class Examination(Probe):
         self._is_endless, self._size_param = False, ""
         self._filter: Filter | None = None
         self._placeholders = find_placeholders(config)
+        if parents := find_parent(config):
+            raise ConfigError(
+                f"[{config.section}] {{{parents[0]}.{parents[1][0]}}} stands for a column of {parents[0]}: give the "
+                "URL of one of its rows, and write the placeholders into luigi.cfg afterwards"
+            )
 
     def run(self) -> "Examination":
         with self.open():
