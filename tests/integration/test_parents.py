@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.support.forge import ISSUES, REPOS, START, TOKEN, Forge, show, write_sections
+from tests.support.forge import ISSUES, LABELS, REPOS, START, TOKEN, Forge, show, write_sections
 from tests.support.project import dump_tree, execute, query, run_stages
 from tests.support.reading import DAY
 from tests.support.server import Server
@@ -133,6 +133,23 @@ def test_key_of_two_parents_fails_the_day(forge: Forge) -> None:
     forge.issues["repo 1"].append(forge.issues["repo 0"][0])
     with pytest.raises(SourceError, match=r"1 key came for two rows of repos: .*Field.parent=…, primary_key=True"):
         extract()
+
+
+def test_column_of_the_parent_may_be_part_of_the_key(
+    forge: Forge, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then a key may come for two parents. A second snapshot is compared by the whole key."""
+    forge.issues["repo 1"].append(forge.issues["repo 0"][0])
+    write_sections(configure, forge, section="labels")
+    run_stages(LABELS, DAY)
+    rows = {(repo, f"org/{int(repo.split()[1]) % 3}", number, title) for number, repo, title in forge.rows}
+    assert set(query("select repo, owner, id, title from labels")) == rows
+    forge.issues["repo 1"].pop()
+    stop_clock(monkeypatch, 1)
+    run_stages(LABELS, DAY + dt.timedelta(days=1))
+    assert query("select count(*) from labels") == [(len(rows) - 1,)]
+    found = query("select vanished, unchanged from loads where dataset = 'labels' order by date")
+    assert found[1] == (1, len(rows) - 1)
 
 
 def test_values_that_cannot_be_sent_fail_the_day(forge: Forge) -> None:

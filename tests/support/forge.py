@@ -32,7 +32,15 @@ class Issue(Record):
     updated_at: datetime | None
 
 
-REPOS, ISSUES = Dataset("repos", Repo), Dataset("issues", Issue)
+class Label(Record):
+    repo: str = Field(parent="name", primary_key=True)
+    owner: str = Field(parent="owner")
+    id: int = Field(primary_key=True)
+    title: str | None
+    updated_at: datetime | None
+
+
+REPOS, ISSUES, LABELS = Dataset("repos", Repo), Dataset("issues", Issue), Dataset("labels", Label)
 
 
 class ExtractRepos(Extract, dataset=REPOS):
@@ -173,9 +181,9 @@ def show(moment: dt.datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def write_sections(configure: Any, forge: Forge, **issues: Any) -> None:
+def write_sections(configure: Any, forge: Forge, section: str = "issues", **issues: Any) -> None:
     """Configure both datasets for a forge."""
     common = {"auth": "bearer:FORGE_TOKEN", "paginator": "link_header", "retries": 3}
     configure("repos", url=f"{forge.url}/repos", mode="snapshot", **common)
     url = f"{forge.url}/repos/{{repos.owner}}/{{repos.name}}/issues"
-    configure("issues", **{"url": url, "mode": "snapshot", "missing_parent": "skip", **common, **issues})
+    configure(section, **{"url": url, "mode": "snapshot", "missing_parent": "skip", **common, **issues})

@@ -32,8 +32,8 @@ GONE = (404, 410)  # what a source answers for a parent that it no longer has
 SHOWN = 3  # missing parents that a line names
 BLOCK = 10_000  # stored lines that are counted at once
 
-MakeCensus = Callable[[Mapping[str, Any]], Census]
-"""Makes a census of the records of a parent with these values."""
+MakeCensus = Callable[[Mapping[str, Any] | None], Census]
+"""Makes a census of the records of a parent with these values, or of all parents."""
 
 
 def name_values(dataset: str, parent: Parent) -> dict[str, Any]:
@@ -59,7 +59,6 @@ class _Series:
     bytes: int = 0
     """The size of `batches`."""
     is_read: bool = False
-    is_missing: bool = False
     error: Exception | None = None
 
 
@@ -76,7 +75,7 @@ class ParentsReading:
         """The parents, each with its outcome and counts once it is read."""
         self._results: list[Ended] = []
         self._current: Reader | None = None
-        self._census = make_census({})
+        self._census = make_census(None)
         self._pages = self._distinct = 0
         self._most_bytes = AHEAD_BYTES // (AHEAD * config.concurrency)
         self._changed = threading.Condition()
