@@ -446,3 +446,18 @@ def test_children_of_parents_load_as_documented(server: Server) -> None:
     assert set(query("select id, repo, title from issues")) == forge.rows
     lines = [line for line in (issues + section.partition("[issues]")[2]).splitlines() if line.strip()]
     assert len(lines) <= 30
+
+
+def test_datasets_of_one_source_load_as_documented(server: Server) -> None:
+    """With the classes of the page on parents."""
+    forge = Forge(server, repos=4, issues=9, per_page=2)
+    repos, issues, _ = (block.text for block in read_blocks("docs/parents.md"))
+    (section,) = (block.text for block in read_blocks("docs/sources.md"))
+    environment = add_dataset("repos", repos) | add_dataset("issues", issues) | {"API_TOKEN": TOKEN}
+    with Path("luigi.cfg").open("a") as file:
+        file.write(section.replace("https://api.example.com", f"{forge.url}/"))
+    result = run("python", "-m", "wholeday", "load", str(DAY), "--dataset", "issues", **environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert set(query("select id, repo, title from issues")) == forge.rows
+    urls = [f"{forge.url}/repos/{{repos.owner}}/{{repos.name}}/issues", f"{forge.url}/repos"]
+    assert query("select dataset, source from loads order by 1") == list(zip(("issues", "repos"), urls, strict=True))

@@ -94,18 +94,13 @@ def _refuse_shared_names(loads: "Iterable[type[Load]]") -> None:
 
 def parse_keys(section: "type[Source]", keys: "Mapping[str, str]") -> "dict[str, Any]":
     """Return the values of keys that are given as texts. Raises ConfigError for a text that a key cannot have."""
-    from wholeday.config.section import MAY_BE_SECRET
+    from wholeday.config.section import explain_value
 
     params = dict(section.get_params())
     values = {}
     for name, text in keys.items():
-        try:
+        with explain_value(section.section, name, text):
             values[name] = params[name].normalize(params[name].parse(text))
-        except ConfigError:
-            raise
-        except Exception as error:  # parameters raise errors of any class for a bad value
-            shown = "" if name in MAY_BE_SECRET else f" = {text!r}"
-            raise ConfigError(f"[{section.section}] {name}{shown} cannot be used: {error}") from error
     return values
 
 

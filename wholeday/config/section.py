@@ -60,17 +60,22 @@ class Section(luigi.Config):
 
     @classmethod
     def _read_origin(cls) -> Any:
-        """Return the flags and the text of the section; None if luigi.cfg refers to an unknown variable."""
+        """Return the flags and the text of the sections; None if luigi.cfg refers to an unknown variable."""
         conf = get_config()
         try:
-            text = conf.items(cls.section) if conf.has_section(cls.section) else None
+            texts = [conf.items(name) if conf.has_section(name) else None for name in cls._list_sections()]
         except InterpolationError:
             return None
-        return CmdlineParser.get_instance(), conf.sections(), text
+        return CmdlineParser.get_instance(), conf.sections(), texts
+
+    @classmethod
+    def _list_sections(cls) -> list[str]:
+        """List the sections of luigi.cfg that the values come from."""
+        return [cls.section]
 
     @classmethod
     def _read_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-        cls._double_percents()
+        double_percents(cls.section)
         cls._check_names([name for name, _ in params])
         given = {name for name, _ in params if cls._is_set(name)}
         cls._check_values([(name, param) for name, param in params if name in given])
@@ -89,21 +94,12 @@ class Section(luigi.Config):
         )
 
     @classmethod
-    def _double_percents(cls) -> None:
-        """Escape each single % for ConfigParser, as in a time format, unless it begins %(name)s."""
-        conf = get_config()
-        for key, text in conf.items(cls.section, raw=True) if conf.has_section(cls.section) else ():
-            doubled = PERCENT.sub(lambda match: match[0] if match[0] != "%" else "%%", text or "")
-            if doubled != (text or ""):
-                conf.set(cls.section, key, doubled)
-
-    @classmethod
     def _check_names(cls, known: list[str]) -> None:
         conf = get_config()
         if cls.section in conf.sections():
             for key in conf[cls.section]:
                 if key.replace("-", "_") not in known and key not in conf.defaults():
-                    raise ConfigError(f"luigi.cfg: [{cls.section}] has no key '{key}'{_suggest(key, known)}")
+                    raise ConfigError(f"luigi.cfg: [{cls.section}] has no key '{key}'{suggest_key(key, known)}")
             return
         for name in set(conf.sections()) - set(luigi.task_register.Register.task_names()):
             if difflib.get_close_matches(name.lower(), [cls.section], cutoff=0.8):
@@ -116,14 +112,9 @@ class Section(luigi.Config):
             if value == "":  # from an unset variable in a script; Luigi would use the default
                 raise ConfigError(f"the flag --{name.replace('_', '-')} is empty: give it a value, or leave it out")
         for name, param in params:
-            try:
+            value = flags.get(f"{cls.section}_{name}") or get_config().get(cls.section, name, None, raw=True)
+            with explain_value(cls.section, name, value):
                 param.has_task_value(cls.section, name)
-            except ConfigError:
-                raise
-            except Exception as error:  # parameters raise errors of any class for a bad value
-                value = flags.get(f"{cls.section}_{name}") or get_config().get(cls.section, name, None, raw=True)
-                shown = "" if name in MAY_BE_SECRET else f" = {value!r}"
-                raise ConfigError(f"[{cls.section}] {name}{shown} cannot be used: {error}") from error
 
 
 class _Flags(CmdlineParser):
@@ -144,12 +135,38 @@ def use_flags(task: Any, *flags: str) -> Iterator[None]:
         CmdlineParser._instance = before
 
 
+@contextlib.contextmanager
+def explain_value(section: str, name: str, value: Any) -> Iterator[None]:
+    """Turn any error of the block into a ConfigError that names the key and its value, unless that may be secret."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # parameters raise errors of any class for a bad value
+        shown = "" if name in MAY_BE_SECRET else f" = {value!r}"
+        raise ConfigError(f"[{section}] {name}{shown} cannot be used: {error}") from error
+
+
+def double_percents(section: str) -> None:
+    """Escape each single % of a section for ConfigParser, as in a time format, unless it begins %(name)s."""
+    conf = get_config()
+    for key, text in conf.items(section, raw=True) if conf.has_section(section) else ():
+        doubled = PERCENT.sub(lambda match: match[0] if match[0] != "%" else "%%", text or "")
+        if doubled != (text or ""):
+            conf.set(section, key, doubled)
+
+
+def list_keys(section: str) -> list[str]:
+    """List the keys that stand in a section itself, without those of `[DEFAULT]`."""
+    return list(get_config()._sections.get(section, ()))
+
+
 def read_flags() -> dict[str, Any]:
     """Return the flags of Luigi's command line by the names of their keys: `users_url`."""
     parser = CmdlineParser.get_instance()
     return vars(parser.known_args) if parser else {}
 
 
-def _suggest(word: str, known: Iterable[str]) -> str:
+def suggest_key(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f": did you mean '{near[0]}'?" if near else f"; it has: {', '.join(sorted(known))}"

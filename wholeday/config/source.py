@@ -16,7 +16,8 @@ from luigi.parameter import MissingParameterException
 from wholeday.config.days import Days
 from wholeday.config.parameters import Duration, bounded, split_words
 from wholeday.config.presets import PRESETS
-from wholeday.config.section import Params, read_flags
+from wholeday.config.section import Params, list_keys, read_flags
+from wholeday.config.shared import PREFIX, is_path, join, merge, read_shared
 from wholeday.errors import ConfigError
 from wholeday.redaction import find_secrets
 
@@ -32,6 +33,9 @@ class Source(Days):
     """
 
     url = luigi.Parameter(description="URL of the first page; may hold {date} {day_start} {day_stop} {watermark}")
+    source = luigi.Parameter(
+        default="", description="NAME of a section [source.NAME] with keys that datasets share; url may be a path then"
+    )
     preset = luigi.ChoiceParameter(
         choices=["", *PRESETS], default="", description="known API, whose keys replace the defaults"
     )
@@ -157,7 +161,7 @@ class Source(Days):
 
     @classmethod
     def _read_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-        """Return the values of all keys. The keys of a preset replace the defaults."""
+        """Return the values of all keys. The keys of `[source.NAME]` and of a preset replace the defaults."""
         if get_config().has_option(cls.section, "accept"):
             raise ConfigError(
                 f"luigi.cfg: [{cls.section}] accept would open the quality gates for good: give it as a flag"
@@ -168,14 +172,60 @@ class Source(Days):
             raise cls._explain_missing_url() from error
         if not values["url"].strip():
             raise cls._explain_missing_url()
+        shared = cls._share(values, params, kwargs)
         known = dict(params)
         for name, text in PRESETS.get(values["preset"], {}).items():
-            if name not in kwargs and not cls._is_set(name):
+            if name not in kwargs and name not in shared and not cls._is_set(name):
                 values[name] = known[name].normalize(known[name].parse(text))
         cls._check_json(values)
         cls._check_timezone(values["timezone"])
         cls._check_rules(values)
         return list(values.items())
+
+    @classmethod
+    def _share(cls, values: dict[str, Any], params: Params, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Put the values of `[source.NAME]` into `values`, where the dataset has none of its own. Return them."""
+        if not values["source"]:
+            if is_path(values["url"]):
+                raise ConfigError(
+                    f"[{cls.section}] url is a path, which needs a source: set source to the NAME of a section "
+                    "[source.NAME], or write the whole URL"
+                )
+            return {}
+        shared, known = read_shared(cls.section, values["source"], params), dict(params)
+        values["url"] = join(cls.section, shared["url"], values["url"])
+        for name in shared.keys() - {"url"}:
+            if name not in kwargs and not cls._is_own(name):
+                values[name] = shared[name]
+            elif name in ("params", "headers") and isinstance(values[name], Mapping):
+                values[name] = known[name].normalize(merge(name, shared[name], values[name]))
+        return shared
+
+    @classmethod
+    def _is_own(cls, name: str) -> bool:
+        """Return whether a flag or the section itself sets a key, not only `[DEFAULT]`."""
+        keys = {key.replace("-", "_") for key in list_keys(cls.section)}
+        return name in keys or read_flags().get(f"{cls.section}_{name}") is not None
+
+    @classmethod
+    def _list_sections(cls) -> list[str]:
+        flag = read_flags().get(f"{cls.section}_source")
+        return [cls.section, PREFIX + (flag or get_config().get(cls.section, "source", "", raw=True))]
+
+    @property
+    def base(self) -> str:
+        """The base URL of `source`; nothing without a source."""
+        return str(read_shared(self.section, self.source, self.get_params())["url"]) if self.source else ""
+
+    @property
+    def inherited(self) -> dict[str, Any]:
+        """The values of `[source.NAME]` and of the preset, which stand for the defaults."""
+        params = self.get_params()
+        known = dict(params)
+        preset = {
+            name: known[name].normalize(known[name].parse(text)) for name, text in PRESETS.get(self.preset, {}).items()
+        }
+        return preset | (read_shared(self.section, self.source, params) if self.source else {})
 
     @classmethod
     def has_url(cls) -> bool:

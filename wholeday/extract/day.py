@@ -34,7 +34,7 @@ from wholeday.storage.workspace import Workspace
 # Keys that may change before an extraction is resumed: credentials, patience, what counts as the end or as an error.
 PATIENCE = {
     *("auth", "token_file", "timeout", "retries", "max_wait", "concurrency", "requests_per_second"),
-    *("accept", "end_when", "ok_when", "missing_parent"),
+    *("source", "accept", "end_when", "ok_when", "missing_parent"),
 }
 
 CountCleaned = Callable[[DayFolder, Sequence[Part], Sequence[Parent]], Census]

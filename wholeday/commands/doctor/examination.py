@@ -382,7 +382,9 @@ class Examination(Probe):
                 values |= {"mode": INCREMENTAL, "params": {**self.config.params, **self._filter.params}}
             elif self._placeholders - {"date"}:
                 values["mode"] = INCREMENTAL
-        values = {"url": values.pop("url"), **values}
+        base = self.config.base.rstrip("/")
+        url = values.pop("url")
+        values = {"url": url.removeprefix(base) if base and url.startswith(f"{base}/") else url, **values}
         params: Mapping[str, Any] = dict(self.config.get_params())
         texts = {name: serialize(params[name], value) for name, value in values.items()}
         masked = {name: self.client.mask(text) for name, text in texts.items()}

@@ -17,15 +17,11 @@ def copy_section(config: Source, **changes: Any) -> Source:
 
 
 def list_set_keys(config: Source) -> dict[str, Any]:
-    """Return the keys with values that are neither defaults nor values of the preset."""
-    known = PRESETS.get(config.preset, {})
-    values = {}
-    for name, param in config.get_params():
-        value, text = getattr(config, name), known.get(name)
-        default = param._default if text is None else param.normalize(param.parse(text))
-        if name == "url" or value != default:
-            values[name] = value
-    return values
+    """Return the keys with values that are neither defaults nor values of the preset or of `source`."""
+    known = config.inherited
+    values = {name: getattr(config, name) for name, _ in config.get_params()}
+    defaults = {name: param._default for name, param in config.get_params()} | known
+    return {name: value for name, value in values.items() if name == "url" or value != defaults[name]}
 
 
 def serialize(param: Any, value: Any) -> str:
