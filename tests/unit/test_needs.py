@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.project import execute, run_stages
 from wholeday import Dataset, Extract, Field, Load, Record, Transform, clock
-from wholeday.errors import ConfigError
+from wholeday.errors import ConfigError, QualityError
 from wholeday.tasks.needs import list_needed, sort_by_needs
 
 Configure = Callable[..., None]
@@ -135,3 +135,17 @@ def test_datasets_follow_those_that_they_need(configure):
     assert sort_by_needs([PLAYERS, SQUADS, CLUBS, aardvarks]) == [aardvarks, CLUBS, SQUADS, PLAYERS]
     configure("squads", mode="unknown")  # its own run reports the mistake
     assert sort_by_needs([PLAYERS, SQUADS, CLUBS, aardvarks]) == [aardvarks, CLUBS, SQUADS, PLAYERS]
+
+
+def test_day_fails_if_the_newest_snapshot_is_too_old(configure):
+    """It was extracted just after midnight, so it shows the source as of a time before midnight."""
+    configure("squads", url=f"{URL}{{clubs.id}}", retries=0)
+    load_clubs(configure, mode="snapshot", as_of="2026-11-20T23:50:00Z", date=NOW.date())
+    (needed,) = ExtractSquads(date=DAY).requires()
+    assert needed.complete()
+    line = "squads 2026-11-20: no loaded snapshot of clubs is as of the end of the day or later, so new rows may be"
+    with pytest.raises(QualityError, match=line):
+        ExtractSquads(date=DAY).run()
+    execute("update loads set as_of = '2026-11-21T00:00:00Z'")
+    with pytest.raises(ConfigError, match="needs paginator"):  # the next check of an extraction
+        ExtractSquads(date=DAY).run()

@@ -3,6 +3,7 @@
 import datetime as dt
 
 from wholeday.config.days import SNAPSHOT
+from wholeday.errors import QualityError
 from wholeday.load.markers import has_snapshot
 from wholeday.storage.workspace import Workspace
 
@@ -19,3 +20,16 @@ def find_needed_day(child: Workspace, parents: Workspace, date: dt.date, now: dt
         return min(date, newest) if is_snapshot else date
     since = date if is_snapshot else child.settings.window(date).stop
     return None if has_snapshot(parents.pipeline.database, parents.name, since) else newest
+
+
+def check_snapshot(child: Workspace, parents: Workspace, date: dt.date, now: dt.datetime) -> None:
+    """Raise QualityError if the parents are snapshots, and none of the loaded ones is new enough for `date`.
+
+    Luigi has loaded the newest one by then. It can still be too old: one that was extracted just after midnight shows
+    the source as of a time before midnight.
+    """
+    if parents.settings.mode == SNAPSHOT and (newest := find_needed_day(child, parents, date, now)):
+        raise QualityError(
+            f"{child.name} {date}: no loaded snapshot of {parents.name} is as of the end of the day or later, so new "
+            f"rows may be missing in it: load {parents.name} {newest}, or a later day, first"
+        )

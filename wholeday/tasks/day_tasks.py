@@ -21,7 +21,7 @@ from wholeday.config.pipeline import Pipeline
 from wholeday.config.placeholders import find_placeholders
 from wholeday.extract import outage
 from wholeday.load.markers import find_loaded
-from wholeday.load.needs import find_needed_day
+from wholeday.load.needs import check_snapshot, find_needed_day
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks import alerts, console, failures, progress, stages, workflow
@@ -207,9 +207,11 @@ class Extract(MixinNaiveBulkComplete, DayTask):
 
     def requires(self) -> list[DayTask]:
         """Load the parents first, if the source is asked for each of them."""
-        parent = next(iter(list_needed(self.dataset)), None)
-        day = parent and find_needed_day(self.workspace(), read_workspace(parent), self.date, clock.utc_now())
-        return [find_task(parent, "load")(date=day)] if parent and day else []
+        return [
+            find_task(parent, "load")(date=day)
+            for parent in list_needed(self.dataset)[:1]
+            if (day := find_needed_day(self.workspace(), read_workspace(parent), self.date, clock.utc_now()))
+        ]
 
     def output(self) -> FolderTarget:
         return FolderTarget(self.workspace().folder("raw", self.date))
@@ -219,6 +221,8 @@ class Extract(MixinNaiveBulkComplete, DayTask):
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
                 workspace = self.workspace()
+                for parent in list_needed(self.dataset)[:1]:
+                    check_snapshot(workspace, read_workspace(parent), self.date, clock.utc_now())
                 with outage.watch(workspace.name, self.date), progress.track_extraction(*setters) as tell:
                     stages.extract(workspace, self.date, tell)
 
