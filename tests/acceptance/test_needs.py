@@ -1,6 +1,8 @@
 """Load datasets that are asked for each row of another one, and all datasets at once, as a user does."""
 
 import datetime as dt
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -210,3 +212,48 @@ def test_lists_show_every_dataset_behind_the_one_it_needs(server: Server):
     assert places == sorted(places)
     planned = wholeday("plan", DAY, "2026-11-22").stdout
     assert re.findall(r"^(\w+): about", planned, re.MULTILINE) == found
+
+
+def test_status_names_the_failure_that_a_day_waits_for(server: Server):
+    """At every level, also where nothing was loaded before: badges need members, who need teams."""
+    write_datasets(server, "teams", "members", "badges", "zones")
+    serve(server, "teams", lambda day: Answer(status=410) if day == DAY else None)
+    wholeday("backfill", DAY, "2026-11-21")
+    why = f"teams {DAY} failed, extract: teams {DAY}: GET "
+    for name in ("members", "badges"):
+        status = wholeday("status", "--dataset", name).stdout
+        assert f"\nwaiting: {DAY}: {why}" in status
+    late = wholeday("status", "--max-age", "1 hour").stderr
+    assert f"ERROR: badges: no day is loaded, and --max-age allows 1 hour: 1 day missing, {DAY} waits: {why}" in late
+    wholeday("backfill", "2026-11-19", "2026-11-20")
+    (badges,) = json.loads(wholeday("status", "--json", "--dataset", "badges").stdout)["datasets"]
+    assert [(day, line[: len(why)]) for day, line in badges["waiting"].items()] == [(DAY, why)]
+    assert wholeday("report", "--dataset", "badges").returncode == 0
+    page = html.unescape(Path("data/report-badges.html").read_text())
+    assert f"waits: {why}" in page
+    assert f"wholeday backfill {DAY} 2026-11-21 --dataset badges" in page
+    serve(server, "teams")
+    assert wholeday("backfill", DAY, "2026-11-21", "--dataset", "badges").returncode == 0
+    assert "waiting" not in wholeday("status").stdout
+
+
+def test_day_with_raw_files_waits_for_nothing(server: Server):
+    environment = write_datasets(server, "teams", "members")
+    assert luigi_run("ExtractMembers", "--date", DAY, **environment).returncode == 0
+    execute("delete from loads")
+    shutil.rmtree("data/raw/teams")
+    shutil.rmtree("data/clean")
+    serve(server, "teams", lambda _: Answer(status=410))
+    assert luigi_run("LoadTeams", "--date", DAY, **environment).returncode == 30
+    assert "waiting" not in wholeday("status").stdout
+    result = wholeday("backfill", DAY, "2026-11-21")
+    assert result.returncode == 1
+    assert "members: 1 of 1 day is loaded" in result.stdout
+
+
+def test_plan_names_the_days_that_are_loaded_first(server: Server):
+    write_datasets(server, "teams", "members", "zones", more={"zones": "mode = snapshot"}, needs={"members": "teams"})
+    wholeday("load", DAY, "--dataset", "teams")
+    plan = [" ".join(line.split()) for line in wholeday("plan", DAY, "2026-11-23").stdout.splitlines()]
+    assert f"extract 1 {DAY} missing" in plan
+    assert "extract 2 2026-11-21..2026-11-22 missing; loads the same day of teams first" in plan

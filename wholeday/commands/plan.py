@@ -16,6 +16,7 @@ from wholeday.commands.reprocess import list_outdated
 from wholeday.commands.screen import Outcome, add_days, group_days, make_days_table, open_console
 from wholeday.commands.session import open_workspaces
 from wholeday.commands.status import format_time
+from wholeday.commands.waiting import list_loaded_first
 from wholeday.days import list_span
 from wholeday.errors import FolderError
 from wholeday.load.warehouse import open_warehouse
@@ -52,6 +53,8 @@ def plan(workspace: Workspace, start: dt.date, stop: dt.date) -> list[Outcome]:
     loaded = {marker.date for marker in markers}
     past = set(workspace.list_past([day for day in days if day not in loaded], now))
     failed = select_open(read_failures(workspace.pipeline.data_dir, workspace.name), markers)
+    stages = {day: _choose_stage(workspace, day) for day in days if day <= last_closed and day not in {*loaded, *past}}
+    first = list_loaded_first(workspace, [day for day, (what, _) in stages.items() if what == "extract"])
 
     def plan_day(date: dt.date) -> Outcome:
         if date in loaded and date in outdated:
@@ -62,10 +65,10 @@ def plan(workspace: Workspace, start: dt.date, stop: dt.date) -> list[Outcome]:
             return Outcome(date, "past", settings.describe_past(now))
         if date > last_closed:
             return Outcome(date, "wait", f"not closed; the newest closed day is {last_closed}")
-        what, why = _choose_stage(workspace, date)
+        what, why = stages[date]
         if failure := failed.get(date):
             why = f"failed at {format_time(failure.at)}, {failure.stage}: {failure.line}"
-        return Outcome(date, what, why)
+        return Outcome(date, what, f"{why}; {first[date]}" if date in first else why)
 
     return [plan_day(day) for day in days]
 

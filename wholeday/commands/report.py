@@ -19,7 +19,17 @@ import typer
 
 from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_workspaces
-from wholeday.commands.status import DAY, STATES, State, Status, build_command, format_newest, format_span, read_status
+from wholeday.commands.status import (
+    DAY,
+    STATES,
+    State,
+    Status,
+    build_command,
+    format_newest,
+    format_span,
+    group_by_reason,
+    read_status,
+)
 from wholeday.days import list_span
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.warehouse import open_warehouse
@@ -144,13 +154,11 @@ def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]
     def propose(state: State, days: Sequence[dt.date], why: str, command: str = "backfill") -> Remedy:
         return Remedy(state, len(days), format_newest(days), why, build_command(name, command, days))
 
-    missing = [date for date in status.wanted if date not in status.failed]
+    waiting = {date: why for date, why in status.waiting.items() if date not in status.failed}
+    missing = [date for date in status.wanted if date not in {*status.failed, *waiting}]
     past = [date for date in status.missing if date not in {*status.wanted, *status.failed}]
     lacking = {*status.missing, *status.failed}
-    outdated: dict[str, list[dt.date]] = {}
-    for date, why in status.outdated.items():
-        if date not in lacking:
-            outdated.setdefault(why, []).append(date)
+    outdated = group_by_reason({date: why for date, why in status.outdated.items() if date not in lacking})
 
     remedies = []
     if status.future:
@@ -161,6 +169,7 @@ def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]
     if older := [failure.date for failure in failed[NEWEST:]]:
         see = spell_command(name, "status", "--json")
         remedies.append(propose("failed", older, f"older failures: {see} shows the causes"))
+    remedies += [propose("missing", days, f"waits: {why}") for why, days in group_by_reason(waiting).items()]
     if missing:
         remedies.append(propose("missing", missing, "not loaded"))
     if past:

@@ -21,6 +21,7 @@ from wholeday.commands.arguments import parse_duration
 from wholeday.commands.reprocess import list_outdated
 from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_workspaces
+from wholeday.commands.waiting import list_missing, list_waiting
 from wholeday.config.days import SNAPSHOT
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
@@ -84,6 +85,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The missing days that cannot be fetched again: past snapshots."""
     failed: list[dt.date]
     """The days that failed and are not loaded."""
+    waiting: dict[dt.date, str]
+    """The days that need a day of another dataset which failed, and its failure."""
     outdated: dict[dt.date, str]
     """The days that `reprocess` would process, and why."""
     pruned: list[dt.date]
@@ -129,7 +132,7 @@ def read_status(workspace: Workspace) -> Status:
     unbroken = _select_unbroken(trusted, _fills_gaps(settings))
     ends = (marker.as_of if marker.mode == SNAPSHOT else marker.window_stop for marker in unbroken)
     known_until = max(ends, default=None)
-    missing = _list_missing(loaded, last_closed)
+    missing = list_missing(loaded, last_closed)
     failures = read_failures(data_dir, workspace.name)
     newest = {failure.date: failure for failure in failures}
     return Status(
@@ -146,6 +149,7 @@ def read_status(workspace: Workspace) -> Status:
         missing=missing,
         past=workspace.list_past(missing, now),
         failed=list(select_open(failures, loads)),
+        waiting=list_waiting(workspace),
         outdated=list_outdated(workspace, loads),
         pruned=[marker.date for marker in loads if marker.pruned_at],
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
@@ -176,12 +180,6 @@ def _select_unbroken(loads: list[Marker], fills_gaps: bool) -> list[Marker]:
         if fills_gaps or marker.mode == SNAPSHOT or (follows and known == number):
             known = number + 1
     return loads[:known]
-
-
-def _list_missing(loaded: list[dt.date], last_closed: dt.date) -> list[dt.date]:
-    """List the days from the first loaded one to the last closed one that are not loaded."""
-    days = range((last_closed - loaded[0]).days + 1) if loaded else ()
-    return sorted({loaded[0] + number * DAY for number in days}.difference(loaded))
 
 
 def format_newest(days: Iterable[dt.date]) -> str:
@@ -271,14 +269,21 @@ def _show_status(status: Status, days: int) -> None:
         over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
         what = f"failed at {format_time(failure.at)}{over}: {failure.date}, {failure.stage}"
         console.print(f"{what}: {failure.line}", style=style)
-    outdated: dict[str, list[dt.date]] = {}
-    for date, why in status.outdated.items():
-        outdated.setdefault(why, []).append(date)
-    for why, dates in outdated.items():
+    for why, dates in group_by_reason(status.waiting).items():
+        console.print(f"waiting: {format_newest(dates)}: {why}", style="red")
+    for why, dates in group_by_reason(status.outdated).items():
         console.print(f"outdated, {why}: {format_newest(dates)}", style="yellow")
     for rejected in status.rejects[:REASONS]:
         where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
         console.print(f"rejected, {where}: {rejected.reason}")
+
+
+def group_by_reason(reasons: Mapping[dt.date, str]) -> dict[str, list[dt.date]]:
+    """Group days by the reason for their state."""
+    groups: dict[str, list[dt.date]] = {}
+    for date, why in reasons.items():
+        groups.setdefault(why, []).append(date)
+    return groups
 
 
 def _show_loads(console: Console, markers: Sequence[Marker]) -> None:
@@ -342,11 +347,13 @@ def _describe_future(status: Status) -> str:
 def _describe_next_step(status: Status) -> str:
     """Name what holds a dataset back: the failure of its oldest missing day, or the command to run."""
     failed = {failure.date: failure for failure in status.open_failures}
-    lacking = status.wanted or list(failed)
+    lacking = status.wanted or list(failed) or list(status.waiting)
     if not lacking:
         return f"see {spell_command(status.dataset, 'status')}"
     missing = f"{count(len(lacking), 'day')} missing"
     if failure := failed.get(lacking[0]):
         before = f"{missing}, " if len(lacking) > 1 else ""
         return f"{before}{failure.date} failed, {failure.stage}: {failure.line}"
+    if why := status.waiting.get(lacking[0]):
+        return f"{missing}, {lacking[0]} waits: {why}"
     return f"{missing}: {build_command(status.dataset, 'backfill', lacking)}"
