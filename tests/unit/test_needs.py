@@ -8,7 +8,9 @@ import pytest
 
 from tests.support.project import execute, run_stages
 from wholeday import Dataset, Extract, Field, Load, Record, Transform, clock
+from wholeday.commands.waiting import list_waiting
 from wholeday.errors import ConfigError, QualityError
+from wholeday.tasks.failures import record_failure
 from wholeday.tasks.needs import list_needed, sort_by_needs
 
 Configure = Callable[..., None]
@@ -149,3 +151,11 @@ def test_day_fails_if_the_newest_snapshot_is_too_old(configure):
     execute("update loads set as_of = '2026-11-21T00:00:00Z'")
     with pytest.raises(ConfigError, match="needs paginator"):  # the next check of an extraction
         ExtractSquads(date=DAY).run()
+
+
+def test_open_day_waits_for_nothing(configure):
+    """The failed snapshot is of today. A dataset that is no snapshot waits with its last closed day."""
+    configure("clubs", mode="snapshot")
+    record_failure(CLUBS, NOW.date(), "extract", "410 Gone")
+    for extract in (ExtractSquads, ExtractPlayers):
+        assert list_waiting(extract.workspace()) == {DAY: "clubs 2026-11-21 failed, extract: 410 Gone"}

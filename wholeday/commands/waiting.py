@@ -30,7 +30,7 @@ def list_waiting(workspace: Workspace) -> dict[dt.date, str]:
     first = loaded[0] if loaded else min(last_closed, *causes)
     found = {}
     for day in sorted({*causes, *list_missing(loaded, last_closed), last_closed}.difference(loaded)):
-        if day >= first and not workspace.folder("raw", day).exists():
+        if first <= day <= last_closed and not workspace.folder("raw", day).exists():
             needed = find_needed_day(workspace, parents, day, now)
             if needed in causes:
                 found[day] = causes[needed]
