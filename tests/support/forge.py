@@ -40,7 +40,25 @@ class Label(Record):
     updated_at: datetime | None
 
 
+class Org(Record):
+    login: str = Field(primary_key=True)
+    updated_at: datetime | None
+
+
 REPOS, ISSUES, LABELS = Dataset("repos", Repo), Dataset("issues", Issue), Dataset("labels", Label)
+ORGS = Dataset("orgs", Org)
+
+
+class ExtractOrgs(Extract, dataset=ORGS):
+    pass
+
+
+class TransformOrgs(Transform, dataset=ORGS):
+    pass
+
+
+class LoadOrgs(Load, dataset=ORGS):
+    pass
 
 
 class ExtractRepos(Extract, dataset=REPOS):
@@ -156,7 +174,13 @@ class Forge:
             self.asked.append(request.target)
         if request.path == "/repos":
             return self._send_page(request, self.repos)
+        if request.path == "/orgs":
+            logins = sorted({repo["owner"]["login"] for repo in self.repos})
+            return self._send_page(request, [{"login": login, "updated_at": show(START)} for login in logins])
         match request.path.split("/"):
+            case ["", "orgs", owner, "repos"]:
+                owned = [repo for repo in self.repos if repo["owner"]["login"] == owner.replace("%2F", "/")]
+                return self._send_page(request, owned)
             case ["", "repos", owner, name, "issues"]:
                 repo, issues = name.replace("%20", " "), self.issues.get(name.replace("%20", " "))
                 known = {each["name"]: each["owner"]["login"].replace("/", "%2F") for each in self.repos}
@@ -186,4 +210,5 @@ def write_sections(configure: Any, forge: Forge, section: str = "issues", **issu
     common = {"auth": "bearer:FORGE_TOKEN", "paginator": "link_header", "retries": 3}
     configure("repos", url=f"{forge.url}/repos", mode="snapshot", **common)
     url = f"{forge.url}/repos/{{repos.owner}}/{{repos.name}}/issues"
+    configure("orgs", url=f"{forge.url}/orgs", mode="snapshot", **common)
     configure(section, **{"url": url, "mode": "snapshot", "missing_parent": "skip", **common, **issues})

@@ -70,7 +70,7 @@ def _check_day(workspace: Workspace, date: dt.date) -> tuple[Marker | None, Outc
     if raw.exists():
         raw_manifest = raw.read_manifest(RawManifest)
         files |= {"raw_sha256": raw_manifest.sha256, "as_of": raw_manifest.as_of}
-        size += sum(part.bytes for part in raw_manifest.parts)
+        size += sum(part.bytes for part in raw_manifest.files)
     if clean.exists():
         clean_manifest = clean.read_manifest(CleanManifest)
         files |= {"clean_sha256": clean_manifest.sha256}

@@ -34,6 +34,7 @@ from wholeday.storage.known_source import join_accepted
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.names import strip_run
+from wholeday.storage.parents import read_runs
 from wholeday.storage.parquet import open_rows
 from wholeday.storage.workspace import Workspace
 from wholeday.tasks.workflow import spell_command
@@ -250,6 +251,8 @@ def _read_folder(
     if isinstance(manifest, CleanManifest):
         groups = {"rows": manifest.parts, "rejected": manifest.rejects}
     named = {part.name: part for group in groups.values() for part in group}
+    lists = [manifest.parents] if isinstance(manifest, RawManifest) and manifest.parents else []
+    named |= {part.name: part for part in lists}
     faults = [f"{name}: not in the manifest" for name in sorted(files - named.keys())]
     faults += [fault for part in named.values() if (fault := _check_part(folder, part))]
     faults += [f"date is {manifest.date}, should be {folder.date}"] if manifest.date != folder.date else []
@@ -257,7 +260,18 @@ def _read_folder(
         stored, total = getattr(manifest, name), sum(part.records for part in group)
         total += manifest.forgotten if isinstance(manifest, RawManifest) else 0
         faults += [f"{name} is {stored}, the parts have {total}"] if stored != total else []
+    if isinstance(manifest, RawManifest) and lists and not faults:
+        faults += _check_parents(folder, manifest)
     return manifest, [Finding(folder.date, stage, fault) for fault in faults]
+
+
+def _check_parents(folder: DayFolder, manifest: RawManifest) -> list[str]:
+    """Return how the list of parents differs from the parts."""
+    try:
+        read_runs(folder, manifest)
+    except FolderError as error:
+        return [str(error)]
+    return []
 
 
 def _check_part(folder: DayFolder, part: Part) -> str | None:

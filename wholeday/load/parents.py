@@ -23,10 +23,13 @@ ALL = """
 select {columns} from (
   select {columns}, row_number() over (
            partition by {key} order by case when valid_to is null then 1 else 0 end desc, valid_from desc) as _last
-    from "{dataset}_history" where valid_to is null or valid_to > :start) versions
+    from "{dataset}_history" where (valid_to is null or valid_to > :start) and {is_kept}) versions
  where _last = 1 order by {key}
 """
-CHANGED = 'select {columns} from "{dataset}" where updated_at is null or updated_at >= :since order by {key}'
+CHANGED = """
+select {columns} from "{dataset}" where (updated_at is null or updated_at >= :since) and {is_kept} order by {key}
+"""
+KEPT = '({key}) not in (select {key} from "_{dataset}_forgotten")'  # `forget` may not be finished
 WATERMARKS = """
 select {columns}, max(case when e.updated_at > l.as_of then l.as_of else e.updated_at end)
   from "_{dataset}_events" e join loads l on l.dataset = :dataset and l.date = e.load_date
@@ -56,6 +59,7 @@ class ParentTable:
         kinds = declared.key | declared.row
         columns = list(dict.fromkeys([*declared.key, *self._parents.columns]))
         words = {"columns": join_names(columns), "key": join_names(declared.key), "dataset": self.name}
+        words["is_kept"] = KEPT.format_map(words)
         query = ALL if changed_since is None else CHANGED
         with self._connect() as db:
             if db is None or not db.describe(self.name).columns:

@@ -119,6 +119,11 @@ class Parents:
 _datasets: dict[str, Dataset] = {}
 
 
+def list_datasets() -> list[Dataset]:
+    """List the datasets that are declared, by name."""
+    return [_datasets[name] for name in sorted(_datasets)]
+
+
 def _check_column(dataset: Dataset, parent: Dataset, column: Column | None, what: str, kinds: Collection[str]) -> None:
     """Raise DatasetError unless the column that `what` names exists, with one of these kinds."""
     if column is None:

@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 PREPARED = f"{MANIFEST}.new"
 NOTE = f"{MANIFEST}.ahead"
 CHECKPOINTS = "progress.jsonl"
-PARTS = ("part-", "rejects-", "parents.")
+PARTS = ("part-", "rejects-", "parents")
 
 # How to replace a damaged day. While its marker exists, a run takes a loaded day for done: the marker must go too.
 REMEDIES = {

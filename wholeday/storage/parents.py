@@ -44,8 +44,9 @@ class Parent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(NamedTuple):
-    """Consecutive lines of a part that belong to one parent."""
+    """Consecutive lines of a part that belong to one parent. `parent` is its position in the list."""
 
+    parent: int
     records: int
     values: dict[str, Any]
 
@@ -64,7 +65,12 @@ def read_runs(folder: DayFolder, manifest: RawManifest) -> list[tuple[Run, ...]]
     """Return, for each part of a raw day, the runs of its lines; no runs without parents. Raises FolderError."""
     if manifest.parents is None:
         return [()] * len(manifest.parts)
-    return split_runs(unpack_parents(folder.read(manifest.parents)), manifest.parts)
+    return split_runs(read_parents(folder, manifest), manifest.parts)
+
+
+def read_parents(folder: DayFolder, manifest: RawManifest) -> list[Parent]:
+    """Return the parents of a raw day; none if its dataset has no parents. Raises FolderError."""
+    return unpack_parents(folder.read(manifest.parents)) if manifest.parents else []
 
 
 def add_parents(lines: list[bytes], runs: Iterable[Run], names: Sequence[str]) -> list[bytes]:
@@ -95,21 +101,25 @@ def _add(line: bytes, members: bytes) -> bytes:
     return b"{%b%b%b" % (inner, b"," if inner else b"", members[1:])
 
 
-def split_runs(parents: Iterable[Parent], parts: Iterable[Part]) -> list[tuple[Run, ...]]:
-    """Return, for each part, the runs of its lines."""
-    left = ((parent.records, parent.values) for parent in parents)
-    count, values = 0, dict[str, Any]()
+def split_runs(parents: Sequence[Parent], parts: Sequence[Part]) -> list[tuple[Run, ...]]:
+    """Return, for each part, the runs of its lines. Raises FolderError if the parents have more lines, or fewer."""
+    counted, stored = sum(parent.records for parent in parents), sum(part.records for part in parts)
+    if counted != stored:
+        raise FolderError(
+            f"{PARENTS} counts {counted} records, and the parts hold {stored}: restore the day from a copy, or delete "
+            "its raw folder and its row of loads, then run the day again"
+        )
+    left = ((number, parent) for number, parent in enumerate(parents) if parent.records)
+    count, number, values = 0, 0, dict[str, Any]()
     found = []
     for part in parts:
         runs, need = [], part.records
         while need:
-            while not count:
-                try:
-                    count, values = next(left)
-                except StopIteration:
-                    raise FolderError(f"{PARENTS} does not account for all lines of the parts") from None
+            if not count:
+                number, parent = next(left)
+                count, values = parent.records, parent.values
             taken = min(count, need)
-            runs.append(Run(taken, values))
+            runs.append(Run(number, taken, values))
             count, need = count - taken, need - taken
         found.append(tuple(runs))
     return found

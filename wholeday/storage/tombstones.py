@@ -96,7 +96,7 @@ class Finder:
 
     def find_rejects(self, keys: Iterable[str | None]) -> set[int]:
         """Return the positions of forgotten keys among the keys of rejects, which are JSON arrays."""
-        return self.find(map(_read_key, keys))
+        return self.find(map(read_reject_key, keys))
 
     def find(self, keys: Iterable[Sequence[Any]]) -> set[int]:
         """Return the positions of forgotten keys."""
@@ -131,7 +131,7 @@ def _write_value(value: Any) -> str:
     return str(value) if type(value) is int else json.dumps(value)
 
 
-def _read_key(text: str | None) -> list[Any]:
+def read_reject_key(text: str | None) -> list[Any]:
     """Decode the key of a reject; empty without a key, or if a number is too long for Python."""
     with suppress(ValueError):
         key = json.loads(text or "[]")

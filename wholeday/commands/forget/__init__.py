@@ -1,8 +1,9 @@
 """Erase people from every file and table of a dataset: the command `forget`.
 
 Responsibilities: the order of the steps, which an interruption cannot break. First the tombstones: from then on no
-load stores a row with such a key. Then the files, day by day, then the tables, then the failures, which may quote a
-record. The note that all is erased comes last, so the next run completes an interrupted one.
+load stores a row with such a key, and no source is asked for it. Then its children in other datasets, in the same
+steps. Then the files, day by day, then the tables, then the failures, which may quote a record. The note that all is
+erased comes last, so the next run completes an interrupted one.
 Non-goals: records of other people that mention an erased person. Records that the source sends later stay in the
 files of their days until the next run.
 """
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from wholeday import clock
 from wholeday.commands.forget import files, tables
+from wholeday.commands.forget.children import find_children, list_dependents
 from wholeday.commands.forget.lookup import look_up, parse_key
 from wholeday.commands.forget.search import Search
 from wholeday.commands.screen import open_console
@@ -44,40 +46,67 @@ UNKNOWN = "Keep out keys too that no file and no table has."
 class Erased(NamedTuple):
     """The result of a run: erased lines by day, erased rows in the warehouse. `problems` are lines for a person.
 
-    `unknown` are the keys on the command line that no file and no table had.
+    `unknown` are the keys on the command line that no file and no table had. `children` are the results of the datasets
+    that hold children of the keys, by name; `problems` includes theirs.
     """
 
     days: dict[dt.date, int]
     rows: int
     unknown: list[str]
     problems: list[str]
+    children: dict[str, "Erased"]
 
 
 def forget(workspace: Workspace, keys: Sequence[str]) -> Erased:
-    """Erase these keys, and every key that was erased before.
+    """Erase these keys, and every key that was erased before, with their children in other datasets.
 
     A key is text, or a JSON array if the key has several columns. A day with damaged files is left unchanged and is
     a problem. Raises ConfigError for text that cannot be a key, FolderError, WarehouseError.
     """
+    asked = {parse_key(workspace.dataset.declared, text): text for text in keys}
+    erased, finder = _erase(workspace, asked, Finder((), ()))
+    if not finder.keys:
+        raise ConfigError(f"{workspace.name}: no key was erased before, so there is nothing to complete: give a key")
+    return erased._replace(unknown=[text for key, text in asked.items() if key not in finder.found])
+
+
+def _erase(workspace: Workspace, asked: Iterable[Key], parents: Finder) -> tuple[Erased, Finder]:
+    """Erase the keys `asked`, those of before, and what came for erased `parents`. Return what the search found too."""
     warehouse = open_warehouse(workspace)
     declared = workspace.dataset.declared
-    asked = {parse_key(declared, text): text for text in keys}
     tombstones = workspace.tombstones()
     all_keys = _write_tombstones(tombstones, warehouse, declared, asked)
-    search = Search(workspace, Finder(workspace.conversion.key_readers, all_keys), list(declared.key))
-    erased, erased_ever, problems = _erase_days(search)
+    children, problems = _erase_children(workspace, all_keys)
+    search = _search(workspace, all_keys, parents)
+    erased, erased_ever, problems_of_days = _erase_days(search)
     rows, pending = tables.erase_rows(workspace, declared, search.finder, erased_ever)
-    problems += [pending] if pending else []
+    problems += [*problems_of_days, *([pending] if pending else [])]
     try:
         failures.erase_causes(workspace.pipeline.data_dir, workspace.name, workspace.pipeline.is_private)
     except FolderError as error:
         problems.append(f"{workspace.name}: {error}")
-    if not problems:
+    if all_keys and not problems:
         with warehouse.database.connect() as db:
             db.begin(workspace.name)  # the lock that guards the file
             tombstones.add([Done(clock.utc_now(), len(all_keys), +erased_ever)])
-    unknown = [text for key, text in asked.items() if key not in search.finder.found]
-    return Erased(+erased, rows, unknown, problems)
+    return Erased(+erased, rows, [], problems, children), search.finder
+
+
+def _search(workspace: Workspace, keys: Iterable[Key], parents: Finder) -> Search:
+    finder = Finder(workspace.conversion.key_readers, keys)
+    return Search(workspace, finder, list(workspace.dataset.declared.key), parents)
+
+
+def _erase_children(workspace: Workspace, keys: Sequence[Key]) -> tuple[dict[str, Erased], list[str]]:
+    """Erase the children of erased `keys` in each dataset that has some. Return the results, and the problems."""
+    done: dict[str, Erased] = {}
+    dependents, problems = list_dependents(workspace) if keys else ([], [])
+    for child in dependents:
+        erased = Finder((), keys)
+        found, unread = find_children(workspace, _search(child, (), erased))
+        done[child.name], _ = _erase(child, found, erased)
+        problems += [*unread, *done[child.name].problems]
+    return done, problems
 
 
 def _erase_days(search: Search) -> tuple[Counter[dt.date], Counter[dt.date], list[str]]:
@@ -111,8 +140,6 @@ def _write_tombstones(
         keys = tombstones.keys()
         db.insert(f"_{declared.name}_forgotten", declared.key, keys, skip_known=True)
         db.commit()
-    if not keys:
-        raise ConfigError(f"{declared.name}: no key was erased before, so there is nothing to complete: give a key")
     return keys
 
 
@@ -132,14 +159,20 @@ def command(
     with open_workspaces(context) as (workspace,):
         _confirm_keys(workspace, keys or [], yes, unknown, console)
         done = forget(workspace, keys or [])
-    days = "".join(f"\n  {date}: {count(lines, 'line')}" for date, lines in done.days.items())
-    lines, rows = count(sum(done.days.values()), "line"), count(done.rows, "row")
-    console.print(f"{dataset}: erased {lines} of the files and {rows} of the warehouse{days}")
+    _show_erased(dataset, done, console)
     for key in done.unknown:
         console.print(f"{key}: not found on any day. It is kept out from now on")
     for problem in done.problems:
         sys.stderr.write(f"ERROR: {problem}\n")
     return not done.problems
+
+
+def _show_erased(dataset: str, done: Erased, console: Console) -> None:
+    days = "".join(f"\n  {date}: {count(lines, 'line')}" for date, lines in done.days.items())
+    lines, rows = count(sum(done.days.values()), "line"), count(done.rows, "row")
+    console.print(f"{dataset}: erased {lines} of the files and {rows} of the warehouse{days}")
+    for name, erased in done.children.items():
+        _show_erased(name, erased, console)
 
 
 def _confirm_keys(workspace: Workspace, keys: Sequence[str], yes: bool, unknown: bool, console: Console) -> None:
@@ -158,9 +191,16 @@ def _confirm_keys(workspace: Workspace, keys: Sequence[str], yes: bool, unknown:
     if not sys.stdin.isatty():
         raise ConfigError("forget cannot be undone. To confirm it without a terminal, run it again with --yes")
     what = count(len(traces), "key")
-    sys.stderr.write(f"Erase {what} from every file and table of {workspace.name}, for good? [y/N] ")
+    names = "".join(f", with all children in {name}" for name in _list_names(workspace))
+    sys.stderr.write(f"Erase {what} from every file and table of {workspace.name}{names}, for good? [y/N] ")
     sys.stderr.flush()
     with suppress(KeyboardInterrupt):
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
     raise ConfigError("nothing is erased")
+
+
+def _list_names(workspace: Workspace) -> list[str]:
+    """List the names of the datasets that hold children, or children of children."""
+    dependents, _ = list_dependents(workspace)
+    return [name for child in dependents for name in (child.name, *_list_names(child))]

@@ -1,14 +1,14 @@
 """Erase lines from the files of a day.
 
-Responsibilities: new parts without the lines, and the manifests that name them. The day changes in one step, when
-its raw manifest is replaced; the clean manifest is prepared by then. An unfinished day is cleared, as its next run
-extracts it again.
+Responsibilities: new parts without the lines, a new list of parents, and the manifests that name them. The day changes
+in one step, when its raw manifest is replaced; the clean manifest is prepared by then. An unfinished day is cleared, as
+its next run extracts it again.
 Non-goals: a loaded day without its manifest. No run extracts it again, so a person decides.
 """
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -19,6 +19,7 @@ from wholeday.load.warehouse import open_warehouse
 from wholeday.storage.day_folder import MANIFEST, REMEDIES, DayFolder
 from wholeday.storage.lines import pack
 from wholeday.storage.manifest import CleanManifest, Erasure, Part, RawManifest, digest
+from wholeday.storage.parents import Parent, pack_parents
 from wholeday.storage.workspace import Workspace
 
 
@@ -32,7 +33,7 @@ def erase_day(search: Search, date: dt.date) -> tuple[int, int]:
             return 0, 0
         raw_manifest = raw.read_manifest(RawManifest)
         day = DayFiles(raw, clean, raw_manifest, _open_clean(clean, raw_manifest))
-        raw.remove_unnamed([part.name for part in raw_manifest.parts])
+        raw.remove_unnamed([part.name for part in raw_manifest.files])
         if clean_manifest := day.clean_manifest:
             clean.remove_unnamed([part.name for part in (*clean_manifest.parts, *clean_manifest.rejects)])
         new, reasons = write_parts(search, day)
@@ -74,10 +75,15 @@ def _open_clean(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | 
 
 
 def write_parts(search: Search, day: DayFiles) -> tuple[Replaced, Counter[str]]:
-    """Write new parts without the matching lines; the old parts stay. Count the erased rejects by reason."""
+    """Write new parts without the matching lines, and a list of parents without them and without erased parents.
+
+    The old files stay. Count the erased rejects by reason.
+    """
     new: Replaced = {}
     reasons: Counter[str] = Counter()
-    for match in search.search_day(day):
+    erased: Counter[int] = Counter()
+    before = day.read_parents()
+    for match in search.search_day(day) if search.can_match(before) else ():
         if not match.numbers:
             continue
         kept = [line for number, line in enumerate(match.lines, 1) if number not in match.numbers]
@@ -86,7 +92,18 @@ def write_parts(search: Search, day: DayFiles) -> tuple[Replaced, Counter[str]]:
             parts, why = match.clean.write_without(match.numbers)
             new |= parts
             reasons.update(why)
+        erased.update(match.parents[number - 1] for number in match.numbers if match.parents)
+    after = list(_erase_parents(search, before, erased))
+    if day.raw_manifest.parents and after != before:
+        new[day.raw_manifest.parents] = day.raw.write(name_revision(day.raw_manifest.parents), pack_parents(after))
     return new, reasons
+
+
+def _erase_parents(search: Search, parents: Iterable[Parent], erased: Mapping[int, int]) -> Iterator[Parent]:
+    """Yield the parents that are left, without the number of `erased` records of each position."""
+    for number, parent in enumerate(parents):
+        if keys := search.list_left(parent):
+            yield msgspec.structs.replace(parent, keys=keys, records=parent.records - erased[number])
 
 
 def _replace_manifests(day: DayFiles, new: Replaced, reasons: Counter[str]) -> int:
@@ -97,7 +114,7 @@ def _replace_manifests(day: DayFiles, new: Replaced, reasons: Counter[str]) -> i
     if day.raw.read_manifest(RawManifest) != day.raw_manifest:  # possible in a bucket, which has no locks
         raise FolderError(f"another run changed {day.raw} meanwhile. Run forget again")
     day.raw.replace_manifest(raw_manifest)
-    day.raw.remove_unnamed([part.name for part in raw_manifest.parts])
+    day.raw.remove_unnamed([part.name for part in raw_manifest.files])
     if day.clean_manifest:
         day.clean.publish_prepared()
         clean_manifest = day.clean.read_manifest(CleanManifest)
@@ -107,8 +124,13 @@ def _replace_manifests(day: DayFiles, new: Replaced, reasons: Counter[str]) -> i
 
 def _build_raw_manifest(manifest: RawManifest, new: Replaced) -> RawManifest:
     parts, erasure = _replace_parts(manifest.parts, new)
+    replaced = [part for part in manifest.files if part in new]
     return msgspec.structs.replace(
-        manifest, parts=parts, forgotten=manifest.forgotten + erasure.lines, erasures=[*manifest.erasures, erasure]
+        manifest,
+        parts=parts,
+        parents=manifest.parents and new.get(manifest.parents, manifest.parents),
+        forgotten=manifest.forgotten + erasure.lines,
+        erasures=[*manifest.erasures, msgspec.structs.replace(erasure, sha256=manifest.sha256, parts=replaced)],
     )
 
 

@@ -87,11 +87,15 @@ def parse_key(declared: Declared, text: str) -> Key:
     kinds = list(declared.key.values())
     with suppress(ValueError):
         values = [text] if len(kinds) == 1 and kinds != [INTEGER] else json.loads(text)
-        values = values if isinstance(values, list) else [values]
-        return tuple(_parse_value(value, kind) for value, kind in zip(values, kinds, strict=True))
+        return parse_values(declared, values if isinstance(values, list) else [values])
     columns = ", ".join(f"{column} ({kind})" for column, kind in declared.key.items())
     form = "as a JSON array" if len(kinds) > 1 else "as the table shows it"
     raise ConfigError(f"{text!r} is not a key of {declared.name}: give {columns} {form}")
+
+
+def parse_values(declared: Declared, values: Sequence[Any]) -> Key:
+    """Return values as a key of their kinds. Raises ValueError if the table cannot hold such a key."""
+    return tuple(_parse_value(value, kind) for value, kind in zip(values, declared.key.values(), strict=True))
 
 
 def _parse_value(value: Any, kind: str) -> int | str:

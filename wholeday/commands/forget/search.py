@@ -1,15 +1,16 @@
 """Find the lines of a day's files that have certain keys, and write clean parts without them.
 
 Responsibilities: which lines of a raw part match. A line matches by its own key, compared as text, or by the key of
-the row or reject that it became. Without clean files, the lines are transformed to learn that key.
+the row or reject that it became. Without clean files, the lines are transformed to learn that key. A line also matches
+if it came for an erased parent.
 Non-goals: changing a day. A line whose key cannot be read never matches.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,11 +20,13 @@ from wholeday.storage.day_folder import STAGES, DayFolder
 from wholeday.storage.lines import pack, unpack
 from wholeday.storage.manifest import CleanManifest, Part, RawManifest
 from wholeday.storage.names import strip_run
-from wholeday.storage.parents import add_parents, read_runs
+from wholeday.storage.parents import Parent, Run, add_parents, read_parents, split_runs
 from wholeday.storage.parquet import encode_rows, open_rows
-from wholeday.storage.tombstones import Finder
+from wholeday.storage.tombstones import Finder, read_reject_key
 from wholeday.storage.workspace import Workspace
 
+Keys: TypeAlias = Mapping[int, Sequence[Any]]
+"""By the number of a line, from 1: the key of its row or reject."""
 Replaced = dict[Part, Part | None]
 """New parts by the parts that they replace; None for a part that is dropped."""
 
@@ -43,14 +46,29 @@ class DayFiles(NamedTuple):
         raw_manifest = raw.read_manifest(RawManifest)
         return cls(raw, clean, raw_manifest, read_clean_manifest(clean, raw_manifest))
 
+    def read_parents(self) -> list[Parent]:
+        """Return the parents that the day asked; none without parents. Raises FolderError."""
+        return read_parents(self.raw, self.raw_manifest)
+
+    def split_runs(self, parents: Sequence[Parent]) -> list[tuple[Run, ...]]:
+        """Return, for each raw part, the runs of its lines; no runs without parents. Raises FolderError."""
+        parts = self.raw_manifest.parts
+        return split_runs(parents, parts) if self.raw_manifest.parents else [()] * len(parts)
+
 
 class Match(NamedTuple):
-    """A raw part, its lines, the numbers (from 1) of the matching lines, and its clean part if there is one."""
+    """A raw part, its lines, the numbers (from 1) of the matching lines, and its clean part if there is one.
+
+    `keys` are those of the rows and rejects. `parents` holds the parent of each line, as its position in the list;
+    nothing without parents.
+    """
 
     part: Part
     lines: list[bytes]
     numbers: set[int]
     clean: "CleanPart | None"
+    keys: Keys
+    parents: list[int]
 
 
 class CleanPart:
@@ -71,12 +89,11 @@ class CleanPart:
                 f"{records} records. Delete the folder {folder}, then reprocess the day"
             )
 
-    def find(self, finder: Finder, columns: Sequence[str]) -> set[int]:
-        """Return the numbers of the lines whose row or reject matches."""
+    def read_keys(self, columns: Sequence[str]) -> Keys:
+        """Return the key of each line whose row or reject has one."""
         table = open_rows(self._data).read(columns=list(columns))
         keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
-        rejects = finder.find_rejects(reject.key for reject in self._rejected)
-        return {self._lines[row] for row in finder.find(keys)} | {self._rejected[number].line for number in rejects}
+        return dict(zip(self._lines, keys, strict=True)) | _read_reject_keys(self._rejected)
 
     def describe(self, line: int) -> dict[str, Any] | Reject:
         """Return the row or the reject that a line became. A row of a deletion has `deleted` true."""
@@ -109,28 +126,54 @@ class CleanPart:
 
 @dataclass(frozen=True)
 class Search:
-    """A search of a dataset's files for the keys of a finder. `key` names the key columns."""
+    """A search of a dataset's files for the keys of a finder. `key` names the key columns.
+
+    `erased` finds the parents that are erased, if the dataset has parents.
+    """
 
     workspace: Workspace
     finder: Finder
     key: list[str]
+    erased: Finder = field(default_factory=lambda: Finder((), ()))
 
     def search_day(self, day: DayFiles) -> Iterator[Match]:
         """Yield a match for each raw part, with or without matching lines. Raises FolderError."""
         made = day.clean_manifest
         rejects = {_parse_number(part): part for part in made.rejects} if made else {}
-        names = self.workspace.conversion.columns.taken
-        runs = read_runs(day.raw, day.raw_manifest) if names else []
-        for number, part in enumerate(day.raw_manifest.parts):
+        parents = day.read_parents()
+        gone = {number for number, parent in enumerate(parents) if not self.list_left(parent)}
+        for number, (part, runs) in enumerate(zip(day.raw_manifest.parts, day.split_runs(parents), strict=True)):
             stored = unpack(day.raw.read(part))
-            lines = add_parents(stored, runs[number], names) if names else stored
+            lines = add_parents(stored, runs, self.workspace.conversion.columns.taken)
             clean = CleanPart(day.clean, made.parts[number], rejects.get(number), len(lines)) if made else None
-            numbers = self.finder.find_lines(lines)
-            numbers |= clean.find(self.finder, self.key) if clean else self._transform_and_find(day.raw, lines)
-            yield Match(part, stored, numbers, clean)
+            keys = clean.read_keys(self.key) if clean else self._transform(day.raw, lines)
+            found = self.finder.find(keys.values())
+            numbers = self.finder.find_lines(lines) | {line for at, line in enumerate(keys) if at in found}
+            of_parents = [run.parent for run in runs for _ in range(run.records)]
+            numbers |= {line for line, parent in enumerate(of_parents, 1) if parent in gone}
+            yield Match(part, stored, numbers, clean, keys, of_parents)
 
-    def _transform_and_find(self, raw: DayFolder, lines: list[bytes]) -> set[int]:
-        """Return the numbers of the lines that would become a matching row or reject."""
+    def can_match(self, parents: Iterable[Parent]) -> bool:
+        """Tell whether a line can match in a day that asked these parents."""
+        return bool(self.finder.keys) or not all(map(self.list_left, parents))
+
+    def list_left(self, parent: Parent) -> list[list[Any]]:
+        """Return the keys of the parents with these values that are not erased."""
+        found = self.erased.find(parent.keys)
+        return [key for number, key in enumerate(parent.keys) if number not in found]
+
+    def list_children(self, day: DayFiles) -> Iterator[Sequence[Any]]:
+        """Yield the keys of the rows and rejects that came for erased parents. Raises FolderError."""
+        parents = day.read_parents()
+        gone = {number for number, parent in enumerate(parents) if not self.list_left(parent)}
+        if not any(parents[number].records for number in gone):
+            return
+        for match in self.search_day(day):
+            numbers = {line for line, parent in enumerate(match.parents, 1) if parent in gone}
+            yield from (key for line, key in match.keys.items() if line in numbers)
+
+    def _transform(self, raw: DayFolder, lines: list[bytes]) -> Keys:
+        """Return the key of each line that would become a row or reject with a key."""
         import pyarrow as pa
 
         from wholeday.transform.rows import transform
@@ -144,9 +187,12 @@ class Search:
                 f"{raw} has no clean files, and its lines cannot be searched, as their transform failed ({kind}). "
                 f"Correct the record class or the clean function, then run forget again"
             ) from error
-        found = self.finder.find(zip(*(column.to_pylist() for column in table.columns), strict=True))
-        rejected = self.finder.find_rejects(reject.key for reject in rejects)
-        return {int(rows.index[row]) for row in found} | {rejects[number].line for number in rejected}
+        keys = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        return dict(zip(map(int, rows.index), keys, strict=True)) | _read_reject_keys(rejects)
+
+
+def _read_reject_keys(rejects: Iterable[Reject]) -> dict[int, Sequence[Any]]:
+    return {reject.line: read_reject_key(reject.key) for reject in rejects}
 
 
 def read_clean_manifest(clean: DayFolder, raw_manifest: RawManifest) -> CleanManifest | None:

@@ -1,0 +1,169 @@
+"""Test `forget` where a source is asked for each row of another dataset."""
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.forge import ISSUES, ORGS, REPOS, START, TOKEN, Forge, show, write_sections
+from tests.support.forgetting import check_markers, read_raw
+from tests.support.project import dump_tree, execute, query, run_stages
+from tests.support.reading import DAY
+from tests.support.server import Server
+from wholeday import clock
+from wholeday.commands.forget import forget
+from wholeday.commands.rebuild import rebuild
+from wholeday.extract.http.client import Client
+from wholeday.schema.dataset import Dataset
+from wholeday.storage.manifest import RawManifest
+from wholeday.storage.parents import Parent, read_parents
+from wholeday.storage.tombstones import Tombstones
+from wholeday.tasks.stages import read_workspace
+
+Configure = Callable[..., None]
+DAYS = [DAY + dt.timedelta(days=number) for number in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch, configure: Configure) -> None:
+    monkeypatch.setenv("FORGE_TOKEN", TOKEN)
+    monkeypatch.setattr(Client, "_check_clock", lambda *_: None)
+    configure("pipeline", part_records=7)
+
+
+def stop_clock(monkeypatch: pytest.MonkeyPatch, day: dt.date) -> None:
+    """Make it an hour after the end of a day."""
+    now = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(1), dt.UTC)
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
+
+
+@pytest.fixture(params=["incremental", "snapshot"])
+def forge(
+    request: pytest.FixtureRequest, server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> Forge:
+    """Load organisations, repositories and issues on three days, on which issues change."""
+    return load_days(server, configure, monkeypatch, request.param)
+
+
+def load_days(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, mode: str) -> Forge:
+    forge = Forge(server, repos=6, issues=40, per_page=4)
+    gates = {"max_drop_ratio": 1, "max_delete_ratio": 1, "max_reject_ratio": 1}
+    write_sections(configure, forge, mode=mode, **gates)
+    configure("orgs", **gates)
+    configure("repos", url=f"{forge.url}/orgs/{{orgs.login}}/repos", **gates)
+    for number, day in enumerate(DAYS):
+        stop_clock(monkeypatch, day)
+        for issues in forge.issues.values():
+            for issue in issues[number::3]:
+                issue |= {
+                    "title": f"{issue['title']}, day {number}",
+                    "updated_at": show(START + number * dt.timedelta(1)),
+                }
+        for dataset in (ORGS, REPOS, ISSUES):
+            run_stages(dataset, day)
+    return forge
+
+
+def read_parents_of(day: dt.date, dataset: Dataset = ISSUES) -> list[Parent]:
+    folder = read_workspace(dataset).folder("raw", day)
+    return read_parents(folder, folder.read_manifest(RawManifest))
+
+
+def dump_tables(*datasets: str) -> dict[str, list[Any]]:
+    names = [table for name in datasets for table in (name, f"_{name}_past", f"_{name}_events", f"_{name}_changes")]
+    return {name: sorted(query(f"select * from {name}"), key=repr) for name in names}
+
+
+def check_all() -> None:
+    """Check that files, markers and tables agree, and that a rebuild changes nothing."""
+    for dataset in (ORGS, REPOS, ISSUES):
+        check_markers(dataset)
+    before = dump_tables("issues", "repos")
+    for dataset in (REPOS, ISSUES):
+        rebuild(read_workspace(dataset))
+    assert {name: [row[:3] for row in rows] for name, rows in dump_tables("issues", "repos").items()} == {
+        name: [row[:3] for row in rows] for name, rows in before.items()
+    }
+
+
+def test_erased_child_leaves_the_list_of_parents(forge: Forge) -> None:
+    """The list counts the lines that are left of each parent."""
+    name, issues = max(forge.issues.items(), key=lambda item: len(item[1]))
+    key = issues[0]["id"]
+    before = {day: read_parents_of(day) for day in DAYS}
+    result = forget(read_workspace(ISSUES), [str(key)])
+    assert (result.problems, result.unknown) == ([], [])
+    assert sum(result.days.values()) == len(DAYS)
+    for day in DAYS:
+        counts = {parent.values["name"]: parent.records for parent in read_parents_of(day)}
+        assert counts == {
+            parent.values["name"]: parent.records - (parent.values["name"] == name) for parent in before[day]
+        }
+    assert query("select * from issues_history where id = ?", key) == []
+    check_all()
+
+
+def test_erased_parent_takes_its_children_along(forge: Forge) -> None:
+    """Nothing of its issues stays in a file or a table, and nobody else loses a row."""
+    repo = max(forge.repos, key=lambda repo: len(forge.issues[repo["name"]]))
+    name, own = repo["name"], {issue["id"] for issue in forge.issues[repo["name"]]}
+    others = query("select * from issues_history where repo <> ? order by id, valid_from", name)
+    result = forget(read_workspace(REPOS), [str(repo["id"])])
+    assert (result.problems, result.unknown) == ([], [])
+    assert sum(result.children["issues"].days.values()) == len(own) * len(DAYS)
+    assert query("select * from issues_history order by id, valid_from") == others
+    assert not own & {key for (key,) in query("select id from _issues_events union select id from _issues_changes")}
+    for day in DAYS:
+        assert name not in [parent.values["name"] for parent in read_parents_of(day)]
+        assert not [line for line in read_raw(ISSUES, day) if f'"id": {min(own)},'.encode() in line]
+    assert not any(f'"{name}"'.encode() in content for content in dump_tree("data").values())
+    check_all()
+    assert forget(read_workspace(REPOS), []).days == {}
+
+
+def test_erased_parent_is_not_asked_again(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = forge.repos[2]
+    forget(read_workspace(REPOS), [str(repo["id"])])
+    day = DAYS[-1] + dt.timedelta(days=1)
+    stop_clock(monkeypatch, day)
+    forge.asked.clear()
+    for dataset in (ORGS, REPOS, ISSUES):
+        run_stages(dataset, day)
+    assert not [path for path in forge.asked if "repo%202" in path]
+    assert query("select * from repos where name = ?", repo["name"]) == []
+    assert len(query("select * from repos")) == 5
+
+
+def test_two_levels_are_erased(forge: Forge) -> None:
+    """The repositories of an organisation, and their issues."""
+    repos = [repo for repo in forge.repos if repo["owner"]["login"] == "org/1"]
+    issues = {issue["id"] for repo in repos for issue in forge.issues[repo["name"]]}
+    result = forget(read_workspace(ORGS), ["org/1"])
+    assert result.problems == []
+    assert sorted(Tombstones("data", "repos").keys()) == sorted((repo["id"],) for repo in repos)
+    assert sorted(Tombstones("data", "issues").keys()) == sorted((issue,) for issue in issues)
+    assert {key for (key,) in query("select id from issues")} == {
+        issue["id"] for some in forge.issues.values() for issue in some
+    } - issues
+    assert {name for (name,) in query("select owner from repos")} == {"org/0", "org/2"}
+    check_all()
+
+
+@pytest.mark.usefixtures("forge")
+def test_parents_with_one_request_lose_a_key_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records came for the other row too."""
+    day = DAYS[-1] + dt.timedelta(days=1)
+    stop_clock(monkeypatch, day)
+    execute("update repos set name = 'repo 1', owner = 'org/1' where id = 2")
+    run_stages(ISSUES, day)
+    count = len(read_raw(ISSUES, day))
+    assert [[1], [2]] in [parent.keys for parent in read_parents_of(day)]
+    before = len(query("select * from issues where repo = 'repo 1'"))
+    assert before
+    forget(read_workspace(REPOS), ["2"])
+    keys = [parent.keys for parent in read_parents_of(day)]
+    assert [[1]] in keys
+    assert len(read_raw(ISSUES, day)) == count
+    assert len(query("select * from issues where repo = 'repo 1'")) == before
+    check_markers(ISSUES)
