@@ -1,19 +1,28 @@
 """Test `forget` where a source is asked for each row of another dataset."""
 
+import contextlib
 import datetime as dt
-from collections.abc import Callable
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import points
 from tests.support.forge import ISSUES, ORGS, REPOS, START, TOKEN, Forge, show, write_sections
-from tests.support.forgetting import check_markers, read_raw
+from tests.support.forgetting import check_markers, dump_days, read_raw
 from tests.support.project import dump_tree, execute, query, run_stages
 from tests.support.reading import DAY
 from tests.support.server import Server
 from wholeday import clock
 from wholeday.commands.forget import forget
+from wholeday.commands.prune import prune
 from wholeday.commands.rebuild import rebuild
+from wholeday.errors import OutageError
 from wholeday.extract.http.client import Client
 from wholeday.schema.dataset import Dataset
 from wholeday.storage.manifest import RawManifest
@@ -22,6 +31,7 @@ from wholeday.storage.tombstones import Tombstones
 from wholeday.tasks.stages import read_workspace
 
 Configure = Callable[..., None]
+ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 DAYS = [DAY + dt.timedelta(days=number) for number in range(3)]
 
 
@@ -46,13 +56,15 @@ def forge(
     return load_days(server, configure, monkeypatch, request.param)
 
 
-def load_days(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, mode: str) -> Forge:
+def load_days(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch, mode: str, days: Sequence[dt.date] = DAYS
+) -> Forge:
     forge = Forge(server, repos=6, issues=40, per_page=4)
     gates = {"max_drop_ratio": 1, "max_delete_ratio": 1, "max_reject_ratio": 1}
     write_sections(configure, forge, mode=mode, **gates)
     configure("orgs", **gates)
     configure("repos", url=f"{forge.url}/orgs/{{orgs.login}}/repos", **gates)
-    for number, day in enumerate(DAYS):
+    for number, day in enumerate(days):
         stop_clock(monkeypatch, day)
         for issues in forge.issues.values():
             for issue in issues[number::3]:
@@ -167,3 +179,105 @@ def test_parents_with_one_request_lose_a_key_only(monkeypatch: pytest.MonkeyPatc
     assert len(read_raw(ISSUES, day)) == count
     assert len(query("select * from issues where repo = 'repo 1'")) == before
     check_markers(ISSUES)
+
+
+def test_children_of_pruned_days_are_erased(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their rows are found by the column of the parent."""
+    stop_clock(monkeypatch, DAYS[-1] + dt.timedelta(days=5))
+    assert [outcome.what for outcome in prune(read_workspace(ISSUES), 0, 0, dry_run=False)] == ["pruned"] * len(DAYS)
+    repo = max(forge.repos, key=lambda repo: len(forge.issues[repo["name"]]))
+    own = {issue["id"] for issue in forge.issues[repo["name"]]}
+    others = query("select * from issues_history where repo <> ? order by id, valid_from", repo["name"])
+    assert forget(read_workspace(REPOS), [str(repo["id"])]).problems == []
+    assert query("select * from issues_history order by id, valid_from") == others != []
+    assert {key for (key,) in Tombstones("data", "issues").keys()} == own  # noqa: SIM118 - a method that reads the file
+
+
+def test_rows_of_another_parent_with_the_same_values_stay(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The column of the parent does not tell whose children they are."""
+    stop_clock(monkeypatch, DAYS[-1] + dt.timedelta(days=5))
+    list(prune(read_workspace(ISSUES), 0, 0, dry_run=False))
+    execute("update repos set name = 'repo 1' where id = 2")
+    before = query("select * from issues where repo = 'repo 1'")
+    assert len(before) == len(forge.issues["repo 1"]) > 0
+    forget(read_workspace(REPOS), ["2"])
+    assert query("select * from issues where repo = 'repo 1'") == before
+
+
+def test_unfinished_day_of_children_is_cleared(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frozen list names the parent."""
+    day = DAYS[-1] + dt.timedelta(days=1)
+    stop_clock(monkeypatch, day)
+    for dataset in (ORGS, REPOS):
+        run_stages(dataset, day)
+    forge.broken_at = len(forge.asked) + 3
+    with pytest.raises(OutageError):
+        run_stages(ISSUES, day)
+    folder = Path(str(read_workspace(ISSUES).folder("raw", day).path))
+    assert any(folder.iterdir())
+    assert forget(read_workspace(REPOS), ["2"]).problems == []
+    assert not any(folder.iterdir())
+
+
+def test_damaged_list_is_a_problem(forge: Forge) -> None:
+    """The erasure stays pending, and the next run completes it."""
+    repo = max(forge.repos, key=lambda repo: len(forge.issues[repo["name"]]))
+    path = Path(str(read_workspace(ISSUES).folder("raw", DAYS[1]).path), "parents.json.gz")
+    content = path.read_bytes()
+    path.write_bytes(b"x")
+    problems = forget(read_workspace(REPOS), [str(repo["id"])]).problems
+    assert problems
+    assert all(f"issues {DAYS[1]}: {path}: the file does not match its manifest" in line for line in problems)
+    assert Tombstones("data", "repos").count_pending() == 1
+    path.write_bytes(content)
+    assert forget(read_workspace(REPOS), []).problems == []
+    assert Tombstones("data", "repos").count_pending() == 0
+    assert query("select * from issues where repo = ?", repo["name"]) == []
+    check_all()
+
+
+def test_unusable_section_of_children_is_a_problem(forge: Forge, configure: Configure) -> None:
+    """Its files may hold children, and its section does not tell."""
+    configure("issues", url=f"{forge.url}/repos/{{reposs.name}}/issues")
+    (problem,) = forget(read_workspace(REPOS), ["2"]).problems
+    assert problem.startswith("issues: its section does not tell whose children it holds: [issues] {reposs.name}")
+    assert Tombstones("data", "repos").count_pending() == 1
+
+
+@pytest.mark.slow
+def test_next_run_completes_a_run_killed_anywhere(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill comes before each point that changes the disk; by default, before one of each kind and file."""
+    load_days(server, configure, monkeypatch, "incremental", DAYS[:2])
+    kept = shutil.copytree("data", "before")
+
+    def erase() -> None:
+        forget(read_workspace(ORGS), ["org/1"])
+
+    code, names = points.run(erase, points.Points())
+    assert code == 0
+    wanted = dump_files(), dump_database()
+    changes = [(at, name) for at, name in enumerate(names, 1) if not name.startswith(("select", "pragma ", "close"))]
+    kinds = {re.sub(r"part-\d+|_(orgs|repos)|[0-9a-f]{12}", "", name): (at, name) for at, name in changes}
+    assert len(kinds) > 20
+    for at, name in changes if ALL else kinds.values():
+        shutil.rmtree("data")
+        shutil.copytree(kept, "data")
+        assert points.run(erase, points.Points(at, "kill"))[0] < 0, name
+        for dataset in (REPOS, ISSUES):
+            for day in DAYS[:2]:
+                assert sum(parent.records for parent in read_parents_of(day, dataset)) == len(read_raw(dataset, day))
+        erase()
+        assert (dump_files(), dump_database()) == wanted, name
+
+
+def dump_files() -> dict[str, Any]:
+    """Read the days, and the distinct lines of the tombstones. A killed run may have recorded its completion."""
+    lines = [line for path in Path("data/forgotten").iterdir() for line in path.read_bytes().splitlines()]
+    return dump_days() | {"tombstones": sorted(set(lines))}
+
+
+def dump_database() -> list[str]:
+    with contextlib.closing(sqlite3.connect("data/warehouse.db")) as db:
+        return list(db.iterdump())

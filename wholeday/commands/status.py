@@ -27,6 +27,7 @@ from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
 from wholeday.days import name_days
 from wholeday.load.day import COUNTS, describe_removed
+from wholeday.load.orphans import Orphans, find_orphans
 from wholeday.load.warehouse import RejectReason, open_warehouse
 from wholeday.log import count, encode_json
 from wholeday.schema.marker import Marker
@@ -97,6 +98,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The loaded days that were extracted while the clock was ahead: they supersede later loads."""
     rejects: list[RejectReason]
     """The most frequent first."""
+    orphans: Orphans | None
+    """The rows whose parent is not in the table of the parents; null without any."""
     pending_keys: int
     """The number of keys that are not fully erased: the next `forget` completes them."""
     loads: list[Marker]
@@ -155,6 +158,7 @@ def read_status(workspace: Workspace) -> Status:
         failures=sorted(newest.values(), key=lambda failure: failure.at, reverse=True),
         future=future,
         rejects=warehouse.count_rejects(),
+        orphans=find_orphans(workspace),
         pending_keys=workspace.tombstones().count_pending(),
         loads=loads,
     )
@@ -273,6 +277,10 @@ def _show_status(status: Status, days: int) -> None:
         console.print(f"waiting: {format_newest(dates)}: {why}", style="red")
     for why, dates in group_by_reason(status.outdated).items():
         console.print(f"outdated, {why}: {format_newest(dates)}", style="yellow")
+    if orphans := status.orphans:
+        key = orphans.example[0] if len(orphans.example) == 1 else encode_json(orphans.example)
+        line = f"orphans: {count(orphans.rows, 'row')} without a row in {orphans.parents}, such as {key}"
+        console.print(line, style="yellow")
     for rejected in status.rejects[:REASONS]:
         where = f"{count(rejected.records, 'record')} of {count(rejected.days, 'day')}"
         console.print(f"rejected, {where}: {rejected.reason}")

@@ -19,14 +19,17 @@ from wholeday.config.source import Source
 from wholeday.errors import FolderError
 from wholeday.log import count, logger
 from wholeday.schema.census import Census, hash_keys
+from wholeday.schema.columns import PARENT
 from wholeday.storage.day_folder import DayFolder, list_days
 from wholeday.storage.known_source import SOURCE_GATE, KnownSource
 from wholeday.storage.lines import unpack
 from wholeday.storage.manifest import MEDIAN_FROM, MEDIAN_OF, Part, Verdict
+from wholeday.storage.parents import add_parents, read_runs
 
 if TYPE_CHECKING:
     from wholeday.schema.raw_fields import Keys
 
+OF_PARENT = f"{PARENT}."  # begins the path of a column of the parent
 NOISE = 3  # standard deviations; for a number of independent events, one is the square root of the number
 FEW_DELETIONS = 5  # fewer deletions never fail a day, however few users are known
 
@@ -38,6 +41,7 @@ class Manifest(msgspec.Struct):
     as_of: dt.datetime
     records: int
     parts: list[Part]
+    parents: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -193,8 +197,10 @@ def _judge_by_snapshot(settings: Source, census: Census, before: Sequence[Earlie
 def _read_keys(earlier: Earlier, census: Census) -> "Keys":
     """Read the keys that are present in an earlier snapshot, part by part."""
     census_before = Census(census.key, census.deleted_when)
-    for part in earlier.manifest.parts:
-        census_before.add(unpack(earlier.folder.read(part)))
+    names = [reader.path.removeprefix(OF_PARENT) for reader in census.key if reader.path.startswith(OF_PARENT)]
+    runs = read_runs(earlier.folder, earlier.manifest) if names else [()] * len(earlier.manifest.parts)
+    for part, runs_of_part in zip(earlier.manifest.parts, runs, strict=True):
+        census_before.add(add_parents(unpack(earlier.folder.read(part)), runs_of_part, names))
     return census_before.present_keys()
 
 

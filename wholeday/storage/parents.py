@@ -9,7 +9,7 @@ Responsibilities: the file, and the parents of the lines of a part. Non-goals: w
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -17,7 +17,7 @@ from wholeday.errors import FolderError
 from wholeday.schema.columns import PARENT
 from wholeday.storage.day_folder import DayFolder
 from wholeday.storage.lines import pack, unpack
-from wholeday.storage.manifest import Part, RawManifest
+from wholeday.storage.manifest import Part
 
 PARENTS = "parents.json.gz"
 FROZEN = "parents.frozen.json.gz"  # the list before the first request, of a day that is being extracted
@@ -43,12 +43,22 @@ class Parent(msgspec.Struct, frozen=True, kw_only=True):
     """The number of their lines in the parts."""
 
 
-class Run(NamedTuple):
-    """Consecutive lines of a part that belong to one parent. `parent` is its position in the list."""
+class Named(Protocol):
+    """The files that the manifest of a raw day names."""
 
-    parent: int
+    @property
+    def parts(self) -> list[Part]: ...
+    @property
+    def parents(self) -> Part | None: ...
+
+
+class Run(NamedTuple):
+    """Consecutive lines of a part that belong to one parent."""
+
     records: int
     values: dict[str, Any]
+    parent: int = 0
+    """Its position in the list."""
 
 
 def pack_parents(parents: Sequence[Parent]) -> Iterator[tuple[int, bytes]]:
@@ -61,14 +71,14 @@ def unpack_parents(data: bytes) -> list[Parent]:
     return [msgspec.json.decode(line, type=Parent) for line in unpack(data)]
 
 
-def read_runs(folder: DayFolder, manifest: RawManifest) -> list[tuple[Run, ...]]:
+def read_runs(folder: DayFolder, manifest: Named) -> list[tuple[Run, ...]]:
     """Return, for each part of a raw day, the runs of its lines; no runs without parents. Raises FolderError."""
     if manifest.parents is None:
         return [()] * len(manifest.parts)
     return split_runs(read_parents(folder, manifest), manifest.parts)
 
 
-def read_parents(folder: DayFolder, manifest: RawManifest) -> list[Parent]:
+def read_parents(folder: DayFolder, manifest: Named) -> list[Parent]:
     """Return the parents of a raw day; none if its dataset has no parents. Raises FolderError."""
     return unpack_parents(folder.read(manifest.parents)) if manifest.parents else []
 
@@ -119,7 +129,7 @@ def split_runs(parents: Sequence[Parent], parts: Sequence[Part]) -> list[tuple[R
                 number, parent = next(left)
                 count, values = parent.records, parent.values
             taken = min(count, need)
-            runs.append(Run(number, taken, values))
+            runs.append(Run(taken, values, number))
             count, need = count - taken, need - taken
         found.append(tuple(runs))
     return found

@@ -45,7 +45,8 @@ def command(
         console.print("", _make_facts(life.facts), sep="\n")
     for fact in life.facts:
         if fact.record:
-            console.print("", Text(f"{fact.file}, line {fact.line}:", "dim"), Text(clean_lines(fact.record)), sep="\n")
+            place = f"{fact.file}, line {fact.line}{_describe_parent(fact)}:"
+            console.print("", Text(clean_lines(place), "dim"), Text(clean_lines(fact.record)), sep="\n")
     return True
 
 
@@ -88,6 +89,11 @@ def _make_facts(facts: list[Fact]) -> Table:
         at = format_time(fact.at) if fact.at else ""
         table.add_row(str(fact.date), Text(fact.result, STYLES.get(fact.result, "")), at, place, fact.reason or "")
     return table
+
+
+def _describe_parent(fact: Fact) -> str:
+    values = ", ".join(f"{name} {_show(value)}" for name, value in (fact.parent or {}).items())
+    return f", of the parent with {values}" if values else ""
 
 
 def _show(value: Any) -> str:

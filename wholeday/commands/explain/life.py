@@ -63,6 +63,8 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     """The line in the file, from 1."""
     record: str | None = None
     """The raw record, as the source sent it."""
+    parent: dict[str, Any] | None = None
+    """The columns of the parent that the record came for, if its source is asked for each row of another dataset."""
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,9 +85,10 @@ class _Line:
     number: int
     record: str
     made: dict[str, Any] | Reject | None
+    parent: dict[str, Any] | None
 
     def place(self) -> dict[str, Any]:
-        return {"file": self.file, "line": self.number, "record": self.record}
+        return {"file": self.file, "line": self.number, "record": self.record, "parent": self.parent}
 
 
 class _Stored(NamedTuple):
@@ -284,11 +287,13 @@ def _read_lines(search: Search, date: dt.date) -> Iterator[_Line]:
     if not search.workspace.folder("raw", date).exists():
         return
     day = DayFiles.read(search.workspace, date)
+    parents = day.read_parents()
     for match in search.search_day(day):
         for number in sorted(match.numbers):
             made = match.clean.describe(number) if match.clean else None
             record = match.lines[number - 1].decode("utf-8", "backslashreplace")
-            yield _Line(f"{day.raw}/{match.part.name}", number, record, made)
+            parent = parents[match.parents[number - 1]].values if match.parents else None
+            yield _Line(f"{day.raw}/{match.part.name}", number, record, made, parent)
 
 
 def _is_of(line: _Line, stored: _Stored) -> bool:

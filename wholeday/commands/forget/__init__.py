@@ -104,7 +104,7 @@ def _erase_children(workspace: Workspace, keys: Sequence[Key]) -> tuple[dict[str
     for child in dependents:
         erased = Finder((), keys)
         found, unread = find_children(workspace, _search(child, (), erased))
-        done[child.name], _ = _erase(child, found, erased)
+        done[child.name], _ = _erase(child, sorted(found), erased)
         problems += [*unread, *done[child.name].problems]
     return done, problems
 

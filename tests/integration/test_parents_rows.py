@@ -1,0 +1,184 @@
+"""Test what lies behind the raw files of a source that is asked for each row of another dataset."""
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.forge import ISSUES, LABELS, REPOS, TOKEN, Forge, write_sections
+from tests.support.forgetting import check_markers
+from tests.support.project import execute, query, run_stages
+from tests.support.reading import DAY
+from tests.support.server import Server
+from wholeday import clock
+from wholeday.commands.explain.life import read_life
+from wholeday.commands.prune import prune
+from wholeday.commands.rebuild import rebuild
+from wholeday.commands.status import read_status
+from wholeday.commands.verify import verify
+from wholeday.errors import QualityError
+from wholeday.extract.http.client import Client
+from wholeday.load.orphans import Orphans
+from wholeday.storage.manifest import RawManifest
+from wholeday.storage.parents import PARENTS, Parent, pack_parents, unpack_parents
+from wholeday.tasks import stages
+from wholeday.tasks.stages import read_workspace
+
+Configure = Callable[..., None]
+NEXT = DAY + dt.timedelta(days=1)
+
+
+def stop_clock(monkeypatch: pytest.MonkeyPatch, day: dt.date) -> None:
+    """Make it an hour after the end of a day."""
+    now = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(1), dt.UTC)
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
+
+
+@pytest.fixture
+def forge(server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Forge:
+    """Load a day of repositories and issues."""
+    monkeypatch.setenv("FORGE_TOKEN", TOKEN)
+    monkeypatch.setattr(Client, "_check_clock", lambda *_: None)
+    stop_clock(monkeypatch, DAY)
+    configure("pipeline", part_records=7)
+    forge = Forge(server, repos=6, issues=30, per_page=4)
+    write_sections(configure, forge)
+    write_sections(configure, forge, "labels")
+    run_stages(REPOS, DAY)
+    run_stages(ISSUES, DAY)
+    return forge
+
+
+def lose_parents(forge: Forge) -> None:
+    """Drop the table of the parents, and stop the source."""
+    forge.broken_at = 0
+    forge.asked.clear()
+    execute("drop view repos_history", *(f"drop table {name}" for name in ("repos", "_repos_past", "_repos_events")))
+
+
+@pytest.mark.usefixtures("database")
+def test_rebuild_needs_raw_files_only(forge: Forge) -> None:
+    before = query("select id, repo, title from issues order by id")
+    lose_parents(forge)
+    execute("delete from issues")
+    rebuild(read_workspace(ISSUES))
+    assert query("select id, repo, title from issues order by id") == before != []
+    assert not forge.asked
+    check_markers(ISSUES)
+
+
+def test_day_is_transformed_again_without_parents(forge: Forge) -> None:
+    """`reprocess` transforms and loads a day from its raw files."""
+    before = query("select id, repo, title from issues order by id")
+    lose_parents(forge)
+    clean = read_workspace(ISSUES).folder("clean", DAY)
+    clean.remove()
+    stages.transform(read_workspace(ISSUES), DAY)
+    stages.load(read_workspace(ISSUES), DAY)
+    assert query("select id, repo, title from issues order by id") == before
+    check_markers(ISSUES)
+
+
+@pytest.mark.usefixtures("forge")
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda path: path.unlink(), "parents.json.gz: the file is missing. Restore it from a copy, or delete the"),
+        (lambda path: path.write_bytes(b"x"), "parents.json.gz: the file does not match its manifest (sha256"),
+    ],
+    ids=["missing", "changed"],
+)
+def test_verify_finds_a_damaged_list(damage: Callable[[Path], None], line: str) -> None:
+    assert [finding for finding in verify(read_workspace(ISSUES)) if not finding.remark] == []
+    damage(Path(str(read_workspace(ISSUES).folder("raw", DAY).path), PARENTS))
+    (found,) = (finding for finding in verify(read_workspace(ISSUES)) if not finding.remark)
+    assert (found.date, found.thing) == (DAY, "raw")
+    assert line in found.what
+    assert "run the day again" in found.what
+
+
+@pytest.mark.usefixtures("forge")
+def test_verify_compares_the_list_with_the_parts() -> None:
+    """A list that belongs to other parts would give records to another parent."""
+    folder = read_workspace(ISSUES).folder("raw", DAY)
+    manifest = folder.read_manifest(RawManifest)
+    assert manifest.parents
+    parents = unpack_parents(folder.read(manifest.parents))
+    part = folder.write(PARENTS, pack_parents([Parent(keys=[[0]], values={}, records=1), *parents]))
+    folder.replace_manifest(
+        RawManifest(**{**{f: getattr(manifest, f) for f in manifest.__struct_fields__}, "parents": part})
+    )
+    lines = [finding.what for finding in verify(read_workspace(ISSUES))]
+    assert any("parents.json.gz counts 31 records, and the parts hold 30: restore" in line for line in lines)
+
+
+def test_prune_removes_and_counts_the_list(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, clean = (read_workspace(ISSUES).folder(stage, DAY) for stage in ("raw", "clean"))
+    size = sum(path.stat().st_size for folder in (raw, clean) for path in Path(str(folder.path)).glob("*.*"))
+    size -= sum(Path(str(folder.path), "manifest.json").stat().st_size for folder in (raw, clean))
+    stop_clock(monkeypatch, NEXT)
+    (outcome,) = prune(read_workspace(ISSUES), 0, 0, dry_run=False)
+    assert (outcome.what, outcome.bytes) == ("pruned", size)
+    assert not raw.has_folder()
+    run_stages(REPOS, NEXT)
+    run_stages(ISSUES, NEXT)
+    assert set(query("select id, repo, title from issues")) == forge.rows
+
+
+def test_explain_names_the_parent(forge: Forge) -> None:
+    """The key may contain a column of the parent."""
+    run_stages(LABELS, DAY)
+    repo, labels = max(forge.issues.items(), key=lambda item: len(item[1]))
+    for dataset, key in ((ISSUES, str(labels[-1]["id"])), (LABELS, json.dumps([repo, labels[-1]["id"]]))):
+        (fact,) = read_life(read_workspace(dataset), key).facts
+        assert fact.result == "version"
+        assert fact.parent
+        assert fact.parent["name"] == repo
+        assert json.loads(fact.record or "") == labels[-1]
+
+
+@pytest.mark.usefixtures("database")
+def test_orphans_are_counted_and_named(forge: Forge) -> None:
+    assert read_status(read_workspace(ISSUES)).orphans is None
+    (repo, issues), (other, more) = sorted(forge.issues.items(), key=lambda item: -len(item[1]))[:2]
+    execute(f"delete from repos where name = '{repo}'")
+    first = min(issue["id"] for issue in issues)
+    status = read_status(read_workspace(ISSUES))
+    assert status.orphans == Orphans(parents="repos", rows=len(issues), example=[first])
+    execute(f"delete from repos where name = '{other}'")
+    first = min(first, *(issue["id"] for issue in more))
+    status = read_status(read_workspace(ISSUES))
+    assert status.orphans == Orphans(parents="repos", rows=len(issues) + len(more), example=[first])
+    lose_parents(forge)
+    assert (orphans := read_status(read_workspace(ISSUES)).orphans)
+    assert orphans.rows == 30
+
+
+def test_orphans_with_a_key_of_the_parent(forge: Forge) -> None:
+    run_stages(LABELS, DAY)
+    assert read_status(read_workspace(LABELS)).orphans is None
+    execute("update repos set owner = 'moved' where name = 'repo 0'")
+    rows = forge.issues["repo 0"]
+    assert read_status(read_workspace(LABELS)).orphans == Orphans(
+        parents="repos", rows=len(rows), example=["repo 0", min(row["id"] for row in rows)]
+    )
+    assert read_status(read_workspace(ISSUES)).orphans is None
+
+
+def test_gate_compares_keys_of_parents_with_a_snapshot(
+    forge: Forge, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a table, the keys of the earlier snapshot are read with the columns of its parents."""
+    run_stages(LABELS, DAY)
+    stop_clock(monkeypatch, NEXT)
+    configure("pipeline", database="sqlite:///data/new.db")
+    configure("repos", max_delete_ratio=1)
+    run_stages(REPOS, NEXT)
+    stages.extract(read_workspace(LABELS), NEXT)
+    read_workspace(LABELS).folder("raw", NEXT).remove()
+    for issues in forge.issues.values():
+        del issues[2:]
+    with pytest.raises(QualityError, match=rf"of 30 keys of the earlier snapshot \({DAY}\) are missing"):
+        stages.extract(read_workspace(LABELS), NEXT)
