@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import points
 from tests.support.forge import ISSUES, ORGS, REPOS, START, TOKEN, Forge, show, write_sections
-from tests.support.forgetting import check_markers, dump_days, read_raw
+from tests.support.forgetting import MARK, check_markers, dump_days, find_mark, read_raw
 from tests.support.project import dump_tree, execute, query, run_stages
 from tests.support.reading import DAY
 from tests.support.server import Server
@@ -132,6 +132,19 @@ def test_erased_parent_takes_its_children_along(forge: Forge) -> None:
     assert not any(f'"{name}"'.encode() in content for content in dump_tree("data").values())
     check_all()
     assert forget(read_workspace(REPOS), []).days == {}
+
+
+def test_record_without_key_is_erased_with_its_parent(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be found by a key, so only the list tells whose it is."""
+    day = DAYS[-1] + dt.timedelta(days=1)
+    stop_clock(monkeypatch, day)
+    forge.issues["repo 2"].append({"id": None, "title": MARK, "updated_at": show(START)})
+    for dataset in (ORGS, REPOS, ISSUES):
+        run_stages(dataset, day)
+    assert len(find_mark()) == 3  # a raw part, rejects, the database
+    assert forget(read_workspace(REPOS), ["2"]).problems == []
+    assert find_mark() == []
+    check_markers(ISSUES)
 
 
 def test_erased_parent_is_not_asked_again(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:

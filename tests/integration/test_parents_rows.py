@@ -2,8 +2,10 @@
 
 import datetime as dt
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,14 +13,16 @@ from tests.support.forge import ISSUES, LABELS, REPOS, TOKEN, Forge, write_secti
 from tests.support.forgetting import check_markers
 from tests.support.project import execute, query, run_stages
 from tests.support.reading import DAY
-from tests.support.server import Server
-from wholeday import clock
+from tests.support.server import Answer, Server
+from tests.support.things import TODAY, make_dataset, make_record_class
+from wholeday import Dataset, Field, Json, clock
 from wholeday.commands.explain.life import read_life
+from wholeday.commands.forget import forget
 from wholeday.commands.prune import prune
 from wholeday.commands.rebuild import rebuild
 from wholeday.commands.status import read_status
 from wholeday.commands.verify import verify
-from wholeday.errors import QualityError
+from wholeday.errors import DatasetError, QualityError
 from wholeday.extract.http.client import Client
 from wholeday.load.orphans import Orphans
 from wholeday.storage.manifest import RawManifest
@@ -130,13 +134,14 @@ def test_prune_removes_and_counts_the_list(forge: Forge, monkeypatch: pytest.Mon
 def test_explain_names_the_parent(forge: Forge) -> None:
     """The key may contain a column of the parent."""
     run_stages(LABELS, DAY)
-    repo, labels = max(forge.issues.items(), key=lambda item: len(item[1]))
-    for dataset, key in ((ISSUES, str(labels[-1]["id"])), (LABELS, json.dumps([repo, labels[-1]["id"]]))):
-        (fact,) = read_life(read_workspace(dataset), key).facts
-        assert fact.result == "version"
-        assert fact.parent
-        assert fact.parent["name"] == repo
-        assert json.loads(fact.record or "") == labels[-1]
+    for repo, issues in forge.issues.items():
+        for issue in issues[:1]:  # a part begins with records of the repository before
+            for dataset, key in ((ISSUES, str(issue["id"])), (LABELS, json.dumps([repo, issue["id"]]))):
+                (fact,) = read_life(read_workspace(dataset), key).facts
+                assert fact.result == "version"
+                assert fact.parent
+                assert fact.parent["name"] == repo
+                assert json.loads(fact.record or "") == issue
 
 
 @pytest.mark.usefixtures("database")
@@ -182,3 +187,93 @@ def test_gate_compares_keys_of_parents_with_a_snapshot(
         del issues[2:]
     with pytest.raises(QualityError, match=rf"of 30 keys of the earlier snapshot \({DAY}\) are missing"):
         stages.extract(read_workspace(LABELS), NEXT)
+
+
+THING = {
+    "n": int,
+    "size": float | None,
+    "is_open": bool | None,
+    "guid": uuid.UUID,
+    "day": dt.date,
+    "moment": dt.datetime,
+}
+VALUES = [
+    {"n": -7, "size": 0.1, "is_open": True, "guid": "6F9619FF-8B86-D011-B42D-00CF4FC964FF", "day": "2026-02-28"},
+    {
+        "n": 2**53 + 1,
+        "size": None,
+        "is_open": False,
+        "guid": "00000000-0000-0000-0000-000000000001",
+        "day": "1999-12-31",
+    },
+    {"n": 0, "size": 1e300, "is_open": None, "guid": "ffffffff-ffff-ffff-ffff-ffffffffffff", "day": "2026-11-20"},
+]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("is_lenient", [False, True])
+def test_values_of_parents_are_stored_as_there(server: Server, configure: Configure, is_lenient: bool) -> None:
+    """Columns of every kind, also in the key, beside a column for the rest and in lenient records."""
+    things = make_dataset(columns=THING)
+    types = {"id": int, "thing": int, **THING, "others": Json | None, "updated_at": dt.datetime | None}
+    fields = {name: Field(parent=name, primary_key=name in ("guid", "day")) for name in THING}
+    fields |= {"id": Field(primary_key=True), "thing": Field(parent="id"), "others": Field(rest=True)}
+    pieces = Dataset("pieces", make_record_class(types, "Piece", **fields))
+    moments = ["2026-11-20T10:00:00.123456Z", "2026-11-20T23:30:00-05:00", "1969-12-31T23:59:59Z"]
+    rows = [values | {"id": at, "moment": moments[at]} for at, values in enumerate(VALUES)]
+    configure("things", url=server.on("/things", Answer(rows)), mode="snapshot", paginator="single")
+    server.on("/pieces", lambda request: Answer([{"id": 1, "more": [1], "of": request.query["of"]}, {"id": 2}]))
+    url = f"{server.url}/pieces?of={{things.guid}}"
+    configure("pieces", url=url, mode="snapshot", paginator="single", lenient=is_lenient)
+    for dataset in (things, pieces):
+        run_stages(dataset, TODAY)
+    same = " and ".join(f"(p.{name} = t.{name} or (p.{name} is null and t.{name} is null))" for name in THING)
+    joined = f"from pieces p join things t on t.id = p.thing and {same}"
+    assert query(f"select p.thing, p.id {joined} order by 1, 2") == [(at, n) for at in range(3) for n in (1, 2)]
+    (other,) = query("select others from pieces where thing = 1 and id = 1")
+    others = other[0] if isinstance(other[0], dict) else json.loads(other[0])
+    assert others == {"more": [1], "of": VALUES[1]["guid"]}
+    assert query("select count(*) from rejects") == [(0,)]
+    assert read_status(read_workspace(pieces)).orphans is None
+    check_markers(pieces)
+    declared = list(pieces.declared.key)
+    key = json.dumps([{"id": 1, "guid": VALUES[1]["guid"], "day": VALUES[1]["day"]}[name] for name in declared])
+    assert [fact.result for fact in read_life(read_workspace(pieces), key).facts] == ["version"]
+    assert forget(read_workspace(pieces), [key]).unknown == []
+    assert query("select thing, id from pieces where thing = 1") == [(1, 2)]
+    assert forget(read_workspace(things), ["2"]).problems == []
+    assert query("select thing, id from pieces order by 1, 2") == [(0, 1), (0, 2), (1, 2)]
+    check_markers(pieces)
+    execute("delete from things where id = 1")
+    assert (orphans := read_status(read_workspace(pieces)).orphans)
+    assert orphans.rows == 1
+
+
+@pytest.mark.parametrize(
+    ("type_", "name", "line"),
+    [
+        (int, "nowhere", "Field(parent='nowhere'): things has no such column; it has id, value, updated_at, n, size"),
+        (str, "n", "Field(parent='n'): the column of things holds integer, and text is needed"),
+        (float, "size", "column taken must not be null, and size of things may be: declare it | None"),
+    ],
+)
+def test_columns_of_parents_must_fit(configure: Configure, type_: Any, name: str, line: str) -> None:
+    make_dataset(columns=THING)
+    types = {"id": int, "taken": type_, "updated_at": dt.datetime | None}
+    fields = {"id": Field(primary_key=True), "taken": Field(parent=name)}
+    pieces = Dataset("pieces", make_record_class(types, "Piece", **fields))
+    configure("things", url="http://localhost/things")
+    configure("pieces", url="http://localhost/{things.id}", paginator="single")
+    with pytest.raises(DatasetError) as raised:
+        stages.extract(read_workspace(pieces), DAY)
+    assert str(raised.value).startswith(f"dataset pieces: {line}")
+    assert "\n" not in str(raised.value)
+
+
+def test_source_is_not_asked_for_an_erased_parent(forge: Forge) -> None:
+    """Also before the rows of the parent are erased."""
+    execute("insert into _repos_forgotten (id) values (2)")
+    read_workspace(ISSUES).folder("raw", DAY).remove()
+    forge.asked.clear()
+    stages.extract(read_workspace(ISSUES), DAY)
+    assert len({path.split("?")[0] for path in forge.asked}) == 5

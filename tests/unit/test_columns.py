@@ -177,6 +177,56 @@ def test_option_of_no_use_is_refused(type_: Any, options: dict[str, Any], line: 
     assert found.startswith(f"column value of record class Thing{line}")
 
 
+OF_PARENT = [
+    (str, {"parent": ""}, ": parent = '' is not the name of a column: correct it"),
+    (str, {"parent": "owner.login"}, ": parent = 'owner.login' is not the name of a column: correct it"),
+    (str, {"parent": 5}, ": parent = 5 is not the name of a column: correct it"),
+    (
+        str,
+        {"parent": "a", "source": "b"},
+        " takes its value from the parent as it is, and has a path: remove one of them",
+    ),
+    (str, {"parent": "a", "to_lower": True}, " takes its value from the parent as it is, and has to_lower: remove one"),
+    (int, {"parent": "a", "ge": 1}, " takes its value from the parent as it is, and has ge: remove one of them"),
+    (Json | None, {"parent": "a", "rest": True}, " takes its value from the parent as it is, and has rest: remove one"),
+    (
+        Json,
+        {"parent": "a"},
+        " is declared Json and takes its value from the parent: declare it int, float, bool, str, ",
+    ),
+    (Epoch, {"parent": "a"}, " is declared Epoch and takes its value from the parent: declare it int, float, bool, "),
+    (dt.time, {"parent": "a"}, " is declared time and takes its value from the parent: declare it int, float, bool, "),
+    (
+        list[Item],
+        {"parent": "a"},
+        " is declared list[tests.unit.test_columns.Item] and takes its value from the parent",
+    ),
+    (float, {"parent": "a", "primary_key": True}, " is part of the primary key and declared float: declare it int, "),
+]
+
+
+@pytest.mark.parametrize(("type_", "options", "line"), OF_PARENT, ids=str)
+def test_column_of_the_parent_is_taken_as_it_is(type_: Any, options: dict[str, Any], line: str) -> None:
+    path = [options.pop("source")] if "source" in (options := dict(options)) else []
+    found = refuse({"value": type_}, value=Field(*path, **options))
+    assert found.startswith(f"column value of record class Thing{line}")
+
+
+def test_parent_is_not_the_whole_record() -> None:
+    """The key and the time of the last change are the record's own; items of a list have no parent's column."""
+    assert refuse({}, id=Field(primary_key=True, parent="id")) == (
+        "record class Thing: the primary key is the parent's only: mark a column of the record too"
+    )
+    assert refuse({}, updated_at=Field(parent="updated_at")) == (
+        "column updated_at of record class Thing is the time of the parent's change: give it the path of the record's "
+        "own"
+    )
+    item = make_record_class({"sku": str}, "Item", sku=Field(parent="sku"))
+    assert refuse({"value": list[item]}) == (
+        "column value of record class Thing: Item has a column with parent: only a dataset's class has one"
+    )
+
+
 @pytest.mark.parametrize(("digits", "places"), [(None, None), (5, None), (None, 2), (2, 3), (0, 0)])
 def test_decimal_without_digits_is_refused(digits: int | None, places: int | None) -> None:
     assert refuse({"value": Decimal}, value=Field(max_digits=digits, decimal_places=places)) == (
