@@ -453,7 +453,8 @@ def test_datasets_of_one_source_load_as_documented(server: Server) -> None:
     forge = Forge(server, repos=4, issues=9, per_page=2)
     repos, issues, _ = (block.text for block in read_blocks("docs/parents.md"))
     (section,) = (block.text for block in read_blocks("docs/sources.md"))
-    environment = add_dataset("repos", repos) | add_dataset("issues", issues) | {"API_TOKEN": TOKEN}
+    environment = add_dataset("repos", repos) | add_dataset("issues", issues)
+    environment |= {"API_TOKEN": TOKEN, "XDG_CACHE_HOME": str(Path("cache").absolute())}
     with Path("luigi.cfg").open("a") as file:
         file.write(section.replace("https://api.example.com", f"{forge.url}/"))
     result = run("python", "-m", "wholeday", "load", str(DAY), "--dataset", "issues", **environment)

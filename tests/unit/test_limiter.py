@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from wholeday.extract.http import limiter
+from wholeday.extract.http.board import TRY_MORE_AFTER
 from wholeday.extract.http.limiter import Limiter, Slot
 
 PATIENCE = 20  # seconds to wait for a certain event
@@ -66,7 +66,7 @@ def test_more_requests_are_tried_after_a_while() -> None:
         answer(limits, fill(limits))
         seen.append(limits.limit)
     assert list(dict.fromkeys(seen)) == [3, 4, 5, 6, 7, 8]
-    assert seen.count(4) == seen.count(5) == 2 * limiter.TRY_MORE_AFTER
+    assert seen.count(4) == seen.count(5) == 2 * TRY_MORE_AFTER
 
 
 def test_limit_holds_for_threads() -> None:

@@ -60,11 +60,21 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def lock(file: IO[bytes]) -> None:
-    """Lock an open file; wait until no other process or thread holds it. Closing the file releases the lock."""
+def lock(file: IO[bytes], *, wait: bool = True) -> None:
+    """Lock an open file; wait until no other process or thread holds it. Closing the file releases the lock.
+
+    Raises BlockingIOError if another one holds it and `wait` is False.
+    """
     import fcntl
 
-    fcntl.flock(file, fcntl.LOCK_EX)
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def unlock(file: IO[bytes]) -> None:
+    """Release the lock of an open file."""
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def lock_range(file: IO[bytes], length: int, start: int, *, shared: bool = False, wait: bool = True) -> None:

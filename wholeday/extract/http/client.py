@@ -17,9 +17,10 @@ from requests.structures import CaseInsensitiveDict
 
 from wholeday import clock
 from wholeday.config.source import Source
-from wholeday.errors import OutageError, SourceError
+from wholeday.errors import ConfigError, OutageError, SourceError
 from wholeday.extract.http import deadline, failures
 from wholeday.extract.http.auth import Auth
+from wholeday.extract.http.board import SharedBoard, find_folder
 from wholeday.extract.http.body import START_BYTES, check_end, read_body, read_start
 from wholeday.extract.http.envelope import read_header_objects, split_list
 from wholeday.extract.http.limiter import Limiter
@@ -66,14 +67,23 @@ class Client:
         self._name = f"{config.section} {date}"
         self.mask = Mask(config.secrets)
         self.lists = ListFinder(config)
-        self.limiter = Limiter(config.concurrency)
+        board = SharedBoard(find_folder(config.source, config.base)) if config.source else None
+        self.limiter = Limiter(config.concurrency, config.requests_per_second, board)
         self._retries = Retries(config, self.fail)
-        self._transport = Transport(config, Auth(config, self.mask), self.fail, self._retries.sleep)
+        self._transport = Transport(config, Auth(config, self.mask), self.fail, self._keep_pace)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Keep connections open within the block, and secrets out of the log of urllib3."""
         with self._transport.open(), self.mask.cover(), self._retries.open():
+            try:
+                self.limiter.open()
+            except OSError as error:
+                raise ConfigError(
+                    f"[{self._config.section}] source = {self._config.source}: cannot share its limits with other "
+                    f"processes: {error}: set the environment variable XDG_CACHE_HOME to a folder on a local disk that "
+                    "this user can write to"
+                ) from error
             try:
                 yield
             finally:
@@ -154,9 +164,10 @@ class Client:
 
     def _ask(self, request: Request, *, is_first: bool) -> Page:
         """Send a request as soon as the limiter lets it begin, and read its answer."""
-        with self.limiter.acquire() as slot:
-            if self.limiter.is_closed:
-                raise self.fail("the extraction has ended", OutageError)
+        slot = self.limiter.acquire()
+        if slot is None:
+            raise self.fail("the extraction has ended", OutageError)
+        with slot:
             asked_at = time.monotonic()
             try:
                 page = self._read_answer(request, is_first=is_first)
@@ -168,6 +179,11 @@ class Client:
                 raise
             slot.confirm()
             return replace(page, asked_at=asked_at, came_at=time.monotonic())
+
+    def _keep_pace(self) -> None:
+        """Wait until `requests_per_second` allows the next request."""
+        if wait := self.limiter.reserve():
+            self._retries.sleep(wait)
 
     def _read_answer(self, request: Request, *, is_first: bool) -> Page:
         """Send a request and read its answer. Redirects, a new token and the body share one deadline."""

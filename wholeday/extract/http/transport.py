@@ -1,12 +1,10 @@
 """Send requests to the origin of one URL, and follow redirects within it.
 
-Responsibilities: every request goes through here, at the pace of `requests_per_second`. A link or redirect to another
+Responsibilities: every request goes through here, at the pace of the source. A link or redirect to another
 origin is refused before anything is sent, as it would take the secret along.
 """
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import urljoin, urlsplit
@@ -31,10 +29,9 @@ KEEP_METHOD = frozenset({307, 308})  # redirects that repeat a POST
 class Transport:
     """Sends requests to the origin of the first request, with the authentication of a section."""
 
-    def __init__(self, config: Source, auth: Auth, fail: Fail, sleep: Callable[[float], None]) -> None:
-        self._config, self._auth, self._fail, self._sleep = config, auth, fail, sleep
-        self._pace = threading.Lock()
-        self._next_start = 0.0
+    def __init__(self, config: Source, auth: Auth, fail: Fail, keep_pace: Callable[[], None]) -> None:
+        """`keep_pace` waits until the next request may begin."""
+        self._config, self._auth, self._fail, self._keep_pace = config, auth, fail, keep_pace
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -110,14 +107,6 @@ class Transport:
                 f"there; {_suggest_way(self._origin, origin, is_link)}"
             )
         raise failure
-
-    def _keep_pace(self) -> None:
-        if self._config.requests_per_second > 0:
-            with self._pace:
-                now = time.monotonic()
-                start = max(now, self._next_start)
-                self._next_start = start + 1 / self._config.requests_per_second
-            self._sleep(start - now)
 
 
 def decode_header(text: str) -> str:
