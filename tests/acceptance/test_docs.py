@@ -21,7 +21,7 @@ from tests.support.command_line import parse
 from tests.support.forge import TOKEN, Forge
 from tests.support.mailserver import MailServer
 from tests.support.pages import Reader, read_blocks, read_queries
-from tests.support.project import add_dataset, luigi_run, need, query, run, run_here
+from tests.support.project import add_dataset, execute, luigi_run, need, query, run, run_here
 from tests.support.reading import DAY
 from tests.support.server import Answer, Request, Server
 from tests.support.shapes import SHAPES
@@ -446,6 +446,34 @@ def test_children_of_parents_load_as_documented(server: Server) -> None:
     assert set(query("select id, repo, title from issues")) == forge.rows
     lines = [line for line in (issues + section.partition("[issues]")[2]).splitlines() if line.strip()]
     assert len(lines) <= 30
+
+
+def test_parent_is_erased_as_documented(server: Server) -> None:
+    """The commands name the datasets of the children."""
+    forge = Forge(server, repos=4, issues=9, per_page=2)
+    repos, issues, section = (block.text for block in read_blocks("docs/parents.md"))
+    environment = add_dataset("repos", repos) | add_dataset("issues", issues) | {"API_TOKEN": TOKEN}
+    with Path("luigi.cfg").open("a") as file:
+        file.write(section.replace("https://api.example.com", forge.url))
+
+    def call(*arguments: str) -> str:
+        result = run("python", "-m", "wholeday", *arguments, **environment)
+        assert (result.returncode, result.stderr) == (0, ""), arguments
+        return result.stdout
+
+    call("load", str(DAY), "--dataset", "issues")
+    repo, own = max(forge.issues.items(), key=lambda item: len(item[1]))
+    (number,) = (each["id"] for each in forge.repos if each["name"] == repo)
+    shown = call("explain", "issues", str(own[0]["id"]))
+    assert f"line 1, of the parent with owner org/{number % 3}, name {repo}:" in shown
+    assert "orphans" not in call("status")
+    execute(f"delete from repos where id = {number}")
+    first = min(issue["id"] for issue in own)
+    assert f"orphans: {len(own)} rows without a row in repos, such as {first}" in call("status")
+    shown = call("forget", "repos", str(number), "--yes")
+    assert f"issues: erased {len(own)} lines of the files and " in shown
+    assert set(query("select id, repo, title from issues")) == {row for row in forge.rows if row[1] != repo}
+    assert "issues: nothing differs" in call("verify")
 
 
 def test_datasets_of_one_source_load_as_documented(server: Server) -> None:

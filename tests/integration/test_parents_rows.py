@@ -1,6 +1,7 @@
 """Test what lies behind the raw files of a source that is asked for each row of another dataset."""
 
 import datetime as dt
+import functools
 import json
 import uuid
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from wholeday.commands.explain.life import read_life
 from wholeday.commands.forget import forget
 from wholeday.commands.prune import prune
 from wholeday.commands.rebuild import rebuild
+from wholeday.commands.reprocess import reprocess
 from wholeday.commands.status import read_status
 from wholeday.commands.verify import verify
 from wholeday.errors import DatasetError, QualityError
@@ -70,18 +72,6 @@ def test_rebuild_needs_raw_files_only(forge: Forge) -> None:
     rebuild(read_workspace(ISSUES))
     assert query("select id, repo, title from issues order by id") == before != []
     assert not forge.asked
-    check_markers(ISSUES)
-
-
-def test_day_is_transformed_again_without_parents(forge: Forge) -> None:
-    """`reprocess` transforms and loads a day from its raw files."""
-    before = query("select id, repo, title from issues order by id")
-    lose_parents(forge)
-    clean = read_workspace(ISSUES).folder("clean", DAY)
-    clean.remove()
-    stages.transform(read_workspace(ISSUES), DAY)
-    stages.load(read_workspace(ISSUES), DAY)
-    assert query("select id, repo, title from issues order by id") == before
     check_markers(ISSUES)
 
 
@@ -277,3 +267,34 @@ def test_source_is_not_asked_for_an_erased_parent(forge: Forge) -> None:
     forge.asked.clear()
     stages.extract(read_workspace(ISSUES), DAY)
     assert len({path.split("?")[0] for path in forge.asked}) == 5
+
+
+def test_column_that_the_list_lacks_fails_the_day(server: Server, configure: Configure) -> None:
+    """The list of an older day has the columns that the class took then."""
+    make = functools.partial(
+        make_record_class, {"id": int, "taken": int | None, "updated_at": dt.datetime | None}, "Piece"
+    )
+    key = Field(primary_key=True)
+    things = make_dataset(int | None, columns={"n": int | None})
+    configure("things", url=server.on("/things", Answer([{"id": 1, "value": 5, "n": 6}])), paginator="single")
+    url = server.on("/pieces", Answer([{"id": 1}, {"id": 2}]))
+    configure("pieces", url=f"{url}?of={{things.id}}", mode="snapshot", paginator="single")
+    configure("things", mode="snapshot")
+    pieces = Dataset("pieces", make(id=key, taken=Field(parent="value")))
+    for dataset in (things, pieces):
+        run_stages(dataset, TODAY)
+    pieces = Dataset("pieces", make(id=key, taken=Field(parent="n")))
+    (outcome,) = reprocess(read_workspace(pieces), TODAY, TODAY + dt.timedelta(days=1))
+    assert outcome.what == "failed"
+    assert "parents.json.gz has no column n, as the day was extracted before the record class took it" in outcome.why
+    assert query("select taken from pieces") == [(5,), (5,)]
+
+
+def test_reprocess_takes_the_columns_from_the_list(forge: Forge) -> None:
+    before = query("select id, repo, title from issues order by id")
+    lose_parents(forge)
+    (outcome,) = reprocess(read_workspace(ISSUES), DAY, NEXT, everything=True)
+    assert outcome.what == "done"
+    assert query("select id, repo, title from issues order by id") == before
+    assert not forge.asked
+    check_markers(ISSUES)

@@ -18,8 +18,13 @@ from luigi.configuration import get_config
 
 from pipeline.users import USERS
 from tests.support.bucket import ENVIRONMENT, open_bucket
-from tests.support.project import dump_tree, dump_warehouse, luigi_run, start_alone
+from tests.support.forge import ISSUES, REPOS, TOKEN, Forge, write_sections
+from tests.support.project import dump_tree, dump_warehouse, luigi_run, run_stages, start_alone
+from tests.support.reading import DAY as FORGE_DAY
+from tests.support.server import Server
+from wholeday import clock
 from wholeday.errors import DatasetError, EngineError
+from wholeday.extract.http.client import Client
 from wholeday.storage.names import strip_run
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
@@ -168,6 +173,29 @@ def test_spark_with_a_bucket_equals_local_run(monkeypatch: pytest.MonkeyPatch) -
         strip_run(key): content for key, content in there.items() if key.startswith("clean") and "/part" in key
     } == parts
     assert len(parts) >= MIN_PARTS
+
+
+@pytest.mark.usefixtures("spark")
+def test_columns_of_parents_reach_the_workers(
+    server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are those of local processes."""
+    monkeypatch.setenv("FORGE_TOKEN", TOKEN)
+    forge = Forge(server, repos=12, issues=60, per_page=10)
+    write_sections(configure, forge)
+    configure("pipeline", part_records=60 // MIN_PARTS, engine_workers=1)
+    now = dt.datetime.combine(FORGE_DAY + dt.timedelta(days=1), dt.time(1), dt.UTC)
+    monkeypatch.setattr(clock, "utc_now", lambda: now)
+    monkeypatch.setattr(Client, "_check_clock", lambda *_: None)
+    for dataset in (REPOS, ISSUES):
+        run_stages(dataset, FORGE_DAY)
+    before = dump_tree("data/clean/issues")
+    assert len(before) > MIN_PARTS
+    read_workspace(ISSUES).folder("clean", FORGE_DAY).remove()
+    configure("pipeline", spark_master="local[2]")
+    stages.transform(read_workspace(ISSUES), FORGE_DAY, "spark")
+    spark._close()
+    assert dump_tree("data/clean/issues") == before
 
 
 def test_few_parts_are_transformed_locally() -> None:
