@@ -26,6 +26,7 @@ from tests.support.reading import DAY
 from tests.support.server import Answer, Request, Server
 from tests.support.shapes import SHAPES
 from tests.support.store import DATASETS, Store, incremental, make_dataset, user
+from tests.support.terminal import run_on_terminal
 from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
 from wholeday.extract.http.demo import DemoAdapter
@@ -470,6 +471,10 @@ def test_parent_is_erased_as_documented(server: Server) -> None:
     execute(f"delete from repos where id = {number}")
     first = min(issue["id"] for issue in own)
     assert f"orphans: {len(own)} rows without a row in repos, such as {first}" in call("status")
+    command = ("python", "-m", "wholeday", "forget", "repos", str(number))
+    code, written = run_on_terminal(*command, columns=160, says="n\n")
+    assert code == 1
+    assert "from every file and table of repos, with all children in issues, for good? [y/N]" in written
     shown = call("forget", "repos", str(number), "--yes")
     assert f"issues: erased {len(own)} lines of the files and " in shown
     assert set(query("select id, repo, title from issues")) == {row for row in forge.rows if row[1] != repo}
