@@ -116,7 +116,7 @@ def test_missing_parents_are_named(forge: Forge, caplog: pytest.LogCaptureFixtur
 
 def test_source_without_any_parent_fails_the_day(forge: Forge) -> None:
     forge.gone = {*forge.issues}
-    with pytest.raises(SourceError, match=r"none of 12 parents in repos exists at the source, such as .*: check url"):
+    with pytest.raises(QualityError, match=r"none of 12 parents in repos exists at the source, such as http.*-accept"):
         extract()
 
 

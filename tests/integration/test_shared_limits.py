@@ -26,7 +26,7 @@ PATIENCE = 60  # seconds to wait for events that must happen
 
 
 class Counted:
-    """A list of people. It counts the requests in flight, from their arrival until their answer is sent."""
+    """A list of artists. It counts the requests in flight, from their arrival until their answer is sent."""
 
     def __init__(self, server: Server, path: str, wait: float = 0.0) -> None:
         self.arrived: list[float] = []
@@ -59,13 +59,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def read_all(section: type[Source]) -> None:
     """Read the pages in a process of its own, and exit with 1 if some are missing."""
     keys = {"paginator": "page", "headers": {"X-Process": section.section}}
-    reader = Reader(section(url="/people", source="forge", **keys), DAY)
+    reader = Reader(section(url="/artists", source="forge", **keys), DAY)
     os._exit(sum(len(page) for page in reader) != PAGES)
 
 
 def start_two() -> list[ForkProcess]:
     """Start two processes that read two datasets of the source."""
-    return [fork(read_all, make_section(name)) for name in ("people", "teams")]
+    return [fork(read_all, make_section(name)) for name in ("artists", "teams")]
 
 
 def end(process: ForkProcess) -> int | None:
@@ -79,7 +79,7 @@ def end(process: ForkProcess) -> int | None:
 def test_rate_holds_for_all_processes(server: Server, configure: Callable[..., None]) -> None:
     """The source sees no request before its time, whichever process sends it."""
     configure("source.forge", url=server.url, requests_per_second=25, concurrency=8)
-    source, began = Counted(server, "/people"), time.monotonic()
+    source, began = Counted(server, "/artists"), time.monotonic()
     assert [end(process) for process in start_two()] == [0, 0]
     assert len(source.arrived) >= 2 * PAGES
     assert all(at - began >= number / 25 for number, at in enumerate(sorted(source.arrived)))
@@ -87,7 +87,7 @@ def test_rate_holds_for_all_processes(server: Server, configure: Callable[..., N
 
 def test_concurrency_holds_for_all_processes(server: Server, configure: Callable[..., None]) -> None:
     configure("source.forge", url=server.url, concurrency=3)
-    source = Counted(server, "/people", wait=0.05)
+    source = Counted(server, "/artists", wait=0.05)
     assert [end(process) for process in start_two()] == [0, 0]
     assert len(source.arrived) >= 2 * PAGES
     assert source.most <= 3
@@ -96,12 +96,12 @@ def test_concurrency_holds_for_all_processes(server: Server, configure: Callable
 def test_killed_process_frees_its_requests(server: Server, configure: Callable[..., None]) -> None:
     """It is killed while it has the only request in flight, and the other process waits."""
     configure("source.forge", url=server.url, concurrency=1)
-    source = Counted(server, "/people", wait=0.05)
+    source = Counted(server, "/artists", wait=0.05)
     asked: list[str] = []
 
     def kill(name: str) -> None:
         asked.append(name)
-        if asked.count("people") == 3 and name == "people":
+        if asked.count("artists") == 3 and name == "artists":
             os.kill(victim.pid or 0, signal.SIGKILL)
 
     source.on_request = kill
@@ -162,8 +162,8 @@ def test_no_count_is_lost_between_processes(tmp_path: Path) -> None:
 
 
 def test_dataset_without_source_shares_nothing(server: Server, cache: Path) -> None:
-    Counted(server, "/people")
-    assert len(read(f"{server.url}/people", paginator="page", headers={"X-Process": ""})) == PAGES
+    Counted(server, "/artists")
+    assert len(read(f"{server.url}/artists", paginator="page", headers={"X-Process": ""})) == PAGES
     assert not cache.exists()
 
 
@@ -174,7 +174,7 @@ def test_unusable_cache_is_one_line(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(ConfigError) as caught:
-        list(Reader(People(url="/people", source="forge"), DAY))
+        list(Reader(People(url="/artists", source="forge"), DAY))
     assert str(caught.value).startswith("[people] source = forge: cannot share its limits with other processes: ")
     assert "XDG_CACHE_HOME" in str(caught.value)
     assert not server.requests

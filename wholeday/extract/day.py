@@ -109,7 +109,7 @@ def extract_day(
                 f"at {checkpoints.started_at:%Y-%m-%dT%H:%M:%SZ}. Correct the clock and run the day again"
             )
         as_of = checkpoints.started_at - settings.settle
-        judged = gates.judge(
+        judged = reading.judge() + gates.judge(
             *(workspace.history_dir, date, settings, census, as_of, known),
             lambda: count_cleaned(folder, checkpoints.parts, reading.parents),
         )

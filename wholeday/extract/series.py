@@ -26,6 +26,7 @@ from wholeday.extract.reader import AHEAD, AHEAD_BYTES, Reader, State
 from wholeday.extract.windows import Listener
 from wholeday.log import count
 from wholeday.schema.census import Census
+from wholeday.storage.manifest import Verdict
 from wholeday.storage.parents import Parent
 
 GONE = (404, 410)  # what a source answers for a parent that it no longer has
@@ -119,6 +120,16 @@ class ParentsReading:
         shown = "; ".join(names[:SHOWN])
         return f"the source does not have {len(names)} of {count(len(self.parents), 'parent')}: {shown}{more}"
 
+    def judge(self) -> list[Verdict]:
+        """Fail the gate `missing_parent` if the source has none of several parents: the URL may be wrong."""
+        if len(self.parents) < 2 or len(self.missing) < len(self.parents):
+            return []
+        fact = (
+            f"none of {count(len(self.parents), 'parent')} in {self._dataset} exists at the source, such as "
+            f"{self.url}; the url may be wrong, or the secret may lack a permission"
+        )
+        return [Verdict(gate="missing_parent", value=1, limit=1, reference=None, passed=False, description=fact)]
+
     def take_census(self) -> Census:
         """Return the keys of all parents, in their order. Raises SourceError for a key of two parents."""
         if self._census.distinct != self._distinct:
@@ -158,7 +169,6 @@ class ParentsReading:
             msgspec.structs.replace(parent, outcome=each.outcome, pages=each.pages, records=each.records)
             for parent, each in zip(self.parents, self._results, strict=True)
         ]
-        self._check_missing()
 
     def _make_reader(self, parent: Parent) -> Reader:
         """Make the reader of a parent. One that is late is read from its beginning."""
@@ -246,11 +256,3 @@ class ParentsReading:
         self._pages += ended.pages
         self._distinct += census.distinct
         self._census.absorb(census)
-
-    def _check_missing(self) -> None:
-        """Raise SourceError if the source has none of several parents."""
-        if len(self.parents) > 1 and len(self.missing) == len(self.parents):
-            raise self._client.fail(
-                f"none of {count(len(self.parents), 'parent')} in {self._dataset} exists at the source, such as "
-                f"{self.url}: check url, and the permissions of the secret"
-            )

@@ -18,6 +18,7 @@ from wholeday.extract.checkpoints import WindowFiles
 from wholeday.extract.http.client import Client
 from wholeday.extract.reader import Counts, Reader, WrongSourceError
 from wholeday.schema.census import Census
+from wholeday.storage.manifest import Verdict
 from wholeday.storage.parents import Parent
 
 Listener = Callable[[Counts], None]
@@ -96,6 +97,10 @@ class Reading:
         """How many records the source declares; None unless it does so for every window."""
         totals = [reader.total for reader in self._readers]
         return None if None in totals else sum(total or 0 for total in totals)
+
+    def judge(self) -> list[Verdict]:
+        """Return no verdict: each window that could not be read has failed the day."""
+        return []
 
     def take_census(self) -> Census:
         """Return the keys of all windows, in their order."""
