@@ -92,6 +92,7 @@ def test_records_of_all_parents_are_stored(forge: Forge) -> None:
     assert [parent.outcome for parent in parents] == ["missing" if n == 3 else "read" for n in range(12)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("database")
 def test_rows_name_their_parent(forge: Forge) -> None:
     run_stages(ISSUES, DAY)
@@ -135,6 +136,7 @@ def test_key_of_two_parents_fails_the_day(forge: Forge) -> None:
         extract()
 
 
+@pytest.mark.slow
 def test_column_of_the_parent_may_be_part_of_the_key(
     forge: Forge, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +221,7 @@ def test_day_without_parents_is_empty(forge: Forge, configure: Configure) -> Non
     assert not forge.asked
 
 
+@pytest.mark.slow
 def test_check_reads_one_parent(forge: Forge) -> None:
     """It reads the parent that brought the most records last."""
     run_stages(ISSUES, DAY)
@@ -334,6 +337,7 @@ def test_files_do_not_depend_on_the_concurrency(configure: Configure) -> None:
     assert dumps[0] == dumps[1] == dumps[2]
 
 
+@pytest.mark.slow
 def test_interrupted_day_resumes_at_its_parent(forge: Forge, configure: Configure) -> None:
     """Only the parents in flight are asked again, wherever the source failed, and with any concurrency."""
     extract()

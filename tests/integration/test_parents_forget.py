@@ -30,6 +30,8 @@ from wholeday.storage.parents import Parent, read_parents
 from wholeday.storage.tombstones import Tombstones
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 Configure = Callable[..., None]
 ALL = os.environ.get("PIPELINE_FAULTS") == "all"
 DAYS = [DAY + dt.timedelta(days=number) for number in range(3)]
@@ -257,7 +259,6 @@ def test_unusable_section_of_children_is_a_problem(forge: Forge, configure: Conf
     assert Tombstones("data", "repos").count_pending() == 1
 
 
-@pytest.mark.slow
 def test_next_run_completes_a_run_killed_anywhere(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,8 @@ from wholeday.storage.parents import PARENTS, Parent, pack_parents, unpack_paren
 from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 
+pytestmark = pytest.mark.slow
+
 Configure = Callable[..., None]
 NEXT = DAY + dt.timedelta(days=1)
 
