@@ -31,6 +31,8 @@ class SourceError(PipelineError):
 
     is_refusal = False
     """Whether the source refused this request, as it does for an expired cursor."""
+    status = 0
+    """The status of the answer that is the failure; 0 if it is another failure."""
 
 
 class OutageError(SourceError):

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from tests.support.clones import fork_commands, make_clone
 from tests.support.command_line import parse
 from tests.support.forge import TOKEN, Forge
 from tests.support.mailserver import MailServer
-from tests.support.pages import Reader, read_blocks, read_queries
+from tests.support.pages import Block, Reader, read_blocks, read_queries
 from tests.support.project import add_dataset, execute, luigi_run, need, query, run, run_here
 from tests.support.reading import DAY
 from tests.support.server import Answer, Request, Server
@@ -436,15 +437,21 @@ def test_links_lead_to_existing_files_and_headings():
             assert not anchor or anchor in slugs, f"{page.name}: {target}#{anchor}"
 
 
+def write_documented(page: Sequence[Block], url: str) -> dict[str, str]:
+    """Write the datasets of docs/parents.md, and the sections of a page for a source. Return the environment."""
+    repos, issues, _ = (block.text for block in read_blocks("docs/parents.md"))
+    with Path("luigi.cfg").open("a") as file:
+        file.write(page[-1].text.replace("https://api.example.com", url))
+    return add_dataset("repos", repos) | add_dataset("issues", issues) | {"API_TOKEN": TOKEN}
+
+
 def test_children_of_parents_load_as_documented(server: Server) -> None:
     forge = Forge(server, repos=4, issues=9, per_page=2)
-    repos, issues, section = (block.text for block in read_blocks("docs/parents.md"))
-    environment = add_dataset("repos", repos) | add_dataset("issues", issues) | {"API_TOKEN": TOKEN}
-    with Path("luigi.cfg").open("a") as file:
-        file.write(section.replace("https://api.example.com", forge.url))
+    environment = write_documented(read_blocks("docs/parents.md"), forge.url)
     result = run("python", "-m", "wholeday", "load", str(DAY), "--dataset", "issues", **environment)
     assert (result.returncode, result.stderr) == (0, "")
     assert set(query("select id, repo, title from issues")) == forge.rows
+    _, issues, section = (block.text for block in read_blocks("docs/parents.md"))
     lines = [line for line in (issues + section.partition("[issues]")[2]).splitlines() if line.strip()]
     assert len(lines) <= 30
 
@@ -452,10 +459,7 @@ def test_children_of_parents_load_as_documented(server: Server) -> None:
 def test_parent_is_erased_as_documented(server: Server) -> None:
     """The commands name the datasets of the children."""
     forge = Forge(server, repos=4, issues=9, per_page=2)
-    repos, issues, section = (block.text for block in read_blocks("docs/parents.md"))
-    environment = add_dataset("repos", repos) | add_dataset("issues", issues) | {"API_TOKEN": TOKEN}
-    with Path("luigi.cfg").open("a") as file:
-        file.write(section.replace("https://api.example.com", forge.url))
+    environment = write_documented(read_blocks("docs/parents.md"), forge.url)
 
     def call(*arguments: str) -> str:
         result = run("python", "-m", "wholeday", *arguments, **environment)
@@ -484,12 +488,8 @@ def test_parent_is_erased_as_documented(server: Server) -> None:
 def test_datasets_of_one_source_load_as_documented(server: Server) -> None:
     """With the classes of the page on parents."""
     forge = Forge(server, repos=4, issues=9, per_page=2)
-    repos, issues, _ = (block.text for block in read_blocks("docs/parents.md"))
-    (section,) = (block.text for block in read_blocks("docs/sources.md"))
-    environment = add_dataset("repos", repos) | add_dataset("issues", issues)
-    environment |= {"API_TOKEN": TOKEN, "XDG_CACHE_HOME": str(Path("cache").absolute())}
-    with Path("luigi.cfg").open("a") as file:
-        file.write(section.replace("https://api.example.com", f"{forge.url}/"))
+    environment = write_documented(read_blocks("docs/sources.md"), f"{forge.url}/")
+    environment["XDG_CACHE_HOME"] = str(Path("cache").absolute())
     result = run("python", "-m", "wholeday", "load", str(DAY), "--dataset", "issues", **environment)
     assert (result.returncode, result.stderr) == (0, "")
     assert set(query("select id, repo, title from issues")) == forge.rows

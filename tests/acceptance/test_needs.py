@@ -120,7 +120,7 @@ def test_backfill_names_days_that_were_not_run(server: Server):
 
 
 def test_backfill_of_one_dataset_loads_the_days_it_needs(server: Server):
-    """Days of the parents are no days of the dataset. Their failure is the reason for not running its days."""
+    """Days of the parents do not count as days of the dataset. Their failure is the reason for not running its days."""
     write_datasets(server, "teams", "members", "badges", "zones")
     bad = "2026-11-21"
     serve(server, "teams", lambda day: Answer(status=410) if day == bad else None)
@@ -140,7 +140,7 @@ def test_backfill_of_one_dataset_loads_the_days_it_needs(server: Server):
 
 
 def test_unreachable_parents_cost_one_day(server: Server):
-    """The outage of the source of the parents ends the run of those that need it, and of no other dataset."""
+    """The outage of the source of the parents ends the run of the datasets that need it, and of no other dataset."""
     write_datasets(server, "teams", "members", "zones", more={"teams": "timeout = 0.2"})
     serve(server, "teams", lambda _: Answer(wait=5))
     result = wholeday("backfill", "2026-11-01", "2026-11-20", "--dataset", "members")

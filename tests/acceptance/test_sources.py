@@ -15,7 +15,7 @@ TOKEN = "forge-token-5f3a"
 
 
 def respond(request: Request) -> Answer:
-    """Send two pages of repositories to whom knows the token and asks for the version."""
+    """Send two pages of repositories for a request with the token and the version."""
     if (request.headers["Authorization"], request.headers["X-Version"]) != (f"Bearer {TOKEN}", "3"):
         return Answer({"message": f"no access with {request.headers['Authorization']}"}, status=403)
     page = int(request.query.get("page", "1"))

@@ -122,7 +122,7 @@ def test_source_without_any_parent_fails_the_day(forge: Forge) -> None:
 
 
 def test_parent_that_fails_later_fails_the_day(forge: Forge, configure: Configure) -> None:
-    """A 404 behind the first page is no missing parent: its first records came."""
+    """A 404 after the first page does not mean that the parent is missing: it has sent records."""
     configure("issues", retries=0)
     name = max(forge.issues, key=lambda name: len(forge.issues[name]))
     forge.gone_behind = name
@@ -171,8 +171,16 @@ def test_rows_with_one_request_share_it(forge: Forge) -> None:
     assert not any("repo%202" in path for path in forge.asked)
 
 
+def test_rows_with_one_request_must_not_differ(forge: Forge, configure: Configure) -> None:
+    """Else the column that a record takes from its parent would have two values."""
+    configure("issues", url=f"{forge.url}/repos/{{repos.owner}}/issues")
+    with pytest.raises(QualityError, match=r"two rows of repos, \[0\] and \[3\], have the same request and differ"):
+        extract()
+    assert not forge.asked
+
+
 def test_frozen_list_outlives_the_table(forge: Forge, configure: Configure) -> None:
-    """An interrupted day goes on with the parents that it began with."""
+    """A resumed day asks the parents that were frozen when it began."""
     configure("issues", retries=0)
     forge.broken_at = 9
     with pytest.raises(OutageError):
@@ -294,7 +302,7 @@ def test_parent_that_vanished_is_asked_on_the_days_before(days: Days) -> None:
 
 @pytest.mark.usefixtures("database")
 def test_changed_parents_are_asked(days: Days, configure: Configure) -> None:
-    """Of those that did not change, no page is asked."""
+    """No page is requested of a parent that did not change."""
     days.load(0, REPOS, ISSUES)
     configure("issues", parents="changed")
     moment = START + dt.timedelta(days=1, hours=2)
@@ -405,7 +413,7 @@ def test_kills_do_not_change_the_files(server: Server, configure: Configure) -> 
 
 
 def find_asked_again(forge: Forge) -> set[str]:
-    """Return the repositories of which a page was asked twice."""
+    """Return the repositories with a page that was requested twice."""
     return {path.split("?")[0] for path, times in Counter(forge.asked).items() if times > 1}
 
 

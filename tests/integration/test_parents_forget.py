@@ -119,7 +119,7 @@ def test_erased_child_leaves_the_list_of_parents(forge: Forge) -> None:
 
 
 def test_erased_parent_takes_its_children_along(forge: Forge) -> None:
-    """Nothing of its issues stays in a file or a table, and nobody else loses a row."""
+    """Nothing of its issues stays in a file or a table, and no other repository loses a row."""
     repo = max(forge.repos, key=lambda repo: len(forge.issues[repo["name"]]))
     name, own = repo["name"], {issue["id"] for issue in forge.issues[repo["name"]]}
     others = query("select * from issues_history where repo <> ? order by id, valid_from", name)
@@ -137,7 +137,7 @@ def test_erased_parent_takes_its_children_along(forge: Forge) -> None:
 
 
 def test_record_without_key_is_erased_with_its_parent(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot be found by a key, so only the list tells whose it is."""
+    """It cannot be found by a key, so only the list names its parent."""
     day = DAYS[-1] + dt.timedelta(days=1)
     stop_clock(monkeypatch, day)
     forge.issues["repo 2"].append({"id": None, "title": MARK, "updated_at": show(START)})
@@ -209,7 +209,7 @@ def test_children_of_pruned_days_are_erased(forge: Forge, monkeypatch: pytest.Mo
 
 
 def test_rows_of_another_parent_with_the_same_values_stay(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The column of the parent does not tell whose children they are."""
+    """The column of the parent has the same value for both."""
     stop_clock(monkeypatch, DAYS[-1] + dt.timedelta(days=5))
     list(prune(read_workspace(ISSUES), 0, 0, dry_run=False))
     execute("update repos set name = 'repo 1' where id = 2")
@@ -252,10 +252,10 @@ def test_damaged_list_is_a_problem(forge: Forge) -> None:
 
 
 def test_unusable_section_of_children_is_a_problem(forge: Forge, configure: Configure) -> None:
-    """Its files may hold children, and its section does not tell."""
+    """Its files may hold children, and its section cannot be used to find out."""
     configure("issues", url=f"{forge.url}/repos/{{reposs.name}}/issues")
     (problem,) = forget(read_workspace(REPOS), ["2"]).problems
-    assert problem.startswith("issues: its section does not tell whose children it holds: [issues] {reposs.name}")
+    assert problem.startswith("issues: its section does not name its parents: [issues] {reposs.name}")
     assert Tombstones("data", "repos").count_pending() == 1
 
 

@@ -27,7 +27,7 @@ HOUR = dt.timedelta(hours=1)
 
 @dataclass
 class Model:
-    """What the tables hold, by the rules: who is asked on a day, and what the source answers."""
+    """The content of the tables by the rules: who is asked on a day, and how the source answers."""
 
     alive: dict[int, tuple[dt.datetime, dt.datetime | None, str, str]] = field(default_factory=dict)
     """Of each repository: since when and until when it was there, its owner and its name."""

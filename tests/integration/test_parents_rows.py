@@ -204,7 +204,7 @@ VALUES = [
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("is_lenient", [False, True])
 def test_values_of_parents_are_stored_as_there(server: Server, configure: Configure, is_lenient: bool) -> None:
-    """Columns of every kind, also in the key, beside a column for the rest and in lenient records."""
+    """Columns of every kind, also in the key, together with a column for the rest, and in lenient records."""
     things = make_dataset(columns=THING)
     types = {"id": int, "thing": int, **THING, "others": Json | None, "updated_at": dt.datetime | None}
     fields = {name: Field(parent=name, primary_key=name in ("guid", "day")) for name in THING}

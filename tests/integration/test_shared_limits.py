@@ -77,7 +77,7 @@ def end(process: ForkProcess) -> int | None:
 
 
 def test_rate_holds_for_all_processes(server: Server, configure: Callable[..., None]) -> None:
-    """The source sees no request before its time, whichever process sends it."""
+    """No process sends a request before its time."""
     configure("source.forge", url=server.url, requests_per_second=25, concurrency=8)
     source, began = Counted(server, "/artists"), time.monotonic()
     assert [end(process) for process in start_two()] == [0, 0]

@@ -179,7 +179,7 @@ def test_spark_with_a_bucket_equals_local_run(monkeypatch: pytest.MonkeyPatch) -
 def test_columns_of_parents_reach_the_workers(
     server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows are those of local processes."""
+    """Local processes make the same rows."""
     monkeypatch.setenv("FORGE_TOKEN", TOKEN)
     forge = Forge(server, repos=12, issues=60, per_page=10)
     write_sections(configure, forge)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.reading import DAY
 from tests.support.server import Answer, Request, Server
-from wholeday import Dataset, Extract, Field, Load, Record, Transform
+from wholeday import Dataset, Field, Record
 
 TOKEN = "forge-token-5f3a"
 START = dt.datetime.combine(DAY, dt.time(), dt.UTC)
@@ -47,42 +47,6 @@ class Org(Record):
 
 REPOS, ISSUES, LABELS = Dataset("repos", Repo), Dataset("issues", Issue), Dataset("labels", Label)
 ORGS = Dataset("orgs", Org)
-
-
-class ExtractOrgs(Extract, dataset=ORGS):
-    pass
-
-
-class TransformOrgs(Transform, dataset=ORGS):
-    pass
-
-
-class LoadOrgs(Load, dataset=ORGS):
-    pass
-
-
-class ExtractRepos(Extract, dataset=REPOS):
-    pass
-
-
-class TransformRepos(Transform, dataset=REPOS):
-    pass
-
-
-class LoadRepos(Load, dataset=REPOS):
-    pass
-
-
-class ExtractIssues(Extract, dataset=ISSUES):
-    pass
-
-
-class TransformIssues(Transform, dataset=ISSUES):
-    pass
-
-
-class LoadIssues(Load, dataset=ISSUES):
-    pass
 
 
 class Forge:

@@ -129,7 +129,7 @@ def test_first_process_begins_anew(make_limiter: Callable[..., Limiter]) -> None
 
 
 def test_pace_is_shared_and_outlives_processes(make_limiter: Callable[..., Limiter]) -> None:
-    """The first start is now, and the others follow at the interval, whoever asks."""
+    """The first start is now. The others follow at the interval, for every process."""
     began = time.monotonic()
     first, second = (make_limiter(rate=0.1) for _ in range(2))
     waits = [first.reserve(), second.reserve(), first.reserve()]

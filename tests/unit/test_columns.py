@@ -184,11 +184,19 @@ OF_PARENT = [
     (
         str,
         {"parent": "a", "source": "b"},
-        " takes its value from the parent as it is, and has a path: remove one of them",
+        " takes its value unchanged from the parent, and has a path: remove one of them",
     ),
-    (str, {"parent": "a", "to_lower": True}, " takes its value from the parent as it is, and has to_lower: remove one"),
-    (int, {"parent": "a", "ge": 1}, " takes its value from the parent as it is, and has ge: remove one of them"),
-    (Json | None, {"parent": "a", "rest": True}, " takes its value from the parent as it is, and has rest: remove one"),
+    (
+        str,
+        {"parent": "a", "to_lower": True},
+        " takes its value unchanged from the parent, and has to_lower: remove one",
+    ),
+    (int, {"parent": "a", "ge": 1}, " takes its value unchanged from the parent, and has ge: remove one of them"),
+    (
+        Json | None,
+        {"parent": "a", "rest": True},
+        " takes its value unchanged from the parent, and has rest: remove one",
+    ),
     (
         Json,
         {"parent": "a"},

@@ -113,7 +113,7 @@ def test_snapshot_needs_last_closed_day_of_incremental_parents(configure):
 
 
 def test_circle_is_one_line(configure):
-    """The line is the same for each dataset of the circle, and for those that need one of them."""
+    """The line is the same for each dataset of the circle, and for each dataset that needs one of them."""
     configure("squads", url=f"{URL}{{squads.id}}")
     configure("clubs", url=f"{URL}{{players.id}}")
     configure("squads", url=f"{URL}{{clubs.id}}")
@@ -154,7 +154,7 @@ def test_day_fails_if_the_newest_snapshot_is_too_old(configure):
 
 
 def test_open_day_waits_for_nothing(configure):
-    """The failed snapshot is of today. A dataset that is no snapshot waits with its last closed day."""
+    """The failed snapshot is of today. An incremental dataset waits with its last closed day."""
     configure("clubs", mode="snapshot")
     record_failure(CLUBS, NOW.date(), "extract", "410 Gone")
     for extract in (ExtractSquads, ExtractPlayers):

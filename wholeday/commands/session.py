@@ -120,8 +120,8 @@ def list_names(word: str, known: Iterable[str]) -> str:
 def open_loads(context: typer.Context, *defaults: str, despite_mistakes: bool = False) -> "Iterator[list[type[Load]]]":
     """Set the flags of the command line, after these defaults, and yield the Load tasks that a command works on.
 
-    A dataset stands behind those that it needs. Raises ConfigError if a section of luigi.cfg cannot be used, before the
-    command writes anything; with `despite_mistakes` the command finds that out for each dataset.
+    A dataset follows the datasets that it needs. Raises ConfigError if a section of luigi.cfg cannot be used, before
+    the command writes anything; with `despite_mistakes` the command finds that out for each dataset.
     """
     from wholeday.config.section import use_flags
     from wholeday.tasks.load_all import sort_loads

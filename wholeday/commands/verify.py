@@ -9,7 +9,7 @@ import datetime as dt
 import re
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -25,7 +25,7 @@ from wholeday.errors import FolderError, InterruptedTransactionError, PipelineEr
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare
 from wholeday.load.clean_day import CleanDay
-from wholeday.load.database import Connection
+from wholeday.load.database import Connection, connect_existing
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
 from wholeday.schema.marker import Marker
@@ -57,7 +57,7 @@ def verify(workspace: Workspace, start: dt.date = dt.date.min, stop: dt.date = d
     check_span(start, stop)
     database, is_open = open_warehouse(workspace).database, False
     try:
-        with database.connect(readonly=True) if database.exists() else nullcontext() as db:
+        with connect_existing(database) as db:
             is_open = True
             yield from _compare(workspace, db, start, stop)
     except WarehouseError as error:

@@ -28,11 +28,11 @@ OF_PARENT = re.compile(r"\{([A-Za-z_]\w*)\.([A-Za-z_]\w*)\}")
 EITHER = re.compile(rf"(?P<of_parent>{OF_PARENT.pattern})|{PLACEHOLDER.pattern}")
 DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 
-# Likely misspellings and the placeholder that they mean. `date` has none, as `{Date}` and `{data}` are common fields.
-MEANT = {"daystart": "day_start", "daystop": "day_stop", "dayend": "day_stop", "watermark": "watermark"}
 Values: TypeAlias = Mapping[str, dt.datetime | dt.date | str | int]
 """The value of each placeholder: of `repos.owner`, a text or an integer."""
 
+# Likely misspellings and the placeholder that they mean. `date` has none, as `{Date}` and `{data}` are common fields.
+MEANT = {"daystart": "day_start", "daystop": "day_stop", "dayend": "day_stop", "watermark": "watermark"}
 NEAR = 0.8  # similarity of a misspelt name
 
 # The directives of strftime that name a time unambiguously, grouped by meaning.

@@ -157,7 +157,7 @@ def double_percents(section: str) -> None:
 
 
 def list_keys(section: str) -> list[str]:
-    """List the keys that stand in a section itself, without those of `[DEFAULT]`."""
+    """List the keys of a section itself, without the keys of `[DEFAULT]`."""
     return list(get_config()._sections.get(section, ()))
 
 

@@ -2,8 +2,8 @@
 
 Responsibilities: the file `progress.jsonl` in the folder of a day. Its first line holds the digest of what is
 requested, the time of the first request, and the frozen list of parents. Each further line says how far a window is
-stored: its newest parts, and the position of its reader. With parents, the day is one window, which holds the records
-of one parent after those of another.
+stored: its newest parts, and the position of its reader. With parents, the day is one window, which holds all
+records of one parent, then all of the next.
 Non-goals: resuming an extraction with other settings, or one that began more than a day ago; both restart.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from wholeday.errors import FolderError
-from wholeday.extract.position import MovedError, Position
-from wholeday.extract.reader import Reader, State
+from wholeday.extract.position import MovedError, Position, Standing
+from wholeday.extract.reader import Reader
 from wholeday.log import count, logger
 from wholeday.schema.raw_fields import UNREADABLE
 from wholeday.storage.day_folder import CHECKPOINTS, DayFolder
@@ -28,7 +28,7 @@ RESUME_WITHIN = dt.timedelta(days=1)
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What the checkpoints of a day belong to."""
+    """The extraction that the checkpoints of a day belong to."""
 
     request: str
     """The digest of what is requested."""
@@ -184,7 +184,7 @@ class WindowFiles:
         self.checkpoints = list(checkpoints)
         """The checkpoints that an earlier run has left."""
         self._is_blocked = False
-        # What the next checkpoint is to name.
+        # These came since the last checkpoint.
         self._new_parts: list[Part] = []
         self._new_digests: list[str] = []
         self._new_ended: list[Ended] = []
@@ -219,13 +219,13 @@ class WindowFiles:
             seen = [digest for each in self.checkpoints[start:] for digest in each.seen]
             reader.resume(self._last.position, self._last.taken, seen)
 
-    def write(self, records: Sequence[msgspec.Raw], state: State, size: int) -> None:
+    def write(self, records: Sequence[msgspec.Raw], standing: Standing, size: int) -> None:
         """Append records of a page to parts of `size` records, with a checkpoint if more follow.
 
         A part that is not finished needs a storage that can continue it.
         """
-        self._new_digests += state.digests
-        taken = state.skipped
+        self._new_digests += standing.digests
+        taken = standing.skipped
         while records:
             writer = self._writer = self._writer or self._open()
             fitting = records[: size - writer.records]
@@ -233,9 +233,9 @@ class WindowFiles:
             taken, records = taken + len(fitting), records[len(fitting) :]
             if writer.records == size:
                 self._close_part()
-                self._add_position(state, taken)
-        if self._writer and state.has_more and self._folder.can_continue:
-            self._add_position(state, taken)
+                self._add_position(standing, taken)
+        if self._writer and standing.has_more and self._folder.can_continue:
+            self._add_position(standing, taken)
 
     def end_parent(self, ended: Ended) -> None:
         """Note that a parent is stored to its end, with a checkpoint if the storage can continue the part."""
@@ -273,14 +273,14 @@ class WindowFiles:
     def _open(self) -> PartWriter:
         return self._folder.open_part(f"{self._name}{len(self.parts):05d}.jsonl.gz")
 
-    def _add_position(self, state: State, taken: int) -> None:
+    def _add_position(self, standing: Standing, taken: int) -> None:
         """Add a checkpoint. A position that cannot be stored ends the checkpoints of the window or parent."""
-        if state.position is None and not self._is_blocked:
-            why = state.gap or "a link looks as if it held a secret"
+        if standing.position is None and not self._is_blocked:
+            why = standing.gap or "a link looks as if it held a secret"
             logger.info("%s: no further checkpoints, as %s", self._folder.day, why)
-        self._is_blocked = self._is_blocked or state.position is None
+        self._is_blocked = self._is_blocked or standing.position is None
         if not self._is_blocked:
-            self._add(Checkpoint(self._number, position=state.position, taken=taken, seen=self._new_digests))
+            self._add(Checkpoint(self._number, position=standing.position, taken=taken, seen=self._new_digests))
 
     def _add(self, checkpoint: Checkpoint) -> None:
         """Add a checkpoint, with what came since the one before."""

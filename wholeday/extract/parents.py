@@ -80,9 +80,9 @@ def freeze(config: Source, date: dt.date, asking: Asking) -> list[Parent]:
             groups[asked] = Parent(keys=[key], values=values)
         elif known.values != values:
             raise QualityError(
-                f"{config.section} {date}: the same request stands for two rows of {asking.name}, {known.keys[0]} and "
-                f"{key}, which differ in a column that the record class takes from them: put a column into the "
-                "placeholders that tells them apart"
+                f"{config.section} {date}: two rows of {asking.name}, {known.keys[0]} and {key}, have the same "
+                "request and differ in a column that the record class takes from them: add a column that differs to "
+                "the placeholders"
             )
         else:
             known.keys.append(key)
@@ -109,7 +109,7 @@ def _check_values(
 
 
 def _find_late(date: dt.date, asking: Asking, wanted: set[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
-    """Return those of the `wanted` values that no loaded day asked; none if there is no such day."""
+    """Return the `wanted` values that no loaded day asked; none if no day before is loaded."""
     is_first = True
     for parents in asking.list_asked(date):
         is_first = False

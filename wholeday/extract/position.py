@@ -1,5 +1,6 @@
 """Describe where an extraction stands, so that a later run can resume it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,3 +27,19 @@ class Position(msgspec.Struct, frozen=True):
     decision: str
     overlap: int = 0
     """How many records at the start of the page also ended the page before."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a reader stands: at a page whose records the caller has."""
+
+    position: Position | None
+    """The position of the page; None if it cannot be stored, because a link holds a secret or records are missing."""
+    digests: tuple[str, ...]
+    """The digests of requests and pages that came before the page and after the page of the last description."""
+    has_more: bool
+    """Whether another page follows."""
+    gap: str
+    """The first page without records although the source declares more."""
+    skipped: int
+    """How many records of the page an interrupted extraction has stored already."""

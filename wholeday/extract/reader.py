@@ -10,7 +10,7 @@ import datetime as dt
 import json
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Protocol
 
 import msgspec
@@ -26,7 +26,7 @@ from wholeday.extract.http.page import Page, Request, digest
 from wholeday.extract.links import foresee_link
 from wholeday.extract.overlap import join
 from wholeday.extract.paging import Paging, build_request
-from wholeday.extract.position import MovedError, Position
+from wholeday.extract.position import MovedError, Position, Standing
 from wholeday.extract.prefetch import Prefetcher
 from wholeday.extract.vocabulary import find_flags
 from wholeday.schema.census import Census
@@ -61,22 +61,6 @@ class Counts(Protocol):
     @property
     def done(self) -> tuple[int, int] | None:
         """How many parents are read, and of how many; None if the source is not asked for each parent."""
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a reader stands: at a page, whose records the caller has."""
-
-    position: Position | None
-    """The position of the page; None if it cannot be stored, because a link holds a secret or records are missing."""
-    digests: tuple[str, ...]
-    """The digests of requests and pages that came before the page and behind the state before."""
-    has_more: bool
-    """Whether another page follows."""
-    gap: str
-    """The first page without records although the source declares more."""
-    skipped: int
-    """How many records of the page an interrupted extraction has stored already."""
 
 
 class Reader:
@@ -143,7 +127,7 @@ class Reader:
         self._seen: dict[str, str] = {}
         self._before_page: list[str] = []
         self._of_page: list[str] = []
-        """Digests in `_seen` that no state has named: those before the current page, and its own."""
+        """Digests in `_seen` that were not described yet: before the current page, and of the page itself."""
         self._uncounted: tuple[Request, Page] | None = None
         self._span: tuple[int, int] | None = None
         self._resumed: Position | None = None
@@ -161,10 +145,10 @@ class Reader:
         self._seen = dict.fromkeys(seen, "an earlier page")
         self._resumed, self.skipped = position, taken
 
-    def describe_state(self) -> State:
+    def describe_standing(self) -> Standing:
         """Describe where the reader stands, for a checkpoint."""
         digests, self._before_page = tuple(self._before_page), []
-        return State(self._position, digests, self._has_more, self._gap, self.skipped)
+        return Standing(self._position, digests, self._has_more, self._gap, self.skipped)
 
     def __iter__(self) -> Generator[Sequence[msgspec.Raw]]:
         """Yield the records of each page. Of the page at which an extraction resumes, `skipped` were stored before."""

@@ -22,7 +22,8 @@ from wholeday.config.source import Source
 from wholeday.errors import SourceError
 from wholeday.extract.checkpoints import Ended, WindowFiles
 from wholeday.extract.http.client import AnswerError, Client
-from wholeday.extract.reader import AHEAD, AHEAD_BYTES, Reader, State
+from wholeday.extract.position import Standing
+from wholeday.extract.reader import AHEAD, AHEAD_BYTES, Reader
 from wholeday.extract.windows import Listener
 from wholeday.log import count
 from wholeday.schema.census import Census
@@ -47,7 +48,7 @@ class _Batch:
     """The records of a page that a reader has read ahead."""
 
     records: Sequence[msgspec.Raw]
-    state: State
+    standing: Standing
     bytes: int
 
 
@@ -143,7 +144,7 @@ class ParentsReading:
     def read(self, files: Sequence[WindowFiles], part_records: int, listeners: Sequence[Listener]) -> None:
         """Read all parents to their ends into the parts of the only window, from its checkpoints on.
 
-        The parts hold the records of one parent after those of another, so they do not depend on the concurrency.
+        The parts hold all records of one parent, then all of the next, so they do not depend on the concurrency.
         Raises the error of the first parent, by their order, that cannot be read.
         """
         (file,) = files
@@ -202,7 +203,7 @@ class ParentsReading:
             with closing(iter(reader)) as pages:
                 for records in pages:
                     new = records[reader.skipped :]
-                    batch = _Batch(new, reader.describe_state(), sum(map(len, new)))
+                    batch = _Batch(new, reader.describe_standing(), sum(map(len, new)))
                     with self._changed:
                         series.batches.append(batch)
                         series.bytes += batch.bytes
@@ -223,7 +224,7 @@ class ParentsReading:
         while (batch := self._take(series)) is not None:
             for listener in listeners:
                 listener(self)
-            file.write(batch.records, batch.state, part_records)
+            file.write(batch.records, batch.standing, part_records)
         ended = self._judge(series)
         self._current = None
         self._add(ended, series.reader.census)

@@ -129,7 +129,7 @@ class Reading:
                         self._compare(reader)
                         for listener in listeners:
                             listener(self)
-                    file.write(records[reader.skipped :], reader.describe_state(), part_records)
+                    file.write(records[reader.skipped :], reader.describe_standing(), part_records)
                 # Small days need no checkpoint file, so the end of the only window is not noted.
                 file.finish(reader if len(self._readers) > 1 else None)
 

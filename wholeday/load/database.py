@@ -6,7 +6,7 @@ Non-goals: anything that is particular to one database. It is in the package of 
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wholeday.errors import ConfigError, WarehouseError
@@ -146,6 +146,16 @@ class Database(Protocol):
         write temporary tables only. Raises WarehouseError for errors that a user can cause, and
         InterruptedTransactionError for temporary errors.
         """
+
+
+@contextmanager
+def connect_existing(database: Database) -> Iterator[Connection | None]:
+    """Connect to a database for reading, as of one moment. Yield None if it does not exist, without creating it."""
+    if database.exists():
+        with database.connect(readonly=True) as db:
+            yield db
+    else:
+        yield None
 
 
 def find_database(url: str, private: bool = True) -> Database:

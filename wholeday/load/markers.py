@@ -13,7 +13,7 @@ import msgspec
 
 from wholeday.config.days import SNAPSHOT
 from wholeday.errors import WarehouseError
-from wholeday.load.database import Connection, decode, find_database
+from wholeday.load.database import Connection, connect_existing, decode, find_database
 from wholeday.schema.marker import Marker, list_nullable
 from wholeday.schema.tables import LOADS, join_names
 from wholeday.storage.known_source import KnownSource
@@ -55,12 +55,8 @@ def has_snapshot(database: str, dataset: str, since: dt.date | dt.datetime) -> b
 @contextmanager
 def _open_loads(database: str, columns: Iterable[str]) -> Iterator[Connection | None]:
     """Open a database whose table `loads` has these columns. Yield None if the database or the table is missing."""
-    found = find_database(database)
-    if not found.exists():
-        yield None
-        return
-    with found.connect(readonly=True) as db:
-        stored = db.describe(LOADS.name).columns
+    with connect_existing(find_database(database)) as db:
+        stored = db.describe(LOADS.name).columns if db else {}
         if stored and (missing := [column for column in columns if column not in stored]):
             raise WarehouseError(
                 f'{db}: cannot ask which days are loaded: column "{missing[0]}" does not exist: '

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from wholeday.load.database import find_database
+from wholeday.load.database import connect_existing, find_database
 from wholeday.schema.columns import Column
 from wholeday.schema.tables import join_names, quote
 from wholeday.storage.tombstones import to_key
@@ -32,11 +32,10 @@ def find_orphans(workspace: Workspace) -> Orphans | None:
     """
     dataset = workspace.dataset
     parents, taken = dataset.find_parent(workspace.settings), dataset.columns.of_parent
-    database = find_database(workspace.pipeline.database)
-    if parents is None or not taken or not database.exists():
+    if parents is None or not taken:
         return None
-    with database.connect(readonly=True) as db:
-        if not {column.name for column in taken} <= db.describe(dataset.name).columns.keys():
+    with connect_existing(find_database(workspace.pipeline.database)) as db:
+        if db is None or not {column.name for column in taken} <= db.describe(dataset.name).columns.keys():
             return None  # not loaded since the class took the columns
         theirs = [str(column.options.parent) for column in taken]
         has_parents = set(theirs) <= db.describe(parents.name).columns.keys()

@@ -2,14 +2,13 @@
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from wholeday.config.days import Window
 from wholeday.errors import ConfigError, QualityError
-from wholeday.load.database import Connection, decode, find_database
+from wholeday.load.database import Connection, connect_existing, decode, find_database
 from wholeday.load.markers import read_markers
 from wholeday.schema.dataset import Parents
 from wholeday.schema.kinds import BOOLEAN
@@ -61,7 +60,7 @@ class ParentTable:
         words = {"columns": join_names(columns), "key": join_names(declared.key), "dataset": self.name}
         words["is_kept"] = KEPT.format_map(words)
         query = ALL if changed_since is None else CHANGED
-        with self._connect() as db:
+        with connect_existing(self._database) as db:
             if db is None or not db.describe(self.name).columns:
                 raise QualityError(f"{self._workspace.name}: no day of {self.name} is loaded: load one first")
             for row in db.stream(query.format_map(words), start=window.start, since=changed_since):
@@ -75,7 +74,7 @@ class ParentTable:
 
         A day whose files are gone yields none: what is not known to have been asked is asked again.
         """
-        with self._connect() as db:
+        with connect_existing(self._database) as db:
             markers = read_markers(db, self._workspace.name, "and date < :before", before=date) if db else []
         for marker in reversed(markers):
             folder = self._workspace.folder("raw", marker.date)
@@ -96,7 +95,7 @@ class ParentTable:
             )
         columns = [taken[name] for name in self.placeholders]
         words = {"columns": join_names(column.name for column in columns), "dataset": dataset.name}
-        with self._connect() as db:
+        with connect_existing(self._database) as db:
             if db is None or not db.describe(dataset.declared.stored().events.name).columns:
                 return {}
             found = db.run(WATERMARKS.format_map(words), dataset=dataset.name, date=date).fetchall()
@@ -106,15 +105,6 @@ class ParentTable:
                 ): decode(db, "updated_at", row[-1], "timestamp")
                 for row in found
             }
-
-    @contextmanager
-    def _connect(self) -> Iterator[Connection | None]:
-        """Connect for reading; None if there is no database yet."""
-        if not self._database.exists():
-            yield None
-            return
-        with self._database.connect(readonly=True) as db:
-            yield db
 
 
 def _to_json(db: Connection, column: str, value: Any, kind: str) -> Any:

@@ -266,7 +266,7 @@ def _check_parent(where: str, name: str, type_: Any, kind: str, options: FieldOp
     others = [option for option, value in vars(options).items() if value != getattr(FieldOptions(), option)]
     if extra := [option for option in others if option not in ("parent", "primary_key", "fields_gate")]:
         shown = "a path" if extra[0] == "source" else extra[0]
-        raise DatasetError(f"{where} takes its value from the parent as it is, and has {shown}: remove one of them")
+        raise DatasetError(f"{where} takes its value unchanged from the parent, and has {shown}: remove one of them")
     if type_ in (Epoch, EpochMillis) or kind not in OF_PARENT:
         raise DatasetError(
             f"{where} is declared {_name_type(type_)} and takes its value from the parent: declare it int, float, "

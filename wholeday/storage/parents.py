@@ -1,7 +1,7 @@
 """Store the list of parents that a day asked, in their order: the file `parents.json.gz` of a raw day.
 
 The list is frozen before the first request. It says which lines of the parts belong to which parent, as the parts hold
-the records of one parent after those of another. So a day can be transformed again without the table of the parents.
+all records of one parent, then all of the next. So a day can be transformed again without the table of the parents.
 
 Responsibilities: the file, and the parents of the lines of a part. Non-goals: who is asked (`extract.parents`).
 """

@@ -213,7 +213,7 @@ class Trial:
 
 
 class OneParent:
-    """Asks for one parent instead of all: that which brought the most records last, or else the first one."""
+    """Asks for one parent instead of all: the one that brought the most records last, or else the first."""
 
     def __init__(self, table: ParentTable, settings: Source, date: dt.date) -> None:
         self.name, self.placeholders = table.name, table.placeholders

@@ -71,7 +71,7 @@ def forget(workspace: Workspace, keys: Sequence[str]) -> Erased:
 
 
 def _erase(workspace: Workspace, asked: Iterable[Key], parents: Finder) -> tuple[Erased, Finder]:
-    """Erase the keys `asked`, those of before, and what came for erased `parents`. Return what the search found too."""
+    """Erase the keys `asked`, earlier ones, and what came for erased `parents`. Return also what the search found."""
     warehouse = open_warehouse(workspace)
     declared = workspace.dataset.declared
     tombstones = workspace.tombstones()

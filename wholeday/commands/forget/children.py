@@ -1,7 +1,8 @@
 """Find the children of erased rows: the records that a source sent when it was asked for each of these rows.
 
-Responsibilities: which datasets have children, and the keys of the children of erased rows. The lists of parents of the
-raw days tell them. Where the files of a day are pruned, the columns tell them that a record takes from its parent.
+Responsibilities: which datasets have children, and the keys of the children of erased rows. They are found by the lists
+of parents of the raw days. Where the files of a day are pruned, they are found by the columns that a record takes from
+its parent.
 Non-goals: erasing anything.
 """
 
@@ -14,7 +15,7 @@ from wholeday.commands.forget.lookup import parse_values
 from wholeday.commands.forget.search import DayFiles, Search
 from wholeday.commands.forget.tables import match_key
 from wholeday.errors import ConfigError, FolderError
-from wholeday.load.database import Connection
+from wholeday.load.database import Connection, connect_existing
 from wholeday.load.sql import Words
 from wholeday.load.warehouse import open_warehouse
 from wholeday.schema.dataset import list_datasets
@@ -27,7 +28,7 @@ from wholeday.storage.workspace import Workspace
 def list_dependents(workspace: Workspace) -> tuple[list[Workspace], list[str]]:
     """Return the datasets with files or rows whose sources are asked for each row of a dataset.
 
-    Also return a line for each dataset with files whose section does not tell, as it cannot be used.
+    Also return a line for each dataset with files whose section cannot be used, as it may have children too.
     """
     found, problems = [], []
     for dataset in list_datasets():
@@ -37,7 +38,7 @@ def list_dependents(workspace: Workspace) -> tuple[list[Workspace], list[str]]:
             parent = dataset.find_parent(settings)
         except ConfigError as error:
             if has_files:
-                problems.append(f"{dataset.name}: its section does not tell whose children it holds: {error}")
+                problems.append(f"{dataset.name}: its section does not name its parents: {error}")
             continue
         child = Workspace(dataset, settings, workspace.pipeline)
         if parent is not None and parent.name == workspace.name and (has_files or _has_tables(child)):
@@ -57,19 +58,15 @@ def find_children(parent: Workspace, search: Search) -> tuple[set[Key], list[str
             keys.update(_fit(declared, _read_day(search, date)))
         except FolderError as error:
             problems.append(f"{child.name} {date}: {error}")
-    database = open_warehouse(child).database
-    if database.exists():
-        with database.connect(readonly=True) as db:
+    with connect_existing(open_warehouse(child).database) as db:
+        if db:
             keys.update(_search_tables(db, child, parent, search.erased))
     return keys, problems
 
 
 def _has_tables(workspace: Workspace) -> bool:
-    database = open_warehouse(workspace).database
-    if not database.exists():
-        return False
-    with database.connect(readonly=True) as db:
-        return bool(db.describe(workspace.dataset.declared.stored().days.name).columns)
+    with connect_existing(open_warehouse(workspace).database) as db:
+        return db is not None and bool(db.describe(workspace.dataset.declared.stored().days.name).columns)
 
 
 def _read_day(search: Search, date: dt.date) -> list[Sequence[Any]]:

@@ -59,8 +59,8 @@ class DayFiles(NamedTuple):
 class Match(NamedTuple):
     """A raw part, its lines, the numbers (from 1) of the matching lines, and its clean part if there is one.
 
-    `keys` are those of the rows and rejects. `parents` holds the parent of each line, as its position in the list;
-    nothing without parents.
+    `keys` holds the key of each row and reject, by its line. `parents` holds the parent of each line, as its position
+    in the list; it is empty without parents.
     """
 
     part: Part
@@ -141,7 +141,7 @@ class Search:
         made = day.clean_manifest
         rejects = {_parse_number(part): part for part in made.rejects} if made else {}
         parents = day.read_parents()
-        gone = {number for number, parent in enumerate(parents) if not self.list_left(parent)}
+        gone = self._find_gone(parents)
         for number, (part, runs) in enumerate(zip(day.raw_manifest.parts, day.split_runs(parents), strict=True)):
             stored = unpack(day.raw.read(part))
             lines = add_parents(stored, runs, self.workspace.conversion.columns.taken)
@@ -162,10 +162,14 @@ class Search:
         found = self.erased.find(parent.keys)
         return [key for number, key in enumerate(parent.keys) if number not in found]
 
+    def _find_gone(self, parents: Iterable[Parent]) -> set[int]:
+        """Return the numbers of the entries whose parents are all erased."""
+        return {number for number, parent in enumerate(parents) if not self.list_left(parent)}
+
     def list_children(self, day: DayFiles) -> Iterator[Sequence[Any]]:
         """Yield the keys of the rows and rejects that came for erased parents. Raises FolderError."""
         parents = day.read_parents()
-        gone = {number for number, parent in enumerate(parents) if not self.list_left(parent)}
+        gone = self._find_gone(parents)
         if not any(parents[number].records for number in gone):
             return
         for match in self.search_day(day):

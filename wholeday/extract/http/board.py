@@ -35,7 +35,7 @@ class Seat(ctypes.Structure):
     asked_at: float
 
 
-class State(ctypes.Structure):
+class Numbers(ctypes.Structure):
     """The numbers of a board. Times are those of the monotonic clock."""
 
     _fields_ = (
@@ -77,10 +77,10 @@ class Board:
     """Seconds until a process that waits must ask again; None if a change wakes it."""
 
     def __init__(self) -> None:
-        self.state = State()
+        self.state = Numbers()
         self.state.begin()
 
-    def __enter__(self) -> State:
+    def __enter__(self) -> Numbers:
         """Let no other process change the numbers within the block."""
         return self.state
 
@@ -121,7 +121,7 @@ class SharedBoard(Board):
         self._chair: FileIO | None = None
         """The open file whose lock shows that this process is alive."""
 
-    def __enter__(self) -> State:
+    def __enter__(self) -> Numbers:
         if self._file is not None:
             files.lock(self._file)
         return self.state
@@ -131,15 +131,15 @@ class SharedBoard(Board):
             files.unlock(self._file)
 
     def join(self) -> None:
-        """Take a seat. The first process begins with the smallest limit, as if there were no board."""
+        """Take a seat. The first process begins with the smallest limit, as without a board."""
         files.make_folder(self._folder, private=True)
-        size = ctypes.sizeof(State)
+        size = ctypes.sizeof(Numbers)
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(self._open("limits"))
             files.lock(file)
             if os.fstat(file.fileno()).st_size < size:
                 files.write_all(file, bytes(size))  # on the disk: with a hole, a full disk would kill the process
-            state = State.from_buffer(mmap.mmap(file.fileno(), size))
+            state = Numbers.from_buffer(mmap.mmap(file.fileno(), size))
             seats = [self._sit(number) for number in range(SEATS)]
             free = next((number for number, seat in enumerate(seats) if seat), None)
             for number, seat in enumerate(seats):
@@ -161,7 +161,7 @@ class SharedBoard(Board):
         with self as state:
             ctypes.memset(ctypes.byref(state.seats[self._number]), 0, ctypes.sizeof(Seat))
             state.count()
-            self.state = State.from_buffer_copy(state)
+            self.state = Numbers.from_buffer_copy(state)
         self._file.close()
         self._chair.close()
         self._file = None

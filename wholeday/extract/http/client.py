@@ -55,9 +55,6 @@ HINTS = {
 class AnswerError(SourceError):
     """The source sent an unusable answer, and would send it again."""
 
-    status = 0
-    """The status of the answer; 0 if the body was the problem."""
-
 
 class Client:
     """Fetches pages from the origin of one URL."""
@@ -106,7 +103,6 @@ class Client:
                 if not is_first:
                     raise
                 failure = self.fail(f"{error}: {error.hint}", AnswerError)
-                assert isinstance(failure, AnswerError)  # noqa: S101 - for the type
                 failure.status = error.status
                 raise failure from None
 
