@@ -9,7 +9,7 @@ import pytest
 from tests.support.project import execute, run_stages
 from wholeday import Dataset, Extract, Field, Load, Record, Transform, clock
 from wholeday.commands.waiting import list_waiting
-from wholeday.errors import ConfigError, QualityError
+from wholeday.errors import ConfigError, DayNotClosedError, QualityError
 from wholeday.tasks.failures import record_failure
 from wholeday.tasks.needs import list_needed, sort_by_needs
 
@@ -159,3 +159,11 @@ def test_open_day_waits_for_nothing(configure):
     record_failure(CLUBS, NOW.date(), "extract", "410 Gone")
     for extract in (ExtractSquads, ExtractPlayers):
         assert list_waiting(extract.workspace()) == {DAY: "clubs 2026-11-21 failed, extract: 410 Gone"}
+
+
+def test_day_that_is_not_over_is_named_as_such(configure):
+    """No snapshot can be as of its end, so the age of the newest one is not the reason."""
+    configure("squads", url=f"{URL}{{clubs.id}}", retries=0)
+    load_clubs(configure, mode="snapshot", date=NOW.date(), as_of="2026-11-20T23:50:00Z")
+    with pytest.raises(DayNotClosedError, match=f"squads {NOW.date()}: the day can be extracted from"):
+        ExtractSquads(date=NOW.date()).run()

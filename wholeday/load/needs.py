@@ -26,8 +26,9 @@ def check_snapshot(child: Workspace, parents: Workspace, date: dt.date, now: dt.
     """Raise QualityError if the parents are snapshots, and none of the loaded ones is new enough for `date`.
 
     Luigi has loaded the newest one by then. It can still be too old: one that was extracted just after midnight shows
-    the source as of a time before midnight.
+    the source as of a time before midnight. Raises DayNotClosedError first: the end of such a day is still to come.
     """
+    child.settings.check_closed(date, now)
     if parents.settings.mode == SNAPSHOT and (newest := find_needed_day(child, parents, date, now)):
         raise QualityError(
             f"{child.name} {date}: no loaded snapshot of {parents.name} is as of the end of the day or later, so new "
