@@ -17,7 +17,7 @@ usage() {
 ./run.sh TASK [FLAG…]         luigi --module pipeline TASK
 ./run.sh test [ARGUMENT…]     lint, types and tests; arguments go to pytest
 ./run.sh test-fast            the tests that take less than a minute together, without lint
-./run.sh bench [FLAG…]        measure it beside dlt, Singer, pandas, … (--help; --write keeps docs/benchmarks.md)
+./run.sh bench [FLAG…]        measure it beside dlt, Singer, pandas, … (--help; --write keeps docs/explanation/benchmarks.md)
 USAGE
 }
 

@@ -1,4 +1,4 @@
-"""Write `docs/benchmarks.md` and its picture from the results.
+"""Write `docs/explanation/benchmarks.md` and its picture from the results.
 
 Responsibilities: the text and the drawing. Non-goals: the numbers, which come from `results`.
 """

@@ -4,7 +4,7 @@
     ./run.sh bench --sizes 1000000 --rounds 1     a million takes minutes for some; --only names those to measure
     ./run.sh bench --scenarios backfill --days 400 3652
     ./run.sh bench --scenarios postgresql --postgresql loader@127.0.0.1:5432/bench
-    ./run.sh bench --write                        also writes docs/benchmarks.md and its picture
+    ./run.sh bench --write                        also writes docs/explanation/benchmarks.md and its picture
 
 Each run is a process of its own, in an environment below .bench. All runs read one source on loopback. Rounds are
 interleaved, so a slow moment of the machine slows every contender: compare the ratios within a round. An additional,
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[c.name for c in CONTENDERS], help="names of contenders")
     parser.add_argument("--postgresql", help="a database of PostgreSQL: user:password@host:port/name")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file of the measurements")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md from all measurements")
+    parser.add_argument("--write", action="store_true", help="write the page of the benchmarks from all measurements")
     options = parser.parse_args()
     if "postgresql" in options.scenarios and not options.postgresql:
         parser.error(
@@ -97,7 +97,7 @@ def main() -> None:
     if options.write:
         from benchmarks.report import write
 
-        write(results, ROOT / "docs")
+        write(results, ROOT / "docs" / "explanation")
 
 
 @contextmanager

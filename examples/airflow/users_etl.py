@@ -2,7 +2,7 @@
 
 *Responsibilities*: the schedule, the order of the stages, and the call of a stage.
 *Non-goals*: the work of a stage and its completeness. wholeday does both in an environment of its own; this file
-imports nothing from it. `docs/airflow.md` describes the installation and the behaviour.
+imports nothing from it. `docs/how-to/airflow.md` describes the installation and the behaviour.
 """
 
 import datetime as dt

@@ -1,4 +1,4 @@
-"""Run the DAG of examples/airflow in a real Airflow, as docs/airflow.md describes.
+"""Run the DAG of examples/airflow in a real Airflow, as docs/how-to/airflow.md describes.
 
 Airflow has its own virtual environment, stores everything in the test's folder, and listens on loopback only. The
 fixture ends all of its processes.
@@ -183,7 +183,7 @@ class Airflow:
 def airflow(home: Path) -> Iterator[Airflow]:
     """Provide an Airflow next to a pipeline in the current folder."""
     if not (PROGRAMS / "airflow").exists():
-        miss("there is no .venv-airflow: docs/airflow.md says how to make it")
+        miss("there is no .venv-airflow: docs/how-to/airflow.md says how to make it")
     with tempfile.TemporaryDirectory() as programs:
         airflow = Airflow(home, Path(programs))
         try:
@@ -310,7 +310,7 @@ def test_page_examples_load_what_luigi_loads(airflow, server, checkout, monkeypa
     airflow.run(airflow.programs / "airflow", "db", "migrate")
     settings = {name: text for name, text in airflow.environment.items() if name.startswith("AIRFLOW")}
     with Reader(replace, PATH=f"/usr/local/bin:/usr/bin:/bin:{airflow.programs}", **settings) as reader:
-        reader.follow("docs/airflow.md")
+        reader.follow("docs/how-to/airflow.md")
     assert query("select date from loads") == [(tested,)]
 
     airflow.start("api-server", "--host", "127.0.0.1", "--port", str(airflow.port))

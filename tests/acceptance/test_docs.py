@@ -4,6 +4,7 @@ import ast
 import configparser
 import datetime as dt
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -43,6 +44,8 @@ from wholeday.tasks.stages import read_workspace
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+RECORD_CLASSES = (ROOT / "docs" / "reference" / "record-classes.md").read_text()
 ORDERS = [
     {
         "id": f"6f9619ff-8b86-d011-b42d-00cf4fc964f{number}",
@@ -65,7 +68,9 @@ ORDERS = [
         (2, "open", 0.1, [{"id": 3, "variant": {"sku": "tea-1"}, "price": "0.10", "quantity": 1}]),
     )
 ]
-PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+SITE = "wholeday.github.io/wholeday/"
+FILES = "https://github.com/wholeday/wholeday/blob/main/"
+PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
 
 
 @pytest.mark.timeout(300)
@@ -107,7 +112,7 @@ def test_readme_query_finds_deleted_users():
 def test_concepts_examples_match_their_output():
     """The commands run without replacements."""
     with Reader() as reader:
-        reader.follow("docs/concepts.md")
+        reader.follow("docs/tutorial/index.md")
 
 
 @pytest.mark.timeout(300)
@@ -128,7 +133,7 @@ def test_operating_examples_match_their_output(checkout, server, tmp_path_factor
             "host = smtp.example.com": f"host = 127.0.0.1\nport = {mails.port}",
         }
         with Reader(replace) as reader:
-            reader.follow("docs/operating.md")
+            reader.follow("docs/how-to/failed-day.md")
     assert [json.loads(request.body)["stage"] for request in server.requests] == ["trial", "extract", "late"]
     (mail,) = mails.received
     assert "To: data@example.com" in mail
@@ -153,7 +158,7 @@ def test_scaling_examples_match_their_output(checkout, cluster, running, spark):
     }
     server = {"PGHOST": str(cluster.folder), "PGPORT": str(cluster.port), "PGUSER": "postgres"}
     with Reader(replace, **server) as reader:
-        reader.follow("docs/scaling.md")
+        reader.follow("docs/how-to/postgresql.md")
     url = f"postgresql+psycopg://page@/page?host={cluster.folder}&port={cluster.port}&options=-csearch_path=users"
     assert len(databases.query(url, "select date from loads")) == 8
     assert "raw/users/date=2026-11-18/manifest.json" in running.dump(running.locate("bucket/page"))
@@ -176,7 +181,9 @@ def test_history_queries_match_their_output(new_database, monkeypatch):
         for date, records in days.items():
             said = [user(key, row, 24 * (date - 1) + hour, deleted=row is None) for key, row, hour in records]
             store.load(incremental(date, *said))
-    examples = [example for block in read_blocks("docs/history.md") for example in read_queries(block.text)]
+    examples = [
+        example for block in read_blocks("docs/how-to/query-history.md") for example in read_queries(block.text)
+    ]
     assert len(examples) == 9
     for sql, shown in examples:
         rows = databases.query(url, sql)
@@ -188,6 +195,18 @@ def test_every_page_with_examples_is_tested():
     tests = "".join(Path(__file__).with_name(name).read_text() for name in ("test_docs.py", "test_airflow.py"))
     for page in PAGES:
         assert not read_blocks(page) or re.search(rf'(follow|read_blocks)\("{page}"\)', tests), page
+
+
+def test_site_is_built_without_warnings(tmp_path):
+    """Links and anchors between the pages are checked, and the navigation names each page."""
+    command = ["mkdocs", "build", "--strict", "--config-file", ROOT / "mkdocs.yml", "--site-dir", tmp_path]
+    built = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+    assert (built.returncode, "WARNING" in built.stderr) == (0, False), built.stderr
+    assert "A day is loaded wholly" in (tmp_path / "index.html").read_text()
+    for page in tmp_path.rglob("*.html"):
+        assert not re.search(
+            r'<(?:script|link|img)[^>]+(?:src|href)="https?://(?!wholeday\.github\.io)', page.read_text()
+        ), page
 
 
 def test_inline_commands_of_pages_are_valid():
@@ -209,8 +228,8 @@ def test_inline_commands_of_pages_are_valid():
 
 def test_each_threat_model_row_names_a_test():
     """The README links to the page."""
-    assert "(docs/threat-model.md)" in README
-    text = (ROOT / "docs" / "threat-model.md").read_text()
+    assert "(docs/explanation/promises.md)" in README
+    text = (ROOT / "docs" / "explanation" / "promises.md").read_text()
     rows = [
         line for line in text.splitlines() if line.startswith("|") and not re.match(r"\|(---| an? .* can \|)", line)
     ]
@@ -222,11 +241,11 @@ def test_each_threat_model_row_names_a_test():
         assert re.search(rf"^def {found[2]}\(", path.read_text(), re.MULTILINE), row
 
 
-def test_every_key_is_in_the_readme():
+def test_every_key_is_in_the_reference():
     """Covers the sections [users] and [pipeline]."""
     for section in (USERS.config, Pipeline):
         for name, _ in section.get_params():
-            assert f"`{name}`" in README, name
+            assert f"`{name}`" in CONFIGURATION, name
 
 
 def test_readme_shows_the_classes_of_the_example():
@@ -236,25 +255,25 @@ def test_readme_shows_the_classes_of_the_example():
     assert block.text in example
 
 
-def test_readme_names_each_argument_of_field():
+def test_reference_names_each_argument_of_field():
     """Each row of the table names its arguments."""
-    rows = "".join(re.findall(r"^\| `.*", README.partition("| argument of `Field`")[2], re.MULTILINE))
+    rows = "".join(re.findall(r"^\| `.*", RECORD_CLASSES.partition("| argument of `Field`")[2], re.MULTILINE))
     for name in FieldOptions.__dataclass_fields__.keys() - {"source"}:
         assert f"`{name}`" in rows, name
 
 
-def test_readme_names_each_type_of_a_column():
-    rows = "".join(re.findall(r"^\| `.*", README.partition("| type | stored")[2], re.MULTILINE))
+def test_reference_names_each_type_of_a_column():
+    rows = "".join(re.findall(r"^\| `.*", RECORD_CLASSES.partition("| type | stored")[2], re.MULTILINE))
     for type_ in TYPES:
         assert f"`{type_.__name__}`" in rows, type_
 
 
-def test_readme_names_each_lenient_conversion():
+def test_reference_names_each_lenient_conversion():
     """The module's own table, without the note for its readers."""
     rows = re.findall(r"^\| .*", lenient.__doc__, re.MULTILINE)
     assert len(rows) > 5
     for row in rows:
-        assert row.replace(" (in `values`, which reads these)", "") in README, row
+        assert row.replace(" (in `values`, which reads these)", "") in RECORD_CLASSES, row
 
 
 @pytest.mark.parametrize(("path", "most"), [("pipeline/users.py", 30), ("examples/orders.py", 25)])
@@ -397,7 +416,7 @@ def test_unusable_configuration_stops_run_sh(monkeypatch):
 def test_every_column_and_field_is_in_the_dictionary():
     """Covers stored tables, the view, both manifests and rejects."""
     declared = USERS.declared
-    page = (ROOT / "docs" / "data.md").read_text()
+    page = (ROOT / "docs" / "reference" / "data.md").read_text()
     sections = dict(re.findall(r"^###? (.+)\n((?:(?!##).*\n)+)", page, re.MULTILINE))
     for table in (*declared.stored(), LOADS):
         for column in table.columns:
@@ -417,7 +436,7 @@ def test_section_of_windows_reads_a_day(server, configure):
     def respond(request: Request) -> Answer:
         return Answer({"data": [{"id": int(re.sub(r"\D", "", request.query["from"]))}], "next": None})
 
-    (block,) = read_blocks("docs/reading.md")
+    (block,) = read_blocks("docs/explanation/completeness.md")
     section = configparser.RawConfigParser()
     section.read_string(block.text)
     configure("users", **{**section["users"], "url": server.on("/users", respond)})
@@ -427,10 +446,13 @@ def test_section_of_windows_reads_a_day(server, configure):
 
 
 def test_links_lead_to_existing_files_and_headings():
-    """An anchor is the heading in lower case, with dashes for spaces."""
+    """An anchor is the heading in lower case, with dashes for spaces. The site links to other files by URL."""
     for page in map(ROOT.__truediv__, PAGES):
-        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
-            path = page.parent / target if target else page
+        for target, anchor in re.findall(rf"\]\((?!https?:(?!{FILES[6:]}))([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+            if target.startswith(FILES):
+                path = ROOT / target.removeprefix(FILES)
+            else:
+                path = page.parent / target if target else page
             assert path.exists(), f"{page.name}: {target}"
             headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
             slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
@@ -438,8 +460,8 @@ def test_links_lead_to_existing_files_and_headings():
 
 
 def write_documented(page: Sequence[Block], url: str) -> dict[str, str]:
-    """Write the datasets of docs/parents.md, and the sections of a page for a source. Return the environment."""
-    repos, issues, _ = (block.text for block in read_blocks("docs/parents.md"))
+    """Write the datasets of docs/how-to/parents.md, and the sections of a page for a source. Return the environment."""
+    repos, issues, _ = (block.text for block in read_blocks("docs/how-to/parents.md"))
     with Path("luigi.cfg").open("a") as file:
         file.write(page[-1].text.replace("https://api.example.com", url))
     return add_dataset("repos", repos) | add_dataset("issues", issues) | {"API_TOKEN": TOKEN}
@@ -447,11 +469,11 @@ def write_documented(page: Sequence[Block], url: str) -> dict[str, str]:
 
 def test_children_of_parents_load_as_documented(server: Server) -> None:
     forge = Forge(server, repos=4, issues=9, per_page=2)
-    environment = write_documented(read_blocks("docs/parents.md"), forge.url)
+    environment = write_documented(read_blocks("docs/how-to/parents.md"), forge.url)
     result = run("python", "-m", "wholeday", "load", str(DAY), "--dataset", "issues", **environment)
     assert (result.returncode, result.stderr) == (0, "")
     assert set(query("select id, repo, title from issues")) == forge.rows
-    _, issues, section = (block.text for block in read_blocks("docs/parents.md"))
+    _, issues, section = (block.text for block in read_blocks("docs/how-to/parents.md"))
     lines = [line for line in (issues + section.partition("[issues]")[2]).splitlines() if line.strip()]
     assert len(lines) <= 30
 
@@ -459,7 +481,7 @@ def test_children_of_parents_load_as_documented(server: Server) -> None:
 def test_parent_is_erased_as_documented(server: Server) -> None:
     """The commands name the datasets of the children."""
     forge = Forge(server, repos=4, issues=9, per_page=2)
-    environment = write_documented(read_blocks("docs/parents.md"), forge.url)
+    environment = write_documented(read_blocks("docs/how-to/parents.md"), forge.url)
 
     def call(*arguments: str) -> str:
         result = run("python", "-m", "wholeday", *arguments, **environment)
@@ -488,7 +510,7 @@ def test_parent_is_erased_as_documented(server: Server) -> None:
 def test_datasets_of_one_source_load_as_documented(server: Server) -> None:
     """With the classes of the page on parents."""
     forge = Forge(server, repos=4, issues=9, per_page=2)
-    environment = write_documented(read_blocks("docs/sources.md"), f"{forge.url}/")
+    environment = write_documented(read_blocks("docs/how-to/several-datasets.md"), f"{forge.url}/")
     environment["XDG_CACHE_HOME"] = str(Path("cache").absolute())
     result = run("python", "-m", "wholeday", "load", str(DAY), "--dataset", "issues", **environment)
     assert (result.returncode, result.stderr) == (0, "")

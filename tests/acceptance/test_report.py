@@ -350,7 +350,7 @@ def test_headline_reports_mass_deletion(browser):
     lost = f"users fell from {before} to 20 rows", f"{total - 20} values of email became null"
     assert page.evaluate("document.querySelector('h1').innerText") == ", ".join(f"{loss} on {LAST}" for loss in lost)
     remedies = page.evaluate("[...document.querySelectorAll('.remedies li')].map(item => item.innerText)")
-    pointer = "docs/operating.md, a day was read while the source was wrong"
+    pointer = "docs/how-to/failed-day.md, a day was read while the source was wrong"
     assert [re.sub(r"\s+", " ", remedy) for remedy in remedies] == [f"lost {LAST} {loss} {pointer}" for loss in lost]
     row = page.evaluate("[...document.querySelector('.loads tbody tr').cells].map(cell => cell.innerText)")
     heads = page.evaluate("[...document.querySelectorAll('.loads thead th')].map(cell => cell.innerText)")

@@ -109,7 +109,8 @@ def test_malformed_url_is_one_line_without_its_password(url: str) -> None:
 def test_urls_in_the_documentation_are_valid() -> None:
     """Covers the README, the scaling page and error messages. libpq accepts every parameter."""
     text = "".join(
-        (ROOT / name).read_text() for name in ("README.md", "docs/scaling.md", "wholeday/load/postgres/database.py")
+        (ROOT / name).read_text()
+        for name in ("README.md", "docs/how-to/postgresql.md", "wholeday/load/postgres/database.py")
     )
     urls = {url.rstrip("`'…") for url in re.findall(r"postgresql\+psycopg://[^\s`;)\"]+", text)}
     assert len(urls) > 4
@@ -638,7 +639,7 @@ def test_erased_user_leaves_no_bytes_in_tables(cluster: Cluster, configure: Call
         connection.execute("analyze")
     assert {"users", "_users_events"} <= set(find_in_files(cluster, "erased", mark))
     assert forget(read_workspace(USERS), [str(key)]).problems == []
-    # Only a superuser can rewrite the statistics of columns. See docs/scaling.md.
+    # Only a superuser can rewrite the statistics of columns. See docs/how-to/postgresql.md.
     assert set(find_in_files(cluster, "erased", mark)) <= {"pg_statistic"}
 
 

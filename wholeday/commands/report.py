@@ -48,7 +48,7 @@ FEW_LOST = 5  # rows or values: fewer are never a large loss
 LOSSES = 2  # in the headline
 PAST = "not loaded, and past snapshots cannot be fetched again"
 FILE = "Where to write it (default: in data_dir, report.html, or report-NAME.html with --dataset NAME)."
-LOST = "docs/operating.md, a day was read while the source was wrong"
+LOST = "docs/how-to/failed-day.md, a day was read while the source was wrong"
 
 Values = list[float | None]
 
@@ -164,7 +164,7 @@ def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]
     if status.future:
         why = "extracted while the clock was ahead: later loads may have no effect"
         days = format_newest(status.future)
-        remedies.append(Remedy("failed", len(status.future), days, why, "docs/operating.md, A wrong clock"))
+        remedies.append(Remedy("failed", len(status.future), days, why, "docs/how-to/failed-day.md, A wrong clock"))
     remedies += [propose("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]]
     if older := [failure.date for failure in failed[NEWEST:]]:
         see = spell_command(name, "status", "--json")

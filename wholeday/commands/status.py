@@ -56,9 +56,9 @@ FAILURES = 5  # on the screen
 WEEKS = 6  # in the calendar of the screen
 LETTERS = dict(zip(STATES, ".pOFM-", strict=True))
 STYLES = dict(zip(STATES, ("green", "green", "yellow", "bold red", "red", "dim"), strict=True))
-JSON = "Print one JSON document; docs/operating.md describes its keys."
+JSON = "Print one JSON document; docs/how-to/failed-day.md describes its keys."
 MAX_AGE = "Exit with 1 if the known changes end longer ago than that, as '36 hours' or '2 days'."
-WRONG_CLOCK = "docs/operating.md, A wrong clock"
+WRONG_CLOCK = "docs/how-to/failed-day.md, A wrong clock"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

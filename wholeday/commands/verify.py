@@ -169,7 +169,7 @@ def _check_clock(marker: Marker) -> Iterator[Finding]:
     for name in ("started_at", "extracted_at", "as_of"):
         time = getattr(marker, name)
         if time and clock.is_future(time):
-            what = f"{name} is {time:%Y-%m-%dT%H:%M:%SZ}, in the future: docs/operating.md, A wrong clock"
+            what = f"{name} is {time:%Y-%m-%dT%H:%M:%SZ}, in the future: docs/how-to/failed-day.md, A wrong clock"
             yield Finding(marker.date, "loads", what)
 
 
