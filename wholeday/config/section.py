@@ -6,6 +6,7 @@ Non-goals: the keys, which the subclasses declare.
 
 import contextlib
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from configparser import InterpolationError
@@ -42,6 +43,12 @@ class Section(luigi.Config):
     @classmethod
     def get_task_family(cls) -> str:
         return getattr(cls, "section", cls.__name__)
+
+    @classmethod
+    @functools.cache
+    def get_params(cls) -> Params:
+        """List the keys. Luigi searches all attributes for them, each time that a section is read."""
+        return super().get_params()
 
     @classmethod
     def get_param_values(cls, params: Params, args: Any, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
