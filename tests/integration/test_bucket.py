@@ -471,11 +471,11 @@ def test_forget_retries_a_day_changed_by_another_run(bucket, monkeypatch):
         day.raw.replace_manifest(msgspec.structs.replace(day.raw_manifest, pages=99))
         return write_parts(search, day)
 
-    monkeypatch.setattr(files, "write_parts", come_between)
-    (problem,) = forget(read_workspace(USERS), [key]).problems
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_parts", come_between)
+        (problem,) = forget(read_workspace(USERS), [key]).problems
     assert "another run changed " in problem
     assert Tombstones(Pipeline().data_dir, "users").count_pending() == 1
-    monkeypatch.undo()
     assert forget(read_workspace(USERS), []).problems == []
     assert Tombstones(Pipeline().data_dir, "users").count_pending() == 0
     assert bucket.door.names

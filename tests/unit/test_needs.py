@@ -158,7 +158,7 @@ def test_open_day_waits_for_nothing(configure):
     configure("clubs", mode="snapshot")
     record_failure(CLUBS, NOW.date(), "extract", "410 Gone")
     for extract in (ExtractSquads, ExtractPlayers):
-        assert list_waiting(extract.read_workspace()) == {DAY: "clubs 2026-11-21 failed, extract: 410 Gone"}
+        assert list_waiting(extract.workspace()) == {DAY: "clubs 2026-11-21 failed, extract: 410 Gone"}
 
 
 def test_day_that_is_not_over_is_named_as_such(configure):

@@ -81,7 +81,7 @@ def _run_backfill(backfill: BackfillRun, workers: int, stop: Stop) -> None:
 
 def show_outcome(backfill: BackfillRun, stop: Stop) -> None:
     """Print the outcome of each day, and its reason."""
-    table, failed, workspace = make_days_table("what"), list(backfill.failed), backfill.load.read_workspace()
+    table, failed, workspace = make_days_table("what"), list(backfill.failed), backfill.load.workspace()
     if done := set(backfill.done):
         markers = [marker for marker in open_warehouse(workspace).read_markers() if marker.date in done]
         add_days(table, "done", backfill.done, describe_load(*markers), "green")

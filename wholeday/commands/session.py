@@ -140,4 +140,4 @@ def open_loads(context: typer.Context, *defaults: str, despite_mistakes: bool = 
 def open_workspaces(context: typer.Context) -> "Iterator[list[Workspace]]":
     """Set the flags of the command line, and yield the datasets that a command works on. Raises ConfigError."""
     with open_loads(context) as loads:
-        yield [load.read_workspace() for load in loads]
+        yield [load.workspace() for load in loads]

@@ -72,7 +72,7 @@ class BackfillRun:
         list_needed(load.dataset)  # before anything is written, as this may raise
         self.load = load
         self.last_closed = settings.last_closed_day(now)
-        self.past = load.read_workspace().list_past(missing, now)
+        self.past = load.workspace().list_past(missing, now)
         self.why_past = settings.describe_past(now)
         self.skipped = [day for day in days if day in loaded]
         self.todo = [day for day in missing if day <= self.last_closed and day not in self.past]
@@ -173,7 +173,7 @@ def prepare_children(load: type[Load]) -> None:
     if multiprocessing.get_start_method() == "fork":
         for name in LIBRARIES:
             importlib.import_module(name)
-        parts.check_clean(load.read_workspace().conversion)
+        parts.check_clean(load.workspace().conversion)
     else:  # has no effect with spawn
         multiprocessing.set_forkserver_preload(["pipeline", *LIBRARIES])
 

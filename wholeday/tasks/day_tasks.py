@@ -111,14 +111,9 @@ class DayTask(luigi.Task):
         return super().get_params()
 
     @classmethod
-    def read_workspace(cls) -> Workspace:
-        """Read the settings of the dataset that are in effect now."""
+    def workspace(cls) -> Workspace:
+        """Read the settings of the dataset."""
         return read_workspace(cls.dataset)
-
-    @functools.cached_property
-    def workspace(self) -> Workspace:
-        """The settings of the dataset when this task first needs them."""
-        return self.read_workspace()
 
     def complete(self) -> bool:
         """Return whether the day is done at this stage. Luigi has no event for an error here, so it is recorded."""
@@ -139,8 +134,7 @@ class DayTask(luigi.Task):
 
     def __getstate__(self) -> dict[str, Any]:
         """Take the command line along: a child process that is spawned does not know it."""
-        state = {name: value for name, value in self.__dict__.items() if name != "workspace"}
-        return state | {"_cmdline": CmdlineParser.get_instance()}
+        return self.__dict__ | {"_cmdline": CmdlineParser.get_instance()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         cmdline = state.pop("_cmdline")
@@ -223,17 +217,17 @@ class Extract(MixinNaiveBulkComplete, DayTask):
         return [
             find_task(parent, "load")(date=day)
             for parent in list_needed(self.dataset)[:1]
-            if (day := find_needed_day(self.workspace, read_workspace(parent), self.date, clock.utc_now()))
+            if (day := find_needed_day(self.workspace(), read_workspace(parent), self.date, clock.utc_now()))
         ]
 
     def output(self) -> FolderTarget:
-        return FolderTarget(self.workspace.folder("raw", self.date))
+        return FolderTarget(self.workspace().folder("raw", self.date))
 
     def run(self) -> None:
         with self.output().folder.lock():
             if not self.is_done():
                 setters = self.set_status_message, self.set_progress_percentage, self.set_tracking_url
-                workspace = self.workspace
+                workspace = self.workspace()
                 for parent in list_needed(self.dataset)[:1]:
                     check_snapshot(workspace, read_workspace(parent), self.date, clock.utc_now())
                 with outage.watch(workspace.name, self.date), progress.track_extraction(*setters) as tell:
@@ -249,15 +243,15 @@ class Transform(MixinNaiveBulkComplete, DayTask):
         return self.clone(find_task(self.dataset, "extract"))
 
     def output(self) -> FolderTarget:
-        return FolderTarget(self.workspace.folder("clean", self.date))
+        return FolderTarget(self.workspace().folder("clean", self.date))
 
     def is_done(self) -> bool:
-        return transform_stage.is_current(self.workspace, self.date)
+        return transform_stage.is_current(self.workspace(), self.date)
 
     def run(self) -> None:
         with self.output().folder.lock():
             if not self.is_done():
-                stages.transform(self.workspace, self.date)
+                stages.transform(self.workspace(), self.date)
 
 
 class Load(DayTask):
@@ -274,10 +268,10 @@ class Load(DayTask):
         return self.clone(find_task(self.dataset, "transform"))
 
     def output(self) -> LoadMarker:
-        return LoadMarker(self.workspace.pipeline.database, self.dataset.name, self.date)
+        return LoadMarker(self.workspace().pipeline.database, self.dataset.name, self.date)
 
     def run(self) -> None:
-        stages.load(self.workspace, self.date)
+        stages.load(self.workspace(), self.date)
 
     @classmethod
     def bulk_complete(cls, parameter_tuples: Iterable[dt.date]) -> list[dt.date]:

@@ -75,6 +75,6 @@ class LoadAll(luigi.WrapperTask):
         settings, now = cls.dataset.config(), clock.utc_now()
         list_needed(cls.dataset)
         task = cls(date=self.date or settings.last_closed_day(now))
-        if cls.read_workspace().list_past([task.date], now) and not task.complete():
+        if cls.workspace().list_past([task.date], now) and not task.complete():
             raise PastDayError(f"{cls.dataset.name} {task.date}: {settings.describe_past(now)}")
         return task

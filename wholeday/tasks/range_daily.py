@@ -71,7 +71,7 @@ class RangeDaily(ranges.RangeDaily):
         """Return the missing days, without past snapshots. `run` fails on these, after the others."""
         missing = super().missing_datetimes(finite_datetimes)
         if issubclass(self.of, DayTask):
-            self._past = self.of.read_workspace().list_past(sorted(day.date() for day in missing), clock.utc_now())
+            self._past = self.of.workspace().list_past(sorted(day.date() for day in missing), clock.utc_now())
             if self._past:  # logged here too, as `run` is not called if another day fails
                 log.logger.error("", exc_info=self._refuse_past())
         return [day for day in missing if day.date() not in self._past]
