@@ -50,7 +50,7 @@ def test_crontab_line_loads_missing_days_silently(checkout):
     need("flock")
     fork_commands(checkout)
     (line,) = re.findall(r"^20 0 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
-    page = (ROOT / "docs" / "how-to" / "failed-day.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "schedule.md").read_text()
     assert line.replace(str(checkout), PLACE).replace(DAYS[0], "2026-11-01") in page
     (ask,) = re.findall(r"^0 8 \* \* \*  (.*)$", adapt("crontab", checkout), re.MULTILINE)
     asked = run_as_cron(ask)

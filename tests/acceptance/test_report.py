@@ -15,6 +15,7 @@ from tests.support.days import edit_warehouse, make_days, write_failures
 from tests.support.orders import ORDERS
 from tests.support.project import query, run, run_here
 from wholeday import clock
+from wholeday.guides import WRONG_SOURCE
 from wholeday.commands.report import accumulate, build_charts, build_months, list_remedies, summarize, write_report
 from wholeday.commands.status import read_status
 from wholeday.load.warehouse import open_warehouse
@@ -350,7 +351,7 @@ def test_headline_reports_mass_deletion(browser):
     lost = f"users fell from {before} to 20 rows", f"{total - 20} values of email became null"
     assert page.evaluate("document.querySelector('h1').innerText") == ", ".join(f"{loss} on {LAST}" for loss in lost)
     remedies = page.evaluate("[...document.querySelectorAll('.remedies li')].map(item => item.innerText)")
-    pointer = "docs/how-to/failed-day.md, a day was read while the source was wrong"
+    pointer = WRONG_SOURCE
     assert [re.sub(r"\s+", " ", remedy) for remedy in remedies] == [f"lost {LAST} {loss} {pointer}" for loss in lost]
     row = page.evaluate("[...document.querySelector('.loads tbody tr').cells].map(cell => cell.innerText)")
     heads = page.evaluate("[...document.querySelectorAll('.loads thead th')].map(cell => cell.innerText)")

@@ -162,7 +162,7 @@ def test_json_keys_are_documented(capsys):
     assert [(load["date"], load["inserted"] > 0) for load in users["loads"]] == [
         ("2026-11-21", True), ("2026-11-22", True), ("2026-11-23", True),
     ]  # fmt: skip
-    page = (ROOT / "docs" / "how-to" / "failed-day.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
     for key in users:
         assert f"`{key}`" in page, key
 

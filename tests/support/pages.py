@@ -13,6 +13,7 @@ These rules compare the page with the output:
 """
 
 import configparser
+import contextlib
 import os
 import re
 import subprocess
@@ -36,6 +37,9 @@ SECONDS = re.compile(r"\b\d+\.\d+(?=$| s\b)")
 # Commands of the pages that no test runs, with the reason.
 NOT_RUN = {
     "./run.sh test": "it runs these tests",
+    "git clone https://github.com/wholeday/wholeday && cd wholeday": "the reader begins in a clone",
+    "pip install git+https://github.com/wholeday/wholeday": "test_wheel.py installs the wheel",
+    "wholeday backfill 2026-10-01 2026-11-01 & sleep 1; kill -9 $!": "it would kill the proxy of a command only",
     "ssh -N -L 8082:127.0.0.1:8082 scheduler.example.com         # on each of the others: luigid has no password": (
         "there is one machine, and no server of ssh"
     ),
@@ -137,6 +141,10 @@ class Reader:
 
     def run_sql(self, block: Block) -> None:
         """Run each statement; compare the rows of a query. Other statements change the warehouse."""
+        with contextlib.chdir(self.run(block.place, "pwd").strip()):  # the page may have changed the folder
+            self._run_statements(block)
+
+    def _run_statements(self, block: Block) -> None:
         url = _read_ini(Path("luigi.cfg").read_text())["pipeline"]["database"]
         for sql, shown in read_queries(block.text):
             rows = show_rows(databases.query(url, sql))
@@ -209,7 +217,8 @@ class Reader:
     def _start(self, command: str) -> None:
         """Start a command for another terminal, and wait until it listens."""
         with (self._own / "terminal.log").open("wb") as log:
-            arguments = ["bash", "-c", f"exec {command}"]
+            state = self._own / "state"  # of the shell
+            arguments = ["bash", "-c", f"[ ! -e {state} ] || source {state}; exec {command}"]
             self._running.append(subprocess.Popen(arguments, env=self._environment, stdout=log, stderr=log))
         deadline = time.monotonic() + 60
         port = _read_ini(Path("central.cfg").read_text())["core"]["scheduler_port"]

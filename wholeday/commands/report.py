@@ -31,6 +31,7 @@ from wholeday.commands.status import (
     read_status,
 )
 from wholeday.days import list_span
+from wholeday.guides import WRONG_CLOCK, WRONG_SOURCE
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.warehouse import open_warehouse
 from wholeday.log import count
@@ -48,7 +49,6 @@ FEW_LOST = 5  # rows or values: fewer are never a large loss
 LOSSES = 2  # in the headline
 PAST = "not loaded, and past snapshots cannot be fetched again"
 FILE = "Where to write it (default: in data_dir, report.html, or report-NAME.html with --dataset NAME)."
-LOST = "docs/how-to/failed-day.md, a day was read while the source was wrong"
 
 Values = list[float | None]
 
@@ -164,7 +164,7 @@ def list_remedies(status: Status, losses: Sequence[Remedy] = ()) -> list[Remedy]
     if status.future:
         why = "extracted while the clock was ahead: later loads may have no effect"
         days = format_newest(status.future)
-        remedies.append(Remedy("failed", len(status.future), days, why, "docs/how-to/failed-day.md, A wrong clock"))
+        remedies.append(Remedy("failed", len(status.future), days, why, WRONG_CLOCK))
     remedies += [propose("failed", [failure.date], f"{failure.stage}: {failure.line}") for failure in failed[:NEWEST]]
     if older := [failure.date for failure in failed[NEWEST:]]:
         see = spell_command(name, "status", "--json")
@@ -197,7 +197,7 @@ def list_losses(status: Status, totals: Mapping[dt.date, int], first: dt.date) -
         lost = {f"{count(n, 'value')} of {column} became null": n for column, n in details.get("nulled", {}).items()}
         lost |= {f"{count(n, 'row')} of {table} were removed": n for table, n in details.get("removed", {}).items()}
         found += [(marker.date, why) for why, number in lost.items() if number >= large]
-    return [Remedy("lost", 1, str(date), why, LOST) for date, why in sorted(found, reverse=True)[:NEWEST]]
+    return [Remedy("lost", 1, str(date), why, WRONG_SOURCE) for date, why in sorted(found, reverse=True)[:NEWEST]]
 
 
 def summarize(status: Status, remedies: Sequence[Remedy]) -> tuple[str, str]:

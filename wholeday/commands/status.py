@@ -26,6 +26,7 @@ from wholeday.config.days import SNAPSHOT
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
 from wholeday.days import name_days
+from wholeday.guides import STATUS_KEYS, WRONG_CLOCK
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.orphans import Orphans, find_orphans
 from wholeday.load.warehouse import RejectReason, open_warehouse
@@ -56,9 +57,8 @@ FAILURES = 5  # on the screen
 WEEKS = 6  # in the calendar of the screen
 LETTERS = dict(zip(STATES, ".pOFM-", strict=True))
 STYLES = dict(zip(STATES, ("green", "green", "yellow", "bold red", "red", "dim"), strict=True))
-JSON = "Print one JSON document; docs/how-to/failed-day.md describes its keys."
+JSON = f"Print one JSON document; its keys: {STATUS_KEYS}"
 MAX_AGE = "Exit with 1 if the known changes end longer ago than that, as '36 hours' or '2 days'."
-WRONG_CLOCK = "docs/how-to/failed-day.md, A wrong clock"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

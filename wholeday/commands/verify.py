@@ -22,6 +22,7 @@ from wholeday.commands.screen import open_console
 from wholeday.commands.session import open_workspaces
 from wholeday.days import check_span
 from wholeday.errors import FolderError, InterruptedTransactionError, PipelineError, WarehouseError
+from wholeday.guides import WRONG_CLOCK
 from wholeday.load import day as load_stage
 from wholeday.load.audit import Audit, Finding, compare
 from wholeday.load.clean_day import CleanDay
@@ -169,7 +170,7 @@ def _check_clock(marker: Marker) -> Iterator[Finding]:
     for name in ("started_at", "extracted_at", "as_of"):
         time = getattr(marker, name)
         if time and clock.is_future(time):
-            what = f"{name} is {time:%Y-%m-%dT%H:%M:%SZ}, in the future: docs/how-to/failed-day.md, A wrong clock"
+            what = f"{name} is {time:%Y-%m-%dT%H:%M:%SZ}, in the future: {WRONG_CLOCK}"
             yield Finding(marker.date, "loads", what)
 
 

@@ -20,6 +20,7 @@ import msgspec
 from wholeday import clock
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, PipelineError
+from wholeday.guides import FAILED_DAY
 from wholeday.log import logger
 from wholeday.redaction import Mask
 from wholeday.schema.dataset import Dataset
@@ -77,12 +78,15 @@ def record_recovery(dataset: Dataset, date: dt.date) -> None:
 def build_message(dataset: str, failure: Failure) -> dict[str, Any]:
     """Build the alert for a failure. `text` is for a chat: its cause cannot mention a person or form a link."""
     host = socket.gethostname()
+    command = spell_command(dataset, "status")
+    cause = f"{dataset} {failure.date} {failure.stage}: {clean_chat(failure.line)}"
     return {
-        "text": f"{dataset} {failure.date} {failure.stage}: {clean_chat(failure.line)}",
+        "text": f"{cause}\nnext: `{command}`, {FAILED_DAY}",
         "dataset": dataset,
         **msgspec.to_builtins(failure),
         "host": host,
-        "more": f"on {host} in {Path.cwd()}: {spell_command(dataset, 'status')}",
+        "more": f"on {host} in {Path.cwd()}: {command}",
+        "guide": FAILED_DAY,
     }
 
 

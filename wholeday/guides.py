@@ -1,0 +1,6 @@
+"""The addresses of the guides that messages and help texts name."""
+
+FAILED_DAY = "https://wholeday.github.io/wholeday/how-to/failed-day.html"
+WRONG_CLOCK = f"{FAILED_DAY}#a-wrong-clock"
+WRONG_SOURCE = f"{FAILED_DAY}#what-has-no-line"
+STATUS_KEYS = "https://wholeday.github.io/wholeday/how-to/alerts.html#the-status-as-json"
