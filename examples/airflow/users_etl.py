@@ -1,4 +1,4 @@
-"""Load the users of a JSON HTTP API into a SQL warehouse under Airflow 3, one day per run.
+"""Load a dataset of wholeday under Airflow 3, one day per run. For another dataset, copy the file and set DATASET.
 
 *Responsibilities*: the schedule, the order of the stages, and the call of a stage.
 *Non-goals*: the work of a stage and its completeness. wholeday does both in an environment of its own; this file
@@ -15,6 +15,9 @@ from airflow.exceptions import AirflowException, AirflowRescheduleException
 from airflow.sdk import DAG, BaseOperator
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+DATASET = "users"  # pipeline/users.py
+TASKS = DATASET.title().replace("_", "")  # the end of the names of its tasks, as in LoadUsers
+
 # The time after midnight (UTC) at which the day before is over and its grace period has passed. It depends on
 # `timezone` and `settle` in luigi.cfg.
 SETTLED = dt.timedelta(minutes=20)
@@ -25,12 +28,12 @@ AWAY = dt.timedelta(seconds=20)
 # A loaded day is complete, even if its files were deleted since. Luigi knows that only from the last stage: it would
 # repeat an earlier stage on its own.
 RUN_STAGE = """
-import sys
+import importlib, sys
 from luigi.cmdline import luigi_run
-from pipeline.users import LoadUsers
-stage, day = sys.argv[1:]
-if LoadUsers(LoadUsers.date.parse(day)).complete():
-    print(f"users {day}: loaded, nothing to do")
+dataset, load, stage, day = sys.argv[1:]
+load = getattr(importlib.import_module(f"pipeline.{dataset}"), load)
+if load(load.date.parse(day)).complete():
+    print(f"{dataset} {day}: loaded, nothing to do")
 else:
     luigi_run(["--module", "pipeline", stage, "--date", day])
 """
@@ -80,7 +83,7 @@ class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are 
                 "and set the Airflow Variable wholeday to this folder"
             )
         return subprocess.Popen(  # noqa: S603 - a program of this project
-            [str(python), "-c", RUN_STAGE, self.stage, day],
+            [str(python), "-c", RUN_STAGE, DATASET, f"Load{TASKS}", self.stage, day],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -95,15 +98,15 @@ class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are 
 
 
 with DAG(
-    "users_etl",
+    f"{DATASET}_etl",
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=dt.datetime(2016, 1, 1, tzinfo=dt.UTC),
     catchup=False,
     default_args={"retries": 3},
-    tags=["users", "luigi"],
+    tags=[DATASET, "luigi"],
     doc_md=__doc__,
 ):
-    extract = StageOperator(task_id="extract", stage="ExtractUsers")
-    transform = StageOperator(task_id="transform", stage="TransformUsers")
-    load = StageOperator(task_id="load", stage="LoadUsers")
+    extract = StageOperator(task_id="extract", stage=f"Extract{TASKS}")
+    transform = StageOperator(task_id="transform", stage=f"Transform{TASKS}")
+    load = StageOperator(task_id="load", stage=f"Load{TASKS}")
     extract >> transform >> load

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from docs import commands
 from pipeline.users import USERS
 from tests.support import ROOT, databases, find_port
 from tests.support.clones import fork_commands, make_clone
@@ -22,10 +23,11 @@ from tests.support.forge import TOKEN, Forge
 from tests.support.mailserver import MailServer
 from tests.support.pages import Block, Reader, read_blocks, read_queries
 from tests.support.project import add_dataset, execute, luigi_run, need, query, run, run_here
-from tests.support.reading import DAY
+from tests.support.reading import DAY, make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.store import DATASETS, Store, incremental, make_dataset, user
 from tests.support.terminal import run_on_terminal
+from wholeday import guides
 from wholeday.commands import cli
 from wholeday.config.pipeline import Pipeline
 from wholeday.schema import lenient
@@ -50,6 +52,9 @@ OPERATING = [
     f"docs/how-to/{name}.md"
     for name in ("schedule", "alerts", "failed-day", "backfill", "change-a-column", "erase-a-person", "prune")
 ]
+SOURCES = [f"docs/how-to/{name}.md" for name in ("query-files", "line-items", "cursor-api")]
+SOURCES += ["docs/reference/record-classes.md"]
+GROWTH = [f"docs/how-to/{name}.md" for name in ("postgresql", "object-storage", "spark", "many-machines")]
 ORDERS = [
     {
         "id": f"6f9619ff-8b86-d011-b42d-00cf4fc964f{number}",
@@ -89,8 +94,8 @@ def find_programs(checkout: Path) -> str:
     return f"{checkout}/.venv/bin:{os.environ['PATH']}"
 
 
-def test_readme_query_finds_deleted_users():
-    """The README example deletes no user. Here a snapshot lists none of the earlier users."""
+def test_tutorial_query_finds_deleted_users():
+    """The example deletes no user. Here a snapshot lists none of the earlier users."""
     assert luigi_run("LoadUsers", "--date", "2026-11-20").returncode == 0
     users = query("select user_id from users order by user_id")
     url = "demo://users?as_of=2016-01-02T00:00:00Z"  # its first twenty users
@@ -99,7 +104,7 @@ def test_readme_query_finds_deleted_users():
     )
     assert snapshot.returncode == 0, snapshot.stderr
     ((as_of,),) = query("select as_of from loads where mode = 'snapshot'")
-    (block,) = (block for block in read_blocks("README.md") if "who was deleted" in block.text)
+    (block,) = (block for block in read_blocks("docs/tutorial/3-incremental.md") if "who was deleted" in block.text)
     assert query(read_queries(block.text)[-1].code) == [(user_id, as_of) for (user_id,) in users]
 
 
@@ -111,6 +116,31 @@ def test_tutorial_examples_match_their_output(checkout):
     central.write_text(central.read_text().replace("8082", port))
     with Reader({"wholeday luigid ": f"wholeday luigid --port {port} "}) as reader:
         for page in TUTORIAL:
+            reader.follow(page)
+
+
+@pytest.mark.timeout(300)
+def test_guide_of_an_own_api_matches_its_output(checkout, server):
+    server.on("/v1/orders", Answer(ORDERS))
+    with Reader({"https://api.example.com": server.url}, PATH=find_programs(checkout)) as reader:
+        reader.follow("docs/how-to/your-own-api.md")
+    secrets = [request.headers.get("Authorization") for request in server.requests]
+    assert secrets.count(None) == 1  # `check` finds out whether the secret is needed
+    assert set(secrets) == {None, "Bearer 0123456789abcdef"}
+
+
+@pytest.mark.timeout(300)
+def test_guides_of_sources_match_their_output(checkout, server):
+    """One reader follows them. The server has a list of orders, and users on two pages with a cursor."""
+    server.on("/v1/orders", Answer(ORDERS))
+
+    def show_page(request: Request) -> Answer:
+        users = [make_user(number, "2026-11-20T10:00:00Z") for number in ((1, 2), (3,))["cursor" in request.query]]
+        return Answer({"data": users, "meta": {"next_cursor": None if "cursor" in request.query else "c2"}})
+
+    server.on("/v1/users", show_page)
+    with Reader({"https://api.example.com": server.url}, PATH=find_programs(checkout)) as reader:
+        for page in SOURCES:
             reader.follow(page)
 
 
@@ -139,23 +169,25 @@ def test_operating_guides_match_their_output(checkout, server, tmp_path_factory)
 
 
 @pytest.mark.timeout(300)
-def test_scaling_examples_match_their_output(checkout, cluster, running, spark):
+def test_guides_of_growth_match_their_output(checkout, cluster, running, spark):
     """PostgreSQL, the bucket and luigid are real. Spark does not start, because a day has one part."""
     del spark
     port = str(find_port())
     (checkout / "central.cfg").write_text((ROOT / "central.cfg").read_text().replace("8082", port))
     replace = {
-        "loader@db.example.com/warehouse?": f"page@/page?host={cluster.folder}&port={cluster.port}&",
+        "loader@db.example.com/warehouse": f"page@/page?host={cluster.folder}&port={cluster.port}",
+        "?options=": "&options=",
         "createuser loader": "createuser page",
         "createdb --owner loader warehouse": "createdb --owner page page",
         "s3://bucket/prefix": running.locate("bucket/page"),
         "spark://host:7077": "local[2]",
-        "./run.sh luigid ": f"./run.sh luigid --port {port} ",
+        "wholeday luigid ": f"wholeday luigid --port {port} ",
         "scheduler_port = 8082": f"scheduler_port = {port}",
     }
     server = {"PGHOST": str(cluster.folder), "PGPORT": str(cluster.port), "PGUSER": "postgres"}
-    with Reader(replace, **server) as reader:
-        reader.follow("docs/how-to/postgresql.md")
+    with Reader(replace, PATH=find_programs(checkout), **server) as reader:
+        for page in GROWTH:
+            reader.follow(page)
     url = f"postgresql+psycopg://page@/page?host={cluster.folder}&port={cluster.port}&options=-csearch_path=users"
     assert len(databases.query(url, "select date from loads")) == 8
     assert "raw/users/date=2026-11-18/manifest.json" in running.dump(running.locate("bucket/page"))
@@ -192,8 +224,8 @@ def test_every_page_with_examples_is_tested():
     tests = "".join(Path(__file__).with_name(name).read_text() for name in ("test_docs.py", "test_airflow.py"))
     for page in PAGES:
         assert (
-            page in (*TUTORIAL, *OPERATING)
-            or not read_blocks(page)
+            page in (*TUTORIAL, *OPERATING, *SOURCES, *GROWTH)
+            or all(block.language == "text" for block in read_blocks(page))
             or re.search(rf'(follow|read_blocks)\("{page}"\)', tests)
         ), page
 
@@ -210,15 +242,42 @@ def test_site_is_built_without_warnings(tmp_path):
         ), page
 
 
+def test_reference_of_commands_is_that_of_the_program():
+    """`python -m docs.commands` writes the page."""
+    assert commands.PAGE.read_text() == commands.build_page()
+
+
+def test_messages_name_existing_guides():
+    """Each address is a page of the site and a heading on it."""
+    addresses = [text for name, text in vars(guides).items() if name.isupper()]
+    assert len(addresses) > 3
+    for address in addresses:
+        page, _, anchor = address.removeprefix(f"https://{SITE}").partition("#")
+        path = ROOT / "docs" / page.replace(".html", ".md")
+        assert not anchor or anchor in list_anchors(path), address
+
+
+def list_anchors(page: Path) -> list[str]:
+    """List the anchors of the headings of a page: in lower case, with dashes for spaces."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 def test_inline_commands_of_pages_are_valid():
     """A single word must be a command. Longer texts are parsed with their arguments and flags."""
-    stand_ins = {"DATE": "2026-11-20", "START": "2026-11-20", "STOP": "2026-11-22", "URL": "demo://users"}
+    stand_ins = {
+        "COMMAND": "status",
+        "DATE": "2026-11-20",
+        "START": "2026-11-20",
+        "STOP": "2026-11-22",
+        "URL": "demo://users",
+    }
     own = ("help", "test", "test-fast", "bench")
     seen = 0
     for page in PAGES:
-        for text in re.findall(r"`\./run\.sh ([^`…]+)`", (ROOT / page).read_text()):
+        for text in re.findall(r"`(?:\./run\.sh|wholeday) ([^`…]+)`", (ROOT / page).read_text()):
             words = [stand_ins.get(word, word) for word in shlex.split(text)]
-            if words[0] in own:
+            if words[0] in own or words[0].startswith("-"):
                 continue
             assert words[0] in [entry.name for entry in cli.COMMANDS], text
             if len(words) > 1:
@@ -249,10 +308,10 @@ def test_every_key_is_in_the_reference():
             assert f"`{name}`" in CONFIGURATION, name
 
 
-def test_readme_shows_the_classes_of_the_example():
+def test_guide_shows_the_classes_of_the_example():
     """The example adds a docstring, and the tasks."""
     example = (ROOT / "examples" / "orders.py").read_text()
-    (block,) = (block for block in read_blocks("README.md") if "class Order(Record)" in block.text)
+    (block,) = (block for block in read_blocks("docs/how-to/line-items.md") if "class Order(Record)" in block.text)
     assert block.text in example
 
 
@@ -447,7 +506,7 @@ def test_section_of_windows_reads_a_day(server, configure):
 
 
 def test_links_lead_to_existing_files_and_headings():
-    """An anchor is the heading in lower case, with dashes for spaces. The site links to other files by URL."""
+    """The site links to other files by URL."""
     for page in map(ROOT.__truediv__, PAGES):
         for target, anchor in re.findall(rf"\]\((?!https?:(?!{FILES[6:]}))([^)#]*)(?:#([^)]+))?\)", page.read_text()):
             if target.startswith(FILES):
@@ -455,9 +514,7 @@ def test_links_lead_to_existing_files_and_headings():
             else:
                 path = page.parent / target if target else page
             assert path.exists(), f"{page.name}: {target}"
-            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
-            slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
-            assert not anchor or anchor in slugs, f"{page.name}: {target}#{anchor}"
+            assert not anchor or anchor in list_anchors(path), f"{page.name}: {target}#{anchor}"
 
 
 def write_documented(page: Sequence[Block], url: str) -> dict[str, str]:

@@ -15,9 +15,9 @@ from tests.support.days import edit_warehouse, make_days, write_failures
 from tests.support.orders import ORDERS
 from tests.support.project import query, run, run_here
 from wholeday import clock
-from wholeday.guides import WRONG_SOURCE
 from wholeday.commands.report import accumulate, build_charts, build_months, list_remedies, summarize, write_report
 from wholeday.commands.status import read_status
+from wholeday.guides import WRONG_SOURCE
 from wholeday.load.warehouse import open_warehouse
 from wholeday.storage.tombstones import Tombstone, Tombstones
 from wholeday.tasks.failures import Failure

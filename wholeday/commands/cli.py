@@ -18,10 +18,10 @@ from typer.core import TyperCommand
 
 from wholeday.commands.parser import Command, Group, LazyCommand
 from wholeday.config.files import ConfigFileError, check_files
+from wholeday.guides import KEYS
 
 EPILOG = (
-    "Every key of luigi.cfg is a flag too: `--users-url` is the key `url` of the section `[users]`. "
-    "README.md describes the keys."
+    f"Every key of luigi.cfg is a flag too: `--users-url` is the key `url` of the section `[users]`. The keys: {KEYS}"
 )
 LOOKS: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}, "rich_markup_mode": "markdown"}
 OF_ONE_DATASET = ("explain", "forget", "init", "luigid", "new")  # commands that do not take --dataset
