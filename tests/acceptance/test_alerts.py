@@ -18,6 +18,7 @@ from tests.support.project import execute, luigi_run, run_line
 from tests.support.server import Answer, Server
 from wholeday import clock
 from wholeday.commands import cli
+from wholeday.guides import FAILED_DAY
 from wholeday.tasks import alerts
 from wholeday.tasks.failures import Failure
 from wholeday.text import clean_chat
@@ -54,10 +55,11 @@ def test_failed_day_sends_one_alert_for_two_runs(server, workers):
     (request,) = server.requests
     told: dict[str, Any] = json.loads(request.body)
     assert (request.method, request.headers["Content-Type"]) == ("POST", "application/json")
-    assert told.keys() == {"text", "dataset", "at", "date", "stage", "line", "host", "more"}
+    assert told.keys() == {"text", "dataset", "at", "date", "stage", "line", "host", "more", "guide"}
     assert (told["dataset"], told["date"], told["stage"]) == ("users", str(DAY), "extract")
     assert f"ERROR: ExtractUsers(date={DAY}) failed: {told['line']}\n" in first.stderr
-    assert told["text"] == f"users {DAY} extract: {clean_chat(told['line'])}"
+    assert told["text"] == f"users {DAY} extract: {clean_chat(told['line'])}\nnext: `wholeday status`, {FAILED_DAY}"
+    assert told["guide"] == FAILED_DAY
     assert told["more"] == f"on {socket.gethostname()} in {Path.cwd()}: wholeday status"
 
 

@@ -1,19 +1,24 @@
 """Use the files in examples/: run the crontab line with sh, and verify the systemd units."""
 
 import configparser
+import contextlib
 import datetime as dt
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.users import USERS
 from tests.support import ROOT
 from tests.support.clones import fork_commands
-from tests.support.project import need, query
+from tests.support.command_line import parse
+from tests.support.project import need, query, run, run_here
 from tests.support.reading import make_user
 from tests.support.server import Answer, Request, Server
 
@@ -120,3 +125,39 @@ def test_timer_waits_for_the_grace_period():
     )
     opens = USERS.config().window(YESTERDAY).stop + USERS.config().settle
     assert dt.time.fromisoformat(time_of_day) > opens.timetz().replace(tzinfo=None)
+
+
+def test_image_holds_a_project_and_runs_a_command(capsys):
+    """Each COPY finds its file in a project of `init`, and the default command runs there. No container is started."""
+    run_here(capsys, "init", "project")
+    shutil.copy(ROOT / "pipeline" / "users.py", "project/pipeline")
+    with Path("project", "luigi.cfg").open("a") as file:
+        file.write("[users]\nurl = demo://users\n")
+    instructions = re.findall(r"^([A-Z]+) (.*)$", (ROOT / "examples" / "docker" / "Dockerfile").read_text(), re.M)
+    image = Path("image")
+    image.mkdir()
+    for name, words in instructions:
+        if name == "COPY":
+            source, target = words.split()
+            path = Path("project", source)
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, image / target / ("" if path.is_file() else "."))
+    text = dict(instructions)
+    command = [*json.loads(text["ENTRYPOINT"]), *json.loads(text["CMD"])]
+    assert command[0] == "wholeday"
+    with contextlib.chdir(image):
+        result = run("python", "-m", *command)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert text["USER"] == "loader"
+    assert "useradd" in text["RUN"]
+    assert text["VOLUME"] == f"{text['WORKDIR']}/data"
+
+
+def test_workflow_runs_valid_commands():
+    """It loads every missing day, and then fails unless the data is new."""
+    workflow = yaml.safe_load((ROOT / "examples" / "github-actions" / "load.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    lines = [step["run"].replace("$(date -u +%F)", DAYS[-1]) for step in job["steps"] if "run" in step]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("wholeday ")]
+    assert [words[0] for words in commands] == ["backfill", "status"]
+    for words in commands:
+        parse(words)

@@ -340,16 +340,16 @@ def test_status_shows_the_source(read, server, capsys):
     assert found["source"] == found["loads"][0]["source"] == f"{server.url}/a"
 
 
-def test_readme_example_needs_its_own_database(server):
-    """After the demo, the public API needs its own data_dir and database."""
+def test_trial_of_a_source_needs_its_own_database(server):
+    """After the demo, another source needs its own data_dir and database. The guide shows the flags."""
     demo = ("--users-url", "demo://users?per_day=1&updated_since={day_start}&updated_before={day_stop}")
     assert luigi_run("LoadUsers", "--date", DAY, *demo).returncode == 0
     public = ("--users-url", server.on("/users", Answer([{"id": 1}])), "--users-mode", "snapshot")
     refused = luigi_run("LoadUsers", "--date", str(utc_now().date()), *public)
     assert (refused.returncode, refused.stderr.count("\n")) == (30, 1)
     assert "Give this source its own data_dir and database" in refused.stderr
-    line = next(line for line in (ROOT / "README.md").read_text().split("\n./run.sh ") if "jsonplaceholder" in line)
-    flags = re.findall(r"--pipeline-\S+ \S+", line)
+    guide = (ROOT / "docs" / "how-to" / "your-own-api.md").read_text()
+    flags = re.findall(r"(--pipeline-\S+ [^\s`]+)", guide)
     assert len(flags) == 2
     own = [word for flag in flags for word in flag.split()]
     assert luigi_run("LoadUsers", "--date", str(utc_now().date()), *public, *own).returncode == 0

@@ -75,7 +75,7 @@ def json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str,
 
 @pytest.mark.parametrize("params", ["{}", '{"_page": 1, "_limit": 3}'], ids=["at-once", "in-pages"])
 def test_jsonplaceholder_loads_its_ten_users(json_server, configure, params):
-    """The README example works with one page and with Link headers."""
+    """It works with one page and with Link headers."""
     url = json_server[0].replace("users", "placeholder")
     users = requests.get(url, timeout=10).json()
     expected = [(user["id"], user["name"], user["email"].lower(), user["address"]["city"]) for user in users]

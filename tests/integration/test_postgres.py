@@ -107,10 +107,14 @@ def test_malformed_url_is_one_line_without_its_password(url: str) -> None:
 
 
 def test_urls_in_the_documentation_are_valid() -> None:
-    """Covers the README, the scaling page and error messages. libpq accepts every parameter."""
+    """Covers the reference, the guide and error messages. libpq accepts every parameter."""
     text = "".join(
         (ROOT / name).read_text()
-        for name in ("README.md", "docs/how-to/postgresql.md", "wholeday/load/postgres/database.py")
+        for name in (
+            "docs/reference/configuration.md",
+            "docs/how-to/postgresql.md",
+            "wholeday/load/postgres/database.py",
+        )
     )
     urls = {url.rstrip("`'…") for url in re.findall(r"postgresql\+psycopg://[^\s`;)\"]+", text)}
     assert len(urls) > 4
