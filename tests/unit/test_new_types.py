@@ -163,6 +163,29 @@ def test_personal_data_is_pointed_out() -> None:
     assert infer([{"id": 1, "name": "a"}]).personal == []
 
 
+def test_values_of_a_list_are_what_the_list_is_named_after() -> None:
+    """A phone number is text, and personal, wherever the word `phone` is."""
+    phones = [{"id": n, "phones": [{"type": "home", "value": f"555010{n}"}], "emails": ["a@b.org"]} for n in range(3)]
+    proposal = infer(phones)
+    (children,) = (column.children for column in proposal.model.fields if column.children)
+    assert [column.type.name for column in children.fields if column.name == "value"] == ["str"]
+    assert proposal.personal == ["phones.value", "emails"]
+
+
+def test_key_is_not_the_id_of_something_else() -> None:
+    records = [{"first_id": n, "last_id": n + 9, "symbol": f"S{n}"} for n in range(30)]
+    proposal = infer(records)
+    assert [column.name for column in proposal.model.key] == ["symbol"]
+    assert any("the key symbol is distinct in 30 records; so is " in doubt for doubt in proposal.key_doubts)
+
+
+def test_key_of_two_names_is_found() -> None:
+    records = [{"warehouse": f"W{n % 4}", "sku": f"S{n // 4}", "on_hand": n} for n in range(40)]
+    proposal = infer(records)
+    assert [column.name for column in proposal.model.key] == ["warehouse", "sku"]
+    assert any("no field identifies a record alone" in doubt for doubt in proposal.key_doubts)
+
+
 @pytest.mark.parametrize(
     ("plural", "singular"),
     [

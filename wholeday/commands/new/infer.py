@@ -14,7 +14,7 @@ from wholeday.commands.new.model import Field, Model, Path, Proposal, Type, writ
 from wholeday.commands.new.names import name_class, name_column, to_singular, to_snake
 from wholeday.commands.new.objects import find_wrapped, get_items, is_empty, is_map, is_reachable, list_empty
 from wholeday.commands.new.observe import EMPTY, INTEGER, LINK, LIST, LOCAL, OBJECT, TEXT, Seen
-from wholeday.commands.new.personal import find_personal
+from wholeday.commands.new.personal import VALUES, find_personal
 from wholeday.commands.new.types import JSON, STR, decide_type, find_format, is_nearly_time
 from wholeday.extract.vocabulary import UPDATED
 from wholeday.schema.tables import RESERVED_CHILD_COLUMNS, RESERVED_COLUMNS
@@ -208,7 +208,9 @@ class _Inference:
     def _decide(self, full: Path, seen: Seen, is_key: bool = False) -> Type:
         if full in self._rules.pinned:
             return self._rules.pinned[full]
-        found = decide_type(seen, to_snake(full[-1]), is_key, self._rules.most_digits)
+        # The `value` of `phones` is a phone number.
+        name = to_snake("_".join((full[-1], full[-2]) if full[-1] in VALUES and len(full) > 1 else full[-1:]))
+        found = decide_type(seen, name, is_key, self._rules.most_digits)
         if found.is_lenient and not self._rules.may_be_lenient:
             found = STR if set(seen.kinds) == {TEXT} else JSON
         if is_key and found.name not in KEY_TYPES:  # a few records have an unusable key, and will be rejects

@@ -19,8 +19,10 @@ IDS = ("id", "uuid", "guid", "_id", "sid", "gid", "oid")
 NAMED_KEYS = ("key", "code", "slug", "sku", "symbol", "number", "iso", "login", "username", "handle", "email", "name")
 PART_OF_KEY = re.compile(
     r"(^|_)(id|uuid|key|code|number|version|currency|country|date|day|hour|week|month|quarter|year|period|time|"
-    r"timestamp|datetime)$|^name$"
+    r"timestamp|datetime|sku|symbol|slug|store|warehouse|location|region|market|exchange|channel|campaign|keyword|"
+    r"device|station|sensor|language|locale|metric|unit)$|^name$"
 )
+OF_OTHERS = re.compile(r"^(first|last|min|max|start|end|prev|previous|next|parent|root|created_by|updated_by)_")
 FEW = 20  # records, which say little about a key
 
 
@@ -55,7 +57,9 @@ def find_key(leaves: Mapping[Path, Seen], records: Iterable[Any], total: int, da
     some = (itertools.combinations(parts, number) for number in (1, 2, 3))
     for places in itertools.chain(named, *some):
         if _is_unique(kept, places):
-            return Key([*places], f"distinct and present in {count(len(kept), 'record')}", _doubt(places, ranks, kept))
+            others = [path for path in ranks if path != places[0] and _is_unique(kept, [path])]
+            doubts = _doubt(places, ranks, kept, others)
+            return Key([*places], f"distinct and present in {count(len(kept), 'record')}", doubts)
     raise NoKeyError
 
 
@@ -84,18 +88,23 @@ def _rank(path: Path, dataset: str) -> tuple[int, ...]:
     if leaf in best or dotted in best:
         return 0, len(path), best.index(leaf if leaf in best else dotted)
     if KEY.search(dotted):
-        return 1, len(path), len(dotted)
+        return 3 if OF_OTHERS.search(leaf) else 1, len(path), len(dotted)
     return (2, len(path), NAMED_KEYS.index(leaf)) if leaf in NAMED_KEYS else ()
 
 
-def _doubt(places: Sequence[Path], ranks: Mapping[Path, tuple[int, ...]], records: Sequence[Any]) -> list[str]:
-    """List the doubts about a key: a name that is not usual, and few records."""
+def _doubt(
+    places: Sequence[Path], ranks: Mapping[Path, tuple[int, ...]], records: Sequence[Any], others: Sequence[Path]
+) -> list[str]:
+    """List the doubts about a key: a name that is not usual, few records, and other fields that are distinct too."""
     shown, number = ", ".join(map(write_path, places)), count(len(records), "record")
     if len(places) > 1:
         return [f"no field identifies a record alone; {shown} together are distinct in {number}: check the key"]
     rank = ranks.get(places[0], (2,))[0]
     is_sure = rank == 0 or (rank == 1 and len(records) >= FEW)
-    return [] if is_sure else [f"the key {shown} is distinct in {number}, and its name is not usual: check it"]
+    if is_sure:
+        return []
+    more = f"; so is {write_path(others[0])}" if others else ""
+    return [f"the key {shown} is distinct in {number}{more}, and its name is not usual: check it"]
 
 
 def _is_unique(records: Sequence[Any], key: Sequence[Path]) -> bool:

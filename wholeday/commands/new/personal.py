@@ -19,6 +19,8 @@ PEOPLE = re.compile(
 NAME = re.compile(r"(^|_)(name|login)$|(^|_)name_(first|last|given|family|middle|full|formatted)$")
 NO_PERSON = re.compile(r"(company|organi[sz]ation|team|group|project|product|id|status|category|country|file)_name$")
 
+VALUES = ("value", "number", "text")  # columns of items that hold what their list is named after
+
 
 def find_personal(model: Model, seen: Seen) -> list[str]:
     """List the columns that look personal. A column of a child table has the name of its list in front."""
@@ -32,14 +34,20 @@ def _list(model: Model, seen: Seen, are_people: bool, prefix: str) -> list[str]:
         if column.children and place and place.items:
             people = bool(PEOPLE.search(column.name))
             found += _list(column.children, place.items, people, f"{prefix}{column.name}.")
+            found += [f"{prefix}{column.name}.{name}" for name in _list_values(column, column.children)]
         elif _is_personal(column, place, are_people):
             found.append(f"{prefix}{column.name}")
     return found
 
 
+def _list_values(column: Field, items: Model) -> list[str]:
+    """List the columns of items that hold what their list is named after, such as `value` in `phones`."""
+    return [each.name for each in items.fields if each.name in VALUES and PERSONAL.search(column.name)]
+
+
 def _is_personal(column: Field, place: Seen | None, are_people: bool) -> bool:
     names = "_".join(to_snake(name) for name in column.path)
-    if column.type.name not in ("str", "date", "datetime", "float", "Json", "int"):
+    if column.type.name not in ("str", "date", "datetime", "float", "Json", "int", "list[str]"):
         return False
     if place and 2 * (place.forms[MAIL] + place.forms[PHONE]) >= place.present > 0:
         return True
