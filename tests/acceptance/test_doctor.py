@@ -577,3 +577,22 @@ def test_pasted_section_loads_the_source(server: Server, name: str) -> None:
     loaded = luigi_run("LoadUsers", "--date", str(day))
     assert loaded.returncode == 0, loaded.stderr
     assert query("select extracted from loads") == [(COUNT,)]
+
+
+def test_total_is_found_beside_a_given_paginator(server, ask):
+    """In a field or in a header. Without it, a missing page would not be noticed."""
+    users = [{"id": n, "updated_at": "2026-11-20T10:00:00Z"} for n in range(1, 6)]
+    for fields, headers, key in (
+        ({"total": 5}, {}, "total_path = total"),
+        ({}, {"Total-Records": "5"}, "total_header = Total-Records"),
+    ):
+        pages = {None: {"data": users[:3], "next": "b"}, "b": {"data": users[3:], "next": None}}
+        url = server.on(
+            f"/{key[:8]}",
+            lambda request, pages=pages, fields=fields, headers=headers: Answer(
+                pages.get(request.query.get("after"), pages[None]) | fields, headers=headers
+            ),
+        )
+        text = ask(url, "--paginator", "cursor", "--cursor-path", "next", "--cursor-param", "after")
+        assert key in text
+        assert "declares no total" not in text

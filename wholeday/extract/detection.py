@@ -300,10 +300,8 @@ class _Detection:
         """Build the decision, with the total and the flag for the end that page two confirms."""
         reason = self._evidence.announced or self._evidence.suspected
         words = [why] if second is None else [reason, why]
-        if (total := self._evidence.find_total(second)) is not None:
-            in_header = total.path.removeprefix("pages:") in self._page.headers
-            keys = {**keys, "total_header" if in_header else "total_path": total.path}
-            words.append(f"total {total.value} at '{total.path}'")
+        total, shown = self._evidence.find_total_key(second)
+        keys, words = {**keys, **total}, [*words, shown]
         flags = [] if second is None or self._paging.more_path else vocabulary.find_flags(self._page)
         again = [word.path for word in vocabulary.find_flags(second or self._page)]
         if len(flags) == 1 and flags[0].value and flags[0].path in again:

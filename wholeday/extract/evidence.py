@@ -129,6 +129,15 @@ class Evidence:
                 return word
         return None
 
+    def find_total_key(self, second: Page | None) -> tuple[dict[str, str], str]:
+        """Return the key of the section that names the total, and the total in words; both empty without a total."""
+        word = self.find_total(second)
+        if word is None:
+            return {}, ""
+        in_header = word.path.removeprefix("pages:") in self._page.headers
+        key = "total_header" if in_header else "total_path"
+        return {key: word.path}, f"total {word.value} at '{word.path}'"
+
     def _read_totals(self) -> list[Word]:
         """Read the configured totals; without any, every field and header that may be a total."""
         named = [(self._paging.total_path, self._page.fields), (self._paging.total_header, self._page.headers)]

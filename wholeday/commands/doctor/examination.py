@@ -22,7 +22,7 @@ from wholeday.config.writer import write_section, write_value
 from wholeday.errors import ConfigError, SourceError
 from wholeday.extract import vocabulary
 from wholeday.extract.detection import Decision, EndlessError, decide
-from wholeday.extract.evidence import UndecidedError, announces_more
+from wholeday.extract.evidence import Evidence, UndecidedError, announces_more
 from wholeday.extract.http.client import AnswerError
 from wholeday.extract.http.envelope import starts_with
 from wholeday.extract.http.page import Page, Request
@@ -160,6 +160,10 @@ class Examination(Probe):
         elif not self.follows({}):
             evidence = "page two repeats keys of page one"
             self.doubt(f"paginator = {self.paging.paginator}: {evidence}; check it and its keys")
+        else:
+            total, shown = Evidence(self.paging, self.request, self.page).find_total_key(pages[1])
+            self._keys |= total
+            evidence += f"; {shown}" if shown else ""
         self.add("paginator", self.paging.paginator, f"as set; {evidence}")
 
     def _decide(self, paging: Paging, request: Request, page: Page) -> Decision:
