@@ -478,7 +478,7 @@ def test_every_column_and_field_is_in_the_dictionary():
     declared = USERS.declared
     page = (ROOT / "docs" / "reference" / "data.md").read_text()
     sections = dict(re.findall(r"^###? (.+)\n((?:(?!##).*\n)+)", page, re.MULTILINE))
-    for table in (*declared.stored(), LOADS):
+    for table in (*declared.stored, LOADS):
         for column in table.columns:
             assert f"`{column}`" in sections[table.name], f"{table.name}.{column}"
     for column in ("user_id", *declared.row, "valid_from", "valid_to"):

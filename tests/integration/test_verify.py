@@ -155,7 +155,7 @@ def test_same_rows_in_other_bytes_are_a_remark():
     ]
 
 
-STORED = [table.name for table in USERS.declared.stored()]
+STORED = [table.name for table in USERS.declared.stored]
 SHAPES = {
     "a column too many": (
         ["alter table users add column age integer"],

@@ -39,7 +39,7 @@ NOT_RUN = {
     "./run.sh test": "it runs these tests",
     "git clone https://github.com/wholeday/wholeday && cd wholeday": "the reader begins in a clone",
     "pip install git+https://github.com/wholeday/wholeday": "test_wheel.py installs the wheel",
-    "wholeday backfill 2026-10-01 2026-11-01 & sleep 1; kill -9 $!": "it would kill the proxy of a command only",
+    "wholeday backfill 2026-10-25 2026-11-01 & sleep 1; kill -9 $!": "it would kill the proxy of a command only",
     "ssh -N -L 8082:127.0.0.1:8082 scheduler.example.com         # on each of the others: luigid has no password": (
         "there is one machine, and no server of ssh"
     ),

@@ -24,7 +24,7 @@ def make_row(key: int) -> pa.RecordBatch:
 
 
 def test_next_item_is_produced_during_use_of_current() -> None:
-    """Items keep their order, and at most one is produced ahead."""
+    """Items keep their order. From the second on, one is produced ahead."""
     asked = [threading.Event() for _ in range(5)]
 
     def make() -> Iterator[int]:
@@ -33,7 +33,7 @@ def test_next_item_is_produced_during_use_of_current() -> None:
             yield number
 
     for number in read_ahead(make()):
-        assert number == 4 or asked[number + 1].wait(PATIENCE)
+        assert number in (0, 4) or asked[number + 1].wait(PATIENCE)
         assert not any(event.is_set() for event in asked[number + 2 :])
     assert number == 4
 
@@ -52,9 +52,17 @@ def test_error_is_raised_after_the_items_before() -> None:
 def test_early_close_leaves_no_thread() -> None:
     threads = threading.active_count()
     with closing(read_ahead(iter(range(9)))) as items:
-        assert next(items) == 0
+        assert [next(items), next(items)] == [0, 1]
         assert threading.active_count() == threads + 1
     assert threading.active_count() == threads
+
+
+def test_single_item_needs_no_thread() -> None:
+    threads = threading.active_count()
+    items = read_ahead([0])
+    assert next(items) == 0
+    assert threading.active_count() == threads
+    assert list(items) == []
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -62,27 +70,28 @@ def test_rows_are_read_during_writes(
     monkeypatch: pytest.MonkeyPatch, new_database: Callable[[], str], first: bool
 ) -> None:
     """The first day goes directly into the table; a later day is staged."""
-    asked, written = threading.Event(), []
+    asked, written = threading.Event(), list[bool]()
 
     def wait(writer: type, method: str) -> None:
         write = getattr(writer, method)
 
         def write_late(*args: Any) -> Any:
             if HEADER not in args:  # the header precedes the first row
-                written.append(asked.wait(PATIENCE))
+                written.append(len(written) == 0 or asked.wait(PATIENCE))
             return write(*args)
 
         monkeypatch.setattr(writer, method, write_late)
 
     def read() -> Iterator[pa.RecordBatch]:
         yield make_row(1)
-        asked.set()
         yield make_row(2)
+        asked.set()
+        yield make_row(4)
 
     warehouse = Warehouse(new_database(), DATASETS["users"])
     if not first:
         warehouse.load(CleanDay(describe(snapshot(1, 30), extracted=1), [make_row(3)], []))
     wait(SQLite, "_insert")
     wait(psycopg.Copy, "write")
-    assert warehouse.load(CleanDay(describe(snapshot(2, 60), extracted=2), read(), [])).inserted == 2
+    assert warehouse.load(CleanDay(describe(snapshot(2, 60), extracted=3), read(), [])).inserted == 3
     assert set(written) == {True}

@@ -60,7 +60,7 @@ class Audit:
         `left` are child tables that the record class does not have any more.
         """
         self.db, self.declared, self.missing, self.left = db, declared, missing, left
-        self.tables = declared.stored()
+        self.tables = declared.stored
         has_values = " or ".join(f'c."{column}" is not null' for column in declared.row)
         self.words = Words(declared, has_values=has_values, rejects=f"{db.permanent}.{REJECTS.name}")
         for table in (LOADS, *self.tables):
@@ -85,12 +85,12 @@ class Audit:
         """
         refuse_old_tables(db, declared.name)
         is_loaded = check_table(db, LOADS) and has_markers(db, declared.name)
-        tables = [LOADS, *declared.stored(), REJECTS]
+        tables = [LOADS, *declared.stored, REJECTS]
         missing = [table.name for table in tables if not check_table(db, table, optional=declared.row)]
-        if not is_loaded and {table.name for table in declared.stored()} <= {*missing}:
+        if not is_loaded and {table.name for table in declared.stored} <= {*missing}:
             return None
         # The next load adds the declared columns that are not stored yet.
-        stored = db.describe(declared.stored().present.name).columns or declared.row
+        stored = db.describe(declared.stored.present.name).columns or declared.row
         row = {column: kind for column, kind in declared.row.items() if column in stored}
         children = _list_stored(db, declared)
         missing += [

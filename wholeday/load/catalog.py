@@ -30,7 +30,7 @@ def prepare_tables(db: Connection, declared: Declared) -> None:
             "run wholeday rebuild, which loads all days into new tables and drops it"
         )
     _create_shared(db)
-    tables = declared.stored()
+    tables = declared.stored
     missing = [table.name for table in tables if not db.describe(table.name).columns]
     view = f"{declared.name}_history"
     if missing and (len(missing) < len(tables) or db.describe(view).columns or has_markers(db, declared.name)):
@@ -185,7 +185,7 @@ def clear_tables(db: Connection, declared: Declared) -> list[Row]:
 
     Tables of the same names without any day are another program's: they stay, and `prepare_tables` refuses them.
     """
-    name, stored_tables = declared.name, declared.stored()
+    name, stored_tables = declared.name, declared.stored
     days = stored_tables.days
     if not read_days(db, name) and db.describe(days.name).columns.keys() != days.columns.keys():
         return []
@@ -211,7 +211,7 @@ def clear_tables(db: Connection, declared: Declared) -> list[Row]:
 
 def _read_tombstones(db: Connection, declared: Declared) -> list[Row]:
     """Return the stored tombstones. Raises WarehouseError if their key is not the declared one."""
-    stored = db.describe(declared.stored().forgotten.name)
+    stored = db.describe(declared.stored.forgotten.name)
     tombstones = db.run(f'select * from "{stored.name}"').fetchall() if stored.columns else []  # noqa: S608
     if tombstones and list(stored.columns) != list(declared.key):
         raise WarehouseError(

@@ -107,7 +107,7 @@ def find_unfit(db: Connection, declared: Declared, child: ChildTable) -> str | N
         inner = (level.list_name, list[item] | None, None)
         item = msgspec.defstruct("Item", [*_list_fields(above.key, {}, above.is_positional), inner])
     decode = msgspec.json.Decoder(list[item], dec_hook=_read_decimal).decode
-    column, stored = quote(child.levels[0].list_name), declared.stored()
+    column, stored = quote(child.levels[0].list_name), declared.stored
     for table in (stored.present, stored.events, stored.changes):
         sql = f"select cast({column} as text) from {quote(table.name)} where {column} is not null"  # noqa: S608
         for (text,) in db.stream(sql):

@@ -98,7 +98,7 @@ class Merge(Statements):
     def _merge_first(self, kept: int) -> Marker:
         """Merge the first day of a dataset, whose records are staged where they stay. This is only faster."""
         self._add_day()
-        stored = self.declared.stored()
+        stored = self.declared.stored
         since = "case when updated_at < :as_of then updated_at else :as_of end" if self.snapshot else "at"
         self.words["valid_from"] = since
         with self.db.filling([stored.present.name, stored.days.name]):

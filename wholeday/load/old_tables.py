@@ -66,14 +66,14 @@ def upgrade_tables(db: Connection, declared: Declared) -> None:
 
 def _store_history(db: Connection, declared: Declared) -> None:
     """Store the history, which was computed by the view, in tables that have all facts."""
-    stored = declared.stored()
+    stored = declared.stored
     columns = [
         db.describe(table.name).columns for table in (stored.present, stored.days, stored.events, stored.changes)
     ]
     if all(columns) and "valid_from" not in columns[0]:
         declared = replace(declared, row={name: kind for name, kind in declared.row.items() if name in columns[0]})
         db.run(f'drop view if exists "{declared.name}_history"')
-        db.create(declared.stored().past)
+        db.create(declared.stored.past)
         db.add_column(stored.present, "valid_from")
         fill_history(db, declared)
         db.create_view(f"{declared.name}_history", HISTORY.format_map(Words(declared)))

@@ -96,7 +96,7 @@ class ParentTable:
         columns = [taken[name] for name in self.placeholders]
         words = {"columns": join_names(column.name for column in columns), "dataset": dataset.name}
         with connect_existing(self._database) as db:
-            if db is None or not db.describe(dataset.declared.stored().events.name).columns:
+            if db is None or not db.describe(dataset.declared.stored.events.name).columns:
                 return {}
             found = db.run(WATERMARKS.format_map(words), dataset=dataset.name, date=date).fetchall()
             return {

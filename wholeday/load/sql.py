@@ -4,6 +4,7 @@ Values of `_state`, in `_users_events` and `_users_changes`: 0, there is a row; 
 are null; 2, unknown, as the snapshot has a rejected record of the user.
 """
 
+import functools
 from typing import Any
 
 from wholeday.schema.tables import Declared, join_names
@@ -25,16 +26,22 @@ class Words(dict[str, Any]):
 
     def __init__(self, declared: Declared, **more: str) -> None:
         """Take a dataset, and more words with their SQL."""
-        super().__init__({role: f'"{table.name}"' for role, table in declared.stored()._asdict().items()})
-        self |= {index: f'"_{declared.name}_{index}"' for index in INDEXES}
-        self |= {alias: Alias(alias, declared) for alias in ALIASES}
-        self |= {"some_events": self["events"], "some_changes": self["changes"]}
-        self["key"] = join_names(declared.key)
-        self["row"] = join_names(declared.row)
-        self["nulls"] = ", ".join(f'"{column}" = null' for column in declared.row)
-        self["set_row"] = ", ".join(f'"{column}" = excluded."{column}"' for column in declared.row)
-        self["row_before"] = ", ".join(f'lag("{column}") over _in_time' for column in declared.row)
-        self |= more
+        super().__init__(_list_words(declared), **more)
+
+
+@functools.lru_cache(maxsize=64)
+def _list_words(declared: Declared) -> dict[str, Any]:
+    """Build the words of a dataset once: a load needs them four times."""
+    words: dict[str, Any] = {role: f'"{table.name}"' for role, table in declared.stored._asdict().items()}
+    words |= {index: f'"_{declared.name}_{index}"' for index in INDEXES}
+    words |= {alias: Alias(alias, declared) for alias in ALIASES}
+    words |= {"some_events": words["events"], "some_changes": words["changes"]}
+    words["key"] = join_names(declared.key)
+    words["row"] = join_names(declared.row)
+    words["nulls"] = ", ".join(f'"{column}" = null' for column in declared.row)
+    words["set_row"] = ", ".join(f'"{column}" = excluded."{column}"' for column in declared.row)
+    words["row_before"] = ", ".join(f'lag("{column}") over _in_time' for column in declared.row)
+    return words
 
 
 class Alias:
@@ -47,7 +54,7 @@ class Alias:
         self.state = f"case when {alias}.load_date is null then 1 else 0 end"
         # The last snapshot that changed what the snapshots say of this user; a condition on x may follow.
         key = ", ".join(f'x."{column}"' for column in declared.key)
-        changes = declared.stored().changes.name
+        changes = declared.stored.changes.name
         self.last_change = f'select max(x.as_of) from "{changes}" x where ({key}) = ({self.key})'  # noqa: S608
 
 

@@ -49,7 +49,7 @@ class Statements:
         self.staged_in = declared.temporary(self.snapshot)[0]
         self.given: dict[str, Any] = {}
         if first:
-            stored = declared.stored()
+            stored = declared.stored
             self.staged_in = stored.changes if self.snapshot else stored.events
             self.given = {"as_of": day.as_of} if self.snapshot else {"load_date": day.date}
         self.params = {

@@ -72,7 +72,7 @@ def open_warehouse(workspace: Workspace) -> "Warehouse":
 
 
 def _check_types(database: Database, declared: Declared) -> None:
-    for table in (declared.stored().present, *(child.table for child in declared.children)):
+    for table in (declared.stored.present, *(child.table for child in declared.children)):
         for column, kind in table.columns.items():
             try:
                 database.to_type(kind)
@@ -181,7 +181,7 @@ class Warehouse:
                     db.commit()
 
     def _insert_tombstones(self, db: Connection, declared: Declared, keys: Iterable[Key]) -> None:
-        db.insert(declared.stored().forgotten.name, declared.key, keys, skip_known=True)
+        db.insert(declared.stored.forgotten.name, declared.key, keys, skip_known=True)
 
     def read_markers(self) -> list[Marker]:
         """Return the markers of the loaded days, by date."""
@@ -269,7 +269,7 @@ class Warehouse:
         with self.database.connect(readonly=True) as db:
             stored = db.describe(self.name).columns
             if stored and not declared.key.keys() <= stored.keys():
-                check_table(db, declared.stored().present)
+                check_table(db, declared.stored.present)
             if stored:
                 yield from map(to_key, db.stream("select {key} from {present}".format_map(Words(declared))))
 

@@ -6,6 +6,7 @@ Non-goals: converting a value. A value of another kind than its column declares 
 
 import datetime as dt
 import decimal
+import functools
 import re
 import uuid
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ def make_decimal(digits: int, places: int) -> str:
     return f"{DECIMAL}({digits},{places})"
 
 
+@functools.cache
 def parse_decimal(kind: str) -> tuple[int, int] | None:
     """Return the digits of a kind of decimals, in all and after the point; None for any other kind."""
     match = re.fullmatch(rf"{DECIMAL}\((\d+),(\d+)\)", kind)

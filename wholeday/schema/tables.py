@@ -6,6 +6,7 @@ Non-goals: SQL; see load/sql.py.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from wholeday.errors import DatasetError
@@ -129,7 +130,7 @@ class ChildTable:
         return Table(self.name, key | self.row, tuple(key))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Declared:
     """The declared tables of a dataset: the columns of its key and of its row, each with its kind."""
 
@@ -153,8 +154,9 @@ class Declared:
         _check_tables(name, children)
         return cls(name, key, row, children)
 
+    @cached_property
     def stored(self) -> "StoredTables":
-        """Return the tables that hold this dataset."""
+        """The tables that hold this dataset."""
         key, state = tuple(self.key), {"_state": "integer", **self.row}
         days = {"load_date": "date", "mode": "text", "as_of": "timestamp", "extracted_at": "timestamp"}
         events = {"load_date": "date", **self.key, "at": "timestamp", **state}

@@ -128,7 +128,7 @@ def read_life(workspace: Workspace, text: str) -> Life:
     if database.exists():
         with database.connect(readonly=True) as db:
             refuse_old_tables(db, workspace.name)
-            if db.describe(declared.stored().days.name).columns:
+            if db.describe(declared.stored.days.name).columns:
                 days = _read_days(db, workspace, key)
                 versions = read_versions(db, declared, key)
     raw = sorted(list_days(workspace.pipeline.data_dir, "raw", workspace.name))

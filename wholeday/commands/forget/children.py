@@ -66,7 +66,7 @@ def find_children(parent: Workspace, search: Search) -> tuple[set[Key], list[str
 
 def _has_tables(workspace: Workspace) -> bool:
     with connect_existing(open_warehouse(workspace).database) as db:
-        return db is not None and bool(db.describe(workspace.dataset.declared.stored().days.name).columns)
+        return db is not None and bool(db.describe(workspace.dataset.declared.stored.days.name).columns)
 
 
 def _read_day(search: Search, date: dt.date) -> list[Sequence[Any]]:
@@ -87,7 +87,7 @@ def _search_tables(db: Connection, child: Workspace, parent: Workspace, erased: 
     """Yield the keys of rows with the values of an erased parent, past or present, that no other parent has."""
     declared, columns = child.dataset.declared, child.dataset.columns.of_parent
     history = f"{parent.name}_history"
-    if not columns or not all(db.describe(name).columns for name in (history, declared.stored().events.name)):
+    if not columns or not all(db.describe(name).columns for name in (history, declared.stored.events.name)):
         return
     theirs = [str(column.options.parent) for column in columns]
     own = [column.name for column in columns]

@@ -65,7 +65,7 @@ def look_up(workspace: Workspace, keys: Sequence[str]) -> list[Trace]:
 
 
 def _search_tables(db: Connection, declared: Declared, key: Key, trace: Trace) -> None:
-    stored = declared.stored()
+    stored = declared.stored
     same_key, values = match_key(declared, key)
     for table in (stored.present, stored.past, stored.events, stored.changes):
         if columns := db.describe(table.name).columns:

@@ -48,7 +48,7 @@ def erase_rows(
                 _update_marker(db, workspace, declared, marker)
         db.commit()
         children = [child.name for child in declared.children]
-        return deleted, db.erase([*(table.name for table in declared.stored()), *children, REJECTS.name])
+        return deleted, db.erase([*(table.name for table in declared.stored), *children, REJECTS.name])
 
 
 def match_key(declared: Declared, key: Key) -> tuple[str, dict[str, int | str]]:

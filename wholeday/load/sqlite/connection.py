@@ -96,7 +96,7 @@ class SQLite(Connection):
         return version
 
     def run(self, sql: str, **params: Any) -> sqlite3.Cursor:
-        return self.connection.execute(sql, {name: self.encode(value) for name, value in params.items()})
+        return self.connection.execute(sql, {name: encode(value) for name, value in params.items()})
 
     def stream(self, sql: str, **params: Any) -> Iterator[tuple[Any, ...]]:
         return self.run(sql, **params)
@@ -177,11 +177,12 @@ class SQLite(Connection):
         return dt.date.fromisoformat(value) if kind == "date" else dt.datetime.fromisoformat(value)
 
     def describe(self, name: str) -> Table:
-        columns = self.run("select name, type, pk from pragma_table_info(:name)", name=name).fetchall()
-        key = sorted((position, column) for column, _, position in columns if position)
-        view = self.run("select 1 from sqlite_master where name = :name and type = 'view'", name=name).fetchone()
-        found = Table(name, {column: type_ for column, type_, _ in columns}, tuple(column for _, column in key))
-        return found._replace(kind="view") if view else found
+        kind = "(select type from sqlite_master where name = :name)"
+        sql = f"select name, type, pk, {kind} from pragma_table_info(:name)"  # noqa: S608
+        columns = self.run(sql, name=name).fetchall()
+        key = sorted((position, column) for column, _, position, _ in columns if position)
+        found = Table(name, {column: type_ for column, type_, _, _ in columns}, tuple(column for _, column in key))
+        return found._replace(kind="view") if any(kind == "view" for *_, kind in columns) else found
 
     def create(self, table: Table, *, temporary: bool = False, mark: str = "") -> None:
         name = f'constraint "{mark}"' if mark else ""
