@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import re
 import shutil
 import signal
 import tempfile
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 NUMBERS = itertools.count()
+SLOW_FILE = re.compile(r"^pytestmark = .*\b(slow|sweep)\b", re.MULTILINE)
 
 
 def mark_databases(names: list[str]) -> list[Any]:
@@ -46,6 +48,13 @@ def pytest_configure() -> None:
     gc.disable()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     set_hypothesis_home_dir(ROOT / ".hypothesis")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file whose tests are all slow, where slow tests are left out: it would take a third of the time."""
+    if "not slow" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    return SLOW_FILE.search(collection_path.read_text()) is not None or None
 
 
 def pytest_collection_finish() -> None:

@@ -42,6 +42,7 @@ def test_raw_lines_keep_the_bytes_of_the_source(server, configure):
     assert read_lines(read_workspace(USERS).folder("raw", DAY)) == [*sent[:3], b'{"id": 4}']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part_records", [1, 7, 10, 24, 25, 100])
 def test_parts_are_full_for_any_page_size(server, configure, part_records):
     """Every part except the last is full, even if a page is larger than a part or ends inside one."""

@@ -274,6 +274,7 @@ def days(forge: Forge, configure: Configure, monkeypatch: pytest.MonkeyPatch) ->
     return Days(forge, configure, monkeypatch)
 
 
+@pytest.mark.slow
 def test_late_parent_is_read_from_its_beginning(days: Days) -> None:
     """A repository that no loaded day has asked may have issues that are older than the day."""
     days.load(0, REPOS, ISSUES)
@@ -290,6 +291,7 @@ def test_first_day_has_no_late_parents(days: Days) -> None:
     assert not [path for path in days.load(1, REPOS, ISSUES) if "since=1970" in path]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("database")
 def test_parent_that_vanished_is_asked_on_the_days_before(days: Days) -> None:
     days.load(1, REPOS)
@@ -300,6 +302,7 @@ def test_parent_that_vanished_is_asked_on_the_days_before(days: Days) -> None:
     assert not any(quote(gone) in path for path in days.load(4, ISSUES))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("database")
 def test_changed_parents_are_asked(days: Days, configure: Configure) -> None:
     """No page is requested of a parent that did not change."""
@@ -315,6 +318,7 @@ def test_changed_parents_are_asked(days: Days, configure: Configure) -> None:
     assert set(query("select id, repo, title from issues")) == days.forge.rows
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("database")
 def test_watermark_is_kept_for_each_parent(days: Days, configure: Configure) -> None:
     url = f"{days.forge.url}/repos/{{repos.owner}}/{{repos.name}}/issues?since={{watermark}}"

@@ -20,6 +20,8 @@ from wholeday.tasks import stages
 from wholeday.tasks.stages import read_workspace
 from wholeday.transform import executor
 
+pytestmark = pytest.mark.slow  # engine processes start
+
 Configure = Callable[..., None]
 PAGES, SIZE = 12, 4
 AHEAD = 9  # parts that are transformed before the last page comes
@@ -161,7 +163,6 @@ def test_erased_person_does_not_come_back() -> None:
     assert json.loads(Path(raw.path, "manifest.json").read_bytes())["forgotten"] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("again", ["LoadUsers", "ExtractUsers"])
 def test_killed_run_leaves_no_part_to_take_over(source: Users, configure: Configure, again: str) -> None:
     """Killed while parts are transformed. The next run clears them, and gives the day of an undisturbed run."""

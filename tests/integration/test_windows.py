@@ -87,6 +87,7 @@ def test_windows_bring_the_same_records(server: Server, configure: Configure) ->
     assert source.most > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [7, 24])
 def test_files_do_not_depend_on_concurrency(server: Server, configure: Configure, split: int) -> None:
     source, files = Changes(server, MINUTES), []
@@ -101,6 +102,7 @@ def test_files_do_not_depend_on_concurrency(server: Server, configure: Configure
     assert files[0] == files[1] == files[2]
 
 
+@pytest.mark.slow
 def test_interrupted_windows_resume(server: Server, configure: Configure) -> None:
     """Only what is missing is requested, and the first and the second run need not have the same concurrency."""
     source = Changes(server, MINUTES)
