@@ -28,7 +28,10 @@ class Authority:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._key, self.path = folder / f"{name}.key", folder / f"{name}.pem"
-        self._run("req", "-x509", *KEY, "-keyout", self._key, "-out", self.path, "-days", 1, "-subj", f"/CN={name}")
+        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]  # Python 3.13 refuses a CA without it
+        self._run(
+            "req", "-x509", *KEY, "-keyout", self._key, "-out", self.path, *usage, "-days", 1, "-subj", f"/CN={name}"
+        )
 
     def make_context(self, host: str = "localhost", days: int = 1) -> ssl.SSLContext:
         """The side of a server whose certificate is for `host` and ends after so many days."""
