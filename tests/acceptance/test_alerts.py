@@ -58,8 +58,8 @@ def test_failed_day_sends_one_alert_for_two_runs(server, workers):
     assert told.keys() == {"text", "dataset", "at", "date", "stage", "line", "host", "more", "guide"}
     assert (told["dataset"], told["date"], told["stage"]) == ("users", str(DAY), "extract")
     assert f"ERROR: ExtractUsers(date={DAY}) failed: {told['line']}\n" in first.stderr
-    assert told["text"] == f"users {DAY} extract: {clean_chat(told['line'])}\nnext: `wholeday status`, {FAILED_DAY}"
-    assert told["guide"] == FAILED_DAY
+    assert told["text"] == f"users {DAY} extract: {clean_chat(told['line'])}\nnext: `wholeday status`, {told['guide']}"
+    assert told["guide"] == f"{FAILED_DAY}#the-source"
     assert told["more"] == f"on {socket.gethostname()} in {Path.cwd()}: wholeday status"
 
 

@@ -20,7 +20,7 @@ import msgspec
 from wholeday import clock
 from wholeday.config.pipeline import Pipeline
 from wholeday.errors import ConfigError, PipelineError
-from wholeday.guides import FAILED_DAY
+from wholeday.guides import FAILED_DAY, OF_STAGES
 from wholeday.log import logger
 from wholeday.redaction import Mask
 from wholeday.schema.dataset import Dataset
@@ -78,15 +78,15 @@ def record_recovery(dataset: Dataset, date: dt.date) -> None:
 def build_message(dataset: str, failure: Failure) -> dict[str, Any]:
     """Build the alert for a failure. `text` is for a chat: its cause cannot mention a person or form a link."""
     host = socket.gethostname()
-    command = spell_command(dataset, "status")
+    command, guide = spell_command(dataset, "status"), OF_STAGES.get(failure.stage, FAILED_DAY)
     cause = f"{dataset} {failure.date} {failure.stage}: {clean_chat(failure.line)}"
     return {
-        "text": f"{cause}\nnext: `{command}`, {FAILED_DAY}",
+        "text": f"{cause}\nnext: `{command}`, {guide}",
         "dataset": dataset,
         **msgspec.to_builtins(failure),
         "host": host,
         "more": f"on {host} in {Path.cwd()}: {command}",
-        "guide": FAILED_DAY,
+        "guide": guide,
     }
 
 
