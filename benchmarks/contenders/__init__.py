@@ -112,7 +112,7 @@ CONTENDERS = (
             **give(run_python("dlt_rest.py"), FIRST, UPSERT, SLOW),
             POSTGRES: (*run_python("dlt_rest.py"), "postgresql://{server}", "{schema}"),
         },
-        "raw as it came, checks, rejects, history, cleaning, rows and marker in one transaction",
+        "unchanged raw, checks, rejects, history, cleaning, rows and marker in one transaction",
         ("dlt[sqlalchemy,postgres]",),
     ),
     Contender(
