@@ -45,7 +45,7 @@ def build_section(entry: Entry, params: list[TyperArgument | TyperOption]) -> st
 
 
 def spell(param: TyperArgument | TyperOption) -> str:
-    """Return a parameter as it is written, in code."""
+    """Return the spelling of a parameter, as inline code."""
     if isinstance(param, TyperArgument):
         return f"`{param.metavar or param.name.upper()}`"
     value = "" if param.is_flag else f" {param.metavar or param.name.upper()}"

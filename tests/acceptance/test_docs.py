@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tests.support.command_line import parse
 from tests.support.forge import TOKEN, Forge
 from tests.support.mailserver import MailServer
 from tests.support.pages import Block, Reader, read_blocks, read_queries
-from tests.support.project import add_dataset, execute, luigi_run, need, query, run, run_here
+from tests.support.project import add_dataset, execute, luigi_run, query, run
 from tests.support.reading import DAY, make_user
 from tests.support.server import Answer, Request, Server
 from tests.support.store import DATASETS, Store, incremental, make_dataset, user
@@ -52,8 +53,10 @@ OPERATING = [
     f"docs/how-to/{name}.md"
     for name in ("schedule", "alerts", "failed-day", "backfill", "change-a-column", "erase-a-person", "prune")
 ]
-SOURCES = [f"docs/how-to/{name}.md" for name in ("query-files", "line-items", "cursor-api")]
-SOURCES += ["docs/reference/record-classes.md"]
+SOURCES = [
+    *(f"docs/how-to/{name}.md" for name in ("query-files", "line-items", "cursor-api")),
+    "docs/reference/record-classes.md",
+]
 GROWTH = [f"docs/how-to/{name}.md" for name in ("postgresql", "object-storage", "spark", "many-machines")]
 ORDERS = [
     {
@@ -88,10 +91,6 @@ def test_readme_examples_match_their_output(checkout, server):
     server.on("/v1/orders", Answer(ORDERS))
     with Reader({"https://api.example.com": server.url}, PATH=find_programs(checkout)) as reader:
         reader.follow("README.md")
-
-
-def find_programs(checkout: Path) -> str:
-    return f"{checkout}/.venv/bin:{os.environ['PATH']}"
 
 
 def test_tutorial_query_finds_deleted_users():
@@ -232,14 +231,22 @@ def test_every_page_with_examples_is_tested():
 
 def test_site_is_built_without_warnings(tmp_path):
     """Links and anchors between the pages are checked, and the navigation names each page."""
-    command = ["mkdocs", "build", "--strict", "--config-file", ROOT / "mkdocs.yml", "--site-dir", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--config-file",
+        ROOT / "mkdocs.yml",
+        "--site-dir",
+        tmp_path,
+    ]
     built = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
     assert (built.returncode, "WARNING" in built.stderr) == (0, False), built.stderr
     assert "A day is loaded wholly" in (tmp_path / "index.html").read_text()
     for page in tmp_path.rglob("*.html"):
-        assert not re.search(
-            r'<(?:script|link|img)[^>]+(?:src|href)="https?://(?!wholeday\.github\.io)', page.read_text()
-        ), page
+        assert not re.search(rf'<(?:script|link|img)[^>]+(?:src|href)="https?://(?!{SITE})', page.read_text()), page
 
 
 def test_reference_of_commands_is_that_of_the_program():
@@ -256,6 +263,10 @@ def test_messages_name_existing_guides():
         page, _, anchor = address.removeprefix(f"https://{SITE}").partition("#")
         path = ROOT / "docs" / page.replace(".html", ".md")
         assert not anchor or anchor in list_anchors(path), address
+
+
+def find_programs(checkout: Path) -> str:
+    return f"{checkout}/.venv/bin:{os.environ['PATH']}"
 
 
 def list_anchors(page: Path) -> list[str]:
@@ -346,132 +357,6 @@ def test_dataset_is_a_short_file(path, most):
         if isinstance(node, ast.ClassDef | ast.Assign | ast.AnnAssign | ast.FunctionDef):
             lines.add(node.lineno)
     assert len(lines) <= most
-
-
-def test_run_sh_help_lists_every_command():
-    """The commands of run.sh have a line each."""
-    script = (ROOT / "run.sh").read_text()
-    usage = script.split("USAGE")[1]
-    *_, body = script.split('case "$command" in\n')
-    own = re.findall(r"^([a-z-]+)\)", body, re.MULTILINE)
-    assert {"bench", "test"} <= set(own)
-    for command in own:
-        assert f"./run.sh {command}" in usage
-    (listed,) = re.findall(r"wholeday --help: ((?:[a-z, ]|\n {30})+)", usage)
-    assert re.split(r",\s+", listed.strip()) == [entry.name for entry in cli.COMMANDS]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["load"], "ERROR: wholeday load: DATE is missing: see wholeday load --help"),
-        (["backfill", "2026-11-01"], "ERROR: wholeday backfill: STOP is missing: see wholeday backfill --help"),
-        (["lod"], "ERROR: wholeday: unknown command lod: did you mean load?"),
-        (["xyz"], "ERROR: wholeday: unknown command xyz: give one of load, backfill, plan, "),
-        (["--users-url", "x"], "ERROR: wholeday: a command is missing: see wholeday --help"),
-        (["status", "--dais", "3"], "ERROR: wholeday status: unknown flag --dais: did you mean --days?"),
-    ],
-)
-def test_incomplete_command_is_one_line(capsys, arguments, line):
-    """The exit code is 2."""
-    _, err, code = run_here(capsys, *arguments)
-    (said,) = err.splitlines()
-    assert (code, said[: len(line)]) == (2, line)
-
-
-@pytest.mark.usefixtures("checkout")
-def test_misspelt_task_is_one_line():
-    """Luigi suggests the nearest tasks, and run.sh the command of another case."""
-    for word in ("Load", "STATUS"):
-        result = subprocess.run(["./run.sh", word], capture_output=True, text=True)
-        line = f"ERROR: wholeday: unknown command {word}: did you mean {word.lower()}?\n"
-        assert (result.returncode, result.stderr) == (2, line)
-    for line in ("./run.sh LodUsers", ". .venv/bin/activate && luigi --module pipeline LodUsers"):
-        result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
-        assert result.returncode != 0
-        assert result.stderr.splitlines()[-1].startswith("ERROR: No task LodUsers. Did you mean: LoadUsers")
-        assert "Traceback" not in result.stderr
-
-
-@pytest.mark.usefixtures("checkout")
-def test_help_and_version_of_run_sh():
-    """They print to standard output and exit with 0."""
-    shown = [subprocess.run(["./run.sh", word], capture_output=True, text=True) for word in ("help", "-h", "--version")]
-    assert [(each.returncode, each.stderr) for each in shown] == [(0, "")] * 3
-    assert shown[0].stdout == shown[1].stdout
-    assert shown[0].stdout.startswith("./run.sh   ")
-    assert re.fullmatch(r"\d+\.\d+\.\d+\n", shown[2].stdout)
-
-
-def test_every_command_finds_new_dataset_module(checkout):
-    """With run.sh, and with Luigi's own command in the activated environment."""
-    text = (ROOT / "tests" / "support" / "orders.py").read_text()
-    (checkout / "pipeline" / "todos.py").write_text(
-        text.replace('"orders"', '"todos"').replace("LoadOrders", "LoadTodos")
-    )
-    with Server() as server:
-        url = server.on("/todos", Answer([{"number": "A", "line": 1, "changed": "2026-11-20T10:00:00Z"}]))
-        (checkout / "luigi.cfg").write_text((ROOT / "luigi.cfg").read_text() + f"\n[todos]\nurl = {url}\n")
-        for number, line in enumerate(
-            (
-                "./run.sh load 2026-11-18 --dataset todos",
-                "./run.sh LoadTodos --date 2026-11-19",
-                ". .venv/bin/activate && cp pipeline/todos.py . && luigi --module todos LoadTodos --date 2026-11-22",
-            ),
-            start=1,
-        ):
-            result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
-            assert result.returncode == 0, result.stderr
-            assert query("select dataset, count(*) from loads group by dataset") == [("todos", number)]
-
-
-def test_moved_folder_or_changed_lock_is_reinstalled(checkout):
-    """A moved folder has dead paths in .venv. A changed lock needs other versions."""
-    (checkout / "bin").mkdir()
-    for tool in ("bash", "cat", "cmp", "dirname"):
-        (checkout / "bin" / tool).symlink_to(need(tool))
-    env = {"PATH": f"{checkout}/bin"}  # no Python except the one in .venv
-
-    def run_status(**more: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(["./run.sh", "status"], env=env | more, capture_output=True, text=True)
-
-    assert "users: no day is loaded" in run_status().stdout
-    (checkout / ".venv" / "installed.path").write_text("/somewhere/else\n")
-    moved = run_status()
-    assert moved.returncode == 2
-    assert "no Python 3.11 to 3.13" in moved.stderr
-    (checkout / ".venv" / "installed.path").write_text(f"{checkout}\n")
-    (checkout / "requirements.txt").write_text("no-such-package-of-ours==0\n")
-    changed = run_status(PIP_NO_INDEX="1")
-    assert changed.returncode != 0
-    assert "installing requirements.txt into .venv" in changed.stderr
-
-
-@pytest.mark.usefixtures("checkout")
-def test_unusable_configuration_stops_run_sh(monkeypatch):
-    """Luigi would ignore the file with a warning, or print a traceback."""
-    missing = ("centrall.cfg", None, "ERROR: LUIGI_CONFIG_PATH names centrall.cfg, which is not there")
-    others = [
-        (".venv", None, "ERROR: LUIGI_CONFIG_PATH names .venv, which is no file"),
-        (
-            "my.cfg",
-            "local_scheduler = true\n",
-            "ERROR: my.cfg cannot be read: File contains no section headers. "
-            r"file: 'my.cfg', line: 1 'local_scheduler = true\n'. Each line belongs to a [section], ",
-        ),
-        ("my.cfg", "[core]\n[core]\n", "ERROR: my.cfg cannot be read: While reading from 'my.cfg' [line 2]: section"),
-    ]
-    ways = (["--users-url", "x", "status"], ["LoadUsers"], [])
-    for words, (name, text, line) in [
-        *((words, missing) for words in ways),
-        *((["status"], other) for other in others),
-    ]:
-        if text:
-            Path(name).write_text(text)
-        monkeypatch.setenv("LUIGI_CONFIG_PATH", name)
-        result = subprocess.run(["./run.sh", *words], capture_output=True, text=True)
-        (said,) = result.stderr.splitlines()
-        assert (result.returncode, said[: len(line)]) == (2, line), words
 
 
 def test_every_column_and_field_is_in_the_dictionary():

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.users import USERS
-from tests.support import ROOT, databases, find_port
+from tests.support import ROOT, databases, find_port, read_extra
 from tests.support.cluster import PASSWORD, USER, Cluster
 from tests.support.model import Record
 from tests.support.project import luigi_run, query, run, run_stages
@@ -124,12 +124,12 @@ def test_urls_in_the_documentation_are_valid() -> None:
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a connection needs psycopg. Creating a target does not."""
+    """Only a connection needs psycopg. Creating a target does not. The message names the requirement of the extra."""
     for name in [name for name in sys.modules if name.startswith("wholeday.load.postgres")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     marker = LoadMarker("postgresql+psycopg://db/w", "users", DAY)
-    with pytest.raises(ConfigError, match=r"PostgreSQL needs the extra postgres, .*pip install -e '\.\[postgres\]'$"):
+    with pytest.raises(ConfigError, match=f"PostgreSQL needs .*: pip install '{re.escape(read_extra('postgres'))}'$"):
         marker.exists()
 
 

@@ -17,6 +17,7 @@ import pytest
 from luigi.configuration import get_config
 
 from pipeline.users import USERS
+from tests.support import read_extra
 from tests.support.bucket import ENVIRONMENT, open_bucket
 from tests.support.forge import ISSUES, REPOS, TOKEN, Forge, write_sections
 from tests.support.project import dump_tree, dump_warehouse, luigi_run, run_stages, start_alone
@@ -206,7 +207,7 @@ def test_few_parts_are_transformed_locally() -> None:
 def test_missing_pyspark_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("py4j.protocol", "pyspark.errors"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(EngineError, match=r"engine = spark: pyspark is not installed: .*pip install .*'\.\[spark\]'"):
+    with pytest.raises(EngineError, match=f"pyspark is not installed: pip install '{read_extra('spark')}'$"):
         map_parts(square, range(8), spark_master="local[2]")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import socket
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -18,3 +19,10 @@ def find_port() -> int:
             port = dice.choice(PORTS)
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def read_extra(name: str) -> str:
+    """Return the requirement of an extra of one package."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (requirement,) = extras[name]
+    return str(requirement)

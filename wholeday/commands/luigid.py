@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-ADDRESS = "The address to listen on. There is no password: keep to this machine."
+ADDRESS = "The address to listen on. luigid asks for no password: do not open it to a network."
 
 
 def command(

@@ -95,7 +95,7 @@ class Evidence:
         """Return whether a declared total exceeds the page. An extraction that misses records then fails."""
         return any(word.value > (1 if word.path.startswith("pages:") else self.received) for word in self._totals)
 
-    def find_total(self, second: Page | None) -> Word | None:
+    def _find_total(self, second: Page | None) -> Word | None:
         """Return a total that is at least the number of received records, and that page two repeats."""
         known = any(to_integer(self._page.headers.get(name)) is not None for name in TOTAL_HEADERS)
         if known or self._paging.total_path or self._paging.total_header:
@@ -131,7 +131,7 @@ class Evidence:
 
     def find_total_key(self, second: Page | None) -> tuple[dict[str, str], str]:
         """Return the key of the section that names the total, and the total in words; both empty without a total."""
-        word = self.find_total(second)
+        word = self._find_total(second)
         if word is None:
             return {}, ""
         in_header = word.path.removeprefix("pages:") in self._page.headers

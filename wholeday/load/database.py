@@ -174,8 +174,7 @@ def find_database(url: str, private: bool = True) -> Database:
             from wholeday.load.postgres.database import Database as PostgreSQLDatabase
         except ImportError as error:  # the driver is an extra; also without libpq
             raise ConfigError(
-                f"PostgreSQL needs the extra postgres, but {error}: "
-                ". .venv/bin/activate && pip install -e '.[postgres]'"
+                f"PostgreSQL needs the driver psycopg, but {error}: pip install 'psycopg[binary]>=3.3'"
             ) from error
         return PostgreSQLDatabase(url)
     shown = f"{scheme}://…" if "@" in url else url

@@ -130,7 +130,7 @@ class ChildTable:
         return Table(self.name, key | self.row, tuple(key))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # hashed by identity: the words of SQL are cached for each
 class Declared:
     """The declared tables of a dataset: the columns of its key and of its row, each with its kind."""
 

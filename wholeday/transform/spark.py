@@ -37,8 +37,7 @@ def map_parts(function: Callable[[Job], Result], jobs: Sequence[Job], master: st
         from pyspark.errors import PySparkException
     except ModuleNotFoundError as error:
         raise EngineError(
-            "[pipeline] engine = spark: pyspark is not installed: install the extra spark, as in "
-            ".venv/bin/pip install --editable '.[spark]'"
+            "[pipeline] engine = spark: pyspark is not installed: pip install 'pyspark>=4.3,<4.4'"
         ) from error
     _check_java()
     _check_master(master)

@@ -57,9 +57,7 @@ def find_key(leaves: Mapping[Path, Seen], records: Iterable[Any], total: int, da
     some = (itertools.combinations(parts, number) for number in (1, 2, 3))
     for places in itertools.chain(named, *some):
         if _is_unique(kept, places):
-            others = [path for path in ranks if path != places[0] and _is_unique(kept, [path])]
-            doubts = _doubt(places, ranks, kept, others)
-            return Key([*places], f"distinct and present in {count(len(kept), 'record')}", doubts)
+            return Key([*places], f"distinct and present in {count(len(kept), 'record')}", _doubt(places, ranks, kept))
     raise NoKeyError
 
 
@@ -92,9 +90,7 @@ def _rank(path: Path, dataset: str) -> tuple[int, ...]:
     return (2, len(path), NAMED_KEYS.index(leaf)) if leaf in NAMED_KEYS else ()
 
 
-def _doubt(
-    places: Sequence[Path], ranks: Mapping[Path, tuple[int, ...]], records: Sequence[Any], others: Sequence[Path]
-) -> list[str]:
+def _doubt(places: Sequence[Path], ranks: Mapping[Path, tuple[int, ...]], records: Sequence[Any]) -> list[str]:
     """List the doubts about a key: a name that is not usual, few records, and other fields that are distinct too."""
     shown, number = ", ".join(map(write_path, places)), count(len(records), "record")
     if len(places) > 1:
@@ -103,8 +99,9 @@ def _doubt(
     is_sure = rank == 0 or (rank == 1 and len(records) >= FEW)
     if is_sure:
         return []
-    more = f"; so is {write_path(others[0])}" if others else ""
-    return [f"the key {shown} is distinct in {number}{more}, and its name is not usual: check it"]
+    others = [write_path(path) for path in ranks if path != places[0] and _is_unique(records, [path])]
+    more = f"; {others[0]} is distinct too" if others else ""
+    return [f"the key {shown} is distinct in {number}, but its name is not usual{more}: check it"]
 
 
 def _is_unique(records: Sequence[Any], key: Sequence[Path]) -> bool:

@@ -24,25 +24,20 @@ VALUES = ("value", "number", "text")  # columns of items that hold what their li
 
 def find_personal(model: Model, seen: Seen) -> list[str]:
     """List the columns that look personal. A column of a child table has the name of its list in front."""
-    return [*_list(model, seen, bool(PEOPLE.search(to_snake(model.class_name))), "")]
+    return [*_list(model, seen, bool(PEOPLE.search(to_snake(model.class_name))))]
 
 
-def _list(model: Model, seen: Seen, are_people: bool, prefix: str) -> list[str]:
+def _list(model: Model, seen: Seen, are_people: bool, lists: tuple[str, ...] = ()) -> list[str]:
+    """`lists` are the names of the lists around the model, the outermost first."""
     found = []
+    is_list_personal = bool(lists and PERSONAL.search(lists[-1]))
     for column in model.fields:
         place = _find(column, seen)
         if column.children and place and place.items:
-            people = bool(PEOPLE.search(column.name))
-            found += _list(column.children, place.items, people, f"{prefix}{column.name}.")
-            found += [f"{prefix}{column.name}.{name}" for name in _list_values(column, column.children)]
-        elif _is_personal(column, place, are_people):
-            found.append(f"{prefix}{column.name}")
+            found += _list(column.children, place.items, bool(PEOPLE.search(column.name)), (*lists, column.name))
+        elif _is_personal(column, place, are_people) or (is_list_personal and column.name in VALUES):
+            found.append(".".join((*lists, column.name)))
     return found
-
-
-def _list_values(column: Field, items: Model) -> list[str]:
-    """List the columns of items that hold what their list is named after, such as `value` in `phones`."""
-    return [each.name for each in items.fields if each.name in VALUES and PERSONAL.search(column.name)]
 
 
 def _is_personal(column: Field, place: Seen | None, are_people: bool) -> bool:
