@@ -16,7 +16,7 @@ usage() {
                               luigid
 ./run.sh TASK [FLAG…]         luigi --module pipeline TASK
 ./run.sh test [ARGUMENT…]     lint, types and tests; arguments go to pytest
-./run.sh test-fast            the tests that take less than a minute together, without lint
+./run.sh test-fast            the unit tests and the fast integration tests, without lint
 ./run.sh bench [FLAG…]        measure it beside dlt, Singer, pandas, … (--help; --write keeps docs/explanation/benchmarks.md)
 USAGE
 }
@@ -88,7 +88,7 @@ test)
     ;;
 test-fast)
     shift
-    run_tests -m "not slow and not sweep" "$@"
+    run_tests --ignore tests/acceptance -m "not slow and not sweep" "$@"
     ;;
 *)
     # A task begins with a capital letter. `Status` is the command `status`, misspelt.

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 import re
 import shutil
 import signal
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 NUMBERS = itertools.count()
+ROOM = 2 * 2**30  # bytes; the folders of all tests together take a quarter
 SLOW_FILE = re.compile(r"^pytestmark = .*\b(slow|sweep)\b", re.MULTILINE)
 
 
@@ -44,7 +46,10 @@ def pytest_configure() -> None:
 
     Keep what hypothesis computes about Unicode, for seconds, in one place: tests change the current folder.
     Collect no garbage among the objects of four thousand tests: there is none.
+    Keep the folders of the tests in memory, where that has room: a tenth of the time is the disk's.
     """
+    if MEMORY and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
     gc.disable()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     set_hypothesis_home_dir(ROOT / ".hypothesis")
@@ -108,7 +113,7 @@ def verified(
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run the test in a folder in memory, if possible. SIGKILL loses no write on either."""
+    """Run the test in a folder in memory, if possible, that is deleted at once. SIGKILL loses no write on either."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         monkeypatch.chdir(folder)
         yield

@@ -236,6 +236,7 @@ def test_decimal_with_more_digits_is_a_reject(server: Server, configure: Callabl
     ]
 
 
+@pytest.mark.slow
 def test_postgresql_holds_more_digits(server: Server, configure: Callable[..., None], postgresql: str) -> None:
     dataset = make_dataset(Decimal | None, max_digits=38, decimal_places=10)
     value = "1234567890123456789012345678.0123456789"

@@ -338,6 +338,7 @@ def test_watermark_is_kept_for_each_parent(days: Days, configure: Configure) -> 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forge")
 def test_files_do_not_depend_on_the_concurrency(configure: Configure) -> None:
     dumps = []
