@@ -57,9 +57,9 @@ def test_records_are_counted_during_the_next_request(server: Server, monkeypatch
             return Answer([{"id": 2}])
         return Answer([{"id": 1}], headers={"Link": f'<{server.url}/users?page=2>; rel="next"'})
 
-    def add_late(census: Census, records: Sequence[msgspec.Raw]) -> None:
+    def add_late(census: Census, records: Sequence[msgspec.Raw], **options: bool) -> None:
         counted.append(asked.wait(PATIENCE))
-        add(census, records)
+        add(census, records, **options)
 
     monkeypatch.setattr(Census, "add", add_late)
     reading = Reader(People(url=server.on("/users", respond), paginator="link_header"), DAY)

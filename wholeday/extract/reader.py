@@ -189,7 +189,7 @@ class Reader:
             if error.is_refusal:
                 raise MovedError(str(error)) from None
             raise
-        if digest(page.content) != position.digest:
+        if page.digest != position.digest:
             raise self._client.fail(f"page {position.pages + 1} ({request}) has other records than before", MovedError)
         return request, replace(page, records=page.records[position.overlap :], overlap=position.overlap)
 
@@ -276,7 +276,7 @@ class Reader:
 
     def _is_repeated_end(self, page: Page) -> bool:
         """Return whether a page repeats the records of an earlier one, which `end_when` accepts as the end."""
-        return "repeated_page" in self._config.ends and bool(page.records) and digest(page.content) in self._seen
+        return "repeated_page" in self._config.ends and bool(page.records) and page.digest in self._seen
 
     def _is_same_cursor(self, request: Request, page: Page) -> bool:
         """Return whether a page leads to itself, which `end_when` accepts as the end."""
@@ -374,13 +374,13 @@ class Reader:
         if self._uncounted is None:
             return
         (request, page), self._uncounted = self._uncounted, None
-        seen = self.page_digest = digest(page.content)
+        seen = self.page_digest = page.digest
         if self._position is not None:
             self._position = msgspec.structs.replace(self._position, digest=seen)
         if page.records:
             hint = f"; {suggest_end('repeated_page')}"
             self._check_new(seen, self.pages, request, "has the same records as", hint)
-        self.census.add(page.records[self.skipped :])
+        self.census.add(page.records[self.skipped :], may_be_deep=page.may_be_deep)
         if page.records and self.pages >= self._counted_at + max(MAX_EMPTY, self._counted_at // 10):
             # A key outside the range so far is new. Without one, count the distinct keys, which is slow.
             known = self.census.distinct if self.census.span == self._span else 0
@@ -403,11 +403,7 @@ class Reader:
         self._count_page()
         beyond = self._client.probe(self._paging.foresee(request, page.received) or request)
         known = self.census.identify(page.records)
-        if (
-            beyond
-            and not set(self.census.identify(beyond.records)) <= set(known)
-            and digest(beyond.content) not in self._seen
-        ):
+        if beyond and not set(self.census.identify(beyond.records)) <= set(known) and beyond.digest not in self._seen:
             raise self._client.fail(
                 f"{self.records} records came, as many as the source declares, and there are more behind them: leave "
                 "the total out, or set ceiling",

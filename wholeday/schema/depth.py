@@ -49,13 +49,10 @@ def hide_deep(records: Sequence[Record]) -> Sequence[Record]:
 
     The key of such a record, and whether it is a deletion, can still be read.
     """
-    longest = max(map(len, records), default=0)
-    if longest <= 2 * MAX_DEPTH:
-        return records
     deep = [
         start + number
         for start in range(0, len(records), BLOCK)
-        if _may_be_deep(block := records[start : start + BLOCK], longest)
+        if may_be_deep(b"".join(block := records[start : start + BLOCK]), block)
         for number, record in enumerate(block)
         if is_deep(record)
     ]
@@ -80,10 +77,15 @@ def _prune(record: bytes) -> bytes:
     return b"{%b}" % b",".join(kept)
 
 
-def _may_be_deep(records: Sequence[Record], longest: int) -> bool:
-    """Return False if in no stretch as long as the longest record so many brackets open."""
+def may_be_deep(text: bytes, records: Sequence[Record]) -> bool:
+    """Return False if none of `records`, which follow one another in `text`, can be nested too deeply.
+
+    In no stretch of the text that is as long as the longest record do so many brackets open.
+    """
+    longest = max(map(len, records), default=0)
+    if longest <= 2 * MAX_DEPTH:
+        return False
     import numpy as np
 
-    marks = np.frombuffer(b"".join(records), np.uint8)
-    opens = np.flatnonzero((marks | BOTH_CASES) == OPEN)
+    opens = np.flatnonzero((np.frombuffer(text, np.uint8) | BOTH_CASES) == OPEN)
     return bool(len(opens) > MAX_DEPTH and (opens[MAX_DEPTH:] - opens[:-MAX_DEPTH]).min() < longest)

@@ -1,6 +1,7 @@
 """Run one stage of a day, with all that the stage needs from the others."""
 
 import datetime as dt
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from wholeday.storage.parents import Parent
 
 
+GARBAGE = 50_000  # new objects before Python looks for cycles among them; by default 700
+
+
 def read_workspace(dataset: Dataset) -> Workspace:
     """Read the settings of a dataset from luigi.cfg and the flags. Raises ConfigError."""
     return Workspace(dataset, dataset.config(), Pipeline())
@@ -27,6 +31,7 @@ def extract(workspace: Workspace, date: dt.date, *listeners: "Callable[[Counts],
 
     The parts of a large day are transformed meanwhile.
     """
+    _collect_rarely()
     from wholeday.extract.day import extract_day
     from wholeday.load.parents import ParentTable
     from wholeday.load.warehouse import open_warehouse
@@ -41,6 +46,7 @@ def extract(workspace: Workspace, date: dt.date, *listeners: "Callable[[Counts],
 
 def transform(workspace: Workspace, date: dt.date, engine: str | None = None) -> None:
     """Transform a day: from raw files to clean files, with the configured engine or with another one."""
+    _collect_rarely()
     from wholeday.load.warehouse import open_warehouse
     from wholeday.transform.day import transform_day
 
@@ -49,9 +55,15 @@ def transform(workspace: Workspace, date: dt.date, engine: str | None = None) ->
 
 def load(workspace: Workspace, date: dt.date) -> None:
     """Load a day: from clean files to the tables."""
+    _collect_rarely()
     from wholeday.load.day import load_day
 
     load_day(workspace, date)
+
+
+def _collect_rarely() -> None:
+    """Look for garbage rarely in this process. A stage makes few cycles, and looking takes a tenth of a short run."""
+    gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
 
 
 def count_cleaned(

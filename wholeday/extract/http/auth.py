@@ -6,6 +6,7 @@ password in it is unknown.
 
 import os
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import requests
@@ -15,11 +16,13 @@ from wholeday.config.parameters import VARIABLE_NAME
 from wholeday.config.placeholders import NAMES, PLACEHOLDER
 from wholeday.config.source import Source
 from wholeday.errors import ConfigError
-from wholeday.extract.http.oauth2 import Tokens
 from wholeday.extract.http.page import Request
 from wholeday.extract.http.refresh import RefreshToken
 from wholeday.extract.http.session import encode_basic
 from wholeday.redaction import SHORTEST, Mask, hides_userinfo
+
+if TYPE_CHECKING:
+    from wholeday.extract.http.oauth2 import Tokens
 
 SCHEMES = ("http://", "https://", "demo://")
 PORTS = {"http": 80, "https": 443}
@@ -91,6 +94,8 @@ class Auth(AuthBase):
         return self._tokens.get() != refused
 
     def _use_oauth2(self, config: Source, url: str, client: str, secret: str, refresh: str = "") -> None:
+        from wholeday.extract.http.oauth2 import Tokens  # imports oauthlib, which few runs need
+
         if _split_url(config, "the token URL in auth", url, "http://", "https://").username is not None:
             raise ConfigError(f"[{config.section}] auth: the token URL contains a user: leave it out")
         values = _read_variable(config, client), _read_variable(config, secret, may_be_empty=bool(refresh))

@@ -24,13 +24,14 @@ from wholeday.extract.http.board import SharedBoard, find_folder
 from wholeday.extract.http.body import START_BYTES, check_end, read_body, read_start
 from wholeday.extract.http.envelope import read_header_objects, split_list
 from wholeday.extract.http.limiter import Limiter
-from wholeday.extract.http.page import Page, Request
+from wholeday.extract.http.page import Page, Request, digest
 from wholeday.extract.http.record_list import ListFinder
 from wholeday.extract.http.retries import Retries
 from wholeday.extract.http.transport import Transport, decode_header
 from wholeday.extract.http.waits import may_pass, parse_time, parse_wait
 from wholeday.log import logger
 from wholeday.redaction import Mask
+from wholeday.schema.depth import may_be_deep
 from wholeday.text import clean_line
 
 EXCERPT = 120  # characters of a body in an error
@@ -202,7 +203,10 @@ class Client:
                 check_end(response)
             headers = CaseInsensitiveDict({name: decode_header(text) for name, text in response.headers.items()})
             fields = {**read_header_objects(headers), **found.fields}
-            return Page(response.url, headers, split_list(found.content), fields, found.content)
+            records = split_list(found.content)
+            # What needs each byte is done here, in a thread beside the one that counts and stores the page before.
+            is_deep = may_be_deep(found.content, records)
+            return Page(response.url, headers, records, fields, found.content, digest(found.content), is_deep)
         except failures.RecoverableError as error:
             raise failures.RecoverableError(f"{what}: {error}") from None
         except failures.BadPageError as error:

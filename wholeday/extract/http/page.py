@@ -94,6 +94,10 @@ class Page:
     """
     content: bytes = b""
     """The bytes of the list of records."""
+    digest: str = ""
+    """The SHA-256 of `content`, to recognise the records if they come again; empty if the answer has no list."""
+    may_be_deep: bool = True
+    """False if no record can be nested more than MAX_DEPTH levels deep; see wholeday/schema/depth.py."""
     end: str = ""
     """The word of `end_when` that makes this answer the end of the data; empty if the answer has a list."""
     overlap: int = 0
@@ -109,7 +113,7 @@ class Page:
 
 
 def digest(content: bytes) -> str:
-    """Return the SHA-256 of a request or a list of records, to recognise it if it comes again."""
+    """Return the SHA-256 of bytes, to recognise them if they come again."""
     return hashlib.sha256(content).hexdigest()
 
 
