@@ -136,7 +136,7 @@ def test_only_a_permanently_failing_day_is_missing():
 
 
 def test_open_days_are_reported_and_others_loaded():
-    """The range is incomplete, so the exit code is not 0."""
+    """The range is incomplete, so the exit code is not 0, and standard error says why."""
     today = dt.datetime.now(dt.UTC).date()
     yesterday = today - dt.timedelta(days=1)
     result = backfill(str(yesterday - dt.timedelta(days=1)), str(today + dt.timedelta(days=40)))
@@ -146,6 +146,7 @@ def test_open_days_are_reported_and_others_loaded():
     last = today + dt.timedelta(days=39)
     said = rf"not closed \d+ {today}\.\.{last} the newest day that can be loaded is {yesterday}"
     assert re.fullmatch(said, rows_of(result.stdout)["not closed"]) or dt.datetime.now(dt.UTC).date() != today
+    assert f"ERROR: users: not closed: {today}..{last}: the newest day" in result.stderr
     assert query("select count(*) from loads")[0][0] >= 1
 
 
@@ -594,6 +595,7 @@ def test_backfill_refuses_past_snapshots(capsys, server):
     assert (result.returncode, len(server.requests)) == (1, 2)
     past = rows_of(result.stdout)["past"]
     assert past.startswith(f"past 28 {start}..{today() - dt.timedelta(days=2)} a snapshot shows all records as of now")
+    assert f"ERROR: users: past: {start}..{today() - dt.timedelta(days=2)}: a snapshot shows all" in result.stderr
     assert f"Request {today()}" in re.sub(r"\s+", " ", result.stdout)
     assert "users: 2 of 30 days are loaded" in result.stdout
     past_day = today() - dt.timedelta(days=5)

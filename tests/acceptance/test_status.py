@@ -188,6 +188,16 @@ def test_max_age_fails_if_data_is_too_old(capsys):
 
 
 @pytest.mark.slow
+def test_failed_day_before_the_first_loaded_day_is_missing(capsys):
+    """A backfill of the past failed at its first day. Days before it were never asked for."""
+    make_days(FIRST, 20)
+    early = FIRST - dt.timedelta(days=3)
+    write_failures(Failure(NOW, early, "extract", "503"))
+    out = run_here(capsys, "status")[0]
+    assert "no day is missing" not in out
+    assert f"missing: {early}: wholeday backfill {early} {early + dt.timedelta(days=1)}" in " ".join(out.split())
+
+
 def test_missing_day_limits_known_changes(capsys):
     """Later loaded days must not hide a missing day from a monitor."""
     make_days(FIRST, 20)

@@ -11,7 +11,7 @@ from wholeday.commands.arguments import Start
 from wholeday.commands.arguments import Stop as StopDay
 from wholeday.commands.screen import Outcome, add_days, group_days, make_days_table, open_console
 from wholeday.commands.session import Given, open_loads
-from wholeday.days import check_span
+from wholeday.days import check_span, name_days
 from wholeday.errors import PipelineError
 from wholeday.load.day import describe_load
 from wholeday.load.warehouse import open_warehouse
@@ -99,6 +99,11 @@ def show_outcome(backfill: BackfillRun, stop: Stop) -> None:
     add_days(table, "past", backfill.past, backfill.why_past, "red")
     newest = f"the newest day that can be loaded is {backfill.last_closed}"
     add_days(table, "not closed", backfill.not_closed, newest, "yellow")
+    if backfill.not_closed:  # no task was asked for these days, so nothing on standard error names them
+        days = name_days(backfill.not_closed)
+        sys.stderr.write(f"ERROR: {workspace.name}: not closed: {days}: {newest}\n")
+    if backfill.past:
+        sys.stderr.write(f"ERROR: {workspace.name}: past: {name_days(backfill.past)}: {backfill.why_past}\n")
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)
     asked = loaded + len(failed) + len(backfill.not_run) + len(backfill.not_closed) + len(backfill.past)
     console.print(table, soft_wrap=False)

@@ -81,7 +81,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     age_seconds: float | None
     """The age of `known_until`."""
     missing: list[dt.date]
-    """The days from the first loaded one to the last closed one that are not loaded."""
+    """The days from the first loaded one to the last closed one that are not loaded, and days before it that failed."""
     past: list[dt.date]
     """The missing days that cannot be fetched again: past snapshots."""
     failed: list[dt.date]
@@ -135,8 +135,10 @@ def read_status(workspace: Workspace) -> Status:
     unbroken = _select_unbroken(trusted, _fills_gaps(settings))
     ends = (marker.as_of if marker.mode == SNAPSHOT else marker.window_stop for marker in unbroken)
     known_until = max(ends, default=None)
-    missing = list_missing(loaded, last_closed)
     failures = read_failures(data_dir, workspace.name)
+    failed = list(select_open(failures, loads))
+    early = [date for date in failed if loaded and date < loaded[0]]
+    missing = [*early, *list_missing(loaded, last_closed)]
     newest = {failure.date: failure for failure in failures}
     return Status(
         dataset=workspace.name,
@@ -151,7 +153,7 @@ def read_status(workspace: Workspace) -> Status:
         age_seconds=(now - known_until).total_seconds() if known_until else None,
         missing=missing,
         past=workspace.list_past(missing, now),
-        failed=list(select_open(failures, loads)),
+        failed=failed,
         waiting=list_waiting(workspace),
         outdated=list_outdated(workspace, loads),
         pruned=[marker.date for marker in loads if marker.pruned_at],
