@@ -79,8 +79,8 @@ class StageOperator(BaseOperator):  # type: ignore[misc]  # Airflow's types are 
         python = Path(self.folder, ".venv", "bin", "python")
         if not python.exists():
             raise AirflowException(
-                f"{python} does not exist: run ./run.sh status once in the folder of the project, "
-                "and set the Airflow Variable wholeday to this folder"
+                f"{python} does not exist: make this environment in the folder of the project (in a clone: "
+                "./run.sh status), and set the Airflow Variable wholeday to this folder"
             )
         return subprocess.Popen(  # noqa: S603 - a program of this project
             [str(python), "-c", RUN_STAGE, DATASET, f"Load{TASKS}", self.stage, day],

@@ -283,7 +283,7 @@ for folder in ({str(Path.cwd())!r}, "/nowhere"):
     assert days == [DAY, "waits 60.0", "waits 20.0", "2026-11-19", "2026-11-20"]
     killed, missing = (line.removeprefix("failed: ") for line in lines if line.startswith("failed: "))
     assert killed == "ExtractUsers of 2026-11-20 ended with exit code -15"
-    assert missing.startswith("/nowhere/.venv/bin/python does not exist: run ./run.sh status once in the folder of the")
+    assert missing.startswith("/nowhere/.venv/bin/python does not exist: make this environment in the folder of the")
 
 
 def test_page_examples_load_what_luigi_loads(airflow, server, checkout, monkeypatch):

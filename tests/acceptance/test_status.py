@@ -89,14 +89,15 @@ def test_screen_shows_calendar_and_problems(capsys):
     ]
     assert [line.split()[0] for line in lines[12:14]] == ["2026-11-22", "2026-11-23"]
     rest = lines[14:]
-    assert rest[:5] == [
+    assert rest[:6] == [
         "missing: 2026-11-18, 2026-11-20, 2026-11-24: wholeday backfill 2026-11-18 2026-11-25",
         "failed at 2026-11-25T00:05:00Z: 2026-11-24, load: disk is full",
         "failed at 2026-11-21T01:05:00Z: 2026-11-20, transform: too many [rejects]",
         "failed at 2026-11-18T00:05:00Z, loaded now: 2026-11-17, extract: 503 for 5 tries",
+        "what to do: https://wholeday.github.io/wholeday/how-to/failed-day.html",
         "outdated, transformed by another version: 2026-11-11",
     ]
-    assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[5])
+    assert re.fullmatch(r"rejected, \d+ records of \d+ days: email: has no @", rest[6])
 
 
 @pytest.mark.slow

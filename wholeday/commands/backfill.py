@@ -100,8 +100,7 @@ def show_outcome(backfill: BackfillRun, stop: Stop) -> None:
     newest = f"the newest day that can be loaded is {backfill.last_closed}"
     add_days(table, "not closed", backfill.not_closed, newest, "yellow")
     if backfill.not_closed:  # no task was asked for these days, so nothing on standard error names them
-        days = name_days(backfill.not_closed)
-        sys.stderr.write(f"ERROR: {workspace.name}: not closed: {days}: {newest}\n")
+        sys.stderr.write(f"ERROR: {workspace.name}: not closed: {name_days(backfill.not_closed)}: {newest}\n")
     if backfill.past:
         sys.stderr.write(f"ERROR: {workspace.name}: past: {name_days(backfill.past)}: {backfill.why_past}\n")
     console, loaded = open_console(), len(backfill.skipped) + len(backfill.done)

@@ -26,7 +26,7 @@ from wholeday.config.days import SNAPSHOT
 from wholeday.config.placeholders import find_placeholders
 from wholeday.config.source import Source
 from wholeday.days import name_days
-from wholeday.guides import STATUS_KEYS, WRONG_CLOCK
+from wholeday.guides import FAILED_DAY, STATUS_KEYS, WRONG_CLOCK
 from wholeday.load.day import COUNTS, describe_removed
 from wholeday.load.orphans import Orphans, find_orphans
 from wholeday.load.warehouse import RejectReason, open_warehouse
@@ -275,6 +275,8 @@ def _show_status(status: Status, days: int) -> None:
         over, style = ("", "red") if failure.date in status.failed else (", loaded now", "dim")
         what = f"failed at {format_time(failure.at)}{over}: {failure.date}, {failure.stage}"
         console.print(f"{what}: {failure.line}", style=style)
+    if status.failed:
+        console.print(f"what to do: {FAILED_DAY}")
     for why, dates in group_by_reason(status.waiting).items():
         console.print(f"waiting: {format_newest(dates)}: {why}", style="red")
     for why, dates in group_by_reason(status.outdated).items():

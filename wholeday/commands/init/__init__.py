@@ -1,5 +1,6 @@
 """Make an empty folder a project: the command `init`."""
 
+import datetime as dt
 import re
 import shlex
 import shutil
@@ -32,10 +33,13 @@ def command(
 ) -> bool:
     """Write the files of a project. Changes no file that exists."""
     folder, now = folder.absolute(), clock.utc_now()
+    # In summer, 00:20 UTC is later on the clock. Cron runs at that local time all year, so never before 00:20 UTC.
+    nights = [now.replace(month=month, day=1, hour=0, minute=20).astimezone() for month in (1, 7)]
+    night = max(nights, key=lambda time: time.utcoffset() or dt.timedelta(0))
     values = {
         "<name>": folder.name,
         "<folder>": quote_for_cron(folder),
-        "<time>": f"{now.replace(hour=0, minute=20).astimezone():%-M %-H}",
+        "<time>": f"{night:%-M %-H}",
         "<start>": str(now.date()),
         "<wholeday>": quote_for_cron(Path(sys.executable).with_name("wholeday")),
     }
