@@ -46,7 +46,7 @@ def pytest_configure() -> None:
 
     Keep what hypothesis computes about Unicode, for seconds, in one place: tests change the current folder.
     Collect no garbage among the objects of four thousand tests: there is none.
-    Keep the folders of the tests in memory, where that has room: a tenth of the time is the disk's.
+    Keep the folders of the tests in memory if there is room: the disk would take a tenth of the time.
     """
     if MEMORY and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)

@@ -231,17 +231,8 @@ def test_every_page_with_examples_is_tested():
 
 def test_site_is_built_without_warnings(tmp_path):
     """Links and anchors between the pages are checked, and the navigation names each page."""
-    command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "--config-file",
-        ROOT / "mkdocs.yml",
-        "--site-dir",
-        tmp_path,
-    ]
+    build = "-m mkdocs build --strict --config-file"
+    command = [sys.executable, *build.split(), ROOT / "mkdocs.yml", "--site-dir", tmp_path]
     built = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
     assert (built.returncode, "WARNING" in built.stderr) == (0, False), built.stderr
     assert "A day is loaded wholly" in (tmp_path / "index.html").read_text()

@@ -72,7 +72,13 @@ def test_crontab_line_can_be_run(folder: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("zone", "time"),
-    [("UTC", "20 0"), ("Asia/Kolkata", "50 5"), ("Europe/Berlin", "20 2"), ("America/New_York", "20 20")],
+    [
+        ("UTC", "20 0"),
+        ("Australia/Brisbane", "20 10"),
+        ("Asia/Kolkata", "50 5"),
+        ("Europe/Berlin", "20 2"),
+        ("America/New_York", "20 20"),
+    ],
 )
 def test_crontab_line_runs_after_the_day_in_utc(folder: Path, zone: str, time: str) -> None:
     """`date -u` is then the day after the last closed one."""

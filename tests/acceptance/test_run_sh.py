@@ -118,7 +118,7 @@ def test_unusable_configuration_stops_run_sh(monkeypatch):
     """Luigi would ignore the file with a warning, or print a traceback."""
     missing = ("centrall.cfg", None, "ERROR: LUIGI_CONFIG_PATH names centrall.cfg, which is not there")
     others = [
-        (".venv", None, "ERROR: LUIGI_CONFIG_PATH names .venv, which is no file"),
+        (".venv", None, "ERROR: LUIGI_CONFIG_PATH names .venv, which is not a file"),
         (
             "my.cfg",
             "local_scheduler = true\n",

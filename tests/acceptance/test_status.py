@@ -199,6 +199,7 @@ def test_failed_day_before_the_first_loaded_day_is_missing(capsys):
     assert f"missing: {early}: wholeday backfill {early} {early + dt.timedelta(days=1)}" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_missing_day_limits_known_changes(capsys):
     """Later loaded days must not hide a missing day from a monitor."""
     make_days(FIRST, 20)

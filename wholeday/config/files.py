@@ -21,7 +21,7 @@ def check_files() -> None:
     """Check luigi.cfg and the file that LUIGI_CONFIG_PATH names. Raises ConfigFileError if one cannot be used."""
     named = os.environ.get("LUIGI_CONFIG_PATH")
     if named and not Path(named).is_file():
-        what = "which is no file" if Path(named).exists() else "which is not there"
+        what = "which is not a file" if Path(named).exists() else "which is not there"
         raise ConfigFileError(f"LUIGI_CONFIG_PATH names {named}, {what}")
     for file in filter(None, ("luigi.cfg", named)):
         try:

@@ -56,7 +56,7 @@ class Census:
         self._latest: tuple[Keys, np.ndarray[tuple[int], np.dtype[np.bool]]] | None = None
 
     def add(self, records: Sequence[RawRecord], *, may_be_deep: bool = True) -> None:
-        """Count the next records, in the order of the source. `may_be_deep` as of their page."""
+        """Count the next records, in the order of the source. `may_be_deep` is that of their page."""
         self.records += len(records)
         records = hide_deep(records) if may_be_deep else records
         keys = self._read_keys(records)

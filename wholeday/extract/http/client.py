@@ -204,9 +204,9 @@ class Client:
             headers = CaseInsensitiveDict({name: decode_header(text) for name, text in response.headers.items()})
             fields = {**read_header_objects(headers), **found.fields}
             records = split_list(found.content)
-            # What needs each byte is done here, in a thread beside the one that counts and stores the page before.
-            is_deep = may_be_deep(found.content, records)
-            return Page(response.url, headers, records, fields, found.content, digest(found.content), is_deep)
+            # These two look at every byte, so a thread that fetches calls them, and not the one that counts and stores.
+            seen, is_suspect = digest(found.content), may_be_deep(found.content, records)
+            return Page(response.url, headers, records, fields, found.content, seen, is_suspect)
         except failures.RecoverableError as error:
             raise failures.RecoverableError(f"{what}: {error}") from None
         except failures.BadPageError as error:
